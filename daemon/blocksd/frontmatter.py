@@ -1,0 +1,287 @@
+"""The YAML between the fences: text ↔ mapping, and changing one key without touching the others.
+
+The YAML read here is 1.1 without its traps: a plain scalar is null, true, false, a decimal integer or a decimal float,
+or else text; a key is always text; and what could surprise or exhaust a reader (duplicate keys, anchors, aliases, tags,
+deep nesting) is an error. The events of the parser are walked one by one, never handed to a recursive constructor:
+the C loader crashes the process on 25,000 nested brackets.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from blocksd.errors import EditRefused, InvalidFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_BYTES = 256 * 1024
+MAX_DEPTH = 32
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BaseDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+_CONSTANTS: dict[str, object] = {"": None, "~": None} | {
+    spelling: value
+    for word, value in (("null", None), ("true", True), ("false", False))
+    for spelling in (word, word.capitalize(), word.upper())
+}
+_NUMBER = re.compile(r"[-+]?(?:(?P<int>0|[1-9][0-9]*)|(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?)")
+_MAX_DIGITS = 18  # every integer of 18 digits is exact in 64 bits, in Lua's JSON and in JavaScript's BigInt alike
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Where one key of the top mapping stands: character offsets into the text."""
+
+    key_start: int
+    key_end: int
+    value_start: int
+    value_end: int
+
+
+def load(text: str) -> dict[str, Any]:
+    """The mapping a frontmatter says. Treat it as immutable: equal texts may share one result.
+
+    Raises:
+        InvalidFile: not a mapping in the YAML described above. Its `line` counts from 1 within `text`.
+    """
+    return _load_cached(text) if len(text) <= _CACHED_CHARS else _load(text)[0]
+
+
+_CACHED_CHARS = 16 * 1024
+_CACHED_TEXTS = 1024
+
+
+@lru_cache(maxsize=_CACHED_TEXTS)
+def _load_cached(text: str) -> dict[str, Any]:
+    return _load(text)[0]
+
+
+def set_key(text: str, key: str, value: object) -> str:
+    """`text` with `key` saying `value`, or without `key` when `value` is None; all else stays as it is.
+
+    Raises:
+        EditRefused: that cannot be done without touching other bytes.
+        InvalidFile: `text` is not a frontmatter.
+    """
+    old, entries = _load(text)
+    if _same(old.get(key), value):
+        return text
+    if text.lstrip().startswith("{"):
+        raise EditRefused(f"the frontmatter is written in braces, so {key!r} cannot be changed in place", key=key)
+    newline = "\r\n" if "\r\n" in text else "\n"
+    if value is None:
+        new = _without(text, entries[key])
+    elif key in entries:
+        new = _replaced(text, entries[key], _dump(value))
+    else:
+        indent = _indent_of(text, next(iter(entries.values())).key_start) if entries else ""
+        if text and not text.endswith("\n"):
+            text += newline
+        new = f"{text}{indent}{_dump(key)}: {_dump(value)}{newline}"
+    try:
+        says = _load(new)[0]
+    except InvalidFile:
+        says = {}
+    if not _same({**old, key: value}, {**says, key: says.get(key)}):
+        raise EditRefused(f"{key!r} cannot be changed in this frontmatter without touching other lines", key=key)
+    return new
+
+
+def _same(one: object, other: object) -> bool:
+    """Equality that tells 1 from true, as YAML and JSON do."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _indent_of(text: str, start: int) -> str:
+    return text[text.rfind("\n", 0, start) + 1 : start]
+
+
+def _replaced(text: str, entry: _Entry, dumped: str) -> str:
+    between = text[entry.key_end : entry.value_start]
+    colon = between.index(":") + 1
+    if between[colon:].strip():  # a comment between key and value keeps its place
+        return text[: entry.value_start] + dumped + text[entry.value_end :]
+    # A value that was empty has no place of its own, one on the following lines is drawn up to its key.
+    return text[: entry.key_end + colon] + " " + dumped + text[max(entry.value_end, entry.key_end + colon) :]
+
+
+def _without(text: str, entry: _Entry) -> str:
+    start = text.rfind("\n", 0, entry.key_start) + 1
+    end = text.find("\n", max(entry.value_end, entry.key_end))
+    rest = text[max(entry.value_end, entry.key_end) : end if end >= 0 else len(text)]
+    if "#" in rest:  # the comment stays, and so does the key, saying nothing
+        return _replaced(text, entry, "null")
+    return text[:start] + (text[end + 1 :] if end >= 0 else "")
+
+
+class _Dumper(_BaseDumper):  # type: ignore[misc]
+    """PyYAML's dumper, but with quotes around every text that this module would read as something else."""
+
+
+def _represent_text(dumper: Any, text: str) -> Any:
+    plain = text not in _CONSTANTS and not _NUMBER.match(text) and "\n" not in text
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _dump(value: object) -> str:
+    """`value` in YAML, on one line."""
+    dumped: str = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=1 << 30, sort_keys=False
+    )
+    return dumped.removesuffix("\n").removesuffix("\n...")
+
+
+def _load(text: str) -> tuple[dict[str, Any], dict[str, _Entry]]:
+    if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        raise InvalidFile(
+            f"the frontmatter is over {MAX_BYTES // 1024} KiB", hint="move long text into the body of the file"
+        )
+    try:
+        return _build(yaml.parse(text, Loader=_Loader))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        what = " ".join(part for part in (error.context, error.problem) if part)
+        raise InvalidFile(
+            f"the frontmatter is not YAML: {what}",
+            line=mark.line + 1 if mark else 1,
+            hint="put text with ': ', '#', '*', '&' or brackets in quotes",
+        ) from None
+    except yaml.YAMLError as error:
+        # A ReaderError: a character YAML does not admit. The C reader counts bytes, the other characters.
+        position = getattr(error, "position", None)
+        line = text.encode("utf-8", "replace")[:position].count(b"\n") + 1 if isinstance(position, int) else 1
+        raise InvalidFile(
+            "the frontmatter holds a character that YAML does not admit", line=line, hint="remove the character"
+        ) from None
+
+
+def _build(events: Iterator[Any]) -> tuple[dict[str, Any], dict[str, _Entry]]:
+    """Walk the events once: check, construct, and note where the top mapping's entries stand."""
+    top: dict[str, Any] | None = None
+    entries: dict[str, _Entry] = {}
+    stack: list[tuple[list[Any] | dict[str, Any], str | None]] = []  # open collections, and the key each one waits for
+    collection: list[Any] | dict[str, Any] | None = None
+    key: str | None = None
+    key_mark: Any = None
+    key_end = value_start = last_end = 0
+
+    for event in events:
+        kind = type(event)
+        if kind is yaml.ScalarEvent:
+            if event.tag is not None or event.anchor is not None:
+                raise _extension(event)
+            if type(collection) is dict and key is None:
+                key, key_mark = event.value, event.start_mark
+                if key in collection:
+                    raise InvalidFile(
+                        f"the frontmatter says {key!r} twice", line=key_mark.line + 1, hint="remove one of the two"
+                    )
+                if len(stack) == 1:
+                    top_mark, key_end = key_mark, event.end_mark.index
+                continue
+            value: Any = _resolve(event) if event.implicit[0] else event.value
+            last_end = event.end_mark.index
+            if len(stack) == 1:
+                value_start = event.start_mark.index
+        elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+            if event.tag is not None or event.anchor is not None:
+                raise _extension(event)
+            if type(collection) is dict and key is None:
+                raise InvalidFile(
+                    "a key of the frontmatter is not text", line=event.start_mark.line + 1, hint="use a plain key"
+                )
+            if len(stack) >= MAX_DEPTH:
+                raise InvalidFile(
+                    f"the frontmatter nests deeper than {MAX_DEPTH}",
+                    line=event.start_mark.line + 1,
+                    hint="flatten it",
+                )
+            if len(stack) == 1:
+                value_start = event.start_mark.index
+            if collection is None and kind is yaml.SequenceStartEvent:
+                raise _not_mapping(event)
+            if collection is not None:
+                stack.append((collection, key))
+            else:
+                stack.append(({}, None))
+            collection, key = ({} if kind is yaml.MappingStartEvent else []), None
+            continue
+        elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+            value = collection
+            collection, key = stack.pop()
+            # The end of a block collection is where the next token starts, comments and blank lines included: its
+            # last leaf says where it really ends. A flow collection ends at its bracket.
+            if event.end_mark.index > event.start_mark.index:
+                last_end = event.end_mark.index
+            if not stack:
+                top = value
+                collection = None
+                continue
+        elif kind is yaml.AliasEvent:
+            raise _extension(event)
+        elif kind is yaml.DocumentStartEvent and top is not None:
+            raise InvalidFile(
+                "the frontmatter holds a second document", line=event.start_mark.line + 1, hint="remove the '...' line"
+            )
+        else:
+            continue
+
+        if type(collection) is dict:
+            collection[key] = value  # type: ignore[index]  # a dict, and its key is read
+            if len(stack) == 1:
+                entries[key] = _Entry(top_mark.index, key_end, value_start, max(last_end, value_start))  # type: ignore[index]
+            key = None
+        elif collection is not None:
+            collection.append(value)  # type: ignore[union-attr]  # not a dict, so a list
+        elif value is not None:
+            raise _not_mapping(event)
+    return top or {}, entries
+
+
+def _not_mapping(event: Any) -> InvalidFile:
+    return InvalidFile(
+        "the frontmatter is not a mapping", line=event.start_mark.line + 1, hint="write lines of the form 'key: value'"
+    )
+
+
+def _extension(event: Any) -> InvalidFile:
+    return InvalidFile(
+        "the frontmatter uses an anchor, an alias or a tag",
+        line=event.start_mark.line + 1,
+        hint="put text that starts with '*', '&' or '!' in quotes",
+    )
+
+
+def _resolve(event: Any) -> Any:
+    """What a plain scalar means."""
+    text = event.value
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if text[0] not in "+-.0123456789":
+        return text
+    number = _NUMBER.fullmatch(text)
+    if number is None:
+        return text
+    if number["int"] is None:
+        result = float(text)
+        if result in (float("inf"), float("-inf")):
+            raise InvalidFile("a number is out of range", line=event.start_mark.line + 1, hint="put it in quotes")
+        return result
+    if len(number["int"]) > _MAX_DIGITS:
+        raise InvalidFile(
+            f"a whole number has more than {_MAX_DIGITS} digits",
+            line=event.start_mark.line + 1,
+            hint="put it in quotes",
+        )
+    return int(text)
