@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import uuid
 from dataclasses import dataclass, field, fields
@@ -27,7 +28,9 @@ _DESCRIPTIONS = {
     "personalized and friend-like conversation.",
 }
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MAX_DEPTH = 32
 _ID_NAMESPACE = uuid.UUID("7f1bba34-5a3c-5f0e-9c55-0d6a3c1f4b7e")
 
 
@@ -96,16 +99,15 @@ def default_description(label: str) -> str | None:
 
 
 def check_text(text: str, field_name: str) -> None:
-    """Raises InvalidField when `text` holds a control character other than tab and newline.
+    """Raises InvalidField when `text` holds a control character other than tab and newline, or half of a surrogate pair.
 
     Facts: `field`, `line` (from 1, within the text).
     """
-    found = _CONTROL.search(text)
+    found = _UNFIT.search(text)
     if found:
         line = text.count("\n", 0, found.start()) + 1
-        raise InvalidField(
-            f"{field_name} holds the control character U+{ord(found[0]):04X}", field=field_name, line=line
-        )
+        kind = "lone surrogate" if found[0] >= "\ud800" else "control character"
+        raise InvalidField(f"{field_name} holds the {kind} U+{ord(found[0]):04X}", field=field_name, line=line)
 
 
 def check_value(value: str, limit: int) -> None:
@@ -179,7 +181,25 @@ def _tags(key: str, value: object) -> tuple[str, ...]:
 def _metadata(key: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _wrong(key, "a mapping", value)
+    if not _storable(value, _MAX_DEPTH):
+        raise InvalidField(
+            f"{key} must be text, numbers, true, false, null, lists and mappings, at most {_MAX_DEPTH} deep", field=key
+        )
     return value
+
+
+def _storable(value: object, depth: int) -> bool:
+    """Whether JSON, UTF-8 and YAML can all hold `value`: a request may bring NaN, lone surrogates, a thousand brackets."""
+    if isinstance(value, str):
+        return not _SURROGATE.search(value)
+    if isinstance(value, (list, tuple)):
+        return depth > 0 and all(_storable(item, depth - 1) for item in value)
+    if isinstance(value, dict):
+        return depth > 0 and all(
+            isinstance(name, str) and _storable(name, depth) and _storable(item, depth - 1)
+            for name, item in value.items()
+        )
+    return value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _agents(key: str, value: object) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ class Document:
         blank = final = ""
         if closing and (value.startswith("\n") or (self.has_frontmatter and old.startswith("\n"))):
             blank = "\n"
-        if value.endswith("\n") or old.removeprefix(blank).endswith("\n") or not old:
+        if value.endswith("\n") or old.removeprefix(blank).endswith("\n") or old in ("", blank):
             final = "\n" if value else ""
         if closing and not closing.endswith("\n") and (blank or value):
             closing += newline
@@ -83,12 +83,14 @@ class Document:
         Raises:
             EditRefused: the key cannot be changed without touching other bytes.
         """
+        newline = self.newline
+        matter = frontmatter.set_key(self.matter, key, value)
+        if not self.matter:
+            matter = matter.replace("\n", newline)
         if self.has_frontmatter:
-            return Document(self.opening, frontmatter.set_key(self.matter, key, value), self.closing, self.body)
+            return Document(self.opening, matter, self.closing, self.body)
         if value is None:
             return self
-        newline = self.newline
-        matter = frontmatter.set_key("", key, value).replace("\n", newline)
         # A blank line that was the value's own must not become the one the format takes away.
         blank = newline if normalize_newlines(self.body).startswith("\n") else ""
         return Document(f"{self.opening}---{newline}", matter, f"---{newline}", blank + self.body)
@@ -119,8 +121,8 @@ def split(text: str) -> Document:
     return Document(text[: opened.end()], text[opened.end() : closed.start()], closed[0], text[closed.end() :])
 
 
-def decode(data: bytes) -> str:
-    """The text of a file.
+def decode(data: bytes, *, skipped: bytes = b"") -> str:
+    """The text of a file, or of what comes after `skipped`.
 
     Raises:
         InvalidFile: not UTF-8, or a NUL in it; `offset` is the first bad byte's, from 0.
@@ -129,20 +131,88 @@ def decode(data: bytes) -> str:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+        wide = not skipped and data[:2] in (b"\xff\xfe", b"\xfe\xff")
         raise InvalidFile(
-            f"the file is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}",
-            offset=error.start,
+            f"the file is not UTF-8: byte 0x{data[error.start]:02x} at offset {len(skipped) + error.start}",
+            offset=len(skipped) + error.start,
             hint=f"convert it from {'UTF-16' if wide else 'its encoding'}, for example with iconv -t UTF-8",
         ) from None
     if nul >= 0:
         raise InvalidFile(
-            f"the file holds a NUL byte at offset {nul}",
-            offset=nul,
-            line=data.count(b"\n", 0, nul) + 1,
+            f"the file holds a NUL byte at offset {len(skipped) + nul}",
+            offset=len(skipped) + nul,
+            line=skipped.count(b"\n") + data.count(b"\n", 0, nul) + 1,
             hint="remove it; is this a binary file, or UTF-16?",
         )
     return text
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something odd in a file that is in force all the same."""
+
+    message: str
+    line: int | None
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """A file down to its body, and what it says: parsed once, compared from then on."""
+
+    data: bytes
+    has_frontmatter: bool
+    fields: Mapping[str, Any]
+    warnings: tuple[Warned, ...]
+
+
+class Parser:
+    """Files → blocks. A frontmatter that has not changed since the label's last parse is not parsed again."""
+
+    _HEADS = 4096
+    _HEAD_BYTES = 16 * 1024 * 1024
+
+    def __init__(self) -> None:
+        self._heads: dict[str, _Head] = {}
+        self._bytes = 0
+
+    def parse(self, data: bytes, label: str) -> tuple[Block, tuple[Warned, ...]]:
+        """The block a file says, and what is odd about it.
+
+        Raises:
+            InvalidFile: it says none; the message tells why, `line` or `offset` where, `hint` what to do.
+        """
+        head = self._heads.get(label)
+        if head is None or not data.startswith(head.data) or not head.has_frontmatter:
+            head = _parse_head(data, label)
+            if head.has_frontmatter and head.data.endswith(b"\n"):
+                self._remember(label, head)
+        body = decode(data[len(head.data) :], skipped=head.data)
+        value = normalize_newlines(body)
+        blank = head.has_frontmatter and value.startswith("\n")
+        value = value[blank:].removesuffix("\n")
+        try:
+            check_value(value, head.fields.get("limit", DEFAULT_LIMIT))
+        except LimitExceeded as error:
+            hint = "shorten the text, or raise 'limit' in the frontmatter"
+            raise InvalidFile(error.message, **error.facts, hint=hint) from None
+        except InvalidField as error:
+            line = head.data.count(b"\n") + blank + int(str(error.facts["line"]))
+            raise InvalidFile(error.message, line=line, hint="remove the character") from None
+        return Block(label=label, value=value, **head.fields), head.warnings
+
+    def _remember(self, label: str, head: _Head) -> None:
+        self.forget(label)
+        self._heads[label] = head
+        self._bytes += len(head.data)
+        while len(self._heads) > self._HEADS or self._bytes > self._HEAD_BYTES:
+            self.forget(next(iter(self._heads)))
+
+    def forget(self, label: str) -> None:
+        """The label is gone, or about to be parsed anew."""
+        head = self._heads.pop(label, None)
+        if head is not None:
+            self._bytes -= len(head.data)
 
 
 def parse(data: bytes, label: str) -> Block:
@@ -151,46 +221,34 @@ def parse(data: bytes, label: str) -> Block:
     Raises:
         InvalidFile: it says none; the message tells why, `line` or `offset` where, `hint` what to do.
     """
+    return Parser().parse(data, label)[0]
+
+
+def _parse_head(data: bytes, label: str) -> _Head:
     document = split(decode(data))
+    given = _matter(document)
     try:
-        fields = check_fields(label, _matter(document))
+        fields = check_fields(label, given)
     except InvalidField as error:
         key = str(error.facts["field"])
-        raise InvalidFile(
-            error.message, line=_line_of_key(document, key), key=key, hint=f"correct {key!r} in the frontmatter"
-        ) from None
-    value = document.value
-    try:
-        check_value(value, fields.get("limit", DEFAULT_LIMIT))
-    except LimitExceeded as error:
-        raise InvalidFile(
-            error.message, **error.facts, hint="shorten the text, or raise 'limit' in the frontmatter"
-        ) from None
-    except InvalidField as error:
-        above = document.text[: len(document.text) - len(document.body)].count("\n")
-        blank = document.has_frontmatter and normalize_newlines(document.body).startswith("\n")
-        line = above + blank + int(str(error.facts["line"]))
-        raise InvalidFile(error.message, line=line, hint="remove the character") from None
-    return Block(label=label, value=value, **fields)
+        line = _lines_of_keys(document).get(key)
+        raise InvalidFile(error.message, line=line, key=key, hint=f"correct {key!r} in the frontmatter") from None
+    size = len(data) - len(document.body.encode("utf-8"))
+    unknown = [key for key in given if key not in FILE_KEYS]
+    lines = _lines_of_keys(document) if unknown else {}
+    warnings = tuple(_unknown_key(key, lines.get(key)) for key in unknown)
+    return _Head(data[:size], document.has_frontmatter, fields, warnings)
 
 
-def warnings(data: bytes) -> list[dict[str, Any]]:
-    """What is odd in a file that is in force all the same: `message`, `line`, `hint` for each unknown key."""
-    document = split(decode(data))
-    found = []
-    for key in _matter(document):
-        if key not in FILE_KEYS:
-            near = difflib.get_close_matches(key, FILE_KEYS, n=1)
-            if key == "label":
-                hint = "the label is the file's path"
-            elif key == "value":
-                hint = "the value is the text below the frontmatter"
-            else:
-                hint = f"did you mean {near[0]!r}?" if near else "put keys of your own under 'metadata'"
-            found.append(
-                {"message": f"unknown key {key[:60]!r} is ignored", "line": _line_of_key(document, key), "hint": hint}
-            )
-    return found
+def _unknown_key(key: str, line: int | None) -> Warned:
+    near = difflib.get_close_matches(key, FILE_KEYS, n=1)
+    if key == "label":
+        hint = "the label is the file's path"
+    elif key == "value":
+        hint = "the value is the text below the frontmatter"
+    else:
+        hint = f"did you mean {near[0]!r}?" if near else "put keys of your own under 'metadata'"
+    return Warned(f"unknown key {key[:60]!r} is ignored", line, hint)
 
 
 def serialize(block: Block) -> bytes:
@@ -217,7 +275,7 @@ def _matter(document: Document) -> Mapping[str, Any]:
         raise
 
 
-def _line_of_key(document: Document, key: str) -> int | None:
-    """Where the key stands in the file, from 1; None when it is not written plainly at the start of a line."""
-    found = re.search(rf"""^[ ]*['"]?{re.escape(key)}['"]?[ ]*:""", document.matter, re.MULTILINE)
-    return document.opening.count("\n") + document.matter.count("\n", 0, found.start()) + 1 if found else None
+def _lines_of_keys(document: Document) -> dict[str, int]:
+    """On which line of the file, from 1, each key of the frontmatter stands."""
+    above = document.opening.count("\n")
+    return {key: above + line for key, line in frontmatter.lines_of_keys(document.matter).items()}

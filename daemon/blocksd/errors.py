@@ -79,10 +79,12 @@ class AlreadyRunning(BlocksdError):
     code = "already_running"
 
 
-class LeaseLost(BlocksdError):
-    """The mirror is no longer ours to write: the lease is gone, or another daemon holds it. Facts: `holder`."""
+class LeaseLost(Unavailable):
+    """The mirror is not ours to write: the lease is gone, or another daemon holds it. Facts: `holder`."""
 
-    code = "unavailable"
+
+class Damaged(Unavailable):
+    """Something stands in the mirror where it cannot be: a key of another type. Only a rebuild helps."""
 
 
 class JournalUnusable(BlocksdError):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -33,6 +32,9 @@ _CONSTANTS: dict[str, object] = {"": None, "~": None} | {
     for spelling in (word, word.capitalize(), word.upper())
 }
 _NUMBER = re.compile(r"[-+]?(?:(?P<int>0|[1-9][0-9]*)|(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?)")
+_UNCLOSED = re.compile("unexpected end of stream|expected ':'|expected ',' or")
+"""What YAML says where it misses an end or a colon: the place to mend is where that began, not where it was noticed."""
+_LINE_END = re.compile("[\n\x85\u2028\u2029]")  # as YAML 1.1 sees it
 _MAX_DIGITS = 18  # every integer of 18 digits is exact in 64 bits, in Lua's JSON and in JavaScript's BigInt alike
 
 
@@ -47,21 +49,27 @@ class _Entry:
 
 
 def load(text: str) -> dict[str, Any]:
-    """The mapping a frontmatter says. Treat it as immutable: equal texts may share one result.
+    """The mapping a frontmatter says.
 
     Raises:
         InvalidFile: not a mapping in the YAML described above. Its `line` counts from 1 within `text`.
     """
-    return _load_cached(text) if len(text) <= _CACHED_CHARS else _load(text)[0]
-
-
-_CACHED_CHARS = 16 * 1024
-_CACHED_TEXTS = 1024
-
-
-@lru_cache(maxsize=_CACHED_TEXTS)
-def _load_cached(text: str) -> dict[str, Any]:
     return _load(text)[0]
+
+
+def lines_of_keys(text: str) -> dict[str, int]:
+    """On which line of `text`, from 1, each key stands.
+
+    Raises:
+        InvalidFile: `text` is not a frontmatter.
+    """
+    lines: dict[str, int] = {}
+    line, counted = 1, 0
+    for key, entry in _load(text)[1].items():
+        line += text.count("\n", counted, entry.key_start)
+        counted = entry.key_start
+        lines[key] = line
+    return lines
 
 
 def set_key(text: str, key: str, value: object) -> str:
@@ -104,30 +112,41 @@ def _indent_of(text: str, start: int) -> str:
     return text[text.rfind("\n", 0, start) + 1 : start]
 
 
+def _end_of(text: str, entry: _Entry) -> int:
+    """Behind the last visible character of the entry: the mark of a literal block lies behind its line ends."""
+    return len(text[: max(entry.value_end, entry.key_end)].rstrip(" \t\r\n"))
+
+
 def _replaced(text: str, entry: _Entry, dumped: str) -> str:
     between = text[entry.key_end : entry.value_start]
-    colon = between.index(":") + 1
+    colon = between.find(":") + 1
+    if not colon:  # `? key`, or a key alone in braces: no place to write at, so nothing changes and `set_key` refuses
+        return text
     if between[colon:].strip():  # a comment between key and value keeps its place
-        return text[: entry.value_start] + dumped + text[entry.value_end :]
+        return text[: entry.value_start] + dumped + text[_end_of(text, entry) :]
     # A value that was empty has no place of its own, one on the following lines is drawn up to its key.
-    return text[: entry.key_end + colon] + " " + dumped + text[max(entry.value_end, entry.key_end + colon) :]
+    return text[: entry.key_end + colon] + " " + dumped + text[max(_end_of(text, entry), entry.key_end + colon) :]
 
 
 def _without(text: str, entry: _Entry) -> str:
     start = text.rfind("\n", 0, entry.key_start) + 1
-    end = text.find("\n", max(entry.value_end, entry.key_end))
-    rest = text[max(entry.value_end, entry.key_end) : end if end >= 0 else len(text)]
+    value_end = _end_of(text, entry)
+    end = text.find("\n", value_end)
+    rest = text[value_end : end if end >= 0 else len(text)]
     if "#" in rest:  # the comment stays, and so does the key, saying nothing
         return _replaced(text, entry, "null")
     return text[:start] + (text[end + 1 :] if end >= 0 else "")
 
 
 class _Dumper(_BaseDumper):  # type: ignore[misc]
-    """PyYAML's dumper, but with quotes around every text that this module would read as something else."""
+    """PyYAML's dumper, but with quotes around every text that this module would read as something else, and without aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
 
 
 def _represent_text(dumper: Any, text: str) -> Any:
-    plain = text not in _CONSTANTS and not _NUMBER.match(text) and "\n" not in text
+    plain = text not in _CONSTANTS and not _NUMBER.match(text) and not _LINE_END.search(text)
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
 
 
@@ -148,13 +167,15 @@ def _load(text: str) -> tuple[dict[str, Any], dict[str, _Entry]]:
             f"the frontmatter is over {MAX_BYTES // 1024} KiB", hint="move long text into the body of the file"
         )
     try:
-        return _build(yaml.parse(text, Loader=_Loader))
+        return _build(text, yaml.parse(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if error.context_mark and _UNCLOSED.search(error.problem or ""):
+            mark = error.context_mark
         what = " ".join(part for part in (error.context, error.problem) if part)
         raise InvalidFile(
             f"the frontmatter is not YAML: {what}",
-            line=mark.line + 1 if mark else 1,
+            line=_line(text, mark) if mark else 1,
             hint="put text with ': ', '#', '*', '&' or brackets in quotes",
         ) from None
     except yaml.YAMLError as error:
@@ -166,7 +187,7 @@ def _load(text: str) -> tuple[dict[str, Any], dict[str, _Entry]]:
         ) from None
 
 
-def _build(events: Iterator[Any]) -> tuple[dict[str, Any], dict[str, _Entry]]:
+def _build(text: str, events: Iterator[Any]) -> tuple[dict[str, Any], dict[str, _Entry]]:
     """Walk the events once: check, construct, and note where the top mapping's entries stand."""
     top: dict[str, Any] | None = None
     entries: dict[str, _Entry] = {}
@@ -180,37 +201,37 @@ def _build(events: Iterator[Any]) -> tuple[dict[str, Any], dict[str, _Entry]]:
         kind = type(event)
         if kind is yaml.ScalarEvent:
             if event.tag is not None or event.anchor is not None:
-                raise _extension(event)
+                raise _extension(text, event)
             if type(collection) is dict and key is None:
                 key, key_mark = event.value, event.start_mark
                 if key in collection:
                     raise InvalidFile(
-                        f"the frontmatter says {key!r} twice", line=key_mark.line + 1, hint="remove one of the two"
+                        f"the frontmatter says {key!r} twice", line=_line(text, key_mark), hint="remove one of the two"
                     )
                 if len(stack) == 1:
                     top_mark, key_end = key_mark, event.end_mark.index
                 continue
-            value: Any = _resolve(event) if event.implicit[0] else event.value
+            value: Any = _resolve(text, event) if event.implicit[0] else event.value
             last_end = event.end_mark.index
             if len(stack) == 1:
                 value_start = event.start_mark.index
         elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
             if event.tag is not None or event.anchor is not None:
-                raise _extension(event)
+                raise _extension(text, event)
             if type(collection) is dict and key is None:
                 raise InvalidFile(
-                    "a key of the frontmatter is not text", line=event.start_mark.line + 1, hint="use a plain key"
+                    "a key of the frontmatter is not text", line=_line(text, event.start_mark), hint="use a plain key"
                 )
             if len(stack) >= MAX_DEPTH:
                 raise InvalidFile(
                     f"the frontmatter nests deeper than {MAX_DEPTH}",
-                    line=event.start_mark.line + 1,
+                    line=_line(text, event.start_mark),
                     hint="flatten it",
                 )
             if len(stack) == 1:
                 value_start = event.start_mark.index
             if collection is None and kind is yaml.SequenceStartEvent:
-                raise _not_mapping(event)
+                raise _not_mapping(text, event)
             if collection is not None:
                 stack.append((collection, key))
             else:
@@ -229,10 +250,12 @@ def _build(events: Iterator[Any]) -> tuple[dict[str, Any], dict[str, _Entry]]:
                 collection = None
                 continue
         elif kind is yaml.AliasEvent:
-            raise _extension(event)
+            raise _extension(text, event)
         elif kind is yaml.DocumentStartEvent and top is not None:
             raise InvalidFile(
-                "the frontmatter holds a second document", line=event.start_mark.line + 1, hint="remove the '...' line"
+                "the frontmatter holds a second document",
+                line=_line(text, event.start_mark),
+                hint="remove the '...' line",
             )
         else:
             continue
@@ -240,48 +263,56 @@ def _build(events: Iterator[Any]) -> tuple[dict[str, Any], dict[str, _Entry]]:
         if type(collection) is dict:
             collection[key] = value  # type: ignore[index]  # a dict, and its key is read
             if len(stack) == 1:
-                entries[key] = _Entry(top_mark.index, key_end, value_start, max(last_end, value_start))  # type: ignore[index]
+                entry = _Entry(top_mark.index, key_end, value_start, max(last_end, value_start))
+                entries[key] = entry  # type: ignore[index]  # as above
             key = None
         elif collection is not None:
             collection.append(value)  # type: ignore[union-attr]  # not a dict, so a list
         elif value is not None:
-            raise _not_mapping(event)
+            raise _not_mapping(text, event)
     return top or {}, entries
 
 
-def _not_mapping(event: Any) -> InvalidFile:
+def _line(text: str, mark: Any) -> int:
+    """The line of a mark, from 1, as editors count: for YAML 1.1, U+0085, U+2028 and U+2029 end a line too."""
+    return text.count("\n", 0, mark.index) + 1
+
+
+def _not_mapping(text: str, event: Any) -> InvalidFile:
     return InvalidFile(
-        "the frontmatter is not a mapping", line=event.start_mark.line + 1, hint="write lines of the form 'key: value'"
+        "the frontmatter is not a mapping",
+        line=_line(text, event.start_mark),
+        hint="write lines of the form 'key: value'",
     )
 
 
-def _extension(event: Any) -> InvalidFile:
+def _extension(text: str, event: Any) -> InvalidFile:
     return InvalidFile(
         "the frontmatter uses an anchor, an alias or a tag",
-        line=event.start_mark.line + 1,
+        line=_line(text, event.start_mark),
         hint="put text that starts with '*', '&' or '!' in quotes",
     )
 
 
-def _resolve(event: Any) -> Any:
+def _resolve(text: str, event: Any) -> Any:
     """What a plain scalar means."""
-    text = event.value
-    if text in _CONSTANTS:
-        return _CONSTANTS[text]
-    if text[0] not in "+-.0123456789":
-        return text
-    number = _NUMBER.fullmatch(text)
+    plain = event.value
+    if plain in _CONSTANTS:
+        return _CONSTANTS[plain]
+    if plain[0] not in "+-.0123456789":
+        return plain
+    number = _NUMBER.fullmatch(plain)
     if number is None:
-        return text
+        return plain
     if number["int"] is None:
-        result = float(text)
+        result = float(plain)
         if result in (float("inf"), float("-inf")):
-            raise InvalidFile("a number is out of range", line=event.start_mark.line + 1, hint="put it in quotes")
+            raise InvalidFile("a number is out of range", line=_line(text, event.start_mark), hint="put it in quotes")
         return result
     if len(number["int"]) > _MAX_DIGITS:
         raise InvalidFile(
             f"a whole number has more than {_MAX_DIGITS} digits",
-            line=event.start_mark.line + 1,
+            line=_line(text, event.start_mark),
             hint="put it in quotes",
         )
-    return int(text)
+    return int(plain)

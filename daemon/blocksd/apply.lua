@@ -1,0 +1,35 @@
+-- Projects into the mirror, all of one call at once. The key schema is in keys.py.
+--
+-- KEYS  1 lease, 2 meta, 3 changes
+-- ARGV  1 the lease this daemon holds
+--       2 epoch, 3 seq: where the mirror must be for this to be applied; '' for what belongs to no place in the journal
+--       4 …  commands: the number of words, then the words
+--
+-- Returns {'ok'}, or, with nothing done, {'lease', <who holds it>} or {'place', <epoch>, <seq>}.
+
+local held = redis.call('GET', KEYS[1])
+if held ~= ARGV[1] then
+  return {'lease', held or ''}
+end
+if ARGV[2] ~= '' then
+  local place = redis.call('HMGET', KEYS[2], 'epoch', 'seq')
+  if place[1] ~= ARGV[2] or place[2] ~= ARGV[3] then
+    return {'place', place[1] or '', place[2] or ''}
+  end
+end
+
+local at = 4
+while at <= #ARGV do
+  local last = at + tonumber(ARGV[at])
+  if ARGV[at + 1] == 'XADD' then
+    -- An entry that is there already was added by a call that was cut short: it is the same entry.
+    local reply = redis.pcall(unpack(ARGV, at + 1, last))
+    if type(reply) == 'table' and reply.err and not string.find(reply.err, 'equal or smaller', 1, true) then
+      return redis.error_reply(reply.err)
+    end
+  else
+    redis.call(unpack(ARGV, at + 1, last))
+  end
+  at = last + 1
+end
+return {'ok'}

@@ -1,0 +1,200 @@
+"""Who is attached to what: `agents:` entries and private folders → agent ids, and where two names collide."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from fnmatch import translate
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from blocksd.label import is_pattern, name_for_agent, owner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+NOBODY: frozenset[str] = frozenset()
+
+
+@lru_cache(maxsize=1024)
+def _matcher(pattern: str) -> re.Pattern[str]:
+    return re.compile(translate(pattern))
+
+
+def matches(pattern: str, agent: str) -> bool:
+    """Whether an entry of `agents:` names this agent."""
+    return bool(_matcher(pattern).match(agent)) if is_pattern(pattern) else pattern == agent
+
+
+class Attachments:
+    """The attachment sets of all blocks in force, kept expanded.
+
+    Invariants, after each method:
+      1. an agent is known iff an `agents:` entry names it plainly, or its private folder exists;
+      2. `attached[label]` holds known agents only, each matched by an entry of the block, or its owner;
+      3. no agent is attached to two blocks under one name: who came first stays, the later is in `refused`.
+    """
+
+    def __init__(self) -> None:
+        self.attached: dict[str, frozenset[str]] = {}
+        self.refused: dict[str, frozenset[str]] = {}
+        self._entries: dict[str, tuple[str, ...]] = {}
+        self._patterned: set[str] = set()
+        self._named: Counter[str] = Counter()
+        self._private: dict[str, set[str]] = {}  # a private block's name → its owners
+        self._folders: set[str] = set()
+        self._known: frozenset[str] | None = None
+
+    @property
+    def known(self) -> frozenset[str]:
+        """The ids of all known agents: the same object for as long as they are the same."""
+        if self._known is None:
+            self._known = frozenset(self._named.keys() | self._folders)
+        return self._known
+
+    def is_known(self, agent: str) -> bool:
+        return agent in self._named or agent in self._folders
+
+    def load(self, label: str, entries: tuple[str, ...], attached: frozenset[str]) -> None:
+        """Take a block over as the journal has it, without deciding anything anew."""
+        self._note(label, entries)
+        self.attached[label] = attached
+
+    def put(self, label: str, entries: tuple[str, ...]) -> dict[str, frozenset[str]]:
+        """A block is in force with these entries. Returns the new sets of all blocks whose set changed."""
+        self.attached.setdefault(label, NOBODY)
+        appeared, vanished = self._note(label, entries)
+        return self._settle({label, *self._touching(label), *self._matching(appeared | vanished)})
+
+    def drop(self, label: str) -> dict[str, frozenset[str]]:
+        """A block is gone. Returns the new sets of the other blocks whose set changed."""
+        affected = self._touching(label)
+        _, vanished = self._note(label, ())
+        self._patterned.discard(label)
+        agent = owner(label)
+        if agent is not None:
+            owners = self._private[name_for_agent(label)]
+            owners.discard(agent)
+            if not owners:
+                del self._private[name_for_agent(label)]
+        gone_from = self.attached.pop(label, NOBODY)
+        self.refused.pop(label, None)
+        if agent is None:
+            affected |= self._private_twins(label, gone_from)
+        return self._settle({*affected, *self._matching(vanished)})
+
+    def set_folders(self, agents: Iterable[str]) -> dict[str, frozenset[str]]:
+        """These agents have a private folder, and no others. Returns the new sets of all blocks whose set changed."""
+        new = set(agents)
+        changed = {agent for agent in new ^ self._folders if agent not in self._named}
+        self._folders = new
+        self._known = None
+        return self._settle(self._matching(changed))
+
+    @property
+    def folders(self) -> frozenset[str]:
+        """The agents that have a private folder."""
+        return frozenset(self._folders)
+
+    def _note(self, label: str, entries: tuple[str, ...]) -> tuple[set[str], set[str]]:
+        """Take note of a block's entries; which agents became known by it, and which unknown."""
+        agent = owner(label)
+        if agent is not None:
+            self._private.setdefault(name_for_agent(label), set()).add(agent)
+            return set(), set()
+        old = self._entries.get(label, ())
+        if old is entries or old == entries:
+            return set(), set()
+        if entries:
+            self._entries[label] = entries
+        else:
+            self._entries.pop(label, None)
+        if any(map(is_pattern, entries)):
+            self._patterned.add(label)
+        else:
+            self._patterned.discard(label)
+        self._known = None
+        before, after = ({entry for entry in given if not is_pattern(entry)} for given in (old, entries))
+        appeared = {name for name in after - before if not self.is_known(name)}
+        self._named.update(after - before)
+        vanished = set()
+        for name in before - after:
+            self._named[name] -= 1
+            if not self._named[name]:
+                del self._named[name]
+                if name not in self._folders:
+                    vanished.add(name)
+        return appeared, vanished
+
+    def _matching(self, agents: set[str]) -> set[str]:
+        """The blocks with a pattern that names one of these agents."""
+        if not agents:
+            return set()
+        return {
+            label
+            for label in self._patterned
+            if any(matches(entry, agent) for entry in self._entries[label] if is_pattern(entry) for agent in agents)
+        }
+
+    def _touching(self, label: str) -> set[str]:
+        """The blocks that share a name with this one, for some agent."""
+        agent = owner(label)
+        if agent is None:
+            return self._private_twins(label, self._private.get(label, set()))
+        name = name_for_agent(label)
+        return {name} if name in self.attached else set()
+
+    def _private_twins(self, label: str, agents: Iterable[str]) -> set[str]:
+        owners = self._private.get(label, set())
+        return {f"agents/{agent}/{label}" for agent in agents if agent in owners}
+
+    def _settle(self, labels: Iterable[str]) -> dict[str, frozenset[str]]:
+        """Expand these blocks again, and whatever that frees or takes a name for; what changed.
+
+        It ends: a name once taken is only given up by its holder, and each block that loses an agent frees one name.
+        """
+        changed: dict[str, frozenset[str]] = {}
+        # Private blocks first: of two that come at the same moment, the agent's own wins.
+        todo = sorted(
+            (label for label in labels if label in self.attached), key=lambda label: (owner(label) is None, label)
+        )
+        while todo:
+            label = todo.pop(0)
+            if label not in self.attached:
+                continue
+            old, new = self.attached[label], self._expand(label)
+            if new != old:
+                self.attached[label] = changed[label] = new
+                if owner(label) is None:
+                    todo += sorted(self._private_twins(label, old ^ new))
+                else:
+                    todo += sorted(self._touching(label))
+        return changed
+
+    def _expand(self, label: str) -> frozenset[str]:
+        agent = owner(label)
+        if agent is not None:
+            wanted = frozenset((agent,))
+            taken = wanted & self.attached.get(name_for_agent(label), NOBODY)
+        else:
+            wanted = self._wanted(label)
+            taken = frozenset(
+                owner_
+                for owner_ in self._private.get(label, ())
+                if owner_ in wanted and self.attached.get(f"agents/{owner_}/{label}")
+            )
+        if taken:
+            self.refused[label] = taken
+        else:
+            self.refused.pop(label, None)
+        return wanted - taken if taken else wanted
+
+    def _wanted(self, label: str) -> frozenset[str]:
+        entries = self._entries.get(label, ())
+        if label not in self._patterned:
+            return frozenset(entries)
+        if "*" in entries:
+            return self.known
+        patterns = [_matcher(entry) for entry in entries if is_pattern(entry)]
+        plain = {entry for entry in entries if not is_pattern(entry)}
+        return frozenset(plain | {agent for agent in self.known if any(p.match(agent) for p in patterns)})

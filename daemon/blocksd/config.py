@@ -1,0 +1,128 @@
+"""TOML, environment and flags → one frozen `Config`."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+import types
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+from blocksd.errors import Misconfigured
+from blocksd.keys import Keys
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def _setting(default: Any, meaning: str, *, least: float | None = None) -> Any:
+    return field(default=default, metadata={"meaning": meaning, "least": least})
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What can be set. Precedence: flags, `BLOCKSD_<NAME>` in the environment, `blocksd.toml`, the defaults here."""
+
+    folder: str = _setting("blocks.d", "the directory of block files")
+    namespace: str = _setting("blocks", "every Redis key and channel starts with it and a colon")
+    redis: str | None = _setting(None, "URL of the Redis server; none: a server of our own is started")
+    state_dir: str | None = _setting(None, "where the journal is kept; none: a directory of this user's, by namespace")
+    resync_seconds: float = _setting(60.0, "how often the whole folder and the mirror are compared", least=0.1)
+    delete_grace: float = _setting(1.0, "for how many seconds a file must be gone to count as deleted", least=0.0)
+    poll: bool = _setting(default=False, meaning="do without file events: sweep every poll_seconds")
+    poll_seconds: float = _setting(1.0, "how often to sweep when polling", least=0.05)
+    history_versions: int = _setting(1000, "how many versions of each block are kept", least=1)
+    history_days: float = _setting(0.0, "for how many days versions are kept; 0: for good", least=0.0)
+    log_format: str = _setting("text", "`text` or `json`, one line per event")
+
+    @property
+    def state(self) -> str:
+        """The state directory in force."""
+        if self.state_dir is not None:
+            return os.path.abspath(self.state_dir)
+        given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+        if given:
+            return given
+        home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+        return os.path.join(home, "blocksd", self.namespace)
+
+
+def load(flags: Mapping[str, Any], *, path: str | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """The configuration in force. `flags` that are None were not given; `path` names the TOML file, which then must exist.
+
+    Raises:
+        Misconfigured: an unknown key, or a value of the wrong kind; the message says where it was set.
+    """
+    environ = os.environ if environ is None else environ
+    settings: dict[str, Any] = {}
+    file = path or environ.get("BLOCKSD_CONFIG") or next(filter(os.path.exists, _places(environ)), None)
+    if file is not None:
+        settings |= _from_toml(file)
+    for setting in fields(Config):
+        variable = f"BLOCKSD_{setting.name.upper()}"
+        if variable in environ:
+            settings[setting.name] = _parsed(setting.name, environ[variable], f"${variable}")
+    for name, value in flags.items():
+        if value is not None:
+            settings[name] = _checked(name, value, f"--{name.replace('_', '-')}")
+    config = Config(**settings)
+    Keys(config.namespace)
+    return config
+
+
+def _places(environ: Mapping[str, str]) -> list[str]:
+    home = environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+    return ["blocksd.toml", os.path.join(home, "blocksd", "blocksd.toml"), "/etc/blocksd/blocksd.toml"]
+
+
+def _from_toml(file: str) -> dict[str, Any]:
+    try:
+        given = tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Misconfigured(f"{file} cannot be read: {error.strerror}", key="config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{file} is not TOML: {error}", key="config") from None
+    names = [setting.name for setting in fields(Config)]
+    for key in given:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(names)}"
+            raise Misconfigured(f"{file} has an unknown key {key!r}{hint}", key=key)
+    return {key: _checked(key, value, file) for key, value in given.items()}
+
+
+def _parsed(name: str, text: str, where: str) -> Any:
+    """A setting from text, as the environment has it."""
+    wanted = _type_of(name)
+    try:
+        if wanted is bool:
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
+        return _checked(name, wanted(text), where)
+    except (KeyError, ValueError) as error:
+        if isinstance(error, Misconfigured):
+            raise
+        raise Misconfigured(f"{name} must be {_NAMES[wanted]}, not {text!r} ({where})", key=name) from None
+
+
+def _checked(name: str, value: Any, where: str) -> Any:
+    wanted = _type_of(name)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not wanted:
+        raise Misconfigured(f"{name} must be {_NAMES[wanted]}, not {value!r} ({where})", key=name)
+    least = next(setting.metadata["least"] for setting in fields(Config) if setting.name == name)
+    if least is not None and not value >= least:
+        raise Misconfigured(f"{name} must be at least {least:g}, not {value:g} ({where})", key=name)
+    if name == "log_format" and value not in ("text", "json"):
+        raise Misconfigured(f"log_format must be 'text' or 'json', not {value!r} ({where})", key=name)
+    return value
+
+
+_NAMES: dict[Any, str] = {str: "text", bool: "true or false", float: "a number", int: "a whole number"}
+
+
+def _type_of(name: str) -> Any:
+    wanted = get_type_hints(Config)[name]
+    return get_args(wanted)[0] if isinstance(wanted, types.UnionType) else wanted

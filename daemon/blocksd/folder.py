@@ -1,0 +1,273 @@
+"""The directory of block files: what is in it, and what a file says, read so that half a save is never taken for one."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import stat
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from blocksd.document import MAX_BYTES
+from blocksd.errors import BlocksdError, InvalidFile
+from blocksd.label import SUFFIX, is_ignored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Signature = tuple[int, int, int, int]
+"""What a file's stat says of its content: mtime in ns, ctime in ns, size in bytes, inode."""
+
+FRESH_SECONDS = 0.02
+"""A file whose mtime is this close to the moment it was read may be written again within the same tick of the file
+system's clock, and keep its signature: its signature proves nothing yet."""
+
+_WRITER_SECONDS = 10.0
+"""For how long a process that has a file open for writing, but does not write, is waited for."""
+
+_SETTLE_SECONDS = 0.25
+"""For how long a file must not have been written when nothing better tells that its writer is done."""
+
+_SLICE = 256
+
+
+class Found(NamedTuple):
+    """One directory entry that could matter.
+
+    `kind`: `file` (with its signature), `link`, `special` (no regular file, but named like a block), `directory`,
+    `unreadable` (a directory that could not be listed: nothing is known of what is below).
+    """
+
+    path: str
+    kind: Literal["file", "link", "special", "directory", "unreadable"]
+    signature: Signature | None = None
+    error: OSError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A file was read whole, and was the same before and after. `signature` is None while it proves nothing."""
+
+    data: bytes
+    signature: Signature | None
+    is_link: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """There is no such file, nor could it be elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Someone is writing the file: look again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The file is there but cannot be a block, or could not be read: neither absent nor changed."""
+
+    error: BlocksdError
+    signature: Signature | None
+
+
+Reading = Text | Absent | Busy | Refused
+
+
+def signature_of(status: os.stat_result) -> Signature:
+    return (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+
+
+class Folder:
+    """A directory of block files, addressed by paths below it (`os.fsdecode`d, `/` between segments)."""
+
+    def __init__(self, path: str) -> None:
+        self.root = os.path.realpath(path)
+        self._prefix = self.root.rstrip("/") + "/"
+
+    def identity(self) -> tuple[int, int] | None:
+        """Device and inode of the directory that is there now; None when there is none.
+
+        Raises:
+            OSError: it cannot be told.
+        """
+        try:
+            status = os.stat(self.root)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
+
+    def sweep(self, below: str = "") -> Iterator[list[Found]]:
+        """All that could matter in the folder, or in one directory below it, a few hundred entries at a time.
+
+        No file is opened. A directory that cannot be listed is reported, one that is gone is not.
+        """
+        todo = [below]
+        found: list[Found] = []
+        while todo:
+            directory = todo.pop()
+            prefix = f"{directory}/" if directory else ""
+            try:
+                with os.scandir(self._prefix + directory) as entries:
+                    for entry in entries:
+                        if len(found) >= _SLICE:
+                            yield found
+                            found = []
+                        name = entry.name
+                        if not name.endswith(SUFFIX):
+                            if is_ignored(name):
+                                continue
+                            if entry.is_dir(follow_symlinks=False):
+                                todo.append(prefix + name)
+                                found.append(Found(prefix + name, "directory"))
+                            elif entry.is_symlink() and entry.is_dir():
+                                found.append(Found(prefix + name, "special"))
+                        elif not is_ignored(name):
+                            found.append(_look(prefix + name, entry))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                found.append(Found(directory, "unreadable", error=error))
+        yield found
+
+    def read(self, path: str, *, closed: bool) -> Reading:
+        """What a file says.
+
+        `closed` tells that a writer was just seen to close it (or to move it in whole). If not, a file that looks as
+        if someone were in the middle of writing it is Busy.
+        """
+        full = self._prefix + path
+        try:
+            status = os.lstat(full)
+            is_link = stat.S_ISLNK(status.st_mode)
+            if is_link:
+                full, status = self._follow(full)
+            if not stat.S_ISREG(status.st_mode):
+                return Refused(_special(status, is_link=is_link), None)
+            signature = signature_of(status)
+            if status.st_size > MAX_BYTES:
+                return Refused(_too_large(status.st_size), signature)
+            # O_NONBLOCK: should a FIFO have taken the file's place since, opening it must not wait for a writer.
+            handle = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return Absent()
+        except InvalidFile as error:
+            return Refused(error, None)
+        except OSError as error:
+            return Busy() if error.errno == errno.ELOOP else Refused(_unreadable(error), None)
+        try:
+            if os.readlink(f"/proc/self/fd/{handle}") != full:
+                # A directory on the way is a symlink, which no sweep follows, or the file was just moved.
+                return Absent() if os.path.realpath(full) != full else Busy()
+            if not closed and _is_being_written(handle, status):
+                return Busy()
+            data = os.read(handle, status.st_size + 1)
+            if len(data) != status.st_size or signature_of(os.fstat(handle)) != signature:
+                return Busy()
+        except OSError as error:
+            return Refused(_unreadable(error), signature)
+        finally:
+            os.close(handle)
+        fresh = abs(time.time() - status.st_mtime) < FRESH_SECONDS
+        return Text(data, None if fresh else signature, is_link)
+
+    def is_absent(self, path: str) -> bool:
+        """Whether it is certain that there is no such file: what cannot be told is not absent."""
+        full = self._prefix + path
+        try:
+            os.lstat(full)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
+        return os.path.realpath(os.path.dirname(full)) != os.path.dirname(full)
+
+    def _follow(self, full: str) -> tuple[str, os.stat_result]:
+        """Where a symlink leads, which must be inside the folder."""
+        target = os.path.realpath(full)
+        if not target.startswith(self._prefix):
+            raise InvalidFile(
+                "the symlink leads out of the folder", hint="copy the file here; only links inside it are followed"
+            )
+        try:
+            return target, os.lstat(target)
+        except FileNotFoundError:
+            raise InvalidFile("the symlink leads to nothing", hint="create its target, or remove the link") from None
+
+
+def _look(path: str, entry: os.DirEntry[str]) -> Found:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError as error:
+        return Found(path, "special", error=error)
+    if stat.S_ISREG(status.st_mode):
+        return Found(path, "file", signature_of(status))
+    return Found(path, "link" if stat.S_ISLNK(status.st_mode) else "special")
+
+
+def _is_being_written(handle: int, status: os.stat_result) -> bool:
+    """Whether a save may be under way. The clock only decides how long to wait: wrong, it costs a moment."""
+    age = abs(time.time() - status.st_mtime)
+    writer = _has_writer(handle)
+    return age < (_SETTLE_SECONDS if writer is None else _WRITER_SECONDS if writer else 0)
+
+
+def _has_writer(handle: int) -> bool | None:
+    """Whether some process has the file open for writing: the kernel then refuses a read lease on it.
+
+    None when there is no telling: the file is another user's, or its file system has no leases. A lease is given back
+    at once; SIGURG, which does nothing, is what a writer who comes in that moment makes the kernel send.
+    """
+    try:
+        fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return True if error.errno == errno.EAGAIN else None
+    fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
+
+
+def _special(status: os.stat_result, *, is_link: bool) -> InvalidFile:
+    if is_link and stat.S_ISDIR(status.st_mode):
+        return InvalidFile(
+            "a symlink to a directory is not followed", hint="link each file, or move the directory here"
+        )
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    what = kinds.get(stat.S_IFMT(status.st_mode), "not a regular file")
+    return InvalidFile(f"{what} cannot be a block", hint="a block is a regular file; rename or remove this")
+
+
+def _too_large(size: int) -> InvalidFile:
+    return InvalidFile(
+        f"the file is {size} bytes, over the {MAX_BYTES} that are read", hint="is this a block? if so, split it"
+    )
+
+
+def _unreadable(error: OSError) -> InvalidFile:
+    hints = {
+        errno.EACCES: "give the daemon's user the right to read it",
+        errno.EPERM: "give the daemon's user the right to read it",
+        errno.EIO: "check the disk",
+    }
+    return InvalidFile(
+        f"it cannot be read: {os.strerror(error.errno or 0)}",
+        errno=errno.errorcode.get(error.errno or 0, "?"),
+        hint=hints.get(error.errno or 0, "it is tried again at every resync"),
+    )
+
+
+def unreadable_directory(error: OSError) -> InvalidFile:
+    """What to say of a directory that cannot be listed."""
+    return InvalidFile(
+        f"the directory cannot be listed: {os.strerror(error.errno or 0)}",
+        hint="give the daemon's user the right to read it; what is below stays as it was",
+    )

@@ -1,0 +1,436 @@
+"""The ordered, durable log of revisions: SQLite, in the state directory.
+
+The folder is the truth; the journal is its memory: every version there ever was, the number each change has, and
+what the folder looked like when it was last read, so that an unchanged folder is not read again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import sqlite3
+import time
+import uuid
+import zlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from blocksd.attachment import NOBODY
+from blocksd.block import Block
+from blocksd.errors import JournalUnusable, NotFound
+from blocksd.revision import Revision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from blocksd.folder import Signature
+
+_MIGRATIONS = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
+    -- Lists of agents, each stored once however many revisions have it.
+    CREATE TABLE agent_lists (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, agents TEXT NOT NULL) STRICT;
+    CREATE TABLE revisions (
+        seq INTEGER PRIMARY KEY,
+        label TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        value ANY,              -- text, or zlib-compressed UTF-8 once it is old, null when deleted
+        block TEXT,             -- JSON of the other fields but agents, null when deleted
+        entries INTEGER,        -- agent_lists: `agents` as written
+        agents INTEGER,         -- agent_lists: the ids attached
+        fields TEXT NOT NULL,
+        attached TEXT,
+        detached TEXT,
+        digest TEXT,
+        author TEXT NOT NULL,
+        at TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        request_id TEXT
+    ) STRICT;
+    CREATE UNIQUE INDEX revisions_of_block ON revisions (label, version);
+    -- The newest revision of each label, and the file that says it. No path: the block is deleted.
+    CREATE TABLE heads (
+        label TEXT PRIMARY KEY,
+        seq INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        entries INTEGER,
+        agents INTEGER,
+        path TEXT,
+        mtime_ns INTEGER,
+        ctime_ns INTEGER,
+        size INTEGER,
+        inode INTEGER
+    ) STRICT, WITHOUT ROWID;
+    """,
+)
+
+_COLUMNS = (
+    "seq, label, version, kind, value, block, entries, agents, fields, attached, detached, digest, author, at, "
+    "created_at, request_id"
+)
+_COMPRESS_CHARS = 512
+_CHECKPOINT_PAGES = 1000
+_REMEMBERED_LISTS = 1024
+
+
+class Head(NamedTuple):
+    """Where a label stands: its newest version, and the file it was read from (None: deleted)."""
+
+    label: str
+    version: int
+    entries: tuple[str, ...]
+    agents: frozenset[str]
+    path: str | None
+    signature: Signature | None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """How a journal was found: `new`, `ok`, `unclean` after a power loss (it has a new epoch), or `damaged`.
+
+    `set_aside` is where a damaged journal was moved to; a new one has taken its place.
+    """
+
+    how: Literal["new", "ok", "unclean", "damaged"]
+    set_aside: str | None = None
+
+
+class JournalReader:
+    """The log as any process may read it, while the daemon writes on."""
+
+    def __init__(self, path: str) -> None:
+        """Open an existing journal for reading.
+
+        Raises:
+            JournalUnusable: there is none, or it cannot be read.
+        """
+        self.path = path
+        self._lists: dict[int, tuple[str, ...]] = {}
+        self._sets: dict[int, frozenset[str]] = {}
+        self._connect()
+
+    def _connect(self) -> None:
+        try:
+            self._db = sqlite3.connect(f"{pathlib.Path(self.path).absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
+            (schema,) = self._db.execute("PRAGMA user_version").fetchone()
+        except sqlite3.Error as error:
+            raise JournalUnusable(f"the journal cannot be read: {error}", path=self.path) from error
+        if schema != len(_MIGRATIONS):
+            raise JournalUnusable(f"the journal is of schema {schema}, not {len(_MIGRATIONS)}", path=self.path)
+        self.seq = self._newest_seq()
+
+    def _newest_seq(self) -> int:
+        return int(self._db.execute("SELECT coalesce(max(seq), 0) FROM revisions").fetchone()[0])
+
+    def close(self) -> None:
+        self._db.close()
+
+    def heads(self) -> Iterator[Head]:
+        """Where every label stands, deleted ones included."""
+        self._lists.update(
+            (number, tuple(json.loads(agents)))
+            for number, agents in self._db.execute(
+                "SELECT id, agents FROM agent_lists ORDER BY id LIMIT ?", (_REMEMBERED_LISTS,)
+            )
+        )
+        rows = self._db.execute(
+            "SELECT label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode FROM heads"
+        )
+        for row in rows:
+            signature = row[5:] if row[5] is not None else None
+            yield Head(row[0], row[1], self._list(row[2]), self._set(row[3]), row[4], signature)
+
+    def count(self) -> int:
+        """How many blocks are in force."""
+        return int(self._db.execute("SELECT count(path) FROM heads").fetchone()[0])
+
+    def head(self, label: str) -> Revision | None:
+        """The newest revision of a label; None when it never had one."""
+        row = self._db.execute(
+            f"SELECT {_COLUMNS} FROM revisions WHERE label = ? ORDER BY version DESC LIMIT 1",  # noqa: S608  # a constant
+            (label,),
+        ).fetchone()
+        return self._revision(row) if row else None
+
+    def history(self, label: str, *, limit: int = -1) -> list[Revision]:
+        """A label's revisions, newest first, deletions included."""
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM revisions WHERE label = ? ORDER BY version DESC LIMIT ?",  # noqa: S608  # a constant
+            (label, limit),
+        )
+        return [self._revision(row) for row in rows]
+
+    def _revision(self, row: tuple[Any, ...]) -> Revision:
+        return _revision_of(row, self._list(row[6]), self._set(row[7]))
+
+    def _list(self, number: int | None) -> tuple[str, ...]:
+        if number is None:
+            return ()
+        agents = self._lists.get(number)
+        if agents is None:
+            (text,) = self._db.execute("SELECT agents FROM agent_lists WHERE id = ?", (number,)).fetchone()
+            if len(self._lists) >= _REMEMBERED_LISTS:
+                self._lists.clear()
+                self._sets.clear()
+            agents = self._lists[number] = tuple(json.loads(text))
+        return agents
+
+    def _set(self, number: int | None) -> frozenset[str]:
+        if number is None:
+            return NOBODY
+        agents = self._sets.get(number)
+        if agents is None:
+            agents = self._sets[number] = frozenset(self._list(number))
+        return agents
+
+
+class Journal(JournalReader):
+    """The log of one folder's revisions, as the one daemon writes it, from one thread."""
+
+    def __init__(self, path: str, *, boot_id: str = "") -> None:
+        """Open the journal at `path`, or make one; `boot_id` identifies this boot of the machine.
+
+        Raises:
+            JournalUnusable: it is of a newer version of blocksd, or cannot be opened.
+        """
+        self._boot_id = boot_id
+        self._list_ids: dict[int, tuple[object, int]] = {}
+        super().__init__(path)
+
+    def _connect(self) -> None:
+        try:
+            self.opened = self._open()
+        except sqlite3.OperationalError as error:  # locked, full, not permitted: the file itself may be sound
+            raise JournalUnusable(f"the journal cannot be opened: {error}", path=self.path) from error
+        except sqlite3.DatabaseError:
+            self._set_aside()
+
+    def _set_aside(self) -> None:
+        """The file is no sound database: keep it for whoever can read it, and begin a new one."""
+        aside = f"{self.path}.damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
+        self._db.close()
+        for suffix in ("", "-wal", "-shm"):
+            if os.path.exists(self.path + suffix):
+                os.replace(self.path + suffix, aside + suffix)
+        self._open()
+        self.opened = Opened("damaged", aside)
+
+    def _open(self) -> Opened:
+        self._db = sqlite3.connect(self.path, isolation_level=None, timeout=5.0)
+        os.chmod(self.path, 0o600)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        # A revision read from a file needs no fsync: the file is the truth. Checkpoints are taken when there is time.
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("PRAGMA wal_autocheckpoint=0")
+        (schema,) = self._db.execute("PRAGMA user_version").fetchone()
+        if schema > len(_MIGRATIONS):
+            self._db.close()
+            raise JournalUnusable(
+                f"the journal is of schema {schema}, newer than the {len(_MIGRATIONS)} this blocksd knows",
+                path=self.path,
+            )
+        with self._transaction():
+            for number, migration in enumerate(_MIGRATIONS[schema:], start=schema + 1):
+                for statement in migration.split(";"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version={number}")
+            meta = dict(self._db.execute("SELECT key, value FROM meta"))
+            # After a power loss the last revisions may be missing, and their numbers would be given out again: in
+            # another epoch they are other numbers.
+            lost = bool(meta) and not meta["clean"] and meta["boot_id"] != self._boot_id
+            self.epoch = uuid.uuid4().hex if lost or not meta else str(meta["epoch"])
+            self._db.executemany(
+                "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+                [("epoch", self.epoch), ("boot_id", self._boot_id), ("clean", 0)],
+            )
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self.seq = self._newest_seq()
+        return Opened("new" if not meta else "unclean" if lost else "ok")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # SQLite itself rolls back on some errors, a full disk among them
+                self._db.execute("ROLLBACK")
+            raise
+
+    def append(self, revisions: Sequence[Revision], files: Iterable[tuple[str, str, Signature | None]]) -> None:
+        """Write revisions, and for the labels in `files` which file says them (path, signature): all or nothing.
+
+        Raises:
+            JournalUnusable: nothing was written.
+        """
+        try:
+            with self._transaction():
+                for revision in revisions:
+                    self._insert(revision)
+                self._db.executemany(
+                    "UPDATE heads SET path = ?, mtime_ns = ?, ctime_ns = ?, size = ?, inode = ? WHERE label = ?",
+                    ((path, *(signature or (None,) * 4), label) for label, path, signature in files),
+                )
+        except sqlite3.Error as error:
+            raise JournalUnusable(f"the journal cannot be written: {error}", path=self.path) from error
+        if revisions:
+            self.seq = revisions[-1].seq
+
+    def _insert(self, revision: Revision) -> None:
+        block = revision.block
+        fields = block.as_json() if block is not None else None
+        value = fields.pop("value") if fields is not None else None
+        entries = self._list_id(block.agents) if block is not None else None
+        agents = self._list_id(revision.agents)
+        self._db.execute(
+            f"INSERT INTO revisions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # a constant
+            (
+                revision.seq,
+                revision.label,
+                revision.version,
+                revision.kind,
+                value,
+                json.dumps(fields, ensure_ascii=False) if fields is not None else None,
+                entries,
+                agents,
+                json.dumps(revision.fields),
+                json.dumps(revision.attached, ensure_ascii=False) if revision.attached else None,
+                json.dumps(revision.detached, ensure_ascii=False) if revision.detached else None,
+                revision.digest,
+                revision.author,
+                revision.at,
+                revision.created_at,
+                revision.request_id,
+            ),
+        )
+        self._db.execute(
+            "INSERT INTO heads (label, seq, version, entries, agents) VALUES (?1, ?2, ?3, ?4, ?5) "
+            "ON CONFLICT (label) DO UPDATE SET seq = ?2, version = ?3, entries = ?4, agents = ?5, "
+            "path = iif(?6, path, NULL)",
+            (revision.label, revision.seq, revision.version, entries, agents, block is not None),
+        )
+
+    def since(self, seq: int, limit: int) -> list[Revision]:
+        """The revisions after `seq`, at most `limit`.
+
+        Raises:
+            NotFound: some of them are no longer kept.
+        """
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM revisions WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608  # a constant
+            (seq, limit),
+        ).fetchall()
+        if [row[0] for row in rows] != list(range(seq + 1, seq + 1 + min(limit, self.seq - seq))):
+            raise NotFound(f"not all revisions after {seq} are kept", seq=seq)
+        return [self._revision(row) for row in rows]
+
+    def prune(self, labels: Iterable[str], *, versions: int, before: str | None = None) -> int:
+        """Forget what is beyond the newest `versions` of each label, or older than `before`; heads stay. How many."""
+        forgotten = 0
+        with self._transaction():
+            for label in labels:
+                forgotten += self._db.execute(
+                    "DELETE FROM revisions WHERE label = ?1 AND version < (SELECT version FROM heads WHERE label = ?1) "
+                    "AND (version <= (SELECT version FROM heads WHERE label = ?1) - ?2 OR at < ?3)",
+                    (label, versions, before or ""),
+                ).rowcount
+                old = self._db.execute(
+                    "SELECT seq, value FROM revisions WHERE label = ?1 "
+                    "AND version < (SELECT version FROM heads WHERE label = ?1) "
+                    "AND typeof(value) = 'text' AND length(value) >= ?2",
+                    (label, _COMPRESS_CHARS),
+                ).fetchall()
+                self._db.executemany(
+                    "UPDATE revisions SET value = ? WHERE seq = ?",
+                    ((zlib.compress(value.encode("utf-8")), seq) for seq, value in old),
+                )
+        return forgotten
+
+    def checkpoint(self) -> None:
+        """Move what was logged into the database, if it has become much. Takes an fsync: for idle moments."""
+        try:
+            pages = os.path.getsize(self.path + "-wal") // 4096
+        except FileNotFoundError:
+            return
+        if pages >= _CHECKPOINT_PAGES:
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def close(self) -> None:
+        """Close, and note that nothing is missing."""
+        self._db.execute("PRAGMA synchronous=FULL")
+        with self._transaction():
+            self._db.execute(
+                "DELETE FROM agent_lists WHERE id NOT IN (SELECT entries FROM revisions WHERE entries IS NOT NULL) "
+                "AND id NOT IN (SELECT agents FROM revisions WHERE agents IS NOT NULL)"
+            )
+            self._db.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
+        self._db.close()
+
+    def _list_id(self, agents: tuple[str, ...] | frozenset[str]) -> int | None:
+        """The number of a list of agents. Lists are recognised by identity first: most revisions leave theirs alone."""
+        if not agents:
+            return None
+        known = self._list_ids.get(id(agents))
+        if known is not None and known[0] is agents:
+            return known[1]
+        text = json.dumps(sorted(agents) if isinstance(agents, frozenset) else agents, ensure_ascii=False)
+        digest = blake2b(text.encode("utf-8"), digest_size=16).digest()
+        found = self._db.execute("SELECT id FROM agent_lists WHERE digest = ?", (digest,)).fetchone()
+        if found is None:
+            found = self._db.execute(
+                "INSERT INTO agent_lists (digest, agents) VALUES (?, ?) RETURNING id", (digest, text)
+            ).fetchone()
+            # Only ids that are committed may be remembered; the next revision finds this one by its digest.
+            return int(found[0])
+        if len(self._list_ids) >= _REMEMBERED_LISTS:
+            self._list_ids.clear()
+        self._list_ids[id(agents)] = (agents, found[0])
+        return int(found[0])
+
+
+def _revision_of(row: tuple[Any, ...], entries: tuple[str, ...], agents: frozenset[str]) -> Revision:
+    (
+        seq,
+        label,
+        version,
+        kind,
+        value,
+        fields,
+        _,
+        _,
+        changed,
+        attached,
+        detached,
+        digest,
+        author,
+        at,
+        created,
+        request,
+    ) = row
+    block = None
+    if fields is not None:
+        known = json.loads(fields)
+        known["tags"] = tuple(known["tags"])
+        text = value if isinstance(value, str) else zlib.decompress(value).decode("utf-8")
+        block = Block(value=text, agents=entries, **known)
+    return Revision(
+        seq=seq,
+        label=label,
+        version=version,
+        kind=kind,
+        block=block,
+        at=at,
+        created_at=created,
+        author=author,
+        fields=tuple(json.loads(changed)),
+        agents=agents,
+        attached=tuple(json.loads(attached)) if attached else (),
+        detached=tuple(json.loads(detached)) if detached else (),
+        digest=digest,
+        request_id=request,
+    )

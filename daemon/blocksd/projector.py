@@ -1,0 +1,276 @@
+"""Keeps the mirror level with the journal: takes the lease, catches up, rebuilds, verifies, and waits when Redis is away."""
+
+from __future__ import annotations
+
+import random
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+from blocksd.errors import Damaged, LeaseLost, Misconfigured, NotFound, Unavailable
+from blocksd.label import name_for_agent
+from blocksd.mirror import BATCH
+from blocksd.revision import timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from blocksd.errors import BlocksdError
+    from blocksd.intake import Intake
+    from blocksd.journal import Journal
+    from blocksd.mirror import Command, Mirror, Place
+    from blocksd.problem import Problem
+    from blocksd.revision import Revision
+
+HEARTBEAT_SECONDS = 1.0
+_BACK_OFF_SECONDS = (0.05, 1.0)
+_CONFIGURATION_SECONDS = 30.0
+_LEASE_SECONDS = 2.0
+
+
+class Listener(Protocol):
+    """Who is told what happens: a log, a terminal, a test."""
+
+    def on_revision(self, revision: Revision) -> None: ...
+    def on_problem(self, problem: Problem) -> None: ...
+    def on_cleared(self, problem: Problem) -> None: ...
+    def on_mirror_away(self, error: BlocksdError) -> None: ...
+    def on_mirror_level(self, how: str) -> None: ...
+    def on_repaired(self, count: int) -> None: ...
+
+
+class Projector:
+    """The mirror, seen from the journal. It is level, or away, or on its way from one to the other.
+
+    Nothing is ever decided by what the mirror lacks: it is compared with the journal by epoch and seq, and made to
+    show what the journal says.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        intake: Intake,
+        mirror: Mirror,
+        listener: Listener,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._journal = journal
+        self._intake = intake
+        self._mirror = mirror
+        self._listener = listener
+        self._clock = clock
+        self._wall = wall
+        self._failures = 0
+        self._said: str | None = None
+        self._retry_at = 0.0
+        self._heartbeat_at = 0.0
+        self._must_rebuild = False
+        self._work: Iterator[None] | None = None  # levelling or verifying, a slice at a time
+        self._shown_agents: frozenset[str] = frozenset()
+        self._shown_problems: dict[str, Problem] = {}
+        self._shown_count = 0
+        self.is_level = False
+        self.last_error: BlocksdError | None = None
+
+    @property
+    def due(self) -> float:
+        """When the next step is due."""
+        if self._work is not None:
+            return 0.0
+        return self._heartbeat_at if self.is_level else self._retry_at
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it is levelling or verifying right now."""
+        return self._work is not None
+
+    @property
+    def has_aside(self) -> bool:
+        """Whether agents or problems changed since they were last shown."""
+        intake = self._intake
+        return intake.attachments.known is not self._shown_agents or intake.problem_changes != self._shown_count
+
+    def verify(self) -> None:
+        """Compare all that the mirror shows with what it should, in the slices that follow."""
+        if self.is_level and self._work is None:
+            self._work = self._verifying()
+
+    def project(self, revisions: Sequence[Revision]) -> None:
+        """Show what was just journaled, and what has changed in agents and problems; if the mirror is away, later."""
+        if not self.is_level:
+            return
+        with self._guarded():
+            place = self._mirror.place
+            assert place is not None
+            if revisions and place.seq == revisions[0].seq - 1:
+                self._mirror.project(revisions)
+            else:
+                while place.seq < self._journal.seq:
+                    place = self._catch_up(place.seq)
+            self._show_aside()
+
+    def step(self) -> None:
+        """One slice of levelling or verifying, or a heartbeat, if due."""
+        now = self._clock()
+        with self._guarded():
+            if self._work is None:
+                if self.is_level and now >= self._heartbeat_at:
+                    self._heartbeat_at = now + HEARTBEAT_SECONDS
+                    if not self._mirror.renew():
+                        self.is_level = False
+                        self._retry_at = 0.0
+                if not self.is_level and now >= self._retry_at:
+                    self._work = self._levelling()
+            if self._work is not None and next(self._work, _DONE) is _DONE:
+                self._work = None
+
+    def close(self) -> None:
+        """Give the lease up, if there is anyone to give it to."""
+        if self.is_level:
+            with self._guarded():
+                self._mirror.release()
+            self.is_level = False
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except (Unavailable, Misconfigured) as error:
+            self._be_away(error)
+
+    def _be_away(self, error: BlocksdError) -> None:
+        """The mirror cannot be written for now: say so once, and try again later."""
+        self.is_level = False
+        self._work = None
+        self.last_error = error
+        first, longest = _BACK_OFF_SECONDS
+        wait = min(first * 2**self._failures, longest)
+        if isinstance(error, Misconfigured):
+            wait = _CONFIGURATION_SECONDS
+        elif isinstance(error, LeaseLost):
+            wait = _LEASE_SECONDS if self._failures else first
+        elif isinstance(error, Damaged):
+            self._must_rebuild = True
+        self._failures = min(self._failures + 1, 16)
+        self._retry_at = self._clock() + wait * random.uniform(0.5, 1.0)
+        if self._said != type(error).__name__ and (self._failures > 1 or not isinstance(error, LeaseLost)):
+            self._said = type(error).__name__
+            self._listener.on_mirror_away(error)
+
+    def _levelling(self) -> Iterator[None]:
+        place = self._mirror.take()
+        how = "level"
+        is_ours = place.epoch == self._journal.epoch and place.seq <= self._journal.seq
+        if self._must_rebuild or not is_ours or not self._can_replay(place.seq):
+            how = "rebuilt"
+            yield from self._rebuilding()
+            self._must_rebuild = False
+        else:
+            if place.seq < self._journal.seq:
+                how = "caught up"
+            yield
+            self._mirror.describe()
+            self._repair_index()
+        while (place := self._mirror.place or place).seq < self._journal.seq:
+            self._catch_up(place.seq)
+            yield
+        self._failures = 0
+        self._said = self.last_error = None
+        self.is_level = True
+        self._heartbeat_at = self._clock() + HEARTBEAT_SECONDS
+        self._show_aside()
+        self._listener.on_mirror_level(how)
+
+    def _can_replay(self, seq: int) -> bool:
+        try:
+            self._journal.since(seq, 1)
+        except NotFound:
+            return False
+        return True
+
+    def _catch_up(self, seq: int) -> Place:
+        try:
+            self._mirror.project(self._journal.since(seq, BATCH))
+        except NotFound:  # pruned in the meantime: only a rebuild can bring the mirror level
+            raise Unavailable("the journal no longer reaches back to where the mirror stands") from None
+        assert self._mirror.place is not None
+        return self._mirror.place
+
+    def _rebuilding(self) -> Iterator[None]:
+        yield from self._mirror.begin_rebuild()
+        # What is journaled while this goes on is projected after it, in full: nothing of it can be missed.
+        seq = self._journal.seq
+        for labels in _slices(self._intake.paths):
+            self._mirror.rebuild(self._heads(labels))
+            yield
+        self._repair_index()
+        self._mirror.end_rebuild(seq, timestamp(self._wall()))
+
+    def _heads(self, labels: Sequence[str]) -> list[Revision]:
+        heads = (self._journal.head(label) for label in labels)
+        return [head for head in heads if head is not None and head.block is not None]
+
+    def _repair_index(self) -> int:
+        self._shown_agents = self._intake.attachments.known
+        self._shown_problems = dict(self._intake.problems)
+        self._shown_count = self._intake.problem_changes
+        problems = {subject: problem.dumps() for subject, problem in self._shown_problems.items()}
+        return self._mirror.repair_index(self._intake.paths.keys(), self._shown_agents, problems)
+
+    def _show_aside(self) -> None:
+        """Known agents and problems, as far as they changed since they were last shown."""
+        commands: list[Command] = []
+        known = self._intake.attachments.known
+        if known is not self._shown_agents:
+            commands += self._mirror.agents_commands(known - self._shown_agents, self._shown_agents - known)
+        problems = self._intake.problems
+        if self._shown_count != self._intake.problem_changes:
+            at = timestamp(self._wall())
+            for subject in sorted(problems.keys() | self._shown_problems.keys()):
+                problem = problems.get(subject)
+                if problem != self._shown_problems.get(subject):
+                    commands += self._mirror.problem_commands(subject, problem, at)
+            self._shown_count = self._intake.problem_changes
+        if commands:
+            self._mirror.note(commands)
+            self._shown_problems = dict(problems)
+        self._shown_agents = known
+
+    def _verifying(self) -> Iterator[None]:
+        repaired = 0
+        for labels in _slices(self._intake.paths):
+            wrong = self._mirror.differing(self._heads(labels))
+            if wrong:
+                repaired += len(wrong)
+                self._mirror.rebuild(wrong)
+            yield
+        repaired += self._repair_index()
+        yield
+        for some in _slices(self._intake.attachments.known):
+            repaired += self._mirror.repair_agents(self._names(some))
+            yield
+        if not self._mirror.mend_changes():
+            repaired += 1
+        if repaired:
+            self._mirror.announce_reset(timestamp(self._wall()))
+            self._listener.on_repaired(repaired)
+
+    def _names(self, agents: Sequence[str]) -> dict[str, dict[str, str]]:
+        """The blocks of these agents: name → label."""
+        names: dict[str, dict[str, str]] = {agent: {} for agent in agents}
+        some = names.keys()
+        for label, attached in self._intake.attachments.attached.items():
+            for agent in attached & some:
+                names[agent][name_for_agent(label)] = label
+        return names
+
+
+_DONE = object()
+
+
+def _slices(names: Iterable[str]) -> Iterator[list[str]]:
+    iterator = iter(list(names))
+    while some := list(islice(iterator, BATCH)):
+        yield some

@@ -1,0 +1,93 @@
+"""`Revision` and `Change`, and their JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from blocksd.attachment import NOBODY
+
+if TYPE_CHECKING:
+    from blocksd.block import Block
+
+Kind = Literal["created", "updated", "deleted", "renamed"]
+
+FILE = "file"
+"""The author of what was found in the folder."""
+
+
+def timestamp(seconds: float) -> str:
+    """A time for revisions and problems: RFC 3339 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One accepted change to one block, with the whole block after it.
+
+    `seq` is its gap-free number among all revisions of the folder, `version` among those of the block. `agents` are
+    the ids attached after it, `attached` and `detached` those that came and went by it. `block` is None when it was
+    deleted. `created_at` is when the block came into being (again, after a deletion). Times as `timestamp` makes them.
+    """
+
+    seq: int
+    label: str
+    version: int
+    kind: Kind
+    block: Block | None
+    at: str
+    created_at: str
+    author: str = FILE
+    fields: tuple[str, ...] = ()
+    agents: frozenset[str] = NOBODY
+    attached: tuple[str, ...] = ()
+    detached: tuple[str, ...] = ()
+    digest: str | None = None
+    request_id: str | None = None
+
+    def change(self, epoch: str) -> str:
+        """The notification of this revision: one line of JSON."""
+        return json.dumps(
+            {
+                "seq": self.seq,
+                "kind": self.kind,
+                "label": self.label,
+                "version": self.version,
+                "fields": self.fields,
+                "attached": self.attached,
+                "detached": self.detached,
+                "author": self.author,
+                "digest": self.digest,
+                "at": self.at,
+                "request_id": self.request_id,
+                "epoch": epoch,
+            },
+            ensure_ascii=False,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A notification as a subscriber receives it.
+
+    `kind` is a revision's (`created`, `updated`, `deleted`, `renamed`), or `reset` (read everything again: the mirror
+    was rebuilt at `seq`), or `rejected` and `cleared` (a problem came or went; no `seq`). `raw` is all that was sent.
+    """
+
+    kind: str
+    seq: int | None
+    epoch: str | None
+    label: str | None
+    raw: dict[str, Any]
+
+    @classmethod
+    def loads(cls, text: str) -> Change:
+        raw = json.loads(text)
+        return cls(raw["kind"], raw.get("seq"), raw.get("epoch"), raw.get("label"), raw)
+
+
+def reset(seq: int, epoch: str, at: str) -> str:
+    """The change that says: the mirror was built anew, read everything again."""
+    return json.dumps({"seq": seq, "kind": "reset", "at": at, "epoch": epoch})

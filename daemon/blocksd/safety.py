@@ -1,0 +1,26 @@
+"""When to halt instead of acting: named predicates, and nothing else.
+
+A program that mirrors deletions must doubt them: an unmounted disk, a `git clean` in the wrong place and a person who
+really wants ten blocks gone all look alike. What each predicate stops is held back, not forgotten: the daemon looks
+again, and goes on by itself when the files are back.
+"""
+
+from __future__ import annotations
+
+WIPE_ABOVE = 3
+MASS_ABOVE = 10
+
+
+def is_wiped(blocks: int, vanished: int) -> bool:
+    """Whether all blocks of a folder of more than `WIPE_ABOVE` vanished: a lost mount, not an edit."""
+    return blocks > WIPE_ABOVE and vanished >= blocks
+
+
+def is_mass_deletion(blocks: int, vanished: int) -> bool:
+    """Whether more than half of more than `MASS_ABOVE` blocks vanished in one pass."""
+    return blocks > MASS_ABOVE and 2 * vanished > blocks
+
+
+def is_replaced(expected: tuple[int, int] | None, found: tuple[int, int] | None) -> bool:
+    """Whether the folder's place is now taken by another directory (device and inode differ)."""
+    return expected is not None and found is not None and expected != found

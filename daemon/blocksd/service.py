@@ -1,0 +1,353 @@
+"""Lock, threads, signals, back-off, sd_notify, health: the frame around the core. It decides nothing about blocks."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import queue
+import re
+import secrets
+import signal
+import socket
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from blocksd.connection import connect, masked
+from blocksd.core import Core
+from blocksd.embedded import EmbeddedServer, write_private
+from blocksd.errors import AlreadyRunning, Misconfigured, Unavailable
+from blocksd.folder import Folder
+from blocksd.journal import Journal
+from blocksd.keys import Keys
+from blocksd.mirror import Mirror
+from blocksd.problem import WATCHER, Problem
+from blocksd.projector import Listener
+from blocksd.revision import timestamp
+from blocksd.watcher import Hint, Watcher
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from blocksd.config import Config
+
+_TICK_SECONDS = 1.0
+_HINTS_AT_ONCE = 4096
+
+
+class Reporter(Listener, Protocol):
+    """Who is told how the service goes, besides what becomes of the blocks."""
+
+    def on_start(self, service: Service) -> None: ...
+    def on_progress(self, done: int, left: int) -> None: ...
+    def on_ready(self, service: Service) -> None: ...
+    def on_note(self, message: str) -> None: ...
+    def on_stop(self) -> None: ...
+
+
+class Lock:
+    """The right to be the one daemon of a directory, for as long as this process lives."""
+
+    def __init__(self, path: str, what: str) -> None:
+        """Lock the file or directory at `path`; `what` names it in the error.
+
+        Raises:
+            AlreadyRunning: another process has it. Facts: `pid`, if it can be told.
+            Misconfigured: it cannot be opened.
+        """
+        try:
+            flags = os.O_RDONLY | os.O_CLOEXEC
+            is_directory = os.path.isdir(path)
+            self._handle = os.open(path, flags | (os.O_DIRECTORY if is_directory else os.O_CREAT), 0o600)
+        except OSError as error:
+            raise Misconfigured(f"{path} cannot be opened: {error.strerror}", key=what) from None
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = _holder(os.fstat(self._handle))
+            os.close(self._handle)
+            who = f" with pid {pid}" if pid else ""
+            raise AlreadyRunning(f"the {what} {path} is in the charge of another daemon{who}", pid=pid) from None
+
+    def release(self) -> None:
+        os.close(self._handle)
+
+
+def _holder(status: os.stat_result) -> int | None:
+    """Who holds the lock on a file: the kernel lists all locks by inode."""
+    with suppress(OSError), open("/proc/locks", encoding="ascii") as locks:
+        for line in locks:
+            found = re.search(r"FLOCK\s+ADVISORY\s+WRITE (\d+) \w+:\w+:(\d+) ", line)
+            if found and int(found[2]) == status.st_ino:
+                return int(found[1])
+    return None
+
+
+class Service:
+    """One running daemon: `run` returns when it is told to stop."""
+
+    def __init__(self, config: Config, reporter: Reporter) -> None:
+        """Take the folder, the state directory and the namespace, or refuse.
+
+        Raises:
+            AlreadyRunning: another daemon has one of them.
+            Misconfigured: something is wrong that trying again will not mend.
+            JournalUnusable: the journal cannot be opened.
+        """
+        self.config = config
+        self._reporter = reporter
+        self._inbox: queue.SimpleQueue[Hint | None] = queue.SimpleQueue()
+        self._stopping = False
+        self._rearmed_at_sweep = -1
+        self._locks: list[Lock] = []
+        self._embedded: EmbeddedServer | None = None
+        self._watcher: Watcher | None = None
+        if not os.path.isdir(config.folder):
+            raise Misconfigured(f"there is no folder {config.folder!r}", key="folder")
+        try:
+            self._open()
+        except BaseException:
+            self._give_up()
+            raise
+
+    def _open(self) -> None:
+        config, state = self.config, self.config.state
+        os.makedirs(state, mode=0o700, exist_ok=True)
+        self.folder = Folder(config.folder)
+        self._locks.append(Lock(os.path.join(state, "lock"), "state directory"))
+        self._locks.append(Lock(self.folder.root, "folder"))
+        self.journal = Journal(os.path.join(state, "journal.db"), boot_id=_boot_id())
+        if config.redis is None:
+            self._embedded = EmbeddedServer(state)
+            self.redis_url = self._embedded.start().url
+        else:
+            self.redis_url = config.redis
+        about = {
+            "directory": self.folder.root,
+            "host": socket.gethostname(),
+            "pid": str(os.getpid()),
+            "started_at": timestamp(time.time()),
+        }
+        self._mirror = Mirror(
+            connect(self.redis_url),
+            Keys(config.namespace),
+            url=self.redis_url,
+            epoch=self.journal.epoch,
+            token=secrets.token_hex(8),
+            about=about,
+        )
+        try:
+            self._mirror.take()
+        except Misconfigured:
+            raise
+        except Unavailable as error:
+            if "holder" in error.facts:
+                raise AlreadyRunning(error.message, **error.facts) from None
+            # It may come back: the folder is journaled meanwhile.
+        record = {
+            "pid": os.getpid(),
+            "folder": self.folder.root,
+            "namespace": config.namespace,
+            "redis": self.redis_url,
+        }
+        write_private(os.path.join(state, "daemon.json"), json.dumps(record))
+        if config.poll:
+            config = replace(config, resync_seconds=config.poll_seconds)
+        self.core = Core(self.folder, self.journal, self._mirror, self._reporter, config)
+
+    def run(self) -> None:
+        """Watch, until told to stop by `stop`, SIGTERM or SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        self._reporter.on_start(self)
+        if self.journal.opened.set_aside:
+            self._reporter.on_note(f"the journal was damaged; it is kept as {self.journal.opened.set_aside}")
+        try:
+            self._loop()
+        finally:
+            _notify("STOPPING=1")
+            self._give_up()
+            self._reporter.on_stop()
+
+    def stop(self) -> None:
+        """Stop soon: what is being written is finished first."""
+        self._stopping = True
+        self._inbox.put(None)
+
+    def _loop(self) -> None:
+        # Armed first, swept second: what changes in between is seen by one or the other.
+        self._watch()
+        core, tick_at, ready, done = self.core, 0.0, False, 0
+        while not self._stopping:
+            now = time.monotonic()
+            if now >= tick_at:
+                tick_at = now + _TICK_SECONDS
+                self._tick()
+            before = self.journal.seq
+            for _ in core.round():
+                pass
+            if not ready:
+                done += self.journal.seq - before
+                self._reporter.on_progress(done, core.intake.backlog)
+                if core.is_settled:
+                    ready = True
+                    _notify("READY=1")
+                    self._reporter.on_ready(self)
+            wait = min(core.wait_seconds(), max(0.0, tick_at - time.monotonic()))
+            if wait > 0 and self._inbox.empty():
+                core.idle()
+            self._receive(wait)
+
+    def _receive(self, wait: float) -> None:
+        """Wait for a hint, and take all that are there."""
+        try:
+            hint = self._inbox.get(timeout=wait) if wait > 0 else self._inbox.get_nowait()
+            for _ in range(_HINTS_AT_ONCE):
+                self._pass_on(hint)
+                hint = self._inbox.get_nowait()
+            self._pass_on(hint)
+        except queue.Empty:
+            pass
+
+    def _pass_on(self, hint: Hint | None) -> None:
+        if hint is None:
+            return
+        intake = self.core.intake
+        if hint.kind == "closed" or hint.kind == "touched":
+            intake.hint_file(hint.path, closed=hint.kind == "closed")
+        elif hint.kind == "tree":
+            intake.hint_tree(hint.path)
+        else:
+            self._reporter.on_note("file events were lost; the whole folder is compared")
+            intake.hint_all()
+
+    def _watch(self) -> None:
+        if self.config.poll:
+            return
+        watcher = Watcher(self.folder.root, self._inbox.put)
+        try:
+            watcher.start()
+        except OSError as error:
+            self._degraded(
+                f"the folder cannot be watched: {error.strerror or error}",
+                "raise fs.inotify.max_user_instances and fs.inotify.max_user_watches (sysctl)",
+            )
+            return
+        self._watcher = watcher
+
+    def _tick(self) -> None:
+        """Once a second: feed systemd's watchdog, see whether all that should live does."""
+        _notify("WATCHDOG=1")
+        self._take_orders()
+        if self._embedded is not None and not self._embedded.is_running():
+            self._reporter.on_note("the embedded server has ended; it is started again")
+            with suppress(Unavailable):
+                self._embedded.start()
+        if self.config.poll or not os.path.isdir(self.folder.root):
+            return
+        intake = self.core.intake
+        if self._watcher is None or not self._watcher.is_healthy():
+            self._rearm()
+        elif self._rearmed_at_sweep < intake.sweeps and self._watcher.unwatched(intake.directories):
+            # A directory without a watch: the limit, or a race that events cannot show. Once a sweep is enough.
+            self._rearmed_at_sweep = intake.sweeps
+            self._rearm()
+        if self._watcher is not None:
+            missing = self._watcher.unwatched(intake.directories) if self._rearmed_at_sweep == intake.sweeps else set()
+            if missing:
+                self._degraded(
+                    f"{len(missing)} of {len(intake.directories)} directories are not watched: changes in them are found "
+                    f"every {self.config.resync_seconds:g} s",
+                    f"raise fs.inotify.max_user_watches (sysctl; now {_sysctl('max_user_watches')})",
+                )
+            elif self._watcher.is_healthy():
+                intake.remove_problem(WATCHER)
+
+    def _rearm(self) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher = None
+        self._watch()
+        self.core.intake.hint_all()
+
+    def _degraded(self, message: str, hint: str) -> None:
+        self.core.intake.set_problem(Problem(WATCHER, "degraded", message, hint, warning=True))
+
+    def _take_orders(self) -> None:
+        """What `blocksd resume` has left in the state directory."""
+        order = os.path.join(self.config.state, ACCEPT_DELETIONS)
+        if os.path.exists(order):
+            os.unlink(order)
+            self.core.intake.accept_deletions()
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self._inbox.put(Hint("tree"))
+        else:
+            self.stop()
+
+    def _give_up(self) -> None:
+        """End all that was begun, the last first."""
+        if self._watcher is not None:
+            self._watcher.stop()
+        if hasattr(self, "core"):
+            self.core.close()
+        elif hasattr(self, "journal"):
+            self.journal.close()
+        if self._embedded is not None:
+            self._embedded.stop()
+        if hasattr(self, "core"):
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.config.state, "daemon.json"))
+        for lock in reversed(self._locks):
+            lock.release()
+
+    def describe_redis(self) -> str:
+        """Where Redis is, for people: no password in it."""
+        if self._embedded is None or self._embedded.address is None:
+            return masked(self.redis_url)
+        name = self._embedded.binary.name if self._embedded.binary else "taken over"
+        return f"redis://127.0.0.1:{self._embedded.address.port} (embedded {name})"
+
+
+ACCEPT_DELETIONS = "accept-deletions"
+
+
+def running_daemon(state: str) -> dict[str, str] | None:
+    """What the daemon of this state directory says of itself; None when none runs."""
+    try:
+        with open(os.path.join(state, "daemon.json"), encoding="utf-8") as file:
+            record: dict[str, str] = json.load(file)
+        lock = os.open(os.path.join(state, "lock"), os.O_RDONLY)
+    except (OSError, ValueError):
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return record
+    finally:
+        os.close(lock)
+    return None
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, if it is there (sd_notify(3)): one datagram, UTF-8, `@` for an abstract socket."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.sendto(state.encode("utf-8"), "\0" + address[1:] if address.startswith("@") else address)
+
+
+def _boot_id() -> str:
+    with suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+    return ""
+
+
+def _sysctl(name: str) -> str:
+    with suppress(OSError), open(f"/proc/sys/fs/inotify/{name}", encoding="ascii") as file:
+        return file.read().strip()
+    return "unknown"
