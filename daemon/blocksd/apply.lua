@@ -3,7 +3,7 @@
 -- KEYS  1 lease, 2 meta, 3 changes
 -- ARGV  1 the lease this daemon holds
 --       2 epoch, 3 seq: where the mirror must be for this to be applied; '' for what belongs to no place in the journal
---       4 …  commands: the number of words, then the words
+--       4 the commands: a JSON list of lists of words; besides those of Redis there is ANNOUNCE (below)
 --
 -- Returns {'ok'}, or, with nothing done, {'lease', <who holds it>} or {'place', <epoch>, <seq>}.
 
@@ -18,18 +18,19 @@ if ARGV[2] ~= '' then
   end
 end
 
-local at = 4
-while at <= #ARGV do
-  local last = at + tonumber(ARGV[at])
-  if ARGV[at + 1] == 'XADD' then
+for _, command in ipairs(cjson.decode(ARGV[4])) do
+  if command[1] == 'ANNOUNCE' then
+    -- id in the stream, how many entries are kept, change, channels …
     -- An entry that is there already was added by a call that was cut short: it is the same entry.
-    local reply = redis.pcall(unpack(ARGV, at + 1, last))
+    local reply = redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', command[3], command[2], 'change', command[4])
     if type(reply) == 'table' and reply.err and not string.find(reply.err, 'equal or smaller', 1, true) then
       return redis.error_reply(reply.err)
     end
+    for channel = 5, #command do
+      redis.call('PUBLISH', command[channel], command[4])
+    end
   else
-    redis.call(unpack(ARGV, at + 1, last))
+    redis.call(unpack(command))
   end
-  at = last + 1
 end
 return {'ok'}

@@ -8,17 +8,26 @@ from fnmatch import translate
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from blocksd.label import is_pattern, name_for_agent, owner
+from blocksd.label import PRIVATE, is_pattern, name_for_agent, owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 NOBODY: frozenset[str] = frozenset()
 
+_PRIVATE = f"{PRIVATE}/"
+
 
 @lru_cache(maxsize=1024)
 def _matcher(pattern: str) -> re.Pattern[str]:
     return re.compile(translate(pattern))
+
+
+@lru_cache(maxsize=1024)
+def _sorted_out(entries: tuple[str, ...]) -> tuple[frozenset[str], bool]:
+    """The ids an `agents:` list names plainly, and whether it has patterns besides."""
+    plain = frozenset(entry for entry in entries if not is_pattern(entry))
+    return plain, len(plain) < len(entries)
 
 
 def matches(pattern: str, agent: str) -> bool:
@@ -40,7 +49,7 @@ class Attachments:
         self.refused: dict[str, frozenset[str]] = {}
         self._entries: dict[str, tuple[str, ...]] = {}
         self._patterned: set[str] = set()
-        self._named: Counter[str] = Counter()
+        self._named: dict[str, int] = {}  # how many blocks name an agent plainly
         self._private: dict[str, set[str]] = {}  # a private block's name → its owners
         self._folders: set[str] = set()
         self._known: frozenset[str] | None = None
@@ -56,9 +65,32 @@ class Attachments:
         return agent in self._named or agent in self._folders
 
     def load(self, label: str, entries: tuple[str, ...], attached: frozenset[str]) -> None:
-        """Take a block over as the journal has it, without deciding anything anew."""
-        self._note(label, entries)
+        """Take a block over as the journal has it, without deciding anything anew; `loaded` comes after the last."""
         self.attached[label] = attached
+        if label.startswith(_PRIVATE):
+            self._note(label, ())
+        elif entries:
+            self._entries[label] = entries
+
+    def loaded(self) -> None:
+        """All blocks are taken over. The private folders known of are those that blocks are in; nobody comes or goes."""
+        for entries, count in Counter(self._entries.values()).items():
+            plain, has_patterns = _sorted_out(entries)
+            for name in plain:
+                self._named[name] = self._named.get(name, 0) + count
+            if has_patterns:
+                self._patterned.update(label for label, same in self._entries.items() if same == entries)
+        self._folders = self.owners
+        self._known = None
+        for name in self._private:
+            if name in self.attached:
+                for label in (name, *self._private_twins(name, self._private[name])):
+                    self._expand(label)
+
+    @property
+    def owners(self) -> set[str]:
+        """The agents that have private blocks."""
+        return {agent for agents in self._private.values() for agent in agents}
 
     def put(self, label: str, entries: tuple[str, ...]) -> dict[str, frozenset[str]]:
         """A block is in force with these entries. Returns the new sets of all blocks whose set changed."""
@@ -109,19 +141,26 @@ class Attachments:
             self._entries[label] = entries
         else:
             self._entries.pop(label, None)
-        if any(map(is_pattern, entries)):
+        after, has_patterns = _sorted_out(entries)
+        if has_patterns:
             self._patterned.add(label)
         else:
             self._patterned.discard(label)
         self._known = None
-        before, after = ({entry for entry in given if not is_pattern(entry)} for given in (old, entries))
-        appeared = {name for name in after - before if not self.is_known(name)}
-        self._named.update(after - before)
-        vanished = set()
+        before, _ = _sorted_out(old)
+        appeared, vanished = set(), set()
+        named = self._named
+        for name in after - before:
+            if name in named:
+                named[name] += 1
+                continue
+            named[name] = 1
+            if name not in self._folders:
+                appeared.add(name)
         for name in before - after:
-            self._named[name] -= 1
-            if not self._named[name]:
-                del self._named[name]
+            named[name] -= 1
+            if not named[name]:
+                del named[name]
                 if name not in self._folders:
                     vanished.add(name)
         return appeared, vanished
@@ -146,7 +185,7 @@ class Attachments:
 
     def _private_twins(self, label: str, agents: Iterable[str]) -> set[str]:
         owners = self._private.get(label, set())
-        return {f"agents/{agent}/{label}" for agent in agents if agent in owners}
+        return {f"{_PRIVATE}{agent}/{label}" for agent in agents if agent in owners}
 
     def _settle(self, labels: Iterable[str]) -> dict[str, frozenset[str]]:
         """Expand these blocks again, and whatever that frees or takes a name for; what changed.
@@ -155,9 +194,9 @@ class Attachments:
         """
         changed: dict[str, frozenset[str]] = {}
         # Private blocks first: of two that come at the same moment, the agent's own wins.
-        todo = sorted(
-            (label for label in labels if label in self.attached), key=lambda label: (owner(label) is None, label)
-        )
+        todo = [label for label in labels if label in self.attached]
+        if len(todo) > 1:
+            todo.sort(key=lambda label: (owner(label) is None, label))
         while todo:
             label = todo.pop(0)
             if label not in self.attached:
@@ -172,6 +211,7 @@ class Attachments:
         return changed
 
     def _expand(self, label: str) -> frozenset[str]:
+        """Who is to be attached; who is not, for the sake of another block of that name, is noted in `refused`."""
         agent = owner(label)
         if agent is not None:
             wanted = frozenset((agent,))
@@ -181,7 +221,7 @@ class Attachments:
             taken = frozenset(
                 owner_
                 for owner_ in self._private.get(label, ())
-                if owner_ in wanted and self.attached.get(f"agents/{owner_}/{label}")
+                if owner_ in wanted and self.attached.get(f"{_PRIVATE}{owner_}/{label}")
             )
         if taken:
             self.refused[label] = taken

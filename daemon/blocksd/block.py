@@ -7,7 +7,7 @@ import math
 import re
 import uuid
 from dataclasses import dataclass, field, fields
-from hashlib import blake2b
+from hashlib import blake2b, sha1
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import InvalidField, InvalidLabel, LimitExceeded
@@ -31,6 +31,7 @@ _DESCRIPTIONS = {
 _UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_DEPTH = 32
+_CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 _ID_NAMESPACE = uuid.UUID("7f1bba34-5a3c-5f0e-9c55-0d6a3c1f4b7e")
 
 
@@ -59,14 +60,22 @@ class Block:
     deployment_id: str | None = None
     entity_id: str | None = None
     preserve_on_migration: bool = False
+    _facts: str = field(default="", repr=False, compare=False)
+
+    @property
+    def facts(self) -> str:
+        """Every field but `value` and `agents`, as compact JSON with sorted keys.
+
+        It is made once, and most new versions of a block take it over from the last: only their value is new.
+        """
+        if not self._facts:
+            object.__setattr__(self, "_facts", facts_of(self.label, {name: getattr(self, name) for name in _FACTS}))
+        return self._facts
 
     @property
     def digest(self) -> str:
-        """BLAKE2b-128, in hex, of the compact JSON of every field but `agents`, keys sorted, in UTF-8."""
-        return blake2b(
-            json.dumps(self.as_json(), ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode("utf-8"),
-            digest_size=16,
-        ).hexdigest()
+        """BLAKE2b-128, in hex, of `facts`, a newline and the value, in UTF-8."""
+        return blake2b(f"{self.facts}\n{self.value}".encode(), digest_size=16).hexdigest()
 
     def as_json(self) -> dict[str, Any]:
         """Every field but `agents`, as JSON types."""
@@ -81,8 +90,19 @@ class Block:
         )
 
 
-_ALL_FIELDS = tuple(f.name for f in fields(Block))
+_ALL_FIELDS = tuple(f.name for f in fields(Block) if f.name != "_facts")
 _JSON_FIELDS = tuple(name for name in _ALL_FIELDS if name != "agents")
+_FACTS = tuple(name for name in _JSON_FIELDS if name != "value")
+
+_DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(Block) if f.name in _FACTS} | {"metadata": {}}
+
+
+def facts_of(label: str, given: Mapping[str, Any]) -> str:
+    """`Block.facts` of a block with these fields; the others are at their defaults."""
+    facts = {**_DEFAULTS, **given, "label": label}
+    facts.pop("agents", None)
+    return _CANONICAL.encode(facts)
+
 
 FILE_KEYS = tuple(name for name in _ALL_FIELDS if name not in ("label", "value"))
 """The keys a frontmatter may have: every field but the label (the path) and the value (the body)."""
@@ -90,7 +110,12 @@ FILE_KEYS = tuple(name for name in _ALL_FIELDS if name not in ("label", "value")
 
 def block_id(label: str) -> str:
     """The id of the block with this label: the same in every namespace, on every machine, for good."""
-    return f"block-{uuid.uuid5(_ID_NAMESPACE, label)}"
+    # uuid.uuid5, without the object in between: this is done for every block of a folder.
+    digest = bytearray(sha1(_ID_NAMESPACE.bytes + label.encode()).digest()[:16])  # noqa: S324  # RFC 9562 has it so
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    text = digest.hex()
+    return f"block-{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def default_description(label: str) -> str | None:
@@ -230,3 +255,6 @@ _CHECKS = {
     "entity_id": _text,
     "preserve_on_migration": _flag,
 }
+
+TEXT_KEYS = tuple(key for key, check in _CHECKS.items() if check is _text)
+"""The frontmatter keys whose values are text."""

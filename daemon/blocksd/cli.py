@@ -573,9 +573,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except BlocksdError as error:
         click.echo(f"blocksd: {error.message}", err=True)
         step = _next_step(error)

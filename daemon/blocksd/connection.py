@@ -15,6 +15,9 @@ CONNECT_SECONDS = 1.0
 REPLY_SECONDS = 2.0
 """How long the daemon waits for Redis before it goes on without: the folder does not wait with it."""
 
+_SCRIPT_NOT_PERMITTED = ("NOPERM", "ACL failure in script", "The user executing the script can't")
+"""How servers say, without an error code, that a script's commands or keys are more than its user may touch."""
+
 _FORMS = "redis://, rediss://, unix://, redis+sentinel://host:port,…/service or redis+cluster://host:port,…"
 
 
@@ -101,7 +104,7 @@ def translated(url: str) -> Iterator[None]:
         raise Unavailable(f"Redis at {masked(url)} does not serve: {error}", url=masked(url)) from error
     except redis.ResponseError as error:
         word = str(error).partition(" ")[0]
-        if word in ("NOAUTH", "WRONGPASS", "NOPERM") or "NOPERM" in str(error):
+        if word in ("NOAUTH", "WRONGPASS", "NOPERM") or any(text in str(error) for text in _SCRIPT_NOT_PERMITTED):
             raise Misconfigured(f"Redis at {masked(url)} refuses the login: {error}", url=masked(url)) from error
         if word in (
             "LOADING",

@@ -85,7 +85,7 @@ class Core:
             yield from self._take_in()
         self._tell_problems()
         yield "mirror"
-        self.projector.step()
+        self.projector.step(more_follows=self.intake.backlog > 0)
 
     def _take_in(self) -> Iterator[str]:
         findings = self.intake.look(BATCH)
@@ -99,12 +99,12 @@ class Core:
         if self._blocked_until:
             self._blocked_until = 0.0
             self.intake.remove_problem(JOURNAL)
-        for revision in findings.revisions:
-            self._touched.add(revision.label)
-            self._listener.on_revision(revision)
         if findings.revisions or self.projector.has_aside:
             yield "project"
             self.projector.project(findings.revisions)
+        for revision in findings.revisions:
+            self._touched.add(revision.label)
+            self._listener.on_revision(revision)
 
     def _be_blocked(self, error: JournalUnusable) -> None:
         """Nothing can be journaled for now, so nothing is taken in: begin again from what the journal has."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from blocksd import frontmatter
-from blocksd.block import DEFAULT_LIMIT, FILE_KEYS, Block, check_fields, check_value
+from blocksd.block import DEFAULT_LIMIT, FILE_KEYS, Block, check_fields, check_value, facts_of
 from blocksd.errors import InvalidField, InvalidFile, LimitExceeded
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ MAX_BYTES = 4 * 1024 * 1024
 _BOM = "\ufeff"
 _OPEN = re.compile(r"---[ \t]*(?:\r?\n|\Z)")
 _CLOSE = re.compile(r"^---[ \t]*(?:\r?\n|\Z)", re.MULTILINE)
+_OPEN_BYTES = re.compile(rb"(?:\xef\xbb\xbf)?" + _OPEN.pattern.encode())
+_CLOSE_BYTES = re.compile(_CLOSE.pattern.encode(), re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,7 @@ class _Head:
     data: bytes
     has_frontmatter: bool
     fields: Mapping[str, Any]
+    facts: str
     warnings: tuple[Warned, ...]
 
 
@@ -199,7 +202,7 @@ class Parser:
         except InvalidField as error:
             line = head.data.count(b"\n") + blank + int(str(error.facts["line"]))
             raise InvalidFile(error.message, line=line, hint="remove the character") from None
-        return Block(label=label, value=value, **head.fields), head.warnings
+        return Block(label=label, value=value, _facts=head.facts, **head.fields), head.warnings
 
     def _remember(self, label: str, head: _Head) -> None:
         self.forget(label)
@@ -225,7 +228,10 @@ def parse(data: bytes, label: str) -> Block:
 
 
 def _parse_head(data: bytes, label: str) -> _Head:
-    document = split(decode(data))
+    # Only the head is taken apart here: the body is decoded when it is known where it begins.
+    opened = _OPEN_BYTES.match(data)
+    closed = _CLOSE_BYTES.search(data, opened.end()) if opened is not None else None
+    document = split(decode(data[: closed.end()] if closed is not None else data))
     given = _matter(document)
     try:
         fields = check_fields(label, given)
@@ -233,11 +239,11 @@ def _parse_head(data: bytes, label: str) -> _Head:
         key = str(error.facts["field"])
         line = _lines_of_keys(document).get(key)
         raise InvalidFile(error.message, line=line, key=key, hint=f"correct {key!r} in the frontmatter") from None
-    size = len(data) - len(document.body.encode("utf-8"))
+    size = closed.end() if closed is not None else len(document.opening.encode("utf-8"))
     unknown = [key for key in given if key not in FILE_KEYS]
     lines = _lines_of_keys(document) if unknown else {}
     warnings = tuple(_unknown_key(key, lines.get(key)) for key in unknown)
-    return _Head(data[:size], document.has_frontmatter, fields, warnings)
+    return _Head(data[:size], document.has_frontmatter, fields, facts_of(label, fields), warnings)
 
 
 def _unknown_key(key: str, line: int | None) -> Warned:

@@ -31,6 +31,7 @@ _WRITER_SECONDS = 10.0
 _SETTLE_SECONDS = 0.25
 """For how long a file must not have been written when nothing better tells that its writer is done."""
 
+_MAYBE_IGNORED = frozenset(".#~")  # how the name of an ignored file begins, if it ends as a block's does
 _SLICE = 256
 
 
@@ -125,8 +126,17 @@ class Folder:
                                 found.append(Found(prefix + name, "directory"))
                             elif entry.is_symlink() and entry.is_dir():
                                 found.append(Found(prefix + name, "special"))
-                        elif not is_ignored(name):
-                            found.append(_look(prefix + name, entry))
+                        elif name[0] not in _MAYBE_IGNORED or not is_ignored(name):
+                            try:
+                                status = entry.stat(follow_symlinks=False)
+                            except OSError as error:
+                                found.append(Found(prefix + name, "special", error=error))
+                                continue
+                            if stat.S_ISREG(status.st_mode):
+                                found.append(Found(prefix + name, "file", signature_of(status)))
+                            else:
+                                is_link = stat.S_ISLNK(status.st_mode)
+                                found.append(Found(prefix + name, "link" if is_link else "special"))
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
@@ -136,8 +146,8 @@ class Folder:
     def read(self, path: str, *, closed: bool) -> Reading:
         """What a file says.
 
-        `closed` tells that a writer was just seen to close it (or to move it in whole). If not, a file that looks as
-        if someone were in the middle of writing it is Busy.
+        `closed` tells that a writer was just seen to close it (or to move it in whole): then it need not have settled
+        where nobody can tell whether it is open. A file that someone is in the middle of writing is Busy.
         """
         full = self._prefix + path
         try:
@@ -159,10 +169,10 @@ class Folder:
         except OSError as error:
             return Busy() if error.errno == errno.ELOOP else Refused(_unreadable(error), None)
         try:
-            if os.readlink(f"/proc/self/fd/{handle}") != full:
+            if "/" in path and os.readlink(f"/proc/self/fd/{handle}") != full:
                 # A directory on the way is a symlink, which no sweep follows, or the file was just moved.
                 return Absent() if os.path.realpath(full) != full else Busy()
-            if not closed and _is_being_written(handle, status):
+            if _is_being_written(handle, status, closed=closed):
                 return Busy()
             data = os.read(handle, status.st_size + 1)
             if len(data) != status.st_size or signature_of(os.fstat(handle)) != signature:
@@ -198,21 +208,18 @@ class Folder:
             raise InvalidFile("the symlink leads to nothing", hint="create its target, or remove the link") from None
 
 
-def _look(path: str, entry: os.DirEntry[str]) -> Found:
-    try:
-        status = entry.stat(follow_symlinks=False)
-    except OSError as error:
-        return Found(path, "special", error=error)
-    if stat.S_ISREG(status.st_mode):
-        return Found(path, "file", signature_of(status))
-    return Found(path, "link" if stat.S_ISLNK(status.st_mode) else "special")
+def _is_being_written(handle: int, status: os.stat_result, *, closed: bool) -> bool:
+    """Whether a save may be under way. The clock only decides how long to wait: wrong, it costs a moment.
 
-
-def _is_being_written(handle: int, status: os.stat_result) -> bool:
-    """Whether a save may be under way. The clock only decides how long to wait: wrong, it costs a moment."""
+    That a writer was seen to be done (`closed`) does not mean that the next one has not begun: only the kernel can tell.
+    """
     age = abs(time.time() - status.st_mtime)
+    if age >= _WRITER_SECONDS:
+        return False
     writer = _has_writer(handle)
-    return age < (_SETTLE_SECONDS if writer is None else _WRITER_SECONDS if writer else 0)
+    if writer is None:
+        return not closed and age < _SETTLE_SECONDS
+    return writer
 
 
 def _has_writer(handle: int) -> bool | None:

@@ -10,15 +10,23 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
+from yaml import (
+    AliasEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
 
 from blocksd.errors import EditRefused, InvalidFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
@@ -38,8 +46,7 @@ _LINE_END = re.compile("[\n\x85\u2028\u2029]")  # as YAML 1.1 sees it
 _MAX_DIGITS = 18  # every integer of 18 digits is exact in 64 bits, in Lua's JSON and in JavaScript's BigInt alike
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     """Where one key of the top mapping stands: character offsets into the text."""
 
     key_start: int
@@ -167,7 +174,11 @@ def _load(text: str) -> tuple[dict[str, Any], dict[str, _Entry]]:
             f"the frontmatter is over {MAX_BYTES // 1024} KiB", hint="move long text into the body of the file"
         )
     try:
-        return _build(text, yaml.parse(text, Loader=_Loader))
+        loader = _Loader(text)
+        try:
+            return _build(text, loader.get_event)
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         if error.context_mark and _UNCLOSED.search(error.problem or ""):
@@ -187,7 +198,7 @@ def _load(text: str) -> tuple[dict[str, Any], dict[str, _Entry]]:
         ) from None
 
 
-def _build(text: str, events: Iterator[Any]) -> tuple[dict[str, Any], dict[str, _Entry]]:
+def _build(text: str, next_event: Callable[[], Any]) -> tuple[dict[str, Any], dict[str, _Entry]]:
     """Walk the events once: check, construct, and note where the top mapping's entries stand."""
     top: dict[str, Any] | None = None
     entries: dict[str, _Entry] = {}
@@ -197,9 +208,9 @@ def _build(text: str, events: Iterator[Any]) -> tuple[dict[str, Any], dict[str, 
     key_mark: Any = None
     key_end = value_start = last_end = 0
 
-    for event in events:
+    while (event := next_event()) is not None:
         kind = type(event)
-        if kind is yaml.ScalarEvent:
+        if kind is ScalarEvent:
             if event.tag is not None or event.anchor is not None:
                 raise _extension(text, event)
             if type(collection) is dict and key is None:
@@ -215,7 +226,7 @@ def _build(text: str, events: Iterator[Any]) -> tuple[dict[str, Any], dict[str, 
             last_end = event.end_mark.index
             if len(stack) == 1:
                 value_start = event.start_mark.index
-        elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+        elif kind is MappingStartEvent or kind is SequenceStartEvent:
             if event.tag is not None or event.anchor is not None:
                 raise _extension(text, event)
             if type(collection) is dict and key is None:
@@ -230,15 +241,15 @@ def _build(text: str, events: Iterator[Any]) -> tuple[dict[str, Any], dict[str, 
                 )
             if len(stack) == 1:
                 value_start = event.start_mark.index
-            if collection is None and kind is yaml.SequenceStartEvent:
+            if collection is None and kind is SequenceStartEvent:
                 raise _not_mapping(text, event)
             if collection is not None:
                 stack.append((collection, key))
             else:
                 stack.append(({}, None))
-            collection, key = ({} if kind is yaml.MappingStartEvent else []), None
+            collection, key = ({} if kind is MappingStartEvent else []), None
             continue
-        elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+        elif kind is MappingEndEvent or kind is SequenceEndEvent:
             value = collection
             collection, key = stack.pop()
             # The end of a block collection is where the next token starts, comments and blank lines included: its
@@ -249,9 +260,9 @@ def _build(text: str, events: Iterator[Any]) -> tuple[dict[str, Any], dict[str, 
                 top = value
                 collection = None
                 continue
-        elif kind is yaml.AliasEvent:
+        elif kind is AliasEvent:
             raise _extension(text, event)
-        elif kind is yaml.DocumentStartEvent and top is not None:
+        elif kind is DocumentStartEvent and top is not None:
             raise InvalidFile(
                 "the frontmatter holds a second document",
                 line=_line(text, event.start_mark),

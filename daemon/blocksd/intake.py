@@ -17,13 +17,13 @@ from blocksd.document import Parser
 from blocksd.errors import BlocksdError, InvalidFile, InvalidLabel
 from blocksd.folder import Absent, Busy, Refused, Text, unreadable_directory
 from blocksd.label import (
+    CONFIG_MAP,
     PRIVATE,
     clash_key,
     is_block_file,
     is_ignored,
     label_of_path,
     name_for_agent,
-    owner,
     parse_agent,
     printable,
 )
@@ -50,7 +50,7 @@ class Findings:
     """What one look came to: revisions for the journal, and which file says each label now."""
 
     revisions: list[Revision] = field(default_factory=list)
-    files: list[tuple[str, str, Signature | None]] = field(default_factory=list)
+    files: dict[str, tuple[str, Signature | None]] = field(default_factory=dict)  # label → path, signature
 
     def __bool__(self) -> bool:
         return bool(self.revisions or self.files)
@@ -85,62 +85,70 @@ class Intake:
         self._gone: dict[str, float] = {}
         self._deletions_due = float("inf")
         self._trees: set[str] = set()
-        self._sweep: Iterator[list[Found]] | None = None
-        self._standing_back: dict[str, str] = {}  # clash key → a file whose label another has
+        self._sweep: Iterator[list[Found]] | None
+        self._standing_back: dict[str, set[str]] = {}  # clash key → files whose label another has
         self.directories: set[str] = set()  # as of the last sweep
         self.sweeps = 0
+        self._now_text = ""  # the time of the look that is going on
         self.load()
 
     def load(self) -> None:
-        """Begin from what the journal holds."""
+        """Begin from what the journal holds. A sweep under way has compared with what is forgotten now: it is void."""
+        self._sweep = None
         self.attachments = Attachments()
         self._moved: dict[str, frozenset[str]] = {}  # sets changed by private folders, not yet drafted
-        self._names_noted = True
+        self._names_noted = False
         self._parser = Parser()
         self._versions: dict[str, int] = {}
         self._newest: dict[str, Revision] = {}
         self.paths: dict[str, str] = {}  # of the blocks in force: label → path
         self._labels: dict[str, str] = {}  # path → label
-        self._taken: dict[str, str] = {}  # clash key → label
+        self._taken: dict[str, str] = {}  # clash key → label, where they differ
         self._signatures: dict[str, Signature | None] = {}  # of every file looked at, in force or not
         self._links: set[str] = set()
-        for head in self._journal.heads():
-            self._versions[head.label] = head.version
-            if head.path is not None:
-                self._enforce(head.label, head.path)
-                self._signatures[head.path] = head.signature
-                self.attachments.load(head.label, head.entries, head.agents)
+        attach = self.attachments.load
+        for label, version, entries, agents, path, signature in self._journal.heads():
+            self._versions[label] = version
+            if path is not None:
+                self._enforce(label, path)
+                self._signatures[path] = signature
+                attach(label, entries, agents)
         # The journal has no list of private folders. Until the first sweep has seen them, they are where blocks are.
-        self.attachments.set_folders(filter(None, map(owner, self.paths)))
+        self.attachments.loaded()
 
     # --- hints ---
 
     def hint_file(self, path: str, *, closed: bool) -> None:
         """Something happened to this file; `closed` if its writer was seen to be done."""
         *directories, name = path.split("/")
-        if any(map(is_ignored, directories)):
-            return
+        if any(is_ignored(directory) or is_block_file(directory) for directory in directories):
+            return  # no sweep goes there either
         if is_block_file(name):
             if closed:
                 self._later.pop(path, None)
+                self._looks.pop(path, None)  # if it is being written again, that is another save
                 self._ready[path] = True
             elif path not in self._ready:
                 self._later.setdefault(path, self._clock() + SETTLE_SECONDS)
-        elif name == "..data":  # how Kubernetes replaces all files of a ConfigMap at once: the links are what changes
+        elif name == CONFIG_MAP:  # what the links lead to has changed, all at once
             self._ready.update(dict.fromkeys(self._links, True))
 
     def hint_tree(self, path: str) -> None:
         """Something happened to this directory, or to the folder itself (the empty path)."""
-        self._trees.add(path)
+        if is_block_file(path.rpartition("/")[2]):  # in the place of a block
+            self.hint_file(path, closed=False)
+        elif not path or not any(map(is_ignored, path.split("/"))):
+            self._trees.add(path)
 
     def hint_all(self) -> None:
         """Something happened somewhere: sweep the folder from the beginning."""
         self._sweep = self._sweeping()
 
     def accept_deletions(self) -> None:
-        """A person says that the deletions held back are meant."""
-        self._accepted = True
-        self._deletions_due = self._clock()
+        """A person says that the deletions held back are meant: these, not any that are still to come."""
+        if FOLDER in self.problems:
+            self._accepted = True
+            self._deletions_due = self._clock()
 
     # --- when ---
 
@@ -171,6 +179,7 @@ class Intake:
     def look(self, limit: int) -> Findings:
         """Look at what is due, at most `limit` files, and decide. The journal must take the findings, or `load` again."""
         now = self._clock()
+        self._now_text = timestamp(self._wall())
         findings = Findings()
         for path in [path for path, due in self._later.items() if due <= now]:
             del self._later[path]
@@ -248,9 +257,9 @@ class Intake:
             self.set_problem(Problem(printable(path), "warning", message, first.hint, label, first.line, warning=True))
         else:
             self._clear(path)
-        self._accept(path, block, reading, findings)
+        self._accept(path, block, reading, findings, is_odd=bool(warnings))
 
-    def _accept(self, path: str, block: Block, reading: Text, findings: Findings) -> None:
+    def _accept(self, path: str, block: Block, reading: Text, findings: Findings, *, is_odd: bool) -> None:
         label = block.label
         (self._links.add if reading.is_link else self._links.discard)(path)
         before = self._newest_of(label)
@@ -260,7 +269,8 @@ class Intake:
         self._enforce(label, path)
         self._signatures[path] = reading.signature
         if is_new or fields or reading.signature != known_signature:
-            findings.files.append((label, path, reading.signature))
+            # What a file is warned of is not journaled: after a restart it is read again, and warned of again.
+            findings.files[label] = (path, None if is_odd else reading.signature)
         if not is_new and not fields:
             return
         others: dict[str, frozenset[str]] = {}
@@ -273,7 +283,7 @@ class Intake:
 
     def _draft(self, before: Revision | None, block: Block, fields: tuple[str, ...], findings: Findings) -> None:
         """The revision that makes `block` the newest of its label, with the attachment set of the moment."""
-        label, at = block.label, timestamp(self._wall())
+        label, at = block.label, self._now_text
         is_new = before is None or before.block is None
         had = before.agents if before is not None else NOBODY
         has = self.attachments.attached[label]
@@ -301,7 +311,7 @@ class Intake:
         """Revisions of blocks whose files have not changed, but who is attached to them has."""
         for label in sorted(changed):
             newest = self._newest_of(label)
-            if newest is not None and newest.block is not None:
+            if newest is not None and newest.block is not None and newest.agents != self.attachments.attached[label]:
                 self._draft(newest, newest.block, ("agents",), findings)
 
     def _delete(self, path: str, findings: Findings) -> None:
@@ -316,7 +326,7 @@ class Intake:
         assert before is not None
         others = self.attachments.drop(label)
         self._names_noted = False
-        at = timestamp(self._wall())
+        at = self._now_text
         self._append(
             findings,
             Revision(
@@ -331,9 +341,8 @@ class Intake:
             ),
         )
         self._reattach(others, findings)
-        # A file that had to stand back for this label may have it now.
-        other = self._standing_back.pop(clash_key(label), None)
-        if other is not None:
+        # One of the files that had to stand back for this label may have it now.
+        for other in self._standing_back.pop(clash_key(label), ()):
             self._ready.setdefault(other, False)
 
     def _append(self, findings: Findings, revision: Revision) -> None:
@@ -353,11 +362,14 @@ class Intake:
     def _enforce(self, label: str, path: str) -> None:
         self.paths[label] = path
         self._labels[path] = label
-        self._taken[clash_key(label)] = label
+        key = clash_key(label)
+        if key != label:
+            self._taken[key] = label
 
     def _may_enforce(self, label: str, path: str, reading: Text) -> bool:
         """Whether this file may say the label: the first file in force keeps it, for as long as it is there."""
-        holder = self._taken.get(clash_key(label))
+        key = clash_key(label)
+        holder = key if key in self.paths else self._taken.get(key)
         if holder is None or self.paths[holder] == path:
             return True
         other = self.paths[holder]
@@ -371,7 +383,7 @@ class Intake:
             self._later[path] = self._clock() + self._delete_grace
             return False
         self._signatures[path] = reading.signature
-        self._standing_back[clash_key(label)] = path
+        self._standing_back.setdefault(clash_key(label), set()).add(path)
         self.set_problem(
             Problem(
                 printable(path),
@@ -398,8 +410,9 @@ class Intake:
             self._signatures.pop(path, None)
             self._clear(path)
             return
-        now = self._clock()
-        self._gone.setdefault(path, now)
+        if path in self._gone:
+            return
+        now = self._gone[path] = self._clock()
         # Deletions are gathered until no more come, and judged together: a thousand at once are another thing than one.
         first = next(iter(self._gone.values()))
         self._deletions_due = min(now + self._delete_grace, first + _LONGEST_GATHERING)
@@ -505,7 +518,7 @@ class Intake:
 
     def _set_folders(self, names: Iterable[str]) -> None:
         # A private folder whose blocks are still in force is still there, as far as anyone is told.
-        agents = {agent for label in self.paths if (agent := owner(label)) is not None}
+        agents = self.attachments.owners
         for name in names:
             try:
                 agents.add(parse_agent(name))

@@ -24,7 +24,7 @@ from blocksd.errors import JournalUnusable, NotFound
 from blocksd.revision import Revision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from blocksd.folder import Signature
 
@@ -39,12 +39,12 @@ _MIGRATIONS = (
         version INTEGER NOT NULL,
         kind TEXT NOT NULL,
         value ANY,              -- text, or zlib-compressed UTF-8 once it is old, null when deleted
-        block TEXT,             -- JSON of the other fields but agents, null when deleted
+        facts TEXT,             -- the other fields but agents, as JSON, null when deleted
         entries INTEGER,        -- agent_lists: `agents` as written
         agents INTEGER,         -- agent_lists: the ids attached
-        fields TEXT NOT NULL,
-        attached TEXT,
-        detached TEXT,
+        fields TEXT NOT NULL,   -- these three: words joined with commas
+        attached TEXT NOT NULL,
+        detached TEXT NOT NULL,
         digest TEXT,
         author TEXT NOT NULL,
         at TEXT NOT NULL,
@@ -69,12 +69,16 @@ _MIGRATIONS = (
 )
 
 _COLUMNS = (
-    "seq, label, version, kind, value, block, entries, agents, fields, attached, detached, digest, author, at, "
+    "seq, label, version, kind, value, facts, entries, agents, fields, attached, detached, digest, author, at, "
     "created_at, request_id"
 )
+_UNKNOWN = (None, None, None, None)
 _COMPRESS_CHARS = 512
 _CHECKPOINT_PAGES = 1000
 _REMEMBERED_LISTS = 1024
+
+
+Agents = tuple[str, ...] | frozenset[str]
 
 
 class Head(NamedTuple):
@@ -132,7 +136,7 @@ class JournalReader:
     def heads(self) -> Iterator[Head]:
         """Where every label stands, deleted ones included."""
         self._lists.update(
-            (number, tuple(json.loads(agents)))
+            (number, _words(agents))
             for number, agents in self._db.execute(
                 "SELECT id, agents FROM agent_lists ORDER BY id LIMIT ?", (_REMEMBERED_LISTS,)
             )
@@ -140,9 +144,16 @@ class JournalReader:
         rows = self._db.execute(
             "SELECT label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode FROM heads"
         )
-        for row in rows:
-            signature = row[5:] if row[5] is not None else None
-            yield Head(row[0], row[1], self._list(row[2]), self._set(row[3]), row[4], signature)
+        lists, sets = self._lists.get, self._sets.get
+        for label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode in rows:
+            yield Head(
+                label,
+                version,
+                lists(entries) or self._list(entries),
+                sets(agents) or self._set(agents),
+                path,
+                (mtime_ns, ctime_ns, size, inode) if mtime_ns is not None else None,
+            )
 
     def count(self) -> int:
         """How many blocks are in force."""
@@ -176,7 +187,7 @@ class JournalReader:
             if len(self._lists) >= _REMEMBERED_LISTS:
                 self._lists.clear()
                 self._sets.clear()
-            agents = self._lists[number] = tuple(json.loads(text))
+            agents = self._lists[number] = _words(text)
         return agents
 
     def _set(self, number: int | None) -> frozenset[str]:
@@ -198,7 +209,9 @@ class Journal(JournalReader):
             JournalUnusable: it is of a newer version of blocksd, or cannot be opened.
         """
         self._boot_id = boot_id
-        self._list_ids: dict[int, tuple[object, int]] = {}
+        self._list_ids: dict[Agents, int] = {}
+        self._same_lists: dict[int, tuple[Agents, int]] = {}  # by the identity of the list
+        self._new_list_ids: dict[Agents, int] = {}
         super().__init__(path)
 
     def _connect(self) -> None:
@@ -262,29 +275,32 @@ class Journal(JournalReader):
                 self._db.execute("ROLLBACK")
             raise
 
-    def append(self, revisions: Sequence[Revision], files: Iterable[tuple[str, str, Signature | None]]) -> None:
-        """Write revisions, and for the labels in `files` which file says them (path, signature): all or nothing.
+    def append(self, revisions: Sequence[Revision], files: Mapping[str, tuple[str, Signature | None]]) -> None:
+        """Write revisions, and which file says each of the labels in `files` (path, signature): all or nothing.
 
         Raises:
             JournalUnusable: nothing was written.
         """
+        self._new_list_ids.clear()
         try:
             with self._transaction():
                 for revision in revisions:
-                    self._insert(revision)
-                self._db.executemany(
-                    "UPDATE heads SET path = ?, mtime_ns = ?, ctime_ns = ?, size = ?, inode = ? WHERE label = ?",
-                    ((path, *(signature or (None,) * 4), label) for label, path, signature in files),
-                )
+                    self._insert(revision, files.get(revision.label))
+                written = {revision.label for revision in revisions}
+                touched = [label for label in files if label not in written]
+                if touched:
+                    self._db.executemany(
+                        "UPDATE heads SET path = ?, mtime_ns = ?, ctime_ns = ?, size = ?, inode = ? WHERE label = ?",
+                        ((files[label][0], *(files[label][1] or _UNKNOWN), label) for label in touched),
+                    )
         except sqlite3.Error as error:
             raise JournalUnusable(f"the journal cannot be written: {error}", path=self.path) from error
+        self._remember_lists()
         if revisions:
             self.seq = revisions[-1].seq
 
-    def _insert(self, revision: Revision) -> None:
+    def _insert(self, revision: Revision, file: tuple[str, Signature | None] | None) -> None:
         block = revision.block
-        fields = block.as_json() if block is not None else None
-        value = fields.pop("value") if fields is not None else None
         entries = self._list_id(block.agents) if block is not None else None
         agents = self._list_id(revision.agents)
         self._db.execute(
@@ -294,13 +310,13 @@ class Journal(JournalReader):
                 revision.label,
                 revision.version,
                 revision.kind,
-                value,
-                json.dumps(fields, ensure_ascii=False) if fields is not None else None,
+                block.value if block is not None else None,
+                block.facts if block is not None else None,
                 entries,
                 agents,
-                json.dumps(revision.fields),
-                json.dumps(revision.attached, ensure_ascii=False) if revision.attached else None,
-                json.dumps(revision.detached, ensure_ascii=False) if revision.detached else None,
+                ",".join(revision.fields),
+                ",".join(revision.attached),
+                ",".join(revision.detached),
                 revision.digest,
                 revision.author,
                 revision.at,
@@ -308,11 +324,19 @@ class Journal(JournalReader):
                 revision.request_id,
             ),
         )
+        head = (revision.label, revision.seq, revision.version, entries, agents)
+        if block is None:
+            path = None
+        elif file is None:  # by other agents, or for a file that was not touched
+            self._db.execute(
+                "UPDATE heads SET seq = ?2, version = ?3, entries = ?4, agents = ?5 WHERE label = ?1", head
+            )
+            return
+        else:
+            path = file[0]
+        signature = (file[1] if file is not None else None) or _UNKNOWN
         self._db.execute(
-            "INSERT INTO heads (label, seq, version, entries, agents) VALUES (?1, ?2, ?3, ?4, ?5) "
-            "ON CONFLICT (label) DO UPDATE SET seq = ?2, version = ?3, entries = ?4, agents = ?5, "
-            "path = iif(?6, path, NULL)",
-            (revision.label, revision.seq, revision.version, entries, agents, block is not None),
+            "INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*head, path, *signature)
         )
 
     def since(self, seq: int, limit: int) -> list[Revision]:
@@ -328,6 +352,11 @@ class Journal(JournalReader):
         if [row[0] for row in rows] != list(range(seq + 1, seq + 1 + min(limit, self.seq - seq))):
             raise NotFound(f"not all revisions after {seq} are kept", seq=seq)
         return [self._revision(row) for row in rows]
+
+    def reaches_back(self, seq: int) -> bool:
+        """Whether every revision after `seq` is kept."""
+        (kept,) = self._db.execute("SELECT count(*) FROM revisions WHERE seq > ?", (seq,)).fetchone()
+        return bool(kept == self.seq - seq)
 
     def prune(self, labels: Iterable[str], *, versions: int, before: str | None = None) -> int:
         """Forget what is beyond the newest `versions` of each label, or older than `before`; heads stay. How many."""
@@ -371,26 +400,37 @@ class Journal(JournalReader):
             self._db.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
         self._db.close()
 
-    def _list_id(self, agents: tuple[str, ...] | frozenset[str]) -> int | None:
-        """The number of a list of agents. Lists are recognised by identity first: most revisions leave theirs alone."""
+    def _list_id(self, agents: Agents) -> int | None:
+        """The number of a list of agents, in the transaction that is open.
+
+        Lists are recognised by identity first: most revisions leave theirs alone, and theirs may be long.
+        """
         if not agents:
             return None
-        known = self._list_ids.get(id(agents))
-        if known is not None and known[0] is agents:
-            return known[1]
-        text = json.dumps(sorted(agents) if isinstance(agents, frozenset) else agents, ensure_ascii=False)
-        digest = blake2b(text.encode("utf-8"), digest_size=16).digest()
-        found = self._db.execute("SELECT id FROM agent_lists WHERE digest = ?", (digest,)).fetchone()
-        if found is None:
-            found = self._db.execute(
-                "INSERT INTO agent_lists (digest, agents) VALUES (?, ?) RETURNING id", (digest, text)
-            ).fetchone()
-            # Only ids that are committed may be remembered; the next revision finds this one by its digest.
-            return int(found[0])
-        if len(self._list_ids) >= _REMEMBERED_LISTS:
+        same = self._same_lists.get(id(agents))
+        if same is not None and same[0] is agents:
+            return same[1]
+        number = self._list_ids.get(agents) or self._new_list_ids.get(agents)
+        if number is None:
+            text = ",".join(sorted(agents) if isinstance(agents, frozenset) else agents)
+            digest = blake2b(text.encode("utf-8"), digest_size=16).digest()
+            found = self._db.execute("SELECT id FROM agent_lists WHERE digest = ?", (digest,)).fetchone()
+            if found is None:
+                found = self._db.execute(
+                    "INSERT INTO agent_lists (digest, agents) VALUES (?, ?) RETURNING id", (digest, text)
+                ).fetchone()
+            number = self._new_list_ids[agents] = int(found[0])
+        return number
+
+    def _remember_lists(self) -> None:
+        """The transaction is committed: the numbers given out in it stand."""
+        if len(self._list_ids) + len(self._new_list_ids) > _REMEMBERED_LISTS:
             self._list_ids.clear()
-        self._list_ids[id(agents)] = (agents, found[0])
-        return int(found[0])
+            self._same_lists.clear()
+        for agents, number in self._new_list_ids.items():
+            self._list_ids[agents] = number
+            self._same_lists[id(agents)] = (agents, number)
+        self._new_list_ids.clear()
 
 
 def _revision_of(row: tuple[Any, ...], entries: tuple[str, ...], agents: frozenset[str]) -> Revision:
@@ -400,10 +440,10 @@ def _revision_of(row: tuple[Any, ...], entries: tuple[str, ...], agents: frozens
         version,
         kind,
         value,
+        facts,
+        _,
+        _,
         fields,
-        _,
-        _,
-        changed,
         attached,
         detached,
         digest,
@@ -413,11 +453,11 @@ def _revision_of(row: tuple[Any, ...], entries: tuple[str, ...], agents: frozens
         request,
     ) = row
     block = None
-    if fields is not None:
-        known = json.loads(fields)
+    if facts is not None:
+        known = json.loads(facts)
         known["tags"] = tuple(known["tags"])
         text = value if isinstance(value, str) else zlib.decompress(value).decode("utf-8")
-        block = Block(value=text, agents=entries, **known)
+        block = Block(value=text, agents=entries, _facts=facts, **known)
     return Revision(
         seq=seq,
         label=label,
@@ -427,10 +467,15 @@ def _revision_of(row: tuple[Any, ...], entries: tuple[str, ...], agents: frozens
         at=at,
         created_at=created,
         author=author,
-        fields=tuple(json.loads(changed)),
+        fields=_words(fields),
         agents=agents,
-        attached=tuple(json.loads(attached)) if attached else (),
-        detached=tuple(json.loads(detached)) if detached else (),
+        attached=_words(attached),
+        detached=_words(detached),
         digest=digest,
         request_id=request,
     )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """What was joined with commas, which neither a field nor an agent has in its name."""
+    return tuple(text.split(",")) if text else ()

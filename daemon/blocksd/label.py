@@ -12,6 +12,9 @@ import unicodedata
 from blocksd.errors import InvalidLabel
 
 SUFFIX = ".md"
+CONFIG_MAP = "..data"
+"""The symlink by which Kubernetes replaces all files of a mounted ConfigMap at once."""
+
 PRIVATE = "agents"
 """The first segment of private blocks: `agents/<agent>/<name>`."""
 

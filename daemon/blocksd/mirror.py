@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from blocksd.block import FILE_KEYS, Block, block_id
+from blocksd.block import FILE_KEYS, TEXT_KEYS, Block, block_id
 from blocksd.connection import masked, translated
 from blocksd.errors import Damaged, LeaseLost
 from blocksd.keys import SCHEMA
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from blocksd.revision import Revision
 
 Command = tuple[str, ...]
-"""A Redis command, word by word."""
+"""A Redis command, word by word; or ANNOUNCE, which apply.lua explains."""
 
 CHANGES_KEPT = 100_000
 LEASE_SECONDS = 10
@@ -30,6 +32,7 @@ BATCH = 256
 """How many revisions, or blocks, one script call applies: a few milliseconds of Redis' one thread."""
 
 _BATCH_CHARS = 1024 * 1024
+_SEQ = re.compile("0|[1-9][0-9]{0,17}")
 _WORDS = 1000  # Lua unpacks at most about 8,000 words into one call
 
 
@@ -45,23 +48,27 @@ def fields_of(revision: Revision) -> dict[str, str]:
     """A block's hash in the mirror."""
     block = revision.block
     assert block is not None
-    fields = {
-        "label": block.label,
-        "value": block.value,
+    fields = {"label": block.label, "id": block_id(block.label), "created_at": revision.created_at}
+    return fields | _shown(revision, ("value", *FILE_KEYS))
+
+
+def _shown(revision: Revision, names: Iterable[str]) -> dict[str, str]:
+    """These fields of a block as the hash has them, without those that are null, and what every revision changes."""
+    block = revision.block
+    shown = {
         "version": str(revision.version),
         "digest": revision.digest or "",
-        "id": block_id(block.label),
-        "created_at": revision.created_at,
         "updated_at": revision.at,
         "updated_by": revision.author,
-        "chars": str(len(block.value)),
     }
-    for name in FILE_KEYS:
+    for name in names:
         value = getattr(block, name)
-        if value is None or name == "agents":
-            continue
-        fields[name] = value if isinstance(value, str) else _json(value)
-    return fields
+        if name == "value":
+            shown["value"] = value
+            shown["chars"] = str(len(value))
+        elif name != "agents" and value is not None:
+            shown[name] = value if isinstance(value, str) else _json(value)
+    return shown
 
 
 def block_of(fields: Mapping[str, str], agents: Iterable[str] = ()) -> Block:
@@ -77,19 +84,8 @@ def block_of(fields: Mapping[str, str], agents: Iterable[str] = ()) -> Block:
 
 
 _FIELDS = frozenset(("label", "value", *FILE_KEYS)) - {"agents"}
-_TEXT_FIELDS = frozenset(
-    (
-        "label",
-        "value",
-        "description",
-        "project_id",
-        "template_name",
-        "template_id",
-        "base_template_id",
-        "deployment_id",
-        "entity_id",
-    )
-)
+_TEXT_FIELDS = frozenset(("label", "value", *TEXT_KEYS))
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _json(value: object) -> str:
@@ -97,13 +93,22 @@ def _json(value: object) -> str:
         return "true"
     if value is False:
         return "false"
-    return str(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, int):
+        return str(value)
+    return _encode(value) if value else "{}" if isinstance(value, dict) else "[]"
 
 
 def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
     """One revision in the mirror, its entry in the stream and its notifications: the data first."""
-    label = revision.label
-    commands = _block_commands(revision, keys, is_new=revision.kind == "created")
+    label, block = revision.label, revision.block
+    if block is not None and revision.kind == "updated":
+        shown = _shown(revision, revision.fields)
+        commands: list[Command] = [("HSET", keys.block(label), *(word for pair in shown.items() for word in pair))]
+        nulls = [name for name in revision.fields if name not in shown and name != "agents"]
+        if nulls:
+            commands.append(("HDEL", keys.block(label), *nulls))
+    else:
+        commands = _block_commands(revision, keys)
     name = name_for_agent(label)
     for words in _in_parts(revision.detached):
         commands.append(("SREM", keys.attached(label), *words))
@@ -112,16 +117,20 @@ def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
         commands.append(("SADD", keys.attached(label), *words))
         commands += [("HSET", keys.agent(agent), name, label) for agent in words]
     change = revision.change(epoch)
-    commands.append(("XADD", keys.changes, "MAXLEN", "~", str(CHANGES_KEPT), f"{revision.seq}-0", "change", change))
-    commands.append(("PUBLISH", keys.changes, change))
-    commands.append(("PUBLISH", keys.changes_of_block(label), change))
-    concerned = {*revision.attached, *revision.detached, *filter(None, [owner(label)])}
-    commands += [("PUBLISH", keys.changes_of_agent(agent), change) for agent in sorted(concerned)]
+    concerned = sorted({*revision.attached, *revision.detached, *filter(None, [owner(label)])})
+    channels = (keys.changes_of_block(label), *map(keys.changes_of_agent, concerned))
+    commands.append(_announcement(f"{revision.seq}-0", change, keys.changes, *channels))
     commands.append(("HSET", keys.meta, "seq", str(revision.seq)))
     return commands
 
 
-def _block_commands(revision: Revision, keys: Keys, *, is_new: bool) -> list[Command]:
+def _announcement(entry_id: str, change: str, *channels: str) -> Command:
+    """A change: into the stream, and, sent once, to any number of channels."""
+    return ("ANNOUNCE", entry_id, str(CHANGES_KEPT), change, *channels)
+
+
+def _block_commands(revision: Revision, keys: Keys) -> list[Command]:
+    """All of a block but who is attached to it, on a clean place: whatever stood there is gone."""
     label = revision.label
     if revision.block is None:
         return [
@@ -129,18 +138,18 @@ def _block_commands(revision: Revision, keys: Keys, *, is_new: bool) -> list[Com
             ("ZREM", keys.labels, label),
             ("HDEL", keys.ids, block_id(label)),
         ]
-    # The whole hash each time, on a clean place: whatever stood there (other fields, an expiry, another type) is gone.
-    hash_words = [word for pair in fields_of(revision).items() for word in pair]
-    commands: list[Command] = [("DEL", keys.block(label)), ("HSET", keys.block(label), *hash_words)]
-    if is_new:
-        commands.append(("ZADD", keys.labels, "0", label))
-        commands.append(("HSET", keys.ids, block_id(label), label))
-    return commands
+    fields = fields_of(revision)
+    return [
+        ("DEL", keys.block(label)),
+        ("HSET", keys.block(label), *(word for pair in fields.items() for word in pair)),
+        ("ZADD", keys.labels, "0", label),
+        ("HSET", keys.ids, fields["id"], label),
+    ]
 
 
 def rebuild_commands(revision: Revision, keys: Keys) -> list[Command]:
     """A block as it is, over whatever the mirror holds of it; no notification."""
-    commands = _block_commands(revision, keys, is_new=True)
+    commands = _block_commands(revision, keys)
     commands.append(("DEL", keys.attached(revision.label)))
     name = name_for_agent(revision.label)
     for words in _in_parts(sorted(revision.agents)):
@@ -172,6 +181,8 @@ class Mirror:
         self._apply = client.register_script(files("blocksd").joinpath("apply.lua").read_text(encoding="utf-8"))
         self._take = client.register_script(files("blocksd").joinpath("lease.lua").read_text(encoding="utf-8"))
         self.place: Place | None = None
+        self._connection: Any = None
+        self._under_way: tuple[Any, ...] | None = None
 
     def take(self) -> Place:
         """Take the lease, or renew it; where the mirror stands.
@@ -192,15 +203,16 @@ class Mirror:
                         holder=there,
                     )
                 held, epoch, seq = self._ask_lease(take=True)
-        self.place = Place(epoch or None, int(seq) if seq.isdigit() else 0)
+        self.place = _place_of(epoch, seq)
         return self.place
 
     def renew(self) -> bool:
         """Renew the lease; whether the mirror is still where this daemon left it."""
+        self.settle()
         before = self.place
         with translated(self.url):
             held, epoch, seq = self._ask_lease(take=False)
-        return held == self._lease and before == Place(epoch or None, int(seq) if seq.isdigit() else 0)
+        return held == self._lease and before == _place_of(epoch, seq)
 
     def _ask_lease(self, *, take: bool) -> tuple[str, str, str]:
         held, epoch, seq = self._take(
@@ -214,22 +226,27 @@ class Mirror:
         self._run([("DEL", self._keys.lease)])
 
     def project(self, revisions: Sequence[Revision]) -> None:
-        """Bring the mirror forward by these revisions, the first of which follows its place."""
+        """Bring the mirror forward by these revisions, the first of which follows its place.
+
+        The last of them may still be under way when this returns, so that their successors can be made meanwhile:
+        `settle` waits for it, and so does every other method.
+        """
+        self.settle()
         assert self.place is not None
-        batch: list[Command] = []
+        batch: list[str] = []
         size = 0
         start = self.place.seq
         for revision in revisions:
-            commands = commands_of(revision, self._keys, self.epoch)
-            chars = sum(len(word) for command in commands for word in command)
-            if batch and size + chars > _BATCH_CHARS:
-                self._run(batch, at=start)
+            commands = _encode(commands_of(revision, self._keys, self.epoch))
+            if batch and size + len(commands) > _BATCH_CHARS:
+                self._send(batch, at=start)
+                self.settle()
                 batch, size, start = [], 0, revision.seq - 1
-            batch += commands
-            size += chars
-            self.place = Place(self.epoch, revision.seq)
+            batch.append(commands)
+            size += len(commands)
         if batch:
-            self._run(batch, at=start)
+            self._send(batch, at=start)
+        self.place = Place(self.epoch, revisions[-1].seq)
 
     def note(self, commands: Sequence[Command]) -> None:
         """Write what belongs to no revision: known agents, problems."""
@@ -262,14 +279,21 @@ class Mirror:
         for pattern in (keys.block("*"), keys.attached("*"), keys.agent("*")):
             cursor = 0
             while True:
-                with translated(self.url):
-                    cursor, found = self._client.scan(cursor, match=pattern, count=1000)
+                cursor, found = self._scan(cursor, pattern)
                 if found:
                     self._run([("UNLINK", *words) for words in _in_parts(found)])
                 yield
                 if not cursor:
                     break
         self._run([("DEL", keys.labels, keys.agents, keys.ids, keys.problems, keys.changes)])
+
+    def _scan(self, cursor: int, pattern: str) -> tuple[int, list[str]]:
+        options: dict[str, Any] = {"match": pattern, "count": 1000}
+        with translated(self.url):
+            if hasattr(self._client, "get_node_from_key"):  # a cluster: a namespace is in one slot, so on one node
+                options["target_nodes"] = self._client.get_node_from_key(self._keys.meta)
+            following, found = self._client.scan(cursor, **options)
+        return (next(iter(following.values())) if isinstance(following, dict) else following), found
 
     def rebuild(self, revisions: Sequence[Revision]) -> None:
         """Write these blocks as they are."""
@@ -308,32 +332,64 @@ class Mirror:
             # Who follows one block or one agent must hear of it too.
             channels = self._client.pubsub_channels(f"{self._keys.changes}:*")
         after = int(str(last[0][0]).partition("-")[2]) if last and str(last[0][0]).startswith(f"{seq}-") else 0
-        entry = ("XADD", self._keys.changes, "MAXLEN", "~", str(CHANGES_KEPT), f"{seq}-{after + 1}", "change", change)
-        return [entry, *(("PUBLISH", channel, change) for channel in [self._keys.changes, *sorted(channels)])]
+        return [_announcement(f"{seq}-{after + 1}", change, self._keys.changes, *sorted(channels))]
 
-    def _run(self, commands: Sequence[Command], *, at: int | None = None) -> None:
-        """Apply commands in one atomic call; with `at`, only if the mirror stands there."""
+    def _run(self, commands: Sequence[Command]) -> None:
+        """Apply commands in one atomic call."""
+        self.settle()
+        self._send([_encode(commands)])
+        self.settle()
+
+    def _send(self, batch: Sequence[str], *, at: int | None = None) -> None:
+        """Send lists of commands, each in JSON, to be applied in one atomic call; with `at`, only if the mirror stands there."""
+        place = ("", "") if at is None else (self.epoch, str(at))
+        joined = ",".join(commands[1:-1] for commands in batch if len(commands) > 2)
+        keys = (self._keys.lease, self._keys.meta, self._keys.changes)
+        self._under_way = (self._apply.sha, len(keys), *keys, self._lease, *place, f"[{joined}]")
+        with self._translated():
+            if self._connection is None and hasattr(self._client, "connection_pool"):
+                self._connection = self._client.connection_pool.get_connection()
+            if self._connection is not None:
+                self._connection.send_command("EVALSHA", *self._under_way)
+
+    def settle(self) -> None:
+        """Wait for what is under way."""
         import redis
 
-        words: list[object] = [self._lease, *(("", "") if at is None else (self.epoch, at))]
-        for command in commands:
-            words.append(len(command))
-            words += command
-        try:
-            with translated(self.url):
-                outcome = self._apply(keys=[self._keys.lease, self._keys.meta, self._keys.changes], args=words)
-        except redis.ResponseError as error:
-            self.place = None
-            raise Damaged(f"a key of the mirror is not what it should be: {error}") from error
-        except BaseException:
-            self.place = None
-            raise
+        if self._under_way is None:
+            return
+        words, self._under_way = self._under_way, None
+        with self._translated():
+            try:
+                if self._connection is not None:
+                    outcome = self._connection.read_response()
+                else:  # a cluster's client finds the node for each command
+                    outcome = self._client.evalsha(*words)
+            except redis.exceptions.NoScriptError:
+                self._client.script_load(self._apply.script)
+                outcome = self._client.evalsha(*words)
         if outcome[0] != "ok":
             self.place = None
             raise LeaseLost(
                 "another daemon is in charge of the mirror" if outcome[0] == "lease" else "the mirror has moved",
                 holder=outcome[1],
             )
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """While the mirror is written: after any error it is unknown where it stands, and the connection is in doubt."""
+        import redis
+
+        try:
+            with translated(self.url):
+                yield
+        except BaseException as error:
+            self.place = self._under_way = None
+            if self._connection is not None:
+                self._connection.disconnect()
+            if isinstance(error, redis.ResponseError):
+                raise Damaged(f"a key of the mirror is not what it should be: {error}") from error
+            raise
 
     def differing(self, revisions: Sequence[Revision]) -> list[Revision]:
         """Of these blocks, those the mirror does not show as they are: evicted, expired, edited by hand."""
@@ -396,12 +452,25 @@ class Mirror:
                 raise
 
     def mend_changes(self) -> bool:
-        """Whether the stream still ends where the mirror stands; a key of another type in its place is removed."""
+        """Whether the stream still ends where the mirror stands; one that does not is removed.
+
+        What is left of it would make readers believe they have seen all, and an end above the mirror's place would
+        keep every later change out: in a new one a reset tells what is missing.
+        """
         assert self.place is not None
         last = self._answer("xrevrange", self._keys.changes, "+", "-", 1)
-        if last is None:
+        if last:
+            is_sound = str(last[0][0]).startswith(f"{self.place.seq}-")
+        else:
+            is_sound = last is not None and self.place.seq == 0
+        if not is_sound:
             self._run([("DEL", self._keys.changes)])
-        return self.place.seq == 0 or bool(last and str(last[0][0]).startswith(f"{self.place.seq}-"))
+        return is_sound
+
+
+def _place_of(epoch: str, seq: str) -> Place:
+    """The place a mirror says it has; if that is not what a daemon writes, it has none."""
+    return Place(epoch, int(seq)) if epoch and _SEQ.fullmatch(seq) else Place(None, 0)
 
 
 def _zset_commands(key: str, members: Iterable[str]) -> list[Command]:

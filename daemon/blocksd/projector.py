@@ -111,18 +111,26 @@ class Projector:
                     place = self._catch_up(place.seq)
             self._show_aside()
 
-    def step(self) -> None:
-        """One slice of levelling or verifying, or a heartbeat, if due."""
+    def step(self, *, more_follows: bool = False) -> None:
+        """One slice of levelling or verifying, or a heartbeat, if due.
+
+        `more_follows` tells that revisions are about to be made: what is under way to Redis need not be waited for.
+        """
         now = self._clock()
+        if self.is_level and self._work is None and now < self._heartbeat_at and more_follows:
+            return
         with self._guarded():
+            self._mirror.settle()
+            if now >= self._heartbeat_at and (self.is_level or self._work is not None):
+                self._heartbeat_at = now + HEARTBEAT_SECONDS
+                # Levelling may last longer than a lease does; that the mirror is not in place is no news to it.
+                if not self._mirror.renew() and self.is_level:
+                    self.is_level, self._work, self._retry_at = False, None, 0.0
             if self._work is None:
-                if self.is_level and now >= self._heartbeat_at:
-                    self._heartbeat_at = now + HEARTBEAT_SECONDS
-                    if not self._mirror.renew():
-                        self.is_level = False
-                        self._retry_at = 0.0
                 if not self.is_level and now >= self._retry_at:
                     self._work = self._levelling()
+                elif self.is_level and self.has_aside:  # also while the journal takes nothing, and that is a problem
+                    self._show_aside()
             if self._work is not None and next(self._work, _DONE) is _DONE:
                 self._work = None
 
@@ -163,7 +171,7 @@ class Projector:
         place = self._mirror.take()
         how = "level"
         is_ours = place.epoch == self._journal.epoch and place.seq <= self._journal.seq
-        if self._must_rebuild or not is_ours or not self._can_replay(place.seq):
+        if self._must_rebuild or not is_ours or not self._journal.reaches_back(place.seq):
             how = "rebuilt"
             yield from self._rebuilding()
             self._must_rebuild = False
@@ -174,8 +182,8 @@ class Projector:
             self._mirror.describe()
             self._repair_index()
         while (place := self._mirror.place or place).seq < self._journal.seq:
-            self._catch_up(place.seq)
-            yield
+            if self._catch_up(place.seq).seq < self._journal.seq:
+                yield
         self._failures = 0
         self._said = self.last_error = None
         self.is_level = True
@@ -183,17 +191,11 @@ class Projector:
         self._show_aside()
         self._listener.on_mirror_level(how)
 
-    def _can_replay(self, seq: int) -> bool:
-        try:
-            self._journal.since(seq, 1)
-        except NotFound:
-            return False
-        return True
-
     def _catch_up(self, seq: int) -> Place:
         try:
             self._mirror.project(self._journal.since(seq, BATCH))
         except NotFound:  # pruned in the meantime: only a rebuild can bring the mirror level
+            self._must_rebuild = True
             raise Unavailable("the journal no longer reaches back to where the mirror stands") from None
         assert self._mirror.place is not None
         return self._mirror.place
@@ -246,6 +248,7 @@ class Projector:
                 repaired += len(wrong)
                 self._mirror.rebuild(wrong)
             yield
+        self._show_aside()  # what is merely new is announced as such, and counts as no damage
         repaired += self._repair_index()
         yield
         for some in _slices(self._intake.attachments.known):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import queue
@@ -50,8 +51,8 @@ class Reporter(Listener, Protocol):
 class Lock:
     """The right to be the one daemon of a directory, for as long as this process lives."""
 
-    def __init__(self, path: str, what: str) -> None:
-        """Lock the file or directory at `path`; `what` names it in the error.
+    def __init__(self, path: str, what: str, *, key: str) -> None:
+        """Lock the file or directory at `path`; `what` names it in the error, `key` is the setting it comes from.
 
         Raises:
             AlreadyRunning: another process has it. Facts: `pid`, if it can be told.
@@ -62,14 +63,14 @@ class Lock:
             is_directory = os.path.isdir(path)
             self._handle = os.open(path, flags | (os.O_DIRECTORY if is_directory else os.O_CREAT), 0o600)
         except OSError as error:
-            raise Misconfigured(f"{path} cannot be opened: {error.strerror}", key=what) from None
+            raise Misconfigured(f"{path} cannot be opened: {error.strerror}", key=key) from None
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             pid = _holder(os.fstat(self._handle))
             os.close(self._handle)
             who = f" with pid {pid}" if pid else ""
-            raise AlreadyRunning(f"the {what} {path} is in the charge of another daemon{who}", pid=pid) from None
+            raise AlreadyRunning(f"the {what} is in the charge of another daemon{who}", pid=pid) from None
 
     def release(self) -> None:
         os.close(self._handle)
@@ -114,10 +115,16 @@ class Service:
 
     def _open(self) -> None:
         config, state = self.config, self.config.state
-        os.makedirs(state, mode=0o700, exist_ok=True)
+        # Nothing that is made until all blocks are there is garbage: the collector would walk through it again and again.
+        gc.disable()
+        try:
+            os.makedirs(state, mode=0o700, exist_ok=True)
+        except OSError as error:
+            message = f"the state directory {state} cannot be made: {error.strerror}"
+            raise Misconfigured(message, key="state_dir") from None
         self.folder = Folder(config.folder)
-        self._locks.append(Lock(os.path.join(state, "lock"), "state directory"))
-        self._locks.append(Lock(self.folder.root, "folder"))
+        self._locks.append(Lock(os.path.join(state, "lock"), f"state directory {state}", key="state_dir"))
+        self._locks.append(Lock(self.folder.root, f"folder {self.folder.root}", key="folder"))
         self.journal = Journal(os.path.join(state, "journal.db"), boot_id=_boot_id())
         if config.redis is None:
             self._embedded = EmbeddedServer(state)
@@ -193,6 +200,8 @@ class Service:
                 self._reporter.on_progress(done, core.intake.backlog)
                 if core.is_settled:
                     ready = True
+                    gc.freeze()
+                    gc.enable()
                     _notify("READY=1")
                     self._reporter.on_ready(self)
             wait = min(core.wait_seconds(), max(0.0, tick_at - time.monotonic()))
@@ -290,6 +299,7 @@ class Service:
 
     def _give_up(self) -> None:
         """End all that was begun, the last first."""
+        gc.enable()
         if self._watcher is not None:
             self._watcher.stop()
         if hasattr(self, "core"):

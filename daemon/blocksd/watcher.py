@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import threading
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from watchdog.events import (
@@ -19,9 +20,11 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers.api import BaseObserver
-from watchdog.observers.inotify import InotifyEmitter
+from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
 from watchdog.observers.inotify_c import InotifyFD
-from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
+from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper, PathedInotifyEvent
+
+from blocksd.label import CONFIG_MAP, is_block_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,10 +40,6 @@ _EVENTS: list[type[FileSystemEvent]] = [
     DirCreatedEvent,
 ]
 
-# watchdog holds a file that was moved away back for half a second, and all later events with it, in case it turns up
-# elsewhere. Hints need no pairing.
-InotifyMoveEventGrouper.delay = 0
-
 # Watching a directory again says so with a text as long as the table of all watches. It is harmless.
 warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
 
@@ -48,8 +47,8 @@ warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWa
 class Hint(NamedTuple):
     """Look here. `path` is below the folder.
 
-    `closed`: a file whose writer is done; `touched`: a file something else happened to; `tree`: a directory;
-    `everything`: events were lost.
+    `closed`: a file whose writer is done, or that was moved in whole; `touched`: a file something else happened to;
+    `tree`: a directory; `everything`: events were lost.
     """
 
     kind: Literal["closed", "touched", "tree", "everything"]
@@ -68,7 +67,6 @@ class Watcher:
         self._observer: BaseObserver | None = None
         self._fd: InotifyFD | None = None
         self._identity: tuple[int, int] | None = None
-        self._overflow = _OverflowHandler(sink)
 
     def start(self) -> None:
         """Watch the directory that is there now.
@@ -79,9 +77,7 @@ class Watcher:
         status = os.stat(self._root)
         self._fd = InotifyFD()
         self._fd.start()
-        observer = BaseObserver(_Emitter, inotify_fd=self._fd, sink=self._sink, root=self._root)
-        self._overflow.attach()
-        self._observer = observer
+        self._observer = observer = BaseObserver(_Emitter, inotify_fd=self._fd, sink=self._sink)
         try:
             observer.schedule(FileSystemEventHandler(), self._root, recursive=True, event_filter=_EVENTS)
             observer.start()
@@ -92,7 +88,6 @@ class Watcher:
 
     def stop(self) -> None:
         """Stop watching; its threads end."""
-        self._overflow.detach()
         self._identity = None
         if self._observer is not None and self._observer.is_alive():
             self._observer.stop()
@@ -131,50 +126,69 @@ class Watcher:
 
 
 class _Emitter(InotifyEmitter):
-    """Hands hints over right where the events are made: one thread less on the way."""
+    """An emitter whose events are hints already, and go to the sink without passing through its queue."""
 
-    def __init__(self, *args: Any, sink: Callable[[Hint], object], root: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, sink: Callable[[Hint], object], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._sink = sink
-        self._prefix = root.rstrip("/") + "/"
 
-    def queue_event(self, event: FileSystemEvent) -> None:
-        kind = type(event)
-        if kind is FileClosedEvent:
-            self._hint("closed", event.src_path)
-        elif kind is FileMovedEvent:
-            self._hint("touched", event.src_path)
-            self._hint("closed", event.dest_path)
-        elif kind is FileCreatedEvent or kind is FileDeletedEvent:
-            self._hint("touched", event.src_path)
-        elif kind is DirMovedEvent:
-            self._hint("tree", event.src_path)
-            self._hint("tree", event.dest_path)
-        elif kind is DirCreatedEvent or kind is DirDeletedEvent:
-            self._hint("tree", event.src_path)
-
-    def _hint(self, kind: Literal["closed", "touched", "tree"], path: str | bytes) -> None:
-        text = os.fsdecode(path)
-        self._sink(Hint(kind, text[len(self._prefix) :] if text.startswith(self._prefix) else ""))
+    def on_thread_start(self) -> None:
+        root = os.fsencode(self.watch.path)
+        self._inotify = _Group(
+            self._inotify_fd, root, is_recursive=True, event_mask=self.get_event_mask_from_filter(), sink=self._sink
+        )
 
 
-class _OverflowHandler(logging.Handler):
-    """The kernel dropped events. watchdog tells nobody but its log."""
+@dataclass
+class _Group(InotifyWatchGroup):
+    """The watches of a folder. watchdog tells of an overflow nowhere else but here."""
 
-    _NAMES = ("watchdog.observers.inotify_c", "watchdog.observers.inotify")
+    sink: Callable[[Hint], object] = print
 
-    def __init__(self, sink: Callable[[Hint], object]) -> None:
-        super().__init__(logging.WARNING)
+    def __post_init__(self) -> None:
+        self._move_event_grouper = _Hints(self.path, self.sink)
+        super().__post_init__()
+
+    def on_queue_overflow(self) -> None:
+        super().on_queue_overflow()
+        self.sink(Hint("everything"))
+
+
+class _Hints(InotifyMoveEventGrouper):
+    """Stands where watchdog pairs the two halves of a move, for which it holds back a file moved away, and all events
+    behind it, for up to half a second. Hints need no pairing: each half is one.
+    """
+
+    def __init__(self, root: bytes, sink: Callable[[Hint], object]) -> None:
+        self._prefix = root.rstrip(b"/") + b"/"
         self._sink = sink
+        self._moved_from: PathedInotifyEvent | None = None
+        self._closed = threading.Event()
 
-    def attach(self) -> None:
-        for name in self._NAMES:
-            logging.getLogger(name).addHandler(self)
+    def put_event(self, event: PathedInotifyEvent) -> None:
+        inotify = event.ev
+        path = os.fsdecode(event.path[len(self._prefix) :])
+        if inotify.is_moved_from:
+            self._moved_from = event
+        if inotify.is_directory or not path:
+            self._sink(Hint("tree", path))
+            return
+        name = path.rpartition("/")[2]
+        # What nobody looks at anyway need not wake anyone: editors make such files with every save.
+        if is_block_file(name) or name == CONFIG_MAP:
+            self._sink(Hint("closed" if inotify.is_close_write or inotify.is_moved_to else "touched", path))
 
-    def detach(self) -> None:
-        for name in self._NAMES:
-            logging.getLogger(name).removeHandler(self)
+    def get_queued_moved_from_event(self, cookie: int) -> PathedInotifyEvent | None:
+        """Where a directory was moved from: its watches move with it."""
+        found = self._moved_from
+        return found if found is not None and found.ev.cookie == cookie else None
 
-    def emit(self, record: logging.LogRecord) -> None:
-        if "overflow" in record.getMessage().lower():
-            self._sink(Hint("everything"))
+    def read_event(self) -> None:
+        """The emitter's own thread has nothing to do."""
+        self._closed.wait()
+
+    def discard_pending_events(self) -> None:
+        self._moved_from = None
+
+    def close(self) -> None:
+        self._closed.set()

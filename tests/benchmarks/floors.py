@@ -1,0 +1,85 @@
+"""The floors: the bare system calls and Redis commands each benchmark is held against."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import sys
+from typing import Any
+
+import redis
+import yaml
+
+IN_CLOSE_WRITE, IN_MOVED_TO = 0x8, 0x80
+_EVENT = struct.Struct("iIII")
+
+
+def inotify_loop(directory: str, url: str) -> None:
+    """Read each saved file, HSET and PUBLISH: what any program that does the job must at least do."""
+    libc = ctypes.CDLL(None)
+    handle = libc.inotify_init1(0)
+    libc.inotify_add_watch(handle, os.fsencode(directory), IN_CLOSE_WRITE | IN_MOVED_TO)
+    client = redis.Redis.from_url(url)
+    client.ping()
+    print("ready", flush=True)
+    while True:
+        buffer = os.read(handle, 65536)
+        at = 0
+        names = set()
+        while at < len(buffer):
+            _, _, _, length = _EVENT.unpack_from(buffer, at)
+            names.add(os.fsdecode(buffer[at + _EVENT.size : at + _EVENT.size + length].rstrip(b"\0")))
+            at += _EVENT.size + length
+        for name in names:
+            if name.endswith(".md"):
+                with open(f"{directory}/{name}", "rb") as file:
+                    value = file.read()
+                client.hset(f"floor:block:{name}", "value", value)
+                client.publish("floor:changes", name)
+
+
+def first_mirror(directory: str, url: str) -> int:
+    """Read every file, parse its frontmatter with the C loader, HSET what it says, a hundred in one pipeline."""
+    client = redis.Redis.from_url(url)
+    pipeline: Any = client.pipeline(transaction=False)
+    count = 0
+    for path in _files(directory):
+        with open(path, "rb") as file:
+            text = file.read().decode()
+        _, matter, value = text.split("---\n", 2)
+        fields = yaml.load(matter, Loader=yaml.CSafeLoader)
+        pipeline.hset(
+            f"floor:block:{path}", mapping={**{key: str(said) for key, said in fields.items()}, "value": value}
+        )
+        count += 1
+        if count % 100 == 0:
+            pipeline.execute()
+    pipeline.execute()
+    return count
+
+
+def scan(directory: str) -> int:
+    """scandir and stat, nothing else."""
+    count = 0
+    todo = [directory]
+    while todo:
+        with os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
+                else:
+                    entry.stat(follow_symlinks=False)
+                    count += 1
+    return count
+
+
+def _files(directory: str) -> list[str]:
+    found = []
+    for parent, _, names in os.walk(directory):
+        found += [f"{parent}/{name}" for name in names]
+    return found
+
+
+if __name__ == "__main__":
+    inotify_loop(sys.argv[1], sys.argv[2])

@@ -1,0 +1,86 @@
+"""One way to flow: a module imports only from those above it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import blocksd
+
+ORDER = (
+    "errors",
+    "label",
+    "block",
+    "frontmatter",
+    "document",
+    "problem",
+    "attachment",
+    "revision",
+    "safety",
+    "folder",
+    "journal",
+    "keys",
+    "connection",
+    "mirror",
+    "intake",
+    "projector",
+    "core",
+    "watcher",
+    "config",
+    "embedded",
+    "service",
+    "client",
+    "report",
+    "cli",
+)
+"""The modules, from those that know nothing of the others to the one that knows them all. What is imported for types
+alone does not count."""
+
+PACKAGE = Path(blocksd.__file__).parent
+
+
+class _Imports(ast.NodeVisitor):
+    """Which modules of the package a module imports when it runs, at its top or in a function."""
+
+    def __init__(self) -> None:
+        self.found: set[str] = set()
+
+    def visit_If(self, node: ast.If) -> None:
+        if ast.unparse(node.test) != "TYPE_CHECKING":
+            self.generic_visit(node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        assert node.level == 0, "imports are absolute"
+        package, _, module = str(node.module).partition(".")
+        if package == "blocksd":
+            self.found |= {module.partition(".")[0]} if module else {alias.name for alias in node.names}
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            package, _, module = alias.name.partition(".")
+            if package == "blocksd" and module:
+                self.found.add(module)
+
+
+def imports_of(module: str) -> set[str]:
+    visitor = _Imports()
+    visitor.visit(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8")))
+    return visitor.found
+
+
+def test_every_module_has_its_place() -> None:
+    """A new module is put into the order, or the order is not one."""
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert modules == set(ORDER)
+    assert len(ORDER) == len(set(ORDER))
+
+
+def test_modules_import_only_from_those_above() -> None:
+    """Whoever reads a module needs to know those before it in the order, and no others."""
+    wrong = {
+        (module, imported)
+        for place, module in enumerate(ORDER)
+        for imported in imports_of(module)
+        if imported not in ORDER[:place]
+    }
+    assert wrong == set()

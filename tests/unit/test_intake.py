@@ -1,0 +1,544 @@
+"""What the folder says: which revisions and problems follow from what is found in it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import unicodedata
+from typing import TYPE_CHECKING
+
+import pytest
+
+from blocksd.errors import InvalidFile
+from blocksd.folder import Absent, Busy, Folder, Reading, Refused
+from blocksd.problem import FOLDER
+from looking import GRACE, Looking, happened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+class Fickle(Folder):
+    """A folder that says of some files what a test wants it to."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.answers: dict[str, Reading] = {}
+        self.reads: list[str] = []
+        self.is_unknown = False
+
+    def read(self, path: str, *, closed: bool) -> Reading:
+        self.reads.append(path)
+        return self.answers.get(path) or super().read(path, closed=closed)
+
+    def identity(self) -> tuple[int, int] | None:
+        if self.is_unknown:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().identity()
+
+
+@pytest.fixture
+def looking(tmp_path: Path) -> Iterator[Looking]:
+    result = Looking(tmp_path, Fickle)
+    result.sweep()
+    yield result
+    result.close()
+
+
+def fickle(looking: Looking) -> Fickle:
+    assert isinstance(looking.folder, Fickle)
+    return looking.folder
+
+
+def fill(looking: Looking, count: int) -> list[str]:
+    """So many blocks in force."""
+    labels = [f"block-{number:03}" for number in range(count)]
+    for label in labels:
+        looking.write(label, f"{label}\n")
+    assert happened(looking.sweep()) == [("created", label) for label in labels]
+    return labels
+
+
+def drop(looking: Looking, labels: list[str]) -> None:
+    for label in labels:
+        (looking.root / f"{label}.md").unlink()
+
+
+# --- saves ---
+
+
+def test_life_of_a_block(looking: Looking) -> None:
+    """A block is created, updated, deleted, and created again; its versions go on, and the seqs of all have no gap."""
+    looking.save("notes", "one\n")
+    looking.save("other", "text\n")
+    looking.save("notes", "---\nlimit: 50\ntags: [a]\n---\ntwo\n")
+    looking.remove("notes")
+    looking.wall += 60
+    looking.save("notes", "three\n")
+    revisions = looking.journal.since(0, 100)
+    assert [(one.seq, one.label, one.version, one.kind) for one in revisions] == [
+        (1, "notes", 1, "created"),
+        (2, "other", 1, "created"),
+        (3, "notes", 2, "updated"),
+        (4, "notes", 3, "deleted"),
+        (5, "notes", 4, "created"),
+    ]
+    assert revisions[2].fields == ("value", "limit", "tags")
+    assert revisions[2].created_at == revisions[0].at
+    assert revisions[4].created_at == revisions[4].at > revisions[0].at
+    assert all(revision.author == "file" for revision in revisions)
+
+
+def test_same_text_is_no_revision(looking: Looking) -> None:
+    """A file saved, touched or formatted anew without another meaning changes nothing."""
+    looking.save("notes", "---\nlimit: 50\ntags: [a, b]\n---\ntext\n")
+    assert looking.save("notes", "---\nlimit: 50\ntags: [a, b]\n---\ntext\n") == []
+    assert looking.save("notes", "---\ntags:\n- a\n- b\nlimit: 50 # as agreed\n---\n\ntext") == []
+    assert looking.sweep() == []
+
+
+def test_unchanged_file_is_not_read_again(looking: Looking) -> None:
+    """What its stat proves to be the same is not opened: by no sweep, and by no later daemon."""
+    for label in fill(looking, 3):
+        os.utime(looking.root / f"{label}.md", (1_700_000_000, 1_700_000_000))
+    looking.sweep()
+    fickle(looking).reads.clear()
+    looking.sweep()
+    looking.close()
+    looking.open()
+    looking.sweep()
+    assert fickle(looking).reads == []
+
+
+def test_file_not_journaled_is_looked_at_again(looking: Looking) -> None:
+    """What was found but could not be journaled is found again: a sweep that was under way begins anew."""
+    labels = [f"block-{number:03}" for number in range(600)]
+    for label in labels:
+        looking.write(label, f"{label}\n")
+    looking.intake.hint_all()
+    while not looking.intake.look(256).revisions:  # found, but lost
+        pass
+    looking.intake.load()
+    assert not looking.intake.is_sweeping
+    assert sorted(happened(looking.sweep())) == [("created", label) for label in labels]
+
+
+def test_look_is_bounded(looking: Looking) -> None:
+    """One look reads no more files than it may."""
+    for number in range(100):
+        looking.write(f"block-{number}", "text\n")
+        looking.intake.hint_file(f"block-{number}.md", closed=True)
+    assert len(looking.intake.look(10).revisions) == 10
+    assert looking.intake.backlog == 90
+
+
+def test_file_that_appears_is_left_alone_for_a_moment(looking: Looking) -> None:
+    """A file whose writer was not seen to be done is looked at a little later; once closed, at once."""
+    looking.write("notes", "text\n")
+    looking.intake.hint_file("notes.md", closed=False)
+    assert looking.look() == []
+    assert happened(looking.wait(0.1)) == [("created", "notes")]
+    looking.write("notes", "other\n")
+    looking.intake.hint_file("notes.md", closed=False)
+    looking.intake.hint_file("notes.md", closed=True)
+    assert happened(looking.look()) == [("updated", "notes")]
+    assert looking.wait(1) == []
+
+
+@pytest.mark.parametrize("path", [".git/notes.md", "deep/.hidden/notes.md", "block.md/notes.md", "readme.txt", ".x.md"])
+def test_hint_at_what_no_sweep_would_find(looking: Looking, path: str) -> None:
+    """An event finds nothing that a sweep would not find."""
+    (looking.root / path).parent.mkdir(parents=True, exist_ok=True)
+    (looking.root / path).write_text("text\n")
+    looking.intake.hint_file(path, closed=True)
+    looking.intake.hint_tree(os.path.dirname(path))
+    assert looking.wait(1) == []
+    assert looking.sweep() == []
+    assert looking.intake.paths == {}
+
+
+def test_links_are_read_again_when_a_config_map_is_swapped(looking: Looking) -> None:
+    """When `..data` leads elsewhere all links are looked at, and no other file."""
+    for version in ("one", "two"):
+        (looking.root / f"..{version}").mkdir()
+        (looking.root / f"..{version}" / "notes").write_text(version)
+    (looking.root / "..data").symlink_to("..one")
+    (looking.root / "notes.md").symlink_to("..data/notes")
+    looking.write("plain", "text\n")
+    looking.sweep()
+    (looking.root / "..tmp").symlink_to("..two")
+    (looking.root / "..tmp").rename(looking.root / "..data")
+    fickle(looking).reads.clear()
+    looking.intake.hint_file("..data", closed=False)
+    assert happened(looking.look()) == [("updated", "notes")]
+    assert fickle(looking).reads == ["notes.md"]
+    assert looking.value() == "two"
+
+
+def test_times_are_those_of_the_wall(looking: Looking) -> None:
+    """The time of day goes into revisions and problems, and nowhere else."""
+    looking.wall = 0.0
+    looking.save("notes", "text\n")
+    looking.save("bad", "---\n")
+    assert looking.journal.since(0, 1)[0].at == looking.problem("bad.md").since == "1970-01-01T00:00:00.000Z"
+
+
+# --- what cannot be read ---
+
+
+def test_file_that_cannot_be_read_keeps_its_block(looking: Looking) -> None:
+    """A file that is there but cannot be read is a problem; its block stays until it can."""
+    looking.save("notes", "text\n")
+    fickle(looking).answers["notes.md"] = Refused(InvalidFile("it cannot be read", hint="mend it"), None)
+    looking.intake.hint_file("notes.md", closed=True)
+    assert looking.wait(60) == []
+    assert looking.problem().message == "it cannot be read"
+    assert looking.sweep() == []
+    fickle(looking).answers.clear()
+    assert looking.sweep() == []
+    assert looking.intake.problems == {}
+    assert looking.value() == "text"
+
+
+def test_directory_that_cannot_be_listed_keeps_its_blocks(looking: Looking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing below a directory that cannot be listed counts as gone; what is beside it does."""
+    looking.write("deep/er/block", "text\n")
+    looking.write("deep/block", "text\n")
+    looking.write("deeper", "text\n")
+    looking.write("notes", "text\n")
+    looking.sweep()
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if "/deep" in path:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr("blocksd.folder.os.scandir", scandir)
+    drop(looking, ["deeper"])
+    assert happened(looking.sweep()) == [("deleted", "deeper")]
+    assert looking.problem("deep/").message == "the directory cannot be listed: Permission denied"
+    monkeypatch.undo()
+    assert looking.sweep() == []
+    assert looking.intake.problems == {}
+
+
+def test_file_that_is_written_all_the_time(looking: Looking) -> None:
+    """A file is looked at ever less often while someone writes it, then called a problem, and read when it can be."""
+    looking.save("notes", "one\n")
+    looking.write("notes", "two\n")
+    fickle(looking).answers["notes.md"] = Busy()
+    looking.intake.hint_file("notes.md", closed=False)
+    looking.wait(1)
+    assert looking.intake.problems == {}
+    looking.wait(10)
+    assert looking.problem().message == "it is being written all the time"
+    assert looking.intake.is_stuck
+    assert looking.value() == "one"
+    fickle(looking).answers.clear()
+    assert happened(looking.wait(2)) == [("updated", "notes")]
+    assert looking.intake.problems == {}
+
+
+def test_file_that_is_saved_all_the_time_is_no_problem(looking: Looking) -> None:
+    """Many saves, each of which is seen to end, are not one that does not end."""
+    fickle(looking).answers["notes.md"] = Busy()
+    for _ in range(100):
+        looking.intake.hint_file("notes.md", closed=True)
+        looking.look()
+    assert looking.intake.problems == {}
+    assert not looking.intake.is_stuck
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize("name", ["a b", ".", "-x", "x" * 101, "a*b", "new\nline", os.fsdecode(b"\xff")])
+def test_name_that_is_no_label(looking: Looking, name: str) -> None:
+    """A file whose name is no label is a problem; renamed, it is a block."""
+    looking.write(name, "text\n")
+    looking.write("good", "text\n")
+    assert happened(looking.sweep()) == [("created", "good")]
+    ((subject, problem),) = looking.intake.problems.items()
+    assert subject.isprintable()
+    assert problem.hint == "rename the file"
+    (looking.root / f"{name}.md").rename(looking.root / "renamed.md")
+    assert happened(looking.sweep()) == [("created", "renamed")]
+    assert looking.intake.problems == {}
+
+
+def test_of_names_that_differ_in_case_the_first_stays(looking: Looking) -> None:
+    """When it goes, one of the others takes its place, and the rest is told who that is."""
+    looking.save("Notes", "first\n")
+    for name in ("NOTES", "notes", "nOTES"):
+        assert looking.save(name, f"{name}\n") == []
+    assert set(looking.intake.problems) == {"NOTES.md", "notes.md", "nOTES.md"}
+    assert looking.save("Notes", "still\n") != []
+    assert happened(looking.remove("Notes")) == [("deleted", "Notes"), ("created", "NOTES")]
+    messages = {subject: problem.message for subject, problem in looking.intake.problems.items()}
+    assert messages == {
+        "notes.md": "its label 'notes' is taken by NOTES.md",
+        "nOTES.md": "its label 'nOTES' is taken by NOTES.md",
+    }
+    drop(looking, ["notes"])
+    looking.intake.hint_file("notes.md", closed=False)
+    assert happened(looking.remove("NOTES")) == [("deleted", "NOTES"), ("created", "nOTES")]
+    assert looking.intake.problems == {}
+
+
+def test_clash_is_the_same_after_a_restart(looking: Looking) -> None:
+    """Who is in force stays in force, whatever the order in which the files are found."""
+    looking.save("Notes", "first\n")
+    looking.save("NOTES", "second\n")
+    looking.close()
+    looking.open()
+    assert looking.sweep() == []
+    assert set(looking.intake.problems) == {"NOTES.md"}
+
+
+def test_rename_in_normalization_is_no_change(looking: Looking) -> None:
+    """NFC and NFD spell one label."""
+    composed, decomposed = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+    looking.save(decomposed, "text\n")
+    assert looking.intake.paths == {composed: f"{decomposed}.md"}
+    (looking.root / f"{decomposed}.md").rename(looking.root / f"{composed}.md")
+    looking.intake.hint_file(f"{composed}.md", closed=True)
+    looking.intake.hint_file(f"{decomposed}.md", closed=False)
+    assert looking.wait(5) == []
+    assert looking.intake.paths == {composed: f"{composed}.md"}
+    assert looking.intake.problems == {}
+    assert happened(looking.remove(composed)) == [("deleted", composed)]
+
+
+# --- deletions ---
+
+
+def test_deletion_waits_for_its_grace(looking: Looking) -> None:
+    """A file must stay away for a while; one that comes back in time was never gone."""
+    looking.save("notes", "one\n")
+    drop(looking, ["notes"])
+    looking.intake.hint_file("notes.md", closed=False)
+    assert looking.wait(GRACE * 0.9) == []
+    assert happened(looking.save("notes", "two\n")) == [("updated", "notes")]
+    assert looking.wait(10) == []
+
+
+def test_file_back_without_a_word_is_not_deleted(looking: Looking) -> None:
+    """Before a deletion is decided the file is looked for once more."""
+    looking.save("notes", "one\n")
+    drop(looking, ["notes"])
+    looking.intake.hint_file("notes.md", closed=False)
+    looking.wait(GRACE * 0.5)
+    looking.write("notes", "two\n")
+    assert happened(looking.wait(GRACE * 2)) == [("updated", "notes")]
+
+
+def test_sweeps_do_not_put_a_deletion_off(looking: Looking) -> None:
+    """Seeing again that a file is gone, as polling does all the time, is no reason to wait longer."""
+    looking.save("notes", "one\n")
+    drop(looking, ["notes"])
+    revisions = []
+    for _ in range(5):
+        looking.intake.hint_all()
+        revisions += looking.wait(GRACE / 4)
+    assert happened(revisions) == [("deleted", "notes")]
+
+
+def test_deletions_are_judged_together(looking: Looking) -> None:
+    """Files that vanish one after the other, each within the grace of the one before, are one event."""
+    labels = fill(looking, 12)
+    for label in labels[:7]:
+        drop(looking, [label])
+        looking.intake.hint_file(f"{label}.md", closed=False)
+        assert looking.wait(GRACE * 0.8) == []
+    assert looking.wait(GRACE * 2) == []
+    assert "7 of 12 blocks vanished at once" in looking.problem(FOLDER).message
+
+
+@pytest.mark.parametrize(
+    ("count", "gone", "said"),
+    [(3, 3, None), (4, 4, "all 4 blocks vanished"), (4, 3, None), (10, 9, None), (12, 7, "7 of 12"), (12, 6, None)],
+)
+def test_what_is_doubted(looking: Looking, count: int, gone: int, said: str | None) -> None:
+    """Few deletions go through; too many at once are held back."""
+    labels = fill(looking, count)
+    drop(looking, labels[:gone])
+    revisions = looking.sweep(10)
+    if said is None:
+        assert happened(revisions) == [("deleted", label) for label in labels[:gone]]
+        assert looking.intake.problems == {}
+    else:
+        assert revisions == []
+        assert said in looking.problem(FOLDER).message
+        assert looking.problem(FOLDER).code == "halted"
+
+
+def test_saves_go_on_while_deletions_are_held_back(looking: Looking) -> None:
+    """To halt is to hold deletions back, nothing else; files that return end it, one and all."""
+    labels = fill(looking, 12)
+    drop(looking, labels[:7])
+    looking.sweep(10)
+    assert happened(looking.save(labels[8], "other\n")) == [("updated", labels[8])]
+    assert happened(looking.save("new", "text\n")) == [("created", "new")]
+    for label in labels[:6]:
+        looking.write(label, f"{label}\n")
+    assert happened(looking.wait(10)) == [("deleted", labels[6])]
+    assert looking.intake.problems == {}
+
+
+def test_accepted_deletions_go_through_once(looking: Looking) -> None:
+    """A person's word is for what is held back at that moment."""
+    labels = fill(looking, 40)
+    drop(looking, labels[:25])
+    looking.sweep(10)
+    looking.intake.accept_deletions()
+    assert happened(looking.wait(1)) == [("deleted", label) for label in labels[:25]]
+    assert looking.intake.problems == {}
+    drop(looking, labels[25:])
+    assert looking.sweep(10) == []
+    assert "all 15 blocks" in looking.problem(FOLDER).message
+
+
+def test_accepting_when_nothing_is_held_back_is_no_licence(looking: Looking) -> None:
+    """Someone who says yes to nothing has not said yes to the next disaster."""
+    labels = fill(looking, 5)
+    looking.intake.accept_deletions()
+    looking.wait(10)
+    drop(looking, labels)
+    assert looking.sweep(10) == []
+    assert "all 5 blocks" in looking.problem(FOLDER).message
+
+
+def test_doubt_outlives_a_restart(looking: Looking) -> None:
+    """What is held back is held back by the next daemon, too."""
+    labels = fill(looking, 12)
+    drop(looking, labels[:11])
+    looking.sweep(10)
+    looking.close()
+    looking.open()
+    assert looking.sweep(10) == []
+    assert "11 of 12 blocks" in looking.problem(FOLDER).message
+
+
+# --- the folder itself ---
+
+
+def replace(looking: Looking) -> None:
+    shutil.copytree(looking.root, looking.root.with_name("copy"))
+    shutil.rmtree(looking.root)
+    looking.root.with_name("copy").rename(looking.root)
+
+
+def move_and_back(looking: Looking) -> None:
+    looking.root.rename(looking.root.with_name("away"))
+    looking.intake.check_root()
+    looking.sweep(10)
+    assert "the folder is gone" in looking.problem(FOLDER).message
+    looking.root.with_name("away").rename(looking.root)
+
+
+@pytest.mark.parametrize("act", [replace, move_and_back])
+@pytest.mark.parametrize("count", [1, 5])
+def test_folder_that_comes_back_whole(looking: Looking, act: Callable[[Looking], None], count: int) -> None:
+    """A folder that was away, or is another directory with the same files, is served on without a change."""
+    fill(looking, count)
+    act(looking)
+    looking.intake.check_root()
+    assert looking.wait(10) == []
+    assert looking.intake.problems == {}
+    assert happened(looking.save("alive", "text\n")) == [("created", "alive")]
+
+
+def test_folder_that_comes_back_with_less(looking: Looking) -> None:
+    """After a folder was away even one missing block is doubted."""
+    labels = fill(looking, 5)
+    looking.root.rename(looking.root.with_name("away"))
+    assert not looking.intake.check_root()
+    drop_from = looking.root.with_name("away")
+    (drop_from / f"{labels[0]}.md").unlink()
+    drop_from.rename(looking.root)
+    looking.intake.check_root()
+    assert looking.wait(10) == []
+    assert "1 of 5 blocks are missing" in looking.problem(FOLDER).message
+    looking.intake.accept_deletions()
+    assert happened(looking.wait(2)) == [("deleted", labels[0])]
+    assert looking.intake.problems == {}
+
+
+def test_folder_that_cannot_be_looked_at_is_not_gone(looking: Looking) -> None:
+    """An error in asking for the folder is no answer: nothing is concluded from it."""
+    fill(looking, 5)
+    fickle(looking).is_unknown = True
+    assert looking.intake.check_root()
+    assert looking.wait(10) == []
+    assert looking.intake.problems == {}
+
+
+def test_no_deletion_is_decided_while_the_folder_is_gone(looking: Looking) -> None:
+    """Files that vanished just before their folder did are kept with the rest."""
+    looking.save("notes", "text\n")
+    drop(looking, ["notes"])
+    looking.intake.hint_file("notes.md", closed=False)
+    looking.wait(GRACE / 2)
+    looking.root.rename(looking.root.with_name("away"))
+    assert looking.wait(10) == []
+    assert looking.value() == "text"
+
+
+def test_file_that_seems_to_be_gone_only_once(looking: Looking) -> None:
+    """A file system that says for a moment that a file is not there deletes nothing."""
+    looking.save("notes", "text\n")
+    fickle(looking).answers["notes.md"] = Absent()
+    looking.intake.hint_file("notes.md", closed=True)
+    looking.wait(GRACE / 2)
+    fickle(looking).answers.clear()
+    assert looking.wait(10) == []
+
+
+# --- directories and agents ---
+
+
+def test_directory_that_vanishes_takes_its_blocks_along(looking: Looking) -> None:
+    """A hint at a directory is one at all that was below it."""
+    for label in ("deep/one", "deep/er/two", "deepest", "notes"):
+        looking.save(label, "text\n")
+    shutil.rmtree(looking.root / "deep")
+    looking.intake.hint_tree("deep")
+    assert happened(looking.wait(GRACE * 2)) == [("deleted", "deep/er/two"), ("deleted", "deep/one")]
+
+
+def test_private_folder_makes_an_agent_known(looking: Looking) -> None:
+    """An agent is known by its folder, even an empty one, and unknown again without it."""
+    looking.save("shared", '---\nagents: "*"\n---\ntext\n')
+    (looking.root / "agents" / "one").mkdir(parents=True)
+    looking.intake.hint_tree("agents/one")
+    (revision,) = looking.wait(1)
+    assert (revision.label, revision.fields, revision.attached) == ("shared", ("agents",), ("one",))
+    (looking.root / "agents" / "one").rmdir()
+    looking.intake.hint_tree("agents/one")
+    (revision,) = looking.wait(GRACE * 2)
+    assert (revision.label, revision.detached) == ("shared", ("one",))
+
+
+def test_name_taken_from_an_agent_is_said_until_it_is_free(looking: Looking) -> None:
+    """An agent sees one block under a name: the later one is refused for it, over a restart, too."""
+    looking.save("agents/one/persona", "mine\n")
+    looking.save("persona", "---\nagents: [one, two]\n---\nours\n")
+    head = looking.journal.head("persona")
+    assert head is not None
+    assert head.agents == {"two"}
+    problem = looking.problem("persona")
+    assert problem.warning
+    assert "not attached to one" in problem.message
+    for path in ("persona.md", "agents/one/persona.md"):
+        os.utime(looking.root / path, (1_700_000_000, 1_700_000_000))
+    looking.sweep()
+    looking.close()
+    looking.open()
+    assert looking.sweep() == []
+    assert looking.problem("persona").same_as(problem)
+    revisions = looking.remove("agents/one/persona")
+    assert ("updated", "persona") in happened(revisions)
+    assert looking.intake.problems == {}
