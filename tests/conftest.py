@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support import Daemon, RedisServer, valkey_binary
+from support import Changes, Daemon, RedisServer, valkey_binary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 
@@ -35,8 +35,8 @@ def run_daemon(tmp_path: Path, folder: Path, server: RedisServer) -> Iterator[Ca
     """Start a daemon on `folder` and `server`, ready; all are ended with the test."""
     started: list[Daemon] = []
 
-    def run(*options: str, state: str = "state", ready: bool = True, **env: str) -> Daemon:
-        daemon = Daemon(folder, tmp_path / state, "--redis", server.url, *options, env=env)
+    def run(*options: str, state: str = "state", ready: bool = True, under: Sequence[str] = (), **env: str) -> Daemon:
+        daemon = Daemon(folder, tmp_path / state, "--redis", server.url, *options, env=env, under=under)
         started.append(daemon)
         return daemon.start(ready=ready)
 
@@ -44,3 +44,11 @@ def run_daemon(tmp_path: Path, folder: Path, server: RedisServer) -> Iterator[Ca
     for daemon in started:
         if daemon.process is not None and daemon.process.poll() is None:
             daemon.kill()
+
+
+@pytest.fixture
+def changes(server: RedisServer, folder: Path) -> Iterator[Changes]:
+    """What is announced from now on."""
+    heard = Changes(server, folder)
+    yield heard
+    heard.close()

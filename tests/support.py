@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -18,9 +19,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from blocksd.embedded import _bundled
+from blocksd.journal import JournalReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 DEADLINE = 20.0
 """How many seconds a condition may take to come true. A test that passes never waits for this long."""
@@ -126,8 +128,12 @@ def binary_of(backend: str) -> str:
 class Daemon:
     """A real `blocksd run` in a process of its own."""
 
-    def __init__(self, folder: Path, state: Path, *options: str, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, state: Path, *options: str, env: dict[str, str] | None = None, under: Sequence[str] = ()
+    ) -> None:
+        """`under` is a command that runs the daemon in its own place, as `setpriv` and `strace` do."""
         self.folder = folder
+        self.under = under
         self.state = state
         self.options = options
         self.env = {**os.environ, "BLOCKSD_CONFIG": os.devnull, **(env or {})}
@@ -136,6 +142,7 @@ class Daemon:
 
     def start(self, *, ready: bool = True) -> Daemon:
         words = [
+            *self.under,
             sys.executable,
             "-m",
             "blocksd",
@@ -188,3 +195,63 @@ class Daemon:
             stdin=subprocess.DEVNULL,
             env=self.env,
         )
+
+    def values(self, label: str) -> list[str | None]:
+        """Every value the journal has of a label, oldest first; None for a deletion."""
+        journal = JournalReader(str(self.state / "journal.db"))
+        try:
+            return [
+                revision.block.value if revision.block is not None else None
+                for revision in reversed(journal.history(label))
+            ]
+        finally:
+            journal.close()
+
+
+class Changes:
+    """All that is announced on the channel of changes, from the moment this was made."""
+
+    def __init__(self, server: RedisServer, folder: Path) -> None:
+        self._client = server.client()
+        self._pubsub = self._client.pubsub()
+        self._pubsub.subscribe("blocks:changes")
+        self._folder = folder
+        self._fences = 0
+        self.all: list[dict[str, Any]] = []
+        eventually(lambda: self._pubsub.subscribed and self._pubsub.get_message(timeout=1), "subscribed")
+
+    def until(self, condition: Callable[[dict[str, Any]], bool], what: str = "") -> dict[str, Any]:
+        """The next change of which `condition` is true; what came before it is in `all`, too."""
+        deadline = time.monotonic() + DEADLINE
+        while time.monotonic() < deadline:
+            message = self._pubsub.get_message(ignore_subscribe_messages=True, timeout=0.1)
+            if message is None:
+                continue
+            change: dict[str, Any] = json.loads(message["data"])
+            self.all.append(change)
+            if condition(change):
+                return change
+        pytest.fail(f"no such change: {what or condition}; there were {self.all[-20:]}")
+
+    def settle(self) -> list[dict[str, Any]]:
+        """All changes so far, once all that was done to the folder up to now has been announced.
+
+        A block is made and removed again: deletions are decided together, so with its own all earlier ones are out.
+        """
+        self._fences += 1
+        label = f"zzz-fence-{self._fences}"  # deletions go by name: this is the last
+        path = self._folder / f"{label}.md"
+        path.write_text("fence")
+        self.until(lambda change: change.get("label") == label and change["kind"] == "created", "the fence came")
+        path.unlink()
+        self.until(lambda change: change.get("label") == label and change["kind"] == "deleted", "the fence went")
+        return [change for change in self.all if not str(change.get("label")).startswith("zzz-fence-")]
+
+    def forget(self) -> None:
+        """What was announced so far is of no interest."""
+        self.settle()
+        self.all.clear()
+
+    def close(self) -> None:
+        self._pubsub.close()
+        self._client.close()

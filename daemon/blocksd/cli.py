@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -293,15 +294,15 @@ def list_blocks(
         (
             name,
             f"{len(shown.block.value)}/{shown.block.limit}",
-            "read-only" if shown.block.read_only else "",
+            "ro" if shown.block.read_only else "",
             str(len(shown.block.agents)),
             f"v{shown.version}",
-            _ago(shown.updated_at),
+            _age(shown.updated_at),
             shown.block.description or "",
         )
         for name, shown in sorted(found)
     ]
-    _print_table(("name" if agent else "label", "chars", "", "agents", "version", "updated", "description"), rows)
+    _print_table(("name" if agent else "label", "chars", "", "agents", "version", "age", "description"), rows)
 
 
 def _selects(pattern: str | None, label: str) -> bool:
@@ -370,6 +371,8 @@ def watch(since: int | None, label: str | None, agent: str | None, as_json: bool
     With --since, what happened after that number comes first, from the stream. A `reset` says that changes were
     missed which are no longer kept: what was read before may be stale.
     """
+    if sys.stderr.isatty():
+        click.echo(click.style("following changes; Ctrl-C ends", dim=True), err=True)
     for change in _client(_load(flags)).watch(since=since, label=label, agent=agent):
         click.echo(json.dumps(change.raw, ensure_ascii=False) if as_json else _describe(change))
 
@@ -419,7 +422,8 @@ def history(label: str, limit: int, as_json: bool, **flags: Any) -> None:
 @click.argument("old", required=False, metavar="[A]")
 @click.argument("new", required=False, metavar="[B]")
 @_options
-def diff(label: str, old: str | None, new: str | None, **flags: Any) -> None:
+@_json_option
+def diff(label: str, old: str | None, new: str | None, as_json: bool, **flags: Any) -> None:
     """Show how a block's value changed: from version A to B, from A to now, or by the newest change."""
     revisions = {revision.version: revision for revision in _revisions(_load(flags), label, -1)}
     newest = max(revisions)
@@ -429,7 +433,10 @@ def diff(label: str, old: str | None, new: str | None, **flags: Any) -> None:
         if version != 0 and version not in revisions:
             raise NotFound(f"version {version} of {label!r} is not kept", label=label, version=version)
     old_lines, new_lines = (_value_lines(revisions.get(version)) for version in (before, after))
-    lines = difflib.unified_diff(old_lines, new_lines, f"{label} v{before}", f"{label} v{after}", lineterm="")
+    lines = list(difflib.unified_diff(old_lines, new_lines, f"{label} v{before}", f"{label} v{after}", lineterm=""))
+    if as_json:
+        _print_json({"label": label, "from": before, "to": after, "diff": "".join(f"{line}\n" for line in lines)})
+        return
     colours = {"+": "green", "-": "red", "@": "cyan"}
     for line in lines:
         click.echo(click.style(line, fg=colours.get(line[:1])))
@@ -495,6 +502,10 @@ def resume(accept_deletions: bool, **flags: Any) -> None:
         raise Unavailable(f"no daemon is running for the namespace {config.namespace!r} (state in {config.state})")
     if not accept_deletions:
         raise click.UsageError("say what to accept: --accept-deletions")
+    with suppress(Unavailable):  # without Redis there is no telling, and the daemon knows better anyway
+        if not any(problem["code"] == "halted" for problem in _client(config).problems()):
+            click.echo("no deletions are held back")
+            return
     with open(os.path.join(config.state, ACCEPT_DELETIONS), "w", encoding="utf-8"):
         pass
     click.echo("the deletions are accepted; 'blocksd status' shows the rest")
@@ -514,13 +525,11 @@ def _print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(
-            column,
-            overflow="fold" if column in ("label", "name", "agent") else "ellipsis",
-            no_wrap=column not in ("label", "name", "agent", "names"),
-        )
+    # On a narrow terminal only the last column gives way.
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True, padding=(0, 1, 0, 0))
+    for column in columns[:-1]:
+        table.add_column(column, no_wrap=True)
+    table.add_column(columns[-1], no_wrap=True, ratio=1)
     for row in rows:
         table.add_row(*row)
     _print_rich(table)
@@ -537,13 +546,17 @@ def _count(number: int, noun: str) -> str:
 
 
 def _ago(at: str) -> str:
+    return f"{_age(at)} ago"
+
+
+def _age(at: str) -> str:
     from datetime import UTC, datetime
 
     seconds = int((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds())
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
-            return f"{seconds // size} {unit} ago"
-    return f"{max(seconds, 0)} s ago"
+            return f"{seconds // size} {unit}"
+    return f"{max(seconds, 0)} s"
 
 
 def _next_step(error: BlocksdError) -> str:

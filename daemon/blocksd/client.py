@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import random
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from blocksd.connection import connect as connect_redis
 from blocksd.connection import translated
-from blocksd.errors import NotFound, Unavailable
+from blocksd.errors import Damaged, NotFound, Unavailable
 from blocksd.keys import Keys
 from blocksd.mirror import block_of
 from blocksd.revision import Change
@@ -51,8 +52,20 @@ class Shown:
         }
 
 
+@contextmanager
+def _asking(url: str) -> Iterator[None]:
+    """Errors as ours. A key of another type, until the daemon has mended it, is a mirror that does not serve."""
+    import redis
+
+    try:
+        with translated(url):
+            yield
+    except redis.ResponseError as error:
+        raise Damaged(f"the mirror cannot be read: {error}") from error
+
+
 class Client:
-    """A reader of one namespace. Every method raises Unavailable when Redis does not serve."""
+    """A reader of one namespace. Every method raises Unavailable when Redis does not serve, or the mirror is damaged."""
 
     def __init__(self, url: str, namespace: str = "blocks") -> None:
         self._url = url
@@ -64,30 +77,30 @@ class Client:
 
     def meta(self) -> dict[str, str]:
         """The daemon that keeps this mirror, and where the mirror stands; empty when there never was one."""
-        with translated(self._url):
+        with _asking(self._url):
             meta: dict[str, str] = self._redis.hgetall(self._keys.meta)
         return meta
 
     def is_kept(self) -> bool:
         """Whether a daemon is in charge of the mirror right now."""
-        with translated(self._url):
+        with _asking(self._url):
             return bool(self._redis.exists(self._keys.lease))
 
     def counts(self) -> dict[str, int]:
         """How many blocks, agents and problems there are."""
         keys = {"blocks": self._keys.labels, "agents": self._keys.agents}
-        with translated(self._url):
+        with _asking(self._url):
             counts = {name: int(self._redis.zcard(key)) for name, key in keys.items()}
             return {**counts, "problems": int(self._redis.hlen(self._keys.problems))}
 
     def labels(self) -> list[str]:
         """All labels, in order."""
-        with translated(self._url):
+        with _asking(self._url):
             return list(self._redis.zrange(self._keys.labels, 0, -1))
 
     def agents(self) -> list[str]:
         """All known agents, in order."""
-        with translated(self._url):
+        with _asking(self._url):
             return list(self._redis.zrange(self._keys.agents, 0, -1))
 
     def blocks_of(self, agent: str) -> dict[str, str]:
@@ -96,7 +109,7 @@ class Client:
         Raises:
             NotFound: no such agent is known.
         """
-        with translated(self._url):
+        with _asking(self._url):
             names: dict[str, str] = self._redis.hgetall(self._keys.agent(agent))
             if not names and self._redis.zscore(self._keys.agents, agent) is None:
                 raise NotFound(f"there is no agent {agent!r}", agent=agent)
@@ -121,16 +134,20 @@ class Client:
             for label in labels[start : start + _PAGE]:
                 pipeline.hgetall(self._keys.block(label))
                 pipeline.smembers(self._keys.attached(label))
-            with translated(self._url):
+            with _asking(self._url):
                 answers = pipeline.execute()
             shown += [
-                _shown(fields, agents) for fields, agents in zip(answers[::2], answers[1::2], strict=True) if fields
+                _shown(label, fields, agents)
+                for label, fields, agents in zip(
+                    labels[start : start + _PAGE], answers[::2], answers[1::2], strict=True
+                )
+                if fields
             ]
         return shown
 
     def problems(self) -> list[dict[str, Any]]:
         """What is wrong with files, by path."""
-        with translated(self._url):
+        with _asking(self._url):
             found = self._redis.hgetall(self._keys.problems)
         return [json.loads(found[subject]) for subject in sorted(found)]
 
@@ -148,7 +165,11 @@ class Client:
 
 
 class _Watch:
-    """One subscription. `_last` is the newest seq passed on; the stream has all after it, or says that it has not."""
+    """One subscription.
+
+    `_last` is the newest seq passed on, and `_resets` are the resets passed on at it: the stream has all that came
+    after them, or says that it has not. A mirror built anew begins a new stream, so ids do not tell resets apart.
+    """
 
     def __init__(
         self, client: Any, url: str, keys: Keys, *, since: int | None, label: str | None, agent: str | None
@@ -158,26 +179,28 @@ class _Watch:
         self._keys = keys
         self._label = label
         self._agent = agent
-        self._agent_labels: set[str] = set()
+        self._agent_labels: set[str] | None = None  # as of `_last`
+        self._began = False
         self._epoch: str | None = None
-        self._last = (since, 0) if since is not None else None
+        self._last = since
+        self._resets: list[dict[str, Any]] = []
 
     def changes(self) -> Iterator[Change]:
         failures = 0
         while True:
             listener = connect_redis(self._url, reply_seconds=None)
             try:
-                with translated(self._url):
+                with _asking(self._url):
                     pubsub = listener.pubsub(ignore_subscribe_messages=True)
                     pubsub.subscribe(self._keys.changes)
                     # Listening first, reading the stream second: nothing can fall between the two.
                     for change in self._connected():
                         yield from self._concerning(change)
-                    failures = 0
+                    failures, self._began = 0, True
                     for change in self._listen(pubsub):
                         yield from self._concerning(change)
             except Unavailable:
-                if not failures and self._epoch is None:
+                if not self._began:
                     raise
                 failures = min(failures + 1, 8)
                 time.sleep(min(0.05 * 2**failures, 2.0) * random.uniform(0.5, 1.0))
@@ -186,11 +209,12 @@ class _Watch:
 
     def _connected(self) -> Iterator[Change]:
         epoch, seq = self._place()
-        if self._agent is not None:
-            self._agent_labels = set(self._redis.hgetall(self._keys.agent(self._agent)).values())
+        is_new = self._last is None
         if self._last is None:
-            self._last, self._epoch = (seq, 0), epoch
-        else:
+            self._last, self._resets, self._epoch = seq, self._resets_at(seq), epoch
+        if self._agent is not None and self._agent_labels is None:
+            self._agent_labels = self._labels_before(self._agent)
+        if not is_new:
             yield from self._catch_up(epoch, seq)
 
     def _listen(self, pubsub: Any) -> Iterator[Change]:
@@ -208,16 +232,12 @@ class _Watch:
             change = Change.loads(message["data"])
             if change.seq is None:
                 yield change
-            elif change.kind == "reset":
-                self._last, self._epoch = (change.seq, _AFTER_RESET), change.epoch
-                yield change
-            elif change.epoch == self._epoch and change.seq <= self._last[0]:
-                continue
-            elif change.epoch == self._epoch and change.seq == self._last[0] + 1:
-                self._last = (change.seq, 0)
-                yield change
-            else:
+            elif change.kind == "reset" or change.epoch != self._epoch or change.seq > self._last + 1:
+                # The stream tells what is between, and whether this has been passed on.
                 yield from self._catch_up(*self._place())
+            elif change.seq == self._last + 1:
+                self._move(change.seq)
+                yield change
 
     def _place(self) -> tuple[str | None, int]:
         epoch, seq = self._redis.hmget(self._keys.meta, "epoch", "seq")
@@ -228,36 +248,67 @@ class _Watch:
         assert self._last is not None
         if epoch is None:  # being rebuilt: a reset will be announced
             return
-        if (self._epoch is not None and epoch != self._epoch) or seq < self._last[0]:
-            self._last, self._epoch = (seq, _AFTER_RESET), epoch
+        if (self._epoch is not None and epoch != self._epoch) or seq < self._last:
+            self._last, self._resets, self._epoch = seq, self._resets_at(seq), epoch
             yield _reset(epoch, seq)
             return
         self._epoch = epoch
-        while True:
-            entries = self._redis.xrange(self._keys.changes, f"({self._last[0]}-{self._last[1]}", "+", count=_PAGE)
-            for entry_id, fields in entries:
-                change = Change.loads(fields["change"])
-                number, _, part = str(entry_id).partition("-")
-                if change.kind != "reset" and int(number) > self._last[0] + 1:
-                    self._last = (int(number) - 1, _AFTER_RESET)
-                    yield _reset(epoch, int(number) - 1)
-                self._last = (int(number), int(part))
-                yield change
-            if len(entries) < _PAGE:
-                break
-        if self._last[0] < seq:  # the stream has lost its end
-            self._last = (seq, _AFTER_RESET)
+        for number, change in self._entries_after(self._last):
+            if change.kind == "reset":
+                self._move(number)
+                if change.raw in self._resets:
+                    continue
+                self._resets.append(change.raw)
+            elif number > self._last + 1:
+                yield _reset(epoch, number - 1)
+            self._move(number)
+            yield change
+        if self._last < seq:  # the stream has lost its end
+            self._move(seq)
             yield _reset(epoch, seq)
+
+    def _move(self, seq: int) -> None:
+        if seq != self._last:
+            self._last, self._resets = seq, []
+
+    def _entries_after(self, seq: int) -> Iterator[tuple[int, Change]]:
+        """What the stream has after the change `seq`, the resets at it included."""
+        place = f"{seq}-0"
+        while True:
+            entries = self._redis.xrange(self._keys.changes, f"({place}", "+", count=_PAGE)
+            for place, fields in entries:
+                yield int(str(place).partition("-")[0]), Change.loads(fields["change"])
+            if len(entries) < _PAGE:
+                return
+
+    def _resets_at(self, seq: int) -> list[dict[str, Any]]:
+        entries = self._redis.xrange(self._keys.changes, f"({seq}-0", str(seq))
+        return [Change.loads(fields["change"]).raw for _, fields in entries]
+
+    def _labels_now(self, agent: str) -> set[str]:
+        return set(self._redis.hgetall(self._keys.agent(agent)).values())
+
+    def _labels_before(self, agent: str) -> set[str]:
+        """The blocks attached to the agent at `_last`: those of now, unless what first became of one since tells other."""
+        assert self._last is not None
+        labels, told = self._labels_now(agent), set()
+        for _, change in self._entries_after(self._last):
+            came, went = (agent in change.raw.get(key, ()) for key in ("attached", "detached"))
+            if change.label is not None and change.label not in told and (came or went):
+                told.add(change.label)
+                (labels.add if went else labels.discard)(change.label)
+        return labels
 
     def _concerning(self, change: Change) -> Iterator[Change]:
         if change.kind == "reset" and self._agent is not None:
-            self._agent_labels = set(self._redis.hgetall(self._keys.agent(self._agent)).values())
+            self._agent_labels = self._labels_now(self._agent)
         if change.kind == "reset" or (self._label is None and self._agent is None):
             yield change
         elif self._label is not None:
             if change.label == self._label:
                 yield change
         else:
+            assert self._agent_labels is not None
             label = change.label or ""
             came, went = (self._agent in change.raw.get(key, ()) for key in ("attached", "detached"))
             if came:
@@ -268,20 +319,20 @@ class _Watch:
                 self._agent_labels.discard(label)
 
 
-_AFTER_RESET = 2**32
-
-
 def _reset(epoch: str, seq: int) -> Change:
     return Change("reset", seq, epoch, None, {"seq": seq, "kind": "reset", "epoch": epoch})
 
 
-def _shown(fields: dict[str, str], agents: set[str]) -> Shown:
-    return Shown(
-        block=block_of(fields, agents),
-        version=int(fields["version"]),
-        digest=fields["digest"],
-        id=fields["id"],
-        created_at=fields["created_at"],
-        updated_at=fields["updated_at"],
-        updated_by=fields["updated_by"],
-    )
+def _shown(label: str, fields: dict[str, str], agents: set[str]) -> Shown:
+    try:
+        return Shown(
+            block=block_of(fields, agents),
+            version=int(fields["version"]),
+            digest=fields["digest"],
+            id=fields["id"],
+            created_at=fields["created_at"],
+            updated_at=fields["updated_at"],
+            updated_by=fields["updated_by"],
+        )
+    except (KeyError, TypeError, ValueError):  # evicted and then changed, or edited by hand: the daemon will mend it
+        raise Damaged(f"the mirror does not show all of {label!r}", label=label) from None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from blocksd.errors import Misconfigured, Unavailable
 
@@ -43,11 +44,14 @@ def connect(url: str, *, reply_seconds: float | None = REPLY_SECONDS) -> Any:
         "socket_connect_timeout": CONNECT_SECONDS,
         "retry": Retry(NoBackoff(), 0),
     }
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
+        if parts.scheme != "unix" and "@" in parts.path + parts.fragment:
+            raise ValueError("'/', '?' and '#' in a password must be percent-encoded")
         if parts.scheme in ("redis", "rediss", "unix"):
             return redis.Redis.from_url(url, **options)
-        login: dict[str, Any] = {"username": parts.username, "password": parts.password}
+        user, password = parts.username, parts.password
+        login: dict[str, Any] = {"username": user and unquote(user), "password": password and unquote(password)}
         if parts.scheme == "redis+sentinel":
             service, _, db = parts.path.strip("/").partition("/")
             import redis.sentinel as sentinel_module
@@ -68,13 +72,11 @@ def connect(url: str, *, reply_seconds: float | None = REPLY_SECONDS) -> Any:
 
 
 def masked(url: str) -> str:
-    """The URL without its password, for messages."""
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    login, _, hosts = parts.netloc.rpartition("@")
-    user = login.partition(":")[0]
-    return urlunsplit(parts._replace(netloc=f"{user}:***@{hosts}"))
+    """The URL without its password, for messages; also one that is wrong, for the message that says so."""
+    scheme, mark, rest = re.sub("([?&]password=)[^&#]*", r"\1***", url).partition("://")
+    login, _, place = rest.rpartition("@")
+    user, colon, _ = login.partition(":")
+    return f"{scheme}{mark}{user}:***@{place}" if colon else f"{scheme}{mark}{rest}"
 
 
 @contextmanager
@@ -97,6 +99,7 @@ def translated(url: str) -> Iterator[None]:
         redis.ConnectionError,
         redis.TimeoutError,
         redis.exceptions.ClusterError,
+        redis.exceptions.RedisClusterException,
         redis.exceptions.ReadOnlyError,
         redis.exceptions.OutOfMemoryError,
         redis.exceptions.MasterDownError,

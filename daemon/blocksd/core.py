@@ -88,14 +88,14 @@ class Core:
         self.projector.step(more_follows=self.intake.backlog > 0)
 
     def _take_in(self) -> Iterator[str]:
-        findings = self.intake.look(BATCH)
-        if findings:
-            yield "journal"
-            try:
+        try:
+            findings = self.intake.look(BATCH)
+            if findings:
+                yield "journal"
                 self._journal.append(findings.revisions, findings.files)
-            except JournalUnusable as error:
-                self._be_blocked(error)
-                return
+        except JournalUnusable as error:
+            self._be_blocked(error)
+            return
         if self._blocked_until:
             self._blocked_until = 0.0
             self.intake.remove_problem(JOURNAL)

@@ -88,7 +88,10 @@ def find_binary(environ: Mapping[str, str] | None = None) -> Binary:
 
 
 def _version(path: str) -> tuple[str, tuple[int, int]]:
-    text = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=10).stdout
+    try:
+        text = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=10).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return "no program that runs here", (0, 0)
     found = re.search(r"v=(\d+)\.(\d+)(\S*)", text)
     kind = "Valkey" if "valkey" in text.lower() else "Redis"
     if found is None:
@@ -278,7 +281,7 @@ def write_private(path: str, text: str) -> None:
 def _last_words(log: str) -> str:
     try:
         with open(log, encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
+            lines = [line.strip() for line in file if line.strip()]
     except OSError:
         return "it left no log"
-    return lines[-1].strip() if lines else "it said nothing"
+    return lines[-1] if lines else "it said nothing"

@@ -75,7 +75,8 @@ class Intake:
         self._wall = wall
         self._identity = folder.identity()
         self._is_gone = False
-        self._in_doubt = False  # the folder was gone or replaced, and not all blocks were seen since
+        # The folder was gone, or replaced, or is not the one the journal was made of, and not all blocks were seen since.
+        self._in_doubt = journal.folder not in (None, folder.root)
         self._accepted = False  # a person has accepted the deletions that are held back
         self.problems: dict[str, Problem] = {}
         self.problem_changes = 0  # counts up whenever `problems` changes
@@ -201,7 +202,7 @@ class Intake:
             self._reattach(moved, findings)
         if not self._names_noted:
             self._note_refused_names()
-        if FOLDER in self.problems and not (self._gone or self._ready or self._later or self._sweep):
+        if not (self._gone or self._ready or self._later or self._sweep) and self.sweeps:
             self._end_doubt()
         return findings
 
@@ -437,7 +438,9 @@ class Intake:
         if self._accepted:
             pass
         elif self._in_doubt:
-            why = f"{vanished} of {blocks} blocks are missing since the folder was gone or replaced"
+            before = self._journal.folder
+            since = "it was gone or replaced" if before == self._folder.root else f"another was served ({before})"
+            why = f"{vanished} of {blocks} blocks are missing in the folder since {since}"
         elif safety.is_wiped(blocks, vanished):
             why = f"all {blocks} blocks vanished at once"
         elif safety.is_mass_deletion(blocks, vanished):
@@ -458,6 +461,8 @@ class Intake:
         if not self._is_gone:
             self._accepted = self._in_doubt = False
             self.remove_problem(FOLDER)
+            if self._journal.folder != self._folder.root:
+                self._journal.folder = self._folder.root
 
     # --- sweeping ---
 

@@ -13,7 +13,7 @@ import sqlite3
 import time
 import uuid
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -118,14 +118,24 @@ class JournalReader:
         self._connect()
 
     def _connect(self) -> None:
-        try:
+        with self._translated():
             self._db = sqlite3.connect(f"{pathlib.Path(self.path).absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
-            (schema,) = self._db.execute("PRAGMA user_version").fetchone()
+        try:
+            with self._translated():
+                (schema,) = self._db.execute("PRAGMA user_version").fetchone()
+                if schema != len(_MIGRATIONS):
+                    raise JournalUnusable(f"the journal is of schema {schema}, not {len(_MIGRATIONS)}", path=self.path)
+                self.seq = self._newest_seq()
+        except JournalUnusable:
+            self._db.close()
+            raise
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.Error as error:
             raise JournalUnusable(f"the journal cannot be read: {error}", path=self.path) from error
-        if schema != len(_MIGRATIONS):
-            raise JournalUnusable(f"the journal is of schema {schema}, not {len(_MIGRATIONS)}", path=self.path)
-        self.seq = self._newest_seq()
 
     def _newest_seq(self) -> int:
         return int(self._db.execute("SELECT coalesce(max(seq), 0) FROM revisions").fetchone()[0])
@@ -135,45 +145,49 @@ class JournalReader:
 
     def heads(self) -> Iterator[Head]:
         """Where every label stands, deleted ones included."""
-        self._lists.update(
-            (number, _words(agents))
-            for number, agents in self._db.execute(
-                "SELECT id, agents FROM agent_lists ORDER BY id LIMIT ?", (_REMEMBERED_LISTS,)
+        with self._translated():
+            self._lists.update(
+                (number, _words(agents))
+                for number, agents in self._db.execute(
+                    "SELECT id, agents FROM agent_lists ORDER BY id LIMIT ?", (_REMEMBERED_LISTS,)
+                )
             )
-        )
-        rows = self._db.execute(
-            "SELECT label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode FROM heads"
-        )
-        lists, sets = self._lists.get, self._sets.get
-        for label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode in rows:
-            yield Head(
-                label,
-                version,
-                lists(entries) or self._list(entries),
-                sets(agents) or self._set(agents),
-                path,
-                (mtime_ns, ctime_ns, size, inode) if mtime_ns is not None else None,
+            rows = self._db.execute(
+                "SELECT label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode FROM heads"
             )
+            lists, sets = self._lists.get, self._sets.get
+            for label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode in rows:
+                yield Head(
+                    label,
+                    version,
+                    lists(entries) or self._list(entries),
+                    sets(agents) or self._set(agents),
+                    path,
+                    (mtime_ns, ctime_ns, size, inode) if mtime_ns is not None else None,
+                )
 
     def count(self) -> int:
         """How many blocks are in force."""
-        return int(self._db.execute("SELECT count(path) FROM heads").fetchone()[0])
+        with self._translated():
+            return int(self._db.execute("SELECT count(path) FROM heads").fetchone()[0])
 
     def head(self, label: str) -> Revision | None:
         """The newest revision of a label; None when it never had one."""
-        row = self._db.execute(
-            f"SELECT {_COLUMNS} FROM revisions WHERE label = ? ORDER BY version DESC LIMIT 1",  # noqa: S608  # a constant
-            (label,),
-        ).fetchone()
-        return self._revision(row) if row else None
+        with self._translated():
+            row = self._db.execute(
+                f"SELECT {_COLUMNS} FROM revisions WHERE label = ? ORDER BY version DESC LIMIT 1",  # noqa: S608  # a constant
+                (label,),
+            ).fetchone()
+            return self._revision(row) if row else None
 
     def history(self, label: str, *, limit: int = -1) -> list[Revision]:
         """A label's revisions, newest first, deletions included."""
-        rows = self._db.execute(
-            f"SELECT {_COLUMNS} FROM revisions WHERE label = ? ORDER BY version DESC LIMIT ?",  # noqa: S608  # a constant
-            (label, limit),
-        )
-        return [self._revision(row) for row in rows]
+        with self._translated():
+            rows = self._db.execute(
+                f"SELECT {_COLUMNS} FROM revisions WHERE label = ? ORDER BY version DESC LIMIT ?",  # noqa: S608  # a constant
+                (label, limit),
+            )
+            return [self._revision(row) for row in rows]
 
     def _revision(self, row: tuple[Any, ...]) -> Revision:
         return _revision_of(row, self._list(row[6]), self._set(row[7]))
@@ -255,6 +269,7 @@ class Journal(JournalReader):
             # After a power loss the last revisions may be missing, and their numbers would be given out again: in
             # another epoch they are other numbers.
             lost = bool(meta) and not meta["clean"] and meta["boot_id"] != self._boot_id
+            self._folder = str(meta["folder"]) if "folder" in meta else None
             self.epoch = uuid.uuid4().hex if lost or not meta else str(meta["epoch"])
             self._db.executemany(
                 "INSERT OR REPLACE INTO meta VALUES (?, ?)",
@@ -263,6 +278,17 @@ class Journal(JournalReader):
         self._db.execute("PRAGMA synchronous=NORMAL")
         self.seq = self._newest_seq()
         return Opened("new" if not meta else "unclean" if lost else "ok")
+
+    @property
+    def folder(self) -> str | None:
+        """The folder whose revisions these are; None as long as nobody has said."""
+        return self._folder
+
+    @folder.setter
+    def folder(self, path: str) -> None:
+        with self._translated():
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (path,))
+        self._folder = path
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -345,23 +371,28 @@ class Journal(JournalReader):
         Raises:
             NotFound: some of them are no longer kept.
         """
-        rows = self._db.execute(
-            f"SELECT {_COLUMNS} FROM revisions WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608  # a constant
-            (seq, limit),
-        ).fetchall()
-        if [row[0] for row in rows] != list(range(seq + 1, seq + 1 + min(limit, self.seq - seq))):
-            raise NotFound(f"not all revisions after {seq} are kept", seq=seq)
-        return [self._revision(row) for row in rows]
+        with self._translated():
+            rows = self._db.execute(
+                f"SELECT {_COLUMNS} FROM revisions WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608  # a constant
+                (seq, limit),
+            ).fetchall()
+            if [row[0] for row in rows] != list(range(seq + 1, seq + 1 + min(limit, self.seq - seq))):
+                raise NotFound(f"not all revisions after {seq} are kept", seq=seq)
+            return [self._revision(row) for row in rows]
 
     def reaches_back(self, seq: int) -> bool:
         """Whether every revision after `seq` is kept."""
-        (kept,) = self._db.execute("SELECT count(*) FROM revisions WHERE seq > ?", (seq,)).fetchone()
+        with self._translated():
+            (kept,) = self._db.execute("SELECT count(*) FROM revisions WHERE seq > ?", (seq,)).fetchone()
         return bool(kept == self.seq - seq)
 
     def prune(self, labels: Iterable[str], *, versions: int, before: str | None = None) -> int:
-        """Forget what is beyond the newest `versions` of each label, or older than `before`; heads stay. How many."""
+        """Forget what is beyond the newest `versions` of each label, or older than `before`; heads stay. How many.
+
+        On a full disk nothing is forgotten: there is another time.
+        """
         forgotten = 0
-        with self._transaction():
+        with suppress(sqlite3.OperationalError), self._transaction():
             for label in labels:
                 forgotten += self._db.execute(
                     "DELETE FROM revisions WHERE label = ?1 AND version < (SELECT version FROM heads WHERE label = ?1) "
@@ -378,7 +409,8 @@ class Journal(JournalReader):
                     "UPDATE revisions SET value = ? WHERE seq = ?",
                     ((zlib.compress(value.encode("utf-8")), seq) for seq, value in old),
                 )
-        return forgotten
+            return forgotten
+        return 0
 
     def checkpoint(self) -> None:
         """Move what was logged into the database, if it has become much. Takes an fsync: for idle moments."""
@@ -387,12 +419,13 @@ class Journal(JournalReader):
         except FileNotFoundError:
             return
         if pages >= _CHECKPOINT_PAGES:
-            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            with suppress(sqlite3.OperationalError):  # the disk is full: what is in the log is safe there
+                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
-        """Close, and note that nothing is missing."""
+        """Close, and note that nothing is missing: where that cannot be written, the next start will doubt it."""
         self._db.execute("PRAGMA synchronous=FULL")
-        with self._transaction():
+        with suppress(sqlite3.OperationalError), self._transaction():
             self._db.execute(
                 "DELETE FROM agent_lists WHERE id NOT IN (SELECT entries FROM revisions WHERE entries IS NOT NULL) "
                 "AND id NOT IN (SELECT agents FROM revisions WHERE agents IS NOT NULL)"

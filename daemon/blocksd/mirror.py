@@ -342,6 +342,8 @@ class Mirror:
 
     def _send(self, batch: Sequence[str], *, at: int | None = None) -> None:
         """Send lists of commands, each in JSON, to be applied in one atomic call; with `at`, only if the mirror stands there."""
+        import redis
+
         place = ("", "") if at is None else (self.epoch, str(at))
         joined = ",".join(commands[1:-1] for commands in batch if len(commands) > 2)
         keys = (self._keys.lease, self._keys.meta, self._keys.changes)
@@ -350,7 +352,13 @@ class Mirror:
             if self._connection is None and hasattr(self._client, "connection_pool"):
                 self._connection = self._client.connection_pool.get_connection()
             if self._connection is not None:
-                self._connection.send_command("EVALSHA", *self._under_way)
+                try:
+                    self._connection.send_command("EVALSHA", *self._under_way)
+                except redis.ConnectionError:
+                    # The server went and came back while nothing was sent. Should the script have been run after all,
+                    # it is refused now: the mirror then stands elsewhere.
+                    self._connection.disconnect()
+                    self._connection.send_command("EVALSHA", *self._under_way)
 
     def settle(self) -> None:
         """Wait for what is under way."""

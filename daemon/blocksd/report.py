@@ -87,8 +87,8 @@ class Reporter:
         self._say("away", f"Redis is away: {error.message}; the folder goes on being journaled", **error.as_json())
 
     def on_mirror_level(self, how: str) -> None:
-        if self._is_ready or how == "rebuilt":
-            self._say("level", f"the mirror is level again ({how})" if self._is_ready else f"mirror {how}", how=how)
+        if self._is_ready:
+            self._say("level", f"the mirror is level again ({how})", how=how)
 
     def on_repaired(self, count: int) -> None:
         self._say("repaired", f"the mirror differed in {_count(count, 'place')}, and was repaired", count=count)

@@ -101,7 +101,7 @@ class Service:
         self._reporter = reporter
         self._inbox: queue.SimpleQueue[Hint | None] = queue.SimpleQueue()
         self._stopping = False
-        self._rearmed_at_sweep = -1
+        self._rearm_at = 0.0  # when to try another watcher for directories without a watch; 0: there are none
         self._locks: list[Lock] = []
         self._embedded: EmbeddedServer | None = None
         self._watcher: Watcher | None = None
@@ -256,23 +256,29 @@ class Service:
                 self._embedded.start()
         if self.config.poll or not os.path.isdir(self.folder.root):
             return
-        intake = self.core.intake
         if self._watcher is None or not self._watcher.is_healthy():
             self._rearm()
-        elif self._rearmed_at_sweep < intake.sweeps and self._watcher.unwatched(intake.directories):
-            # A directory without a watch: the limit, or a race that events cannot show. Once a sweep is enough.
-            self._rearmed_at_sweep = intake.sweeps
+        else:
+            self._see_what_is_watched(self._watcher)
+
+    def _see_what_is_watched(self, watcher: Watcher) -> None:
+        intake, now = self.core.intake, time.monotonic()
+        # What the last sweep saw may be gone by now, and gives no events for that reason.
+        root, unwatched = self.folder.root, watcher.unwatched(intake.directories)
+        missing = [directory for directory in unwatched if os.path.isdir(os.path.join(root, directory))]
+        if not missing:
+            self._rearm_at = 0.0
+            intake.remove_problem(WATCHER)
+            return
+        if self._rearm_at:  # not a race that events cannot show, since a new watcher has not reached them either
+            self._degraded(
+                f"{len(missing)} of {len(intake.directories)} directories are not watched: changes in them are found "
+                f"every {self.config.resync_seconds:g} s",
+                f"raise fs.inotify.max_user_watches (sysctl; now {_sysctl('max_user_watches')})",
+            )
+        if now >= self._rearm_at:
+            self._rearm_at = now + self.config.resync_seconds
             self._rearm()
-        if self._watcher is not None:
-            missing = self._watcher.unwatched(intake.directories) if self._rearmed_at_sweep == intake.sweeps else set()
-            if missing:
-                self._degraded(
-                    f"{len(missing)} of {len(intake.directories)} directories are not watched: changes in them are found "
-                    f"every {self.config.resync_seconds:g} s",
-                    f"raise fs.inotify.max_user_watches (sysctl; now {_sysctl('max_user_watches')})",
-                )
-            elif self._watcher.is_healthy():
-                intake.remove_problem(WATCHER)
 
     def _rearm(self) -> None:
         if self._watcher is not None:

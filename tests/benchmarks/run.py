@@ -24,14 +24,15 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import floors
 import redis
 
+import floors
 from blocksd.config import Config
 from blocksd.report import Reporter
 from blocksd.service import Service
@@ -109,7 +110,8 @@ class Subscriber:
     """A bare subscriber of one channel."""
 
     def __init__(self, url: str, channel: str) -> None:
-        self._pubsub = redis.Redis.from_url(url, socket_timeout=None).pubsub(ignore_subscribe_messages=True)
+        client: Any = redis.Redis.from_url(url, socket_timeout=None)
+        self._pubsub = client.pubsub(ignore_subscribe_messages=True)
         self._pubsub.subscribe(channel)
         while not self._pubsub.subscribed:
             pass
@@ -195,11 +197,11 @@ def bench_mirror(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Ro
         floor_times, times = [], []
         for turn in range(3):
             server.client().flushall()
-            floor_times.append(seconds(lambda folder=folder: floors.first_mirror(str(folder), server.url)))
+            floor_times.append(seconds(partial(floors.first_mirror, str(folder), server.url)))
             server.client().flushall()
             state = root / f"first-{count}-state-{turn}"
             with service(folder, state, server.url) as running:
-                times.append(seconds(lambda running=running: settle(running)))
+                times.append(seconds(partial(settle, running)))
         floor_time, own_time = statistics.median(floor_times), statistics.median(times)
         yield Row(
             f"(b) first mirror of {count:,} files",

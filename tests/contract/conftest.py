@@ -1,0 +1,40 @@
+"""Fixtures of the contract tests: each kind of server started once, and emptied between two tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support import BACKENDS, RedisServer, binary_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(scope="session")
+def standing_server() -> Iterator[Callable[[str], RedisServer]]:
+    """The one server of a backend for the whole session, emptied."""
+    running: dict[str, RedisServer] = {}
+
+    def get(backend: str) -> RedisServer:
+        if backend not in running:
+            running[backend] = RedisServer(binary_of(backend))
+            running[backend].start()
+        client: Any = running[backend].client()
+        client.flushall()
+        client.close()
+        return running[backend]
+
+    yield get
+    for server in running.values():
+        server.remove()
+
+
+@pytest.fixture(params=BACKENDS)
+def any_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A running server of each kind, that a test may kill, pause and restart."""
+    server = RedisServer(binary_of(request.param))
+    server.start()
+    yield server
+    server.remove()

@@ -1,0 +1,849 @@
+"""What a mirror does, alike on every server: Valkey, Debian's Redis 7.0 and, as far as it can tell, fakeredis."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+import redis
+
+from blocksd.block import Block, block_id
+from blocksd.connection import connect
+from blocksd.errors import Damaged, LeaseLost
+from blocksd.keys import Keys
+from blocksd.mirror import Mirror, Place, block_of, commands_of, fields_of
+from blocksd.problem import Problem
+from rig import ABOUT, AT, Ear, announced, expected, revision, shown
+from support import BACKENDS, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from blocksd.revision import Revision
+    from support import RedisServer
+
+EPOCH = "e" * 32
+OTHER_EPOCH = "f" * 32
+WRONG_TYPES = ("block:notes", "attached:notes", "agent:ann", "agents", "labels", "ids", "problems", "meta", "changes")
+
+
+class Bench:
+    """One emptied server, a client that looks at it, and the mirrors a test makes on it."""
+
+    def __init__(self, name: str, url: str, make: Callable[[], Any]) -> None:
+        self.name = name
+        self.url = url
+        self._make = make
+        self.client = make()
+        self._opened: list[Any] = [self.client]
+
+    def mirror(self, *, epoch: str = EPOCH, token: str = "t1", namespace: str = "blocks", **about: str) -> Mirror:
+        return Mirror(self._client(), Keys(namespace), url=self.url, epoch=epoch, token=token, about={**ABOUT, **about})
+
+    def fresh(self, *revisions: Revision, **options: Any) -> Mirror:
+        """A mirror in charge of an empty namespace, brought level at 0, with these revisions projected."""
+        mirror = self.mirror(**options)
+        mirror.take()
+        rebuild(mirror, [], seq=0)
+        if revisions:
+            project(mirror, *revisions)
+        return mirror
+
+    def ear(self, *channels: str) -> Ear:
+        return Ear(self._client(), *channels)
+
+    def _client(self) -> Any:
+        self._opened.append(self._make())
+        return self._opened[-1]
+
+    def close(self) -> None:
+        for client in self._opened:
+            client.close()
+
+
+@pytest.fixture(params=(*BACKENDS, "fakeredis"))
+def bench(request: pytest.FixtureRequest, standing_server: Callable[[str], RedisServer]) -> Iterator[Bench]:
+    if request.param == "fakeredis":
+        import fakeredis
+
+        fake = fakeredis.FakeServer()
+        options: dict[str, Any] = {
+            "decode_responses": True,
+            "encoding_errors": "surrogateescape",
+            "legacy_responses": False,
+        }
+        made = Bench("fakeredis", "redis://fake", lambda: fakeredis.FakeRedis(server=fake, **options))
+    else:
+        url = standing_server(request.param).url
+        made = Bench(request.param, url, lambda: connect(url, reply_seconds=20.0))
+    yield made
+    made.close()
+
+
+def project(mirror: Mirror, *revisions: Revision) -> None:
+    """Project, and wait for what comes of it."""
+    mirror.project(revisions)
+    mirror.settle()
+
+
+def rebuild(mirror: Mirror, heads: list[Revision], *, seq: int) -> None:
+    for _ in mirror.begin_rebuild():
+        pass
+    mirror.rebuild(heads)
+    mirror.end_rebuild(seq, AT)
+
+
+def without_meta(bench: Bench, namespace: str = "blocks") -> dict[str, Any]:
+    everything = shown(bench.client, namespace)
+    everything.pop(f"{namespace}:meta", None)
+    return everything
+
+
+# --- what a block looks like ---
+
+
+def test_block_is_a_hash_of_texts(bench: Bench) -> None:
+    """Lists and maps are JSON, booleans are `true` and `false`, numbers decimal; what is null has no field."""
+    new = revision(
+        1,
+        "system/human",
+        agents=("ann", "support-1"),
+        value='naïve 🙂\nsecond line\t"quoted" \\ \u2028end',
+        description="who",
+        limit=4000,
+        read_only=True,
+        tags=("policy", "ünï"),
+        metadata={"owner": "ops", "deep": [1, None, {"x": 1.5}]},
+        template_name="t",
+    )
+    bench.fresh(new)
+    assert bench.client.hgetall("blocks:block:system/human") == {
+        "label": "system/human",
+        "value": 'naïve 🙂\nsecond line\t"quoted" \\ \u2028end',
+        "description": "who",
+        "limit": "4000",
+        "read_only": "true",
+        "hidden": "false",
+        "tags": '["policy", "ünï"]',
+        "metadata": '{"owner": "ops", "deep": [1, null, {"x": 1.5}]}',
+        "template_name": "t",
+        "is_template": "false",
+        "preserve_on_migration": "false",
+        "version": "1",
+        "digest": new.digest,
+        "id": block_id("system/human"),
+        "created_at": AT,
+        "updated_at": AT,
+        "updated_by": "file",
+        "chars": "35",
+    }
+
+
+def test_block_comes_back_as_it_was(bench: Bench) -> None:
+    """A block read from its hash is the block that was written."""
+    block = Block("notes", value="x\r", description="", tags=("a", "b"), metadata={"a": [True, "1"]}, entity_id="1")
+    bench.fresh(revision(1, value=block.value, description="", tags=block.tags, metadata=block.metadata, entity_id="1"))
+    assert block_of(bench.client.hgetall("blocks:block:notes")) == block
+
+
+def test_field_that_became_null_is_gone(bench: Bench) -> None:
+    """An update that takes a description away takes its field away, and leaves the other fields as they are."""
+    mirror = bench.fresh(revision(1, value="one", description="d", project_id="p"))
+    after = revision(2, kind="updated", version=2, value="two", project_id="p", changed=("value", "description"))
+    project(mirror, after)
+    assert bench.client.hgetall("blocks:block:notes") == fields_of(after)
+    assert not bench.client.hexists("blocks:block:notes", "description")
+
+
+def test_all_keys_of_two_blocks(bench: Bench) -> None:
+    """Labels and agents are sorted sets of score 0, ids lead to labels, and each agent knows its blocks by their names."""
+    revisions = [
+        revision(1, "notes", agents=("ann", "bob"), value="n"),
+        revision(2, "agents/bob/persona", agents=(), attached=("bob",), value="p"),
+    ]
+    mirror = bench.fresh(*revisions)
+    mirror.note(mirror.agents_commands({"ann", "bob"}, ()))
+    assert bench.client.hgetall("blocks:agent:bob") == {"notes": "notes", "persona": "agents/bob/persona"}
+    assert bench.client.smembers("blocks:attached:agents/bob/persona") == {"bob"}
+    heads = [revisions[0], revision(2, "agents/bob/persona", agents=("bob",), value="p")]
+    wanted = expected(heads, ["ann", "bob"])
+    wanted["blocks:block:agents/bob/persona"]["digest"] = revisions[1].digest
+    assert without_meta(bench) == wanted
+    assert shown(bench.client)["blocks:meta"] == {**ABOUT, "epoch": EPOCH, "schema": "1", "seq": "2"}
+
+
+def test_agents_come_and_go(bench: Bench) -> None:
+    """The set of a block and the hashes of its agents follow each revision."""
+    mirror = bench.fresh(revision(1, agents=("ann", "bob"), value="n"))
+    after = revision(
+        2,
+        kind="updated",
+        version=2,
+        agents=("bob", "cid"),
+        attached=("cid",),
+        detached=("ann",),
+        value="n",
+        changed=("agents",),
+    )
+    project(mirror, after)
+    mirror.note(mirror.agents_commands({"bob", "cid"}, {"ann"}))
+    assert without_meta(bench) == expected([after], ["bob", "cid"])
+
+
+def test_agent_unknown_again_leaves_the_list(bench: Bench) -> None:
+    """The list of known agents is changed by what came and went, and keeps the rest."""
+    mirror = bench.fresh()
+    mirror.note(mirror.agents_commands({"ann", "bob"}, ()))
+    mirror.note(mirror.agents_commands({"cid"}, {"ann"}))
+    assert bench.client.zrange("blocks:agents", 0, -1) == ["bob", "cid"]
+
+
+def test_deleted_block_leaves_nothing(bench: Bench) -> None:
+    """Of a deleted block only its changes remain; its agents no longer see it."""
+    mirror = bench.fresh(revision(1, agents=("ann",), value="n"), revision(2, "other", agents=("ann",), value="o"))
+    project(mirror, revision(3, kind="deleted", version=2, detached=("ann",)))
+    assert without_meta(bench) == expected([revision(2, "other", agents=("ann",), value="o")], ())
+    assert announced(bench.client)[-1] == ("3-0", "deleted")
+
+
+def test_block_made_again_goes_on_counting(bench: Bench) -> None:
+    """A label deleted and made again is listed again, under the next version."""
+    again = revision(3, version=3, value="new")
+    bench.fresh(revision(1, value="n"), revision(2, kind="deleted", version=2), again)
+    assert without_meta(bench) == expected([again], ())
+
+
+def test_problem_is_kept_and_announced(bench: Bench) -> None:
+    """A problem stands under its subject and travels as `rejected`, its end as `cleared`, both without a seq."""
+    mirror = bench.fresh()
+    ear = bench.ear("blocks:changes")
+    problem = Problem("notes.md", "problem_file", "value is 5 characters, over its limit of 4", "cut it", "notes", 3)
+    mirror.note(mirror.problem_commands("notes.md", problem, AT))
+    assert json.loads(bench.client.hget("blocks:problems", "notes.md")) == problem.as_json()
+    mirror.note(mirror.problem_commands("notes.md", None, AT))
+    assert not bench.client.exists("blocks:problems")
+    rejected, cleared = ear.changes()
+    assert rejected == {
+        "kind": "rejected",
+        "subject": "notes.md",
+        "label": "notes",
+        "at": AT,
+        "epoch": EPOCH,
+        "problem": problem.as_json(),
+    }
+    assert (cleared["kind"], cleared["subject"]) == ("cleared", "notes.md")
+    assert "seq" not in rejected
+    assert "seq" not in cleared
+
+
+# --- how it is written and told ---
+
+
+def test_commands_are_data() -> None:
+    """What a revision writes is decided without a server: a list of words, the data before the notifications."""
+    keys = Keys("blocks")
+    new = revision(7, agents=("ann",), value="n")
+    commands = commands_of(new, keys, EPOCH)
+    change = new.change(EPOCH)
+    assert all(isinstance(word, str) for command in commands for word in command)
+    (told,) = [command for command in commands if command[0] == "ANNOUNCE"]
+    data = [
+        command for command in commands if command[0] in ("HSET", "SADD", "ZADD", "DEL") and command[1] != keys.meta
+    ]
+    assert commands.index(told) > max(map(commands.index, data))
+    entry_id, _, text, *channels = told[1:]
+    assert (entry_id, text) == ("7-0", change)
+    assert channels == ["blocks:changes", "blocks:changes:block:notes", "blocks:changes:agent:ann"]
+    assert commands[-1] == ("HSET", "blocks:meta", "seq", "7")
+
+
+@pytest.mark.parametrize("kind", ["created", "updated", "deleted"])
+def test_commands_of_equal_revisions_are_equal(kind: Literal["created", "updated", "deleted"]) -> None:
+    """The same revision always writes the same: that is what makes a replay harmless."""
+    made = [
+        revision(3, kind=kind, version=3, agents=() if kind == "deleted" else ("b", "a"), detached=("c", "d"))
+        for _ in "ab"
+    ]
+    assert commands_of(made[0], Keys("blocks"), EPOCH) == commands_of(made[1], Keys("blocks"), EPOCH)
+
+
+def test_one_change_is_one_text_everywhere(bench: Bench) -> None:
+    """The stream and every channel a change concerns carry the same JSON: also that of an agent just detached."""
+    mirror = bench.fresh(revision(1, agents=("ann", "bob"), value="n"))
+    channels = [
+        "blocks:changes",
+        "blocks:changes:block:notes",
+        *(f"blocks:changes:agent:{name}" for name in ("ann", "bob", "cid")),
+    ]
+    ear = bench.ear(*channels, "blocks:changes:block:other")
+    after = revision(
+        2,
+        kind="updated",
+        version=2,
+        agents=("bob", "cid"),
+        attached=("cid",),
+        detached=("ann",),
+        value="m",
+        changed=("value", "agents"),
+    )
+    project(mirror, after)
+    change = after.change(EPOCH)
+    assert sorted(ear.messages()) == sorted((channel, change) for channel in channels if not channel.endswith(":bob"))
+    assert bench.client.xrange("blocks:changes", "2-0", "2-0") == [("2-0", {"change": change})]
+
+
+def test_private_block_is_told_to_its_owner(bench: Bench) -> None:
+    """Every change of a private block goes to its agent's channel; of a shared one only comings and goings do."""
+    label = "agents/ann/human"
+    mirror = bench.fresh(
+        revision(1, label, attached=("ann",), value="n"), revision(2, "shared", agents=("ann",), value="s")
+    )
+    ear = bench.ear("blocks:changes:agent:ann")
+    project(
+        mirror,
+        *[
+            revision(3, label, kind="updated", version=2, value="m"),
+            revision(4, "shared", kind="updated", version=2, agents=("ann",), value="t", changed=("value",)),
+        ],
+    )
+    assert [change["seq"] for change in ear.changes()] == [3]
+
+
+def test_stream_ids_are_seqs(bench: Bench) -> None:
+    """Each change has one entry, called `<seq>-0`, without a gap; a reset at a seq is `<seq>-1`."""
+    bench.fresh(*[revision(seq, f"b{seq}", value="v") for seq in range(1, 6)])
+    assert announced(bench.client) == [("0-1", "reset"), *((f"{seq}-0", "created") for seq in range(1, 6))]
+
+
+def test_data_is_there_before_the_notification(bench: Bench) -> None:
+    """Whoever reads the mirror on hearing of a version sees that version, or a later one."""
+    mirror = bench.fresh(revision(1, value="v1"))
+    ear = bench.ear("blocks:changes")
+    reader = bench.ear("blocks:changes:block:notes")
+    seen: list[tuple[int, int, int]] = []
+
+    def read() -> None:
+        client = reader._client
+        while len(seen) < 60:
+            message = reader._next()
+            fields = client.hgetall("blocks:block:notes")
+            change = json.loads(message["data"])
+            entry = client.xrange("blocks:changes", f"{change['seq']}-0", f"{change['seq']}-0")
+            assert entry[0][1]["change"] == message["data"]
+            assert fields["value"] == f"v{fields['version']}"
+            seen.append((change["version"], int(fields["version"]), int(client.hget("blocks:meta", "seq"))))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for seq in range(2, 62):
+        project(mirror, revision(seq, kind="updated", version=seq, value=f"v{seq}"))
+    thread.join(20)
+    assert [told for told, _, _ in seen] == list(range(2, 62))
+    assert all(told <= there and told <= seq for told, there, seq in seen)
+    assert len(ear.messages()) == 60
+
+
+def test_replay_doubles_nothing(bench: Bench) -> None:
+    """Revisions whose entries are in the stream already, after a call that was cut short, are not entered again."""
+    if bench.name == "fakeredis":
+        pytest.skip("fakeredis hands Lua an exception object where every server hands it the error's text")
+    revisions = [revision(seq, f"b{seq}", agents=("ann",), value="v") for seq in range(1, 5)]
+    mirror = bench.fresh(*revisions)
+    before = without_meta(bench)
+    bench.client.hset("blocks:meta", "seq", "1")
+    again = bench.mirror()
+    assert again.take() == Place(EPOCH, 1)
+    project(again, *revisions[1:])
+    assert announced(bench.client) == [("0-1", "reset"), *((f"{seq}-0", "created") for seq in range(1, 5))]
+    assert without_meta(bench) == before
+    assert again.place == mirror.place == Place(EPOCH, 4)
+
+
+def test_projection_needs_its_place(bench: Bench) -> None:
+    """Revisions are refused, and nothing at all is written, when the mirror is not where they begin."""
+    mirror = bench.fresh(revision(1, value="one"))
+    bench.client.hset("blocks:meta", "seq", "5")
+    ear = bench.ear("blocks:changes")
+    before = shown(bench.client)
+    with pytest.raises(LeaseLost, match="has moved"):
+        project(mirror, revision(2, "new", agents=("ann",), value="x"))
+    assert shown(bench.client) == before
+    assert announced(bench.client)[-1] == ("1-0", "created")
+    assert ear.messages() == []
+    assert mirror.place is None
+
+
+def test_projection_needs_its_epoch(bench: Bench) -> None:
+    """A mirror of another journal is not written, even at the same seq."""
+    mirror = bench.fresh(revision(1, value="one"))
+    bench.client.hset("blocks:meta", "epoch", OTHER_EPOCH)
+    before = shown(bench.client)
+    with pytest.raises(LeaseLost):
+        project(mirror, revision(2, "new", value="x"))
+    assert shown(bench.client) == before
+
+
+@pytest.mark.parametrize("held", [None, f"{OTHER_EPOCH} t2"])
+def test_projection_needs_the_lease(bench: Bench, held: str | None) -> None:
+    """Without the lease nothing is written: neither revisions, nor agents and problems, nor a rebuild."""
+    mirror = bench.fresh(revision(1, value="one"))
+    bench.client.delete("blocks:lease")
+    if held is not None:
+        bench.client.set("blocks:lease", held)
+    before = shown(bench.client)
+    with pytest.raises(LeaseLost):
+        project(mirror, revision(2, "new", value="x"))
+    with pytest.raises(LeaseLost):
+        mirror.note(mirror.agents_commands({"ann"}, ()))
+    with pytest.raises(LeaseLost):
+        next(mirror.begin_rebuild())
+    with pytest.raises(LeaseLost):
+        mirror.rebuild([revision(1, value="one")])
+    assert shown(bench.client) == before
+
+
+# --- the lease ---
+
+
+def test_lease_is_taken_and_given_up(bench: Bench) -> None:
+    """The lease carries epoch and token, expires by itself within ten seconds, and is gone once released."""
+    mirror = bench.mirror()
+    assert mirror.take() == Place(None, 0)
+    assert bench.client.get("blocks:lease") == f"{EPOCH} t1"
+    assert 9_000 < bench.client.pttl("blocks:lease") <= 10_000
+    mirror.release()
+    assert not bench.client.exists("blocks:lease")
+
+
+def test_lease_is_renewed(bench: Bench) -> None:
+    """Renewing sets the ten seconds anew, and tells that the mirror is where it was left."""
+    mirror = bench.fresh(revision(1, value="one"))
+    bench.client.pexpire("blocks:lease", 5_000)
+    assert mirror.renew()
+    assert bench.client.pttl("blocks:lease") > 9_000
+
+
+def test_renewing_notices_a_mirror_that_moved(bench: Bench) -> None:
+    """Renewing tells when the mirror has another place, or is empty, or the lease had run out."""
+    mirror = bench.fresh(revision(1, value="one"))
+    bench.client.hset("blocks:meta", "seq", "0")
+    assert not mirror.renew()
+    bench.client.hset("blocks:meta", "seq", "1")
+    assert mirror.renew()
+    bench.client.delete("blocks:lease")
+    assert not mirror.renew()
+    bench.client.flushall()
+    assert not mirror.renew()
+
+
+def test_second_daemon_is_refused(bench: Bench) -> None:
+    """A namespace that another journal's daemon keeps is refused; the refusal names its pid, host and directory."""
+    bench.fresh(revision(1, value="one"))
+    second = bench.mirror(epoch=OTHER_EPOCH, token="t2", directory="/other", host="two")
+    with pytest.raises(LeaseLost, match=r"'blocks'.*pid 11 on one, for /srv/blocks\.d") as refusal:
+        second.take()
+    holder: Any = refusal.value.facts["holder"]
+    assert holder["pid"] == "11"
+    assert not second.renew()
+    with pytest.raises(LeaseLost):
+        second.release()
+    assert bench.client.get("blocks:lease") == f"{EPOCH} t1"
+    assert second.place is None
+
+
+@pytest.mark.parametrize("about", [{"host": "two"}, {"directory": "/other"}], ids=["other host", "other directory"])
+def test_lease_of_another_place_is_respected(bench: Bench, about: dict[str, str]) -> None:
+    """The same directory name on another host is another folder, and so is another directory on this host."""
+    bench.fresh()
+    with pytest.raises(LeaseLost):
+        bench.mirror(epoch=OTHER_EPOCH, token="t2", **about).take()
+
+
+def test_refused_daemon_gets_what_was_given_up(bench: Bench) -> None:
+    """Once the first has released the lease, or it has run out, the second takes it."""
+    first = bench.fresh(revision(1, value="one"))
+    second = bench.mirror(epoch=OTHER_EPOCH, token="t2", host="two")
+    with pytest.raises(LeaseLost):
+        second.take()
+    first.release()
+    assert second.take() == Place(EPOCH, 1)
+    bench.client.pexpire("blocks:lease", 1)
+    eventually(lambda: not bench.client.exists("blocks:lease"), "the lease runs out")
+    bench.mirror(token="t3").take()
+    assert bench.client.get("blocks:lease") == f"{EPOCH} t3"
+
+
+def test_own_epoch_is_taken_over_at_once(bench: Bench) -> None:
+    """A lease of this very journal is a dead daemon's: its successor need not wait, and the dead may not write."""
+    dead = bench.fresh(revision(1, value="one"))
+    alive = bench.mirror(token="t2", pid="12")
+    assert alive.take() == Place(EPOCH, 1)
+    assert bench.client.get("blocks:lease") == f"{EPOCH} t2"
+    with pytest.raises(LeaseLost):
+        project(dead, revision(2, "new", value="x"))
+    project(alive, revision(2, "new", value="x"))
+
+
+def test_own_folder_is_taken_over_at_once(bench: Bench) -> None:
+    """So is one of the same directory on the same host, whose journal was lost: the folder's lock proves it dead."""
+    bench.fresh(revision(1, value="one"))
+    alive = bench.mirror(epoch=OTHER_EPOCH, token="t2", pid="12")
+    assert alive.take() == Place(EPOCH, 1)
+    assert bench.client.get("blocks:lease") == f"{OTHER_EPOCH} t2"
+
+
+def test_successor_puts_its_own_facts_down(bench: Bench) -> None:
+    """Who asks the mirror who keeps it is told of the daemon in charge, not of its predecessor."""
+    bench.fresh(revision(1, value="one"))
+    alive = bench.mirror(token="t2", pid="12")
+    alive.take()
+    alive.describe()
+    assert shown(bench.client)["blocks:meta"] == {**ABOUT, "pid": "12", "epoch": EPOCH, "schema": "1", "seq": "1"}
+
+
+@pytest.mark.parametrize("key", ["blocks:lease", "blocks:meta"])
+def test_taking_heals_what_it_needs(bench: Bench, key: str) -> None:
+    """Keys of another type where lease and meta belong keep no daemon out."""
+    bench.client.rpush(key, "a list")
+    mirror = bench.mirror()
+    assert mirror.take() == Place(None, 0)
+    assert bench.client.get("blocks:lease") == f"{EPOCH} t1"
+
+
+@pytest.mark.parametrize("seq", ["", "x", "-1", "1.0", "007", "²", "9" * 5000])
+def test_nonsense_is_no_place(bench: Bench, seq: str) -> None:
+    """A mirror whose seq is none says nothing about where it stands."""
+    mirror = bench.fresh(revision(1, value="one"))
+    bench.client.hset("blocks:meta", "seq", seq)
+    assert not mirror.renew()
+    assert mirror.take() == Place(None, 0)
+
+
+# --- rebuilding and mending ---
+
+
+def test_rebuild_writes_all_and_nothing_else(bench: Bench) -> None:
+    """A rebuild shows the blocks as they are, and removes what does not belong there, in this namespace alone."""
+    mirror = bench.fresh(
+        revision(1, "gone", agents=("old",), value="x"), revision(2, "kept", agents=("old",), value="x")
+    )
+    client = bench.client
+    client.hset("blocks:block:stray", "value", "x")
+    client.sadd("blocks:attached:stray", "x")
+    client.hset("blocks:agent:stray", "x", "x")
+    client.hset("blocks:problems", "stray.md", "{}")
+    client.hset("blocks2:block:neighbour", "value", "x")
+    client.set("blocks", "x")
+    heads = [
+        revision(9, "kept", agents=("ann", "bob"), value="y"),
+        revision(8, "agents/bob/kept2", agents=("bob",), value="z"),
+    ]
+    rebuild(mirror, heads, seq=9)
+    mirror.note(mirror.agents_commands({"ann", "bob"}, ()))
+    everything = shown(client)
+    assert everything.pop("blocks:meta") == {**ABOUT, "epoch": EPOCH, "schema": "1", "seq": "9"}
+    wanted = expected(heads, ["ann", "bob"])
+    assert everything == wanted
+    assert client.hgetall("blocks2:block:neighbour") == {"value": "x"}
+    assert client.get("blocks") == "x"
+    assert announced(client) == [("9-1", "reset")]
+    assert mirror.place == Place(EPOCH, 9)
+
+
+def test_reset_is_told_to_all_who_follow(bench: Bench) -> None:
+    """Also who follows only one block or one agent hears that everything must be read again."""
+    mirror = bench.fresh()
+    ear = bench.ear("blocks:changes", "blocks:changes:block:notes", "blocks:changes:agent:ann", "blocks2:changes")
+    rebuild(mirror, [revision(3, value="x")], seq=3)
+    messages = ear.messages()
+    assert {channel for channel, _ in messages} == {
+        "blocks:changes",
+        "blocks:changes:block:notes",
+        "blocks:changes:agent:ann",
+    }
+    assert len(messages) == 3
+    assert all(json.loads(text) == {"kind": "reset", "seq": 3, "epoch": EPOCH, "at": AT} for _, text in messages)
+
+
+def test_resets_at_one_seq_are_told_apart(bench: Bench) -> None:
+    """A second reset where nothing else has happened gets the next id, and a change after it its own."""
+    mirror = bench.fresh(revision(1, value="x"))
+    mirror.announce_reset(AT)
+    mirror.announce_reset(AT)
+    project(mirror, revision(2, kind="updated", version=2, value="y"))
+    assert announced(bench.client) == [
+        ("0-1", "reset"),
+        ("1-0", "created"),
+        ("1-1", "reset"),
+        ("1-2", "reset"),
+        ("2-0", "updated"),
+    ]
+
+
+def test_rebuild_cut_short_has_no_place(bench: Bench) -> None:
+    """Between its first step and its last, a mirror says of itself that it is nowhere."""
+    mirror = bench.fresh(revision(1, value="x"))
+    steps = mirror.begin_rebuild()
+    next(steps)
+    assert bench.mirror(token="t2").take() == Place(None, 0)
+
+
+@pytest.mark.parametrize("key", WRONG_TYPES)
+@pytest.mark.parametrize("kind", ["string", "list"])
+def test_wrong_type_is_healed_by_a_rebuild(bench: Bench, key: str, kind: str) -> None:
+    """Whatever key has another type: the projection says Damaged or goes through, and a rebuild makes all good."""
+    mirror = bench.fresh(revision(1, agents=("ann",), value="x"))
+    bench.client.delete(f"blocks:{key}")
+    if kind == "string":
+        bench.client.set(f"blocks:{key}", "x")
+    else:
+        bench.client.rpush(f"blocks:{key}", "x")
+    after = revision(
+        2, kind="updated", version=2, agents=("ann", "bob"), attached=("bob",), value="y", changed=("value", "agents")
+    )
+    try:
+        project(mirror, after)
+    except (Damaged, LeaseLost):
+        assert mirror.place is None
+    assert mirror.take() is not None
+    rebuild(mirror, [after], seq=2)
+    mirror.repair_index(["notes"], frozenset({"ann", "bob"}), {})
+    assert without_meta(bench) == expected([after], ["ann", "bob"])
+    assert mirror.renew()
+
+
+BLOCK_DAMAGES: dict[str, Callable[[Any], Any]] = {
+    "evicted": lambda client: client.delete("blocks:block:notes"),
+    "set evicted": lambda client: client.delete("blocks:attached:notes"),
+    "edited": lambda client: client.hset("blocks:block:notes", "value", "forged"),
+    "field added": lambda client: client.hset("blocks:block:notes", "colour", "red"),
+    "field removed": lambda client: client.hdel("blocks:block:notes", "limit"),
+    "agent added": lambda client: client.sadd("blocks:attached:notes", "mallory"),
+    "agent removed": lambda client: client.srem("blocks:attached:notes", "ann"),
+    "unlisted": lambda client: client.zrem("blocks:labels", "notes"),
+    "score edited": lambda client: client.zadd("blocks:labels", {"notes": 7}),
+    "id removed": lambda client: client.hdel("blocks:ids", block_id("notes")),
+    "id edited": lambda client: client.hset("blocks:ids", block_id("notes"), "other"),
+    "hash of another type": lambda client: (client.delete("blocks:block:notes"), client.set("blocks:block:notes", "x")),
+    "set of another type": lambda client: (
+        client.delete("blocks:attached:notes"),
+        client.rpush("blocks:attached:notes", "x"),
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", BLOCK_DAMAGES)
+def test_block_that_differs_is_found_and_mended(bench: Bench, damage: str) -> None:
+    """A block the mirror does not show as it is, is found among the others, and written again."""
+    heads = [revision(1, "notes", agents=("ann",), value="x"), revision(2, "other", agents=("ann",), value="y")]
+    mirror = bench.fresh(*heads)
+    assert mirror.differing(heads) == []
+    before = without_meta(bench)
+    BLOCK_DAMAGES[damage](bench.client)
+    assert mirror.differing(heads) == heads[:1]
+    mirror.rebuild(heads[:1])
+    assert without_meta(bench) == before
+    assert mirror.differing(heads) == []
+
+
+def test_expired_block_is_found(bench: Bench) -> None:
+    """A block that someone let expire is missed, and its rewriting has no expiry."""
+    heads = [revision(1, value="x")]
+    mirror = bench.fresh(*heads)
+    bench.client.pexpire("blocks:block:notes", 1)
+    eventually(lambda: mirror.differing(heads) == heads, "it has expired")
+    mirror.rebuild(heads)
+    assert bench.client.ttl("blocks:block:notes") == -1
+    assert mirror.differing(heads) == []
+
+
+INDEX_DAMAGES: dict[str, Callable[[Any], Any]] = {
+    "labels evicted": lambda client: client.delete("blocks:labels"),
+    "label added": lambda client: client.zadd("blocks:labels", {"stray": 0}),
+    "labels of another type": lambda client: (client.delete("blocks:labels"), client.set("blocks:labels", "x")),
+    "ids evicted": lambda client: client.delete("blocks:ids"),
+    "id added": lambda client: client.hset("blocks:ids", "block-0", "stray"),
+    "ids of another type": lambda client: (client.delete("blocks:ids"), client.set("blocks:ids", "x")),
+    "agents evicted": lambda client: client.delete("blocks:agents"),
+    "agent added": lambda client: client.zadd("blocks:agents", {"stray": 0}),
+    "agent renamed": lambda client: (client.zrem("blocks:agents", "ann"), client.zadd("blocks:agents", {"stray": 0})),
+    "agents of another type": lambda client: (client.delete("blocks:agents"), client.set("blocks:agents", "x")),
+    "problems evicted": lambda client: client.delete("blocks:problems"),
+    "problem edited": lambda client: client.hset("blocks:problems", "bad.md", "{}"),
+    "problem added": lambda client: client.hset("blocks:problems", "stray.md", "{}"),
+    "problems of another type": lambda client: (client.delete("blocks:problems"), client.set("blocks:problems", "x")),
+}
+
+
+@pytest.mark.parametrize("damage", INDEX_DAMAGES)
+def test_index_that_differs_is_mended(bench: Bench, damage: str) -> None:
+    """The lists of blocks, agents and problems are compared and mended; it is told how many were wrong."""
+    mirror = bench.fresh(revision(1, "notes", agents=("ann",), value="x"))
+    problem = Problem("bad.md", "problem_file", "bad", since=AT)
+    mirror.note([*mirror.agents_commands({"ann"}, ()), *mirror.problem_commands("bad.md", problem, AT)])
+    wanted = (["notes"], frozenset({"ann"}), {"bad.md": problem.dumps()})
+    assert mirror.repair_index(*wanted) == 0
+    before = without_meta(bench)
+    INDEX_DAMAGES[damage](bench.client)
+    assert mirror.repair_index(*wanted) == 1
+    assert without_meta(bench) == before
+
+
+def test_index_of_nothing_is_nothing(bench: Bench) -> None:
+    """Where there are no blocks, agents and problems, stray ones are removed."""
+    mirror = bench.fresh()
+    client = bench.client
+    client.zadd("blocks:labels", {"stray": 0})
+    client.zadd("blocks:agents", {"stray": 0})
+    client.hset("blocks:ids", "x", "stray")
+    client.hset("blocks:problems", "x", "stray")
+    assert mirror.repair_index([], frozenset(), {}) == 4
+    assert without_meta(bench) == {}
+
+
+AGENT_DAMAGES: dict[str, Callable[[Any], Any]] = {
+    "evicted": lambda client: client.delete("blocks:agent:ann"),
+    "edited": lambda client: client.hset("blocks:agent:ann", "notes", "other"),
+    "name added": lambda client: client.hset("blocks:agent:ann", "stray", "stray"),
+    "of another type": lambda client: (client.delete("blocks:agent:ann"), client.set("blocks:agent:ann", "x")),
+}
+
+
+@pytest.mark.parametrize("damage", AGENT_DAMAGES)
+def test_agent_that_differs_is_mended(bench: Bench, damage: str) -> None:
+    """What an agent is shown to be attached to is compared and mended; an agent without blocks has no key."""
+    mirror = bench.fresh(revision(1, "notes", agents=("ann", "bob"), value="x"))
+    wanted = {"ann": {"notes": "notes"}, "bob": {"notes": "notes"}, "cid": {}}
+    assert mirror.repair_agents(wanted) == 0
+    before = without_meta(bench)
+    AGENT_DAMAGES[damage](bench.client)
+    assert mirror.repair_agents(wanted) == 1
+    assert without_meta(bench) == before
+    bench.client.hset("blocks:agent:cid", "stray", "stray")
+    assert mirror.repair_agents(wanted) == 1
+    assert without_meta(bench) == before
+
+
+def test_stream_that_does_not_end_right_is_removed(bench: Bench) -> None:
+    """The stream must end where the mirror stands; one that lost its end, or was added to, gives way to a reset."""
+    mirror = bench.fresh()
+    assert mirror.mend_changes()
+    project(mirror, revision(1, value="x"), revision(2, "other", value="y"))
+    assert mirror.mend_changes()
+    mirror.announce_reset(AT)
+    assert mirror.mend_changes()
+    bench.client.xdel("blocks:changes", "2-0", "2-1")
+    assert not mirror.mend_changes()
+    assert not bench.client.exists("blocks:changes")
+    assert not mirror.mend_changes()
+    bench.client.set("blocks:changes", "x")
+    assert not mirror.mend_changes()
+    mirror.announce_reset(AT)
+    assert announced(bench.client) == [("2-1", "reset")]
+    assert mirror.mend_changes()
+    bench.client.xadd("blocks:changes", {"change": "forged"})
+    assert not mirror.mend_changes()
+    project(mirror, revision(3, "third", value="z"))
+    assert announced(bench.client) == [("3-0", "created")]
+    assert mirror.mend_changes()
+
+
+# --- much at once ---
+
+
+def test_ten_thousand_agents_at_once(bench: Bench) -> None:
+    """A block may be attached to ten thousand agents by one revision, and be detached from them by another."""
+    agents = tuple(f"agent-{number:05d}" for number in range(10_000))
+    mirror = bench.fresh()
+    ear = bench.ear("blocks:changes:agent:agent-09999")
+    new = revision(1, agents=agents, value="x")
+    project(mirror, new)
+    assert bench.client.scard("blocks:attached:notes") == 10_000
+    assert bench.client.hget("blocks:agent:agent-09999", "notes") == "notes"
+    mirror.note(mirror.agents_commands(agents, ()))
+    assert bench.client.zcard("blocks:agents") == 10_000
+    assert mirror.differing([new]) == []
+    project(mirror, revision(2, kind="updated", version=2, value="x", detached=agents, changed=("agents",)))
+    assert not bench.client.exists("blocks:attached:notes", "blocks:agent:agent-00000", "blocks:agent:agent-09999")
+    assert [change["seq"] for change in ear.changes()] == [1, 2]
+
+
+def test_rebuild_with_ten_thousand_agents(bench: Bench) -> None:
+    """So may a rebuilt one be."""
+    agents = tuple(f"agent-{number:05d}" for number in range(10_000))
+    mirror = bench.fresh()
+    head = revision(1, agents=agents, value="x")
+    rebuild(mirror, [head], seq=1)
+    assert mirror.repair_index(["notes"], frozenset(agents), {}) == 1
+    assert mirror.differing([head]) == []
+    assert mirror.repair_agents({agent: {"notes": "notes"} for agent in agents}) == 0
+
+
+def test_values_of_four_mebibytes(bench: Bench) -> None:
+    """The largest value a file can have is mirrored as it is, several of them one after the other, too."""
+    values = [f"{number}" + 'ä\n"\\' * (4 * 1024 * 1024 // 5 - 1) for number in range(3)]
+    revisions = [revision(seq, f"b{seq}", value=value) for seq, value in enumerate(values, start=1)]
+    mirror = bench.fresh(*revisions)
+    assert mirror.differing(revisions) == []
+    rebuild(mirror, revisions, seq=3)
+    assert mirror.differing(revisions) == []
+    assert mirror.place == Place(EPOCH, 3)
+
+
+def test_many_revisions_are_projected_in_order(bench: Bench) -> None:
+    """More than one call's worth of revisions comes through whole, each entered and told once."""
+    ear = bench.ear("blocks:changes")
+    bench.fresh(
+        *[
+            revision(seq, kind="created" if seq == 1 else "updated", version=seq, value="x" * 300_000 + str(seq))
+            for seq in range(1, 13)
+        ]
+    )
+    assert [change["seq"] for change in ear.changes()] == list(range(13))
+    assert [entry_id for entry_id, _ in announced(bench.client)] == ["0-1", *(f"{seq}-0" for seq in range(1, 13))]
+    assert bench.client.hget("blocks:block:notes", "value").endswith("x12")
+
+
+def test_namespace_with_a_hash_tag(bench: Bench) -> None:
+    """All of a namespace in braces lives under it, beside a namespace of the same name without."""
+    bench.fresh(revision(1, "plain", agents=("ann",), value="x"))
+    mirror = bench.fresh(revision(1, "tagged", agents=("ann",), value="x"), namespace="{blocks}")
+    rebuild(mirror, [revision(1, "tagged", agents=("ann",), value="x")], seq=1)
+    assert without_meta(bench, "{blocks}") == expected(
+        [revision(1, "tagged", agents=("ann",), value="x")], (), "{blocks}"
+    )
+    assert without_meta(bench) == expected([revision(1, "plain", agents=("ann",), value="x")], ())
+    assert all(key.startswith(("blocks:", "{blocks}:")) for key in bench.client.scan_iter("*"))
+
+
+def test_two_namespaces_have_two_daemons(bench: Bench) -> None:
+    """Namespaces on one server know nothing of each other."""
+    bench.fresh(revision(1, "plain", value="x"))
+    other = bench.fresh(revision(1, "plain", value="y"), namespace="blocks2", epoch=OTHER_EPOCH, host="two")
+    assert other.renew()
+    assert bench.client.hget("blocks:block:plain", "value") == "x"
+    assert bench.client.hget("blocks2:block:plain", "value") == "y"
+
+
+def test_script_is_sent_again_when_the_server_forgot_it(bench: Bench) -> None:
+    """NOSCRIPT: after SCRIPT FLUSH, or on another server, the scripts are loaded again without a word."""
+    mirror = bench.fresh(revision(1, value="x"))
+    bench.client.script_flush()
+    project(mirror, revision(2, "other", value="y"))
+    bench.client.script_flush()
+    assert mirror.renew()
+
+
+def test_only_commands_of_the_floor_are_used(bench: Bench) -> None:
+    """Every command a projection consists of is known to the oldest server that is supported."""
+    if bench.name == "fakeredis":
+        pytest.skip("fakeredis has no COMMAND INFO, and knows commands no server has")
+    new = revision(1, agents=("ann",), value="x", detached=("bob",))
+    words = {command[0] for command in commands_of(new, Keys("blocks"), EPOCH)} - {"ANNOUNCE"} | {"XADD", "PUBLISH"}
+    known = bench.client.execute_command("COMMAND", "INFO", *sorted(words))
+    assert len(known) == len(words)
+    assert all(known.values() if isinstance(known, dict) else known)
+    with pytest.raises(redis.ResponseError):
+        bench.client.execute_command("NO-SUCH-COMMAND")

@@ -1,0 +1,92 @@
+"""The intake in this process, over a real folder and journal, on a clock that moves only when a test moves it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blocksd.folder import Folder
+from blocksd.intake import Intake
+from blocksd.journal import Journal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from blocksd.problem import Problem
+    from blocksd.revision import Revision
+
+GRACE = 1.0
+
+
+class Looking:
+    """A folder that is looked at when a test says so; what is found is journaled, as the core does."""
+
+    def __init__(self, home: Path, kind: type[Folder] = Folder) -> None:
+        self.home = home
+        self.root = home / "blocks.d"
+        self.root.mkdir(exist_ok=True)
+        self.folder = kind(str(self.root))
+        self.now = 1000.0
+        self.wall = 1_800_000_000.0
+        self.open()
+
+    def open(self) -> None:
+        """Start, or start again: nothing is known but what the journal holds."""
+        self.journal = Journal(str(self.home / "journal.db"), boot_id="one boot")
+        self.intake = Intake(
+            self.folder, self.journal, delete_grace=GRACE, clock=lambda: self.now, wall=lambda: self.wall
+        )
+
+    def close(self) -> None:
+        self.journal.close()
+
+    def write(self, label: str, data: bytes | str) -> None:
+        """Save a file, without a word to anyone."""
+        path = self.root / f"{label}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+
+    def save(self, label: str, data: bytes | str) -> list[Revision]:
+        """Save a file, tell of it, and see what comes of it."""
+        self.write(label, data)
+        self.intake.hint_file(f"{label}.md", closed=True)
+        return self.look()
+
+    def remove(self, label: str) -> list[Revision]:
+        (self.root / f"{label}.md").unlink()
+        self.intake.hint_file(f"{label}.md", closed=False)
+        return self.wait(GRACE * 2)
+
+    def look(self) -> list[Revision]:
+        """All that is due at this moment."""
+        revisions: list[Revision] = []
+        while self.intake.due <= self.now:
+            findings = self.intake.look(256)
+            self.journal.append(findings.revisions, findings.files)
+            revisions += findings.revisions
+        return revisions
+
+    def wait(self, seconds: float) -> list[Revision]:
+        """All that becomes due in this time."""
+        revisions, end = self.look(), self.now + seconds
+        while self.intake.due <= end:
+            self.now = self.intake.due
+            revisions += self.look()
+        self.now = end
+        return revisions
+
+    def sweep(self, seconds: float = GRACE * 2) -> list[Revision]:
+        """Compare the whole folder, and wait for what follows."""
+        self.intake.hint_all()
+        return self.wait(seconds)
+
+    def problem(self, subject: str = "notes.md") -> Problem:
+        return self.intake.problems[subject]
+
+    def value(self, label: str = "notes") -> str | None:
+        """What is in force; None for nothing."""
+        head = self.journal.head(label)
+        return head.block.value if head is not None and head.block is not None else None
+
+
+def happened(revisions: list[Revision]) -> list[tuple[str, str]]:
+    return [(revision.kind, revision.label) for revision in revisions]

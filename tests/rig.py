@@ -1,0 +1,335 @@
+"""The core in this process, on a clock that only moves when a test moves it; and an independent idea of the mirror."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blocksd.block import FILE_KEYS, Block, block_id
+from blocksd.config import Config
+from blocksd.connection import connect
+from blocksd.core import Core
+from blocksd.folder import Folder
+from blocksd.journal import Journal
+from blocksd.keys import Keys
+from blocksd.mirror import Mirror
+from blocksd.revision import Revision
+from support import DEADLINE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from blocksd.errors import BlocksdError
+    from blocksd.problem import Problem
+    from blocksd.revision import Kind
+
+AT = "2026-11-20T09:00:00.000Z"
+ABOUT = {"directory": "/srv/blocks.d", "host": "one", "pid": "11", "started_at": AT}
+
+
+def revision(
+    seq: int,
+    label: str = "notes",
+    *,
+    kind: Kind = "created",
+    version: int = 1,
+    agents: Sequence[str] = (),
+    attached: Sequence[str] | None = None,
+    detached: Sequence[str] = (),
+    changed: Sequence[str] = (),
+    **fields: Any,
+) -> Revision:
+    """A revision as the core would make it; a new block's agents were all attached by it."""
+    block = None if kind == "deleted" else Block(label, agents=tuple(agents), **fields)
+    if attached is None:
+        attached = agents if kind == "created" else ()
+    return Revision(
+        seq=seq,
+        label=label,
+        version=version,
+        kind=kind,
+        block=block,
+        at=AT,
+        created_at=AT,
+        fields=tuple(changed or (fields if kind == "updated" else ())),
+        agents=frozenset(agents),
+        attached=tuple(sorted(attached)),
+        detached=tuple(sorted(detached)),
+        digest=block.digest if block is not None else None,
+    )
+
+
+class Ear:
+    """A subscriber: what it has heard so far, in the order it was said."""
+
+    def __init__(self, client: Any, *channels: str) -> None:
+        self._client = client
+        self._channels = channels
+        self._pubsub = client.pubsub()
+        self._pubsub.subscribe(*channels, "end-of-what-was-said")
+        for _ in range(len(channels) + 1):
+            assert self._next()["type"] == "subscribe"
+
+    def messages(self) -> list[tuple[str, str]]:
+        """Channel and text of every message since the last call: all that was published before this one."""
+        self._client.publish("end-of-what-was-said", "")
+        messages = []
+        while (message := self._next())["channel"] != "end-of-what-was-said":
+            messages.append((message["channel"], message["data"]))
+        return messages
+
+    def changes(self) -> list[dict[str, Any]]:
+        """The same, as parsed JSON."""
+        return [json.loads(text) for _, text in self.messages()]
+
+    def kinds(self) -> list[str]:
+        return [change["kind"] for change in self.changes()]
+
+    def _next(self) -> Any:
+        message = self._pubsub.get_message(timeout=DEADLINE)
+        assert message is not None, "nothing was said"
+        return message
+
+    def close(self) -> None:
+        self._pubsub.close()
+
+
+class Clock:
+    """Monotonic seconds that pass only in `advance`."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Recorder:
+    """A listener that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.revisions: list[Revision] = []
+        self.problems: list[Problem] = []
+        self.cleared: list[Problem] = []
+        self.away: list[BlocksdError] = []
+        self.level: list[str] = []
+        self.repaired: list[int] = []
+
+    def on_revision(self, revision: Revision) -> None:
+        self.revisions.append(revision)
+
+    def on_problem(self, problem: Problem) -> None:
+        self.problems.append(problem)
+
+    def on_cleared(self, problem: Problem) -> None:
+        self.cleared.append(problem)
+
+    def on_mirror_away(self, error: BlocksdError) -> None:
+        self.away.append(error)
+
+    def on_mirror_level(self, how: str) -> None:
+        self.level.append(how)
+
+    def on_repaired(self, count: int) -> None:
+        self.repaired.append(count)
+
+
+class Rig:
+    """A daemon without threads, processes and watchers: folder, journal and mirror, a round at a time."""
+
+    def __init__(
+        self, home: Path, url: str, *, namespace: str = "blocks", reply_seconds: float = 2.0, **settings: Any
+    ) -> None:
+        self.home = home
+        self.url = url
+        self.root = home / "blocks.d"
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.namespace = namespace
+        self.clock = Clock()
+        self.wall_offset = 0.0  # how far the time of day is off
+        self._reply_seconds = reply_seconds
+        self._settings = settings
+        self._tokens = 0
+        self.open()
+
+    def open(self) -> Rig:
+        """Start, as a daemon does; what was heard of an earlier run is forgotten."""
+        self._tokens += 1
+        self.heard = Recorder()
+        self.journal = Journal(str(self.home / "journal.db"), boot_id="one boot")
+        about = {"directory": str(self.root), "host": "here", "pid": str(os.getpid()), "started_at": AT}
+        self.client = connect(self.url, reply_seconds=self._reply_seconds)
+        self.mirror = Mirror(
+            self.client,
+            Keys(self.namespace),
+            url=self.url,
+            epoch=self.journal.epoch,
+            token=f"run-{self._tokens}",
+            about=about,
+        )
+        config = Config(folder=str(self.root), namespace=self.namespace, **self._settings)
+        self.config = config
+        self.core = Core(
+            Folder(str(self.root)),
+            self.journal,
+            self.mirror,
+            self.heard,
+            config,
+            clock=self.clock,
+            wall=lambda: time.time() + self.wall_offset,
+        )
+        return self
+
+    def write(self, label: str, text: str) -> None:
+        """Save a file, and have the core told."""
+        path = self.root / f"{label}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        self.core.intake.hint_file(f"{label}.md", closed=True)
+
+    def remove(self, label: str) -> None:
+        (self.root / f"{label}.md").unlink()
+        self.core.intake.hint_file(f"{label}.md", closed=True)
+
+    def round(self) -> None:
+        for _ in self.core.round():
+            pass
+
+    def run(self, until: Callable[[], Any], what: str = "") -> None:
+        """Round after round, without waiting for anything but the server, until it is so."""
+        deadline = time.monotonic() + DEADLINE
+        while not until():
+            if time.monotonic() > deadline:
+                pytest.fail(f"not so after {DEADLINE:g} s: {what or until}; away: {self.heard.away}")
+            self.round()
+            self.clock.advance(max(self.core.wait_seconds(), 0.001))
+
+    def settle(self) -> None:
+        """Until all that was saved is in the mirror, and a heartbeat has seen that it is still there."""
+        beat = self.clock() + 1.5
+        self.run(lambda: self.clock() > beat and self.is_settled(), "settled and level")
+
+    def is_settled(self) -> bool:
+        core, place = self.core, self.mirror.place
+        level = core.projector.is_level and not core.projector.is_busy
+        return (
+            core.is_settled
+            and core.intake.due == float("inf")
+            and level
+            and place is not None
+            and place.seq == self.journal.seq
+        )
+
+    def resync(self) -> None:
+        """Let the time for the next comparison of everything come, and see it through."""
+        self.clock.advance(self.config.resync_seconds + 1)
+        self.round()
+        self.settle()
+
+    def save_and_settle(self, label: str, text: str) -> None:
+        self.write(label, text)
+        self.settle()
+
+    def journal_all(self) -> None:
+        """Until all that was saved is journaled, whether there is a mirror or not."""
+        self.run(lambda: self.core.intake.sweeps and not self.core.intake.backlog and not self.core.intake.is_sweeping)
+
+    def close(self) -> None:
+        """Stop in order."""
+        self.core.close()
+        self.client.close()
+
+    def crash(self) -> None:
+        """Be gone, as after kill -9: nothing is given up, nothing is marked."""
+        self.journal._db.close()
+        self.client.close()
+
+
+def shown(client: Any, namespace: str = "blocks") -> dict[str, Any]:
+    """All that stands in a namespace but the stream and the lease: key → content."""
+    everything: dict[str, Any] = {}
+    for key in client.scan_iter(f"{namespace}:*", count=1000):
+        kind = client.type(key)
+        if kind == "hash":
+            everything[key] = client.hgetall(key)
+        elif kind == "set":
+            everything[key] = set(client.smembers(key))
+        elif kind == "zset":
+            everything[key] = {member: client.zscore(key, member) for member in client.zrange(key, 0, -1)}
+        elif kind == "stream":
+            assert key == f"{namespace}:changes"
+        elif key != f"{namespace}:lease":
+            everything[key] = (kind, client.get(key) if kind == "string" else "")
+    return everything
+
+
+def expected(revisions: Iterable[Revision], agents: Iterable[str], namespace: str = "blocks") -> dict[str, Any]:
+    """What a mirror of these newest revisions must show, but for meta and problems: written from the key table."""
+    keys: dict[str, Any] = {}
+    labels, ids = {}, {}
+    for newest in revisions:
+        block, label = newest.block, newest.label
+        if block is None:
+            continue
+        fields = {
+            "label": label,
+            "value": block.value,
+            "version": str(newest.version),
+            "digest": newest.digest,
+            "id": block_id(label),
+            "created_at": newest.created_at,
+            "updated_at": newest.at,
+            "updated_by": newest.author,
+            "chars": str(len(block.value)),
+        }
+        for name in FILE_KEYS:
+            value = getattr(block, name)
+            if value is not None and name != "agents":
+                fields[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        keys[f"{namespace}:block:{label}"] = fields
+        labels[label] = 0.0
+        ids[block_id(label)] = label
+        if newest.agents:
+            keys[f"{namespace}:attached:{label}"] = set(newest.agents)
+        for agent in newest.agents:
+            own = f"agents/{agent}/"
+            keys.setdefault(f"{namespace}:agent:{agent}", {})[label.removeprefix(own)] = label
+    known = dict.fromkeys(agents, 0.0)
+    for name, content in (("labels", labels), ("ids", ids), ("agents", known)):
+        if content:
+            keys[f"{namespace}:{name}"] = content
+    return keys
+
+
+def assert_level(rig: Rig, client: Any) -> None:
+    """The mirror shows exactly what the journal says, problems included; the stream ends where the mirror stands."""
+    namespace = rig.namespace
+    everything = shown(client, namespace)
+    meta = everything.pop(f"{namespace}:meta")
+    assert (meta["epoch"], meta["seq"], meta["schema"]) == (rig.journal.epoch, str(rig.journal.seq), "1")
+    assert (meta["directory"], meta["host"], meta["pid"]) == (str(rig.root), "here", str(os.getpid()))
+    problems = everything.pop(f"{namespace}:problems", {})
+    assert {subject: json.loads(text) for subject, text in problems.items()} == {
+        subject: problem.as_json() for subject, problem in rig.core.intake.problems.items()
+    }
+    newest = [rig.journal.head(head.label) for head in rig.journal.heads()]
+    wanted = expected([head for head in newest if head is not None], rig.core.intake.attachments.known, namespace)
+    assert everything == wanted
+    if rig.journal.seq:
+        last = client.xrevrange(f"{namespace}:changes", count=1)
+        assert last[0][0].partition("-")[0] == str(rig.journal.seq)
+
+
+def announced(client: Any, namespace: str = "blocks") -> list[tuple[str, str]]:
+    """Id and kind of every entry of the stream."""
+    return [
+        (entry_id, json.loads(fields["change"])["kind"]) for entry_id, fields in client.xrange(f"{namespace}:changes")
+    ]

@@ -1,0 +1,351 @@
+"""The commands: what they print, how they end, and that each error names the next step."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+
+from blocksd.cli import cli
+from support import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from support import Daemon, RedisServer
+
+    RunDaemon = Callable[..., Daemon]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory in which nothing is configured and nothing runs."""
+    for name in list(os.environ):
+        if name.startswith(("BLOCKSD_", "STATE_DIRECTORY", "XDG_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def blocksd(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "blocksd", *words]
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=30, stdin=subprocess.DEVNULL, **options
+    )
+    assert "Traceback" not in result.stderr, result.stderr
+    return result
+
+
+def fails(code: int, *words: str, **options: Any) -> str:
+    """What a command that must fail with `code` says: on standard error, and nothing elsewhere."""
+    result = blocksd(*words, **options)
+    assert result.returncode == code, result
+    assert result.stdout == ""
+    return result.stderr
+
+
+@pytest.fixture
+def daemon(folder: Path, run_daemon: RunDaemon) -> Iterator[Daemon]:
+    """A daemon over a folder with three blocks, two agents, a change, a deletion, a warning and a problem."""
+    (folder / "agents" / "one").mkdir(parents=True)
+    (folder / "agents" / "one" / "persona.md").write_text("mine\n")
+    (folder / "notes.md").write_text("---\ndescription: What is noted.\nagents: [one, two]\ntags: [a]\n---\nfirst\n")
+    (folder / "hidden.md").write_text("---\nhidden: true\nlimt: 5\n---\nsecret\n")
+    (folder / "bad.md").write_text("---\n")
+    (folder / "gone.md").write_text("text\n")
+    running = run_daemon("--delete-grace", "0.1")
+    (folder / "notes.md").write_text("---\ndescription: What is noted.\nagents: [one, two]\ntags: [a]\n---\nsecond\n")
+    (folder / "gone.md").unlink()
+    eventually(lambda: None in running.values("gone") and len(running.values("notes")) == 2)
+    yield running
+    running.stop()
+
+
+# --- help ---
+
+
+@pytest.mark.parametrize(
+    "words", [[], *([name] for name in sorted(cli.commands))], ids=lambda words: " ".join(words) or "-"
+)
+def test_help_of_every_command(words: list[str]) -> None:
+    """`--help` says in a sentence what the command does, and what its options mean."""
+    result = blocksd(*words, "--help")
+    assert result.returncode == 0
+    assert result.stdout.startswith("Usage:")
+    command = cli.commands[words[0]] if words else cli
+    assert command.help
+    for option in command.params:
+        assert not isinstance(option, click.Option) or option.help, f"{option.name} has no help"
+
+
+def test_version() -> None:
+    """`--version` names the program and its version."""
+    assert blocksd("--version").stdout.startswith("blocksd 0.")
+
+
+# --- wrong usage: 2 ---
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["show"], "Missing argument 'LABEL'"),
+        (["ls", "--frobnicate"], "No such option"),
+        (["history", "x", "-n", "0"], "0 is not in the range"),
+        (["watch", "--since", "-1"], "-1 is not in the range"),
+        (["run", "--log-format", "xml", "."], "'xml' is not one of"),
+        (["run", "--delete-grace", "-1", "."], "delete_grace must be at least 0"),
+        (["run", "missing.d"], "there is no folder 'missing.d'"),
+        (["run"], "there is no folder 'blocks.d'"),
+        (["run", "a-file"], "there is no folder 'a-file'"),
+        (["run", ".", "--redis", "http://localhost"], "http://localhost"),
+        (["run", ".", "--namespace", "a:b"], "is not a namespace"),
+        (["run", ".", "--state-dir", "a-file"], "a-file"),
+        (["run", ".", "--state-dir", "/proc/nowhere"], "/proc/nowhere"),
+        (["check", "missing.d"], "there is no folder 'missing.d'"),
+        (["ls", "--config", "missing.toml"], "missing.toml cannot be read"),
+        (["ls", "--config", "wrong.toml"], "did you mean 'namespace'?"),
+        (["ls", "--namespace", ""], "is not a namespace"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage(place: Path, words: list[str], said: str) -> None:
+    """What was typed or configured wrongly is said, with exit code 2."""
+    (place / "a-file").write_text("text")
+    (place / "wrong.toml").write_text("namspace = 'x'\n")
+    assert said in fails(2, *words)
+
+
+@pytest.mark.usefixtures("place")
+def test_missing_folder_names_the_next_step() -> None:
+    """Someone who has no folder yet is told how to get one."""
+    assert "make one with 'mkdir'" in fails(2, "run")
+
+
+# --- nobody there: 3 ---
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("words", ["ls", "show notes", "agents", "watch", "resume --accept-deletions"])
+def test_no_daemon(words: str) -> None:
+    """Without a daemon the commands that need one end with 3 and say how to start one."""
+    said = fails(3, *words.split())
+    assert "no daemon is running for the namespace 'blocks'" in said
+    assert "blocksd run FOLDER" in said
+
+
+@pytest.mark.parametrize("words", ["history notes", "diff notes"])
+def test_no_journal(place: Path, words: str) -> None:
+    """Without a journal there is no history, and it is said where it was looked for."""
+    said = fails(3, *words.split())
+    assert f"there is no journal in {place}/.local/state/blocksd/blocks" in said
+    assert "blocksd run FOLDER" in said
+
+
+@pytest.mark.parametrize("words", ["ls", "show notes", "agents", "watch"])
+def test_no_redis(place: Path, words: str) -> None:
+    """A Redis that is not there is named, without its password."""
+    said = fails(3, *words.split(), "--redis", f"unix://user:hush@{place}/nowhere.sock")
+    assert "nowhere.sock" in said
+    assert "hush" not in said
+
+
+@pytest.mark.usefixtures("place")
+def test_status_without_a_daemon() -> None:
+    """`status` tells as much as can be told, says how to start one, and ends with 3."""
+    result = blocksd("status")
+    assert result.returncode == 3
+    assert "not running" in result.stdout
+    assert "blocksd run FOLDER" in result.stderr
+    assert json.loads(blocksd("status", "--json").stdout)["running"] is False
+
+
+# --- refused: 1 ---
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "step"),
+    [
+        ("show note", "there is no block 'note'", "did you mean 'notes'?"),
+        ("show zzzzzz", "there is no block 'zzzzzz'", "'blocksd ls' lists the blocks"),
+        ("show ../../etc/passwd", "there is no block '../../etc/passwd'", "'blocksd ls'"),
+        ("show gone", "there is no block 'gone'", "'blocksd ls'"),
+        ("history note", "there never was a block 'note'", "did you mean 'notes'?"),
+        ("diff note", "there never was a block 'note'", "did you mean 'notes'?"),
+        ("diff notes 7", "version 7 of 'notes' is not kept", "'blocksd"),
+        ("ls --agent nobody", "there is no agent 'nobody'", "'blocksd agents'"),
+    ],
+)
+def test_what_is_not_there(daemon: Daemon, words: str, said: str, step: str) -> None:
+    """What nobody knows ends with 1, and with the nearest thing that is known, or where to look."""
+    result = daemon.command(*words.split())
+    assert (result.returncode, result.stdout) == (1, "")
+    assert said in result.stderr
+    assert step in result.stderr
+
+
+def test_version_that_is_none(daemon: Daemon) -> None:
+    """A version is a number, with or without a v; anything else is wrong usage."""
+    result = daemon.command("diff", "notes", "first")
+    assert result.returncode == 2
+    assert "'first' is not a version" in result.stderr
+    assert daemon.command("diff", "notes", "v1", "v2").returncode == 0
+
+
+def test_resume_wants_to_be_told(daemon: Daemon) -> None:
+    """`resume` alone accepts nothing."""
+    result = daemon.command("resume")
+    assert result.returncode == 2
+    assert "--accept-deletions" in result.stderr
+
+
+@pytest.mark.usefixtures("place")
+def test_check_of_a_bad_folder(folder: Path) -> None:
+    """`check` needs no daemon, ends with 1 if a file is no block, and with 0 if there are but warnings."""
+    (folder / "bad.md").write_text("---\n")
+    (folder / "odd.md").write_text("---\nlimt: 5\n---\n")
+    result = blocksd("check", str(folder))
+    assert result.returncode == 1
+    assert "bad.md:1: the frontmatter is opened with '---' but never closed (add a line" in result.stdout
+    assert "warning: odd.md:2: " in result.stdout
+    (folder / "bad.md").unlink()
+    assert blocksd("check", str(folder)).returncode == 0
+
+
+# --- done: 0 ---
+
+
+def as_json(daemon: Daemon, *words: str, code: int = 0) -> Any:
+    result = daemon.command(*words)
+    assert (result.returncode, result.stderr) == (code, "")
+    return json.loads(result.stdout)
+
+
+def test_json_of_every_reading_command(daemon: Daemon) -> None:
+    """With `--json` a program can read it, all on standard output."""
+    status = as_json(daemon, "status", "--json", code=1)
+    assert status["running"] is True
+    assert (status["blocks"], status["agents"], status["mirror"]) == (3, 2, "level")
+    assert {problem["subject"] for problem in status["problems"]} == {"bad.md", "hidden.md"}
+    assert [block["name"] for block in as_json(daemon, "ls", "--json")] == ["agents/one/persona", "notes"]
+    assert [block["name"] for block in as_json(daemon, "ls", "--json", "--all")][1] == "hidden"
+    assert [block["name"] for block in as_json(daemon, "ls", "--json", "--agent", "one")] == ["persona", "notes"]
+    shown = as_json(daemon, "show", "notes", "--json")
+    assert (shown["value"], shown["version"], shown["agents"], shown["chars"]) == ("second", 2, ["one", "two"], 6)
+    agents = as_json(daemon, "agents", "--json")
+    assert agents == [
+        {"agent": "one", "blocks": {"notes": "notes", "persona": "agents/one/persona"}},
+        {"agent": "two", "blocks": {"notes": "notes"}},
+    ]
+    history = as_json(daemon, "history", "notes", "--json")
+    assert [(one["version"], one["kind"], one["block"]["value"]) for one in history] == [
+        (2, "updated", "second"),
+        (1, "created", "first"),
+    ]
+    assert as_json(daemon, "history", "gone", "--json")[0]["block"] is None
+    result = blocksd("check", str(daemon.folder), "--format", "json")
+    assert (result.returncode, json.loads(result.stdout)["blocks"]) == (1, 3)
+
+
+def test_text_for_people(daemon: Daemon) -> None:
+    """The value of a block goes to standard output alone, so that it can be piped; tables are cut by tabs."""
+    shown = daemon.command("show", "notes")
+    assert shown.stdout == "second\n"
+    assert "notes v2 · 6 of 20000 characters" in shown.stderr
+    lines = daemon.command("ls").stdout.splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["agents/one/persona", "notes"]
+    assert daemon.command("ls", "--search", "SECOND").stdout.startswith("notes\t6/20000")
+    assert daemon.command("ls", "--tag", "b").stdout == ""
+    assert daemon.command("agents").stdout.splitlines()[1] == "two\t1\tnotes"
+    assert daemon.command("history", "gone").stdout.splitlines()[0].startswith("v2\t")
+    assert "-first\n+second" in daemon.command("diff", "notes").stdout
+    status = daemon.command("status")
+    assert status.returncode == 1
+    assert "running, pid" in status.stdout
+    assert "bad.md:1: the frontmatter is opened" in status.stdout
+
+
+def test_status_after_the_daemon_has_stopped(daemon: Daemon, server: RedisServer) -> None:
+    """What the journal and Redis still hold is told; the exit code says that nobody keeps it."""
+    daemon.stop()
+    status = as_json(daemon, "status", "--json", "--redis", server.url, code=3)
+    assert (status["running"], status["blocks"], status["mirror"]) == (False, 3, "level")
+    assert daemon.command("show", "notes", "--redis", server.url).stdout == "second\n"
+    assert daemon.command("history", "notes").returncode == 0
+
+
+def watching(daemon: Daemon, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "blocksd", "watch", "--state-dir", str(daemon.state), *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=daemon.env)
+
+
+def test_watch_prints_what_was_and_what_comes(daemon: Daemon) -> None:
+    """From a number on, every change is one line of JSON, those that come later included; Ctrl-C ends it with 130."""
+    with watching(daemon, "--since", "0", "--block", "notes", "--json") as watch:
+        assert watch.stdout is not None
+        assert watch.stderr is not None
+        lines = [json.loads(watch.stdout.readline())]
+        if lines[0]["kind"] == "reset":
+            lines = [json.loads(watch.stdout.readline())]
+        while lines[-1]["version"] < 2:
+            lines.append(json.loads(watch.stdout.readline()))
+        (daemon.folder / "notes.md").write_text("third\n")
+        lines.append(json.loads(watch.stdout.readline()))
+        assert (lines[-1]["label"], lines[-1]["version"]) == ("notes", 3)
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(10) == 130
+        assert watch.stderr.read().strip() == ""
+
+
+def test_reader_that_goes_away(daemon: Daemon) -> None:
+    """A pipe that nobody reads any more, as behind `head`, ends a command without a word."""
+    with watching(daemon) as watch:
+        assert watch.stdout is not None
+        assert watch.stderr is not None
+        (daemon.folder / "ready.md").write_text("one\n")
+        eventually(lambda: daemon.values("ready") if (daemon.state / "journal.db").exists() else None)
+        watch.stdout.close()
+        number = 0
+
+        def has_ended() -> bool:
+            nonlocal number
+            number += 1
+            (daemon.folder / "ready.md").write_text(f"{number}\n")
+            return watch.poll() is not None
+
+        eventually(has_ended)
+        assert watch.stderr.read() == ""
+
+
+def test_log_for_programs(folder: Path, run_daemon: RunDaemon) -> None:
+    """With `--log-format json` each event is one line of JSON, with its facts."""
+    (folder / "notes.md").write_text("one\n")
+    (folder / "bad.md").write_text("---\n")
+    running = run_daemon("--log-format", "json", ready=False)
+    eventually(lambda: '"event": "ready"' in running.said())
+    (folder / "notes.md").write_text("two\n")
+    eventually(lambda: '"event": "updated"' in running.said())
+    assert running.stop() == 0
+    events = {event["event"]: event for event in map(json.loads, running.said().splitlines())}
+    assert events["ready"]["blocks"] == 1
+    assert events["problem"]["subject"] == "bad.md"
+    assert (events["updated"]["label"], events["updated"]["version"]) == ("notes", 2)
+    assert events["stop"]["message"] == "stopped"
+
+
+def test_module_is_the_command() -> None:
+    """`python -m blocksd` and `blocksd` are one."""
+    script = Path(sys.executable).with_name("blocksd")
+    if not script.exists():
+        pytest.skip("the command is not installed beside this Python")
+    shown = subprocess.run([script, "--version"], capture_output=True, text=True, check=True, timeout=30)
+    assert shown.stdout == blocksd("--version").stdout

@@ -1,0 +1,440 @@
+"""The daemon's process: how it stops, crashes, starts again, and shares the machine with others of its kind."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import re
+import shutil
+import sqlite3
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blocksd.config import Config
+from blocksd.journal import JournalReader
+from blocksd.report import Reporter
+from blocksd.service import Service
+from blocksd.watcher import Watcher
+from rig import Rig
+from support import Daemon, eventually, require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from blocksd.revision import Revision
+    from support import Changes, RedisServer
+
+    RunDaemon = Callable[..., Daemon]
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[Any]:
+    connected = server.client()
+    yield connected
+    connected.close()
+
+
+def journal_of(daemon: Daemon) -> list[Revision]:
+    """All of it, by seq."""
+    reader = JournalReader(str(daemon.state / "journal.db"))
+    try:
+        revisions = [revision for head in list(reader.heads()) for revision in reader.history(head.label)]
+        return sorted(revisions, key=lambda revision: revision.seq)
+    finally:
+        reader.close()
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {path.stem: path.read_text().removesuffix("\n") for path in folder.glob("*.md")}
+
+
+def shown(client: Any) -> dict[str, str]:
+    labels = client.zrange("blocks:labels", 0, -1)
+    pipeline = client.pipeline()
+    for label in labels:
+        pipeline.hget(f"blocks:block:{label}", "value")
+    return dict(zip(labels, pipeline.execute(), strict=True))
+
+
+def assert_whole(daemon: Daemon, client: Any, folder: Path) -> None:
+    """The mirror is what the files say; the journal has no gap; nothing was numbered, journaled or announced twice."""
+    eventually(lambda: shown(client) == texts(folder), "the mirror is level with the files")
+    revisions = journal_of(daemon)
+    assert [revision.seq for revision in revisions] == list(range(1, len(revisions) + 1))
+    newest: dict[str, Revision] = {}
+    for revision in revisions:
+        before = newest.get(revision.label)
+        assert revision.version == (before.version + 1 if before else 1)
+        assert before is None or before.block != revision.block
+        newest[revision.label] = revision
+    stream = [entry_id for entry_id, _ in client.xrange("blocks:changes") if entry_id.endswith("-0")]
+    # It may begin late: a rebuild leaves in it only what came after.
+    assert stream == [f"{seq}-0" for seq in range(len(revisions) + 1 - len(stream), len(revisions) + 1)]
+
+
+# --- stopping and crashing ---
+
+
+def test_sigterm_ends_it_in_order(folder: Path, client: Any, run_daemon: RunDaemon) -> None:
+    """Told to stop in the middle of a burst it ends at once, with exit code 0, a closed journal, the lease given up."""
+    (folder / "first.md").write_text("text\n")
+    daemon = run_daemon()
+    for number in range(2000):
+        (folder / f"burst-{number}.md").write_text(f"text {number}\n")
+    eventually(lambda: client.zcard("blocks:labels") > 10)
+    assert daemon.process is not None
+    daemon.process.terminate()
+    assert daemon.process.wait(5) == 0
+    assert "Traceback" not in daemon.said()
+    assert daemon.said().rstrip().endswith("stopped")
+    assert not client.exists("blocks:lease")
+    assert sorted(path.name for path in daemon.state.iterdir()) == ["journal.db", "lock"]
+    with sqlite3.connect(daemon.state / "journal.db") as journal:
+        assert journal.execute("SELECT value FROM meta WHERE key = 'clean'").fetchone() == (1,)
+    journal.close()
+    assert_whole(run_daemon(), client, folder)
+
+
+def test_killed_at_any_moment_it_loses_and_doubles_nothing(folder: Path, client: Any, run_daemon: RunDaemon) -> None:
+    """kill -9 in the middle of bursts of saves, again and again: each start finds what is left to do, and only that."""
+    random_ = random.Random(2026)
+    for round_ in range(6):
+        daemon = run_daemon("--delete-grace", "0.1")
+        enough = int(client.hget("blocks:meta", "seq") or 0) + random_.randrange(1, 250)
+        for number in range(300):
+            (folder / f"block-{random_.randrange(150)}.md").write_text(f"text {round_} {number}\n")
+        eventually(lambda: int(client.hget("blocks:meta", "seq") or 0) >= min(enough, 120))  # noqa: B023  # right here
+        daemon.kill()
+        (folder / f"block-{random_.randrange(150)}.md").write_text(f"while it was away {round_}\n")
+    daemon = run_daemon()
+    assert_whole(daemon, client, folder)
+    assert not client.hgetall("blocks:problems")
+    daemon.stop()
+    count = len(journal_of(daemon))
+    assert_whole(run_daemon(), client, folder)
+    assert len(journal_of(daemon)) == count
+
+
+# --- two of them ---
+
+
+def refused(daemon: Daemon) -> str:
+    assert daemon.process is not None
+    assert daemon.process.wait(10) == 1, daemon.said()
+    assert "Traceback" not in daemon.said()
+    return daemon.said()
+
+
+def test_second_daemon_is_refused(folder: Path, tmp_path: Path, server: RedisServer, run_daemon: RunDaemon) -> None:
+    """A folder, a state directory and a namespace each have one daemon; a second one says who it is, and exits with 1."""
+    (folder / "notes.md").write_text("one\n")
+    first = run_daemon()
+    assert first.process is not None
+    pid = f"pid {first.process.pid}"
+    other = tmp_path / "other.d"
+    other.mkdir()
+    same_folder = run_daemon("--namespace", "another", state="state-2", ready=False)
+    said = refused(same_folder)
+    assert f"the folder {folder} is in the charge of another daemon with {pid}" in said
+    same_state = Daemon(other, tmp_path / "state", "--redis", server.url, "--namespace", "another").start(ready=False)
+    said = refused(same_state)
+    assert f"the state directory {tmp_path / 'state'} is in the charge of another daemon with {pid}" in said
+    same_namespace = Daemon(other, tmp_path / "state-3", "--redis", server.url).start(ready=False)
+    said = refused(same_namespace)
+    assert f"is served by the daemon with {pid}" in said
+    assert str(folder) in said
+    assert first.command("status").returncode == 0
+    first.stop()
+    assert Daemon(other, tmp_path / "state-3", "--redis", server.url).start().stop() == 0
+
+
+# --- clocks ---
+
+
+def test_clock_that_jumps_changes_no_decision(
+    tmp_path: Path, server: RedisServer, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of day may step by years, forward and back: what is saved, deleted and announced stays the same."""
+    real, offset = time.time, 0.0
+    monkeypatch.setattr(time, "time", lambda: real() + offset)
+    rig = Rig(tmp_path, server.url)
+    rig.write("doomed", "text")
+    rig.write("notes", "0")
+    rig.settle()
+    for number, offset in enumerate((3e7, -3e7, 0.0, -9e8, 9e8), start=1):  # noqa: B007  # what `time.time` adds
+        rig.save_and_settle("notes", f"{number}")
+        assert client.hget("blocks:block:notes", "value") == f"{number}"
+    rig.remove("doomed")
+    for offset in (9e8, -9e8):  # noqa: B007  # as above
+        rig.round()
+        rig.clock.advance(rig.config.delete_grace * 0.4)
+        assert client.exists("blocks:block:doomed")
+    rig.settle()
+    rig.run(lambda: not client.exists("blocks:block:doomed"))
+    assert [revision.seq for revision in rig.journal.since(0, 100)] == list(range(1, 9))
+    assert rig.heard.away == []
+    rig.close()
+
+
+# --- the journal ---
+
+
+def test_damaged_journal_is_set_aside(folder: Path, client: Any, run_daemon: RunDaemon, changes: Changes) -> None:
+    """A journal that is no database any more is kept under another name, and said; the mirror is built anew from the files."""
+    (folder / "notes.md").write_text("one\n")
+    daemon = run_daemon()
+    epoch = client.hget("blocks:meta", "epoch")
+    daemon.stop()
+    (daemon.state / "journal.db").write_bytes(b"this is no database" * 1000)
+    (folder / "notes.md").write_text("two\n")
+    daemon = run_daemon()
+    assert "the journal was damaged; it is kept as" in daemon.said()
+    (aside,) = daemon.state.glob("journal.db.damaged-*")
+    assert aside.read_bytes().startswith(b"this is no database")
+    assert client.hget("blocks:meta", "epoch") != epoch
+    changes.until(lambda change: change["kind"] == "reset" and change["epoch"] != epoch)
+    assert_whole(daemon, client, folder)
+
+
+def test_journal_damaged_inside(folder: Path, client: Any, run_daemon: RunDaemon) -> None:
+    """A journal whose header is sound, but not what is behind it, is set aside just the same."""
+    for number in range(50):
+        (folder / f"block-{number}.md").write_text(f"text {number}\n" * 20)
+    daemon = run_daemon()
+    daemon.stop()
+    path = daemon.state / "journal.db"
+    path.write_bytes(path.read_bytes()[:4096] + b"\xa5" * (path.stat().st_size - 4096))
+    assert daemon.command("history", "block-1").stderr.startswith("blocksd: the journal cannot be read")
+    daemon = run_daemon()
+    assert "the journal was damaged; it is kept as" in daemon.said()
+    assert_whole(daemon, client, folder)
+
+
+def test_missing_journal_is_another_epoch(folder: Path, client: Any, run_daemon: RunDaemon, changes: Changes) -> None:
+    """When the journal is gone, numbers begin anew under another epoch, and everyone is told to read again."""
+    (folder / "notes.md").write_text("one\n")
+    daemon = run_daemon()
+    epoch = client.hget("blocks:meta", "epoch")
+    daemon.stop()
+    for path in daemon.state.glob("journal.db*"):
+        path.unlink()
+    daemon = run_daemon()
+    changes.until(lambda change: change["kind"] == "reset" and change["epoch"] != epoch)
+    assert_whole(daemon, client, folder)
+
+
+def test_journal_of_a_newer_version_is_refused(folder: Path, client: Any, run_daemon: RunDaemon) -> None:
+    """A journal that a newer blocksd has written is left alone, and so is the mirror."""
+    (folder / "notes.md").write_text("one\n")
+    daemon = run_daemon()
+    daemon.stop()
+    with sqlite3.connect(daemon.state / "journal.db") as journal:
+        journal.execute("PRAGMA user_version = 99")
+    journal.close()
+    (folder / "notes.md").write_text("two\n")
+    said = refused(run_daemon(ready=False))
+    assert "the journal is of schema 99, newer than" in said
+    assert client.hget("blocks:block:notes", "value") == "one"
+
+
+def fill_up(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+
+
+def test_disk_of_the_journal_is_full(folder: Path, tmp_path: Path, client: Any, run_daemon: RunDaemon) -> None:
+    """While nothing can be journaled nothing is taken in, and it is said; with space again, everything is made up for."""
+    state = tmp_path / "state"
+    state.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(state)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting is not permitted here")
+    daemon = None
+    try:
+        (folder / "notes.md").write_text("one\n")
+        daemon = run_daemon()
+        with pytest.raises(OSError, match="No space"):
+            fill_up(state / "filler")
+        for number in range(60):  # more than what the journal still has room for
+            (folder / f"block-{number}.md").write_text("text " * 3500)
+        problem = json.loads(eventually(lambda: client.hget("blocks:problems", "<journal>")))
+        assert "the journal cannot be written" in problem["message"]
+        assert "free some space" in problem["hint"]
+        (folder / "notes.md").write_text("two\n")
+        (folder / "gone.md").write_text("never seen\n")
+        (folder / "gone.md").unlink()
+        (state / "filler").unlink()
+        eventually(lambda: not client.exists("blocks:problems"), "it goes on by itself")
+        assert_whole(daemon, client, folder)
+        assert daemon.stop() == 0
+    finally:
+        if daemon is not None:
+            daemon.stop()
+        subprocess.run(["umount", "--lazy", state], check=True)
+
+
+# --- threads ---
+
+
+class InProcess:
+    """A service whose rounds and ticks a test makes."""
+
+    def __init__(self, folder: Path, state: Path, url: str) -> None:
+        config = Config(folder=str(folder), redis=url, state_dir=str(state), resync_seconds=3600.0)
+        self.service = Service(config, Reporter(io.StringIO()))
+        self.core = self.service.core
+        self.service._watch()
+        self.until(lambda: self.core.is_settled)
+
+    @property
+    def watcher(self) -> Watcher:
+        assert self.service._watcher is not None
+        return self.service._watcher
+
+    def until(self, condition: Callable[[], Any]) -> None:
+        def step() -> Any:
+            for _ in self.core.round():
+                pass
+            self.service._receive(0.01)
+            return condition()
+
+        eventually(step)
+
+    def tick(self) -> None:
+        self.service._tick()
+        self.until(lambda: not self.core.intake.is_sweeping and not self.core.intake.backlog)
+
+
+@pytest.fixture
+def in_process(folder: Path, tmp_path: Path, server: RedisServer) -> Iterator[InProcess]:
+    (folder / "deep").mkdir()
+    (folder / "deep" / "block.md").write_text("text\n")
+    running = InProcess(folder, tmp_path / "state", server.url)
+    yield running
+    running.service._give_up()
+
+
+@pytest.mark.parametrize("which", ["observer", "reader", "emitter"])
+def test_dead_watcher_is_replaced(folder: Path, in_process: InProcess, which: str) -> None:
+    """When a thread that watches has died, the next tick puts another in its place and has the folder compared."""
+    before = in_process.watcher
+    assert before._observer is not None
+    assert before._fd is not None
+    (emitter,) = before._observer.emitters
+    thread: Any = {"observer": before._observer, "reader": before._fd, "emitter": emitter}[which]
+    thread.stop()
+    thread.join(10)
+    (folder / "notes.md").write_text("one\n")
+    in_process.tick()
+    assert in_process.watcher is not before
+    assert in_process.watcher.is_healthy()
+    assert "notes" in in_process.core.intake.paths
+    (folder / "deep" / "later.md").write_text("two\n")
+    in_process.until(lambda: "deep/later" in in_process.core.intake.paths)
+    assert in_process.core.intake.problems == {}
+
+
+def test_directory_without_a_watch(in_process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watcher is replaced once for a directory it does not reach; if that does not help it is said, until it is over."""
+    before, problems = in_process.watcher, in_process.core.intake.problems
+    monkeypatch.setattr(Watcher, "unwatched", lambda *_: {"deep"})
+    in_process.tick()
+    again = in_process.watcher
+    assert again is not before
+    for _ in range(3):
+        in_process.tick()
+    assert in_process.watcher is again
+    assert problems["<watcher>"].message == "1 of 1 directories are not watched: changes in them are found every 3600 s"
+    assert "fs.inotify.max_user_watches" in problems["<watcher>"].hint
+    monkeypatch.undo()
+    in_process.tick()
+    assert problems == {}
+
+
+def test_directory_that_is_gone_needs_no_watch(folder: Path, in_process: InProcess) -> None:
+    """A directory that the last sweep saw, and that was removed since, is no reason to do anything."""
+    before = in_process.watcher
+    eventually(lambda: not before.unwatched({"deep"}))
+    shutil.rmtree(folder / "deep")
+    eventually(lambda: before.unwatched({"deep"}))
+    in_process.tick()
+    assert in_process.watcher is before
+    assert in_process.core.intake.problems == {}
+
+
+# --- starting again ---
+
+
+def test_restart_reads_no_file_that_has_not_changed(folder: Path, tmp_path: Path, run_daemon: RunDaemon) -> None:
+    """What the journal knows by its stat is not opened again; the one file that changed is."""
+    strace = require("strace")
+    for number in range(20):
+        path = folder / f"block-{number}.md"
+        path.write_text(f"text {number}\n")
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    run_daemon().stop()
+    trace = tmp_path / "trace"
+
+    def opened() -> set[str]:
+        under = (strace, "-D", "-f", "-q", "-e", "trace=open,openat,openat2", "-o", str(trace))
+        run_daemon(under=under).stop()
+        return set(re.findall(rf'"{re.escape(str(folder))}/([^"]*\.md)"', trace.read_text()))
+
+    assert opened() == set()
+    (folder / "block-7.md").write_text("changed\n")
+    os.utime(folder / "block-7.md", (1_700_000_000, 1_700_000_000))
+    assert opened() == {"block-7.md"}
+
+
+# --- Redis goes, the folder stays ---
+
+
+def on_disk(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
+
+
+def test_flushed_mirror_is_built_anew(folder: Path, client: Any, run_daemon: RunDaemon, changes: Changes) -> None:
+    """After FLUSHALL the mirror is level again by itself, with a `reset`; edits meanwhile are in it; no file is touched."""
+    for number in range(200):
+        (folder / f"block-{number}.md").write_text(f"text {number}\n")
+    daemon = run_daemon()
+    for number in range(100):
+        (folder / f"block-{number}.md").write_text(f"changed {number}\n")
+        if number == 50:
+            changes.all.clear()
+            client.flushall()
+    before = on_disk(folder)
+    changes.until(lambda change: change["kind"] == "reset")
+    eventually(lambda: client.hget("blocks:meta", "seq") == str(len(journal_of(daemon))))
+    eventually(lambda: shown(client) == texts(folder))
+    assert on_disk(folder) == before
+    assert len(journal_of(daemon)) >= 300
+    assert all(revision.kind in ("created", "updated") for revision in journal_of(daemon))
+
+
+def test_redis_killed_and_empty(folder: Path, client: Any, server: RedisServer, run_daemon: RunDaemon) -> None:
+    """While Redis is dead the folder goes on being journaled; when it is back, empty, it is level again, with a `reset`."""
+    (folder / "notes.md").write_text("one\n")
+    (folder / "other.md").write_text("same\n")
+    daemon = run_daemon()
+    server.kill()
+    (folder / "notes.md").write_text("two\n")
+    eventually(lambda: daemon.values("notes") == ["one", "two"], "it is journaled without Redis")
+    assert "Redis is away" in eventually(lambda: "away" in daemon.said() and daemon.said())
+    before = on_disk(folder)
+    server.start()
+    eventually(lambda: shown(client) == {"notes": "two", "other": "same"})
+    eventually(lambda: client.hget("blocks:meta", "seq") == "3")
+    ((_, entry),) = client.xrevrange("blocks:changes", count=1)
+    assert json.loads(entry["change"])["kind"] == "reset"
+    assert on_disk(folder) == before
+    assert daemon.values("notes") == ["one", "two"]
+    (folder / "notes.md").write_text("three\n")
+    eventually(lambda: client.hget("blocks:block:notes", "value") == "three")

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis
+
+from blocksd.connection import connect, masked, translated
+from blocksd.errors import BlocksdError, Misconfigured, Unavailable
+
+SECRET = "hunter2"
+
+
+def settings_of(url: str) -> dict[str, Any]:
+    client = connect(url)
+    try:
+        return dict(client.connection_pool.connection_kwargs)
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("redis://example.org:6380/2", {"host": "example.org", "port": 6380, "db": 2}),
+        ("redis://u:p%40ss@example.org", {"host": "example.org", "username": "u", "password": "p@ss"}),
+        ("rediss://example.org", {"host": "example.org"}),
+        ("unix:///run/redis.sock", {"path": "/run/redis.sock"}),
+        ("unix://:secret@/run/redis.sock", {"path": "/run/redis.sock", "password": "secret"}),
+        ("redis+sentinel://u:p%40ss@one:26379,two:26380/main/3", {"username": "u", "password": "p@ss", "db": 3}),
+        ("redis+sentinel://one:26379/main", {"db": 0}),
+    ],
+)
+def test_url_forms(url: str, wanted: dict[str, Any]) -> None:
+    """Each form leads where it says; logins may be percent-encoded; nothing is sent yet."""
+    settings = settings_of(url)
+    assert {key: settings[key] for key in wanted} == wanted
+    assert settings["decode_responses"] is True
+
+
+def test_daemon_waits_two_seconds_and_sends_once() -> None:
+    """A reply is waited for a little while, a connection less, and no command is sent a second time."""
+    settings = settings_of("redis://example.org")
+    assert (settings["socket_timeout"], settings["socket_connect_timeout"]) == (2.0, 1.0)
+    assert settings["retry"].get_retries() == 0
+    subscriber = connect("redis://example.org", reply_seconds=None)
+    assert subscriber.connection_pool.connection_kwargs["socket_timeout"] is None
+
+
+def test_sentinels_are_all_asked() -> None:
+    """The service is looked up at every sentinel named."""
+    client = connect("redis+sentinel://one:26379,two:26380/main")
+    pool = client.connection_pool
+    assert pool.service_name == "main"
+    hosts = [
+        (sentinel.connection_pool.connection_kwargs["host"], sentinel.connection_pool.connection_kwargs["port"])
+        for sentinel in pool.sentinel_manager.sentinels
+    ]
+    assert hosts == [("one", 26379), ("two", 26380)]
+
+
+def test_unreachable_cluster_is_unavailable() -> None:
+    """A cluster is asked for its slots at once; when none of its nodes answers, that may pass."""
+    with pytest.raises(Unavailable):
+        connect("redis+cluster://127.0.0.1:1")
+
+
+WRONG = (
+    "http://u:hunter2@example.org",
+    "example.org:6379",
+    "",
+    "redis://u:hunter2@example.org:port",
+    "redis://u:hunter2@example.org:99999999",
+    "redis://[::1",
+    "redis://u:hunter2@[::1",
+    "redis://u:hunter2@example.org?socket_timeout=soon",
+    "redis+sentinel://u:hunter2@one/main",
+    "redis+sentinel://u:hunter2@one:x/main/0",
+    "redis+sentinel://u:hunter2@one:1/main/x",
+    "redis+cluster://u:hunter2@one:x",
+    "redis://u:hunter2/rest@example.org:6379",
+    "redis://u:99/hunter2@example.org:x",
+    "redis://:hunter2#@example.org",
+)
+
+
+@pytest.mark.parametrize("url", WRONG)
+def test_wrong_url_is_a_matter_of_configuration(url: str) -> None:
+    """What is no URL of these forms is refused at once, in words, and without the password."""
+    with pytest.raises(Misconfigured, match="is not a Redis URL") as refusal:
+        connect(url)
+    error = refusal.value
+    assert SECRET not in f"{error.message} {error.facts}"
+    assert error.__suppress_context__ or error.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://example.org:6379/0", "redis://example.org:6379/0"),
+        ("redis://u:hunter2@example.org:6379/0", "redis://u:***@example.org:6379/0"),
+        ("redis://:hunter2@example.org", "redis://:***@example.org"),
+        ("unix://:hunter2@/run/a.sock?db=1", "unix://:***@/run/a.sock?db=1"),
+        ("unix:///run/a@b.sock", "unix:///run/a@b.sock"),
+        ("redis+sentinel://u:hunter2@one:1,two:2/main", "redis+sentinel://u:***@one:1,two:2/main"),
+        ("redis://example.org?password=hunter2", "redis://example.org?password=***"),
+        ("unix:///a.sock?db=1&password=hunter2&username=u", "unix:///a.sock?db=1&password=***&username=u"),
+        ("redis://u:hunter2@x@example.org", "redis://u:***@example.org"),
+        ("redis://u:a/hunter2@example.org", "redis://u:***@example.org"),
+        ("redis://u:a#hunter2@example.org", "redis://u:***@example.org"),
+        ("redis://u:?hunter2@example.org", "redis://u:***@example.org"),
+        ("redis://example.org:1?password=a@hunter2", "redis://example.org:1?password=***"),
+        ("redis://u:hunter2@[::1", "redis://u:***@[::1"),
+        ("nonsense", "nonsense"),
+    ],
+)
+def test_password_is_masked(url: str, shown: str) -> None:
+    """A URL for messages has no password, wherever and however badly it was written."""
+    assert masked(url) == shown
+
+
+UNAVAILABLE = [
+    redis.ConnectionError("Error 111 connecting"),
+    redis.TimeoutError("Timeout reading from socket"),
+    redis.BusyLoadingError("Redis is loading the dataset in memory"),
+    redis.ReadOnlyError("You can't write against a read only replica."),
+    redis.exceptions.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."),
+    redis.exceptions.MasterDownError("Link with MASTER is down"),
+    redis.exceptions.ClusterDownError("CLUSTERDOWN The cluster is down"),
+    redis.sentinel.MasterNotFoundError("No master found for 'main'"),
+    *(
+        redis.ResponseError(text)
+        for text in (
+            "LOADING Redis is loading the dataset in memory",
+            "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+            "OOM command not allowed",
+            "READONLY You can't write against a read only replica.",
+            "CLUSTERDOWN Hash slot not served",
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            "MASTERDOWN Link with MASTER is down",
+            "NOREPLICAS Not enough good replicas to write.",
+            "BUSY Redis is busy running a script.",
+        )
+    ),
+]
+MISCONFIGURED = [
+    redis.AuthenticationError("invalid username-password pair or user is disabled."),
+    redis.exceptions.NoPermissionError("User d has no permissions to run the 'hset' command"),
+    redis.exceptions.AuthorizationError("no"),
+    redis.ResponseError("NOAUTH Authentication required."),
+    redis.ResponseError("WRONGPASS invalid username-password pair or user is disabled."),
+    redis.ResponseError("NOPERM this user has no permissions"),
+    redis.ResponseError("ACL failure in script: User d has no permissions to run the 'hset' command script: x"),
+    redis.ResponseError("The user executing the script can't run this command or subcommand script: x"),
+    redis.ResponseError("The user executing the script can't access at least one of the keys mentioned in the command"),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [*((error, Unavailable) for error in UNAVAILABLE), *((error, Misconfigured) for error in MISCONFIGURED)],
+    ids=str,
+)
+def test_error_is_translated(error: redis.RedisError, wanted: type[BlocksdError]) -> None:
+    """What may pass by itself is Unavailable, what will not is Misconfigured; both say where, and why."""
+    with pytest.raises(wanted) as found, translated(f"redis://u:{SECRET}@example.org"):
+        raise error
+    assert "redis://u:***@example.org" in found.value.message
+    assert str(error) in found.value.message
+    assert found.value.facts == {"url": "redis://u:***@example.org"}
+    assert type(found.value) is wanted
+
+
+@pytest.mark.parametrize(
+    "error",
+    [redis.ResponseError("WRONGTYPE Operation against a key"), redis.ResponseError("unknown command"), KeyError("x")],
+    ids=str,
+)
+def test_other_errors_pass(error: Exception) -> None:
+    """A command's own error, and what has nothing to do with Redis, is not touched."""
+    with pytest.raises(type(error)) as found, translated("redis://example.org"):
+        raise error
+    assert found.value is error
