@@ -50,6 +50,10 @@ def eventually(condition: Callable[[], Any], what: str = "", *, seconds: float =
         time.sleep(0.005)
 
 
+MORTAL = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+"""What makes a server end with the test run, even if that is killed."""
+
+
 class RedisServer:
     """A real server on a Unix socket of its own in a directory of its own; it touches no other."""
 
@@ -64,7 +68,9 @@ class RedisServer:
         """Start it on whatever data it has; wait until it answers."""
         words = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory)]
         words += ["--save", "", "--appendonly", "no", "--logfile", "redis.log", *options]
-        self._process = subprocess.Popen([self.binary, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            [*MORTAL, self.binary, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         eventually(self._answers, f"{self.binary} answers")
 
     def client(self, **options: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from blocksd import safety
@@ -194,7 +195,7 @@ class Intake:
             if next(self._sweep, None) is None:
                 self._sweep = None
         elif self._ready:
-            batch = sorted(list(self._ready)[:limit], key=_private_first)
+            batch = sorted(islice(self._ready, limit), key=_private_first)
             for path in batch:
                 self._look_at(path, findings, closed=self._ready.pop(path))
         if self._moved:
@@ -424,14 +425,14 @@ class Intake:
 
     def _decide_deletions(self, findings: Findings) -> None:
         self._deletions_due = float("inf")
+        if not self.check_root():
+            self._deletions_due = self._clock() + _RETRY_SECONDS
+            return
         for path in list(self._gone):
             if not self._folder.is_absent(path):
                 self._ready.setdefault(path, False)
                 del self._gone[path]
         if not self._gone:
-            return
-        if not self.check_root():
-            self._deletions_due = self._clock() + _RETRY_SECONDS
             return
         blocks, vanished = len(self.paths), len(self._gone)
         why = None
@@ -447,7 +448,8 @@ class Intake:
             why = f"{vanished} of {blocks} blocks vanished at once"
         if why is not None:
             self._halt(why, "put the files back, or run 'blocksd resume --accept-deletions'")
-            self._deletions_due = self._clock() + _RETRY_SECONDS
+            # Hints and sweeps tell when files are back; this is for those that neither sees, and need not be soon.
+            self._deletions_due = self._clock() + _RETRY_SECONDS * max(1, vanished // 100)
             return
         for path in sorted(self._gone):
             self._delete(path, findings)

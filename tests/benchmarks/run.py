@@ -111,17 +111,14 @@ class Subscriber:
 
     def __init__(self, url: str, channel: str) -> None:
         client: Any = redis.Redis.from_url(url, socket_timeout=None)
-        self._pubsub = client.pubsub(ignore_subscribe_messages=True)
+        self._pubsub = client.pubsub()
         self._pubsub.subscribe(channel)
-        while not self._pubsub.subscribed:
-            pass
-        self._pubsub.get_message(timeout=0.2)
+        self.wait()  # for the server's word that it listens
 
     def wait(self) -> Any:
-        while True:
-            message = self._pubsub.get_message(timeout=10)
-            if message is not None:
-                return message
+        message = self._pubsub.get_message(timeout=60)
+        assert message is not None, "a minute without a message: one was lost"
+        return message
 
 
 def percentile(times: list[float], share: float) -> float:
@@ -130,9 +127,11 @@ def percentile(times: list[float], share: float) -> float:
 
 def time_saves(path: Path, head: str, subscriber: Subscriber, times: list[float], tag: str) -> None:
     text = f"{head}{BODY}{tag}\n"
+    name = path.stem.encode()
     begin = time.perf_counter()
     save(path, text)
-    subscriber.wait()
+    while name not in subscriber.wait()["data"]:
+        pass
     times.append(time.perf_counter() - begin)
     time.sleep(0.005)
 

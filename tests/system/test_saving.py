@@ -88,9 +88,9 @@ def test_vim_saves_once(saved: Saved, options: list[str]) -> None:
 
 def test_nano_saves_once(saved: Saved) -> None:
     """A save in nano, at a terminal, is one update."""
+    words = [require("nano"), "--ignorercfiles", str(saved.file)]
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    words = [require("nano"), "--ignorercfiles", str(saved.file)]
     nano = subprocess.Popen(
         words, stdin=slave, stdout=slave, stderr=slave, env=_quiet_environ(), start_new_session=True
     )

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blocksd.errors import EditRefused, InvalidFile
-from blocksd.frontmatter import MAX_BYTES, lines_of_keys, load, set_key
+from blocksd.frontmatter import MAX_BYTES, _load, _load_simple, lines_of_keys, load, set_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -503,3 +503,38 @@ def test_any_text_is_read_and_edited_or_refused(text: str, key: str, value: obje
         return
     assert exactly(without(load(new), key)) == exactly(without(old, key))
     assert exactly(load(new).get(key)) == exactly(value)
+
+
+simple_values = st.one_of(
+    st.sampled_from(
+        ["true", "false", "True", "null", "~", "no", "yes", "NULL", "nullable", "a b", "a: b", "a #b", "a, b"]
+    ),
+    st.sampled_from(
+        ["4000", "0", "007", "1e3", "1.5", "123456789", "1234567890", "-1", "[a, b]", "[true, a]", "[a,b]"]
+    ),
+    st.sampled_from(
+        ["[]", "[a, null]", "[a-1, b_2]", "[1, a]", "[a, ]", "it's so", "'quoted'", "a'", "x (y)", "*", "&a", "a*"]
+    ),
+    st.text(st.sampled_from("aZ09 _-.,:#'!?;&+=()[]/é—\t"), min_size=1, max_size=8),
+)
+
+
+@settings(deadline=None, max_examples=1500)
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "limit", "b_c", "x y", "A"]), simple_values), max_size=4),
+    st.sampled_from(["\n", "\r\n", "", "\n\n"]),
+)
+def test_the_short_way_reads_what_yaml_reads(lines: list[tuple[str, str]], end: str) -> None:
+    """A text simple enough for the short way means there just what the long way makes of it."""
+    text = "\n".join(f"{key}: {value}" for key, value in lines) + end
+    found = _load_simple(text)
+    if found is not None:
+        said = _load(text)[0]
+        assert found == said
+        assert [type(value) for value in found.values()] == [type(value) for value in said.values()]
+
+
+def test_the_short_way_is_taken() -> None:
+    """The form that most frontmatters have is read the short way, line for line."""
+    text = "description: What the agents should know (all of them).\nlimit: 4000\nread_only: true\nagents: [a-1, b_2]\n"
+    assert _load_simple(text) == _load(text)[0]
