@@ -16,7 +16,7 @@ from blocksd.errors import BlocksdError, InvalidFile
 from blocksd.label import SUFFIX, is_ignored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 Signature = tuple[int, int, int, int]
 """What a file's stat says of its content: mtime in ns, ctime in ns, size in bytes, inode."""
@@ -73,6 +73,10 @@ class Refused:
 
     error: BlocksdError
     signature: Signature | None
+
+
+_new: Callable[[type[Found], tuple[object, ...]], Found] = tuple.__new__
+"""How a named tuple is made without the Python in its constructor: most of a restart is spent on making these."""
 
 
 Reading = Text | Absent | Busy | Refused
@@ -133,7 +137,7 @@ class Folder:
                                 found.append(Found(prefix + name, "special", error=error))
                                 continue
                             if stat.S_ISREG(status.st_mode):
-                                found.append(Found(prefix + name, "file", signature_of(status)))
+                                found.append(_new(Found, (prefix + name, "file", signature_of(status), None)))
                             else:
                                 is_link = stat.S_ISLNK(status.st_mode)
                                 found.append(Found(prefix + name, "link" if is_link else "special"))

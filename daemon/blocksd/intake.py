@@ -478,7 +478,7 @@ class Intake:
             for path in [path for path in self._signatures if path.startswith(below)]:
                 self._ready.setdefault(path, False)
             for found in self._folder.sweep(tree):
-                self._compare(found, set())
+                self._compare(found, set(), set(), set())
             if _is_private_folder(tree):
                 agent = tree.partition("/")[2]
                 is_there = os.path.isdir(os.path.join(self._folder.root, tree))
@@ -491,9 +491,7 @@ class Intake:
         unlisted: set[str] = set()
         directories: set[str] = set()
         for found in self._folder.sweep():
-            directories.update(entry.path for entry in found if entry.kind == "directory")
-            unlisted.update(entry.path for entry in found if entry.kind == "unreadable")
-            self._compare(found, unseen)
+            self._compare(found, unseen, directories, unlisted)
             yield found
         for directory in unlisted:
             below = f"{directory}/" if directory else ""
@@ -508,19 +506,22 @@ class Intake:
         self.directories = directories
         self.sweeps += 1
 
-    def _compare(self, found: Sequence[Found], unseen: set[str]) -> None:
+    def _compare(self, found: Sequence[Found], unseen: set[str], directories: set[str], unlisted: set[str]) -> None:
         signatures, ready = self._signatures, self._ready
         for path, kind, signature, error in found:
-            if kind == "directory":
-                continue
-            if kind == "unreadable":
+            if kind == "file":
+                unseen.discard(path)
+                if signatures.get(path) != signature:
+                    ready.setdefault(path, False)
+            elif kind == "directory":
+                directories.add(path)
+            elif kind == "unreadable":
                 assert error is not None
-                self.set_problem(
-                    replace(problem_of(f"{path}/", unreadable_directory(error)), code="unreadable_directory")
-                )
-                continue
-            unseen.discard(path)
-            if signature is None or signatures.get(path) != signature:
+                unlisted.add(path)
+                problem = problem_of(f"{path}/", unreadable_directory(error))
+                self.set_problem(replace(problem, code="unreadable_directory"))
+            else:
+                unseen.discard(path)
                 ready.setdefault(path, False)
 
     def _set_folders(self, names: Iterable[str]) -> None:

@@ -110,15 +110,21 @@ class Subscriber:
     """A bare subscriber of one channel."""
 
     def __init__(self, url: str, channel: str) -> None:
+        # The client must be kept: when it is collected, redis-py cuts the connections of its subscribers, too.
         client: Any = redis.Redis.from_url(url, socket_timeout=None)
+        self._client = client
         self._pubsub = client.pubsub()
         self._pubsub.subscribe(channel)
-        self.wait()  # for the server's word that it listens
+        self.wait("subscribe")  # the server's word that it listens
 
-    def wait(self) -> Any:
-        message = self._pubsub.get_message(timeout=60)
-        assert message is not None, "a minute without a message: one was lost"
-        return message
+    def wait(self, kind: str = "message") -> Any:
+        """The next message of a kind."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            message = self._pubsub.get_message(timeout=1)
+            if message is not None and message["type"] == kind:
+                return message
+        raise TimeoutError("a minute without a message: one was lost")
 
 
 def percentile(times: list[float], share: float) -> float:

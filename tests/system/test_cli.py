@@ -201,6 +201,12 @@ def test_version_that_is_none(daemon: Daemon) -> None:
     assert daemon.command("diff", "notes", "v1", "v2").returncode == 0
 
 
+def test_resume_with_nothing_held_back(daemon: Daemon) -> None:
+    """Deletions are accepted once they are held back, not in advance."""
+    result = daemon.command("resume", "--accept-deletions")
+    assert (result.returncode, result.stdout) == (0, "no deletions are held back\n")
+
+
 def test_resume_wants_to_be_told(daemon: Daemon) -> None:
     """`resume` alone accepts nothing."""
     result = daemon.command("resume")
@@ -268,6 +274,9 @@ def test_text_for_people(daemon: Daemon) -> None:
     assert daemon.command("agents").stdout.splitlines()[1] == "two\t1\tnotes"
     assert daemon.command("history", "gone").stdout.splitlines()[0].startswith("v2\t")
     assert "-first\n+second" in daemon.command("diff", "notes").stdout
+    found = json.loads(daemon.command("diff", "notes", "--json").stdout)
+    assert (found["label"], found["from"], found["to"]) == ("notes", 1, 2)
+    assert found["diff"].endswith("-first\n+second\n")
     status = daemon.command("status")
     assert status.returncode == 1
     assert "running, pid" in status.stdout
