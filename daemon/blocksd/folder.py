@@ -137,7 +137,8 @@ class Folder:
                                 found.append(Found(prefix + name, "special", error=error))
                                 continue
                             if stat.S_ISREG(status.st_mode):
-                                found.append(_new(Found, (prefix + name, "file", signature_of(status), None)))
+                                signature = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+                                found.append(_new(Found, (prefix + name, "file", signature, None)))
                             else:
                                 is_link = stat.S_ISLNK(status.st_mode)
                                 found.append(Found(prefix + name, "link" if is_link else "special"))

@@ -61,9 +61,11 @@ def load(text: str) -> dict[str, Any]:
     Raises:
         InvalidFile: not a mapping in the YAML described above. Its `line` counts from 1 within `text`.
     """
-    simple = _load_simple(text)
+    simple = _load_simple(text) if len(text) <= _SIMPLE_CHARS else None
     return simple if simple is not None else _load(text)[0]
 
+
+_SIMPLE_CHARS = 4096
 
 # Most frontmatters are a few lines of 'key: words', 'key: 4000', 'key: true' and 'key: [a, b]', which mean in YAML what
 # they seem to mean. They are read in a fifth of the time; whatever is not exactly of this form is left to YAML.

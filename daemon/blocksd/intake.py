@@ -105,15 +105,19 @@ class Intake:
         self._newest: dict[str, Revision] = {}
         self.paths: dict[str, str] = {}  # of the blocks in force: label → path
         self._labels: dict[str, str] = {}  # path → label
-        self._taken: dict[str, str] = {}  # clash key → label, where they differ
+        self._taken: dict[str, str] = {}  # clash key → label; those that are their own key may be left out
         self._signatures: dict[str, Signature | None] = {}  # of every file looked at, in force or not
         self._links: set[str] = set()
-        attach = self.attachments.load
+        attach, versions, signatures = self.attachments.load, self._versions, self._signatures
+        paths, labels, taken = self.paths, self._labels, self._taken
         for label, version, entries, agents, path, signature in self._journal.heads():
-            self._versions[label] = version
+            versions[label] = version
             if path is not None:
-                self._enforce(label, path)
-                self._signatures[path] = signature
+                paths[label] = path
+                labels[path] = label
+                signatures[path] = signature
+                if not (label.islower() and label.isascii()):  # else it is its own clash key
+                    taken[clash_key(label)] = label
                 attach(label, entries, agents)
         # The journal has no list of private folders. Until the first sweep has seen them, they are where blocks are.
         self.attachments.loaded()
@@ -364,9 +368,7 @@ class Intake:
     def _enforce(self, label: str, path: str) -> None:
         self.paths[label] = path
         self._labels[path] = label
-        key = clash_key(label)
-        if key != label:
-            self._taken[key] = label
+        self._taken[clash_key(label)] = label
 
     def _may_enforce(self, label: str, path: str, reading: Text) -> bool:
         """Whether this file may say the label: the first file in force keeps it, for as long as it is there."""

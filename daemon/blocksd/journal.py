@@ -24,7 +24,7 @@ from blocksd.errors import JournalUnusable, NotFound
 from blocksd.revision import Revision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from blocksd.folder import Signature
 
@@ -92,6 +92,10 @@ class Head(NamedTuple):
     signature: Signature | None
 
 
+_new: Callable[[type[Head], tuple[object, ...]], Head] = tuple.__new__
+"""How a named tuple is made without the Python in its constructor: a restart makes one for each block."""
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """How a journal was found: `new`, `ok`, `unclean` after a power loss (it has a new epoch), or `damaged`.
@@ -157,14 +161,9 @@ class JournalReader:
             )
             lists, sets = self._lists.get, self._sets.get
             for label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode in rows:
-                yield Head(
-                    label,
-                    version,
-                    lists(entries) or self._list(entries),
-                    sets(agents) or self._set(agents),
-                    path,
-                    (mtime_ns, ctime_ns, size, inode) if mtime_ns is not None else None,
-                )
+                signature = (mtime_ns, ctime_ns, size, inode) if mtime_ns is not None else None
+                written, ids = lists(entries) or self._list(entries), sets(agents) or self._set(agents)
+                yield _new(Head, (label, version, written, ids, path, signature))
 
     def count(self) -> int:
         """How many blocks are in force."""
