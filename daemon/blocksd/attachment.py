@@ -61,9 +61,6 @@ class Attachments:
             self._known = frozenset(self._named.keys() | self._folders)
         return self._known
 
-    def is_known(self, agent: str) -> bool:
-        return agent in self._named or agent in self._folders
-
     def load(self, label: str, entries: tuple[str, ...], attached: frozenset[str]) -> None:
         """Take a block over as the journal has it, without deciding anything anew; `loaded` comes after the last."""
         self.attached[label] = attached

@@ -113,11 +113,6 @@ class Watcher:
         """Which of these directories (below the root) no events come from."""
         return directories - self._watched()
 
-    @property
-    def watches(self) -> int:
-        """How many inotify watches are in use."""
-        return len(self._watched())
-
     def _watched(self) -> set[str]:
         prefix = os.fsencode(self._root) + b"/"
         groups = [emitter._inotify for emitter in (self._observer.emitters if self._observer else ())]  # type: ignore[attr-defined]  # noqa: SLF001  # there is no public way to ask
