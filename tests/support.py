@@ -66,11 +66,18 @@ class RedisServer:
 
     def start(self, *options: str) -> None:
         """Start it on whatever data it has; wait until it answers."""
+        self.launch(*options)
+        self.wait()
+
+    def launch(self, *options: str) -> None:
+        """Start it, from the main thread: what is mortal ends with the thread that began it."""
         words = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory)]
         words += ["--save", "", "--appendonly", "no", "--logfile", "redis.log", *options]
         self._process = subprocess.Popen(
             [*MORTAL, self.binary, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
+
+    def wait(self) -> None:
         eventually(self._answers, f"{self.binary} answers")
 
     def client(self, **options: Any) -> Any:

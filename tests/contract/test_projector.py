@@ -759,16 +759,13 @@ def test_loading(rig: Rig, server: RedisServer, raw: Any) -> None:
     raw.close()
     server.kill()
     slowly = ("--key-load-delay", "25000", "--loading-process-events-interval-bytes", "1024", "--rdbcompression", "no")
-    starting = threading.Thread(target=server.start, args=slowly)
-    starting.start()
-    try:
-        rig.write("notes", "two\n")
-        rig.run(
-            lambda: any("LOADING" in str(error) or "loading" in str(error) for error in [rig.core.projector.last_error])
-        )
-        save_while_away(rig, "three\n")
-    finally:
-        starting.join()
+    server.launch(*slowly)
+    rig.write("notes", "two\n")
+    rig.run(
+        lambda: any("LOADING" in str(error) or "loading" in str(error) for error in [rig.core.projector.last_error])
+    )
+    save_while_away(rig, "three\n")
+    server.wait()
     rig.settle()
     after = server.client()
     assert_level(rig, after)

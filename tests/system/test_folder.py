@@ -458,8 +458,8 @@ def test_another_folder_is_doubted(folder: Path, mirror: Mirror, run_daemon: Run
     folder.rename(link)
     folder.symlink_to(link)  # another place for the same journal
     daemon = run_daemon(*PATIENT)
-    problem = eventually(lambda: mirror.problems().get("<folder>"))
-    assert "another was served" in problem["message"]
+    message = eventually(lambda: mirror.problems().get("<folder>"))
+    assert "another was served" in message
     daemon.stop()
     daemon = run_daemon(*PATIENT)
     eventually(lambda: "<folder>" in mirror.problems())
