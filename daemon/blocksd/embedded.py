@@ -57,7 +57,7 @@ class Address:
 
     @property
     def tcp_url(self) -> str:
-        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+        return f"redis://default:{self.password}@127.0.0.1:{self.port}/0"  # redis-cli wants a user, too
 
 
 def find_binary(environ: Mapping[str, str] | None = None) -> Binary:

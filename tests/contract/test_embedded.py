@@ -92,6 +92,14 @@ def test_server_answers_on_socket_and_port(server: EmbeddedServer) -> None:
     assert client_of(server.address, tcp=True).get("key") == "value"
 
 
+def test_redis_cli_takes_the_address(server: EmbeddedServer, tmp_path: Path) -> None:
+    """What is in the file redis-url is what `redis-cli -u` wants, as the README has it."""
+    url = (tmp_path / "redis-url").read_text().strip()
+    words = [require("redis-cli"), "--no-auth-warning", "-u", url, "ping"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "PONG\n"
+    assert server.is_running()
+
+
 def test_only_its_owner_may_come_near(server: EmbeddedServer, tmp_path: Path) -> None:
     """Directory and socket are private, and so is every file with the password in it."""
     directory = tmp_path / "redis"
