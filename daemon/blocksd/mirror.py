@@ -229,7 +229,7 @@ class Mirror:
         """Bring the mirror forward by these revisions, the first of which follows its place.
 
         The last of them may still be under way when this returns, so that their successors can be made meanwhile:
-        `settle` waits for it, and so does every other method.
+        `settle` waits for it, and so does whatever else is written.
         """
         self.settle()
         assert self.place is not None
