@@ -3,7 +3,8 @@
 -- KEYS  1 lease, 2 meta, 3 changes
 -- ARGV  1 the lease this daemon holds
 --       2 epoch, 3 seq: where the mirror must be for this to be applied; '' for what belongs to no place in the journal
---       4 the commands: a JSON list of lists of words; besides those of Redis there is ANNOUNCE (below)
+--       4 the commands: a JSON list of lists of words; besides those of Redis there are ANNOUNCE and
+--         REPLY (below)
 --
 -- Returns {'ok'}, or, with nothing done, {'lease', <who holds it>} or {'place', <epoch>, <seq>}.
 
@@ -29,6 +30,15 @@ for _, command in ipairs(cjson.decode(ARGV[4])) do
     for channel = 5, #command do
       redis.call('PUBLISH', command[channel], command[4])
     end
+  elseif command[1] == 'REPLY' then
+    -- inbox, entry that is done, and, unless it gets none, where the reply goes, for how many seconds, the reply
+    -- Actors may write these keys: what one of them made of its own must not keep the others from being served.
+    if command[4] then
+      redis.pcall('DEL', command[4])
+      redis.pcall('RPUSH', command[4], command[6])
+      redis.pcall('EXPIRE', command[4], command[5])
+    end
+    redis.pcall('XDEL', command[2], command[3])
   else
     redis.call(unpack(command))
   end

@@ -63,6 +63,11 @@ class Block:
     _facts: str = field(default="", repr=False, compare=False)
 
     @property
+    def name(self) -> str:
+        """What an agent it is attached to calls it."""
+        return name_for_agent(self.label)
+
+    @property
     def facts(self) -> str:
         """Every field but `value` and `agents`, as compact JSON with sorted keys.
 

@@ -8,10 +8,11 @@ import tomllib
 import types
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
-from blocksd.errors import Misconfigured
+from blocksd.errors import InvalidLabel, Misconfigured
 from blocksd.keys import Keys
+from blocksd.label import parse_agent_pattern, parse_label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +20,23 @@ if TYPE_CHECKING:
 
 def _setting(default: Any, meaning: str, *, least: float | None = None) -> Any:
     return field(default=default, metadata={"meaning": meaning, "least": least})
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """A directory of text files that some agents see beside their blocks: `[sources.<name>]`.
+
+    `agents` are ids, patterns or `*`; `limit` is how many characters of an open file are shown. `mistake` says what is
+    wrong with the table: nothing of such a source is served, and everything else is.
+    """
+
+    name: str
+    path: str = ""
+    description: str | None = None
+    instructions: str | None = None
+    agents: tuple[str, ...] = ()
+    limit: int = 20_000
+    mistake: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +54,7 @@ class Config:
     history_versions: int = _setting(1000, "how many versions of each block are kept", least=1)
     history_days: float = _setting(0.0, "for how many days versions are kept; 0: for good", least=0.0)
     log_format: str = _setting("text", "`text` or `json`, one line per event")
+    sources: tuple[SourceSettings, ...] = _setting((), "directories of text files that agents see, a table for each")
 
     @property
     def state(self) -> str:
@@ -99,7 +118,7 @@ def _parsed(name: str, text: str, where: str) -> Any:
     try:
         if wanted is bool:
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
-        return _checked(name, wanted(text), where)
+        return _checked(name, tomllib.loads(text) if wanted is tuple else wanted(text), where)
     except (KeyError, ValueError) as error:
         if isinstance(error, Misconfigured):
             raise
@@ -108,6 +127,8 @@ def _parsed(name: str, text: str, where: str) -> Any:
 
 def _checked(name: str, value: Any, where: str) -> Any:
     wanted = _type_of(name)
+    if wanted is tuple and isinstance(value, dict):
+        return tuple(_source(source, table) for source, table in value.items())
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not wanted:
@@ -120,9 +141,55 @@ def _checked(name: str, value: Any, where: str) -> Any:
     return value
 
 
-_NAMES: dict[Any, str] = {str: "text", bool: "true or false", float: "a number", int: "a whole number"}
+def _source(name: str, table: Any) -> SourceSettings:
+    """One source; a mistake in it is kept, for the daemon to report."""
+    try:
+        return SourceSettings(name, **_source_settings(name, table))
+    except (InvalidLabel, Misconfigured) as error:
+        return SourceSettings(name, mistake=error.message)
+
+
+def _source_settings(name: str, table: Any) -> dict[str, Any]:
+    if parse_label(name) != name or "/" in name:
+        raise Misconfigured(f"{name[:80]!r} is no name of a source: it is letters, digits, '_', '-' and '.'")
+    if not isinstance(table, dict):
+        raise Misconfigured(f"a source is a table, not {table!r}")
+    given = dict(table)
+    if isinstance(given.get("agents"), str):
+        given["agents"] = [given["agents"]]
+    for key, value in given.items():
+        wanted = _SOURCE_KEYS.get(key)
+        if wanted is None:
+            raise Misconfigured(f"there is an unknown key {key!r}; the keys are {', '.join(_SOURCE_KEYS)}")
+        if type(value) is not wanted or (wanted is list and not all(isinstance(entry, str) for entry in value)):
+            raise Misconfigured(f"{key} must be {_NAMES[wanted]}, not {value!r}")
+    if not given.get("path") or "\0" in given["path"]:
+        raise Misconfigured("it has no path")
+    if given.get("limit", 1) < 1:
+        raise Misconfigured(f"limit must be at least 1, not {given['limit']}")
+    return given | {"agents": tuple(map(parse_agent_pattern, given.get("agents", ())))}
+
+
+_SOURCE_KEYS: dict[str, Any] = {
+    "path": str,
+    "description": str,
+    "instructions": str,
+    "agents": list,
+    "limit": int,
+}
+_NAMES: dict[Any, str] = {
+    str: "text",
+    bool: "true or false",
+    float: "a number",
+    int: "a whole number",
+    list: "a list of agent ids and patterns",
+    tuple: "a table of sources",
+}
 
 
 def _type_of(name: str) -> Any:
+    """What a setting must be; a tuple is given as a table."""
     wanted = get_type_hints(Config)[name]
-    return get_args(wanted)[0] if isinstance(wanted, types.UnionType) else wanted
+    if isinstance(wanted, types.UnionType):
+        return get_args(wanted)[0]
+    return get_origin(wanted) or wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -22,28 +23,32 @@ _SCRIPT_NOT_PERMITTED = ("NOPERM", "ACL failure in script", "The user executing 
 _FORMS = "redis://, rediss://, unix://, redis+sentinel://host:port,…/service or redis+cluster://host:port,…"
 
 
-def connect(url: str, *, reply_seconds: float | None = REPLY_SECONDS) -> Any:
-    """A client for the server at `url`; nothing is sent yet. `reply_seconds` None waits for ever, for subscribers.
+def connect(
+    url: str, *, reply_seconds: float = REPLY_SECONDS, asynchronous: bool = False, protocol: int | None = None
+) -> Any:
+    """A client for the server at `url`, of `redis` or, `asynchronous`, of `redis.asyncio`; nothing is sent yet.
 
     Forms: `redis://`, `rediss://` and `unix://` as redis-py reads them; `redis+sentinel://[user:password@]host:port,
     host:port/service[/db]`; `redis+cluster://[user:password@]host:port,host:port`. A command is sent once: redis-py
-    would send it again when a reply is lost, and it would run twice.
+    would send it again when a reply is lost, and it would run twice. `protocol` is that of the wire (RESP 2 or 3).
 
     Raises:
         Misconfigured: `url` is none of these forms.
     """
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
+    package = "redis.asyncio" if asynchronous else "redis"
+    redis, sentinel, cluster, retry, backoff = map(
+        import_module, (package, f"{package}.sentinel", f"{package}.cluster", f"{package}.retry", "redis.backoff")
+    )
     options: dict[str, Any] = {
         "decode_responses": True,
         "encoding_errors": "surrogateescape",
         "legacy_responses": False,
         "socket_timeout": reply_seconds,
         "socket_connect_timeout": CONNECT_SECONDS,
-        "retry": Retry(NoBackoff(), 0),
+        "retry": retry.Retry(backoff.NoBackoff(), 0),
     }
+    if protocol is not None:
+        options["protocol"] = protocol
     try:
         parts = urlsplit(url)
         if parts.scheme != "unix" and "@" in parts.path + parts.fragment:
@@ -54,18 +59,12 @@ def connect(url: str, *, reply_seconds: float | None = REPLY_SECONDS) -> Any:
         login: dict[str, Any] = {"username": user and unquote(user), "password": password and unquote(password)}
         if parts.scheme == "redis+sentinel":
             service, _, db = parts.path.strip("/").partition("/")
-            import redis.sentinel as sentinel_module
-
-            make_sentinel: Any = sentinel_module.Sentinel
-            sentinels = make_sentinel(_hosts(parts.netloc), sentinel_kwargs=options)
+            sentinels = sentinel.Sentinel(_hosts(parts.netloc), sentinel_kwargs=options)
             return sentinels.master_for(service, db=int(db or 0), **login, **options)
         if parts.scheme == "redis+cluster":
-            import redis.cluster as cluster_module
-
-            make_node: Any = cluster_module.ClusterNode
-            nodes = [make_node(host, port) for host, port in _hosts(parts.netloc)]
+            nodes = [cluster.ClusterNode(host, port) for host, port in _hosts(parts.netloc)]
             with translated(url):  # a cluster client asks for the slots at once
-                return cluster_module.RedisCluster(startup_nodes=nodes, **login, **options)
+                return cluster.RedisCluster(startup_nodes=nodes, **login, **options)
     except ValueError as error:
         raise Misconfigured(f"{masked(url)} is not a Redis URL: {error}", url=masked(url)) from None
     raise Misconfigured(f"{masked(url)} is not a Redis URL: the forms are {_FORMS}", url=masked(url))
@@ -95,8 +94,12 @@ def translated(url: str) -> Iterator[None]:
         redis.exceptions.AuthorizationError,
     ) as error:
         raise Misconfigured(f"Redis at {masked(url)} refuses the login: {error}", url=masked(url)) from error
+    except redis.ConnectionError as error:
+        cause = error.__cause__ or error.__context__  # where redis.asyncio puts a login that was refused
+        if isinstance(cause, (redis.AuthenticationError, redis.exceptions.NoPermissionError)):
+            raise Misconfigured(f"Redis at {masked(url)} refuses the login: {cause}", url=masked(url)) from error
+        raise Unavailable(f"Redis at {masked(url)} does not serve: {error}", url=masked(url)) from error
     except (
-        redis.ConnectionError,
         redis.TimeoutError,
         redis.exceptions.ClusterError,
         redis.exceptions.RedisClusterException,

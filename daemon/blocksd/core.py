@@ -5,33 +5,45 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from blocksd.errors import JournalUnusable
+from blocksd.errors import BlocksdError, JournalUnusable, Unavailable
+from blocksd.inbox import Answer, Inbox, Unusable, accepted, parse, refused
 from blocksd.intake import Intake
+from blocksd.journal import Access
+from blocksd.label import parse_agent
 from blocksd.problem import JOURNAL, Problem
 from blocksd.projector import Projector
-from blocksd.revision import timestamp
+from blocksd.revision import OPERATOR, timestamp
+from blocksd.sources import Sources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from blocksd.config import Config
     from blocksd.folder import Folder
+    from blocksd.inbox import Request
     from blocksd.journal import Journal
     from blocksd.mirror import Mirror
     from blocksd.projector import Listener
 
 BATCH = 256
+REQUESTS = 64
+"""How many requests are carried out between two looks at the folder: each may have to read a file."""
+
+OUTCOMES_KEPT_SECONDS = 86_400.0
+"""For how long a request that is sent again gets the first outcome."""
+
 _RETRY_SECONDS = 1.0
 _HISTORY_SECONDS = 86_400.0
 
 
 class Core:
-    """Folder → journal → mirror, one round after the other, all in one thread.
+    """Folder, sources and requests → journal → mirror → replies, one round after the other, all in one thread.
 
     Invariants, between two rounds:
       1. what a revision says was journaled before the mirror showed it, and shown before it was announced;
       2. `journal.seq` numbers every revision ever returned, without a gap;
-      3. a file whose look was not journaled will be looked at again.
+      3. a file whose look was not journaled will be looked at again;
+      4. a request is in its inbox until its outcome was journaled, shown and replied.
     """
 
     def __init__(
@@ -51,7 +63,10 @@ class Core:
         self._clock = clock
         self._wall = wall
         self.intake = Intake(folder, journal, delete_grace=config.delete_grace, clock=clock, wall=wall)
-        self.projector = Projector(journal, self.intake, mirror, listener, clock=clock, wall=wall)
+        self.sources = Sources(config.sources, self.intake, journal.open_files(), clock=clock)
+        self.inbox = Inbox()
+        self.projector = Projector(journal, self.intake, self.sources, mirror, listener, clock=clock, wall=wall)
+        self.dropped: list[Unusable] = []  # what came in and could not be replied to, for a log
         self._sweep_at = 0.0  # the first round begins the first sweep
         self._blocked_until = 0.0
         self._root_at = 0.0
@@ -64,11 +79,15 @@ class Core:
         """Whether the folder has been swept and read, and the mirror shows it (or cannot, and that was said)."""
         intake, projector = self.intake, self.projector
         swept = intake.sweeps > 0 and not intake.is_sweeping and not intake.backlog
-        return swept and not self._blocked_until and (projector.is_level or projector.last_error is not None)
+        looked = swept and self.sources.is_settled
+        return looked and not self._blocked_until and (projector.is_level or projector.last_error is not None)
 
     def wait_seconds(self) -> float:
         """For how long nothing needs to be done, unless something comes in."""
-        due = min(self.intake.due, self.projector.due, self._sweep_at, self._root_at)
+        if self.inbox.is_waiting:
+            due = 0.0
+        else:
+            due = min(self.intake.due, self.sources.due, self.projector.due, self._sweep_at, self._root_at)
         if self._blocked_until:
             due = max(self._blocked_until, min(self.projector.due, self._blocked_until))
         return max(0.0, due - self._clock())
@@ -79,6 +98,7 @@ class Core:
         if now >= self._root_at:
             self._root_at = now + _RETRY_SECONDS
             self.intake.check_root()
+            self.sources.check_roots()
         if now >= self._sweep_at:
             self._begin_sweep(now)
         if now >= self._blocked_until:
@@ -99,12 +119,76 @@ class Core:
         if self._blocked_until:
             self._blocked_until = 0.0
             self.intake.remove_problem(JOURNAL)
-        if findings.revisions or self.projector.has_aside:
+        self.sources.look()
+        answers = (yield from self._carry_out()) if self.inbox.is_waiting else []
+        if findings.revisions or answers or self.projector.has_aside:
             yield "project"
-            self.projector.project(findings.revisions)
+            self.projector.project(findings.revisions, answers)
+            if answers and self.projector.is_level:
+                self.inbox.done()
+            elif answers:
+                self.inbox.begin_again()
         for revision in findings.revisions:
             self._touched.add(revision.label)
             self._listener.on_revision(revision)
+
+    def _carry_out(self) -> Generator[str, None, list[Answer]]:
+        """Do what was asked for, and journal it; what to reply."""
+        if not self.projector.is_level:  # another daemon may be in charge of the namespace
+            self.inbox.begin_again()
+            return []
+        now = self._wall()
+        answers: list[Answer] = []
+        outcomes: dict[tuple[str, str], str] = {}
+        accesses: list[Access] = []
+        try:
+            for entry in self.inbox.take(REQUESTS):
+                request = parse(entry)
+                if isinstance(request, Unusable):
+                    answers.append(self._answer_unusable(request))
+                    continue
+                key = (request.actor, request.id)
+                outcome = outcomes.get(key) or self._journal.outcome(*key)
+                if outcome is None:
+                    try:
+                        request.check_deadline(now)
+                        access = self._access(request, timestamp(now))
+                        accesses.append(access)
+                        outcome = accepted(request.id, **access.as_json())
+                        outcomes[key] = outcome
+                    except BlocksdError as error:
+                        outcome = refused(request.id, error)
+                        if not isinstance(error, Unavailable):  # which may pass, and is worth another try
+                            outcomes[key] = outcome
+                answers.append(Answer(entry, request.id, outcome))
+            if outcomes:
+                yield "requests"
+                self._journal.settle(accesses, outcomes, timestamp(now))
+        except JournalUnusable as error:
+            self._be_blocked(error)
+            self.inbox.begin_again()
+            return []
+        self.sources.apply(accesses)
+        return answers
+
+    def _answer_unusable(self, unusable: Unusable) -> Answer:
+        if unusable.id is None:
+            self.dropped.append(unusable)
+            return Answer(unusable.entry, None, None)
+        return Answer(unusable.entry, unusable.id, refused(unusable.id, unusable.error))
+
+    def _access(self, request: Request, at: str) -> Access:
+        """What a request does to open files, if it may."""
+        if request.actor == OPERATOR:
+            agent, file = request.texts("agent", "file")
+            agent = parse_agent(agent)
+        else:
+            agent, (file,) = request.actor, request.texts("file")
+        if request.op == "close_file":
+            self.sources.check_close(agent, file)
+            return Access(agent, file, None)
+        self.sources.check_open(agent, file)
+        return Access(agent, file, at)
 
     def _be_blocked(self, error: JournalUnusable) -> None:
         """Nothing can be journaled for now, so nothing is taken in: begin again from what the journal has."""
@@ -122,7 +206,9 @@ class Core:
         self._sweep_at = now + self._config.resync_seconds
         if not self.intake.is_sweeping:
             self.intake.hint_all()
+        self.sources.hint_all()
         self.projector.verify()
+        self._journal.forget_requests(timestamp(self._wall() - OUTCOMES_KEPT_SECONDS))
         if self._touched:
             days = self._config.history_days
             before = timestamp(self._wall() - days * _HISTORY_SECONDS) if days else None

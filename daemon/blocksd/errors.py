@@ -61,6 +61,12 @@ class NotFound(BlocksdError, LookupError):
     code = "not_found"
 
 
+class InvalidRequest(BlocksdError, ValueError):
+    """A request asks for what cannot be done. Facts: `field` or `argument`, and what it was about."""
+
+    code = "invalid_request"
+
+
 class Unavailable(BlocksdError):
     """Redis or the daemon cannot be reached, or refuses to serve for now. Facts: `url`, where known."""
 

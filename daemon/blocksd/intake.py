@@ -293,8 +293,9 @@ class Intake:
         is_new = before is None or before.block is None
         had = before.agents if before is not None else NOBODY
         has = self.attachments.attached[label]
-        if has == had:
-            has = had  # the very same object: the journal knows it by its identity
+        # The same object compares element by element, too; and the journal knows a set by its identity.
+        if has is not had and has == had:
+            has = had
         self._append(
             findings,
             Revision(

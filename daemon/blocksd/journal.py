@@ -66,6 +66,24 @@ _MIGRATIONS = (
         inode INTEGER
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    -- Files of sources, `<source>/<path>`, that agents have opened and not closed, whether they are there or not.
+    CREATE TABLE open_files (
+        agent TEXT NOT NULL,
+        file TEXT NOT NULL,
+        last_accessed_at TEXT NOT NULL,
+        PRIMARY KEY (agent, file)
+    ) STRICT, WITHOUT ROWID;
+    -- What came of each request, for whoever asks again.
+    CREATE TABLE requests (
+        actor TEXT NOT NULL,
+        id TEXT NOT NULL,
+        outcome TEXT NOT NULL,
+        at TEXT NOT NULL,
+        PRIMARY KEY (actor, id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX requests_by_age ON requests (at);
+    """,
 )
 
 _COLUMNS = (
@@ -79,6 +97,18 @@ _REMEMBERED_LISTS = 1024
 
 
 Agents = tuple[str, ...] | frozenset[str]
+
+
+class Access(NamedTuple):
+    """An agent opened a file, or opened it again, `at` this time; None: it closed it."""
+
+    agent: str
+    file: str
+    at: str | None
+
+    def as_json(self) -> dict[str, str | None]:
+        """The access as it travels."""
+        return {"agent": self.agent, "file": self.file, "last_accessed_at": self.at}
 
 
 class Head(NamedTuple):
@@ -411,6 +441,49 @@ class Journal(JournalReader):
             return forgotten
         return 0
 
+    def open_files(self) -> list[Access]:
+        """The files that agents have opened and not closed."""
+        with self._translated():
+            return list(map(Access._make, self._db.execute("SELECT agent, file, last_accessed_at FROM open_files")))
+
+    def outcome(self, actor: str, request_id: str) -> str | None:
+        """What came of a request; None when it has not been carried out, or too long ago."""
+        with self._translated():
+            row = self._db.execute(
+                "SELECT outcome FROM requests WHERE actor = ? AND id = ?", (actor, request_id)
+            ).fetchone()
+            return row[0] if row else None
+
+    def settle(self, accesses: Sequence[Access], outcomes: Mapping[tuple[str, str], str], at: str) -> None:
+        """Write what requests came to (by actor and id), and what they did to open files: all or nothing.
+
+        It is on disk when this returns.
+
+        Raises:
+            JournalUnusable: nothing was written.
+        """
+        try:
+            self._db.execute("PRAGMA synchronous=FULL")
+            with self._transaction():
+                for agent, file, opened_at in accesses:
+                    if opened_at is None:
+                        self._db.execute("DELETE FROM open_files WHERE agent = ? AND file = ?", (agent, file))
+                    else:
+                        self._db.execute("INSERT OR REPLACE INTO open_files VALUES (?, ?, ?)", (agent, file, opened_at))
+                self._db.executemany(
+                    "INSERT INTO requests VALUES (?, ?, ?, ?)",
+                    ((actor, request_id, outcome, at) for (actor, request_id), outcome in outcomes.items()),
+                )
+        except sqlite3.Error as error:
+            raise JournalUnusable(f"the journal cannot be written: {error}", path=self.path) from error
+        finally:
+            self._db.execute("PRAGMA synchronous=NORMAL")
+
+    def forget_requests(self, before: str) -> None:
+        """Forget what came of requests before this time. On a full disk nothing is forgotten: there is another time."""
+        with suppress(sqlite3.OperationalError):
+            self._db.execute("DELETE FROM requests WHERE at < ?", (before,))
+
     def checkpoint(self) -> None:
         """Move what was logged into the database, if it has become much. Takes an fsync: for idle moments."""
         try:
@@ -442,7 +515,13 @@ class Journal(JournalReader):
         same = self._same_lists.get(id(agents))
         if same is not None and same[0] is agents:
             return same[1]
-        number = self._list_ids.get(agents) or self._new_list_ids.get(agents)
+        number = self._list_ids.get(agents)
+        if number is not None:  # an equal list: from now on it is recognised, too
+            if len(self._same_lists) >= 2 * _REMEMBERED_LISTS:
+                self._same_lists.clear()
+            self._same_lists[id(agents)] = (agents, number)
+            return number
+        number = self._new_list_ids.get(agents)
         if number is None:
             text = ",".join(sorted(agents) if isinstance(agents, frozenset) else agents)
             digest = blake2b(text.encode("utf-8"), digest_size=16).digest()

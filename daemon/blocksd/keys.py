@@ -14,9 +14,19 @@ All of a namespace's keys start with `<namespace>:`. With the namespace `blocks`
 | `blocks:meta` | hash | `epoch seq schema directory host pid started_at` |
 | `blocks:lease` | string | `<epoch> <token>` of the daemon in charge; expires unless renewed |
 | `blocks:changes` | stream | one entry per change, id `<seq>-0`, field `change`; a reset is `<seq>-1` |
+| `blocks:sources` | hash | source → JSON of its `description`, `instructions`, `limit` and `directory` |
+| `blocks:source:<source>` | hash | path of each of its text files, below its directory → JSON of its `bytes` and `updated_at` |
+| `blocks:source-agents:<source>` | set | ids of the agents that see it |
+| `blocks:file:<source>/<path>` | hash | a file that is open for some agent: `value` (its first `limit` characters), `chars` (of all of it), `limit source path updated_at` |
+| `blocks:open:<agent>` | hash | `<source>/<path>` of each file open for the agent → when it was last opened |
+| `blocks:inbox:<actor>` | stream | requests of an agent, or of `operator`: one field `request`, JSON; an entry is removed when it is done |
+| `blocks:reply:<actor>:<request id>` | list | the one reply to a request, JSON; expires after 60 s |
 
 Channels: `blocks:changes` (every change), `blocks:changes:block:<label>` (one block's), `blocks:changes:agent:<agent>`
-(what came to or went from an agent, and its private blocks' changes). Each message is a change as one line of JSON.
+(what came to or went from an agent, and its private blocks' changes), `blocks:changes:source:<source>` (one source's).
+Each message is a change as one line of JSON. What is said of sources and open files has no seq and is not in the stream:
+`{"kind": "source", "source", "files": [at most 100 paths that changed], "at", "epoch"}`, also to each agent that began
+or ceased to see the source, and to an agent `{"kind": "opened" | "closed", "agent", "file", "at", "epoch"}`.
 
 On a Redis Cluster the namespace carries a hash tag (`{blocks}`), so that all of its keys live in one slot.
 """
@@ -49,6 +59,7 @@ class Keys:
         self.meta = f"{namespace}:meta"
         self.lease = f"{namespace}:lease"
         self.changes = f"{namespace}:changes"
+        self.sources = f"{namespace}:sources"
 
     def block(self, label: str) -> str:
         return f"{self.namespace}:block:{label}"
@@ -59,6 +70,28 @@ class Keys:
     def agent(self, agent: str) -> str:
         return f"{self.namespace}:agent:{agent}"
 
+    def source(self, name: str) -> str:
+        """The listing of one file source."""
+        return f"{self.namespace}:source:{name}"
+
+    def source_agents(self, name: str) -> str:
+        """The agents that see one file source."""
+        return f"{self.namespace}:source-agents:{name}"
+
+    def file(self, file: str) -> str:
+        """What is shown of an open file, named `<source>/<path>`."""
+        return f"{self.namespace}:file:{file}"
+
+    def open(self, agent: str) -> str:
+        """The files an agent has open."""
+        return f"{self.namespace}:open:{agent}"
+
+    def inbox(self, actor: str) -> str:
+        return f"{self.namespace}:inbox:{actor}"
+
+    def reply(self, actor: str, request_id: str) -> str:
+        return f"{self.namespace}:reply:{actor}:{request_id}"
+
     def changes_of_block(self, label: str) -> str:
         """The channel of one block's changes."""
         return f"{self.changes}:block:{label}"
@@ -66,3 +99,7 @@ class Keys:
     def changes_of_agent(self, agent: str) -> str:
         """The channel of what comes to and goes from one agent."""
         return f"{self.changes}:agent:{agent}"
+
+    def changes_of_source(self, name: str) -> str:
+        """The channel of one file source's changes."""
+        return f"{self.changes}:source:{name}"

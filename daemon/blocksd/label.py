@@ -27,6 +27,10 @@ _PATTERN = re.compile(r"[\w.*?\[\]!-]+", re.UNICODE)
 _EDITOR_TEMPORARY = re.compile(r"^~\$|___jb_(?:tmp|old)___$|^\.goutputstream-|\.sw[a-p]$")
 
 
+RESERVED = frozenset(("operator", "file", "merge"))
+"""Authors that are no agents, and would be taken for one."""
+
+
 def parse_label(text: str) -> str:
     """The label in its one spelling (NFC).
 
@@ -44,6 +48,8 @@ def parse_label(text: str) -> str:
         raise InvalidLabel(f"label is {size} bytes, over the {MAX_LABEL_BYTES} a label may have", label=text[:80])
     if segments[0] == PRIVATE and len(segments) == 2:
         raise InvalidLabel(f"{label!r} is in {PRIVATE}/ but belongs to no agent", label=text)
+    if segments[0] == PRIVATE and segments[1] in RESERVED:
+        raise InvalidLabel(f"{label!r} is in {PRIVATE}/ but {segments[1]!r} is no agent's id", label=text)
     return label
 
 
@@ -55,6 +61,8 @@ def parse_agent(text: str) -> str:
     """
     agent = unicodedata.normalize("NFC", text)
     _check_segment(agent, text)
+    if agent in RESERVED:
+        raise InvalidLabel(f"{agent!r} is not an agent id: as an author it stands for something else", label=agent)
     return agent
 
 

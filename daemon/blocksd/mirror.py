@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from blocksd.block import FILE_KEYS, TEXT_KEYS, Block, block_id
+from blocksd.block import FILE_KEYS, block_id
 from blocksd.connection import masked, translated
 from blocksd.errors import Damaged, LeaseLost
 from blocksd.keys import SCHEMA
@@ -28,6 +28,9 @@ Command = tuple[str, ...]
 
 CHANGES_KEPT = 100_000
 LEASE_SECONDS = 10
+REPLY_SECONDS = 60
+"""How long a reply waits for whoever asked."""
+
 BATCH = 256
 """How many revisions, or blocks, one script call applies: a few milliseconds of Redis' one thread."""
 
@@ -71,20 +74,6 @@ def _shown(revision: Revision, names: Iterable[str]) -> dict[str, str]:
     return shown
 
 
-def block_of(fields: Mapping[str, str], agents: Iterable[str] = ()) -> Block:
-    """A block from its hash in the mirror, with the ids attached to it."""
-    known: dict[str, Any] = {}
-    for name, text in fields.items():
-        if name in _TEXT_FIELDS:
-            known[name] = text
-        elif name in _FIELDS:
-            known[name] = json.loads(text)
-    known["tags"] = tuple(known.get("tags", ()))
-    return Block(agents=tuple(sorted(agents)), **known)
-
-
-_FIELDS = frozenset(("label", "value", *FILE_KEYS)) - {"agents"}
-_TEXT_FIELDS = frozenset(("label", "value", *TEXT_KEYS))
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -158,6 +147,24 @@ def rebuild_commands(revision: Revision, keys: Keys) -> list[Command]:
     return commands
 
 
+def hash_commands(key: str, shown: object, wanted: Mapping[str, str]) -> list[Command]:
+    """What makes the hash that is shown, or whatever else stands in its place, the one that is wanted."""
+    if not isinstance(shown, dict):
+        return _hash_commands(key, wanted)
+    stray = sorted(field for field in shown if field not in wanted)
+    changed = {field: text for field, text in wanted.items() if shown.get(field) != text}
+    return [*(("HDEL", key, *part) for part in _in_parts(stray)), *_hash_commands(key, changed)[1:]]
+
+
+def set_commands(key: str, shown: object, wanted: Collection[str]) -> list[Command]:
+    """The same for a set."""
+    commands: list[Command] = []
+    if not isinstance(shown, (set, frozenset)):
+        commands, shown = [("DEL", key)], frozenset[str]()
+    commands += [("SREM", key, *part) for part in _in_parts(sorted(shown - set(wanted)))]
+    return commands + [("SADD", key, *part) for part in _in_parts(sorted(set(wanted) - shown))]
+
+
 def _in_parts(words: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(words), _WORDS):
         yield words[start : start + _WORDS]
@@ -173,7 +180,7 @@ class Mirror:
     def __init__(self, client: Any, keys: Keys, *, url: str, epoch: str, token: str, about: Mapping[str, str]) -> None:
         """`about` describes this daemon to people: directory, host, pid, started_at."""
         self._client = client
-        self._keys = keys
+        self.keys = keys
         self.url = url
         self.epoch = epoch
         self._lease = f"{epoch} {token}"
@@ -194,11 +201,11 @@ class Mirror:
         with translated(self.url):
             held, epoch, seq = self._ask_lease(take=False)
             if held not in ("", self._lease) and held.partition(" ")[0] != self.epoch:
-                there = self._client.hgetall(self._keys.meta)
+                there = self._client.hgetall(self.keys.meta)
                 mine = all(there.get(key) == self._about[key] for key in ("host", "directory"))
                 if not mine:
                     raise LeaseLost(
-                        f"namespace {self._keys.namespace!r} at {masked(self.url)} is served by the daemon with pid "
+                        f"namespace {self.keys.namespace!r} at {masked(self.url)} is served by the daemon with pid "
                         f"{there.get('pid', '?')} on {there.get('host', '?')}, for {there.get('directory', '?')}",
                         holder=there,
                     )
@@ -216,14 +223,14 @@ class Mirror:
 
     def _ask_lease(self, *, take: bool) -> tuple[str, str, str]:
         held, epoch, seq = self._take(
-            keys=[self._keys.lease, self._keys.meta],
+            keys=[self.keys.lease, self.keys.meta],
             args=[self._lease, LEASE_SECONDS * 1000, "1" if take else "0"],
         )
         return held, epoch, seq
 
     def release(self) -> None:
         """Give the lease up, so that a successor need not wait."""
-        self._run([("DEL", self._keys.lease)])
+        self._run([("DEL", self.keys.lease)])
 
     def project(self, revisions: Sequence[Revision]) -> None:
         """Bring the mirror forward by these revisions, the first of which follows its place.
@@ -237,7 +244,7 @@ class Mirror:
         size = 0
         start = self.place.seq
         for revision in revisions:
-            commands = _encode(commands_of(revision, self._keys, self.epoch))
+            commands = _encode(commands_of(revision, self.keys, self.epoch))
             if batch and size + len(commands) > _BATCH_CHARS:
                 self._send(batch, at=start)
                 self.settle()
@@ -249,49 +256,78 @@ class Mirror:
         self.place = Place(self.epoch, revisions[-1].seq)
 
     def note(self, commands: Sequence[Command]) -> None:
-        """Write what belongs to no revision: known agents, problems."""
-        self._run(commands)
+        """Write what belongs to no revision: known agents, problems, sources, replies. What is large, in several calls."""
+        batch: list[Command] = []
+        size = 0
+        for command in commands:
+            batch.append(command)
+            size += sum(map(len, command))
+            if size > _BATCH_CHARS:
+                self._run(batch)
+                batch, size = [], 0
+        if batch:
+            self._run(batch)
+
+    def ask(self, questions: Sequence[Command]) -> list[Any]:
+        """What reading commands answer, in one round trip; of a key of another type, an error."""
+        self.settle()
+        pipeline = self._client.pipeline(transaction=False)
+        for words in questions:
+            pipeline.execute_command(*words)
+        with translated(self.url):
+            answers: list[Any] = pipeline.execute(raise_on_error=False)
+        return answers
 
     def agents_commands(self, known: Iterable[str], unknown: Iterable[str]) -> list[Command]:
         """Agents that became known, and ones that are no longer."""
         commands: list[Command] = []
-        commands += _zset_commands(self._keys.agents, known)[1:]
-        commands += [("ZREM", self._keys.agents, *part) for part in _in_parts(sorted(unknown))]
+        commands += _zset_commands(self.keys.agents, known)[1:]
+        commands += [("ZREM", self.keys.agents, *part) for part in _in_parts(sorted(unknown))]
         return commands
 
     def problem_commands(self, subject: str, problem: Problem | None, at: str) -> list[Command]:
         """A problem came (or changed), or, for None, went."""
         notice: dict[str, Any] = {"kind": "cleared", "subject": subject, "at": at, "epoch": self.epoch}
-        stored: Command = ("HDEL", self._keys.problems, subject)
+        stored: Command = ("HDEL", self.keys.problems, subject)
         if problem is not None:
             notice |= {"kind": "rejected", "label": problem.label, "problem": problem.as_json()}
-            stored = ("HSET", self._keys.problems, subject, problem.dumps())
-        return [stored, ("PUBLISH", self._keys.changes, _json(notice))]
+            stored = ("HSET", self.keys.problems, subject, problem.dumps())
+        return [stored, ("PUBLISH", self.keys.changes, _json(notice))]
+
+    def reply_command(self, actor: str, entry_id: str, request_id: str | None, reply: str | None) -> Command:
+        """An entry of an inbox is done; None: it gets no reply."""
+        done: Command = ("REPLY", self.keys.inbox(actor), entry_id)
+        if request_id is None or reply is None:
+            return done
+        return (*done, self.keys.reply(actor, request_id), str(REPLY_SECONDS), reply)
 
     def begin_rebuild(self) -> Iterator[None]:
         """Clear the namespace of all that a rebuild writes; a step is one call.
 
         From the first step on the mirror has no place, so that a rebuild cut short is begun again.
         """
-        keys = self._keys
+        keys = self.keys
         self._run([("DEL", keys.meta)])
         yield
-        for pattern in (keys.block("*"), keys.attached("*"), keys.agent("*")):
-            cursor = 0
-            while True:
-                cursor, found = self._scan(cursor, pattern)
-                if found:
-                    self._run([("UNLINK", *words) for words in _in_parts(found)])
-                yield
-                if not cursor:
-                    break
-        self._run([("DEL", keys.labels, keys.agents, keys.ids, keys.problems, keys.changes)])
+        of_a_kind = (keys.block, keys.attached, keys.agent, keys.source, keys.source_agents, keys.file, keys.open)
+        mine = tuple(key("") for key in of_a_kind)
+        cursor = 0
+        while True:
+            cursor, found = self._scan(cursor, f"{keys.namespace}:*")
+            written = [key for key in found if key.startswith(mine)]
+            if written:
+                self._run([("UNLINK", *words) for words in _in_parts(written)])
+            yield
+            if not cursor:
+                break
+        indexes = (keys.labels, keys.agents, keys.ids, keys.problems, keys.changes, keys.sources)
+        self._run([("DEL", *indexes)])
 
     def _scan(self, cursor: int, pattern: str) -> tuple[int, list[str]]:
         options: dict[str, Any] = {"match": pattern, "count": 1000}
         with translated(self.url):
             if hasattr(self._client, "get_node_from_key"):  # a cluster: a namespace is in one slot, so on one node
-                options["target_nodes"] = self._client.get_node_from_key(self._keys.meta)
+                options["target_nodes"] = self._client.get_node_from_key(self.keys.meta)
             following, found = self._client.scan(cursor, **options)
         return (next(iter(following.values())) if isinstance(following, dict) else following), found
 
@@ -300,7 +336,7 @@ class Mirror:
         batch: list[Command] = []
         size = 0
         for revision in revisions:
-            batch += rebuild_commands(revision, self._keys)
+            batch += rebuild_commands(revision, self.keys)
             size += len(revision.block.value) if revision.block else 0
             if size > _BATCH_CHARS:
                 self._run(batch)
@@ -312,7 +348,7 @@ class Mirror:
         """The mirror is whole and stands at `seq`; whoever listens is told to read everything again."""
         meta = {**self._about, "schema": str(SCHEMA), "epoch": self.epoch, "seq": str(seq)}
         words = [word for pair in meta.items() for word in pair]
-        self._run([("HSET", self._keys.meta, *words), *self._reset_commands(seq, at)])
+        self._run([("HSET", self.keys.meta, *words), *self._reset_commands(seq, at)])
         self.place = Place(self.epoch, seq)
 
     def announce_reset(self, at: str) -> None:
@@ -323,16 +359,16 @@ class Mirror:
     def describe(self) -> None:
         """Put this daemon's facts into the mirror's meta, after taking over one that was level."""
         words = [word for pair in self._about.items() for word in pair]
-        self._run([("HSET", self._keys.meta, *words)])
+        self._run([("HSET", self.keys.meta, *words)])
 
     def _reset_commands(self, seq: int, at: str) -> list[Command]:
         change = reset(seq, self.epoch, at)
         with translated(self.url):
-            last = self._client.xrevrange(self._keys.changes, count=1)
+            last = self._client.xrevrange(self.keys.changes, count=1)
             # Who follows one block or one agent must hear of it too.
-            channels = self._client.pubsub_channels(f"{self._keys.changes}:*")
+            channels = self._client.pubsub_channels(f"{self.keys.changes}:*")
         after = int(str(last[0][0]).partition("-")[2]) if last and str(last[0][0]).startswith(f"{seq}-") else 0
-        return [_announcement(f"{seq}-{after + 1}", change, self._keys.changes, *sorted(channels))]
+        return [_announcement(f"{seq}-{after + 1}", change, self.keys.changes, *sorted(channels))]
 
     def _run(self, commands: Sequence[Command]) -> None:
         """Apply commands in one atomic call."""
@@ -346,7 +382,7 @@ class Mirror:
 
         place = ("", "") if at is None else (self.epoch, str(at))
         joined = ",".join(commands[1:-1] for commands in batch if len(commands) > 2)
-        keys = (self._keys.lease, self._keys.meta, self._keys.changes)
+        keys = (self.keys.lease, self.keys.meta, self.keys.changes)
         self._under_way = (self._apply.sha, len(keys), *keys, self._lease, *place, f"[{joined}]")
         with self._translated():
             if self._connection is None and hasattr(self._client, "connection_pool"):
@@ -401,7 +437,7 @@ class Mirror:
 
     def differing(self, revisions: Sequence[Revision]) -> list[Revision]:
         """Of these blocks, those the mirror does not show as they are: evicted, expired, edited by hand."""
-        keys = self._keys
+        keys = self.keys
         pipeline = self._client.pipeline(transaction=False)
         for revision in revisions:
             pipeline.hgetall(keys.block(revision.label))
@@ -421,7 +457,7 @@ class Mirror:
 
         Of labels and ids only the number is compared: that each one is there, `differing` has seen.
         """
-        keys = self._keys
+        keys = self.keys
         repairs: list[Command] = []
         if self._answer("zcard", keys.labels) != len(labels):
             repairs += _zset_commands(keys.labels, labels)
@@ -439,12 +475,12 @@ class Mirror:
         """Compare these agents' blocks (name → label) and mend them; how many agents were wrong."""
         pipeline = self._client.pipeline(transaction=False)
         for agent in names:
-            pipeline.hgetall(self._keys.agent(agent))
+            pipeline.hgetall(self.keys.agent(agent))
         with translated(self.url):
             answers = pipeline.execute(raise_on_error=False)
         wrong = [agent for agent, shown in zip(names, answers, strict=True) if shown != names[agent]]
         if wrong:
-            self._run([command for agent in wrong for command in _hash_commands(self._keys.agent(agent), names[agent])])
+            self._run([command for agent in wrong for command in _hash_commands(self.keys.agent(agent), names[agent])])
         return len(wrong)
 
     def _answer(self, command: str, key: str, *args: object) -> Any:
@@ -466,13 +502,13 @@ class Mirror:
         keep every later change out: in a new one a reset tells what is missing.
         """
         assert self.place is not None
-        last = self._answer("xrevrange", self._keys.changes, "+", "-", 1)
+        last = self._answer("xrevrange", self.keys.changes, "+", "-", 1)
         if last:
             is_sound = str(last[0][0]).startswith(f"{self.place.seq}-")
         else:
             is_sound = last is not None and self.place.seq == 0
         if not is_sound:
-            self._run([("DEL", self._keys.changes)])
+            self._run([("DEL", self.keys.changes)])
         return is_sound
 
 

@@ -11,16 +11,19 @@ from blocksd.errors import Damaged, LeaseLost, Misconfigured, NotFound, Unavaila
 from blocksd.label import name_for_agent
 from blocksd.mirror import BATCH
 from blocksd.revision import timestamp
+from blocksd.source_mirror import SourceMirror
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from blocksd.errors import BlocksdError
+    from blocksd.inbox import Answer
     from blocksd.intake import Intake
     from blocksd.journal import Journal
     from blocksd.mirror import Command, Mirror, Place
     from blocksd.problem import Problem
     from blocksd.revision import Revision
+    from blocksd.sources import Sources
 
 HEARTBEAT_SECONDS = 1.0
 _BACK_OFF_SECONDS = (0.05, 1.0)
@@ -50,6 +53,7 @@ class Projector:
         self,
         journal: Journal,
         intake: Intake,
+        sources: Sources,
         mirror: Mirror,
         listener: Listener,
         *,
@@ -59,6 +63,8 @@ class Projector:
         self._journal = journal
         self._intake = intake
         self._mirror = mirror
+        self._sources = sources
+        self._source_mirror = SourceMirror(sources, mirror)
         self._listener = listener
         self._clock = clock
         self._wall = wall
@@ -88,17 +94,24 @@ class Projector:
 
     @property
     def has_aside(self) -> bool:
-        """Whether agents or problems changed since they were last shown."""
+        """Whether agents, problems or sources changed since they were last shown."""
         intake = self._intake
-        return intake.attachments.known is not self._shown_agents or intake.problem_changes != self._shown_count
+        return (
+            intake.attachments.known is not self._shown_agents
+            or intake.problem_changes != self._shown_count
+            or self._source_mirror.is_behind
+        )
 
     def verify(self) -> None:
         """Compare all that the mirror shows with what it should, in the slices that follow."""
         if self.is_level and self._work is None:
             self._work = self._verifying()
 
-    def project(self, revisions: Sequence[Revision]) -> None:
-        """Show what was just journaled, and what has changed in agents and problems; if the mirror is away, later."""
+    def project(self, revisions: Sequence[Revision], answers: Sequence[Answer] = ()) -> None:
+        """Show what was just journaled, and what has changed in agents, problems and sources; if the mirror is away, later.
+
+        Then reply to the requests that asked for it, and remove them; if the mirror is away, never.
+        """
         if not self.is_level:
             return
         with self._guarded():
@@ -109,7 +122,7 @@ class Projector:
             else:
                 while place.seq < self._journal.seq:
                     place = self._catch_up(place.seq)
-            self._show_aside()
+            self._show_aside(answers)
 
     def step(self, *, more_follows: bool = False) -> None:
         """One slice of levelling or verifying, or a heartbeat, if due.
@@ -181,6 +194,8 @@ class Projector:
             yield
             self._mirror.describe()
             self._repair_index()
+            for _ in self._comparing_sources(announce=True):
+                yield
         while (place := self._mirror.place or place).seq < self._journal.seq:
             if self._catch_up(place.seq).seq < self._journal.seq:
                 yield
@@ -208,6 +223,8 @@ class Projector:
             self._mirror.rebuild(self._heads(labels))
             yield
         self._repair_index()
+        for _ in self._comparing_sources(announce=False):
+            yield
         self._mirror.end_rebuild(seq, timestamp(self._wall()))
 
     def _heads(self, labels: Sequence[str]) -> list[Revision]:
@@ -221,8 +238,13 @@ class Projector:
         problems = {subject: problem.dumps() for subject, problem in self._shown_problems.items()}
         return self._mirror.repair_index(self._intake.paths.keys(), self._shown_agents, problems)
 
-    def _show_aside(self) -> None:
-        """Known agents and problems, as far as they changed since they were last shown."""
+    def _comparing_sources(self, *, announce: bool) -> Iterator[int]:
+        """Compare all that is shown of sources; what changes meanwhile is shown as what changed."""
+        self._sources.shown()
+        yield from self._source_mirror.compare(timestamp(self._wall()), announce=announce)
+
+    def _show_aside(self, answers: Sequence[Answer] = ()) -> None:
+        """Known agents, problems and sources, as far as they changed since they were last shown; then replies."""
         commands: list[Command] = []
         known = self._intake.attachments.known
         if known is not self._shown_agents:
@@ -235,9 +257,16 @@ class Projector:
                 if problem != self._shown_problems.get(subject):
                     commands += self._mirror.problem_commands(subject, problem, at)
             self._shown_count = self._intake.problem_changes
+        if self._source_mirror.is_behind:
+            at = timestamp(self._wall())
+            self._source_mirror.show_listed(at)
+            commands += self._source_mirror.changes(at)
+        commands += [self._mirror.reply_command(one.entry.actor, one.entry.id, one.id, one.reply) for one in answers]
         if commands:
             self._mirror.note(commands)
             self._shown_problems = dict(problems)
+        if self._source_mirror.is_behind:
+            self._sources.shown()
         self._shown_agents = known
 
     def _verifying(self) -> Iterator[None]:
@@ -253,6 +282,9 @@ class Projector:
         yield
         for some in _slices(self._intake.attachments.known):
             repaired += self._mirror.repair_agents(self._names(some))
+            yield
+        for count in self._comparing_sources(announce=False):
+            repaired += count
             yield
         if not self._mirror.mend_changes():
             repaired += 1

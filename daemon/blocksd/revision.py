@@ -16,6 +16,8 @@ Kind = Literal["created", "updated", "deleted", "renamed"]
 
 FILE = "file"
 """The author of what was found in the folder."""
+OPERATOR = "operator"
+"""The actor, and author, for whoever manages the blocks."""
 
 
 def timestamp(seconds: float) -> str:
@@ -72,8 +74,9 @@ class Revision:
 class Change:
     """A notification as a subscriber receives it.
 
-    `kind` is a revision's (`created`, `updated`, `deleted`, `renamed`), or `reset` (read everything again: the mirror
-    was rebuilt at `seq`), or `rejected` and `cleared` (a problem came or went; no `seq`). `raw` is all that was sent.
+    `kind` is a revision's (`created`, `updated`, `deleted`, `renamed`), or `reset` (the mirror was built anew at `seq`),
+    or, of what is no revision and has no `seq`: `rejected` and `cleared` (a problem came or went), `source`, `opened`
+    and `closed` (files that agents see beside their blocks). `raw` is all that was sent.
     """
 
     kind: str
@@ -86,6 +89,41 @@ class Change:
     def loads(cls, text: str) -> Change:
         raw = json.loads(text)
         return cls(raw["kind"], raw.get("seq"), raw.get("epoch"), raw.get("label"), raw)
+
+    @property
+    def version(self) -> int | None:
+        """The block's version after it."""
+        return self.raw.get("version")
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of the fields that changed; of a new block, those that are not at their defaults."""
+        return tuple(self.raw.get("fields", ()))
+
+    @property
+    def attached(self) -> tuple[str, ...]:
+        """The agents that came."""
+        return tuple(self.raw.get("attached", ()))
+
+    @property
+    def detached(self) -> tuple[str, ...]:
+        """The agents that went."""
+        return tuple(self.raw.get("detached", ()))
+
+    @property
+    def author(self) -> str | None:
+        """Whose it was: `file`, `operator`, `merge` or an agent id."""
+        return self.raw.get("author")
+
+    @property
+    def at(self) -> str | None:
+        """When, as `timestamp` makes it."""
+        return self.raw.get("at")
+
+    @property
+    def request_id(self) -> str | None:
+        """The request that asked for it, if one did."""
+        return self.raw.get("request_id")
 
 
 def reset(seq: int, epoch: str, at: str) -> str:

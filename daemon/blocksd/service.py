@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import gc
-import json
 import os
 import queue
 import re
@@ -14,28 +13,44 @@ import socket
 import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from blocksd import record
 from blocksd.connection import connect, masked
 from blocksd.core import Core
-from blocksd.embedded import EmbeddedServer, write_private
+from blocksd.embedded import EmbeddedServer
 from blocksd.errors import AlreadyRunning, Misconfigured, Unavailable
 from blocksd.folder import Folder
+from blocksd.inbox import Reader
 from blocksd.journal import Journal
 from blocksd.keys import Keys
+from blocksd.label import is_ignored, printable
 from blocksd.mirror import Mirror
 from blocksd.problem import WATCHER, Problem
 from blocksd.projector import Listener
 from blocksd.revision import timestamp
-from blocksd.watcher import Hint, Watcher
+from blocksd.watcher import Hint, Watcher, Watchers
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from blocksd.config import Config
+    from blocksd.inbox import Entry
 
 _TICK_SECONDS = 1.0
 _HINTS_AT_ONCE = 4096
+
+
+class _SourceHint(NamedTuple):
+    """Look here, in this source."""
+
+    source: str
+    hint: Hint
+
+
+if TYPE_CHECKING:
+    _News = Hint | _SourceHint | list[Entry] | str
+    """What threads pass on: where to look, and what was read from inboxes; a text is for the log."""
 
 
 class Reporter(Listener, Protocol):
@@ -99,12 +114,19 @@ class Service:
         """
         self.config = config
         self._reporter = reporter
-        self._inbox: queue.SimpleQueue[Hint | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_News | None] = queue.SimpleQueue()
         self._stopping = False
+        self._rewatch_at = 0.0  # when to try other watchers for sources
         self._rearm_at = 0.0  # when to try another watcher for directories without a watch; 0: there are none
         self._locks: list[Lock] = []
         self._embedded: EmbeddedServer | None = None
         self._watcher: Watcher | None = None
+        self._source_watchers = Watchers(
+            lambda name, hint: self._queue.put(_SourceHint(name, hint)), wanted=lambda name: not is_ignored(name)
+        )
+        self._reader: Reader | None = None
+        self._followed: tuple[frozenset[str], int] | None = None
+        self._was_read = False  # entries of inboxes have come in, and their reader waits to be told to go on
         if not os.path.isdir(config.folder):
             raise Misconfigured(f"there is no folder {config.folder!r}", key="folder")
         try:
@@ -153,16 +175,11 @@ class Service:
             if "holder" in error.facts:
                 raise AlreadyRunning(error.message, **error.facts) from None
             # It may come back: the folder is journaled meanwhile.
-        record = {
-            "pid": os.getpid(),
-            "folder": self.folder.root,
-            "namespace": config.namespace,
-            "redis": self.redis_url,
-        }
-        write_private(os.path.join(state, "daemon.json"), json.dumps(record))
+        record.write(state, folder=self.folder.root, namespace=config.namespace, redis=self.redis_url)
         if config.poll:
             config = replace(config, resync_seconds=config.poll_seconds)
         self.core = Core(self.folder, self.journal, self._mirror, self._reporter, config)
+        self._reader = Reader(self.redis_url, self._mirror.keys, self._queue.put)
 
     def run(self) -> None:
         """Watch, until told to stop by `stop`, SIGTERM or SIGINT."""
@@ -181,11 +198,13 @@ class Service:
     def stop(self) -> None:
         """Stop soon: what is being written is finished first."""
         self._stopping = True
-        self._inbox.put(None)
+        self._queue.put(None)
 
     def _loop(self) -> None:
         # Armed first, swept second: what changes in between is seen by one or the other.
         self._watch()
+        assert self._reader is not None
+        self._reader.start()
         core, tick_at, ready, done = self.core, 0.0, False, 0
         while not self._stopping:
             now = time.monotonic()
@@ -195,6 +214,7 @@ class Service:
             before = self.journal.seq
             for _ in core.round():
                 pass
+            self._direct(self._reader)
             if not ready:
                 done += self.journal.seq - before
                 self._reporter.on_progress(done, core.intake.backlog)
@@ -205,24 +225,58 @@ class Service:
                     _notify("READY=1")
                     self._reporter.on_ready(self)
             wait = min(core.wait_seconds(), max(0.0, tick_at - time.monotonic()))
-            if wait > 0 and self._inbox.empty():
+            if wait > 0 and self._queue.empty():
                 core.idle()
             self._receive(wait)
 
+    def _direct(self, reader: Reader) -> None:
+        """Tell the reader of inboxes whose to read, and when to go on."""
+        core = self.core
+        known, restarts = core.intake.attachments.known, core.inbox.restarts
+        if self._followed is None or self._followed[0] is not known or self._followed[1] != restarts:
+            self._followed = (known, restarts)
+            reader.follow(known, restarts)
+        if self._was_read and not core.inbox.is_full:
+            self._was_read = False
+            reader.resume()
+        if core.dropped:
+            first = core.dropped[0]
+            others = f" (and {len(core.dropped) - 1} more)" if len(core.dropped) > 1 else ""
+            self._reporter.on_note(
+                f"dropped an entry of the inbox of {printable(first.entry.actor)}: {first.error.message}{others}"
+            )
+            core.dropped.clear()
+
     def _receive(self, wait: float) -> None:
-        """Wait for a hint, and take all that are there."""
+        """Wait for news, and take all that are there."""
         try:
-            hint = self._inbox.get(timeout=wait) if wait > 0 else self._inbox.get_nowait()
+            news = self._queue.get(timeout=wait) if wait > 0 else self._queue.get_nowait()
             for _ in range(_HINTS_AT_ONCE):
-                self._pass_on(hint)
-                hint = self._inbox.get_nowait()
-            self._pass_on(hint)
+                self._pass_on(news)
+                news = self._queue.get_nowait()
+            self._pass_on(news)
         except queue.Empty:
             pass
 
-    def _pass_on(self, hint: Hint | None) -> None:
-        if hint is None:
-            return
+    def _pass_on(self, news: _News | None) -> None:
+        if isinstance(news, Hint):
+            self._pass_on_hint(news)
+        elif isinstance(news, _SourceHint):
+            self._pass_on_source_hint(*news)
+        elif isinstance(news, str):
+            self._reporter.on_note(news)
+        elif news is not None:
+            self._was_read = True
+            self.core.inbox.put(news)
+
+    def _pass_on_source_hint(self, name: str, hint: Hint) -> None:
+        source = self.core.sources.source(name)
+        if hint.kind == "closed" or hint.kind == "touched":
+            source.hint_file(hint.path, closed=hint.kind == "closed")
+        else:
+            source.hint_all()
+
+    def _pass_on_hint(self, hint: Hint) -> None:
         intake = self.core.intake
         if hint.kind == "closed" or hint.kind == "touched":
             intake.hint_file(hint.path, closed=hint.kind == "closed")
@@ -235,7 +289,7 @@ class Service:
     def _watch(self) -> None:
         if self.config.poll:
             return
-        watcher = Watcher(self.folder.root, self._inbox.put)
+        watcher = Watcher(self.folder.root, self._queue.put)
         try:
             watcher.start()
         except OSError as error:
@@ -254,6 +308,10 @@ class Service:
             self._reporter.on_note("the embedded server has ended; it is started again")
             with suppress(Unavailable):
                 self._embedded.start()
+        if self._reader is not None:
+            self._reader.start()
+        if not self.config.poll:
+            self._watch_sources()
         if self.config.poll or not os.path.isdir(self.folder.root):
             return
         if self._watcher is None or not self._watcher.is_healthy():
@@ -280,6 +338,15 @@ class Service:
             self._rearm_at = now + self.config.resync_seconds
             self._rearm()
 
+    def _watch_sources(self) -> None:
+        sources, now = self.core.sources, time.monotonic()
+        if now >= self._rewatch_at:
+            self._rewatch_at = now + self.config.resync_seconds
+            self._source_watchers.begin_again()
+        for name in sources.names:
+            source = sources.source(name)
+            sources.set_unwatched(name, self._source_watchers.watch(name, source.root, source.directories))
+
     def _rearm(self) -> None:
         if self._watcher is not None:
             self._watcher.stop()
@@ -299,24 +366,30 @@ class Service:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
-            self._inbox.put(Hint("tree"))
+            self._queue.put(Hint("tree"))
+            for name in self.core.sources.names:
+                self._queue.put(_SourceHint(name, Hint("tree")))
         else:
             self.stop()
 
     def _give_up(self) -> None:
         """End all that was begun, the last first."""
         gc.enable()
+        if self._reader is not None:
+            self._reader.stop()
+        self._source_watchers.stop()
         if self._watcher is not None:
             self._watcher.stop()
         if hasattr(self, "core"):
             self.core.close()
         elif hasattr(self, "journal"):
             self.journal.close()
+        if self._reader is not None:
+            self._reader.join()
         if self._embedded is not None:
             self._embedded.stop()
         if hasattr(self, "core"):
-            with suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.config.state, "daemon.json"))
+            record.remove(self.config.state)
         for lock in reversed(self._locks):
             lock.release()
 
@@ -329,23 +402,6 @@ class Service:
 
 
 ACCEPT_DELETIONS = "accept-deletions"
-
-
-def running_daemon(state: str) -> dict[str, str] | None:
-    """What the daemon of this state directory says of itself; None when none runs."""
-    try:
-        with open(os.path.join(state, "daemon.json"), encoding="utf-8") as file:
-            record: dict[str, str] = json.load(file)
-        lock = os.open(os.path.join(state, "lock"), os.O_RDONLY)
-    except (OSError, ValueError):
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return record
-    finally:
-        os.close(lock)
-    return None
 
 
 def _notify(state: str) -> None:

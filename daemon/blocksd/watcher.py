@@ -6,6 +6,7 @@ import os
 import threading
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from watchdog.events import (
@@ -61,9 +62,13 @@ class Watcher:
     It can fail in silence: the limit on watches, a lost root, a dead thread. `is_healthy` and `unwatched` tell.
     """
 
-    def __init__(self, root: str, sink: Callable[[Hint], object]) -> None:
+    def __init__(
+        self, root: str, sink: Callable[[Hint], object], *, wanted: Callable[[str], bool] = is_block_file
+    ) -> None:
+        """`wanted` tells by its name whether a file is of interest."""
         self._root = root
         self._sink = sink
+        self._wanted = wanted
         self._observer: BaseObserver | None = None
         self._fd: InotifyFD | None = None
         self._identity: tuple[int, int] | None = None
@@ -77,7 +82,7 @@ class Watcher:
         status = os.stat(self._root)
         self._fd = InotifyFD()
         self._fd.start()
-        self._observer = observer = BaseObserver(_Emitter, inotify_fd=self._fd, sink=self._sink)
+        self._observer = observer = BaseObserver(_Emitter, inotify_fd=self._fd, sink=self._sink, wanted=self._wanted)
         try:
             observer.schedule(FileSystemEventHandler(), self._root, recursive=True, event_filter=_EVENTS)
             observer.start()
@@ -123,14 +128,22 @@ class Watcher:
 class _Emitter(InotifyEmitter):
     """An emitter whose events are hints already, and go to the sink without passing through its queue."""
 
-    def __init__(self, *args: Any, sink: Callable[[Hint], object], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, sink: Callable[[Hint], object], wanted: Callable[[str], bool], **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._sink = sink
+        self._wanted = wanted
 
     def on_thread_start(self) -> None:
         root = os.fsencode(self.watch.path)
         self._inotify = _Group(
-            self._inotify_fd, root, is_recursive=True, event_mask=self.get_event_mask_from_filter(), sink=self._sink
+            self._inotify_fd,
+            root,
+            is_recursive=True,
+            event_mask=self.get_event_mask_from_filter(),
+            sink=self._sink,
+            wanted=self._wanted,
         )
 
 
@@ -139,9 +152,10 @@ class _Group(InotifyWatchGroup):
     """The watches of a folder. watchdog tells of an overflow nowhere else but here."""
 
     sink: Callable[[Hint], object] = print
+    wanted: Callable[[str], bool] = is_block_file
 
     def __post_init__(self) -> None:
-        self._move_event_grouper = _Hints(self.path, self.sink)
+        self._move_event_grouper = _Hints(self.path, self.sink, self.wanted)
         super().__post_init__()
 
     def on_queue_overflow(self) -> None:
@@ -154,9 +168,10 @@ class _Hints(InotifyMoveEventGrouper):
     behind it, for up to half a second. Hints need no pairing: each half is one.
     """
 
-    def __init__(self, root: bytes, sink: Callable[[Hint], object]) -> None:
+    def __init__(self, root: bytes, sink: Callable[[Hint], object], wanted: Callable[[str], bool]) -> None:
         self._prefix = root.rstrip(b"/") + b"/"
         self._sink = sink
+        self._wanted = wanted
         self._moved_from: PathedInotifyEvent | None = None
         self._closed = threading.Event()
 
@@ -170,7 +185,7 @@ class _Hints(InotifyMoveEventGrouper):
             return
         name = path.rpartition("/")[2]
         # What nobody looks at anyway need not wake anyone: editors make such files with every save.
-        if is_block_file(name) or name == CONFIG_MAP:
+        if self._wanted(name) or name == CONFIG_MAP:
             self._sink(Hint("closed" if inotify.is_close_write or inotify.is_moved_to else "touched", path))
 
     def get_queued_moved_from_event(self, cookie: int) -> PathedInotifyEvent | None:
@@ -187,3 +202,58 @@ class _Hints(InotifyMoveEventGrouper):
 
     def close(self) -> None:
         self._closed.set()
+
+
+class Watchers:
+    """A watcher for each of several directories, by name, begun again when it fails or its directory is another."""
+
+    def __init__(self, sink: Callable[[str, Hint], object], *, wanted: Callable[[str], bool]) -> None:
+        """`sink` is passed the name of the directory with each hint."""
+        self._sink = sink
+        self._wanted = wanted
+        self._watchers: dict[str, tuple[str, Watcher]] = {}
+        self._missing: dict[str, set[str]] = {}  # directories below that were seen to be without a watch
+
+    def watch(self, name: str, root: str, directories: set[str]) -> str:
+        """See to it that `root` and the `directories` below it are watched; why some are not, or the empty text.
+
+        Whenever a watcher had to be begun, its directory is hinted at as a whole.
+        """
+        where, watcher = self._watchers.get(name, ("", None))
+        if watcher is None or where != root or not watcher.is_healthy():
+            return self._begin(name, root) if os.path.isdir(root) else ""
+        missing = {path for path in watcher.unwatched(directories) if os.path.isdir(os.path.join(root, path))}
+        still = missing & self._missing.get(name, set())  # what is only just there may get its watch yet
+        self._missing[name] = missing
+        return (
+            f"{len(still)} of {len(directories)} directories are not watched: changes there are found late"
+            if still
+            else ""
+        )
+
+    def begin_again(self) -> None:
+        """Give the directories without a watch another chance."""
+        for name in [name for name, missing in self._missing.items() if missing]:
+            self._end(name)
+
+    def _begin(self, name: str, root: str) -> str:
+        self._end(name)
+        watcher = Watcher(root, partial(self._sink, name), wanted=self._wanted)
+        try:
+            watcher.start()
+        except OSError as error:
+            return f"it cannot be watched: {error.strerror or error}; changes are found late"
+        self._watchers[name] = (root, watcher)
+        self._sink(name, Hint("everything"))
+        return ""
+
+    def _end(self, name: str) -> None:
+        self._missing.pop(name, None)
+        _, watcher = self._watchers.pop(name, ("", None))
+        if watcher is not None:
+            watcher.stop()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        for name in list(self._watchers):
+            self._end(name)

@@ -14,6 +14,7 @@ import argparse
 import gc
 import io
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -21,7 +22,8 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from collections import defaultdict
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,14 +33,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import redis
 
+import blocksd
 import floors
 from blocksd.config import Config
+from blocksd.prompt import compile_prompt
 from blocksd.report import Reporter
 from blocksd.service import Service
 from support import RedisServer, valkey_binary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 BODY = "A line of text, as people write them into memory blocks.\n" * 18
 
@@ -71,11 +75,13 @@ def matter(number: int) -> str:
     )
 
 
-def save(path: Path, text: str) -> None:
-    """As editors do: a temporary file in the same directory, then a rename."""
+def save(path: Path, text: str) -> float:
+    """As editors do: a temporary file in the same directory, then a rename. Returns when that began, monotonic."""
     temporary = path.with_name(".benchmark-save")
     temporary.write_text(text)
+    begin = time.monotonic()
     temporary.rename(path)
+    return begin
 
 
 @contextmanager
@@ -87,9 +93,9 @@ def service(folder: Path, state: Path, url: str) -> Iterator[Service]:
 
 
 @contextmanager
-def daemon(folder: Path, state: Path, url: str) -> Iterator[subprocess.Popen[str]]:
+def daemon(folder: Path, state: Path, url: str, *options: str) -> Iterator[subprocess.Popen[str]]:
     """A daemon in a process of its own, ready."""
-    words = [sys.executable, "-m", "blocksd", "run", str(folder), "--redis", url, "--state-dir", str(state)]
+    words = [sys.executable, "-m", "blocksd", "run", str(folder), "--redis", url, "--state-dir", str(state), *options]
     process = subprocess.Popen(
         words, stderr=subprocess.PIPE, text=True, env={**os.environ, "BLOCKSD_CONFIG": os.devnull}
     )
@@ -301,6 +307,205 @@ def peak_memory(status: str) -> float:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
 
 
+FANS = (1, 50, 1000, 10_000)
+"""To how many agents a block is attached, and how many subscribers follow it."""
+
+Times = defaultdict[int, list[float]]
+"""What was measured, in seconds, by the number of agents."""
+
+
+@dataclass(frozen=True)
+class Fan:
+    """A block attached to all the agents of its daemon."""
+
+    agents: int
+    pid: int
+    path: Path
+    head: str
+    namespace: str
+
+    @property
+    def channel(self) -> str:
+        return f"{self.namespace}:changes:block:{self.path.stem}"
+
+    def save(self, tag: object) -> float:
+        """Change the body alone. Returns when the rename began."""
+        return save(self.path, f"{self.head}{BODY}{tag}\n")
+
+
+@contextmanager
+def fans_of(agents: int, root: Path, url: str) -> Iterator[list[Fan]]:
+    """A daemon with this many agents, and two blocks attached to them all: one lists them, the other has a pattern.
+
+    Each number of agents has a daemon of its own: what many agents cost must not burden the block that has one.
+    """
+    folder, namespace = root / f"fan{agents}", f"fan{agents}"
+    folder.mkdir()
+    ids = ", ".join(f"helper-{number:05}" for number in range(agents))
+    heads = {"listed": f"---\nagents: [{ids}]\n---\n", "by-pattern": '---\nagents: ["helper-*"]\n---\n'}
+    for label, head in heads.items():
+        (folder / f"{label}.md").write_text(head + BODY)
+    with daemon(folder, root / f"{namespace}-state", url, "--namespace", namespace) as process:
+        client: Any = redis.Redis.from_url(url)
+        assert all(client.scard(f"{namespace}:attached:{label}") == agents for label in heads)
+        yield [Fan(agents, process.pid, folder / f"{label}.md", head, namespace) for label, head in heads.items()]
+
+
+@contextmanager
+def crowd(server: RedisServer, channel: str, count: int) -> Iterator[Callable[[], tuple[float, float]]]:
+    """That many subscribers of a channel. What it yields waits for a message: when the first and the last had it."""
+    words = [sys.executable, str(Path(__file__).with_name("crowd.py")), str(server.socket), channel, str(count)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines = process.stdout
+
+    def heard() -> tuple[float, float]:
+        first, last = map(float, lines.readline().split())
+        return first, last
+
+    try:
+        assert lines.readline() == "ready\n", f"{count} subscribers cannot be had"
+        yield heard
+    finally:
+        process.kill()
+        process.wait()
+
+
+def bench_fanout(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
+    """(f) one change to a block of many agents: what it costs the daemon, and when the last subscriber has it."""
+    with ExitStack() as stack:
+        listed, by_pattern = zip(
+            *[stack.enter_context(fans_of(agents, root, server.url)) for agents in FANS], strict=True
+        )
+        for fans in (listed, by_pattern):
+            yield from fanout_cost(server, fans, rounds=20 if quick else 100)
+        yield from fanout_receipt(server, listed, rounds=20 if quick else 200)
+
+
+def fanout_cost(server: RedisServer, fans: Sequence[Fan], *, rounds: int) -> Iterator[Row]:
+    """What a save that changes the body alone costs the daemon, and rename → subscriber, each fan in its turn."""
+    saves = 10
+    subscribers = {fan.agents: Subscriber(server.url, fan.channel) for fan in fans}
+    work: Times = defaultdict(list)
+    times: Times = defaultdict(list)
+    for turn in range(rounds):
+        for fan in fans:
+            before = cpu_seconds(fan.pid)
+            for number in range(saves):
+                begin = fan.save(f"{turn} {number}")
+                subscribers[fan.agents].wait()
+                times[fan.agents].append(time.monotonic() - begin)
+                time.sleep(0.005)
+            work[fan.agents].append((cpu_seconds(fan.pid) - before) / saves)
+    for what, measured in (("CPU of a save", work), ("rename → subscriber", times)):
+        few = statistics.median(measured[fans[0].agents])
+        for fan in fans[1:]:
+            many = statistics.median(measured[fan.agents])
+            yield Row(f"(f) {what}, 1 → {fan.agents:,} {fan.path.stem}", ms(few), ms(many), many / few, 1.2)
+
+
+def fanout_receipt(server: RedisServer, fans: Sequence[Fan], *, rounds: int) -> Iterator[Row]:
+    """Rename → the last of as many subscribers as agents. The floor is a bare PUBLISH of the same bytes to them."""
+    client = server.client()
+    if not allow_connections(client, sum(fan.agents for fan in fans) + 100):
+        yield Row(
+            f"(f) rename → last of {fans[-1].agents:,} subscribers", "", "", None, note="too few connections allowed"
+        )
+        fans = fans[:-1]
+    floor_times: Times = defaultdict(list)
+    first_times: Times = defaultdict(list)
+    times: Times = defaultdict(list)
+    with ExitStack() as stack:
+        crowds = {fan.agents: stack.enter_context(crowd(server, fan.channel, fan.agents)) for fan in fans}
+        for turn in range(rounds):
+            for fan in fans:
+                heard = crowds[fan.agents]
+                begin = fan.save(f"receipt {turn}")
+                first, last = heard()
+                first_times[fan.agents].append(first - begin)
+                times[fan.agents].append(last - begin)
+                change = client.xrevrange(f"{fan.namespace}:changes", count=1)[0][1]["change"]
+                begin = time.monotonic()
+                client.publish(fan.channel, change)
+                floor_times[fan.agents].append(heard()[1] - begin)
+    for fan in fans:
+        first, last, floor = (statistics.median(found[fan.agents]) for found in (first_times, times, floor_times))
+        name = f"(f) rename → last of {fan.agents:,} subscribers"
+        yield Row(name, ms(floor), ms(last), last / floor, note=f"the first has it after {ms(first)}")
+
+
+def bench_prompt(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
+    """An agent's prompt of 20 blocks of 2 KiB; the floor is what the bare Redis commands take for the same blocks."""
+    rounds = 100 if quick else 1000
+    folder = root / "folder"
+    (folder / "agents" / "ann").mkdir(parents=True)
+    for number in range(20):
+        text = f"---\ndescription: What is known about topic {number}.\n---\n" + "A line of a memory block.\n" * 80
+        (folder / "agents" / "ann" / f"topic{number}.md").write_text(text[: 2048 + 60])
+    with service(folder, root / "state", server.url) as running:
+        settle(running)
+    client = blocksd.connect(server.url)
+    bare: Any = redis.Redis.from_url(server.url, decode_responses=True)
+    memory = client.memory("ann")
+    memory.compile()
+    asked: list[float] = []
+    ask = memory._runner.ask
+
+    def timed(question: Any) -> list[Any]:
+        begin = time.perf_counter()
+        try:
+            return ask(question)
+        finally:
+            asked.append(time.perf_counter() - begin)
+
+    floor_times, cold, beyond, scoped, hgets = [], [], [], [], []
+    memory._runner.ask = timed  # type: ignore[method-assign]
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        names = bare.hgetall("blocks:agent:ann")
+        pipeline = bare.pipeline(transaction=False)
+        for label in names.values():
+            pipeline.hgetall(f"blocks:block:{label}")
+        pipeline.execute()
+        floor_times.append(time.perf_counter() - begin)
+        memory._state.forget()
+        asked.clear()
+        begin = time.perf_counter()
+        memory.compile()
+        cold.append(time.perf_counter() - begin)
+        beyond.append(cold[-1] - sum(asked))
+        hgets.append(seconds(partial(bare.hgetall, "blocks:block:agents/ann/topic7")))
+        scoped.append(seconds(partial(client.agents.blocks.retrieve, "ann", "topic7")))
+    blocks = memory.get_blocks()
+    compiled = [seconds(lambda: compile_prompt(blocks)) for _ in range(10 * rounds)]
+    warm = [seconds(lambda: [memory.compile() for _ in range(100)]) / 100 for _ in range(rounds)]
+    median = statistics.median
+    yield Row(
+        "prompt of 20 blocks, cold", ms(median(floor_times)), ms(median(cold)), median(cold) / median(floor_times)
+    )
+    yield Row("  beyond its round trips", "", us(median(beyond)), None, None, "blocks made of the replies included")
+    yield Row("  blocks → text", "", us(median(compiled)), None, None, "≤ 25 µs is meant")
+    yield Row("prompt, nothing changed", "", us(median(warm)), None, None, "≤ 2 µs is meant")
+    yield Row("an agent's block by name", ms(median(hgets)), ms(median(scoped)), median(scoped) / median(hgets))
+    client.close()
+
+
+def allow_connections(client: Any, count: int) -> bool:
+    """Raise what limits the number of connections, of the processes started from here and of the server."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
+        client.config_set("maxclients", count)
+    except (ValueError, redis.ResponseError):
+        return False
+    return True
+
+
+def cpu_seconds(pid: int) -> float:
+    """How long a process has computed, in all its threads: its clock is the one clock_getcpuclockid(3) gives."""
+    return time.clock_gettime(~pid << 3 | 2)
+
+
 def settle(running: Service) -> None:
     """Rounds, until the folder is read and the mirror shows it."""
     core = running.core
@@ -315,6 +520,10 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
+def us(value: float) -> str:
+    return f"{value * 1e6:.1f} µs"
+
+
 def ms(value: float) -> str:
     return f"{value * 1000:.2f} ms"
 
@@ -325,6 +534,8 @@ BENCHMARKS = {
     "restart": bench_restart,
     "burst": bench_burst,
     "memory": bench_memory,
+    "fanout": bench_fanout,
+    "prompt": bench_prompt,
 }
 
 

@@ -1,557 +1,1042 @@
-"""What programs read and hear through the client: blocks as they are, and every change once and in order."""
+"""What programs read through the client: alike whether they block or await, and on every kind of server."""
 
 from __future__ import annotations
 
-import json
+import asyncio
+import inspect
+import itertools
+import selectors
+import socket
 import threading
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
+import fakeredis
 import pytest
 
-from blocksd import client as client_module
-from blocksd.block import Block, block_id
-from blocksd.client import Client
-from blocksd.errors import NotFound, Unavailable
+import rig as rig_module
+from blocksd import aconnect, connect, queries, runner, watching
+from blocksd.block import block_id
+from blocksd.client import AsyncClient, AsyncMemory, Client
+from blocksd.connection import connect as connect_to_server
+from blocksd.errors import Damaged, InvalidField, InvalidLabel, Misconfigured, NotFound, Unavailable
 from rig import Rig
-from support import RedisServer, eventually
+from support import BACKENDS, DEADLINE, Daemon, RedisServer, binary_of, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
     from pathlib import Path
 
-    from blocksd.revision import Change
+    from blocksd import BlockView, Page
+    from blocksd.errors import BlocksdError
+
+    Ask = Callable[[Client], object]
+    Listing = Callable[..., Page[Any]]
+
+FAKE = "redis://fake"
+
+FILES = {
+    "agents/ann/human": "Ann speaks with Bob.\n",
+    "agents/ann/persona": "I am Ann.\n",
+    "agents/bob/human": "Bob speaks with Alice.\n",
+    "agents/bob/system/human": "Not what Bob calls human.\n",
+    "café": "Die STRASSE am Fluß\n",
+    "human": "Anyone.\n",
+    "notes": "---\nagents: [ann, bob]\ndescription: What we KNOW\ntags: [x, y]\nmetadata: {a: [1, null]}\n---\n"
+    "one\n\ttwo – ünï 💾\n",
+    "organization": "---\nagents: [ann, bob, cat]\nlimit: 4000\nread_only: true\ntags: [x, policy]\n---\n"
+    "Organization: Letta\n",
+    "secret": "---\nagents: [cat]\nhidden: true\ntags: [y]\n---\nHush.\n",
+    "starter": "---\nis_template: true\ntemplate_name: first\n---\nHello.\n",
+}
+BAD = {"bad": "---\nlimit: none\n---\n", "also bad": "x\n"}
+
+SHOWN = [label for label in FILES if label != "secret"]
+"""The labels of the blocks that are not hidden, in their order: that of their bytes."""
+HUMANS = ["agents/ann/human", "agents/bob/human", "human"]
+AGENTS = ["ann", "bob", "cat", "idle"]
+ANNS = ["human", "notes", "organization", "persona"]
+
+LISTINGS: dict[str, tuple[Listing, Sequence[str]]] = {
+    "blocks": (lambda client, **cursors: client.blocks.list(**cursors), SHOWN),
+    "hidden blocks, too": (lambda client, **cursors: client.blocks.list(show_hidden_blocks=True, **cursors), [*FILES]),
+    "blocks by label": (lambda client, **cursors: client.blocks.list(label="human", **cursors), HUMANS),
+    "blocks by tag": (lambda client, **cursors: client.blocks.list(tags=["x"], **cursors), ["notes", "organization"]),
+    "agents": (lambda client, **cursors: client.agents.list(**cursors), AGENTS),
+    "agents of a block": (lambda client, **cursors: client.blocks.agents.list("organization", **cursors), AGENTS[:3]),
+    "blocks of an agent": (lambda client, **cursors: client.agents.blocks.list("ann", **cursors), ANNS),
+}
+"""Everything that comes in pages, and what all of it is."""
 
 
-@pytest.fixture
-def server(any_server: RedisServer) -> RedisServer:
-    """All of this must hold on every kind of server."""
-    return any_server
+def names(listing: str, page: Page[Any]) -> list[str]:
+    """What the items of a page are called as cursors."""
+    if listing == "blocks of an agent":
+        return [block.name for block in page]
+    return [getattr(item, "label", None) or item.id for item in page]
+
+
+# --- either client, on any server ---
+
+
+class Alike:
+    """A client of either kind as a blocking one: what is to be awaited is run to its end, on a loop of its own thread."""
+
+    def __init__(self, target: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._target = target
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Alike:
+        return Alike(getattr(self._target, name), self._loop)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        result = self._target(*args, **kwargs)
+        if isinstance(result, AsyncMemory):
+            return Alike(result, self._loop)
+        return self._run(result) if inspect.iscoroutine(result) else result
+
+    def __enter__(self) -> Any:
+        is_blocking = hasattr(self._target, "__enter__")
+        target = self._target.__enter__() if is_blocking else self._run(self._target.__aenter__())
+        return Alike(target, self._loop)
+
+    def __exit__(self, *error: object) -> None:
+        if hasattr(self._target, "__exit__"):
+            self._target.__exit__(*error)
+        else:
+            self._run(self._target.__aexit__(*error))
+
+    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(DEADLINE)
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    running = asyncio.new_event_loop()
+    thread = threading.Thread(target=running.run_forever)
+    thread.start()
+    yield running
+    running.call_soon_threadsafe(running.stop)
+    thread.join()
+    running.close()
+
+
+@pytest.fixture(params=[Client, AsyncClient], ids=["blocking", "asyncio"])
+def open_client(request: pytest.FixtureRequest, loop: asyncio.AbstractEventLoop) -> Iterator[Callable[[str], Client]]:
+    """A client for the server at a URL, of either kind, and used like a blocking one."""
+    opened: list[Client] = []
+
+    def start(url: str) -> Client:
+        opened.append(cast("Client", Alike(request.param(url), loop)))
+        return opened[-1]
+
+    yield start
+    for client in opened:
+        client.close()
 
 
 @pytest.fixture(autouse=True)
 def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silence is doubted sooner than in life."""
-    monkeypatch.setattr(client_module, "_SILENCE_SECONDS", 0.2)
-    monkeypatch.setattr(client_module, "_LISTEN_SECONDS", 0.05)
+    """A memory that is closed is not waited for as long as in life."""
+    monkeypatch.setattr(watching, "LISTEN_SECONDS", 0.05)
+
+
+@pytest.fixture(scope="module", params=(*BACKENDS, "fakeredis"))
+def library_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A mirror of `FILES` that is only read."""
+    if request.param == "fakeredis":
+        fake = fakeredis.FakeServer()
+        options: dict[str, Any] = {
+            "decode_responses": True,
+            "encoding_errors": "surrogateescape",
+            "legacy_responses": False,
+        }
+
+        def connect_to_fake(url: str, *, asynchronous: bool = False, **others: Any) -> Any:
+            if url != FAKE:
+                return connect_to_server(url, asynchronous=asynchronous, **others)
+            return (fakeredis.FakeAsyncRedis if asynchronous else fakeredis.FakeRedis)(server=fake, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rig_module, "connect", connect_to_fake)
+            patch.setattr(runner, "connect", connect_to_fake)
+            yield from _library(FAKE, tmp_path_factory.mktemp("library"))
+    else:
+        server = RedisServer(binary_of(request.param))
+        server.start()
+        yield from _library(server.url, tmp_path_factory.mktemp("library"))
+        server.remove()
+
+
+def _library(url: str, home: Path) -> Iterator[str]:
+    keeper = Rig(home, url)
+    (keeper.root / "agents" / "idle").mkdir(parents=True)
+    for label, text in (FILES | BAD).items():
+        keeper.write(label, text)
+    keeper.core.intake.hint_all()  # the folder of an agent is seen by a sweep
+    keeper.settle()
+    yield url
+    keeper.close()
 
 
 @pytest.fixture
-def raw(server: RedisServer) -> Iterator[Any]:
-    looking: Any = server.client()
-    yield looking
-    looking.close()
+def library(library_url: str, open_client: Callable[[str], Client]) -> Client:
+    """A client that reads the mirror of `FILES`."""
+    return open_client(library_url)
+
+
+@pytest.fixture(params=BACKENDS)
+def emptied(request: pytest.FixtureRequest, standing_server: Callable[[str], RedisServer]) -> RedisServer:
+    """A server of each kind, with nothing on it."""
+    return standing_server(request.param)
 
 
 @pytest.fixture
-def rig(tmp_path: Path, server: RedisServer) -> Iterator[Rig]:
-    made = Rig(tmp_path / "one", server.url)
-    made.write("notes", "---\nagents: [ann, bob]\ndescription: d\ntags: [x]\nmetadata: {a: [1]}\n---\none\n")
-    made.write("agents/ann/persona", "I am Ann.\n")
-    made.write("bad", "---\nlimit: none\n---\n")
+def rig(tmp_path: Path, emptied: RedisServer) -> Iterator[Rig]:
+    """A mirror that a test may change."""
+    made = Rig(tmp_path / "one", emptied.url)
+    made.write("notes", FILES["notes"])
+    made.write("agents/ann/persona", FILES["agents/ann/persona"])
     made.settle()
     yield made
     made.crash()
 
 
 @pytest.fixture
-def client(server: RedisServer) -> Iterator[Client]:
-    made = Client(server.url)
-    yield made
-    made.close()
-
-
-class Watcher:
-    """A program that follows the changes, in a thread of its own."""
-
-    def __init__(self, server: RedisServer, **options: Any) -> None:
-        self._server = server
-        self._client = Client(server.url)
-        self._watch = self._client.watch(**options)
-        # What every watch passes on, though it is no change: it concerns the block, or the agent.
-        self._signal = {"kind": "cleared", "label": options.get("label", "signal"), "attached": [options.get("agent")]}
-        self._signals = {"begin": threading.Event(), "end": threading.Event()}
-        self.error: Exception | None = None
-        self.heard: list[Change] = []
-        threading.Thread(target=self._follow, daemon=True).start()
-        eventually(self.is_subscribed, "it has subscribed")
-        self._send("begin")  # heard after all that is caught up with
-
-    def is_subscribed(self) -> bool:
-        looking = self._server.client()
-        try:
-            return self.error is not None or bool(looking.pubsub_numsub("blocks:changes")[0][1])
-        finally:
-            looking.close()
-
-    def _send(self, signal: str) -> None:
-        looking = self._server.client()
-        text = json.dumps({**self._signal, "signal": signal})
-        eventually(
-            lambda: looking.publish("blocks:changes", text) is None or self._signals[signal].wait(0.1),
-            f"the watch passes on {signal}; it failed with {self.error}",
-        )
-        looking.close()
-
-    def _follow(self) -> None:
-        try:
-            for change in self._watch:
-                signal = change.raw.get("signal")
-                if signal is None:
-                    self.heard.append(change)
-                elif signal in self._signals:
-                    self._signals[signal].set()
-                    if signal == "end":
-                        break
-        except Unavailable as error:
-            self.error = error
-            self._signals["begin"].set()
-            self._signals["end"].set()
-        self._watch.close()  # type: ignore[attr-defined]
-
-    def until(self, seq: int) -> list[tuple[str, int | None]]:
-        """All that was heard, once it includes this seq: kind and seq."""
-        eventually(lambda: any((change.seq or 0) >= seq for change in list(self.heard)), f"seq {seq} is heard")
-        return self.all()
-
-    def all(self) -> list[tuple[str, int | None]]:
-        return [(change.kind, change.seq) for change in self.heard]
-
-    def close(self) -> None:
-        self._send("end")
-        self._client.close()
+def client(rig: Rig, open_client: Callable[[str], Client]) -> Client:
+    return open_client(rig.url)
 
 
 @pytest.fixture
-def watch(server: RedisServer) -> Iterator[Callable[..., Watcher]]:
-    watchers: list[Watcher] = []
-
-    def start(**options: Any) -> Watcher:
-        watchers.append(Watcher(server, **options))
-        return watchers[-1]
-
-    yield start
-    for watcher in watchers:
-        watcher.close()
+def raw(emptied: RedisServer) -> Iterator[Any]:
+    looking: Any = emptied.client()
+    yield looking
+    looking.close()
 
 
-def in_order(heard: list[tuple[str, int | None]]) -> bool:
-    """Whether the changes heard are gap-free, each once."""
-    seqs = [seq for kind, seq in heard if kind != "reset" and seq is not None]
-    return seqs == list(range(seqs[0], seqs[0] + len(seqs)))
-
-
-# --- reading ---
+# --- one block ---
 
 
 def test_block_is_retrieved_as_it_is(rig: Rig, client: Client) -> None:
-    """A block comes with all its fields, the ids attached to it, and what its revision says."""
-    shown = client.retrieve("notes")
+    """A block comes with all its fields, and with what its newest revision says."""
+    shown = client.blocks.retrieve("notes")
     newest = rig.journal.head("notes")
     assert newest is not None
-    assert shown.block == Block(
-        "notes", "one", description="d", tags=("x",), metadata={"a": [1]}, agents=("ann", "bob")
-    )
-    assert (shown.version, shown.digest, shown.id) == (1, newest.digest, block_id("notes"))
-    assert (shown.created_at, shown.updated_at, shown.updated_by) == (newest.created_at, newest.at, "file")
-    assert shown.as_json()["chars"] == 3
-    assert json.loads(json.dumps(shown.as_json()))["agents"] == ["ann", "bob"]
-
-
-def test_many_blocks_are_retrieved_at_once(rig: Rig, client: Client) -> None:
-    """Many are asked for in few round trips; those that are not there are left out, the others keep their order."""
-    for number in range(600):
-        rig.write(f"b{number:03}", f"{number}\n")
-    rig.settle()
-    shown = client.retrieve_many(["notes", "nothing", *(f"b{number:03}" for number in range(600)), "gone"])
-    assert [one.block.label for one in shown] == ["notes", *(f"b{number:03}" for number in range(600))]
-    assert client.retrieve_many([]) == []
-
-
-def test_what_is_not_there_is_not_found(rig: Rig, client: Client) -> None:
-    """No block, no agent: that is said, with what was asked for."""
-    with pytest.raises(NotFound) as missing:
-        client.retrieve("nothing")
-    assert missing.value.facts == {"label": "nothing"}
-    with pytest.raises(NotFound) as missing:
-        client.blocks_of("nobody")
-    assert missing.value.facts == {"agent": "nobody"}
-    rig.write("notes", "alone\n")
-    rig.settle()
-    with pytest.raises(NotFound):
-        client.blocks_of("bob")
-
-
-def test_half_evicted_block_is_no_block(rig: Rig, client: Client, raw: Any) -> None:
-    """A block the mirror shows only a part of, until it is repaired, is Unavailable: neither absent nor half a block."""
-    raw.delete("blocks:block:notes")
-    rig.save_and_settle("notes", "---\nagents: [ann, bob]\ndescription: d\ntags: [x]\nmetadata: {a: [1]}\n---\ntwo\n")
-    with pytest.raises(Unavailable, match="notes"):
-        client.retrieve("notes")
-    rig.resync()
-    assert client.retrieve("notes").block.value == "two"
-
-
-@pytest.mark.parametrize("key", ["block:notes", "attached:notes", "labels", "agents", "agent:ann", "problems", "meta"])
-def test_damaged_mirror_is_unavailable(rig: Rig, client: Client, raw: Any, key: str) -> None:
-    """A key of another type, until it is mended, is said to be unavailable, in words of our own."""
-    raw.delete(f"blocks:{key}")
-    raw.set(f"blocks:{key}", "x")
-    ask: dict[str, Callable[[], object]] = {
-        "labels": client.labels,
-        "agents": client.agents,
-        "agent:ann": lambda: client.blocks_of("ann"),
-        "problems": client.problems,
-        "meta": client.meta,
+    assert newest.block is not None
+    assert shown.value == "one\n\ttwo – ünï 💾"
+    assert shown.as_json() == {
+        **newest.block.as_json(),
+        "tags": ["x", "y"],
+        "id": block_id("notes"),
+        "version": 1,
+        "chars": len(shown.value),
+        "digest": newest.digest,
+        "created_at": newest.created_at,
+        "updated_at": newest.at,
+        "updated_by": "file",
     }
-    with pytest.raises(Unavailable):
-        ask.get(key, lambda: client.retrieve("notes"))()
-    rig.resync()
-    ask.get(key, lambda: client.retrieve("notes"))()
+    rig.save_and_settle("notes", "two\n")
+    assert (client.blocks.retrieve("notes").value, client.blocks.retrieve("notes").version) == ("two", 2)
+    assert (shown.version, shown.tags) == (1, ("x", "y")), "what was read before stays what it was"
 
 
-def test_since_a_reset_is_told_of_it(rig: Rig, watch: Callable[..., Watcher]) -> None:
-    """Who resumes where the mirror was built anew cannot know whether that was before or after: it is told to read."""
-    start = rig.journal.seq
-    rig.save_and_settle("agents/ann/persona", "two\n")
-    assert watch(since=start).until(start + 1) == [("reset", start), ("updated", start + 1)]
+@pytest.mark.parametrize("label", FILES)
+def test_block_is_known_by_id_and_label(library: Client, label: str) -> None:
+    """Every block, hidden, private or a template, is retrieved by its id and by its label alike."""
+    block = library.blocks.retrieve(label)
+    assert (block.label, block.id) == (label, block_id(label))
+    assert library.blocks.retrieve(block.id) == block
 
 
-def test_lists(rig: Rig, client: Client) -> None:
-    """Labels and agents come in order; an agent's blocks by its own names; problems by path."""
-    rig.write("agents/zoe/persona", "I am Zoe.\n")
-    rig.write("also bad", "x\n")
-    rig.core.intake.hint_all()  # the folder of an agent is seen by a sweep
+def test_label_has_many_spellings(library: Client) -> None:
+    """A label is found in whatever Unicode form it is written."""
+    assert library.blocks.retrieve("cafe\N{COMBINING ACUTE ACCENT}").label == "café"
+    assert labels_of(library.blocks.list(label="cafe\N{COMBINING ACUTE ACCENT}")) == ["café"]
+
+
+# --- which blocks ---
+
+
+def labels_of(page: Page[BlockView]) -> list[str]:
+    return [block.label for block in page]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({}, SHOWN),
+        ({"show_hidden_blocks": True}, list(FILES)),
+        ({"label": "human"}, HUMANS),
+        ({"label": "system/human"}, ["agents/bob/system/human"]),
+        ({"label": "agents/ann/human"}, ["agents/ann/human"]),
+        ({"label": "notes"}, ["notes"]),
+        ({"label": "nothing"}, []),
+        ({"label": "secret"}, []),
+        ({"label": "secret", "show_hidden_blocks": True}, ["secret"]),
+        ({"label_search": "HUM"}, [*HUMANS[:2], "agents/bob/system/human", "human"]),
+        ({"label_search": "organization"}, ["organization"]),
+        ({"label_search": "é"}, ["café"]),
+        ({"label_search": "*"}, []),
+        ({"label_search": ""}, SHOWN),
+        ({"label": "human", "label_search": "ann"}, ["agents/ann/human"]),
+        ({"description_search": "we know"}, ["notes"]),
+        ({"description_search": "friend-like"}, [*HUMANS[:2], "agents/bob/system/human", "human"]),
+        ({"description_search": "nothing of the kind"}, []),
+        ({"value_search": "speaks WITH"}, HUMANS[:2]),
+        ({"value_search": "straße"}, ["café"]),
+        ({"value_search": "💾"}, ["notes"]),
+        ({"value_search": "one\n"}, ["notes"]),
+        ({"value_search": "hush"}, []),
+        ({"tags": ["x"]}, ["notes", "organization"]),
+        ({"tags": {"y", "policy"}}, ["notes", "organization"]),
+        ({"tags": ["x", "y"], "match_all_tags": True}, ["notes"]),
+        ({"tags": ("x", "x"), "match_all_tags": True}, ["notes", "organization"]),
+        ({"tags": ["z"]}, []),
+        ({"tags": []}, SHOWN),
+        ({"tags": [], "match_all_tags": True}, SHOWN),
+        ({"tags": ["y"], "show_hidden_blocks": True}, ["notes", "secret"]),
+        ({"connected_to_agents_count_gt": 1}, ["notes", "organization"]),
+        ({"connected_to_agents_count_gt": 0}, [label for label in SHOWN if label not in ("café", "human", "starter")]),
+        ({"connected_to_agents_count_gt": 3}, []),
+        ({"connected_to_agents_count_lt": 1}, ["café", "human", "starter"]),
+        ({"connected_to_agents_count_lt": 0}, []),
+        ({"connected_to_agents_count_eq": 3}, ["organization"]),
+        ({"connected_to_agents_count_eq": 0}, ["café", "human", "starter"]),
+        ({"connected_to_agents_count_eq": [2, 3, 4]}, ["notes", "organization"]),
+        ({"connected_to_agents_count_eq": {1}, "show_hidden_blocks": True, "label_search": "ecre"}, ["secret"]),
+        ({"connected_to_agents_count_eq": []}, []),
+        ({"connected_to_agents_count_gt": 1, "connected_to_agents_count_lt": 3}, ["notes"]),
+        ({"templates_only": True}, ["starter"]),
+        ({"templates_only": True, "value_search": "nothing"}, []),
+        ({"label": "human", "value_search": "bob", "connected_to_agents_count_gt": 0}, HUMANS[:2]),
+        ({"tags": ["x"], "description_search": "know", "value_search": "two"}, ["notes"]),
+        ({"label": None, "label_search": None, "description_search": None, "value_search": None}, SHOWN),
+        (dict.fromkeys(f"connected_to_agents_count_{word}" for word in ("gt", "lt", "eq")), SHOWN),
+    ],
+)
+def test_blocks_are_those_for_which_every_condition_holds(
+    library: Client, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, Any], found: list[str]
+) -> None:
+    """Blocks are listed, either way round, and counted alike, whether the mirror is read in one part or in many."""
+    blocks = library.blocks
+    assert labels_of(blocks.list(**wanted)) == found
+    assert blocks.count(**wanted) == len(found)
+    monkeypatch.setattr(queries, "_PAGE", 2)
+    monkeypatch.setattr(queries, "_LABELS", 2)
+    assert labels_of(blocks.list(**wanted)) == found
+    assert labels_of(blocks.list(order="desc", **wanted)) == found[::-1]
+    assert blocks.count(**wanted) == len(found)
+
+
+def test_listed_blocks_are_whole(library: Client) -> None:
+    """A block in a listing is the block one retrieves."""
+    listed = library.blocks.list(show_hidden_blocks=True)
+    assert list(listed) == [library.blocks.retrieve(block.id) for block in listed]
+    assert listed.next is None
+
+
+# --- pages ---
+
+
+@pytest.mark.parametrize("listing", LISTINGS)
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_pages_of_any_size_give_everything_once(library: Client, listing: str, order: str) -> None:
+    """Followed by `next`, pages give everything once and in order, and say when there is no more."""
+    ask, everything = LISTINGS[listing]
+    in_order = list(everything if order == "asc" else everything[::-1])
+    for limit in range(1, len(everything) + 2):
+        pages = [ask(library, limit=limit, order=order)]
+        while pages[-1].next is not None:
+            pages.append(ask(library, limit=limit, order=order, after=pages[-1].next))
+        assert [name for page in pages for name in names(listing, page)] == in_order
+        assert [len(page) for page in pages[:-1]] == [limit] * (len(pages) - 1)
+        assert 0 < len(pages[-1]) <= limit
+
+
+@pytest.mark.parametrize("listing", LISTINGS)
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_pages_are_walked_backwards(library: Client, listing: str, order: str) -> None:
+    """With `before` alone, a page is the part that ends there: from the end back, everything comes once."""
+    ask, everything = LISTINGS[listing]
+    in_order = list(everything if order == "asc" else everything[::-1])
+    end = "zzz" if order == "asc" else "0"
+    for limit in range(1, len(everything) + 2):
+        found: list[str] = []
+        while page := names(listing, ask(library, limit=limit, order=order, before=found[0] if found else end)):
+            found = page + found
+        assert found == in_order
+
+
+def expected_page(
+    in_order: list[str], after: str | None, before: str | None, limit: int | None, *, is_reversed: bool
+) -> tuple[list[str], str | None]:
+    """What lies between two cursors, and where the part that follows begins."""
+
+    def follows(name: str, cursor: str) -> bool:
+        return name.encode() < cursor.encode() if is_reversed else name.encode() > cursor.encode()
+
+    between = [
+        name
+        for name in in_order
+        if (after is None or follows(name, after))
+        and (before is None or (name != before and not follows(name, before)))
+    ]
+    if limit is None:
+        return between, None
+    if before is not None and after is None:
+        return between[-limit:], between[-1] if between else None
+    return between[:limit], between[limit - 1] if len(between) > limit else None
+
+
+@pytest.mark.parametrize("listing", LISTINGS)
+def test_page_lies_between_its_cursors(library: Client, listing: str) -> None:
+    """Whatever cursors, size and order: the page is what lies between, and `next` is where the rest begins."""
+    ask, everything = LISTINGS[listing]
+    cursors = [None, "0", everything[0], everything[len(everything) // 2], "m", everything[-1], "zzz"]
+    for after, before, limit, order in itertools.product(cursors, cursors, (None, 1, 2, 100), ("asc", "desc")):
+        in_order = list(everything if order == "asc" else everything[::-1])
+        page = ask(library, after=after, before=before, limit=limit, order=order)
+        wanted = expected_page(in_order, after, before, limit, is_reversed=order == "desc")
+        assert (names(listing, page), page.next) == wanted, (after, before, limit, order)
+
+
+def test_id_is_a_cursor(library: Client) -> None:
+    """The id of a block stands for its label."""
+    blocks, notes, human = library.blocks, block_id("notes"), block_id("human")
+    assert blocks.list(after=notes) == blocks.list(after="notes")
+    assert blocks.list(before=notes, limit=2) == blocks.list(before="notes", limit=2)
+    assert labels_of(blocks.list(after=notes, before=human, order="desc")) == []
+    assert labels_of(blocks.list(after=human, before=notes)) == []
+    assert labels_of(blocks.list(after=notes, order="desc", limit=1)) == ["human"]
+
+
+def test_cursor_outlives_its_block(rig: Rig, client: Client) -> None:
+    """Where a block was that is deleted by now, a listing goes on; what came behind the cursor is not shown twice."""
+    for name in "abcdef":
+        rig.write(name, f"{name}\n")
     rig.settle()
-    assert client.labels() == ["agents/ann/persona", "agents/zoe/persona", "notes"]
-    assert client.agents() == ["ann", "bob", "zoe"]
-    assert client.blocks_of("ann") == {"notes": "notes", "persona": "agents/ann/persona"}
-    assert [problem["subject"] for problem in client.problems()] == ["also bad.md", "bad.md"]
-    assert client.counts() == {"blocks": 3, "agents": 3, "problems": 2}
-    assert client.meta()["seq"] == str(rig.journal.seq)
+    first = client.blocks.list(limit=4)
+    assert labels_of(first) == ["a", "agents/ann/persona", "b", "c"]
+    rig.remove("c")
+    rig.write("aa", "new\n")
+    rig.write("da", "new\n")
+    rig.settle()
+    assert labels_of(client.blocks.list(limit=4, after=first.next)) == ["d", "da", "e", "f"]
+    assert labels_of(client.blocks.list(limit=2, before="c")) == ["agents/ann/persona", "b"]
+    assert labels_of(client.blocks.list(limit=2, after="c", order="desc")) == ["b", "agents/ann/persona"]
+    with pytest.raises(NotFound):
+        client.blocks.list(after=block_id("c"))
+
+
+def test_listings_are_longer_than_one_reading(rig: Rig, client: Client) -> None:
+    """More blocks and agents than are asked for at once come whole, and in order."""
+    labels = [f"b{number:04}" for number in range(1100)]
+    for label in labels:
+        rig.write(label, f"---\nagents: [agent-{label}]\n---\n{label}\n")
+    rig.settle()
+    assert labels_of(client.blocks.list(after="b")) == [*labels, "notes"]
+    assert labels_of(client.blocks.list(value_search="b0999")) == ["b0999"]
+    assert client.blocks.count(label_search="b") == 1100
+    assert [agent.id for agent in client.agents.list(before="ann")] == [f"agent-{label}" for label in labels]
+    assert client.blocks.agents.counts([*labels, "notes", "nothing"]) == {
+        **dict.fromkeys(labels, 1),
+        "notes": 2,
+        "nothing": 0,
+    }
+
+
+# --- agents ---
+
+
+def test_agents_come_with_their_blocks(library: Client) -> None:
+    """A known agent is shown with the names it has for its blocks; one that nothing is attached to has none."""
+    agents = library.agents
+    assert [agent.id for agent in agents.list()] == AGENTS
+    assert agents.count() == 4
+    for agent in agents.list():
+        assert agents.retrieve(agent.id) == agent
+    assert agents.retrieve("ann").blocks == {
+        "human": "agents/ann/human",
+        "notes": "notes",
+        "organization": "organization",
+        "persona": "agents/ann/persona",
+    }
+    assert agents.retrieve("idle").blocks == {}
+    assert agents.retrieve("idle").name == "idle"
+
+
+def test_agents_of_a_block(library: Client) -> None:
+    """The agents attached to a block are listed and counted, whether it is named by id or label."""
+    agents = library.blocks.agents
+    for label, attached in {
+        "organization": AGENTS[:3],
+        "agents/bob/human": ["bob"],
+        "secret": ["cat"],
+        "human": [],
+    }.items():
+        assert [agent.id for agent in agents.list(label)] == attached
+        assert agents.list(block_id=block_id(label)) == agents.list(label)
+        assert agents.count(label) == agents.count(block_id(label)) == len(attached)
+    assert agents.list("notes")[0] == library.agents.retrieve("ann")
+    assert agents.counts(["notes", "human", "nothing"]) == {"notes": 2, "human": 0, "nothing": 0}
+    assert agents.counts([]) == {}
+
+
+def test_blocks_of_an_agent(library: Client) -> None:
+    """An agent's blocks come by its own names for them, hidden ones included."""
+    blocks = library.agents.blocks
+    assert [(block.name, block.label) for block in blocks.list("ann")] == [
+        ("human", "agents/ann/human"),
+        ("notes", "notes"),
+        ("organization", "organization"),
+        ("persona", "agents/ann/persona"),
+    ]
+    assert [block.name for block in blocks.list(agent_id="bob")] == ["human", "notes", "organization", "system/human"]
+    assert [block.name for block in blocks.list("cat")] == ["organization", "secret"]
+    assert list(blocks.list("idle")) == []
+
+
+def test_block_of_an_agent(library: Client) -> None:
+    """An agent's block is found by the name the agent has for it, by its label and by its id."""
+    retrieve = library.agents.blocks.retrieve
+    for agent in ("ann", "bob", "cat"):
+        for name, label in library.agents.retrieve(agent).blocks.items():
+            block = library.blocks.retrieve(label)
+            for known_as in (name, label, block.id):
+                assert retrieve(agent, known_as) == block
+    assert retrieve(agent_id="ann", block_label="human").value == "Ann speaks with Bob."
+    assert retrieve(agent_id="bob", block_label="human").value == "Bob speaks with Alice."
+
+
+def test_name_means_the_block_that_has_it(rig: Rig, client: Client) -> None:
+    """Of two blocks that want one name, an agent has the one that had it first; the other is not found, by any name."""
+    rig.save_and_settle("agents/ann/notes", "mine\n")
+    retrieve, private = client.agents.blocks.retrieve, "agents/ann/notes"
+    assert client.agents.retrieve("ann").blocks["notes"] == "notes"
+    assert retrieve("ann", "notes").label == retrieve("ann", block_id("notes")).label == "notes"
+    for known_as in (private, block_id(private)):
+        with pytest.raises(NotFound, match=f"agent 'ann' has no block '{known_as}'"):
+            retrieve("ann", known_as)
+    rig.save_and_settle("notes", "shared with nobody\n")
+    assert client.agents.retrieve("ann").blocks["notes"] == private
+    assert {retrieve("ann", known_as).label for known_as in ("notes", private, block_id(private))} == {private}
+    with pytest.raises(NotFound, match="agent 'ann' has no block 'block-"):
+        retrieve("ann", block_id("notes"))
+
+
+# --- what is not there, and what cannot be ---
+
+_SEGMENTS = "a segment is letters, digits, '_', '-' and '.', and starts with a letter, a digit or '_'"
+_NO_ID = block_id("nothing")
+_ANN = {"agent": "ann", "names": ANNS}
+
+ERRORS: list[tuple[Ask, type[BlocksdError], str, dict[str, Any]]] = [
+    (lambda c: c.blocks.retrieve("nothing"), NotFound, "there is no block 'nothing'", {"label": "nothing"}),
+    (lambda c: c.blocks.retrieve(_NO_ID), NotFound, f"there is no block with the id {_NO_ID}", {"id": _NO_ID}),
+    (lambda c: c.blocks.retrieve("persona"), NotFound, "there is no block 'persona'", {"label": "persona"}),
+    (lambda c: c.blocks.retrieve("a b"), InvalidLabel, f"'a b' is not a label: {_SEGMENTS}", {"label": "a b"}),
+    (
+        lambda c: c.blocks.retrieve(""),
+        InvalidLabel,
+        "'' is not a label: it is empty, or has an empty segment",
+        {"label": ""},
+    ),
+    (
+        lambda c: c.blocks.retrieve("agents/ann"),
+        InvalidLabel,
+        "'agents/ann' is in agents/ but belongs to no agent",
+        {"label": "agents/ann"},
+    ),
+    (lambda c: c.blocks.retrieve("block-1"), NotFound, "there is no block 'block-1'", {"label": "block-1"}),
+    (lambda c: c.blocks.list(label="a b"), InvalidLabel, f"'a b' is not a label: {_SEGMENTS}", {"label": "a b"}),
+    (lambda c: c.blocks.count(label="a b"), InvalidLabel, f"'a b' is not a label: {_SEGMENTS}", {"label": "a b"}),
+    (lambda c: c.blocks.list(after="a b"), InvalidLabel, f"'a b' is not a label: {_SEGMENTS}", {"label": "a b"}),
+    (lambda c: c.blocks.list(before=_NO_ID), NotFound, f"there is no block with the id {_NO_ID}", {"id": _NO_ID}),
+    (lambda c: c.blocks.list(limit=0), InvalidField, "limit must be at least 1, not 0", {"field": "limit"}),
+    (lambda c: c.agents.list(limit=-1), InvalidField, "limit must be at least 1, not -1", {"field": "limit"}),
+    (
+        lambda c: c.blocks.list(order=cast("Any", "up")),
+        InvalidField,
+        "order must be 'asc' or 'desc', not 'up'",
+        {"field": "order"},
+    ),
+    (lambda c: c.blocks.agents.list("nothing"), NotFound, "there is no block 'nothing'", {"label": "nothing"}),
+    (lambda c: c.blocks.agents.count("nothing"), NotFound, "there is no block 'nothing'", {"label": "nothing"}),
+    (lambda c: c.blocks.agents.list(_NO_ID), NotFound, f"there is no block with the id {_NO_ID}", {"id": _NO_ID}),
+    (lambda c: c.agents.retrieve("nobody"), NotFound, "there is no agent 'nobody'", {"agent": "nobody"}),
+    (lambda c: c.agents.retrieve("a/b"), InvalidLabel, f"'a/b' is not a label: {_SEGMENTS}", {"label": "a/b"}),
+    (lambda c: c.agents.blocks.list("nobody"), NotFound, "there is no agent 'nobody'", {"agent": "nobody"}),
+    (lambda c: c.agents.blocks.retrieve("nobody", "x"), NotFound, "there is no agent 'nobody'", {"agent": "nobody"}),
+    (
+        lambda c: c.agents.blocks.retrieve("idle", "human"),
+        NotFound,
+        "agent 'idle' has no block 'human' (it has: none)",
+        {"agent": "idle", "name": "human", "names": []},
+    ),
+    (
+        lambda c: c.agents.blocks.retrieve("ann", "secret"),
+        NotFound,
+        "agent 'ann' has no block 'secret' (it has: human, notes, organization, persona)",
+        {**_ANN, "name": "secret"},
+    ),
+    (
+        lambda c: c.agents.blocks.retrieve("ann", block_id("human")),
+        NotFound,
+        f"agent 'ann' has no block '{block_id('human')}' (it has: human, notes, organization, persona)",
+        {**_ANN, "name": block_id("human")},
+    ),
+    (
+        lambda c: c.agents.blocks.retrieve("ann", "agents/bob/human"),
+        NotFound,
+        "agent 'ann' has no block 'agents/bob/human' (it has: human, notes, organization, persona)",
+        {**_ANN, "name": "agents/bob/human"},
+    ),
+    (
+        lambda c: c.agents.blocks.retrieve("ann", _NO_ID),
+        NotFound,
+        f"there is no block with the id {_NO_ID}",
+        {"id": _NO_ID},
+    ),
+    (
+        lambda c: c.agents.blocks.retrieve("ann", "a b"),
+        InvalidLabel,
+        f"'a b' is not a label: {_SEGMENTS}",
+        {"label": "a b"},
+    ),
+    (
+        lambda c: c.memory("a b"),
+        InvalidLabel,
+        f"'a b' is not a label: {_SEGMENTS}",
+        {"label": "a b"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("ask", "error", "message", "facts"), ERRORS)
+def test_error_says_what_was_asked_for(
+    library: Client, ask: Ask, error: type[BlocksdError], message: str, facts: dict[str, Any]
+) -> None:
+    """What is not there is not found, what cannot be is invalid: in a sentence, and in facts for a program."""
+    with pytest.raises(error) as raised:
+        ask(library)
+    assert type(raised.value) is error
+    assert raised.value.message == message
+    assert raised.value.facts == facts
+
+
+def test_many_names_are_not_all_told(rig: Rig, client: Client) -> None:
+    """The sentence names the first ten blocks an agent has; the facts have all of them."""
+    for number in range(12):
+        rig.write(f"agents/zoe/b{number:02}", "x\n")
+    rig.settle()
+    with pytest.raises(NotFound) as raised:
+        client.agents.blocks.retrieve("zoe", "x")
+    assert raised.value.message.endswith("(it has: b00, b01, b02, b03, b04, b05, b06, b07, b08, b09, …)")
+    assert raised.value.facts["names"] == [f"b{number:02}" for number in range(12)]
+
+
+# --- the mirror itself ---
+
+
+def test_mirror_tells_of_itself(library: Client) -> None:
+    """How much there is, what is wrong with which file, and how far the mirror is."""
+    assert library.counts() == {"blocks": len(FILES), "agents": len(AGENTS), "problems": len(BAD)}
+    problems = library.problems()
+    assert [problem["subject"] for problem in problems] == ["also bad.md", "bad.md"]
+    assert "limit" in problems[1]["message"]
+    assert library.meta()["seq"] == str(len(FILES))
+    assert library.is_kept()
+
+
+def test_mirror_outlives_its_daemon(rig: Rig, client: Client) -> None:
+    """When the daemon stops, its mirror is still read, and known to be kept by nobody."""
     assert client.is_kept()
     rig.close()
     assert not client.is_kept()
+    assert client.blocks.retrieve("notes").value.startswith("one")
 
 
-def test_agent_without_blocks_has_none(rig: Rig, client: Client) -> None:
-    """A known agent that nothing is attached to has no blocks: that is not an error."""
-    (rig.root / "agents" / "idle").mkdir()
-    rig.core.intake.hint_all()
-    rig.settle()
-    assert client.blocks_of("idle") == {}
+def test_server_without_a_mirror_is_empty(emptied: RedisServer, open_client: Callable[[str], Client]) -> None:
+    """Where no daemon ever was there is nothing, and no error."""
+    client = open_client(emptied.url)
+    assert (list(client.blocks.list()), list(client.agents.list()), client.problems()) == ([], [], [])
+    assert (client.meta(), client.is_kept()) == ({}, False)
+    assert client.counts() == {"blocks": 0, "agents": 0, "problems": 0}
 
 
-def test_server_that_is_down_is_unavailable(server: RedisServer, client: Client) -> None:
-    """Every method says so, and so does a watch that never began."""
-    server.kill()
-    for ask in (client.labels, client.agents, client.problems, client.meta, client.counts, client.is_kept):
-        with pytest.raises(Unavailable):
-            ask()
-    with pytest.raises(Unavailable):
-        client.retrieve("notes")
-    with pytest.raises(Unavailable):
-        next(client.watch())
+# --- when it cannot be read ---
 
 
-# --- following ---
+def remembered(client: Client) -> list[BlockView]:
+    with client.memory("ann") as memory:
+        return memory.get_blocks()
 
 
-def test_every_change_once_in_order(rig: Rig, watch: Callable[..., Watcher]) -> None:
-    """A watch passes on each change from the moment it began, and nothing from before."""
-    first = rig.journal.seq + 1
-    watcher = watch()
-    for number in range(20):
-        rig.save_and_settle("agents/ann/persona", f"{number}\n")
-    assert watcher.until(rig.journal.seq) == [("updated", seq) for seq in range(first, first + 20)]
+QUESTIONS: dict[str, Ask] = {
+    "blocks.list": lambda client: client.blocks.list(),
+    "blocks.list by label": lambda client: client.blocks.list(label="notes"),
+    "blocks.count": lambda client: client.blocks.count(),
+    "blocks.retrieve": lambda client: client.blocks.retrieve("notes"),
+    "blocks.retrieve by id": lambda client: client.blocks.retrieve(block_id("notes")),
+    "blocks.agents.list": lambda client: client.blocks.agents.list("notes"),
+    "blocks.agents.count": lambda client: client.blocks.agents.count("notes"),
+    "blocks.agents.counts": lambda client: client.blocks.agents.counts(["notes"]),
+    "agents.list": lambda client: client.agents.list(),
+    "agents.count": lambda client: client.agents.count(),
+    "agents.retrieve": lambda client: client.agents.retrieve("ann"),
+    "agents.blocks.list": lambda client: client.agents.blocks.list("ann"),
+    "agents.blocks.retrieve": lambda client: client.agents.blocks.retrieve("ann", "notes"),
+    "meta": lambda client: client.meta(),
+    "is_kept": lambda client: client.is_kept(),
+    "counts": lambda client: client.counts(),
+    "problems": lambda client: client.problems(),
+    "memory.get_blocks": remembered,
+}
+
+READS = {
+    "block:notes": {
+        "blocks.list",
+        "blocks.list by label",
+        "blocks.count",
+        "blocks.retrieve",
+        "blocks.retrieve by id",
+        "agents.blocks.list",
+        "agents.blocks.retrieve",
+    },
+    "attached:notes": {"blocks.agents.list", "blocks.agents.count", "blocks.agents.counts"},
+    "labels": {
+        "blocks.list",
+        "blocks.list by label",
+        "blocks.count",
+        "blocks.retrieve",
+        "blocks.retrieve by id",
+        "blocks.agents.list",
+        "blocks.agents.count",
+        "counts",
+    },
+    "agents": {"agents.list", "agents.count", "agents.retrieve", "agents.blocks.list", "counts"},
+    "agent:ann": {
+        "agents.list",
+        "agents.retrieve",
+        "agents.blocks.list",
+        "agents.blocks.retrieve",
+        "blocks.agents.list",
+    },
+    "ids": {"blocks.retrieve by id"},
+    "problems": {"problems", "counts"},
+    "meta": {"meta"},
+}
+"""Which questions are about which key."""
 
 
-def test_no_reset_from_before(rig: Rig, watch: Callable[..., Watcher]) -> None:
-    """A mirror that was built before the watch began is no news to it, however long nothing happens."""
-    watcher = watch()
-    eventually(lambda: _has_doubted(rig, watcher), "it has looked after a silence")
-    rig.save_and_settle("agents/ann/persona", "two\n")
-    assert watcher.until(rig.journal.seq) == [("updated", rig.journal.seq)]
-
-
-def _has_doubted(rig: Rig, watcher: Watcher) -> bool:
-    """Whether the watch has read the stream of its own accord: seen by what the server counts."""
-    calls = rig.client.info("commandstats").get("cmdstat_xrange", {}).get("calls", 0)
-    return bool(calls >= 2) and watcher.error is None
-
-
-def test_problems_are_passed_on(rig: Rig, watch: Callable[..., Watcher]) -> None:
-    """Problems come and go among the changes, without a number."""
-    watcher = watch()
-    rig.write("worse", "---\nlimit: none\n---\n")
-    rig.settle()
-    rig.save_and_settle("worse", "good\n")
-    watcher.until(rig.journal.seq)
-    eventually(lambda: len(watcher.heard) == 3)
-    assert [kind for kind, _ in watcher.all()] == ["rejected", "created", "cleared"]
-    assert watcher.heard[0].raw["problem"]["subject"] == "worse.md"
-
-
-def test_since_resumes(rig: Rig, watch: Callable[..., Watcher]) -> None:
-    """With `since`, what was missed comes first, then what happens; from any point that the stream still has."""
-    start = rig.journal.seq
-    for number in range(5):
-        rig.save_and_settle("agents/ann/persona", f"{number}\n")
-    watcher = watch(since=start + 2)
-    watcher.until(start + 5)
-    rig.save_and_settle("agents/ann/persona", "last\n")
-    assert watcher.until(start + 6) == [("updated", seq) for seq in range(start + 3, start + 7)]
-
-
-def test_since_the_newest_is_silent(rig: Rig, watch: Callable[..., Watcher]) -> None:
-    """Who has seen everything hears only what comes."""
-    rig.save_and_settle("agents/ann/persona", "two\n")
-    watcher = watch(since=rig.journal.seq)
-    rig.save_and_settle("agents/ann/persona", "three\n")
-    assert watcher.until(rig.journal.seq) == [("updated", rig.journal.seq)]
-
-
-def test_long_gap_is_read_in_pages(rig: Rig, watch: Callable[..., Watcher]) -> None:
-    """However much was missed, it comes whole and in order."""
-    rig.save_and_settle("notes", "alone\n")
-    start = rig.journal.seq
-    for number in range(1300):
-        rig.write(f"b{number}", "x\n")
-    rig.settle()
-    heard = watch(since=start).until(rig.journal.seq)
-    assert heard == [("created", seq) for seq in range(start + 1, start + 1301)]
-
-
-def test_trimmed_stream_is_a_reset(rig: Rig, raw: Any, watch: Callable[..., Watcher]) -> None:
-    """Who asks for what the stream has no longer is told to read everything again, and then hears the rest."""
-    start = rig.journal.seq
-    for number in range(6):
-        rig.save_and_settle("agents/ann/persona", f"{number}\n")
-    raw.xtrim("blocks:changes", maxlen=2, approximate=False)
-    heard = watch(since=start + 1).until(start + 6)
-    assert heard == [("reset", start + 4), ("updated", start + 5), ("updated", start + 6)]
-
-
-def test_since_the_future_is_a_reset(rig: Rig, watch: Callable[..., Watcher]) -> None:
-    """Who has seen more than there is has seen another journal's: read everything again."""
-    seq = rig.journal.seq
-    watcher = watch(since=seq + 100)
-    eventually(lambda: watcher.heard)
-    assert watcher.all() == [("reset", seq)]
-    rig.save_and_settle("agents/ann/persona", "two\n")
-    assert watcher.until(seq + 1) == [("reset", seq), ("updated", seq + 1)]
-
-
-def test_lost_messages_are_caught_up(rig: Rig, raw: Any, watch: Callable[..., Watcher]) -> None:
-    """Changes whose messages were lost come after a silence; those that are heard after a gap, in order with it."""
-    first = rig.journal.seq + 1
-    watcher = watch()
-    raw.client_kill_filter(_type="pubsub")
-    rig.save_and_settle("agents/ann/persona", "one\n")
-    watcher.until(first)
-    for number in range(10):
-        raw.client_kill_filter(_type="pubsub")
-        rig.save_and_settle("agents/ann/persona", f"again {number}\n")
-    assert watcher.until(first + 10) == [("updated", seq) for seq in range(first, first + 11)]
-
-
-def test_gap_is_noticed_by_the_next_message(
-    rig: Rig, raw: Any, watch: Callable[..., Watcher], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A change that is not the next one makes the watch read what is between, without waiting for a silence."""
-    monkeypatch.setattr(client_module, "_SILENCE_SECONDS", 3600.0)
-    watcher = watch()
-    first = rig.journal.seq + 1
-    for seq in range(first, first + 3):
-        change = json.dumps({"kind": "updated", "seq": seq, "label": "notes", "epoch": rig.journal.epoch})
-        raw.xadd("blocks:changes", {"change": change}, id=f"{seq}-0")
-        raw.hset("blocks:meta", "seq", str(seq))
-    raw.publish("blocks:changes", change)  # of the last alone
-    assert watcher.until(first + 2) == [("updated", seq) for seq in range(first, first + 3)]
-
-
-@pytest.mark.parametrize("saved", ["while away", "after"])
-def test_server_restarted_with_its_data(
-    tmp_path: Path, server: RedisServer, watch: Callable[..., Watcher], saved: str
-) -> None:
-    """After kill and restart of a server that keeps its data, each change is heard, once, without a reset."""
-    keeping = ("--appendonly", "yes", "--appendfsync", "always")
-    server.kill()
-    server.start(*keeping)
-    rig = Rig(tmp_path / "kept", server.url)
-    rig.write("notes", "one\n")
-    rig.settle()
-    watcher = watch()
-    rig.save_and_settle("notes", "two\n")
-    watcher.until(2)
-    server.kill()
-    if saved == "while away":
-        rig.write("notes", "three\n")
-        rig.run(lambda: rig.journal.seq == 3)
-    server.start(*keeping)
-    rig.settle()
-    if saved != "while away":
-        rig.save_and_settle("notes", "three\n")
-    assert watcher.until(3) == [("updated", 2), ("updated", 3)]
-    rig.crash()
-
-
-def test_server_restarted_empty_is_a_reset(rig: Rig, server: RedisServer, watch: Callable[..., Watcher]) -> None:
-    """After kill and restart of a server that keeps nothing, a reset tells to read everything again."""
-    watcher = watch()
-    rig.save_and_settle("agents/ann/persona", "two\n")
-    seq = rig.journal.seq
-    watcher.until(seq)
-    server.kill()
-    server.start()
-    rig.settle()
-    eventually(lambda: ("reset", seq) in watcher.all(), "the reset is heard")
-    rig.save_and_settle("agents/ann/persona", "three\n")
-    assert watcher.until(seq + 1) == [("updated", seq), ("reset", seq), ("updated", seq + 1)]
-
-
-def test_each_reset_is_heard(rig: Rig, server: RedisServer, watch: Callable[..., Watcher]) -> None:
-    """Also the second time the mirror is built at the same seq while nobody listens, that is told."""
-    watcher = watch()
-    for times in range(1, 4):
-        server.kill()
-        server.start()
-        rig.settle()
-        eventually(lambda times=times: len(watcher.heard) >= times, "the reset is heard")  # type: ignore[misc]
-    assert watcher.all() == [("reset", rig.journal.seq)] * 3
-
-
-def test_flushed_mirror_is_a_reset(rig: Rig, raw: Any, watch: Callable[..., Watcher]) -> None:
-    """FLUSHALL, and the mirror built again: one reset, then changes as before; also for who follows one block or agent."""
-    everything, block, agent = watch(), watch(label="agents/ann/persona"), watch(agent="ann")
-    raw.flushall()
-    rig.settle()
-    seq = rig.journal.seq
-    rig.save_and_settle("agents/ann/persona", "two\n")
-    for watcher in (everything, block, agent):
-        assert watcher.until(seq + 1) == [("reset", seq), ("updated", seq + 1)]
-
-
-def test_repaired_mirror_is_a_reset(rig: Rig, raw: Any, watch: Callable[..., Watcher]) -> None:
-    """A mirror that was found damaged and repaired is read again by all who follow it."""
-    watcher = watch()
-    raw.hset("blocks:block:notes", "value", "forged")
+@pytest.mark.parametrize("key", READS)
+def test_key_of_another_type_is_damage(rig: Rig, client: Client, raw: Any, key: str) -> None:
+    """What cannot be read is neither absent nor an error of Redis, until it is mended; the rest is read as ever."""
+    raw.delete(f"blocks:{key}")
+    raw.set(f"blocks:{key}", "x")
+    for question in QUESTIONS.keys() - {"memory.get_blocks"}:
+        if question in READS[key]:
+            with pytest.raises(Damaged, match="the mirror cannot be read"):
+                QUESTIONS[question](client)
+        else:
+            QUESTIONS[question](client)
     rig.resync()
-    eventually(lambda: watcher.heard)
-    assert watcher.all() == [("reset", rig.journal.seq)]
+    for ask in QUESTIONS.values():
+        ask(client)
 
 
-def test_another_journal_is_a_reset(
-    rig: Rig, tmp_path: Path, server: RedisServer, watch: Callable[..., Watcher]
+def test_half_a_block_is_no_block(rig: Rig, client: Client, raw: Any) -> None:
+    """A block of which the mirror shows only a part, until it is mended, is neither absent nor half a block."""
+    raw.delete("blocks:block:notes")
+    rig.save_and_settle("notes", FILES["notes"].replace("one", "two"))
+    for question in READS["block:notes"]:
+        with pytest.raises(Damaged, match=r"the mirror shows half a block '': .*\blabel\b.* missing"):
+            QUESTIONS[question](client)
+    assert labels_of(client.blocks.list(label_search="persona")) == ["agents/ann/persona"]
+    rig.resync()
+    assert client.blocks.retrieve("notes").value.startswith("two")
+
+
+@pytest.mark.parametrize("field", ["limit", "version", "tags", "metadata"])
+def test_field_that_cannot_be_one_is_damage(client: Client, raw: Any, field: str) -> None:
+    """A field that is not what it must be is noticed when it is asked for, if not before."""
+    raw.hset("blocks:block:notes", field, "x{")
+    with pytest.raises(Damaged, match="the mirror shows"):
+        getattr(client.blocks.retrieve("notes"), field)
+    assert client.blocks.retrieve("agents/ann/persona").value == "I am Ann."
+
+
+def test_block_an_agent_has_is_never_absent(rig: Rig, client: Client, raw: Any) -> None:
+    """A block that is attached, and not shown, cannot be read: that is not to say that the agent has none."""
+    raw.delete("blocks:block:notes")
+    with pytest.raises(Unavailable, match="'notes'"):
+        client.agents.blocks.retrieve("ann", "notes")
+    rig.resync()
+    assert client.agents.blocks.retrieve("ann", "notes").label == "notes"
+
+
+def test_server_that_is_down_is_unavailable(any_server: RedisServer, open_client: Callable[[str], Client]) -> None:
+    """Every question says so; and is answered, by the same client, when the server is back."""
+    client = open_client(any_server.url)
+    assert client.meta() == {}
+    any_server.kill()
+    for ask in QUESTIONS.values():
+        with pytest.raises(Unavailable, match="does not serve") as raised:
+            ask(client)
+        assert raised.value.facts == {"url": any_server.url}
+    any_server.start()
+    assert client.blocks.count() == 0
+
+
+def test_server_that_hangs_is_unavailable(
+    any_server: RedisServer, open_client: Callable[[str], Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When another journal takes the namespace over, numbers begin anew, after a reset."""
-    watcher = watch()
-    rig.close()
-    other = Rig(tmp_path / "two", server.url)
-    other.write("notes", "x\n")
-    other.settle()
-    other.save_and_settle("notes", "y\n")
-    eventually(lambda: watcher.heard and watcher.heard[-1].seq == 2 and watcher.heard[-1].kind == "updated")
-    assert watcher.heard[0].kind == "reset"
-    assert {change.epoch for change in watcher.heard} == {other.journal.epoch}
-    assert in_order(watcher.all())
-    other.crash()
+    """A reply is waited for only so long; a late one is not taken for that to the next question."""
+    monkeypatch.setattr(runner, "_REPLY_SECONDS", 0.2)
+    client = open_client(any_server.url)
+    assert not client.is_kept()
+    any_server.pause()
+    with pytest.raises(Unavailable, match="does not serve"):
+        client.is_kept()
+    any_server.resume()
+    assert client.counts() == {"blocks": 0, "agents": 0, "problems": 0}
 
 
-def test_watch_begins_before_the_daemon(tmp_path: Path, server: RedisServer, watch: Callable[..., Watcher]) -> None:
-    """A watch of a namespace nobody keeps yet waits, also through a restart of the server, and hears what comes."""
-    watcher = watch()
-    server.kill()
-    server.start()
-    eventually(watcher.is_subscribed, "it has subscribed again")
-    rig = Rig(tmp_path / "late", server.url)
-    rig.write("notes", "one\n")
+# --- connections ---
+
+
+def test_closed_client_leaves_no_connection(any_server: RedisServer, open_client: Callable[[str], Client]) -> None:
+    """Nothing is opened before it is needed, and what was opened is closed with the client, or with its `with`."""
+    looking = any_server.client()
+
+    def connections() -> int:
+        return len(looking.client_list())
+
+    client, entered = open_client(any_server.url), open_client(any_server.url)
+    assert connections() == 1
+    client.counts()
+    assert connections() == 2
+    client.close()
+    eventually(lambda: connections() == 1, "the connection is closed")
+    client.close()
+    with entered as same:
+        assert same.counts() == {"blocks": 0, "agents": 0, "problems": 0}
+        assert connections() == 2
+    eventually(lambda: connections() == 1, "the connection is closed")
+    with pytest.raises(NotFound), entered:
+        entered.blocks.retrieve("nothing")
+    eventually(lambda: connections() == 1, "an error in between closes it, too")
+    looking.close()
+
+
+def test_client_is_shared(rig: Rig, client: Client) -> None:
+    """Many threads, or tasks, may ask one client at once, and each has its own answer."""
+    for number in range(20):
+        rig.write(f"b{number}", f"value of b{number}\n")
     rig.settle()
-    rig.save_and_settle("notes", "two\n")
-    eventually(lambda: ("updated", 2) in watcher.all() or watcher.error)
-    assert watcher.error is None
-    assert in_order(watcher.all())
-    rig.crash()
+
+    def ask(number: int) -> str:
+        return client.blocks.retrieve(f"b{number}").value
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, list(range(20)) * 20))
+    assert answers == [f"value of b{number}" for number in range(20)] * 20
 
 
-# --- filters ---
+class Between:
+    """Stands between clients and their server, passes everything on, and counts how often the server was turned to."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._server = server
+        path = server.directory / "between.sock"
+        self.url = f"unix://{path}"
+        self.turns = 0
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._end, self._ended = socket.socketpair()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._listener, selectors.EVENT_READ)
+            selector.register(self._ended, selectors.EVENT_READ)
+            peers: dict[socket.socket, socket.socket] = {}
+            asking: dict[socket.socket, bool] = {}  # of a client: whether its question is still unanswered
+            while True:
+                for key, _ in selector.select():
+                    ready = cast("socket.socket", key.fileobj)
+                    if ready is self._ended:
+                        for one in peers:
+                            one.close()
+                        return
+                    if ready is self._listener:
+                        client, server = self._listener.accept()[0], socket.socket(socket.AF_UNIX)
+                        server.connect(str(self._server.socket))
+                        peers |= {client: server, server: client}
+                        asking[client] = False
+                        for one in (client, server):
+                            selector.register(one, selectors.EVENT_READ)
+                        continue
+                    if ready not in peers:
+                        continue
+                    data = ready.recv(1 << 16)
+                    if data:
+                        if ready in asking:
+                            self.turns += not asking[ready]
+                        asking[ready if ready in asking else peers[ready]] = ready in asking
+                        peers[ready].sendall(data)
+                    else:
+                        for one in (ready, peers[ready]):
+                            selector.unregister(one)
+                            peers.pop(one).close()
+
+    def close(self) -> None:
+        self._end.close()
+        self._thread.join()
+        self._ended.close()
+        self._listener.close()
 
 
-def test_following_one_block(rig: Rig, watch: Callable[..., Watcher]) -> None:
-    """With `label`, only that block's changes are passed on: from its creation to its deletion, and creation again."""
-    watcher = watch(label="new")
-    rig.save_and_settle("notes", "---\nagents: [ann, bob]\n---\ntwo\n")
-    rig.save_and_settle("new", "one\n")
-    rig.save_and_settle("agents/ann/persona", "two\n")
-    rig.remove("new")
-    rig.settle()
-    rig.save_and_settle("new", "again\n")
-    watcher.until(rig.journal.seq)
-    assert [(change.kind, change.label, change.raw["version"]) for change in watcher.heard] == [
-        ("created", "new", 1),
-        ("deleted", "new", 2),
-        ("created", "new", 3),
-    ]
+ROUND_TRIPS: list[tuple[int, Ask]] = [
+    (1, lambda client: client.agents.blocks.retrieve("ann", "persona")),
+    (1, lambda client: client.agents.blocks.retrieve("ann", "notes")),
+    (1, lambda client: client.agents.blocks.retrieve("ann", "agents/ann/persona")),
+    (1, lambda client: client.blocks.retrieve("notes")),
+    (1, lambda client: client.agents.retrieve("ann")),
+    (1, lambda client: client.blocks.agents.count("notes")),
+    (1, lambda client: client.counts()),
+    (2, lambda client: client.agents.blocks.retrieve("ann", block_id("notes"))),
+    (2, lambda client: client.blocks.retrieve(block_id("notes"))),
+    (2, lambda client: client.blocks.list()),
+    (2, lambda client: client.blocks.list(tags=["x"], connected_to_agents_count_gt=1)),
+    (2, lambda client: client.agents.list()),
+    (2, lambda client: client.agents.blocks.list("ann")),
+]
 
 
-def test_following_one_agent(rig: Rig, watch: Callable[..., Watcher]) -> None:
-    """With `agent`, the changes of the blocks attached to it: also the one by which a block comes or goes."""
-    watcher = watch(agent="ann")
-    rig.save_and_settle("notes", "---\nagents: [ann, bob]\n---\ntwo\n")  # attached from the beginning
-    rig.save_and_settle("other", "---\nagents: [bob]\n---\none\n")  # not hers
-    rig.save_and_settle("other", "---\nagents: [bob, ann]\n---\none\n")  # comes
-    rig.save_and_settle("other", "---\nagents: [bob, ann]\n---\ntwo\n")
-    rig.save_and_settle("other", "---\nagents: [bob]\n---\ntwo\n")  # goes
-    rig.save_and_settle("other", "---\nagents: [bob]\n---\nthree\n")  # not hers any more
-    rig.save_and_settle("agents/ann/human", "h\n")
-    rig.save_and_settle("agents/ann/human", "i\n")
-    rig.remove("agents/ann/human")
-    rig.settle()
-    watcher.until(rig.journal.seq)
-    assert [(change.kind, change.label) for change in watcher.heard] == [
-        ("updated", "notes"),
-        ("updated", "other"),
-        ("updated", "other"),
-        ("updated", "other"),
-        ("created", "agents/ann/human"),
-        ("updated", "agents/ann/human"),
-        ("deleted", "agents/ann/human"),
-    ]
-    assert watcher.heard[3].raw["detached"] == ["ann"]
+@pytest.mark.usefixtures("rig")
+def test_round_trips_are_few(emptied: RedisServer, open_client: Callable[[str], Client]) -> None:
+    """An agent's block by its name is one round trip; an id is one more, and a listing is two for 500 blocks."""
+    between = Between(emptied)
+    client = open_client(between.url)
+    try:
+        client.meta()  # with a connection's first words to the server
+        for turns, ask in ROUND_TRIPS:
+            before = between.turns
+            ask(client)
+            assert between.turns - before == turns, inspect.getsource(ask)
+    finally:
+        client.close()
+        between.close()
+        (emptied.directory / "between.sock").unlink()
 
 
-def test_following_one_agent_through_a_gap(rig: Rig, raw: Any, watch: Callable[..., Watcher]) -> None:
-    """What came and went while the connection was lost is passed on all the same, comings and goings included."""
-    watcher = watch(agent="ann")
-    seq = rig.journal.seq
-    rig.save_and_settle("agents/ann/persona", "two\n")
-    watcher.until(seq + 1)
-    raw.client_kill_filter(_type="pubsub")
-    rig.save_and_settle("other", "---\nagents: [ann]\n---\none\n")
-    rig.save_and_settle("other", "---\nagents: [ann]\n---\ntwo\n")
-    rig.save_and_settle("other", "alone\n")
-    rig.save_and_settle("other", "three\n")
-    rig.save_and_settle("agents/ann/persona", "three\n")
-    watcher.until(rig.journal.seq)
-    assert [(change.label, change.seq) for change in watcher.heard] == [
-        ("agents/ann/persona", seq + 1),
-        ("other", seq + 2),
-        ("other", seq + 3),
-        ("other", seq + 4),
-        ("agents/ann/persona", seq + 6),
-    ]
+# --- which server ---
 
 
-def test_following_one_agent_since(rig: Rig, watch: Callable[..., Watcher]) -> None:
-    """With `agent` and `since`, nothing that concerned the agent then is left out, though it is detached by now."""
-    rig.save_and_settle("agents/ann/persona", "one\n")
-    start = rig.journal.seq
-    rig.save_and_settle("other", "---\nagents: [ann]\n---\none\n")
-    rig.save_and_settle("other", "---\nagents: [ann]\n---\ntwo\n")
-    rig.save_and_settle("other", "alone\n")
-    rig.save_and_settle("agents/ann/persona", "two\n")
-    watcher = watch(agent="ann", since=start)
-    watcher.until(start + 4)
-    assert [change.seq for change in watcher.heard] == [start + 1, start + 2, start + 3, start + 4]
-    late = watch(agent="ann", since=start + 1)
-    late.until(start + 4)
-    assert [change.seq for change in late.heard] == [start + 2, start + 3, start + 4]
+@pytest.fixture(params=[connect, aconnect], ids=["blocking", "asyncio"])
+def find(
+    request: pytest.FixtureRequest,
+    loop: asyncio.AbstractEventLoop,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Iterator[Callable[..., Client]]:
+    """`connect` or `aconnect`, of which what it gives is used like a blocking client; nothing is set."""
+    opened: list[Client] = []
+
+    def start(*args: Any, **kwargs: Any) -> Client:
+        opened.append(cast("Client", Alike(request.param(*args, **kwargs), loop)))
+        return opened[-1]
+
+    for variable in ("BLOCKSD_REDIS", "BLOCKSD_CONFIG", "STATE_DIRECTORY", "BLOCKSD_NAMESPACE"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
+    monkeypatch.setenv("BLOCKSD_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    yield start
+    for client in opened:
+        client.close()
+
+
+def test_url_comes_before_the_settings(
+    find: Callable[..., Client], server: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A server is named by the argument, else by the environment, else by the file of settings."""
+    (tmp_path / "blocksd.toml").write_text(f'redis = "{server.url}"\n')
+    assert find().blocks.count() == 0
+    monkeypatch.setenv("BLOCKSD_REDIS", "unix:///nowhere/redis.sock")
+    with pytest.raises(Unavailable, match=r"/nowhere/redis\.sock"):
+        find().blocks.count()
+    assert find(server.url).blocks.count() == 0
+    monkeypatch.setenv("BLOCKSD_REDIS", server.url)
+    (tmp_path / "blocksd.toml").write_text('redis = "unix:///nowhere/redis.sock"\n')
+    assert find().blocks.count() == 0
+
+
+def test_daemon_that_runs_here_is_found(
+    find: Callable[..., Client], run_daemon: Callable[..., Daemon], folder: Path, tmp_path: Path
+) -> None:
+    """With no server named, it is the one of the daemon that runs; when that has stopped or was killed, there is none."""
+    with pytest.raises(Unavailable) as raised:
+        find()
+    said = f"no daemon is running for the namespace 'blocks' (state in {tmp_path / 'state'})"
+    assert raised.value.message == said
+    (folder / "notes.md").write_text("one\n")
+    daemon = run_daemon()
+    assert find().blocks.retrieve("notes").value == "one"
+    daemon.kill()
+    with pytest.raises(Unavailable, match="no daemon is running"):
+        find()
+    daemon.start()
+    assert find().blocks.retrieve("notes").value == "one"
+    assert daemon.stop() == 0
+    with pytest.raises(Unavailable, match="no daemon is running"):
+        find()
+
+
+def test_server_that_the_daemon_started_is_found(find: Callable[..., Client], folder: Path, tmp_path: Path) -> None:
+    """Where nothing at all is set up, a program finds the blocks of the daemon that runs beside it."""
+    (folder / "notes.md").write_text("one\n")
+    daemon = Daemon(folder, tmp_path / "state").start()
+    try:
+        assert find().blocks.retrieve("notes").value == "one"
+    finally:
+        daemon.stop()
+
+
+def test_namespaces_are_apart(
+    find: Callable[..., Client], run_daemon: Callable[..., Daemon], server: RedisServer, folder: Path
+) -> None:
+    """A client reads the namespace it is made for, and no other."""
+    (folder / "notes.md").write_text("one\n")
+    run_daemon("--namespace", "team")
+    assert find(namespace="team").blocks.count() == 1
+    assert find(server.url, namespace="team").blocks.count() == 1
+    assert find(server.url).blocks.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"url": "http://:pw@host"}, "http://:***@host is not a Redis URL: the forms are "),
+        ({"url": "redis://localhost/", "namespace": "a:b"}, "'a:b' is not a namespace: "),
+        ({"namespace": "a:b"}, "'a:b' is not a namespace: "),
+    ],
+)
+def test_wrong_server_is_misconfigured(find: Callable[..., Client], arguments: dict[str, str], message: str) -> None:
+    """What cannot be a server, or a namespace, is refused at once, without telling a password."""
+    with pytest.raises(Misconfigured) as raised:
+        find(**arguments)
+    assert raised.value.message.startswith(message)
+
+
+def test_server_is_not_asked_by_connecting(find: Callable[..., Client]) -> None:
+    """A client of a server that is not there is made; its first question says that it is not."""
+    client = find("unix:///nowhere/redis.sock")
+    for ask in (client.counts, partial(client.blocks.retrieve, "notes")):
+        with pytest.raises(Unavailable, match=r"Redis at unix:///nowhere/redis\.sock does not serve"):
+            ask()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.config import Config, load
+from blocksd.config import Config, SourceSettings, load
 from blocksd.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -143,3 +143,63 @@ def test_state_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 def test_every_setting_says_what_it_means() -> None:
     """The meaning of each setting is part of it, so that documentation cannot lack one."""
     assert all(setting.metadata["meaning"] for setting in fields(Config))
+
+
+# --- sources ---
+
+
+def test_sources_are_tables(tmp_path: Path) -> None:
+    """One for each; what is not given has its default."""
+    path = toml(
+        tmp_path,
+        '[sources.manuals]\npath = "/srv/manuals"\ndescription = "d"\ninstructions = "i"\n'
+        'agents = ["ann", "support-*"]\nlimit = 7\n[sources.all]\npath = "x"\nagents = "*"\n',
+    )
+    assert load({}, path=path).sources == (
+        SourceSettings("manuals", "/srv/manuals", "d", "i", ("ann", "support-*"), 7),
+        SourceSettings("all", "x", None, None, ("*",), 20_000),
+    )
+
+
+def test_sources_in_the_environment() -> None:
+    """As the same table, in TOML."""
+    config = load({}, environ={**NOWHERE, "BLOCKSD_SOURCES": '[manuals]\npath = "/srv"\n'})
+    assert config.sources == (SourceSettings("manuals", "/srv"),)
+    assert "sources must be a table of sources" in refused(environ={"BLOCKSD_SOURCES": "nonsense"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "mistake"),
+    [
+        ("m", "", "it has no path"),
+        ("m", 'path = ""', "it has no path"),
+        ("m", 'path = "a\\u0000b"', "it has no path"),
+        ("m", "path = 5", "path must be text, not 5"),
+        ("m", 'pth = "x"', "there is an unknown key 'pth'; the keys are path, description"),
+        ("m", 'path = "x"\nlimit = 0', "limit must be at least 1, not 0"),
+        ("m", 'path = "x"\nlimit = true', "limit must be a whole number, not True"),
+        ("m", 'path = "x"\nagents = 5', "agents must be a list of agent ids and patterns, not 5"),
+        ("m", 'path = "x"\nagents = [5]', "agents must be a list of agent ids and patterns, not [5]"),
+        ("m", 'path = "x"\nagents = ["a/b"]', "'a/b' is not a label"),
+        ("m", 'path = "x"\ndescription = ["d"]', "description must be text"),
+        ('"a/b"', 'path = "x"', "'a/b' is no name of a source"),
+        ('"a b"', 'path = "x"', "'a b' is not a label"),
+        ('""', 'path = "x"', "is not a label"),
+        ('"u\\u0308"', 'path = "x"', "is no name of a source"),
+    ],
+)
+def test_mistake_in_a_source_is_kept_for_the_daemon_to_report(
+    tmp_path: Path, name: str, text: str, mistake: str
+) -> None:
+    """It is no reason not to start: the other sources, and the blocks, are not concerned."""
+    path = toml(tmp_path, f'[sources.{name}]\n{text}\n[sources.good]\npath = "/srv"\n')
+    wrong, good = load({}, path=path).sources
+    assert mistake in wrong.mistake
+    assert good == SourceSettings("good", "/srv")
+
+
+def test_source_that_is_no_table(tmp_path: Path) -> None:
+    """One such is a mistake of that source; with `sources` itself no table, no source has a name."""
+    (wrong,) = load({}, path=toml(tmp_path, '[sources]\nmanuals = "/srv"\n')).sources
+    assert (wrong.name, wrong.mistake) == ("manuals", "a source is a table, not '/srv'")
+    assert "sources must be a table of sources, not 'x'" in refused(path=toml(tmp_path, 'sources = "x"\n'))

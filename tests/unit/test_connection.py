@@ -43,8 +43,8 @@ def test_daemon_waits_two_seconds_and_sends_once() -> None:
     settings = settings_of("redis://example.org")
     assert (settings["socket_timeout"], settings["socket_connect_timeout"]) == (2.0, 1.0)
     assert settings["retry"].get_retries() == 0
-    subscriber = connect("redis://example.org", reply_seconds=None)
-    assert subscriber.connection_pool.connection_kwargs["socket_timeout"] is None
+    patient = connect("redis://example.org", reply_seconds=10.0)
+    assert patient.connection_pool.connection_kwargs["socket_timeout"] == 10.0
 
 
 def test_sentinels_are_all_asked() -> None:

@@ -43,9 +43,9 @@ def test_every_key_of_the_mirror_is_in_the_readme() -> None:
 
 def test_the_sample_blocks_are_in_order() -> None:
     """The first folder a user sees has no problem."""
-    from blocksd.cli import _examine
+    from blocksd.commands_daemon import examine
 
-    blocks, problems = _examine(str(ROOT / "blocks.d"))
+    blocks, problems = examine(str(ROOT / "blocks.d"))
     assert (blocks, problems) == (4, [])
 
 

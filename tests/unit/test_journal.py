@@ -12,8 +12,8 @@ import pytest
 
 from blocksd.attachment import NOBODY
 from blocksd.errors import JournalUnusable, NotFound
-from blocksd.journal import Head, Journal, JournalReader
-from rig import revision
+from blocksd.journal import _MIGRATIONS, Access, Head, Journal, JournalReader
+from rig import AT, revision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -499,3 +499,69 @@ def test_stored_json_keeps_unicode(journal: Journal) -> None:
     (text,) = journal._db.execute("SELECT facts FROM revisions").fetchone()
     assert "naïve" in text
     assert json.loads(text)["metadata"] == {"ü": 1}
+
+
+# --- what agents asked for ---
+
+
+def test_journal_of_an_older_schema_is_brought_up_to_date(path: str) -> None:
+    """What it holds stays, and what is new is there."""
+    db = sqlite3.connect(path)
+    for statement in _MIGRATIONS[0].split(";"):
+        db.execute(statement)
+    db.execute("PRAGMA user_version=1")
+    db.execute("INSERT INTO meta VALUES ('epoch', 'old'), ('boot_id', 'boot'), ('clean', 1)")
+    db.commit()
+    db.close()
+    with pytest.raises(JournalUnusable, match="of schema 1"):
+        JournalReader(path)
+    opened = Journal(path, boot_id="boot")
+    assert (opened.epoch, opened.opened.how) == ("old", "ok")
+    opened.settle([Access("ann", "manuals/a.txt", AT)], {("ann", "r-1"): "done"}, AT)
+    opened.close()
+    JournalReader(path).close()
+
+
+def test_accesses_and_outcomes_are_kept_together(path: str, journal: Journal) -> None:
+    """Opened, renewed, closed; each request by its actor. All of it is there after a crash."""
+    later = AT.replace("09:", "10:")
+    journal.settle(
+        [Access("ann", "m/a", AT), Access("bob", "m/a", AT), Access("ann", "m/b", AT)],
+        {("ann", "r-1"): "one", ("bob", "r-1"): "two"},
+        AT,
+    )
+    journal.settle([Access("ann", "m/a", later), Access("ann", "m/b", None)], {("ann", "r-2"): "three"}, later)
+    journal._db.close()
+    again = Journal(path, boot_id="boot")
+    assert sorted(again.open_files()) == [Access("ann", "m/a", later), Access("bob", "m/a", AT)]
+    found = [again.outcome(*key) for key in (("ann", "r-1"), ("bob", "r-1"), ("ann", "r-2"), ("bob", "r-2"))]
+    assert found == ["one", "two", "three", None]
+    again.forget_requests(later)
+    assert (again.outcome("ann", "r-1"), again.outcome("ann", "r-2")) == (None, "three")
+    again.close()
+
+
+def test_requests_are_settled_all_or_nothing(journal: Journal) -> None:
+    """One outcome is there already: neither the other nor what they did is written."""
+    journal.settle([], {("ann", "r-1"): "one"}, AT)
+    with pytest.raises(JournalUnusable):
+        journal.settle([Access("ann", "m/a", AT)], {("ann", "r-2"): "two", ("ann", "r-1"): "again"}, AT)
+    assert journal.open_files() == []
+    assert journal.outcome("ann", "r-2") is None
+    put(journal, *chain(1))
+
+
+def test_only_requests_wait_for_the_disk(journal: Journal) -> None:
+    """A revision read from a file needs no fsync: the file is the truth. What was asked for has no other copy."""
+
+    def synchronous() -> int:
+        (level,) = journal._db.execute("PRAGMA synchronous").fetchone()
+        return int(level)
+
+    levels: list[int] = []
+    journal._db.set_trace_callback(lambda statement: levels.append(synchronous()) if statement == "COMMIT" else None)
+    put(journal, *chain(1))
+    journal.settle([], {("ann", "r-1"): "one"}, AT)
+    journal._db.set_trace_callback(None)
+    assert levels == [1, 2]
+    assert synchronous() == 1

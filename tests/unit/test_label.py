@@ -297,3 +297,13 @@ def test_a_path_can_always_be_printed(path: str, shown: str) -> None:
 def test_the_limits_are_those_of_the_format() -> None:
     """100 bytes a segment, 200 bytes a label, whatever the file system would take."""
     assert (labels.MAX_SEGMENT_BYTES, labels.MAX_LABEL_BYTES, labels.SUFFIX) == (100, 200, ".md")
+
+
+@pytest.mark.parametrize("name", ["operator", "file", "merge"])
+def test_authors_that_are_no_agents(name: str) -> None:
+    """An agent that could be taken for the operator, or for the folder itself, cannot be."""
+    with pytest.raises(InvalidLabel, match="is not an agent id"):
+        parse_agent(name)
+    with pytest.raises(InvalidLabel, match="is no agent's id"):
+        parse_label(f"agents/{name}/persona")
+    assert parse_label(name) == name

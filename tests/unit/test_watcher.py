@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blocksd.watcher import Hint, Watcher
+from blocksd.watcher import Hint, Watcher, Watchers
 from support import DEADLINE, eventually
 
 if TYPE_CHECKING:
@@ -198,3 +198,98 @@ def test_stop_ends_every_thread_and_hint(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == handles
     (tmp_path / "notes.md").write_text("text")
     assert hints == []
+
+
+# --- several directories ---
+
+
+class Watching:
+    """Watchers of two directories, and what they hint at."""
+
+    def __init__(self, home: Path) -> None:
+        self.roots = {name: home / name for name in ("one", "two")}
+        for root in self.roots.values():
+            root.mkdir()
+        self.hints: queue.SimpleQueue[tuple[str, Hint]] = queue.SimpleQueue()
+        self.watchers = Watchers(lambda name, hint: self.hints.put((name, hint)), wanted=lambda name: name != "never")
+
+    def watch(self) -> list[str]:
+        return [self.watchers.watch(name, str(root), set()) for name, root in self.roots.items()]
+
+    def until(self, wanted: tuple[str, Hint]) -> set[tuple[str, Hint]]:
+        """All hints up to this one."""
+        found = set()
+        while (hint := self.hints.get(timeout=DEADLINE)) != wanted:
+            found.add(hint)
+        return found
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Iterator[Watching]:
+    made = Watching(tmp_path)
+    yield made
+    made.watchers.stop()
+
+
+def test_each_directory_has_its_name(watching: Watching) -> None:
+    """Files of any name are of interest that are wanted; begun, a directory is hinted at as a whole, once."""
+    assert watching.watch() == ["", ""]
+    assert watching.watch() == ["", ""]
+    assert {watching.hints.get(timeout=DEADLINE) for _ in range(2)} == {
+        ("one", Hint("everything")),
+        ("two", Hint("everything")),
+    }
+    (watching.roots["one"] / "never").touch()
+    (watching.roots["two"] / "guide.txt").touch()
+    (watching.roots["one"] / "last").touch()
+    found = watching.until(("one", Hint("closed", "last")))
+    assert not [hint for _, hint in found if hint.path == "never"]
+    if ("two", Hint("closed", "guide.txt")) not in found:
+        watching.until(("two", Hint("closed", "guide.txt")))
+
+
+def test_directory_that_is_another_is_watched_anew(watching: Watching, tmp_path: Path) -> None:
+    """Gone, there is nothing to say; replaced, it is watched from the next time on."""
+    watching.watch()
+    watching.roots["one"].rename(tmp_path / "away")
+    assert watching.watch() == ["", ""]
+    watching.roots["one"].mkdir()
+    assert watching.watch() == ["", ""]
+    watching.until(("one", Hint("everything")))
+    watching.until(("one", Hint("everything")))
+    (watching.roots["one"] / "new.txt").touch()
+    watching.until(("one", Hint("closed", "new.txt")))
+    watching.roots["one"] = tmp_path / "away"
+    watching.watch()
+    (tmp_path / "away" / "moved.txt").touch()
+    watching.until(("one", Hint("closed", "moved.txt")))
+
+
+def test_what_cannot_be_watched_is_told(watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No inotify instance is left, or no watch for some directories below."""
+
+    def refuse(_: Watcher) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Watcher, "start", refuse)
+        assert watching.watch() == ["it cannot be watched: Too many open files; changes are found late"] * 2
+    assert watching.watch() == ["", ""]
+    (watching.roots["one"] / "deep").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(Watcher, "unwatched", lambda _, directories: directories)
+        root = str(watching.roots["one"])
+        assert watching.watchers.watch("one", root, {"deep", "gone"}) == ""
+        said = watching.watchers.watch("one", root, {"deep", "gone"})
+    assert said == "1 of 2 directories are not watched: changes there are found late"
+    watching.watchers.begin_again()
+    assert watching.watch() == ["", ""]
+
+
+def test_stopped_watchers_leave_nothing(watching: Watching) -> None:
+    """No thread."""
+    threads = threading.active_count()
+    watching.watch()
+    assert threading.active_count() > threads
+    watching.watchers.stop()
+    assert threading.active_count() == threads

@@ -1,0 +1,377 @@
+"""The commands that show blocks, agents, changes and history."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from blocksd.audit import Audited, Thresholds
+from blocksd.audit import audit as audited
+from blocksd.console import age, ago, count, print_json, print_table
+from blocksd.errors import NotFound, Unavailable
+from blocksd.options import daemon_options, json_option, load, open_client
+from blocksd.prompt import STYLES, compile_prompt
+from blocksd.watching import Reset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from blocksd.client import Client
+    from blocksd.config import Config
+    from blocksd.prompt import Style
+    from blocksd.revision import Revision
+    from blocksd.view import BlockView
+    from blocksd.watching import Item
+
+
+@click.command("ls")
+@daemon_options
+@click.option("--label", metavar="PATTERN", help="Only labels that match, as `system/*`.")
+@click.option("--search", metavar="TEXT", help="Only blocks whose label, description or value holds the text.")
+@click.option("--agent", metavar="AGENT", help="Only what is attached to the agent, under the agent's names.")
+@click.option(
+    "--tag", "tags", metavar="TAG", multiple=True, help="Only blocks with the tag; several: with all of them."
+)
+@click.option("--all", "show_hidden", is_flag=True, help="Hidden blocks, too.")
+@json_option
+def list_blocks(
+    label: str | None,
+    search: str | None,
+    agent: str | None,
+    tags: tuple[str, ...],
+    *,
+    show_hidden: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """List blocks."""
+    with open_client(load(flags)) as client:
+        listed = _blocks_of(client, agent) if agent is not None else client.blocks.list(show_hidden_blocks=True)
+        found = [
+            block
+            for block in listed
+            if (show_hidden or not block.hidden)
+            and set(tags) <= set(block.tags)
+            and _selects(label, block.label)
+            and _mentions(block, search)
+        ]
+        counts = client.blocks.agents.counts([block.label for block in found])
+    if as_json:
+        print_json([{**block.as_json(), "name": block.name, "attached": counts[block.label]} for block in found])
+        return
+    rows = [
+        (
+            block.name if agent else block.label,
+            f"{block.chars}/{block.limit}",
+            "ro" if block.read_only else "",
+            str(counts[block.label]),
+            f"v{block.version}",
+            age(block.updated_at),
+            block.description or "",
+        )
+        for block in found
+    ]
+    print_table(("name" if agent else "label", "chars", "", "agents", "version", "age", "description"), rows)
+
+
+def _blocks_of(client: Client, agent: str) -> Iterable[BlockView]:
+    with _near(agent, lambda: [one.id for one in client.agents.list()]):
+        return client.agents.blocks.list(agent)
+
+
+@contextmanager
+def _near(name: str, known: Callable[[], list[str]]) -> Iterator[None]:
+    """When there is no such name, say which one may be meant."""
+    try:
+        yield
+    except NotFound as error:
+        error.facts["near"] = difflib.get_close_matches(name, known(), n=1)
+        raise
+
+
+def _selects(pattern: str | None, label: str) -> bool:
+    from fnmatch import fnmatchcase
+
+    return pattern is None or fnmatchcase(label, pattern)
+
+
+def _mentions(block: BlockView, text: str | None) -> bool:
+    return text is None or any(
+        text.casefold() in part.casefold() for part in (block.label, block.description or "", block.value)
+    )
+
+
+@click.command()
+@click.argument("label")
+@daemon_options
+@json_option
+def show(label: str, as_json: bool, **flags: Any) -> None:
+    """Show a block: its value on standard output, all about it on standard error. LABEL may be the block's id, too."""
+    with open_client(load(flags)) as client:
+        with _near(label, lambda: [block.label for block in client.blocks.list(show_hidden_blocks=True)]):
+            block = client.blocks.retrieve(label)
+        agents = [agent.id for agent in client.blocks.agents.list(block.id, limit=None if as_json else 11)]
+    if as_json:
+        print_json({**block.as_json(), "agents": agents})
+        return
+    about = f"{block.label} v{block.version} · {block.chars} of {block.limit} characters · {ago(block.updated_at)} by {block.updated_by}"
+    if block.read_only:
+        about += " · read-only"
+    if agents:
+        about += f" · agents {', '.join(agents[:10])}{', …' if len(agents) > 10 else ''}"
+    click.echo(click.style(about, dim=True), err=True)
+    if block.description:
+        click.echo(click.style(block.description, dim=True), err=True)
+    click.echo(block.value)
+
+
+@click.command()
+@daemon_options
+@json_option
+def agents(as_json: bool, **flags: Any) -> None:
+    """List the known agents, and what is attached to each."""
+    with open_client(load(flags)) as client:
+        known = client.agents.list()
+    if as_json:
+        print_json([agent.as_json() for agent in known])
+        return
+    rows = [(agent.id, str(len(agent.blocks)), ", ".join(sorted(agent.blocks))) for agent in known]
+    print_table(("agent", "blocks", "names"), rows)
+
+
+@click.command()
+@click.argument("agent")
+@daemon_options
+@click.option("--style", type=click.Choice(STYLES), default="standard", show_default=True, help="How to write it.")
+@click.option("--source", "sources", metavar="NAME", multiple=True, help="Only this file source; may be repeated.")
+@click.option("--no-sources", is_flag=True, help="No file sources.")
+@click.option("--max-files-open", type=click.IntRange(min=0), metavar="N", help="Show at most N files open.")
+@json_option
+def render(
+    agent: str,
+    style: Style,
+    sources: tuple[str, ...],
+    *,
+    no_sources: bool,
+    max_files_open: int | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Print the text an agent has in its context window."""
+    with (
+        open_client(load(flags)) as client,
+        _near(agent, lambda: [one.id for one in client.agents.list()]),
+        client.memory(agent) as memory,
+    ):
+        text = memory.compile(
+            style=style,
+            sources=() if no_sources else sources or None,
+            max_files_open=max_files_open,
+        )
+    if as_json:
+        print_json({"agent": agent, "style": style, "chars": len(text), "text": text})
+    else:
+        click.echo(text)
+
+
+@click.command()
+@daemon_options
+@click.option("--strict", is_flag=True, help="Exit code 1 if there is anything to look at.")
+@click.option(
+    "--stale-days",
+    type=click.IntRange(min=1),
+    metavar="DAYS",
+    default=Thresholds().stale_days,
+    show_default=True,
+    help="After how long without a change a block is stale.",
+)
+@click.option(
+    "--prompt-chars",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=Thresholds().prompt_chars,
+    show_default=True,
+    help="How many characters a prompt may have.",
+)
+@json_option
+def audit(strict: bool, stale_days: int, prompt_chars: int, as_json: bool, **flags: Any) -> None:
+    """Say which blocks and agents a maintainer should look at, and what to do about each.
+
+    Unused blocks, agents with none, missing or default descriptions, blocks near or at their limit, prompts that are
+    too long, blocks nobody has changed for long.
+    """
+    with open_client(load(flags)) as client:
+        blocks = {block.label: block for block in client.blocks.list(show_hidden_blocks=True)}
+        counts = client.blocks.agents.counts(list(blocks))
+        names = {agent.id: agent.blocks for agent in client.agents.list()}
+    findings = audited(
+        [
+            Audited(
+                label=block.label,
+                chars=block.chars,
+                limit=block.limit,
+                description=block.description,
+                updated_at=block.updated_at,
+                agents=counts[block.label],
+                read_only=block.read_only,
+                hidden=block.hidden,
+                is_template=block.is_template,
+            )
+            for block in blocks.values()
+        ],
+        names,
+        {
+            agent: len(compile_prompt([blocks[label] for label in attached.values() if label in blocks]))
+            for agent, attached in names.items()
+        },
+        now=datetime.now(UTC),
+        thresholds=Thresholds(stale_days=stale_days, prompt_chars=prompt_chars),
+    )
+    if as_json:
+        print_json([finding.as_json() for finding in findings])
+    else:
+        for finding in findings:
+            click.echo(f"{finding.subject}: {finding.message}\n  {finding.advice}")
+        click.echo(f"{count(len(findings), 'finding')} in {count(len(blocks), 'block')}", err=True)
+    if strict and findings:
+        sys.exit(1)
+
+
+@click.command()
+@daemon_options
+@click.option("--since", type=click.IntRange(min=0), metavar="SEQ", help="Begin with the change after this number.")
+@click.option("--block", "label", metavar="LABEL", help="Only this block.")
+@click.option("--agent", metavar="AGENT", help="Only what is attached to the agent.")
+@json_option
+def watch(since: int | None, label: str | None, agent: str | None, as_json: bool, **flags: Any) -> None:
+    """Print every change as it happens, until interrupted.
+
+    With --since, what happened after that number comes first, from the stream. A `reset` says that changes were
+    missed which are no longer kept: what was read before may be stale.
+    """
+    with open_client(load(flags)) as client, client.watch(since=since, label=label, agent=agent) as items:
+        if sys.stderr.isatty():
+            click.echo(click.style("following changes; Ctrl-C ends", dim=True), err=True)
+        for item in items:
+            click.echo(json.dumps(_raw(item), ensure_ascii=False) if as_json else _describe(item))
+
+
+def _raw(item: Item) -> dict[str, Any]:
+    if isinstance(item, Reset):
+        return {"seq": item.seq, "kind": item.kind, "epoch": item.epoch, "labels": sorted(item.blocks)}
+    return item.raw
+
+
+def _describe(item: Item) -> str:
+    if isinstance(item, Reset):
+        return f"{item.seq:>6} reset: read everything again ({count(len(item.blocks), 'block')} now)"
+    raw = item.raw
+    if item.seq is None:
+        about = raw.get("subject") or raw.get("file") or f"source {raw.get('source')}"
+        message = f": {raw['problem']['message']}" if "problem" in raw else ""
+        return f"{'':>6} {item.kind} {about}{message}"
+    people = " ".join([f"+{one}" for one in item.attached] + [f"-{one}" for one in item.detached])
+    fields = f" ({', '.join(item.fields)})" if item.fields else ""
+    return f"{item.seq:>6} {item.kind} {item.label} v{item.version}{fields} by {item.author} {people}".rstrip()
+
+
+@click.command()
+@click.argument("label")
+@daemon_options
+@click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many versions.")
+@json_option
+def history(label: str, limit: int, as_json: bool, **flags: Any) -> None:
+    """List a block's versions, newest first."""
+    revisions = _revisions(load(flags), label, limit)
+    if as_json:
+        print_json([_revision_json(revision) for revision in revisions])
+        return
+    rows = [
+        (
+            f"v{revision.version}",
+            str(revision.seq),
+            ago(revision.at),
+            revision.author,
+            revision.kind,
+            str(len(revision.block.value)) if revision.block else "-",
+            ", ".join(revision.fields),
+        )
+        for revision in revisions
+    ]
+    print_table(("version", "seq", "when", "who", "what", "chars", "fields"), rows)
+
+
+@click.command()
+@click.argument("label")
+@click.argument("old", required=False, metavar="[A]")
+@click.argument("new", required=False, metavar="[B]")
+@daemon_options
+@json_option
+def diff(label: str, old: str | None, new: str | None, as_json: bool, **flags: Any) -> None:
+    """Show how a block's value changed: from version A to B, from A to now, or by the newest change."""
+    revisions = {revision.version: revision for revision in _revisions(load(flags), label, -1)}
+    newest = max(revisions)
+    before = _version(old) if old is not None else newest - 1
+    after = _version(new) if new is not None else newest
+    for version in (before, after):
+        if version != 0 and version not in revisions:
+            raise NotFound(f"version {version} of {label!r} is not kept", label=label, version=version)
+    old_lines, new_lines = (_value_lines(revisions.get(version)) for version in (before, after))
+    lines = list(difflib.unified_diff(old_lines, new_lines, f"{label} v{before}", f"{label} v{after}", lineterm=""))
+    if as_json:
+        print_json({"label": label, "from": before, "to": after, "diff": "".join(f"{line}\n" for line in lines)})
+        return
+    colours = {"+": "green", "-": "red", "@": "cyan"}
+    for line in lines:
+        click.echo(click.style(line, fg=colours.get(line[:1])))
+
+
+def _version(text: str) -> int:
+    try:
+        return int(text.removeprefix("v"))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a version; 'blocksd history LABEL' lists them") from None
+
+
+def _value_lines(revision: Revision | None) -> list[str]:
+    return revision.block.value.split("\n") if revision is not None and revision.block is not None else []
+
+
+def _revisions(config: Config, label: str, limit: int) -> list[Revision]:
+    from blocksd.journal import JournalReader
+
+    path = os.path.join(config.state, "journal.db")
+    if not os.path.exists(path):
+        raise Unavailable(f"there is no journal in {config.state}")
+    journal = JournalReader(path)
+    try:
+        revisions = journal.history(label, limit=limit)
+        if not revisions:
+            near = difflib.get_close_matches(label, [head.label for head in journal.heads()], n=1)
+            raise NotFound(f"there never was a block {label!r}", label=label, near=near)
+        return revisions
+    finally:
+        journal.close()
+
+
+def _revision_json(revision: Revision) -> dict[str, Any]:
+    return {
+        "seq": revision.seq,
+        "version": revision.version,
+        "kind": revision.kind,
+        "at": revision.at,
+        "author": revision.author,
+        "fields": revision.fields,
+        "attached": revision.attached,
+        "detached": revision.detached,
+        "digest": revision.digest,
+        "request_id": revision.request_id,
+        "block": revision.block and {**revision.block.as_json(), "agents": revision.block.agents},
+    }

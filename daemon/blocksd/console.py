@@ -1,0 +1,62 @@
+"""How things are printed: JSON, tables, counts, ages."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import RenderableType
+
+
+def print_json(value: object) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on a terminal; tab-separated lines, which other programs can cut, elsewhere."""
+    rows = list(rows)
+    if not sys.stdout.isatty():
+        for row in rows:
+            click.echo("\t".join(row))
+        return
+    from rich import box
+    from rich.table import Table
+
+    # On a narrow terminal only the last column gives way.
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True, padding=(0, 1, 0, 0))
+    for column in columns[:-1]:
+        table.add_column(column, no_wrap=True)
+    table.add_column(columns[-1], no_wrap=True, ratio=1)
+    for row in rows:
+        table.add_row(*row)
+    print_rich(table)
+
+
+def print_rich(what: RenderableType) -> None:
+    from rich.console import Console
+
+    Console(highlight=False, markup=False).print(what)
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def ago(at: str) -> str:
+    return f"{age(at)} ago"
+
+
+def age(at: str) -> str:
+    from datetime import UTC, datetime
+
+    seconds = int((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds())
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{max(seconds, 0)} s"

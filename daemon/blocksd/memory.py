@@ -1,0 +1,191 @@
+"""What one agent sees, kept for as long as nothing that concerns the agent has changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from blocksd.errors import NotFound, Unavailable
+from blocksd.label import parse_agent
+from blocksd.plan import ask
+from blocksd.prompt import File, Source, compile_prompt, order
+from blocksd.queries import not_attached
+from blocksd.view import BlockView
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from blocksd.keys import Keys
+    from blocksd.plan import Plan
+    from blocksd.prompt import Style, ToolUsageRules
+    from blocksd.watching import Watching
+
+_ATTEMPTS = 5
+_TEXTS_KEPT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What an agent sees at one moment: its blocks by the names it has for them, and its file sources."""
+
+    blocks: Mapping[str, BlockView]
+    sources: tuple[Source, ...]
+
+
+class MemoryState:
+    """An agent's sight, and what was compiled from it.
+
+    Invariant: what is kept was read while the agent was followed (`watching.life`), and nothing was heard since.
+    """
+
+    def __init__(self, keys: Keys, agent_id: str, watching: Watching) -> None:
+        self.keys = keys
+        self.agent = parse_agent(agent_id)
+        self._watching = watching
+        self._heard = 0
+        self._read_at: tuple[int, int | None] = (0, None)  # how much was heard then, and in which life
+        self._sight: Sight | None = None
+        self._texts: dict[object, str] = {}
+
+    def forget(self, _item: object = None) -> None:
+        """Something that concerns the agent has changed."""
+        self._heard += 1
+
+    @property
+    def is_fresh(self) -> bool:
+        heard, life = self._read_at
+        return life is not None and life == self._watching.life and heard == self._heard
+
+    def look(self) -> Plan[Sight]:
+        """What the agent sees now."""
+        if self._sight is not None and self.is_fresh:
+            return self._sight
+        read_at = (self._heard, self._watching.life)
+        sight = yield from _look(self.keys, self.agent)
+        self._sight, self._read_at, self._texts = sight, read_at, {}
+        return sight
+
+    def text(self, key: object) -> str | None:
+        """What was compiled under this key, if it still holds."""
+        return self._texts.get(key) if self.is_fresh else None
+
+    def keep(self, key: object, text: str, sight: Sight) -> None:
+        if sight is self._sight:
+            if len(self._texts) >= _TEXTS_KEPT:
+                self._texts.clear()
+            self._texts[key] = text
+
+
+def get_blocks(state: MemoryState) -> Plan[list[BlockView]]:
+    """The blocks attached to the agent: persona, human, then by name."""
+    sight = yield from state.look()
+    return order(sight.blocks.values())
+
+
+def get_block(state: MemoryState, label: str) -> Plan[BlockView]:
+    """The block the agent knows by this name.
+
+    Raises:
+        NotFound: it has none; the message names those it has.
+    """
+    sight = yield from state.look()
+    if label not in sight.blocks:
+        raise not_attached(state.agent, label, sight.blocks)
+    return sight.blocks[label]
+
+
+def list_block_labels(state: MemoryState) -> Plan[list[str]]:
+    """The names the agent has for its blocks, in the same order."""
+    sight = yield from state.look()
+    return [block.name for block in order(sight.blocks.values())]
+
+
+def compile_memory(
+    state: MemoryState,
+    *,
+    style: Style = "standard",
+    tool_usage_rules: ToolUsageRules | str | None = None,
+    sources: Collection[str] | None = None,
+    max_files_open: int | None = None,
+) -> Plan[str]:
+    """The text for the agent's context window; no round trip while nothing that concerns it has changed.
+
+    `style` is `standard`, `line-numbered`, `nested` or `directories`. `sources` names the file sources to show; None
+    shows all that the agent sees. With `max_files_open`, only so many open files, those last opened, are shown open.
+    """
+    shown = None if sources is None else tuple(sources)
+    key = (style, tool_usage_rules, shown, max_files_open)
+    text = state.text(key)
+    if text is None:
+        sight = yield from state.look()
+        text = compile_prompt(
+            sight.blocks.values(),
+            style=style,
+            tool_usage_rules=tool_usage_rules,
+            sources=[source for source in sight.sources if shown is None or source.name in shown],
+            max_files_open=max_files_open,
+        )
+        state.keep(key, text, sight)
+    return text
+
+
+def _look(keys: Keys, agent: str) -> Plan[Sight]:
+    for _ in range(_ATTEMPTS):
+        names, score, known, opened, epoch = yield from ask(
+            ("HGETALL", keys.agent(agent)),
+            ("ZSCORE", keys.agents, agent),
+            ("HGETALL", keys.sources),
+            ("HGETALL", keys.open(agent)),
+            ("HGET", keys.meta, "epoch"),  # last: a mirror that is built anew is without it from before the beginning
+        )
+        if epoch is None:
+            raise Unavailable("there is no mirror yet, or it is being built anew")
+        if not names and score is None:
+            raise NotFound(f"there is no agent {agent!r}", agent=agent)
+        labels = list(names.values())
+        sources = sorted(known)
+        replies = yield from ask(
+            *(("HGETALL", keys.block(label)) for label in labels),
+            *(("SISMEMBER", keys.source_agents(name), agent) for name in sources),
+            *(("HGETALL", keys.source(name)) for name in sources),
+            *(("HGETALL", keys.file(file)) for file in opened),
+        )
+        hashes, rest = replies[: len(labels)], replies[len(labels) :]
+        if not all(hashes):
+            continue  # changed while it was read
+        blocks = {block.name: block for block in map(BlockView, hashes)}
+        contents = dict(zip(opened, rest[2 * len(sources) :], strict=True))
+        listings = rest[len(sources) : 2 * len(sources)]
+        return Sight(
+            blocks,
+            tuple(
+                _source(name, json.loads(known[name]), listing, opened, contents)
+                for name, is_seen, listing in zip(sources, rest, listings, strict=False)
+                if is_seen
+            ),
+        )
+    raise Unavailable(f"the blocks of {agent!r} change faster than they can be read")
+
+
+def _source(
+    name: str,
+    about: Mapping[str, Any],
+    listing: Mapping[str, str],
+    opened: Mapping[str, str],
+    contents: Mapping[str, Mapping[str, str]],
+) -> Source:
+    files = []
+    for path in sorted(listing):
+        file = f"{name}/{path}"
+        content = contents.get(file)
+        files.append(
+            File(
+                path,
+                is_open=bool(content),
+                value=content["value"] if content else "",
+                limit=int(about["limit"]),
+                last_accessed_at=opened.get(file),
+            )
+        )
+    return Source(name, about.get("description"), about.get("instructions"), tuple(files))

@@ -1,0 +1,75 @@
+"""The options that say which daemon is meant, and what follows from them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from blocksd import config as configuration
+from blocksd.errors import Unavailable
+from blocksd.record import running_daemon
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from blocksd.client import Client
+    from blocksd.config import Config
+
+
+def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which daemon is meant."""
+    for option in (
+        click.option("--namespace", metavar="NAME", help="Which namespace of Redis.  [default: blocks]"),
+        click.option(
+            "--redis",
+            metavar="URL",
+            help="Which Redis: redis://, rediss://, unix://, redis+sentinel://, "
+            "redis+cluster://.  [default: the running daemon's]",
+        ),
+        click.option(
+            "--state-dir",
+            metavar="DIR",
+            help="Where the daemon keeps its journal.  [default: ~/.local/state/blocksd/NAMESPACE]",
+        ),
+        click.option("--config", "config_path", metavar="FILE", help="Settings in TOML.  [default: blocksd.toml]"),
+    ):
+        command = option(command)
+    return command
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def load(flags: dict[str, Any]) -> Config:
+    """The configuration, with what was typed before all else.
+
+    Raises:
+        Misconfigured: something in it is wrong.
+    """
+    path = flags.pop("config_path", None)
+    return configuration.load(flags, path=path)
+
+
+def daemon_of(config: Config) -> dict[str, str]:
+    """What the daemon that is meant says of itself.
+
+    Raises:
+        Unavailable: it does not run.
+    """
+    daemon = running_daemon(config.state)
+    if daemon is None:
+        raise Unavailable(f"no daemon is running for the namespace {config.namespace!r} (state in {config.state})")
+    return daemon
+
+
+def open_client(config: Config) -> Client:
+    """A reader of the mirror the daemon keeps, wherever that is.
+
+    Raises:
+        Unavailable: no daemon runs that could say where.
+    """
+    from blocksd.client import Client
+
+    url = config.redis if config.redis is not None else daemon_of(config)["redis"]
+    return Client(url, config.namespace)

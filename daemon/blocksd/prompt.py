@@ -1,0 +1,303 @@
+r"""Blocks → the text an agent sees.
+
+The format is that of Letta's memory blocks, so that an agent moved here sees the prompt it knows. Equal blocks give
+equal text, in whatever order they come, so that a model's prompt cache holds.
+
+Invariants:
+  1. No text leaves its element. `_contained` puts a backslash behind every `<` that begins a tag of this format, or
+     one that could be taken for it: `</value>` is shown as `<\/value>`, and `<\/value>` as `<\\/value>`.
+  2. Nothing is lost by it. Whether a `<` begins a tag does not depend on the backslashes behind it, so each that does is
+     shown with one backslash more than was written, and taking one away gives the text back.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import chain
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, get_args
+
+from blocksd.errors import InvalidField
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+Style = Literal["standard", "line-numbered", "nested", "directories"]
+STYLES: tuple[Style, ...] = get_args(Style)
+
+_STRUCTURE = frozenset(
+    (
+        *("memory_blocks", "block", "description", "metadata", "warning", "value", "tool_usage_rules"),
+        *("directories", "file_limits", "directory", "instructions", "file"),
+    )
+)
+"""The elements that are not named after a block."""
+
+_HEAD = "<memory_blocks>\nThe following memory blocks are currently engaged in your core memory unit:\n"
+_WARNING = (
+    "<warning>\n# NOTE: Line numbers shown below (with arrows like '1→') are to help during editing. "
+    "Do NOT include line number prefixes in your memory edit tool calls.\n</warning>\n"
+)
+
+# No name begins with a control character: these two come before all others.
+_FIRST = {"persona": "\x00", "human": "\x01"}
+
+_TAG = re.compile(r"[\w.-]+(?:/[\w.-]+)*")
+_UNFIT_FOR_ATTRIBUTE = re.compile('[\x00-\x1f&"<>\x7f-\x9f\u2028\u2029\ud800-\udfff]')
+_ENTITIES = {"&": "&amp;", '"': "&quot;", "<": "&lt;", ">": "&gt;"}
+
+
+class Renderable(Protocol):
+    """What is shown of a block, with the name its agent calls it by."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> str: ...
+    @property
+    def description(self) -> str | None: ...
+    @property
+    def limit(self) -> int: ...
+    @property
+    def read_only(self) -> bool: ...
+    @property
+    def hidden(self) -> bool: ...
+    @property
+    def is_template(self) -> bool: ...
+
+
+B = TypeVar("B", bound=Renderable)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a source. `name` is its path there; `value` is what is shown of it while it is open.
+
+    `limit` is how many characters are shown at most. `last_accessed_at` is RFC 3339 in UTC; None is before all others.
+    """
+
+    name: str
+    is_open: bool
+    value: str
+    limit: int
+    description: str | None = None
+    read_only: bool = True
+    last_accessed_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A directory of text files that agents may open."""
+
+    name: str
+    description: str | None
+    instructions: str | None
+    files: tuple[File, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUsageRules:
+    """How tools must be used (`value`), and what these rules are for (`description`)."""
+
+    description: str
+    value: str
+
+
+def compile_prompt(
+    blocks: Iterable[Renderable],
+    *,
+    style: Style = "standard",
+    tool_usage_rules: ToolUsageRules | str | None = None,
+    sources: Iterable[Source] = (),
+    max_files_open: int | None = None,
+) -> str:
+    """The text for an agent's context window: its blocks, then the rules, then the sources; "" when there is none.
+
+    Hidden blocks and templates are left out. Rules given as plain text are shown without a description. Of the open
+    files, only the `max_files_open` accessed last are shown open (None: all).
+
+    The styles:
+        standard: every block in an element of its name.
+        line-numbered: the same, with the lines of values numbered from 1.
+        nested: every segment of a block's name in an element of its own, inside that of the segment before.
+        directories: no blocks.
+
+    Raises:
+        InvalidField: there is no such style.
+    """
+    if style not in STYLES:
+        raise InvalidField(f"style must be one of {', '.join(STYLES)}, not {style!r}", field="style")
+    return "".join(
+        (
+            *_memory_blocks(blocks, style),
+            *_tool_usage_rules(tool_usage_rules),
+            *_directories(_limited(sources, max_files_open), max_files_open, nested=style == "nested"),
+        )
+    )
+
+
+def order(blocks: Iterable[B]) -> list[B]:
+    """The blocks in the order they are shown in: persona, human, then by name."""
+    return sorted(blocks, key=lambda block: _FIRST.get(name := block.name, name))
+
+
+def _memory_blocks(blocks: Iterable[Renderable], style: Style) -> list[str]:
+    visible = order([block for block in blocks if not (block.hidden or block.is_template)])
+    if style == "directories" or not visible:
+        return []
+    # Pieces with their line ends, joined once: values are long, and to copy them is most of the cost.
+    pieces = [_HEAD]
+    if style == "nested":
+        for element in _nested([(block.name.split("/"), block) for block in visible]):
+            pieces += ("\n", *element)
+    else:
+        numbered = style == "line-numbered"
+        for block in visible:
+            name = block.name
+            start, end = _tags(name)
+            pieces += ("\n", start, _content(block, name, numbered=numbered), end)
+    pieces.append("</memory_blocks>")
+    return pieces
+
+
+def _nested(blocks: list[tuple[list[str], Renderable]]) -> Iterator[list[str]]:
+    """One element for each first segment of `blocks`, which come with those segments of their names not yet shown.
+
+    A block that is also the parent of others is shown first in its element.
+    """
+    branches: dict[str, list[tuple[list[str], Renderable]]] = {}
+    for (segment, *rest), block in blocks:
+        branches.setdefault(segment, []).append((rest, block))
+    for segment, branch in branches.items():
+        start, end = _tags(segment)
+        own = [_content(block, block.name) for rest, block in branch if not rest]
+        below = _nested([(rest, block) for rest, block in branch if rest])
+        yield [start, *own, *chain.from_iterable(below), end]
+
+
+def _content(block: Renderable, name: str, *, numbered: bool = False) -> str:
+    value = block.value
+    shown = _contained(value, name)
+    lines = _numbered(shown) if numbered else f"{shown}\n"
+    return (
+        f"<description>\n{_contained(block.description or '', name)}\n</description>\n"
+        f"{_metadata(block.read_only, len(value), block.limit)}"
+        f"{_WARNING if numbered else ''}<value>\n{lines}</value>\n"
+    )
+
+
+def _metadata(read_only: bool, chars: int, limit: int) -> str:
+    flag = "true" if read_only else "false"
+    return f"<metadata>\n- read_only={flag}\n- chars_current={chars}\n- chars_limit={limit}\n</metadata>\n"
+
+
+def _numbered(value: str) -> str:
+    """The lines of `value`, each with its number and line end; an empty value has none."""
+    return "".join(f"{number}→ {line}\n" for number, line in enumerate(value.split("\n"), 1)) if value else ""
+
+
+def _tool_usage_rules(rules: ToolUsageRules | str | None) -> Iterator[str]:
+    if rules:
+        text = rules if isinstance(rules, str) else f"{rules.description}\n\n{rules.value}"
+        yield f"\n\n<tool_usage_rules>\n{_contained(text)}\n</tool_usage_rules>"
+
+
+def _limited(sources: Iterable[Source], max_files_open: int | None) -> list[Source]:
+    """The sources and their files by name, all files closed but the `max_files_open` accessed last."""
+    by_name = [
+        replace(source, files=tuple(sorted(source.files, key=lambda file: file.name)))
+        for source in sorted(sources, key=lambda source: source.name)
+    ]
+    if max_files_open is None:
+        return by_name
+    is_open = [(source.name, file) for source in by_name for file in source.files if file.is_open]
+    # Of files accessed at the same time the first by name stays open: sorting in reverse, too, keeps the order of equals.
+    is_open.sort(key=lambda found: found[1].last_accessed_at or "", reverse=True)
+    kept = {(source, file.name) for source, file in is_open[: max(0, max_files_open)]}
+    return [
+        replace(
+            source,
+            files=tuple(
+                replace(file, is_open=False) if file.is_open and (source.name, file.name) not in kept else file
+                for file in source.files
+            ),
+        )
+        for source in by_name
+    ]
+
+
+def _directories(sources: list[Source], max_files_open: int | None, *, nested: bool) -> Iterator[str]:
+    if not sources:
+        return
+    yield "\n\n<directories>\n"
+    if max_files_open is not None:
+        count = sum(file.is_open for source in sources for file in source.files)
+        yield f"<file_limits>\n- current_files_open={count}\n- max_files_open={max_files_open}\n</file_limits>\n"
+    for source in sources:
+        yield f'<directory name="{_attribute(source.name)}">\n'
+        if source.description:
+            yield f"<description>{_contained(source.description)}</description>\n"
+        if source.instructions:
+            yield f"<instructions>{_contained(source.instructions)}</instructions>\n"
+        for file in source.files:
+            yield _nested_file(file) if nested else _file(file)
+        yield "</directory>\n"
+    yield "</directories>"
+
+
+def _file(file: File) -> str:
+    description = f"<description>\n{_contained(file.description)}\n</description>\n" if file.description else ""
+    value = f"<value>\n{_contained(file.value)}\n</value>\n" if file.is_open else ""
+    return (
+        f'<file status="{_status(file)}" name="{_attribute(file.name)}">\n'
+        f"{description}{_metadata(file.read_only, len(_shown(file)), file.limit)}{value}</file>\n"
+    )
+
+
+def _nested_file(file: File) -> str:
+    start, end = _tags(file.name)
+    shown = _shown(file)
+    return (
+        f'<file status="{_status(file)}">\n{start}'
+        f"<description>\n{_contained(file.description or '', file.name)}\n</description>\n"
+        f"{_metadata(file.read_only, len(shown), file.limit)}"
+        f"<value>\n{_contained(shown, file.name)}\n</value>\n{end}</file>\n"
+    )
+
+
+def _status(file: File) -> str:
+    return "open" if file.is_open else "closed"
+
+
+def _shown(file: File) -> str:
+    return file.value if file.is_open else ""
+
+
+@lru_cache(maxsize=4096)
+def _tags(name: str) -> tuple[str, str]:
+    """The lines that start and end an element called `name`: one called `block` where `name` is no tag, or a taken one."""
+    if _TAG.fullmatch(name) and _STRUCTURE.isdisjoint(name.casefold().split("/")):
+        return f"<{name}>\n", f"</{name}>\n"
+    return f'<block name="{_attribute(name)}">\n', "</block>\n"
+
+
+def _contained(text: str, name: str = "") -> str:
+    """`text` as it may stand in the element `name`: see the invariants of the module."""
+    return _beginnings(name).sub(r"<\\", text) if "<" in text else text
+
+
+@lru_cache(maxsize=1024)
+def _beginnings(name: str) -> re.Pattern[str]:
+    """Matches each `<` that begins a tag of the format, or of an element called `name` or one of its segments.
+
+    A reader may be lenient, so case, whitespace and what comes after the word make no difference. The quantifiers are
+    possessive: a text of a million spaces costs no more than any other.
+    """
+    words = "|".join(map(re.escape, sorted({*_STRUCTURE, name, *name.split("/")} - {""})))
+    return re.compile(rf"<(?=\\*+\s*+(?:/\s*+)?+(?:{words})(?!\w))", re.IGNORECASE)
+
+
+def _attribute(text: str) -> str:
+    """`text` as XML has it between the quotes of an attribute."""
+    return _UNFIT_FOR_ATTRIBUTE.sub(lambda found: _ENTITIES.get(found[0], f"&#{ord(found[0])};"), text)

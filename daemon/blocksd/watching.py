@@ -1,0 +1,414 @@
+"""Every change once, in order and without a gap: what a subscription does, apart from how bytes are moved.
+
+A watch is a generator of steps. Whoever drives it performs each step and sends back what came of it; when Redis does
+not serve, `Unavailable` is raised at the step. So blocking and asyncio code follow changes in one and the same way.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from blocksd.errors import Misconfigured, Unavailable
+from blocksd.label import parse_agent, parse_label
+from blocksd.plan import Ask, ask
+from blocksd.queries import blocks_with
+from blocksd.revision import Change
+
+if TYPE_CHECKING:
+    from blocksd.keys import Keys
+    from blocksd.plan import Plan
+    from blocksd.view import BlockView
+
+LISTEN_SECONDS = 1.0
+PROVE_SECONDS = 5.0
+"""How often a subscription is put to the proof: silence may be a lost one."""
+PATIENCE_SECONDS = 5.0
+"""For how long an answer is waited for before the connection counts as lost."""
+_PAGE = 1000
+_LONGEST_PAUSE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Changes were missed that cannot be had any more, or the mirror was built anew: this is how things stand.
+
+    `blocks` are those the watch is about, by label; of one that is not in it, there is no block (any more). They are at
+    least as new as `seq`; the next change passed on comes after `seq`.
+    """
+
+    seq: int
+    epoch: str
+    blocks: dict[str, BlockView]
+    kind: Literal["reset"] = "reset"
+
+
+Item = Change | Reset
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Open a connection for listening, in place of the one there was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Ask for these channels (or, `off`, not for them any more)."""
+
+    channels: tuple[str, ...]
+    off: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Ask for a `pong` on the connection for listening."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Wait for what comes, at most so long; a Heard, or None."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What came: a `message`, a `subscribe` or `unsubscribe` confirmed, a `pong`."""
+
+    kind: str
+    channel: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Pass this on."""
+
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """From here on, whatever happens will be heard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait, then go on."""
+
+    seconds: float
+
+
+Step = Ask | Connect | Subscribe | Ping | Listen | Emit | Live | Pause
+Steps = Generator[Step, Any, None]
+
+
+class Watching:
+    """One watch: of a block, of an agent, or of everything.
+
+    Invariants:
+      1. every revision up to `_last` that concerns the watch was passed on once, or a Reset after it was;
+      2. `_labels` are the blocks attached to the agent as of `_last`;
+      3. on one unbroken subscription, what is published is heard in order: if the mirror stood at a seq when a ping was
+         sent, all up to that seq was heard before the pong.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        *,
+        since: int | Item | None = None,
+        label: str | None = None,
+        agent: str | None = None,
+    ) -> None:
+        """`since` is a seq, or the last item received, which also tells the epoch.
+
+        Raises:
+            InvalidLabel: `label` is no label, or `agent` no agent id.
+            Misconfigured: both are given, or `since` is not of a revision.
+        """
+        if label is not None and agent is not None:
+            raise Misconfigured("watch one block or one agent, not both", key="label")
+        self._keys = keys
+        self._label = None if label is None else parse_label(label)
+        self._agent = None if agent is None else parse_agent(agent)
+        self._epoch: str | None = None
+        self._last: int | None = None
+        if isinstance(since, Change | Reset):
+            self._last, self._epoch = since.seq, since.epoch
+            if since.seq is None:
+                raise Misconfigured(f"a {since.kind!r} has no seq to go on from", key="since")
+        else:
+            self._last = since
+        self._resets: list[dict[str, Any]] = []  # those at `_last` that are passed on: ids do not tell them apart
+        self._labels: set[str] = set()
+        self._sources: set[str] = set()
+        self._is_begun = False
+        self._is_placed = False
+        self._is_aligned = False
+        self._is_behind = False  # a reset is due, and whether it is announced to this watch is not certain
+        self._subscribed: set[str] = set()
+        self._heard: deque[Heard] = deque()
+        self.life: int | None = None
+        """A number while everything is heard that happens, another one after each interruption; else None."""
+        self._lives = 0
+
+    @property
+    def place(self) -> tuple[str | None, int | None]:
+        """The epoch, and the seq up to which everything was passed on."""
+        return self._epoch, self._last
+
+    def steps(self) -> Steps:
+        """Go on for ever. Raises Unavailable only when Redis does not serve at the very beginning."""
+        failures = 0
+        while True:
+            try:
+                yield Connect()
+                yield from self._begin()
+                failures = 0
+                yield from self._follow()
+            except Unavailable:
+                self.life = None
+                if not self._is_begun:
+                    raise
+                failures = min(failures + 1, 8)
+                yield Pause(min(0.05 * 2**failures, _LONGEST_PAUSE) * random.uniform(0.5, 1.0))
+
+    def _begin(self) -> Steps:
+        self._subscribed.clear()
+        self._heard.clear()
+        self._is_aligned = False
+        if not self._is_placed:
+            yield from self._find_place()
+        elif self._agent is not None:
+            # What concerns it without a seq is not in the stream.
+            self._sources = yield from self._sources_now()
+        yield from self._align()
+        self._is_begun = True
+        self._lives += 1
+        self.life = self._lives
+        yield Live()
+
+    def _find_place(self) -> Steps:
+        epoch, seq = yield from self._place()
+        if self._last is None:
+            self._last, self._epoch = seq, epoch
+            self._resets = yield from self._resets_at(seq)
+        if self._agent is not None:
+            self._labels = yield from self._labels_at(self._last)
+            self._sources = yield from self._sources_now()
+        self._is_placed = True
+
+    # --- subscriptions ---
+
+    def _channels(self) -> set[str]:
+        keys = self._keys
+        if self._label is not None:
+            return {keys.changes_of_block(self._label)}
+        if self._agent is None:
+            return {keys.changes}
+        return {
+            keys.changes_of_agent(self._agent),
+            *map(keys.changes_of_block, self._labels),
+            *map(keys.changes_of_source, self._sources),
+        }
+
+    def _align(self) -> Steps:
+        """Subscribe to what the watch is about by now, and catch up with what came before the subscription did."""
+        if self._is_aligned:
+            return
+        while not self._is_aligned:
+            self._is_aligned = True
+            if missing := self._channels() - self._subscribed:
+                yield from self._subscribe(missing)
+                yield from self._catch_up()
+        if extra := self._subscribed - self._channels():
+            self._subscribed -= extra
+            yield Subscribe(tuple(sorted(extra)), off=True)
+
+    def _subscribe(self, channels: set[str]) -> Steps:
+        missing = set(channels)
+        yield Subscribe(tuple(sorted(missing)))
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while missing:
+            heard = yield Listen(LISTEN_SECONDS)
+            if heard is None:
+                if time.monotonic() > deadline:
+                    raise Unavailable("Redis does not confirm a subscription")
+            elif heard.kind == "subscribe" and heard.channel in missing:
+                missing.discard(heard.channel)
+                self._subscribed.add(heard.channel)
+            else:
+                self._heard.append(heard)
+
+    def _follow(self) -> Steps:
+        proved_at, waiting = time.monotonic(), None
+        while True:
+            heard = self._heard.popleft() if self._heard else (yield Listen(LISTEN_SECONDS))
+            if heard is not None:
+                if heard.kind == "message":
+                    yield from self._hear(Change.loads(heard.data))
+                elif heard.kind == "subscribe":  # nobody asked: the connection was lost and made again
+                    yield from self._catch_up()
+                elif heard.kind == "pong" and waiting is not None:
+                    yield from self._prove(*waiting)
+                    waiting = None
+                yield from self._align()
+            now = time.monotonic()
+            if waiting is None and now - proved_at >= PROVE_SECONDS:
+                waiting, proved_at = (yield from self._place()), now
+                yield Ping()
+            elif waiting is not None and heard is None and now - proved_at >= PATIENCE_SECONDS:
+                raise Unavailable("the subscription has gone silent")
+
+    def _prove(self, epoch: str | None, seq: int) -> Steps:
+        """The mirror stood there when the ping was sent, and everything up to it has been heard by now."""
+        assert self._last is not None
+        if epoch is None:  # being rebuilt: a reset will be announced
+            return
+        is_all = self._label is None and self._agent is None
+        if epoch == self._epoch and seq >= self._last and not (is_all and seq > self._last) and not self._is_behind:
+            self._move(seq)
+        else:
+            yield from self._catch_up()
+
+    # --- changes ---
+
+    def _hear(self, change: Change) -> Steps:
+        assert self._last is not None
+        if change.seq is None:
+            if self._agent is not None and change.kind == "source":
+                self._sources = yield from self._sources_now()
+                self._is_aligned = False
+            yield from self._emit(change)
+        elif change.kind == "reset" or change.epoch != self._epoch or self._is_behind:
+            # The stream tells whether this has been passed on.
+            yield from self._catch_up()
+        elif change.seq > self._last:
+            if self._label is None and self._agent is None and change.seq > self._last + 1:
+                yield from self._catch_up()
+            else:
+                yield from self._pass_on(change.seq, change)
+
+    def _pass_on(self, seq: int, change: Change) -> Steps:
+        self._move(seq)
+        if self._agent is not None:
+            label = change.label or ""
+            is_ours = label in self._labels or self._agent in change.attached or self._agent in change.detached
+            if self._agent in change.attached:
+                self._labels.add(label)
+                self._is_aligned = False
+            if self._agent in change.detached:
+                self._labels.discard(label)
+                self._is_aligned = False
+        else:
+            is_ours = self._label in (None, change.label)
+        if is_ours:
+            yield from self._emit(change)
+
+    def _catch_up(self) -> Steps:
+        """What the stream has after `_last`; or a Reset, when it does not reach back to there."""
+        epoch, seq = yield from self._place()
+        assert self._last is not None
+        self._is_behind = epoch is None
+        if epoch is None:  # being rebuilt: a reset will be announced, to channels that may be known already
+            return
+        if self._epoch not in (None, epoch) or seq < self._last:
+            yield from self._reset()
+            return
+        self._epoch = epoch
+        after = f"{self._last}-0"
+        while True:
+            entries = yield from self._entries(after)
+            for place, change in entries:
+                number = int(place.partition("-")[0])
+                if change.kind == "reset":
+                    if number == self._last and change.raw in self._resets:
+                        continue
+                    yield from self._reset()
+                    return
+                if number != self._last + 1:
+                    yield from self._reset()
+                    return
+                yield from self._pass_on(number, change)
+            if len(entries) < _PAGE:
+                break
+            after = entries[-1][0]
+        if self._last < seq:  # the stream has lost its end
+            yield from self._reset()
+
+    def _reset(self) -> Steps:
+        """Pass on how things stand, and go on from there."""
+        epoch, seq = yield from self._place()
+        self._is_behind = True
+        if epoch is None:
+            return
+        resets = yield from self._resets_at(seq)
+        if self._label is not None:
+            labels = [self._label]
+        elif self._agent is not None:
+            labels = list((yield from self._labels_at(seq)))
+            self._sources = yield from self._sources_now()
+        else:
+            (labels,) = yield from ask(("ZRANGE", self._keys.labels, 0, -1))
+        blocks = yield from blocks_with(self._keys, labels)
+        still, _ = yield from self._place()
+        if still != epoch:  # cleared while it was read: what is missing in it may well be there
+            return
+        self._epoch, self._last, self._resets, self._labels = epoch, seq, resets, set(labels)
+        self._is_aligned = self._is_behind = False
+        yield from self._emit(Reset(seq, epoch, {block.label: block for block in blocks}))
+
+    def _emit(self, item: Item) -> Steps:
+        self._is_begun = True
+        yield Emit(item)
+
+    def _move(self, seq: int) -> None:
+        if seq != self._last:
+            self._last, self._resets = seq, []
+
+    # --- what is asked ---
+
+    def _place(self) -> Plan[tuple[str | None, int]]:
+        ((epoch, seq),) = yield from ask(("HMGET", self._keys.meta, "epoch", "seq"))
+        return epoch, int(seq or 0)
+
+    def _entries(self, after: str) -> Plan[list[tuple[str, Change]]]:
+        (entries,) = yield from ask(("XRANGE", self._keys.changes, f"({after}", "+", "COUNT", _PAGE))
+        return [(place, Change.loads(fields["change"])) for place, fields in entries]
+
+    def _resets_at(self, seq: int) -> Plan[list[dict[str, Any]]]:
+        (entries,) = yield from ask(("XRANGE", self._keys.changes, f"({seq}-0", str(seq)))
+        return [Change.loads(fields["change"]).raw for _, fields in entries]
+
+    def _labels_now(self) -> Plan[list[str]]:
+        assert self._agent is not None
+        (names,) = yield from ask(("HGETALL", self._keys.agent(self._agent)))
+        return list(names.values())
+
+    def _sources_now(self) -> Plan[set[str]]:
+        """The file sources the agent sees."""
+        assert self._agent is not None
+        (known,) = yield from ask(("HKEYS", self._keys.sources))
+        seen = yield from ask(*(("SISMEMBER", self._keys.source_agents(name), self._agent) for name in known))
+        return {name for name, is_seen in zip(known, seen, strict=True) if is_seen}
+
+    def _labels_at(self, seq: int) -> Plan[set[str]]:
+        """The blocks attached to the agent at `seq`: those of now, unless what first became of one since tells other."""
+        found = yield from self._labels_now()
+        labels, told = set(found), set()
+        after = f"{seq}-0"
+        while True:
+            entries = yield from self._entries(after)
+            for _, change in entries:
+                came, went = self._agent in change.attached, self._agent in change.detached
+                if change.label is not None and change.label not in told and (came or went):
+                    told.add(change.label)
+                    (labels.add if went else labels.discard)(change.label)
+            if len(entries) < _PAGE:
+                return labels
+            after = entries[-1][0]

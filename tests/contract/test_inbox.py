@@ -1,0 +1,724 @@
+"""Requests and sources on real servers: what the mirror shows of files, and that no crash loses or doubles a request."""
+
+from __future__ import annotations
+
+import json
+import queue
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blocksd.config import SourceSettings
+from blocksd.errors import JournalUnusable
+from blocksd.inbox import Entry, Reader
+from blocksd.keys import Keys
+from rig import Ear, Rig
+from support import DEADLINE, RedisServer, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+FILE = "manuals/a.txt"
+
+
+@pytest.fixture
+def server(any_server: RedisServer) -> RedisServer:
+    """All of this must hold on every kind of server."""
+    return any_server
+
+
+@pytest.fixture
+def raw(server: RedisServer) -> Iterator[Any]:
+    """A client that asks, and breaks what it can."""
+    client: Any = server.client()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def manuals(tmp_path: Path) -> Path:
+    directory = tmp_path / "manuals"
+    directory.mkdir()
+    (directory / "a.txt").write_text("one\n")
+    (directory / "b.txt").write_text("two\n")
+    return directory
+
+
+def settings_of(manuals: Path, *, name: str = "manuals") -> SourceSettings:
+    return SourceSettings(name, str(manuals), "Product manuals.", None, ("support-*",), 10)
+
+
+@pytest.fixture
+def make_rig(tmp_path: Path, server: RedisServer, manuals: Path) -> Iterator[Callable[..., Rig]]:
+    rigs: list[Rig] = []
+
+    def make(**settings: Any) -> Rig:
+        rigs.append(Rig(tmp_path / "one", server.url, **{"sources": (settings_of(manuals),)} | settings))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        rig.crash()
+
+
+@pytest.fixture
+def rig(make_rig: Callable[..., Rig]) -> Rig:
+    """A daemon that is level: two agents, of which one sees the manuals."""
+    made = make_rig()
+    made.write("notes", "---\nagents: [support-1, ann]\n---\none\n")
+    settle(made)
+    return made
+
+
+class Ears(Ear):
+    """A subscriber of every change, and of what concerns the manuals and some agents."""
+
+    def __init__(self, raw: Any) -> None:
+        own = ("source:manuals", "agent:support-1", "agent:support-2", "agent:ann")
+        super().__init__(raw, "blocks:changes", *(f"blocks:changes:{channel}" for channel in own))
+
+    def changes(self) -> list[dict[str, Any]]:
+        """What was said on the channel of every change."""
+        return [json.loads(text) for channel, text in self.messages() if channel == "blocks:changes"]
+
+    def by_channel(self) -> list[tuple[str, str]]:
+        """What was said on the other channels: whose it is, and the kind."""
+        said = [(channel.rpartition(":")[2], json.loads(text)["kind"]) for channel, text in self.messages()]
+        return sorted((whose, kind) for whose, kind in said if whose != "changes")
+
+
+@pytest.fixture
+def ear(raw: Any, rig: Rig) -> Iterator[Ears]:  # noqa: ARG001  # the rig is level first
+    heard = Ears(raw)
+    yield heard
+    heard.close()
+
+
+def ask(raw: Any, actor: str, request_id: str, op: str = "open_file", **args: Any) -> None:
+    """Send a request, as any client of Redis can."""
+    text = json.dumps({"id": request_id, "op": op, "args": args or {"file": FILE}})
+    raw.xadd(f"blocks:inbox:{actor}", {"request": text})
+
+
+def pass_on(rig: Rig, raw: Any, *actors: str) -> None:
+    """What the reader does: hand over all that is in the inboxes."""
+    for actor in actors or ("operator", "support-1", "ann"):
+        entries = raw.xrange(f"blocks:inbox:{actor}")
+        rig.core.inbox.put(Entry(actor, entry_id, fields.get("request")) for entry_id, fields in entries)
+
+
+def reply(raw: Any, actor: str, request_id: str) -> dict[str, Any] | None:
+    """The one reply there is, left where it is."""
+    texts = raw.lrange(f"blocks:reply:{actor}:{request_id}", 0, -1)
+    assert len(texts) < 2
+    return json.loads(texts[0]) if texts else None
+
+
+def served(rig: Rig, raw: Any, actor: str, request_id: str, op: str = "open_file", **args: Any) -> dict[str, Any]:
+    """Ask, and see what is replied."""
+    ask(raw, actor, request_id, op, **args)
+    pass_on(rig, raw)
+    rig.run(lambda: reply(raw, actor, request_id), f"a reply to {request_id}")
+    assert raw.xlen(f"blocks:inbox:{actor}") == 0
+    found = reply(raw, actor, request_id)
+    assert found is not None
+    return found
+
+
+def of_sources(raw: Any) -> dict[str, Any]:
+    """All that is shown of sources."""
+    everything: dict[str, Any] = {}
+    for pattern in ("sources", "source:*", "source-agents:*", "file:*", "open:*"):
+        for key in raw.scan_iter(f"blocks:{pattern}"):
+            kind = raw.type(key)
+            read = {"set": raw.smembers, "hash": raw.hgetall, "string": raw.get}[kind]
+            everything[key] = read(key)
+    return everything
+
+
+def settle(rig: Rig) -> None:
+    """Until all that was saved is in the mirror, in sources too."""
+    sources = rig.core.sources
+    rig.settle()
+    rig.run(lambda: sources.due > rig.clock() and not sources.unshown, "sources are settled")
+
+
+def fresh(rig: Rig, raw: Any) -> dict[str, Any]:
+    """What a mirror built from nothing shows of sources."""
+    raw.flushall()
+    settle(rig)
+    return of_sources(raw)
+
+
+# --- what is shown ---
+
+
+def test_source_is_shown(rig: Rig, raw: Any, manuals: Path) -> None:
+    """What it is for, its files by path, and who sees it; no content as long as nobody has a file open."""
+    everything = of_sources(raw)
+    listing = {path: json.loads(text) for path, text in everything.pop("blocks:source:manuals").items()}
+    assert {path: facts["bytes"] for path, facts in listing.items()} == {"a.txt": 4, "b.txt": 4}
+    about = json.loads(everything.pop("blocks:sources")["manuals"])
+    assert about == {"description": "Product manuals.", "instructions": None, "limit": 10, "directory": str(manuals)}
+    assert everything == {"blocks:source-agents:manuals": {"support-1"}}
+    assert rig.core.intake.problems == {}
+
+
+def test_agent_opens_a_file(rig: Rig, raw: Any, ear: Ears) -> None:
+    """It is shown to it, announced to it, and replied."""
+    answer = served(rig, raw, "support-1", "r-1")
+    at = answer["last_accessed_at"]
+    assert answer == {"id": "r-1", "ok": True, "agent": "support-1", "file": FILE, "last_accessed_at": at}
+    assert raw.hgetall("blocks:open:support-1") == {FILE: at}
+    assert raw.hget(f"blocks:file:{FILE}", "value") == "one\n"
+    assert 0 < raw.ttl("blocks:reply:support-1:r-1") <= 60
+    said = ear.messages()
+    assert [channel for channel, _ in said] == ["blocks:changes", "blocks:changes:agent:support-1"]
+    for _, text in said:
+        change = json.loads(text)
+        assert change.pop("at").endswith("Z")
+        assert change == {"kind": "opened", "agent": "support-1", "file": FILE, "epoch": rig.journal.epoch}
+
+
+def test_open_file_is_live(rig: Rig, raw: Any, ear: Ears, manuals: Path) -> None:
+    """A save is in the mirror and on the channels, the source's own among them; that of another file is listed."""
+    served(rig, raw, "support-1", "r-1")
+    ear.changes()
+    (manuals / "a.txt").write_text("changed for good\n")
+    rig.core.sources.source("manuals").hint_file("a.txt", closed=True)
+    settle(rig)
+    assert raw.hmget(f"blocks:file:{FILE}", "value", "chars") == ["changed fo", "17"]
+    assert json.loads(raw.hget("blocks:source:manuals", "a.txt"))["bytes"] == 17
+    said = ear.messages()
+    assert [channel for channel, _ in said] == ["blocks:changes", "blocks:changes:source:manuals"]
+    for _, text in said:
+        change = json.loads(text)
+        assert (change["kind"], change["source"], change["files"]) == ("source", "manuals", ["a.txt"])
+    (manuals / "b.txt").unlink()
+    rig.core.sources.hint_all()
+    settle(rig)
+    assert raw.hkeys("blocks:source:manuals") == ["a.txt"]
+    assert [change["files"] for change in ear.changes()] == [["b.txt"]]
+
+
+def test_file_is_closed(rig: Rig, raw: Any, ear: Ears) -> None:
+    """Nothing is left of it; to close what is closed changes nothing."""
+    before = of_sources(raw)
+    served(rig, raw, "support-1", "r-1")
+    for request_id in ("r-2", "r-3"):
+        answer = served(rig, raw, "support-1", request_id, "close_file")
+        assert answer == {"id": request_id, "ok": True, "agent": "support-1", "file": FILE, "last_accessed_at": None}
+        assert of_sources(raw) == before
+    assert [change["kind"] for change in ear.changes()] == ["opened", "closed"]
+
+
+def test_operator_acts_for_an_agent(rig: Rig, raw: Any) -> None:
+    """It says for which; an agent acts for itself alone."""
+    answer = served(rig, raw, "operator", "r-1", agent="support-1", file=FILE)
+    assert answer["agent"] == "support-1"
+    assert raw.hkeys("blocks:open:support-1") == [FILE]
+    answer = served(rig, raw, "ann", "r-2", agent="support-1", file=FILE)
+    assert answer["error"]["code"] == "invalid_request"
+    answer = served(rig, raw, "operator", "r-3", file=FILE)
+    assert answer["error"]["code"] == "invalid_request"
+    answer = served(rig, raw, "operator", "r-4", agent="no/agent", file=FILE)
+    assert answer["error"]["code"] == "invalid_request"
+    answer = served(rig, raw, "operator", "r-5", agent="stranger", file=FILE)
+    assert answer["error"]["code"] == "not_found"
+
+
+def test_opening_again_renews_the_time(rig: Rig, raw: Any, ear: Ears) -> None:
+    """Which of an agent's files it used last, others must know."""
+    first = served(rig, raw, "support-1", "r-1")["last_accessed_at"]
+    rig.wall_offset = 60
+    second = served(rig, raw, "support-1", "r-2")["last_accessed_at"]
+    assert second > first
+    assert raw.hgetall("blocks:open:support-1") == {FILE: second}
+    assert ear.kinds() == ["opened", "opened"]
+
+
+def test_agents_come_and_go(rig: Rig, raw: Any, ear: Ears) -> None:
+    """An agent that appears and matches sees the source at once, and is told; one that goes sees nothing."""
+    served(rig, raw, "support-1", "r-1")
+    ear.changes()
+    rig.save_and_settle("notes", "---\nagents: [support-2, ann]\n---\none\n")
+    assert raw.smembers("blocks:source-agents:manuals") == {"support-2"}
+    assert not raw.exists("blocks:open:support-1", f"blocks:file:{FILE}")
+    assert ear.by_channel() == [
+        ("manuals", "source"),
+        ("support-1", "closed"),
+        ("support-1", "source"),
+        ("support-1", "updated"),
+        ("support-2", "source"),
+        ("support-2", "updated"),
+    ]
+    rig.save_and_settle("notes", "---\nagents: [support-1, ann]\n---\none\n")
+    assert raw.hkeys("blocks:open:support-1") == [FILE]
+    assert raw.hget(f"blocks:file:{FILE}", "value") == "one\n"
+
+
+def test_many_changed_files_are_named_up_to_a_hundred(rig: Rig, raw: Any, ear: Ears, manuals: Path) -> None:
+    """Who listens reads the listing anyway."""
+    for number in range(300):
+        (manuals / f"{number}.txt").write_text("x")
+    rig.core.sources.hint_all()
+    settle(rig)
+    assert raw.hlen("blocks:source:manuals") == 302
+    named = [len(change["files"]) for change in ear.changes()]
+    assert max(named) <= 100
+    assert sum(named) == 300
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "not json",
+        "[]",
+        '{"op": "open_file"}',
+        '{"id": "a/b", "op": "open_file"}',
+        '{"id": 5}',
+        "\udcff",
+        "x" * 3_000_000,
+    ],
+    ids=["empty", "no json", "list", "no id", "bad id", "number", "binary", "long"],
+)
+def test_entry_nobody_can_be_told_of_is_dropped(rig: Rig, raw: Any, text: str) -> None:
+    """It does not stay in the way of the others, nor does it stop the daemon."""
+    raw.xadd("blocks:inbox:support-1", {"request": text.encode("utf-8", "surrogateescape")})
+    raw.xadd("blocks:inbox:support-1", {"other": "field"})
+    reader_like = rig.client.xrange("blocks:inbox:support-1")
+    rig.core.inbox.put(Entry("support-1", entry_id, fields.get("request")) for entry_id, fields in reader_like)
+    rig.run(lambda: raw.xlen("blocks:inbox:support-1") == 0)
+    assert len(rig.core.dropped) == 2
+    assert served(rig, raw, "support-1", "r-1")["ok"]
+    assert list(raw.scan_iter("blocks:reply:*")) == ["blocks:reply:support-1:r-1"]
+
+
+def test_unknown_op_is_told_the_known_ones(rig: Rig, raw: Any) -> None:
+    """As is every other mistake."""
+    answer = served(rig, raw, "support-1", "r-1", "delete_everything")
+    assert answer["ok"] is False
+    assert answer["error"]["code"] == "invalid_request"
+    assert answer["error"]["known"] == ["open_file", "close_file"]
+
+
+def test_passed_deadline_does_nothing(rig: Rig, raw: Any) -> None:
+    """Nobody waits for it any more."""
+    request = {"id": "r-1", "op": "open_file", "args": {"file": FILE}, "deadline": "2020-01-01T00:00:00Z"}
+    raw.xadd("blocks:inbox:support-1", {"request": json.dumps(request)})
+    pass_on(rig, raw)
+    rig.run(lambda: reply(raw, "support-1", "r-1"))
+    assert reply(raw, "support-1", "r-1")["error"]["code"] == "invalid_request"  # type: ignore[index]  # there is one
+    assert not raw.exists("blocks:open:support-1")
+
+
+@pytest.mark.parametrize("kind", ["inbox", "reply"])
+def test_actor_who_spoils_its_own_keys_harms_nobody_else(rig: Rig, raw: Any, kind: str) -> None:
+    """Its inbox or the key of its reply is no more what it should be: the others are served in the same moment."""
+    ask(raw, "support-1", "r-1")
+    ask(raw, "operator", "r-2", agent="support-1", file=FILE)
+    pass_on(rig, raw)
+    if kind == "inbox":
+        raw.set("blocks:inbox:support-1", "mine")
+    else:
+        raw.set("blocks:reply:support-1:r-1", "mine")
+    rig.run(lambda: reply(raw, "operator", "r-2"))
+    assert reply(raw, "support-1", "r-1") is not None
+    assert rig.heard.level == ["rebuilt"]
+    settle(rig)
+    assert rig.heard.away == []
+
+
+# --- once, and only once ---
+
+
+def test_repeated_id_gets_the_first_outcome(rig: Rig, raw: Any, ear: Ears) -> None:
+    """Whatever has become of the file, and of the daemon, since; for each actor its own."""
+    first = served(rig, raw, "support-1", "r-1")
+    served(rig, raw, "support-1", "r-2", "close_file")
+    refused = served(rig, raw, "ann", "r-1")
+    assert refused["error"]["code"] == "not_found"
+    rig.close()
+    settle(rig.open())
+    ear.changes()
+    for actor, outcome in (("support-1", first), ("ann", refused)):
+        raw.delete(f"blocks:reply:{actor}:r-1")
+        assert served(rig, raw, actor, "r-1") == outcome
+    assert not raw.exists("blocks:open:support-1")
+    assert ear.kinds() == []
+
+
+def test_repeated_id_in_one_batch(rig: Rig, raw: Any, ear: Ears) -> None:
+    """It is done once, and replied once."""
+    for _ in range(3):
+        ask(raw, "support-1", "r-1")
+    pass_on(rig, raw)
+    rig.run(lambda: raw.xlen("blocks:inbox:support-1") == 0)
+    assert reply(raw, "support-1", "r-1")
+    assert ear.kinds() == ["opened"]
+
+
+def test_outcomes_are_forgotten_after_a_day(rig: Rig, raw: Any) -> None:
+    """Then the same id is another request."""
+    first = served(rig, raw, "support-1", "r-1")
+    rig.resync()
+    raw.delete("blocks:reply:support-1:r-1")
+    assert served(rig, raw, "support-1", "r-1") == first
+    rig.wall_offset = 90_000
+    rig.resync()
+    raw.delete("blocks:reply:support-1:r-1")
+    assert served(rig, raw, "support-1", "r-1") != first
+
+
+@pytest.mark.parametrize("effect", ["requests", "project", "mirror"])
+def test_crash_at_any_effect_loses_and_doubles_nothing(rig: Rig, raw: Any, ear: Ears, effect: str) -> None:
+    """Killed before a request is journaled, before it is shown, or after: it is in the inbox until it is replied."""
+    ask(raw, "support-1", "r-1")
+    pass_on(rig, raw)
+    for name in rig.core.round():
+        if name == effect:
+            break
+    rig.crash()
+    rig.wall_offset = 60
+    rig.open()
+    rig.run(lambda: rig.core.is_settled)
+    pass_on(rig, raw)
+    rig.run(lambda: raw.xlen("blocks:inbox:support-1") == 0)
+    settle(rig)
+    answer = reply(raw, "support-1", "r-1")
+    assert answer is not None
+    assert raw.hgetall("blocks:open:support-1") == {FILE: answer["last_accessed_at"]}
+    assert ear.kinds().count("opened") == 1
+    assert rig.heard.repaired == []
+
+
+def test_journal_that_takes_nothing_keeps_requests_waiting(rig: Rig, raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is replied, nothing shown; when it takes them again, they are done."""
+
+    def full(*_: Any) -> None:
+        raise JournalUnusable("the journal cannot be written: the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.journal, "settle", full)
+        ask(raw, "support-1", "r-1")
+        pass_on(rig, raw)
+        rig.run(lambda: "<journal>" in rig.core.intake.problems)
+        rig.round()
+        assert reply(raw, "support-1", "r-1") is None
+        assert not raw.exists("blocks:open:support-1")
+    assert rig.core.inbox.restarts == 1
+    settle(rig)
+    pass_on(rig, raw)
+    rig.run(lambda: reply(raw, "support-1", "r-1"))
+    assert raw.hkeys("blocks:open:support-1") == [FILE]
+    assert "<journal>" not in rig.core.intake.problems
+
+
+def test_redis_lost_between_journal_and_mirror(rig: Rig, raw: Any, server: RedisServer) -> None:
+    """Nobody is there to be replied to; who asks again gets the first outcome."""
+    ask(raw, "support-1", "r-1")
+    pass_on(rig, raw)
+    for name in rig.core.round():
+        if name == "project":
+            server.kill()
+    rig.run(lambda: rig.heard.away)
+    server.start()
+    settle(rig)
+    opened = raw.hget("blocks:open:support-1", FILE)
+    assert opened
+    assert served(rig, raw, "support-1", "r-1")["last_accessed_at"] == opened
+
+
+def test_request_is_not_carried_out_while_another_may_be_in_charge(rig: Rig, raw: Any) -> None:
+    """Whoever is level with the mirror holds the lease; a daemon that is not leaves requests where they are."""
+    raw.set("blocks:lease", "another daemon")
+    raw.hset("blocks:meta", mapping={"host": "elsewhere", "epoch": "e", "seq": "0"})
+    rig.run(lambda: not rig.core.projector.is_level)
+    ask(raw, "support-1", "r-1")
+    pass_on(rig, raw)
+    for _ in range(10):
+        rig.round()
+    assert raw.xlen("blocks:inbox:support-1") == 1
+    assert rig.journal.outcome("support-1", "r-1") is None
+    raw.delete("blocks:lease")
+    settle(rig)
+    pass_on(rig, raw)
+    rig.run(lambda: reply(raw, "support-1", "r-1"))
+
+
+# --- level again ---
+
+
+def test_restart_keeps_what_is_open(rig: Rig, raw: Any, ear: Ears) -> None:
+    """And announces nothing, since nothing has changed."""
+    served(rig, raw, "support-1", "r-1")
+    everything = of_sources(raw)
+    for stop in (rig.close, rig.crash):
+        ear.changes()
+        stop()
+        settle(rig.open())
+        assert of_sources(raw) == everything
+        assert ear.kinds() == []
+
+
+def test_what_changed_while_it_was_away_is_announced(rig: Rig, raw: Any, ear: Ears, manuals: Path) -> None:
+    """Files that changed, came and went; a file that is gone is closed."""
+    served(rig, raw, "support-1", "r-1")
+    served(rig, raw, "support-1", "r-2", file="manuals/b.txt")
+    rig.close()
+    ear.changes()
+    (manuals / "a.txt").unlink()
+    (manuals / "b.txt").write_text("changed")
+    (manuals / "c.txt").write_text("new")
+    settle(rig.open())
+    assert sorted((change["kind"], change.get("files") or change["file"]) for change in ear.changes()) == [
+        ("closed", "manuals/a.txt"),
+        ("source", ["a.txt", "b.txt", "c.txt"]),
+    ]
+    assert raw.hget("blocks:file:manuals/b.txt", "value") == "changed"
+    assert of_sources(raw) == fresh(rig, raw)
+    (manuals / "a.txt").write_text("back")
+    rig.core.sources.hint_all()
+    settle(rig)
+    assert raw.hget(f"blocks:file:{FILE}", "value") == "back"
+
+
+def test_source_that_is_no_longer_configured_is_gone(rig: Rig, raw: Any, manuals: Path) -> None:
+    """With all that was shown of it; another takes its place. What was open is open again when it comes back."""
+    served(rig, raw, "support-1", "r-1")
+    everything = of_sources(raw)
+    for sources in ((), (settings_of(manuals, name="books"),)):
+        rig.close()
+        rig._settings["sources"] = sources
+        settle(rig.open())
+        assert not [key for key in of_sources(raw) if "manuals" in key]
+        assert not raw.exists("blocks:open:support-1")
+    assert raw.hkeys("blocks:sources") == ["books"]
+    rig.close()
+    rig._settings["sources"] = (settings_of(manuals),)
+    settle(rig.open())
+    assert of_sources(raw) == everything
+
+
+DAMAGES: dict[str, Callable[[Any], Any]] = {
+    "about": lambda raw: raw.hset("blocks:sources", "manuals", "{}"),
+    "stray source": lambda raw: raw.hset("blocks:sources", "stray", "{}"),
+    "listing lost": lambda raw: raw.delete("blocks:source:manuals"),
+    "listing": lambda raw: raw.hset("blocks:source:manuals", "stray.txt", "{}"),
+    "agents": lambda raw: raw.sadd("blocks:source-agents:manuals", "mallory"),
+    "agents lost": lambda raw: raw.delete("blocks:source-agents:manuals"),
+    "open": lambda raw: raw.hset("blocks:open:support-1", "manuals/b.txt", "now"),
+    "open lost": lambda raw: raw.delete("blocks:open:support-1"),
+    "open to another": lambda raw: raw.hset("blocks:open:ann", FILE, "now"),
+    "content": lambda raw: raw.hset(f"blocks:file:{FILE}", "value", "forged"),
+    "content lost": lambda raw: raw.delete(f"blocks:file:{FILE}"),
+    "type of the listing": lambda raw: raw.set("blocks:source:manuals", "x"),
+    "type of what is open": lambda raw: raw.set("blocks:open:support-1", "x"),
+    "type of the content": lambda raw: raw.set(f"blocks:file:{FILE}", "x"),
+    "type of the agents": lambda raw: raw.set("blocks:source-agents:manuals", "x"),
+    "type of the sources": lambda raw: raw.set("blocks:sources", "x"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damage_is_repaired_and_told(rig: Rig, raw: Any, ear: Ears, damage: Callable[[Any], Any]) -> None:
+    """Whatever of it was evicted or edited by hand: the next comparison finds it."""
+    served(rig, raw, "support-1", "r-1")
+    everything = of_sources(raw)
+    ear.changes()
+    damage(raw)
+    assert of_sources(raw) != everything
+    rig.resync()
+    assert of_sources(raw) == everything
+    assert rig.heard.repaired == [1]
+    assert ear.kinds() == ["reset"]
+
+
+def test_comparing_what_is_right_writes_nothing(rig: Rig, raw: Any, ear: Ears) -> None:
+    """Only questions are asked."""
+    served(rig, raw, "support-1", "r-1")
+    settle(rig)
+    ear.changes()
+    writes = raw.info("persistence")["rdb_changes_since_last_save"]
+    rig.core.projector.verify()
+    rig.run(lambda: not rig.core.projector.is_busy)
+    # The renewed lease is the only thing that may have been written.
+    assert raw.info("persistence")["rdb_changes_since_last_save"] - writes <= 1
+    assert ear.kinds() == []
+
+
+def test_emptied_server_is_filled_again(rig: Rig, raw: Any, manuals: Path) -> None:
+    """FLUSHALL: all of it is there again, and requests go on being served."""
+    served(rig, raw, "support-1", "r-1")
+    everything = of_sources(raw)
+    assert fresh(rig, raw) == everything
+    assert served(rig, raw, "support-1", "r-2", "close_file")["ok"]
+    (manuals / "b.txt").write_text("changed")
+    rig.core.sources.hint_all()
+    settle(rig)
+    assert of_sources(raw) == fresh(rig, raw)
+
+
+def test_rebuild_clears_what_is_stale(rig: Rig, raw: Any) -> None:
+    """A mirror of another journal: nothing of what it said of files stays; requests that wait in it do."""
+    raw.hset("blocks:file:old/x.txt", "value", "x")
+    raw.hset("blocks:open:stranger", "old/x.txt", "then")
+    raw.sadd("blocks:source-agents:old", "stranger")
+    raw.hset("blocks:source:old", "x.txt", "{}")
+    ask(raw, "support-1", "r-1")
+    raw.hset("blocks:meta", "epoch", "another")
+    rig.run(lambda: not rig.core.projector.is_level)
+    settle(rig)
+    assert not [key for key in of_sources(raw) if "old" in key or "stranger" in key]
+    assert raw.xlen("blocks:inbox:support-1") == 1
+
+
+def test_without_sources_a_save_costs_what_it_did(make_rig: Callable[..., Rig], raw: Any) -> None:
+    """One call of the one script, and nothing else."""
+    rig = make_rig(sources=())
+    rig.write("notes", "---\nagents: [support-1]\n---\none\n")
+    settle(rig)
+    raw.config_resetstat()
+    rig.write("notes", "---\nagents: [support-1]\n---\ntwo\n")
+    rig.run(lambda: rig.core.intake.due == float("inf"))
+    rig.mirror.settle()
+    stats = raw.info("commandstats")
+    calls = {name.removeprefix("cmdstat_"): one["calls"] for name, one in stats.items()}
+    ignored = ("config", "info", "client", "hello")
+    assert {name: count for name, count in calls.items() if not name.startswith(ignored)} == {
+        "evalsha": 1,
+        "get": 1,
+        "hmget": 1,
+        "hset": 2,
+        "publish": 2,
+        "xadd": 1,
+    }
+
+
+# --- the reader ---
+
+
+class Desk:
+    """Where a reader puts what it reads."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.queue: queue.SimpleQueue[list[Entry] | str] = queue.SimpleQueue()
+        self.reader = Reader(server.url, Keys("blocks"), self.queue.put)
+        self.reader.start()
+
+    def next(self) -> list[Entry] | str:
+        return self.queue.get(timeout=DEADLINE)
+
+    def entries(self, count: int) -> list[Entry]:
+        """The next entries, each handed over as it is taken."""
+        found: list[Entry] = []
+        while len(found) < count:
+            news = self.next()
+            assert isinstance(news, list)
+            found += news
+            self.reader.resume()
+        return found
+
+    def close(self) -> None:
+        self.reader.stop()
+        self.reader.join()
+
+
+@pytest.fixture
+def desk(server: RedisServer) -> Iterator[Desk]:
+    opened = Desk(server)
+    yield opened
+    opened.close()
+
+
+def test_reader_reads_the_inboxes_it_follows(desk: Desk, raw: Any) -> None:
+    """The operator's always; an agent's from when it is known, from its beginning; of strangers, nothing."""
+    raw.xadd("blocks:inbox:ann", {"request": "1"})
+    raw.xadd("blocks:inbox:stranger", {"request": "x"})
+    first = raw.xadd("blocks:inbox:operator", {"request": "2"})
+    assert desk.entries(1) == [Entry("operator", first, "2")]
+    desk.reader.follow(frozenset({"ann"}), 0)
+    assert [(one.actor, one.text) for one in desk.entries(1)] == [("ann", "1")]
+    raw.xadd("blocks:inbox:ann", {"other": "3"})
+    assert [(one.actor, one.text) for one in desk.entries(1)] == [("ann", None)]
+
+
+def test_reader_goes_on_when_told(desk: Desk, raw: Any) -> None:
+    """What it read has room before it reads more; of a full inbox it takes a bounded part at a time."""
+    pipeline = raw.pipeline()
+    for number in range(1000):
+        pipeline.xadd("blocks:inbox:operator", {"request": str(number)})
+    pipeline.execute()
+    first = desk.next()
+    assert isinstance(first, list)
+    assert len(first) < 100
+    assert desk.queue.empty()
+    desk.reader.resume()
+    rest = desk.entries(1000 - len(first))
+    assert [one.text for one in [*first, *rest]] == [str(number) for number in range(1000)]
+
+
+def test_reader_begins_again_when_told(desk: Desk, raw: Any) -> None:
+    """What was forgotten is still there."""
+    raw.xadd("blocks:inbox:operator", {"request": "1"})
+    one = desk.entries(1)
+    desk.reader.follow(frozenset(), 1)
+    assert desk.entries(1) == one
+
+
+def test_reader_survives_the_server(desk: Desk, raw: Any, server: RedisServer) -> None:
+    """It is killed and comes back empty: what is sent then is read."""
+    raw.xadd("blocks:inbox:operator", {"request": "1"})
+    desk.entries(1)
+    server.kill()
+    server.start()
+    raw.xadd("blocks:inbox:operator", {"request": "2"})
+    assert [one.text for one in desk.entries(1)] == ["2"]
+
+
+def test_inbox_of_another_type_keeps_nobody_else_out(desk: Desk, raw: Any) -> None:
+    """An actor may do to its inbox what it likes."""
+    raw.set("blocks:inbox:ann", "mine")
+    desk.reader.follow(frozenset({"ann", "bob"}), 0)
+    raw.xadd("blocks:inbox:bob", {"request": "1"})
+    assert [(one.actor, one.text) for one in desk.entries(1)] == [("bob", "1")]
+    raw.delete("blocks:inbox:ann")
+    raw.xadd("blocks:inbox:ann", {"request": "2"})
+    # Bob's is still there, and so is read again now and then.
+    while not (found := [one.text for one in desk.entries(1) if one.actor == "ann"]):
+        pass
+    assert found == ["2"]
+
+
+def test_text_that_is_no_utf_8_is_read(desk: Desk, raw: Any) -> None:
+    """What it is, is not the reader's to say."""
+    raw.xadd("blocks:inbox:operator", {"request": b"\xff\xfe"})
+    assert desk.entries(1)[0].text == "\udcff\udcfe"
+
+
+def test_reader_that_is_refused_says_so_once(desk: Desk, raw: Any) -> None:
+    """A user that may not read inboxes is a mistake in the configuration."""
+    raw.execute_command("ACL", "SETUSER", "default", "-xread")
+    raw.client_kill_filter(_type="normal", skipme=True)
+    news = desk.next()
+    assert isinstance(news, str)
+    assert news.startswith("no requests can be read: ")
+    raw.execute_command("ACL", "SETUSER", "default", "+xread")
+    raw.xadd("blocks:inbox:operator", {"request": "1"})
+    assert [one.text for one in desk.entries(1)] == ["1"]
+
+
+def test_reader_ends_soon(server: RedisServer) -> None:
+    """Also while it waits for room."""
+    desk = Desk(server)
+    client = server.client()
+    client.xadd("blocks:inbox:operator", {"request": "1"})
+    desk.next()
+    desk.close()
+    client.close()
+    eventually(lambda: not desk.reader._thread.is_alive())  # type: ignore[union-attr]  # it was started
