@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from blocksd.folder import Folder
 from blocksd.intake import Intake
 from blocksd.journal import Journal
+from blocksd.ledger import Ledger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,8 +33,9 @@ class Looking:
     def open(self) -> None:
         """Start, or start again: nothing is known but what the journal holds."""
         self.journal = Journal(str(self.home / "journal.db"), boot_id="one boot")
+        self.ledger = Ledger(self.journal, wall=lambda: self.wall)
         self.intake = Intake(
-            self.folder, self.journal, delete_grace=GRACE, clock=lambda: self.now, wall=lambda: self.wall
+            self.folder, self.journal, self.ledger, delete_grace=GRACE, clock=lambda: self.now, wall=lambda: self.wall
         )
 
     def close(self) -> None:
@@ -60,9 +62,9 @@ class Looking:
         """All that is due at this moment."""
         revisions: list[Revision] = []
         while self.intake.due <= self.now:
-            findings = self.intake.look(256)
-            self.journal.append(findings.revisions, findings.files)
-            revisions += findings.revisions
+            files = self.intake.look(256)
+            self.journal.append(self.ledger.drafted, files)
+            revisions += self.ledger.settle()
         return revisions
 
     def wait(self, seconds: float) -> list[Revision]:

@@ -146,8 +146,16 @@ class Rig:
     """A daemon without threads, processes and watchers: folder, journal and mirror, a round at a time."""
 
     def __init__(
-        self, home: Path, url: str, *, namespace: str = "blocks", reply_seconds: float = 2.0, **settings: Any
+        self,
+        home: Path,
+        url: str,
+        *,
+        namespace: str = "blocks",
+        reply_seconds: float = 2.0,
+        kind: type[Folder] = Folder,
+        **settings: Any,
     ) -> None:
+        self._kind = kind
         self.home = home
         self.url = url
         self.root = home / "blocks.d"
@@ -178,7 +186,7 @@ class Rig:
         config = Config(folder=str(self.root), namespace=self.namespace, **self._settings)
         self.config = config
         self.core = Core(
-            Folder(str(self.root)),
+            self._kind(str(self.root)),
             self.journal,
             self.mirror,
             self.heard,
@@ -320,8 +328,10 @@ def assert_level(rig: Rig, client: Any) -> None:
     assert {subject: json.loads(text) for subject, text in problems.items()} == {
         subject: problem.as_json() for subject, problem in rig.core.intake.problems.items()
     }
-    newest = [rig.journal.head(head.label) for head in rig.journal.heads()]
-    wanted = expected([head for head in newest if head is not None], rig.core.intake.attachments.known, namespace)
+    newest = [rig.journal.head(head.label) for head in rig.journal.heads() if head.path is not None]
+    wanted = expected(
+        [head for head in newest if head is not None], rig.core.intake.ledger.attachments.known, namespace
+    )
     assert everything == wanted
     if rig.journal.seq:
         last = client.xrevrange(f"{namespace}:changes", count=1)

@@ -10,17 +10,37 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from blocksd.client import AsyncClient, AsyncMemory, Client, Memory, aconnect, connect
-    from blocksd.errors import BlocksdError, Damaged, InvalidField, InvalidLabel, Misconfigured, NotFound, Unavailable
+    from blocksd.errors import (
+        AlreadyExists,
+        BlocksdError,
+        Damaged,
+        InvalidField,
+        InvalidLabel,
+        InvalidRequest,
+        LabelConflict,
+        LimitExceeded,
+        MergeConflict,
+        Misconfigured,
+        NotAttached,
+        NotFound,
+        ProblemFile,
+        ReadOnly,
+        Unavailable,
+        VersionConflict,
+    )
     from blocksd.prompt import Style, ToolUsageRules
     from blocksd.revision import Change
     from blocksd.runner import AsyncWatch, Watch
+    from blocksd.tools import AsyncTools, Tools
     from blocksd.view import AgentView, BlockView, Page
     from blocksd.watching import Item, Reset
 
 _HOMES = {
     "AgentView": "view",
+    "AlreadyExists": "errors",
     "AsyncClient": "client",
     "AsyncMemory": "client",
+    "AsyncTools": "tools",
     "AsyncWatch": "runner",
     "BlockView": "view",
     "BlocksdError": "errors",
@@ -29,15 +49,24 @@ _HOMES = {
     "Damaged": "errors",
     "InvalidField": "errors",
     "InvalidLabel": "errors",
+    "InvalidRequest": "errors",
     "Item": "watching",
+    "LabelConflict": "errors",
+    "LimitExceeded": "errors",
     "Memory": "client",
+    "MergeConflict": "errors",
     "Misconfigured": "errors",
+    "NotAttached": "errors",
     "NotFound": "errors",
     "Page": "view",
+    "ProblemFile": "errors",
+    "ReadOnly": "errors",
     "Reset": "watching",
     "Style": "prompt",
     "ToolUsageRules": "prompt",
+    "Tools": "tools",
     "Unavailable": "errors",
+    "VersionConflict": "errors",
     "Watch": "runner",
     "aconnect": "client",
     "connect": "client",
@@ -45,8 +74,10 @@ _HOMES = {
 
 __all__ = [
     "AgentView",
+    "AlreadyExists",
     "AsyncClient",
     "AsyncMemory",
+    "AsyncTools",
     "AsyncWatch",
     "BlockView",
     "BlocksdError",
@@ -55,15 +86,24 @@ __all__ = [
     "Damaged",
     "InvalidField",
     "InvalidLabel",
+    "InvalidRequest",
     "Item",
+    "LabelConflict",
+    "LimitExceeded",
     "Memory",
+    "MergeConflict",
     "Misconfigured",
+    "NotAttached",
     "NotFound",
     "Page",
+    "ProblemFile",
+    "ReadOnly",
     "Reset",
     "Style",
     "ToolUsageRules",
+    "Tools",
     "Unavailable",
+    "VersionConflict",
     "Watch",
     "aconnect",
     "connect",

@@ -51,7 +51,7 @@ class Attachments:
         self._patterned: set[str] = set()
         self._named: dict[str, int] = {}  # how many blocks name an agent plainly
         self._private: dict[str, set[str]] = {}  # a private block's name → its owners
-        self._folders: set[str] = set()
+        self._folders: frozenset[str] = NOBODY
         self._known: frozenset[str] | None = None
 
     @property
@@ -69,15 +69,18 @@ class Attachments:
         elif entries:
             self._entries[label] = entries
 
-    def loaded(self) -> None:
-        """All blocks are taken over. The private folders known of are those that blocks are in; nobody comes or goes."""
+    def loaded(self, folders: Iterable[str] = ()) -> None:
+        """All blocks are taken over. The private folders known of are `folders`, and those that blocks are in.
+
+        Nobody comes or goes by it.
+        """
         for entries, count in Counter(self._entries.values()).items():
             plain, has_patterns = _sorted_out(entries)
             for name in plain:
                 self._named[name] = self._named.get(name, 0) + count
             if has_patterns:
                 self._patterned.update(label for label, same in self._entries.items() if same == entries)
-        self._folders = self.owners
+        self._folders = frozenset(self.owners | set(folders))
         self._known = None
         for name in self._private:
             if name in self.attached:
@@ -114,7 +117,7 @@ class Attachments:
 
     def set_folders(self, agents: Iterable[str]) -> dict[str, frozenset[str]]:
         """These agents have a private folder, and no others. Returns the new sets of all blocks whose set changed."""
-        new = set(agents)
+        new = frozenset(agents)
         changed = {agent for agent in new ^ self._folders if agent not in self._named}
         self._folders = new
         self._known = None
@@ -123,7 +126,34 @@ class Attachments:
     @property
     def folders(self) -> frozenset[str]:
         """The agents that have a private folder."""
-        return frozenset(self._folders)
+        return self._folders
+
+    def has_folder(self, agent: str) -> bool:
+        """Whether an agent has a private folder."""
+        return agent in self._folders
+
+    def is_bare(self, agent: str) -> bool:
+        """Whether there is nothing of an agent but an empty private folder."""
+        return (
+            agent in self._folders
+            and agent not in self._named
+            and not any(agent in owners for owners in self._private.values())
+        )
+
+    def rivals(self, label: str, entries: Iterable[str]) -> frozenset[str]:
+        """The agents that a block with these entries would want and could not have: they see another under its name."""
+        agent, name = owner(label), name_for_agent(label)
+        if agent is not None:
+            return self.attached.get(name, NOBODY) & {agent}
+        return frozenset(
+            one
+            for one in self._private.get(name, ())
+            if self.attached.get(f"{_PRIVATE}{one}/{name}") and any(matches(entry, one) for entry in entries)
+        )
+
+    def naming(self, agent: str) -> list[str]:
+        """The blocks whose entries name an agent plainly, by label."""
+        return sorted(label for label, entries in self._entries.items() if agent in entries)
 
     def _note(self, label: str, entries: tuple[str, ...]) -> tuple[set[str], set[str]]:
         """Take note of a block's entries; which agents became known by it, and which unknown."""

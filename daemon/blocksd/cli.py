@@ -11,7 +11,17 @@ import click
 
 from blocksd.commands_daemon import check, resume, run, status
 from blocksd.commands_read import agents, audit, diff, history, list_blocks, render, show, watch
-from blocksd.errors import AlreadyRunning, BlocksdError, InvalidLabel, Misconfigured, NotFound, Unavailable
+from blocksd.commands_write import COMMANDS as WRITING
+from blocksd.errors import (
+    AlreadyRunning,
+    BlocksdError,
+    InvalidLabel,
+    Misconfigured,
+    NotFound,
+    ProblemFile,
+    Unavailable,
+    VersionConflict,
+)
 
 _EPILOG = (
     "Exit codes: 0 done, 1 refused or problems found, 2 wrong usage or configuration, 3 daemon or Redis unavailable."
@@ -24,11 +34,11 @@ def cli() -> None:
     """Memory blocks for AI agents, as plain files.
 
     `blocksd run blocks.d` watches a folder of Markdown files, mirrors each as a block into Redis, and announces every
-    change. The other commands show what is there.
+    change. The other commands show what is there, and change it through the daemon.
     """
 
 
-for _command in (run, check, status, resume, list_blocks, show, agents, render, watch, history, diff, audit):
+for _command in (run, check, status, resume, list_blocks, show, agents, render, watch, history, diff, audit, *WRITING):
     cli.add_command(_command)
 
 
@@ -39,6 +49,10 @@ def _next_step(error: BlocksdError) -> str:
         return f"did you mean {near[0]!r}?"  # type: ignore[index]  # a list, as set above
     if isinstance(error, (NotFound, InvalidLabel)):
         return "'blocksd ls' lists the blocks, 'blocksd agents' the agents"
+    if isinstance(error, VersionConflict):
+        return "look at it again with 'blocksd show', then repeat with the version it has now"
+    if isinstance(error, ProblemFile):
+        return "'blocksd status' says what is wrong with the file"
     if isinstance(error, AlreadyRunning):
         return "stop it first, or give this one a folder, a --namespace and a --state-dir of its own"
     if isinstance(error, Unavailable):

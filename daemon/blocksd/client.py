@@ -6,12 +6,13 @@ from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 from weakref import WeakSet, finalize
 
+from blocksd import asking, queries
 from blocksd import config as configuration
 from blocksd import memory as memories
-from blocksd import queries
 from blocksd.errors import Unavailable
 from blocksd.record import running_daemon
 from blocksd.runner import Asyncio, AsyncWatch, Blocking, Watch
+from blocksd.tools import AsyncTools, Tools
 from blocksd.watching import Watching
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ def _place(url: str | None, namespace: str | None) -> tuple[str, str]:
     return daemon["redis"], config.namespace
 
 
-# Each method below is a query (or a question to a memory) carried out in one way or the other: its parameters, its
-# result and its description are the query's.
+# Each method below is a query or a request (or one of a memory) carried out in one way or the other: its parameters, its
+# result and its description are the plan's.
 
 
 def _blocking(query: Callable[Concatenate[Keys, P], Plan[R]]) -> Callable[Concatenate[_Resource, P], R]:
@@ -113,6 +114,20 @@ class Blocks(_Resource):
     list = _blocking(queries.list_blocks)
     count = _blocking(queries.count_blocks)
     retrieve = _blocking(queries.retrieve)
+    create = _blocking(asking.create)
+    update = modify = _blocking(asking.update)
+    update_many = _blocking(asking.update_many)
+    append = _blocking(asking.append)
+    replace = _blocking(asking.replace)
+    insert = _blocking(asking.insert)
+    apply_patch = _blocking(asking.apply_patch)
+    rename = _blocking(asking.rename)
+    attach = _blocking(asking.attach)
+    detach = _blocking(asking.detach)
+    undo = _blocking(asking.undo)
+    redo = _blocking(asking.redo)
+    restore = _blocking(asking.restore)
+    delete = _blocking(asking.delete)
 
     @property
     def agents(self) -> BlockAgents:
@@ -125,6 +140,20 @@ class AsyncBlocks(_AsyncResource):
     list = _asyncio(queries.list_blocks)
     count = _asyncio(queries.count_blocks)
     retrieve = _asyncio(queries.retrieve)
+    create = _asyncio(asking.create)
+    update = modify = _asyncio(asking.update)
+    update_many = _asyncio(asking.update_many)
+    append = _asyncio(asking.append)
+    replace = _asyncio(asking.replace)
+    insert = _asyncio(asking.insert)
+    apply_patch = _asyncio(asking.apply_patch)
+    rename = _asyncio(asking.rename)
+    attach = _asyncio(asking.attach)
+    detach = _asyncio(asking.detach)
+    undo = _asyncio(asking.undo)
+    redo = _asyncio(asking.redo)
+    restore = _asyncio(asking.restore)
+    delete = _asyncio(asking.delete)
 
     @property
     def agents(self) -> AsyncBlockAgents:
@@ -136,6 +165,9 @@ class AgentBlocks(_Resource):
 
     list = _blocking(queries.list_blocks_of_agent)
     retrieve = _blocking(queries.retrieve_block_of_agent)
+    attach = _blocking(asking.attach_to_agent)
+    detach = _blocking(asking.detach_from_agent)
+    update = modify = _blocking(asking.update_of_agent)
 
 
 class AsyncAgentBlocks(_AsyncResource):
@@ -143,6 +175,9 @@ class AsyncAgentBlocks(_AsyncResource):
 
     list = _asyncio(queries.list_blocks_of_agent)
     retrieve = _asyncio(queries.retrieve_block_of_agent)
+    attach = _asyncio(asking.attach_to_agent)
+    detach = _asyncio(asking.detach_from_agent)
+    update = modify = _asyncio(asking.update_of_agent)
 
 
 class Agents(_Resource):
@@ -151,6 +186,8 @@ class Agents(_Resource):
     list = _blocking(queries.list_agents)
     count = _blocking(queries.count_agents)
     retrieve = _blocking(queries.retrieve_agent)
+    create = _blocking(asking.create_agent)
+    delete = _blocking(asking.delete_agent)
 
     @property
     def blocks(self) -> AgentBlocks:
@@ -163,10 +200,15 @@ class AsyncAgents(_AsyncResource):
     list = _asyncio(queries.list_agents)
     count = _asyncio(queries.count_agents)
     retrieve = _asyncio(queries.retrieve_agent)
+    create = _asyncio(asking.create_agent)
+    delete = _asyncio(asking.delete_agent)
 
     @property
     def blocks(self) -> AsyncAgentBlocks:
         return AsyncAgentBlocks(self._runner)
+
+
+# Whoever asks a memory has it follow the agent; whoever writes need not.
 
 
 def _of_memory(
@@ -193,10 +235,30 @@ def _of_async_memory(
     return method
 
 
+def _by_memory(
+    request: Callable[Concatenate[memories.MemoryState, P], Plan[R]],
+) -> Callable[Concatenate[Memory, P], R]:
+    @wraps(request)
+    def method(self: Memory, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._runner.run(request(self._state, *args, **kwargs))
+
+    return method
+
+
+def _by_async_memory(
+    request: Callable[Concatenate[memories.MemoryState, P], Plan[R]],
+) -> Callable[Concatenate[AsyncMemory, P], Coroutine[Any, Any, R]]:
+    @wraps(request)
+    async def method(self: AsyncMemory, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._runner.run(request(self._state, *args, **kwargs))
+
+    return method
+
+
 class Memory:
     """The blocks of one agent, under its own names for them, and the text they make in its context window.
 
-    From the first question on the agent is followed by a thread, on a connection of its own: while nothing that
+    What it writes is written as the agent, and is seen at once. From the first question on the agent is followed by a thread, on a connection of its own: while nothing that
     concerns it changes, nothing is asked again. Whenever the connection is interrupted, every answer is fetched anew.
     Should it be cut without a sign, that is noticed within a quarter of a minute.
     """
@@ -216,6 +278,23 @@ class Memory:
     get_block = _of_memory(memories.get_block)
     list_block_labels = _of_memory(memories.list_block_labels)
     compile = _of_memory(memories.compile_memory)
+
+    append = _by_memory(memories.append)
+    replace = _by_memory(memories.replace)
+    insert = _by_memory(memories.insert)
+    apply_patch = _by_memory(memories.apply_patch)
+    rethink = _by_memory(memories.rethink)
+    update_block_value = _by_memory(memories.update_block_value)
+    set_block = _by_memory(memories.set_block)
+    create_block = _by_memory(memories.create_block)
+    delete_block = _by_memory(memories.delete_block)
+    rename_block = _by_memory(memories.rename_block)
+    core_memory_append = _by_memory(memories.core_memory_append)
+    core_memory_replace = _by_memory(memories.core_memory_replace)
+
+    def tools(self) -> Tools:
+        """What a language model needs to write here by itself: definitions of tools, and a way to call them."""
+        return Tools(self._state, self._runner.run)
 
     def watch(self, *, since: int | Item | None = None, callback: Callable[[Item], object] | None = None) -> Watch:
         """Every change to what the agent is attached to, as that changes; like `Client.watch`."""
@@ -259,6 +338,23 @@ class AsyncMemory:
     list_block_labels = _of_async_memory(memories.list_block_labels)
     compile = _of_async_memory(memories.compile_memory)
 
+    append = _by_async_memory(memories.append)
+    replace = _by_async_memory(memories.replace)
+    insert = _by_async_memory(memories.insert)
+    apply_patch = _by_async_memory(memories.apply_patch)
+    rethink = _by_async_memory(memories.rethink)
+    update_block_value = _by_async_memory(memories.update_block_value)
+    set_block = _by_async_memory(memories.set_block)
+    create_block = _by_async_memory(memories.create_block)
+    delete_block = _by_async_memory(memories.delete_block)
+    rename_block = _by_async_memory(memories.rename_block)
+    core_memory_append = _by_async_memory(memories.core_memory_append)
+    core_memory_replace = _by_async_memory(memories.core_memory_replace)
+
+    def tools(self) -> AsyncTools:
+        """What a language model needs to write here by itself: definitions of tools, and a way to call them."""
+        return AsyncTools(self._state, self._runner.run)
+
     def watch(
         self,
         *,
@@ -296,7 +392,8 @@ class AsyncMemory:
 
 
 class Client(_Resource):
-    """Reads one namespace. Every method raises Unavailable when Redis does not serve, or the mirror is being mended.
+    """Reads and writes one namespace. Every method raises Unavailable when Redis does not serve, or the mirror is being
+    mended; those that write, also when there was no reply in time.
 
     Blocks are named by id or label. Threads may share a client; a watch or a memory belongs to one at a time.
     """
@@ -317,6 +414,7 @@ class Client(_Resource):
     is_kept = _blocking(queries.is_kept)
     counts = _blocking(queries.counts)
     problems = _blocking(queries.problems)
+    edit = _blocking(asking.edit)
 
     def memory(self, agent_id: str) -> Memory:
         """What one agent sees.
@@ -367,7 +465,7 @@ class Client(_Resource):
 
 
 class AsyncClient(_AsyncResource):
-    """Reads one namespace, in asyncio code: like `Client`, with every method to be awaited, `watch` and `memory` aside."""
+    """Reads and writes one namespace, in asyncio code: like `Client`, with every method to be awaited, `watch` and `memory` aside."""
 
     def __init__(self, url: str, namespace: str = "blocks") -> None:
         super().__init__(Asyncio(url, namespace))
@@ -385,6 +483,7 @@ class AsyncClient(_AsyncResource):
     is_kept = _asyncio(queries.is_kept)
     counts = _asyncio(queries.counts)
     problems = _asyncio(queries.problems)
+    edit = _asyncio(asking.edit)
 
     def memory(self, agent_id: str) -> AsyncMemory:
         """What one agent sees.

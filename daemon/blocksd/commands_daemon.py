@@ -79,19 +79,22 @@ def examine(path: str) -> tuple[int, list[Problem]]:
     from blocksd.folder import Folder
     from blocksd.intake import Intake
     from blocksd.journal import Journal
+    from blocksd.ledger import Ledger
 
     with tempfile.TemporaryDirectory(prefix="blocksd-check-") as directory:
         journal = Journal(os.path.join(directory, "journal.db"))
-        intake = Intake(Folder(path), journal, delete_grace=0.0, clock=time.monotonic, wall=time.time)
+        ledger = Ledger(journal, wall=time.time)
+        intake = Intake(Folder(path), journal, ledger, delete_grace=0.0, clock=time.monotonic, wall=time.time)
         intake.hint_all()
         while intake.due < float("inf"):
             time.sleep(min(0.05, max(0.0, intake.due - time.monotonic())))
-            findings = intake.look(256)
-            journal.append(findings.revisions, findings.files)
+            files = intake.look(256)
+            journal.append(ledger.drafted, files)
+            ledger.settle()
             if intake.is_stuck:
                 break
         journal.close()
-        return len(intake.paths), [intake.problems[subject] for subject in sorted(intake.problems)]
+        return len(ledger.paths), [intake.problems[subject] for subject in sorted(intake.problems)]
 
 
 @click.command()

@@ -53,6 +53,7 @@ class Config:
     poll_seconds: float = _setting(1.0, "how often to sweep when polling", least=0.05)
     history_versions: int = _setting(1000, "how many versions of each block are kept", least=1)
     history_days: float = _setting(0.0, "for how many days versions are kept; 0: for good", least=0.0)
+    durability: str = _setting("disk", "what an acknowledged write survives: `disk`: power loss, `process`: kill -9")
     log_format: str = _setting("text", "`text` or `json`, one line per event")
     sources: tuple[SourceSettings, ...] = _setting((), "directories of text files that agents see, a table for each")
 
@@ -136,9 +137,13 @@ def _checked(name: str, value: Any, where: str) -> Any:
     least = next(setting.metadata["least"] for setting in fields(Config) if setting.name == name)
     if least is not None and not value >= least:
         raise Misconfigured(f"{name} must be at least {least:g}, not {value:g} ({where})", key=name)
-    if name == "log_format" and value not in ("text", "json"):
-        raise Misconfigured(f"log_format must be 'text' or 'json', not {value!r} ({where})", key=name)
+    if name in _CHOICES and value not in _CHOICES[name]:
+        one, other = _CHOICES[name]
+        raise Misconfigured(f"{name} must be {one!r} or {other!r}, not {value!r} ({where})", key=name)
     return value
+
+
+_CHOICES = {"log_format": ("text", "json"), "durability": ("disk", "process")}
 
 
 def _source(name: str, table: Any) -> SourceSettings:

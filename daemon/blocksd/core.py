@@ -5,30 +5,29 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from blocksd.errors import BlocksdError, JournalUnusable, Unavailable
-from blocksd.inbox import Answer, Inbox, Unusable, accepted, parse, refused
+from blocksd.clerk import Clerk, Work, recover
+from blocksd.desk import Desk
+from blocksd.errors import JournalUnusable, Misconfigured
+from blocksd.inbox import Inbox
 from blocksd.intake import Intake
-from blocksd.journal import Access
-from blocksd.label import parse_agent
+from blocksd.ledger import Ledger
 from blocksd.problem import JOURNAL, Problem
 from blocksd.projector import Projector
-from blocksd.revision import OPERATOR, timestamp
+from blocksd.revision import timestamp
 from blocksd.sources import Sources
+from blocksd.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from blocksd.config import Config
+    from blocksd.errors import BlocksdError
     from blocksd.folder import Folder
-    from blocksd.inbox import Request
     from blocksd.journal import Journal
     from blocksd.mirror import Mirror
     from blocksd.projector import Listener
 
 BATCH = 256
-REQUESTS = 64
-"""How many requests are carried out between two looks at the folder: each may have to read a file."""
-
 OUTCOMES_KEPT_SECONDS = 86_400.0
 """For how long a request that is sent again gets the first outcome."""
 
@@ -57,16 +56,31 @@ class Core:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        writer = Writer(folder.root, is_durable=config.durability == "disk")
+        recover(journal, writer)
         self._journal = journal
+        self._writer = writer
         self._listener = listener
         self._config = config
         self._clock = clock
         self._wall = wall
-        self.intake = Intake(folder, journal, delete_grace=config.delete_grace, clock=clock, wall=wall)
+        self.ledger = Ledger(journal, wall=wall)
+        self.intake = Intake(folder, journal, self.ledger, delete_grace=config.delete_grace, clock=clock, wall=wall)
         self.sources = Sources(config.sources, self.intake, journal.open_files(), clock=clock)
         self.inbox = Inbox()
         self.projector = Projector(journal, self.intake, self.sources, mirror, listener, clock=clock, wall=wall)
-        self.dropped: list[Unusable] = []  # what came in and could not be replied to, for a log
+        self.clerk = Clerk(
+            journal,
+            self.ledger,
+            self.intake,
+            self.sources,
+            self.inbox,
+            Desk(folder, journal, self.ledger),
+            writer,
+            is_durable=config.durability == "disk",
+            clock=clock,
+            wall=wall,
+        )
         self._sweep_at = 0.0  # the first round begins the first sweep
         self._blocked_until = 0.0
         self._root_at = 0.0
@@ -84,10 +98,7 @@ class Core:
 
     def wait_seconds(self) -> float:
         """For how long nothing needs to be done, unless something comes in."""
-        if self.inbox.is_waiting:
-            due = 0.0
-        else:
-            due = min(self.intake.due, self.sources.due, self.projector.due, self._sweep_at, self._root_at)
+        due = min(self.inbox.due, self.intake.due, self.sources.due, self.projector.due, self._sweep_at, self._root_at)
         if self._blocked_until:
             due = max(self._blocked_until, min(self.projector.due, self._blocked_until))
         return max(0.0, due - self._clock())
@@ -109,93 +120,64 @@ class Core:
 
     def _take_in(self) -> Iterator[str]:
         try:
-            findings = self.intake.look(BATCH)
-            if findings:
+            if self._blocked_until:
+                self._recover()
+            files = self.intake.look(BATCH)
+            if files or self.ledger.drafted:
                 yield "journal"
-                self._journal.append(findings.revisions, findings.files)
-        except JournalUnusable as error:
+                self._journal.append(self.ledger.drafted, files)
+            revisions = self.ledger.settle()
+            self._remove_left()
+            self.sources.look()
+            work = yield from self._carry_out()
+        except (JournalUnusable, Misconfigured) as error:
             self._be_blocked(error)
             return
         if self._blocked_until:
             self._blocked_until = 0.0
             self.intake.remove_problem(JOURNAL)
-        self.sources.look()
-        answers = (yield from self._carry_out()) if self.inbox.is_waiting else []
-        if findings.revisions or answers or self.projector.has_aside:
+        revisions += work.revisions
+        if revisions or work.answers or self.projector.has_aside:
             yield "project"
-            self.projector.project(findings.revisions, answers)
-            if answers and self.projector.is_level:
+            self.projector.project(revisions, work.answers)
+            if work.answers and self.projector.is_level:
                 self.inbox.done()
-            elif answers:
+            elif work.answers:
                 self.inbox.begin_again()
-        for revision in findings.revisions:
+        for revision in revisions:
             self._touched.add(revision.label)
             self._listener.on_revision(revision)
 
-    def _carry_out(self) -> Generator[str, None, list[Answer]]:
+    def _carry_out(self) -> Generator[str, None, Work]:
         """Do what was asked for, and journal it; what to reply."""
-        if not self.projector.is_level:  # another daemon may be in charge of the namespace
+        if self.inbox.is_waiting and not self.projector.is_level:  # another daemon may be in charge of the namespace
             self.inbox.begin_again()
-            return []
-        now = self._wall()
-        answers: list[Answer] = []
-        outcomes: dict[tuple[str, str], str] = {}
-        accesses: list[Access] = []
-        try:
-            for entry in self.inbox.take(REQUESTS):
-                request = parse(entry)
-                if isinstance(request, Unusable):
-                    answers.append(self._answer_unusable(request))
-                    continue
-                key = (request.actor, request.id)
-                outcome = outcomes.get(key) or self._journal.outcome(*key)
-                if outcome is None:
-                    try:
-                        request.check_deadline(now)
-                        access = self._access(request, timestamp(now))
-                        accesses.append(access)
-                        outcome = accepted(request.id, **access.as_json())
-                        outcomes[key] = outcome
-                    except BlocksdError as error:
-                        outcome = refused(request.id, error)
-                        if not isinstance(error, Unavailable):  # which may pass, and is worth another try
-                            outcomes[key] = outcome
-                answers.append(Answer(entry, request.id, outcome))
-            if outcomes:
-                yield "requests"
-                self._journal.settle(accesses, outcomes, timestamp(now))
-        except JournalUnusable as error:
-            self._be_blocked(error)
-            self.inbox.begin_again()
-            return []
-        self.sources.apply(accesses)
-        return answers
+        if self.inbox.due > self._clock() and not self.intake.stale:
+            return Work()
+        work = yield from self.clerk.carry_out()
+        return work
 
-    def _answer_unusable(self, unusable: Unusable) -> Answer:
-        if unusable.id is None:
-            self.dropped.append(unusable)
-            return Answer(unusable.entry, None, None)
-        return Answer(unusable.entry, unusable.id, refused(unusable.id, unusable.error))
+    def _remove_left(self) -> None:
+        """Remove temporaries of ours that a crash has left."""
+        left, self.intake.left = self.intake.left, []
+        for path in left:
+            self._writer.remove(path)
 
-    def _access(self, request: Request, at: str) -> Access:
-        """What a request does to open files, if it may."""
-        if request.actor == OPERATOR:
-            agent, file = request.texts("agent", "file")
-            agent = parse_agent(agent)
-        else:
-            agent, (file,) = request.actor, request.texts("file")
-        if request.op == "close_file":
-            self.sources.check_close(agent, file)
-            return Access(agent, file, None)
-        self.sources.check_open(agent, file)
-        return Access(agent, file, at)
+    def _recover(self) -> None:
+        """What was prepared when the journal took no more is finished, or taken back, before the folder is looked at."""
+        if recover(self._journal, self._writer):
+            self.ledger.begin_again()
+            self.intake.reset()
+            self.intake.hint_all()
 
-    def _be_blocked(self, error: JournalUnusable) -> None:
+    def _be_blocked(self, error: BlocksdError) -> None:
         """Nothing can be journaled for now, so nothing is taken in: begin again from what the journal has."""
         now = self._clock()
         self._blocked_until = now + _RETRY_SECONDS
         self._sweep_at = self._blocked_until
-        self.intake.load()
+        self.inbox.begin_again()
+        self.ledger.begin_again()
+        self.intake.reset()
         self.intake.set_problem(
             Problem(
                 JOURNAL, error.code, error.message, "free some space, or mend the state directory; it is tried again"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class BlocksdError(Exception):
@@ -61,10 +64,52 @@ class NotFound(BlocksdError, LookupError):
     code = "not_found"
 
 
+class AlreadyExists(BlocksdError):
+    """There is such a block or agent already. Facts: `label` or `agent`."""
+
+    code = "already_exists"
+
+
+class LabelConflict(BlocksdError):
+    """Two blocks could not be told apart: by a file system, or by an agent that sees both under one name. Facts: which."""
+
+    code = "label_conflict"
+
+
+class ReadOnly(BlocksdError):
+    """An agent may not change this block. Facts: `label`."""
+
+    code = "read_only"
+
+
+class NotAttached(BlocksdError, LookupError):
+    """The block is not attached to the agent. Facts: `agent`, `name`."""
+
+    code = "not_attached"
+
+
+class VersionConflict(BlocksdError):
+    """The block is not of the version expected. Facts: `expected`, `version`, and `block` as it is."""
+
+    code = "version_conflict"
+
+
+class ProblemFile(BlocksdError):
+    """The block's file has a problem, and is not written to while it has. Facts: `label`, `hint`, where known."""
+
+    code = "problem_file"
+
+
 class InvalidRequest(BlocksdError, ValueError):
     """A request asks for what cannot be done. Facts: `field` or `argument`, and what it was about."""
 
     code = "invalid_request"
+
+
+class MergeConflict(BlocksdError):
+    """Two texts changed the same place in different ways. Facts: `regions`, each with `base`, `ours`, `theirs`, and `line`."""
+
+    code = "merge_conflict"
 
 
 class Unavailable(BlocksdError):
@@ -97,3 +142,31 @@ class JournalUnusable(BlocksdError):
     """The journal cannot be opened or written. Facts: `path`."""
 
     code = "journal"
+
+
+_OF_REPLIES: dict[str, type[BlocksdError]] = {
+    kind.code: kind
+    for kind in (
+        AlreadyExists,
+        InvalidRequest,
+        LabelConflict,
+        LimitExceeded,
+        MergeConflict,
+        NotAttached,
+        NotFound,
+        ProblemFile,
+        ReadOnly,
+        Unavailable,
+        VersionConflict,
+    )
+}
+
+
+def from_json(given: Mapping[str, object]) -> BlocksdError:
+    """The error that travelled as this; of the kinds that share a code, the one that says it of a request.
+
+    A code that is not known here, as a newer daemon may send, is among the facts.
+    """
+    facts = {name: value for name, value in given.items() if name not in ("code", "message")}
+    message, kind = str(given.get("message")), _OF_REPLIES.get(str(given.get("code")))
+    return BlocksdError(message, code=given.get("code"), **facts) if kind is None else kind(message, **facts)

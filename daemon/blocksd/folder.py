@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from blocksd.document import MAX_BYTES
 from blocksd.errors import BlocksdError, InvalidFile
-from blocksd.label import SUFFIX, is_ignored
+from blocksd.label import SUFFIX, TEMPORARY, is_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,22 +39,27 @@ class Found(NamedTuple):
     """One directory entry that could matter.
 
     `kind`: `file` (with its signature), `link`, `special` (no regular file, but named like a block), `directory`,
-    `unreadable` (a directory that could not be listed: nothing is known of what is below).
+    `unreadable` (a directory that could not be listed: nothing is known of what is below), `left` (a temporary of ours
+    that a crash has left).
     """
 
     path: str
-    kind: Literal["file", "link", "special", "directory", "unreadable"]
+    kind: Literal["file", "link", "special", "directory", "unreadable", "left"]
     signature: Signature | None = None
     error: OSError | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A file was read whole, and was the same before and after. `signature` is None while it proves nothing."""
+    """A file was read whole, and was the same before and after. `signature` is None while it proves nothing.
+
+    `saved_at` is when it was saved, or put where it is, in seconds since 1970.
+    """
 
     data: bytes
     signature: Signature | None
     is_link: bool = False
+    saved_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,8 @@ class Folder:
                         name = entry.name
                         if not name.endswith(SUFFIX):
                             if is_ignored(name):
+                                if name.startswith(TEMPORARY):
+                                    found.append(Found(prefix + name, "left"))
                                 continue
                             if entry.is_dir(follow_symlinks=False):
                                 todo.append(prefix + name)
@@ -187,7 +194,7 @@ class Folder:
         finally:
             os.close(handle)
         fresh = abs(time.time() - status.st_mtime) < FRESH_SECONDS
-        return Text(data, None if fresh else signature, is_link)
+        return Text(data, None if fresh else signature, is_link, max(status.st_mtime, status.st_ctime))
 
     def is_absent(self, path: str) -> bool:
         """Whether it is certain that there is no such file: what cannot be told is not absent."""

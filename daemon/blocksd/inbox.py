@@ -19,12 +19,34 @@ if TYPE_CHECKING:
 
     from blocksd.keys import Keys
 
-OPS = ("open_file", "close_file")
+OPS = (
+    "create",
+    "update",
+    "append",
+    "replace",
+    "insert",
+    "patch",
+    "delete",
+    "undo",
+    "redo",
+    "restore",
+    "rename",
+    "attach",
+    "detach",
+    "create_agent",
+    "delete_agent",
+    "batch",
+    "open_file",
+    "close_file",
+)
+ON_CONFLICT = ("fail", "merge", "overwrite")
+"""What to do when the block is not of the version expected."""
 
 MAX_BYTES = 1024 * 1024
 """How long a request may be, in UTF-8."""
 
 _KEYS = ("id", "op", "label", "name", "args", "expect", "on_conflict", "deadline")
+_KEYS_OF_PARTS = ("op", "label", "name", "args", "expect", "on_conflict")
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _ID_IN_TEXT = re.compile(r'"id"\s*:\s*"([A-Za-z0-9_.-]{1,100})"')
 _ID_WITHIN = 1000
@@ -78,6 +100,22 @@ class Request:
             if not isinstance(self.args.get(name), str):
                 raise InvalidRequest(f"{self.op} needs the argument {name!r}, a text", field=f"args.{name}")
         return [self.args[name] for name in names]
+
+    def part(self, given: object) -> Request:
+        """One request of a batch: whose it is, and until when it may be done, the batch says.
+
+        Raises:
+            InvalidRequest: it is none.
+        """
+        if not isinstance(given, dict):
+            raise InvalidRequest("a request is an object", field="args.requests")
+        for key in given:
+            if key not in _KEYS_OF_PARTS:
+                keys = ", ".join(_KEYS_OF_PARTS)
+                raise InvalidRequest(
+                    f"a request in a batch has no key {str(key)[:80]!r}; the keys are {keys}", field=str(key)[:80]
+                )
+        return _request(self.entry, {**given, "id": self.id})
 
     def check_deadline(self, now: float) -> None:
         """Raises InvalidRequest when it is too late (`now` in seconds since 1970)."""
@@ -187,9 +225,10 @@ def _expected_version(expect: Any) -> int | None:
 
 
 def _on_conflict(text: Any) -> str | None:
-    if text not in (None, "merge"):
-        raise InvalidRequest("on_conflict must be 'merge', or not be there", field="on_conflict")
-    return "merge" if text else None
+    if text is not None and text not in ON_CONFLICT:
+        raise InvalidRequest(f"on_conflict must be one of {', '.join(ON_CONFLICT)}", field="on_conflict")
+    conflict: str | None = text
+    return conflict
 
 
 def _deadline(text: Any) -> datetime | None:
@@ -218,12 +257,18 @@ class Inbox:
         self._held: set[Entry] = set()
         self._under_way: list[Entry] = []
         self._chars = 0
+        self._due = 0.0
         self.restarts = 0  # how often everything must have been read again
 
     @property
     def is_waiting(self) -> bool:
         """Whether there is something to take."""
         return bool(self._waiting)
+
+    @property
+    def due(self) -> float:
+        """When there is something to take, on the clock of whoever postpones."""
+        return self._due if self._waiting else float("inf")
 
     @property
     def is_full(self) -> bool:
@@ -249,6 +294,14 @@ class Inbox:
                 self._waiting[actor] = entries  # behind the others
         self._under_way += taken
         return taken
+
+    def postpone(self, entries: Iterable[Entry], until: float) -> None:
+        """These were taken, and cannot be dealt with yet: they are the first of their actors' again."""
+        entries = list(entries)
+        for entry in reversed(entries):
+            self._under_way.remove(entry)
+            self._waiting.setdefault(entry.actor, deque()).appendleft(entry)
+        self._due = until if entries else 0.0
 
     def done(self) -> None:
         """What was taken is done: replied to, and removed from Redis."""

@@ -1,21 +1,19 @@
-"""What the folder says: looks at files, and decides which revisions and problems follow.
+"""What the folder says: looks at files, and decides what is in force by them, and what is wrong with them.
 
-Hints say where to look, nothing more. What is known of the folder between two looks is here, and is rebuilt from the
-journal at start; nothing here writes anything.
+Hints say where to look, nothing more. What was seen of the folder is here, what is in force in the ledger; nothing here
+writes anything.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from blocksd import safety
-from blocksd.attachment import NOBODY, Attachments
-from blocksd.block import Block
 from blocksd.document import Parser
-from blocksd.errors import BlocksdError, InvalidFile, InvalidLabel
+from blocksd.errors import BlocksdError, InvalidFile, InvalidLabel, MergeConflict
 from blocksd.folder import Absent, Busy, Refused, Text, unreadable_directory
 from blocksd.label import (
     CONFIG_MAP,
@@ -29,13 +27,17 @@ from blocksd.label import (
     printable,
 )
 from blocksd.problem import FOLDER, Problem, problem_of
-from blocksd.revision import Revision, timestamp
+from blocksd.revision import timestamp
+from blocksd.stale import merged, stale_base
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from blocksd.block import Block
     from blocksd.folder import Folder, Found, Signature
     from blocksd.journal import Journal
+    from blocksd.ledger import Ledger
+    from blocksd.revision import Revision
 
 SETTLE_SECONDS = 0.02
 """How long a file that appeared is left alone, unless its writer is seen to close it first."""
@@ -43,18 +45,6 @@ SETTLE_SECONDS = 0.02
 _RETRY_SECONDS = 1.0
 _PATIENCE = 8  # looks at a file that is being written, each after a longer wait, before it is called a problem
 _LONGEST_GATHERING = 60.0
-_NEWEST_KEPT = 256
-
-
-@dataclass(slots=True)
-class Findings:
-    """What one look came to: revisions for the journal, and which file says each label now."""
-
-    revisions: list[Revision] = field(default_factory=list)
-    files: dict[str, tuple[str, Signature | None]] = field(default_factory=dict)  # label → path, signature
-
-    def __bool__(self) -> bool:
-        return bool(self.revisions or self.files)
 
 
 class Intake:
@@ -64,6 +54,7 @@ class Intake:
         self,
         folder: Folder,
         journal: Journal,
+        ledger: Ledger,
         *,
         delete_grace: float,
         clock: Callable[[], float],
@@ -71,11 +62,12 @@ class Intake:
     ) -> None:
         self._folder = folder
         self._journal = journal
+        self.ledger = ledger
         self._delete_grace = delete_grace
         self._clock = clock
         self._wall = wall
         self._identity = folder.identity()
-        self._is_gone = False
+        self.is_gone = False
         # The folder was gone, or replaced, or is not the one the journal was made of, and not all blocks were seen since.
         self._in_doubt = journal.folder not in (None, folder.root)
         self._accepted = False  # a person has accepted the deletions that are held back
@@ -91,36 +83,17 @@ class Intake:
         self._standing_back: dict[str, set[str]] = {}  # clash key → files whose label another has
         self.directories: set[str] = set()  # as of the last sweep
         self.sweeps = 0
-        self._now_text = ""  # the time of the look that is going on
-        self.load()
+        self.left: list[str] = []  # temporaries of ours that a crash has left
+        self.reset()
 
-    def load(self) -> None:
-        """Begin from what the journal holds. A sweep under way has compared with what is forgotten now: it is void."""
+    def reset(self) -> None:
+        """The ledger begins anew. A sweep under way has compared with what is forgotten now: it is void."""
         self._sweep = None
-        self.attachments = Attachments()
-        self._moved: dict[str, frozenset[str]] = {}  # sets changed by private folders, not yet drafted
+        self._files: dict[str, tuple[str, Signature | None]] = {}
         self._names_noted = False
         self._parser = Parser()
-        self._versions: dict[str, int] = {}
-        self._newest: dict[str, Revision] = {}
-        self.paths: dict[str, str] = {}  # of the blocks in force: label → path
-        self._labels: dict[str, str] = {}  # path → label
-        self._taken: dict[str, str] = {}  # clash key → label; those that are their own key may be left out
-        self._signatures: dict[str, Signature | None] = {}  # of every file looked at, in force or not
         self._links: set[str] = set()
-        attach, versions, signatures = self.attachments.load, self._versions, self._signatures
-        paths, labels, taken = self.paths, self._labels, self._taken
-        for label, version, entries, agents, path, signature in self._journal.heads():
-            versions[label] = version
-            if path is not None:
-                paths[label] = path
-                labels[path] = label
-                signatures[path] = signature
-                if not (label.islower() and label.isascii()):  # else it is its own clash key
-                    taken[clash_key(label)] = label
-                attach(label, entries, agents)
-        # The journal has no list of private folders. Until the first sweep has seen them, they are where blocks are.
-        self.attachments.loaded()
+        self.stale = set(self._journal.unmerged())  # blocks whose newest revision is a stale save, to be merged
 
     # --- hints ---
 
@@ -180,20 +153,27 @@ class Intake:
         nothing = not (self._ready or self._trees or self._sweep is not None)
         return nothing and all(self._looks.get(path, 0) > _PATIENCE for path in self._later)
 
+    def is_held_back(self, path: str) -> bool:
+        """Whether the file of a block in force is missing, and its deletion is held back."""
+        return path in self._gone and FOLDER in self.problems
+
     # --- looking ---
 
-    def look(self, limit: int) -> Findings:
-        """Look at what is due, at most `limit` files, and decide. The journal must take the findings, or `load` again."""
+    def look(self, limit: int) -> dict[str, tuple[str, Signature | None]]:
+        """Look at what is due, at most `limit` files, and draft what follows from it.
+
+        Returns which file says each label now, and its signature, as far as that changed: for the journal, with what
+        was drafted.
+        """
         now = self._clock()
-        self._now_text = timestamp(self._wall())
-        findings = Findings()
+        self.ledger.begin()
         for path in [path for path, due in self._later.items() if due <= now]:
             del self._later[path]
             self._ready.setdefault(path, False)
         if self._trees:
             self._look_at_trees()
         if now >= self._deletions_due:
-            self._decide_deletions(findings)
+            self._decide_deletions()
         # The first sweep goes first: it tells how much there is to read. Later ones use the time between looks.
         if self._sweep is not None and (not self.sweeps or not self._ready):
             if next(self._sweep, None) is None:
@@ -201,15 +181,14 @@ class Intake:
         elif self._ready:
             batch = sorted(islice(self._ready, limit), key=_private_first)
             for path in batch:
-                self._look_at(path, findings, closed=self._ready.pop(path))
-        if self._moved:
-            moved, self._moved = self._moved, {}
-            self._reattach(moved, findings)
+                self._look_at(path, closed=self._ready.pop(path))
+        self.ledger.follow_folders()
         if not self._names_noted:
             self._note_refused_names()
         if not (self._gone or self._ready or self._later or self._sweep) and self.sweeps:
             self._end_doubt()
-        return findings
+        files, self._files = self._files, {}
+        return files
 
     def check_root(self) -> bool:
         """Look whether the folder is still the one that was opened; False when it is another or gone."""
@@ -218,23 +197,23 @@ class Intake:
         except OSError:
             return True
         if found is not None and found == self._identity:
-            if self._is_gone:
-                self._is_gone = False
+            if self.is_gone:
+                self.is_gone = False
                 self.hint_all()
             return True
         self._in_doubt = True
         if found is None:
-            self._is_gone = True
+            self.is_gone = True
             self._halt("the folder is gone", "put it back, or mount it again; all blocks stay as they are until then")
             return False
         if safety.is_replaced(self._identity, found):
             self._halt("the folder was replaced by another directory", "all blocks that are missing in it are kept")
         self._identity = found
-        self._is_gone = False
+        self.is_gone = False
         self.hint_all()
         return False
 
-    def _look_at(self, path: str, findings: Findings, *, closed: bool) -> None:
+    def _look_at(self, path: str, *, closed: bool) -> None:
         reading = self._folder.read(path, closed=closed)
         if isinstance(reading, Busy):
             self._wait_for_writer(path)
@@ -245,7 +224,7 @@ class Intake:
             return
         self._unmiss(path)
         if isinstance(reading, Refused):
-            self._signatures[path] = reading.signature
+            self.ledger.signatures[path] = reading.signature
             self._report(path, reading.error)
             return
         try:
@@ -254,7 +233,7 @@ class Intake:
                 return
             block, warnings = self._parser.parse(reading.data, label)
         except BlocksdError as error:
-            self._signatures[path] = reading.signature
+            self.ledger.signatures[path] = reading.signature
             self._report(path, error if isinstance(error, InvalidFile) else _unusable_name(error))
             return
         if warnings:
@@ -263,131 +242,77 @@ class Intake:
             self.set_problem(Problem(printable(path), "warning", message, first.hint, label, first.line, warning=True))
         else:
             self._clear(path)
-        self._accept(path, block, reading, findings, is_odd=bool(warnings))
+        self._accept(path, block, reading, is_odd=bool(warnings))
 
-    def _accept(self, path: str, block: Block, reading: Text, findings: Findings, *, is_odd: bool) -> None:
-        label = block.label
+    def _accept(self, path: str, block: Block, reading: Text, *, is_odd: bool) -> None:
+        label, ledger = block.label, self.ledger
         (self._links.add if reading.is_link else self._links.discard)(path)
-        before = self._newest_of(label)
-        is_new = before is None or before.block is None
-        fields = (Block(label) if before is None or before.block is None else before.block).changed_fields(block)
-        known_signature = self._signatures.get(path)
-        self._enforce(label, path)
-        self._signatures[path] = reading.signature
-        if is_new or fields or reading.signature != known_signature:
+        known_signature = ledger.signatures.get(path)
+        ledger.enforce(label, path)
+        ledger.signatures[path] = reading.signature
+        changed = self._put(block, reading.saved_at)
+        if changed or reading.signature != known_signature:
             # What a file is warned of is not journaled: after a restart it is read again, and warned of again.
-            findings.files[label] = (path, None if is_odd else reading.signature)
-        if not is_new and not fields:
-            return
-        others: dict[str, frozenset[str]] = {}
-        if is_new or "agents" in fields:
-            others = self.attachments.put(label, block.agents)
-            others.pop(label, None)
+            self._files[label] = (path, None if is_odd else reading.signature)
+        if changed:
             self._names_noted = False
-        self._draft(before, block, fields, findings)
-        self._reattach(others, findings)
 
-    def _draft(self, before: Revision | None, block: Block, fields: tuple[str, ...], findings: Findings) -> None:
-        """The revision that makes `block` the newest of its label, with the attachment set of the moment."""
-        label, at = block.label, self._now_text
-        is_new = before is None or before.block is None
-        had = before.agents if before is not None else NOBODY
-        has = self.attachments.attached[label]
-        # The same object compares element by element, too; and the journal knows a set by its identity.
-        if has is not had and has == had:
-            has = had
-        self._append(
-            findings,
-            Revision(
-                seq=self._journal.seq + len(findings.revisions) + 1,
-                label=label,
-                version=self._versions.get(label, 0) + 1,
-                kind="created" if is_new else "updated",
-                block=block,
-                at=at,
-                created_at=at if before is None or is_new else before.created_at,
-                fields=fields,
-                agents=has,
-                attached=tuple(sorted(has - had)) if has is not had else (),
-                detached=tuple(sorted(had - has)) if has is not had else (),
-                digest=before.digest if before is not None and fields == ("agents",) else block.digest,
-            ),
-        )
+    def _put(self, block: Block, saved_at: float) -> bool:
+        """Draft what a file says; a save of an old text is noted to be merged with what was written since."""
+        ledger, label = self.ledger, block.label
+        newest = ledger.newest(label)
+        if newest is None or newest.block is None or newest.block == block:
+            return ledger.put(block)
+        base = stale_base(block, newest, saved_at, lambda version: ledger.version(label, version))
+        if base is None or base.block is None:
+            return ledger.put(block)
+        theirs: Revision | None = newest
+        while theirs is not None and theirs.stale_base is not None:
+            theirs = ledger.version(label, theirs.version - 1)
+        if theirs is None or theirs.block is None:
+            return ledger.put(block)
+        try:
+            is_stale = merged(base.block, block, theirs.block) != block
+        except MergeConflict:
+            return ledger.put(block, reverts=tuple(range(base.version + 1, newest.version + 1)))
+        if is_stale:
+            self.stale.add(label)
+        return ledger.put(block, stale_base=base.version if is_stale else None)
 
-    def _reattach(self, changed: dict[str, frozenset[str]], findings: Findings) -> None:
-        """Revisions of blocks whose files have not changed, but who is attached to them has."""
-        for label in sorted(changed):
-            newest = self._newest_of(label)
-            if newest is not None and newest.block is not None and newest.agents != self.attachments.attached[label]:
-                self._draft(newest, newest.block, ("agents",), findings)
-
-    def _delete(self, path: str, findings: Findings) -> None:
-        label = self._labels.pop(path)
-        del self.paths[label]
-        self._taken.pop(clash_key(label), None)
-        self._signatures.pop(path, None)
+    def let_go(self, label: str, path: str) -> None:
+        """A block was deleted or renamed on request: what was known of its file is void."""
         self._links.discard(path)
         self._parser.forget(label)
         self._clear(path)
-        before = self._newest_of(label)
-        assert before is not None
-        others = self.attachments.drop(label)
         self._names_noted = False
-        at = self._now_text
-        self._append(
-            findings,
-            Revision(
-                seq=self._journal.seq + len(findings.revisions) + 1,
-                label=label,
-                version=self._versions[label] + 1,
-                kind="deleted",
-                block=None,
-                at=at,
-                created_at=before.created_at,
-                detached=tuple(sorted(before.agents)),
-            ),
-        )
-        self._reattach(others, findings)
         # One of the files that had to stand back for this label may have it now.
         for other in self._standing_back.pop(clash_key(label), ()):
             self._ready.setdefault(other, False)
 
-    def _append(self, findings: Findings, revision: Revision) -> None:
-        findings.revisions.append(revision)
-        self._versions[revision.label] = revision.version
-        self._newest.pop(revision.label, None)
-        self._newest[revision.label] = revision
-        while len(self._newest) > max(_NEWEST_KEPT, len(findings.revisions)):
-            del self._newest[next(iter(self._newest))]
+    def note_names(self) -> None:
+        """Names may have been given or taken: see again who cannot have what."""
+        self._names_noted = False
 
-    def _newest_of(self, label: str) -> Revision | None:
-        if label not in self._versions:
-            return None
-        newest = self._newest.get(label)
-        return newest if newest is not None else self._journal.head(label)
-
-    def _enforce(self, label: str, path: str) -> None:
-        self.paths[label] = path
-        self._labels[path] = label
-        self._taken[clash_key(label)] = label
+    def _delete(self, path: str) -> None:
+        label = self.ledger.labels[path]
+        self.ledger.delete(label)
+        self.let_go(label, path)
 
     def _may_enforce(self, label: str, path: str, reading: Text) -> bool:
         """Whether this file may say the label: the first file in force keeps it, for as long as it is there."""
-        key = clash_key(label)
-        holder = key if key in self.paths else self._taken.get(key)
-        if holder is None or self.paths[holder] == path:
+        paths = self.ledger.paths
+        holder = self.ledger.holder(label)
+        if holder is None or paths[holder] == path:
             return True
-        other = self.paths[holder]
+        other = paths[holder]
         if self._folder.is_absent(other):
             if holder == label:  # the same label in another spelling: the file was renamed
-                self._labels.pop(other, None)
-                self._signatures.pop(other, None)
                 self._unmiss(other)
                 return True
             self._miss(other)
             self._later[path] = self._clock() + self._delete_grace
             return False
-        self._signatures[path] = reading.signature
+        self.ledger.signatures[path] = reading.signature
         self._standing_back.setdefault(clash_key(label), set()).add(path)
         self.set_problem(
             Problem(
@@ -411,8 +336,8 @@ class Intake:
 
     def _miss(self, path: str) -> None:
         """The file is not there. If it was in force, that is a deletion only if it stays so."""
-        if path not in self._labels:
-            self._signatures.pop(path, None)
+        if path not in self.ledger.labels:
+            self.ledger.signatures.pop(path, None)
             self._clear(path)
             return
         if path in self._gone:
@@ -426,7 +351,7 @@ class Intake:
         if self._gone.pop(path, None) is not None and not self._gone:
             self._deletions_due = float("inf")
 
-    def _decide_deletions(self, findings: Findings) -> None:
+    def _decide_deletions(self) -> None:
         self._deletions_due = float("inf")
         if not self.check_root():
             self._deletions_due = self._clock() + _RETRY_SECONDS
@@ -437,7 +362,7 @@ class Intake:
                 del self._gone[path]
         if not self._gone:
             return
-        blocks, vanished = len(self.paths), len(self._gone)
+        blocks, vanished = len(self.ledger.paths), len(self._gone)
         why = None
         if self._accepted:
             pass
@@ -455,7 +380,7 @@ class Intake:
             self._deletions_due = self._clock() + _RETRY_SECONDS * max(1, vanished // 100)
             return
         for path in sorted(self._gone):
-            self._delete(path, findings)
+            self._delete(path)
         self._gone.clear()
 
     def _halt(self, message: str, hint: str) -> None:
@@ -463,7 +388,7 @@ class Intake:
 
     def _end_doubt(self) -> None:
         """Nothing is missing any more, or what is missing is meant to be."""
-        if not self._is_gone:
+        if not self.is_gone:
             self._accepted = self._in_doubt = False
             self.remove_problem(FOLDER)
             if self._journal.folder != self._folder.root:
@@ -478,19 +403,19 @@ class Intake:
             return
         for tree in trees:
             below = f"{tree}/"
-            for path in [path for path in self._signatures if path.startswith(below)]:
+            for path in [path for path in self.ledger.signatures if path.startswith(below)]:
                 self._ready.setdefault(path, False)
             for found in self._folder.sweep(tree):
                 self._compare(found, set(), set(), set())
             if _is_private_folder(tree):
                 agent = tree.partition("/")[2]
                 is_there = os.path.isdir(os.path.join(self._folder.root, tree))
-                agents = self.attachments.folders
+                agents = self.ledger.attachments.folders
                 self._set_folders(agents | {agent} if is_there else agents - {agent})
 
     def _sweeping(self) -> Iterator[list[Found]]:
         """Compare the whole folder with what is known of it, a slice at a time."""
-        unseen = set(self._signatures)
+        unseen = set(self.ledger.signatures)
         unlisted: set[str] = set()
         directories: set[str] = set()
         for found in self._folder.sweep():
@@ -510,7 +435,7 @@ class Intake:
         self.sweeps += 1
 
     def _compare(self, found: Sequence[Found], unseen: set[str], directories: set[str], unlisted: set[str]) -> None:
-        signatures, ready = self._signatures, self._ready
+        signatures, ready = self.ledger.signatures, self._ready
         for path, kind, signature, error in found:
             if kind == "file":
                 unseen.discard(path)
@@ -518,6 +443,8 @@ class Intake:
                     ready.setdefault(path, False)
             elif kind == "directory":
                 directories.add(path)
+            elif kind == "left":
+                self.left.append(path)
             elif kind == "unreadable":
                 assert error is not None
                 unlisted.add(path)
@@ -529,20 +456,19 @@ class Intake:
 
     def _set_folders(self, names: Iterable[str]) -> None:
         # A private folder whose blocks are still in force is still there, as far as anyone is told.
-        agents = self.attachments.owners
+        agents = self.ledger.attachments.owners
         for name in names:
             try:
                 agents.add(parse_agent(name))
             except InvalidLabel:
                 continue  # the files in it are reported, each with its own path
-        if agents != self.attachments.folders:
-            self._moved |= self.attachments.set_folders(agents)
+        if self.ledger.set_folders(agents):
             self._names_noted = False
 
     # --- problems ---
 
     def _report(self, path: str, error: BlocksdError) -> None:
-        self.set_problem(problem_of(path, error, label=self._labels.get(path)))
+        self.set_problem(problem_of(path, error, label=self.ledger.labels.get(path)))
 
     def set_problem(self, problem: Problem) -> None:
         """Something is wrong; saying the same again changes nothing."""
@@ -563,7 +489,7 @@ class Intake:
     def _note_refused_names(self) -> None:
         """A block that some agents cannot have, since they see another under its name: a problem under its label."""
         self._names_noted = True
-        refused = self.attachments.refused
+        refused = self.ledger.attachments.refused
         for problem in [p for p in self.problems.values() if p.code == "name_conflict" and p.subject not in refused]:
             self.remove_problem(problem.subject)
         for label, agents in refused.items():

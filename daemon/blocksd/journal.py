@@ -84,13 +84,29 @@ _MIGRATIONS = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX requests_by_age ON requests (at);
     """,
+    """
+    ALTER TABLE revisions ADD COLUMN renamed_from TEXT;
+    ALTER TABLE revisions ADD COLUMN position INTEGER;   -- the version that undo or redo went to
+    ALTER TABLE revisions ADD COLUMN reverts TEXT;       -- versions, joined with commas
+    ALTER TABLE revisions ADD COLUMN stale_base INTEGER; -- the version that a save was made of which is to be merged
+    -- What is about to be written: revisions as above, the files they are in, and what is replied when they are.
+    CREATE TABLE pending_revisions (
+        seq INTEGER PRIMARY KEY, label TEXT, version INTEGER, kind TEXT, value ANY, facts TEXT, entries INTEGER,
+        agents INTEGER, fields TEXT, attached TEXT, detached TEXT, digest TEXT, author TEXT, at TEXT, created_at TEXT,
+        request_id TEXT, renamed_from TEXT, position INTEGER, reverts TEXT, stale_base INTEGER, path TEXT
+    ) STRICT;
+    CREATE TABLE pending_files (aside TEXT PRIMARY KEY, path TEXT NOT NULL, base TEXT, data TEXT) STRICT;
+    CREATE TABLE pending_requests (actor TEXT NOT NULL, id TEXT NOT NULL, outcome TEXT NOT NULL, at TEXT NOT NULL) STRICT;
+    """,
 )
 
 _COLUMNS = (
     "seq, label, version, kind, value, facts, entries, agents, fields, attached, detached, digest, author, at, "
-    "created_at, request_id"
+    "created_at, request_id, renamed_from, position, reverts, stale_base"
 )
+_MARKS = ", ".join("?" * len(_COLUMNS.split(",")))
 _UNKNOWN = (None, None, None, None)
+_ENDLESS = 2**62
 _COMPRESS_CHARS = 512
 _CHECKPOINT_PAGES = 1000
 _REMEMBERED_LISTS = 1024
@@ -109,6 +125,33 @@ class Access(NamedTuple):
     def as_json(self) -> dict[str, str | None]:
         """The access as it travels."""
         return {"agent": self.agent, "file": self.file, "last_accessed_at": self.at}
+
+
+class Staged(NamedTuple):
+    """A file whose new text lies beside it, under the name `aside`; all paths are below the folder.
+
+    `base` and `data` are digests of what it says now and of what it is to say; None: there is no such file. Once the new
+    text is put in, `aside` is what was there before.
+    """
+
+    path: str
+    aside: str
+    base: str | None
+    data: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Revisions that are to be, as soon as their files say so, with what their requests are replied then.
+
+    `paths` are the files of their blocks, by label.
+    """
+
+    revisions: Sequence[Revision]
+    paths: Mapping[str, str]
+    staged: Sequence[Staged]
+    outcomes: Mapping[tuple[str, str], str]
+    at: str
 
 
 class Head(NamedTuple):
@@ -210,13 +253,59 @@ class JournalReader:
             return self._revision(row) if row else None
 
     def history(self, label: str, *, limit: int = -1) -> list[Revision]:
-        """A label's revisions, newest first, deletions included."""
+        """A block's revisions, newest first, deletions included, and those under the labels it had before."""
+        found: list[Revision] = []
+        before = _ENDLESS
+        name: str | None = label
+        with self._translated():
+            while name is not None and (limit < 0 or len(found) < limit):
+                rows = self._db.execute(
+                    f"SELECT {_COLUMNS} FROM revisions WHERE label = ? AND seq < ? ORDER BY version DESC LIMIT ?",  # noqa: S608  # constants
+                    (name, before, limit - len(found) if limit >= 0 else -1),
+                )
+                name = None
+                for row in rows:
+                    found.append(self._revision(row))
+                    if found[-1].renamed_from is not None:
+                        before, name = found[-1].seq, found[-1].renamed_from
+                        break
+        return found
+
+    def version(self, label: str, version: int) -> Revision | None:
+        """One version of a block, under whatever label it was; None when it is not kept, or never was."""
+        before = _ENDLESS
+        name: str | None = label
+        with self._translated():
+            while name is not None:
+                row = self._db.execute(
+                    f"SELECT {_COLUMNS} FROM revisions WHERE label = ? AND version = ? AND seq < ?",  # noqa: S608  # constants
+                    (name, version, before),
+                ).fetchone()
+                if row is not None:
+                    return self._revision(row)
+                renamed = self._db.execute(
+                    "SELECT seq, renamed_from FROM revisions WHERE label = ? AND seq < ? AND renamed_from IS NOT NULL "
+                    "ORDER BY seq DESC LIMIT 1",
+                    (name, before),
+                ).fetchone()
+                before, name = renamed if renamed is not None else (0, None)
+        return None
+
+    def positions(self, label: str) -> dict[int, int | None]:
+        """The versions kept under a label, oldest first: which of them undo or redo made, and where each went."""
         with self._translated():
             rows = self._db.execute(
-                f"SELECT {_COLUMNS} FROM revisions WHERE label = ? ORDER BY version DESC LIMIT ?",  # noqa: S608  # a constant
-                (label, limit),
+                "SELECT version, position FROM revisions WHERE label = ? ORDER BY version", (label,)
             )
-            return [self._revision(row) for row in rows]
+            return dict(rows)
+
+    def unmerged(self) -> list[str]:
+        """The labels whose newest revision is a stale save that is still to be merged."""
+        with self._translated():
+            rows = self._db.execute(
+                "SELECT label FROM heads JOIN revisions USING (label, seq) WHERE stale_base IS NOT NULL AND path IS NOT NULL"
+            )
+            return [label for (label,) in rows]
 
     def _revision(self, row: tuple[Any, ...]) -> Revision:
         return _revision_of(row, self._list(row[6]), self._set(row[7]))
@@ -359,32 +448,20 @@ class Journal(JournalReader):
         entries = self._list_id(block.agents) if block is not None else None
         agents = self._list_id(revision.agents)
         self._db.execute(
-            f"INSERT INTO revisions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # a constant
-            (
-                revision.seq,
-                revision.label,
-                revision.version,
-                revision.kind,
-                block.value if block is not None else None,
-                block.facts if block is not None else None,
-                entries,
-                agents,
-                ",".join(revision.fields),
-                ",".join(revision.attached),
-                ",".join(revision.detached),
-                revision.digest,
-                revision.author,
-                revision.at,
-                revision.created_at,
-                revision.request_id,
-            ),
+            f"INSERT INTO revisions ({_COLUMNS}) VALUES ({_MARKS})",  # noqa: S608  # constants
+            _row(revision, entries, agents),
         )
+        if revision.renamed_from is not None:
+            self._db.execute("UPDATE heads SET path = NULL WHERE label = ?", (revision.renamed_from,))
         head = (revision.label, revision.seq, revision.version, entries, agents)
         if block is None:
             path = None
-        elif file is None:  # by other agents, or for a file that was not touched
+        elif file is None:  # by other agents, for a file that was not touched, or with none in the end
             self._db.execute(
-                "UPDATE heads SET seq = ?2, version = ?3, entries = ?4, agents = ?5 WHERE label = ?1", head
+                "INSERT INTO heads (label, seq, version, entries, agents) VALUES (?, ?, ?, ?, ?) ON CONFLICT (label) DO "
+                "UPDATE SET seq = excluded.seq, version = excluded.version, entries = excluded.entries, "
+                "agents = excluded.agents",
+                head,
             )
             return
         else:
@@ -479,6 +556,92 @@ class Journal(JournalReader):
         finally:
             self._db.execute("PRAGMA synchronous=NORMAL")
 
+    def prepare(self, prepared: Prepared, *, is_durable: bool = True) -> None:
+        """Write what is about to be done to files. It is on disk when this returns.
+
+        Raises:
+            JournalUnusable: nothing was written.
+        """
+        self._new_list_ids.clear()
+        try:
+            if is_durable:
+                self._db.execute("PRAGMA synchronous=FULL")
+            with self._transaction():
+                for revision in prepared.revisions:
+                    block = revision.block
+                    entries = self._list_id(block.agents) if block is not None else None
+                    row = _row(revision, entries, self._list_id(revision.agents))
+                    self._db.execute(
+                        f"INSERT INTO pending_revisions VALUES ({_MARKS}, ?)",  # noqa: S608  # a constant
+                        (*row, prepared.paths.get(revision.label)),
+                    )
+                self._db.executemany(
+                    "INSERT INTO pending_files (path, aside, base, data) VALUES (?, ?, ?, ?)", prepared.staged
+                )
+                self._db.executemany(
+                    "INSERT INTO pending_requests VALUES (?, ?, ?, ?)",
+                    ((*key, outcome, prepared.at) for key, outcome in prepared.outcomes.items()),
+                )
+        except sqlite3.Error as error:
+            raise JournalUnusable(f"the journal cannot be written: {error}", path=self.path) from error
+        finally:
+            self._db.execute("PRAGMA synchronous=NORMAL")
+        self._remember_lists()
+
+    def finish(self, prepared: Prepared) -> None:
+        """The files say what was prepared: it is so from now on.
+
+        It need not be on disk at once: after a crash it is seen from the files, and finished then.
+
+        Raises:
+            JournalUnusable: nothing was written.
+        """
+        self._new_list_ids.clear()
+        try:
+            with self._transaction():
+                for revision in prepared.revisions:
+                    path = prepared.paths.get(revision.label)
+                    self._insert(revision, (path, None) if path is not None else None)
+                self._db.execute("INSERT OR IGNORE INTO requests SELECT * FROM pending_requests")
+                self._forget_prepared()
+        except sqlite3.Error as error:
+            raise JournalUnusable(f"the journal cannot be written: {error}", path=self.path) from error
+        self._remember_lists()
+        if prepared.revisions:
+            self.seq = prepared.revisions[-1].seq
+
+    def give_up(self) -> None:
+        """What was prepared is not to be; its files say again what they did.
+
+        Raises:
+            JournalUnusable: that could not be written; the next start does it.
+        """
+        try:
+            with self._transaction():
+                self._forget_prepared()
+        except sqlite3.Error as error:
+            raise JournalUnusable(f"the journal cannot be written: {error}", path=self.path) from error
+
+    def _forget_prepared(self) -> None:
+        for table in ("pending_revisions", "pending_files", "pending_requests"):
+            self._db.execute(f"DELETE FROM {table}")  # noqa: S608  # a constant
+
+    def prepared(self) -> Prepared | None:
+        """What a crash has left prepared."""
+        with self._translated():
+            rows = self._db.execute(f"SELECT {_COLUMNS}, path FROM pending_revisions ORDER BY seq").fetchall()  # noqa: S608  # a constant
+            staged = self._db.execute("SELECT path, aside, base, data FROM pending_files ORDER BY rowid").fetchall()
+            outcomes = self._db.execute("SELECT actor, id, outcome FROM pending_requests").fetchall()
+            if not (rows or staged or outcomes):
+                return None
+            return Prepared(
+                [self._revision(row[:-1]) for row in rows],
+                {row[1]: row[-1] for row in rows if row[-1] is not None},
+                [Staged(*row) for row in staged],
+                {(actor, request_id): outcome for actor, request_id, outcome in outcomes},
+                rows[-1][13] if rows else "",
+            )
+
     def forget_requests(self, before: str) -> None:
         """Forget what came of requests before this time. On a full disk nothing is forgotten: there is another time."""
         with suppress(sqlite3.OperationalError):
@@ -500,7 +663,8 @@ class Journal(JournalReader):
         with suppress(sqlite3.OperationalError), self._transaction():
             self._db.execute(
                 "DELETE FROM agent_lists WHERE id NOT IN (SELECT entries FROM revisions WHERE entries IS NOT NULL) "
-                "AND id NOT IN (SELECT agents FROM revisions WHERE agents IS NOT NULL)"
+                "AND id NOT IN (SELECT agents FROM revisions WHERE agents IS NOT NULL) "
+                "AND NOT EXISTS (SELECT * FROM pending_revisions)"
             )
             self._db.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
         self._db.close()
@@ -544,6 +708,33 @@ class Journal(JournalReader):
         self._new_list_ids.clear()
 
 
+def _row(revision: Revision, entries: int | None, agents: int | None) -> tuple[object, ...]:
+    """A revision as the table has it, in the order of `_COLUMNS`."""
+    block = revision.block
+    return (
+        revision.seq,
+        revision.label,
+        revision.version,
+        revision.kind,
+        block.value if block is not None else None,
+        block.facts if block is not None else None,
+        entries,
+        agents,
+        ",".join(revision.fields),
+        ",".join(revision.attached),
+        ",".join(revision.detached),
+        revision.digest,
+        revision.author,
+        revision.at,
+        revision.created_at,
+        revision.request_id,
+        revision.renamed_from,
+        revision.position,
+        ",".join(map(str, revision.reverts)) or None,
+        revision.stale_base,
+    )
+
+
 def _revision_of(row: tuple[Any, ...], entries: tuple[str, ...], agents: frozenset[str]) -> Revision:
     (
         seq,
@@ -562,6 +753,10 @@ def _revision_of(row: tuple[Any, ...], entries: tuple[str, ...], agents: frozens
         at,
         created,
         request,
+        renamed_from,
+        position,
+        reverts,
+        stale_base,
     ) = row
     block = None
     if facts is not None:
@@ -584,6 +779,10 @@ def _revision_of(row: tuple[Any, ...], entries: tuple[str, ...], agents: frozens
         detached=_words(detached),
         digest=digest,
         request_id=request,
+        renamed_from=renamed_from,
+        position=position,
+        reverts=tuple(map(int, _words(reverts or ""))),
+        stale_base=stale_base,
     )
 
 

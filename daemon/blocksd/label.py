@@ -15,6 +15,9 @@ SUFFIX = ".md"
 CONFIG_MAP = "..data"
 """The symlink by which Kubernetes replaces all files of a mounted ConfigMap at once."""
 
+TEMPORARY = ".blocksd-"
+"""How the names of the daemon's own temporaries begin: hidden, so that nobody takes them for blocks."""
+
 PRIVATE = "agents"
 """The first segment of private blocks: `agents/<agent>/<name>`."""
 

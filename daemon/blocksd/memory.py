@@ -1,12 +1,13 @@
-"""What one agent sees, kept for as long as nothing that concerns the agent has changed."""
+"""What one agent sees, kept for as long as nothing that concerns it has changed, and what it writes there."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from blocksd.errors import NotFound, Unavailable
+from blocksd.asking import TIMEOUT_SECONDS, Expectation, block_of, send, text
+from blocksd.errors import AlreadyExists, NotAttached, NotFound, Unavailable
 from blocksd.label import parse_agent
 from blocksd.plan import ask
 from blocksd.prompt import File, Source, compile_prompt, order
@@ -128,6 +129,127 @@ def compile_memory(
         )
         state.keep(key, text, sight)
     return text
+
+
+# --- what the agent writes ---
+
+# An agent may change the value and the description of blocks attached to it that are not read-only; those of its own
+# it may also make, rename and delete. What it is refused is raised: NotFound, NotAttached, ReadOnly, LimitExceeded,
+# InvalidRequest (a ValueError) and the conflicts, each with its facts.
+
+
+def append(state: MemoryState, label: str, content: str, **terms: Unpack[Expectation]) -> Plan[BlockView]:
+    """Put `content` on a line of its own at the end of the value."""
+    block = yield from _write(state, "append", label, {"content": text(content)}, terms)
+    return block
+
+
+def replace(
+    state: MemoryState, label: str, old_content: str, new_content: str, **terms: Unpack[Expectation]
+) -> Plan[BlockView]:
+    """Replace `old_content`, which must be in exactly one place of the value. Raises InvalidRequest when it is not."""
+    args = {"old_content": text(old_content), "new_content": text(new_content)}
+    block = yield from _write(state, "replace", label, args, terms)
+    return block
+
+
+def insert(
+    state: MemoryState, label: str, content: str, line: int = -1, **terms: Unpack[Expectation]
+) -> Plan[BlockView]:
+    """Put `content` after line `line` of the value: 0 is before the first, -1 after the last."""
+    block = yield from _write(state, "insert", label, {"content": text(content), "line": line}, terms)
+    return block
+
+
+def apply_patch(state: MemoryState, label: str, patch: str, **terms: Unpack[Expectation]) -> Plan[BlockView]:
+    """Apply a unified diff to the value: all of it, or InvalidRequest."""
+    block = yield from _write(state, "patch", label, {"patch": text(patch)}, terms)
+    return block
+
+
+def rethink(state: MemoryState, label: str, new_value: str, **terms: Unpack[Expectation]) -> Plan[BlockView]:
+    """Put another value in place of the whole value."""
+    block = yield from _write(state, "update", label, {"value": text(new_value)}, terms)
+    return block
+
+
+def update_block_value(state: MemoryState, label: str, value: str, **terms: Unpack[Expectation]) -> Plan[BlockView]:
+    """Put another value in place of the whole value."""
+    block = yield from _write(state, "update", label, {"value": text(value)}, terms)
+    return block
+
+
+def set_block(
+    state: MemoryState,
+    label: str,
+    value: str,
+    description: str | None = None,
+    *,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> Plan[BlockView]:
+    """Have a block say this: the one the agent knows by this name, or else a new one of its own.
+
+    Without `description`, a block that is there keeps the one it has.
+    """
+    args = {"value": text(value)} | ({} if description is None else {"description": description})
+    terms = {"timeout_seconds": timeout_seconds}
+    try:
+        block = yield from _write(state, "update", label, args, terms)
+    except (NotFound, NotAttached):
+        try:
+            block = yield from _write(state, "create", label, args, terms)
+        except AlreadyExists:  # by now
+            block = yield from _write(state, "update", label, args, terms)
+    return block
+
+
+def create_block(
+    state: MemoryState, label: str, value: str = "", description: str | None = None, **terms: Unpack[Expectation]
+) -> Plan[BlockView]:
+    """Make a block of the agent's own. Raises AlreadyExists or LabelConflict when it has one of this name."""
+    block = yield from _write(state, "create", label, {"value": text(value), "description": description}, terms)
+    return block
+
+
+def delete_block(state: MemoryState, label: str, **terms: Unpack[Expectation]) -> Plan[None]:
+    """Delete a block of the agent's own; its history is kept."""
+    yield from _ask(state, "delete", label, {}, terms)
+
+
+def rename_block(state: MemoryState, label: str, to: str, **terms: Unpack[Expectation]) -> Plan[BlockView]:
+    """Give a block of the agent's own another name."""
+    block = yield from _write(state, "rename", label, {"to": to}, terms)
+    return block
+
+
+def core_memory_append(state: MemoryState, label: str, content: str) -> Plan[None]:
+    """`append`, by the name it has in Letta."""
+    yield from append(state, label, content)
+
+
+def core_memory_replace(state: MemoryState, label: str, old_content: str, new_content: str) -> Plan[None]:
+    """`replace`, by the name it has in Letta."""
+    yield from replace(state, label, old_content, new_content)
+
+
+def _write(
+    state: MemoryState, op: str, name: str, args: Mapping[str, Any], terms: Mapping[str, Any]
+) -> Plan[BlockView]:
+    reply = yield from _ask(state, op, name, args, terms)
+    return block_of(reply)
+
+
+def _ask(
+    state: MemoryState, op: str, name: str, args: Mapping[str, Any], terms: Mapping[str, Any]
+) -> Plan[dict[str, Any]]:
+    try:
+        reply = yield from send(state.keys, state.agent, op, name=name, args=args, **terms)
+    finally:
+        state.forget()  # whoever writes and then reads must see it, whatever was heard by then
+    return reply
+
+
+# --- what it sees ---
 
 
 def _look(keys: Keys, agent: str) -> Plan[Sight]:

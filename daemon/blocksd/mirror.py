@@ -99,6 +99,8 @@ def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
     else:
         commands = _block_commands(revision, keys)
     name = name_for_agent(label)
+    if revision.renamed_from is not None:
+        commands += _renaming_commands(revision, revision.renamed_from, keys)
     for words in _in_parts(revision.detached):
         commands.append(("SREM", keys.attached(label), *words))
         commands += [("HDEL", keys.agent(agent), name) for agent in words]
@@ -106,10 +108,26 @@ def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
         commands.append(("SADD", keys.attached(label), *words))
         commands += [("HSET", keys.agent(agent), name, label) for agent in words]
     change = revision.change(epoch)
-    concerned = sorted({*revision.attached, *revision.detached, *filter(None, [owner(label)])})
-    channels = (keys.changes_of_block(label), *map(keys.changes_of_agent, concerned))
+    labels = [label] if revision.renamed_from is None else [label, revision.renamed_from]
+    concerned = sorted({*revision.attached, *revision.detached, *filter(None, map(owner, labels))})
+    channels = (*map(keys.changes_of_block, labels), *map(keys.changes_of_agent, concerned))
     commands.append(_announcement(f"{revision.seq}-0", change, keys.changes, *channels))
     commands.append(("HSET", keys.meta, "seq", str(revision.seq)))
+    return commands
+
+
+def _renaming_commands(revision: Revision, old: str, keys: Keys) -> list[Command]:
+    """What is under the label a block had before goes; who stays attached has it under the new one."""
+    label, name, old_name = revision.label, name_for_agent(revision.label), name_for_agent(old)
+    commands: list[Command] = [
+        ("DEL", keys.block(old), keys.attached(old), keys.attached(label)),
+        ("ZREM", keys.labels, old),
+        ("HDEL", keys.ids, block_id(old)),
+    ]
+    commands += [("HDEL", keys.agent(agent), old_name) for agent in sorted({*revision.agents, *revision.detached})]
+    for words in _in_parts(sorted(revision.agents)):
+        commands.append(("SADD", keys.attached(label), *words))
+        commands += [("HSET", keys.agent(agent), name, label) for agent in words]
     return commands
 
 

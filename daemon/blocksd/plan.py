@@ -23,10 +23,18 @@ class Ask:
     together: bool = False
 
 
-Plan = Generator[Ask, list[Any], R]
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait, then go on."""
+
+    seconds: float
+
+
+Plan = Generator[Ask | Pause, Any, R]
 """Asks, is sent the replies (or has the error raised at the `yield`), and returns what it was made for."""
 
 
 def ask(*commands: Command, together: bool = False) -> Plan[list[Any]]:
     """The plan of a single round trip."""
-    return (yield Ask(commands, together)) if commands else []
+    replies: list[Any] = (yield Ask(commands, together)) if commands else []
+    return replies

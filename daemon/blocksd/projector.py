@@ -97,7 +97,7 @@ class Projector:
         """Whether agents, problems or sources changed since they were last shown."""
         intake = self._intake
         return (
-            intake.attachments.known is not self._shown_agents
+            intake.ledger.attachments.known is not self._shown_agents
             or intake.problem_changes != self._shown_count
             or self._source_mirror.is_behind
         )
@@ -219,7 +219,7 @@ class Projector:
         yield from self._mirror.begin_rebuild()
         # What is journaled while this goes on is projected after it, in full: nothing of it can be missed.
         seq = self._journal.seq
-        for labels in _slices(self._intake.paths):
+        for labels in _slices(self._intake.ledger.paths):
             self._mirror.rebuild(self._heads(labels))
             yield
         self._repair_index()
@@ -232,11 +232,11 @@ class Projector:
         return [head for head in heads if head is not None and head.block is not None]
 
     def _repair_index(self) -> int:
-        self._shown_agents = self._intake.attachments.known
+        self._shown_agents = self._intake.ledger.attachments.known
         self._shown_problems = dict(self._intake.problems)
         self._shown_count = self._intake.problem_changes
         problems = {subject: problem.dumps() for subject, problem in self._shown_problems.items()}
-        return self._mirror.repair_index(self._intake.paths.keys(), self._shown_agents, problems)
+        return self._mirror.repair_index(self._intake.ledger.paths.keys(), self._shown_agents, problems)
 
     def _comparing_sources(self, *, announce: bool) -> Iterator[int]:
         """Compare all that is shown of sources; what changes meanwhile is shown as what changed."""
@@ -246,7 +246,7 @@ class Projector:
     def _show_aside(self, answers: Sequence[Answer] = ()) -> None:
         """Known agents, problems and sources, as far as they changed since they were last shown; then replies."""
         commands: list[Command] = []
-        known = self._intake.attachments.known
+        known = self._intake.ledger.attachments.known
         if known is not self._shown_agents:
             commands += self._mirror.agents_commands(known - self._shown_agents, self._shown_agents - known)
         problems = self._intake.problems
@@ -271,7 +271,7 @@ class Projector:
 
     def _verifying(self) -> Iterator[None]:
         repaired = 0
-        for labels in _slices(self._intake.paths):
+        for labels in _slices(self._intake.ledger.paths):
             wrong = self._mirror.differing(self._heads(labels))
             if wrong:
                 repaired += len(wrong)
@@ -280,7 +280,7 @@ class Projector:
         self._show_aside()  # what is merely new is announced as such, and counts as no damage
         repaired += self._repair_index()
         yield
-        for some in _slices(self._intake.attachments.known):
+        for some in _slices(self._intake.ledger.attachments.known):
             repaired += self._mirror.repair_agents(self._names(some))
             yield
         for count in self._comparing_sources(announce=False):
@@ -296,7 +296,7 @@ class Projector:
         """The blocks of these agents: name → label."""
         names: dict[str, dict[str, str]] = {agent: {} for agent in agents}
         some = names.keys()
-        for label, attached in self._intake.attachments.attached.items():
+        for label, attached in self._intake.ledger.attachments.attached.items():
             for agent in attached & some:
                 names[agent][name_for_agent(label)] = label
         return names

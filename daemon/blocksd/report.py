@@ -54,9 +54,10 @@ class Reporter:
         if self._progress is not None:
             self._progress.stop()
         self._is_ready = True
-        intake = service.core.intake
-        blocks, agents, problems = len(intake.paths), len(intake.attachments.known), len(intake.problems)
-        level = "" if service.core.projector.is_level else "; Redis is away, the mirror follows when it is back"
+        core = service.core
+        blocks, agents = len(core.ledger.paths), len(core.ledger.attachments.known)
+        problems = len(core.intake.problems)
+        level = "" if core.projector.is_level else "; Redis is away, the mirror follows when it is back"
         text = f"ready: {_count(blocks, 'block')}, {_count(agents, 'agent')}, {_count(problems, 'problem')}{level}"
         self._say("ready", text, blocks=blocks, agents=agents, problems=problems, seq=service.journal.seq)
 

@@ -18,6 +18,8 @@ FILE = "file"
 """The author of what was found in the folder."""
 OPERATOR = "operator"
 """The actor, and author, for whoever manages the blocks."""
+MERGE = "merge"
+"""The author of what was put together from a stale save and what had been written on request meanwhile."""
 
 
 def timestamp(seconds: float) -> str:
@@ -32,6 +34,10 @@ class Revision:
     `seq` is its gap-free number among all revisions of the folder, `version` among those of the block. `agents` are
     the ids attached after it, `attached` and `detached` those that came and went by it. `block` is None when it was
     deleted. `created_at` is when the block came into being (again, after a deletion). Times as `timestamp` makes them.
+
+    A `renamed` one has the label the block had before in `renamed_from`. One made by undo or redo stands where the
+    version `position` stood, and so does one that changed nothing but who matches a pattern. `reverts` are versions whose text it undid, as far as that could be told. A stale save,
+    made of version `stale_base` and to be merged with what came between, is followed by one of the author `merge`.
     """
 
     seq: int
@@ -48,9 +54,18 @@ class Revision:
     detached: tuple[str, ...] = ()
     digest: str | None = None
     request_id: str | None = None
+    renamed_from: str | None = None
+    position: int | None = None
+    reverts: tuple[int, ...] = ()
+    stale_base: int | None = None
 
     def change(self, epoch: str) -> str:
         """The notification of this revision: one line of JSON."""
+        more: dict[str, object] = {}
+        if self.renamed_from is not None:
+            more["from"] = self.renamed_from
+        if self.reverts:
+            more["reverts"] = self.reverts
         return json.dumps(
             {
                 "seq": self.seq,
@@ -65,6 +80,7 @@ class Revision:
                 "at": self.at,
                 "request_id": self.request_id,
                 "epoch": epoch,
+                **more,
             },
             ensure_ascii=False,
         )
@@ -119,6 +135,11 @@ class Change:
     def at(self) -> str | None:
         """When, as `timestamp` makes it."""
         return self.raw.get("at")
+
+    @property
+    def renamed_from(self) -> str | None:
+        """The label the block had before, when it was renamed."""
+        return self.raw.get("from")
 
     @property
     def request_id(self) -> str | None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from blocksd.connection import connect, translated
 from blocksd.errors import BlocksdError, Damaged
 from blocksd.keys import Keys
-from blocksd.plan import Ask
-from blocksd.watching import Connect, Emit, Heard, Listen, Live, Pause, Ping, Subscribe
+from blocksd.plan import Ask, Pause
+from blocksd.watching import Connect, Emit, Heard, Listen, Live, Ping, Subscribe
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -64,13 +65,24 @@ class Blocking:
         Raises:
             Unavailable: Redis does not serve, or the mirror is being mended.
         """
+        answer, error = None, None
         try:
-            question = next(plan)
             while True:
-                question = plan.send(self.ask(question))
+                step = plan.send(answer) if error is None else plan.throw(error)
+                answer, error = None, None
+                try:
+                    answer = self._perform(step)
+                except BlocksdError as raised:
+                    error = raised
         except StopIteration as done:
             result: R = done.value
             return result
+
+    def _perform(self, step: Ask | Pause) -> list[Any] | None:
+        if isinstance(step, Ask):
+            return self.ask(step)
+        time.sleep(step.seconds)
+        return None
 
     def ask(self, question: Ask) -> list[Any]:
         commands = question.commands
@@ -101,13 +113,24 @@ class Asyncio:
         Raises:
             Unavailable: Redis does not serve, or the mirror is being mended.
         """
+        answer, error = None, None
         try:
-            question = next(plan)
             while True:
-                question = plan.send(await self.ask(question))
+                step = plan.send(answer) if error is None else plan.throw(error)
+                answer, error = None, None
+                try:
+                    answer = await self._perform(step)
+                except BlocksdError as raised:
+                    error = raised
         except StopIteration as done:
             result: R = done.value
             return result
+
+    async def _perform(self, step: Ask | Pause) -> list[Any] | None:
+        if isinstance(step, Ask):
+            return await self.ask(step)
+        await asyncio.sleep(step.seconds)
+        return None
 
     async def ask(self, question: Ask) -> list[Any]:
         commands = question.commands

@@ -232,20 +232,20 @@ class Service:
     def _direct(self, reader: Reader) -> None:
         """Tell the reader of inboxes whose to read, and when to go on."""
         core = self.core
-        known, restarts = core.intake.attachments.known, core.inbox.restarts
+        known, restarts = core.ledger.attachments.known, core.inbox.restarts
         if self._followed is None or self._followed[0] is not known or self._followed[1] != restarts:
             self._followed = (known, restarts)
             reader.follow(known, restarts)
         if self._was_read and not core.inbox.is_full:
             self._was_read = False
             reader.resume()
-        if core.dropped:
-            first = core.dropped[0]
-            others = f" (and {len(core.dropped) - 1} more)" if len(core.dropped) > 1 else ""
+        if core.clerk.dropped:
+            first = core.clerk.dropped[0]
+            others = f" (and {len(core.clerk.dropped) - 1} more)" if len(core.clerk.dropped) > 1 else ""
             self._reporter.on_note(
                 f"dropped an entry of the inbox of {printable(first.entry.actor)}: {first.error.message}{others}"
             )
-            core.dropped.clear()
+            core.clerk.dropped.clear()
 
     def _receive(self, wait: float) -> None:
         """Wait for news, and take all that are there."""

@@ -158,7 +158,7 @@ class Sources:
         """Look at what is due, for a few milliseconds, and at who the agents are."""
         if not self._sources:
             return
-        known = self._intake.attachments.known
+        known = self._intake.ledger.attachments.known
         if known is not self._known:
             self._known = known
             for source in self._sources.values():

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from blocksd.block import FILE_KEYS, TEXT_KEYS
 from blocksd.errors import Damaged
 from blocksd.label import name_for_agent
+from blocksd.mirror import fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from blocksd.revision import Revision
 
 T = TypeVar("T")
 
@@ -160,6 +163,11 @@ class BlockView:
 
     def __repr__(self) -> str:
         return f"BlockView({self.label!r}, version={self.version}, chars={self.chars})"
+
+
+def shown(revision: Revision) -> dict[str, Any] | None:
+    """A block as replies show it: every field, as JSON types; None when the revision deleted it."""
+    return BlockView(fields_of(revision)).as_json() if revision.block is not None else None
 
 
 @dataclass(frozen=True, slots=True)

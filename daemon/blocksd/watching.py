@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.label import parse_agent, parse_label
-from blocksd.plan import Ask, ask
+from blocksd.plan import Ask, Pause, ask
 from blocksd.queries import blocks_with
 from blocksd.revision import Change
 
@@ -94,13 +94,6 @@ class Emit:
 @dataclass(frozen=True, slots=True)
 class Live:
     """From here on, whatever happens will be heard."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Wait, then go on."""
-
-    seconds: float
 
 
 Step = Ask | Connect | Subscribe | Ping | Listen | Emit | Live | Pause
@@ -299,6 +292,10 @@ class Watching:
         if self._agent is not None:
             label = change.label or ""
             is_ours = label in self._labels or self._agent in change.attached or self._agent in change.detached
+            if change.renamed_from in self._labels:
+                self._labels.discard(str(change.renamed_from))
+                self._labels |= {label} - ({label} if self._agent in change.detached else set())
+                self._is_aligned, is_ours = False, True
             if self._agent in change.attached:
                 self._labels.add(label)
                 self._is_aligned = False
@@ -306,7 +303,7 @@ class Watching:
                 self._labels.discard(label)
                 self._is_aligned = False
         else:
-            is_ours = self._label in (None, change.label)
+            is_ours = self._label in (None, change.label, change.renamed_from)
         if is_ours:
             yield from self._emit(change)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sqlite3
 import struct
 import sys
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -13,6 +15,7 @@ import yaml
 
 IN_CLOSE_WRITE, IN_MOVED_TO = 0x8, 0x80
 _EVENT = struct.Struct("iIII")
+_libc = ctypes.CDLL(None)
 
 
 def inotify_loop(directory: str, url: str) -> None:
@@ -83,3 +86,39 @@ def _files(directory: str) -> list[str]:
 
 if __name__ == "__main__":
     inotify_loop(sys.argv[1], sys.argv[2])
+
+
+class Appending:
+    """What one durable append takes at least: request and reply, file, directory, one commit of SQLite."""
+
+    def __init__(self, url: str, directory: Path, *, is_durable: bool) -> None:
+        directory.mkdir()
+        self._path = str(directory / "block.md")
+        Path(self._path).write_text("begin\n")
+        self._aside = str(directory / ".aside")
+        self._directory = os.open(directory, os.O_RDONLY)
+        self._is_durable = is_durable
+        self._client: Any = redis.Redis.from_url(url)
+        self._db = sqlite3.connect(directory / "floor.db", isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute(f"PRAGMA synchronous={'FULL' if is_durable else 'NORMAL'}")
+        self._db.execute("CREATE TABLE log (text TEXT)")
+
+    def append(self, line: str) -> None:
+        self._client.xadd("floor:inbox", {"request": line})
+        text = Path(self._path).read_text() + line + "\n"
+        handle = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.write(handle, text.encode())
+        if self._is_durable:
+            os.fsync(handle)
+        os.close(handle)
+        self._db.execute("INSERT INTO log VALUES (?)", (text,))
+        _libc.renameat2(-100, os.fsencode(self._aside), -100, os.fsencode(self._path), 2)  # RENAME_EXCHANGE
+        if self._is_durable:
+            os.fsync(self._directory)
+        self._client.rpush("floor:reply", line)
+
+    def close(self) -> None:
+        self._db.close()
+        self._client.close()
+        os.close(self._directory)

@@ -490,6 +490,80 @@ def bench_prompt(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Ro
     client.close()
 
 
+def bench_append(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
+    """One durable append, request → reply; and eight clients on eight blocks against one."""
+    rounds = 100 if quick else 500
+    for durability in ("disk", "process"):
+        folder = root / f"folder-{durability}"
+        folder.mkdir()
+        for number in range(9):
+            (folder / f"block{number}.md").write_text("---\nlimit: 4000000\n---\nbegin\n")
+        name = f"writing-{durability}"
+        options = ("--namespace", name)
+        os.environ["BLOCKSD_DURABILITY"] = durability
+        with (
+            daemon(folder, root / f"state-{durability}", server.url, *options),
+            blocksd.connect(server.url, name) as client,
+        ):
+            floor = floors.Appending(server.url, root / f"floor-{durability}", is_durable=durability == "disk")
+            theirs, ours = [], []
+            for number in range(rounds):
+                theirs.append(seconds(partial(floor.append, f"line {number}")))
+                ours.append(seconds(partial(client.blocks.append, "block8", f"line {number}")))
+            floor.close()
+            single = throughput(server.url, name, ["block0"], rounds)
+            eight = throughput(server.url, name, [f"block{number}" for number in range(8)], rounds)
+        median = statistics.median
+        bound = 3.0 if durability == "disk" else None
+        yield Row(
+            f"append, request → reply ({durability}), p50",
+            ms(median(theirs)),
+            ms(median(ours)),
+            median(ours) / median(theirs),
+            bound,
+        )
+        yield Row(
+            f"  one client, eight clients on eight blocks ({durability})",
+            f"{single:.0f}/s",
+            f"{eight:.0f}/s",
+            eight / single,
+            None,
+            "≥ 4 is meant",
+        )
+    del os.environ["BLOCKSD_DURABILITY"]
+
+
+def throughput(url: str, namespace: str, labels: Sequence[str], count: int) -> float:
+    """Appends a second, by one process for each of the blocks."""
+    words = [sys.executable, "-c", _APPENDER, url, namespace, str(count)]
+    processes = [subprocess.Popen([*words, label], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for label in labels]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+    begin = time.perf_counter()
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.close()
+    for process in processes:
+        process.wait(300)
+    return count * len(labels) / (time.perf_counter() - begin)
+
+
+_APPENDER = """
+import json, sys, redis
+url, namespace, count, label = sys.argv[1:]
+client = redis.Redis.from_url(url)
+client.ping()
+print("ready", flush=True)
+sys.stdin.read()
+for number in range(int(count)):
+    request = {"id": f"{label}-{number}", "op": "append", "label": label, "args": {"content": f"line {number}"}}
+    client.xadd(f"{namespace}:inbox:operator", {"request": json.dumps(request)})
+    reply = json.loads(client.blpop([f"{namespace}:reply:operator:{label}-{number}"], 30)[1])
+    assert reply["ok"], reply
+"""
+
+
 def allow_connections(client: Any, count: int) -> bool:
     """Raise what limits the number of connections, of the processes started from here and of the server."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -536,6 +610,7 @@ BENCHMARKS = {
     "memory": bench_memory,
     "fanout": bench_fanout,
     "prompt": bench_prompt,
+    "append": bench_append,
 }
 
 

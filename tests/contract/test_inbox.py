@@ -294,7 +294,7 @@ def test_entry_nobody_can_be_told_of_is_dropped(rig: Rig, raw: Any, text: str) -
     reader_like = rig.client.xrange("blocks:inbox:support-1")
     rig.core.inbox.put(Entry("support-1", entry_id, fields.get("request")) for entry_id, fields in reader_like)
     rig.run(lambda: raw.xlen("blocks:inbox:support-1") == 0)
-    assert len(rig.core.dropped) == 2
+    assert len(rig.core.clerk.dropped) == 2
     assert served(rig, raw, "support-1", "r-1")["ok"]
     assert list(raw.scan_iter("blocks:reply:*")) == ["blocks:reply:support-1:r-1"]
 
@@ -304,7 +304,7 @@ def test_unknown_op_is_told_the_known_ones(rig: Rig, raw: Any) -> None:
     answer = served(rig, raw, "support-1", "r-1", "delete_everything")
     assert answer["ok"] is False
     assert answer["error"]["code"] == "invalid_request"
-    assert answer["error"]["known"] == ["open_file", "close_file"]
+    assert {"append", "open_file"} <= set(answer["error"]["known"])
 
 
 def test_passed_deadline_does_nothing(rig: Rig, raw: Any) -> None:

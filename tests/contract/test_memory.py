@@ -14,6 +14,7 @@ from blocksd import watching as watching_module
 from blocksd.errors import InvalidField, InvalidLabel, NotFound, Unavailable
 from blocksd.keys import Keys
 from blocksd.memory import MemoryState
+from blocksd.plan import Ask
 from blocksd.prompt import File, Source, ToolUsageRules, compile_prompt
 from blocksd.watching import Watching
 from following import Between, client_of
@@ -321,9 +322,12 @@ def test_what_was_heard_while_it_was_read(rig: Rig) -> None:
     assert not state.is_fresh  # it does not listen yet
     watching.life = 1
     plan = state.look()
-    replies = asking.ask(next(plan))
+    first = next(plan)
+    assert isinstance(first, Ask)
+    replies = asking.ask(first)
     state.forget()
     question = plan.send(replies)
+    assert isinstance(question, Ask)
     with pytest.raises(StopIteration):
         plan.send(asking.ask(question))
     assert not state.is_fresh

@@ -422,7 +422,7 @@ def test_older_snapshot(tmp_path: Path, server: RedisServer, make_rig: Callable[
     rig.save_and_settle("notes", "two\n")
     rig.remove("doomed")
     rig.save_and_settle("later", "x\n")
-    rig.run(lambda: "doomed" not in rig.core.intake.paths)
+    rig.run(lambda: "doomed" not in rig.core.intake.ledger.paths)
     rig.settle()
     raw.close()
     server.kill()

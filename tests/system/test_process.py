@@ -335,9 +335,9 @@ def test_dead_watcher_is_replaced(folder: Path, in_process: InProcess, which: st
     in_process.tick()
     assert in_process.watcher is not before
     assert in_process.watcher.is_healthy()
-    assert "notes" in in_process.core.intake.paths
+    assert "notes" in in_process.core.intake.ledger.paths
     (folder / "deep" / "later.md").write_text("two\n")
-    in_process.until(lambda: "deep/later" in in_process.core.intake.paths)
+    in_process.until(lambda: "deep/later" in in_process.core.intake.ledger.paths)
     assert in_process.core.intake.problems == {}
 
 

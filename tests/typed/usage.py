@@ -9,6 +9,7 @@ from blocksd import (
     AgentView,
     AsyncClient,
     AsyncMemory,
+    AsyncTools,
     AsyncWatch,
     BlockView,
     Change,
@@ -18,6 +19,7 @@ from blocksd import (
     Page,
     Reset,
     Style,
+    Tools,
     ToolUsageRules,
     Watch,
 )
@@ -131,6 +133,71 @@ async def asyncio(order: Order, seen: list[Item]) -> None:
         assert_type(same, AsyncClient)
 
 
+def writing(client: Client, memory: Memory) -> None:
+    block = client.blocks.create(label="notes", value="one", limit=4000, tags={"a"}, metadata={"n": 1}, agents=["ann"])
+    assert_type(block, BlockView)
+    assert_type(client.blocks.update(block.id, value="two", description=None, expect_version=block.version), BlockView)
+    assert_type(client.blocks.modify(block.id, read_only=True, on_conflict="merge"), BlockView)
+    assert_type(client.blocks.append("notes", "x", timeout_seconds=5, request_id="one"), BlockView)
+    assert_type(client.blocks.replace("notes", old_content="x", new_content="y"), BlockView)
+    assert_type(client.blocks.insert("notes", "x", line=0), BlockView)
+    assert_type(client.blocks.apply_patch("notes", patch="@@\n+x\n"), BlockView)
+    assert_type(client.blocks.rename("notes", to="other"), BlockView)
+    assert_type(client.blocks.attach("notes", "ann"), BlockView)
+    assert_type(client.blocks.detach("notes", ["ann", "bob"]), BlockView)
+    assert_type(client.blocks.undo("notes"), BlockView)
+    assert_type(client.blocks.redo("notes"), BlockView)
+    assert_type(client.blocks.restore("notes", 3), BlockView)
+    assert_type(client.blocks.update_many([{"block_id": "notes", "value": "x"}]), list[BlockView])
+    assert_type(client.edit("notes", str.upper), BlockView)
+    client.blocks.delete(block_id="notes")
+
+    made = client.agents.create(memory_blocks=[{"label": "human", "limit": 5000}], block_ids=[block.id], model="any")
+    assert_type(made, AgentView)
+    assert_type(client.agents.create(name="ann"), AgentView)
+    assert_type(client.agents.blocks.attach(agent_id="ann", block_id=block.id), AgentView)
+    assert_type(client.agents.blocks.detach(agent_id="ann", block_id=block.id), AgentView)
+    assert_type(client.agents.blocks.update(agent_id="ann", block_label="human", value="Bob"), BlockView)
+    assert_type(client.agents.blocks.modify("ann", "human", value="Bob"), BlockView)
+    client.agents.delete("ann")
+
+    assert_type(memory.append("human", "x"), BlockView)
+    assert_type(memory.replace("human", "x", "y", expect_version=2), BlockView)
+    assert_type(memory.insert("human", "x", line=-1), BlockView)
+    assert_type(memory.apply_patch("human", "@@\n+x\n"), BlockView)
+    assert_type(memory.rethink("human", new_value="x"), BlockView)
+    assert_type(memory.update_block_value(label="human", value="x"), BlockView)
+    assert_type(memory.set_block("plan", "x", description="y"), BlockView)
+    assert_type(memory.create_block("plan"), BlockView)
+    assert_type(memory.rename_block("plan", to="done"), BlockView)
+    memory.delete_block("done")
+    memory.core_memory_append(label="human", content="x")
+    memory.core_memory_replace(label="human", old_content="x", new_content="y")
+
+    tools = memory.tools()
+    assert_type(tools, Tools)
+    assert_type(tools.definitions, list[dict[str, Any]])
+    assert_type(tools.openai() + tools.anthropic(), list[dict[str, Any]])
+    assert_type(tools.call("memory_append", '{"label": "human", "content": "x"}'), str)
+    assert_type(tools.call("memory_append", {"label": "human", "content": "x"}), str)
+
+
+async def writing_in_asyncio_code(client: AsyncClient, memory: AsyncMemory) -> None:
+    assert_type(await client.blocks.create(label="notes"), BlockView)
+    assert_type(await client.blocks.update("notes", value="two", on_conflict="overwrite"), BlockView)
+    assert_type(await client.blocks.append("notes", "x"), BlockView)
+    assert_type(await client.blocks.update_many([{"block_id": "notes", "limit": None}]), list[BlockView])
+    assert_type(await client.edit("notes", str.upper), BlockView)
+    await client.blocks.delete("notes")
+    assert_type(await client.agents.create(), AgentView)
+    assert_type(await client.agents.blocks.attach("ann", "notes"), AgentView)
+    assert_type(await memory.append("human", "x"), BlockView)
+    await memory.core_memory_append("human", "x")
+    tools = memory.tools()
+    assert_type(tools, AsyncTools)
+    assert_type(await tools.call("memory_append", {"label": "human", "content": "x"}), str)
+
+
 def results(block: BlockView, agent: AgentView, page: Page[BlockView], change: Change) -> None:
     assert_type(block.value, str)
     assert_type(block.description, str | None)
@@ -159,3 +226,10 @@ def mistakes(client: Client) -> None:
     client.blocks.list(labels="human")  # type: ignore[call-arg]
     client.blocks.list(order="up")  # type: ignore[arg-type]
     client.agents.blocks.retrieve("ann")  # type: ignore[call-arg]
+    client.blocks.create()  # type: ignore[call-arg]
+    client.blocks.create(label="notes", limit="4000")  # type: ignore[arg-type]
+    client.blocks.update("notes", valeu="x")  # type: ignore[call-arg]
+    client.blocks.append("notes", "x", on_conflict="ask")  # type: ignore[arg-type]
+    client.blocks.update_many([{"value": "x"}])  # type: ignore[typeddict-item]
+    client.edit("notes", len)  # type: ignore[arg-type]
+    client.memory("ann").core_memory_append("human", "x").upper()  # type: ignore[attr-defined]

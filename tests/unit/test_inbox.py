@@ -120,7 +120,7 @@ def test_request_may_be_a_mebibyte_long() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"op": "open"}, "op must be one of open_file, close_file"),
+        ({"op": "open"}, "op must be one of create, update"),
         ({"op": None}, "op must be one of"),
         ({"op": ["open_file"]}, "op must be one of"),
         ({"args": []}, "args must be an object"),
@@ -131,7 +131,7 @@ def test_request_may_be_a_mebibyte_long() -> None:
         ({"expect": {"version": "7"}}, "expect must be"),
         ({"expect": {"version": True}}, "expect must be"),
         ({"expect": {"version": 1, "x": 1}}, "expect must be"),
-        ({"on_conflict": "overwrite"}, "on_conflict must be"),
+        ({"on_conflict": "force"}, "on_conflict must be one of fail, merge, overwrite"),
         ({"on_conflict": ["merge"]}, "on_conflict must be"),
         ({"deadline": "soon"}, "deadline must be"),
         ({"deadline": "2026-11-20T09:00:00"}, "deadline must be"),
@@ -176,7 +176,61 @@ def test_replies() -> None:
     assert text.isascii()
 
 
+# --- parts of a batch ---
+
+
+def test_part_is_whose_the_batch_is() -> None:
+    """It has the batch's id, and its own op, block, arguments and expectations."""
+    batch = request(op="batch", args={"requests": []})
+    part = batch.part({"op": "append", "name": "notes", "args": {"content": "x"}, "expect": {"version": 2}})
+    assert (part.actor, part.id, part.entry) == (batch.actor, batch.id, batch.entry)
+    assert (part.op, part.name, part.label, part.args) == ("append", "notes", None, {"content": "x"})
+    assert (part.expect, part.on_conflict, part.deadline) == (2, None, None)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        5,
+        "append",
+        [],
+        {},
+        {"op": "nothing"},
+        {"op": "append", "id": "mine"},
+        {"op": "append", "deadline": "2026-11-20T09:00:00Z"},
+        {"op": "append", "args": []},
+        {"op": "append", "expect": 1},
+        {"op": "append", "label": 5},
+    ],
+)
+def test_part_that_is_no_request(given: object) -> None:
+    """It is refused as a request of its own would be; of an id and a deadline there is only the batch's."""
+    with pytest.raises(InvalidRequest) as refusal:
+        request(op="batch").part(given)
+    assert refusal.value.facts["field"]
+
+
 # --- order ---
+
+
+def test_postponed_entries_come_first() -> None:
+    """In the order they had, before what came later of the same actor; when there is one to take is told."""
+    inbox = Inbox()
+    assert inbox.due == float("inf")
+    inbox.put([*numbered("ann", 1, 2, 3), *numbered("bob", 1)])
+    assert inbox.due == 0.0
+    taken = inbox.take(3)
+    assert [(one.actor, one.id) for one in taken] == [("ann", "1-0"), ("bob", "1-0"), ("ann", "2-0")]
+    inbox.postpone([taken[0], taken[2]], 5.0)
+    assert inbox.due == 5.0
+    inbox.done()
+    inbox.put(numbered("ann", 1, 2, 4))
+    assert [one.id for one in inbox.take(9)] == ["1-0", "2-0", "3-0", "4-0"]
+    inbox.postpone([], 9.0)
+    inbox.done()
+    inbox.put(numbered("bob", 1))
+    assert inbox.due == 0.0
 
 
 def numbered(actor: str, *numbers: int) -> list[Entry]:

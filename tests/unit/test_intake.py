@@ -118,9 +118,10 @@ def test_file_not_journaled_is_looked_at_again(looking: Looking) -> None:
     for label in labels:
         looking.write(label, f"{label}\n")
     looking.intake.hint_all()
-    while not looking.intake.look(256).revisions:  # found, but lost
-        pass
-    looking.intake.load()
+    while not looking.ledger.drafted:  # found, but lost
+        looking.intake.look(256)
+    looking.ledger.load()
+    looking.intake.reset()
     assert not looking.intake.is_sweeping
     assert sorted(happened(looking.sweep())) == [("created", label) for label in labels]
 
@@ -130,7 +131,8 @@ def test_look_is_bounded(looking: Looking) -> None:
     for number in range(100):
         looking.write(f"block-{number}", "text\n")
         looking.intake.hint_file(f"block-{number}.md", closed=True)
-    assert len(looking.intake.look(10).revisions) == 10
+    looking.intake.look(10)
+    assert len(looking.ledger.drafted) == 10
     assert looking.intake.backlog == 90
 
 
@@ -156,7 +158,7 @@ def test_hint_at_what_no_sweep_would_find(looking: Looking, path: str) -> None:
     looking.intake.hint_tree(os.path.dirname(path))
     assert looking.wait(1) == []
     assert looking.sweep() == []
-    assert looking.intake.paths == {}
+    assert looking.intake.ledger.paths == {}
 
 
 def test_links_are_read_again_when_a_config_map_is_swapped(looking: Looking) -> None:
@@ -302,12 +304,12 @@ def test_rename_in_normalization_is_no_change(looking: Looking) -> None:
     """NFC and NFD spell one label."""
     composed, decomposed = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
     looking.save(decomposed, "text\n")
-    assert looking.intake.paths == {composed: f"{decomposed}.md"}
+    assert looking.intake.ledger.paths == {composed: f"{decomposed}.md"}
     (looking.root / f"{decomposed}.md").rename(looking.root / f"{composed}.md")
     looking.intake.hint_file(f"{composed}.md", closed=True)
     looking.intake.hint_file(f"{decomposed}.md", closed=False)
     assert looking.wait(5) == []
-    assert looking.intake.paths == {composed: f"{composed}.md"}
+    assert looking.intake.ledger.paths == {composed: f"{composed}.md"}
     assert looking.intake.problems == {}
     assert happened(looking.remove(composed)) == [("deleted", composed)]
 

@@ -12,7 +12,7 @@ import pytest
 
 from blocksd.attachment import NOBODY
 from blocksd.errors import JournalUnusable, NotFound
-from blocksd.journal import _MIGRATIONS, Access, Head, Journal, JournalReader
+from blocksd.journal import _MIGRATIONS, Access, Head, Journal, JournalReader, Prepared, Staged
 from rig import AT, revision
 
 if TYPE_CHECKING:
@@ -499,6 +499,261 @@ def test_stored_json_keeps_unicode(journal: Journal) -> None:
     (text,) = journal._db.execute("SELECT facts FROM revisions").fetchone()
     assert "naïve" in text
     assert json.loads(text)["metadata"] == {"ü": 1}
+
+
+# --- what is about to be done ---
+
+THEN = "2026-11-20T09:00:01.000Z"
+STAGED = [
+    Staged("notes.md", ".blocksd-1", "0" * 32, "1" * 32),
+    Staged("new.md", ".blocksd-2", None, "2" * 32),
+    Staged("old.md", ".blocksd-3", "3" * 32, None),
+]
+
+
+def of_requests() -> list[Revision]:
+    """Revisions as requests make them, with everything that only those have."""
+    changed = revision(3, kind="updated", version=2, agents=("ann", "s-*"), value="two", metadata={"ü": [1.5]})
+    return [
+        replace(
+            changed, author="ann", request_id="r-1", agents=frozenset({"ann", "s-1"}), position=1, fields=("value",)
+        ),
+        replace(
+            revision(4, "new", kind="renamed", version=3, value="old", tags=("a", "b")),
+            author="operator",
+            request_id="r-2",
+            renamed_from="old",
+            fields=("label",),
+        ),
+        replace(revision(5, "gone", kind="deleted", version=2, detached=("bob",)), author="operator"),
+        replace(revision(6, "notes", kind="updated", version=3, value="three"), reverts=(1, 2), stale_base=1),
+    ]
+
+
+def prepared() -> Prepared:
+    outcomes = {("ann", "r-1"): '{"ok": true}', ("operator", "r-1"): "{}", ("operator", "r-2"): "{}"}
+    return Prepared(of_requests(), {"notes": "notes.md", "new": "new.md"}, STAGED, outcomes, THEN)
+
+
+@pytest.fixture
+def before(journal: Journal) -> Journal:
+    """A journal with two blocks."""
+    put(journal, revision(1, value="one"), revision(2, "gone", value="x"))
+    return journal
+
+
+def state(journal: Journal) -> tuple[object, ...]:
+    heads = sorted((head.label, head.version, head.path, head.agents) for head in journal.heads())
+    return journal.seq, journal.since(0, 99), heads, journal.outcome("ann", "r-1"), journal.prepared()
+
+
+def again(journal: Journal) -> Journal:
+    """The journal as the next process opens it, after kill -9."""
+    journal._db.close()
+    return Journal(journal.path, boot_id="boot")
+
+
+@pytest.mark.parametrize("is_durable", [True, False])
+@pytest.mark.parametrize("crashed", [False, True])
+def test_prepared_comes_back_as_it_was(before: Journal, *, crashed: bool, is_durable: bool) -> None:
+    """Every field of it, to whoever opens the journal after a crash; nobody else sees any of it."""
+    old = state(before)
+    before.prepare(prepared(), is_durable=is_durable)
+    found = again(before) if crashed else before
+    assert found.prepared() == replace(prepared(), at=of_requests()[-1].at)
+    assert state(found)[:-1] == old[:-1]
+    found._db.close()
+
+
+def test_nothing_is_prepared_in_a_new_journal(journal: Journal) -> None:
+    """There is nothing to finish or to take back."""
+    assert journal.prepared() is None
+    journal.give_up()
+    assert journal.prepared() is None
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+def test_prepared_is_finished(before: Journal, *, crashed: bool) -> None:
+    """Its revisions are the newest, their files known, their outcomes there; nothing is prepared any more."""
+    before.prepare(prepared())
+    found = again(before) if crashed else before
+    found.finish(found.prepared() or prepared())
+    found = again(found)
+    assert found.seq == 6
+    assert found.since(2, 99) == of_requests()
+    assert found.prepared() is None
+    assert {head.label: (head.version, head.path) for head in found.heads()} == {
+        "notes": (3, "notes.md"),
+        "new": (3, "new.md"),
+        "gone": (2, None),
+    }
+    assert [found.outcome(actor, "r-1") for actor in ("ann", "operator", "bob")] == ['{"ok": true}', "{}", None]
+    found._db.close()
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+def test_prepared_is_given_up(before: Journal, *, crashed: bool) -> None:
+    """Then it is as if it had never been, and the same can be prepared again."""
+    old = state(before)
+    before.prepare(prepared())
+    found = again(before) if crashed else before
+    found.give_up()
+    assert state(found) == old
+    found.prepare(prepared())
+    found.finish(prepared())
+    assert found.since(2, 99) == of_requests()
+    found._db.close()
+
+
+def test_stop_keeps_what_is_prepared(before: Journal) -> None:
+    """Also when the journal is closed in order in the middle of it: its lists of agents are not taken for unused."""
+    before.prepare(prepared())
+    before.close()
+    found = Journal(before.path, boot_id="boot")
+    assert found.prepared() == replace(prepared(), at=of_requests()[-1].at)
+    found._db.close()
+
+
+def test_full_disk_prepares_and_finishes_nothing(before: Journal) -> None:
+    """Each is written whole or not at all, and can be tried again when there is room."""
+    old = state(before)
+    big = replace(prepared(), outcomes={("ann", f"r-{n}"): "x" * 5000 for n in range(50)})
+    fill_up(before)
+    with pytest.raises(JournalUnusable, match="full"):
+        before.prepare(big)
+    assert state(before) == old
+    make_room(before)
+    before.prepare(big)
+    fill_up(before)
+    huge = [revision(seq, f"b{seq}", value="x" * 9000, agents=(f"a{seq}",)) for seq in range(3, 60)]
+    with pytest.raises(JournalUnusable, match="full"):
+        before.finish(replace(big, revisions=huge))
+    assert before.seq == 2
+    assert before.prepared() is not None
+    make_room(before)
+    before.finish(big)
+    assert before.since(2, 99) == of_requests()
+    assert before.outcome("ann", "r-49") == "x" * 5000
+
+
+def test_block_that_came_and_went_in_one_go_is_remembered(journal: Journal) -> None:
+    """Created and renamed, or deleted, by one batch: no file ever said it, but its versions are used up."""
+    made = [
+        revision(1, "first", value="x"),
+        replace(revision(2, "second", kind="renamed", version=2, value="x"), renamed_from="first"),
+        revision(3, "third", value="x"),
+        revision(4, "third", kind="deleted", version=2),
+    ]
+    whole = Prepared(made, {"second": "second.md"}, (), {}, THEN)
+    journal.prepare(whole)
+    journal.finish(whole)
+    assert {head.label: (head.version, head.path) for head in journal.heads()} == {
+        "first": (1, None),
+        "second": (2, "second.md"),
+        "third": (2, None),
+    }
+
+
+# --- renamed blocks ---
+
+
+def renamed(journal: Journal) -> list[Revision]:
+    """a (2 versions) → b → c, and another block by the name of a since."""
+    made = [
+        revision(1, "a", value="1"),
+        revision(2, "a", kind="updated", version=2, value="2"),
+        replace(revision(3, "b", kind="renamed", version=3, value="2"), renamed_from="a"),
+        revision(4, "a", version=3, value="another"),
+        revision(5, "b", kind="updated", version=4, value="4"),
+        replace(revision(6, "c", kind="renamed", version=5, value="4"), renamed_from="b"),
+    ]
+    journal.append(made, {"a": ("a.md", None), "b": ("b.md", None), "c": ("c.md", None)})
+    return made
+
+
+def test_history_goes_on_through_renames(journal: Journal) -> None:
+    """That of the block, not of the label: what another block was by that name since, or before, is not part of it."""
+    made = renamed(journal)
+    assert [one.seq for one in journal.history("c")] == [6, 5, 3, 2, 1]
+    assert [one.seq for one in journal.history("b")] == [5, 3, 2, 1]
+    assert [one.seq for one in journal.history("a")] == [4, 2, 1]
+    assert [[one.seq for one in journal.history("c", limit=n)] for n in range(4)] == [[], [6], [6, 5], [6, 5, 3]]
+    assert [journal.version("c", number) for number in range(1, 6)] == [made[0], made[1], made[2], made[4], made[5]]
+    assert journal.version("a", 3) == made[3]
+    assert journal.version("c", 6) is None
+    assert journal.version("none", 1) is None
+    assert {head.label: head.path for head in journal.heads()} == {"a": "a.md", "b": None, "c": "c.md"}
+
+
+def test_history_ends_where_it_was_pruned(journal: Journal) -> None:
+    """Across a rename, too."""
+    renamed(journal)
+    journal.prune(["b"], versions=1)
+    assert [one.seq for one in journal.history("c")] == [6, 5]
+    assert journal.version("c", 1) is None
+    assert journal.version("c", 4) is not None
+
+
+def test_positions_are_those_kept(journal: Journal) -> None:
+    """Of each version under a label where undo or redo went by it."""
+    made = [*chain(3), replace(revision(4, kind="updated", version=4, value="x"), position=2)]
+    put(journal, *made)
+    assert journal.positions("notes") == {1: None, 2: None, 3: None, 4: 2}
+    journal.prune(["notes"], versions=2)
+    assert journal.positions("notes") == {3: None, 4: 2}
+    assert journal.positions("none") == {}
+
+
+def test_unmerged_are_stale_saves_at_the_head(journal: Journal) -> None:
+    """Of blocks in force, until something follows."""
+    stale = replace(revision(2, kind="updated", version=2, value="x"), stale_base=1)
+    put(journal, revision(1, value="x"), stale)
+    assert journal.unmerged() == ["notes"]
+    put(journal, revision(3, kind="updated", version=3, value="y"))
+    assert journal.unmerged() == []
+    put(journal, replace(stale, seq=4, version=4))
+    put(journal, revision(5, kind="deleted", version=5))
+    assert journal.unmerged() == []
+
+
+# --- journals of before ---
+
+
+@pytest.mark.parametrize("schema", range(1, len(_MIGRATIONS)))
+def test_older_journal_is_brought_up_to_date(path: str, schema: int) -> None:
+    """With all that it holds, its epoch, and its schema named; what came since works on it."""
+    old = sqlite3.connect(path, isolation_level=None)
+    for migration in _MIGRATIONS[:schema]:
+        for statement in migration.split(";"):
+            old.execute(statement)
+    old.execute(f"PRAGMA user_version={schema}")
+    old.executemany("INSERT INTO meta VALUES (?, ?)", [("epoch", "e" * 32), ("boot_id", "boot"), ("clean", 1)])
+    old.execute("INSERT INTO agent_lists VALUES (1, x'00', 'ann,bob')")
+    old.execute(
+        "INSERT INTO revisions (seq, label, version, kind, value, facts, entries, agents, fields, attached, detached, "
+        "digest, author, at, created_at) VALUES (1, 'notes', 1, 'created', 'one', ?, 1, 1, '', '', '', 'd', 'file', ?, ?)",
+        (revision(1, value="one").block.facts, THEN, THEN),  # type: ignore[union-attr]  # it has one
+    )
+    old.execute("INSERT INTO heads VALUES ('notes', 1, 1, 1, 1, 'notes.md', 1, 2, 3, 4)")
+    old.close()
+    journal = Journal(path, boot_id="boot")
+    assert (journal.opened.how, journal.epoch, journal.seq) == ("ok", "e" * 32, 1)
+    (found,) = journal.history("notes")
+    assert found.block is not None
+    assert (found.block.value, found.block.agents) == ("one", ("ann", "bob"))
+    assert found.agents == {"ann", "bob"}
+    assert (found.renamed_from, found.position, found.reverts, found.stale_base) == (None, None, (), None)
+    assert (journal.open_files(), journal.outcome("ann", "r-1"), journal.prepared()) == ([], None, None)
+    (head,) = journal.heads()
+    assert (head.path, head.signature) == ("notes.md", (1, 2, 3, 4))
+    whole = replace(prepared(), revisions=[replace(one, seq=one.seq - 1) for one in of_requests()])
+    journal.prepare(whole)
+    journal.finish(whole)
+    assert journal.seq == 5
+    journal.close()
+    reader = JournalReader(path)
+    assert reader.seq == 5
+    reader.close()
 
 
 # --- what agents asked for ---

@@ -33,7 +33,7 @@ class Intake:
     """The known agents, and a place for problems."""
 
     def __init__(self) -> None:
-        self.attachments = SimpleNamespace(known=frozenset({"support-1", "ann"}))
+        self.ledger = SimpleNamespace(attachments=SimpleNamespace(known=frozenset({"support-1", "ann"})))
         self.problems: dict[str, Problem] = {}
         self.sayings: list[str] = []
 
@@ -412,7 +412,7 @@ def test_directory_that_is_not_watched_is_a_warning(shelf: Shelf) -> None:
 
 
 def know(shelf: Shelf, *agents: str) -> Unshown:
-    shelf.intake.attachments.known = frozenset(agents)
+    shelf.intake.ledger.attachments.known = frozenset(agents)
     return shelf.look()
 
 
@@ -514,7 +514,7 @@ def test_opening_again_renews(shelf: Shelf) -> None:
 
 def test_closed_by_one_is_open_to_the_other(shelf: Shelf) -> None:
     """The content goes with the last who has it open."""
-    shelf.intake.attachments.known = frozenset({"support-1", "support-2"})
+    shelf.intake.ledger.attachments.known = frozenset({"support-1", "support-2"})
     write(shelf.root / "a.txt", "x")
     shelf.open()
     shelf.let_open("support-1", "manuals/a.txt")
@@ -582,7 +582,7 @@ def test_open_files_are_known_from_the_start(shelf: Shelf) -> None:
     intake: Any = shelf.intake
     settings = [SourceSettings("manuals", str(shelf.root), agents=("support-*",))]
     shelf.sources = Sources(settings, intake, shelf.accesses, clock=shelf.clock)
-    shelf.sources._attach(shelf.source, shelf.intake.attachments.known)
+    shelf.sources._attach(shelf.source, shelf.intake.ledger.attachments.known)
     assert shelf.sources.is_undecided("support-1", "manuals/a.txt")
     assert not shelf.sources.is_undecided("support-1", "gone/b.txt")
     unshown = shelf.look()

@@ -14,7 +14,7 @@ from blocksd import watching as watching_module
 from blocksd.errors import InvalidLabel, Misconfigured, Unavailable
 from blocksd.keys import Keys
 from blocksd.mirror import commands_of, rebuild_commands
-from blocksd.plan import Ask
+from blocksd.plan import Ask, Pause
 from blocksd.revision import Change
 from blocksd.watching import (
     Connect,
@@ -22,7 +22,6 @@ from blocksd.watching import (
     Heard,
     Listen,
     Live,
-    Pause,
     Ping,
     Reset,
     Subscribe,

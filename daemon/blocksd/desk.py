@@ -1,0 +1,177 @@
+"""Requests → what blocks and their files are to become, or why not. Nothing here writes anything."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from blocksd.document import Parser, decode, split
+from blocksd.errors import InvalidFile, NotFound, ProblemFile
+from blocksd.folder import Absent, Refused, Text
+from blocksd.label import path_of_label, printable
+from blocksd.operations import Attempt
+from blocksd.revision import MERGE
+from blocksd.sheet import FileEdit, Postponed, Sheet, edited
+from blocksd.stale import merged
+from blocksd.view import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from blocksd.block import Block
+    from blocksd.errors import BlocksdError
+    from blocksd.folder import Folder
+    from blocksd.inbox import Request
+    from blocksd.journal import Journal
+    from blocksd.ledger import Ledger
+    from blocksd.revision import Revision
+
+
+class Desk:
+    """Requests of one round, one after the other, each on top of those before.
+
+    Invariants:
+      1. a request that is refused has changed nothing: neither the sheets nor the ledger;
+      2. the ledger's drafts and the files' edits say the same.
+    """
+
+    def __init__(self, folder: Folder, journal: Journal, ledger: Ledger) -> None:
+        self._folder = folder
+        self._journal = journal
+        self.ledger = ledger
+        self._parser = Parser()
+        self.begin()
+
+    def begin(self, unwritable: Mapping[str, BlocksdError] | None = None) -> None:
+        """A new round. `unwritable` are files that could not be written to, and why: requests to them are refused."""
+        self._unwritable = unwritable or {}
+        self.sheets: dict[str, Sheet] = {}
+        self.folders_made: set[str] = set()
+        self.folders_gone: set[str] = set()
+        self.ledger.begin()
+
+    def carry_out(self, request: Request) -> dict[str, Any]:
+        """Do what is asked, as far as it can be done without writing; what the reply says of it.
+
+        Raises:
+            Postponed: it cannot be told yet.
+            BlocksdError: it is refused.
+        """
+        attempt = Attempt(self, request.actor)
+        label = attempt.do(request.op, request)
+        for step in attempt.steps:
+            step(request.actor, request.id)
+        self.ledger.follow_folders()
+        self.sheets |= attempt.sheets
+        self.folders_made |= attempt.folders_made
+        self.folders_gone |= attempt.folders_gone
+        if label is None:
+            results = [self._outcome(one) for one in attempt.labels]
+            return {**attempt.facts, "seq": max((one["seq"] for one in results), default=None), "results": results}
+        return {**attempt.facts, **self._outcome(label)}
+
+    def _outcome(self, label: str) -> dict[str, Any]:
+        newest = self.ledger.newest(label)
+        assert newest is not None
+        return {"label": label, "seq": newest.seq, "version": newest.version, "block": shown(newest)}
+
+    def merge_stale(self, label: str) -> None:
+        """Put a stale save, which is the newest revision, and what had been written before it together.
+
+        Raises:
+            Postponed, BlocksdError: it cannot be done (yet).
+        """
+        newest = self.ledger.newest(label)
+        if newest is None or newest.block is None or newest.stale_base is None:
+            return
+        sheet = self.open(label)
+        base, before = self.version(label, newest.stale_base), self.version(label, newest.version - 1)
+        while before.stale_base is not None:
+            before = self.version(label, before.version - 1)
+        if sheet.block is None or sheet.document is None or base.block is None or before.block is None:
+            return
+        block = merged(base.block, sheet.block, before.block)
+        self.sheets[label] = replace(sheet, block=block, document=edited(sheet.document, sheet.block, block))
+        self.ledger.put(block, author=MERGE)
+
+    def edits(self) -> list[FileEdit]:
+        """What the files are to become."""
+        return [
+            FileEdit(sheet.path, sheet.base, sheet.data, sheet.like)
+            for sheet in self.sheets.values()
+            if sheet.data != sheet.base
+        ]
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """The files of the blocks that were touched: label → path."""
+        return {label: sheet.path for label, sheet in self.sheets.items() if sheet.block is not None}
+
+    @property
+    def gone(self) -> dict[str, str]:
+        """The files of the blocks that are no more: label → path."""
+        return {label: sheet.path for label, sheet in self.sheets.items() if sheet.block is None}
+
+    # --- what is there ---
+
+    def open(self, label: str) -> Sheet:
+        """A block's file as it is now.
+
+        Raises:
+            Postponed: it is not what the ledger says.
+            ProblemFile: it has a problem, so that nothing may be written to it.
+        """
+        if label in self.sheets:
+            return self.sheets[label]
+        path = self.ledger.paths.get(label)
+        self.check_writable(path or path_of_label(label))
+        reading = self._folder.read(path or path_of_label(label), closed=True)
+        if path is None:
+            if isinstance(reading, Absent):
+                return Sheet(path_of_label(label), None)
+            path = path_of_label(label)
+            if path not in self.ledger.signatures:
+                raise Postponed(path)
+            raise ProblemFile(
+                f"there is a file {printable(path)} that is not in force", label=label, hint="see its problem first"
+            )
+        if not isinstance(reading, Text):
+            if isinstance(reading, Refused):
+                raise _problem(label, reading.error)
+            raise Postponed(path)
+        try:
+            block = self.parse(reading.data, label)
+        except InvalidFile as error:
+            raise _problem(label, error) from None
+        if block != self.ledger.block(label):
+            raise Postponed(path)
+        return Sheet(path, reading.data, block, split(decode(reading.data)))
+
+    def check_writable(self, path: str) -> None:
+        """Raises what was raised when this path was written to in this round."""
+        if path in self._unwritable:
+            raise self._unwritable[path]
+
+    def parse(self, data: bytes, label: str) -> Block:
+        """The block a file says. Raises InvalidFile when it says none."""
+        return self._parser.parse(data, label)[0]
+
+    def version(self, label: str, version: int) -> Revision:
+        """A version of a block.
+
+        Raises:
+            NotFound: it is not kept, or never was.
+        """
+        found = self.ledger.version(label, version)
+        if found is None:
+            raise NotFound(f"version {version} of {label!r} is not kept", label=label, version=version)
+        return found
+
+    def positions(self, label: str) -> dict[int, int | None]:
+        """The versions of a label that are kept, oldest first: which of them undo or redo made, and where it went."""
+        drafted = {one.version: one.position for one in self.ledger.drafted if one.label == label}
+        return self._journal.positions(label) | drafted
+
+
+def _problem(label: str, error: BlocksdError) -> ProblemFile:
+    return ProblemFile(f"the file of {label!r} has a problem: {error.message}", label=label, **error.facts)

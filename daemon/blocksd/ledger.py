@@ -1,0 +1,280 @@
+"""What is in force, and which revisions follow when that changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from blocksd.attachment import NOBODY, Attachments
+from blocksd.block import Block
+from blocksd.label import clash_key, owner
+from blocksd.revision import FILE, Revision, timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from blocksd.folder import Signature
+    from blocksd.journal import Journal
+    from blocksd.revision import Kind
+
+_NEWEST_KEPT = 256
+
+
+class Ledger:
+    """The blocks in force, each with its file, version and attachment set.
+
+    It is the journal's state and, on top of it, the revisions drafted since: `drafted`, which the journal is to have
+    next. Whoever has journaled them says so with `settle`; whoever could not says so with `begin_again`.
+    """
+
+    def __init__(self, journal: Journal, *, wall: Callable[[], float]) -> None:
+        self._journal = journal
+        self._wall = wall
+        self.load()
+
+    def load(self, folders: Iterable[str] = ()) -> None:
+        """Begin from what the journal holds. `folders` are agents that are known to have a private folder."""
+        self.attachments = Attachments()
+        self.drafted: list[Revision] = []
+        self.paths: dict[str, str] = {}  # of the blocks in force: label → path
+        self.labels: dict[str, str] = {}  # path → label
+        self.signatures: dict[str, Signature | None] = {}  # of every file looked at, in force or not
+        self._versions: dict[str, int] = {}
+        self._newest: dict[str, Revision] = {}
+        self._taken: dict[str, str] = {}  # clash key → label; those that are their own key may be left out
+        self._come: set[str] = set()  # labels that have come into force, and of which nothing is drafted yet
+        self._moved: dict[str, frozenset[str]] = {}  # sets changed by private folders, not yet drafted
+        self._at = ""
+        attach, versions, signatures = self.attachments.load, self._versions, self.signatures
+        paths, labels, taken = self.paths, self.labels, self._taken
+        for label, version, entries, agents, path, signature in self._journal.heads():
+            versions[label] = version
+            if path is not None:
+                paths[label] = path
+                labels[path] = label
+                signatures[path] = signature
+                if not (label.islower() and label.isascii()):  # else it is its own clash key
+                    taken[clash_key(label)] = label
+                attach(label, entries, agents)
+        # The journal has no list of private folders. Until the first sweep has seen them, they are where blocks are.
+        self.attachments.loaded(folders)
+        self._folders = self.attachments.folders
+
+    def begin(self) -> None:
+        """What is drafted from here on happens now."""
+        self._at = timestamp(self._wall())
+        self._folders = self.attachments.folders
+
+    def begin_again(self) -> None:
+        """Nothing of what was drafted is to be: all is as the journal has it, and private folders as at `begin`."""
+        self.load(self._folders)
+
+    def settle(self) -> list[Revision]:
+        """The drafted revisions are journaled: these."""
+        drafted, self.drafted = self.drafted, []
+        return drafted
+
+    # --- what is ---
+
+    def newest(self, label: str) -> Revision | None:
+        """The newest revision of a label, drafted ones included; None when it never had one."""
+        if label not in self._versions:
+            return None
+        newest = self._newest.get(label)
+        return newest if newest is not None else self._journal.head(label)
+
+    def block(self, label: str) -> Block | None:
+        """The block in force under a label."""
+        newest = self.newest(label) if label in self.paths else None
+        return newest.block if newest is not None else None
+
+    def holder(self, label: str) -> str | None:
+        """The label in force that no other than this one may stand beside: itself, or one in another spelling."""
+        key = clash_key(label)
+        return key if key in self.paths else self._taken.get(key)
+
+    def version(self, label: str, version: int) -> Revision | None:
+        """A version of a block, drafted ones included; None when it is not kept."""
+        for revision in self.drafted:
+            if revision.label == label and revision.version == version:
+                return revision
+        newest = self._newest.get(label)
+        if newest is not None and newest.version == version:
+            return newest
+        return self._journal.version(label, version)
+
+    def _before(self, label: str) -> Revision | None:
+        """What was in force under a label, if anything was: the block it last had may have been renamed."""
+        newest = self.newest(label)
+        if newest is not None and label in self._come:
+            return replace(newest, block=None, agents=NOBODY)
+        return newest
+
+    # --- what changes ---
+
+    def enforce(self, label: str, path: str) -> None:
+        """The file at `path` says the label."""
+        before = self.paths.get(label)
+        if before is None:
+            self._come.add(label)
+            agent = owner(label)
+            if agent is not None and not self.attachments.has_folder(agent):
+                self.set_folders(self.attachments.folders | {agent})
+        elif before != path:
+            self.labels.pop(before, None)
+            self.signatures.pop(before, None)
+        self.paths[label] = path
+        self.labels[path] = label
+        self._taken[clash_key(label)] = label
+
+    def put(
+        self,
+        block: Block,
+        *,
+        author: str = FILE,
+        request_id: str | None = None,
+        position: int | None = None,
+        reverts: tuple[int, ...] = (),
+        stale_base: int | None = None,
+    ) -> bool:
+        """The block is in force as it is here: whether that makes a revision. Others may follow, of who is attached.
+
+        `position` is the version that an undo or redo went to; `reverts` are versions whose text is undone by it;
+        `stale_base` is the version that a stale save was made of.
+        """
+        before = self._before(block.label)
+        is_new = before is None or before.block is None
+        fields = (Block(block.label) if before is None or before.block is None else before.block).changed_fields(block)
+        self._come.discard(block.label)
+        if not is_new and not fields:
+            return False
+        others: dict[str, frozenset[str]] = {}
+        if is_new or "agents" in fields:
+            others = self.attachments.put(block.label, block.agents)
+            others.pop(block.label, None)
+        self._draft(before, block, fields, author, request_id, position, reverts, stale_base)
+        self._reattach(others, author)
+        return True
+
+    def delete(self, label: str, *, author: str = FILE, request_id: str | None = None) -> None:
+        """The block is gone, and its file with it."""
+        before = self.newest(label)
+        assert before is not None
+        self._forget(label)
+        others = self.attachments.drop(label)
+        self._append(
+            Revision(
+                seq=self._next_seq,
+                label=label,
+                version=before.version + 1,
+                kind="deleted",
+                block=None,
+                at=self._at,
+                created_at=before.created_at,
+                author=author,
+                detached=tuple(sorted(before.agents)),
+                request_id=request_id,
+            )
+        )
+        self._reattach(others, author)
+
+    def rename(self, block: Block, *, old: str, path: str, author: str, request_id: str) -> None:
+        """The block has another label, and its file another path; its history goes on under it."""
+        before, there = self.newest(old), self.newest(block.label)
+        assert before is not None
+        self._forget(old)
+        others = self.attachments.drop(old)
+        others |= self.attachments.put(block.label, block.agents)
+        others.pop(block.label, None)
+        self.enforce(block.label, path)
+        self._come.discard(block.label)
+        self._versions[block.label] = max(before.version, there.version if there is not None else 0)
+        self._draft(before, block, ("label",), author, request_id, None, (), kind="renamed", renamed_from=old)
+        self._reattach(others, author)
+
+    def set_folders(self, agents: Iterable[str]) -> bool:
+        """These agents have a private folder, and no others: whether that is new. `follow_folders` drafts what follows."""
+        agents = set(agents)
+        if agents == self.attachments.folders:
+            return False
+        self._moved |= self.attachments.set_folders(agents)
+        return True
+
+    def follow_folders(self) -> None:
+        """Draft what private folders that came or went have changed."""
+        if self._moved:
+            moved, self._moved = self._moved, {}
+            self._reattach(moved, FILE)
+
+    @property
+    def _next_seq(self) -> int:
+        return self._journal.seq + len(self.drafted) + 1
+
+    def _forget(self, label: str) -> None:
+        path = self.paths.pop(label)
+        del self.labels[path]
+        self.signatures.pop(path, None)
+        self._taken.pop(clash_key(label), None)
+
+    def _draft(
+        self,
+        before: Revision | None,
+        block: Block,
+        fields: tuple[str, ...],
+        author: str,
+        request_id: str | None,
+        position: int | None = None,
+        reverts: tuple[int, ...] = (),
+        stale_base: int | None = None,
+        *,
+        kind: Kind | None = None,
+        renamed_from: str | None = None,
+    ) -> None:
+        """The revision that makes `block` the newest of its label, with the attachment set of the moment."""
+        label = block.label
+        is_new = before is None or before.block is None
+        had = before.agents if before is not None else NOBODY
+        has = self.attachments.attached[label]
+        # The same object compares element by element, too; and the journal knows a set by its identity.
+        if has is not had and has == had:
+            has = had
+        self._append(
+            Revision(
+                seq=self._next_seq,
+                label=label,
+                version=self._versions.get(label, 0) + 1,
+                kind=kind or ("created" if is_new else "updated"),
+                block=block,
+                at=self._at,
+                created_at=self._at if before is None or is_new else before.created_at,
+                author=author,
+                fields=fields,
+                agents=has,
+                attached=tuple(sorted(has - had)) if has is not had else (),
+                detached=tuple(sorted(had - has)) if has is not had else (),
+                digest=before.digest if before is not None and not is_new and fields == ("agents",) else block.digest,
+                request_id=request_id,
+                renamed_from=renamed_from,
+                position=position,
+                reverts=reverts,
+                stale_base=stale_base,
+            )
+        )
+
+    def _reattach(self, changed: Mapping[str, frozenset[str]], author: str) -> None:
+        """Revisions of blocks whose files have not changed, but who is attached to them has."""
+        for label in sorted(changed):
+            newest = self.newest(label) if label in self.paths else None
+            if newest is not None and newest.block is not None and newest.agents != self.attachments.attached[label]:
+                # No edit: undo passes over it, and a stale save that is to be merged still is.
+                position = newest.version if newest.position is None else newest.position
+                stale_base = newest.stale_base
+                self._draft(newest, newest.block, ("agents",), author, None, position, stale_base=stale_base)
+
+    def _append(self, revision: Revision) -> None:
+        self.drafted.append(revision)
+        self._versions[revision.label] = revision.version
+        self._newest.pop(revision.label, None)
+        self._newest[revision.label] = revision
+        while len(self._newest) > max(_NEWEST_KEPT, len(self.drafted)):
+            del self._newest[next(iter(self._newest))]

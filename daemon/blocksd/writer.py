@@ -1,0 +1,347 @@
+"""Puts new texts into files, all at once and without losing what somebody else has just saved there."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+import stat
+from contextlib import suppress
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from blocksd.errors import ProblemFile, Unavailable
+from blocksd.journal import Staged
+from blocksd.label import TEMPORARY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from blocksd.sheet import FileEdit
+
+_NOREPLACE, _EXCHANGE = 1, 2
+_AT_FDCWD = -100
+_TURNS = 100
+_UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Writer:
+    """The only hand that writes block files.
+
+    Invariants:
+      1. at every instant a file says its old text or its new one, whole;
+      2. what is displaced is kept under `aside` until it is known to be what was read.
+    """
+
+    def __init__(self, root: str, *, is_durable: bool = True) -> None:
+        """Write below `root`; if not `is_durable`, what is written survives a crash of this process, not of the machine."""
+        self._root = root
+        self._is_durable = is_durable
+
+    def _full(self, path: str) -> str:
+        """Where a file really is: what a symlink leads to is written, not the link."""
+        full = os.path.join(self._root, path)
+        return os.path.realpath(full) if os.path.islink(full) else full
+
+    def _place(self, edit: FileEdit | Staged) -> str:
+        """Where an edit is made: of a symlink that is to go, what it leads to stays."""
+        return self._full(edit.path) if edit.data is not None else os.path.join(self._root, edit.path)
+
+    def _aside(self, staged: Staged) -> str:
+        """What lies beside the file. An exchange that a crash has left half done is finished first."""
+        aside = os.path.join(self._root, staged.aside)
+        if not os.path.lexists(aside):
+            with suppress(FileNotFoundError):
+                os.rename(_kept(aside), aside)
+        return aside
+
+    def stage(self, edit: FileEdit) -> Staged:
+        """Write an edit's new text beside its file, to disk.
+
+        Raises:
+            Unavailable: it cannot be written there; nothing is left behind.
+        """
+        full = self._place(edit)
+        directory = os.path.dirname(full)
+        aside = os.path.join(directory, f"{TEMPORARY}{secrets.token_hex(8)}")
+        staged = Staged(edit.path, os.path.relpath(aside, self._root), digest(edit.base), digest(edit.data))
+        if edit.data is None:
+            return staged
+        try:
+            self._make_directory(directory)
+            self._write(aside, edit.data, like=self._full(edit.like) if edit.like is not None else full)
+        except OSError as error:
+            with suppress(OSError):
+                os.unlink(aside)
+            raise _unwritable(edit.path, error) from None
+        return staged
+
+    def _write(self, aside: str, data: bytes, *, like: str) -> None:
+        # Whoever may not read the file may not read it under this name either.
+        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(handle, left) :]
+            _take_over(handle, like)
+            if self._is_durable:
+                os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory below the folder, with those above it.
+
+        Raises:
+            Unavailable, ProblemFile: it cannot be made.
+        """
+        try:
+            self._make_directory(os.path.join(self._root, path))
+        except OSError as error:
+            raise _unwritable(path, error) from None
+
+    def _make_directory(self, directory: str) -> None:
+        if os.path.isdir(directory):
+            return
+        above = os.path.dirname(directory)
+        self._make_directory(above)
+        with suppress(FileExistsError):
+            os.mkdir(directory)
+        if self._is_durable:
+            _sync_directory(above)
+
+    def put_in(self, staged: Staged) -> bool:
+        """Put the new text in, in place of what was read; False when somebody else has saved meanwhile.
+
+        Then the file says what they saved, and nothing of ours is left.
+
+        Raises:
+            Unavailable: it cannot be done; nothing was changed.
+        """
+        full, aside = self._place(staged), os.path.join(self._root, staged.aside)
+        if staged.base is not None and _digest_of(full) != staged.base:
+            # An exchange would tell, too. But for a moment, whoever has saved could read a text that never was in force.
+            self.discard(staged)
+            return False
+        try:
+            if staged.base is None:
+                _move(aside, full)
+            elif staged.data is None:
+                _move(full, aside)
+            else:
+                _exchange(aside, full)
+        except (FileExistsError, FileNotFoundError):
+            self.discard(staged)
+            return False
+        except OSError as error:
+            self.take_back(staged)
+            raise _unwritable(staged.path, error) from None
+        if staged.base is None or _digest_of(aside) == staged.base:
+            return True
+        self._give_back(full, aside, ours=staged.data)
+        return False
+
+    def _give_back(self, full: str, aside: str, *, ours: str | None) -> None:
+        """What was displaced is not what was read: put it back, and whatever was saved since we took its place."""
+        if ours is None:
+            with suppress(FileNotFoundError, FileExistsError):  # what came to an empty place is the newest there is
+                _move(aside, full)
+            _remove(aside)
+            return
+        for _ in range(_TURNS):
+            newest = _digest_of(aside)
+            try:
+                if not os.path.exists(full):  # gone, or to be gone: what is aside is the newest there is
+                    _move(aside, full)
+                    return
+                _exchange(aside, full)
+            except (FileExistsError, FileNotFoundError):
+                continue
+            if _digest_of(aside) == ours:
+                os.unlink(aside)
+                return
+            # Somebody saved over what we had put there. That is the newest: it goes back in.
+            ours = newest
+
+    def take_back(self, staged: Staged) -> None:
+        """Undo `put_in`: the file says again what it did, unless somebody has saved since."""
+        full, aside = self._place(staged), self._aside(staged)
+        if staged.base is None:
+            with suppress(FileNotFoundError, FileExistsError):
+                if _digest_of(full) == staged.data:
+                    _move(full, aside)
+                if _digest_of(aside) not in (None, staged.data):  # saved in between
+                    _move(aside, full)
+        elif os.path.lexists(aside) and (staged.data is None or _digest_of(full) == staged.data):
+            self._give_back(full, aside, ours=staged.data)
+        self.discard(staged)
+
+    def discard(self, staged: Staged) -> None:
+        """Remove what lies beside the file."""
+        self.remove(staged.aside)
+
+    def remove(self, path: str) -> None:
+        """Remove a file below the folder, if it is there."""
+        _remove(os.path.join(self._root, path))
+
+    def sync(self, paths: Iterable[str]) -> None:
+        """Have the directories of these files on disk.
+
+        Raises:
+            Unavailable: that cannot be said of one of them.
+        """
+        if self._is_durable:
+            for directory, path in {os.path.dirname(self._full(path)): path for path in paths}.items():
+                try:
+                    _sync_directory(directory)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    raise _unwritable(path, error) from None
+
+    def remove_directory(self, directory: str) -> bool:
+        """Remove a directory below the folder, if it is empty; whether it is gone."""
+        full = os.path.join(self._root, directory)
+        try:
+            os.rmdir(full)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        if self._is_durable:
+            with suppress(OSError):
+                _sync_directory(os.path.dirname(full))
+        return True
+
+    def is_in(self, staged: Staged) -> bool:
+        """Whether an edit that a crash may have interrupted was put in; what is aside tells, whoever has saved since."""
+        aside = _digest_of(self._aside(staged))
+        if staged.base is None:
+            return aside is None
+        if staged.data is None:
+            return aside == staged.base
+        return aside == staged.base or (aside is None and _digest_of(self._place(staged)) == staged.data)
+
+    def has_displaced(self, staged: Staged) -> bool:
+        """Whether what an edit took the place of is another text than the one that was read."""
+        aside = _digest_of(self._aside(staged))
+        return aside is not None and aside not in (staged.base, staged.data)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing at all in the folder, or no folder."""
+        return not (os.path.isdir(self._root) and os.listdir(self._root))
+
+
+def _rename(old: str, new: str, flags: int) -> None:
+    """renameat2(2)."""
+    if _libc.renameat2(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), flags) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), old)
+
+
+def _move(old: str, new: str) -> None:
+    """Give a file another name, if nothing has it."""
+    try:
+        _rename(old, new, _NOREPLACE)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        # RACE: what comes there now is replaced. It cannot be closed on such a file system.
+        if os.path.lexists(new):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new) from None
+        os.rename(old, new)
+
+
+def _exchange(aside: str, full: str) -> None:
+    """Let two files have each other's name."""
+    try:
+        _rename(aside, full, _EXCHANGE)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        # RACE: a save between the first two steps is lost from the file. It cannot be closed on such a file system.
+        kept = _kept(aside)
+        os.link(full, kept)
+        try:
+            os.replace(aside, full)
+        except OSError:
+            os.unlink(kept)
+            raise
+        os.rename(kept, aside)
+
+
+def _kept(aside: str) -> str:
+    """What a file has as its name during an exchange that takes several steps."""
+    return f"{aside}-"
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def digest(data: bytes | None) -> str | None:
+    """What stands for a file's content; None for none."""
+    return None if data is None else blake2b(data, digest_size=16).hexdigest()
+
+
+def _digest_of(path: str) -> str | None:
+    """What stands for the content of what is there; a directory, or what cannot be read, is like no file."""
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            return digest(file.read())
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return ""
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO in its place is not waited for
+
+
+def _take_over(handle: int, like: str) -> None:
+    """Mode, owner and extended attributes of the file at `like`, if there is one; else what a new file gets.
+
+    A daemon that is not root cannot give files away: then the owner is its own, and the group stays if it may.
+    """
+    try:
+        status = os.stat(like)
+    except FileNotFoundError:
+        mask = os.umask(0)
+        os.umask(mask)
+        os.fchmod(handle, 0o666 & ~mask)
+        return
+    own = os.fstat(handle)
+    if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
+        for uid, gid in ((status.st_uid, status.st_gid), (-1, status.st_gid)):
+            try:
+                os.fchown(handle, uid, gid)
+                break
+            except PermissionError:
+                continue
+    os.fchmod(handle, stat.S_IMODE(status.st_mode))
+    with suppress(OSError):
+        for name in os.listxattr(like):
+            with suppress(OSError):
+                os.setxattr(handle, name, os.getxattr(like, name))
+
+
+def _sync_directory(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _unwritable(path: str, error: OSError) -> Unavailable | ProblemFile:
+    reason = os.strerror(error.errno or 0)
+    name = errno.errorcode.get(error.errno or 0, "?")
+    if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
+        return ProblemFile(f"{path} cannot be written: {reason}", path=path, errno=name)
+    return Unavailable(f"{path} cannot be written: {reason}", path=path, errno=name)

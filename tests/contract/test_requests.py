@@ -1,0 +1,1943 @@
+"""Requests through the whole daemon, on a real server: what is asked for is in file, journal and mirror, or nowhere."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import stat
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from blocksd import writer as writing
+from blocksd.document import parse
+from blocksd.inbox import OPS, Entry
+from rig import Ear, Rig, assert_level, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from support import RedisServer
+
+NOTES = "---\n# who may see it\nagents: [ann,  bob]   # two of them\ntags: ['x', \"y\"]\n---\none\n"
+
+
+@pytest.fixture
+def server(standing_server: Callable[[str], RedisServer]) -> RedisServer:
+    return standing_server("valkey")
+
+
+@pytest.fixture
+def raw(server: RedisServer) -> Iterator[Any]:
+    client: Any = server.client()
+    yield client
+    client.close()
+
+
+class Office(Rig):
+    """A daemon with somebody who asks it for things, as any client of Redis can."""
+
+    numbers = itertools.count(1)
+
+    def __init__(self, home: Path, url: str, raw: Any, **settings: Any) -> None:
+        self.raw = raw
+        super().__init__(home, url, **settings)
+
+    def send(
+        self, actor: str, op: str, where: str | None = None, *, request_id: str | None = None, **given: Any
+    ) -> str:
+        """Put a request into an inbox. `where` is a label for the operator, a name for an agent; `args` are `given`."""
+        keys: dict[str, Any] = {key: given.pop(key) for key in ("expect", "on_conflict", "deadline") if key in given}
+        if isinstance(keys.get("expect"), int):
+            keys["expect"] = {"version": keys["expect"]}
+        request_id = request_id or f"r-{next(self.numbers)}"
+        request = {"id": request_id, "op": op, "args": given, **keys}
+        if where is not None:
+            request["label" if actor == "operator" else "name"] = where
+        self.raw.xadd(f"blocks:inbox:{actor}", {"request": json.dumps(request, ensure_ascii=False)})
+        return request_id
+
+    def pass_on(self) -> None:
+        """What the reader does: hand over all that is in the inboxes."""
+        for key in sorted(self.raw.scan_iter("blocks:inbox:*")):
+            actor = key.removeprefix("blocks:inbox:")
+            self.core.inbox.put(Entry(actor, one, fields.get("request")) for one, fields in self.raw.xrange(key))
+
+    def reply(self, actor: str, request_id: str) -> dict[str, Any] | None:
+        texts = self.raw.lrange(f"blocks:reply:{actor}:{request_id}", 0, -1)
+        assert len(texts) < 2, "replied once"
+        return json.loads(texts[0]) if texts else None
+
+    def replies(self, *sent: tuple[str, str]) -> list[dict[str, Any]]:
+        """What is replied to requests (actor, id) that were sent, in one round if that can be."""
+        self.pass_on()
+        self.run(lambda: all(self.reply(*one) for one in sent), f"replies to {sent}")
+        found = [self.reply(*one) for one in sent]
+        for actor, request_id in sent:
+            self.raw.delete(f"blocks:reply:{actor}:{request_id}")
+            if not self.raw.xlen(f"blocks:inbox:{actor}"):
+                self.raw.delete(f"blocks:inbox:{actor}")
+        return [one for one in found if one is not None]
+
+    def ask(self, actor: str, op: str, where: str | None = None, **given: Any) -> dict[str, Any]:
+        (reply,) = self.replies((actor, self.send(actor, op, where, **given)))
+        assert not self.raw.exists(f"blocks:inbox:{actor}")
+        return reply
+
+    def do(self, actor: str, op: str, where: str | None = None, **given: Any) -> dict[str, Any]:
+        reply = self.ask(actor, op, where, **given)
+        assert reply["ok"], reply
+        return reply
+
+    def refuse(self, actor: str, op: str, where: str | None = None, **given: Any) -> dict[str, Any]:
+        """Why it is refused; nothing at all has changed by it."""
+        before = self.everything()
+        reply = self.ask(actor, op, where, **given)
+        assert not reply["ok"], reply
+        assert self.everything() == before
+        error: dict[str, Any] = reply["error"]
+        assert error["message"]
+        return error
+
+    def everything(self) -> dict[str, Any]:
+        """Files to the byte, inode and mode, the journal and the mirror; all but what went to and fro with requests."""
+        return {
+            "files": {name: (self.read(name), os.stat(self.root / name).st_ino) for name in self.names()},
+            "revisions": self.journal.since(0, 10_000),
+            "heads": sorted((head.label, head.version, head.path) for head in self.journal.heads()),
+            "prepared": self.journal.prepared(),
+            "mirror": shown(self.raw),
+            "announced": self.raw.xlen("blocks:changes"),
+        }
+
+    def names(self) -> list[str]:
+        """Every file and directory below the folder, hidden ones included."""
+        found = []
+        for where, directories, files in os.walk(self.root):
+            found += [os.path.relpath(os.path.join(where, name), self.root) for name in (*directories, *files)]
+        return sorted(found)
+
+    def temporaries(self) -> list[str]:
+        return [name for name in self.names() if ".blocksd" in name]
+
+    def read(self, name: str) -> bytes | None:
+        path = self.root / name
+        return path.read_bytes() if path.is_file() else None
+
+    def text(self, label: str) -> str:
+        return (self.root / f"{label}.md").read_bytes().decode()
+
+    def value(self, label: str) -> str:
+        """The value, which file, journal and mirror agree on."""
+        self.settle()
+        head = self.journal.head(label)
+        assert head is not None
+        assert head.block is not None
+        assert parse((self.root / f"{label}.md").read_bytes(), label) == head.block
+        assert self.raw.hget(f"blocks:block:{label}", "value") == head.block.value
+        return head.block.value
+
+    def versions(self, label: str) -> list[tuple[int, str, str | None]]:
+        """Version, author and value of all that is in the history, newest first."""
+        return [
+            (one.version, one.author, one.block.value if one.block is not None else None)
+            for one in self.journal.history(label)
+        ]
+
+    def problem(self, subject: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.raw.hget("blocks:problems", subject))
+        return found
+
+
+@pytest.fixture
+def make(tmp_path: Path, server: RedisServer, raw: Any) -> Iterator[Callable[..., Office]]:
+    made: list[Office] = []
+
+    def office(name: str = "one", **options: Any) -> Office:
+        made.append(Office(tmp_path / name, server.url, raw, **options))
+        return made[-1]
+
+    yield office
+    for one in made:
+        assert one.temporaries() == []
+        one.crash()
+
+
+@pytest.fixture
+def rig(make: Callable[..., Office]) -> Office:
+    """Two agents with a persona each; a block for both, one for both that is read-only, and one for Bob."""
+    made = make()
+    made.write("notes", NOTES)
+    made.write("policy", "---\nread_only: true\nagents: '*'\n---\nlaw\n")
+    made.write("other", "---\nagents: [bob]\n---\nfor Bob\n")
+    made.write("agents/ann/persona", "I am Ann.\n")
+    made.write("agents/bob/persona", "I am Bob.\n")
+    made.settle()
+    return made
+
+
+@pytest.fixture
+def ear(raw: Any, rig: Rig) -> Iterator[Ear]:  # noqa: ARG001  # the rig is level first
+    heard = Ear(raw, "blocks:changes")
+    yield heard
+    heard.close()
+
+
+# --- what each operation does ---
+
+LINES = "one\ntwo\nthree"
+
+TEXT_OPS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "append": ("append", {"content": "four"}, "one\ntwo\nthree\nfour"),
+    "append with carriage returns": ("append", {"content": "a\r\nb\rc"}, "one\ntwo\nthree\na\nb\nc"),
+    "replace": ("replace", {"old_content": "two", "new_content": "\t2"}, "one\n\t2\nthree"),
+    "insert first": ("insert", {"content": "zero", "line": 0}, "zero\none\ntwo\nthree"),
+    "insert in between": ("insert", {"content": "x", "line": 2}, "one\ntwo\nx\nthree"),
+    "insert last": ("insert", {"content": "end"}, "one\ntwo\nthree\nend"),
+    "patch": ("patch", {"patch": "@@ -2 +2 @@\n-two\n+2\n"}, "one\n2\nthree"),
+    "update": ("update", {"value": "new\n\n"}, "new\n\n"),
+    "update to nothing": ("update", {"value": ""}, ""),
+    "update to the default": ("update", {"value": None}, ""),
+}
+
+
+@pytest.mark.parametrize("actor", ["operator", "ann"])
+@pytest.mark.parametrize(("op", "args", "after"), TEXT_OPS.values(), ids=TEXT_OPS)
+def test_text_is_changed(rig: Office, ear: Ear, actor: str, op: str, args: dict[str, Any], after: str) -> None:
+    """By operators and agents alike: one revision, one change, a reply that shows the block; the rest of the file stays."""
+    rig.save_and_settle("notes", NOTES.replace("one", LINES))
+    ear.messages()
+    seq = rig.journal.seq
+    reply = rig.do(actor, op, "notes", **args)
+    assert (reply["label"], reply["seq"], reply["version"]) == ("notes", seq + 1, 3)
+    assert (reply["block"]["value"], reply["block"]["version"]) == (after, 3)
+    assert reply["block"]["updated_by"] == actor
+    assert rig.value("notes") == after
+    assert rig.text("notes").startswith(NOTES.removesuffix("one\n"))
+    (change,) = ear.changes()
+    assert (change["kind"], change["label"], change["author"]) == ("updated", "notes", actor)
+    assert (change["fields"], change["request_id"]) == (["value"], reply["id"])
+    assert_level(rig, rig.raw)
+
+
+def test_block_is_created(rig: Office, ear: Ear) -> None:
+    """With any field; the file names what is not default, and agents that were not known are."""
+    fields: dict[str, Any] = {
+        "value": "v",
+        "description": "d",
+        "limit": 50,
+        "read_only": True,
+        "hidden": True,
+        "tags": ["t"],
+        "metadata": {"a": [1, None, "x"]},
+        "agents": ["ann", "new-*", "carl"],
+        "template_name": "n",
+        "is_template": True,
+    }
+    block = rig.do("operator", "create", "a/b/new", **fields)["block"]
+    assert {key: block[key] for key in fields if key != "agents"} == {k: v for k, v in fields.items() if k != "agents"}
+    assert rig.value("a/b/new") == "v"
+    assert rig.raw.smembers("blocks:attached:a/b/new") == {"ann", "carl"}
+    changes = ear.changes()
+    assert [(change["kind"], change["label"]) for change in changes] == [("created", "a/b/new"), ("updated", "policy")]
+    assert changes[0]["attached"] == ["ann", "carl"]
+    assert_level(rig, rig.raw)
+
+
+def test_empty_block_is_created(rig: Office) -> None:
+    """Nothing need be said of a block but its label."""
+    block = rig.do("operator", "create", "new")["block"]
+    assert (block["value"], block["limit"], block["description"]) == ("", 20000, None)
+    assert rig.value("new") == ""
+    assert "memory block" not in rig.text("new")
+
+
+def test_agent_creates_a_block_of_its_own(rig: Office) -> None:
+    """Under its own name for it, below its private folder; it alone is attached."""
+    reply = rig.do("ann", "create", "diary/today", value="dear", description="mine")
+    assert reply["label"] == "agents/ann/diary/today"
+    assert rig.value("agents/ann/diary/today") == "dear"
+    assert rig.raw.hget("blocks:agent:ann", "diary/today") == "agents/ann/diary/today"
+    rig.do("ann", "append", "diary/today", content="diary")
+    assert rig.value("agents/ann/diary/today") == "dear\ndiary"
+    assert_level(rig, rig.raw)
+
+
+def test_private_block_makes_its_agent_known(rig: Office) -> None:
+    """At once: it may act in the same moment."""
+    rig.do("operator", "create", "agents/zoe/diary", value="x")
+    assert rig.raw.zscore("blocks:agents", "zoe") == 0
+    assert "zoe" in rig.raw.smembers("blocks:attached:policy")
+    rig.settle()
+    assert_level(rig, rig.raw)
+
+
+def test_fields_are_updated(rig: Office, ear: Ear) -> None:
+    """Those that are named; null puts one back to its default, and its line is gone."""
+    rig.do("operator", "update", "notes", limit=10, description="d", metadata={"k": 1})
+    block = parse((rig.root / "notes.md").read_bytes(), "notes")
+    assert (block.limit, block.description, block.metadata, block.agents) == (10, "d", {"k": 1}, ("ann", "bob"))
+    rig.do("operator", "update", "notes", limit=None, description=None, metadata=None, tags=["x", "y"])
+    assert rig.text("notes") == NOTES
+    assert [change["fields"] for change in ear.changes()] == [["description", "limit", "metadata"]] * 2
+    assert_level(rig, rig.raw)
+
+
+def test_agent_updates_its_description(rig: Office) -> None:
+    """Besides the value, that is what it may change."""
+    assert rig.do("ann", "update", "notes", description="mine")["block"]["description"] == "mine"
+    assert rig.do("ann", "update", "notes", description=None, value="x")["block"]["description"] is None
+    rig.settle()
+    assert_level(rig, rig.raw)
+
+
+def test_block_is_deleted(rig: Office, ear: Ear) -> None:
+    """Its file and all of its keys are gone, its history is not; the version goes on when it comes again."""
+    reply = rig.do("operator", "delete", "notes")
+    assert (reply["version"], reply["block"]) == (2, None)
+    assert not (rig.root / "notes.md").exists()
+    assert not rig.raw.exists("blocks:block:notes", "blocks:attached:notes")
+    (change,) = ear.changes()
+    assert (change["kind"], change["author"], change["detached"]) == ("deleted", "operator", ["ann", "bob"])
+    assert_level(rig, rig.raw)
+    assert rig.refuse("operator", "append", "notes", content="x")["code"] == "not_found"
+    assert rig.do("operator", "create", "notes", value="again")["version"] == 3
+    assert [version for version, _, _ in rig.versions("notes")] == [3, 2, 1]
+
+
+def test_agent_deletes_its_own_block(rig: Office) -> None:
+    """And no other; it can bring it back."""
+    rig.do("ann", "delete", "persona")
+    assert not (rig.root / "agents/ann/persona.md").exists()
+    assert rig.refuse("ann", "delete", "persona")["code"] == "not_found"
+    assert rig.refuse("ann", "delete", "notes")["code"] == "invalid_request"
+    assert rig.do("ann", "undo", "persona")["block"]["value"] == "I am Ann."
+    assert rig.value("agents/ann/persona") == "I am Ann."
+    assert_level(rig, rig.raw)
+
+
+def test_block_is_attached_and_detached(rig: Office, ear: Ear) -> None:
+    """Only the list in the file changes; who is attached already is not listed again."""
+    rig.do("operator", "attach", "notes", agents=["carl", "ann", "carl"])
+    assert rig.raw.smembers("blocks:attached:notes") == {"ann", "bob", "carl"}
+    assert parse((rig.root / "notes.md").read_bytes(), "notes").agents == ("ann", "bob", "carl")
+    rig.do("operator", "detach", "notes", agents=["carl"])
+    assert rig.raw.smembers("blocks:attached:notes") == {"ann", "bob"}
+    assert not rig.raw.exists("blocks:agent:carl")
+    assert rig.text("notes").replace("[ann, bob]", "[ann,  bob]") == NOTES
+    said = [(one["label"], one["attached"], one["detached"]) for one in ear.changes()]
+    assert ("notes", ["carl"], []) in said
+    assert ("notes", [], ["carl"]) in said
+    rig.settle()
+    assert_level(rig, rig.raw)
+
+
+def test_last_agent_is_detached(rig: Office) -> None:
+    """Nobody is a set as any other."""
+    rig.do("operator", "detach", "notes", agents=["ann", "bob"])
+    assert not rig.raw.exists("blocks:attached:notes")
+    assert parse((rig.root / "notes.md").read_bytes(), "notes").agents == ()
+    assert "# who may see it" in rig.text("notes")
+
+
+def test_patterns_are_not_undone_by_a_detachment(rig: Office) -> None:
+    """Who is attached by a pattern cannot be taken out of it; the refusal names the pattern."""
+    error = rig.refuse("operator", "detach", "policy", agents=["ann"])
+    assert (error["code"], error["field"]) == ("invalid_request", "args.agents")
+    assert "'*'" in error["message"]
+    reply = rig.do("operator", "attach", "policy", agents=["ann"])
+    assert reply["version"] == 1  # it is attached already
+    error = rig.refuse("operator", "detach", "other", agents=["ann"])
+    assert (error["code"], error["agent"]) == ("not_attached", "ann")
+
+
+# --- undo, redo, restore ---
+
+
+def test_edits_are_undone_and_redone(rig: Office) -> None:
+    """One after the other, each as a revision of its own, until there is nothing left."""
+    for word in ("two", "three"):
+        rig.do("ann", "append", "notes", content=word)
+    assert rig.do("operator", "undo", "notes")["block"]["value"] == "one\ntwo"
+    assert rig.do("ann", "undo", "notes")["block"]["value"] == "one"
+    assert rig.refuse("operator", "undo", "notes")["code"] == "invalid_request"
+    assert rig.do("operator", "redo", "notes")["block"]["value"] == "one\ntwo"
+    assert rig.do("operator", "redo", "notes")["block"]["value"] == "one\ntwo\nthree"
+    assert rig.refuse("operator", "redo", "notes")["code"] == "invalid_request"
+    rig.do("operator", "undo", "notes")
+    rig.do("ann", "append", "notes", content="else")
+    assert rig.refuse("operator", "redo", "notes")["code"] == "invalid_request"
+    assert rig.do("operator", "undo", "notes")["block"]["value"] == "one\ntwo"
+    assert [version for version, _, _ in rig.versions("notes")] == list(range(len(rig.versions("notes")), 0, -1))
+    assert rig.value("notes") == "one\ntwo"
+    assert rig.text("notes").startswith(NOTES.removesuffix("one\n"))
+
+
+def test_save_is_undone(rig: Office) -> None:
+    """What a person saved is an edit like any other; what undo writes is not taken for another save."""
+    rig.save_and_settle("notes", NOTES.replace("one", "saved"))
+    assert rig.do("operator", "undo", "notes")["block"]["value"] == "one"
+    seq = rig.journal.seq
+    rig.resync()
+    assert rig.journal.seq == seq
+    assert rig.do("operator", "redo", "notes")["block"]["value"] == "saved"
+
+
+def test_deletion_is_undone(rig: Office) -> None:
+    """By a person or by request; the block is as it was, attached to whom it was."""
+    rig.do("operator", "delete", "notes")
+    assert rig.do("operator", "undo", "notes")["block"]["value"] == "one"
+    assert rig.raw.smembers("blocks:attached:notes") == {"ann", "bob"}
+    rig.remove("notes")
+    rig.settle()
+    assert rig.do("operator", "undo", "notes")["block"]["value"] == "one"
+    assert rig.value("notes") == "one"
+    assert_level(rig, rig.raw)
+
+
+def test_agents_that_come_do_not_stand_in_the_way_of_undo(rig: Office) -> None:
+    """A revision that only expands a pattern is no edit."""
+    rig.save_and_settle("policy", "---\nread_only: true\nagents: '*'\n---\nlaw\nmore\n")
+    rig.do("operator", "create_agent", agent="carl")
+    rig.do("operator", "create_agent", agent="dora")
+    assert "dora" in rig.raw.smembers("blocks:attached:policy")
+    assert rig.do("operator", "undo", "policy")["block"]["value"] == "law"
+    rig.do("operator", "create_agent", agent="eve")
+    assert rig.do("operator", "redo", "policy")["block"]["value"] == "law\nmore"
+    assert rig.do("operator", "undo", "policy")["block"]["value"] == "law"
+    assert rig.refuse("operator", "undo", "policy")["code"] == "invalid_request"
+    assert rig.raw.smembers("blocks:attached:policy") == {"ann", "bob", "carl", "dora", "eve"}
+
+
+def test_version_is_restored(rig: Office) -> None:
+    """As a new one, with every field as it was then; the versions in between stay in the history."""
+    rig.do("operator", "update", "notes", value="two", limit=10)
+    rig.do("operator", "update", "notes", value="three")
+    reply = rig.do("operator", "restore", "notes", version=1)
+    assert (reply["version"], reply["block"]["value"], reply["block"]["limit"]) == (4, "one", 20000)
+    assert rig.text("notes") == NOTES
+    assert [value for _, _, value in rig.versions("notes")] == ["one", "three", "two", "one"]
+    rig.do("operator", "delete", "notes")
+    assert rig.do("operator", "restore", "notes", version=3)["block"]["value"] == "three"
+    error = rig.refuse("operator", "restore", "notes", version=5)
+    assert (error["code"], error["field"]) == ("invalid_request", "args.version")
+    error = rig.refuse("operator", "restore", "notes", version=99)
+    assert (error["code"], error["version"]) == ("not_found", 99)
+    error = rig.refuse("operator", "restore", "never", version=1)
+    assert error["code"] == "not_found"
+    assert rig.refuse("operator", "restore", "notes", version="1")["code"] == "invalid_request"
+    assert rig.refuse("operator", "restore", "notes", version=True)["code"] == "invalid_request"
+
+
+def test_agent_cannot_restore_what_it_may_not_set(rig: Office) -> None:
+    """A version with another limit is not for it to bring back."""
+    rig.do("operator", "update", "notes", limit=10)
+    error = rig.refuse("ann", "undo", "notes")
+    assert (error["code"], "limit" in error["message"]) == ("invalid_request", True)
+    assert rig.refuse("ann", "restore", "notes", version=1)["code"] == "invalid_request"
+
+
+# --- renaming ---
+
+
+def test_block_is_renamed(rig: Office, ear: Ear) -> None:
+    """History, file mode and attachment go with it; under the old label nothing is left, and the change says from where."""
+    (rig.root / "notes.md").chmod(0o640)
+    rig.do("ann", "append", "notes", content="two")
+    ear.messages()
+    reply = rig.do("operator", "rename", "notes", to="a/minutes")
+    assert (reply["label"], reply["version"], reply["block"]["value"]) == ("a/minutes", 3, "one\ntwo")
+    assert rig.text("a/minutes") == NOTES.replace("one", "one\ntwo")
+    assert stat.S_IMODE((rig.root / "a/minutes.md").stat().st_mode) == 0o640
+    assert not (rig.root / "notes.md").exists()
+    assert not rig.raw.exists("blocks:block:notes", "blocks:attached:notes")
+    assert rig.raw.hget("blocks:agent:ann", "a/minutes") == "a/minutes"
+    assert not rig.raw.hexists("blocks:agent:ann", "notes")
+    (change,) = ear.changes()
+    assert (change["kind"], change["label"], change["from"]) == ("renamed", "a/minutes", "notes")
+    assert_level(rig, rig.raw)
+    assert rig.versions("a/minutes") == [(3, "operator", "one\ntwo"), (2, "ann", "one\ntwo"), (1, "file", "one")]
+    assert rig.do("operator", "restore", "a/minutes", version=1)["block"]["value"] == "one"
+    seq = rig.journal.seq
+    rig.resync()
+    assert rig.journal.seq == seq
+    rig.crash()
+    rig.open().settle()
+    assert rig.journal.seq == seq
+    assert_level(rig, rig.raw)
+
+
+def test_label_of_a_renamed_block_can_be_used_again(rig: Office) -> None:
+    """By another block, whose versions go on; each has its own history."""
+    rig.do("operator", "rename", "notes", to="minutes")
+    assert rig.do("operator", "create", "notes", value="other")["version"] == 2
+    rig.do("operator", "append", "minutes", content="two")
+    rig.do("operator", "delete", "notes")
+    assert rig.do("operator", "rename", "minutes", to="notes")["version"] == 4
+    assert rig.do("operator", "rename", "notes", to="minutes")["version"] == 5
+    assert rig.value("minutes") == "one\ntwo"
+    rig.crash()
+    rig.open().settle()
+    assert_level(rig, rig.raw)
+
+
+def test_agent_renames_its_own_block(rig: Office) -> None:
+    """To another of its own names; not one that is shared, and to nobody else's."""
+    reply = rig.do("ann", "rename", "persona", to="self")
+    assert reply["label"] == "agents/ann/self"
+    assert rig.raw.hgetall("blocks:agent:ann")["self"] == "agents/ann/self"
+    assert rig.refuse("ann", "rename", "notes", to="x")["code"] == "invalid_request"
+    reply = rig.do("ann", "rename", "self", to="agents/bob/x")  # her own name for it, whatever it looks like
+    assert reply["label"] == "agents/ann/agents/bob/x"
+    assert rig.refuse("ann", "rename", "agents/bob/x", to="../../bob/x")["code"] == "invalid_request"
+    assert_level(rig, rig.raw)
+
+
+def test_private_block_becomes_shared_and_back(rig: Office) -> None:
+    """Shared, it is for whom it lists; private, for its agent alone, and cannot list any."""
+    rig.do("operator", "rename", "agents/ann/persona", to="about-ann")
+    assert not rig.raw.exists("blocks:attached:about-ann")
+    rig.do("operator", "attach", "about-ann", agents=["bob"])
+    error = rig.refuse("operator", "rename", "about-ann", to="agents/bob/about")
+    assert (error["code"], error["field"]) == ("invalid_request", "args.to")
+    rig.do("operator", "detach", "about-ann", agents=["bob"])
+    rig.do("operator", "rename", "about-ann", to="agents/ann/persona")
+    assert rig.raw.smembers("blocks:attached:agents/ann/persona") == {"ann"}
+    assert rig.value("agents/ann/persona") == "I am Ann."
+    assert "agents" not in rig.text("agents/ann/persona")
+    assert_level(rig, rig.raw)
+
+
+def test_rename_to_where_something_is(rig: Office) -> None:
+    """Never over another block, nor beside one that some file systems could not tell from it."""
+    error = rig.refuse("operator", "rename", "notes", to="other")
+    assert (error["code"], error["label"]) == ("already_exists", "other")
+    error = rig.refuse("operator", "rename", "notes", to="OTHER")
+    assert (error["code"], error["label"], error["other"]) == ("label_conflict", "OTHER", "other")
+    seq = rig.journal.seq
+    assert rig.do("operator", "rename", "notes", to="notes")["version"] == 1
+    assert rig.journal.seq == seq
+    rig.do("operator", "rename", "notes", to="Notes")
+    assert rig.value("Notes") == "one"
+    assert_level(rig, rig.raw)
+
+
+def test_symlinked_block_is_renamed_and_deleted_alone(rig: Office) -> None:
+    """What the link leads to is another file, and stays."""
+    (rig.root / "link.md").symlink_to("other.md")
+    rig.core.intake.hint_file("link.md", closed=True)
+    rig.settle()
+    rig.do("operator", "append", "link", content="more")
+    rig.settle()
+    assert (rig.root / "link.md").is_symlink()
+    assert rig.text("other") == rig.text("link")
+    rig.core.intake.hint_file("other.md", closed=True)
+    rig.settle()
+    assert rig.value("other") == "for Bob\nmore"
+    rig.do("operator", "rename", "link", to="copy")
+    assert not (rig.root / "link.md").is_symlink()
+    assert rig.value("other") == rig.value("copy") == "for Bob\nmore"
+    assert rig.core.intake.problems == {}
+
+
+# --- agents ---
+
+
+def test_agent_is_created(rig: Office) -> None:
+    """With the blocks asked for and attached to those that are named; it is known at once, and may act."""
+    reply = rig.do(
+        "operator",
+        "create_agent",
+        agent="carl",
+        blocks=[{"name": "persona", "value": "I am Carl.", "limit": 100}, {"name": "diary"}],
+        attach=["notes", "policy"],
+    )
+    assert reply["agent"] == "carl"
+    assert rig.raw.hgetall("blocks:agent:carl") == {
+        "persona": "agents/carl/persona",
+        "diary": "agents/carl/diary",
+        "notes": "notes",
+        "policy": "policy",
+    }
+    assert parse((rig.root / "notes.md").read_bytes(), "notes").agents == ("ann", "bob", "carl")
+    assert "carl" not in rig.text("policy")  # the pattern says it
+    rig.do("carl", "append", "diary", content="first")
+    assert rig.value("agents/carl/diary") == "first"
+    rig.settle()
+    assert_level(rig, rig.raw)
+
+
+def test_agent_without_blocks_is_known(rig: Office) -> None:
+    """Its folder is there, through crashes and resyncs, and patterns name it."""
+    rig.do("operator", "create_agent", agent="carl", blocks=[])
+    assert (rig.root / "agents/carl").is_dir()
+    assert rig.raw.zscore("blocks:agents", "carl") == 0
+    assert "carl" in rig.raw.smembers("blocks:attached:policy")
+    rig.resync()
+    rig.crash()
+    rig.open().settle()
+    assert rig.raw.zscore("blocks:agents", "carl") == 0
+    assert_level(rig, rig.raw)
+
+
+def test_agent_has_a_persona_and_a_human_unless_told_otherwise(rig: Office) -> None:
+    """As in Letta."""
+    rig.do("operator", "create_agent", agent="carl")
+    assert {"persona", "human"} < set(rig.raw.hkeys("blocks:agent:carl"))
+
+
+def test_agent_that_cannot_be_created(rig: Office) -> None:
+    """One that is known, or with blocks that cannot be: nothing of it is there."""
+    error = rig.refuse("operator", "create_agent", agent="ann")
+    assert (error["code"], error["agent"]) == ("already_exists", "ann")
+    assert rig.refuse("operator", "create_agent", agent="a/b")["code"] == "invalid_request"
+    assert rig.refuse("operator", "create_agent")["code"] == "invalid_request"
+    for blocks in ([{"value": "x"}], [{"name": "../x"}], ["x"], "x", [{"name": "a"}, {"name": "a"}], [{"name": 5}]):
+        error = rig.refuse("operator", "create_agent", agent="carl", blocks=blocks)
+        assert error["code"] in ("invalid_request", "already_exists")
+    error = rig.refuse("operator", "create_agent", agent="carl", blocks=[{"name": "a", "value": "xx", "limit": 1}])
+    assert (error["code"], error["chars"], error["limit"]) == ("limit_exceeded", 2, 1)
+    assert rig.refuse("operator", "create_agent", agent="carl", attach=["none"])["code"] == "not_found"
+    assert rig.refuse("operator", "create_agent", agent="carl", attach=["agents/ann/persona"])["code"] == (
+        "invalid_request"
+    )
+    assert not (rig.root / "agents/carl").exists()
+
+
+def test_agent_is_deleted(rig: Office) -> None:
+    """Its own blocks and its folder are gone, lists no longer name it; what is gone can be brought back."""
+    reply = rig.do("operator", "delete_agent", agent="bob")
+    assert reply["agent"] == "bob"
+    assert rig.raw.zscore("blocks:agents", "bob") is None
+    assert not rig.raw.exists("blocks:agent:bob")
+    assert not (rig.root / "agents/bob").exists()
+    assert parse((rig.root / "notes.md").read_bytes(), "notes").agents == ("ann",)
+    assert parse((rig.root / "other.md").read_bytes(), "other").agents == ()
+    assert rig.raw.smembers("blocks:attached:policy") == {"ann"}
+    rig.resync()
+    assert_level(rig, rig.raw)
+    assert rig.refuse("operator", "delete_agent", agent="bob")["code"] == "not_found"
+    assert rig.do("operator", "undo", "agents/bob/persona")["block"]["value"] == "I am Bob."
+    assert rig.raw.zscore("blocks:agents", "bob") == 0
+    rig.resync()
+    assert_level(rig, rig.raw)
+
+
+def test_folder_of_a_deleted_agent_that_holds_more_stays(rig: Office) -> None:
+    """A file that is no block is not the daemon's to remove: then the agent stays known, for its folder is there."""
+    (rig.root / "agents/bob/photo.png").write_bytes(b"x")
+    rig.do("operator", "delete_agent", agent="bob")
+    assert (rig.root / "agents/bob/photo.png").exists()
+    rig.resync()
+    assert rig.raw.zscore("blocks:agents", "bob") == 0
+    assert_level(rig, rig.raw)
+
+
+# --- names ---
+
+
+def test_name_is_unique_for_an_agent(rig: Office) -> None:
+    """A second block under a name an agent has already is refused, whichever comes first."""
+    rig.do("operator", "create", "persona", value="shared")
+    error = rig.refuse("operator", "attach", "persona", agents=["ann"])
+    assert (error["code"], error["agents"]) == ("label_conflict", ["ann"])
+    assert "unique constraint" in error["message"]
+    assert rig.refuse("operator", "update", "persona", agents=["*"])["agents"] == ["ann", "bob"]
+    assert rig.refuse("operator", "create", "agents/ann/notes", value="x")["code"] == "label_conflict"
+    assert rig.refuse("ann", "create", "notes", value="x")["code"] == "label_conflict"
+    assert rig.refuse("ann", "rename", "persona", to="notes")["code"] == "label_conflict"
+    error = rig.refuse("operator", "create", "agents/ann/human", agents=["bob"])
+    assert error["code"] == "invalid_request"
+
+
+def test_name_is_unique_within_a_request(rig: Office) -> None:
+    """What one part of it takes another cannot have."""
+    both = [
+        {"op": "create", "label": "diary", "args": {"agents": ["ann"]}},
+        {"op": "create", "label": "agents/ann/diary"},
+    ]
+    for parts in (both, both[::-1]):
+        error = rig.refuse("operator", "batch", requests=parts)
+        assert (error["code"], error["request"]) == ("label_conflict", 2)
+    cases = [{"op": "create", "label": "Same"}, {"op": "create", "label": "same"}]
+    error = rig.refuse("operator", "batch", requests=cases)
+    assert (error["code"], error["request"]) == ("label_conflict", 2)
+    error = rig.refuse("operator", "create_agent", agent="carl", blocks=[{"name": "policy"}])
+    assert (error["code"], error["agents"]) == ("label_conflict", ["carl"])
+    error = rig.refuse("operator", "create_agent", agent="carl", blocks=[{"name": "notes"}], attach=["notes"])
+    assert error["code"] == "label_conflict"
+
+
+def test_conflict_that_files_made_keeps_nobody_from_writing(rig: Office) -> None:
+    """It is a problem for that agent only: both blocks can be changed by those who see them."""
+    rig.save_and_settle("persona", "---\nagents: '*'\n---\nfor all\n")
+    rig.save_and_settle("agents/zoe/x", "x\n")
+    rig.core.intake.hint_all()
+    rig.settle()
+    assert rig.problem("persona")["code"] == "name_conflict"
+    rig.do("operator", "append", "persona", content="more")
+    rig.do("operator", "append", "agents/ann/persona", content="more")
+    rig.do("ann", "append", "persona", content="mine")
+    rig.do("zoe", "append", "persona", content="hers")
+    assert rig.value("agents/ann/persona") == "I am Ann.\nmore\nmine"
+    assert rig.value("persona") == "for all\nmore\nhers"
+    assert_level(rig, rig.raw)
+
+
+def test_agent_means_the_block_it_sees(rig: Office) -> None:
+    """Of two with one name, one of which it was refused, its name is that of the other."""
+    rig.save_and_settle("agents/ann/notes", "never seen\n")
+    assert rig.problem("agents/ann/notes")["code"] == "name_conflict"
+    assert rig.do("ann", "append", "notes", content="two")["label"] == "notes"
+    assert rig.value("notes") == "one\ntwo"
+    assert rig.value("agents/ann/notes") == "never seen"
+    rig.do("operator", "append", "agents/ann/notes", content="x")
+    assert rig.value("agents/ann/notes") == "never seen\nx"
+
+
+# --- who may what ---
+
+EVERY_EDIT: list[tuple[str, dict[str, Any]]] = [
+    ("update", {"value": "x"}),
+    ("update", {"description": "x"}),
+    ("append", {"content": "x"}),
+    ("replace", {"old_content": "law", "new_content": "x"}),
+    ("insert", {"content": "x"}),
+    ("patch", {"patch": "@@\n law\n+x\n"}),
+    ("delete", {}),
+    ("undo", {}),
+    ("redo", {}),
+    ("restore", {"version": 1}),
+    ("rename", {"to": "x"}),
+]
+
+
+@pytest.mark.parametrize(("op", "args"), EVERY_EDIT)
+def test_agent_cannot_touch_what_is_read_only(rig: Office, op: str, args: dict[str, Any]) -> None:
+    """In no way; the operator can."""
+    rig.save_and_settle("policy", "---\nread_only: true\nagents: '*'\n---\nlaw\nmore\n")
+    rig.save_and_settle("policy", "---\nread_only: true\nagents: '*'\n---\nlaw\n")
+    rig.do("operator", "undo", "policy")
+    rig.do("operator", "replace", "policy", old_content="\nmore", new_content="")
+    if op == "redo":
+        rig.do("operator", "undo", "policy")
+    error = rig.refuse("ann", op, "policy", **args)
+    assert (error["code"], error["label"]) == ("read_only", "policy")
+    rig.do("operator", op, "policy", **args)
+
+
+@pytest.mark.parametrize(("op", "args"), EVERY_EDIT)
+def test_agent_cannot_touch_its_own_read_only_block(rig: Office, op: str, args: dict[str, Any]) -> None:
+    """Being its own makes no difference."""
+    rig.save_and_settle("agents/ann/persona", "---\nread_only: true\n---\nlaw\nmore\n")
+    rig.save_and_settle("agents/ann/persona", "---\nread_only: true\n---\nlaw\n")
+    if op == "redo":
+        rig.do("operator", "undo", "agents/ann/persona")
+    error = rig.refuse("ann", op, "persona", **args)
+    assert (error["code"], error["label"]) == ("read_only", "agents/ann/persona")
+
+
+@pytest.mark.parametrize(("op", "args"), EVERY_EDIT)
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("other", "not_attached"), ("agents/bob/persona", "not_attached"), ("none", "not_found"), ("human", "not_found")],
+)
+def test_agent_cannot_touch_what_it_does_not_see(
+    rig: Office, op: str, args: dict[str, Any], name: str, code: str
+) -> None:
+    """Neither a block that is not attached to it, nor another agent's, nor one that is not there."""
+    error = rig.refuse("ann", op, name, **args)
+    assert (error["code"], error["agent"], error["name"]) == (code, "ann", name)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"limit": 5},
+        {"read_only": True},
+        {"agents": ["ann"]},
+        {"hidden": True},
+        {"tags": ["x"]},
+        {"metadata": {"a": 1}},
+        {"value": "x", "limit": None},
+        {"template_id": "x"},
+    ],
+)
+def test_agent_cannot_set_what_is_the_operators(rig: Office, fields: dict[str, Any]) -> None:
+    """Not of shared blocks, nor of its own, nor when it makes one."""
+    for op, name in (("update", "notes"), ("update", "persona"), ("create", "new")):
+        error = rig.refuse("ann", op, name, **fields)
+        assert error["code"] == "invalid_request"
+        assert error["field"].removeprefix("args.") in fields
+
+
+@pytest.mark.parametrize(
+    ("op", "args"),
+    [
+        ("attach", {"agents": ["ann"]}),
+        ("detach", {"agents": ["bob"]}),
+        ("create_agent", {"agent": "carl"}),
+        ("delete_agent", {"agent": "bob"}),
+    ],
+)
+def test_agent_cannot_manage(rig: Office, op: str, args: dict[str, Any]) -> None:
+    """Who sees what, and who there is, is the operator's."""
+    assert rig.refuse("ann", op, "notes", **args)["code"] == "invalid_request"
+    error = rig.refuse("ann", "batch", requests=[{"op": op, "name": "notes", "args": args}])
+    assert (error["code"], error["request"]) == ("invalid_request", 1)
+
+
+def test_operators_say_labels_and_agents_names(rig: Office) -> None:
+    """One in place of the other is no name."""
+    for actor, key in (("operator", "name"), ("ann", "label")):
+        before = rig.everything()
+        text = json.dumps({"id": f"x-{actor}", "op": "append", key: "notes", "args": {"content": "x"}})
+        rig.raw.xadd(f"blocks:inbox:{actor}", {"request": text})
+        (reply,) = rig.replies((actor, f"x-{actor}"))
+        assert reply["error"]["code"] == "invalid_request"
+        assert reply["error"]["field"] == ("label" if key == "name" else "name")
+        assert rig.everything() == before
+
+
+# --- refusals ---
+
+LONG = "x" * 10_000
+ATTACKS = [
+    "../x",
+    "/etc/passwd",
+    "a\0b",
+    "a\nb",
+    "a//b",
+    "a/../b",
+    ".hidden",
+    "agents/x",
+    "*",
+    "a[b]",
+    "a b",
+    LONG,
+    "",
+    "a/" * 90 + "b" * 50,
+    "\u202e",
+    "x.md/..",
+    "a\\b",
+    "-x",
+    "x" * 101,
+]
+
+
+@pytest.mark.parametrize("label", ATTACKS)
+def test_label_that_is_none(rig: Office, label: str) -> None:
+    """One grammar, wherever a label or a name can be given; what is told of it is short."""
+    for actor, op, where, args in (
+        ("operator", "create", label, {}),
+        ("operator", "append", label, {"content": "x"}),
+        ("operator", "rename", "notes", {"to": label}),
+        ("operator", "restore", label, {"version": 1}),
+        ("ann", "append", label, {"content": "x"}),
+        ("operator", "attach", "notes", {"agents": [label]}),
+        ("operator", "create_agent", None, {"agent": label}),
+        ("operator", "create_agent", None, {"agent": "carl", "blocks": [{"name": label}]}),
+        ("operator", "create_agent", None, {"agent": "carl", "attach": [label]}),
+        ("operator", "delete_agent", None, {"agent": label}),
+    ):
+        error = rig.refuse(actor, op, where, **args)
+        assert error["code"] in ("invalid_request", "not_found"), (op, error)
+        assert len(json.dumps(error)) < 2000
+    for op in ("create", "rename"):
+        if label != "agents/x":
+            where, args = (label, {}) if op == "create" else ("persona", {"to": label})
+            assert rig.refuse("ann", op, where, **args)["code"] == "invalid_request"
+    assert not (rig.home / "x").exists()
+    assert not (rig.home / "x.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("op", "args", "field"),
+    [
+        ("append", {}, "args.content"),
+        ("append", {"content": 5}, "args.content"),
+        ("append", {"content": "x", "more": 1}, "args.more"),
+        ("replace", {"old_content": "one"}, "args.new_content"),
+        ("insert", {"content": "x", "line": "0"}, "args.line"),
+        ("insert", {"content": "x", "line": True}, "args.line"),
+        ("insert", {"content": "x", "row": 1}, "args.row"),
+        ("patch", {}, "args.patch"),
+        ("delete", {"really": True}, "args.really"),
+        ("undo", {"steps": 2}, "args.steps"),
+        ("restore", {}, "args.version"),
+        ("rename", {}, "args.to"),
+        ("attach", {}, "args.agents"),
+        ("attach", {"agents": []}, "args.agents"),
+        ("attach", {"agents": "ann"}, "args.agents"),
+        ("attach", {"agents": [5]}, "args.agents"),
+        ("update", {"vlaue": "x"}, "args.vlaue"),
+        ("update", {"value": 5}, "args.value"),
+        ("update", {"limit": "5"}, "limit"),
+        ("update", {"limit": 0}, "limit"),
+        ("update", {"limit": 1e3}, "limit"),
+        ("update", {"read_only": "no"}, "read_only"),
+        ("update", {"tags": "x"}, "tags"),
+        ("update", {"agents": {"a": 1}}, "agents"),
+        ("update", {"metadata": []}, "metadata"),
+        ("update", {"label": "x"}, "args.label"),
+        ("create", {"vlaue": "x"}, "args.vlaue"),
+    ],
+)
+def test_arguments_that_are_wrong(rig: Office, op: str, args: dict[str, Any], field: str) -> None:
+    """Nothing is guessed or left out: the refusal names the field."""
+    error = rig.refuse("operator", op, "new" if op == "create" else "notes", **args)
+    assert (error["code"], error["field"]) == ("invalid_request", field)
+
+
+@pytest.mark.parametrize(
+    ("op", "args", "fact"),
+    [
+        ("replace", {"old_content": "e", "new_content": "x"}, {"lines": [1, 2, 3]}),
+        ("replace", {"old_content": "", "new_content": "x"}, {"argument": "old_content"}),
+        ("replace", {"old_content": "four", "new_content": "x"}, {"lines": []}),
+        ("insert", {"content": "x", "line": 9}, {"line": 9, "count": 4}),
+        ("append", {"content": "1→ x"}, {"argument": "content"}),
+        ("patch", {"patch": "@@\n-nine\n+x\n"}, {"hunk": 1}),
+        ("patch", {"patch": "@@\n one\n+x\n@@\n-nine\n"}, {"hunk": 2}),
+    ],
+)
+def test_edits_that_cannot_be_made(rig: Office, op: str, args: dict[str, Any], fact: dict[str, Any]) -> None:
+    """They are made whole or not at all, with the facts of the text operation in the reply."""
+    rig.save_and_settle("notes", NOTES.replace("one", "one\nwe\ne\ntwo"))
+    error = rig.refuse("operator", op, "notes", **args)
+    assert error["code"] == "invalid_request"
+    assert {key: error[key] for key in fact} == fact
+
+
+def test_limit_is_kept(rig: Office) -> None:
+    """In code points, on every way a value can grow, and nothing is cut off."""
+    rig.do("operator", "update", "notes", limit=5)
+    rig.do("ann", "append", "notes", content="🐈")
+    for op, args in (
+        ("append", {"content": "x"}),
+        ("update", {"value": "🐈" * 6}),
+        ("insert", {"content": ""}),
+        ("replace", {"old_content": "one", "new_content": "four"}),
+        ("patch", {"patch": "@@\n one\n+x\n"}),
+    ):
+        error = rig.refuse("ann", op, "notes", **args)
+        assert (error["code"], error["limit"]) == ("limit_exceeded", 5)
+        assert error["chars"] > 5
+    assert rig.refuse("operator", "update", "notes", limit=4)["code"] == "limit_exceeded"
+    assert rig.refuse("operator", "create", "new", value="xx", limit=1)["code"] == "limit_exceeded"
+    rig.do("operator", "update", "notes", limit=6, value="123456")
+
+
+def test_file_has_a_largest_size(rig: Office) -> None:
+    """What would not be read again is not written."""
+    rig.do("operator", "create", "big", limit=4 * 1024 * 1024, value="é" * 500_000)
+    rig.do("operator", "append", "big", content="é" * 500_000)
+    rig.do("operator", "append", "big", content="é" * 500_000)
+    rig.do("operator", "append", "big", content="é" * 500_000)
+    error = rig.refuse("operator", "append", "big", content="é" * 500_000)
+    assert (error["code"], error["label"]) == ("limit_exceeded", "big")
+    assert len(rig.value("big")) == 2_000_003
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\x1b[31m", "\x07", "\x85"])
+def test_control_characters_are_refused(rig: Office, value: str) -> None:
+    """They would make the file a problem."""
+    for op, args in (("append", {"content": value}), ("update", {"value": value}), ("update", {"description": value})):
+        assert rig.refuse("ann", op, "notes", **args)["code"] == "invalid_request"
+    assert rig.refuse("operator", "update", "notes", tags=[value])["code"] == "invalid_request"
+
+
+def test_unknown_label_is_told_the_nearest(rig: Office) -> None:
+    """A slip of the pen is the usual reason."""
+    error = rig.refuse("operator", "append", "noets", content="x")
+    assert (error["code"], error["label"], error["near"]) == ("not_found", "noets", ["notes"])
+
+
+def test_create_where_something_is(rig: Office) -> None:
+    """Neither a block nor a file that is none is written over."""
+    error = rig.refuse("operator", "create", "notes", value="x")
+    assert (error["code"], error["label"]) == ("already_exists", "notes")
+    error = rig.refuse("operator", "create", "NOTES", value="x")
+    assert (error["code"], error["other"]) == ("label_conflict", "notes")
+    rig.save_and_settle("bad", "---\nlimit: none\n---\n")
+    error = rig.refuse("operator", "create", "bad", value="x")
+    assert (error["code"], error["label"]) == ("problem_file", "bad")
+    rig.write("fresh", "not looked at\n")
+    error = rig.ask("operator", "create", "fresh", value="x")["error"]
+    assert error["code"] == "already_exists"
+    (rig.root / "unnoticed.md").write_text("nobody has told of it\n")
+    error = rig.ask("operator", "create", "unnoticed", value="x")["error"]
+    assert error["code"] == "already_exists"
+    assert rig.value("unnoticed") == "nobody has told of it"
+
+
+# --- versions expected ---
+
+
+def conflict(rig: Office) -> None:
+    """`notes` at version 3: its first and its third line were changed since version 2."""
+    rig.do("operator", "update", "notes", value="a\nb\nc\nd\ne")
+    rig.do("operator", "update", "notes", value="A\nb\nc\nd\ne")
+
+
+@pytest.mark.parametrize("on_conflict", ["fail", None])
+@pytest.mark.parametrize("expect", [2, 4, 0])
+@pytest.mark.parametrize(
+    ("op", "args"),
+    [
+        *EVERY_EDIT[:3],
+        ("delete", {}),
+        ("rename", {"to": "x"}),
+        ("undo", {}),
+        ("restore", {"version": 1}),
+        ("attach", {"agents": ["carl"]}),
+        ("detach", {"agents": ["bob"]}),
+    ],
+)
+def test_other_version_is_a_conflict(
+    rig: Office, op: str, args: dict[str, Any], expect: int, on_conflict: str | None
+) -> None:
+    """Nothing is done, and the refusal shows the block as it is."""
+    conflict(rig)
+    error = rig.refuse("operator", op, "notes", expect=expect, on_conflict=on_conflict, **args)
+    assert (error["code"], error["label"]) == ("version_conflict", "notes")
+    assert (error["expected"], error["version"], error["block"]["value"]) == (expect, 3, "A\nb\nc\nd\ne")
+
+
+@pytest.mark.parametrize("on_conflict", ["fail", "merge", "overwrite", None])
+@pytest.mark.parametrize(
+    ("op", "args"),
+    [
+        ("update", {"value": "x"}),
+        ("append", {"content": "x"}),
+        ("delete", {}),
+        ("undo", {}),
+        ("attach", {"agents": ["carl"]}),
+    ],
+)
+def test_version_that_is_there_is_no_conflict(
+    rig: Office, op: str, args: dict[str, Any], on_conflict: str | None
+) -> None:
+    """Whatever was to be done in case of one."""
+    conflict(rig)
+    assert rig.do("operator", op, "notes", expect=3, on_conflict=on_conflict, **args)["version"] == 4
+
+
+def test_conflict_is_merged(rig: Office) -> None:
+    """Both changes are there; those of one line word by word; other fields each for itself."""
+    conflict(rig)
+    asked = {"expect": 2, "on_conflict": "merge"}
+    reply = rig.do("ann", "update", "notes", value="a\nb\nc\nd\nE", **asked)
+    assert reply["block"]["value"] == rig.value("notes") == "A\nb\nc\nd\nE"
+    reply = rig.do("operator", "update", "notes", description="d", **asked)
+    assert (reply["block"]["description"], reply["block"]["value"]) == ("d", "A\nb\nc\nd\nE")
+    reply = rig.do("operator", "replace", "notes", old_content="b\nc", new_content="B\nc", **asked)
+    assert reply["block"]["value"] == "A\nB\nc\nd\nE"
+
+
+def test_true_conflict_is_refused(rig: Office) -> None:
+    """With both texts and where they stand."""
+    conflict(rig)
+    asked = {"expect": 2, "on_conflict": "merge"}
+    error = rig.refuse("ann", "update", "notes", value="X\nb\nc\nd\ne", **asked)
+    assert error["code"] == "merge_conflict"
+    (region,) = error["regions"]
+    assert (region["base"], region["ours"], region["theirs"], error["line"]) == ("a", "X", "A", 1)
+    rig.do("operator", "update", "notes", description="now")
+    error = rig.refuse("operator", "update", "notes", description="then", **asked)
+    assert (error["code"], error["field"], error["theirs"]) == ("merge_conflict", "description", "now")
+    rig.do("operator", "update", "notes", description="now", expect=2, on_conflict="merge")
+
+
+@pytest.mark.parametrize("expect", [99, -1, 0])
+def test_merge_needs_the_version(rig: Office, expect: int) -> None:
+    """One that is not kept, or never was, cannot be merged against."""
+    conflict(rig)
+    error = rig.refuse("operator", "update", "notes", value="x", expect=expect, on_conflict="merge")
+    assert error["code"] in ("not_found", "version_conflict")
+
+
+def test_conflict_is_overwritten(rig: Office) -> None:
+    """If that is what is asked for; what was there is in the history."""
+    conflict(rig)
+    reply = rig.do("operator", "update", "notes", value="mine", expect=1, on_conflict="overwrite")
+    assert (reply["version"], reply["block"]["value"]) == (4, "mine")
+    assert rig.versions("notes")[1][2] == "A\nb\nc\nd\ne"
+
+
+def test_first_version_can_be_expected(rig: Office) -> None:
+    """A block that is not there is at version 0; one that was deleted is at that of its deletion."""
+    rig.do("operator", "delete", "notes", expect=1)
+    assert rig.refuse("operator", "undo", "notes", expect=1)["code"] == "version_conflict"
+    assert rig.do("operator", "undo", "notes", expect=2)["version"] == 3
+
+
+# --- no change, no revision ---
+
+
+@pytest.mark.parametrize(
+    ("op", "args"),
+    [
+        ("update", {"value": "one"}),
+        ("update", {}),
+        ("update", {"agents": ["ann", "bob"], "tags": ["x", "y"], "limit": None}),
+        ("replace", {"old_content": "one", "new_content": "one"}),
+        ("rename", {"to": "notes"}),
+        ("restore", {"version": 1}),
+        ("attach", {"agents": ["ann"]}),
+    ],
+)
+def test_what_changes_nothing_makes_no_revision(rig: Office, op: str, args: dict[str, Any]) -> None:
+    """It is accepted, and neither file nor journal nor mirror is touched."""
+    before = rig.everything()
+    reply = rig.do("operator", op, "notes", **args)
+    assert (reply["version"], reply["block"]["value"]) == (1, "one")
+    assert rig.everything() == before
+
+
+# --- one request id, one outcome ---
+
+
+def test_repeated_id_gets_the_first_outcome(rig: Office) -> None:
+    """Whatever is asked under it the second time, in another round or the same one, and after a restart."""
+    first = rig.do("ann", "append", "notes", content="two", request_id="same")
+    assert rig.ask("ann", "append", "notes", content="two", request_id="same") == first
+    rig.crash()
+    rig.open().settle()
+    assert rig.ask("ann", "delete", "persona", request_id="same") == first
+    assert rig.value("notes") == "one\ntwo"
+    assert (rig.root / "agents/ann/persona.md").exists()
+    assert rig.do("bob", "append", "notes", content="three", request_id="same")["version"] == 3
+
+
+def test_refusal_is_an_outcome_too(rig: Office) -> None:
+    """What was refused once is not done when it comes again, though by then it could be."""
+    first = rig.refuse("operator", "append", "new", content="x", request_id="same")
+    rig.do("operator", "create", "new")
+    assert rig.refuse("operator", "append", "new", content="x", request_id="same") == first
+
+
+def test_doubled_entries_of_one_round(rig: Office, raw: Any) -> None:
+    """A client that sends again what it does not know to have arrived: one effect, for each entry the same reply."""
+    for _ in range(3):
+        rig.send("ann", "append", "notes", content="two", request_id="same")
+    rig.pass_on()
+    rig.run(lambda: raw.xlen("blocks:inbox:ann") == 0)
+    texts = raw.lrange("blocks:reply:ann:same", 0, -1)
+    assert len({json.dumps(json.loads(text), sort_keys=True) for text in texts}) == 1
+    assert rig.value("notes") == "one\ntwo"
+
+
+# --- several at once ---
+
+
+def test_batch_is_done_as_a_whole(rig: Office, ear: Ear) -> None:
+    """Each part on top of those before; the reply shows what each came to."""
+    reply = rig.do(
+        "operator",
+        "batch",
+        requests=[
+            {"op": "create", "label": "new", "args": {"value": "a"}},
+            {"op": "append", "label": "new", "args": {"content": "b"}},
+            {"op": "rename", "label": "new", "args": {"to": "newer"}},
+            {"op": "append", "label": "newer", "args": {"content": "c"}},
+            {"op": "delete", "label": "other"},
+            {"op": "create_agent", "args": {"agent": "carl", "blocks": []}},
+            {"op": "attach", "label": "newer", "args": {"agents": ["carl"]}},
+            {"op": "create", "label": "agents/zoe/diary"},
+            {"op": "rename", "label": "policy", "args": {"to": "law"}},
+        ],
+    )
+    assert rig.value("newer") == "a\nb\nc"
+    assert reply["seq"] == rig.journal.seq
+    assert {change["request_id"] for change in ear.changes() if change["label"] == "newer"} == {reply["id"]}
+    assert rig.raw.smembers("blocks:attached:newer") == {"carl"}
+    assert not rig.raw.exists("blocks:block:other", "blocks:block:policy")
+    assert rig.raw.smembers("blocks:attached:law") == {"ann", "bob", "carl", "zoe"}
+    rig.settle()
+    assert_level(rig, rig.raw)
+    rig.crash()
+    rig.open().settle()
+    assert rig.do("operator", "create", "new", value="again")["ok"]
+    assert_level(rig, rig.raw)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"op": "append", "label": "none", "args": {"content": "x"}},
+        {"op": "replace", "label": "notes", "args": {"old_content": "gone", "new_content": "x"}},
+        {"op": "update", "label": "notes", "expect": {"version": 7}, "args": {"value": "x"}},
+        {"op": "create", "label": "other"},
+        {"op": "create", "label": "new"},
+        {"op": "batch", "args": {"requests": []}},
+        {"op": "open_file", "args": {"agent": "ann", "file": "a/b"}},
+        {"op": "nothing"},
+        {"op": "append", "label": "notes", "id": "x", "args": {"content": "x"}},
+        {"op": "append", "label": "notes", "deadline": "2020-01-01T00:00:00Z", "args": {"content": "x"}},
+        "x",
+        None,
+    ],
+)
+def test_batch_is_all_or_nothing(rig: Office, bad: Any) -> None:
+    """One part that cannot be done, and nothing at all has changed; the refusal tells which part."""
+    parts = [
+        {"op": "create", "label": "new", "args": {"value": "x", "agents": ["carl"]}},
+        {"op": "rename", "label": "notes", "args": {"to": "moved"}},
+        {"op": "create", "label": "notes", "args": {"value": "x"}},
+        {"op": "create_agent", "args": {"agent": "dora"}},
+        {"op": "delete", "label": "agents/bob/persona"},
+        bad,
+        {"op": "append", "label": "policy", "args": {"content": "x"}},
+    ]
+    error = rig.refuse("operator", "batch", requests=parts)
+    assert error["request"] == 6
+    rig.settle()
+    assert_level(rig, rig.raw)
+
+
+@pytest.mark.parametrize("parts", [[], {}, None, "x", [[]] * 1001])
+def test_batch_that_is_none(rig: Office, parts: Any) -> None:
+    """It has 1 to 1000 parts."""
+    assert rig.refuse("operator", "batch", requests=parts)["code"] == "invalid_request"
+
+
+def test_agents_may_batch(rig: Office) -> None:
+    """By their own names, with their own rights."""
+    rig.do(
+        "ann",
+        "batch",
+        requests=[
+            {"op": "create", "name": "diary", "args": {"value": "a"}},
+            {"op": "append", "name": "diary", "args": {"content": "b"}},
+            {"op": "append", "name": "notes", "args": {"content": "b"}},
+        ],
+    )
+    assert rig.value("agents/ann/diary") == "a\nb"
+    parts = [{"op": "delete", "name": "diary"}, {"op": "append", "name": "policy", "args": {"content": "x"}}]
+    assert rig.refuse("ann", "batch", requests=parts)["code"] == "read_only"
+
+
+def test_undo_in_a_batch_undoes_what_the_batch_did(rig: Office) -> None:
+    """Or is refused: it never undoes another edit than the newest."""
+    rig.do("operator", "append", "notes", content="two")
+    parts = [
+        {"op": "append", "label": "notes", "args": {"content": "three"}},
+        {"op": "undo", "label": "notes"},
+    ]
+    rig.ask("operator", "batch", requests=parts)
+    assert rig.value("notes") == "one\ntwo"
+    parts = [{"op": "undo", "label": "notes"}, {"op": "undo", "label": "notes"}]
+    error = rig.refuse("operator", "batch", requests=parts)
+    assert error["code"] == "invalid_request"
+
+
+@pytest.fixture
+def renames(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that something was put into, by path."""
+    real = writing.Writer.put_in
+    done: list[str] = []
+
+    def put_in(self: writing.Writer, staged: Any) -> bool:
+        done.append(staged.path)
+        return real(self, staged)
+
+    monkeypatch.setattr(writing.Writer, "put_in", put_in)
+    return done
+
+
+def test_requests_of_one_round_share_a_write(rig: Office, renames: list[str]) -> None:
+    """However many there are to one block: each is a revision, in the order they came in, and the file is written once."""
+    sent = [
+        (actor, rig.send(actor, "append", "notes", content=f"{actor} {n}"))
+        for n in range(20)
+        for actor in ("ann", "bob")
+    ]
+    inode = (rig.root / "notes.md").stat().st_ino
+    replies = rig.replies(*sent)
+    assert renames == ["notes.md"]
+    assert [reply["version"] for reply in replies] == list(range(2, 42))
+    assert rig.value("notes").split("\n") == ["one", *(f"{actor} {n}" for n in range(20) for actor in ("ann", "bob"))]
+    assert len(rig.versions("notes")) == 41
+    assert (rig.root / "notes.md").stat().st_ino != inode
+    assert_level(rig, rig.raw)
+
+
+def test_refused_request_does_not_harm_those_beside_it(rig: Office) -> None:
+    """In one round, before and after it."""
+    sent = [
+        ("operator", rig.send("operator", "append", "notes", content="two")),
+        ("operator", rig.send("operator", "replace", "notes", old_content="gone", new_content="x")),
+        ("operator", rig.send("operator", "create", "notes")),
+        ("operator", rig.send("operator", "append", "notes", content="three")),
+    ]
+    assert [reply["ok"] for reply in rig.replies(*sent)] == [True, False, False, True]
+    assert rig.value("notes") == "one\ntwo\nthree"
+
+
+# --- files as their authors wrote them ---
+
+STYLES = {
+    "comments and order": "---\n# first\nlimit: 50   # enough\n\ntags:\n  - a\n  # in between\n  - 'b'\ndescription: >-\n  folded\n  text\nmine: {x: 1}\n---\n\nbody\n",
+    "crlf": "---\r\n# first\r\nlimit: 50\r\n---\r\nbody\r\n",
+    "byte order mark": "\ufeff---\nlimit: 50\n---\nbody\n",
+    "byte order mark and crlf": "\ufeff---\r\nlimit: 50\r\n---\r\nbody",
+    "no newline at the end": "---\nlimit: 50\n---\nbody",
+    "blank line": "---\nlimit: 50\n---\n\nbody\n",
+    "no frontmatter": "body\n",
+    "trailing spaces": "---   \nlimit: 50   \n---  \nbody\n",
+    "empty frontmatter": "---\n---\nbody\n",
+}
+
+
+@pytest.mark.parametrize("text", STYLES.values(), ids=STYLES)
+def test_only_what_must_change_changes(rig: Office, text: str) -> None:
+    """A value changes the bytes of the body, a field those of its line; undone, the file is byte for byte as it was."""
+    data = text.encode()
+    path = rig.root / "styled.md"
+    path.write_bytes(data)
+    path.chmod(0o604)
+    rig.core.intake.hint_file("styled.md", closed=True)
+    rig.settle()
+    rig.do("operator", "replace", "styled", old_content="body", new_content="other")
+    assert path.read_bytes() == data.replace(b"body", b"other")
+    rig.do("operator", "undo", "styled")
+    assert path.read_bytes() == data
+    rig.do("operator", "append", "styled", content="more")
+    newline = b"\r\n" if b"\r\n" in data else b"\n"
+    assert path.read_bytes() == data.replace(b"body", b"body" + newline + b"more")
+    rig.do("operator", "undo", "styled")
+    rig.do("operator", "update", "styled", hidden=True)
+    added = path.read_bytes()
+    assert b"hidden: true" in added
+    for line in data.splitlines():
+        assert line.removeprefix(b"\xef\xbb\xbf") in added
+    if b"limit" in data:
+        rig.do("operator", "update", "styled", limit=51)
+        assert path.read_bytes() == added.replace(b"50", b"51")
+        rig.do("operator", "update", "styled", limit=50)
+        assert path.read_bytes() == added
+        rig.do("operator", "update", "styled", hidden=None)
+        assert path.read_bytes() == data
+    assert stat.S_IMODE(path.stat().st_mode) == 0o604
+    rig.settle()
+    assert_level(rig, rig.raw)
+
+
+def test_value_that_looks_like_a_frontmatter(rig: Office) -> None:
+    """Any text is read back as it was given."""
+    for number, value in enumerate(
+        ["---\nlimit: 5\n---\nx", "---", "\ufeffx", "\n\nx\n\n", "\n", "---\n---", "...", " "]
+    ):
+        rig.do("operator", "create", f"v{number}", value=value)
+        rig.do("operator", "update", f"v{number}", value="x")
+        rig.do("operator", "update", f"v{number}", value=value)
+        assert rig.value(f"v{number}") == value
+    rig.resync()
+    assert_level(rig, rig.raw)
+
+
+def test_file_with_a_problem_is_not_written_to(rig: Office) -> None:
+    """The block is in force as it last was, and refuses to be changed; the refusal tells what is wrong, and where."""
+    for text, line in (("---\nlimit: none\n---\nx\n", 2), ("---\nlimit: 5\n", 1), ("x\0", 1)):
+        rig.save_and_settle("notes", text)
+        error = rig.refuse("ann", "append", "notes", content="x")
+        assert (error["code"], error["label"], error["line"]) == ("problem_file", "notes", line)
+        assert error["hint"]
+        assert rig.refuse("operator", "delete", "notes")["code"] == "problem_file"
+        assert rig.refuse("operator", "rename", "notes", to="x")["code"] == "problem_file"
+        assert rig.text("notes") == text
+    rig.write("notes", NOTES)
+    rig.do("ann", "append", "notes", content="x")
+    assert rig.value("notes") == "one\nx"
+
+
+def test_save_that_was_not_looked_at_comes_first(rig: Office) -> None:
+    """A request is done on top of what a person has just saved, though nobody has told of it yet."""
+    (rig.root / "notes.md").write_text(NOTES.replace("one", "saved"))
+    assert rig.do("ann", "append", "notes", content="two")["version"] == 3
+    assert rig.value("notes") == "saved\ntwo"
+    assert [author for _, author, _ in rig.versions("notes")] == ["ann", "file", "file"]
+
+
+def test_file_that_is_being_written_is_waited_for(rig: Office) -> None:
+    """The request stays until its writer is done, then it is done on top."""
+    with open(rig.root / "notes.md", "r+b") as file:
+        file.write(NOTES.replace("one", "half").encode())
+        file.flush()
+        request = rig.send("ann", "append", "notes", content="two")
+        rig.pass_on()
+        for _ in range(20):
+            rig.round()
+            rig.clock.advance(0.02)
+        assert rig.reply("ann", request) is None
+        assert rig.do("bob", "append", "other", content="meanwhile")["ok"]
+        file.write(b"whole\n")
+    (reply,) = rig.replies(("ann", request))
+    assert reply["ok"]
+    assert rig.value("notes").endswith("whole\ntwo")
+
+
+def test_request_to_a_file_that_is_gone(rig: Office) -> None:
+    """A deletion that is still in doubt is waited for; then there is no such block."""
+    (rig.root / "notes.md").unlink()
+    reply = rig.ask("ann", "append", "notes", content="two")
+    assert reply["error"]["code"] in ("not_found", "not_attached")
+    assert not (rig.root / "notes.md").exists()
+
+
+def test_folder_that_is_gone(rig: Office) -> None:
+    """Nothing can be written, and that is no outcome: the same request is done when it is back."""
+    rig.root.rename(rig.home / "away")
+    rig.clock.advance(2)
+    rig.round()
+    reply = rig.ask("ann", "append", "notes", content="two", request_id="same")
+    assert reply["error"]["code"] == "unavailable"
+    assert "folder" in reply["error"]["message"]
+    (rig.home / "away").rename(rig.root)
+    rig.clock.advance(2)
+    rig.settle()
+    rig.do("ann", "append", "notes", content="two", request_id="same")
+    assert rig.value("notes") == "one\ntwo"
+
+
+def test_folder_that_was_emptied(rig: Office) -> None:
+    """As long as deletions are held back, requests to what is missing are told so, and nothing is made anew."""
+    kept = rig.home / "kept"
+    kept.mkdir()
+    for name in os.listdir(rig.root):
+        (rig.root / name).rename(kept / name)
+    rig.core.intake.hint_all()
+    rig.run(lambda: rig.core.intake.problems, "halted")
+    reply = rig.ask("ann", "append", "notes", content="two", request_id="same")
+    assert reply["error"]["code"] == "unavailable"
+    assert os.listdir(rig.root) == []
+    for name in os.listdir(kept):
+        (kept / name).rename(rig.root / name)
+    rig.core.intake.hint_all()
+    rig.settle()
+    rig.do("ann", "append", "notes", content="two", request_id="same")
+    assert rig.value("notes") == "one\ntwo"
+
+
+# --- when it cannot be written ---
+
+
+@pytest.mark.parametrize("step", ["stage", "put_in", "sync"])
+def test_file_that_cannot_be_written(rig: Office, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Requests to it are refused with the reason, those to others are done; that is no outcome, and passes."""
+    real = getattr(writing.Writer, step)
+
+    def broken(self: writing.Writer, what: Any) -> Any:
+        paths = list(what) if step == "sync" else [what.path]
+        if "notes.md" in paths:
+            raise writing._unwritable("notes.md", OSError(28, "full"))
+        return real(self, iter(paths) if step == "sync" else what)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writing.Writer, step, broken)
+        sent = [
+            ("operator", rig.send("operator", "append", "other", content="a")),
+            ("ann", rig.send("ann", "append", "notes", content="b", request_id="same")),
+            ("operator", rig.send("operator", "append", "agents/ann/persona", content="c")),
+            ("bob", rig.send("bob", "rename", "persona", to="self")),
+        ]
+        replies = rig.replies(*sent)
+    assert [reply["ok"] for reply in replies] == [True, False, True, True]
+    error = replies[1]["error"]
+    assert (error["code"], error["errno"], error["path"]) == ("unavailable", "ENOSPC", "notes.md")
+    assert rig.value("notes") == "one"
+    assert rig.value("other") == "for Bob\na"
+    assert rig.temporaries() == []
+    assert rig.journal.prepared() is None
+    assert_level(rig, rig.raw)
+    rig.do("ann", "append", "notes", content="b", request_id="same")
+    assert rig.value("notes") == "one\nb"
+
+
+def test_folder_of_an_agent_that_cannot_be_made(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then there is no such agent, and that is what is replied."""
+
+    def broken(_: writing.Writer, path: str) -> None:
+        raise writing._unwritable(path, OSError(28, "full"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writing.Writer, "make_directory", broken)
+        error = rig.refuse("operator", "create_agent", agent="carl", blocks=[])
+    assert error["code"] == "unavailable"
+    assert rig.raw.zscore("blocks:agents", "carl") is None
+    rig.do("operator", "create_agent", agent="carl", blocks=[])
+
+
+# --- saves of an old text ---
+
+
+def changes_of(ear: Ear, label: str) -> list[tuple[str, int, list[int] | None]]:
+    """Author, version and what it reverts of each change of a block."""
+    return [(one["author"], one["version"], one.get("reverts")) for one in ear.changes() if one.get("label") == label]
+
+
+def test_stale_save_is_merged(rig: Office, ear: Ear) -> None:
+    """An editor saves what it had read before an append: the save is in the history as it is, both texts are in the block."""
+    rig.do("ann", "append", "notes", content="from Ann")
+    rig.write("notes", NOTES.replace("one", "zero\none"))
+    rig.settle()
+    assert rig.value("notes") == "zero\none\nfrom Ann"
+    assert rig.text("notes") == NOTES.replace("one", "zero\none\nfrom Ann")
+    assert rig.versions("notes") == [
+        (4, "merge", "zero\none\nfrom Ann"),
+        (3, "file", "zero\none"),
+        (2, "ann", "one\nfrom Ann"),
+        (1, "file", "one"),
+    ]
+    assert changes_of(ear, "notes") == [("ann", 2, None), ("file", 3, None), ("merge", 4, None)]
+    seq = rig.journal.seq
+    rig.resync()
+    assert rig.journal.seq == seq
+    assert_level(rig, rig.raw)
+
+
+def test_unchanged_buffer_is_merged(rig: Office) -> None:
+    """Even one in which nothing was changed at all."""
+    rig.do("ann", "append", "notes", content="from Ann")
+    rig.write("notes", NOTES)
+    rig.settle()
+    assert rig.value("notes") == "one\nfrom Ann"
+
+
+def test_several_stale_saves_of_one_buffer(rig: Office) -> None:
+    """An editor that knows nothing of the merge saves again and again, with agents writing in between."""
+    for number in range(1, 4):
+        rig.do("ann", "append", "notes", content=f"from Ann {number}")
+        rig.write("notes", NOTES.replace("one", "\n".join(["one", *(f"mine {n}" for n in range(1, number + 1))])))
+        rig.do("bob", "append", "notes", content=f"from Bob {number}")
+    lines = rig.value("notes").split("\n")
+    wanted = ["one", *(f"{who} {number}" for number in range(1, 4) for who in ("mine", "from Ann", "from Bob"))]
+    assert sorted(lines) == sorted(wanted)
+    assert_level(rig, rig.raw)
+
+
+def test_save_of_what_was_appended_is_not_stale(rig: Office, ear: Ear) -> None:
+    """Who has read the newest text and goes on from there is not merged with anything."""
+    rig.do("ann", "append", "notes", content="from Ann")
+    rig.write("notes", NOTES.replace("one", "one\nfrom Ann\nmine"))
+    rig.settle()
+    assert rig.value("notes") == "one\nfrom Ann\nmine"
+    assert changes_of(ear, "notes") == [("ann", 2, None), ("file", 3, None)]
+
+
+def test_save_in_conflict_stands(rig: Office, ear: Ear) -> None:
+    """A person's word is a person's word; the change says which versions it undoes."""
+    rig.do("ann", "update", "notes", value="Ann's")
+    rig.do("bob", "replace", "notes", old_content="Ann", new_content="Bob")
+    rig.write("notes", NOTES.replace("one", "mine"))
+    rig.settle()
+    assert rig.value("notes") == "mine"
+    assert changes_of(ear, "notes") == [("ann", 2, None), ("bob", 3, None), ("file", 4, [2, 3])]
+    assert rig.versions("notes")[1] == (3, "bob", "Bob's")
+
+
+def test_save_after_the_window_stands(rig: Office, ear: Ear) -> None:
+    """Who saves long after an agent's write has had the time to see it."""
+    rig.wall_offset = -60
+    rig.do("ann", "append", "notes", content="from Ann")
+    rig.wall_offset = 0
+    rig.write("notes", NOTES.replace("one", "one\nmine"))
+    rig.settle()
+    assert rig.value("notes") == "one\nmine"
+    assert changes_of(ear, "notes") == [("ann", 2, None), ("file", 3, None)]
+
+
+def test_stale_save_beside_a_changed_field(rig: Office) -> None:
+    """What was changed in the frontmatter by request and in the body by hand are both in the file, and the other way round."""
+    rig.do("operator", "update", "notes", description="by request", tags=["z"])
+    rig.write("notes", NOTES.replace("one", "mine"))
+    rig.settle()
+    block = parse((rig.root / "notes.md").read_bytes(), "notes")
+    assert (block.description, block.tags, block.value) == ("by request", ("z",), "mine")
+    assert "# who may see it" in rig.text("notes")
+    text = rig.text("notes")
+    rig.do("ann", "append", "notes", content="from Ann")
+    rig.write("notes", text.replace("by request", "by hand"))
+    rig.settle()
+    block = parse((rig.root / "notes.md").read_bytes(), "notes")
+    assert (block.description, block.value) == ("by hand", "mine\nfrom Ann")
+    assert_level(rig, rig.raw)
+
+
+def test_one_field_changed_in_two_ways(rig: Office, ear: Ear) -> None:
+    """That is a conflict, as two texts are."""
+    rig.do("operator", "update", "notes", description="by request")
+    rig.write("notes", NOTES.replace("---\none", "description: by hand\n---\none"))
+    rig.settle()
+    assert changes_of(ear, "notes")[-1] == ("file", 3, [2])
+    assert parse((rig.root / "notes.md").read_bytes(), "notes").description == "by hand"
+
+
+def test_stale_save_with_agents_coming_in_between(rig: Office) -> None:
+    """That a pattern names one agent more keeps nothing from being merged, before the save or with it."""
+    rig.save_and_settle("open", "---\nagents: '*'\n---\none\n")
+    rig.do("ann", "append", "open", content="from Ann")
+    rig.save_and_settle("late", "---\nagents: [zoe]\n---\nfor Zoe\n")
+    rig.write("open", "---\nagents: '*'\n---\nzero\none\n")
+    rig.write("later", "---\nagents: [yan]\n---\nfor Yan\n")
+    rig.settle()
+    assert rig.value("open") == "zero\none\nfrom Ann"
+    assert rig.raw.smembers("blocks:attached:open") == {"ann", "bob", "yan", "zoe"}
+    assert_level(rig, rig.raw)
+
+
+def test_stale_save_that_cannot_be_merged_yet(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file cannot be written for a while, it is merged when it can."""
+    real = writing.Writer.stage
+    rig.do("ann", "append", "notes", content="from Ann")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            writing.Writer,
+            "stage",
+            lambda _, edit: (_ for _ in ()).throw(writing._unwritable(edit.path, OSError(28, ""))),
+        )
+        rig.write("notes", NOTES.replace("one", "zero\none"))
+        for _ in range(10):
+            rig.round()
+            rig.clock.advance(0.1)
+    assert writing.Writer.stage is real
+    assert rig.text("notes") == NOTES.replace("one", "zero\none")
+    rig.settle()
+    assert rig.value("notes") == "zero\none\nfrom Ann"
+
+
+def test_stale_save_in_a_file_that_is_held_open(rig: Office) -> None:
+    """It is merged when whoever saved it closes it."""
+    rig.do("ann", "append", "notes", content="from Ann")
+    rig.write("notes", NOTES.replace("one", "zero\none"))
+    for effect in rig.core.round():
+        if effect == "stage":
+            break
+    rig.crash()
+    with open(rig.root / "notes.md", "r+b"):
+        rig.open()
+        for _ in range(20):
+            rig.round()
+            rig.clock.advance(0.02)
+    rig.settle()
+    assert rig.value("notes") == "zero\none\nfrom Ann"
+
+
+def test_person_saves_while_the_daemon_writes(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the reading and the exchange: both texts are in the file, and each is a revision."""
+    real = writing._rename
+    saves = iter(["\nmine 1", "\nmine 1\nmine 2"])
+
+    def busy(old: str, new: str, flags: int) -> None:
+        if new.endswith("notes.md") and (more := next(saves, None)) is not None:
+            (rig.root / "notes.md").write_text(NOTES.replace("one", f"one{more}"))
+        real(old, new, flags)
+
+    monkeypatch.setattr(writing, "_rename", busy)
+    sent = [
+        ("ann", rig.send("ann", "append", "notes", content="from Ann")),
+        ("bob", rig.send("bob", "append", "other", content="from Bob")),
+    ]
+    assert all(reply["ok"] for reply in rig.replies(*sent))
+    lines = rig.value("notes").split("\n")
+    assert sorted(lines) == ["from Ann", "mine 1", "mine 2", "one"]
+    assert rig.value("other") == "for Bob\nfrom Bob"
+    assert rig.temporaries() == []
+    assert_level(rig, rig.raw)
+
+
+# --- crashes ---
+
+
+def effects(rig: Rig) -> Iterator[str]:
+    """The durable effects from now on, as they come."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        yield from rig.core.round()
+        rig.clock.advance(max(rig.core.wait_seconds(), 0.001))
+
+
+def crashed_at(rig: Office, number: int, done: Callable[[], bool]) -> str | None:
+    """Crash before the durable effect of this number, from 0, and start again; None when all was done before it."""
+    for count, effect in enumerate(effects(rig)):
+        if done():
+            return None
+        if count == number:
+            rig.crash()
+            rig.open()
+            return effect
+    pytest.fail("it is never done")
+
+
+def mixed(rig: Office) -> list[tuple[str, str]]:
+    """One request of each kind, in one round; the same again when they are sent again."""
+    asked: list[tuple[str, str, str | None, dict[str, Any]]] = [
+        ("operator", "append", "notes", {"content": "<1>"}),
+        ("ann", "append", "notes", {"content": "<2>"}),
+        ("operator", "create", "new/block", {"value": "<3>", "agents": ["dora"]}),
+        ("bob", "rename", "persona", {"to": "self"}),
+        ("operator", "delete", "other", {}),
+        ("operator", "create_agent", None, {"agent": "carl", "attach": ["notes"]}),
+        ("ann", "create", "diary", {"value": "<4>"}),
+        ("ann", "replace", "none", {"old_content": "a", "new_content": "b"}),
+        (
+            "operator",
+            "batch",
+            None,
+            {
+                "requests": [
+                    {"op": "append", "label": "notes", "args": {"content": "<5>"}},
+                    {"op": "update", "label": "policy", "args": {"value": "<6>"}},
+                    {"op": "attach", "label": "policy", "args": {"agents": ["eve"]}},
+                ]
+            },
+        ),
+        ("ann", "undo", "persona", {}),
+    ]
+    return [
+        (actor, rig.send(actor, op, where, request_id=f"m-{number}", **args))
+        for number, (actor, op, where, args) in enumerate(asked)
+    ]
+
+
+def as_done(rig: Office) -> dict[str, Any]:
+    """What all of it comes to: files, and the number of revisions of each block."""
+    return {
+        "files": {name: rig.read(name) for name in rig.names()},
+        "versions": {head.label: head.version for head in rig.journal.heads()},
+        "seq": rig.journal.seq,
+    }
+
+
+def crash_and_ask_again(rig: Office, number: int) -> str | None:
+    """The requests of `mixed`, with a crash before a durable effect, and then once more; before which, or None."""
+    rig.write("notes", NOTES)
+    rig.write("policy", "---\nread_only: true\nagents: '*'\n---\nlaw\n")
+    rig.write("other", "---\nagents: [bob]\n---\nfor Bob\n")
+    rig.write("agents/ann/persona", "I was Ann.\n")
+    rig.write("agents/bob/persona", "I am Bob.\n")
+    rig.settle()
+    rig.save_and_settle("agents/ann/persona", "I am Ann.\n")
+    sent = mixed(rig)
+    rig.pass_on()
+    at = crashed_at(rig, number, lambda: all(rig.reply(*one) for one in sent))
+    first = {one: rig.reply(*one) for one in sent}
+    for actor, request_id in sent:
+        rig.raw.delete(f"blocks:reply:{actor}:{request_id}")
+    rig.settle()
+    mixed(rig)
+    rig.pass_on()
+    rig.run(lambda: not any(rig.raw.xlen(f"blocks:inbox:{actor}") for actor, _ in sent), "all is done")
+    rig.settle()
+    for actor, request_id in sent:
+        (text, *more) = rig.raw.lrange(f"blocks:reply:{actor}:{request_id}", 0, -1)
+        assert all(json.loads(other) == json.loads(text) for other in more)
+        reply = json.loads(text)
+        assert reply["ok"] == (request_id != "m-7"), (at, reply)
+        assert reply == (first[actor, request_id] or reply)
+        rig.raw.delete(f"blocks:reply:{actor}:{request_id}", f"blocks:inbox:{actor}")
+    return at
+
+
+def test_every_crash_is_survived(make: Callable[..., Office], raw: Any) -> None:
+    """Before any durable effect: asked again under the same ids, each request is done, once, and replied to."""
+    plain: dict[str, Any] | None = None
+    seen: set[str | None] = set()
+    for number in itertools.count():
+        raw.flushall()
+        rig = make(f"run{number}")
+        at = crash_and_ask_again(rig, number)
+        seen.add(at)
+        assert rig.temporaries() == []
+        assert rig.journal.prepared() is None
+        assert_level(rig, raw)
+        assert sorted(rig.value("notes").split("\n")) == ["<1>", "<2>", "<5>", "one"], at
+        done = as_done(rig)
+        plain = plain or done
+        assert done == plain, at
+        if at is None:
+            break
+    assert seen >= {"make folder", "stage", "prepare", "put in", "finish", "settle", "project"}
+
+
+def crash_and_merge(rig: Office, number: int) -> str | None:
+    """A stale save, with a crash before a durable effect; before which, or None."""
+    rig.write("notes", NOTES)
+    rig.settle()
+    rig.do("ann", "append", "notes", content="from Ann")
+    rig.write("notes", NOTES.replace("one", "zero\none"))
+    at = crashed_at(rig, number, lambda: "from Ann" in rig.text("notes") and rig.is_settled())
+    rig.settle()
+    return at
+
+
+def test_every_crash_of_a_merge_is_survived(make: Callable[..., Office], raw: Any) -> None:
+    """A stale save is merged, once, whatever the daemon was about to do when it ended."""
+    for number in itertools.count():
+        raw.flushall()
+        rig = make(f"run{number}")
+        at = crash_and_merge(rig, number)
+        assert rig.value("notes") == "zero\none\nfrom Ann", at
+        assert [author for _, author, _ in rig.versions("notes")] == ["merge", "file", "ann", "file"], at
+        assert_level(rig, raw)
+        if at is None:
+            break
+
+
+@pytest.mark.parametrize("saved", ["before", "after"])
+def test_crash_with_a_save_in_between(rig: Office, saved: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person saves just before or just after the exchange, and the daemon ends there: both texts are there."""
+    real = writing._rename
+
+    class Crash(BaseException):
+        pass
+
+    def busy(old: str, new: str, flags: int) -> None:
+        if saved == "before":
+            (rig.root / "notes.md").write_text(NOTES.replace("one", "one\nmine"))
+        real(old, new, flags)
+        if saved == "after":
+            (rig.root / "notes.md").write_text(NOTES.replace("one", "one\nfrom Ann\nmine"))
+        raise Crash
+
+    rig.send("ann", "append", "notes", content="from Ann", request_id="same")
+    rig.pass_on()
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "_rename", busy)
+        with pytest.raises(Crash):
+            rig.run(lambda: False)
+    rig.crash()
+    rig.open().settle()
+    rig.do("ann", "append", "notes", content="from Ann", request_id="same")
+    assert rig.value("notes").split("\n") in (["one", "mine", "from Ann"], ["one", "from Ann", "mine"])
+    assert rig.temporaries() == []
+    assert_level(rig, rig.raw)
+
+
+# --- anything at all ---
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 30) | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=8,
+)
+LABELS = st.sampled_from(
+    [
+        "notes",
+        "other",
+        "policy",
+        "persona",
+        "agents/ann/persona",
+        "agents/ann/x",
+        "new",
+        "New",
+        "a/b",
+        "../x",
+        "",
+        "agents/x",
+    ]
+) | st.text(max_size=10)
+TEXTS = st.sampled_from(
+    ["one", "two", "", "\n", "---\n", "1→ x", "@@\n+x\n", "@@ -1 +1 @@\n-one\n+1\n", "\0", "\ud800", "\r\n"]
+) | st.text(max_size=20)
+ARGUMENTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "value": TEXTS | JSON,
+        "content": TEXTS | JSON,
+        "old_content": TEXTS,
+        "new_content": TEXTS,
+        "patch": TEXTS | JSON,
+        "line": st.integers(-2, 5) | JSON,
+        "version": st.integers(-1, 9) | JSON,
+        "to": LABELS | JSON,
+        "agents": st.lists(st.sampled_from(["ann", "bob", "zoe", "z*", "*", "", "a/b"]), max_size=3) | JSON,
+        "agent": st.sampled_from(["ann", "zoe", "../x"]) | JSON,
+        "blocks": st.lists(st.fixed_dictionaries({"name": LABELS}, optional={"value": TEXTS}), max_size=2) | JSON,
+        "attach": st.lists(LABELS, max_size=2) | JSON,
+        "limit": st.integers(-1, 30) | JSON,
+        "description": TEXTS | JSON,
+        "tags": JSON,
+        "metadata": JSON,
+        "read_only": st.booleans() | JSON,
+        "file": LABELS,
+    },
+)
+EXPECTED = st.fixed_dictionaries({"version": st.integers(0, 9)}) | JSON
+
+
+def requests(arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries(
+        {"op": st.sampled_from(OPS)},
+        optional={
+            "label": LABELS | JSON,
+            "name": LABELS | JSON,
+            "args": arguments,
+            "expect": EXPECTED,
+            "on_conflict": st.sampled_from(["fail", "merge", "overwrite"]) | JSON,
+        },
+    )
+
+
+BATCHES = requests(ARGUMENTS) | st.fixed_dictionaries(
+    {
+        "op": st.just("batch"),
+        "args": st.fixed_dictionaries({"requests": st.lists(requests(ARGUMENTS), max_size=3) | JSON}),
+    }
+)
+
+
+@pytest.fixture
+def fuzzed(tmp_path: Path, server: RedisServer, raw: Any) -> Iterator[Office]:
+    office = Office(tmp_path / "fuzzed", server.url, raw)
+    office.write("notes", NOTES)
+    office.write("policy", "---\nread_only: true\nagents: '*'\n---\nlaw\n")
+    office.write("agents/ann/persona", "I am Ann.\n")
+    office.settle()
+    yield office
+    office.crash()
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(st.lists(st.tuples(st.sampled_from(["operator", "ann"]), BATCHES | JSON), min_size=1, max_size=4))
+def test_anything_may_be_asked(fuzzed: Office, asked: list[tuple[str, Any]]) -> None:
+    """Whatever comes in: who gives an id is replied to once, nothing is left lying about, and all stays level."""
+    sent = []
+    for actor, request in asked:
+        request_id = f"f-{next(fuzzed.numbers)}"
+        whole = {"id": request_id, **request} if isinstance(request, dict) else request
+        sent += [(actor, request_id)] if isinstance(request, dict) else []
+        fuzzed.raw.xadd(f"blocks:inbox:{actor}", {"request": json.dumps(whole)})
+    replies = fuzzed.replies(*sent)
+    for reply in replies:
+        assert reply["ok"] or reply["error"]["code"] != "error", reply
+    fuzzed.run(lambda: not any(fuzzed.raw.xlen(f"blocks:inbox:{actor}") for actor in ("operator", "ann")))
+    assert fuzzed.temporaries() == []
+    assert fuzzed.journal.prepared() is None
+    fuzzed.settle()
+    assert_agreed(fuzzed)
+
+
+def assert_agreed(rig: Office) -> None:
+    """Files, ledger and mirror say the same."""
+    for label, path in rig.core.ledger.paths.items():
+        block = rig.core.ledger.block(label)
+        assert parse((rig.root / path).read_bytes(), label) == block, label
+        assert block is not None
+        assert rig.raw.hget(f"blocks:block:{label}", "value") == block.value
+    files = {name.removesuffix(".md") for name in rig.names() if name.endswith(".md")}
+    assert files == set(rig.core.ledger.paths)
+    assert set(rig.raw.zrange("blocks:labels", 0, -1)) == files
+    for key in rig.raw.scan_iter("blocks:reply:*"):
+        rig.raw.delete(key)

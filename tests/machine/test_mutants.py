@@ -1,0 +1,356 @@
+"""The machine is worth what it catches: each of these daemons has one mistake in it, and is found out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from blocksd import clerk, core, intake, mirror, writer
+from blocksd.clerk import Clerk
+from blocksd.core import Core
+from blocksd.folder import Absent
+from blocksd.intake import Intake
+from blocksd.journal import Journal
+from blocksd.ledger import Ledger
+from blocksd.writer import Writer
+from machine.hands import Moody
+from machine.machine import HEADS, World
+from support import RedisServer, valkey_binary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[RedisServer]:
+    """One server for all worlds."""
+    World.server = RedisServer(valkey_binary())
+    World.server.start()
+    yield World.server
+    World.server.remove()
+
+
+# --- what happens: short ways through the machine ---
+
+
+def crashes_while_writing(world: World) -> None:
+    for calls in range(14):
+        world.append("notes", "operator")
+        world.batch({"notes", "plan", "team/goals"})
+        world.create("agents/ann/persona", "operator")
+        world.plain("agents/ann/persona", "operator", "delete")
+        world.crash_while_writing(calls)
+        world.rest()
+
+
+def crashes_between_effects(world: World) -> None:
+    for at in range(8):
+        world.append("notes", "operator")
+        world.batch({"notes", "plan"})
+        world.crash_before_effect(at)
+        world.rest()
+
+
+def asks_twice(world: World) -> None:
+    world.append_and_wait("notes", "ann")
+    world.repeat(0)
+    world.rounds(2)
+
+
+def saves_while_it_writes(world: World) -> None:
+    for at in range(8):
+        world.append("notes", "operator")
+        world.meanwhile(at, "notes", "add")
+        world.at_the_last_moment("notes", "plan", "add", at)
+        world.rest()
+
+
+def saves_what_was_read_before(world: World) -> None:
+    for _ in range(3):
+        world.save_what_was_read_before("notes", "ann", 0, 2)
+
+
+def cannot_read(world: World) -> None:
+    world.make_unreadable("notes")
+    world.rounds(1)
+    world.wait(1.5)
+    world.wait(1.5)
+
+
+def deletes_and_creates(world: World) -> None:
+    for actor in ("operator", "ann"):
+        world.create("agents/ann/persona", actor)
+        world.plain("agents/ann/persona", actor, "delete")
+        world.rounds(2)
+
+
+def detaches(world: World) -> None:
+    world.attach("notes", "cyd", "attach")
+    world.rounds(2)
+    world.attach("notes", "cyd", "detach")
+    world.rounds(2)
+
+
+def fills_the_disk_of_the_journal(world: World) -> None:
+    for transactions in range(4):
+        world.save_what_was_read_before("plan", "ann", 0, 1)
+        world.append("notes", "operator")
+        world.fill_disk_of_journal(transactions, 2)
+        world.rest()
+
+
+def saves_again_before_it_is_merged(world: World) -> None:
+    world.open_in_editor("notes")
+    world.append_and_wait("notes", "ann")
+    world.save_from_editor(0, 0, is_kept=True)
+    world.hands.before_renaming(lambda: world.save_from_editor(0, 0, is_kept=True))
+    world.rounds(1)
+    world.hands.forget()
+
+
+def makes_what_was_deleted_by_hand(world: World) -> None:
+    world.plain("notes", "operator", "delete")
+    world.rounds(2)
+    world.save("notes", HEADS[0], 0, 0)
+
+
+def saves(world: World) -> None:
+    world.add("notes", 0)
+    world.rounds(1)
+
+
+STORIES = (
+    crashes_while_writing,
+    crashes_between_effects,
+    asks_twice,
+    saves_while_it_writes,
+    saves_what_was_read_before,
+    cannot_read,
+    deletes_and_creates,
+    detaches,
+    fills_the_disk_of_the_journal,
+    saves_again_before_it_is_merged,
+    makes_what_was_deleted_by_hand,
+    saves,
+)
+
+
+def play(story: Callable[[World], None]) -> None:
+    world = World()
+    try:
+        story(world)
+        world.rest()
+    finally:
+        world.close()
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_daemon_lives_through_every_story(story: Callable[[World], None]) -> None:
+    """Without a mistake in it, the daemon does all that it must in each of the stories by which mistakes are found."""
+    play(story)
+
+
+# --- the mistakes ---
+
+
+def finishes_before_files_are_put_in(patch: Patch) -> None:
+    prepare, finish = Journal.prepare, Journal.finish
+
+    def both(self: Journal, prepared: Any, *, is_durable: bool = True) -> None:
+        prepare(self, prepared, is_durable=is_durable)
+        finish(self, prepared)
+
+    patch.setattr(Journal, "prepare", both)
+    patch.setattr(Journal, "finish", lambda _self, _prepared: None)
+
+
+def puts_in_what_was_not_prepared(patch: Patch) -> None:
+    finish, prepare = Journal.finish, Journal.prepare
+
+    def both(self: Journal, prepared: Any) -> None:
+        prepare(self, prepared)
+        finish(self, prepared)
+
+    patch.setattr(Journal, "prepare", lambda _self, _prepared, **_: None)
+    patch.setattr(Journal, "finish", both)
+
+
+def takes_unreadable_for_absent(patch: Patch) -> None:
+    read, is_absent = Moody.read, Moody.is_absent
+    patch.setattr(
+        Moody,
+        "read",
+        lambda self, path, closed: Absent() if path in self.unreadable else read(self, path, closed=closed),
+    )
+    patch.setattr(Moody, "is_absent", lambda self, path: path in self.unreadable or is_absent(self, path))
+
+
+def removes_requests_when_they_are_read(patch: Patch) -> None:
+    carry_out = Clerk.carry_out
+
+    def removing(self: Clerk) -> Any:
+        client = World.server.client()
+        for key in client.scan_iter("*:inbox:*"):
+            client.delete(key)
+        client.close()
+        return carry_out(self)
+
+    patch.setattr(Clerk, "carry_out", removing)
+
+
+def forgets_outcomes(patch: Patch) -> None:
+    prepare = Journal.prepare
+    patch.setattr(
+        Journal,
+        "prepare",
+        lambda self, prepared, **more: prepare(self, replace(prepared, outcomes={}), **more),
+    )
+
+
+def throws_displaced_saves_away(patch: Patch) -> None:
+    patch.setattr(Writer, "_give_back", lambda _self, _full, aside, ours: os.unlink(aside))  # noqa: ARG005  # its names
+
+
+def trusts_that_nobody_saved(patch: Patch) -> None:
+    put_in = Writer.put_in
+
+    def trusting(self: Writer, staged: Any) -> bool:
+        real = writer._digest_of
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(writer, "_digest_of", lambda path: staged.base if path.endswith(staged.aside) else real(path))
+            return put_in(self, staged)
+
+    patch.setattr(Writer, "put_in", trusting)
+
+
+def merges_no_stale_saves(patch: Patch) -> None:
+    patch.setattr(Clerk, "_merge", lambda _self, _label: None)
+
+
+def takes_what_is_not_merged_for_a_base(patch: Patch) -> None:
+    def base(_saved: Any, newest: Any, _at: float, before: Callable[[int], Any]) -> Any:
+        return newest if newest.stale_base is not None else before(newest.version - 1)
+
+    patch.setattr(intake, "stale_base", base)
+
+
+def starts_without_looking_at_what_was_prepared(patch: Patch) -> None:
+    patch.setattr(core, "recover", lambda journal, _writer: journal.give_up())
+
+
+def takes_nothing_back_at_start(patch: Patch) -> None:
+    patch.setattr(Writer, "take_back", lambda self, staged: self.discard(staged))
+    patch.setattr(core, "recover", _giving_up(clerk.recover))
+
+
+def _giving_up(recover: Callable[..., bool]) -> Callable[..., bool]:
+    def giving_up(journal: Journal, hand: Writer) -> bool:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(Writer, "is_in", lambda _self, _staged: False)
+            return recover(journal, hand)
+
+    return giving_up
+
+
+def reuses_versions_of_the_deleted(patch: Patch) -> None:
+    delete = Ledger.delete
+
+    def forgetting(self: Ledger, label: str, **more: Any) -> None:
+        delete(self, label, **more)
+        self._versions[label] = 0
+
+    patch.setattr(Ledger, "delete", forgetting)
+
+
+def rewrites_equal_bytes(patch: Patch) -> None:
+    put = Intake._put
+
+    def rewriting(self: Intake, block: Any, saved_at: float) -> bool:
+        path = os.path.join(self._folder.root, self.ledger.paths[block.label])
+        with open(path, "rb+") as file:
+            data = file.read()
+            file.seek(0)
+            file.write(data)
+        return put(self, block, saved_at)
+
+    patch.setattr(Intake, "_put", rewriting)
+
+
+def announces_no_deletions(patch: Patch) -> None:
+    commands_of = mirror.commands_of
+    patch.setattr(
+        mirror,
+        "commands_of",
+        lambda revision, *more: [
+            command
+            for command in commands_of(revision, *more)
+            if revision.kind != "deleted" or command[0] != "ANNOUNCE"
+        ],
+    )
+
+
+def shows_the_detached_as_attached(patch: Patch) -> None:
+    commands_of = mirror.commands_of
+    patch.setattr(mirror, "commands_of", lambda revision, *more: commands_of(replace(revision, detached=()), *more))
+
+
+def replies_before_it_is_done(patch: Patch) -> None:
+    prepare = Journal.prepare
+
+    def replying(self: Journal, prepared: Any, **more: Any) -> None:
+        prepare(self, prepared, **more)
+        client = World.server.client()
+        (lease,) = client.scan_iter("*:lease")
+        for (actor, number), outcome in prepared.outcomes.items():
+            key = f"{lease.removesuffix(':lease')}:reply:{actor}:{number}"
+            client.delete(key)
+            client.rpush(key, outcome)
+        client.close()
+
+    patch.setattr(Journal, "prepare", replying)
+
+
+def goes_on_with_what_the_journal_has_half_done(patch: Patch) -> None:
+    patch.setattr(Core, "_recover", lambda _self: None)
+
+
+class Mutant(NamedTuple):
+    """A mistake, and what shows it."""
+
+    mistake: Callable[[Patch], None]
+    story: Callable[[World], None]
+
+
+MUTANTS = (
+    Mutant(finishes_before_files_are_put_in, crashes_while_writing),
+    Mutant(puts_in_what_was_not_prepared, crashes_while_writing),
+    Mutant(takes_unreadable_for_absent, cannot_read),
+    Mutant(removes_requests_when_they_are_read, crashes_between_effects),
+    Mutant(forgets_outcomes, asks_twice),
+    Mutant(forgets_outcomes, crashes_between_effects),
+    Mutant(throws_displaced_saves_away, saves_while_it_writes),
+    Mutant(trusts_that_nobody_saved, saves_while_it_writes),
+    Mutant(merges_no_stale_saves, saves_what_was_read_before),
+    Mutant(takes_what_is_not_merged_for_a_base, saves_again_before_it_is_merged),
+    Mutant(starts_without_looking_at_what_was_prepared, crashes_while_writing),
+    Mutant(takes_nothing_back_at_start, crashes_while_writing),
+    Mutant(reuses_versions_of_the_deleted, deletes_and_creates),
+    Mutant(rewrites_equal_bytes, saves),
+    Mutant(announces_no_deletions, deletes_and_creates),
+    Mutant(shows_the_detached_as_attached, detaches),
+    Mutant(replies_before_it_is_done, crashes_while_writing),
+    Mutant(goes_on_with_what_the_journal_has_half_done, fills_the_disk_of_the_journal),
+)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.mistake.__name__)
+def test_mistake_is_caught(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon with this mistake in it fails where the sound one does not."""
+    mutant.mistake(monkeypatch)
+    with pytest.raises(AssertionError):
+        play(mutant.story)

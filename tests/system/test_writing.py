@@ -1,0 +1,245 @@
+"""Requests by the real wire, while others save, and while the daemon is killed: all is done, and done once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blocksd.journal import JournalReader
+from support import MORTAL, Daemon, RedisServer, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    RunDaemon = Callable[..., Daemon]
+
+HERE = Path(__file__).parent
+HEAD = "---\n# ours\nagents: [ann, \"bob\"]   # both\ndescription: 'what we know'\n---\n"
+CLIENTS = 8
+APPENDS = 100
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[Any]:
+    connected = server.client()
+    yield connected
+    connected.close()
+
+
+@pytest.fixture
+def appenders(server: RedisServer) -> Iterator[Callable[..., list[subprocess.Popen[str]]]]:
+    """Start clients, each a process: the operator's, and those of two agents."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*, count: int = APPENDS, pause: float = 0.0) -> list[subprocess.Popen[str]]:
+        for number in range(CLIENTS):
+            actor = ("operator", "ann", "bob")[number % 3]
+            words = [server.url, actor, "notes", f"c{number}", str(count), str(pause)]
+            started.append(
+                subprocess.Popen(
+                    [*MORTAL, sys.executable, str(HERE / "appender.py"), *words], stdout=subprocess.PIPE, text=True
+                )
+            )
+        return started
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def acknowledged(processes: list[subprocess.Popen[str]], *, count: int = APPENDS) -> list[str]:
+    """All lines of which a client was told that they are there, once they all are."""
+    lines: list[str] = []
+    for process in processes:
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        lines += output.split()
+    assert len(set(lines)) == CLIENTS * count
+    return lines
+
+
+def assert_once(daemon: Daemon, client: Any, lines: list[str]) -> None:
+    """Each of these lines is in the file once, below an untouched frontmatter; each request made one revision."""
+    path = daemon.folder / "notes.md"
+    eventually(lambda: client.hget("blocks:block:notes", "value") == body(path), "the mirror shows the file")
+    assert path.read_text().startswith(HEAD)
+    counted = Counter(body(path).split("\n"))
+    assert {line for line in lines if counted[line] != 1} == set()
+    assert [name for name in os.listdir(daemon.folder) if name.startswith(".blocksd-")] == []
+    journal = JournalReader(str(daemon.state / "journal.db"))
+    try:
+        revisions = sorted(journal.history("notes"), key=lambda revision: revision.seq)
+    finally:
+        journal.close()
+    assert [revision.version for revision in revisions] == list(range(1, len(revisions) + 1))
+    asked = Counter(revision.request_id for revision in revisions if revision.request_id is not None)
+    assert asked.keys() == {line for line in lines if line.startswith("c")}
+    assert set(asked.values()) == {1}
+    assert client.xlen("blocks:inbox:operator") == client.xlen("blocks:inbox:ann") == 0
+
+
+def body(path: Path) -> str:
+    return path.read_text().removeprefix(HEAD).removesuffix("\n")
+
+
+def test_appends_of_many_processes_are_all_there_once(
+    folder: Path, client: Any, run_daemon: RunDaemon, appenders: Callable[..., list[subprocess.Popen[str]]]
+) -> None:
+    """Eight processes append a hundred lines each to one block: 800 acknowledged, 800 in the file, each once."""
+    (folder / "notes.md").write_text(HEAD)
+    daemon = run_daemon()
+    assert_once(daemon, client, acknowledged(appenders()))
+
+
+def save_anew(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.swp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def save_in_place(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+@pytest.mark.parametrize("save", [save_anew, save_in_place])
+def test_person_and_processes_lose_nothing_of_each_other(
+    folder: Path,
+    client: Any,
+    run_daemon: RunDaemon,
+    appenders: Callable[..., list[subprocess.Popen[str]]],
+    save: Callable[[Path, str], None],
+) -> None:
+    """An editor that saves, again and again, a text it has read a tenth of a second before, with a line added, takes
+    nothing of what was appended meanwhile, and loses none of its own lines.
+    """
+    path = folder / "notes.md"
+    path.write_text(HEAD)
+    daemon = run_daemon()
+    written: list[str] = []
+    is_over = threading.Event()
+
+    def edit() -> None:
+        while not is_over.wait(0.01):
+            text = path.read_text()
+            time.sleep(0.1)
+            written.append(f"p{len(written)}")
+            save(path, f"{text}{written[-1]}\n")
+
+    editor = threading.Thread(target=edit)
+    processes = appenders(pause=0.01)
+    editor.start()
+    try:
+        lines = acknowledged(processes)
+    finally:
+        is_over.set()
+        editor.join()
+    eventually(lambda: written[-1] in body(path).split("\n"), "the last save is merged")
+    eventually(lambda: client.hget("blocks:block:notes", "value") == body(path), "the mirror shows the file")
+    assert len(written) > 10
+    assert_once(daemon, client, lines + written)
+
+
+def test_killed_twenty_times_it_does_every_request_once(
+    folder: Path, client: Any, run_daemon: RunDaemon, appenders: Callable[..., list[subprocess.Popen[str]]]
+) -> None:
+    """kill -9 again and again, while eight processes append, and send again what was not acknowledged."""
+    count = 60
+    (folder / "notes.md").write_text(HEAD)
+    daemon = run_daemon()
+    processes = appenders(count=count, pause=0.1)
+    random_ = random.Random(2026)
+    for _ in range(20):
+        time.sleep(random_.uniform(0.02, 0.3))
+        daemon.kill()
+        daemon.start()
+    assert_once(daemon, client, acknowledged(processes, count=count))
+
+
+REQUESTS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("operator", {"op": "append", "label": "notes", "args": {"content": "one"}}),
+    ("ann", {"op": "append", "name": "notes", "args": {"content": "two"}}),
+    ("ann", {"op": "append", "name": "nowhere", "args": {"content": "refused"}}),
+    ("operator", {"op": "create", "label": "new", "args": {"value": "three"}}),
+    ("operator", {"op": "rename", "label": "old", "args": {"to": "team/moved"}}),
+    ("operator", {"op": "delete", "label": "gone"}),
+    (
+        "operator",
+        {
+            "op": "batch",
+            "args": {
+                "requests": [
+                    {"op": "append", "label": "notes", "args": {"content": "four"}},
+                    {"op": "append", "label": "team/moved", "args": {"content": "five"}},
+                ]
+            },
+        },
+    ),
+)
+
+
+EFFECTS = ("journal", "stage", "prepare", "put in", "finish", "settle", "project", "mirror")
+
+
+@pytest.mark.parametrize(
+    ("effect", "person"),
+    [*((effect, False) for effect in EFFECTS), ("put in", True), ("finish", True), ("project", True)],
+)
+def test_killed_before_any_effect_it_has_done_all_or_nothing(
+    tmp_path: Path, server: RedisServer, client: Any, effect: str, *, person: bool
+) -> None:
+    """Killed before its first or third effect of a kind, it comes back, and each request is done once; what a person
+    saves in between stays.
+    """
+    home = tmp_path / "home"
+    folder = home / "blocks.d"
+    for count in (1, 3):
+        client.flushall()
+        folder.mkdir(parents=True)
+        (folder / "notes.md").write_text(f"{HEAD}zero\n")
+        (folder / "old.md").write_text(f"{HEAD}zero\n")
+        (folder / "gone.md").write_text("zero\n")
+        live(home, server, "none", 0)
+        for number, (actor, request) in enumerate(REQUESTS):
+            client.xadd(f"blocks:inbox:{actor}", {"request": json.dumps({"id": f"r{number}", **request})})
+        (folder / "later.md").write_text("zero\n")
+        live(home, server, effect, count)
+        if person:
+            (folder / "notes.md").write_text((folder / "notes.md").read_text() + "mine\n")
+        live(home, server, "none", 0)
+        texts = {str(file.relative_to(folder)): file.read_text() for file in sorted(folder.rglob("*.md"))}
+        assert texts.keys() == {"later.md", "new.md", "notes.md", "team/moved.md"}
+        assert texts["new.md"] == "three\n"
+        assert texts["team/moved.md"] == f"{HEAD}zero\nfive\n"
+        assert texts["notes.md"].startswith(HEAD)
+        own = ["mine"] if person else []
+        assert sorted(body(folder / "notes.md").split("\n")) == sorted(["zero", "one", "two", "four", *own])
+        assert [file.name for file in folder.rglob(".*")] == []
+        for number, (actor, _) in enumerate(REQUESTS):
+            (text,) = client.lrange(f"blocks:reply:{actor}:r{number}", 0, -1)
+            assert json.loads(text)["ok"] == (number != 2)
+        home.rename(tmp_path / f"home-{count}")
+
+
+def live(home: Path, server: RedisServer, effect: str, count: int) -> None:
+    """A daemon that dies at this effect, or one that comes to rest."""
+    words = [sys.executable, str(HERE / "mortal.py"), str(home), server.url, effect, str(count)]
+    ended = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+    )
+    assert ended.returncode in ((0, -9) if count else (0,)), ended.stderr

@@ -1,0 +1,125 @@
+"""Saves of an old text: what they were made of, and what they mean together with what came since."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blocksd.block import Block
+from blocksd.errors import MergeConflict
+from blocksd.revision import OPERATOR, timestamp
+from blocksd.stale import WINDOW_SECONDS, merged, stale_base
+from rig import AT, revision
+
+if TYPE_CHECKING:
+    from blocksd.revision import Revision
+
+NOW = datetime.fromisoformat(AT).timestamp()
+
+
+def version(number: int, value: str, author: str = "file", *, ago: float = 0.0, **facts: Any) -> Revision:
+    """A version of a block, written so many seconds ago."""
+    fields = {name: facts.pop(name) for name in ("description", "tags") if name in facts}
+    made = revision(number, kind="updated", version=number, value=value, **fields)
+    return replace(made, author=author, at=timestamp(NOW - ago), **facts)
+
+
+def base_of(saved: str, *versions: Revision, **fields: Any) -> int | None:
+    """The version a text was made of that is saved now."""
+    known = {one.version: one for one in versions}
+    found = stale_base(Block("notes", value=saved, **fields), versions[-1], NOW, known.get)
+    return found.version if found is not None else None
+
+
+# --- what it was made of ---
+
+
+def test_save_after_a_save_is_not_stale() -> None:
+    """Where nobody wrote on request, or not of late, there is nothing to be stale against."""
+    assert base_of("x", version(1, "a"), version(2, "b")) is None
+    assert base_of("x", version(1, "a"), version(2, "a\nb", "ann", ago=WINDOW_SECONDS + 1)) is None
+    assert base_of("x", version(1, "a"), version(2, "a\nb", "ann"), version(3, "a\nb\nc")) is None
+
+
+@pytest.mark.parametrize("author", ["ann", OPERATOR, "merge"])
+@pytest.mark.parametrize("ago", [0.0, WINDOW_SECONDS, -60.0])
+def test_save_just_after_a_write_is_of_the_text_before(author: str, ago: float) -> None:
+    """Whoever wrote it, and whatever the clock says of a moment ago."""
+    assert base_of("a\nx", version(1, "a"), version(2, "a\nb", author, ago=ago)) == 1
+
+
+def test_save_of_what_was_written_is_of_that() -> None:
+    """An editor that has reloaded the file has read it: of the last moments' texts the most like it is meant."""
+    versions = [version(1, "a"), version(2, "a\nb", "ann", ago=2), version(3, "a\nb\nc", "bob", ago=1)]
+    assert base_of("a\nx", *versions) == 1
+    assert base_of("a\nb\nx", *versions) == 2
+    assert base_of("a\nb\nc\nx", *versions) == 3
+    assert base_of("a\nx", version(1, "a", ago=99), version(2, "b", "ann", ago=9), *versions[2:]) == 2
+
+
+def test_other_fields_tell_too() -> None:
+    """Of two versions with one text, the one whose description was read is meant."""
+    versions = [version(1, "a"), version(2, "a", OPERATOR, description="d", tags=("t",)), version(3, "a\nb", "ann")]
+    assert base_of("a", *versions, description="mine", tags=("t",)) == 2
+    assert base_of("a", *versions, description="mine") == 1
+
+
+def test_stale_save_that_is_still_to_be_merged_is_passed_over() -> None:
+    """As often as an editor saves its buffer, it is made of what it had read at first."""
+    versions = [version(1, "a"), version(2, "a\nb", "ann"), version(3, "a\nx", stale_base=1)]
+    assert base_of("a", *versions) == 1
+
+
+def test_agents_that_come_are_passed_over() -> None:
+    """That a pattern names one agent more is no save."""
+    versions = [version(1, "a"), version(2, "a\nb", "ann"), version(3, "a\nb", position=2)]
+    assert base_of("a\nx", *versions) == 1
+    assert base_of("a\nx", version(1, "a"), version(2, "a", position=1)) == 1  # with which there is nothing to merge
+
+
+def test_what_is_not_kept_is_no_base() -> None:
+    """Nor is a deletion."""
+    assert base_of("a\nx", version(2, "a\nb", "ann")) is None
+    gone = replace(revision(1, kind="deleted", version=1), author="ann")
+    assert base_of("a\nx", gone, version(2, "a\nb", "ann")) is None
+
+
+# --- what it means ---
+
+
+def block(value: str = "a", **fields: Any) -> Block:
+    return Block("notes", value=value, **fields)
+
+
+def test_both_texts_stay() -> None:
+    """What was appended on request is there, and what was changed by hand."""
+    assert merged(block("a"), block("x\na"), block("a\nb")) == block("x\na\nb")
+    assert merged(block("a"), block("a\nx"), block("a\nb")).value.split("\n") in (["a", "b", "x"], ["a", "x", "b"])
+
+
+def test_each_field_is_whose_changed_it() -> None:
+    """And what both changed alike is no conflict."""
+    base = block("a", description="d", tags=("t",), limit=10)
+    saved = block("x", description="mine", tags=("t",), limit=20)
+    newest = block("a", description="d", tags=("theirs",), limit=20)
+    assert merged(base, saved, newest) == block("x", description="mine", tags=("theirs",), limit=20)
+    assert merged(base, saved, newest).facts == block("x", description="mine", tags=("theirs",), limit=20).facts
+
+
+def test_nothing_new_is_the_save_itself() -> None:
+    """Where the newest has nothing that the save lacks."""
+    saved = block("a\nb\nx")
+    assert merged(block("a"), saved, block("a\nb")) == saved
+    assert merged(block("a"), saved, block("a")) == saved
+    assert merged(block("a"), saved, saved) is saved
+
+
+@pytest.mark.parametrize("field", ["value", "description"])
+def test_two_words_for_one_thing_conflict(field: str) -> None:
+    """Then the person's word stands, which is for the caller to see to."""
+    three = [block(**{field: text}) for text in ("old", "mine", "theirs")]
+    with pytest.raises(MergeConflict):
+        merged(*three)

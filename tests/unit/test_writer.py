@@ -1,0 +1,635 @@
+"""Writing a file: all of it or nothing, and never over what somebody has just saved."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blocksd import writer as writing
+from blocksd.errors import ProblemFile, Unavailable
+from blocksd.label import is_ignored
+from blocksd.sheet import FileEdit
+from blocksd.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from blocksd.journal import Staged
+
+OLD, NEW = b"old\n", b"new\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    path = tmp_path / "blocks.d"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def writer(root: Path) -> Writer:
+    return Writer(str(root))
+
+
+@pytest.fixture(params=["exchanging", "plain"])
+def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A file system that can exchange two files, and one that knows nothing of renameat2."""
+    if request.param == "plain":
+        monkeypatch.setattr(writing, "_rename", refuse(errno.EINVAL))
+    kind: str = request.param
+    return kind
+
+
+def refuse(number: int) -> Callable[..., Any]:
+    def function(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return function
+
+
+class Crash(BaseException):
+    """The end of the process."""
+
+
+def crash(*_: object, **__: object) -> None:
+    raise Crash
+
+
+def names(root: Path) -> list[str]:
+    """Every file there is, hidden ones included."""
+    return sorted(
+        os.path.relpath(os.path.join(where, name), root) for where, _, found in os.walk(root) for name in found
+    )
+
+
+def update(path: str = "notes.md", base: bytes = OLD, data: bytes = NEW) -> FileEdit:
+    return FileEdit(path, base, data)
+
+
+def create(path: str = "notes.md", data: bytes = NEW, like: str | None = None) -> FileEdit:
+    return FileEdit(path, None, data, like)
+
+
+def delete(path: str = "notes.md", base: bytes = OLD) -> FileEdit:
+    return FileEdit(path, base, None)
+
+
+def write(writer: Writer, edit: FileEdit) -> bool:
+    """All that is done for one edit when nothing goes wrong."""
+    staged = writer.stage(edit)
+    is_in = writer.put_in(staged)
+    if is_in:
+        writer.sync([edit.path])
+        writer.discard(staged)
+    return is_in
+
+
+EDITS = {"update": update(), "create": create("new.md"), "delete": delete()}
+
+
+# --- when nothing goes wrong ---
+
+
+@pytest.mark.usefixtures("either")
+def test_file_is_replaced(root: Path, writer: Writer) -> None:
+    """It says the new text, and nothing else is left."""
+    (root / "notes.md").write_bytes(OLD)
+    assert write(writer, update())
+    assert (root / "notes.md").read_bytes() == NEW
+    assert names(root) == ["notes.md"]
+
+
+@pytest.mark.usefixtures("either")
+def test_file_is_made_with_its_directories(root: Path, writer: Writer) -> None:
+    """However deep it is to be."""
+    assert write(writer, create("a/b/c/notes.md"))
+    assert (root / "a/b/c/notes.md").read_bytes() == NEW
+    assert names(root) == ["a/b/c/notes.md"]
+
+
+@pytest.mark.usefixtures("either")
+def test_file_is_removed(root: Path, writer: Writer) -> None:
+    """Its directory stays, for whoever made it."""
+    (root / "a").mkdir()
+    (root / "a/notes.md").write_bytes(OLD)
+    assert write(writer, delete("a/notes.md"))
+    assert names(root) == []
+    assert (root / "a").is_dir()
+
+
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_staging_changes_nothing(root: Path, writer: Writer, edit: FileEdit) -> None:
+    """Until it is put in, the file says what it did; what lies beside it is nobody's business, and can be taken away."""
+    (root / "notes.md").write_bytes(OLD)
+    staged = writer.stage(edit)
+    assert (root / "notes.md").read_bytes() == OLD
+    assert all(is_ignored(name) for name in names(root) if name != "notes.md")
+    assert not writer.is_in(staged)
+    assert not writer.has_displaced(staged)
+    writer.discard(staged)
+    writer.discard(staged)
+    assert names(root) == ["notes.md"]
+
+
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_whether_it_is_in_can_be_told(root: Path, writer: Writer, edit: FileEdit) -> None:
+    """As long as what it displaced was not discarded, also by another process, whoever has saved since."""
+    (root / "notes.md").write_bytes(OLD)
+    staged = writer.stage(edit)
+    assert writer.put_in(staged)
+    other = Writer(str(root))
+    assert other.is_in(staged)
+    assert not other.has_displaced(staged)
+    (root / edit.path).write_bytes(b"saved since\n")
+    assert other.is_in(staged)
+    assert not other.has_displaced(staged)
+
+
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_what_is_in_can_be_taken_back(root: Path, writer: Writer, edit: FileEdit) -> None:
+    """Then all is as if it had never been, and to do it twice does no harm."""
+    (root / "notes.md").write_bytes(OLD)
+    staged = writer.stage(edit)
+    assert writer.put_in(staged)
+    writer.take_back(staged)
+    assert names(root) == ["notes.md"]
+    assert (root / "notes.md").read_bytes() == OLD
+    writer.take_back(staged)
+    assert names(root) == ["notes.md"]
+    assert (root / "notes.md").read_bytes() == OLD
+
+
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_what_was_saved_since_is_not_taken_back(root: Path, writer: Writer, edit: FileEdit) -> None:
+    """A save after it was put in stays, and nothing else does."""
+    (root / "notes.md").write_bytes(OLD)
+    staged = writer.stage(edit)
+    assert writer.put_in(staged)
+    (root / edit.path).write_bytes(b"saved since\n")
+    writer.take_back(staged)
+    assert (root / edit.path).read_bytes() == b"saved since\n"
+    assert names(root) == sorted({edit.path, "notes.md"})
+
+
+def test_what_a_crash_left_half_exchanged_is_taken_back(
+    root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where two files cannot be exchanged in one step, the old text has another name for a moment."""
+    monkeypatch.setattr(writing, "_rename", refuse(errno.EINVAL))
+    (root / "notes.md").write_bytes(OLD)
+    staged = writer.stage(update())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", crash)
+        with pytest.raises(Crash):
+            writer.put_in(staged)
+    assert (root / "notes.md").read_bytes() == NEW
+    other = Writer(str(root))
+    assert other.is_in(staged)
+    other.take_back(staged)
+    assert (root / "notes.md").read_bytes() == OLD
+    assert names(root) == ["notes.md"]
+
+
+# --- what stays ---
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o664, 0o440, 0o755])
+def test_mode_stays(root: Path, writer: Writer, mode: int) -> None:
+    """Whatever it is, and whatever the umask."""
+    (root / "notes.md").write_bytes(OLD)
+    (root / "notes.md").chmod(mode)
+    before = os.umask(0o077)
+    try:
+        assert write(writer, update())
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((root / "notes.md").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_new_file_gets_the_mode_of_any_other(root: Path, writer: Writer, mask: int, mode: int) -> None:
+    """As the umask has it."""
+    before = os.umask(mask)
+    try:
+        assert write(writer, create())
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((root / "notes.md").stat().st_mode) == mode
+
+
+def test_what_is_staged_is_nobody_elses_to_read(root: Path, writer: Writer) -> None:
+    """A text beside a file that only its owner may read cannot be read under its other name."""
+    (root / "notes.md").write_bytes(OLD)
+    (root / "notes.md").chmod(0o600)
+    staged = writer.stage(update())
+    assert stat.S_IMODE((root / staged.aside).stat().st_mode) == 0o600
+
+
+def test_renamed_file_is_like_the_old_one(root: Path, writer: Writer) -> None:
+    """Its mode goes with it."""
+    (root / "old.md").write_bytes(OLD)
+    (root / "old.md").chmod(0o640)
+    assert write(writer, create("a/new.md", like="old.md"))
+    assert stat.S_IMODE((root / "a/new.md").stat().st_mode) == 0o640
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_owner_and_group_stay(root: Path, writer: Writer) -> None:
+    """A daemon that is root does not take files away from whoever they belong to."""
+    (root / "notes.md").write_bytes(OLD)
+    os.chown(root / "notes.md", 12345, 23456)
+    (root / "notes.md").chmod(0o4640)
+    assert write(writer, update())
+    status = (root / "notes.md").stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (12345, 23456, 0o4640)
+
+
+def test_owner_that_cannot_stay_is_no_hindrance(root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that may not give files away keeps at least the group if it can, and writes all the same."""
+    (root / "notes.md").write_bytes(OLD)
+    real, asked = os.stat, []
+
+    def elsewhere(path: Any, **options: Any) -> os.stat_result:
+        found = list(real(path, **options))
+        found[4], found[5] = 12345, 23456
+        return os.stat_result(found)
+
+    def fchown(_handle: int, uid: int, gid: int) -> None:
+        asked.append((uid, gid))
+        raise PermissionError(errno.EPERM, "no")
+
+    monkeypatch.setattr(os, "stat", elsewhere)
+    monkeypatch.setattr(os, "fchown", fchown)
+    staged = writer.stage(update())
+    monkeypatch.undo()
+    assert asked == [(12345, 23456), (-1, 23456)]
+    assert writer.put_in(staged)
+    assert (root / "notes.md").read_bytes() == NEW
+
+
+def test_extended_attributes_stay(root: Path, writer: Writer) -> None:
+    """Those that can be read and set."""
+    (root / "notes.md").write_bytes(OLD)
+    try:
+        os.setxattr(root / "notes.md", "user.mine", b"kept")
+    except OSError:
+        pytest.skip("no extended attributes here")
+    assert write(writer, update())
+    assert os.getxattr(root / "notes.md", "user.mine") == b"kept"
+
+
+def test_file_is_written_through_its_link(root: Path, writer: Writer) -> None:
+    """The link stays a link, and what it leads to says the new text."""
+    (root / "there").mkdir()
+    (root / "there/notes.txt").write_bytes(OLD)
+    (root / "notes.md").symlink_to("there/notes.txt")
+    assert write(writer, update())
+    assert os.readlink(root / "notes.md") == "there/notes.txt"
+    assert (root / "there/notes.txt").read_bytes() == NEW
+    assert names(root) == ["notes.md", "there/notes.txt"]
+
+
+@pytest.mark.usefixtures("either")
+def test_link_is_removed_alone(root: Path, writer: Writer) -> None:
+    """What it leads to may be another block's file: it stays. Taken back, the link is there again."""
+    (root / "there").mkdir()
+    (root / "there/notes.txt").write_bytes(OLD)
+    (root / "notes.md").symlink_to("there/notes.txt")
+    staged = writer.stage(delete())
+    assert writer.put_in(staged)
+    assert writer.is_in(staged)
+    writer.take_back(staged)
+    assert os.readlink(root / "notes.md") == "there/notes.txt"
+    assert write(writer, delete())
+    assert names(root) == ["there/notes.txt"]
+
+
+@pytest.mark.parametrize("length", [255, 254, 100, 4])
+def test_file_of_any_name_is_written(root: Path, writer: Writer, length: int) -> None:
+    """However long its name is, what is beside it has a short one."""
+    path = "x" * (length - 3) + ".md"
+    assert write(writer, create(path, OLD))
+    assert write(writer, update(path))
+    assert (root / path).read_bytes() == NEW
+
+
+# --- when it cannot be done ---
+
+
+def _fails_for_files(number: int, name: str) -> Callable[[pytest.MonkeyPatch], None]:
+    return lambda patch: patch.setattr(os, name, refuse(number))
+
+
+FAULTS: dict[str, tuple[int, Callable[[pytest.MonkeyPatch], None]]] = {
+    "no space left for the file": (errno.ENOSPC, _fails_for_files(errno.ENOSPC, "open")),
+    "no space left for the text": (errno.ENOSPC, _fails_for_files(errno.ENOSPC, "write")),
+    "over the quota": (errno.EDQUOT, _fails_for_files(errno.EDQUOT, "write")),
+    "read-only": (errno.EROFS, _fails_for_files(errno.EROFS, "open")),
+    "not permitted": (errno.EACCES, _fails_for_files(errno.EACCES, "open")),
+    "error at fsync": (errno.EIO, _fails_for_files(errno.EIO, "fsync")),
+    "no space at fsync": (errno.ENOSPC, _fails_for_files(errno.ENOSPC, "fsync")),
+    "mode cannot be set": (errno.EPERM, _fails_for_files(errno.EPERM, "fchmod")),
+}
+
+
+@pytest.mark.parametrize(("number", "break_it"), FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("edit", [update(), create("a/b/new.md")], ids=["update", "create"])
+def test_text_that_cannot_be_staged(
+    root: Path,
+    writer: Writer,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    break_it: Callable[[pytest.MonkeyPatch], None],
+    edit: FileEdit,
+) -> None:
+    """The old file is as it was, nothing is beside it, and the reason is told by name."""
+    (root / "notes.md").write_bytes(OLD)
+    with monkeypatch.context() as patch:
+        break_it(patch)
+        with pytest.raises(Unavailable) as refusal:
+            writer.stage(edit)
+    assert refusal.value.facts == {"path": edit.path, "errno": errno.errorcode[number]}
+    assert os.strerror(number) in refusal.value.message
+    assert names(root) == ["notes.md"]
+    assert (root / "notes.md").read_bytes() == OLD
+
+
+def test_short_writes_are_no_fault(root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may take a text in pieces."""
+    real = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda handle, data: real(handle, data[:3]))
+        assert write(writer, create(data=b"0123456789"))
+    assert (root / "notes.md").read_bytes() == b"0123456789"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM, errno.EIO, errno.EXDEV])
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_text_that_cannot_be_put_in(
+    root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch, number: int, edit: FileEdit
+) -> None:
+    """The old file is as it was, nothing is beside it, and the reason is told by name."""
+    (root / "notes.md").write_bytes(OLD)
+    staged = writer.stage(edit)
+    monkeypatch.setattr(writing, "_rename", refuse(number))
+    with pytest.raises(Unavailable) as refusal:
+        writer.put_in(staged)
+    assert refusal.value.facts["errno"] == errno.errorcode[number]
+    assert names(root) == ["notes.md"]
+    assert (root / "notes.md").read_bytes() == OLD
+
+
+@pytest.mark.parametrize("name", ["link", "replace"])
+def test_text_that_cannot_be_put_in_plainly(
+    root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A file system that cannot even do that is told of in the same words."""
+    (root / "notes.md").write_bytes(OLD)
+    staged = writer.stage(update())
+    monkeypatch.setattr(writing, "_rename", refuse(errno.ENOSYS))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, name, refuse(errno.EPERM))
+        with pytest.raises(Unavailable, match="not permitted"):
+            writer.put_in(staged)
+    writer.take_back(staged)
+    assert names(root) == ["notes.md"]
+    assert (root / "notes.md").read_bytes() == OLD
+
+
+def test_directory_that_cannot_be_synced_is_told_of(
+    root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not on disk is not acknowledged; a directory that is gone needs none of it."""
+    (root / "notes.md").write_bytes(OLD)
+    monkeypatch.setattr(os, "fsync", refuse(errno.EIO))
+    with pytest.raises(Unavailable) as refusal:
+        writer.sync(["notes.md"])
+    assert refusal.value.facts == {"path": "notes.md", "errno": "EIO"}
+    writer.sync(["gone/notes.md"])
+    Writer(str(root), is_durable=False).sync(["notes.md"])
+
+
+def test_directory_in_the_way_of_a_file(root: Path, writer: Writer) -> None:
+    """A file where a directory is to be is a problem of that file, not of the daemon."""
+    (root / "notes.md").write_bytes(OLD)
+    with pytest.raises(ProblemFile) as refusal:
+        writer.stage(create("notes.md/deeper.md"))
+    assert refusal.value.facts["path"] == "notes.md/deeper.md"
+    assert names(root) == ["notes.md"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    """On a file system with no room left, the old text stays, whole, and a small new one can be written again later."""
+    root = tmp_path / "small"
+    root.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(root)]
+    if subprocess.run(mount, capture_output=True, check=False, timeout=10).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        writer = Writer(str(root))
+        assert write(writer, create(data=OLD))
+        with pytest.raises(Unavailable) as refusal:
+            writer.stage(update(data=b"x" * 100_000))
+        assert refusal.value.facts["errno"] == "ENOSPC"
+        assert names(root) == ["notes.md"]
+        assert (root / "notes.md").read_bytes() == OLD
+        assert write(writer, update())
+    finally:
+        subprocess.run(["umount", str(root)], check=True, timeout=10)
+
+
+# --- when somebody saves meanwhile ---
+
+
+class Busy:
+    """Somebody who saves at certain moments of an exchange; a save is a file moved into the place of another."""
+
+    def __init__(self, path: Path, *, before: tuple[int, ...] = (), after: tuple[int, ...] = ()) -> None:
+        """`before` and `after` count the renames that are done by the daemon."""
+        self._path = path
+        self._before = before
+        self._after = after
+        self._renames = 0
+        self._real = writing._rename
+        self.saved: list[bytes] = []
+
+    def save(self) -> None:
+        self.saved.append(f"saved {len(self.saved) + 1}\n".encode())
+        mine = self._path.with_suffix(".theirs")
+        mine.write_bytes(self.saved[-1])
+        mine.replace(self._path)
+
+    def __call__(self, old: str, new: str, flags: int) -> None:
+        number = self._renames
+        self._renames += 1
+        if number in self._before:
+            self.save()
+        self._real(old, new, flags)
+        if number in self._after:
+            self.save()
+
+
+MOMENTS = {
+    "before": ((0,), ()),
+    "before and after": ((0,), (0,)),
+    "before, and before it is put back": ((0, 1), ()),
+    "before, and after it was put back": ((0,), (1,)),
+    "three times": ((0, 1), (1,)),
+    "all the time": (tuple(range(10)), ()),
+    "all the time, after": ((0,), tuple(range(10))),
+    "all the time, before and after": (tuple(range(7)), tuple(range(7))),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), MOMENTS.values(), ids=MOMENTS)
+@pytest.mark.parametrize("edit", [update(), delete()], ids=["update", "delete"])
+def test_save_in_between_stays(
+    root: Path,
+    writer: Writer,
+    monkeypatch: pytest.MonkeyPatch,
+    edit: FileEdit,
+    before: tuple[int, ...],
+    after: tuple[int, ...],
+) -> None:
+    """What is in the file at the end is what was saved last; nothing of ours is left, and none of it is beside."""
+    (root / "notes.md").write_bytes(OLD)
+    staged = writer.stage(edit)
+    busy = Busy(root / "notes.md", before=before, after=after)
+    monkeypatch.setattr(writing, "_rename", busy)
+    assert not writer.put_in(staged)
+    assert (root / "notes.md").read_bytes() == busy.saved[-1]
+    assert names(root) == ["notes.md"]
+
+
+@pytest.mark.parametrize("edit", [update(), delete()], ids=["update", "delete"])
+def test_save_right_after_stays(root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch, edit: FileEdit) -> None:
+    """What was read was displaced, so it is in; a save from then on is another one."""
+    (root / "notes.md").write_bytes(OLD)
+    staged = writer.stage(edit)
+    busy = Busy(root / "notes.md", after=(0,))
+    monkeypatch.setattr(writing, "_rename", busy)
+    assert writer.put_in(staged)
+    writer.discard(staged)
+    assert (root / "notes.md").read_bytes() == busy.saved[-1]
+
+
+@pytest.mark.parametrize("edit", [update(), delete()], ids=["update", "delete"])
+def test_file_removed_in_between_stays_removed(
+    root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch, edit: FileEdit
+) -> None:
+    """To remove it is a word of theirs, too; what was saved before that is not brought back."""
+    (root / "notes.md").write_bytes(OLD)
+    staged = writer.stage(edit)
+    (root / "notes.md").unlink()
+    assert not writer.put_in(staged)
+    assert names(root) == []
+    real = writing._rename
+    (root / "notes.md").write_bytes(b"saved\n")
+    staged = writer.stage(edit)
+    calls: list[int] = []
+
+    def removing(old: str, new: str, flags: int) -> None:
+        real(old, new, flags)
+        if not calls and (root / "notes.md").exists():
+            (root / "notes.md").unlink()  # what we had put in
+        calls.append(flags)
+
+    monkeypatch.setattr(writing, "_rename", removing)
+    assert not writer.put_in(staged)
+    assert names(root) == ["notes.md"]
+    assert (root / "notes.md").read_bytes() == b"saved\n"  # theirs, and newer than what was read
+
+
+@pytest.mark.usefixtures("either")
+def test_file_that_came_meanwhile_stays(root: Path, writer: Writer) -> None:
+    """A new file is not put over one that somebody else made."""
+    staged = writer.stage(create())
+    (root / "notes.md").write_bytes(b"theirs\n")
+    assert not writer.put_in(staged)
+    assert (root / "notes.md").read_bytes() == b"theirs\n"
+    assert names(root) == ["notes.md"]
+
+
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize("edit", [update(), delete()], ids=["update", "delete"])
+def test_file_that_changed_meanwhile_stays(root: Path, writer: Writer, edit: FileEdit) -> None:
+    """Between the reading and the writing there may be a save, with or without the exchange."""
+    (root / "notes.md").write_bytes(OLD)
+    staged = writer.stage(edit)
+    (root / "notes.md").write_bytes(b"theirs\n")
+    assert not writer.put_in(staged)
+    assert (root / "notes.md").read_bytes() == b"theirs\n"
+    assert names(root) == ["notes.md"]
+
+
+@pytest.mark.usefixtures("either")
+def test_directory_that_went_meanwhile(root: Path, writer: Writer) -> None:
+    """Whoever removed it has removed what was staged in it; that is as any other change meanwhile."""
+    (root / "a").mkdir()
+    staged = writer.stage(create("a/notes.md"))
+    (root / staged.aside).unlink()
+    (root / "a").rmdir()
+    assert not writer.put_in(staged)
+    assert names(root) == []
+
+
+@pytest.mark.parametrize("edit", [update(), delete()], ids=["update", "delete"])
+def test_crash_right_after_a_save_was_displaced(
+    root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch, edit: FileEdit
+) -> None:
+    """It is told from what lies beside the file, and what was saved comes back."""
+    (root / "notes.md").write_bytes(OLD)
+    staged = writer.stage(edit)
+    real = writing._rename
+
+    def after_a_save(old: str, new: str, flags: int) -> None:
+        (root / "notes.md").write_bytes(b"theirs\n")
+        real(old, new, flags)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "_rename", after_a_save)
+        patch.setattr(Writer, "_give_back", crash)
+        with pytest.raises(Crash):
+            writer.put_in(staged)
+    other = Writer(str(root))
+    assert other.has_displaced(staged)
+    assert not other.is_in(staged)
+    other.take_back(staged)
+    assert (root / "notes.md").read_bytes() == b"theirs\n"
+    assert names(root) == ["notes.md"]
+
+
+# --- directories ---
+
+
+def test_directories_are_made_and_removed(root: Path, writer: Writer) -> None:
+    """One that is not empty stays, and one that is gone is gone."""
+    writer.make_directory("agents/ann")
+    writer.make_directory("agents/ann")
+    assert (root / "agents/ann").is_dir()
+    (root / "agents/ann/x.txt").write_bytes(b"")
+    assert not writer.remove_directory("agents/ann")
+    (root / "agents/ann/x.txt").unlink()
+    assert writer.remove_directory("agents/ann")
+    assert writer.remove_directory("agents/ann")
+    assert (root / "agents").is_dir()
+
+
+def test_empty_folder_is_known_as_such(writer: Writer) -> None:
+    """A mount point without its mount is empty; a folder with so much as a temporary in it is not."""
+    assert writer.is_empty
+    staged: Staged = writer.stage(create())
+    assert not writer.is_empty
+    writer.discard(staged)
+    assert writer.is_empty
