@@ -271,10 +271,10 @@ class Clerk:
         self._ledger.begin_again()
         self._intake.hint_file(path, closed=False)
         self._intake.stale |= merges
-        done = {answer.entry for answer in work.answers if (answer.entry.actor, answer.id) not in work.edited}
-        work.postponed = [entry for entry in entries if entry not in done]
-        work.answers = [answer for answer in work.answers if answer.entry in done]
+        # What was refused may have been so for the sake of what is taken back now: all of it is decided anew.
+        work.answers, work.accesses, work.postponed = [], [], list(entries)
         work.edited.clear()
+        work.settled.clear()
 
 
 def recover(journal: Journal, writer: Writer) -> bool:

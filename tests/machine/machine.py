@@ -81,7 +81,6 @@ class World(RuleBasedStateMachine):
             kind=Moody,
             durability="process",
         )
-        self.is_cut = False
         self.dump: dict[str, bytes] = {}
         self.buffers: dict[str, bytes] = {}  # what editors hold: path → what they have read
         self.read: dict[str, tuple[int, str]] = {}  # what clients hold: label → version and value
