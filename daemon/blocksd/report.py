@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from blocksd.revision import timestamp
+from blocksd.revision import FILE, timestamp
 
 if TYPE_CHECKING:
     from blocksd.errors import BlocksdError
@@ -66,10 +66,11 @@ class Reporter:
             return  # the first mirroring is one event, not a thousand
         agents = [f"+{agent}" for agent in revision.attached] + [f"-{agent}" for agent in revision.detached]
         some = " ".join(agents[:5]) + (f" and {len(agents) - 5} more" if len(agents) > 5 else "")
+        author = f" by {revision.author}" if revision.author != FILE else ""
         detail = f" ({', '.join(revision.fields)})" if revision.fields and revision.kind == "updated" else ""
         self._say(
             revision.kind,
-            f"{revision.kind} {revision.label} v{revision.version}{detail}{f' {some}' if some else ''}",
+            f"{revision.kind} {revision.label} v{revision.version}{detail}{author}{f' {some}' if some else ''}",
             seq=revision.seq,
             label=revision.label,
             version=revision.version,
