@@ -10,7 +10,7 @@ import sys
 import click
 
 from blocksd.commands_daemon import check, resume, run, status
-from blocksd.commands_read import agents, audit, diff, history, list_blocks, render, show, watch
+from blocksd.commands_read import acl, agents, audit, diff, history, list_blocks, render, show, watch
 from blocksd.commands_write import COMMANDS as WRITING
 from blocksd.errors import (
     AlreadyRunning,
@@ -38,7 +38,22 @@ def cli() -> None:
     """
 
 
-for _command in (run, check, status, resume, list_blocks, show, agents, render, watch, history, diff, audit, *WRITING):
+for _command in (
+    run,
+    check,
+    status,
+    resume,
+    list_blocks,
+    show,
+    agents,
+    render,
+    watch,
+    history,
+    diff,
+    audit,
+    acl,
+    *WRITING,
+):
     cli.add_command(_command)
 
 

@@ -6,16 +6,18 @@ import difflib
 import json
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from blocksd.acl import users
 from blocksd.audit import Audited, Thresholds
 from blocksd.audit import audit as audited
 from blocksd.console import age, ago, count, print_json, print_table
 from blocksd.errors import NotFound, Unavailable
+from blocksd.keys import Keys
 from blocksd.options import daemon_options, json_option, load, open_client
 from blocksd.prompt import STYLES, compile_prompt
 from blocksd.watching import Reset
@@ -179,6 +181,23 @@ def render(
         print_json({"agent": agent, "style": style, "chars": len(text), "text": text})
     else:
         click.echo(text)
+
+
+@click.command()
+@click.argument("agents", nargs=-1, metavar="[AGENT]…")
+@daemon_options
+def acl(agents: tuple[str, ...], **flags: Any) -> None:
+    """Print Redis users that may do what they have to and nothing else, for an ACL file.
+
+    One for the daemon, one for operators, one that only reads, and one for each AGENT (without any: those known to the
+    running daemon). Put >secret in place of PASSWORD.
+    """
+    config = load(flags)
+    if not agents:
+        with suppress(Unavailable), open_client(config) as client:
+            agents = tuple(agent.id for agent in client.agents.list())
+    for line in users(Keys(config.namespace), agents):
+        click.echo(line)
 
 
 @click.command()

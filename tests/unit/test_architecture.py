@@ -25,6 +25,7 @@ ORDER = (
     "folder",
     "journal",
     "keys",
+    "acl",
     "config",
     "connection",
     "inbox",

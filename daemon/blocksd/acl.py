@@ -1,0 +1,66 @@
+"""Redis users that may do what they have to, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blocksd.label import parse_agent
+from blocksd.revision import OPERATOR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from blocksd.keys import Keys
+
+_CONNECTING = ("+@connection", "-client|kill", "-client|pause", "+multi", "+exec")
+_READING = (
+    *_CONNECTING,
+    *("+get", "+exists", "+type", "+hget", "+hmget", "+hgetall", "+hkeys", "+hlen"),
+    *("+smembers", "+sismember", "+scard", "+zrange", "+zrangebylex", "+zrevrangebylex", "+zscore", "+zcard"),
+    *("+xrange", "+xrevrange", "+xread", "+subscribe", "+unsubscribe"),
+)
+
+
+def users(keys: Keys, agents: Iterable[str]) -> list[str]:
+    """ACL rules for a users file, or, without the word `user`, for ACL SETUSER: a line for each user.
+
+    They are `<namespace>-daemon`, `-operator`, `-reader`, and `-agent-<id>` for each agent, without a password: put
+    `>password` in place of `PASSWORD`. Selectors and read-only keys are those of Redis 7.0.
+
+    Raises:
+        InvalidLabel: one of `agents` is no agent id.
+    """
+    name = keys.namespace.strip("{}")
+    mirror = _mirror(keys)
+    asking = {OPERATOR: f"{name}-operator", **{parse_agent(agent): f"{name}-agent-{agent}" for agent in agents}}
+    return [
+        # The daemon's scripts do whatever they do under its name; it looks for channels and through all keys.
+        _line(
+            f"{name}-daemon", f"~{keys.namespace}:*", f"&{keys.namespace}:*", "+@all", "-@admin", "-@dangerous", "+info"
+        ),
+        _line(f"{name}-reader", *mirror, *_READING),
+        *(
+            _line(
+                user,
+                *mirror,
+                f"%W~{keys.inbox(actor)}",
+                f"~{keys.reply(actor, '*')}",
+                *_READING,
+                "+xadd",
+                "+blpop",
+            )
+            for actor, user in asking.items()
+        ),
+    ]
+
+
+def _line(user: str, *rules: str) -> str:
+    return " ".join(("user", user, "on", "PASSWORD", "resetkeys", "resetchannels", *rules))
+
+
+def _mirror(keys: Keys) -> tuple[str, ...]:
+    """To read all that the daemon shows, but no inbox and no reply."""
+    single = (keys.agents, keys.labels, keys.ids, keys.problems, keys.meta, keys.lease, keys.changes, keys.sources)
+    many = (keys.block, keys.attached, keys.agent, keys.source, keys.source_agents, keys.file, keys.open)
+    readable = (*single, *(key("*") for key in many))
+    return (*(f"%R~{key}" for key in readable), f"&{keys.changes}", f"&{keys.changes}:*")
