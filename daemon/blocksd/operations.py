@@ -47,6 +47,7 @@ FIELDS = ("value", *FILE_KEYS)
 
 _OF_AGENTS = ("value", "description")
 _MAX_BATCH = 1000
+_FEW = 1000
 
 
 class Attempt:
@@ -113,7 +114,8 @@ class Attempt:
         return parse_label(f"{PRIVATE}/{self._actor}/{parse_label(name)}")
 
     def _unknown(self, label: str) -> NotFound:
-        near = difflib.get_close_matches(label, self._ledger.paths, n=1)
+        paths = self._ledger.paths
+        near = difflib.get_close_matches(label, paths, n=1) if len(paths) <= _FEW else []  # nobody waits for a guess
         return NotFound(f"there is no block {label!r}", label=label, near=near)
 
     def _only_operator(self, what: str) -> None:
