@@ -103,7 +103,7 @@ class Clerk:
             staged: list[Staged] = []
             try:
                 yield from self._stage(staged)
-                if self._ledger.drafted:
+                if self._ledger.drafted or self._desk.folders_gone:
                     yield from self._write(work, staged, entries, merges)
                 else:
                     work.settled |= work.edited
@@ -117,9 +117,6 @@ class Clerk:
             yield "settle"
             self._journal.settle(work.accesses, work.settled, timestamp(self._wall()))
             self._sources.apply(work.accesses)
-        for agent in self._desk.folders_gone:
-            yield "remove folder"
-            self._writer.remove_directory(os.path.join(PRIVATE, agent))
         self._inbox.postpone(work.postponed, self._clock() + _PAUSE_SECONDS)
         return work
 
@@ -225,7 +222,8 @@ class Clerk:
         self, work: Work, staged: list[Staged], entries: Sequence[Entry], merges: set[str]
     ) -> Generator[str, None, None]:
         at = timestamp(self._wall())
-        prepared = Prepared(self._ledger.drafted, self._desk.paths, staged, work.edited, at)
+        folders_gone = [os.path.join(PRIVATE, agent) for agent in self._desk.folders_gone]
+        prepared = Prepared(self._ledger.drafted, self._desk.paths, staged, work.edited, at, folders_gone)
         try:
             yield "prepare"
             self._journal.prepare(prepared, is_durable=self._is_durable)
@@ -250,6 +248,9 @@ class Clerk:
         yield "finish"
         self._journal.finish(prepared)
         self._discard(staged)
+        if folders_gone:
+            yield "remove folders"
+            _remove_folders(self._journal, self._writer)
         for label, path in self._desk.gone.items():
             self._intake.let_go(label, path)
         for path in self._desk.paths.values():
@@ -280,14 +281,19 @@ class Clerk:
 def recover(journal: Journal, writer: Writer) -> bool:
     """Finish, or take back, what a crash, or a journal that took no more, has interrupted; whether there was anything.
 
-    What is aside tells whether an edit is in its file, whoever has saved there since.
-
     Raises:
         Misconfigured: the folder cannot be the one that was written to.
+        JournalUnusable: the journal still takes no more.
     """
     prepared = journal.prepared()
-    if prepared is None:
-        return False
+    if prepared is not None:
+        _finish_or_take_back(prepared, journal, writer)
+    _remove_folders(journal, writer)
+    return prepared is not None
+
+
+def _finish_or_take_back(prepared: Prepared, journal: Journal, writer: Writer) -> None:
+    """What is aside tells whether an edit is in its file, whoever has saved there since."""
     if prepared.staged and writer.is_empty:
         raise Misconfigured("the folder is empty, but files in it were being written: is it mounted?", key="folder")
     put_in = [one for one in prepared.staged if writer.is_in(one)]
@@ -307,4 +313,12 @@ def recover(journal: Journal, writer: Writer) -> bool:
         journal.give_up()
     for one in prepared.staged:
         writer.discard(one)
-    return True
+
+
+def _remove_folders(journal: Journal, writer: Writer) -> None:
+    """Remove the directories of deleted agents, but for those in which somebody has put something."""
+    folders = journal.folders_gone()
+    for folder in folders:
+        writer.remove_directory(folder)
+    if folders:
+        journal.forget_folders()

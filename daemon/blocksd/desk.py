@@ -63,8 +63,8 @@ class Desk:
             step(request.actor, request.id)
         self.ledger.follow_folders()
         self.sheets |= attempt.sheets
-        self.folders_made |= attempt.folders_made
-        self.folders_gone |= attempt.folders_gone
+        self.folders_made = (self.folders_made - attempt.folders_gone) | attempt.folders_made
+        self.folders_gone = (self.folders_gone - attempt.folders_made) | attempt.folders_gone
         if label is None:
             results = [self._outcome(one) for one in attempt.labels]
             return {**attempt.facts, "seq": max((one["seq"] for one in results), default=None), "results": results}

@@ -98,6 +98,10 @@ _MIGRATIONS = (
     CREATE TABLE pending_files (aside TEXT PRIMARY KEY, path TEXT NOT NULL, base TEXT, data TEXT) STRICT;
     CREATE TABLE pending_requests (actor TEXT NOT NULL, id TEXT NOT NULL, outcome TEXT NOT NULL, at TEXT NOT NULL) STRICT;
     """,
+    """
+    -- Directories of agents that are deleted, until they are seen to be gone.
+    CREATE TABLE pending_folders (path TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+    """,
 )
 
 _COLUMNS = (
@@ -144,7 +148,8 @@ class Staged(NamedTuple):
 class Prepared:
     """Revisions that are to be, as soon as their files say so, with what their requests are replied then.
 
-    `paths` are the files of their blocks, by label.
+    `paths` are the files of their blocks, by label; `folders_gone` the directories, below the folder, that are to go after
+    their files.
     """
 
     revisions: Sequence[Revision]
@@ -152,6 +157,7 @@ class Prepared:
     staged: Sequence[Staged]
     outcomes: Mapping[tuple[str, str], str]
     at: str
+    folders_gone: Sequence[str] = ()
 
 
 class Head(NamedTuple):
@@ -582,6 +588,9 @@ class Journal(JournalReader):
                     "INSERT INTO pending_requests VALUES (?, ?, ?, ?)",
                     ((*key, outcome, prepared.at) for key, outcome in prepared.outcomes.items()),
                 )
+                self._db.executemany(
+                    "INSERT INTO pending_folders VALUES (?)", ((path,) for path in prepared.folders_gone)
+                )
         except sqlite3.Error as error:
             raise JournalUnusable(f"the journal cannot be written: {error}", path=self.path) from error
         finally:
@@ -591,7 +600,8 @@ class Journal(JournalReader):
     def finish(self, prepared: Prepared) -> None:
         """The files say what was prepared: it is so from now on.
 
-        It need not be on disk at once: after a crash it is seen from the files, and finished then.
+        It need not be on disk at once: after a crash it is seen from the files, and finished then. Directories that are to
+        go are remembered until `forget_folders`.
 
         Raises:
             JournalUnusable: nothing was written.
@@ -619,6 +629,23 @@ class Journal(JournalReader):
         try:
             with self._transaction():
                 self._forget_prepared()
+                self._db.execute("DELETE FROM pending_folders")
+        except sqlite3.Error as error:
+            raise JournalUnusable(f"the journal cannot be written: {error}", path=self.path) from error
+
+    def folders_gone(self) -> list[str]:
+        """The directories that are to go, and have not been seen to be gone."""
+        with self._translated():
+            return [path for (path,) in self._db.execute("SELECT path FROM pending_folders")]
+
+    def forget_folders(self) -> None:
+        """They are gone, or are to stay.
+
+        Raises:
+            JournalUnusable: that could not be written; they must be looked at again before anything else is written.
+        """
+        try:
+            self._db.execute("DELETE FROM pending_folders")
         except sqlite3.Error as error:
             raise JournalUnusable(f"the journal cannot be written: {error}", path=self.path) from error
 

@@ -425,6 +425,7 @@ class Attempt:
             raise InvalidField("blocks must be a list of objects", field="args.blocks")
         self._desk.check_writable(f"{PRIVATE}/{agent}")
         self.folders_made.add(agent)
+        self.folders_gone.discard(agent)
         self.steps.append(lambda _actor, _id: self._set_folders(attachments.folders | {agent}))
         for given in blocks:
             args = {"tags": request.args.get("tags"), **given}
@@ -461,6 +462,7 @@ class Attempt:
             self._set(label, replace(block, agents=tuple(entry for entry in block.agents if entry != agent)))
             self.labels.append(label)
         self.folders_gone.add(agent)
+        self.folders_made.discard(agent)
         self.steps.append(lambda _actor, _id: self._set_folders(self._ledger.attachments.folders - {agent}))
         self.facts["agent"] = agent
 

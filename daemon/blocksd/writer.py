@@ -202,19 +202,21 @@ class Writer:
                 except OSError as error:
                     raise _unwritable(path, error) from None
 
-    def remove_directory(self, directory: str) -> bool:
-        """Remove a directory below the folder, if it is empty; whether it is gone."""
+    def remove_directory(self, directory: str) -> None:
+        """Remove a directory below the folder, with the empty ones in it and what a crash has left there of ours.
+
+        What anybody else has put in it stays, and so do the directories above that. Nothing may be staged in it.
+        """
         full = os.path.join(self._root, directory)
-        try:
-            os.rmdir(full)
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
+        for path, _, names in os.walk(full, topdown=False):
+            for name in names:
+                if name.startswith(TEMPORARY):
+                    _remove(os.path.join(path, name))
+            with suppress(OSError):
+                os.rmdir(path)
         if self._is_durable:
             with suppress(OSError):
                 _sync_directory(os.path.dirname(full))
-        return True
 
     def is_in(self, staged: Staged) -> bool:
         """Whether an edit that a crash may have interrupted was put in; what is aside tells, whoever has saved since."""

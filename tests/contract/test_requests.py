@@ -628,6 +628,28 @@ def test_agent_is_deleted(rig: Office) -> None:
     assert_level(rig, rig.raw)
 
 
+def test_agent_that_is_deleted_and_created_at_once_is_known(rig: Office) -> None:
+    """In one round, in two requests or in a batch: what was asked last holds."""
+    parts = [
+        {"op": "delete_agent", "args": {"agent": "bob"}},
+        {"op": "create_agent", "args": {"agent": "bob", "blocks": []}},
+    ]
+    one = rig.send("operator", "delete_agent", agent="bob")
+    other = rig.send("operator", "create_agent", agent="bob", blocks=[])
+    assert all(reply["ok"] for reply in rig.replies(("operator", one), ("operator", other)))
+    assert os.listdir(rig.root / "agents/bob") == []
+    for number in range(2):
+        rig.do("operator", "batch", requests=parts)
+        assert os.listdir(rig.root / "agents/bob") == []
+        rig.resync()
+        assert rig.raw.zscore("blocks:agents", "bob") == 0, number
+    rig.do("operator", "batch", requests=[*parts, parts[0]])
+    assert not (rig.root / "agents/bob").exists()
+    rig.resync()
+    assert rig.raw.zscore("blocks:agents", "bob") is None
+    assert_level(rig, rig.raw)
+
+
 def test_folder_of_a_deleted_agent_that_holds_more_stays(rig: Office) -> None:
     """A file that is no block is not the daemon's to remove: then the agent stays known, for its folder is there."""
     (rig.root / "agents/bob/photo.png").write_bytes(b"x")
@@ -1699,6 +1721,8 @@ def mixed(rig: Office) -> list[tuple[str, str]]:
             },
         ),
         ("ann", "undo", "persona", {}),
+        ("operator", "delete_agent", None, {"agent": "zoe"}),
+        ("operator", "delete_agent", None, {"agent": "yan"}),
     ]
     return [
         (actor, rig.send(actor, op, where, request_id=f"m-{number}", **args))
@@ -1722,8 +1746,11 @@ def crash_and_ask_again(rig: Office, number: int) -> str | None:
     rig.write("other", "---\nagents: [bob]\n---\nfor Bob\n")
     rig.write("agents/ann/persona", "I was Ann.\n")
     rig.write("agents/bob/persona", "I am Bob.\n")
+    rig.write("agents/zoe/old/plan", "to be forgotten\n")
+    (rig.root / "agents/yan").mkdir()
     rig.settle()
     rig.save_and_settle("agents/ann/persona", "I am Ann.\n")
+    assert rig.core.ledger.attachments.known >= {"yan", "zoe"}
     sent = mixed(rig)
     rig.pass_on()
     at = crashed_at(rig, number, lambda: all(rig.reply(*one) for one in sent))
@@ -1758,6 +1785,7 @@ def test_every_crash_is_survived(make: Callable[..., Office], raw: Any) -> None:
         assert rig.journal.prepared() is None
         assert_level(rig, raw)
         assert sorted(rig.value("notes").split("\n")) == ["<1>", "<2>", "<5>", "one"], at
+        assert rig.core.ledger.attachments.known == {"ann", "bob", "carl", "dora"}, at
         done = as_done(rig)
         plain = plain or done
         assert done == plain, at

@@ -12,7 +12,7 @@ import pytest
 
 from blocksd import writer as writing
 from blocksd.errors import ProblemFile, Unavailable
-from blocksd.label import is_ignored
+from blocksd.label import TEMPORARY, is_ignored
 from blocksd.sheet import FileEdit
 from blocksd.writer import Writer
 
@@ -614,16 +614,19 @@ def test_crash_right_after_a_save_was_displaced(
 
 
 def test_directories_are_made_and_removed(root: Path, writer: Writer) -> None:
-    """One that is not empty stays, and one that is gone is gone."""
-    writer.make_directory("agents/ann")
-    writer.make_directory("agents/ann")
-    assert (root / "agents/ann").is_dir()
-    (root / "agents/ann/x.txt").write_bytes(b"")
-    assert not writer.remove_directory("agents/ann")
-    (root / "agents/ann/x.txt").unlink()
-    assert writer.remove_directory("agents/ann")
-    assert writer.remove_directory("agents/ann")
-    assert (root / "agents").is_dir()
+    """With the empty ones in it, and temporaries of ours; what somebody has put in it stays; one that is gone is gone."""
+    writer.make_directory("agents/ann/notes/old")
+    writer.make_directory("agents/ann/notes/old")
+    assert (root / "agents/ann/notes/old").is_dir()
+    (root / "agents/ann/notes/x.txt").write_bytes(b"")
+    (root / f"agents/ann/{TEMPORARY}left").write_bytes(b"")
+    writer.remove_directory("agents/ann")
+    assert names(root) == ["agents/ann/notes/x.txt"]
+    assert sorted(os.listdir(root / "agents/ann/notes")) == ["x.txt"]
+    (root / "agents/ann/notes/x.txt").unlink()
+    writer.remove_directory("agents/ann")
+    writer.remove_directory("agents/ann")
+    assert os.listdir(root / "agents") == []
 
 
 def test_empty_folder_is_known_as_such(writer: Writer) -> None:
