@@ -218,6 +218,8 @@ def _load(text: str) -> tuple[dict[str, Any], dict[str, _Entry]]:
         mark = error.problem_mark or error.context_mark
         if error.context_mark and _UNCLOSED.search(error.problem or ""):
             mark = error.context_mark
+        if "maximum nesting depth" in (error.problem or ""):  # libyaml's own limit: it reads ahead of what we are shown
+            raise _too_deep(text, mark) from None
         what = " ".join(part for part in (error.context, error.problem) if part)
         raise InvalidFile(
             f"the frontmatter is not YAML: {what}",
@@ -269,11 +271,7 @@ def _build(text: str, next_event: Callable[[], Any]) -> tuple[dict[str, Any], di
                     "a key of the frontmatter is not text", line=_line(text, event.start_mark), hint="use a plain key"
                 )
             if len(stack) >= MAX_DEPTH:
-                raise InvalidFile(
-                    f"the frontmatter nests deeper than {MAX_DEPTH}",
-                    line=_line(text, event.start_mark),
-                    hint="flatten it",
-                )
+                raise _too_deep(text, event.start_mark)
             if len(stack) == 1:
                 value_start = event.start_mark.index
             if collection is None and kind is SequenceStartEvent:
@@ -322,6 +320,12 @@ def _build(text: str, next_event: Callable[[], Any]) -> tuple[dict[str, Any], di
 def _line(text: str, mark: Any) -> int:
     """The line of a mark, from 1, as editors count: for YAML 1.1, U+0085, U+2028 and U+2029 end a line too."""
     return text.count("\n", 0, mark.index) + 1
+
+
+def _too_deep(text: str, mark: Any) -> InvalidFile:
+    return InvalidFile(
+        f"the frontmatter nests deeper than {MAX_DEPTH}", line=_line(text, mark) if mark else 1, hint="flatten it"
+    )
 
 
 def _not_mapping(text: str, event: Any) -> InvalidFile:
