@@ -36,7 +36,8 @@ _PAUSE_SECONDS = 0.01  # until a file that somebody is changing is looked at aga
 class Work:
     """What one round of requests comes to.
 
-    `settled` are outcomes that wait for no file, `edited` those that stand as soon as the files say so.
+    `settled` are outcomes that wait for no file, `edited` those that stand as soon as the files say so. `displaced` is
+    what was put in: what it took the place of lies beside it until `clear_away`.
     """
 
     answers: list[Answer] = field(default_factory=list)
@@ -45,6 +46,7 @@ class Work:
     accesses: list[Access] = field(default_factory=list)
     postponed: list[Entry] = field(default_factory=list)
     revisions: list[Revision] = field(default_factory=list)
+    displaced: list[Staged] = field(default_factory=list)
 
 
 class _Unwritable(Exception):  # never leaves this module
@@ -119,6 +121,11 @@ class Clerk:
             self._sources.apply(work.accesses)
         self._inbox.postpone(work.postponed, self._clock() + _PAUSE_SECONDS)
         return work
+
+    def clear_away(self, work: Work) -> None:
+        """Remove what was displaced. Nobody need wait for it: after a crash the next sweep does it."""
+        self._discard(work.displaced)
+        work.displaced = []
 
     # --- on paper ---
 
@@ -246,15 +253,18 @@ class Clerk:
             self._journal.give_up()
             raise _Unwritable(str(error.facts["path"]), error) from None
         yield "finish"
-        self._journal.finish(prepared)
-        self._discard(staged)
+        signatures = {one.path: self._writer.signature(one) for one in staged if not self._intake.has_problem(one.path)}
+        self._journal.finish(prepared, signatures)
+        work.displaced = staged
         if folders_gone:
+            self.clear_away(work)
             yield "remove folders"
             _remove_folders(self._journal, self._writer)
         for label, path in self._desk.gone.items():
             self._intake.let_go(label, path)
         for path in self._desk.paths.values():
-            self._ledger.signatures[path] = None
+            self._ledger.signatures[path] = signatures.get(path)
+        self._intake.expect(signatures)
         self._intake.note_names()
         work.revisions = self._ledger.settle()
 

@@ -144,6 +144,9 @@ class Core:
                 self.inbox.done()
             elif work.answers:
                 self.inbox.begin_again()
+        if work.displaced:
+            yield "clear away"
+            self.clerk.clear_away(work)
         for revision in revisions:
             self._touched.add(revision.label)
             self._listener.on_revision(revision)

@@ -196,6 +196,14 @@ class Folder:
         fresh = abs(time.time() - status.st_mtime) < FRESH_SECONDS
         return Text(data, None if fresh else signature, is_link, max(status.st_mtime, status.st_ctime))
 
+    def signature(self, path: str) -> Signature | None:
+        """The signature of a regular file that is there; None when there is none, or it cannot be told."""
+        try:
+            status = os.lstat(self._prefix + path)
+        except OSError:
+            return None
+        return signature_of(status) if stat.S_ISREG(status.st_mode) else None
+
     def is_absent(self, path: str) -> bool:
         """Whether it is certain that there is no such file: what cannot be told is not absent."""
         full = self._prefix + path

@@ -31,7 +31,7 @@ from blocksd.revision import timestamp
 from blocksd.stale import merged, stale_base
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from blocksd.block import Block
     from blocksd.folder import Folder, Found, Signature
@@ -93,6 +93,7 @@ class Intake:
         self._names_noted = False
         self._parser = Parser()
         self._links: set[str] = set()
+        self._expected: dict[str, Signature] = {}  # of files that were written on request, and not looked at since
         self.stale = set(self._journal.unmerged())  # blocks whose newest revision is a stale save, to be merged
 
     # --- hints ---
@@ -111,6 +112,12 @@ class Intake:
                 self._later.setdefault(path, self._clock() + SETTLE_SECONDS)
         elif name == CONFIG_MAP:  # what the links lead to has changed, all at once
             self._ready.update(dict.fromkeys(self._links, True))
+
+    def expect(self, signatures: Mapping[str, Signature | None]) -> None:
+        """These files were written on request, and say what is in force: hints of that are no news."""
+        for path, signature in signatures.items():
+            if signature is not None:
+                self._expected[path] = signature
 
     def hint_tree(self, path: str) -> None:
         """Something happened to this directory, or to the folder itself (the empty path)."""
@@ -214,6 +221,11 @@ class Intake:
         return False
 
     def _look_at(self, path: str, *, closed: bool) -> None:
+        expected = self._expected.pop(path, None)
+        if expected is not None and expected == self.ledger.signatures.get(path) == self._folder.signature(path):
+            self._looks.pop(path, None)
+            self._unmiss(path)
+            return
         reading = self._folder.read(path, closed=closed)
         if isinstance(reading, Busy):
             self._wait_for_writer(path)
@@ -469,6 +481,10 @@ class Intake:
 
     def _report(self, path: str, error: BlocksdError) -> None:
         self.set_problem(problem_of(path, error, label=self.ledger.labels.get(path)))
+
+    def has_problem(self, path: str) -> bool:
+        """Whether something is wrong with a file, or odd about it."""
+        return printable(path) in self.problems
 
     def set_problem(self, problem: Problem) -> None:
         """Something is wrong; saying the same again changes nothing."""

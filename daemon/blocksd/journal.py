@@ -112,7 +112,8 @@ _MARKS = ", ".join("?" * len(_COLUMNS.split(",")))
 _UNKNOWN = (None, None, None, None)
 _ENDLESS = 2**62
 _COMPRESS_CHARS = 512
-_CHECKPOINT_PAGES = 1000
+_CHECKPOINT_CHARS = 4 * 1024 * 1024
+_ROW_CHARS = 1000  # about what a revision takes besides its value
 _REMEMBERED_LISTS = 1024
 
 
@@ -350,6 +351,7 @@ class Journal(JournalReader):
         self._list_ids: dict[Agents, int] = {}
         self._same_lists: dict[int, tuple[Agents, int]] = {}  # by the identity of the list
         self._new_list_ids: dict[Agents, int] = {}
+        self._logged = _CHECKPOINT_CHARS  # about how much was written since the last checkpoint; at first unknown
         super().__init__(path)
 
     def _connect(self) -> None:
@@ -457,6 +459,7 @@ class Journal(JournalReader):
             f"INSERT INTO revisions ({_COLUMNS}) VALUES ({_MARKS})",  # noqa: S608  # constants
             _row(revision, entries, agents),
         )
+        self._logged += _chars_of(revision)
         if revision.renamed_from is not None:
             self._db.execute("UPDATE heads SET path = NULL WHERE label = ?", (revision.renamed_from,))
         head = (revision.label, revision.seq, revision.version, entries, agents)
@@ -581,6 +584,7 @@ class Journal(JournalReader):
                         f"INSERT INTO pending_revisions VALUES ({_MARKS}, ?)",  # noqa: S608  # a constant
                         (*row, prepared.paths.get(revision.label)),
                     )
+                    self._logged += _chars_of(revision)
                 self._db.executemany(
                     "INSERT INTO pending_files (path, aside, base, data) VALUES (?, ?, ?, ?)", prepared.staged
                 )
@@ -588,6 +592,7 @@ class Journal(JournalReader):
                     "INSERT INTO pending_requests VALUES (?, ?, ?, ?)",
                     ((*key, outcome, prepared.at) for key, outcome in prepared.outcomes.items()),
                 )
+                self._logged += 2 * sum(map(len, prepared.outcomes.values()))
                 self._db.executemany(
                     "INSERT INTO pending_folders VALUES (?)", ((path,) for path in prepared.folders_gone)
                 )
@@ -597,8 +602,8 @@ class Journal(JournalReader):
             self._db.execute("PRAGMA synchronous=NORMAL")
         self._remember_lists()
 
-    def finish(self, prepared: Prepared) -> None:
-        """The files say what was prepared: it is so from now on.
+    def finish(self, prepared: Prepared, signatures: Mapping[str, Signature | None] | None = None) -> None:
+        """The files say what was prepared: it is so from now on. `signatures` are those of the files, by path.
 
         It need not be on disk at once: after a crash it is seen from the files, and finished then. Directories that are to
         go are remembered until `forget_folders`.
@@ -607,11 +612,12 @@ class Journal(JournalReader):
             JournalUnusable: nothing was written.
         """
         self._new_list_ids.clear()
+        signatures = signatures or {}
         try:
             with self._transaction():
                 for revision in prepared.revisions:
                     path = prepared.paths.get(revision.label)
-                    self._insert(revision, (path, None) if path is not None else None)
+                    self._insert(revision, (path, signatures.get(path)) if path is not None else None)
                 self._db.execute("INSERT OR IGNORE INTO requests SELECT * FROM pending_requests")
                 self._forget_prepared()
         except sqlite3.Error as error:
@@ -675,12 +681,12 @@ class Journal(JournalReader):
             self._db.execute("DELETE FROM requests WHERE at < ?", (before,))
 
     def checkpoint(self) -> None:
-        """Move what was logged into the database, if it has become much. Takes an fsync: for idle moments."""
-        try:
-            pages = os.path.getsize(self.path + "-wal") // 4096
-        except FileNotFoundError:
-            return
-        if pages >= _CHECKPOINT_PAGES:
+        """Move what was logged into the database, if it has become much. Takes fsyncs: for idle moments.
+
+        The size of the log's file does not tell how much that is: it is used again from its beginning, and never shrinks.
+        """
+        if self._logged >= _CHECKPOINT_CHARS:
+            self._logged = 0
             with suppress(sqlite3.OperationalError):  # the disk is full: what is in the log is safe there
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
@@ -733,6 +739,11 @@ class Journal(JournalReader):
             self._list_ids[agents] = number
             self._same_lists[id(agents)] = (agents, number)
         self._new_list_ids.clear()
+
+
+def _chars_of(revision: Revision) -> int:
+    """About how much a revision is in the log."""
+    return _ROW_CHARS + (len(revision.block.value) if revision.block is not None else 0)
 
 
 def _row(revision: Revision, entries: int | None, agents: int | None) -> tuple[object, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from contextlib import contextmanager
@@ -250,8 +251,8 @@ class Mirror:
         """Give the lease up, so that a successor need not wait."""
         self._run([("DEL", self.keys.lease)])
 
-    def project(self, revisions: Sequence[Revision]) -> None:
-        """Bring the mirror forward by these revisions, the first of which follows its place.
+    def project(self, revisions: Sequence[Revision], aside: Sequence[Command] = ()) -> None:
+        """Bring the mirror forward by these revisions, the first of which follows its place, and write `aside` with them.
 
         The last of them may still be under way when this returns, so that their successors can be made meanwhile:
         `settle` waits for it, and so does whatever else is written.
@@ -269,9 +270,12 @@ class Mirror:
                 batch, size, start = [], 0, revision.seq - 1
             batch.append(commands)
             size += len(commands)
-        if batch:
-            self._send(batch, at=start)
+        if sum(map(len, itertools.chain(*aside))) + size <= _BATCH_CHARS:
+            batch.append(_encode(aside))
+            aside = ()
+        self._send(batch, at=start)
         self.place = Place(self.epoch, revisions[-1].seq)
+        self.note(aside)
 
     def note(self, commands: Sequence[Command]) -> None:
         """Write what belongs to no revision: known agents, problems, sources, replies. What is large, in several calls."""

@@ -118,10 +118,11 @@ class Projector:
             place = self._mirror.place
             assert place is not None
             if revisions and place.seq == revisions[0].seq - 1:
-                self._mirror.project(revisions)
-            else:
-                while place.seq < self._journal.seq:
-                    place = self._catch_up(place.seq)
+                self._mirror.project(revisions, self._aside_commands(answers))
+                self._aside_is_shown()
+                return
+            while place.seq < self._journal.seq:
+                place = self._catch_up(place.seq)
             self._show_aside(answers)
 
     def step(self, *, more_follows: bool = False) -> None:
@@ -244,6 +245,10 @@ class Projector:
         yield from self._source_mirror.compare(timestamp(self._wall()), announce=announce)
 
     def _show_aside(self, answers: Sequence[Answer] = ()) -> None:
+        self._mirror.note(self._aside_commands(answers))
+        self._aside_is_shown()
+
+    def _aside_commands(self, answers: Sequence[Answer]) -> list[Command]:
         """Known agents, problems and sources, as far as they changed since they were last shown; then replies."""
         commands: list[Command] = []
         known = self._intake.ledger.attachments.known
@@ -256,18 +261,22 @@ class Projector:
                 problem = problems.get(subject)
                 if problem != self._shown_problems.get(subject):
                     commands += self._mirror.problem_commands(subject, problem, at)
-            self._shown_count = self._intake.problem_changes
         if self._source_mirror.is_behind:
             at = timestamp(self._wall())
             self._source_mirror.show_listed(at)
             commands += self._source_mirror.changes(at)
-        commands += [self._mirror.reply_command(one.entry.actor, one.entry.id, one.id, one.reply) for one in answers]
-        if commands:
-            self._mirror.note(commands)
-            self._shown_problems = dict(problems)
+        return commands + [
+            self._mirror.reply_command(one.entry.actor, one.entry.id, one.id, one.reply) for one in answers
+        ]
+
+    def _aside_is_shown(self) -> None:
+        intake = self._intake
+        if self._shown_count != intake.problem_changes:
+            self._shown_count = intake.problem_changes
+            self._shown_problems = dict(intake.problems)
         if self._source_mirror.is_behind:
             self._sources.shown()
-        self._shown_agents = known
+        self._shown_agents = intake.ledger.attachments.known
 
     def _verifying(self) -> Iterator[None]:
         repaired = 0

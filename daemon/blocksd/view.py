@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from blocksd.block import FILE_KEYS, TEXT_KEYS
+from blocksd.block import FILE_KEYS, TEXT_KEYS, block_id
 from blocksd.errors import Damaged
 from blocksd.label import name_for_agent
-from blocksd.mirror import fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -167,7 +166,20 @@ class BlockView:
 
 def shown(revision: Revision) -> dict[str, Any] | None:
     """A block as replies show it: every field, as JSON types; None when the revision deleted it."""
-    return BlockView(fields_of(revision)).as_json() if revision.block is not None else None
+    block = revision.block
+    if block is None:
+        return None
+    facts = {
+        **block.as_json(),
+        "id": block_id(block.label),
+        "version": revision.version,
+        "chars": len(block.value),
+        "digest": revision.digest,
+        "created_at": revision.created_at,
+        "updated_at": revision.at,
+        "updated_by": revision.author,
+    }
+    return {name: facts[name] for name in _ORDER}
 
 
 @dataclass(frozen=True, slots=True)

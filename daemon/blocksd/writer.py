@@ -12,12 +12,14 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from blocksd.errors import ProblemFile, Unavailable
+from blocksd.folder import signature_of
 from blocksd.journal import Staged
 from blocksd.label import TEMPORARY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from blocksd.folder import Signature
     from blocksd.sheet import FileEdit
 
 _NOREPLACE, _EXCHANGE = 1, 2
@@ -33,13 +35,16 @@ class Writer:
 
     Invariants:
       1. at every instant a file says its old text or its new one, whole;
-      2. what is displaced is kept under `aside` until it is known to be what was read.
+      2. what is displaced is kept under `aside` until it is known to be what was read;
+      3. a new text has the time one nanosecond before it was written, which no later write can have: as long as its file
+         has that time, it says that text.
     """
 
     def __init__(self, root: str, *, is_durable: bool = True) -> None:
         """Write below `root`; if not `is_durable`, what is written survives a crash of this process, not of the machine."""
         self._root = root
         self._is_durable = is_durable
+        self._marks: dict[str, tuple[int, int, int]] = {}  # of new texts: aside → mtime in ns, size, inode
 
     def _full(self, path: str) -> str:
         """Where a file really is: what a symlink leads to is written, not the link."""
@@ -72,23 +77,27 @@ class Writer:
             return staged
         try:
             self._make_directory(directory)
-            self._write(aside, edit.data, like=self._full(edit.like) if edit.like is not None else full)
+            mark = self._write(aside, edit.data, like=self._full(edit.like) if edit.like is not None else full)
         except OSError as error:
             with suppress(OSError):
                 os.unlink(aside)
             raise _unwritable(edit.path, error) from None
+        if mark is not None:
+            self._marks[staged.aside] = mark
         return staged
 
-    def _write(self, aside: str, data: bytes, *, like: str) -> None:
+    def _write(self, aside: str, data: bytes, *, like: str) -> tuple[int, int, int] | None:
         # Whoever may not read the file may not read it under this name either.
         handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             left = memoryview(data)
             while left:
                 left = left[os.write(handle, left) :]
+            mark = _marked(handle)
             _take_over(handle, like)
             if self._is_durable:
                 os.fsync(handle)
+            return mark
         finally:
             os.close(handle)
 
@@ -179,8 +188,21 @@ class Writer:
             self._give_back(full, aside, ours=staged.data)
         self.discard(staged)
 
+    def signature(self, staged: Staged) -> Signature | None:
+        """The signature of a file with the new text, after `put_in`; None when it may say something else by now."""
+        mark = self._marks.get(staged.aside)
+        if mark is None:
+            return None
+        try:
+            found = signature_of(os.lstat(self._place(staged)))
+        except OSError:
+            return None
+        mtime_ns, _, size, inode = found
+        return found if (mtime_ns, size, inode) == mark else None
+
     def discard(self, staged: Staged) -> None:
         """Remove what lies beside the file."""
+        self._marks.pop(staged.aside, None)
         self.remove(staged.aside)
 
     def remove(self, path: str) -> None:
@@ -304,6 +326,17 @@ def _digest_of(path: str) -> str | None:
 
 def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO in its place is not waited for
+
+
+def _marked(handle: int) -> tuple[int, int, int] | None:
+    """Give a file that was just written the time one nanosecond before that; its time, size and inode.
+
+    None where the file system cannot tell such a time from the one it had.
+    """
+    written_at = os.fstat(handle).st_mtime_ns
+    os.utime(handle, ns=(written_at, written_at - 1))
+    status = os.fstat(handle)
+    return (status.st_mtime_ns, status.st_size, status.st_ino) if status.st_mtime_ns < written_at else None
 
 
 def _take_over(handle: int, like: str) -> None:

@@ -1688,7 +1688,7 @@ def effects(rig: Rig) -> Iterator[str]:
 def crashed_at(rig: Office, number: int, done: Callable[[], bool]) -> str | None:
     """Crash before the durable effect of this number, from 0, and start again; None when all was done before it."""
     for count, effect in enumerate(effects(rig)):
-        if done():
+        if done() and effect != "clear away":  # which comes after all that is waited for
             return None
         if count == number:
             rig.crash()

@@ -166,15 +166,15 @@ def finishes_before_files_are_put_in(patch: Patch) -> None:
         finish(self, prepared)
 
     patch.setattr(Journal, "prepare", both)
-    patch.setattr(Journal, "finish", lambda _self, _prepared: None)
+    patch.setattr(Journal, "finish", lambda _self, _prepared, _signatures=None: None)
 
 
 def puts_in_what_was_not_prepared(patch: Patch) -> None:
     finish, prepare = Journal.finish, Journal.prepare
 
-    def both(self: Journal, prepared: Any) -> None:
+    def both(self: Journal, prepared: Any, *signatures: Any) -> None:
         prepare(self, prepared)
-        finish(self, prepared)
+        finish(self, prepared, *signatures)
 
     patch.setattr(Journal, "prepare", lambda _self, _prepared, **_: None)
     patch.setattr(Journal, "finish", both)

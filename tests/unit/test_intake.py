@@ -112,6 +112,26 @@ def test_unchanged_file_is_not_read_again(looking: Looking) -> None:
     assert fickle(looking).reads == []
 
 
+def test_hint_of_what_was_written_on_request_is_no_news(looking: Looking) -> None:
+    """The file is not read for it, once; anything that was done to it since is found."""
+    folder = fickle(looking)
+    looking.save("notes", "one\n")
+    for text in ("one\n", "two\n"):
+        os.utime(looking.root / "notes.md", (1_700_000_000, 1_700_000_000))  # as no later save will have it
+        signature = looking.ledger.signatures["notes.md"] = folder.signature("notes.md")
+        looking.intake.expect({"notes.md": signature, "other.md": None})
+        folder.reads.clear()
+        looking.intake.hint_file("notes.md", closed=True)
+        assert looking.look() == []
+        assert folder.reads == []
+        looking.intake.expect({"notes.md": signature})
+        assert happened(looking.save("notes", text)) == ([] if text == "one\n" else [("updated", "notes")])
+        assert folder.reads == ["notes.md"]
+    looking.intake.hint_file("notes.md", closed=True)
+    looking.look()
+    assert folder.reads == ["notes.md", "notes.md"]
+
+
 def test_file_not_journaled_is_looked_at_again(looking: Looking) -> None:
     """What was found but could not be journaled is found again: a sweep that was under way begins anew."""
     labels = [f"block-{number:03}" for number in range(600)]

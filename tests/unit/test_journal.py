@@ -488,9 +488,15 @@ def test_checkpoint_moves_the_log(journal: Journal) -> None:
     put(journal, *revisions)
     before = os.path.getsize(journal.path)
     journal.checkpoint()
-    assert os.path.getsize(journal.path) > before
+    moved = os.path.getsize(journal.path)
+    assert moved > before
     assert journal.since(0, 1000) == revisions
+    put(journal, revision(301, "little"))
     journal.checkpoint()
+    assert os.path.getsize(journal.path) == moved  # although the log's file is as long as it was
+    put(journal, *(revision(seq, f"b{seq}", value="x" * 20_000) for seq in range(302, 602)))
+    journal.checkpoint()
+    assert os.path.getsize(journal.path) > moved
 
 
 def test_stored_json_keeps_unicode(journal: Journal) -> None:

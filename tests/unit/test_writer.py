@@ -12,6 +12,7 @@ import pytest
 
 from blocksd import writer as writing
 from blocksd.errors import ProblemFile, Unavailable
+from blocksd.folder import signature_of
 from blocksd.label import TEMPORARY, is_ignored
 from blocksd.sheet import FileEdit
 from blocksd.writer import Writer
@@ -608,6 +609,48 @@ def test_crash_right_after_a_save_was_displaced(
     other.take_back(staged)
     assert (root / "notes.md").read_bytes() == b"theirs\n"
     assert names(root) == ["notes.md"]
+
+
+# --- what was written, and nobody has touched since ---
+
+
+@pytest.mark.usefixtures("either")
+def test_written_file_is_known_by_its_signature(root: Path, writer: Writer) -> None:
+    """As long as it says the new text: a save in place in the same moment, of the same size, is another signature."""
+    (root / "notes.md").write_bytes(OLD)
+    staged = writer.stage(update())
+    assert writer.signature(staged) is None
+    assert writer.put_in(staged)
+    known = writer.signature(staged)
+    assert known == signature_of(os.stat(root / "notes.md"))
+    with open(root / "notes.md", "rb+") as file:
+        file.write(bytes(len(NEW)))
+    assert writer.signature(staged) is None
+    assert signature_of(os.stat(root / "notes.md")) != known
+    writer.discard(staged)
+
+
+def test_no_later_write_has_the_time_of_what_was_written(root: Path, writer: Writer) -> None:
+    """Not even within one tick of the file system's clock, over and over."""
+    for number in range(300):
+        staged = writer.stage(create(f"{number}.md"))
+        assert writer.put_in(staged)
+        known = writer.signature(staged)
+        with open(root / f"{number}.md", "rb+") as file:
+            file.write(bytes(len(NEW)))
+        assert known is not None
+        assert os.stat(root / f"{number}.md").st_mtime_ns > known[0]
+
+
+def test_where_times_are_too_coarse_nothing_is_known(
+    root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the file is read again, as any other."""
+    monkeypatch.setattr(os, "utime", lambda *_, **__: None)
+    staged = writer.stage(create())
+    assert writer.put_in(staged)
+    assert writer.signature(staged) is None
+    assert (root / "notes.md").read_bytes() == NEW
 
 
 # --- directories ---
