@@ -123,9 +123,8 @@ class Clerk:
         return work
 
     def clear_away(self, work: Work) -> None:
-        """Remove what was displaced. Nobody need wait for it: after a crash the next sweep does it."""
+        """Remove what was displaced. Nobody need wait for it: what a crash leaves, the next sweep removes."""
         self._discard(work.displaced)
-        work.displaced = []
 
     # --- on paper ---
 
@@ -223,7 +222,13 @@ class Clerk:
             try:
                 staged.append(self._writer.stage(edit))
             except BlocksdError as error:
-                raise _Unwritable(edit.path, error) from None
+                raise _Unwritable(str(error.facts.get("path", edit.path)), error) from None
+        if staged:
+            yield "flush"
+            try:
+                self._writer.flush()
+            except BlocksdError as error:
+                raise _Unwritable(str(error.facts["path"]), error) from None
 
     def _write(
         self, work: Work, staged: list[Staged], entries: Sequence[Entry], merges: set[str]
@@ -255,11 +260,12 @@ class Clerk:
         yield "finish"
         signatures = {one.path: self._writer.signature(one) for one in staged if not self._intake.has_problem(one.path)}
         self._journal.finish(prepared, signatures)
-        work.displaced = staged
         if folders_gone:
-            self.clear_away(work)
+            self._discard(staged)
             yield "remove folders"
             _remove_folders(self._journal, self._writer)
+        else:
+            work.displaced = staged
         for label, path in self._desk.gone.items():
             self._intake.let_go(label, path)
         for path in self._desk.paths.values():

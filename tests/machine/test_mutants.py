@@ -63,10 +63,10 @@ def asks_twice(world: World) -> None:
 
 
 def saves_while_it_writes(world: World) -> None:
-    for at in range(8):
+    for at in range(12):
         world.append("notes", "operator")
         world.meanwhile(at, "notes", "add")
-        world.at_the_last_moment("notes", "plan", "add", at)
+        world.at_the_last_moment("notes", "plan", "add", at % 8)
         world.rest()
 
 

