@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import sqlite3
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +86,6 @@ def _files(directory: str) -> list[str]:
     return found
 
 
-if __name__ == "__main__":
-    inotify_loop(sys.argv[1], sys.argv[2])
-
-
 class Appending:
     """What one durable append takes at least: request and reply, file, directory, one commit of SQLite."""
 
@@ -122,3 +120,55 @@ class Appending:
         self._db.close()
         self._client.close()
         os.close(self._directory)
+
+
+def serve_appends(directory: str, url: str, durability: str) -> None:
+    """Carry out appends as they come, all that are waiting at a time: what any such program must at least do.
+
+    It speaks as blocksd does, in the namespace `floor`, so that the same clients can ask either.
+    """
+    client: Any = redis.Redis.from_url(url, decode_responses=True, socket_timeout=None, legacy_responses=False)
+    db = sqlite3.connect(f"{directory}/floor.db", isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute(f"PRAGMA synchronous={'FULL' if durability == 'disk' else 'NORMAL'}")
+    db.execute("CREATE TABLE log (text TEXT)")
+    folder = os.open(directory, os.O_RDONLY)
+    cursor = "0"
+    print("ready", flush=True)
+    while True:
+        (entries,) = client.xread({"floor:inbox:operator": cursor}, count=64, block=0).values()
+        staged = []
+        for cursor, fields in entries:  # noqa: B007  # the last one is where to go on
+            request = json.loads(fields["request"])
+            path = f"{directory}/{request['label']}.md"
+            with open(path, encoding="utf-8") as file:
+                text = file.read() + request["args"]["content"] + "\n"
+            handle = os.open(f"{path}.aside", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.write(handle, text.encode())
+            if durability == "disk":
+                _libc.sync_file_range(handle, ctypes.c_int64(0), ctypes.c_int64(0), 2)
+            staged.append((request, path, text, handle))
+        for _, _, _, handle in staged:
+            if durability == "disk":
+                os.fsync(handle)
+            os.close(handle)
+        db.execute("BEGIN")
+        db.executemany("INSERT INTO log VALUES (?)", ((text,) for _, _, text, _ in staged))
+        db.execute("COMMIT")
+        for _, path, _, _ in staged:
+            _libc.renameat2(-100, os.fsencode(f"{path}.aside"), -100, os.fsencode(path), 2)
+        if durability == "disk":
+            os.fsync(folder)
+        pipeline: Any = client.pipeline(transaction=False)
+        for (entry_id, _), (request, _, text, _) in zip(entries, staged, strict=True):
+            pipeline.hset(f"floor:block:{request['label']}", "value", text)
+            pipeline.publish("floor:changes", request["label"])
+            pipeline.rpush(f"floor:reply:operator:{request['id']}", '{"ok": true}')
+            pipeline.xdel("floor:inbox:operator", entry_id)
+        pipeline.execute()
+
+
+SERVING: dict[str, Callable[..., None]] = {"saves": inotify_loop, "appends": serve_appends}
+
+if __name__ == "__main__":
+    SERVING[sys.argv[1]](*sys.argv[2:])

@@ -111,6 +111,20 @@ def daemon(folder: Path, state: Path, url: str, *options: str) -> Iterator[subpr
         process.wait(30)
 
 
+@contextmanager
+def floor_process(what: str, directory: Path, url: str, *more: str) -> Iterator[None]:
+    """One of the floors that serve, in a process of its own."""
+    words = [sys.executable, floors.__file__, what, str(directory), url, *more]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
 class Subscriber:
     """A bare subscriber of one channel."""
 
@@ -152,18 +166,13 @@ def bench_save(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]
     edits = 300 if quick else 2000
     floor_directory = root / "floor"
     floor_directory.mkdir()
-    bare = subprocess.Popen(
-        [sys.executable, floors.__file__, str(floor_directory), server.url], stdout=subprocess.PIPE, text=True
-    )
-    assert bare.stdout is not None
-    bare.stdout.readline()
     small, large = root / "small", root / "large"
     write_blocks(small, 100)
     write_blocks(large, 10_000 if quick else 100_000)
     floor_times: list[float] = []
     times: list[float] = []
     grown: list[float] = []
-    try:
+    with floor_process("saves", floor_directory, server.url):
         with daemon(small, root / "small-state", server.url):
             bare_subscriber = Subscriber(server.url, "floor:changes")
             subscriber = Subscriber(server.url, "blocks:changes")
@@ -194,9 +203,6 @@ def bench_save(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]
             second.remove()
         few, many = statistics.median(times), statistics.median(grown)
         yield Row(f"(a) one save, of 100 → of {count:,} blocks, p50", ms(few), ms(many), many / few, 1.3)
-    finally:
-        bare.kill()
-        bare.wait()
 
 
 def bench_mirror(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
@@ -511,8 +517,11 @@ def bench_append(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Ro
                 theirs.append(seconds(partial(floor.append, f"line {number}")))
                 ours.append(seconds(partial(client.blocks.append, "block8", f"line {number}")))
             floor.close()
-            single = throughput(server.url, name, ["block0"], rounds)
-            eight = throughput(server.url, name, [f"block{number}" for number in range(8)], rounds)
+            bare = root / f"bare-{durability}"
+            shutil.copytree(folder, bare)
+            with floor_process("appends", bare, server.url, durability):
+                bare_single, bare_eight = (throughput(server.url, "floor", labels, rounds) for labels in (ONE, EIGHT))
+            single, eight = (throughput(server.url, name, labels, rounds) for labels in (ONE, EIGHT))
         median = statistics.median
         bound = 3.0 if durability == "disk" else None
         yield Row(
@@ -522,15 +531,22 @@ def bench_append(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Ro
             median(ours) / median(theirs),
             bound,
         )
-        yield Row(
-            f"  one client, eight clients on eight blocks ({durability})",
-            f"{single:.0f}/s",
-            f"{eight:.0f}/s",
-            eight / single,
-            None,
-            "≥ 4 is meant",
-        )
+        for what, before, after, note in (
+            ("floor", bare_single, bare_eight, ""),
+            ("blocksd", single, eight, "≥ 4 is meant"),
+        ):
+            yield Row(
+                f"  {what}: one → eight clients on eight ({durability})",
+                f"{before:.0f}/s",
+                f"{after:.0f}/s",
+                after / before,
+                None,
+                note,
+            )
     del os.environ["BLOCKSD_DURABILITY"]
+
+
+ONE, EIGHT = ["block0"], [f"block{number}" for number in range(1, 9)]
 
 
 def throughput(url: str, namespace: str, labels: Sequence[str], count: int) -> float:
