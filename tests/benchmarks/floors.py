@@ -8,12 +8,14 @@ import os
 import sqlite3
 import struct
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 IN_CLOSE_WRITE, IN_MOVED_TO = 0x8, 0x80
 _EVENT = struct.Struct("iIII")

@@ -327,6 +327,16 @@ def test_file_of_any_name_is_written(root: Path, writer: Writer, length: int) ->
 # --- when it cannot be done ---
 
 
+def stage_and_flush(writer: Writer, edit: FileEdit) -> None:
+    """As the clerk does: what cannot be had on disk is discarded."""
+    staged = writer.stage(edit)
+    try:
+        writer.flush()
+    except Unavailable:
+        writer.discard(staged)
+        raise
+
+
 def _fails_for_files(number: int, name: str) -> Callable[[pytest.MonkeyPatch], None]:
     return lambda patch: patch.setattr(os, name, refuse(number))
 
@@ -357,14 +367,10 @@ def test_text_that_cannot_be_staged(
     (root / "notes.md").write_bytes(OLD)
     with monkeypatch.context() as patch:
         break_it(patch)
-        staged = None
         with pytest.raises(Unavailable) as refusal:
-            staged = writer.stage(edit)
-            writer.flush()
+            stage_and_flush(writer, edit)
     assert refusal.value.facts == {"path": edit.path, "errno": errno.errorcode[number]}
     assert os.strerror(number) in refusal.value.message
-    if staged is not None:
-        writer.discard(staged)
     assert names(root) == ["notes.md"]
     assert (root / "notes.md").read_bytes() == OLD
 
