@@ -16,6 +16,7 @@ ORDER = (
     "problem",
     "attachment",
     "edits",
+    "differences",
     "merge",
     "prompt",
     "revision",
