@@ -1,58 +1,220 @@
-"""What the README shows works as it stands there."""
+"""What the README and the documents beside it show works as it stands there: every code block of them is gone through.
+
+The blocks of a document are one story, gone through from top to bottom: whoever wants one has all before it done first.
+"""
 
 from __future__ import annotations
 
-import os
+import json
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from fenced import BY_HAND, ROOT, fenced
+from newcomer import Newcomer
 from support import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
-    from support import Daemon
+    from fenced import Fenced
 
-ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"<!-- example -->\n```python\n(.*?)```", README, re.DOTALL)
+pytestmark = pytest.mark.timeout(240)
 
-
-def test_there_are_examples() -> None:
-    """The ones marked are found, so that they can be run."""
-    assert len(EXAMPLES) >= 4
+BLOCKS = {document: fenced(document) for document in BY_HAND}
 
 
-@pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_python_example_runs(number: int, tmp_path: Path, folder: Path, run_daemon: Callable[..., Daemon]) -> None:
-    """With the sample blocks, while somebody edits the blocks it follows, it comes to its end."""
-    shutil.copytree(ROOT / "blocks.d", folder, dirs_exist_ok=True)
-    run_daemon(state="state")
-    environment = {**os.environ, "BLOCKSD_STATE_DIR": str(tmp_path / "state"), "BLOCKSD_CONFIG": os.devnull}
-    process = subprocess.Popen(
-        [sys.executable, "-c", EXAMPLES[number]],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    result = folder / "research" / "result.md"
-    result.parent.mkdir()
-    edits = 0
+class Story:
+    """A document, and who follows it. What came of each block is remembered."""
 
-    def is_done() -> bool:
-        nonlocal edits
-        edits += 1
-        (folder / "persona.md").write_text(f"I am edit {edits}.\n")
-        result.write_text(f"found {edits}\n")
-        return process.poll() is not None
+    def __init__(self, document: str, newcomer: Newcomer) -> None:
+        self.newcomer = newcomer
+        self._blocks = BLOCKS[document]
+        self._outcomes: list[BaseException | None] = []
 
-    eventually(is_done, "the example ends")
-    output, _ = process.communicate(timeout=10)
-    assert process.returncode == 0, output
+    def read_to(self, block: Fenced) -> None:
+        """Go on until this block is done; raises what came of it, if it did not come true."""
+        number = self._blocks.index(block)
+        while len(self._outcomes) <= number:
+            try:
+                self.newcomer.do(self._blocks[len(self._outcomes)])
+                self._outcomes.append(None)
+            except (Exception, pytest.fail.Exception, pytest.skip.Exception) as outcome:  # noqa: BLE001  # raised below
+                self._outcomes.append(outcome)
+        outcome_of_it = self._outcomes[number]
+        if outcome_of_it is not None:
+            raise outcome_of_it
+
+
+@pytest.fixture(scope="module")
+def readme(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    newcomer = Newcomer(tmp_path_factory.mktemp("readme"))
+    yield Story("README.md", newcomer)
+    newcomer.end()
+
+
+@pytest.fixture(scope="module")
+def layout(readme: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """A daemon that has been through all that can be announced, with the package installed as the README says."""
+    readme.read_to(BLOCKS["README.md"][0])
+    newcomer = Newcomer(tmp_path_factory.mktemp("layout"), venv=readme.newcomer.clone / ".venv")
+    (newcomer.clone / "manuals").mkdir()
+    (newcomer.clone / "manuals" / "returns.txt").write_text("Goods come back within 30 days.\n")
+    settings = 'delete_grace = 0.1\nresync_seconds = 1\n[sources.manuals]\npath = "manuals"\nagents = ["support-*"]\n'
+    (newcomer.clone / "blocksd.toml").write_text(settings)
+    newcomer.enter(". .venv/bin/activate")
+    newcomer.enter("blocksd run blocks.d")
+    stir(newcomer)
+    yield Story("daemon/docs/redis.md", newcomer)
+    newcomer.end()
+
+
+@pytest.fixture(scope="module")
+def contributing(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    return Story("CONTRIBUTING.md", Newcomer(tmp_path_factory.mktemp("contributing")))
+
+
+def stir(newcomer: Newcomer) -> None:
+    """Do something of every kind that is announced, and remember what was."""
+    pubsub = newcomer.client.pubsub(ignore_subscribe_messages=True)
+    pubsub.subscribe("blocks:changes")
+    eventually(lambda: pubsub.subscribed and pubsub.get_message(timeout=0.1) is None, "subscribed")
+
+    def has_come(kind: str) -> bool:
+        message = pubsub.get_message(timeout=0.1)
+        if message is not None:
+            newcomer.heard.append(json.loads(message["data"]))
+        return any(one["kind"] == kind for one in newcomer.heard)
+
+    newcomer.ask({"id": "s1", "op": "create", "label": "scene/a", "args": {"value": "a", "agents": ["support-1"]}})
+    newcomer.ask({"id": "s2", "op": "rename", "label": "scene/a", "args": {"to": "scene/b"}})
+    newcomer.ask({"id": "s3", "op": "delete", "label": "scene/b"})
+    newcomer.ask({"id": "s4", "op": "open_file", "args": {"file": "manuals/returns.txt"}})
+    newcomer.ask({"id": "s5", "op": "close_file", "args": {"file": "manuals/returns.txt"}})
+    newcomer.ask({"id": "s6", "op": "append", "name": "policies/refunds", "args": {"content": "Never."}})
+    (newcomer.clone / "manuals" / "new.txt").write_text("new\n")
+    persona = newcomer.clone / "blocks.d" / "persona.md"
+    persona.write_text(persona.read_text() + "I ask when I am not sure.\n")
+    draft = newcomer.clone / "blocks.d" / "notes" / "draft.md"
+    draft.parent.mkdir()
+    draft.write_text("---\n")
+    eventually(lambda: has_come("rejected"), "rejected")
+    draft.unlink()
+    for kind in ("created", "updated", "renamed", "deleted", "opened", "closed", "source", "cleared"):
+        eventually(lambda kind=kind: has_come(kind), kind)  # type: ignore[misc]  # mypy knows no default of a lambda
+    pubsub.close()
+
+
+def each(document: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("block", BLOCKS[document], ids=str)
+
+
+@each("README.md")
+def test_readme(block: Fenced, readme: Story) -> None:
+    """Someone who follows it from top to bottom sees what it says."""
+    readme.read_to(block)
+
+
+@each("CONTRIBUTING.md")
+def test_contributing(block: Fenced, contributing: Story) -> None:
+    """Its commands are those that CI runs, and its examples are in the code."""
+    contributing.read_to(block)
+
+
+@each("daemon/docs/redis.md")
+def test_redis_layout(block: Fenced, layout: Story) -> None:
+    """Its commands, programs and requests do what it says, and its examples look like what the daemon says."""
+    layout.read_to(block)
+
+
+def test_program_that_misses_nothing_reads_all_again_after_a_loss(layout: Story) -> None:
+    """When Redis has lost everything, the program of the specification notices, and finds all blocks again."""
+    block = next(b for b in BLOCKS["daemon/docs/redis.md"] if b.text == "$ python every_change.py\n")
+    layout.read_to(block)
+    newcomer = layout.newcomer
+    program = next(one for one in newcomer.terminals if "every_change" in one.command)
+    count = newcomer.client.zcard("blocks:labels")
+    newcomer.client.flushall()
+    program.wait_for(rf"read again: {count} blocks at seq \d+")
+    newcomer.enter("blocksd append persona 'I am back.'")
+    program.wait_for(r"read again(.|\n)*\d+ updated persona\n")
+
+
+def facts_of(code: str) -> set[str]:
+    """What the specification says that an error of this code tells."""
+    text = (ROOT / "daemon/docs/redis.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| `{code}` \| [^|]+ \| (.+) \|$", text, re.MULTILINE)
+    return {"code", "message", "request", *re.findall(r"`(\w+)`", row)}
+
+
+VERSION_0 = {"expect": {"version": 0}}
+REFUSED: list[tuple[str, str, dict[str, Any]]] = [
+    ("not_found", "operator", {"op": "append", "label": "persna", "args": {"content": "x"}}),
+    ("not_found", "operator", {"op": "restore", "label": "persona", "args": {"version": 99}}),
+    ("not_found", "operator", {"op": "delete_agent", "args": {"agent": "nobody"}}),
+    ("not_found", "support-2", {"op": "append", "name": "nothing", "args": {"content": "x"}}),
+    ("not_found", "support-2", {"op": "open_file", "args": {"file": "manuals/nothing.txt"}}),
+    ("already_exists", "operator", {"op": "create", "label": "persona"}),
+    ("already_exists", "operator", {"op": "create_agent", "args": {"agent": "support-1"}}),
+    ("label_conflict", "operator", {"op": "create", "label": "PERSONA"}),
+    ("label_conflict", "operator", {"op": "attach", "label": "persona", "args": {"agents": ["support-2"]}}),
+    ("limit_exceeded", "operator", {"op": "update", "label": "persona", "args": {"limit": 1}}),
+    ("read_only", "support-2", {"op": "append", "name": "policies/refunds", "args": {"content": "x"}}),
+    ("not_attached", "operator", {"op": "detach", "label": "persona", "args": {"agents": ["support-2"]}}),
+    ("version_conflict", "operator", {"op": "delete", "label": "persona", **VERSION_0}),
+    (
+        "merge_conflict",
+        "operator",
+        {
+            "op": "update",
+            "label": "contested",
+            "args": {"value": "three"},
+            "expect": {"version": 1},
+            "on_conflict": "merge",
+        },
+    ),
+    ("invalid_request", "operator", {"op": "dance"}),
+    ("invalid_request", "operator", {"op": "create", "label": "a b"}),
+    ("invalid_request", "operator", {"op": "update", "label": "persona", "args": {"limits": 1}}),
+    ("invalid_request", "operator", {"op": "update", "label": "persona", "args": {"value": "\u0007"}}),
+    (
+        "invalid_request",
+        "operator",
+        {"op": "replace", "label": "human", "args": {"old_content": "e", "new_content": ""}},
+    ),
+    ("invalid_request", "operator", {"op": "insert", "label": "human", "args": {"content": "x", "line": 99}}),
+    ("invalid_request", "operator", {"op": "patch", "label": "human", "args": {"patch": "@@\n-nothing\n"}}),
+    ("invalid_request", "operator", {"op": "batch", "args": {"requests": [{"op": "create", "label": "x y"}]}}),
+    ("problem_file", "operator", {"op": "append", "label": "broken", "args": {"content": "x"}}),
+]
+
+
+def test_errors_tell_what_the_specification_says(layout: Story) -> None:
+    """Every fact of an error that a program may come by is in its row."""
+    newcomer = layout.newcomer
+    newcomer.ask({"id": "e-new", "op": "create", "label": "contested", "args": {"value": "one"}})
+    newcomer.ask({"id": "e-newer", "op": "update", "label": "contested", "args": {"value": "two"}})
+    newcomer.ask({"id": "e-broken", "op": "create", "label": "broken", "args": {"value": "x"}})
+    (newcomer.clone / "blocks.d" / "broken.md").write_text("---\nlimit: many\n---\nx\n")
+    for number, (code, actor, request) in enumerate(REFUSED):
+        reply = newcomer.ask({"id": f"e-{number}", **request}, actor)
+        assert not reply["ok"], (request, reply)
+        error = reply["error"]
+        assert error["code"] == code, error
+        assert error.keys() <= facts_of(code), f"{code}: {error.keys() - facts_of(code)} are not in the specification"
+
+
+def test_without_its_folder_the_daemon_is_unavailable(layout: Story) -> None:
+    """What is asked for then is refused for now, and done when it is sent again later under the same id."""
+    newcomer = layout.newcomer
+    folder, away = newcomer.clone / "blocks.d", newcomer.clone / "away"
+    request = {"id": "u", "op": "append", "label": "human", "args": {"content": "Has moved."}}
+    folder.rename(away)
+    eventually(lambda: newcomer.client.hexists("blocks:problems", "<folder>"), "the daemon halts")
+    error = newcomer.ask(request)["error"]
+    away.rename(folder)
+    eventually(lambda: not newcomer.client.hexists("blocks:problems", "<folder>"), "the daemon goes on")
+    assert error["code"] == "unavailable"
+    assert error.keys() <= facts_of("unavailable")
+    assert newcomer.ask(request)["ok"]
