@@ -223,7 +223,12 @@ class Newcomer:
             pytest.skip(f"{command}: {done.stderr[-200:]}")  # no network, most likely
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         self._last = done.stdout + done.stderr
-        self.replies += [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"id"')]
+        replies = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"id"')]
+        self.replies += replies
+        if command.startswith("redis-cli "):  # which takes an error, or no answer in time, for a success
+            assert done.stdout.strip(), f"{command} got no answer"
+            assert not re.match(r"[A-Z]+ ", done.stdout), f"{command}: {done.stdout}"
+            assert all(reply["ok"] for reply in replies), f"{command}: {done.stdout}"
 
     def _leave_running(self, command: str, ready: str) -> None:
         terminal = self._terminal(command)
