@@ -1,4 +1,4 @@
-"""Lock, threads, signals, back-off, sd_notify, health: the frame around the core. It decides nothing about blocks."""
+"""Lock, threads, signals, back-off, health: the frame around the core. It decides nothing about blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from blocksd import record
+from blocksd import notify, record
 from blocksd.connection import connect, masked
 from blocksd.core import Core
 from blocksd.embedded import EmbeddedServer
@@ -191,7 +191,7 @@ class Service:
         try:
             self._loop()
         finally:
-            _notify("STOPPING=1")
+            notify.stopping()
             self._give_up()
             self._reporter.on_stop()
 
@@ -222,7 +222,7 @@ class Service:
                     ready = True
                     gc.freeze()
                     gc.enable()
-                    _notify("READY=1")
+                    notify.ready()
                     self._reporter.on_ready(self)
             wait = min(core.wait_seconds(), max(0.0, tick_at - time.monotonic()))
             if wait > 0 and self._queue.empty():
@@ -302,7 +302,7 @@ class Service:
 
     def _tick(self) -> None:
         """Once a second: feed systemd's watchdog, see whether all that should live does."""
-        _notify("WATCHDOG=1")
+        notify.watchdog()
         self._take_orders()
         if self._embedded is not None and not self._embedded.is_running():
             self._reporter.on_note("the embedded server has ended; it is started again")
@@ -402,15 +402,6 @@ class Service:
 
 
 ACCEPT_DELETIONS = "accept-deletions"
-
-
-def _notify(state: str) -> None:
-    """Tell systemd, if it is there (sd_notify(3)): one datagram, UTF-8, `@` for an abstract socket."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        channel.sendto(state.encode("utf-8"), "\0" + address[1:] if address.startswith("@") else address)
 
 
 def _boot_id() -> str:

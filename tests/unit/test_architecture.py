@@ -48,6 +48,7 @@ ORDER = (
     "watcher",
     "embedded",
     "record",
+    "notify",
     "service",
     "plan",
     "queries",
