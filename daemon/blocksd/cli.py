@@ -9,6 +9,7 @@ import sys
 
 import click
 
+from blocksd.commands_config import config
 from blocksd.commands_daemon import check, resume, run, status
 from blocksd.commands_read import acl, agents, audit, diff, history, list_blocks, render, show, watch
 from blocksd.commands_write import COMMANDS as WRITING
@@ -43,6 +44,7 @@ for _command in (
     check,
     status,
     resume,
+    config,
     list_blocks,
     show,
     agents,

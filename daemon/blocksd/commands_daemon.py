@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 @click.option(
     "--delete-grace", type=float, metavar="S", help="How long a file must be gone to count as deleted.  [default: 1]"
 )
+@click.option(
+    "--log-level", type=click.Choice(["error", "warning", "info", "debug"]), help="How much to log.  [default: info]"
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="One line per event, as text or JSON.")
+@click.option("--metrics", metavar="[HOST:]PORT", help="Where to serve metrics for Prometheus.  [default: nowhere]")
 def run(**flags: Any) -> None:
     """Watch FOLDER (default: blocks.d) and keep the mirror.
 

@@ -72,7 +72,8 @@ def connect(
 
 def masked(url: str) -> str:
     """The URL without its password, for messages; also one that is wrong, for the message that says so."""
-    scheme, mark, rest = re.sub("([?&]password=)[^&#]*", r"\1***", url).partition("://")
+    url = re.sub("([?&]password=)[^&#]*", r"\1***", url)
+    scheme, mark, rest = url.partition("://") if "://" in url else ("", "", url)
     login, _, place = rest.rpartition("@")
     user, colon, _ = login.partition(":")
     return f"{scheme}{mark}{user}:***@{place}" if colon else f"{scheme}{mark}{rest}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -18,8 +18,11 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on a terminal; tab-separated lines, which other programs can cut, elsewhere."""
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, folded: bool = False) -> None:
+    """A table on a terminal; tab-separated lines, which other programs can cut, elsewhere.
+
+    On a narrow terminal only the last column gives way; of a `folded` table all but the first do, and nothing is cut.
+    """
     rows = list(rows)
     if not sys.stdout.isatty():
         for row in rows:
@@ -28,11 +31,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich import box
     from rich.table import Table
 
-    # On a narrow terminal only the last column gives way.
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True, padding=(0, 1, 0, 0))
+    overflow: Literal["fold", "ellipsis"] = "fold" if folded else "ellipsis"
     for column in columns[:-1]:
-        table.add_column(column, no_wrap=True)
-    table.add_column(columns[-1], no_wrap=True, ratio=1)
+        table.add_column(column, no_wrap=not folded or column == columns[0], overflow=overflow)
+    table.add_column(columns[-1], no_wrap=not folded, overflow=overflow, ratio=1)
     for row in rows:
         table.add_row(*row)
     print_rich(table)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from blocksd.client import Client
-    from blocksd.config import Config
+    from blocksd.config import Config, Resolved
 
 
 def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,8 +47,13 @@ def load(flags: dict[str, Any]) -> Config:
     Raises:
         Misconfigured: something in it is wrong.
     """
+    return resolve(flags).config
+
+
+def resolve(flags: dict[str, Any]) -> Resolved:
+    """As `load`, with where each setting comes from."""
     path = flags.pop("config_path", None)
-    return configuration.load(flags, path=path)
+    return configuration.resolve(flags, path=path)
 
 
 def daemon_of(config: Config) -> dict[str, str]:

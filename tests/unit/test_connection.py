@@ -112,6 +112,8 @@ def test_wrong_url_is_a_matter_of_configuration(url: str) -> None:
         ("redis://example.org:1?password=a@hunter2", "redis://example.org:1?password=***"),
         ("redis://u:hunter2@[::1", "redis://u:***@[::1"),
         ("nonsense", "nonsense"),
+        ("u:hunter2@example.org", "u:***@example.org"),
+        ("redis://u:a://hunter2@example.org", "redis://u:***@example.org"),
     ],
 )
 def test_password_is_masked(url: str, shown: str) -> None:
