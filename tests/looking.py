@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from blocksd.revision import Revision
 
 GRACE = 1.0
+WINDOW = 5.0
 
 
 class Looking:
@@ -35,7 +36,13 @@ class Looking:
         self.journal = Journal(str(self.home / "journal.db"), boot_id="one boot")
         self.ledger = Ledger(self.journal, wall=lambda: self.wall)
         self.intake = Intake(
-            self.folder, self.journal, self.ledger, delete_grace=GRACE, clock=lambda: self.now, wall=lambda: self.wall
+            self.folder,
+            self.journal,
+            self.ledger,
+            delete_grace=GRACE,
+            stale_window=WINDOW,
+            clock=lambda: self.now,
+            wall=lambda: self.wall,
         )
 
     def close(self) -> None:

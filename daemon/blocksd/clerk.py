@@ -75,7 +75,6 @@ class Clerk:
         desk: Desk,
         writer: Writer,
         *,
-        is_durable: bool,
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
@@ -86,7 +85,6 @@ class Clerk:
         self._inbox = inbox
         self._desk = desk
         self._writer = writer
-        self._is_durable = is_durable
         self._clock = clock
         self._wall = wall
         self.dropped: list[Unusable] = []  # what came in and could not be replied to, for a log
@@ -238,7 +236,7 @@ class Clerk:
         prepared = Prepared(self._ledger.drafted, self._desk.paths, staged, work.edited, at, folders_gone)
         try:
             yield "prepare"
-            self._journal.prepare(prepared, is_durable=self._is_durable)
+            self._journal.prepare(prepared, is_durable=self._writer.is_durable)
         except JournalUnusable:
             self._discard(staged)
             raise

@@ -13,7 +13,7 @@ import click
 
 from blocksd.console import count, print_json
 from blocksd.errors import Misconfigured, Unavailable
-from blocksd.options import daemon_of, daemon_options, json_option, load, open_client
+from blocksd.options import daemon_of, daemon_options, json_option, load, open_client, resolve
 
 if TYPE_CHECKING:
     from blocksd.config import Config
@@ -42,9 +42,10 @@ def run(**flags: Any) -> None:
     from blocksd.report import Reporter
     from blocksd.service import Service
 
-    config = load(flags)
-    reporter = Reporter(as_json=config.log_format == "json")
-    Service(config, reporter).run()
+    resolved = resolve(flags)
+    reporter = Reporter(as_json=resolved.config.log_format == "json")
+    # Once there is a file, that it cannot be read is an error, and never a return to the defaults.
+    Service(resolved.config, reporter, lambda: resolve(flags, file=resolved.file).config).run()
 
 
 @click.command()
@@ -88,7 +89,9 @@ def examine(path: str) -> tuple[int, list[Problem]]:
     with tempfile.TemporaryDirectory(prefix="blocksd-check-") as directory:
         journal = Journal(os.path.join(directory, "journal.db"))
         ledger = Ledger(journal, wall=time.time)
-        intake = Intake(Folder(path), journal, ledger, delete_grace=0.0, clock=time.monotonic, wall=time.time)
+        intake = Intake(
+            Folder(path), journal, ledger, delete_grace=0.0, stale_window=0.0, clock=time.monotonic, wall=time.time
+        )
         intake.hint_all()
         while intake.due < float("inf"):
             time.sleep(min(0.05, max(0.0, intake.due - time.monotonic())))

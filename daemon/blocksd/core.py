@@ -65,7 +65,15 @@ class Core:
         self._clock = clock
         self._wall = wall
         self.ledger = Ledger(journal, wall=wall)
-        self.intake = Intake(folder, journal, self.ledger, delete_grace=config.delete_grace, clock=clock, wall=wall)
+        self.intake = Intake(
+            folder,
+            journal,
+            self.ledger,
+            delete_grace=config.delete_grace,
+            stale_window=config.stale_window,
+            clock=clock,
+            wall=wall,
+        )
         self.sources = Sources(config.sources, self.intake, journal.open_files(), clock=clock)
         self.inbox = Inbox()
         self.projector = Projector(journal, self.intake, self.sources, mirror, listener, clock=clock, wall=wall)
@@ -77,7 +85,6 @@ class Core:
             self.inbox,
             Desk(folder, journal, self.ledger),
             writer,
-            is_durable=config.durability == "disk",
             clock=clock,
             wall=wall,
         )
@@ -87,6 +94,16 @@ class Core:
         self._touched: set[str] = set()
         self._told: dict[str, Problem] = {}
         self._told_count = 0
+
+    def reconfigure(self, config: Config) -> None:
+        """What can change while it runs is from now on as in `config`; everything is compared soon."""
+        self._config = config
+        self._writer.is_durable = config.durability == "disk"
+        self.intake.delete_grace = config.delete_grace
+        self.intake.stale_window = config.stale_window
+        self.sources.reconfigure(config.sources)
+        self.intake.hint_all()
+        self._sweep_at = 0.0
 
     @property
     def is_settled(self) -> bool:
@@ -188,7 +205,7 @@ class Core:
         )
 
     def _begin_sweep(self, now: float) -> None:
-        self._sweep_at = now + self._config.resync_seconds
+        self._sweep_at = now + self._config.sweep_seconds
         if not self.intake.is_sweeping:
             self.intake.hint_all()
         self.sources.hint_all()

@@ -57,13 +57,15 @@ class Intake:
         ledger: Ledger,
         *,
         delete_grace: float,
+        stale_window: float,
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
         self._folder = folder
         self._journal = journal
         self.ledger = ledger
-        self._delete_grace = delete_grace
+        self.delete_grace = delete_grace  # seconds, as the next
+        self.stale_window = stale_window
         self._clock = clock
         self._wall = wall
         self._identity = folder.identity()
@@ -275,7 +277,9 @@ class Intake:
         newest = ledger.newest(label)
         if newest is None or newest.block is None or newest.block == block:
             return ledger.put(block)
-        base = stale_base(block, newest, saved_at, lambda version: ledger.version(label, version))
+        base = stale_base(
+            block, newest, saved_at, lambda version: ledger.version(label, version), window=self.stale_window
+        )
         if base is None or base.block is None:
             return ledger.put(block)
         theirs: Revision | None = newest
@@ -322,7 +326,7 @@ class Intake:
                 self._unmiss(other)
                 return True
             self._miss(other)
-            self._later[path] = self._clock() + self._delete_grace
+            self._later[path] = self._clock() + self.delete_grace
             return False
         self.ledger.signatures[path] = reading.signature
         self._standing_back.setdefault(clash_key(label), set()).add(path)
@@ -357,7 +361,7 @@ class Intake:
         now = self._gone[path] = self._clock()
         # Deletions are gathered until no more come, and judged together: a thousand at once are another thing than one.
         first = next(iter(self._gone.values()))
-        self._deletions_due = min(now + self._delete_grace, first + _LONGEST_GATHERING)
+        self._deletions_due = min(now + self.delete_grace, first + _LONGEST_GATHERING)
 
     def _unmiss(self, path: str) -> None:
         if self._gone.pop(path, None) is not None and not self._gone:

@@ -50,10 +50,10 @@ def load(flags: dict[str, Any]) -> Config:
     return resolve(flags).config
 
 
-def resolve(flags: dict[str, Any]) -> Resolved:
-    """As `load`, with where each setting comes from."""
-    path = flags.pop("config_path", None)
-    return configuration.resolve(flags, path=path)
+def resolve(flags: dict[str, Any], *, file: str | None = None) -> Resolved:
+    """As `load`, with where each setting comes from; `file` is the settings file where no flag names one."""
+    settings = {name: value for name, value in flags.items() if name != "config_path"}
+    return configuration.resolve(settings, path=flags.get("config_path") or file)
 
 
 def daemon_of(config: Config) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from blocksd.revision import FILE, timestamp
 
 if TYPE_CHECKING:
+    from blocksd.config import Reload
     from blocksd.errors import BlocksdError
     from blocksd.problem import Problem
     from blocksd.revision import Revision
@@ -94,6 +95,14 @@ class Reporter:
 
     def on_repaired(self, count: int) -> None:
         self._say("repaired", f"the mirror differed in {_count(count, 'place')}, and was repaired", count=count)
+
+    def on_reload(self, reload: Reload) -> None:
+        """The configuration was read again: what it says of logging holds from here on."""
+        self._as_json = reload.config.log_format == "json"
+        changed = f"changed: {', '.join(reload.changed)}" if reload.changed else "nothing has changed"
+        waiting = f"; needs a restart: {', '.join(reload.waiting)}" if reload.waiting else ""
+        text = f"the configuration was read again, {changed}{waiting}"
+        self._say("reload", text, changed=reload.changed, waiting=reload.waiting)
 
     def on_note(self, message: str) -> None:
         self._say("note", message)

@@ -12,10 +12,10 @@ import signal
 import socket
 import time
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from blocksd import notify, record
+from blocksd.config import reloaded, unknown_variables
 from blocksd.connection import connect, masked
 from blocksd.core import Core
 from blocksd.embedded import EmbeddedServer
@@ -26,15 +26,16 @@ from blocksd.journal import Journal
 from blocksd.keys import Keys
 from blocksd.label import is_ignored, printable
 from blocksd.mirror import Mirror
-from blocksd.problem import WATCHER, Problem
+from blocksd.problem import CONFIG, WATCHER, Problem
 from blocksd.projector import Listener
 from blocksd.revision import timestamp
 from blocksd.watcher import Hint, Watcher, Watchers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
-    from blocksd.config import Config
+    from blocksd.config import Config, Reload
     from blocksd.inbox import Entry
 
 _TICK_SECONDS = 1.0
@@ -59,6 +60,7 @@ class Reporter(Listener, Protocol):
     def on_start(self, service: Service) -> None: ...
     def on_progress(self, done: int, left: int) -> None: ...
     def on_ready(self, service: Service) -> None: ...
+    def on_reload(self, reload: Reload) -> None: ...
     def on_note(self, message: str) -> None: ...
     def on_stop(self) -> None: ...
 
@@ -104,8 +106,10 @@ def _holder(status: os.stat_result) -> int | None:
 class Service:
     """One running daemon: `run` returns when it is told to stop."""
 
-    def __init__(self, config: Config, reporter: Reporter) -> None:
+    def __init__(self, config: Config, reporter: Reporter, read: Callable[[], Config] | None = None) -> None:
         """Take the folder, the state directory and the namespace, or refuse.
+
+        `read` reads the configuration again, as it was read for `config`; without it, that stays.
 
         Raises:
             AlreadyRunning: another daemon has one of them.
@@ -114,6 +118,8 @@ class Service:
         """
         self.config = config
         self._reporter = reporter
+        self._read = read or (lambda: config)
+        self._must_reload = False
         self._queue: queue.SimpleQueue[_News | None] = queue.SimpleQueue()
         self._stopping = False
         self._rewatch_at = 0.0  # when to try other watchers for sources
@@ -176,9 +182,8 @@ class Service:
                 raise AlreadyRunning(error.message, **error.facts) from None
             # It may come back: the folder is journaled meanwhile.
         record.write(state, folder=self.folder.root, namespace=config.namespace, redis=self.redis_url)
-        if config.poll:
-            config = replace(config, resync_seconds=config.poll_seconds)
         self.core = Core(self.folder, self.journal, self._mirror, self._reporter, config)
+        self._judge(None)
         self._reader = Reader(self.redis_url, self._mirror.keys, self._queue.put)
 
     def run(self) -> None:
@@ -224,10 +229,40 @@ class Service:
                     gc.enable()
                     notify.ready()
                     self._reporter.on_ready(self)
+            if ready and self._must_reload:
+                self._reload()
             wait = min(core.wait_seconds(), max(0.0, tick_at - time.monotonic()))
             if wait > 0 and self._queue.empty():
                 core.idle()
             self._receive(wait)
+
+    def _reload(self) -> None:
+        """Read the configuration again: what can change at run time does, the rest is named, and everything is compared."""
+        self._must_reload = False
+        notify.reloading()
+        try:
+            reload = reloaded(self.config, self._read())
+        except Misconfigured as error:
+            self._reporter.on_note("the configuration is wrong: the one before stays in force")
+            self._judge(error)
+        else:
+            self.config = reload.config
+            self._reporter.on_reload(reload)
+            self._judge(None)
+        self.core.reconfigure(self.config)
+        notify.ready()
+
+    def _judge(self, error: Misconfigured | None) -> None:
+        """Say what is wrong with the configuration where problems are said."""
+        intake, strange = self.core.intake, unknown_variables(os.environ)
+        if error is not None:
+            hint = "mend it, and reload again; the configuration before stays in force"
+            intake.set_problem(Problem(CONFIG, error.code, error.message, hint))
+        elif strange:
+            hint = "correct the environment, and start again"
+            intake.set_problem(Problem(CONFIG, "warning", "; ".join(strange), hint, warning=True))
+        else:
+            intake.remove_problem(CONFIG)
 
     def _direct(self, reader: Reader) -> None:
         """Tell the reader of inboxes whose to read, and when to go on."""
@@ -270,6 +305,8 @@ class Service:
             self.core.inbox.put(news)
 
     def _pass_on_source_hint(self, name: str, hint: Hint) -> None:
+        if name not in self.core.sources.names:  # it has gone since
+            return
         source = self.core.sources.source(name)
         if hint.kind == "closed" or hint.kind == "touched":
             source.hint_file(hint.path, closed=hint.kind == "closed")
@@ -340,6 +377,7 @@ class Service:
 
     def _watch_sources(self) -> None:
         sources, now = self.core.sources, time.monotonic()
+        self._source_watchers.keep(sources.names)
         if now >= self._rewatch_at:
             self._rewatch_at = now + self.config.resync_seconds
             self._source_watchers.begin_again()
@@ -366,9 +404,8 @@ class Service:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
-            self._queue.put(Hint("tree"))
-            for name in self.core.sources.names:
-                self._queue.put(_SourceHint(name, Hint("tree")))
+            self._must_reload = True
+            self._queue.put(None)
         else:
             self.stop()
 

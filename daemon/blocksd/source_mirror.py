@@ -31,13 +31,14 @@ class SourceMirror:
         return bool(self._sources.unshown)
 
     def show_listed(self, at: str) -> None:
-        """Compare what is shown of sources that have come to be known in full."""
+        """Compare what is shown of sources that have come to be known in full, or have gone."""
         unshown = self._sources.unshown
         for name in sorted(unshown.listed):
             files = [file for file in self._sources.opened() if file.startswith(f"{name}/")]
             agents = {agent for file in files for agent in self._sources.opened()[file]}
             self._compare_contents(files)
-            self._compare_agents(sorted(agents), at, announce=True)
+            _, strays = self._compare_agents(sorted(agents), at, announce=True)
+            self._compare_contents(strays)
             self._compare_files(name, at, announce=True)
             for marks in (unshown.files, unshown.agents):
                 marks.pop(name, None)
@@ -46,7 +47,9 @@ class SourceMirror:
     def changes(self, at: str) -> list[Command]:
         """What has changed since it was last shown, with its notifications. `Sources.shown` tells that it is shown."""
         keys, sources, unshown = self._mirror.keys, self._sources, self._sources.unshown
-        commands: list[Command] = []
+        commands: list[Command] = [
+            ("HSET", keys.sources, name, sources.about(name)) for name in sorted(unshown.configured)
+        ]
         for name, before in sorted(unshown.agents.items()):
             commands += set_commands(keys.source_agents(name), before, sources.agents(name))
         for file in sorted(unshown.contents):
@@ -58,7 +61,7 @@ class SourceMirror:
             facts = {path: sources.source(name).files.get(path) for path in sorted(paths)}
             listed = {path: one.dumps() for path, one in facts.items() if one is not None}
             commands += hash_commands(keys.source(name), dict.fromkeys(facts.keys() - listed.keys(), ""), listed)
-        for name in sorted(unshown.files.keys() | unshown.agents.keys()):
+        for name in sorted(unshown.configured | unshown.files.keys() | unshown.agents.keys()):
             concerned = unshown.agents.get(name, sources.agents(name)) ^ sources.agents(name)
             commands += self._source_changed(name, unshown.files.get(name, ()), concerned, at)
         for (agent, file), before_at in sorted(unshown.accesses.items(), key=lambda item: item[0]):
@@ -79,10 +82,9 @@ class SourceMirror:
         """
         keys, sources = self._mirror.keys, self._sources
         (shown,) = self._mirror.ask([("HGETALL", keys.sources)])
-        wanted = {name: sources.about(name) for name in sources.names}
-        if not wanted and shown == {}:
+        if not sources.names and shown == {}:
             return
-        for name in wanted:
+        for name in sources.names:
             yield self._compare_files(name, at, announce=announce)
         strays: set[str] = set()
         opened = sources.opened()
@@ -92,6 +94,8 @@ class SourceMirror:
             yield wrong
         for files in _slices(opened.keys() | strays):
             yield self._compare_contents(files)
+        (shown,) = self._mirror.ask([("HGETALL", keys.sources)])  # meanwhile they may be others
+        wanted = {name: sources.about(name) for name in sources.names}
         # What is no longer served goes before its name does, so that it is found again should this be cut short.
         for name in sorted(shown if isinstance(shown, dict) else ()):
             if name not in wanted:
@@ -101,13 +105,16 @@ class SourceMirror:
         yield int(bool(repairs))
 
     def _compare_files(self, name: str, at: str, *, announce: bool) -> int:
-        """Compare what is shown of one source that is known in full, and mend it; how many keys were wrong."""
-        keys, source, agents = self._mirror.keys, self._sources.source(name), self._sources.agents(name)
+        """Compare what is shown of one source that is known in full, or has gone, and mend it; how many keys were wrong."""
+        keys, agents = self._mirror.keys, self._sources.agents(name)
+        source = self._sources.source(name) if name in self._sources.names else None
         shown, seen_by = self._mirror.ask([("HGETALL", keys.source(name)), ("SMEMBERS", keys.source_agents(name))])
         commands: list[Command] = []
         changed: set[str] = set()
-        if source.is_listed:  # else not all of them are known yet
-            wanted = {path: facts.dumps() for path, facts in source.files.items()}
+        if source is None:
+            commands.append(("HDEL", keys.sources, name))
+        if source is None or source.is_listed:  # else not all of them are known yet
+            wanted = {path: facts.dumps() for path, facts in source.files.items()} if source is not None else {}
             commands += hash_commands(keys.source(name), shown, wanted)
             was = shown if isinstance(shown, dict) else {}
             changed = {path for path in was.keys() | wanted.keys() if was.get(path) != wanted.get(path)}

@@ -30,14 +30,15 @@ if TYPE_CHECKING:
 class Unshown:
     """What has changed since it was last shown: where to look, and what it was before where that matters."""
 
+    configured: set[str] = field(default_factory=set)  # sources that are new, or have other settings now
     files: dict[str, set[str]] = field(default_factory=dict)  # source → paths that came, changed or went
     agents: dict[str, frozenset[str]] = field(default_factory=dict)  # source → who saw it
     accesses: dict[tuple[str, str], str | None] = field(default_factory=dict)  # agent, file → `opened_at`
     contents: set[str] = field(default_factory=set)  # files
-    listed: set[str] = field(default_factory=set)  # sources that have come to be known in full
+    listed: set[str] = field(default_factory=set)  # sources that have come to be known in full, or have gone
 
     def __bool__(self) -> bool:
-        return bool(self.files or self.agents or self.accesses or self.contents or self.listed)
+        return any((self.configured, self.files, self.agents, self.accesses, self.contents, self.listed))
 
 
 class Sources:
@@ -60,22 +61,69 @@ class Sources:
     ) -> None:
         """`accesses` are the files that agents have open, as the journal has them."""
         self._intake = intake
+        self._clock = clock
         self._known: frozenset[str] | None = None
         self._sources: dict[str, Source] = {}
+        self._mistakes: dict[str, Problem] = {}
         self._agents: dict[str, frozenset[str]] = {}
         self._opened: dict[str, dict[str, str]] = {}  # file → agent → when it last opened it
         self._contents: dict[str, dict[str, str]] = {}
         self.unshown = Unshown()
-        for one in settings:
-            if one.mistake:
-                hint = f"mend [sources.{printable(one.name)}] in the configuration, and start again"
-                intake.set_problem(Problem(f"source {printable(one.name)}", "misconfigured", one.mistake, hint))
-            else:
-                self._sources[one.name] = Source(one, clock=clock)
-                self._agents[one.name] = NOBODY
+        self.reconfigure(settings)
         for agent, file, at in accesses:
             if at is not None:
                 self._opened.setdefault(file, {})[agent] = at
+
+    # --- which there are ---
+
+    def reconfigure(self, settings: Iterable[SourceSettings]) -> None:
+        """Serve these from now on; one whose settings have changed is looked at as if it were new.
+
+        One that was served, and whose settings are wrong now, is served as it was.
+        """
+        before, sources = self._sources, dict[str, Source]()
+        strange, self._mistakes = self._mistakes.keys(), {}
+        for one in settings:
+            source = before.get(one.name)
+            if one.mistake:
+                self._mistakes[one.name] = _mistake(one, is_served=source is not None)
+            elif source is None or source.settings != one:
+                source = Source(one, clock=self._clock)
+            if source is not None:
+                sources[one.name] = source
+        self._sources = sources
+        for name in [name for name, source in before.items() if sources.get(name) is not source]:
+            self._begin_anew(name)
+        for name, source in sources.items():
+            if before.get(name) is not source:
+                self._agents.setdefault(name, NOBODY)
+                self.unshown.configured.add(name)
+                self._attach(source, self.known)
+            self._report(source)
+        for problem in self._mistakes.values():
+            self._intake.set_problem(problem)
+        for name in (before.keys() | strange) - sources.keys() - self._mistakes.keys():
+            self._intake.remove_problem(_subject(name))
+
+    def _begin_anew(self, name: str) -> None:
+        """What is known of a source is void: what is shown of it is compared when it is known again, or now if it has gone."""
+        for file in [file for file in self._contents if _source_of(file) == name]:
+            del self._contents[file]
+        self._unmark(name)
+        if name not in self._sources:
+            del self._agents[name]
+            self.unshown.agents.pop(name, None)
+            self.unshown.configured.discard(name)
+            self.unshown.listed.add(name)
+
+    def _unmark(self, name: str) -> None:
+        """All of a source that is listed or open is going to be compared, so that it need not be named."""
+        self.unshown.files.pop(name, None)
+        for file, agents in self._opened.items():
+            if _source_of(file) == name:
+                self.unshown.contents.discard(file)
+                for agent in agents:
+                    self.unshown.accesses.pop((agent, file), None)
 
     # --- what there is ---
 
@@ -105,7 +153,7 @@ class Sources:
 
     def agents(self, name: str) -> frozenset[str]:
         """Who sees a source."""
-        return self._agents[name]
+        return self._agents.get(name, NOBODY)
 
     def opened(self) -> Mapping[str, Mapping[str, str]]:
         """All files that agents opened and did not close, whether they are there or not: file → agent → when."""
@@ -168,6 +216,7 @@ class Sources:
             for seen in source.look():
                 self._take(source, seen)
             if source.is_listed and not was_listed:
+                self._unmark(source.name)
                 self.unshown.listed.add(source.name)
             self._report(source)
 
@@ -179,7 +228,7 @@ class Sources:
             self._report(source)
 
     def _report(self, source: Source) -> None:
-        problem = source.problem()
+        problem = self._mistakes.get(source.name) or source.problem()
         if problem is not None:
             self._intake.set_problem(problem)
         else:
@@ -288,6 +337,16 @@ class Sources:
                 self._contents.pop(file, None)
             if self._is_wanted(file) != was_wanted:
                 self.unshown.contents.add(file)
+
+
+def _subject(name: str) -> str:
+    return f"source {printable(name)}"
+
+
+def _mistake(settings: SourceSettings, *, is_served: bool) -> Problem:
+    meanwhile = "; until then, or a restart, it is served as it was" if is_served else ""
+    hint = f"mend [sources.{printable(settings.name)}], and reload with SIGHUP{meanwhile}"
+    return Problem(_subject(settings.name), "misconfigured", settings.mistake, hint)
 
 
 def _source_of(file: str) -> str:

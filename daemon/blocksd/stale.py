@@ -17,14 +17,11 @@ if TYPE_CHECKING:
     from blocksd.block import Block
     from blocksd.revision import Revision
 
-WINDOW_SECONDS = 5.0
-"""How long after a write on request a save may still be one of the text before it: an editor saves what it has read."""
-
 _FARTHEST = 1000
 
 
 def stale_base(
-    saved: Block, newest: Revision, saved_at: float, before: Callable[[int], Revision | None]
+    saved: Block, newest: Revision, saved_at: float, before: Callable[[int], Revision | None], *, window: float
 ) -> Revision | None:
     """What a text was made of that was saved at `saved_at` (seconds since 1970), or None when nobody wrote just before.
 
@@ -32,6 +29,7 @@ def stale_base(
     most like those of the text, and of several the oldest. A line would be there twice if it counted as new to both
     sides. If it is itself a stale save that is still to be merged, what that was made of takes its place: the lines that
     it added are in none of the other texts yet. `before` gives the revision of a version.
+    For `window` seconds after a write on request a save may be one of the text before it: editors save what they read.
     """
     lines = _lines(saved)
     distinct = set(lines)
@@ -48,7 +46,7 @@ def stale_base(
         difference = (len(distinct.symmetric_difference(its)) + others, abs(len(lines) - len(its)))
         if difference <= least:
             nearest, least = revision if is_merged else before(revision.stale_base or 0), difference
-        if not _is_recent_write(revision, saved_at):
+        if not _is_recent_write(revision, saved_at, window):
             return None if revision is newest else nearest
         revision = before(revision.version - 1)
     return None if nearest is newest else nearest  # what is older is not kept, or there was nothing
@@ -58,11 +56,11 @@ def _lines(block: Block) -> list[str]:
     return block.value.split("\n") if block.value else []
 
 
-def _is_recent_write(revision: Revision, saved_at: float) -> bool:
+def _is_recent_write(revision: Revision, saved_at: float, window: float) -> bool:
     if revision.stale_base is not None or _is_no_edit(revision):
         return True
     written_at = datetime.fromisoformat(revision.at).timestamp()
-    return revision.author != FILE and saved_at - written_at <= WINDOW_SECONDS
+    return revision.author != FILE and saved_at - written_at <= window
 
 
 def _is_no_edit(revision: Revision) -> bool:

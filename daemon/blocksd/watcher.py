@@ -28,7 +28,7 @@ from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGroupe
 from blocksd.label import CONFIG_MAP, is_block_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 # Reading a file must not count as an event, or each look would cause another.
 _EVENTS: list[type[FileSystemEvent]] = [
@@ -230,6 +230,11 @@ class Watchers:
             if still
             else ""
         )
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Watch no others than these any more."""
+        for name in self._watchers.keys() - set(names):
+            self._end(name)
 
     def begin_again(self) -> None:
         """Give the directories without a watch another chance."""

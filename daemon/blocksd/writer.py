@@ -45,7 +45,7 @@ class Writer:
     def __init__(self, root: str, *, is_durable: bool = True) -> None:
         """Write below `root`; if not `is_durable`, what is written survives a crash of this process, not of the machine."""
         self._root = root
-        self._is_durable = is_durable
+        self.is_durable = is_durable
         self._marks: dict[str, tuple[int, int, int]] = {}  # of new texts: aside → mtime in ns, size, inode
         self._unsynced: dict[str, tuple[str, int]] = {}  # new texts on their way to disk: aside → path, handle
 
@@ -103,7 +103,7 @@ class Writer:
             raise
         if mark is not None:
             self._marks[staged.aside] = mark
-        if self._is_durable:
+        if self.is_durable:
             _start_writing(handle)
             self._unsynced[staged.aside] = staged.path, handle
         else:
@@ -143,7 +143,7 @@ class Writer:
         self._make_directory(above)
         with suppress(FileExistsError):
             os.mkdir(directory)
-        if self._is_durable:
+        if self.is_durable:
             _sync_directory(above)
 
     def put_in(self, staged: Staged) -> bool:
@@ -242,7 +242,7 @@ class Writer:
         Raises:
             Unavailable: that cannot be said of one of them.
         """
-        if self._is_durable:
+        if self.is_durable:
             for directory, path in {os.path.dirname(self._full(path)): path for path in paths}.items():
                 try:
                     _sync_directory(directory)
@@ -263,7 +263,7 @@ class Writer:
                     _remove(os.path.join(path, name))
             with suppress(OSError):
                 os.rmdir(path)
-        if self._is_durable:
+        if self.is_durable:
             with suppress(OSError):
                 _sync_directory(os.path.dirname(full))
 

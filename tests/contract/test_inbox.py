@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import queue
+import random
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +20,6 @@ from support import DEADLINE, RedisServer, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 FILE = "manuals/a.txt"
 
@@ -503,6 +505,185 @@ def test_source_that_is_no_longer_configured_is_gone(rig: Rig, raw: Any, manuals
     rig._settings["sources"] = (settings_of(manuals),)
     settle(rig.open())
     assert of_sources(raw) == everything
+
+
+# --- configured anew ---
+
+
+def reconfigure(rig: Rig, *sources: SourceSettings, **settings: Any) -> None:
+    """What a reload does."""
+    rig.config = replace(rig.config, sources=sources, **settings)
+    rig.core.reconfigure(rig.config)
+
+
+def variants(manuals: Path) -> dict[str, tuple[SourceSettings, ...]]:
+    """What a person may make of the configuration of the manuals."""
+    known, other = settings_of(manuals), manuals.with_name("other")
+    return {
+        "as it was": (known,),
+        "description": (replace(known, description=None, instructions="Read them."),),
+        "more agents": (replace(known, agents=("*",)),),
+        "other agents": (replace(known, agents=("ann",)),),
+        "no agents": (replace(known, agents=()),),
+        "limit": (replace(known, limit=2),),
+        "directory": (replace(known, path=str(other)),),
+        "removed": (),
+        "added": (replace(known, name="books", path=str(other), agents=("*",)), known),
+        "renamed": (replace(known, name="books"),),
+        "mistaken": (SourceSettings("manuals", mistake="it has no path"),),
+        "another mistaken": (known, SourceSettings("books", mistake="it has no path")),
+    }
+
+
+NAMES = list(variants(Path("manuals")))
+
+
+@pytest.fixture
+def other(manuals: Path) -> Path:
+    """Another directory, with a file of the same name."""
+    directory = manuals.with_name("other")
+    directory.mkdir()
+    (directory / "a.txt").write_text("elsewhere\n")
+    (directory / "deep").mkdir()
+    (directory / "deep" / "c.txt").write_text("three\n")
+    return directory
+
+
+@pytest.mark.usefixtures("other")
+@pytest.mark.parametrize("name", NAMES)
+def test_sources_follow_a_reload(rig: Rig, raw: Any, ear: Ears, manuals: Path, name: str) -> None:
+    """The mirror shows what one built anew would, and not by repair; with the old settings all is as it was."""
+    served(rig, raw, "support-1", "r-1")
+    before = of_sources(raw)
+    reconfigure(rig, *variants(manuals)[name])
+    settle(rig)
+    shown = of_sources(raw)
+    assert (shown == before) == (name in ("as it was", "mistaken", "another mistaken"))
+    assert not {"reset", "rejected"} & set(ear.kinds()) - {"rejected" if "mistaken" in name else ""}
+    assert shown == fresh(rig, raw)
+    reconfigure(rig, *variants(manuals)["as it was"])
+    settle(rig)
+    assert of_sources(raw) == before
+    assert rig.heard.repaired == []
+    assert rig.core.intake.problems == {}
+
+
+def test_reload_is_told_to_those_concerned(rig: Rig, raw: Any, ear: Ears, manuals: Path) -> None:
+    """Who begins or ceases to see a source, or has nothing open any more; and whoever follows the source."""
+    known = settings_of(manuals)
+    served(rig, raw, "support-1", "r-1")
+    ear.messages()
+    said = {
+        "description": [("manuals", "source")],
+        "other agents": [("ann", "source"), ("manuals", "source"), ("support-1", "closed"), ("support-1", "source")],
+        "removed": [("ann", "source"), ("manuals", "source")],
+        "as it was": [("manuals", "source"), ("support-1", "opened"), ("support-1", "source")],
+    }
+    for name, wanted in said.items():
+        reconfigure(rig, *variants(manuals)[name])
+        settle(rig)
+        assert set(ear.by_channel()) == set(wanted), name
+    reconfigure(rig, known)
+    settle(rig)
+    assert ear.by_channel() == []
+
+
+def test_directory_that_is_not_there_yet(rig: Rig, raw: Any, manuals: Path) -> None:
+    """Moved to one that is missing, a source shows what it showed, and says so; when it is there, that."""
+    served(rig, raw, "support-1", "r-1")
+    before = of_sources(raw)
+    reconfigure(rig, *variants(manuals)["directory"])
+    rig.run(lambda: rig.core.intake.problems)
+    assert rig.core.intake.problems["source manuals"].code == "source_missing"
+    for _ in range(20):
+        rig.round()
+        rig.clock.advance(0.3)
+    after = of_sources(raw)
+    assert after.pop("blocks:sources") != before.pop("blocks:sources")
+    assert after == before
+    manuals.with_name("other").mkdir()
+    settle(rig)
+    assert not raw.exists("blocks:source:manuals", f"blocks:file:{FILE}", "blocks:open:support-1")
+    assert rig.core.intake.problems == {}
+
+
+def test_mistake_at_a_reload_keeps_what_was_served(rig: Rig, raw: Any, manuals: Path) -> None:
+    """It is a problem until it is mended, and requests are served meanwhile."""
+    reconfigure(rig, *variants(manuals)["mistaken"])
+    settle(rig)
+    problem = rig.core.intake.problems["source manuals"]
+    assert (problem.code, problem.message) == ("misconfigured", "it has no path")
+    assert "it is served as it was" in problem.hint
+    assert served(rig, raw, "support-1", "r-1")["ok"]
+    (manuals / "a.txt").write_text("later\n")
+    rig.core.sources.source("manuals").hint_file("a.txt", closed=True)
+    settle(rig)
+    assert raw.hget(f"blocks:file:{FILE}", "value") == "later\n"
+    assert "source manuals" in rig.core.intake.problems
+    reconfigure(rig)
+    settle(rig)
+    assert rig.core.intake.problems == {}
+    assert of_sources(raw) == {}
+
+
+def test_mistake_at_the_start_is_mended_by_a_reload(make_rig: Callable[..., Rig], raw: Any, manuals: Path) -> None:
+    """No restart is needed."""
+    rig = make_rig(sources=variants(manuals)["mistaken"])
+    rig.write("notes", "---\nagents: [support-1, ann]\n---\none\n")
+    settle(rig)
+    assert rig.core.intake.problems["source manuals"].hint == "mend [sources.manuals], and reload with SIGHUP"
+    assert of_sources(raw) == {}
+    reconfigure(rig, settings_of(manuals))
+    settle(rig)
+    assert rig.core.intake.problems == {}
+    assert set(raw.hkeys("blocks:source:manuals")) == {"a.txt", "b.txt"}
+    assert served(rig, raw, "support-1", "r-1")["ok"]
+
+
+@pytest.mark.usefixtures("other")
+@pytest.mark.parametrize("seed", range(6))
+def test_reloads_at_any_moment(rig: Rig, raw: Any, manuals: Path, seed: int) -> None:
+    """While the mirror is compared, built anew or away, while files change and requests come in: it ends as it must."""
+    random_ = random.Random(seed)
+    known = variants(manuals)
+    served(rig, raw, "support-1", "r-1")
+    for turn in range(60):
+        deed = random_.choice(
+            ["reload", "reload", "round", "round", "save", "verify", "damage", "flush", "ask", "agent"]
+        )
+        if deed == "reload":
+            reconfigure(rig, *known[random_.choice(NAMES)])
+        elif deed == "round":
+            rig.round()
+            rig.clock.advance(random_.choice([0.0, 0.05, 1.5]))
+        elif deed == "save":
+            (manuals / random_.choice("abc")).with_suffix(".txt").write_text(f"{turn}")
+            rig.core.sources.hint_all()
+        elif deed == "verify":
+            rig.core.projector.verify()
+        elif deed == "damage":
+            raw.delete(random_.choice(["blocks:sources", "blocks:source:manuals"]))
+        elif deed == "flush" and random_.random() < 0.2:
+            raw.flushall()
+        elif deed == "agent":
+            rig.write("notes", f"---\nagents: [{random_.choice(['ann', 'support-1', 'support-2'])}]\n---\none\n")
+        elif deed == "ask":
+            op, file = (
+                random_.choice(["open_file", "close_file"]),
+                random_.choice([FILE, "manuals/b.txt", "books/a.txt"]),
+            )
+            ask(raw, "support-1", f"t-{turn}", op, file=file)
+            pass_on(rig, raw)
+    reconfigure(rig, *known[random_.choice([name for name in NAMES if "mistaken" not in name])])
+    rig.write("notes", "---\nagents: [support-1, ann]\n---\none\n")
+    settle(rig)
+    rig.resync()
+    settle(rig)
+    shown = of_sources(raw)
+    assert shown == fresh(rig, raw)
+
+
+# --- damage ---
 
 
 DAMAGES: dict[str, Callable[[Any], Any]] = {

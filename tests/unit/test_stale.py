@@ -11,13 +11,14 @@ import pytest
 from blocksd.block import Block
 from blocksd.errors import MergeConflict
 from blocksd.revision import OPERATOR, timestamp
-from blocksd.stale import WINDOW_SECONDS, merged, stale_base
+from blocksd.stale import merged, stale_base
 from rig import AT, revision
 
 if TYPE_CHECKING:
     from blocksd.revision import Revision
 
 NOW = datetime.fromisoformat(AT).timestamp()
+WINDOW = 5.0
 
 
 def version(number: int, value: str, author: str = "file", *, ago: float = 0.0, **facts: Any) -> Revision:
@@ -30,7 +31,7 @@ def version(number: int, value: str, author: str = "file", *, ago: float = 0.0, 
 def base_of(saved: str, *versions: Revision, **fields: Any) -> int | None:
     """The version a text was made of that is saved now."""
     known = {one.version: one for one in versions}
-    found = stale_base(Block("notes", value=saved, **fields), versions[-1], NOW, known.get)
+    found = stale_base(Block("notes", value=saved, **fields), versions[-1], NOW, known.get, window=WINDOW)
     return found.version if found is not None else None
 
 
@@ -40,12 +41,12 @@ def base_of(saved: str, *versions: Revision, **fields: Any) -> int | None:
 def test_save_after_a_save_is_not_stale() -> None:
     """Where nobody wrote on request, or not of late, there is nothing to be stale against."""
     assert base_of("x", version(1, "a"), version(2, "b")) is None
-    assert base_of("x", version(1, "a"), version(2, "a\nb", "ann", ago=WINDOW_SECONDS + 1)) is None
+    assert base_of("x", version(1, "a"), version(2, "a\nb", "ann", ago=WINDOW + 1)) is None
     assert base_of("x", version(1, "a"), version(2, "a\nb", "ann"), version(3, "a\nb\nc")) is None
 
 
 @pytest.mark.parametrize("author", ["ann", OPERATOR, "merge"])
-@pytest.mark.parametrize("ago", [0.0, WINDOW_SECONDS, -60.0])
+@pytest.mark.parametrize("ago", [0.0, WINDOW, -60.0])
 def test_save_just_after_a_write_is_of_the_text_before(author: str, ago: float) -> None:
     """Whoever wrote it, and whatever the clock says of a moment ago."""
     assert base_of("a\nx", version(1, "a"), version(2, "a\nb", author, ago=ago)) == 1
