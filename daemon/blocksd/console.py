@@ -32,10 +32,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, folded
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True, padding=(0, 1, 0, 0))
-    overflow: Literal["fold", "ellipsis"] = "fold" if folded else "ellipsis"
-    for column in columns[:-1]:
-        table.add_column(column, no_wrap=not folded or column == columns[0], overflow=overflow)
-    table.add_column(columns[-1], no_wrap=not folded, overflow=overflow, ratio=1)
+    for number, column in enumerate(columns):
+        gives_way = number > 0 if folded else number == len(columns) - 1
+        overflow: Literal["fold", "ellipsis"] = "fold" if folded else "ellipsis"
+        table.add_column(column, no_wrap=not (folded and gives_way), overflow=overflow, ratio=1 if gives_way else None)
     for row in rows:
         table.add_row(*row)
     print_rich(table)

@@ -268,8 +268,8 @@ def test_mistake_in_one_source_stops_nothing(tmp_path: Path, folder: Path, run_d
     run_daemon(BLOCKSD_CONFIG=str(config))
     problems = {subject: json.loads(text)["message"] for subject, text in client.hgetall("blocks:problems").items()}
     assert problems == {
-        "source one": "agents must be a list of agent ids and patterns, not 5",
-        "source two": "there is an unknown key 'pth'; the keys are path, description, instructions, agents, limit",
+        "source one": f"agents must be a list of agent ids and patterns, not 5 ({config}:3)",
+        "source two": f"there is an unknown key 'pth'; did you mean 'path'? ({config}:5)",
     }
     assert client.hget("blocks:block:notes", "value") == "notes"
 

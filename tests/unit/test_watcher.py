@@ -286,6 +286,21 @@ def test_what_cannot_be_watched_is_told(watching: Watching, monkeypatch: pytest.
     assert watching.watch() == ["", ""]
 
 
+def test_directories_that_are_of_no_interest_any_more(watching: Watching) -> None:
+    """They are left alone, and the others go on being watched."""
+    watching.watch()
+    watching.until(("two", Hint("everything")))
+    threads = threading.active_count()
+    watching.watchers.keep(["two"])
+    assert threading.active_count() < threads
+    (watching.roots["one"] / "a.txt").touch()
+    (watching.roots["two"] / "a.txt").touch()
+    assert {name for name, _ in watching.until(("two", Hint("closed", "a.txt")))} <= {"two"}
+    watching.watchers.keep([])
+    assert watching.watch() == ["", ""]
+    watching.until(("one", Hint("everything")))
+
+
 def test_stopped_watchers_leave_nothing(watching: Watching) -> None:
     """No thread."""
     threads = threading.active_count()
