@@ -100,7 +100,7 @@ _HEAD = """\
 # Each line shows the default or, where there is none, an example: to make a
 # setting, remove the `#` before its key. `blocksd config` shows what is in
 # force. A daemon that runs reads its settings again on SIGHUP (`systemctl
-# reload blocksd`); those marked with "restart" stay as they are until then.
+# reload blocksd`); those marked "(restart)" follow at the next start.
 """
 
 
