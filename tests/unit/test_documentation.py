@@ -16,7 +16,7 @@ from blocksd import errors, inbox
 from blocksd.acl import users
 from blocksd.block import FILE_KEYS
 from blocksd.cli import cli
-from blocksd.config import Config
+from blocksd.config import SETTINGS, Config
 from blocksd.keys import Keys
 from blocksd.mirror import fields_of
 from blocksd.problem import Problem
@@ -43,6 +43,12 @@ def test_every_command_is_in_the_readme(command: str) -> None:
 def test_every_setting_is_in_the_readme(name: str) -> None:
     """With its key in TOML and its name in the environment."""
     assert f"| `{name}` | `BLOCKSD_{name.upper()}` |" in README
+
+
+def test_what_needs_a_restart_is_in_the_readme() -> None:
+    """Those settings and no others, so that nobody waits for a reload to do it."""
+    *others, last = [f"`{name}`" for name, setting in SETTINGS.items() if not setting.metadata["is_live"]]
+    assert f"All but {', '.join(others)} and {last} follow" in " ".join(README.split())
 
 
 @pytest.mark.parametrize("key", FILE_KEYS)
