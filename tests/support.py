@@ -24,6 +24,8 @@ from blocksd.journal import JournalReader
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from blocksd.finding import Finding
+
 DEADLINE = 20.0
 """How many seconds a condition may take to come true. A test that passes never waits for this long."""
 
@@ -50,8 +52,24 @@ def eventually(condition: Callable[[], Any], what: str = "", *, seconds: float =
         time.sleep(0.005)
 
 
+def advises(finding: Finding | None, state: str, *words: str) -> None:
+    """A finding is of this state, and has these words; what is wrong or a warning says what to change."""
+    assert finding is not None
+    assert finding.state == state, finding
+    for word in words:
+        assert word in f"{finding.message}\n{finding.advice}", finding
+    assert state in ("ok", "unknown") or finding.advice
+
+
 MORTAL = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
 """What makes a server end with the test run, even if that is killed."""
+
+
+def bound_by_rights() -> tuple[str, ...]:
+    """What runs a command without root's right to read and write everything."""
+    if os.geteuid() != 0:
+        return ()
+    return (require("setpriv"), "--bounding-set", "-dac_override,-dac_read_search")
 
 
 class RedisServer:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from blocksd.keys import Keys
+    from blocksd.plan import Command
 
 _CONNECTING = ("+@connection", "-client|kill", "-client|pause", "+multi", "+exec")
 _READING = (
@@ -51,6 +52,42 @@ def users(keys: Keys, agents: Iterable[str]) -> list[str]:
             )
             for actor, user in asking.items()
         ),
+    ]
+
+
+def daemon_commands(keys: Keys) -> list[Command]:
+    """One command of each kind that the daemon sends, and one for each kind of key and channel it touches.
+
+    They are there to ask whether a user may send them, not to be carried out.
+    """
+    key = keys.meta
+    of_a_kind = (keys.block, keys.attached, keys.agent, keys.source, keys.source_agents, keys.file, keys.open)
+    indexes = (keys.agents, keys.labels, keys.ids, keys.problems, keys.lease, keys.changes, keys.sources)
+    touched = (*indexes, *(kind("x") for kind in of_a_kind), keys.inbox(OPERATOR), keys.reply(OPERATOR, "x"))
+    channels = (keys.changes, keys.changes_of_block("x"), keys.changes_of_agent("x"), keys.changes_of_source("x"))
+    return [
+        ("EVALSHA", "0" * 40, 1, key),
+        ("SCRIPT", "LOAD", "return 1"),
+        ("GET", key),
+        ("SET", key, "x", "PX", 1),
+        *((command, key) for command in ("TYPE", "DEL", "UNLINK")),
+        ("EXPIRE", key, 1),
+        *((command, key) for command in ("HGETALL", "HLEN")),
+        *((command, key, "x") for command in ("HGET", "HMGET", "HDEL")),
+        ("HSET", key, "x", "x"),
+        ("SMEMBERS", key),
+        *((command, key, "x") for command in ("SADD", "SREM", "RPUSH", "XDEL")),
+        ("ZADD", key, 0, "x"),
+        *((command, key, "x") for command in ("ZREM", "ZSCORE")),
+        ("ZCARD", key),
+        ("ZRANGE", key, 0, -1),
+        ("XADD", key, "*", "x", "x"),
+        ("XREVRANGE", key, "+", "-"),
+        ("XREAD", "STREAMS", key, "0"),
+        ("SCAN", 0),
+        ("PUBSUB", "CHANNELS"),
+        *(("PUBLISH", channel, "x") for channel in channels),
+        *(("TYPE", one) for one in touched),
     ]
 
 

@@ -9,6 +9,7 @@ import sys
 
 import click
 
+from blocksd.commands_admin import doctor
 from blocksd.commands_config import config
 from blocksd.commands_daemon import check, resume, run, status
 from blocksd.commands_read import acl, agents, audit, diff, history, list_blocks, render, show, watch
@@ -54,6 +55,7 @@ for _command in (
     diff,
     audit,
     acl,
+    doctor,
     *WRITING,
 ):
     cli.add_command(_command)

@@ -103,6 +103,8 @@ _MIGRATIONS = (
     CREATE TABLE pending_folders (path TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
     """,
 )
+SCHEMA = len(_MIGRATIONS)
+"""The schema of the journals that this blocksd writes."""
 
 _COLUMNS = (
     "seq, label, version, kind, value, facts, entries, agents, fields, attached, detached, digest, author, at, "
@@ -207,8 +209,8 @@ class JournalReader:
         try:
             with self._translated():
                 (schema,) = self._db.execute("PRAGMA user_version").fetchone()
-                if schema != len(_MIGRATIONS):
-                    raise JournalUnusable(f"the journal is of schema {schema}, not {len(_MIGRATIONS)}", path=self.path)
+                if schema != SCHEMA:
+                    raise JournalUnusable(f"the journal is of schema {schema}, not {SCHEMA}", path=self.path)
                 self.seq = self._newest_seq()
         except JournalUnusable:
             self._db.close()
@@ -380,10 +382,10 @@ class Journal(JournalReader):
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute("PRAGMA wal_autocheckpoint=0")
         (schema,) = self._db.execute("PRAGMA user_version").fetchone()
-        if schema > len(_MIGRATIONS):
+        if schema > SCHEMA:
             self._db.close()
             raise JournalUnusable(
-                f"the journal is of schema {schema}, newer than the {len(_MIGRATIONS)} this blocksd knows",
+                f"the journal is of schema {schema}, newer than the {SCHEMA} this blocksd knows",
                 path=self.path,
             )
         with self._transaction():

@@ -84,7 +84,7 @@ class Lock:
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid = _holder(os.fstat(self._handle))
+            pid = holder(os.fstat(self._handle))
             os.close(self._handle)
             who = f" with pid {pid}" if pid else ""
             raise AlreadyRunning(f"the {what} is in the charge of another daemon{who}", pid=pid) from None
@@ -93,8 +93,8 @@ class Lock:
         os.close(self._handle)
 
 
-def _holder(status: os.stat_result) -> int | None:
-    """Who holds the lock on a file: the kernel lists all locks by inode."""
+def holder(status: os.stat_result) -> int | None:
+    """The process that holds the lock on a file, if it can be told: the kernel lists all locks by inode."""
     with suppress(OSError), open("/proc/locks", encoding="ascii") as locks:
         for line in locks:
             found = re.search(r"FLOCK\s+ADVISORY\s+WRITE (\d+) \w+:\w+:(\d+) ", line)

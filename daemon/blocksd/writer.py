@@ -325,6 +325,21 @@ def _exchange(aside: str, full: str) -> None:
         os.rename(kept, aside)
 
 
+def can_exchange(one: str, other: str) -> bool:
+    """Let two files have each other's name, at once or not at all; whether their file system can do that.
+
+    Raises:
+        OSError: it may or may not.
+    """
+    try:
+        _rename(one, other, _EXCHANGE)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        return False
+    return True
+
+
 def _kept(aside: str) -> str:
     """What a file has as its name during an exchange that takes several steps."""
     return f"{aside}-"

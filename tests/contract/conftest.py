@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,3 +40,16 @@ def any_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.remove()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of the loopback interface, and its cluster bus port, that nobody uses."""
+    while True:
+        with socket.socket() as probe, socket.socket() as bus:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            if port < 55_000:
+                with suppress(OSError):
+                    bus.bind(("127.0.0.1", port + 10_000))
+                    return port

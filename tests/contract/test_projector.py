@@ -69,19 +69,6 @@ def ear(raw: Any, rig: Rig) -> Iterator[Ear]:  # noqa: ARG001  # the rig is leve
     heard.close()
 
 
-@pytest.fixture
-def free_port() -> int:
-    """A port of the loopback interface, and its cluster bus port, that nobody uses."""
-    while True:
-        with socket.socket() as probe, socket.socket() as bus:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            if port < 55_000:
-                with suppress(OSError):
-                    bus.bind(("127.0.0.1", port + 10_000))
-                    return port
-
-
 def is_away(rig: Rig) -> bool:
     return bool(rig.heard.away) and not rig.core.projector.is_level
 

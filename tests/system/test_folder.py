@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support import eventually, require
+from support import bound_by_rights, eventually, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -187,23 +187,13 @@ def test_block_replaced_by_a_fifo_stays(folder: Path, mirror: Mirror, run_daemon
 
 # --- rights ---
 
-MORTAL = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
-"""Runs a command without root's right to read everything."""
-
-
-def mortal() -> tuple[str, ...]:
-    if os.geteuid() != 0:
-        return ()
-    require("setpriv")
-    return MORTAL
-
 
 def test_rights_taken_away(folder: Path, mirror: Mirror, run_daemon: RunDaemon, changes: Changes) -> None:
     """Nothing that cannot be read counts as changed or deleted: not a file, not what is below a directory."""
     (folder / "policies" / "deep").mkdir(parents=True)
     for name in ("notes", "policies/refunds", "policies/deep/returns"):
         (folder / f"{name}.md").write_text("one\n")
-    run_daemon(*QUICK, under=mortal())
+    run_daemon(*QUICK, under=bound_by_rights())
     changes.forget()
     (folder / "notes.md").chmod(0)
     eventually(lambda: mirror.problem("notes.md"))
@@ -223,7 +213,7 @@ def test_rights_taken_away(folder: Path, mirror: Mirror, run_daemon: RunDaemon, 
 def test_root_without_rights_is_a_problem_of_its_own(folder: Path, mirror: Mirror, run_daemon: RunDaemon) -> None:
     """When the folder itself cannot be listed, everything stays as it is."""
     labels = fill(folder, 5)
-    run_daemon(*QUICK, under=mortal())
+    run_daemon(*QUICK, under=bound_by_rights())
     folder.chmod(0)
     try:
         eventually(lambda: mirror.problem("/"), "the folder itself is reported")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support import eventually, require
+from support import bound_by_rights, eventually, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -199,10 +198,7 @@ def test_daemon_starts_before_the_directory_is_there(run: RunDaemon, client: Any
 
 def test_unreadable_directory(run: RunDaemon, client: Any, manuals: Path) -> None:
     """Nobody may list it for a while: what was read of it stays."""
-    mortal: tuple[str, ...] = ()
-    if os.geteuid() == 0:
-        mortal = (require("setpriv"), "--bounding-set", "-dac_override,-dac_read_search")
-    run(under=mortal, BLOCKSD_RESYNC_SECONDS="0.5")
+    run(under=bound_by_rights(), BLOCKSD_RESYNC_SECONDS="0.5")
     manuals.chmod(0)
     try:
         assert eventually(lambda: problem(client))["code"] == "source_unreadable"

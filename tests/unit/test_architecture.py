@@ -62,10 +62,17 @@ ORDER = (
     "report",
     "console",
     "options",
+    "finding",
+    "host",
+    "server",
+    "host_checks",
+    "server_checks",
+    "doctor",
     "commands_config",
     "commands_daemon",
     "commands_read",
     "commands_write",
+    "commands_admin",
     "cli",
 )
 """The modules, from those that know nothing of the others to the one that knows them all. What is imported for types

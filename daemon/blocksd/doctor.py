@@ -1,0 +1,76 @@
+"""Looks at all that a daemon depends on, and says what is wrong with it and what to change."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from blocksd import host_checks as checks
+from blocksd import server_checks
+from blocksd.embedded import find_binary
+from blocksd.errors import BlocksdError
+from blocksd.host import look as look_at_host
+from blocksd.keys import Keys
+from blocksd.record import running_daemon
+from blocksd.server import Server
+from blocksd.server import look as look_at_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from blocksd.config import Config
+    from blocksd.finding import Finding
+    from blocksd.host import Host
+    from blocksd.server_checks import Redis
+
+
+def examine(config: Config) -> list[Finding]:
+    """Look, and judge: all findings, by group. It takes no longer than a few seconds for each thing that hangs."""
+    host = look_at_host(config)
+    return list(findings(host, redis_of(config), config, now=time.time()))
+
+
+def redis_of(config: Config) -> Redis:
+    """The server that is configured, or the running daemon's, or else the one a daemon would start."""
+    daemon = running_daemon(config.state)
+    url = config.redis if config.redis is not None else daemon["redis"] if daemon is not None else None
+    try:
+        return find_binary() if url is None else look_at_server(url, Keys(config.namespace))
+    except BlocksdError as error:
+        return error
+
+
+def findings(host: Host, redis: Redis, config: Config, *, now: float) -> Iterator[Finding]:
+    """What all checks come to, by group. `now` is in seconds since 1970."""
+    folder, state = host.folder, host.state
+    yield checks.python(host.program)
+    yield checks.sqlite(host.program)
+    yield from checks.libraries(host.program)
+    yield from checks.user(host.user, host.running)
+    yield checks.settings(config)
+    for source in host.sources:
+        yield checks.file_source(source)
+    yield checks.folder_access(folder, host.tree)
+    yield from checks.folder_sharing(folder)
+    yield from checks.folder_events(folder, host.folder_trial, polls=config.poll)
+    yield from checks.folder_writing(folder, host.folder_trial)
+    yield checks.space("folder.space", folder)
+    yield from checks.folder_holder(folder, host.folder_holder, host.running)
+    yield checks.state_access(state)
+    yield from checks.state_private(state)
+    yield checks.state_disk(state)
+    yield from checks.state_writing(state, host.state_trial)
+    yield checks.space("state.space", state)
+    yield checks.journal(host.journal)
+    yield from checks.set_aside(host.set_aside)
+    yield checks.daemon(host.running, host.state_holder)
+    if not config.poll:
+        trees = [host.tree, *(source.tree for source in host.sources)]
+        yield checks.watches(host.inotify, sum(tree.directories for tree in trees if tree is not None))
+        yield checks.instances(host.inotify, 1 + len(host.sources))
+    yield checks.open_files(*host.open_files, has_own_server=config.redis is None)
+    yield from server_checks.server(redis, host, config)
+    if isinstance(redis, Server):
+        yield server_checks.clock(redis.user, redis.offset)
+    yield from checks.journal_clock(host.journal, now)
+    yield from checks.machine_clock(host.clock_is_kept)
