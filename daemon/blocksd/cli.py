@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from blocksd.commands_admin import doctor
+from blocksd.commands_admin import completion, doctor
 from blocksd.commands_config import config
 from blocksd.commands_daemon import check, resume, run, status
 from blocksd.commands_read import acl, agents, audit, diff, history, list_blocks, render, show, watch
@@ -56,6 +56,7 @@ for _command in (
     audit,
     acl,
     doctor,
+    completion,
     *WRITING,
 ):
     cli.add_command(_command)

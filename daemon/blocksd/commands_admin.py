@@ -1,4 +1,4 @@
-"""The commands for whoever keeps the machine: doctor."""
+"""The commands for whoever keeps the machine: doctor, completion."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from itertools import groupby
 from typing import Any
 
 import click
+from click.shell_completion import get_completion_class
 
+from blocksd import completion as offers
 from blocksd.console import count, print_json
 from blocksd.errors import Misconfigured
 from blocksd.finding import Finding
@@ -23,7 +25,7 @@ _MARK = max(map(len, _COLOURS)) + 2
 
 
 @click.command()
-@click.argument("folder", required=False)
+@click.argument("folder", required=False, shell_complete=offers.directories)
 @daemon_options
 @click.option("--poll", is_flag=True, default=None, help="As if the daemon did without file events.")
 @json_option
@@ -79,3 +81,21 @@ def _wrapped(text: str, indent: int) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    r"""Print a script that has SHELL complete commands, options, labels and agents.
+
+    \b
+    bash:  blocksd completion bash > ~/.local/share/bash-completion/completions/blocksd
+    zsh:   blocksd completion zsh > ~/.zfunc/_blocksd   (a directory of your $fpath)
+    fish:  blocksd completion fish > ~/.config/fish/completions/blocksd.fish
+
+    It holds from the next shell on. Labels and agents are the running daemon's.
+    """
+    script = get_completion_class(shell)
+    assert script is not None
+    root = click.get_current_context().find_root().command
+    click.echo(script(root, {}, "blocksd", "_BLOCKSD_COMPLETE").source())

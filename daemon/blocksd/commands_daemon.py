@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from blocksd import completion
 from blocksd.console import count, print_json
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.options import daemon_of, daemon_options, json_option, load, open_client, resolve
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("folder", required=False)
+@click.argument("folder", required=False, shell_complete=completion.directories)
 @daemon_options
 @click.option("--poll", is_flag=True, default=None, help="Do without file events, as for network file systems.")
 @click.option("--resync-seconds", type=float, metavar="S", help="How often to compare everything.  [default: 60]")
@@ -49,8 +50,8 @@ def run(**flags: Any) -> None:
 
 
 @click.command()
-@click.argument("folder", required=False)
-@click.option("--config", "config_path", metavar="FILE", help="Settings in TOML.")
+@click.argument("folder", required=False, shell_complete=completion.directories)
+@click.option("--config", "config_path", metavar="FILE", type=click.Path(), help="Settings in TOML.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="How to print.")
 def check(form: str, **flags: Any) -> None:
     """Say what is wrong with the files in FOLDER (default: blocks.d).

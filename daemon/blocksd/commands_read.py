@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from blocksd import completion
 from blocksd.acl import users
 from blocksd.audit import Audited, Thresholds
 from blocksd.audit import audit as audited
@@ -37,7 +38,12 @@ if TYPE_CHECKING:
 @daemon_options
 @click.option("--label", metavar="PATTERN", help="Only labels that match, as `system/*`.")
 @click.option("--search", metavar="TEXT", help="Only blocks whose label, description or value holds the text.")
-@click.option("--agent", metavar="AGENT", help="Only what is attached to the agent, under the agent's names.")
+@click.option(
+    "--agent",
+    metavar="AGENT",
+    shell_complete=completion.agents,
+    help="Only what is attached to the agent, under the agent's names.",
+)
 @click.option(
     "--tag", "tags", metavar="TAG", multiple=True, help="Only blocks with the tag; several: with all of them."
 )
@@ -111,7 +117,7 @@ def _mentions(block: BlockView, text: str | None) -> bool:
 
 
 @click.command()
-@click.argument("label")
+@click.argument("label", shell_complete=completion.labels)
 @daemon_options
 @json_option
 def show(label: str, as_json: bool, **flags: Any) -> None:
@@ -149,7 +155,7 @@ def agents(as_json: bool, **flags: Any) -> None:
 
 
 @click.command()
-@click.argument("agent")
+@click.argument("agent", shell_complete=completion.agents)
 @daemon_options
 @click.option("--style", type=click.Choice(STYLES), default="standard", show_default=True, help="How to write it.")
 @click.option("--source", "sources", metavar="NAME", multiple=True, help="Only this file source; may be repeated.")
@@ -184,7 +190,7 @@ def render(
 
 
 @click.command()
-@click.argument("agents", nargs=-1, metavar="[AGENT]…")
+@click.argument("agents", nargs=-1, shell_complete=completion.agents, metavar="[AGENT]…")
 @daemon_options
 def acl(agents: tuple[str, ...], **flags: Any) -> None:
     """Print Redis users that may do what they have to and nothing else, for an ACL file.
@@ -266,8 +272,8 @@ def audit(strict: bool, stale_days: int, prompt_chars: int, as_json: bool, **fla
 @click.command()
 @daemon_options
 @click.option("--since", type=click.IntRange(min=0), metavar="SEQ", help="Begin with the change after this number.")
-@click.option("--block", "label", metavar="LABEL", help="Only this block.")
-@click.option("--agent", metavar="AGENT", help="Only what is attached to the agent.")
+@click.option("--block", "label", metavar="LABEL", shell_complete=completion.labels, help="Only this block.")
+@click.option("--agent", metavar="AGENT", shell_complete=completion.agents, help="Only what is attached to the agent.")
 @json_option
 def watch(since: int | None, label: str | None, agent: str | None, as_json: bool, **flags: Any) -> None:
     """Print every change as it happens, until interrupted.
@@ -302,7 +308,7 @@ def _describe(item: Item) -> str:
 
 
 @click.command()
-@click.argument("label")
+@click.argument("label", shell_complete=completion.labels)
 @daemon_options
 @click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many versions.")
 @json_option
@@ -328,7 +334,7 @@ def history(label: str, limit: int, as_json: bool, **flags: Any) -> None:
 
 
 @click.command()
-@click.argument("label")
+@click.argument("label", shell_complete=completion.labels)
 @click.argument("old", required=False, metavar="[A]")
 @click.argument("new", required=False, metavar="[B]")
 @daemon_options

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from blocksd import completion
 from blocksd.console import print_json
 from blocksd.errors import InvalidRequest, NotFound
 from blocksd.options import daemon_options, json_option, load, open_client
@@ -28,7 +29,12 @@ def _field_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--limit", type=int, metavar="N", help="How many characters it may have."),
         click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag; may be repeated."),
         click.option(
-            "--agent", "agents", metavar="AGENT", multiple=True, help="An agent, or a pattern; may be repeated."
+            "--agent",
+            "agents",
+            metavar="AGENT",
+            shell_complete=completion.agents,
+            multiple=True,
+            help="An agent, or a pattern; may be repeated.",
         ),
         click.option("--description", metavar="TEXT", help="What it is for."),
     ):
@@ -47,7 +53,7 @@ _version_option = click.option(
 
 
 @click.command()
-@click.argument("label")
+@click.argument("label", shell_complete=completion.labels)
 @click.argument("value", required=False)
 @daemon_options
 @_field_options
@@ -63,7 +69,7 @@ def new(label: str, value: str | None, *, as_json: bool, **flags: Any) -> None:
 
 
 @click.command("set")
-@click.argument("label")
+@click.argument("label", shell_complete=completion.labels)
 @click.argument("value", required=False)
 @daemon_options
 @_field_options
@@ -91,7 +97,7 @@ _FIELDS = ("description", "agents", "tags", "limit", "read_only", "hidden")
 
 
 @click.command()
-@click.argument("label")
+@click.argument("label", shell_complete=completion.labels)
 @click.argument("content", required=False)
 @daemon_options
 @json_option
@@ -102,7 +108,7 @@ def append(label: str, content: str | None, *, as_json: bool, **flags: Any) -> N
 
 
 @click.command()
-@click.argument("label")
+@click.argument("label", shell_complete=completion.labels)
 @click.argument("old")
 @click.argument("new_text", metavar="NEW")
 @daemon_options
@@ -114,7 +120,7 @@ def replace(label: str, old: str, new_text: str, *, as_json: bool, **flags: Any)
 
 
 @click.command()
-@click.argument("labels", nargs=-1, required=True, metavar="LABEL…")
+@click.argument("labels", nargs=-1, shell_complete=completion.labels, required=True, metavar="LABEL…")
 @daemon_options
 @_version_option
 def rm(labels: tuple[str, ...], *, version: int | None, **flags: Any) -> None:
@@ -127,7 +133,7 @@ def rm(labels: tuple[str, ...], *, version: int | None, **flags: Any) -> None:
 
 
 @click.command()
-@click.argument("label")
+@click.argument("label", shell_complete=completion.labels)
 @click.argument("to")
 @daemon_options
 @json_option
@@ -138,8 +144,8 @@ def mv(label: str, to: str, *, as_json: bool, **flags: Any) -> None:
 
 
 @click.command()
-@click.argument("label")
-@click.argument("agents", nargs=-1, required=True, metavar="AGENT…")
+@click.argument("label", shell_complete=completion.labels)
+@click.argument("agents", nargs=-1, shell_complete=completion.agents, required=True, metavar="AGENT…")
 @daemon_options
 @json_option
 def attach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) -> None:
@@ -149,8 +155,8 @@ def attach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) 
 
 
 @click.command()
-@click.argument("label")
-@click.argument("agents", nargs=-1, required=True, metavar="AGENT…")
+@click.argument("label", shell_complete=completion.labels)
+@click.argument("agents", nargs=-1, shell_complete=completion.agents, required=True, metavar="AGENT…")
 @daemon_options
 @json_option
 def detach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) -> None:
@@ -160,7 +166,7 @@ def detach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) 
 
 
 @click.command()
-@click.argument("label")
+@click.argument("label", shell_complete=completion.labels)
 @daemon_options
 @json_option
 def undo(label: str, *, as_json: bool, **flags: Any) -> None:
@@ -170,7 +176,7 @@ def undo(label: str, *, as_json: bool, **flags: Any) -> None:
 
 
 @click.command()
-@click.argument("label")
+@click.argument("label", shell_complete=completion.labels)
 @daemon_options
 @json_option
 def redo(label: str, *, as_json: bool, **flags: Any) -> None:
@@ -180,7 +186,7 @@ def redo(label: str, *, as_json: bool, **flags: Any) -> None:
 
 
 @click.command()
-@click.argument("label")
+@click.argument("label", shell_complete=completion.labels)
 @click.argument("version")
 @daemon_options
 @json_option

@@ -30,9 +30,16 @@ def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--state-dir",
             metavar="DIR",
+            type=click.Path(),
             help="Where the daemon keeps its journal.  [default: ~/.local/state/blocksd/NAMESPACE]",
         ),
-        click.option("--config", "config_path", metavar="FILE", help="Settings in TOML.  [default: blocksd.toml]"),
+        click.option(
+            "--config",
+            "config_path",
+            metavar="FILE",
+            type=click.Path(),
+            help="Settings in TOML.  [default: blocksd.toml]",
+        ),
     ):
         command = option(command)
     return command
@@ -68,6 +75,15 @@ def daemon_of(config: Config) -> dict[str, str]:
     return daemon
 
 
+def url_of(config: Config) -> str:
+    """Where Redis is: as configured, else as the running daemon says.
+
+    Raises:
+        Unavailable: no daemon runs that could say where.
+    """
+    return config.redis if config.redis is not None else daemon_of(config)["redis"]
+
+
 def open_client(config: Config) -> Client:
     """A reader of the mirror the daemon keeps, wherever that is.
 
@@ -76,5 +92,4 @@ def open_client(config: Config) -> Client:
     """
     from blocksd.client import Client
 
-    url = config.redis if config.redis is not None else daemon_of(config)["redis"]
-    return Client(url, config.namespace)
+    return Client(url_of(config), config.namespace)

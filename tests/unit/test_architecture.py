@@ -62,6 +62,7 @@ ORDER = (
     "report",
     "console",
     "options",
+    "completion",
     "finding",
     "host",
     "server",
