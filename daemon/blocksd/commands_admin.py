@@ -86,15 +86,15 @@ def _wrapped(text: str, indent: int) -> list[str]:
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    r"""Print a script that has SHELL complete commands, options, labels and agents.
+    """Print a script that has SHELL complete commands, options, labels and agents.
 
     \b
-    bash:  blocksd completion bash > ~/.local/share/bash-completion/completions/blocksd
-    zsh:   blocksd completion zsh > ~/.zfunc/_blocksd   (a directory of your $fpath)
-    fish:  blocksd completion fish > ~/.config/fish/completions/blocksd.fish
+    blocksd completion bash > ~/.local/share/bash-completion/completions/blocksd
+    blocksd completion zsh > ~/.zfunc/_blocksd  # a directory of your $fpath
+    blocksd completion fish > ~/.config/fish/completions/blocksd.fish
 
     It holds from the next shell on. Labels and agents are the running daemon's.
-    """
+    """  # noqa: D301  # \b is click's mark for lines that stay as they are
     script = get_completion_class(shell)
     assert script is not None
     root = click.get_current_context().find_root().command

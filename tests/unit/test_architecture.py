@@ -75,6 +75,7 @@ ORDER = (
     "commands_write",
     "commands_admin",
     "cli",
+    "manual",
 )
 """The modules, from those that know nothing of the others to the one that knows them all. What is imported for types
 alone does not count."""
