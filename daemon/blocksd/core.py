@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from blocksd.clerk import Clerk, Work, recover
@@ -178,10 +179,11 @@ class Core:
         return work
 
     def _remove_left(self) -> None:
-        """Remove temporaries of ours that a crash has left."""
+        """Remove temporaries of ours that a crash has left, as far as that can be done: they harm nobody."""
         left, self.intake.left = self.intake.left, []
         for path in left:
-            self._writer.remove(path)
+            with suppress(OSError):
+                self._writer.remove(path)
 
     def _recover(self) -> None:
         """What was prepared when the journal took no more is finished, or taken back, before the folder is looked at."""

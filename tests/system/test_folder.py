@@ -210,6 +210,17 @@ def test_rights_taken_away(folder: Path, mirror: Mirror, run_daemon: RunDaemon, 
     assert {change.get("label") for change in changes.settle() if change.get("seq")} == {"alive"}
 
 
+def test_temporaries_that_cannot_be_removed(folder: Path, mirror: Mirror, run_daemon: RunDaemon) -> None:
+    """What looks like a temporary of ours and cannot be removed, such as a directory, stays; everything else goes on."""
+    (folder / ".blocksd-directory").mkdir()
+    (folder / "notes.md").write_text("one\n")
+    (folder / ".blocksd-file").write_text("left by a crash")
+    run_daemon(*QUICK)
+    assert (folder / ".blocksd-directory").is_dir()
+    eventually(lambda: not (folder / ".blocksd-file").exists())
+    assert_serves(folder, mirror)
+
+
 def test_root_without_rights_is_a_problem_of_its_own(folder: Path, mirror: Mirror, run_daemon: RunDaemon) -> None:
     """When the folder itself cannot be listed, everything stays as it is."""
     labels = fill(folder, 5)
