@@ -34,7 +34,7 @@ def doctor(as_json: bool, **flags: Any) -> None:
 
     FOLDER is by default what the running daemon serves, else what is configured. Looks at versions, rights, file
     systems, limits, the journal, Redis and its user, and clocks. Works before the first start and beside a running
-    daemon, and is best run by its user. Changes nothing. Exit code 1 if anything is wrong; warnings are not.
+    daemon, and is best run by its user. Leaves everything as it was. Exit code 1 if anything is wrong.
     """
     findings = _findings(flags)
     if as_json:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def examine(config: Config) -> list[Finding]:
-    """Look, and judge: all findings, by group. It takes no longer than a few seconds for each thing that hangs."""
+    """Look, and judge: all findings, by group. Neither a silent server nor a large folder or journal takes it long."""
     host = look_at_host(config)
     return list(findings(host, redis_of(config), config, now=time.time()))
 
