@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blocksd import host_checks as checks
@@ -11,6 +12,7 @@ from blocksd.embedded import find_binary
 from blocksd.errors import BlocksdError
 from blocksd.host import look as look_at_host
 from blocksd.keys import Keys
+from blocksd.label import printable
 from blocksd.record import running_daemon
 from blocksd.server import Server
 from blocksd.server import look as look_at_server
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 def examine(config: Config) -> list[Finding]:
     """Look, and judge: all findings, by group. Neither a silent server nor a large folder or journal takes it long."""
     host = look_at_host(config)
-    return list(findings(host, redis_of(config), config, now=time.time()))
+    found = findings(host, redis_of(config), config, now=time.time())
+    return [replace(one, message=printable(one.message), advice=printable(one.advice)) for one in found]
 
 
 def redis_of(config: Config) -> Redis:

@@ -86,7 +86,6 @@ class Place:
     rights: str
     disk: Disk
     mode: int = 0
-    owner: int = 0
     group: str = ""
     is_shared: bool = False  # its group is for more than its owner
 
@@ -277,7 +276,6 @@ def place_of(path: str) -> Place:
         rights,
         _disk(nearest),
         mode=stat.S_IMODE(status.st_mode),
-        owner=status.st_uid,
         group=group,
         is_shared=bool(members),
     )

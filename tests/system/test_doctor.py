@@ -143,6 +143,13 @@ def test_missing_folder() -> None:
     assert found(result)["folder.access"]["advice"].startswith("'mkdir ")
 
 
+def test_name_that_is_not_utf8() -> None:
+    """It is shown with its bytes escaped."""
+    result = doctor(os.fsdecode(b"not-\xff-utf8"), "--state-dir", "state")
+    assert result.returncode == 1
+    assert "not-\\\\xff-utf8" in result.stdout
+
+
 def test_wrong_settings(tmp_path: Path) -> None:
     """What is wrong with them is a finding, too."""
     (tmp_path / "blocksd.toml").write_text("namspace = 'x'\n")

@@ -59,7 +59,6 @@ def test_place(tmp_path: Path) -> None:
     assert (there.kind, there.nearest, there.rights, there.mode) == ("directory", str(tmp_path), "rwx", 0o750)
     assert (missing.kind, missing.nearest, missing.path) == ("missing", str(tmp_path), str(tmp_path / "a" / "b"))
     assert other.kind == "other"
-    assert there.owner == os.geteuid()
     assert there.disk.free_bytes > 0
     assert there.disk.kind
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 PROGRAM = Program((3, 12, 1), (3, 40, 1), (Library("redis", "<9,>=8.1", "8.1.0"), Library("click", ">=8.2", "8.5.1")))
 DISK = Disk("ext4", "/srv", 5 * 2**30, 100_000)
-PLACE = Place("/srv/blocks.d", "directory", "/srv/blocks.d", "rwx", DISK, mode=0o755, owner=0, group="root")
+PLACE = Place("/srv/blocks.d", "directory", "/srv/blocks.d", "rwx", DISK, mode=0o755, group="root")
 TRIAL = Trial("", 0.002, can_exchange=True, is_noticed=True)
 INOTIFY = Inotify(8192, 128, 100, 3)
 RUNNING = Running(11, "blocksd", "/srv/blocks.d")
