@@ -61,6 +61,7 @@ ELSEWHERE = {
     ".venv/bin/ruff check && .venv/bin/ruff format --check": (".ci/run", ".venv/bin/ruff format --check"),
     ".venv/bin/mypy": (".ci/run", ".venv/bin/mypy"),
     ".venv/bin/pytest tests/unit": ("pyproject.toml", 'testpaths = ["tests"]'),
+    ".venv/bin/python -m blocksd.manual > daemon/man/blocksd.1": ("daemon/blocksd/manual.py", "daemon/man/blocksd.1"),
 }
 """Commands that are not run here: which file has them run, and by which words in it."""
 

@@ -121,7 +121,7 @@ def file_source(source: SourcePlace) -> Finding:
             f"make it, or change 'path' of [sources.{source.name}] in blocksd.toml",
         )
     if not {"r", "x"} <= set(place.rights):
-        return Finding(check, "wrong", f"{name}: {place.path} cannot be read", _give(place, "rx"))
+        return Finding(check, "wrong", f"{name}: {place.path} cannot be read", _give(place, "rX"))
     return Finding(check, "ok", f"{name}: {place.path} can be read")
 
 
@@ -137,7 +137,7 @@ def folder_access(place: Place, tree: Tree | None) -> Finding:
     if place.kind == "other":
         return Finding(check, "wrong", f"{place.path} is no directory", "name another as 'folder' in blocksd.toml")
     if not {"r", "x"} <= set(place.rights):
-        return Finding(check, "wrong", f"{place.path} cannot be read", _give(place, "rwx"))
+        return Finding(check, "wrong", f"{place.path} cannot be read", _give(place, "rwX"))
     if tree is not None and tree.unlisted:
         return Finding(
             check,
@@ -150,7 +150,7 @@ def folder_access(place: Place, tree: Tree | None) -> Finding:
             check,
             "warning",
             f"{place.path} can be read, but not written: what agents write is refused",
-            f"if agents are to write: {_give(place, 'rwx')}",
+            f"if agents are to write: {_give(place, 'rwX')}",
         )
     return Finding(check, "ok", f"{place.path} can be read and written")
 
@@ -237,7 +237,7 @@ def state_access(place: Place) -> Finding:
             return Finding(check, "ok", f"{place.path} is made at the first start")
         return Finding(check, "wrong", f"{place.path} cannot be made in {place.nearest}", other)
     if not has_all:
-        return Finding(check, "wrong", f"{place.path} cannot be read and written", f"{_give(place, 'rwx')}, or {other}")
+        return Finding(check, "wrong", f"{place.path} cannot be read and written", f"{_give(place, 'rwX')}, or {other}")
     return Finding(check, "ok", f"{place.path} can be read and written")
 
 
@@ -410,8 +410,8 @@ def _synced(check: str, done: str, trial: Trial) -> Finding:
 
 
 def _give(place: Place, rights: str) -> str:
-    """How to give the daemon's user rights to a directory and what is in it."""
-    return f"as its owner: 'setfacl -R -m u:USER:{rights.replace('x', 'X')} {shlex.quote(place.path)}', or chown, chmod"
+    """How to give the daemon's user rights to a directory and what is in it, as setfacl(1) writes them."""
+    return f"as its owner: 'setfacl -R -m u:USER:{rights} {shlex.quote(place.path)}', or chown, chmod"
 
 
 def _mend(place: Place) -> str:
