@@ -16,7 +16,7 @@ from blocksd import completion as offers
 from blocksd.console import count, print_json
 from blocksd.errors import Misconfigured
 from blocksd.finding import Finding
-from blocksd.options import daemon_options, json_option, load
+from blocksd.options import daemon_options, json_option, resolve
 from blocksd.record import running_daemon
 
 _WIDTH = 80
@@ -49,13 +49,14 @@ def _findings(flags: dict[str, Any]) -> list[Finding]:
     from blocksd.doctor import examine
 
     try:
-        config = load(flags)
+        resolved = resolve(flags)
     except Misconfigured as error:
         return [Finding("settings.file", "wrong", error.message, "mend what it names; nothing else was looked at")]
+    config = resolved.config
     daemon = running_daemon(config.state)
     if daemon is not None and flags["folder"] is None:
         config = replace(config, folder=daemon["folder"])
-    return examine(config)
+    return examine(config, resolved.file)
 
 
 def _print(findings: list[Finding]) -> None:

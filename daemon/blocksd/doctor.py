@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from blocksd.server_checks import Redis
 
 
-def examine(config: Config) -> list[Finding]:
-    """Look, and judge: all findings, by group. Neither a silent server nor a large folder or journal takes it long."""
+def examine(config: Config, file: str | None) -> list[Finding]:
+    """Look, and judge: all findings, by group; `file` is the settings file that was read, if any. Neither a silent server nor a large folder or journal takes it long."""
     host = look_at_host(config)
-    found = findings(host, redis_of(config), config, now=time.time())
+    found = findings(host, redis_of(config), config, file, now=time.time())
     return [replace(one, message=printable(one.message), advice=printable(one.advice)) for one in found]
 
 
@@ -43,14 +43,15 @@ def redis_of(config: Config) -> Redis:
         return error
 
 
-def findings(host: Host, redis: Redis, config: Config, *, now: float) -> Iterator[Finding]:
+def findings(host: Host, redis: Redis, config: Config, file: str | None, *, now: float) -> Iterator[Finding]:
     """What all checks come to, by group. `now` is in seconds since 1970."""
     folder, state = host.folder, host.state
     yield checks.python(host.program)
     yield checks.sqlite(host.program)
     yield from checks.libraries(host.program)
     yield from checks.user(host.user, host.running)
-    yield checks.settings(config)
+    yield checks.settings(config, file)
+    yield from checks.variables(host.unknown_variables)
     for source in host.sources:
         yield checks.file_source(source)
     yield checks.folder_access(folder, host.tree)

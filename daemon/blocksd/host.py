@@ -22,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from blocksd.config import unknown_variables
 from blocksd.folder import Folder
 from blocksd.label import TEMPORARY
 from blocksd.record import running_daemon
@@ -177,6 +178,7 @@ class Host:
     tree: Tree | None = None
     journal: JournalState | None = None
     set_aside: tuple[str, ...] = ()
+    unknown_variables: tuple[str, ...] = ()  # a sentence for each that looks like a setting and is none
 
 
 def look(config: Config) -> Host:
@@ -203,6 +205,7 @@ def look(config: Config) -> Host:
         tree=_tree(folder),
         journal=journal_state(journal) if os.path.exists(journal) else None,
         set_aside=tuple(sorted(name for name in glob.glob(f"{glob.escape(journal)}.damaged-*") if name[-1].isdigit())),
+        unknown_variables=tuple(unknown_variables(os.environ)),
     )
 
 

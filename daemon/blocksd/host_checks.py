@@ -105,8 +105,14 @@ def user(ours: str, running: Running | None) -> Iterator[Finding]:
 # --- settings and folder ---
 
 
-def settings(config: Config) -> Finding:
-    return Finding("settings.file", "ok", f"they are in order; the namespace is {config.namespace!r}")
+def settings(config: Config, file: str | None) -> Finding:
+    where = f"those in {file}" if file is not None else "there is no settings file, and they"
+    return Finding("settings.file", "ok", f"{where} are in order; the namespace is {config.namespace!r}")
+
+
+def variables(unknown: tuple[str, ...]) -> Iterator[Finding]:
+    for sentence in unknown:
+        yield Finding("settings.variables", "warning", sentence, "'blocksd config' shows what is set, and where")
 
 
 def file_source(source: SourcePlace) -> Finding:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import Counter
-from dataclasses import fields
 from importlib.metadata import version
 from inspect import cleandoc
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from blocksd.cli import cli
-from blocksd.config import Config, SourceSettings
+from blocksd.config import CREDENTIAL, SETTINGS, SOURCE_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,6 +26,7 @@ _ENVIRONMENT = (
         "STATE_DIRECTORY, XDG_STATE_HOME",
         "Where the state directory is, unless `state_dir` says so. systemd sets the first.",
     ),
+    ("CREDENTIALS_DIRECTORY", f"Where systemd puts credentials: `{CREDENTIAL}` is the URL of the Redis server."),
     ("XDG_CONFIG_HOME", "What stands for ~/.config under FILES."),
     ("VISUAL, EDITOR", "What a value is written in, where none is given on a terminal."),
     ("NOTIFY_SOCKET", "Where `blocksd run` tells systemd that it is ready, and that it lives."),
@@ -38,12 +38,6 @@ _FILES = (
         "The state directory: `journal.db`; of a server of the daemon's own, `redis` and, with its password, `redis-url`.",
     ),
 )
-_SOURCE = """\
-[sources.manuals]
-path = "/srv/manuals"
-agents = ["support-*"]
-limit = 20000
-"""
 
 
 def page() -> str:
@@ -130,18 +124,20 @@ def _usage(context: click.Context) -> str:
 
 def _settings() -> Iterator[str]:
     yield from _text(
-        "A flag goes before the environment, the environment before the file of settings, which is TOML, and that "
-        "before the default."
+        "A flag goes before the environment, the environment before the credentials of systemd, those before the file "
+        "of settings, which is TOML, and that before the default. A daemon that runs reads its settings again on "
+        "SIGHUP; those marked (restart) follow at the next start."
     )
-    for setting in fields(Config):
-        default: Any = setting.default
-        shown = "none" if default in (None, ()) else str(default).lower() if isinstance(default, bool) else default
-        name = f"{_bold(setting.name)}, {_bold('BLOCKSD_' + setting.name.upper())}"
-        yield from _items([(name, f"{_capitalized(setting.metadata['meaning'])}.  [default: {shown}]")])
-    keys = ", ".join(f"`{field.name}`" for field in fields(SourceSettings) if field.name not in ("name", "mistake"))
+    for name, setting in SETTINGS.items():
+        about, default = setting.metadata, setting.default
+        shown = (
+            "none" if default in (None, ()) else f"{default:g}" if isinstance(default, float) else str(default).lower()
+        )
+        meaning = f"{about['meaning']}.{'' if about['is_live'] else ' (restart)'}  [default: {shown}]"
+        yield from _items([(f"{_bold(name)}, {_bold('BLOCKSD_' + name.upper())}", _capitalized(meaning))])
     yield ".PP"
-    yield from _text(f"A source is a table with the keys {keys}:")
-    yield from (".PP", ".EX", *map(_roff, _SOURCE.splitlines()), ".EE")
+    yield from _text("Each source is a table of its own, `[sources.NAME]`, with the keys:")
+    yield from _items((_bold(name), f"{_capitalized(key.metadata['meaning'])}.") for name, key in SOURCE_KEYS.items())
 
 
 def _text(text: str) -> Iterator[str]:

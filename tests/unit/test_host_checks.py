@@ -120,7 +120,14 @@ def test_user() -> None:
 
 def test_settings() -> None:
     """That they could be read is said, with the namespace."""
-    advises(checks.settings(Config(namespace="work")), "ok", "'work'")
+    advises(checks.settings(Config(namespace="work"), None), "ok", "no settings file", "'work'")
+    advises(checks.settings(Config(), "/etc/blocksd/blocksd.toml"), "ok", "/etc/blocksd/blocksd.toml")
+
+
+def test_variables() -> None:
+    """One that looks like a setting and is none is told."""
+    assert only(checks.variables(())) is None
+    advises(only(checks.variables(("$BLOCKSD_FLODER is no setting",))), "warning", "FLODER", "blocksd config")
 
 
 def test_file_source() -> None:
