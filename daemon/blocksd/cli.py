@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 refused, or problems found; 2 used or configured wrongly; 
 
 from __future__ import annotations
 
+import itertools
 import sys
 
 import click
@@ -30,7 +31,29 @@ _EPILOG = (
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
+SECTIONS = {
+    "The daemon": (run, check, status, resume),
+    "Look": (list_blocks, show, agents, render, watch, history, diff, audit),
+    "Change": WRITING,
+    "Keep the machine": (config, doctor, acl, completion),
+}
+"""All commands, in the order in which help shows them."""
+
+
+class _Sections(click.Group):
+    """A group whose help shows its commands by section."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        room = formatter.width - 6 - max(map(len, self.commands))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(command.name or "", command.get_short_help_str(room)) for command in commands])
+
+
+@click.group(cls=_Sections, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
 @click.version_option(package_name="blocksd", message="blocksd %(version)s")
 def cli() -> None:
     """Memory blocks for AI agents, as plain files.
@@ -40,25 +63,7 @@ def cli() -> None:
     """
 
 
-for _command in (
-    run,
-    check,
-    status,
-    resume,
-    config,
-    list_blocks,
-    show,
-    agents,
-    render,
-    watch,
-    history,
-    diff,
-    audit,
-    acl,
-    doctor,
-    completion,
-    *WRITING,
-):
+for _command in itertools.chain(*SECTIONS.values()):
     cli.add_command(_command)
 
 

@@ -30,9 +30,9 @@ _MARK = max(map(len, _COLOURS)) + 2
 @click.option("--poll", is_flag=True, default=None, help="As if the daemon did without file events.")
 @json_option
 def doctor(as_json: bool, **flags: Any) -> None:
-    """Say whether this machine, FOLDER and Redis are fit for a daemon, and what to change.
+    """Say whether all that a daemon needs is fit for it.
 
-    FOLDER is by default what the running daemon serves, else what is configured. Looks at versions, rights, file
+    If not, say what to change. FOLDER is by default what the running daemon serves, else what is configured. Looks at versions, rights, file
     systems, limits, the journal, Redis and its user, and clocks. Works before the first start and beside a running
     daemon, and is best run by its user. Leaves everything as it was. Exit code 1 if anything is wrong.
     """
@@ -87,7 +87,7 @@ def _wrapped(text: str, indent: int) -> list[str]:
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print a script that has SHELL complete commands, options, labels and agents.
+    """Print what has SHELL complete commands, labels and agents.
 
     \b
     blocksd completion bash > ~/.local/share/bash-completion/completions/blocksd

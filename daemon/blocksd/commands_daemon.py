@@ -54,9 +54,9 @@ def run(**flags: Any) -> None:
 @click.option("--config", "config_path", metavar="FILE", type=click.Path(), help="Settings in TOML.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="How to print.")
 def check(form: str, **flags: Any) -> None:
-    """Say what is wrong with the files in FOLDER (default: blocks.d).
+    """Say what is wrong with the files in a folder.
 
-    Needs no Redis and no daemon. Exit code 1 if a file is not, or would not be, in force.
+    FOLDER is by default blocks.d. Needs no Redis and no daemon. Exit code 1 if a file is not, or would not be, in force.
     """
     config = load(flags)
     if not os.path.isdir(config.folder):
@@ -109,7 +109,7 @@ def examine(path: str) -> tuple[int, list[Problem]]:
 @daemon_options
 @json_option
 def status(as_json: bool, **flags: Any) -> None:
-    """Show the daemon: what it serves, where it stands, what is wrong.
+    """Show what the daemon serves, how it is, and what is wrong.
 
     Works when the daemon is down, too, from the journal and what Redis still holds. Exit code 1 if there are problems,
     3 if no daemon is running.

@@ -121,7 +121,10 @@ def _mentions(block: BlockView, text: str | None) -> bool:
 @daemon_options
 @json_option
 def show(label: str, as_json: bool, **flags: Any) -> None:
-    """Show a block: its value on standard output, all about it on standard error. LABEL may be the block's id, too."""
+    """Show a block.
+
+    Its value goes to standard output, all about it to standard error. LABEL may be the block's id, too.
+    """
     with open_client(load(flags)) as client:
         with _near(label, lambda: [block.label for block in client.blocks.list(show_hidden_blocks=True)]):
             block = client.blocks.retrieve(label)
@@ -193,7 +196,7 @@ def render(
 @click.argument("agents", nargs=-1, shell_complete=completion.agents, metavar="[AGENT]…")
 @daemon_options
 def acl(agents: tuple[str, ...], **flags: Any) -> None:
-    """Print Redis users that may do what they have to and nothing else, for an ACL file.
+    """Print Redis users with the least rights, for an ACL file.
 
     One for the daemon, one for operators, one that only reads, and one for each AGENT (without any: those known to the
     running daemon). Put >secret in place of PASSWORD.
@@ -227,7 +230,7 @@ def acl(agents: tuple[str, ...], **flags: Any) -> None:
 )
 @json_option
 def audit(strict: bool, stale_days: int, prompt_chars: int, as_json: bool, **flags: Any) -> None:
-    """Say which blocks and agents a maintainer should look at, and what to do about each.
+    """Say which blocks and agents need a look, and what to do.
 
     Unused blocks, agents with none, missing or default descriptions, blocks near or at their limit, prompts that are
     too long, blocks nobody has changed for long.
@@ -340,7 +343,10 @@ def history(label: str, limit: int, as_json: bool, **flags: Any) -> None:
 @daemon_options
 @json_option
 def diff(label: str, old: str | None, new: str | None, as_json: bool, **flags: Any) -> None:
-    """Show how a block's value changed: from version A to B, from A to now, or by the newest change."""
+    """Show how a block's value changed.
+
+    From version A to B, from A to now, or, with neither, by the newest change.
+    """
     revisions = {revision.version: revision for revision in _revisions(load(flags), label, -1)}
     newest = max(revisions)
     before = _version(old) if old is not None else newest - 1

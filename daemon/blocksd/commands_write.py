@@ -114,7 +114,10 @@ def append(label: str, content: str | None, *, as_json: bool, **flags: Any) -> N
 @daemon_options
 @json_option
 def replace(label: str, old: str, new_text: str, *, as_json: bool, **flags: Any) -> None:
-    """Replace OLD, which must be in exactly one place of the block, with NEW."""
+    """Replace a piece of a block's text.
+
+    OLD, which must be in exactly one place of the block, becomes NEW.
+    """
     with open_client(load(flags)) as client, _near(label, client):
         _print(client.blocks.replace(label, old, new_text), "updated", as_json=as_json)
 
@@ -170,7 +173,10 @@ def detach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) 
 @daemon_options
 @json_option
 def undo(label: str, *, as_json: bool, **flags: Any) -> None:
-    """Take the newest edit of a block back, a deletion too; again for the one before."""
+    """Take the newest edit of a block back.
+
+    A deletion, too; again for the edit before. A renaming is taken back with 'blocksd mv'.
+    """
     with open_client(load(flags)) as client:
         _print(client.blocks.undo(label), "undone", as_json=as_json)
 
@@ -191,7 +197,10 @@ def redo(label: str, *, as_json: bool, **flags: Any) -> None:
 @daemon_options
 @json_option
 def restore(label: str, version: str, *, as_json: bool, **flags: Any) -> None:
-    """Make a block again what it was at VERSION ('blocksd history LABEL' lists them)."""
+    """Make a block again what it was at VERSION.
+
+    'blocksd history LABEL' lists them.
+    """
     if not version.removeprefix("v").isdecimal():
         raise click.BadParameter(f"{version!r} is not a version; 'blocksd history LABEL' lists them")
     with open_client(load(flags)) as client:

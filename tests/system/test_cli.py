@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,6 +71,15 @@ def daemon(folder: Path, run_daemon: RunDaemon) -> Iterator[Daemon]:
 
 
 # --- help ---
+
+
+def test_help_shows_every_command_whole() -> None:
+    """Each in its section, with a sentence that fits on a line of a terminal of 80 columns."""
+    result = blocksd("--help", env={**os.environ, "COLUMNS": "80"})
+    assert "..." not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    shown = re.findall(r"^  ([a-z]+)  +[A-Z]", result.stdout, re.MULTILINE)
+    assert shown == list(cli.commands)
 
 
 @pytest.mark.parametrize(
