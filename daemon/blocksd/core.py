@@ -33,6 +33,7 @@ OUTCOMES_KEPT_SECONDS = 86_400.0
 """For how long a request that is sent again gets the first outcome."""
 
 _RETRY_SECONDS = 1.0
+_CALM_SECONDS = 2.0  # after which a journal that had nothing to take counts as mended
 _HISTORY_SECONDS = 86_400.0
 
 
@@ -91,6 +92,7 @@ class Core:
         )
         self._sweep_at = 0.0  # the first round begins the first sweep
         self._blocked_until = 0.0
+        self._mended_at = 0.0  # when a journal that took nothing counts as mended if nothing is left for it; 0: it is
         self._root_at = 0.0
         self._touched: set[str] = set()
         self._told: dict[str, Problem] = {}
@@ -119,6 +121,8 @@ class Core:
         due = min(self.inbox.due, self.intake.due, self.sources.due, self.projector.due, self._sweep_at, self._root_at)
         if self._blocked_until:
             due = max(self._blocked_until, min(self.projector.due, self._blocked_until))
+        elif self._mended_at > self._clock():
+            due = min(due, self._mended_at)
         return max(0.0, due - self._clock())
 
     def round(self) -> Iterator[str]:
@@ -151,10 +155,12 @@ class Core:
         except (JournalUnusable, Misconfigured) as error:
             self._be_blocked(error)
             return
-        if self._blocked_until:
-            self._blocked_until = 0.0
-            self.intake.remove_problem(JOURNAL)
         revisions += work.revisions
+        self._blocked_until = 0.0
+        has_taken = files or revisions or work.settled or work.accesses
+        if self._mended_at and (has_taken or (self._clock() >= self._mended_at and self.intake.is_idle)):
+            self._mended_at = 0.0
+            self.intake.remove_problem(JOURNAL)
         if revisions or work.answers or self.projector.has_aside:
             yield "project"
             self.projector.project(revisions, work.answers)
@@ -196,6 +202,7 @@ class Core:
         """Nothing can be journaled for now, so nothing is taken in: begin again from what the journal has."""
         now = self._clock()
         self._blocked_until = now + _RETRY_SECONDS
+        self._mended_at = now + _CALM_SECONDS
         self._sweep_at = self._blocked_until
         self.inbox.begin_again()
         self.ledger.begin_again()

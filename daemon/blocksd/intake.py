@@ -157,6 +157,12 @@ class Intake:
         return min(self._deletions_due, min(self._later.values(), default=float("inf")))
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing is known to need a look, but what is held back."""
+        nothing = not (self._ready or self._later or self._trees or self._sweep is not None)
+        return nothing and (not self._gone or FOLDER in self.problems)
+
+    @property
     def is_stuck(self) -> bool:
         """Whether all that is left to look at is being written, and has been waited for in vain."""
         nothing = not (self._ready or self._trees or self._sweep is not None)

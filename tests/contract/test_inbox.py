@@ -421,6 +421,32 @@ def test_journal_that_takes_nothing_keeps_requests_waiting(rig: Rig, raw: Any, m
     assert "<journal>" not in rig.core.intake.problems
 
 
+def test_journal_that_takes_no_request_is_said_once(rig: Rig, raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests are read again and again meanwhile, and between two tries the journal has nothing to do."""
+
+    def full(*_: Any) -> None:
+        raise JournalUnusable("the journal cannot be written: the disk is full")
+
+    rig.heard.problems.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.journal, "settle", full)
+        ask(raw, "support-1", "r-1")
+        end, restarts = rig.clock() + 20.0, -1
+        while rig.clock() < end:
+            if restarts != rig.core.inbox.restarts:  # the reader begins again, a moment later
+                restarts = rig.core.inbox.restarts
+                rig.round()
+                rig.clock.advance(0.5)
+                pass_on(rig, raw)
+            rig.round()
+            rig.clock.advance(max(rig.core.wait_seconds(), 0.001))
+    assert [problem.subject for problem in rig.heard.problems] == ["<journal>"]
+    assert rig.heard.cleared == []
+    pass_on(rig, raw)
+    rig.run(lambda: reply(raw, "support-1", "r-1"))
+    assert "<journal>" not in rig.core.intake.problems
+
+
 def test_redis_lost_between_journal_and_mirror(rig: Rig, raw: Any, server: RedisServer) -> None:
     """Nobody is there to be replied to; who asks again gets the first outcome."""
     ask(raw, "support-1", "r-1")

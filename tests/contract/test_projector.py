@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.block import block_id
-from blocksd.errors import Damaged, Misconfigured, Unavailable
+from blocksd.errors import Damaged, JournalUnusable, Misconfigured, Unavailable
 from rig import Ear, Rig, announced, assert_level
 from support import RedisServer, eventually
 
@@ -942,6 +942,43 @@ def test_daemon_that_lost_its_lease_stands_back(rig: Rig, raw: Any, make_rig: Ca
     second.settle()
     assert_level(second, raw)
     assert f"for {second.root}" in rig.heard.away[0].message
+
+
+@pytest.mark.parametrize("what", ["a save", "a deletion"])
+def test_journal_that_takes_nothing_is_said_once(rig: Rig, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """However often it is tried, and though what needs no journal goes on; so is that it takes something again."""
+    rig.heard.problems.clear()
+
+    def full(*_: Any) -> None:
+        raise JournalUnusable("the journal cannot be written: the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.journal, "append", full)
+        if what == "a save":
+            rig.write("notes", "two\n")
+        else:
+            rig.remove("notes")
+        end = rig.clock() + 30.0
+        rig.run(lambda: rig.clock() > end)
+        assert [problem.subject for problem in rig.heard.problems] == ["<journal>"]
+        assert rig.heard.cleared == []
+    rig.settle()
+    assert [problem.subject for problem in rig.heard.cleared] == ["<journal>"]
+
+
+def test_journal_that_failed_once_is_mended_when_nothing_comes(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it could not take may be gone by then."""
+
+    def full(*_: Any) -> None:
+        raise JournalUnusable("the journal cannot be written: the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.journal, "append", full)
+        rig.write("new", "two\n")
+        rig.run(lambda: "<journal>" in rig.core.intake.problems)
+    (rig.root / "new.md").unlink()
+    rig.run(lambda: "<journal>" not in rig.core.intake.problems)
+    assert rig.journal.head("new") is None
 
 
 @pytest.mark.parametrize("offset", [-86_400.0, 86_400.0 * 365])
