@@ -17,6 +17,7 @@ from blocksd.folder import Folder
 from blocksd.journal import Journal
 from blocksd.keys import Keys
 from blocksd.mirror import Mirror
+from blocksd.projector import Listener
 from blocksd.revision import Revision
 from support import DEADLINE
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blocksd.errors import BlocksdError
+    from blocksd.inbox import Answer
     from blocksd.problem import Problem
     from blocksd.revision import Kind
 
@@ -112,7 +114,7 @@ class Clock:
         self.now += seconds
 
 
-class Recorder:
+class Recorder(Listener):
     """A listener that remembers what it was told."""
 
     def __init__(self) -> None:
@@ -122,9 +124,13 @@ class Recorder:
         self.away: list[BlocksdError] = []
         self.level: list[str] = []
         self.repaired: list[int] = []
+        self.answers: list[Answer] = []
 
     def on_revision(self, revision: Revision) -> None:
         self.revisions.append(revision)
+
+    def on_request(self, answer: Answer, seconds: float) -> None:
+        self.answers.append(answer)
 
     def on_problem(self, problem: Problem) -> None:
         self.problems.append(problem)
@@ -189,7 +195,7 @@ class Rig:
             self._kind(str(self.root)),
             self.journal,
             self.mirror,
-            self.heard,
+            [self.heard],
             config,
             clock=self.clock,
             wall=lambda: time.time() + self.wall_offset,

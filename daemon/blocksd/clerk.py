@@ -151,7 +151,7 @@ class Clerk:
                     outcome = refused(request.id, error)
                     if not isinstance(error, Unavailable):  # which may pass, and is worth another try
                         work.settled[key] = outcome
-            work.answers.append(Answer(entry, request.id, outcome))
+            work.answers.append(Answer(entry, request.id, outcome, request.op))
         return work
 
     def _do(self, request: Request, work: Work) -> str:

@@ -15,16 +15,8 @@ from blocksd.commands_config import config
 from blocksd.commands_daemon import check, resume, run, status
 from blocksd.commands_read import acl, agents, audit, diff, history, list_blocks, render, show, watch
 from blocksd.commands_write import COMMANDS as WRITING
-from blocksd.errors import (
-    AlreadyRunning,
-    BlocksdError,
-    InvalidLabel,
-    Misconfigured,
-    NotFound,
-    ProblemFile,
-    Unavailable,
-    VersionConflict,
-)
+from blocksd.console import complain, exit_code
+from blocksd.errors import BlocksdError
 
 _EPILOG = (
     "Exit codes: 0 done, 1 refused or problems found, 2 wrong usage or configuration, 3 daemon or Redis unavailable."
@@ -67,26 +59,6 @@ for _command in itertools.chain(*SECTIONS.values()):
     cli.add_command(_command)
 
 
-def _next_step(error: BlocksdError) -> str:
-    """What a person can do about an error."""
-    near = error.facts.get("near")
-    if near:
-        return f"did you mean {near[0]!r}?"  # type: ignore[index]  # a list, as set above
-    if isinstance(error, (NotFound, InvalidLabel)):
-        return "'blocksd ls' lists the blocks, 'blocksd agents' the agents"
-    if isinstance(error, VersionConflict):
-        return "look at it again with 'blocksd show', then repeat with the version it has now"
-    if isinstance(error, ProblemFile):
-        return "'blocksd status' says what is wrong with the file"
-    if isinstance(error, AlreadyRunning):
-        return "stop it first, or give this one a folder, a --namespace and a --state-dir of its own"
-    if isinstance(error, Unavailable):
-        return "start the daemon with 'blocksd run FOLDER', or say where Redis is with --redis URL"
-    if error.facts.get("key") == "folder":
-        return "make one with 'mkdir', or name another: 'blocksd run FOLDER'"
-    return ""
-
-
 def main() -> None:
     """The command `blocksd`."""
     try:
@@ -99,8 +71,5 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except BlocksdError as error:
-        click.echo(f"blocksd: {error.message}", err=True)
-        step = _next_step(error)
-        if step:
-            click.echo(f"  {step}", err=True)
-        sys.exit(3 if isinstance(error, Unavailable) else 2 if isinstance(error, Misconfigured) else 1)
+        complain(error)
+        sys.exit(exit_code(error))

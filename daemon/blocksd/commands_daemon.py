@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blocksd import completion
-from blocksd.console import count, print_json
-from blocksd.errors import Misconfigured, Unavailable
-from blocksd.options import daemon_of, daemon_options, json_option, load, open_client, resolve
+from blocksd.console import age, ago, count, duration, exit_code, next_step, print_facts, print_json, print_wrapped
+from blocksd.control import ACCEPT_DELETIONS, STATUS, ask
+from blocksd.errors import BlocksdError, Misconfigured, Unavailable
+from blocksd.options import daemon_of, daemon_options, json_option, load, resolve
+from blocksd.record import running_daemon
 
 if TYPE_CHECKING:
     from blocksd.config import Config
@@ -44,9 +46,17 @@ def run(**flags: Any) -> None:
     from blocksd.service import Service
 
     resolved = resolve(flags)
-    reporter = Reporter(as_json=resolved.config.log_format == "json")
-    # Once there is a file, that it cannot be read is an error, and never a return to the defaults.
-    Service(resolved.config, reporter, lambda: resolve(flags, file=resolved.file).config).run()
+    config = resolved.config
+    reporter = Reporter(level=config.log_level, as_json=config.log_format == "json")
+    reporter.capture()
+    try:
+        # Once there is a file, that it cannot be read is an error, and never a return to the defaults.
+        Service(config, [reporter], lambda: resolve(flags, file=resolved.file).config).run()
+    except BlocksdError as error:
+        if not reporter.as_json:
+            raise
+        reporter.on_failure(error, next_step(error))
+        sys.exit(exit_code(error))
 
 
 @click.command()
@@ -111,8 +121,8 @@ def examine(path: str) -> tuple[int, list[Problem]]:
 def status(as_json: bool, **flags: Any) -> None:
     """Show what the daemon serves, how it is, and what is wrong.
 
-    Works when the daemon is down, too, from the journal and what Redis still holds. Exit code 1 if there are problems,
-    3 if no daemon is running.
+    The daemon itself is asked. When it is down, or does not answer, the journal and what Redis holds tell what they can.
+    Exit code 1 if there are problems, 3 if no daemon is running, or it does not answer.
     """
     config = load(flags)
     report = _status(config)
@@ -120,89 +130,175 @@ def status(as_json: bool, **flags: Any) -> None:
         print_json(report)
     else:
         _show_status(report)
-    if not report["running"]:
+    if not report["running"] or report["answers"] is False:
         sys.exit(3)
     if any(not problem["warning"] for problem in report["problems"]):
         sys.exit(1)
 
 
 def _status(config: Config) -> dict[str, Any]:
+    """What the daemon says of itself; what can be told without it, if it does not."""
+    daemon = running_daemon(config.state)
+    if daemon is not None:
+        with suppress(Unavailable):
+            return ask(config.state, STATUS)
+    return _traces(config, daemon)
+
+
+def _traces(config: Config, daemon: dict[str, str] | None) -> dict[str, Any]:
+    """What the journal and Redis tell of a daemon that is not there, does not answer, or is elsewhere."""
     from blocksd.client import Client
     from blocksd.connection import masked
-    from blocksd.errors import JournalUnusable
-    from blocksd.journal import JournalReader
-    from blocksd.record import running_daemon
 
-    daemon = running_daemon(config.state)
     url = config.redis or (daemon["redis"] if daemon else None)
+    journaled, epoch = _journaled(config.state)
     report: dict[str, Any] = {
         "running": daemon is not None,
+        "answers": None if daemon is None else False,
         "pid": daemon["pid"] if daemon else None,
-        "namespace": config.namespace,
+        "version": None,
+        "host": None,
+        "started_at": None,
+        "uptime_seconds": None,
         "folder": daemon["folder"] if daemon else None,
+        "namespace": config.namespace,
         "state": config.state,
         "redis": masked(url) if url else None,
-        "blocks": None,
+        "redis_server": None,
+        "redis_embedded": None,
+        "polling": None,
+        **journaled,
         "agents": None,
-        "seq": None,
+        "mirror": "unknown",
         "mirror_seq": None,
-        "mirror": "away",
-        "started_at": None,
+        "mirror_lag": None,
+        "away_since": None,
+        "away_reason": None,
+        "queue": {"files": None, "requests": None},
+        "watches": {"used": None, "limit": None},
+        "ready": None,
+        "halted": None,
         "problems": [],
     }
-    try:
-        journal = JournalReader(os.path.join(config.state, "journal.db"))
-        report["seq"], report["blocks"] = journal.seq, journal.count()
-        journal.close()
-    except JournalUnusable:
-        pass
     if url is None:
         return report
     client = Client(url, config.namespace)
     try:
         meta, counts = client.meta(), client.counts()
-        report["running"] = report["running"] or client.is_kept()
+        # A lease outlives its daemon; that of this state directory is known to be dead by its lock.
+        report["running"] = report["running"] or (client.is_kept() and meta.get("epoch") != epoch)
         report["problems"] = client.problems()
     except (Unavailable, Misconfigured) as error:
-        report["mirror"] = error.message
-        return report
+        return report | {"mirror": "away", "away_reason": error.message}
     finally:
         client.close()
     if not meta:
-        report["mirror"] = "never written"
-        return report
-    report |= {key: report[key] or meta.get(key) for key in ("pid", "started_at")}
+        return report | {"mirror": "empty"}
+    report["pid"] = report["pid"] or int(meta["pid"])
     report["folder"] = report["folder"] or meta.get("directory")
-    report["host"] = meta.get("host")
-    report["agents"] = counts["agents"]
+    report |= {"host": meta.get("host"), "started_at": meta.get("started_at"), "agents": counts["agents"]}
     report["blocks"] = report["blocks"] if report["blocks"] is not None else counts["blocks"]
-    report["mirror_seq"] = int(meta["seq"]) if "seq" in meta else None
-    behind = (report["seq"] or 0) - (report["mirror_seq"] or 0)
-    report["mirror"] = "being rebuilt" if "seq" not in meta else "level" if behind <= 0 else f"{behind} behind"
-    return report
+    if "seq" not in meta:
+        return report | {"mirror": "rebuilding"}
+    shown = int(meta["seq"])
+    lag = max(0, (report["seq"] or 0) - shown)
+    return report | {"mirror": "behind" if lag else "level", "mirror_seq": shown, "mirror_lag": lag}
+
+
+def _journaled(state: str) -> tuple[dict[str, Any], str | None]:
+    """What the journal tells, and its epoch, if there is one."""
+    from blocksd.errors import JournalUnusable
+    from blocksd.journal import JournalReader
+
+    try:
+        journal = JournalReader(os.path.join(state, "journal.db"))
+        try:
+            newest = journal.newest()
+            last_change = newest.summary() if newest is not None else None
+            return {"blocks": journal.count(), "seq": journal.seq, "last_change": last_change}, journal.epoch
+        finally:
+            journal.close()
+    except JournalUnusable:
+        return {"blocks": None, "seq": None, "last_change": None}, None
 
 
 def _show_status(report: dict[str, Any]) -> None:
-    state = f"running, pid {report['pid']}" if report["running"] else "not running"
-    if report["started_at"] and report["running"]:
-        state += f", since {report['started_at']}"
-    lines = [("daemon", state), *((key, report[key]) for key in ("folder", "redis", "state", "namespace"))]
-    lines += [
-        ("blocks", report["blocks"]),
-        ("agents", report["agents"]),
-        ("seq", report["seq"]),
-        ("mirror", report["mirror"]),
-    ]
-    for name, value in lines:
-        click.echo(f"{name:<10} {'-' if value is None else value}")
+    print_facts(
+        [
+            ("daemon", _how_it_runs(report)),
+            *((name, report[name] or "-") for name in ("folder", "namespace", "state")),
+            ("redis", _which_redis(report)),
+        ]
+    )
+    click.echo()
+    print_facts(
+        [
+            *((name, _or_dash(report[name])) for name in ("blocks", "agents", "seq")),
+            ("last change", _last_change(report["last_change"])),
+            ("mirror", _how_the_mirror_is(report)),
+        ]
+    )
+    if report["answers"]:
+        queue, watches = report["queue"], report["watches"]
+        click.echo()
+        print_facts(
+            [
+                ("queue", f"{count(queue['files'], 'file')} to look at, {count(queue['requests'], 'request')} waiting"),
+                ("watches", "none, it polls" if report["polling"] else _of(watches["used"], watches["limit"])),
+            ]
+        )
+    click.echo()
     problems = report["problems"]
-    click.echo(f"{'problems':<10} {len(problems) or 'none'}")
+    print_facts([("problems", str(len(problems) or "none"))])
     for problem in problems:
-        hint = f" ({problem['hint']})" if problem["hint"] else ""
         place = f"{problem['subject']}:{problem['line']}" if problem["line"] else problem["subject"]
-        click.echo(f"  {place}: {problem['message']}{hint}")
+        print_wrapped(f"  {'warning: ' if problem['warning'] else ''}{place}: {problem['message']}", "    ")
+        if problem["hint"]:
+            print_wrapped(f"    {problem['hint']}", "    ")
     if not report["running"]:
         click.echo("start it with: blocksd run FOLDER", err=True)
+    elif report["answers"] is False:
+        click.echo("it may be stopped, hang, or be only just starting: its log tells more", err=True)
+
+
+def _how_it_runs(report: dict[str, Any]) -> str:
+    if not report["running"]:
+        return "not running"
+    if report["answers"] is False:
+        return f"runs, but does not answer, pid {report['pid']}; the rest is from the journal and Redis"
+    how = f"{'starting' if report['ready'] is False else 'running'}, pid {report['pid']}"
+    if report["answers"] is None:  # known by its lease alone
+        return f"{how} on {report['host']}" + (f", for {age(report['started_at'])}" if report["started_at"] else "")
+    return f"{how}, for {duration(report['uptime_seconds'])}, version {report['version']}"
+
+
+def _which_redis(report: dict[str, Any]) -> str:
+    about = " ".join(filter(None, ("embedded" if report["redis_embedded"] else "", report["redis_server"])))
+    return f"{report['redis'] or '-'}{f' ({about})' if about else ''}"
+
+
+def _last_change(change: dict[str, Any] | None) -> str:
+    if change is None:
+        return "-"
+    return f"{change['seq']} {change['label']} v{change['version']}, {ago(change['at'])} by {change['author']}"
+
+
+def _how_the_mirror_is(report: dict[str, Any]) -> str:
+    mirror: str = report["mirror"]
+    if mirror == "behind":
+        return f"{report['mirror_lag']} behind"
+    if mirror == "away":
+        since = f" since {report['away_since']} ({age(report['away_since'])})" if report["away_since"] else ""
+        return f"away{since}: {report['away_reason']}"
+    return {"rebuilding": "being rebuilt", "empty": "never written"}.get(mirror, mirror)
+
+
+def _or_dash(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
+def _of(number: int, limit: int | None) -> str:
+    return str(number) if limit is None else f"{number} of {limit}"
 
 
 @click.command()
@@ -214,16 +310,12 @@ def resume(accept_deletions: bool, **flags: Any) -> None:
     It halts when so many files vanish at once that a lost disk is more likely than an edit, and goes on by itself when
     they are back. If they are not meant to come back, say so with --accept-deletions.
     """
-    from blocksd.service import ACCEPT_DELETIONS
-
     config = load(flags)
     daemon_of(config)
     if not accept_deletions:
         raise click.UsageError("say what to accept: --accept-deletions")
-    with suppress(Unavailable):  # without Redis there is no telling, and the daemon knows better anyway
-        if not any(problem["code"] == "halted" for problem in open_client(config).problems()):
-            click.echo("no deletions are held back")
-            return
-    with open(os.path.join(config.state, ACCEPT_DELETIONS), "w", encoding="utf-8"):
-        pass
-    click.echo("the deletions are accepted; 'blocksd status' shows the rest")
+    missing = ask(config.state, ACCEPT_DELETIONS)["accepted"]
+    if missing is None:
+        click.echo("no deletions are held back")
+    else:
+        click.echo(f"accepted, with {count(missing, 'block')} missing so far; 'blocksd status' shows the rest")

@@ -1,4 +1,4 @@
-"""How things are printed: JSON, tables, counts, ages."""
+"""How things are printed: JSON, tables, facts, counts, ages, errors with the next step; and exit codes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,23 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from blocksd.errors import (
+    AlreadyRunning,
+    InvalidLabel,
+    Misconfigured,
+    NotFound,
+    ProblemFile,
+    Unavailable,
+    VersionConflict,
+)
+from blocksd.notify import is_journal
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rich.console import RenderableType
+
+    from blocksd.errors import BlocksdError
 
 
 def print_json(value: object) -> None:
@@ -41,6 +54,20 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, folded
     print_rich(table)
 
 
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """A name and what there is to say of it on each line, or on several of at most 80 columns."""
+    for name, text in facts:
+        print_wrapped(f"{name:<12} {text}", " " * 13)
+
+
+def print_wrapped(text: str, indent: str) -> None:
+    """A text of at most 80 columns, whose second and further lines are indented; no word is broken."""
+    import textwrap
+
+    for line in textwrap.wrap(text, 80, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False):
+        click.echo(line)
+
+
 def print_rich(what: RenderableType) -> None:
     from rich.console import Console
 
@@ -58,8 +85,49 @@ def ago(at: str) -> str:
 def age(at: str) -> str:
     from datetime import UTC, datetime
 
-    seconds = int((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds())
+    return duration((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds())
+
+
+def duration(seconds: float) -> str:
+    seconds = int(seconds)
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds // size} {unit}"
     return f"{max(seconds, 0)} s"
+
+
+def complain(error: BlocksdError) -> None:
+    """Say what is wrong, and what to do; in the journal of systemd in one line, with its level."""
+    step = next_step(error)
+    if is_journal(sys.stderr):
+        click.echo(f"<3>blocksd: {' '.join(error.message.split())}{f' ({step})' if step else ''}", err=True)
+        return
+    click.echo(f"blocksd: {error.message}", err=True)
+    if step:
+        click.echo(f"  {step}", err=True)
+
+
+def next_step(error: BlocksdError) -> str:
+    """What a person can do about an error."""
+    near = error.facts.get("near")
+    if near:
+        return f"did you mean {near[0]!r}?"  # type: ignore[index]  # a list, as set above
+    if isinstance(error, (NotFound, InvalidLabel)):
+        return "'blocksd ls' lists the blocks, 'blocksd agents' the agents"
+    if isinstance(error, VersionConflict):
+        return "look at it again with 'blocksd show', then repeat with the version it has now"
+    if isinstance(error, ProblemFile):
+        return "'blocksd status' says what is wrong with the file"
+    if isinstance(error, AlreadyRunning):
+        return "stop it first, or give this one a folder, a --namespace and a --state-dir of its own"
+    if "socket" in error.facts:
+        return "it may be stopped, hang, or be only just starting: its log tells more"
+    if isinstance(error, Unavailable):
+        return "start the daemon with 'blocksd run FOLDER', or say where Redis is with --redis URL"
+    if error.facts.get("key") == "folder":
+        return "make one with 'mkdir', or name another: 'blocksd run FOLDER'"
+    return ""
+
+
+def exit_code(error: BlocksdError) -> int:
+    return 3 if isinstance(error, Unavailable) else 2 if isinstance(error, Misconfigured) else 1

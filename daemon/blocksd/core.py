@@ -19,11 +19,12 @@ from blocksd.sources import Sources
 from blocksd.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from blocksd.config import Config
     from blocksd.errors import BlocksdError
     from blocksd.folder import Folder
+    from blocksd.inbox import Answer
     from blocksd.journal import Journal
     from blocksd.mirror import Mirror
     from blocksd.projector import Listener
@@ -52,7 +53,7 @@ class Core:
         folder: Folder,
         journal: Journal,
         mirror: Mirror,
-        listener: Listener,
+        listeners: Sequence[Listener],
         config: Config,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -62,7 +63,7 @@ class Core:
         recover(journal, writer)
         self._journal = journal
         self._writer = writer
-        self._listener = listener
+        self._listeners = listeners
         self._config = config
         self._clock = clock
         self._wall = wall
@@ -77,8 +78,8 @@ class Core:
             wall=wall,
         )
         self.sources = Sources(config.sources, self.intake, journal.open_files(), clock=clock)
-        self.inbox = Inbox()
-        self.projector = Projector(journal, self.intake, self.sources, mirror, listener, clock=clock, wall=wall)
+        self.inbox = Inbox(clock)
+        self.projector = Projector(journal, self.intake, self.sources, mirror, listeners, clock=clock, wall=wall)
         self.clerk = Clerk(
             journal,
             self.ledger,
@@ -95,6 +96,7 @@ class Core:
         self._mended_at = 0.0  # when a journal that took nothing counts as mended if nothing is left for it; 0: it is
         self._root_at = 0.0
         self._touched: set[str] = set()
+        self._sent: list[tuple[Answer, float]] = []  # replies, and when what they reply to was received
         self._told: dict[str, Problem] = {}
         self._told_count = 0
 
@@ -114,7 +116,7 @@ class Core:
         intake, projector = self.intake, self.projector
         swept = intake.sweeps > 0 and not intake.is_sweeping and not intake.backlog
         looked = swept and self.sources.is_settled
-        return looked and not self._blocked_until and (projector.is_level or projector.last_error is not None)
+        return looked and not self._blocked_until and (projector.is_level or projector.is_said_to_be_away)
 
     def wait_seconds(self) -> float:
         """For how long nothing needs to be done, unless something comes in."""
@@ -139,6 +141,8 @@ class Core:
         self._tell_problems()
         yield "mirror"
         self.projector.step(more_follows=self.intake.backlog > 0)
+        if self._sent:
+            self._tell_answers()
 
     def _take_in(self) -> Iterator[str]:
         try:
@@ -165,6 +169,7 @@ class Core:
             yield "project"
             self.projector.project(revisions, work.answers)
             if work.answers and self.projector.is_level:
+                self._sent = [(answer, self.inbox.received_at(answer.entry)) for answer in work.answers]
                 self.inbox.done()
             elif work.answers:
                 self.inbox.begin_again()
@@ -173,7 +178,8 @@ class Core:
             self.clerk.clear_away(work)
         for revision in revisions:
             self._touched.add(revision.label)
-            self._listener.on_revision(revision)
+            for listener in self._listeners:
+                listener.on_revision(revision)
 
     def _carry_out(self) -> Generator[str, None, Work]:
         """Do what was asked for, and journal it; what to reply."""
@@ -230,6 +236,15 @@ class Core:
         """Use a moment in which nothing is due."""
         self._journal.checkpoint()
 
+    def _tell_answers(self) -> None:
+        """Tell of the replies that were sent; of those that were lost with Redis, once they have been made again."""
+        sent, self._sent = self._sent, []
+        if self.projector.is_level:
+            now = self._clock()
+            for answer, received_at in sent:
+                for listener in self._listeners:
+                    listener.on_request(answer, now - received_at)
+
     def _tell_problems(self) -> None:
         if self._told_count == self.intake.problem_changes:
             return
@@ -237,10 +252,11 @@ class Core:
         told, self._told = self._told, dict(self.intake.problems)
         for subject in sorted(told.keys() | self._told.keys()):
             problem = self._told.get(subject)
-            if problem is None:
-                self._listener.on_cleared(told[subject])
-            elif problem != told.get(subject):
-                self._listener.on_problem(problem)
+            for listener in self._listeners:
+                if problem is None:
+                    listener.on_cleared(told[subject])
+                elif problem != told.get(subject):
+                    listener.on_problem(problem)
 
     def close(self) -> None:
         """Stop in good order: the lease given up, the journal closed."""

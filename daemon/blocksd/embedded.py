@@ -278,10 +278,13 @@ def write_private(path: str, text: str) -> None:
     os.replace(f"{path}.new", path)
 
 
+_LOG_MARK = re.compile(r"^\d+:\w \d+ \w+ \d+ [\d:.]+ \S ")  # pid and time, which are others each time
+
+
 def _last_words(log: str) -> str:
     try:
         with open(log, encoding="utf-8", errors="replace") as file:
             lines = [line.strip() for line in file if line.strip()]
     except OSError:
         return "it left no log"
-    return lines[-1] if lines else "it said nothing"
+    return _LOG_MARK.sub("", lines[-1]) if lines else "it said nothing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -50,6 +51,9 @@ _KEYS_OF_PARTS = ("op", "label", "name", "args", "expect", "on_conflict")
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _ID_IN_TEXT = re.compile(r'"id"\s*:\s*"([A-Za-z0-9_.-]{1,100})"')
 _ID_WITHIN = 1000
+_REFUSED = re.compile(
+    r'\{"id": "[^"]*", "ok": false, "error": \{"code": "(\w+)"'
+)  # how `refused` begins; replies may be long
 
 _READ_PER_INBOX = 16
 _HELD = 1024
@@ -133,11 +137,18 @@ class Unusable:
 
 
 class Answer(NamedTuple):
-    """An entry is done. The reply is JSON; None: whoever sent it cannot be told."""
+    """An entry is done. The reply is JSON; None: whoever sent it cannot be told. `op` is None if it was no request."""
 
     entry: Entry
     id: str | None
     reply: str | None
+    op: str | None = None
+
+    @property
+    def outcome(self) -> str:
+        """`ok`, or the code of the error."""
+        found = _REFUSED.match(self.reply) if self.reply is not None else None
+        return found[1] if found else "ok" if self.reply is not None else InvalidRequest.code
 
 
 def accepted(request_id: str, **facts: object) -> str:
@@ -252,9 +263,10 @@ class Inbox:
     time, and is read again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._waiting: dict[str, deque[Entry]] = {}
-        self._held: set[Entry] = set()
+        self._held: dict[Entry, float] = {}  # entry → when it was put in
         self._under_way: list[Entry] = []
         self._chars = 0
         self._due = 0.0
@@ -277,11 +289,20 @@ class Inbox:
 
     def put(self, entries: Iterable[Entry]) -> None:
         """These were read; those that are here already are not taken twice."""
+        now = self._clock()
         for entry in entries:
             if entry not in self._held:
-                self._held.add(entry)
+                self._held[entry] = now
                 self._chars += len(entry.text or "")
                 self._waiting.setdefault(entry.actor, deque()).append(entry)
+
+    def received_at(self, entry: Entry) -> float:
+        """When an entry that is here was put in."""
+        return self._held[entry]
+
+    def __len__(self) -> int:
+        """How many entries wait, or are under way."""
+        return len(self._held)
 
     def take(self, limit: int) -> list[Entry]:
         """The entries to deal with next, at most `limit`: one of each actor in turn, each actor's in their order."""
@@ -306,7 +327,7 @@ class Inbox:
     def done(self) -> None:
         """What was taken is done: replied to, and removed from Redis."""
         for entry in self._under_way:
-            self._held.discard(entry)
+            del self._held[entry]
             self._chars -= len(entry.text or "")
         self._under_way.clear()
 
@@ -319,13 +340,20 @@ class Inbox:
         self.restarts += 1
 
 
+class Readable(NamedTuple):
+    """Whether inboxes can be read: if not, why."""
+
+    obstacle: str | None
+
+
 class Reader:
     """Reads the inboxes, from a thread and a connection of its own, and passes what is in them to `sink`.
 
-    What it passes is a list of entries, or a text to be logged. It decides nothing and removes nothing.
+    What it passes is a list of entries, or, when that has changed, whether they can be read. It decides nothing and
+    removes nothing.
     """
 
-    def __init__(self, url: str, keys: Keys, sink: Callable[[list[Entry] | str], object]) -> None:
+    def __init__(self, url: str, keys: Keys, sink: Callable[[list[Entry] | Readable], object]) -> None:
         self._url = url
         self._keys = keys
         self._sink = sink
@@ -337,9 +365,12 @@ class Reader:
 
     def start(self) -> None:
         """Begin, or begin again if the thread has ended."""
-        if self._thread is None or not self._thread.is_alive():
+        if not self.is_alive():
             self._thread = threading.Thread(target=self._run, name="inbox", daemon=True)
             self._thread.start()
+
+    def is_alive(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def stop(self) -> None:
         """End, within the time that one reading takes."""
@@ -359,6 +390,8 @@ class Reader:
         self._room.set()
 
     def _run(self) -> None:
+        import redis
+
         failures = 0
         client: Any = None
         said = ""
@@ -374,11 +407,14 @@ class Reader:
                 if client is None:
                     client = connect(self._url)
                 entries = self._read(client, agents, cursors)
-                failures, said = 0, ""
-            except (Unavailable, Misconfigured) as error:
-                if isinstance(error, Misconfigured) and error.message != said:
-                    said = error.message
-                    self._sink(f"no requests can be read: {said}")
+                failures = 0
+                if said:
+                    said = ""
+                    self._sink(Readable(None))
+            except (Unavailable, Misconfigured, redis.ResponseError) as error:
+                if said != type(error).__name__:
+                    said = type(error).__name__
+                    self._sink(Readable(str(error)))
                 cursors.clear()
                 first, longest = _BACK_OFF_SECONDS
                 self._ending.wait(min(first * 2**failures, longest))

@@ -75,6 +75,7 @@ class Intake:
         self._accepted = False  # a person has accepted the deletions that are held back
         self.problems: dict[str, Problem] = {}
         self.problem_changes = 0  # counts up whenever `problems` changes
+        self.warnings = 0  # how many of them are
         self._ready: dict[str, bool] = {}  # path → whether its writer was seen to close it
         self._later: dict[str, float] = {}
         self._looks: dict[str, int] = {}
@@ -132,11 +133,16 @@ class Intake:
         """Something happened somewhere: sweep the folder from the beginning."""
         self._sweep = self._sweeping()
 
-    def accept_deletions(self) -> None:
-        """A person says that the deletions held back are meant: these, not any that are still to come."""
-        if FOLDER in self.problems:
-            self._accepted = True
-            self._deletions_due = self._clock()
+    def accept_deletions(self) -> int | None:
+        """A person says that the deletions held back are meant: these, not any that are still to come.
+
+        Returns how many are held back so far; None when it has not halted.
+        """
+        if FOLDER not in self.problems:
+            return None
+        self._accepted = True
+        self._deletions_due = self._clock()
+        return len(self._gone)
 
     # --- when ---
 
@@ -503,14 +509,17 @@ class Intake:
             since = known.since if known is not None else timestamp(self._wall())
             self.problems[problem.subject] = replace(problem, since=since)
             self.problem_changes += 1
+            self.warnings += problem.warning - (known is not None and known.warning)
 
     def _clear(self, path: str) -> None:
         self.remove_problem(printable(path))
 
     def remove_problem(self, subject: str) -> None:
         """It is right again."""
-        if self.problems.pop(subject, None) is not None:
+        removed = self.problems.pop(subject, None)
+        if removed is not None:
             self.problem_changes += 1
+            self.warnings -= removed.warning
 
     def _note_refused_names(self) -> None:
         """A block that some agents cannot have, since they see another under its name: a problem under its label."""

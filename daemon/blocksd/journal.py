@@ -212,6 +212,7 @@ class JournalReader:
                 if schema != SCHEMA:
                     raise JournalUnusable(f"the journal is of schema {schema}, not {SCHEMA}", path=self.path)
                 self.seq = self._newest_seq()
+                (self.epoch,) = self._db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
         except JournalUnusable:
             self._db.close()
             raise
@@ -259,6 +260,12 @@ class JournalReader:
                 f"SELECT {_COLUMNS} FROM revisions WHERE label = ? ORDER BY version DESC LIMIT 1",  # noqa: S608  # a constant
                 (label,),
             ).fetchone()
+            return self._revision(row) if row else None
+
+    def newest(self) -> Revision | None:
+        """The newest revision of all; None when there never was one."""
+        with self._translated():
+            row = self._db.execute(f"SELECT {_COLUMNS} FROM revisions ORDER BY seq DESC LIMIT 1").fetchone()  # noqa: S608  # a constant
             return self._revision(row) if row else None
 
     def history(self, label: str, *, limit: int = -1) -> list[Revision]:

@@ -210,6 +210,13 @@ class Mirror:
         self._connection: Any = None
         self._under_way: tuple[Any, ...] | None = None
 
+    @property
+    def server(self) -> str | None:
+        """What the server has called itself, and its version; None before it was written to, and of a cluster."""
+        greeting = getattr(self._connection, "handshake_metadata", None) or {}
+        name, version = greeting.get("server"), greeting.get("version")
+        return f"{str(name).capitalize()} {version}" if name and version else None
+
     def take(self) -> Place:
         """Take the lease, or renew it; where the mirror stands.
 

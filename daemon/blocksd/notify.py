@@ -1,4 +1,4 @@
-"""Tells systemd how the service stands (sd_notify(3)); where there is no systemd, nobody."""
+"""Tells systemd how the service stands (sd_notify(3)), if there is one, and knows whether it has the log."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from contextlib import suppress
+from typing import TextIO
 
 _PATIENCE_SECONDS = 0.5  # for a systemd that is busy; the loop must go on
 
@@ -25,6 +26,11 @@ def stopping() -> None:
     _send("STOPPING=1")
 
 
+def starting(seconds: float) -> None:
+    """The service is still starting, and may take so much longer: a large folder takes its time."""
+    _send(f"EXTEND_TIMEOUT_USEC={seconds * 1_000_000:.0f}")
+
+
 def watchdog() -> None:
     """The service is well: feed the watchdog."""
     _send("WATCHDOG=1")
@@ -33,6 +39,14 @@ def watchdog() -> None:
 def status(text: str) -> None:
     """One line for `systemctl status`."""
     _send(f"STATUS={' '.join(text.split())}")
+
+
+def is_journal(stream: TextIO) -> bool:
+    """Whether what is written there goes to the journal of systemd, which has a time and a level for each line."""
+    with suppress(OSError, ValueError):
+        status = os.fstat(stream.fileno())
+        return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+    return False
 
 
 def _send(state: str) -> None:

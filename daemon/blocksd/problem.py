@@ -17,7 +17,8 @@ class Problem:
     """One thing that is wrong with one file, or with the folder as a whole.
 
     `subject` is what it is about and the key it is stored under: a path below the folder, or one of the words in
-    angle brackets that no file can be called (`<config>`, `<folder>`, `<journal>`, `<watcher>`). `code` is stable, `message`
+    angle brackets that no file can be called (`<config>`, `<folder>`, `<journal>`, `<watcher>`, `<inbox>`, `<server>`).
+    `code` is stable, `message`
     says what is wrong, `hint` what to do, `line` counts from 1. `since` is when it was first seen (RFC 3339, UTC).
     A `warning` does not keep the file from being in force.
     """
@@ -52,6 +53,8 @@ CONFIG = "<config>"
 FOLDER = "<folder>"
 JOURNAL = "<journal>"
 WATCHER = "<watcher>"
+INBOX = "<inbox>"
+SERVER = "<server>"
 
 
 def problem_of(path: str, error: BlocksdError, *, label: str | None = None) -> Problem:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from blocksd.errors import Damaged, LeaseLost, Misconfigured, NotFound, Unavailable
 from blocksd.label import name_for_agent
@@ -31,10 +31,13 @@ _CONFIGURATION_SECONDS = 30.0
 _LEASE_SECONDS = 2.0
 
 
-class Listener(Protocol):
-    """Who is told what happens: a log, a terminal, a test."""
+class Listener:
+    """Who is told what happens: a log, a test. What is not overridden is not listened to."""
 
     def on_revision(self, revision: Revision) -> None: ...
+    def on_request(self, answer: Answer, seconds: float) -> None:
+        """A request was replied to, so many seconds after it was received."""
+
     def on_problem(self, problem: Problem) -> None: ...
     def on_cleared(self, problem: Problem) -> None: ...
     def on_mirror_away(self, error: BlocksdError) -> None: ...
@@ -55,7 +58,7 @@ class Projector:
         intake: Intake,
         sources: Sources,
         mirror: Mirror,
-        listener: Listener,
+        listeners: Sequence[Listener],
         *,
         clock: Callable[[], float],
         wall: Callable[[], float],
@@ -65,7 +68,7 @@ class Projector:
         self._mirror = mirror
         self._sources = sources
         self._source_mirror = SourceMirror(sources, mirror)
-        self._listener = listener
+        self._listeners = listeners
         self._clock = clock
         self._wall = wall
         self._failures = 0
@@ -77,8 +80,11 @@ class Projector:
         self._shown_agents: frozenset[str] = frozenset()
         self._shown_problems: dict[str, Problem] = {}
         self._shown_count = 0
+        self._heard_at = clock()
         self.is_level = False
+        self.shown_seq: int | None = None  # where the mirror was last known to stand
         self.last_error: BlocksdError | None = None
+        self.away_since: str | None = None
 
     @property
     def due(self) -> float:
@@ -86,6 +92,16 @@ class Projector:
         if self._work is not None:
             return 0.0
         return self._heartbeat_at if self.is_level else self._retry_at
+
+    @property
+    def is_said_to_be_away(self) -> bool:
+        """Whether the listeners know that the mirror cannot be written, and why."""
+        return self._said is not None
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long Redis has not been heard of."""
+        return self._clock() - self._heard_at
 
     @property
     def is_busy(self) -> bool:
@@ -120,6 +136,7 @@ class Projector:
             if revisions and place.seq == revisions[0].seq - 1:
                 self._mirror.project(revisions, self._aside_commands(answers))
                 self._aside_is_shown()
+                self.shown_seq = revisions[-1].seq
                 return
             while place.seq < self._journal.seq:
                 place = self._catch_up(place.seq)
@@ -140,13 +157,16 @@ class Projector:
                 # Levelling may last longer than a lease does; that the mirror is not in place is no news to it.
                 if not self._mirror.renew() and self.is_level:
                     self.is_level, self._work, self._retry_at = False, None, 0.0
+                self._heard_at = now
             if self._work is None:
                 if not self.is_level and now >= self._retry_at:
                     self._work = self._levelling()
                 elif self.is_level and self.has_aside:  # also while the journal takes nothing, and that is a problem
                     self._show_aside()
-            if self._work is not None and next(self._work, _DONE) is _DONE:
-                self._work = None
+            if self._work is not None:
+                if next(self._work, _DONE) is _DONE:
+                    self._work = None
+                self._heard_at = now
 
     def close(self) -> None:
         """Give the lease up, if there is anyone to give it to."""
@@ -167,6 +187,7 @@ class Projector:
         self.is_level = False
         self._work = None
         self.last_error = error
+        self.away_since = self.away_since or timestamp(self._wall())
         first, longest = _BACK_OFF_SECONDS
         wait = min(first * 2**self._failures, longest)
         if isinstance(error, Misconfigured):
@@ -179,7 +200,8 @@ class Projector:
         self._retry_at = self._clock() + wait * random.uniform(0.5, 1.0)
         if self._said != type(error).__name__ and (self._failures > 1 or not isinstance(error, LeaseLost)):
             self._said = type(error).__name__
-            self._listener.on_mirror_away(error)
+            for listener in self._listeners:
+                listener.on_mirror_away(error)
 
     def _levelling(self) -> Iterator[None]:
         place = self._mirror.take()
@@ -192,6 +214,7 @@ class Projector:
         else:
             if place.seq < self._journal.seq:
                 how = "caught up"
+            self.shown_seq = place.seq
             yield
             self._mirror.describe()
             self._repair_index()
@@ -201,11 +224,13 @@ class Projector:
             if self._catch_up(place.seq).seq < self._journal.seq:
                 yield
         self._failures = 0
-        self._said = self.last_error = None
+        self._said = self.last_error = self.away_since = None
         self.is_level = True
+        self.shown_seq = self._journal.seq
         self._heartbeat_at = self._clock() + HEARTBEAT_SECONDS
         self._show_aside()
-        self._listener.on_mirror_level(how)
+        for listener in self._listeners:
+            listener.on_mirror_level(how)
 
     def _catch_up(self, seq: int) -> Place:
         try:
@@ -214,9 +239,11 @@ class Projector:
             self._must_rebuild = True
             raise Unavailable("the journal no longer reaches back to where the mirror stands") from None
         assert self._mirror.place is not None
+        self.shown_seq = self._mirror.place.seq
         return self._mirror.place
 
     def _rebuilding(self) -> Iterator[None]:
+        self.shown_seq = None
         yield from self._mirror.begin_rebuild()
         # What is journaled while this goes on is projected after it, in full: nothing of it can be missed.
         seq = self._journal.seq
@@ -299,7 +326,8 @@ class Projector:
             repaired += 1
         if repaired:
             self._mirror.announce_reset(timestamp(self._wall()))
-            self._listener.on_repaired(repaired)
+            for listener in self._listeners:
+                listener.on_repaired(repaired)
 
     def _names(self, agents: Sequence[str]) -> dict[str, dict[str, str]]:
         """The blocks of these agents: name → label."""

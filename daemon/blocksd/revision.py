@@ -59,6 +59,11 @@ class Revision:
     reverts: tuple[int, ...] = ()
     stale_base: int | None = None
 
+    def summary(self) -> dict[str, object]:
+        """What was done to which block, when and by whom."""
+        names = ("seq", "kind", "label", "version", "author", "at")
+        return {name: getattr(self, name) for name in names}
+
     def change(self, epoch: str) -> str:
         """The notification of this revision: one line of JSON."""
         more: dict[str, object] = {}

@@ -12,27 +12,30 @@ import signal
 import socket
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from blocksd import notify, record
+from blocksd import health, notify, record
 from blocksd.config import reloaded, unknown_variables
 from blocksd.connection import connect, masked
+from blocksd.control import ACCEPT_DELETIONS, STATUS, Control, Question
 from blocksd.core import Core
 from blocksd.embedded import EmbeddedServer
-from blocksd.errors import AlreadyRunning, Misconfigured, Unavailable
+from blocksd.errors import AlreadyRunning, BlocksdError, Misconfigured, Unavailable
 from blocksd.folder import Folder
-from blocksd.inbox import Reader
+from blocksd.inbox import Readable, Reader
 from blocksd.journal import Journal
 from blocksd.keys import Keys
 from blocksd.label import is_ignored, printable
 from blocksd.mirror import Mirror
-from blocksd.problem import CONFIG, WATCHER, Problem
+from blocksd.problem import CONFIG, FOLDER, INBOX, SERVER, WATCHER, Problem
 from blocksd.projector import Listener
 from blocksd.revision import timestamp
+from blocksd.standing import Standing, standing_of
 from blocksd.watcher import Hint, Watcher, Watchers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
     from blocksd.config import Config, Reload
@@ -40,6 +43,12 @@ if TYPE_CHECKING:
 
 _TICK_SECONDS = 1.0
 _HINTS_AT_ONCE = 4096
+_START_SECONDS = 60.0  # how much longer systemd is asked to wait, as long as the start goes on
+_SELDOM_SECONDS = 60.0  # between two lines on what may happen again and again
+_UNREAD_TICKS = 3  # for so long inboxes may be unreadable, when Redis has only just come back
+_SERVER_SECONDS = (1.0, 60.0)  # between two starts of the embedded server
+
+Level = Literal["error", "warning", "info", "debug"]
 
 
 class _SourceHint(NamedTuple):
@@ -50,18 +59,18 @@ class _SourceHint(NamedTuple):
 
 
 if TYPE_CHECKING:
-    _News = Hint | _SourceHint | list[Entry] | str
-    """What threads pass on: where to look, and what was read from inboxes; a text is for the log."""
+    _News = Hint | _SourceHint | list[Entry] | Readable | Question
+    """What threads pass on: where to look, what was read from inboxes, and what somebody wants to know."""
 
 
-class Reporter(Listener, Protocol):
+class ServiceListener(Listener):
     """Who is told how the service goes, besides what becomes of the blocks."""
 
     def on_start(self, service: Service) -> None: ...
     def on_progress(self, done: int, left: int) -> None: ...
     def on_ready(self, service: Service) -> None: ...
     def on_reload(self, reload: Reload) -> None: ...
-    def on_note(self, message: str) -> None: ...
+    def on_note(self, message: str, level: Level) -> None: ...
     def on_stop(self) -> None: ...
 
 
@@ -106,7 +115,9 @@ def holder(status: os.stat_result) -> int | None:
 class Service:
     """One running daemon: `run` returns when it is told to stop."""
 
-    def __init__(self, config: Config, reporter: Reporter, read: Callable[[], Config] | None = None) -> None:
+    def __init__(
+        self, config: Config, listeners: Sequence[ServiceListener], read: Callable[[], Config] | None = None
+    ) -> None:
         """Take the folder, the state directory and the namespace, or refuse.
 
         `read` reads the configuration again, as it was read for `config`; without it, that stays.
@@ -117,13 +128,22 @@ class Service:
             JournalUnusable: the journal cannot be opened.
         """
         self.config = config
-        self._reporter = reporter
+        self._listeners = listeners
         self._read = read or (lambda: config)
         self._must_reload = False
         self._queue: queue.SimpleQueue[_News | None] = queue.SimpleQueue()
         self._stopping = False
         self._rewatch_at = 0.0  # when to try other watchers for sources
         self._rearm_at = 0.0  # when to try another watcher for directories without a watch; 0: there are none
+        self._serve_at, self._serve_seconds = 0.0, _SERVER_SECONDS[0]  # when to start the embedded server again
+        self._began_at = time.monotonic()
+        self._begun: int | None = 0  # how many files were read, until it is ready
+        self._obstacle: str | None = None  # to reading inboxes
+        self._obstacle_ticks = 0
+        self._ailments: list[str] = []
+        self._said_ailments: list[str] = []
+        self._said_status = ""
+        self._said_at: dict[str, float] = {}  # what is said seldom → when it was
         self._locks: list[Lock] = []
         self._embedded: EmbeddedServer | None = None
         self._watcher: Watcher | None = None
@@ -131,6 +151,7 @@ class Service:
             lambda name, hint: self._queue.put(_SourceHint(name, hint)), wanted=lambda name: not is_ignored(name)
         )
         self._reader: Reader | None = None
+        self._control: Control | None = None
         self._followed: tuple[frozenset[str], int] | None = None
         self._was_read = False  # entries of inboxes have come in, and their reader waits to be told to go on
         if not os.path.isdir(config.folder):
@@ -159,7 +180,7 @@ class Service:
             self.redis_url = self._embedded.start().url
         else:
             self.redis_url = config.redis
-        about = {
+        self._about = {
             "directory": self.folder.root,
             "host": socket.gethostname(),
             "pid": str(os.getpid()),
@@ -171,7 +192,7 @@ class Service:
             url=self.redis_url,
             epoch=self.journal.epoch,
             token=secrets.token_hex(8),
-            about=about,
+            about=self._about,
         )
         try:
             self._mirror.take()
@@ -182,7 +203,7 @@ class Service:
                 raise AlreadyRunning(error.message, **error.facts) from None
             # It may come back: the folder is journaled meanwhile.
         record.write(state, folder=self.folder.root, namespace=config.namespace, redis=self.redis_url)
-        self.core = Core(self.folder, self.journal, self._mirror, self._reporter, config)
+        self.core = Core(self.folder, self.journal, self._mirror, self._listeners, config)
         self._judge(None)
         self._reader = Reader(self.redis_url, self._mirror.keys, self._queue.put)
 
@@ -190,15 +211,17 @@ class Service:
         """Watch, until told to stop by `stop`, SIGTERM or SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
-        self._reporter.on_start(self)
-        if self.journal.opened.set_aside:
-            self._reporter.on_note(f"the journal was damaged; it is kept as {self.journal.opened.set_aside}")
         try:
+            for listener in self._listeners:
+                listener.on_start(self)
+            if self.journal.opened.set_aside:
+                self._note(f"the journal was damaged; it is kept as {self.journal.opened.set_aside}", "error")
             self._loop()
         finally:
             notify.stopping()
             self._give_up()
-            self._reporter.on_stop()
+            for listener in self._listeners:
+                listener.on_stop()
 
     def stop(self) -> None:
         """Stop soon: what is being written is finished first."""
@@ -210,7 +233,8 @@ class Service:
         self._watch()
         assert self._reader is not None
         self._reader.start()
-        core, tick_at, ready, done = self.core, 0.0, False, 0
+        self._listen()
+        core, tick_at = self.core, 0.0
         while not self._stopping:
             now = time.monotonic()
             if now >= tick_at:
@@ -220,21 +244,29 @@ class Service:
             for _ in core.round():
                 pass
             self._direct(self._reader)
-            if not ready:
-                done += self.journal.seq - before
-                self._reporter.on_progress(done, core.intake.backlog)
-                if core.is_settled:
-                    ready = True
-                    gc.freeze()
-                    gc.enable()
-                    notify.ready()
-                    self._reporter.on_ready(self)
-            if ready and self._must_reload:
+            if self._begun is not None:
+                self._begun += self.journal.seq - before
+                self._begin_to_serve(self._begun)
+            elif self._must_reload:
                 self._reload()
             wait = min(core.wait_seconds(), max(0.0, tick_at - time.monotonic()))
             if wait > 0 and self._queue.empty():
                 core.idle()
             self._receive(wait)
+
+    def _begin_to_serve(self, read: int) -> None:
+        """Say how far the start has come; that it is ready, when it is."""
+        for listener in self._listeners:
+            listener.on_progress(read, self.core.intake.backlog)
+        if not self.core.is_settled:
+            return
+        self._begun = None
+        gc.freeze()
+        gc.enable()
+        notify.ready()
+        self._show(self.standing())
+        for listener in self._listeners:
+            listener.on_ready(self)
 
     def _reload(self) -> None:
         """Read the configuration again: what can change at run time does, the rest is named, and everything is compared."""
@@ -243,11 +275,12 @@ class Service:
         try:
             reload = reloaded(self.config, self._read())
         except Misconfigured as error:
-            self._reporter.on_note("the configuration is wrong: the one before stays in force")
+            self._note("the configuration is wrong: the one before stays in force", "warning")
             self._judge(error)
         else:
             self.config = reload.config
-            self._reporter.on_reload(reload)
+            for listener in self._listeners:
+                listener.on_reload(reload)
             self._judge(None)
         self.core.reconfigure(self.config)
         notify.ready()
@@ -277,8 +310,9 @@ class Service:
         if core.clerk.dropped:
             first = core.clerk.dropped[0]
             others = f" (and {len(core.clerk.dropped) - 1} more)" if len(core.clerk.dropped) > 1 else ""
-            self._reporter.on_note(
-                f"dropped an entry of the inbox of {printable(first.entry.actor)}: {first.error.message}{others}"
+            actor = printable(first.entry.actor)
+            self._note_seldom(
+                f"an inbox {actor}", f"dropped an entry of the inbox of {actor}: {first.error.message}{others}"
             )
             core.clerk.dropped.clear()
 
@@ -298,8 +332,10 @@ class Service:
             self._pass_on_hint(news)
         elif isinstance(news, _SourceHint):
             self._pass_on_source_hint(*news)
-        elif isinstance(news, str):
-            self._reporter.on_note(news)
+        elif isinstance(news, Readable):
+            self._obstacle = news.obstacle
+        elif isinstance(news, Question):
+            self._answer(news)
         elif news is not None:
             self._was_read = True
             self.core.inbox.put(news)
@@ -320,7 +356,7 @@ class Service:
         elif hint.kind == "tree":
             intake.hint_tree(hint.path)
         else:
-            self._reporter.on_note("file events were lost; the whole folder is compared")
+            self._note_seldom("an overflow", "file events were lost; the whole folder is compared")
             intake.hint_all()
 
     def _watch(self) -> None:
@@ -338,23 +374,106 @@ class Service:
         self._watcher = watcher
 
     def _tick(self) -> None:
-        """Once a second: feed systemd's watchdog, see whether all that should live does."""
-        notify.watchdog()
-        self._take_orders()
-        if self._embedded is not None and not self._embedded.is_running():
-            self._reporter.on_note("the embedded server has ended; it is started again")
-            with suppress(Unavailable):
-                self._embedded.start()
+        """Once a second: see whether all that should live does, and feed systemd's watchdog if so; say how things stand."""
+        if self._embedded is not None:
+            self._keep_running(self._embedded)
         if self._reader is not None:
             self._reader.start()
+        self._see_what_is_read()
         if not self.config.poll:
             self._watch_sources()
-        if self.config.poll or not os.path.isdir(self.folder.root):
-            return
+            if os.path.isdir(self.folder.root):
+                self._keep_watching()
+        self._feed(health.ailments(self._vitals()))
+        self._show(self.standing())
+
+    def _keep_watching(self) -> None:
         if self._watcher is None or not self._watcher.is_healthy():
             self._rearm()
         else:
             self._see_what_is_watched(self._watcher)
+
+    def _keep_running(self, server: EmbeddedServer) -> None:
+        """Start the embedded server again if it has ended; the more often it does, the later."""
+        now, (first, longest) = time.monotonic(), _SERVER_SECONDS
+        if server.is_running():
+            if now > self._serve_at + longest:
+                self._serve_seconds = first
+            return
+        if now < self._serve_at:
+            return
+        self._serve_at = now + self._serve_seconds
+        self._serve_seconds = min(2 * self._serve_seconds, longest)
+        try:
+            server.start()
+        except (Unavailable, Misconfigured) as error:
+            hint = f"see {os.path.join(self.config.state, 'redis', 'redis.log')}; it is tried again"
+            self.core.intake.set_problem(
+                Problem(SERVER, error.code, f"the embedded server has ended, and does not start: {error.message}", hint)
+            )
+            return
+        self.core.intake.remove_problem(SERVER)
+        self._note("the embedded server had ended; it was started again", "warning")
+
+    def _see_what_is_read(self) -> None:
+        """Whether requests are read while Redis is there; if not, it is said. That Redis is away, others say."""
+        if self._obstacle is None:
+            self._obstacle_ticks = 0
+            self.core.intake.remove_problem(INBOX)
+            return
+        self._obstacle_ticks = self._obstacle_ticks + 1 if self.core.projector.is_level else 0
+        if self._obstacle_ticks >= _UNREAD_TICKS:
+            hint = "see 'blocksd acl' for what the daemon must be allowed; it is tried again"
+            message = f"no requests can be read: {self._obstacle}"
+            self.core.intake.set_problem(Problem(INBOX, "unavailable", message, hint))
+
+    def _vitals(self) -> health.Vitals:
+        problems, projector, server = self.core.intake.problems, self.core.projector, self._embedded
+        return health.Vitals(
+            is_polling=self.config.poll,
+            is_watching=self._watcher is not None and self._watcher.is_healthy(),
+            is_blindness_said=WATCHER in problems or FOLDER in problems,
+            is_level=projector.is_level,
+            is_levelling=projector.is_busy,
+            is_absence_said=projector.is_said_to_be_away,
+            silent_seconds=projector.silent_seconds,
+            is_reading=self._reader is not None and self._reader.is_alive(),
+            is_server_running=server is None or server.is_running(),
+            is_server_loss_said=SERVER in problems,
+        )
+
+    def _feed(self, ailments: list[str]) -> None:
+        """Feed the watchdog, unless something ails. It is said when it is seen a second time, and when it is over."""
+        if not ailments:
+            notify.watchdog()
+            if self._begun is not None:
+                notify.starting(_START_SECONDS)
+        lasting = [ailment for ailment in ailments if ailment in self._ailments]
+        self._ailments = ailments
+        if lasting and lasting != self._said_ailments:
+            self._said_ailments = lasting
+            self._note(f"not well: {', '.join(lasting)}; the watchdog is not fed", "error")
+        elif not ailments and self._said_ailments:
+            self._said_ailments = []
+            self._note("well again; the watchdog is fed", "info")
+
+    def _show(self, standing: Standing) -> None:
+        """Tell systemd how things stand, when that has changed."""
+        status = standing.sentence()
+        if status != self._said_status:
+            self._said_status = status
+            notify.status(status)
+
+    def _note(self, message: str, level: Level) -> None:
+        for listener in self._listeners:
+            listener.on_note(message, level)
+
+    def _note_seldom(self, what: str, message: str) -> None:
+        """Say what may happen many times a second, but not as often."""
+        now = time.monotonic()
+        if now >= self._said_at.get(what, 0.0):
+            self._said_at[what] = now + _SELDOM_SECONDS
+            self._note(message, "warning")
 
     def _see_what_is_watched(self, watcher: Watcher) -> None:
         intake, now = self.core.intake, time.monotonic()
@@ -369,7 +488,7 @@ class Service:
             self._degraded(
                 f"{len(missing)} of {len(intake.directories)} directories are not watched: changes in them are found "
                 f"every {self.config.resync_seconds:g} s",
-                f"raise fs.inotify.max_user_watches (sysctl; now {_sysctl('max_user_watches')})",
+                f"raise fs.inotify.max_user_watches (sysctl; now {_sysctl('max_user_watches') or 'unknown'})",
             )
         if now >= self._rearm_at:
             self._rearm_at = now + self.config.resync_seconds
@@ -395,12 +514,29 @@ class Service:
     def _degraded(self, message: str, hint: str) -> None:
         self.core.intake.set_problem(Problem(WATCHER, "degraded", message, hint, warning=True))
 
-    def _take_orders(self) -> None:
-        """What `blocksd resume` has left in the state directory."""
-        order = os.path.join(self.config.state, ACCEPT_DELETIONS)
-        if os.path.exists(order):
-            os.unlink(order)
-            self.core.intake.accept_deletions()
+    def _listen(self) -> None:
+        """Have questions asked; where there can be no socket, go on without."""
+        control = Control(self.config.state, self._queue.put)
+        try:
+            control.start()
+        except OSError as error:
+            why = error.strerror or error
+            self._note(f"there can be no control socket in {self.config.state} ({why}): nobody can ask", "warning")
+            return
+        self._control = control
+
+    def _answer(self, question: Question) -> None:
+        answer: dict[str, Any]
+        try:
+            if question.word == STATUS:
+                answer = self.describe()
+            elif question.word == ACCEPT_DELETIONS:
+                answer = {"accepted": self.core.intake.accept_deletions()}
+            else:
+                answer = {"error": f"{question.word!r} is no question"}
+        except BlocksdError as error:
+            answer = {"error": error.message}
+        question.answer(answer)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
@@ -412,6 +548,8 @@ class Service:
     def _give_up(self) -> None:
         """End all that was begun, the last first."""
         gc.enable()
+        if self._control is not None:
+            self._control.stop()
         if self._reader is not None:
             self._reader.stop()
         self._source_watchers.stop()
@@ -430,15 +568,48 @@ class Service:
         for lock in reversed(self._locks):
             lock.release()
 
-    def describe_redis(self) -> str:
+    def standing(self) -> Standing:
+        """How the service stands right now."""
+        watches = self._source_watchers.watches + (self._watcher.watches if self._watcher is not None else 0)
+        limit = _sysctl("max_user_watches")
+        return standing_of(self.core, seq=self.journal.seq, read=self._begun, watches=watches, watch_limit=limit)
+
+    def describe(self) -> dict[str, Any]:
+        """All that `blocksd status` tells of a daemon that answers."""
+        newest = self.journal.newest()
+        return {
+            "running": True,
+            "answers": True,
+            "pid": os.getpid(),
+            "version": version("blocksd"),
+            "host": self._about["host"],
+            "started_at": self._about["started_at"],
+            "uptime_seconds": round(time.monotonic() - self._began_at, 1),
+            "folder": self.folder.root,
+            "namespace": self.config.namespace,
+            "state": self.config.state,
+            "redis": self.redis_place,
+            "redis_server": self._mirror.server,
+            "redis_embedded": self._embedded is not None,
+            "polling": self.config.poll,
+            **self.standing().as_json(),
+            "last_change": newest.summary() if newest is not None else None,
+            "problems": [problem.as_json() for _, problem in sorted(self.core.intake.problems.items())],
+        }
+
+    @property
+    def redis_place(self) -> str:
         """Where Redis is, for people: no password in it."""
         if self._embedded is None or self._embedded.address is None:
             return masked(self.redis_url)
+        return f"redis://127.0.0.1:{self._embedded.address.port}"
+
+    def describe_redis(self) -> str:
+        """Where Redis is, and what, if it is the embedded server."""
+        if self._embedded is None:
+            return self.redis_place
         name = self._embedded.binary.name if self._embedded.binary else "taken over"
-        return f"redis://127.0.0.1:{self._embedded.address.port} (embedded {name})"
-
-
-ACCEPT_DELETIONS = "accept-deletions"
+        return f"{self.redis_place} (embedded {name})"
 
 
 def _boot_id() -> str:
@@ -447,7 +618,8 @@ def _boot_id() -> str:
     return ""
 
 
-def _sysctl(name: str) -> str:
-    with suppress(OSError), open(f"/proc/sys/fs/inotify/{name}", encoding="ascii") as file:
-        return file.read().strip()
-    return "unknown"
+def _sysctl(name: str) -> int | None:
+    """A limit of inotify; None where it cannot be seen, as behind `ProcSubset=pid`."""
+    with suppress(OSError, ValueError), open(f"/proc/sys/fs/inotify/{name}", encoding="ascii") as file:
+        return int(file.read())
+    return None

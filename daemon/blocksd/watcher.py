@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import warnings
@@ -43,6 +44,8 @@ _EVENTS: list[type[FileSystemEvent]] = [
 
 # Watching a directory again says so with a text as long as the table of all watches. It is harmless.
 warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
+# That events were lost is a hint, and said by whoever takes it.
+logging.getLogger("watchdog").setLevel(logging.ERROR)
 
 
 class Hint(NamedTuple):
@@ -113,6 +116,11 @@ class Watcher:
         emitters = self._observer.emitters
         threads = [self._observer, self._fd, *emitters]
         return bool(emitters) and all(thread.is_alive() and thread.should_keep_running() for thread in threads)
+
+    @property
+    def watches(self) -> int:
+        """How many of the user's inotify watches it uses."""
+        return len(self._fd._watch_for_wd) if self._fd is not None else 0  # noqa: SLF001  # there is no public way to ask
 
     def unwatched(self, directories: set[str]) -> set[str]:
         """Which of these directories (below the root) no events come from."""
@@ -235,6 +243,11 @@ class Watchers:
         """Watch no others than these any more."""
         for name in self._watchers.keys() - set(names):
             self._end(name)
+
+    @property
+    def watches(self) -> int:
+        """How many of the user's inotify watches they use."""
+        return sum(watcher.watches for _, watcher in self._watchers.values())
 
     def begin_again(self) -> None:
         """Give the directories without a watch another chance."""

@@ -87,7 +87,7 @@ def save(path: Path, text: str) -> float:
 @contextmanager
 def service(folder: Path, state: Path, url: str) -> Iterator[Service]:
     """A daemon in this process, on the thread it needs: used where the process is what is measured."""
-    running = Service(Config(folder=str(folder), redis=url, state_dir=str(state)), Reporter(io.StringIO()))
+    running = Service(Config(folder=str(folder), redis=url, state_dir=str(state)), [Reporter(io.StringIO())])
     yield running
     running._give_up()
 

@@ -13,12 +13,15 @@ import pytest
 
 from blocksd.block import block_id
 from blocksd.errors import Damaged, JournalUnusable, Misconfigured, Unavailable
+from blocksd.standing import standing_of
 from rig import Ear, Rig, announced, assert_level
 from support import RedisServer, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from blocksd.standing import Standing
 
 
 @pytest.fixture
@@ -205,6 +208,53 @@ def test_redis_dies_in_the_middle(rig: Rig, server: RedisServer) -> None:
     assert len(rig.heard.away) == 1
     assert announced(raw)[-1] == (f"{rig.journal.seq}-1", "reset")
     raw.close()
+
+
+def test_how_the_mirror_stands_is_known(rig: Rig, server: RedisServer) -> None:
+    """Where it was last seen, since when it is away, and that this was said; when it is level, none of that."""
+    projector, seq = rig.core.projector, rig.journal.seq
+    assert (projector.shown_seq, projector.away_since, projector.is_said_to_be_away) == (seq, None, False)
+    server.kill()
+    rig.write("agents/bob/persona", "two\n")
+    rig.run(lambda: rig.journal.seq == seq + 1 and projector.is_said_to_be_away)
+    since = projector.away_since
+    assert since is not None
+    rig.clock.advance(100.0)
+    rig.round()
+    assert projector.silent_seconds >= 100.0
+    assert (projector.shown_seq, projector.away_since) == (seq, since)
+    server.start()
+    rig.settle()
+    assert (projector.shown_seq, projector.away_since, projector.is_said_to_be_away) == (seq + 1, None, False)
+    assert projector.silent_seconds <= 1.5
+
+
+def test_picture_of_the_mirror(rig: Rig, server: RedisServer) -> None:
+    """It is level, away (with the reason), being rebuilt where nothing is known of it, behind, and level again."""
+
+    def picture() -> Standing:
+        return standing_of(rig.core, seq=rig.journal.seq, read=None, watches=0, watch_limit=None)
+
+    def through(until: str) -> list[str]:
+        """What it is called on the way to this."""
+        seen: list[str] = [picture().mirror]
+        while seen[-1] != until:
+            rig.round()
+            rig.clock.advance(max(rig.core.wait_seconds(), 0.001))
+            if picture().mirror != seen[-1]:
+                seen.append(picture().mirror)
+        return seen
+
+    assert (picture().mirror, picture().away_reason, picture().problems) == ("level", None, 1)
+    server.kill()
+    assert through("away") == ["level", "away"]
+    assert "does not serve" in str(picture().away_reason)
+    assert picture().away_since is not None
+    server.start()
+    assert through("level") == ["away", "rebuilding", "level"]
+    assert (picture().away_since, picture().mirror_lag) == (None, 0)
+    rig.core.projector.is_level = False
+    assert through("level") == ["away", "behind", "level"]
 
 
 def test_redis_keeps_its_data_over_a_crash(server: RedisServer, make_rig: Callable[..., Rig]) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from blocksd import writer as writing
 from blocksd.document import parse
+from blocksd.errors import Unavailable
 from blocksd.inbox import OPS, Entry
 from rig import Ear, Rig, assert_level, shown
 
@@ -1969,3 +1970,44 @@ def assert_agreed(rig: Office) -> None:
     assert set(rig.raw.zrange("blocks:labels", 0, -1)) == files
     for key in rig.raw.scan_iter("blocks:reply:*"):
         rig.raw.delete(key)
+
+
+# --- who is told ---
+
+
+def test_listeners_hear_of_every_reply_once(rig: Office) -> None:
+    """What was asked for and what came of it, refusals and what is no request included; the reply to a repetition, too."""
+    rig.do("operator", "create", "new", value="one")
+    again = rig.send("operator", "append", "new", content="two")
+    rig.replies(("operator", again))
+    rig.send("operator", "append", "new", request_id=again, content="two")
+    rig.replies(("operator", again))
+    rig.refuse("operator", "append", "missing", content="x")
+    rig.raw.xadd("blocks:inbox:operator", {"request": "no JSON"})
+    rig.pass_on()
+    rig.settle()
+    told = [(answer.op, answer.outcome) for answer in rig.heard.answers]
+    assert told == [
+        ("create", "ok"),
+        ("append", "ok"),
+        ("append", "ok"),
+        ("append", "not_found"),
+        (None, "invalid_request"),
+    ]
+
+
+def test_listeners_hear_of_no_reply_that_was_lost(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While Redis is away nobody is replied to; once it is back, and the reply was made, that counts once."""
+
+    def lose(*_: Any) -> None:
+        raise Unavailable("nobody is there")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.mirror, "project", lose)
+        request = rig.send("operator", "append", "notes", content="two")
+        rig.pass_on()
+        rig.run(lambda: rig.heard.away)
+    assert rig.heard.answers == []
+    rig.settle()
+    rig.replies(("operator", request))
+    assert [(answer.op, answer.outcome) for answer in rig.heard.answers] == [("append", "ok")]

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.config import Config
+from blocksd.errors import Misconfigured, Unavailable
+from blocksd.inbox import Readable
 from blocksd.journal import JournalReader
 from blocksd.report import Reporter
 from blocksd.service import Service
-from blocksd.watcher import Watcher
+from blocksd.watcher import Hint, Watcher
 from rig import Rig
 from support import Daemon, eventually, require
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from blocksd.errors import BlocksdError
     from blocksd.revision import Revision
     from support import Changes, RedisServer
 
@@ -288,7 +291,8 @@ class InProcess:
 
     def __init__(self, folder: Path, state: Path, url: str) -> None:
         config = Config(folder=str(folder), redis=url, state_dir=str(state), resync_seconds=3600.0)
-        self.service = Service(config, Reporter(io.StringIO()))
+        self.log = io.StringIO()
+        self.service = Service(config, [Reporter(self.log)])
         self.core = self.service.core
         self.service._watch()
         self.until(lambda: self.core.is_settled)
@@ -306,6 +310,10 @@ class InProcess:
             return condition()
 
         eventually(step)
+
+    def said(self, words: str) -> list[str]:
+        """The lines of the log that have these words in them."""
+        return [line for line in self.log.getvalue().splitlines() if words in line]
 
     def tick(self) -> None:
         self.service._tick()
@@ -367,6 +375,159 @@ def test_directory_that_is_gone_needs_no_watch(folder: Path, in_process: InProce
     in_process.tick()
     assert in_process.watcher is before
     assert in_process.core.intake.problems == {}
+
+
+class Deceased:
+    """An embedded server that has ended, and starts again when it can."""
+
+    address = binary = None
+
+    def __init__(self) -> None:
+        self.starts = 0
+        self.obstacle: BlocksdError | None = Unavailable("the embedded server does not start: no space")
+        self.is_there = False
+
+    def is_running(self) -> bool:
+        return self.is_there
+
+    def start(self) -> None:
+        self.starts += 1
+        if self.obstacle is not None:
+            raise self.obstacle
+        self.is_there = True
+
+    def stop(self) -> None:
+        self.is_there = False
+
+
+def test_embedded_server_that_does_not_start_is_said_once(in_process: InProcess) -> None:
+    """However often it is tried, and whatever the reason; then, once, that it runs."""
+    server: Any = Deceased()
+    service = in_process.service
+    service._embedded, service._serve_seconds = server, 0.0
+    for _ in range(5):
+        in_process.tick()
+    assert server.starts == 5
+    server.obstacle = Misconfigured("no server is installed any more")
+    for _ in range(3):
+        in_process.tick()
+    assert len(in_process.said("does not start: the embedded server does not start: no space")) == 1
+    assert len(in_process.said("does not start: no server is installed any more")) == 1
+    server.obstacle = None
+    for _ in range(3):
+        in_process.tick()
+    assert len(in_process.said("cleared: <server>")) == 1
+    assert len(in_process.said("the embedded server had ended; it was started again")) == 1
+    assert server.starts == 9
+
+
+def test_embedded_server_that_keeps_ending_is_started_ever_later(in_process: InProcess) -> None:
+    """The daemon has other things to do than to wait for it."""
+    server: Any = Deceased()
+    service = in_process.service
+    service._embedded = server
+    waits = []
+    for _ in range(9):
+        service._serve_at = 0.0
+        waits.append(service._serve_seconds)
+        in_process.tick()
+        in_process.tick()  # too early
+    assert server.starts == 9
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+
+
+def test_inboxes_that_cannot_be_read_are_said_once(in_process: InProcess) -> None:
+    """If Redis is there otherwise, and it lasts; also that they can be again."""
+    service, problems = in_process.service, in_process.core.intake.problems
+    service._queue.put(Readable("NOPERM no xread"))
+    in_process.until(lambda: service._obstacle)
+    service._reader = Idle()  # type: ignore[assignment]
+    in_process.tick()
+    assert "<inbox>" not in problems, "Redis may only just be back"
+    for _ in range(5):
+        in_process.tick()
+    assert problems["<inbox>"].message == "no requests can be read: NOPERM no xread"
+    service._queue.put(Readable(None))
+    in_process.until(lambda: not service._obstacle)
+    for _ in range(3):
+        in_process.tick()
+    assert (len(in_process.said("no requests can be read")), len(in_process.said("cleared: <inbox>"))) == (1, 1)
+    in_process.core.projector.is_level = False
+    service._queue.put(Readable("nobody there"))
+    for _ in range(5):
+        service._tick()
+        service._receive(0.0)
+    assert "<inbox>" not in problems, "that Redis is away is said already"
+
+
+class Idle:
+    """A reader of inboxes that reads nothing."""
+
+    def __init__(self, *, is_alive: bool = True) -> None:
+        self.is_alive = lambda: is_alive
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def join(self) -> None: ...
+
+
+def test_watchdog_starves_while_something_is_dead(in_process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said when that lasts, once, and when it is over; what is amiss for a moment is not worth a word."""
+    fed: list[None] = []
+    monkeypatch.setattr("blocksd.notify.watchdog", lambda: fed.append(None))
+    service = in_process.service
+    in_process.tick()
+    assert len(fed) == 1
+    reader = service._reader
+    service._reader = Idle(is_alive=False)  # type: ignore[assignment]
+    in_process.tick()
+    assert in_process.said("not well") == []
+    for _ in range(4):
+        in_process.tick()
+    assert len(fed) == 1
+    service._reader = reader
+    for _ in range(3):
+        in_process.tick()
+    assert len(fed) == 4
+    assert [line[9:] for line in in_process.said("well")] == [
+        "not well: nobody reads the inboxes; the watchdog is not fed",
+        "well again; the watchdog is fed",
+    ]
+
+
+def test_watchdog_is_fed_while_what_is_wrong_was_said(
+    folder: Path, in_process: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is gone, or cannot be watched: starting again would not help."""
+    fed: list[None] = []
+    monkeypatch.setattr("blocksd.notify.watchdog", lambda: fed.append(None))
+
+    def refuse(_: Watcher) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Watcher, "start", refuse)
+        in_process.watcher.stop()
+        for _ in range(3):
+            in_process.tick()
+    assert len(fed) == 3
+    assert len(in_process.said("the folder cannot be watched")) == 1
+    folder.rename(folder.with_name("away"))
+    in_process.until(lambda: "<folder>" in in_process.core.intake.problems)
+    in_process.tick()
+    folder.with_name("away").rename(folder)
+    in_process.until(lambda: "<folder>" not in in_process.core.intake.problems)
+    in_process.tick()
+    assert len(fed) == 5
+    assert in_process.said("not well") == []
+
+
+def test_what_happens_often_is_said_seldom(in_process: InProcess) -> None:
+    """A storm of saves may overrun the queue of events many times a second."""
+    for _ in range(5):
+        in_process.service._queue.put(Hint("everything"))
+        in_process.tick()
+    assert len(in_process.said("events were lost")) == 1
 
 
 # --- starting again ---

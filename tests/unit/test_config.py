@@ -278,6 +278,12 @@ def test_metrics_may_be_a_number(tmp_path: Path) -> None:
     assert Config().metrics_address is None
 
 
+def test_log_levels() -> None:
+    """There are four."""
+    assert load({"log_level": "debug"}, environ=NOWHERE).log_level == "debug"
+    assert "'error', 'warning', 'info' or 'debug', not 'loud'" in refused(environ={"BLOCKSD_LOG_LEVEL": "loud"})
+
+
 def test_state_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The state is where it is told to be, else where systemd says, else in the user's state by namespace."""
     monkeypatch.chdir(tmp_path)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from blocksd.errors import InvalidRequest, NotFound
-from blocksd.inbox import MAX_BYTES, Entry, Inbox, Request, Unusable, accepted, parse, refused
+from blocksd.errors import InvalidRequest, NotFound, VersionConflict
+from blocksd.inbox import MAX_BYTES, Answer, Entry, Inbox, Request, Unusable, accepted, parse, refused
 
 
 def entry(text: str | None = None, *, actor: str = "ann", number: int = 1, **given: Any) -> Entry:
@@ -209,6 +209,36 @@ def test_part_that_is_no_request(given: object) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         request(op="batch").part(given)
     assert refusal.value.facts["field"]
+
+
+# --- what came of it ---
+
+
+def test_outcome_of_a_reply() -> None:
+    """`ok`, or the code of the error, whatever else is in the reply."""
+    for reply, outcome in (
+        (accepted("r-1", seq=7, block={"value": '"ok": false, "error": {"code": "unavailable"'}), "ok"),
+        (refused("r-1", VersionConflict("it is another", expected=1, version=2)), "version_conflict"),
+        (None, "invalid_request"),
+    ):
+        assert Answer(entry(), "r-1", reply, "update").outcome == outcome
+
+
+def test_entries_know_since_when_they_are_here() -> None:
+    """From when they were first put in, until they are done."""
+    now = 5.0
+    inbox = Inbox(lambda: now)
+    first, second = numbered("ann", 1, 2)
+    inbox.put([first])
+    now = 6.0
+    inbox.put([first, second])
+    assert (inbox.received_at(first), inbox.received_at(second), len(inbox)) == (5.0, 6.0, 2)
+    inbox.take(1)
+    assert len(inbox) == 2
+    inbox.done()
+    assert len(inbox) == 1
+    inbox.begin_again()
+    assert len(inbox) == 0
 
 
 # --- order ---

@@ -12,7 +12,7 @@ import pytest
 
 from blocksd.errors import InvalidFile
 from blocksd.folder import Absent, Busy, Folder, Reading, Refused
-from blocksd.problem import FOLDER
+from blocksd.problem import FOLDER, Problem
 from looking import GRACE, Looking, happened
 
 if TYPE_CHECKING:
@@ -564,3 +564,16 @@ def test_name_taken_from_an_agent_is_said_until_it_is_free(looking: Looking) -> 
     revisions = looking.remove("agents/one/persona")
     assert ("updated", "persona") in happened(revisions)
     assert looking.intake.problems == {}
+
+
+def test_warnings_are_counted(looking: Looking) -> None:
+    """Of all that is wrong they are what keeps nothing from being in force."""
+    intake = looking.intake
+    for warning in (True, True, False, True):
+        intake.set_problem(Problem("notes.md", "odd", f"{warning}", warning=warning))
+        assert intake.warnings == warning
+    intake.set_problem(Problem("other.md", "odd", "odd", warning=True))
+    assert intake.warnings == 2
+    for subject in ("notes.md", "notes.md", "other.md"):
+        intake.remove_problem(subject)
+    assert intake.warnings == 0

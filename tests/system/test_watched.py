@@ -1,0 +1,342 @@
+"""A real daemon as those see it who look after it: `status`, the log, and systemd."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import blocksd
+from support import DEADLINE, Daemon, RedisServer, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    RunDaemon = Callable[..., Daemon]
+
+SECRET = "hush-hush"
+
+
+def status(daemon: Daemon) -> dict[str, Any]:
+    result = daemon.command("status", "--json")
+    assert result.stderr == "" or "{" in result.stdout, result.stderr
+    shown: dict[str, Any] = json.loads(result.stdout)
+    return shown
+
+
+@pytest.fixture
+def watched(folder: Path, run_daemon: RunDaemon) -> Daemon:
+    """A daemon over a block that has changed, one that has not, and a file that is none."""
+    (folder / "notes.md").write_text("---\nagents: [ann]\n---\none\n")
+    (folder / "other.md").write_text("same\n")
+    (folder / "bad.md").write_text("---\n")
+    (folder / "deep").mkdir()
+    daemon = run_daemon()
+    (folder / "notes.md").write_text("---\nagents: [ann]\n---\ntwo\n")
+    eventually(lambda: daemon.values("notes") == ["one", "two"])
+    return daemon
+
+
+# --- status ---
+
+
+def test_status_of_a_running_daemon(watched: Daemon, server: RedisServer) -> None:
+    """The daemon itself answers, in numbers where there are numbers."""
+    shown = status(watched)
+    assert watched.process is not None
+    assert (shown["running"], shown["answers"], shown["ready"], shown["pid"]) == (True, True, True, watched.process.pid)
+    assert (shown["folder"], shown["state"], shown["namespace"]) == (str(watched.folder), str(watched.state), "blocks")
+    assert (shown["redis"], shown["redis_embedded"]) == (server.url, False)
+    assert shown["redis_server"].startswith("Valkey 9.")
+    assert (shown["blocks"], shown["agents"], shown["seq"]) == (2, 1, 3)
+    assert (shown["mirror"], shown["mirror_seq"], shown["mirror_lag"]) == ("level", 3, 0)
+    assert (shown["away_since"], shown["away_reason"], shown["halted"]) == (None, None, None)
+    change = shown["last_change"]
+    assert (change["seq"], change["label"], change["version"], change["author"]) == (3, "notes", 2, "file")
+    assert shown["queue"] == {"files": 0, "requests": 0}
+    assert shown["watches"]["used"] == 2
+    assert shown["watches"]["limit"] is None or shown["watches"]["limit"] > 0
+    assert shown["uptime_seconds"] > 0
+    assert [problem["subject"] for problem in shown["problems"]] == ["bad.md"]
+
+
+def test_status_for_people(watched: Daemon) -> None:
+    """Grouped, no wider than 80 columns but for paths, each problem with its remedy; the exit code is that of problems."""
+    result = watched.command("status")
+    assert (result.returncode, result.stderr) == (1, "")
+    lines = result.stdout.splitlines()
+    shown = {line[:12].strip(): line[13:] for line in lines if line[:1].strip()}
+    assert watched.process is not None
+    assert re.fullmatch(rf"running, pid {watched.process.pid}, for \d+ s, version 0\.\S+", shown["daemon"])
+    assert re.fullmatch(r"3 notes v2, \d+ s ago by file", shown["last change"])
+    assert shown["mirror"] == "level"
+    assert shown["queue"] == "0 files to look at, 0 requests waiting"
+    assert re.fullmatch(r"2( of \d+)?", shown["watches"])
+    assert shown["problems"] == "1"
+    assert "\n  bad.md:1: the frontmatter is opened with '---' but never closed\n    add a line" in result.stdout
+    assert all(len(line) <= 80 for line in lines if "/" not in line)
+
+
+def test_status_while_redis_is_away(watched: Daemon, server: RedisServer, folder: Path) -> None:
+    """It says since when and why, and how things go on without."""
+    server.kill()
+    (folder / "notes.md").write_text("three\n")
+    shown = eventually(lambda: (found := status(watched))["mirror"] == "away" and found)
+    assert "does not serve" in shown["away_reason"]
+    assert shown["away_since"].endswith("Z")
+    eventually(lambda: status(watched)["seq"] > 3, "the folder goes on being journaled")
+    lag = status(watched)["mirror_lag"]
+    assert lag == status(watched)["seq"] - 3
+    text = watched.command("status").stdout
+    assert re.search(r"mirror +away since \S+ \(\d+ s\): Redis at", text)
+    server.start()
+    eventually(lambda: status(watched)["mirror"] == "level")
+    assert status(watched)["mirror_lag"] == 0
+
+
+def test_daemon_that_hangs(watched: Daemon) -> None:
+    """Who asks is told so after some seconds; what can be told without the daemon is; deletions are not accepted in vain."""
+    assert watched.process is not None
+    answering = status(watched)
+    watched.process.send_signal(signal.SIGSTOP)
+    try:
+        words = (["status"], ["status", "--json"], ["resume", "--accept-deletions"])
+        asking = [
+            subprocess.Popen(
+                [sys.executable, "-m", "blocksd", *one, "--state-dir", str(watched.state)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=watched.env,
+            )
+            for one in words
+        ]
+        (text, hint), (found, _), (nothing, refused) = [one.communicate(timeout=DEADLINE) for one in asking]
+    finally:
+        watched.process.send_signal(signal.SIGCONT)
+    assert [one.returncode for one in asking] == [3, 3, 3]
+    assert f"runs, but does not answer, pid {watched.process.pid}" in text
+    assert "its log tells more" in hint
+    shown = json.loads(found)
+    assert (shown["running"], shown["answers"], shown["seq"], shown["mirror"]) == (True, False, 3, "level")
+    assert shown["last_change"] == answering["last_change"]
+    assert shown.keys() == answering.keys()
+    assert nothing == ""
+    assert "does not answer at" in refused
+    assert "its log tells more" in refused
+    assert status(watched)["answers"] is True
+
+
+def test_daemon_that_was_killed(watched: Daemon, server: RedisServer) -> None:
+    """Journal and Redis tell what they can, under the same names; the socket it left is no obstacle to the next."""
+    answering = status(watched)
+    watched.kill()
+    result = watched.command("status", "--json", "--redis", server.url)
+    assert result.returncode == 3
+    shown = json.loads(result.stdout)
+    assert (shown["running"], shown["answers"], shown["seq"], shown["blocks"]) == (False, None, 3, 2)
+    assert shown["pid"] == answering["pid"]
+    assert shown["last_change"] == answering["last_change"]
+    assert shown.keys() == answering.keys()
+    assert (watched.state / "control.sock").exists()
+    watched.start()
+    assert status(watched)["answers"] is True
+    assert watched.stop() == 0
+    assert not (watched.state / "control.sock").exists()
+
+
+def test_status_after_a_request(watched: Daemon, server: RedisServer) -> None:
+    """What is done waits no longer; who asked for it is named."""
+    with blocksd.connect(server.url) as client:
+        client.blocks.append("notes", "three")
+    assert status(watched)["queue"]["requests"] == 0
+    assert status(watched)["last_change"]["author"] == "operator"
+
+
+def test_state_directory_without_a_socket(folder: Path, run_daemon: RunDaemon, tmp_path: Path) -> None:
+    """Where there can be none, the daemon serves all the same, and says that nobody can ask it."""
+    (folder / "notes.md").write_text("one\n")
+    (tmp_path / "state" / "control.sock" / "in the way").mkdir(parents=True)
+    daemon = run_daemon()
+    assert daemon.said().count("there can be no control socket") == 1
+    shown = status(daemon)
+    assert (shown["running"], shown["answers"], shown["blocks"]) == (True, False, 1)
+
+
+# --- the log ---
+
+
+def test_absence_of_redis_is_two_lines(watched: Daemon, server: RedisServer) -> None:
+    """Its beginning and its end, however often it is tried in between; nothing else is said of it."""
+    before = len(watched.said().splitlines())
+    server.kill()
+    eventually(lambda: "Redis is away" in watched.said())
+    away = status(watched)
+    eventually(lambda: status(watched)["uptime_seconds"] > away["uptime_seconds"] + 3, "it is tried a few times")
+    server.start()
+    eventually(lambda: "level again" in watched.said())
+    first, second = watched.said().splitlines()[before:]
+    assert "Redis is away" in first
+    assert "the mirror is level again (rebuilt)" in second
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_password_is_nowhere(folder: Path, tmp_path: Path, server: RedisServer, form: str) -> None:
+    """Not while all is well, while Redis is away, while it refuses the login or a command; neither in log nor status."""
+    (folder / "notes.md").write_text("one\n")
+    raw: Any = server.client()
+    rules = ("on", f">{SECRET}", "~*", "&*", "+@all")
+    raw.execute_command("ACL", "SETUSER", "tester", *rules)
+    url = f"unix://tester:{SECRET}@{server.socket}"
+    options = ("--redis", url, "--log-format", form, "--log-level", "debug")
+    daemon = Daemon(folder, tmp_path / "state", *options).start(ready=False)
+    seen = [daemon.command("status").stdout] if eventually(lambda: "ready" in daemon.said()) else []
+    raw.execute_command("ACL", "SETUSER", "tester", "-xread")
+    raw.client_kill_filter(_type="normal", skipme=True)
+    eventually(lambda: "no requests can be read" in daemon.said(), "a command is refused")
+    seen.append(daemon.command("status").stdout)
+    server.kill()
+    eventually(lambda: "does not serve" in daemon.said(), "Redis is away")
+    seen.append(daemon.command("status", "--json").stdout)
+    server.start()  # without the user
+    eventually(lambda: "refuses the login" in daemon.said().rpartition("does not serve")[2], "the login is refused")
+    seen.append(daemon.command("status").stdout)
+    seen.append(daemon.command("ls").stderr)
+    daemon.stop()
+    raw.close()
+    again = Daemon(folder, tmp_path / "state", *options).start(ready=False)
+    assert again.process is not None
+    assert again.process.wait(DEADLINE) == 2
+    seen += [daemon.said(), again.said()]
+    assert all(seen)
+    assert all("tester" in one or "unix://" in one or "ready" in one for one in seen)
+    assert not [one for one in seen if SECRET in one]
+
+
+def test_password_of_the_embedded_server_is_nowhere(folder: Path, tmp_path: Path) -> None:
+    """Also when the server is killed, which is said in one line, and made good."""
+    (folder / "notes.md").write_text("one\n")
+    daemon = Daemon(folder, tmp_path / "state", "--log-level", "debug").start()
+    try:
+        password = json.loads((daemon.state / "redis" / "server.json").read_text())["password"]
+        seen = [daemon.command("status").stdout, daemon.command("status", "--json").stdout]
+        assert re.search(r"redis +redis://127\.0\.0\.1:\d+ \(embedded (Redis|Valkey) \d", seen[0])
+        os.kill(json.loads((daemon.state / "redis" / "server.json").read_text())["pid"], signal.SIGKILL)
+        eventually(lambda: "it was started again" in daemon.said())
+        eventually(lambda: status(daemon)["mirror"] == "level")
+        seen += [daemon.command("status").stdout, daemon.said()]
+        assert daemon.said().count("embedded server") == 1
+        assert not [one for one in seen if password in one]
+    finally:
+        assert daemon.stop() == 0
+
+
+def test_log_of_a_daemon_that_cannot_start(folder: Path, tmp_path: Path) -> None:
+    """In JSON the reason, and what to do, is an event, too, with the exit code of the error."""
+    options = ("--redis", "http://here", "--log-format", "json")
+    daemon = Daemon(folder, tmp_path / "state", *options).start(ready=False)
+    assert daemon.process is not None
+    assert daemon.process.wait(DEADLINE) == 2
+    (line,) = daemon.said().splitlines()
+    shown = json.loads(line)
+    assert (shown["event"], shown["level"], shown["code"]) == ("failure", "error", "misconfigured")
+    assert "http://here" in shown["message"]
+
+
+def in_the_journal(daemon: Daemon) -> Daemon:
+    """Have its log be what systemd says the journal is."""
+    daemon.log.touch()
+    found = daemon.log.stat()
+    daemon.env["JOURNAL_STREAM"] = f"{found.st_dev}:{found.st_ino}"
+    return daemon
+
+
+def test_log_in_the_journal(folder: Path, tmp_path: Path, server: RedisServer) -> None:
+    """Each line has its priority, and no time."""
+    (folder / "notes.md").write_text("one\n")
+    (folder / "bad.md").write_text("---\n")
+    daemon = in_the_journal(Daemon(folder, tmp_path / "state", "--redis", server.url)).start()
+    assert daemon.stop() == 0
+    lines = daemon.said().splitlines()
+    assert lines[0].startswith("<6>folder /")
+    assert "<3>problem: bad.md:1: " in daemon.said()
+    assert "<6>ready: 1 block, 0 agents, 1 problem" in lines
+    assert all(re.match(r"<[3-7]>\D", line) for line in lines)
+    refused = in_the_journal(Daemon(folder, tmp_path / "state", "--redis", "http://here")).start(ready=False)
+    assert refused.process is not None
+    assert refused.process.wait(DEADLINE) == 2
+    (line,) = refused.said().splitlines()
+    assert line.startswith("<3>blocksd: http://here is not a Redis URL")
+
+
+def test_log_level(folder: Path, tmp_path: Path, server: RedisServer) -> None:
+    """With `warning`, changes and the start are not worth a line; problems are."""
+    (folder / "notes.md").write_text("one\n")
+    (folder / "bad.md").write_text("---\n")
+    options = ("--redis", server.url)
+    daemon = Daemon(folder, tmp_path / "state", *options, env={"BLOCKSD_LOG_LEVEL": "warning"}).start(ready=False)
+    eventually(lambda: "bad.md" in daemon.said())
+    assert daemon.stop() == 0
+    (line,) = daemon.said().splitlines()
+    assert "problem: bad.md:1: " in line
+
+
+# --- systemd ---
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Iterator[socket.socket]:
+    """The socket that systemd listens on; its address is short enough for one."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(os.path.relpath(tmp_path / "notify"))
+        listening.settimeout(DEADLINE)
+        yield listening
+
+
+def heard(systemd: socket.socket, until: str) -> list[str]:
+    """All that it is told up to something."""
+    found: list[str] = []
+    while not found or not re.fullmatch(until, found[-1]):
+        found.append(systemd.recv(4096).decode())
+    return found
+
+
+def test_what_systemd_is_told(folder: Path, tmp_path: Path, server: RedisServer, systemd: socket.socket) -> None:
+    """How far the start is, that it is ready, how it stands whenever that changes; and that it is well, Redis or not."""
+    (folder / "notes.md").write_text("---\nagents: [ann]\n---\none\n")
+    env = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+    daemon = Daemon(folder, tmp_path / "state", "--redis", server.url, env=env).start()
+    told = heard(systemd, "READY=1")
+    assert told[0].startswith("STATUS=reading the folder")
+    assert not [one for one in told if "serving" in one]
+    assert heard(systemd, "STATUS=.*") == ["STATUS=serving 1 block to 1 agent, seq 1, mirror level"]
+    (folder / "notes.md").write_text("---\nagents: [ann]\n---\ntwo\n")
+    heard(systemd, "STATUS=serving 1 block to 1 agent, seq 2, mirror level")
+    server.kill()
+    heard(systemd, "STATUS=serving 1 block to 1 agent, seq 2, mirror away")
+    for _ in range(3):
+        assert heard(systemd, "WATCHDOG=1") == ["WATCHDOG=1"]
+    assert daemon.stop() == 0
+    assert heard(systemd, "STOPPING=1")[-1] == "STOPPING=1"
+    assert "not well" not in daemon.said()
+
+
+def test_ready_without_redis(folder: Path, tmp_path: Path, server: RedisServer, systemd: socket.socket) -> None:
+    """Once the folder has been read, and it was said that Redis is away, and why."""
+    (folder / "notes.md").write_text("one\n")
+    server.kill()
+    env = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+    daemon = Daemon(folder, tmp_path / "state", "--redis", server.url, env=env).start(ready=False)
+    heard(systemd, "READY=1")
+    assert "Redis is away: " in daemon.said()
+    assert heard(systemd, "STATUS=.*") == ["STATUS=serving 1 block to 0 agents, seq 1, mirror away"]
+    assert daemon.stop() == 0
