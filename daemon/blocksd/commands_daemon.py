@@ -21,6 +21,7 @@ from blocksd.record import running_daemon
 if TYPE_CHECKING:
     from blocksd.config import Config
     from blocksd.problem import Problem
+    from blocksd.service import ServiceListener
 
 
 @click.command()
@@ -51,12 +52,31 @@ def run(**flags: Any) -> None:
     reporter.capture()
     try:
         # Once there is a file, that it cannot be read is an error, and never a return to the defaults.
-        Service(config, [reporter], lambda: resolve(flags, file=resolved.file).config).run()
+        listeners = [reporter, *_metrics(config)]
+        Service(config, listeners, lambda: resolve(flags, file=resolved.file).config).run()
     except BlocksdError as error:
         if not reporter.as_json:
             raise
         reporter.on_failure(error, next_step(error))
         sys.exit(exit_code(error))
+
+
+def _metrics(config: Config) -> list[ServiceListener]:
+    """The listener that serves metrics, if one is wanted.
+
+    Raises:
+        Misconfigured: it needs a package that is not installed.
+    """
+    if config.metrics_address is None:
+        return []
+    try:
+        from blocksd.metrics import Metrics
+    except ImportError as error:
+        if error.name is None or not error.name.startswith("prometheus_client"):
+            raise
+        message = "metrics need the package prometheus-client: pip install 'blocksd[metrics]'"
+        raise Misconfigured(message, key="metrics") from None
+    return [Metrics(*config.metrics_address)]
 
 
 @click.command()

@@ -32,7 +32,7 @@ _LEASE_SECONDS = 2.0
 
 
 class Listener:
-    """Who is told what happens: a log, a test. What is not overridden is not listened to."""
+    """Who is told what happens: a log, metrics, a test. What is not overridden is not listened to."""
 
     def on_revision(self, revision: Revision) -> None: ...
     def on_request(self, answer: Answer, seconds: float) -> None:

@@ -66,10 +66,19 @@ if TYPE_CHECKING:
 class ServiceListener(Listener):
     """Who is told how the service goes, besides what becomes of the blocks."""
 
+    is_timing = False
+    """Whether `on_stage` is wanted."""
+
     def on_start(self, service: Service) -> None: ...
     def on_progress(self, done: int, left: int) -> None: ...
     def on_ready(self, service: Service) -> None: ...
     def on_reload(self, reload: Reload) -> None: ...
+    def on_standing(self, standing: Standing) -> None:
+        """How the service stands, once a second."""
+
+    def on_stage(self, stage: str, seconds: float) -> None:
+        """How long a part of a round took: from the beginning of one effect to that of the next."""
+
     def on_note(self, message: str, level: Level) -> None: ...
     def on_stop(self) -> None: ...
 
@@ -131,6 +140,7 @@ class Service:
         self._listeners = listeners
         self._read = read or (lambda: config)
         self._must_reload = False
+        self._timing = [listener for listener in listeners if listener.is_timing]
         self._queue: queue.SimpleQueue[_News | None] = queue.SimpleQueue()
         self._stopping = False
         self._rewatch_at = 0.0  # when to try other watchers for sources
@@ -241,8 +251,7 @@ class Service:
                 tick_at = now + _TICK_SECONDS
                 self._tick()
             before = self.journal.seq
-            for _ in core.round():
-                pass
+            self._round()
             self._direct(self._reader)
             if self._begun is not None:
                 self._begun += self.journal.seq - before
@@ -253,6 +262,23 @@ class Service:
             if wait > 0 and self._queue.empty():
                 core.idle()
             self._receive(wait)
+
+    def _round(self) -> None:
+        if not self._timing:
+            for _ in self.core.round():
+                pass
+            return
+        stage, began = "look", time.perf_counter()
+        for effect in self.core.round():
+            now = time.perf_counter()
+            if stage != "look" or effect != "mirror":  # a round that finds nothing is none of interest
+                self._tell_stage(stage, now - began)
+            stage, began = effect, now
+        self._tell_stage(stage, time.perf_counter() - began)
+
+    def _tell_stage(self, stage: str, seconds: float) -> None:
+        for listener in self._timing:
+            listener.on_stage(stage, seconds)
 
     def _begin_to_serve(self, read: int) -> None:
         """Say how far the start has come; that it is ready, when it is."""
@@ -385,7 +411,10 @@ class Service:
             if os.path.isdir(self.folder.root):
                 self._keep_watching()
         self._feed(health.ailments(self._vitals()))
-        self._show(self.standing())
+        standing = self.standing()
+        self._show(standing)
+        for listener in self._listeners:
+            listener.on_standing(standing)
 
     def _keep_watching(self) -> None:
         if self._watcher is None or not self._watcher.is_healthy():

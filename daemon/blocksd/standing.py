@@ -1,4 +1,4 @@
-"""How a running daemon stands: the one picture that systemd and `blocksd status` are shown."""
+"""How a running daemon stands: the one picture that systemd, metrics and `blocksd status` are shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real daemon as those see it who look after it: `status`, the log, and systemd."""
+"""A real daemon as those see it who look after it: `status`, metrics, the log, and systemd."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 import blocksd
 from support import DEADLINE, Daemon, RedisServer, eventually
@@ -170,6 +172,79 @@ def test_state_directory_without_a_socket(folder: Path, run_daemon: RunDaemon, t
     assert daemon.said().count("there can be no control socket") == 1
     shown = status(daemon)
     assert (shown["running"], shown["answers"], shown["blocks"]) == (True, False, 1)
+
+
+# --- metrics ---
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def scrape(port: int) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE) as answer:
+        text = answer.read().decode()
+    return {
+        sample.name + "".join(f" {value}" for _, value in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_metrics_are_scraped(folder: Path, run_daemon: RunDaemon, server: RedisServer) -> None:
+    """What happened is counted, stage by stage, and how the daemon stands is a second old at most."""
+    (folder / "notes.md").write_text("one\n")
+    port = free_port()
+    daemon = run_daemon("--metrics", str(port))
+    with blocksd.connect(server.url) as client:
+        client.blocks.append("notes", "two")
+        with pytest.raises(blocksd.NotFound):
+            client.blocks.append("missing", "x")
+    found = eventually(lambda: (all_ := scrape(port))["blocksd_seq"] == 2 and all_)
+    assert found["blocksd_revisions_total created file"] == 1
+    assert found["blocksd_revisions_total updated operator"] == 1
+    assert found["blocksd_requests_total append ok"] == 1
+    assert found["blocksd_requests_total append not_found"] == 1
+    assert found["blocksd_request_seconds_count"] == 2
+    for stage in ("look", "journal", "stage", "prepare", "put_in", "finish", "project", "mirror"):
+        assert found[f"blocksd_stage_seconds_count {stage}"] >= 1
+    assert (found["blocksd_mirror_level"], found["blocksd_mirror_lag"], found["blocksd_ready"]) == (1, 0, 1)
+    assert found["blocksd_watches"] == 1
+    server.kill()
+    eventually(lambda: scrape(port)["blocksd_mirror_level"] == 0)
+    server.start()
+    eventually(lambda: scrape(port)["blocksd_reconnects_total"] == 1)
+    assert daemon.stop() == 0
+
+
+def test_port_of_metrics_in_use(folder: Path, tmp_path: Path, server: RedisServer) -> None:
+    """It is a mistake in the configuration; the daemon ends in order, and can be started without."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        options = ("--redis", server.url, "--metrics", f"127.0.0.1:{port}")
+        daemon = Daemon(folder, tmp_path / "state", *options).start(ready=False)
+        assert daemon.process is not None
+        assert daemon.process.wait(DEADLINE) == 2
+    assert f"the address for metrics, 127.0.0.1 port {port}, is in use" in daemon.said()
+    assert Daemon(folder, tmp_path / "state", "--redis", server.url).start().stop() == 0
+
+
+def test_metrics_without_their_package(folder: Path, tmp_path: Path, server: RedisServer) -> None:
+    """The command that installs it is named; whoever wants no metrics needs it not."""
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "prometheus_client.py").write_text(
+        "raise ModuleNotFoundError('No module named prometheus_client', name='prometheus_client')\n"
+    )
+    env = {"PYTHONPATH": str(tmp_path / "none")}
+    daemon = Daemon(folder, tmp_path / "state", "--redis", server.url, "--metrics", "9464", env=env).start(ready=False)
+    assert daemon.process is not None
+    assert daemon.process.wait(DEADLINE) == 2
+    assert "pip install 'blocksd[metrics]'" in daemon.said()
+    assert Daemon(folder, tmp_path / "state", "--redis", server.url, env=env).start().stop() == 0
 
 
 # --- the log ---

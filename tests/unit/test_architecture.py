@@ -63,6 +63,7 @@ ORDER = (
     "runner",
     "client",
     "report",
+    "metrics",
     "console",
     "options",
     "completion",

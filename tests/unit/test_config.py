@@ -278,6 +278,27 @@ def test_metrics_may_be_a_number(tmp_path: Path) -> None:
     assert Config().metrics_address is None
 
 
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("9464", ("127.0.0.1", 9464)),
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("[::1]:9464", ("::1", 9464)),
+        ("a-host.example:1", ("a-host.example", 1)),
+    ],
+)
+def test_address_for_metrics(text: str, address: tuple[str, int]) -> None:
+    """A port is one of this machine alone."""
+    assert load({"metrics": text}, environ=NOWHERE).metrics_address == address
+
+
+@pytest.mark.parametrize("text", ["", "0", "65536", "host", "host:", ":9464", "::1:9464", "http://localhost:9464"])
+def test_address_that_is_none(text: str) -> None:
+    """It is refused before anything is begun; none given, none is served."""
+    assert "metrics must be a port from 1 to 65535" in refused({"metrics": text})
+    assert load({}, environ=NOWHERE).metrics_address is None
+
+
 def test_log_levels() -> None:
     """There are four."""
     assert load({"log_level": "debug"}, environ=NOWHERE).log_level == "debug"
