@@ -172,3 +172,12 @@ def test_the_unit_names_what_the_daemon_does() -> None:
     unit = (ROOT / "systemd" / "blocksd.service").read_text(encoding="utf-8")
     for line in ("Type=notify", "WatchdogSec=30", "RestartPreventExitStatus=2", "StateDirectory=blocksd"):
         assert f"\n{line}\n" in unit
+
+
+def test_every_metric_is_in_the_readme() -> None:
+    """Whoever draws or alerts reads of them there."""
+    from blocksd.metrics import Metrics
+
+    metrics = Metrics("127.0.0.1", 0)
+    names = {metric.name for metric in metrics.registry.collect() if metric.name.startswith("blocksd_")}
+    assert not [name for name in names if f"`{name}" not in README]
