@@ -198,6 +198,7 @@ def _traces(config: Config, daemon: dict[str, str] | None) -> dict[str, Any]:
         "watches": {"used": None, "limit": None},
         "ready": None,
         "halted": None,
+        "last_reload": None,
         "problems": [],
     }
     if url is None:
@@ -265,6 +266,7 @@ def _show_status(report: dict[str, Any]) -> None:
             [
                 ("queue", f"{count(queue['files'], 'file')} to look at, {count(queue['requests'], 'request')} waiting"),
                 ("watches", "none, it polls" if report["polling"] else _of(watches["used"], watches["limit"])),
+                *([("reloaded", _last_reload(report["last_reload"]))] if report["last_reload"] else []),
             ]
         )
     click.echo()
@@ -301,6 +303,15 @@ def _last_change(change: dict[str, Any] | None) -> str:
     if change is None:
         return "-"
     return f"{change['seq']} {change['label']} v{change['version']}, {ago(change['at'])} by {change['author']}"
+
+
+def _last_reload(reload: dict[str, Any]) -> str:
+    when = ago(reload["at"])
+    if reload["error"] is not None:
+        return f"{when}, in vain: {reload['error']}"
+    changed = f", changed: {', '.join(reload['changed'])}" if reload["changed"] else ""
+    waiting = f", needs a restart: {', '.join(reload['waiting'])}" if reload["waiting"] else ""
+    return f"{when}{changed or ', nothing changed'}{waiting}"
 
 
 def _how_the_mirror_is(report: dict[str, Any]) -> str:

@@ -140,6 +140,7 @@ class Service:
         self._listeners = listeners
         self._read = read or (lambda: config)
         self._must_reload = False
+        self._last_reload: dict[str, Any] | None = None
         self._timing = [listener for listener in listeners if listener.is_timing]
         self._queue: queue.SimpleQueue[_News | None] = queue.SimpleQueue()
         self._stopping = False
@@ -297,13 +298,16 @@ class Service:
     def _reload(self) -> None:
         """Read the configuration again: what can change at run time does, the rest is named, and everything is compared."""
         self._must_reload = False
+        self._last_reload = {"at": timestamp(time.time()), "changed": [], "waiting": [], "error": None}
         notify.reloading()
         try:
             reload = reloaded(self.config, self._read())
         except Misconfigured as error:
             self._note("the configuration is wrong: the one before stays in force", "warning")
+            self._last_reload["error"] = error.message
             self._judge(error)
         else:
+            self._last_reload |= {"changed": reload.changed, "waiting": reload.waiting}
             self.config = reload.config
             for listener in self._listeners:
                 listener.on_reload(reload)
@@ -622,6 +626,7 @@ class Service:
             "redis_embedded": self._embedded is not None,
             "polling": self.config.poll,
             **self.standing().as_json(),
+            "last_reload": self._last_reload,
             "last_change": newest.summary() if newest is not None else None,
             "problems": [problem.as_json() for _, problem in sorted(self.core.intake.problems.items())],
         }

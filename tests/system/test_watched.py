@@ -28,7 +28,7 @@ SECRET = "hush-hush"
 
 
 def status(daemon: Daemon) -> dict[str, Any]:
-    result = daemon.command("status", "--json")
+    result = daemon.command("status", "--json", "--config", os.devnull)
     assert result.stderr == "" or "{" in result.stdout, result.stderr
     shown: dict[str, Any] = json.loads(result.stdout)
     return shown
@@ -162,6 +162,32 @@ def test_status_after_a_request(watched: Daemon, server: RedisServer) -> None:
         client.blocks.append("notes", "three")
     assert status(watched)["queue"]["requests"] == 0
     assert status(watched)["last_change"]["author"] == "operator"
+
+
+def test_status_after_a_reload(folder: Path, run_daemon: RunDaemon, tmp_path: Path) -> None:
+    """What came of the last one, and when; the log has another level from then on."""
+    (folder / "notes.md").write_text("one\n")
+    settings = tmp_path / "blocksd.toml"
+    settings.write_text("log_level = 'info'\n")
+    daemon = run_daemon(BLOCKSD_CONFIG=str(settings))
+    assert daemon.process is not None
+    assert status(daemon)["last_reload"] is None
+    assert "reloaded" not in daemon.command("status", "--config", os.devnull).stdout
+    for settings_now, shown in (
+        ("log_level = 'error'\nmetrics = 9464\n", "changed: log_level, needs a restart: metrics"),
+        ("log_level = 'loud'\n", "in vain: log_level must be 'error'"),
+        ("log_level = 'error'\n", "nothing changed"),
+    ):
+        before = status(daemon)["last_reload"]
+        settings.write_text(settings_now)
+        daemon.process.send_signal(signal.SIGHUP)
+        eventually(lambda: status(daemon)["last_reload"] != before)  # noqa: B023  # right here
+        text = daemon.command("status", "--config", os.devnull).stdout
+        assert re.search(rf"reloaded +\d+ s ago, {shown}", text)
+    said = daemon.said()
+    (folder / "notes.md").write_text("two\n")
+    eventually(lambda: len(daemon.values("notes")) == 2)
+    assert daemon.said() == said
 
 
 def test_state_directory_without_a_socket(folder: Path, run_daemon: RunDaemon, tmp_path: Path) -> None:
