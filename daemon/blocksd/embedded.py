@@ -33,6 +33,14 @@ _START_SECONDS = 10.0
 _STOP_SECONDS = 5.0
 _SOCKET_CHARS = 100  # the kernel takes 107
 
+_MORTAL = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+if os.getppid() == int(sys.argv[1]):  # else it has ended already
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Becomes a program that ends with its parent. (setpriv(1) would do, but calls what a hardened service may not.)"""
+
 
 @dataclass(frozen=True, slots=True)
 class Binary:
@@ -145,9 +153,8 @@ class EmbeddedServer:
             os.unlink(address.socket)
         settings = self._write_settings(address)
         # The kernel tells the server to end when this thread does: so it must be the main one that starts it.
-        words = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
         self._child = subprocess.Popen(
-            [*words, self.binary.path, settings],
+            [sys.executable, "-I", "-S", "-c", _MORTAL, str(os.getpid()), self.binary.path, settings],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -290,7 +290,6 @@ sys.stdin.read()
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_server_ends_with_its_daemon(tmp_path: Path, how: signal.Signals) -> None:
     """However the daemon ends, kill -9 included, its server ends too, with its data on disk."""
-    require("setpriv")
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -300,24 +299,6 @@ def test_server_ends_with_its_daemon(tmp_path: Path, how: signal.Signals) -> Non
         assert not is_gone(pid)
         parent.send_signal(how)
     eventually(lambda: is_gone(pid), "the server has ended")
-
-
-def test_server_outlives_a_daemon_without_setpriv(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[..., EmbeddedServer]
-) -> None:
-    """Where the kernel cannot be asked to end it, the server stays, and the next daemon takes it over."""
-    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with parent:
-        assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
-        parent.kill()
-    heir = make()
-    assert heir.start().pid == pid
-    heir.stop()
-    eventually(lambda: is_gone(pid), "it is ended by its heir")
 
 
 # --- which program ---
