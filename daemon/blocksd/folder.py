@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from blocksd.document import MAX_BYTES
 from blocksd.errors import BlocksdError, InvalidFile
 from blocksd.label import SUFFIX, TEMPORARY, is_ignored
+from blocksd.unclosed import Unclosed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,6 +98,7 @@ class Folder:
     def __init__(self, path: str) -> None:
         self.root = os.path.realpath(path)
         self._prefix = self.root.rstrip("/") + "/"
+        self._unclosed = Unclosed()
 
     def identity(self) -> tuple[int, int] | None:
         """Device and inode of the directory that is there now; None when there is none.
@@ -120,6 +122,7 @@ class Folder:
         while todo:
             directory = todo.pop()
             prefix = f"{directory}/" if directory else ""
+            self._unclosed.expect(self._prefix + directory)
             try:
                 with os.scandir(self._prefix + directory) as entries:
                     for entry in entries:
@@ -184,7 +187,7 @@ class Folder:
             if "/" in path and os.readlink(f"/proc/self/fd/{handle}") != full:
                 # A directory on the way is a symlink, which no sweep follows, or the file was just moved.
                 return Absent() if os.path.realpath(full) != full else Busy()
-            if _is_being_written(handle, status, closed=closed):
+            if self._is_being_written(full, handle, status, closed=closed):
                 return Busy()
             data = os.read(handle, status.st_size + 1)
             if len(data) != status.st_size or signature_of(os.fstat(handle)) != signature:
@@ -215,6 +218,25 @@ class Folder:
             return False
         return os.path.realpath(os.path.dirname(full)) != os.path.dirname(full)
 
+    def _is_being_written(self, full: str, handle: int, status: os.stat_result, *, closed: bool) -> bool:
+        """Whether a save may be under way. The clock only decides how long to wait: wrong, it costs a moment.
+
+        That a writer was seen to be done (`closed`) does not mean that the next one has not begun: only the kernel can
+        tell.
+        """
+        age = abs(time.time() - status.st_mtime)
+        if age >= _WRITER_SECONDS:
+            return False
+        writer = _has_writer(handle)
+        if writer is not None:
+            return writer
+        writer = self._unclosed.tells(full, status.st_mtime)
+        if writer:
+            return True
+        # The event that tells of a file just emptied comes an instant after that.
+        is_whole = status.st_size > 0 and (closed or writer is False)
+        return not is_whole and age < _SETTLE_SECONDS
+
     def _follow(self, full: str) -> tuple[str, os.stat_result]:
         """Where a symlink leads, which must be inside the folder."""
         target = os.path.realpath(full)
@@ -226,20 +248,6 @@ class Folder:
             return target, os.lstat(target)
         except FileNotFoundError:
             raise InvalidFile("the symlink leads to nothing", hint="create its target, or remove the link") from None
-
-
-def _is_being_written(handle: int, status: os.stat_result, *, closed: bool) -> bool:
-    """Whether a save may be under way. The clock only decides how long to wait: wrong, it costs a moment.
-
-    That a writer was seen to be done (`closed`) does not mean that the next one has not begun: only the kernel can tell.
-    """
-    age = abs(time.time() - status.st_mtime)
-    if age >= _WRITER_SECONDS:
-        return False
-    writer = _has_writer(handle)
-    if writer is None:
-        return not closed and age < _SETTLE_SECONDS
-    return writer
 
 
 def _has_writer(handle: int) -> bool | None:

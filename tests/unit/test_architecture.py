@@ -24,6 +24,7 @@ ORDER = (
     "health",
     "audit",
     "stale",
+    "unclosed",
     "folder",
     "journal",
     "keys",
