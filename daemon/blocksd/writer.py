@@ -391,7 +391,8 @@ def _marked(handle: int) -> tuple[int, int, int] | None:
 def _take_over(handle: int, like: str) -> None:
     """Mode, owner and extended attributes of the file at `like`, if there is one; else what a new file gets.
 
-    A daemon that is not root cannot give files away: then the owner is its own, and the group stays if it may.
+    A daemon that is not root cannot give files away: then the owner is its own, the group stays if it may, and what the
+    owner could do, the group can, or whoever has saved the file could not save it again.
     """
     try:
         status = os.stat(like)
@@ -406,13 +407,21 @@ def _take_over(handle: int, like: str) -> None:
             try:
                 os.fchown(handle, uid, gid)
                 break
-            except PermissionError:
+            except OSError:  # it may not, or there is no such user in its user namespace
                 continue
-    os.fchmod(handle, stat.S_IMODE(status.st_mode))
     with suppress(OSError):
         for name in os.listxattr(like):
             with suppress(OSError):
                 os.setxattr(handle, name, os.getxattr(like, name))
+    mode = stat.S_IMODE(status.st_mode)
+    if os.fstat(handle).st_uid != status.st_uid:
+        mode |= (mode & stat.S_IRWXU) >> 3
+    try:
+        os.fchmod(handle, mode)
+    except (
+        PermissionError
+    ):  # a service may be forbidden to set the bits before the permissions, which mean nothing here
+        os.fchmod(handle, mode & 0o777)
 
 
 def _sync_directory(path: str) -> None:

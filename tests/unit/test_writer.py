@@ -255,9 +255,15 @@ def test_owner_and_group_stay(root: Path, writer: Writer) -> None:
     assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (12345, 23456, 0o4640)
 
 
-def test_owner_that_cannot_stay_is_no_hindrance(root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A daemon that may not give files away keeps at least the group if it can, and writes all the same."""
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL])
+def test_owner_that_cannot_stay_is_no_hindrance(
+    root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A daemon that may not give files away, or does not know their owner, keeps at least the group if it can, and
+    writes all the same; who was the owner may write as one of the group.
+    """
     (root / "notes.md").write_bytes(OLD)
+    (root / "notes.md").chmod(0o644)
     real, asked = os.stat, []
 
     def elsewhere(path: Any, **options: Any) -> os.stat_result:
@@ -267,7 +273,7 @@ def test_owner_that_cannot_stay_is_no_hindrance(root: Path, writer: Writer, monk
 
     def fchown(_handle: int, uid: int, gid: int) -> None:
         asked.append((uid, gid))
-        raise PermissionError(errno.EPERM, "no")
+        raise OSError(number, "no")
 
     monkeypatch.setattr(os, "stat", elsewhere)
     monkeypatch.setattr(os, "fchown", fchown)
@@ -276,6 +282,23 @@ def test_owner_that_cannot_stay_is_no_hindrance(root: Path, writer: Writer, monk
     assert asked == [(12345, 23456), (-1, 23456)]
     assert writer.put_in(staged)
     assert (root / "notes.md").read_bytes() == NEW
+    assert stat.S_IMODE((root / "notes.md").stat().st_mode) == 0o664
+
+
+def test_set_group_id_bit_is_no_hindrance(root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that may not set it, as under RestrictSUIDSGID=, writes a file that has it all the same, without it."""
+    real = os.fchmod
+
+    def fchmod(handle: int, mode: int) -> None:
+        if mode & (stat.S_ISUID | stat.S_ISGID):
+            raise PermissionError(errno.EPERM, "no")
+        real(handle, mode)
+
+    (root / "notes.md").write_bytes(OLD)
+    (root / "notes.md").chmod(0o2660)
+    monkeypatch.setattr(os, "fchmod", fchmod)
+    assert write(writer, update())
+    assert stat.S_IMODE((root / "notes.md").stat().st_mode) == 0o660
 
 
 def test_extended_attributes_stay(root: Path, writer: Writer) -> None:
