@@ -77,6 +77,8 @@ become_machine() {
   pivot_root . run/below
   umount --lazy /run/below
   rmdir /run/below
+  # As systemd expects it of a container: what it mounts for a service, such as credentials, has to reach the service.
+  mount --make-rshared /
   exec env -i container=test PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     /lib/systemd/systemd --system --unit=multi-user.target
 }

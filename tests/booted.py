@@ -59,19 +59,19 @@ class Machine:
     def __init__(self, room: Room, name: str, *, base: str = "") -> None:
         """`base` names a machine, switched off for good, that this one is a copy of."""
         self._room = room
-        self._name = name
+        self.name = name
         self._base = base
         self.pid = 0
 
     def boot(self) -> Machine:
         """Switch it on; wait until it has started what is enabled."""
-        self.pid = int(self._room.ask("boot", self._name, self._base))
+        self.pid = int(self._room.ask("boot", self.name, self._base))
         eventually(lambda: self.run("systemctl", "is-system-running", check=False).strip() in ("running", "degraded"))
         return self
 
     def cut(self) -> None:
         """Cut its power."""
-        self._room.ask("cut", self._name)
+        self._room.ask("cut", self.name)
         self.pid = 0
 
     def shut_down(self) -> None:

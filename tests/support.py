@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import redis
@@ -33,11 +33,14 @@ DEADLINE = 20.0
 def require(tool: str) -> str:
     """The path of a tool. Without it a test is skipped, or, where `BLOCKSD_TEST_TOOLS=required` (as in CI), fails."""
     found = shutil.which(tool)
-    if found is None:
-        if os.environ.get("BLOCKSD_TEST_TOOLS") == "required":
-            pytest.fail(f"{tool} is needed and not installed")
-        pytest.skip(f"{tool} is not installed")
-    return found
+    return found if found is not None else do_without(f"{tool} is not installed")
+
+
+def do_without(why: str) -> NoReturn:
+    """Skip a test for want of something, or fail it where nothing may be wanting (`BLOCKSD_TEST_TOOLS=required`)."""
+    if os.environ.get("BLOCKSD_TEST_TOOLS") == "required":
+        pytest.fail(f"{why}, which is needed")
+    pytest.skip(why)
 
 
 def eventually(condition: Callable[[], Any], what: str = "", *, seconds: float = DEADLINE) -> Any:

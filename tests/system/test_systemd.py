@@ -1,0 +1,378 @@
+"""The units under a real systemd: the service starts, is looked after, stops, and may do what it must, and no more."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from booted import CLONE, ROOT, Machine, Room
+from support import MORTAL, eventually, require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+GUIDE = (ROOT / "systemd" / "README.md").read_text(encoding="utf-8")
+SECTIONS = re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", GUIDE, re.MULTILINE | re.DOTALL)
+FOLDER = "/etc/blocksd/blocks.d"
+STATE = "/var/lib/blocksd"
+NEEDS_NETWORK = re.compile(r"\b(apt-get|pip) install\b")
+
+
+def commands(section: str) -> list[str]:
+    """The commands of a section of the guide, with their prompts."""
+    shown = re.findall(r"^```console\n(.*?)^```", dict(SECTIONS)[section], re.MULTILINE | re.DOTALL)
+    return [line for block in shown for line in block.splitlines()]
+
+
+def follow(machine: Machine, line: str) -> str:
+    """Type a command of the guide: as root where its prompt is `#`, as ann where it is `$`."""
+    prompt, command = line[:2], line[2:]
+    if prompt == "# ":
+        return machine.run("sh", "-c", command, network=bool(NEEDS_NETWORK.search(command)))
+    assert prompt == "$ ", line
+    return machine.run("runuser", "--login", "ann", "--command", f"cd {CLONE} && {command}")
+
+
+@pytest.fixture(scope="session")
+def room() -> Iterator[Room]:
+    room = Room()
+    yield room
+    room.close()
+
+
+@pytest.fixture(scope="session")
+def installed(room: Room) -> str:
+    """A machine on which everything was installed just as the guide has it, now switched off."""
+    machine = Machine(room, "installed").boot()
+    for person in ("ann", "bob"):
+        machine.run("useradd", "--create-home", "--shell", "/bin/bash", person)
+    for line in commands("Install"):
+        follow(machine, line)
+    machine.run("usermod", "--append", "--groups", "blocksd", "bob")
+    assert machine.says("blocksd", "ActiveState") == "active"
+    machine.shut_down()
+    return machine.name
+
+
+@pytest.fixture
+def make_machine(room: Room, installed: str, request: pytest.FixtureRequest) -> Iterator[Callable[..., Machine]]:
+    """A copy of the installed machine, booted; `drop_in` adds lines to the unit."""
+    machines: list[Machine] = []
+
+    def make(drop_in: str = "") -> Machine:
+        machine = Machine(room, request.node.name.replace("[", "-").strip("]"), base=installed).boot()
+        machines.append(machine)
+        if drop_in:
+            change_unit(machine, drop_in)
+        return machine
+
+    yield make
+    for machine in machines:
+        if hasattr(request.node, "failed"):
+            print(machine.log("blocksd"))
+        machine.cut()
+
+
+@pytest.fixture
+def machine(make_machine: Callable[..., Machine]) -> Machine:
+    """A machine that serves blocks since it was booted."""
+    return make_machine()
+
+
+def change_unit(machine: Machine, lines: str, *, unit: str = "blocksd.service") -> None:
+    """Add lines to `[Service]`, and start the unit with them."""
+    directory = machine.path(f"/etc/systemd/system/{unit}.d")
+    directory.mkdir(exist_ok=True)
+    (directory / "test.conf").write_text(f"[Service]\n{textwrap.dedent(lines)}\n")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", unit)
+
+
+def client_of(machine: Machine, state: str = STATE) -> Any:
+    """A client of the Redis that the daemon uses."""
+    url = json.loads(machine.path(f"{state}/daemon.json").read_text())["redis"]
+    return redis.Redis.from_url(url.replace(f"@{STATE}", f"@{machine.path(STATE)}"), decode_responses=True)
+
+
+def save(machine: Machine, name: str, text: str, *, user: str = "ann") -> None:
+    """Save a block as people do."""
+    words = ["runuser", "--user", user, "--", "tee", f"{FOLDER}/{name}.md"]
+    subprocess.run(machine.command(*words), input=text, text=True, check=True, stdout=subprocess.DEVNULL)
+
+
+def value(machine: Machine, label: str) -> Any:
+    """What Redis says; None when it does not say anything."""
+    try:
+        with client_of(machine) as client:
+            return client.hget(f"blocks:block:{label}", "value")
+    except (FileNotFoundError, redis.ConnectionError):
+        return None
+
+
+def shows(machine: Machine, label: str, text: str) -> None:
+    eventually(lambda: value(machine, label) == text, f"{label} is {text!r}")
+
+
+def pids(machine: Machine) -> dict[str, int]:
+    """The processes of the service: of the daemon, and of its server."""
+    main = int(machine.says("blocksd", "MainPID"))
+    children = machine.path(f"/proc/{main}/task/{main}/children").read_text().split()
+    return {"daemon": main, **{"server": int(child) for child in children}}
+
+
+# --- it starts ---
+
+
+def test_service_is_ready_when_it_has_started(machine: Machine) -> None:
+    """Started with the machine, it is active, which it is only after READY; what is saved then is announced once."""
+    assert machine.says("blocksd", "ActiveState") == "active"
+    assert "ready: 0 blocks" in machine.log("blocksd")
+    with client_of(machine) as client, client.pubsub(ignore_subscribe_messages=True) as changes:
+        changes.subscribe("blocks:changes")
+        eventually(lambda: changes.subscribed and changes.get_message(timeout=0.1) is None)
+        save(machine, "notes", "text\n")
+        change = json.loads(eventually(lambda: changes.get_message(timeout=1))["data"])
+        assert (change["seq"], change["kind"], change["label"], change["author"]) == (1, "created", "notes", "file")
+        assert value(machine, "notes") == "text"
+
+
+def test_wrong_settings_are_not_tried_again(machine: Machine) -> None:
+    """It fails once, with the reason in the log, and stays so until somebody mends them."""
+    path = machine.path("/etc/blocksd/blocksd.toml")
+    right = path.read_text()
+    path.write_text(right.replace("state_dir =", "stat_dir ="))
+    machine.run("systemctl", "restart", "blocksd", check=False)
+    assert machine.says("blocksd", "ActiveState") == "failed"
+    assert machine.says("blocksd", "NRestarts") == "0"
+    assert "did you mean 'state_dir'?" in machine.log("blocksd")
+    path.write_text(right)
+    machine.run("systemctl", "start", "blocksd")
+
+
+def test_redis_that_is_away_is_no_reason_to_wait(make_machine: Callable[..., Machine]) -> None:
+    """With a Redis that cannot be reached it is ready all the same, and says so; the folder is journaled."""
+    machine = make_machine("Environment=BLOCKSD_REDIS=redis://127.0.0.1:1/0")
+    assert machine.says("blocksd", "ActiveState") == "active"
+    assert "Redis is away, the mirror follows when it is back" in machine.log("blocksd")
+    save(machine, "notes", "text\n")
+    eventually(lambda: history(machine, "notes"))
+    assert machine.says("blocksd", "NRestarts") == "0"
+
+
+def history(machine: Machine, label: str) -> list[dict[str, Any]]:
+    """What the journal has of a block, the oldest first."""
+    told = machine.run("blocksd", "history", label, "--json", check=False)
+    return list(reversed(json.loads(told))) if told else []
+
+
+# --- it is told to read its settings again ---
+
+
+def test_reload_takes_settings_and_loses_nothing(machine: Machine) -> None:
+    """A source added to the settings is served after a reload; what is saved meanwhile is all announced, once."""
+    machine.run("install", "--directory", "/srv/manuals")
+    machine.path("/srv/manuals/printer.txt").write_text("paper\n")
+    with client_of(machine) as client, client.pubsub(ignore_subscribe_messages=True) as changes:
+        changes.subscribe("blocks:changes")
+        eventually(lambda: changes.subscribed and changes.get_message(timeout=0.1) is None)
+        writing = 'for i in $(seq 200); do echo "text $i" > {}/block-$i.md; done'.format(FOLDER)
+        words = machine.command("runuser", "--user", "ann", "--", "sh", "-c", writing)
+        with subprocess.Popen(words) as writer:
+            eventually(lambda: client.zcard("blocks:labels") > 20)
+            with machine.path("/etc/blocksd/blocksd.toml").open("a") as settings:
+                settings.write('[sources.manuals]\npath = "/srv/manuals"\nagents = ["*"]\n')
+            machine.run("systemctl", "reload", "blocksd")
+            assert writer.wait(20) == 0
+        eventually(lambda: client.hexists("blocks:sources", "manuals"), "the source is served")
+        eventually(lambda: client.zcard("blocks:labels") == 200)
+        heard = []
+        eventually(lambda: (message := changes.get_message()) is None or heard.append(json.loads(message["data"])))
+    numbered = [change for change in heard if change.get("seq")]
+    assert [change["seq"] for change in numbered] == list(range(1, len(numbered) + 1))
+    assert Counter(change["label"] for change in numbered if change["kind"] == "created") == {
+        f"block-{number}": 1 for number in range(1, 201)
+    }
+    assert machine.says("blocksd", "NRestarts") == "0"
+    eventually(lambda: machine.says("blocksd", "ActiveState") == "active")
+
+
+# --- it is looked after ---
+
+
+def test_hanging_daemon_is_started_again(make_machine: Callable[..., Machine]) -> None:
+    """One that gives no sign of life is killed, and its successor takes in what was saved meanwhile."""
+    machine = make_machine("WatchdogSec=2")
+    before = pids(machine)
+    machine.run("kill", "-STOP", str(before["daemon"]))
+    save(machine, "notes", "text\n")
+    shows(machine, "notes", "text")
+    assert machine.says("blocksd", "NRestarts") == "1"
+    assert "Watchdog timeout" in machine.log("blocksd")
+    assert not set(before.values()) & set(pids(machine).values())
+
+
+def test_killed_daemon_is_started_again_however_often(make_machine: Callable[..., Machine]) -> None:
+    """kill -9 more often in a row than systemd puts up with by itself; in the end the mirror shows the folder."""
+    machine = make_machine("RestartSec=50ms")
+    for number in range(1, 8):
+        before = pids(machine)
+        save(machine, "notes", f"text {number}\n")
+        machine.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", "blocksd")
+        eventually(lambda: machine.says("blocksd", "NRestarts") == str(number))  # noqa: B023  # right here
+        shows(machine, "notes", f"text {number}")
+        assert before["daemon"] != pids(machine)["daemon"]
+    assert machine.says("blocksd", "ActiveState") == "active"
+    assert machine.run("pgrep", "--count", "--uid", "blocksd").strip() == "2"  # no server of those before is left
+
+
+def test_stop_takes_less_than_five_seconds(make_machine: Callable[..., Machine]) -> None:
+    """In the middle of a burst of saves, it ends in order, and its server with it, or systemd would say that it did not."""
+    machine = make_machine("TimeoutStopSec=5")
+    machine.path(f"{FOLDER}/first.md").write_text("text\n")
+    for number in range(1000):
+        machine.path(f"{FOLDER}/burst-{number}.md").write_text(f"text {number}\n")
+    with client_of(machine) as client:
+        eventually(lambda: client.zcard("blocks:labels") > 10)
+    machine.run("systemctl", "stop", "blocksd")
+    assert (machine.says("blocksd", "ActiveState"), machine.says("blocksd", "Result")) == ("inactive", "success")
+    assert re.search(r"^[\d:]+ stopped$", machine.log("blocksd"), re.MULTILINE)
+    assert machine.run("pgrep", "--uid", "blocksd", check=False) == ""
+    assert "daemon.json" not in os.listdir(machine.path(STATE))
+
+
+# --- what it may do ---
+
+
+PROBE = """
+import ctypes, json, mmap, os, signal, socket, subprocess
+
+def outcome(attempt):
+    try:
+        return attempt() or "done"
+    except BaseException as error:
+        return type(error).__name__ + " " + os.strerror(getattr(error, "errno", 0) or 0)
+
+def call(name, *arguments):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, name)(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), name)
+
+def connect(address):
+    with socket.socket() as channel:
+        channel.settimeout(0.5)
+        channel.connect((address, 1))
+
+def write(path):
+    with open(path, "w"):
+        pass
+    os.unlink(path)
+
+print(json.dumps({
+    "write /etc": outcome(lambda: write("/etc/probe")),
+    "write /usr": outcome(lambda: write("/usr/probe")),
+    "write settings": outcome(lambda: open("/etc/blocksd/blocksd.toml", "a")),
+    "write folder": outcome(lambda: write("/etc/blocksd/blocks.d/probe.txt")),
+    "write state": outcome(lambda: write("/var/lib/blocksd/probe")),
+    "see homes": outcome(lambda: os.listdir("/home")),
+    "see processes": os.path.exists("/proc/1/status"),
+    "see devices": sorted(set(os.listdir("/dev")) & {"kmsg", "mem", "null", "sda", "tty0", "urandom"}),
+    "see temporary files": os.listdir("/tmp"),
+    "change a setting of the kernel": outcome(lambda: open("/proc/sys/kernel/domainname", "w")),
+    "run what was written": outcome(lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)),
+    "make a namespace": outcome(lambda: call("unshare", 0x20000000)),
+    "mount": outcome(lambda: call("mount", b"none", b"/tmp", b"tmpfs", 0, None)),
+    "set a set-group-ID bit": outcome(lambda: os.mkdir("/var/lib/blocksd/probe", 0o2700) or os.chmod("/var/lib/blocksd/probe", 0o2700)),
+    "ask for real time": outcome(lambda: os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))),
+    "change its user": outcome(lambda: os.setuid(0)),
+    "talk to the kernel": outcome(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)),
+    "talk to this machine": outcome(lambda: connect("127.0.0.1")),
+    "talk to another": outcome(lambda: connect("192.0.2.1")),
+}))
+"""
+DENIED, READ_ONLY = "PermissionError Operation not permitted", "OSError Read-only file system"
+
+
+def test_hardening_is_in_force(machine: Machine) -> None:
+    """What the unit forbids cannot be done in it; what the daemon needs can."""
+    (machine.path("/etc/probe.py")).write_text(PROBE)
+    unit = machine.path("/etc/systemd/system/blocksd.service").read_text()
+    unit = re.sub(r"^ExecStart=.*", "ExecStart=/opt/blocksd/bin/python3 /etc/probe.py", unit, flags=re.MULTILINE)
+    unit = re.sub(r"^(WatchdogSec|Restart)=.*", "", unit.replace("Type=notify", "Type=oneshot"), flags=re.MULTILINE)
+    machine.path("/etc/systemd/system/probe.service").write_text(unit)
+    machine.run("touch", "/tmp/secret")
+    add_address(machine, "192.0.2.1")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", "probe")
+    found = json.loads(next(line for line in machine.log("probe").splitlines() if line.startswith("{")))
+    assert found == {
+        "write /etc": READ_ONLY,
+        "write /usr": READ_ONLY,
+        "write settings": "PermissionError Permission denied",
+        "write folder": "done",
+        "write state": "done",
+        "see homes": "PermissionError Permission denied",
+        "see processes": False,
+        "see devices": ["null", "urandom"],
+        "see temporary files": [],
+        "change a setting of the kernel": READ_ONLY,
+        "run what was written": DENIED,
+        "make a namespace": DENIED,
+        "mount": DENIED,
+        "set a set-group-ID bit": DENIED,
+        "ask for real time": DENIED,
+        "change its user": DENIED,
+        "talk to the kernel": "OSError Address family not supported by protocol",
+        "talk to this machine": "ConnectionRefusedError Connection refused",
+        "talk to another": "TimeoutError Success",  # what is sent there gets lost
+    }
+
+
+def add_address(machine: Machine, address: str) -> None:
+    """Give the machine another address, which is not of loopback, though it goes no further."""
+    words = [
+        "nsenter",
+        f"--target={machine.pid}",
+        "--net",
+        require("ip"),
+        "address",
+        "add",
+        f"{address}/32",
+        "dev",
+        "lo",
+    ]
+    subprocess.run(words, check=True)
+
+
+def test_daemon_and_server_are_held_down(machine: Machine) -> None:
+    """Both run as the user `blocksd`, without capabilities, under a filter of system calls; and all works."""
+    for pid in pids(machine).values():
+        status = dict(line.split(":\t") for line in machine.path(f"/proc/{pid}/status").read_text().splitlines())
+        uid = machine.run("id", "--user", "blocksd").strip()
+        assert set(status["Uid"].split()) == {uid}
+        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+        assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
+    save(machine, "notes", "one\n")
+    shows(machine, "notes", "one")
+    assert machine.run("blocksd", "append", "notes", "two").startswith("updated notes v2")
+    assert machine.run("blocksd", "new", "team/plan", "three").startswith("created team/plan v1")
+    shows(machine, "team/plan", "three")
+    assert machine.path(f"{FOLDER}/notes.md").read_text() == "one\ntwo\n"
+    with client_of(machine) as client:
+        assert client.config_get("maxclients") == {"maxclients": "10000"}
+    url = machine.path(f"{STATE}/redis-url").read_text().strip()
+    asking = "import redis, sys; print(redis.Redis.from_url(sys.argv[1]).hget('blocks:block:notes', 'version'))"
+    assert machine.run("/opt/blocksd/bin/python3", "-c", asking, url).strip() == "b'2'"  # by its port
+    assert machine.says("blocksd", "NRestarts") == "0"
+    assert "problem" not in machine.log("blocksd").replace("0 problems", "")

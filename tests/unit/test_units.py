@@ -1,0 +1,81 @@
+"""The units for systemd, as far as they can be judged without booting one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support import require
+
+UNITS = Path(__file__).resolve().parents[2] / "systemd"
+SYSTEM = ("blocksd.service", "blocksd@.service")
+ALL = (*SYSTEM, "user/blocksd.service")
+
+
+def text_of(unit: str) -> str:
+    return (UNITS / unit).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("unit", SYSTEM)
+def test_systemd_understands_every_line(unit: str, tmp_path: Path) -> None:
+    """`systemd-analyze verify` is silent: what it does not know it only says, and returns 0."""
+    path = tmp_path / unit
+    path.write_text(text_of(unit).replace("ExecStart=/usr/local/bin/blocksd", "ExecStart=/bin/true"))
+    words = [require("systemd-analyze"), "verify", "--man=no", str(path)]
+    verified = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (verified.stdout + verified.stderr, verified.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize("unit", SYSTEM)
+def test_exposure_is_at_most_one(unit: str) -> None:
+    """Of ten, as systemd counts."""
+    words = [
+        require("systemd-analyze"),
+        "security",
+        "--offline=true",
+        "--threshold=10",
+        "--no-pager",
+        str(UNITS / unit),
+    ]
+    judged = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert judged.returncode == 0, judged.stdout + judged.stderr
+
+
+@pytest.mark.parametrize("unit", ALL)
+def test_every_line_has_its_reason(unit: str) -> None:
+    """A setting stands below a comment, alone or in a group."""
+    service = text_of(unit).partition("[Service]\n")[2].partition("[Install]")[0]
+    for group in re.split(r"\n(?=#)|\n\n", service.strip()):
+        assert group.startswith("#"), group
+
+
+@pytest.mark.parametrize("unit", ALL)
+def test_units_name_what_the_daemon_does(unit: str) -> None:
+    """Each waits for READY, is fed its watchdog, reloads, and does not restart on a wrong configuration."""
+    for line in (
+        "Type=notify",
+        "WatchdogSec=30",
+        "ExecReload=/bin/kill -HUP $MAINPID",
+        "Restart=on-failure",
+        "RestartPreventExitStatus=2",
+        "NoNewPrivileges=yes",
+    ):
+        assert f"\n{line}\n" in text_of(unit)
+
+
+def test_instance_differs_where_it_must() -> None:
+    """In its names; what it may do is the same."""
+    one, several = (text_of(unit).partition("[Service]\n")[2].splitlines() for unit in SYSTEM)
+    differing = [line[2:] for line in difflib.ndiff(one, several) if line.startswith("+ ") and line[2] != "#"]
+    assert [line.partition("=")[0] for line in differing] == [
+        "ExecStart",
+        "WorkingDirectory",
+        "StateDirectory",
+        "LoadCredential",
+        "ReadWritePaths",
+    ]
+    assert all("%i" in line for line in differing)
