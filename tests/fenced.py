@@ -10,7 +10,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 
 BY_HAND = ("README.md", "CONTRIBUTING.md", "daemon/docs/redis.md")
-"""What a person follows from top to bottom, with a daemon running."""
+"""What a person follows from top to bottom, with a daemon running. (systemd/README.md is followed on a machine of its
+own, in tests/system/test_systemd.py.)"""
 
 BY_PARSER = ("daemon/docs/block-file.md",)
 """What is read, and run by nobody."""

