@@ -246,7 +246,7 @@ def test_stop_takes_less_than_five_seconds(make_machine: Callable[..., Machine])
         eventually(lambda: client.zcard("blocks:labels") > 10)
     machine.run("systemctl", "stop", "blocksd")
     assert (machine.says("blocksd", "ActiveState"), machine.says("blocksd", "Result")) == ("inactive", "success")
-    assert re.search(r"^[\d:]+ stopped$", machine.log("blocksd"), re.MULTILINE)
+    assert re.search(r"^stopped$", machine.log("blocksd"), re.MULTILINE)  # the journal has the time
     assert machine.run("pgrep", "--uid", "blocksd", check=False) == ""
     assert "daemon.json" not in os.listdir(machine.path(STATE))
 
