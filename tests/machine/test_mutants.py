@@ -233,7 +233,7 @@ def merges_no_stale_saves(patch: Patch) -> None:
 
 
 def takes_what_is_not_merged_for_a_base(patch: Patch) -> None:
-    def base(_saved: Any, newest: Any, _at: float, before: Callable[[int], Any]) -> Any:
+    def base(_saved: Any, newest: Any, _at: float, before: Callable[[int], Any], **_: Any) -> Any:
         return newest if newest.stale_base is not None else before(newest.version - 1)
 
     patch.setattr(intake, "stale_base", base)
