@@ -59,7 +59,7 @@ def test_units_name_what_the_daemon_does(unit: str) -> None:
     for line in (
         "Type=notify",
         "WatchdogSec=30",
-        "ExecReload=/bin/kill -HUP $MAINPID",
+        'ExecReload=/bin/sh -c "kill -HUP $MAINPID"',
         "Restart=on-failure",
         "RestartPreventExitStatus=2",
         "NoNewPrivileges=yes",
