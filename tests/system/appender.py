@@ -22,8 +22,12 @@ def main() -> None:
         line = f"{prefix}-{number}"
         request = json.dumps({"id": line, "op": "append", key: label, "args": {"content": line}})
         while True:
-            client.xadd(f"blocks:inbox:{actor}", {"request": request})
-            found = client.blpop([f"blocks:reply:{actor}:{line}"], timeout=1)
+            try:
+                client.xadd(f"blocks:inbox:{actor}", {"request": request})
+                found = client.blpop([f"blocks:reply:{actor}:{line}"], timeout=1)
+            except redis.ConnectionError:  # the server is started again
+                time.sleep(0.01)
+                continue
             reply = json.loads(found[1]) if found is not None else None
             if reply is not None and reply["ok"]:
                 break

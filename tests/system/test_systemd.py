@@ -6,6 +6,8 @@ import json
 import os
 import re
 import subprocess
+import sys
+import tempfile
 import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,7 @@ import pytest
 import redis
 
 from booted import CLONE, ROOT, Machine, Room
-from support import eventually, require
+from support import do_without, eventually, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,8 +80,8 @@ def make_machine(room: Room, installed: str, request: pytest.FixtureRequest) -> 
 
     yield make
     for machine in machines:
-        if hasattr(request.node, "failed"):
-            print(machine.log("blocksd"))
+        if machine.pid:
+            print(machine.log("blocksd"))  # shown if the test has failed
         machine.cut()
 
 
@@ -123,11 +125,16 @@ def shows(machine: Machine, label: str, text: str) -> None:
     eventually(lambda: value(machine, label) == text, f"{label} is {text!r}")
 
 
-def pids(machine: Machine) -> dict[str, int]:
-    """The processes of the service: of the daemon, and of its server."""
-    main = int(machine.says("blocksd", "MainPID"))
-    (server,) = machine.path(f"/proc/{main}/task/{main}/children").read_text().split()
-    return {"daemon": main, "server": int(server)}
+def processes(machine: Machine) -> tuple[int, ...]:
+    """Those of the service: the daemon's pid first, its server's second."""
+    daemon = int(machine.says("blocksd", "MainPID"))
+    pids = machine.run("cat", "/sys/fs/cgroup/system.slice/blocksd.service/cgroup.procs", check=False).split()
+    return tuple(sorted(map(int, pids), key=lambda pid: pid != daemon))
+
+
+def send(machine: Machine, name: str, pid: int) -> None:
+    """Send a process a signal."""
+    machine.run("sh", "-c", f"kill -{name} {pid}")
 
 
 # --- it starts ---
@@ -171,8 +178,20 @@ def test_redis_that_is_away_is_no_reason_to_wait(make_machine: Callable[..., Mac
 
 def history(machine: Machine, label: str) -> list[dict[str, Any]]:
     """What the journal has of a block, the oldest first."""
-    told = machine.run("blocksd", "history", label, "--json", check=False)
+    told = machine.run("blocksd", "history", label, "--limit=100000", "--json", check=False)
     return list(reversed(json.loads(told))) if told else []
+
+
+def values(machine: Machine, label: str) -> list[str]:
+    """Every value the journal has of a block."""
+    reading = f"""
+import json
+from blocksd.journal import JournalReader
+journal = JournalReader("{STATE}/journal.db")
+print(json.dumps([revision.block.value for revision in journal.history("{label}")]))
+"""
+    found: list[str] = json.loads(machine.run("/opt/blocksd/bin/python3", "-c", reading))
+    return found
 
 
 # --- it is told to read its settings again ---
@@ -213,28 +232,27 @@ def test_reload_takes_settings_and_loses_nothing(machine: Machine) -> None:
 def test_hanging_daemon_is_started_again(make_machine: Callable[..., Machine]) -> None:
     """One that gives no sign of life is killed, and its successor takes in what was saved meanwhile."""
     machine = make_machine("WatchdogSec=2")
-    before = pids(machine)
-    machine.run("kill", "-STOP", str(before["daemon"]))
+    before = processes(machine)
+    send(machine, "STOP", before[0])
     save(machine, "notes", "text\n")
     shows(machine, "notes", "text")
     assert machine.says("blocksd", "NRestarts") == "1"
     assert "Watchdog timeout" in machine.log("blocksd")
-    assert not set(before.values()) & set(pids(machine).values())
+    assert not set(before) & set(processes(machine))
 
 
 def test_killed_daemon_is_started_again_however_often(make_machine: Callable[..., Machine]) -> None:
     """kill -9 more often in a row than systemd puts up with by itself; in the end the mirror shows the folder."""
     machine = make_machine("RestartSec=50ms")
     for number in range(1, 8):
-        before = pids(machine)
+        before = processes(machine)
         save(machine, "notes", f"text {number}\n")
         machine.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", "blocksd")
         eventually(lambda: machine.says("blocksd", "NRestarts") == str(number))  # noqa: B023  # right here
         shows(machine, "notes", f"text {number}")
-        assert before["daemon"] != pids(machine)["daemon"]
-    assert machine.says("blocksd", "ActiveState") == "active"
-    left = "no server of those before is left"
-    eventually(lambda: machine.run("pgrep", "--count", "--uid", "blocksd").strip() == "2", left)
+        assert not set(before) & set(processes(machine))
+    eventually(lambda: machine.says("blocksd", "ActiveState") == "active")
+    eventually(lambda: len(processes(machine)) == 2, "no server of those before is left")
 
 
 def test_stop_takes_less_than_five_seconds(make_machine: Callable[..., Machine]) -> None:
@@ -248,7 +266,7 @@ def test_stop_takes_less_than_five_seconds(make_machine: Callable[..., Machine])
     machine.run("systemctl", "stop", "blocksd")
     assert (machine.says("blocksd", "ActiveState"), machine.says("blocksd", "Result")) == ("inactive", "success")
     assert re.search(r"^stopped$", machine.log("blocksd"), re.MULTILINE)  # the journal has the time
-    assert machine.run("pgrep", "--uid", "blocksd", check=False) == ""
+    assert processes(machine) == ()
     assert "daemon.json" not in os.listdir(machine.path(STATE))
 
 
@@ -270,10 +288,10 @@ def cut_power(machine: Machine) -> None:
 
 
 def kill_server(machine: Machine) -> None:
-    before = pids(machine)
-    machine.run("kill", "-KILL", str(before["server"]))
-    eventually(lambda: answers(machine) and pids(machine)["server"] != before["server"])
-    assert pids(machine)["daemon"] == before["daemon"]
+    before = processes(machine)
+    send(machine, "KILL", before[1])
+    eventually(lambda: answers(machine) and before[1] not in processes(machine))
+    assert processes(machine)[0] == before[0]
 
 
 def kill_both(machine: Machine) -> None:
@@ -301,6 +319,68 @@ def test_nothing_is_lost(machine: Machine, happening: Callable[[Machine], None])
     with client_of(machine) as client:
         assert client.hget("blocks:meta", "seq") == "5"
     assert machine.path(f"{FOLDER}/notes.md").read_text() == "text 4\n"
+
+
+def test_what_was_acknowledged_is_kept(make_machine: Callable[..., Machine]) -> None:
+    """While a client appends, the daemon is killed, then its server, then the power is cut: each line of which the client
+    was told is there, once, in the same journal, and numbers go on.
+    """
+    machine = make_machine("RestartSec=50ms")
+    save(machine, "notes", "start\n")
+    shows(machine, "notes", "start")
+    epoch = meta(machine)["epoch"]
+    url = json.loads(machine.path(f"{STATE}/daemon.json").read_text())["redis"]
+    acknowledged: list[str] = []
+    words = ("/opt/blocksd/bin/python3", "tests/system/appender.py", url, "operator", "notes", "a", "100000", "0.005")
+    with subprocess.Popen(machine.command(*words), stdout=subprocess.PIPE, text=True) as appender:
+        assert appender.stdout is not None
+
+        def go_on() -> None:
+            acknowledged.extend(appender.stdout.readline().strip() for _ in range(20))  # type: ignore[union-attr]
+
+        go_on()
+        send(machine, "KILL", processes(machine)[0])
+        go_on()
+        send(machine, "KILL", processes(machine)[1])
+        go_on()
+        machine.cut()
+        acknowledged += appender.stdout.read().split()
+    assert "" not in acknowledged
+    machine.boot()
+    machine.run("blocksd", "append", "notes", "after")  # behind what may still have been asked for
+    lines = machine.path(f"{FOLDER}/notes.md").read_text().split()
+    counted = Counter(lines)
+    assert {line: counted[line] for line in acknowledged if counted[line] != 1} == {}
+    assert lines[-1] == "after"
+    kept = history(machine, "notes")
+    assert len(kept) == len(lines)
+    assert [revision["seq"] for revision in kept] == list(range(1, len(kept) + 1))
+    assert [revision["version"] for revision in kept] == list(range(1, len(kept) + 1))
+    assert (meta(machine)["epoch"], meta(machine)["seq"]) == (epoch, str(len(kept)))
+
+
+def meta(machine: Machine) -> dict[str, str]:
+    with client_of(machine) as client:
+        found: dict[str, str] = client.hgetall("blocks:meta")
+        return found
+
+
+def test_commands_of_root_leave_nothing_of_roots(machine: Machine) -> None:
+    """Whether the daemon runs or not: whatever root has looked at or written, the daemon can go on with."""
+    save(machine, "notes", "one\n")
+    shows(machine, "notes", "one")
+    looking = ("status", "history notes", "doctor")
+    for state in ("start", "stop"):
+        machine.run("systemctl", state, "blocksd")
+        for command in looking:
+            machine.run("blocksd", *command.split(), check=False)
+        assert machine.run("find", STATE, "!", "-user", "blocksd") == ""
+    assert "not running" in machine.run("blocksd", "status", check=False)
+    machine.run("systemctl", "start", "blocksd")
+    assert "running" in machine.run("blocksd", "status")
+    machine.run("blocksd", "append", "notes", "two")
+    assert [revision["seq"] for revision in history(machine, "notes")] == [1, 2]
+    assert machine.run("find", STATE, "!", "-user", "blocksd") == ""
 
 
 # --- what it may do ---
@@ -408,7 +488,7 @@ def add_address(machine: Machine, address: str) -> None:
 
 def test_daemon_and_server_are_held_down(machine: Machine) -> None:
     """Both run as the user `blocksd`, without capabilities, under a filter of system calls; and all works."""
-    for pid in pids(machine).values():
+    for pid in processes(machine):
         status = dict(line.split(":\t") for line in machine.path(f"/proc/{pid}/status").read_text().splitlines())
         uid = machine.run("id", "--user", "blocksd").strip()
         assert set(status["Uid"].split()) == {uid}
@@ -427,6 +507,104 @@ def test_daemon_and_server_are_held_down(machine: Machine) -> None:
     assert machine.run("/opt/blocksd/bin/python3", "-c", asking, url).strip() == "b'2'"  # by its port
     assert machine.says("blocksd", "NRestarts") == "0"
     assert "problem" not in machine.log("blocksd").replace("0 problems", "")
+
+
+# --- people edit ---
+
+WAYS = {
+    "appending": 'echo "$LINE" >> "$FILE"',
+    "copying": 'cat "$FILE" > "$HOME/new"; echo "$LINE" >> "$HOME/new"; cp "$HOME/new" "$FILE"',
+    "moving": 'cat "$FILE" > "$HOME/new"; echo "$LINE" >> "$HOME/new"; mv "$HOME/new" "$FILE"',
+    "sed": 'sed --in-place "\\$ a $LINE" "$FILE"',
+    "vim": 'vim -e -s -n -u NONE -c "normal Go$LINE" -c wq "$FILE"',
+}
+
+
+def test_people_of_the_group_edit_each_others_blocks(machine: Machine) -> None:
+    """Two people, whose umask lets nobody else write, and an agent's request take turns at one file, in every way of
+    saving; each finds what the others have written, and can write on.
+    """
+    if not machine.run("sh", "-c", "command -v vim", check=False):
+        do_without("vim is not installed")
+    for way, script in WAYS.items():
+        path, lines = f"{FOLDER}/{way}.md", ["first"]
+
+        def person(name: str, script: str) -> None:
+            values = (f"FILE={path}", f"LINE={lines[-1]}", f"HOME=/home/{name}")  # noqa: B023  # right here
+            machine.run("runuser", "--user", name, "--", "env", *values, "sh", "-e", "-c", f"umask 022; {script}")
+            shows(machine, way, "\n".join(lines))  # noqa: B023  # right here
+
+        person("ann", WAYS["appending"])
+        for who in ("bob", "agent", "ann", "bob", "agent", "bob", "ann"):
+            lines.append(f"{who} {len(lines)}")
+            if who == "agent":
+                machine.run("blocksd", "append", way, lines[-1])
+            else:
+                person(who, script)
+    assert "problem" not in machine.log("blocksd").replace("0 problems", "")
+
+
+WRITER = """
+import sys, time
+path, count, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+for number in range(count):
+    with open(path, "w") as file:
+        print("begin", number, file=file, flush=True)
+        time.sleep(pause)
+        print("end", number, file=file)
+"""
+
+
+def test_half_a_save_of_a_person_is_never_taken_in(machine: Machine) -> None:
+    """Neither of one who takes long, nor of saves that follow each other at once; though the file is not the daemon's."""
+    machine.path("/etc/writer.py").write_text(WRITER)
+    for name, count, pause in (("slow", 1, 0.6), ("quick", 100, 0.002)):
+        words = ("python3", "/etc/writer.py", f"{FOLDER}/{name}.md", str(count), str(pause))
+        machine.run("runuser", "--user", "ann", "--", *words)
+        shows(machine, name, f"begin {count - 1}\nend {count - 1}")
+        for text in values(machine, name):
+            assert re.fullmatch(r"begin (\d+)\nend \1", text), text
+
+
+def test_folder_may_be_replaced(machine: Machine) -> None:
+    """Another directory in its place, with the same files, is served, and written to, as the one before."""
+    save(machine, "notes", "one\n")
+    shows(machine, "notes", "one")
+    machine.run("sh", "-c", f"mv {FOLDER} /root/aside && cp --archive /root/aside {FOLDER}")
+    machine.run("blocksd", "append", "notes", "two")
+    assert machine.path(f"{FOLDER}/notes.md").read_text() == "one\ntwo\n"
+    save(machine, "notes", "one\ntwo\nthree\n")
+    shows(machine, "notes", "one\ntwo\nthree")
+
+
+# --- the machines themselves ---
+
+BOOTING = """
+from booted import Machine, Room
+machine = Machine(Room(), "machine").boot()
+print(machine.pid, flush=True)
+input()
+"""
+
+
+@pytest.mark.usefixtures("room")
+def test_nothing_is_left_of_a_machine_when_its_test_is_killed() -> None:
+    """No process, no control group, no mount, no file."""
+    path = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    with subprocess.Popen(
+        [sys.executable, "-c", BOOTING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=path
+    ) as test:
+        assert test.stdout is not None
+        pid = int(test.stdout.readline())
+        with open(f"/proc/{pid}/cgroup", encoding="ascii") as groups:
+            name = re.findall("^0::.*/(blocksd-room-[^/]*)/machine/", groups.read(), re.MULTILINE)[0]
+        test.kill()
+    eventually(lambda: not os.path.exists(f"/proc/{pid}"), "the machine is gone")
+    listing = ["unshare", "--mount", "sh", "-c", "mount -t cgroup2 none /mnt && ls /mnt"]
+    eventually(lambda: name not in subprocess.run(listing, check=True, capture_output=True, text=True).stdout.split())
+    eventually(lambda: not os.path.exists(os.path.join(tempfile.gettempdir(), name)), "its directory is gone")
+    with open("/proc/mounts", encoding="utf-8") as mounts:
+        assert name not in mounts.read()
 
 
 # --- the guide ---
@@ -509,6 +687,5 @@ def test_guide_followed_to_the_letter(machine: Machine) -> None:
     assert machine.says("blocksd", "ActiveState") == "active"
 
     do("Uninstall")
-    assert machine.run("pgrep", "--uid", "blocksd", check=False) == ""
     left = machine.run("find", "/etc", "/opt", "/usr/local", "/var", "-name", "*blocksd*")
     assert left.split() == ["/etc/blocksd-test"]
