@@ -185,10 +185,25 @@ REQUESTS: tuple[tuple[str, dict[str, Any]], ...] = (
             },
         },
     ),
+    ("operator", {"op": "create_agent", "args": {"agent": "cyd", "blocks": [{"name": "persona", "value": "six"}]}}),
+    ("operator", {"op": "delete_agent", "args": {"agent": "dan"}}),
 )
 
 
-EFFECTS = ("journal", "stage", "prepare", "put in", "finish", "settle", "project", "mirror")
+EFFECTS = (
+    "journal",
+    "make folder",
+    "stage",
+    "flush",
+    "prepare",
+    "put in",
+    "finish",
+    "remove folders",
+    "settle",
+    "project",
+    "clear away",
+    "mirror",
+)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +224,8 @@ def test_killed_before_any_effect_it_has_done_all_or_nothing(
         (folder / "notes.md").write_text(f"{HEAD}zero\n")
         (folder / "old.md").write_text(f"{HEAD}zero\n")
         (folder / "gone.md").write_text("zero\n")
+        (folder / "agents" / "dan").mkdir(parents=True)
+        (folder / "agents" / "dan" / "persona.md").write_text("zero\n")
         live(home, server, "none", 0)
         for number, (actor, request) in enumerate(REQUESTS):
             client.xadd(f"blocks:inbox:{actor}", {"request": json.dumps({"id": f"r{number}", **request})})
@@ -218,7 +235,9 @@ def test_killed_before_any_effect_it_has_done_all_or_nothing(
             (folder / "notes.md").write_text((folder / "notes.md").read_text() + "mine\n")
         live(home, server, "none", 0)
         texts = {str(file.relative_to(folder)): file.read_text() for file in sorted(folder.rglob("*.md"))}
-        assert texts.keys() == {"later.md", "new.md", "notes.md", "team/moved.md"}
+        assert texts.keys() == {"agents/cyd/persona.md", "later.md", "new.md", "notes.md", "team/moved.md"}
+        assert os.listdir(folder / "agents") == ["cyd"]
+        assert texts["agents/cyd/persona.md"] == "six\n"
         assert texts["new.md"] == "three\n"
         assert texts["team/moved.md"] == f"{HEAD}zero\nfive\n"
         assert texts["notes.md"].startswith(HEAD)
