@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blocksd import completion
-from blocksd.console import age, ago, count, duration, exit_code, next_step, print_facts, print_json, print_wrapped
+from blocksd.console import age, ago, duration, exit_code, next_step, print_facts, print_json, print_wrapped
 from blocksd.control import ACCEPT_DELETIONS, STATUS, ask
 from blocksd.errors import BlocksdError, Misconfigured, Unavailable
 from blocksd.options import daemon_of, daemon_options, json_option, load, resolve
 from blocksd.record import running_daemon
+from blocksd.standing import count
 
 if TYPE_CHECKING:
     from blocksd.config import Config
@@ -98,7 +99,10 @@ def check(form: str, **flags: Any) -> None:
         )
     else:
         for problem in problems:
-            click.echo(f"{'warning: ' if problem.warning else ''}{problem.sentence()}")
+            if sys.stdout.isatty():
+                _show_problem(problem.as_json(), "")
+            else:  # a line each, as other programs take them
+                click.echo(f"{'warning: ' if problem.warning else ''}{problem.sentence()}")
         wrong = sum(not problem.warning for problem in problems)
         click.echo(
             f"{count(blocks, 'block')} in order, {count(wrong, 'problem')}, {count(len(problems) - wrong, 'warning')}"
@@ -273,14 +277,20 @@ def _show_status(report: dict[str, Any]) -> None:
     problems = report["problems"]
     print_facts([("problems", str(len(problems) or "none"))])
     for problem in problems:
-        place = f"{problem['subject']}:{problem['line']}" if problem["line"] else problem["subject"]
-        print_wrapped(f"  {'warning: ' if problem['warning'] else ''}{place}: {problem['message']}", "    ")
-        if problem["hint"]:
-            print_wrapped(f"    {problem['hint']}", "    ")
+        _show_problem(problem, "  ")
     if not report["running"]:
         click.echo("start it with: blocksd run FOLDER", err=True)
     elif report["answers"] is False:
         click.echo("it may be stopped, hang, or be only just starting: its log tells more", err=True)
+
+
+def _show_problem(problem: dict[str, Any], indent: str) -> None:
+    """What is wrong, and below it what to do, in lines of 80 columns."""
+    place = f"{problem['subject']}:{problem['line']}" if problem["line"] else problem["subject"]
+    warning = "warning: " if problem["warning"] else ""
+    print_wrapped(f"{indent}{warning}{place}: {problem['message']}", f"{indent}  ")
+    if problem["hint"]:
+        print_wrapped(f"{indent}  {problem['hint']}", f"{indent}  ")
 
 
 def _how_it_runs(report: dict[str, Any]) -> str:

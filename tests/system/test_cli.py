@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -100,6 +101,23 @@ def test_help_of_every_command(words: list[str]) -> None:
 def test_version() -> None:
     """`--version` names the program and its version."""
     assert blocksd("--version").stdout.startswith("blocksd 0.")
+
+
+def test_check_fits_on_a_terminal(place: Path) -> None:
+    """What is wrong, and what to do, in lines of 80 columns; elsewhere in a line each."""
+    (place / "blocks.d").mkdir()
+    (place / "blocks.d" / "notes.md").write_text('---\nlimit: "as many as ever you like"\n---\n')
+    ours, terminal = pty.openpty()
+    command = [sys.executable, "-m", "blocksd", "check"]
+    assert subprocess.run(command, stdout=terminal, check=False, timeout=30).returncode == 1
+    os.close(terminal)
+    shown = os.read(ours, 10_000).decode().splitlines()
+    os.close(ours)
+    assert max(map(len, shown)) <= 80
+    piped = blocksd("check").stdout.splitlines()
+    assert len(piped) < len(shown)
+    assert piped[0].startswith("notes.md:2: limit must be")
+    assert " ".join(" ".join(shown).split()).startswith(piped[0].partition(" (")[0])
 
 
 # --- wrong usage: 2 ---
