@@ -13,11 +13,12 @@ import click
 from click.shell_completion import get_completion_class
 
 from blocksd import completion as offers
-from blocksd.console import count, print_json
+from blocksd.console import print_json
 from blocksd.errors import Misconfigured
 from blocksd.finding import Finding
 from blocksd.options import daemon_options, json_option, resolve
 from blocksd.record import running_daemon
+from blocksd.standing import count
 
 _WIDTH = 80
 _COLOURS = {"ok": "green", "warning": "yellow", "wrong": "red", "unknown": "cyan"}

@@ -16,11 +16,12 @@ from blocksd import completion
 from blocksd.acl import users
 from blocksd.audit import Audited, Thresholds
 from blocksd.audit import audit as audited
-from blocksd.console import age, ago, count, print_json, print_table
+from blocksd.console import age, ago, print_json, print_table
 from blocksd.errors import NotFound, Unavailable
 from blocksd.keys import Keys
 from blocksd.options import daemon_options, json_option, load, open_client
 from blocksd.prompt import STYLES, compile_prompt
+from blocksd.standing import count
 from blocksd.watching import Reset
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""How things are printed: JSON, tables, facts, counts, ages, errors with the next step; and exit codes."""
+"""How things are printed: JSON, tables, facts, ages, errors with the next step; and exit codes."""
 
 from __future__ import annotations
 
@@ -72,10 +72,6 @@ def print_rich(what: RenderableType) -> None:
     from rich.console import Console
 
     Console(highlight=False, markup=False).print(what)
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def ago(at: str) -> str:

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 
 def examine(config: Config, file: str | None) -> list[Finding]:
-    """Look, and judge: all findings, by group; `file` is the settings file that was read, if any. Neither a silent server nor a large folder or journal takes it long."""
+    """Look, and judge: all findings, by group; `file` is the settings file that was read, if any.
+
+    Neither a silent server nor a large folder or journal takes it long.
+    """
     host = look_at_host(config)
     found = findings(host, redis_of(config), config, file, now=time.time())
     return [replace(one, message=printable(one.message), advice=printable(one.advice)) for one in found]

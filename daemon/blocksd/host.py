@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Literal
 from blocksd.config import unknown_variables
 from blocksd.folder import Folder
 from blocksd.label import TEMPORARY
+from blocksd.lock import holder
 from blocksd.record import running_daemon
-from blocksd.service import holder
+from blocksd.watcher import inotify_limit
 from blocksd.writer import can_exchange
 
 if TYPE_CHECKING:
@@ -380,19 +381,13 @@ def tree_of(path: str) -> Tree:
 
 
 def _inotify(user: int, *, except_for: int | None) -> Inotify:
-    limits: list[int | None] = []
-    for name in ("max_user_watches", "max_user_instances"):
-        try:
-            limits.append(int(Path(f"/proc/sys/fs/inotify/{name}").read_text(encoding="ascii")))
-        except (OSError, ValueError):
-            limits.append(None)
     watches = instances = 0
     for pid in os.listdir("/proc"):
         if pid.isdecimal() and int(pid) != except_for and _user_of(int(pid)) == user:
             for watched in _watched_by(pid):
                 instances += 1
                 watches += watched
-    return Inotify(limits[0], limits[1], watches, instances)
+    return Inotify(inotify_limit("max_user_watches"), inotify_limit("max_user_instances"), watches, instances)
 
 
 def _watched_by(pid: str) -> Iterator[int]:

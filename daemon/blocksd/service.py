@@ -1,12 +1,10 @@
-"""Lock, threads, signals, back-off, health: the frame around the core. It decides nothing about blocks."""
+"""Threads, signals, back-off, health: the frame around the core. It decides nothing about blocks."""
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 import queue
-import re
 import secrets
 import signal
 import socket
@@ -27,12 +25,13 @@ from blocksd.inbox import Readable, Reader
 from blocksd.journal import Journal
 from blocksd.keys import Keys
 from blocksd.label import is_ignored, printable
+from blocksd.lock import Lock
 from blocksd.mirror import Mirror
 from blocksd.problem import CONFIG, FOLDER, INBOX, SERVER, WATCHER, Problem
 from blocksd.projector import Listener
 from blocksd.revision import timestamp
 from blocksd.standing import Standing, standing_of
-from blocksd.watcher import Hint, Watcher, Watchers
+from blocksd.watcher import Hint, Watcher, Watchers, inotify_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,44 +80,6 @@ class ServiceListener(Listener):
 
     def on_note(self, message: str, level: Level) -> None: ...
     def on_stop(self) -> None: ...
-
-
-class Lock:
-    """The right to be the one daemon of a directory, for as long as this process lives."""
-
-    def __init__(self, path: str, what: str, *, key: str) -> None:
-        """Lock the file or directory at `path`; `what` names it in the error, `key` is the setting it comes from.
-
-        Raises:
-            AlreadyRunning: another process has it. Facts: `pid`, if it can be told.
-            Misconfigured: it cannot be opened.
-        """
-        try:
-            flags = os.O_RDONLY | os.O_CLOEXEC
-            is_directory = os.path.isdir(path)
-            self._handle = os.open(path, flags | (os.O_DIRECTORY if is_directory else os.O_CREAT), 0o600)
-        except OSError as error:
-            raise Misconfigured(f"{path} cannot be opened: {error.strerror}", key=key) from None
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = holder(os.fstat(self._handle))
-            os.close(self._handle)
-            who = f" with pid {pid}" if pid else ""
-            raise AlreadyRunning(f"the {what} is in the charge of another daemon{who}", pid=pid) from None
-
-    def release(self) -> None:
-        os.close(self._handle)
-
-
-def holder(status: os.stat_result) -> int | None:
-    """The process that holds the lock on a file, if it can be told: the kernel lists all locks by inode."""
-    with suppress(OSError), open("/proc/locks", encoding="ascii") as locks:
-        for line in locks:
-            found = re.search(r"FLOCK\s+ADVISORY\s+WRITE (\d+) \w+:\w+:(\d+) ", line)
-            if found and int(found[2]) == status.st_ino:
-                return int(found[1])
-    return None
 
 
 class Service:
@@ -521,7 +482,7 @@ class Service:
             self._degraded(
                 f"{len(missing)} of {len(intake.directories)} directories are not watched: changes in them are found "
                 f"every {self.config.resync_seconds:g} s",
-                f"raise fs.inotify.max_user_watches (sysctl; now {_sysctl('max_user_watches') or 'unknown'})",
+                f"raise fs.inotify.max_user_watches (sysctl; now {inotify_limit('max_user_watches') or 'unknown'})",
             )
         if now >= self._rearm_at:
             self._rearm_at = now + self.config.resync_seconds
@@ -604,7 +565,7 @@ class Service:
     def standing(self) -> Standing:
         """How the service stands right now."""
         watches = self._source_watchers.watches + (self._watcher.watches if self._watcher is not None else 0)
-        limit = _sysctl("max_user_watches")
+        limit = inotify_limit("max_user_watches")
         return standing_of(self.core, seq=self.journal.seq, read=self._begun, watches=watches, watch_limit=limit)
 
     def describe(self) -> dict[str, Any]:
@@ -650,10 +611,3 @@ def _boot_id() -> str:
     with suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
     return ""
-
-
-def _sysctl(name: str) -> int | None:
-    """A limit of inotify; None where it cannot be seen, as behind `ProcSubset=pid`."""
-    with suppress(OSError, ValueError), open(f"/proc/sys/fs/inotify/{name}", encoding="ascii") as file:
-        return int(file.read())
-    return None

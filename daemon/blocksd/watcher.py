@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -210,6 +211,13 @@ class _Hints(InotifyMoveEventGrouper):
 
     def close(self) -> None:
         self._closed.set()
+
+
+def inotify_limit(name: str) -> int | None:
+    """A limit of inotify (`max_user_watches`, `max_user_instances`); None where the kernel does not show it."""
+    with suppress(OSError, ValueError), open(f"/proc/sys/fs/inotify/{name}", encoding="ascii") as file:
+        return int(file.read())
+    return None
 
 
 class Watchers:

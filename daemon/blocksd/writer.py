@@ -418,9 +418,8 @@ def _take_over(handle: int, like: str) -> None:
         mode |= (mode & stat.S_IRWXU) >> 3
     try:
         os.fchmod(handle, mode)
-    except (
-        PermissionError
-    ):  # a service may be forbidden to set the bits before the permissions, which mean nothing here
+    except PermissionError:
+        # A service may be forbidden to set the bits before the permissions, which mean nothing here.
         os.fchmod(handle, mode & 0o777)
 
 

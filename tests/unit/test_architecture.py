@@ -54,6 +54,7 @@ ORDER = (
     "notify",
     "control",
     "standing",
+    "lock",
     "service",
     "plan",
     "queries",
