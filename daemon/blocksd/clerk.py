@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 REQUESTS = 64
 """How many requests are carried out between two looks at the folder: each may have to read a file."""
 
-_PAUSE_SECONDS = 0.01  # until a file that somebody is changing is looked at again
+_PAUSE_SECONDS = (0.01, 1.0)  # until a request to a file that somebody is changing is tried again, at least and at most
 
 
 @dataclass(slots=True)
@@ -117,12 +117,18 @@ class Clerk:
             yield "settle"
             self._journal.settle(work.accesses, work.settled, timestamp(self._wall()))
             self._sources.apply(work.accesses)
-        self._inbox.postpone(work.postponed, self._clock() + _PAUSE_SECONDS)
+        self._inbox.postpone(work.postponed, self._try_again_at())
         return work
 
     def clear_away(self, work: Work) -> None:
         """Remove what was displaced. Nobody need wait for it: what a crash leaves, the next sweep removes."""
         self._discard(work.displaced)
+
+    def _try_again_at(self) -> float:
+        """When postponed requests are tried again: soon if others wait, else when there may be news of a file."""
+        now = self._clock()
+        shortest, longest = _PAUSE_SECONDS
+        return now + shortest if self._inbox.is_waiting else min(max(now + shortest, self._intake.due), now + longest)
 
     # --- on paper ---
 
@@ -143,7 +149,7 @@ class Clerk:
                     outcome = self._do(request, work)
                 except Postponed as postponed:
                     if not self._intake.is_held_back(postponed.path):
-                        self._intake.hint_file(postponed.path, closed=False)
+                        self._intake.look_again(postponed.path)
                         work.postponed.append(entry)
                         continue
                     outcome = refused(request.id, Unavailable(self._intake.problems[FOLDER].message))
@@ -179,7 +185,7 @@ class Clerk:
         try:
             self._desk.merge_stale(label)
         except Postponed as postponed:
-            self._intake.hint_file(postponed.path, closed=False)
+            self._intake.look_again(postponed.path)
             self._intake.stale.add(label)
         except Unavailable:
             self._intake.stale.add(label)

@@ -148,6 +148,7 @@ class Core:
         try:
             if self._blocked_until:
                 self._recover()
+            is_news_due = self.intake.due <= self._clock()
             files = self.intake.look(BATCH)
             if files or self.ledger.drafted:
                 yield "journal"
@@ -155,7 +156,7 @@ class Core:
             revisions = self.ledger.settle()
             self._remove_left()
             self.sources.look()
-            work = yield from self._carry_out()
+            work = yield from self._carry_out(try_again=is_news_due)
         except (JournalUnusable, Misconfigured) as error:
             self._be_blocked(error)
             return
@@ -181,11 +182,12 @@ class Core:
             for listener in self._listeners:
                 listener.on_revision(revision)
 
-    def _carry_out(self) -> Generator[str, None, Work]:
-        """Do what was asked for, and journal it; what to reply."""
+    def _carry_out(self, *, try_again: bool) -> Generator[str, None, Work]:
+        """Do what was asked for, and journal it; what to reply. `try_again` also what waits for news of a file."""
         if self.inbox.is_waiting and not self.projector.is_level:  # another daemon may be in charge of the namespace
             self.inbox.begin_again()
-        if self.inbox.due > self._clock() and not self.intake.stale:
+        is_due = self.inbox.due <= self._clock() or (try_again and self.inbox.is_waiting)
+        if not is_due and not self.intake.stale:
             return Work()
         work = yield from self.clerk.carry_out()
         return work

@@ -295,6 +295,7 @@ class Inbox:
                 self._held[entry] = now
                 self._chars += len(entry.text or "")
                 self._waiting.setdefault(entry.actor, deque()).append(entry)
+                self._due = 0.0
 
     def received_at(self, entry: Entry) -> float:
         """When an entry that is here was put in."""

@@ -82,7 +82,7 @@ class Intake:
         self._gone: dict[str, float] = {}
         self._deletions_due = float("inf")
         self._trees: set[str] = set()
-        self._sweep: Iterator[list[Found]] | None
+        self._sweep: Iterator[None] | None
         self._standing_back: dict[str, set[str]] = {}  # clash key → files whose label another has
         self.directories: set[str] = set()  # as of the last sweep
         self.sweeps = 0
@@ -121,6 +121,11 @@ class Intake:
         for path, signature in signatures.items():
             if signature is not None:
                 self._expected[path] = signature
+
+    def look_again(self, path: str) -> None:
+        """A file is not what the ledger says. If it is known to be missing, that is decided when its grace is over."""
+        if path not in self._gone:
+            self.hint_file(path, closed=False)
 
     def hint_tree(self, path: str) -> None:
         """Something happened to this directory, or to the folder itself (the empty path)."""
@@ -195,14 +200,13 @@ class Intake:
             self._look_at_trees()
         if now >= self._deletions_due:
             self._decide_deletions()
-        # The first sweep goes first: it tells how much there is to read. Later ones use the time between looks.
-        if self._sweep is not None and (not self.sweeps or not self._ready):
-            if next(self._sweep, None) is None:
+        # The first sweep goes first: it tells how much there is to read. Later ones go on when there is nothing to read.
+        left = self._look_at_ready(limit) if self.sweeps else limit
+        if self._sweep is not None and left:
+            if next(self._sweep, _OVER) is _OVER:
                 self._sweep = None
-        elif self._ready:
-            batch = sorted(islice(self._ready, limit), key=_private_first)
-            for path in batch:
-                self._look_at(path, closed=self._ready.pop(path))
+            if self.sweeps:
+                self._look_at_ready(left)
         self.ledger.follow_folders()
         if not self._names_noted:
             self._note_refused_names()
@@ -210,6 +214,13 @@ class Intake:
             self._end_doubt()
         files, self._files = self._files, {}
         return files
+
+    def _look_at_ready(self, limit: int) -> int:
+        """Look at files that are known to need it, at most `limit`; how many more it could have been."""
+        batch = sorted(islice(self._ready, limit), key=_private_first)
+        for path in batch:
+            self._look_at(path, closed=self._ready.pop(path))
+        return limit - len(batch)
 
     def check_root(self) -> bool:
         """Look whether the folder is still the one that was opened; False when it is another or gone."""
@@ -441,14 +452,15 @@ class Intake:
                 agents = self.ledger.attachments.folders
                 self._set_folders(agents | {agent} if is_there else agents - {agent})
 
-    def _sweeping(self) -> Iterator[list[Found]]:
+    def _sweeping(self) -> Iterator[None]:
         """Compare the whole folder with what is known of it, a slice at a time."""
         unseen = set(self.ledger.signatures)
         unlisted: set[str] = set()
         directories: set[str] = set()
-        for found in self._folder.sweep():
+        for number, found in enumerate(self._folder.sweep()):
+            if number:
+                yield
             self._compare(found, unseen, directories, unlisted)
-            yield found
         for directory in unlisted:
             below = f"{directory}/" if directory else ""
             unseen = {path for path in unseen if not path.startswith(below)}
@@ -533,6 +545,9 @@ class Intake:
             message = f"not attached to {some}: another block is attached there as {name!r} (unique constraint)"
             hint = "rename one of the two blocks, or take the agent out of 'agents'"
             self.set_problem(Problem(label, "name_conflict", message, hint, label, warning=True))
+
+
+_OVER = object()
 
 
 def _is_private_folder(path: str) -> bool:

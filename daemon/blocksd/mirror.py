@@ -331,13 +331,12 @@ class Mirror:
         return (*done, self.keys.reply(actor, request_id), str(REPLY_SECONDS), reply)
 
     def begin_rebuild(self) -> Iterator[None]:
-        """Clear the namespace of all that a rebuild writes; a step is one call.
+        """Clear the namespace of all that a rebuild writes, some keys at a step.
 
         From the first step on the mirror has no place, so that a rebuild cut short is begun again.
         """
         keys = self.keys
         self._run([("DEL", keys.meta)])
-        yield
         of_a_kind = (keys.block, keys.attached, keys.agent, keys.source, keys.source_agents, keys.file, keys.open)
         mine = tuple(key("") for key in of_a_kind)
         cursor = 0
@@ -346,9 +345,9 @@ class Mirror:
             written = [key for key in found if key.startswith(mine)]
             if written:
                 self._run([("UNLINK", *words) for words in _in_parts(written)])
-            yield
             if not cursor:
                 break
+            yield
         indexes = (keys.labels, keys.agents, keys.ids, keys.problems, keys.changes, keys.sources)
         self._run([("DEL", *indexes)])
 

@@ -215,7 +215,6 @@ class Projector:
             if place.seq < self._journal.seq:
                 how = "caught up"
             self.shown_seq = place.seq
-            yield
             self._mirror.describe()
             self._repair_index()
             for _ in self._comparing_sources(announce=True):
@@ -247,9 +246,10 @@ class Projector:
         yield from self._mirror.begin_rebuild()
         # What is journaled while this goes on is projected after it, in full: nothing of it can be missed.
         seq = self._journal.seq
-        for labels in _slices(self._intake.ledger.paths):
+        for number, labels in enumerate(_slices(self._intake.ledger.paths)):
+            if number:
+                yield
             self._mirror.rebuild(self._heads(labels))
-            yield
         self._repair_index()
         for _ in self._comparing_sources(announce=False):
             yield
@@ -307,18 +307,19 @@ class Projector:
 
     def _verifying(self) -> Iterator[None]:
         repaired = 0
-        for labels in _slices(self._intake.ledger.paths):
+        for number, labels in enumerate(_slices(self._intake.ledger.paths)):
+            if number:
+                yield
             wrong = self._mirror.differing(self._heads(labels))
             if wrong:
                 repaired += len(wrong)
                 self._mirror.rebuild(wrong)
-            yield
         self._show_aside()  # what is merely new is announced as such, and counts as no damage
         repaired += self._repair_index()
-        yield
-        for some in _slices(self._intake.ledger.attachments.known):
+        for number, some in enumerate(_slices(self._intake.ledger.attachments.known)):
+            if number:
+                yield
             repaired += self._mirror.repair_agents(self._names(some))
-            yield
         for count in self._comparing_sources(announce=False):
             repaired += count
             yield

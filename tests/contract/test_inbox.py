@@ -790,6 +790,8 @@ def test_without_sources_a_save_costs_what_it_did(make_rig: Callable[..., Rig], 
     rig = make_rig(sources=())
     rig.write("notes", "---\nagents: [support-1]\n---\none\n")
     settle(rig)
+    rig.clock.advance(rig.core.projector.due - rig.clock())
+    rig.round()  # a heartbeat, so that none comes with what is counted
     raw.config_resetstat()
     rig.write("notes", "---\nagents: [support-1]\n---\ntwo\n")
     rig.run(lambda: rig.core.intake.due == float("inf"))

@@ -587,6 +587,7 @@ def test_resets_at_one_seq_are_told_apart(bench: Bench) -> None:
 def test_rebuild_cut_short_has_no_place(bench: Bench) -> None:
     """Between its first step and its last, a mirror says of itself that it is nowhere."""
     mirror = bench.fresh(revision(1, value="x"))
+    bench.client.mset({f"blocks:more:{number}": "" for number in range(3000)})
     steps = mirror.begin_rebuild()
     next(steps)
     assert bench.mirror(token="t2").take() == Place(None, 0)

@@ -145,7 +145,7 @@ def test_killed_daemon_loses_and_doubles_nothing(rig: Rig, raw: Any, ear: Ear, *
             break
     rig.crash()
     rig.open().settle()
-    assert rig.heard.level == (["caught up"] if journaled else ["level"])
+    assert rig.heard.level == ["caught up"]
     assert_level(rig, raw)
     assert raw.hget("blocks:block:notes", "value") == "two"
     assert seqs(ear.changes()) == list(range(rig.journal.seq - 1, rig.journal.seq + 1))
@@ -613,7 +613,7 @@ def test_lease_is_kept_through_a_long_rebuild(make_rig: Callable[..., Rig], raw:
         rig.round()
         assert raw.pttl("blocks:lease") > 5_000
         rounds += 1
-    assert rounds > 5
+    assert rounds > 2
     rig.clock.advance(61)
     rig.round()
     while rig.core.projector.is_busy:

@@ -1414,6 +1414,22 @@ def test_request_to_a_file_that_is_gone(rig: Office) -> None:
     assert not (rig.root / "notes.md").exists()
 
 
+def test_request_that_waits_is_tried_when_there_is_news(rig: Office) -> None:
+    """Not all the time: in the round that decides about its file it is done; what came meanwhile is not kept waiting."""
+    rig.remove("notes")
+    request = rig.send("ann", "append", "notes", content="two")
+    rig.pass_on()
+    rig.round()
+    assert rig.ask("bob", "append", "other", content="meanwhile")["ok"]
+    rounds = 0
+    while rig.reply("ann", request) is None:
+        assert rig.versions("notes")[0][2] is not None, "its deletion is not decided yet"
+        rig.clock.advance(rig.core.wait_seconds())
+        rig.round()
+        rounds += 1
+    assert rounds <= 5
+
+
 def test_folder_that_is_gone(rig: Office) -> None:
     """Nothing can be written, and that is no outcome: the same request is done when it is back."""
     rig.root.rename(rig.home / "away")

@@ -263,6 +263,17 @@ def test_postponed_entries_come_first() -> None:
     assert inbox.due == 0.0
 
 
+def test_new_entry_does_not_wait_with_postponed_ones() -> None:
+    """What comes in can be taken at once; what is there already, and is read again, is nothing new."""
+    inbox = Inbox()
+    inbox.put(numbered("ann", 1))
+    inbox.postpone(inbox.take(1), 5.0)
+    inbox.put(numbered("ann", 1))
+    assert inbox.due == 5.0
+    inbox.put(numbered("bob", 1))
+    assert inbox.due == 0.0
+
+
 def numbered(actor: str, *numbers: int) -> list[Entry]:
     return [entry(actor=actor, number=number) for number in numbers]
 

@@ -146,6 +146,17 @@ def test_file_not_journaled_is_looked_at_again(looking: Looking) -> None:
     assert sorted(happened(looking.sweep())) == [("created", label) for label in labels]
 
 
+def test_small_folder_is_compared_and_read_in_one_look(looking: Looking) -> None:
+    """A sweep takes no more looks than it has slices, and what it finds is read in the same one."""
+    fill(looking, 3)
+    looking.write("block-001", "saved\n")
+    looking.intake.hint_all()
+    looking.intake.look(256)
+    assert [one.label for one in looking.ledger.drafted] == ["block-001"]
+    assert not looking.intake.is_sweeping
+    assert looking.intake.backlog == 0
+
+
 def test_look_is_bounded(looking: Looking) -> None:
     """One look reads no more files than it may."""
     for number in range(100):
