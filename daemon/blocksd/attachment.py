@@ -132,13 +132,9 @@ class Attachments:
         """Whether an agent has a private folder."""
         return agent in self._folders
 
-    def is_bare(self, agent: str) -> bool:
-        """Whether there is nothing of an agent but an empty private folder."""
-        return (
-            agent in self._folders
-            and agent not in self._named
-            and not any(agent in owners for owners in self._private.values())
-        )
+    def private(self, agent: str) -> list[str]:
+        """The private blocks of an agent, by label."""
+        return sorted(f"{_PRIVATE}{agent}/{name}" for name, owners in self._private.items() if agent in owners)
 
     def rivals(self, label: str, entries: Iterable[str]) -> frozenset[str]:
         """The agents that a block with these entries would want and could not have: they see another under its name."""
@@ -153,6 +149,8 @@ class Attachments:
 
     def naming(self, agent: str) -> list[str]:
         """The blocks whose entries name an agent plainly, by label."""
+        if agent not in self._named:
+            return []
         return sorted(label for label, entries in self._entries.items() if agent in entries)
 
     def _note(self, label: str, entries: tuple[str, ...]) -> tuple[set[str], set[str]]:

@@ -417,7 +417,7 @@ class Attempt:
         agent = parse_agent(_text(request, "agent"))
         attachments = self._ledger.attachments
         # A folder alone may be what a crash has left of this very request.
-        if agent in attachments.known and not attachments.is_bare(agent):
+        if self._private(agent) or self._naming(agent):
             raise AlreadyExists(f"there is an agent {agent!r} already", agent=agent)
         blocks = request.args.get("blocks")
         blocks = [{"name": "persona"}, {"name": "human"}] if blocks is None else blocks
@@ -443,6 +443,21 @@ class Attempt:
             self.labels.append(label)
         self.facts["agent"] = agent
 
+    def _private(self, agent: str) -> list[str]:
+        """The private blocks of an agent as they are by now."""
+        labels = {*self._ledger.attachments.private(agent), *(label for label in self.sheets if owner(label) == agent)}
+        return sorted(label for label in labels if self._block(label) is not None)
+
+    def _naming(self, agent: str) -> list[str]:
+        """The blocks that name an agent plainly by now."""
+        labels = {*self._ledger.attachments.naming(agent), *self.sheets}
+        return sorted(label for label in labels if (block := self._block(label)) is not None and agent in block.agents)
+
+    def _has_folder(self, agent: str) -> bool:
+        return agent in self.folders_made or (
+            self._ledger.attachments.has_folder(agent) and agent not in self.folders_gone
+        )
+
     def _set_folders(self, folders: frozenset[str]) -> None:
         self._ledger.set_folders(folders)
         self._ledger.follow_folders()
@@ -450,14 +465,13 @@ class Attempt:
     def _delete_agent(self, request: Request) -> None:
         _only(request, "agent")
         agent = parse_agent(_text(request, "agent"))
-        if agent not in self._ledger.attachments.known:
+        private, naming = self._private(agent), self._naming(agent)
+        if not (private or naming or self._has_folder(agent)):
             raise NotFound(f"there is no agent {agent!r}", agent=agent)
-        below = f"{PRIVATE}/{agent}/"
-        for label in sorted(label for label in self._ledger.paths if label.startswith(below)):
-            if self._block(label) is not None:
-                self._remove(label)
-                self.labels.append(label)
-        for label in self._ledger.attachments.naming(agent):
+        for label in private:
+            self._remove(label)
+            self.labels.append(label)
+        for label in naming:
             _, block, _ = self._present(label)
             self._set(label, replace(block, agents=tuple(entry for entry in block.agents if entry != agent)))
             self.labels.append(label)

@@ -651,6 +651,47 @@ def test_agent_that_is_deleted_and_created_at_once_is_known(rig: Office) -> None
     assert_level(rig, rig.raw)
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"op": "create_agent", "args": {"agent": "zoe"}},
+        {"op": "create", "label": "agents/zoe/plan"},
+        {"op": "attach", "label": "notes", "args": {"agents": ["zoe"]}},
+    ],
+    ids=lambda part: part["op"],
+)
+def test_agent_that_came_in_a_batch_is_deleted_by_it(rig: Office, first: dict[str, Any]) -> None:
+    """All that was made of it before, in the same batch, goes; what is deleted twice is not there the second time."""
+    delete = {"op": "delete_agent", "args": {"agent": "zoe"}}
+    error = rig.refuse("operator", "batch", requests=[first, delete, delete])
+    assert (error["code"], error["request"]) == ("not_found", 3)
+    before = rig.value("notes")
+    rig.do("operator", "batch", requests=[first, delete])
+    assert not (rig.root / "agents/zoe").exists()
+    assert rig.value("notes") == before
+    assert "zoe" not in rig.text("notes")
+    rig.resync()
+    assert rig.raw.zscore("blocks:agents", "zoe") is None
+    assert_level(rig, rig.raw)
+
+
+def test_agent_with_blocks_is_made_anew_in_a_batch(rig: Office) -> None:
+    """It has the blocks it was created with, and no others; their versions go on."""
+    parts = [
+        {"op": "delete_agent", "args": {"agent": "ann"}},
+        {"op": "create_agent", "args": {"agent": "ann", "blocks": [{"name": "persona", "value": "I am new."}]}},
+    ]
+    assert rig.refuse("operator", "batch", requests=parts[::-1])["code"] == "already_exists"
+    rig.do("operator", "batch", requests=parts)
+    assert rig.versions("agents/ann/persona") == [
+        (3, "operator", "I am new."),
+        (2, "operator", None),
+        (1, "file", "I am Ann."),
+    ]
+    assert rig.raw.hgetall("blocks:agent:ann") == {"persona": "agents/ann/persona", "policy": "policy"}
+    assert_level(rig, rig.raw)
+
+
 def test_folder_of_a_deleted_agent_that_holds_more_stays(rig: Office) -> None:
     """A file that is no block is not the daemon's to remove: then the agent stays known, for its folder is there."""
     (rig.root / "agents/bob/photo.png").write_bytes(b"x")
