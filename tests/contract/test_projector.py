@@ -801,7 +801,7 @@ def test_loading(rig: Rig, server: RedisServer, raw: Any) -> None:
     rig.run(
         lambda: any("LOADING" in str(error) or "loading" in str(error) for error in [rig.core.projector.last_error])
     )
-    save_while_away(rig, "three\n")
+    rig.write("notes", "three\n")
     server.wait()
     rig.settle()
     after = server.client()
