@@ -108,7 +108,7 @@ class Clerk:
                 else:
                     work.settled |= work.edited
             except _Unwritable as error:
-                self._discard(staged)
+                self._give_up(staged)
                 self._ledger.begin_again()
                 unwritable[error.path] = error.error
                 continue
@@ -214,6 +214,7 @@ class Clerk:
     # --- in the files ---
 
     def _stage(self, staged: list[Staged]) -> Generator[str, None, None]:
+        self._writer.keep_made()
         for agent in self._desk.folders_made:
             folder = os.path.join(PRIVATE, agent)
             yield "make folder"
@@ -244,7 +245,7 @@ class Clerk:
             yield "prepare"
             self._journal.prepare(prepared, is_durable=self._writer.is_durable)
         except JournalUnusable:
-            self._discard(staged)
+            self._give_up(staged)
             raise
         put_in: list[Staged] = []
         try:
@@ -252,7 +253,7 @@ class Clerk:
                 yield "put in"
                 if not self._writer.put_in(one):
                     self._take_back(put_in)
-                    self._discard(staged[len(put_in) + 1 :])
+                    self._give_up(staged[len(put_in) + 1 :])
                     self._start_over(work, one.path, entries, merges)
                     return
                 put_in.append(one)
@@ -264,10 +265,12 @@ class Clerk:
         yield "finish"
         signatures = {one.path: self._writer.signature(one) for one in staged if not self._intake.has_problem(one.path)}
         self._journal.finish(prepared, signatures)
+        work.revisions = self._ledger.settle()
         if folders_gone:
             self._discard(staged)
             yield "remove folders"
-            _remove_folders(self._journal, self._writer)
+            for folder in _remove_folders(self._journal, self._writer):
+                self._intake.hint_tree(folder)
         else:
             work.displaced = staged
         for label, path in self._desk.gone.items():
@@ -276,11 +279,14 @@ class Clerk:
             self._ledger.signatures[path] = signatures.get(path)
         self._intake.expect(signatures)
         self._intake.note_names()
-        work.revisions = self._ledger.settle()
 
     def _take_back(self, staged: Sequence[Staged]) -> None:
         for one in reversed(staged):
             self._writer.take_back(one)
+
+    def _give_up(self, staged: Sequence[Staged]) -> None:
+        self._discard(staged)
+        self._writer.remove_made()
 
     def _discard(self, staged: Sequence[Staged]) -> None:
         for one in staged:
@@ -333,12 +339,14 @@ def _finish_or_take_back(prepared: Prepared, journal: Journal, writer: Writer) -
         journal.give_up()
     for one in prepared.staged:
         writer.discard(one)
+    if not is_done:
+        writer.remove_made()
 
 
-def _remove_folders(journal: Journal, writer: Writer) -> None:
-    """Remove the directories of deleted agents, but for those in which somebody has put something."""
+def _remove_folders(journal: Journal, writer: Writer) -> list[str]:
+    """Remove the directories of deleted agents, but for those in which somebody has put something: which these are."""
     folders = journal.folders_gone()
-    for folder in folders:
-        writer.remove_directory(folder)
+    left = [folder for folder in folders if not writer.remove_directory(folder)]
     if folders:
         journal.forget_folders()
+    return left

@@ -76,6 +76,7 @@ class Intake:
         self.problems: dict[str, Problem] = {}
         self.problem_changes = 0  # counts up whenever `problems` changes
         self.warnings = 0  # how many of them are
+        self._reported: set[str] = set()  # files that have a problem, whatever the ledger knows of them
         self._ready: dict[str, bool] = {}  # path → whether its writer was seen to close it
         self._later: dict[str, float] = {}
         self._looks: dict[str, int] = {}
@@ -353,14 +354,15 @@ class Intake:
             return False
         self.ledger.signatures[path] = reading.signature
         self._standing_back.setdefault(clash_key(label), set()).add(path)
-        self.set_problem(
+        self._set_problem_of(
+            path,
             Problem(
                 printable(path),
                 "label_conflict",
                 f"its label {label!r} is taken by {printable(other)}",
                 "rename one of the two",
                 label,
-            )
+            ),
         )
         return False
 
@@ -454,7 +456,7 @@ class Intake:
 
     def _sweeping(self) -> Iterator[None]:
         """Compare the whole folder with what is known of it, a slice at a time."""
-        unseen = set(self.ledger.signatures)
+        unseen = self._reported.union(self.ledger.signatures)
         unlisted: set[str] = set()
         directories: set[str] = set()
         for number, found in enumerate(self._folder.sweep()):
@@ -508,7 +510,11 @@ class Intake:
     # --- problems ---
 
     def _report(self, path: str, error: BlocksdError) -> None:
-        self.set_problem(problem_of(path, error, label=self.ledger.labels.get(path)))
+        self._set_problem_of(path, problem_of(path, error, label=self.ledger.labels.get(path)))
+
+    def _set_problem_of(self, path: str, problem: Problem) -> None:
+        self._reported.add(path)
+        self.set_problem(problem)
 
     def has_problem(self, path: str) -> bool:
         """Whether something is wrong with a file, or odd about it."""
@@ -524,6 +530,7 @@ class Intake:
             self.warnings += problem.warning - (known is not None and known.warning)
 
     def _clear(self, path: str) -> None:
+        self._reported.discard(path)
         self.remove_problem(printable(path))
 
     def remove_problem(self, subject: str) -> None:

@@ -66,12 +66,13 @@ class Ledger:
         self._folders = self.attachments.folders
 
     def begin_again(self) -> None:
-        """Nothing of what was drafted is to be: all is as the journal has it, and private folders as at `begin`."""
+        """Nothing of what was drafted is to be: all is as the journal has it, and private folders as they were then."""
         self.load(self._folders)
 
     def settle(self) -> list[Revision]:
         """The drafted revisions are journaled: these."""
         drafted, self.drafted = self.drafted, []
+        self._folders = self.attachments.folders
         return drafted
 
     # --- what is ---

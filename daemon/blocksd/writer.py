@@ -48,6 +48,7 @@ class Writer:
         self.is_durable = is_durable
         self._marks: dict[str, tuple[int, int, int]] = {}  # of new texts: aside → mtime in ns, size, inode
         self._unsynced: dict[str, tuple[str, int]] = {}  # new texts on their way to disk: aside → path, handle
+        self._made: list[str] = []  # directories, for what is staged
 
     def _full(self, path: str) -> str:
         """Where a file really is: what a symlink leads to is written, not the link."""
@@ -143,8 +144,19 @@ class Writer:
         self._make_directory(above)
         with suppress(FileExistsError):
             os.mkdir(directory)
+            self._made.append(directory)
         if self.is_durable:
             _sync_directory(above)
+
+    def keep_made(self) -> None:
+        """The directories made so far, for what was staged, are to stay."""
+        self._made.clear()
+
+    def remove_made(self) -> None:
+        """Remove those that were made since, for what is not to be, unless somebody has put something in them."""
+        while self._made:
+            with suppress(OSError):
+                os.rmdir(self._made.pop())
 
     def put_in(self, staged: Staged) -> bool:
         """Put the new text in, in place of what was read; False when somebody else has saved meanwhile.
@@ -251,10 +263,10 @@ class Writer:
                 except OSError as error:
                     raise _unwritable(path, error) from None
 
-    def remove_directory(self, directory: str) -> None:
+    def remove_directory(self, directory: str) -> bool:
         """Remove a directory below the folder, with the empty ones in it and what a crash has left there of ours.
 
-        What anybody else has put in it stays, and so do the directories above that. Nothing may be staged in it.
+        Returns whether it is gone. What anybody else has put in it stays, and so do the directories above that. Nothing may be staged in it.
         """
         full = os.path.join(self._root, directory)
         for path, _, names in os.walk(full, topdown=False):
@@ -266,6 +278,7 @@ class Writer:
         if self.is_durable:
             with suppress(OSError):
                 _sync_directory(os.path.dirname(full))
+        return not os.path.lexists(full)
 
     def is_in(self, staged: Staged) -> bool:
         """Whether an edit that a crash may have interrupted was put in; what is aside tells, whoever has saved since."""

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from blocksd import writer as writing
 from blocksd.document import parse
-from blocksd.errors import Unavailable
+from blocksd.errors import JournalUnusable, Unavailable
 from blocksd.inbox import OPS, Entry
+from blocksd.journal import Journal
 from rig import Ear, Rig, assert_level, shown
 
 if TYPE_CHECKING:
@@ -697,6 +698,8 @@ def test_folder_of_a_deleted_agent_that_holds_more_stays(rig: Office) -> None:
     (rig.root / "agents/bob/photo.png").write_bytes(b"x")
     rig.do("operator", "delete_agent", agent="bob")
     assert (rig.root / "agents/bob/photo.png").exists()
+    rig.settle()
+    assert rig.raw.zscore("blocks:agents", "bob") == 0
     rig.resync()
     assert rig.raw.zscore("blocks:agents", "bob") == 0
     assert_level(rig, rig.raw)
@@ -1552,6 +1555,52 @@ def test_folder_of_an_agent_that_cannot_be_made(rig: Office, monkeypatch: pytest
     assert error["code"] == "unavailable"
     assert rig.raw.zscore("blocks:agents", "carl") is None
     rig.do("operator", "create_agent", agent="carl", blocks=[])
+
+
+@pytest.mark.parametrize("what", ["Writer._write", "_move"])
+def test_directories_of_what_is_not_done_do_not_stay(rig: Office, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Else an agent would be known that nobody has made. Where somebody has put something in one, it stays."""
+    requests: list[tuple[str, str | None, dict[str, Any]]] = [
+        ("create", "agents/zoe/plans/today", {"value": "x"}),
+        ("create_agent", None, {"agent": "zoe"}),
+        ("rename", "notes", {"to": "team/notes"}),
+    ]
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "full")
+
+    monkeypatch.setattr(f"blocksd.writer.{what}", full)
+    for op, where, args in requests:
+        assert rig.refuse("operator", op, where, **args)["code"] == "unavailable"
+
+    def disturbed(*_: Any, **__: Any) -> None:
+        (rig.root / "agents/zoe/photo.png").write_bytes(b"x")
+        full()
+
+    monkeypatch.setattr(f"blocksd.writer.{what}", disturbed)
+    assert rig.ask("operator", "create", "agents/zoe/plan", value="x")["error"]["code"] == "unavailable"
+    assert os.listdir(rig.root / "agents/zoe") == ["photo.png"]
+
+
+def test_agent_whose_outcome_is_journaled_stays_as_it_is(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the journal then takes no more: what is known of folders is not that of before."""
+
+    def full(*_: Any) -> None:
+        raise JournalUnusable("the journal cannot be written: full", path="")
+
+    requests = [
+        rig.send("operator", "delete_agent", agent="bob"),
+        rig.send("operator", "create_agent", agent="zoe"),
+        rig.send("operator", "delete", "nowhere"),  # a refusal is settled after what is done
+    ]
+    rig.pass_on()
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "settle", full)
+        rig.round()
+    assert "<journal>" in rig.core.intake.problems
+    assert rig.core.ledger.attachments.known == {"ann", "zoe"}
+    assert [reply["ok"] for reply in rig.replies(*(("operator", one) for one in requests))] == [True, True, False]
+    assert_level(rig, rig.raw)
 
 
 # --- saves of an old text ---

@@ -12,6 +12,7 @@ import pytest
 
 from blocksd.errors import InvalidFile
 from blocksd.folder import Absent, Busy, Folder, Reading, Refused
+from blocksd.label import printable
 from blocksd.problem import FOLDER, Problem
 from looking import GRACE, Looking, happened
 
@@ -144,6 +145,20 @@ def test_file_not_journaled_is_looked_at_again(looking: Looking) -> None:
     looking.intake.reset()
     assert not looking.intake.is_sweeping
     assert sorted(happened(looking.sweep())) == [("created", label) for label in labels]
+
+
+def test_problem_of_a_file_that_is_gone_goes_with_it(looking: Looking) -> None:
+    """No event need tell of it; nor need the ledger know of a file that never was in force."""
+    looking.write("notes", b"\xff")
+    looking.sweep()
+    assert looking.problem().code == "problem_file"
+    odd = os.fsdecode(b"caf\xe9.md")
+    (looking.root / odd).write_bytes(b"")
+    looking.sweep()
+    looking.ledger.begin_again()
+    (looking.root / "notes.md").unlink()
+    looking.sweep()
+    assert list(looking.intake.problems) == [printable(odd)]
 
 
 def test_small_folder_is_compared_and_read_in_one_look(looking: Looking) -> None:

@@ -130,6 +130,10 @@ def test_what_could_not_be_journaled_is_forgotten(book: Book) -> None:
     book.ledger.begin_again()
     assert view(book.ledger) == before
     assert book.ledger.drafted == []
+    book.ledger.set_folders({"bob"})
+    book.settle()
+    book.ledger.begin_again()
+    assert book.ledger.attachments.folders == {"bob"}, "that was settled"
 
 
 def test_renamed_block_takes_everything_along(book: Book) -> None:

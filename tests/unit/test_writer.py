@@ -696,13 +696,27 @@ def test_directories_are_made_and_removed(root: Path, writer: Writer) -> None:
     assert (root / "agents/ann/notes/old").is_dir()
     (root / "agents/ann/notes/x.txt").write_bytes(b"")
     (root / f"agents/ann/{TEMPORARY}left").write_bytes(b"")
-    writer.remove_directory("agents/ann")
+    assert not writer.remove_directory("agents/ann")
     assert names(root) == ["agents/ann/notes/x.txt"]
     assert sorted(os.listdir(root / "agents/ann/notes")) == ["x.txt"]
     (root / "agents/ann/notes/x.txt").unlink()
-    writer.remove_directory("agents/ann")
-    writer.remove_directory("agents/ann")
+    assert writer.remove_directory("agents/ann")
+    assert writer.remove_directory("agents/ann")
     assert os.listdir(root / "agents") == []
+
+
+def test_directories_made_for_nothing_go(root: Path, writer: Writer) -> None:
+    """Those that were made since others were to stay, unless somebody has put something in them."""
+    (root / "there").mkdir()
+    for path in ("there/a/b.md", "new/c.md"):
+        writer.discard(writer.stage(FileEdit(path, None, b"x")))
+    (root / "new/x.txt").write_bytes(b"")
+    writer.remove_made()
+    assert (os.listdir(root / "there"), os.listdir(root / "new")) == ([], ["x.txt"])
+    writer.make_directory("kept")
+    writer.keep_made()
+    writer.remove_made()
+    assert (root / "kept").is_dir()
 
 
 def test_empty_folder_is_known_as_such(writer: Writer) -> None:
