@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from blocksd.journal import Journal
     from blocksd.mirror import Mirror
     from blocksd.projector import Listener
+    from blocksd.revision import Revision
 
 BATCH = 256
 OUTCOMES_KEPT_SECONDS = 86_400.0
@@ -149,20 +150,17 @@ class Core:
             if self._blocked_until:
                 self._recover()
             is_news_due = self.intake.due <= self._clock()
-            files = self.intake.look(BATCH)
-            if files or self.ledger.drafted:
-                yield "journal"
-                self._journal.append(self.ledger.drafted, files)
-            revisions = self.ledger.settle()
-            self._remove_left()
+            has_taken, revisions = yield from self._look()
             self.sources.look()
             work = yield from self._carry_out(try_again=is_news_due)
+            if work.revisions:
+                _, more = yield from self._look()  # at what they have set free: labels, names, folders
+                revisions += [*work.revisions, *more]
         except (JournalUnusable, Misconfigured) as error:
             self._be_blocked(error)
             return
-        revisions += work.revisions
         self._blocked_until = 0.0
-        has_taken = files or revisions or work.settled or work.accesses
+        has_taken = has_taken or revisions or work.settled or work.accesses
         if self._mended_at and (has_taken or (self._clock() >= self._mended_at and self.intake.is_idle)):
             self._mended_at = 0.0
             self.intake.remove_problem(JOURNAL)
@@ -181,6 +179,17 @@ class Core:
             self._touched.add(revision.label)
             for listener in self._listeners:
                 listener.on_revision(revision)
+
+    def _look(self) -> Generator[str, None, tuple[bool, list[Revision]]]:
+        """Look at files, and journal what follows from it: whether there was anything to journal, and its revisions."""
+        files = self.intake.look(BATCH)
+        has_news = bool(files or self.ledger.drafted)
+        if has_news:
+            yield "journal"
+            self._journal.append(self.ledger.drafted, files)
+        revisions = self.ledger.settle()
+        self._remove_left()
+        return has_news, revisions
 
     def _carry_out(self, *, try_again: bool) -> Generator[str, None, Work]:
         """Do what was asked for, and journal it; what to reply. `try_again` also what waits for news of a file."""

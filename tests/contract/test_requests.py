@@ -698,7 +698,6 @@ def test_folder_of_a_deleted_agent_that_holds_more_stays(rig: Office) -> None:
     (rig.root / "agents/bob/photo.png").write_bytes(b"x")
     rig.do("operator", "delete_agent", agent="bob")
     assert (rig.root / "agents/bob/photo.png").exists()
-    rig.settle()
     assert rig.raw.zscore("blocks:agents", "bob") == 0
     rig.resync()
     assert rig.raw.zscore("blocks:agents", "bob") == 0
@@ -1601,6 +1600,25 @@ def test_agent_whose_outcome_is_journaled_stays_as_it_is(rig: Office, monkeypatc
     assert rig.core.ledger.attachments.known == {"ann", "zoe"}
     assert [reply["ok"] for reply in rig.replies(*(("operator", one) for one in requests))] == [True, True, False]
     assert_level(rig, rig.raw)
+
+
+# --- what follows ---
+
+
+def test_what_requests_set_free_is_seen_in_the_same_round(rig: Office) -> None:
+    """A label that another file stood back for, and a name."""
+    rig.write("Other", "stood back\n")
+    rig.write("persona", "---\nagents: [ann]\n---\nrefused\n")
+    rig.settle()
+    assert rig.problem("Other.md")["code"] == "label_conflict"
+    assert rig.problem("persona")["code"] == "name_conflict"
+    rig.send("operator", "delete", "other")
+    rig.send("ann", "rename", "persona", to="self")
+    rig.pass_on()
+    rig.round()
+    assert rig.raw.hget("blocks:block:Other", "value") == "stood back"
+    assert rig.raw.hget("blocks:agent:ann", "persona") == "persona"
+    assert rig.raw.hgetall("blocks:problems") == {}
 
 
 # --- saves of an old text ---
