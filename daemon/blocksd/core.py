@@ -160,7 +160,7 @@ class Core:
             self._be_blocked(error)
             return
         self._blocked_until = 0.0
-        has_taken = has_taken or revisions or work.settled or work.accesses
+        has_taken = bool(has_taken or revisions or work.settled or work.accesses)
         if self._mended_at and (has_taken or (self._clock() >= self._mended_at and self.intake.is_idle)):
             self._mended_at = 0.0
             self.intake.remove_problem(JOURNAL)

@@ -245,6 +245,9 @@ def test_picture_of_the_mirror(rig: Rig, server: RedisServer) -> None:
                 seen.append(picture().mirror)
         return seen
 
+    for number in range(600):
+        rig.write(f"many/{number}", "so that it takes several steps\n")
+    rig.settle()
     assert (picture().mirror, picture().away_reason, picture().problems) == ("level", None, 1)
     server.kill()
     assert through("away") == ["level", "away"]
@@ -254,6 +257,9 @@ def test_picture_of_the_mirror(rig: Rig, server: RedisServer) -> None:
     assert through("level") == ["away", "rebuilding", "level"]
     assert (picture().away_since, picture().mirror_lag) == (None, 0)
     rig.core.projector.is_level = False
+    rig.core.projector._retry_at = rig.clock() + 1.0
+    for number in range(600):
+        rig.write(f"many/{number}", "saved meanwhile\n")
     assert through("level") == ["away", "behind", "level"]
 
 
