@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from blocksd.document import Parser, decode, split
-from blocksd.errors import InvalidFile
-from blocksd.label import TEMPORARY, label_of_path
-from blocksd.revision import FILE, MERGE
+from blocksd.document import decode, split
+from blocksd.label import TEMPORARY, is_pattern, label_of_path
+from blocksd.problem import JOURNAL
+from blocksd.revision import FILE, MERGE, OPERATOR
+from machine.asked import EDITS, SEVERAL, after, block_of, made_of
 from rig import assert_level
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from blocksd.block import Block
     from blocksd.revision import Revision
+    from machine.asked import Asked
     from rig import Rig
+
+    Blocks = dict[str, Block]  # those in force, by label
+
+TOKEN_CHARS = 5
+"""How long the lines are that people and clients add; no line is part of another, and none is there twice."""
 
 SURELY_RECENT = 4.0
 """Seconds within which a save surely counts as one that may have been made of an older text."""
 
-_ADDITIVE = ("append", "batch")
+_ADDITIVE = ("append", "insert", "batch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,34 +46,6 @@ class Save:
 
 
 @dataclass(slots=True)
-class Asked:
-    """A request, and all the replies it got."""
-
-    id: str
-    actor: str
-    op: str
-    labels: set[str]  # what its name for the block may mean
-    text: str
-    token: str = ""
-    args: dict[str, Any] = field(default_factory=dict)
-    replies: list[str] = field(default_factory=list)
-    may_be_lost: bool = False  # Redis has lost what it held, or there was a reply that it cannot be done now
-
-    @property
-    def is_answered(self) -> bool:
-        return bool(self.replies)
-
-    @property
-    def reply(self) -> dict[str, Any]:
-        reply: dict[str, Any] = json.loads(self.replies[0])
-        return reply
-
-    @property
-    def is_accepted(self) -> bool:
-        return self.is_answered and self.reply["ok"]
-
-
-@dataclass(slots=True)
 class Memory:
     """All that people and clients have done, as they remember it."""
 
@@ -73,14 +53,7 @@ class Memory:
     removed: set[str] = field(default_factory=set)
     asked: dict[str, Asked] = field(default_factory=dict)
     last: dict[str, Save | None] = field(default_factory=dict)  # path → what a person last made of it; None: gone
-
-
-def block_of(label: str, data: bytes) -> Block | None:
-    """What a file says; None when it says no block."""
-    try:
-        return Parser().parse(data, label)[0]
-    except InvalidFile:
-        return None
+    has_crashed: bool = False
 
 
 def path_of(label: str) -> str:
@@ -91,15 +64,12 @@ def lines(value: str) -> Counter[str]:
     return Counter(value.split("\n"))
 
 
-def joined(value: str, *contents: str) -> str:
-    return "\n".join([value, *contents] if value else contents)
-
-
 def check(rig: Rig, raw: Any, memory: Memory) -> None:
     """All of it, of a daemon that has come to rest."""
     revisions = rig.journal.since(0, 1_000_000)
-    check_journal(revisions, memory)
-    check_requests(revisions, memory)
+    states = check_journal(revisions, memory)
+    known = rig.core.ledger.attachments.known | {OPERATOR}
+    check_requests(revisions, states, memory, known)
     check_people(rig, revisions, memory)
     check_folder(rig, revisions, memory)
     assert not rig.core.intake.stale
@@ -108,8 +78,11 @@ def check(rig: Rig, raw: Any, memory: Memory) -> None:
     announced = [int(seq) for seq, _, part in numbers if part == "0"]
     assert announced == list(range(rig.journal.seq - len(announced) + 1, rig.journal.seq + 1))
     for key in list(raw.scan_iter(f"{rig.namespace}:inbox:*")):
-        assert raw.xlen(key) == 0
+        actor = key.rpartition(":")[2]
+        assert actor not in known or raw.xlen(key) == 0
         raw.delete(key)
+        for asked in memory.asked.values():
+            asked.may_be_lost |= asked.actor == actor
     for key in list(raw.scan_iter(f"{rig.namespace}:reply:*")):
         raw.delete(key)
     assert_level(rig, raw)
@@ -120,14 +93,19 @@ def check(rig: Rig, raw: Any, memory: Memory) -> None:
 # --- the journal ---
 
 
-def check_journal(revisions: list[Revision], memory: Memory) -> None:
-    """Every revision follows from the one before it and from something that somebody did."""
+def check_journal(revisions: list[Revision], memory: Memory) -> list[Blocks]:
+    """Every revision follows from the one before it and from something that somebody did.
+
+    What was in force at each seq, from 0 on.
+    """
     unused = {path: list(saves) for path, saves in memory.saves.items()}
     versions: dict[str, int] = {}
-    blocks: dict[str, Block | None] = {}
+    states: list[Blocks] = [{}]
     history: dict[str, list[Revision]] = {}
+    before: dict[str, list[Revision]] = {}  # of a block that was renamed: what it was before, under other labels
     for number, one in enumerate(revisions, 1):
         assert one.seq == number
+        blocks = states[-1]
         was = blocks.get(one.label)
         assert (was is not None) == (one.kind in ("updated", "deleted"))
         labels = {one.label, one.renamed_from or one.label}
@@ -140,14 +118,18 @@ def check_journal(revisions: list[Revision], memory: Memory) -> None:
             _check_merge(one, history.get(one.label, []))
         else:
             origin = blocks.get(one.renamed_from or "")
-            _check_request(one, was, origin, history.get(one.label, []), memory)
+            kept = [*before.get(one.label, []), *history.get(one.label, [])]
+            _check_request(one, was, origin, {old.version: old for old in kept}, memory)
         versions[one.label] = one.version
         if one.renamed_from is not None:
-            blocks[one.renamed_from] = None
-        blocks[one.label] = one.block
+            before[one.label] = [*before.get(one.renamed_from, []), *history[one.renamed_from]]
+        gone = (one.label, one.renamed_from)
+        blocks = {label: block for label, block in blocks.items() if label not in gone}
+        states.append(blocks if one.block is None else {**blocks, one.label: one.block})
         history.setdefault(one.label, []).append(one)
     for label, found in history.items():
         _check_stale_saves(found, memory.saves.get(path_of(label), []), memory)
+    return states
 
 
 def _check_save(one: Revision, unused: dict[str, list[Save]], memory: Memory) -> None:
@@ -180,46 +162,64 @@ def _check_merge(one: Revision, history: list[Revision]) -> None:
 
 
 def _is_token(line: str) -> bool:
-    return line[:1] in "tp" and line[1:].isdigit()
+    return len(line) == TOKEN_CHARS and line[0] in "tp" and line[1:].isdigit()
 
 
 def _check_request(
-    one: Revision, was: Block | None, origin: Block | None, history: list[Revision], memory: Memory
+    one: Revision, was: Block | None, origin: Block | None, versions: Mapping[int, Revision], memory: Memory
 ) -> None:
+    """`versions` are those that the block had before, under other labels as well."""
     assert one.request_id is not None, f"nobody asked for {one}"
     asked = memory.asked[one.request_id]
     assert asked.actor == one.author
+    if asked.op in SEVERAL:
+        return  # looked at as a whole, below
     if asked.op == "rename":
         assert one.kind == "renamed"
         assert origin is not None
         assert one.block is not None
         assert one.block.value == origin.value
         return
-    if asked.op != "batch":
-        assert one.label in asked.labels
+    assert one.label in asked.labels
     if asked.op == "delete":
         assert one.kind == "deleted"
         return
     assert one.block is not None
-    value, before = one.block.value, was.value if was is not None else ""
-    if asked.op == "append":
-        assert value == joined(before, asked.token)
-    elif asked.op == "batch":
-        assert value == joined(before, asked.args[one.label])
-    elif asked.op in ("attach", "detach"):
-        assert value == before
-    elif asked.op == "create":
-        assert value == asked.token
-    elif asked.op == "update":
-        given, read = asked.args["value"], asked.args["read"]
-        if asked.args["on_conflict"] == "merge":
-            assert not lines(given) - lines(read) - lines(value)
-            assert not lines(before) - lines(read) - lines(value)
-        else:
-            assert value == given
+    if asked.op == "create":
+        assert was is None
+        assert one.block.value == asked.args["value"]
+    elif asked.op in ("undo", "redo", "restore"):
+        kept = {version: old.block for version, old in versions.items() if old.block is not None}
+        wanted = [kept[asked.args["version"]]] if asked.op == "restore" else kept.values()
+        assert one.block in [replace(block, label=one.label, _facts="") for block in wanted]
     else:
-        assert asked.op in ("undo", "redo", "restore")
-        assert value in [old.block.value for old in history if old.block is not None]
+        assert was is not None
+        if asked.op in ("attach", "detach"):
+            (agent,) = asked.args["agents"]
+            rest = tuple(entry for entry in was.agents if entry != agent)
+            assert one.block == replace(was, agents=(*rest, agent) if asked.op == "attach" else rest)
+        else:
+            _check_edit(asked, one, was, versions)
+
+
+def _check_edit(asked: Asked, one: Revision, was: Block, versions: Mapping[int, Revision]) -> None:
+    """A value is what the edit makes of the one before; or both are in it, if the client had read another."""
+    assert asked.op in EDITS
+    assert one.block is not None
+    value = one.block.value
+    assert one.block == replace(was, value=value)
+    is_of_this = asked.expect in (None, one.version - 1)
+    if is_of_this or asked.on_conflict != "merge":
+        assert is_of_this or asked.on_conflict == "overwrite"
+        assert value == after(asked, was.value), f"{asked} made {value!r} of {was.value!r}"
+        return
+    assert asked.expect is not None
+    base = versions[asked.expect].block
+    assert base is not None
+    given = after(asked, base.value)
+    assert given is not None
+    for side in (given, was.value):
+        assert not lines(side) - lines(base.value) - lines(value), f"{asked} made {value!r} of {was.value!r}"
 
 
 def _check_stale_saves(history: list[Revision], saves: list[Save], memory: Memory) -> None:
@@ -259,31 +259,51 @@ def _must_merge(history: list[Revision], save: Save, memory: Memory) -> bool:
 # --- requests ---
 
 
-def check_requests(revisions: list[Revision], memory: Memory) -> None:
-    """What was said to be done was done once, and what was refused was not done."""
+def check_requests(revisions: list[Revision], states: Sequence[Blocks], memory: Memory, known: frozenset[str]) -> None:
+    """What was said to be done was done once, and what was refused was not done. Only who is `known` is listened to."""
     by_request: dict[str, list[Revision]] = {}
     for one in revisions:
         if one.request_id is not None:
             by_request.setdefault(one.request_id, []).append(one)
     for asked in memory.asked.values():
-        assert asked.is_answered, f"no reply to {asked}"
+        if not asked.is_answered:
+            assert asked.actor not in known, f"no reply to {asked}"
+            continue
         assert len(set(asked.replies)) == 1, f"two outcomes of {asked}"
         done = by_request.get(asked.id, [])
         if not asked.is_accepted:
             assert not done, f"refused, and done: {asked}"
             assert asked.reply["error"]["code"] not in ("error", "journal")
+            _check_refusal(asked, states)
             continue
         assert asked.reply["id"] == asked.id
-        if asked.op == "batch":
-            assert {one.label for one in done} == asked.args.keys()
-            assert len(done) == len(asked.args)
-            assert [one["seq"] for one in asked.reply["results"]] == [one.seq for one in done]
+        if asked.op in SEVERAL:
+            _check_several(asked, done, states)
             continue
         assert len(done) <= 1, f"done twice: {asked}"
-        if asked.op in ("append", "create", "delete"):
+        if asked.op in (*EDITS, "create", "delete"):
             assert len(done) == 1, f"acknowledged, and not done: {asked}"
         for one in done:
             assert (one.seq, one.version) == (asked.reply["seq"], asked.reply["version"])
+
+
+def _check_several(asked: Asked, done: Sequence[Revision], states: Sequence[Blocks]) -> None:
+    """Each of the blocks became what it was to become of what was there, and no other did."""
+    made = sorted(((one.label, one.block) for one in done), key=lambda one: one[0])
+    before = [states[done[0].seq - 1]] if done else states[asked.since : asked.until + 1]
+    wanted = [made_of(asked, blocks) for blocks in before]
+    assert made in wanted, f"{asked} made {made}, not {wanted[0]}"
+    if asked.op == "batch" and all(part["op"] == "append" for part in asked.args["requests"]):
+        assert [one["seq"] for one in asked.reply["results"]] == [one.seq for one in done]
+
+
+def _check_refusal(asked: Asked, states: Sequence[Blocks]) -> None:
+    """An edit that could not be made could not be made of what was there at some moment since it was asked for."""
+    if asked.op in EDITS and asked.expect is None and "argument" in asked.reply["error"]:
+        found = [
+            blocks[label] for blocks in states[asked.since : asked.until + 1] for label in asked.labels & blocks.keys()
+        ]
+        assert any(after(asked, block.value) is None for block in found), f"it could have been done: {asked}"
 
 
 # --- people ---
@@ -326,6 +346,7 @@ def check_folder(rig: Rig, revisions: list[Revision], memory: Memory) -> None:
         assert path in ledger.labels or path in problems, f"{path} is neither in force nor a problem"
     for head in rig.journal.heads():
         assert ledger.paths.get(head.label) == head.path
+    check_agents(rig)
     newest = {one.label: one for one in revisions}
     for label, path in ledger.paths.items():
         assert path in present or path in problems, f"{path} is in force, and not there"
@@ -336,6 +357,53 @@ def check_folder(rig: Rig, revisions: list[Revision], memory: Memory) -> None:
         counted = Counter(line for line in data.decode().splitlines() if _is_token(line))
         assert all(count == 1 for count in counted.values()), f"doubled in {path}: {counted}"
         _check_style(rig, label, data, [one for one in revisions if one.label == label], memory)
+
+
+def check_agents(rig: Rig) -> None:
+    """Who is known has a folder, or is named by a block."""
+    folders = set(private_folders(rig))
+    named = {entry for head in rig.journal.heads() if head.path is not None for entry in head.entries}
+    known = rig.core.ledger.attachments.known
+    assert known == folders | {entry for entry in named if not is_pattern(entry)}, f"{known}: {folders}, {named}"
+
+
+def private_folders(rig: Rig) -> list[str]:
+    """The agents that have a folder."""
+    place = rig.root / "agents"
+    return [entry.name for entry in place.iterdir() if entry.is_dir()] if place.is_dir() else []
+
+
+def agent_parts(asked: Asked) -> list[dict[str, Any]]:
+    """What a request says of agents that are to be, or no longer to be: `op` and `args`."""
+    parts = asked.args["requests"] if asked.op == "batch" else [{"op": asked.op, "args": asked.args}]
+    return [part for part in parts if part["op"] in ("create_agent", "delete_agent")]
+
+
+def check_folders(rig: Rig, before: Sequence[str], seq: int, done: Sequence[Asked], memory: Memory) -> None:
+    """Right after a round: whoever was made in it has a folder; whoever was deleted has none, or what is not ours in it;
+    and nobody else has one, but for a block or a file that was put in it.
+
+    `before` are the folders that were there before it, when the journal was at `seq`; `done` is what was asked of agents
+    and done in it, in order.
+    """
+    folders = private_folders(rig)
+    if len(done) > 1 and any(asked.may_be_lost for asked in done):
+        return  # asked again, in whatever order
+    last = {part["args"]["agent"]: part["op"] for asked in done for part in agent_parts(asked)}
+    deleted = {agent for agent, op in last.items() if op == "delete_agent"}
+    assert set(before) - set(folders) <= deleted, "a folder is gone, and nobody asked for it"
+    assert last.keys() - deleted <= set(folders), f"no folder was made for one of {last}"
+    for agent in deleted:
+        left = [name for _, _, names in os.walk(rig.root / "agents" / agent) for name in names]
+        assert agent not in folders or left, f"the folder of {agent} is still there"
+        named = any(agent in head.entries for head in rig.journal.heads() if head.path is not None)
+        is_known = agent in rig.core.ledger.attachments.known
+        assert is_known == named or left, f"{agent} is still known"
+    if memory.has_crashed or JOURNAL in rig.core.intake.problems:
+        return  # there may be one of what is yet to be done, or cannot be done any more
+    used = [*memory.saves, *(path_of(one.label) for one in rig.journal.since(seq, 1_000_000))]
+    for agent in set(folders) - set(before) - last.keys():
+        assert any(path.startswith(f"agents/{agent}/") for path in used), f"nobody asked for {agent}"
 
 
 def _check_style(rig: Rig, label: str, data: bytes, history: list[Revision], memory: Memory) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import os
@@ -16,7 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from blocksd.inbox import Entry
-from machine.audit import Asked, Memory, Save, block_of, check, path_of
+from blocksd.revision import OPERATOR
+from machine.asked import Asked, Hunk, block_of, lines_of
+from machine.audit import Memory, Save, agent_parts, check, check_folders, path_of, private_folders
 from machine.hands import Hands, Killed, Moody
 from rig import Rig
 
@@ -25,19 +28,30 @@ if TYPE_CHECKING:
 
     from support import RedisServer
 
-LABELS = ("notes", "plan", "Plan", "team/goals", "agents/ann/persona")
-ACTORS = ("operator", "ann", "bob")
-ANCHOR = "anchor"
-"""A block that is never touched: as long as it is there, missing files are deletions, and both agents are known."""
+LABELS = ("notes", "plan", "Plan", "team/goals", "agents/ann/persona", "agents/cyd/team/goals")
+SHARED = LABELS[:4]
+ACTORS = ("operator", "ann", "bob", "cyd")
+AGENTS = ("cyd", "dan", "ann")
+"""Those who are created and deleted; the first two are not there from the start."""
 
-MOST_ROUNDS = 60
-"""How many rounds a daemon may need to come to rest, whatever was done to it."""
+ANCHOR = "anchor"
+"""A block that no person touches: as long as it is there, missing files are deletions. It names both agents."""
+
+MOST_ROUNDS = 4
+"""In how many rounds a daemon may do something before it is at rest, whatever was done to it.
+
+One takes in what is in the folder; one levels the mirror, which may have to be waited for; one does what was asked for,
+which waits for a level mirror; and one decides about deletions once their grace is over, and does what waited for those.
+"""
+
+MOST_ROUNDS_AT_ALL = 15
+"""The same with those that find nothing to do: the daemon had named the time to look again, and names the next."""
 
 HEADS = (
     "---\nagents: [ann, bob]\n---\n",
     '---\n# by hand\nlimit: 5000\ndescription: \'what we "know"\'   # for now\nagents: [ ann, "bob" ]\n---\n',
     "\ufeff---\r\ntags: [a, 'b']\r\nagents:\r\n  - ann\r\n# end\r\n---\r\n",
-    "---\nmetadata: {owner: ops}\nagents: [b*]\n---\n\n",
+    "---\nmetadata: {owner: ops}\nagents: [b*, c*]\n---\n\n",
     "",
 )
 _INVALID = (
@@ -49,6 +63,9 @@ _INVALID = (
 
 labels = st.sampled_from(LABELS)
 actors = st.sampled_from(ACTORS)
+agents = st.sampled_from(AGENTS)
+names = st.sampled_from((None, (), ("persona",), ("notes", "team/goals")))
+conflicts = st.sampled_from((None, None, "fail", "merge", "overwrite"))
 short = st.integers(0, 12)
 
 
@@ -85,6 +102,7 @@ class World(RuleBasedStateMachine):
         self.buffers: dict[str, bytes] = {}  # what editors hold: path → what they have read
         self.read: dict[str, tuple[int, str]] = {}  # what clients hold: label → version and value
         self.held: dict[str, IO[bytes]] = {}
+        self.undecided: list[Asked] = []  # what was asked about agents
         self.tokens = itertools.count(1)
         self._opened()
         self._rest()
@@ -95,7 +113,7 @@ class World(RuleBasedStateMachine):
     def save(self, label: str, head: str, size: int, how: int) -> None:
         """A person writes a file anew."""
         newline = "\r\n" if "\r" in head else "\n"
-        text = head + "".join(f"p{next(self.tokens)}{newline}" for _ in range(size))
+        text = head + "".join(f"{self._token('p')}{newline}" for _ in range(size))
         self._put(label, text.encode(), how)
 
     @rule(label=labels, how=st.integers(0, 7))
@@ -154,8 +172,7 @@ class World(RuleBasedStateMachine):
 
     @rule(label=labels, actor=actors)
     def append(self, label: str, actor: str) -> None:
-        token = self._token()
-        self._ask("append", label, actor, token, content=token)
+        self._ask("append", label, actor, content=self._token())
 
     @rule(label=labels, actor=actors)
     def append_and_wait(self, label: str, actor: str) -> None:
@@ -180,16 +197,51 @@ class World(RuleBasedStateMachine):
             return
         label = sorted(self.read)[which % len(self.read)]
         version, value = self.read[label]
-        token = self._token()
-        given = f"{value}\n{token}" if value else token
-        more = {"expect": {"version": version}, "on_conflict": on_conflict}
-        asked = self._ask("update", label, actor, token, more, value=given)
-        asked.args = {"value": given, "read": value, "on_conflict": on_conflict}
+        given = "\n".join([*lines_of(value), self._token()])
+        self._ask("update", label, actor, expect=version, on_conflict=on_conflict, value=given)
+
+    @rule(label=labels, actor=actors, line=st.integers(-1, 4), on_conflict=conflicts)
+    def insert(self, label: str, actor: str, line: int, on_conflict: str | None) -> None:
+        self._edit("insert", label, actor, on_conflict, content=self._token(), line=line)
+
+    @rule(
+        label=labels,
+        actor=actors,
+        at=short,
+        which=st.sampled_from(("line", "lines", "middle", "end")),
+        on_conflict=conflicts,
+    )
+    def replace(self, label: str, actor: str, at: int, which: str, on_conflict: str | None) -> None:
+        """A client replaces what it has read; part of a line may be in others, too, and in one of them twice."""
+        lines = lines_of(self._seen(label)[1]) or ["nothing"]
+        at %= len(lines)
+        found = {"lines": "\n".join(lines[at : at + 2]), "middle": lines[at][2:4], "end": lines[at][3:]}
+        old = found.get(which, lines[at])
+        new = f"<{self._token()}>" if which in ("middle", "end") else self._token()
+        self._edit("replace", label, actor, on_conflict, old_content=old, new_content=new)
+
+    @rule(
+        label=labels,
+        actor=actors,
+        at=short,
+        removes=st.integers(0, 2),
+        context=st.integers(0, 2),
+        on_conflict=conflicts,
+    )
+    def patch(self, label: str, actor: str, at: int, removes: int, context: int, on_conflict: str | None) -> None:
+        """A client changes what it has read in one place and at its end, and says so by a unified diff."""
+        old = lines_of(self._seen(label)[1])
+        at %= len(old) + 1
+        new = [*old[:at], self._token(), *old[at + removes :], self._token()]
+        groups = difflib.SequenceMatcher(None, old, new).get_grouped_opcodes(context)
+        ranges = [(group[0][1], group[-1][2], group[0][3], group[-1][4]) for group in groups]
+        hunks = [Hunk(start, old[start:end], new[from_:to]) for start, end, from_, to in ranges]
+        text = "\n".join(difflib.unified_diff(old, new, lineterm="", n=context))
+        self._edit("patch", label, actor, on_conflict, patch=text).hunks = hunks
 
     @rule(label=labels, actor=actors)
     def create(self, label: str, actor: str) -> None:
-        token = self._token()
-        self._ask("create", label, actor, token, value=token)
+        self._ask("create", label, actor, value=self._token())
 
     @rule(label=labels, actor=actors, op=st.sampled_from(("delete", "undo", "redo", "undo")))
     def plain(self, label: str, actor: str, op: str) -> None:
@@ -198,6 +250,15 @@ class World(RuleBasedStateMachine):
     @rule(label=labels, version=st.integers(1, 6))
     def restore(self, label: str, version: int) -> None:
         self._ask("restore", label, "operator", version=version)
+
+    @rule(which=short)
+    def bring_back(self, which: int) -> None:
+        """A block that was deleted is restored as it was before."""
+        heads = [self.rig.journal.head(head.label) for head in sorted(self.rig.journal.heads()) if head.path is None]
+        gone = [head for head in heads if head is not None and head.block is None]
+        if gone:
+            newest = gone[which % len(gone)]
+            self._ask("restore", newest.label, "operator", version=newest.version - 1)
 
     @rule(label=labels, to=labels, actor=actors)
     def rename(self, label: str, to: str, actor: str) -> None:
@@ -210,9 +271,27 @@ class World(RuleBasedStateMachine):
     @rule(some=st.sets(labels, min_size=1, max_size=3))
     def batch(self, some: set[str]) -> None:
         """Appends to several blocks: all or none."""
-        tokens = {label: self._token() for label in sorted(some)}
-        parts = [{"op": "append", "label": label, "args": {"content": token}} for label, token in tokens.items()]
-        self._ask("batch", "", "operator", requests=parts).args = dict(tokens)
+        parts = [{"op": "append", "label": label, "args": {"content": self._token()}} for label in sorted(some)]
+        self._ask("batch", "", "operator", requests=parts)
+
+    @rule(agent=agents, blocks=names, attach=st.sets(st.sampled_from(SHARED), max_size=2))
+    def create_agent(self, agent: str, blocks: tuple[str, ...] | None, attach: set[str]) -> None:
+        self._ask("create_agent", "", "operator", **self._about(agent, blocks, attach))
+
+    @rule(agent=agents)
+    def delete_agent(self, agent: str) -> None:
+        self._ask("delete_agent", "", "operator", agent=agent)
+
+    @rule(agent=agents, blocks=names, attach=st.sets(st.sampled_from(SHARED), max_size=1), is_for_good=st.booleans())
+    def make_agent_anew(
+        self, agent: str, blocks: tuple[str, ...] | None, attach: set[str], *, is_for_good: bool
+    ) -> None:
+        """An agent is deleted and created again at once, or created and deleted."""
+        parts = [
+            {"op": "delete_agent", "args": {"agent": agent}},
+            {"op": "create_agent", "args": self._about(agent, blocks, attach)},
+        ]
+        self._ask("batch", "", "operator", requests=parts if is_for_good else parts[::-1])
 
     @rule(which=st.integers(0, 3))
     def repeat(self, which: int) -> None:
@@ -407,19 +486,34 @@ class World(RuleBasedStateMachine):
         self.held.clear()
         self.rig.core.intake.hint_all()  # not all that people did was noticed
         rig, end = self.rig, self.rig.clock() + 2.5
-        for _ in range(MOST_ROUNDS):
-            for asked in self.memory.asked.values():
-                if asked.may_be_lost and not asked.is_answered and not self._is_waiting(asked):
+        worked = 0
+        for _ in range(MOST_ROUNDS_AT_ALL):
+            for asked in self._unanswered():
+                if asked.may_be_lost and not self._is_waiting(asked):
                     self._send(asked)  # as clients do, that wait in vain
+            before = self._done()
             self._round()
-            rig.clock.advance(max(rig.core.wait_seconds(), 0.05))
-            is_asked = any(not asked.is_answered for asked in self.memory.asked.values())
-            if rig.clock() > end and rig.is_settled() and not is_asked and not rig.core.inbox.is_waiting:
+            worked += self._done() != before
+            rig.clock.advance(rig.core.wait_seconds())
+            if rig.clock() > end and rig.is_settled() and not self._unanswered() and not rig.core.inbox.is_waiting:
                 break
         else:
-            missing = [asked for asked in self.memory.asked.values() if not asked.is_answered]
-            raise AssertionError(f"no rest after {MOST_ROUNDS} rounds; without a reply: {missing}; {rig.heard.away}")
+            missing = self._unanswered()
+            raise AssertionError(f"no rest after {MOST_ROUNDS_AT_ALL} rounds; not replied: {missing}; {rig.heard.away}")
+        assert worked <= MOST_ROUNDS, f"something was done in {worked} rounds"
         check(rig, self.raw, self.memory)
+
+    def _unanswered(self) -> list[Asked]:
+        """The requests that are to be replied to: nobody listens to who is not known."""
+        listened_to = self.rig.core.ledger.attachments.known | {OPERATOR}
+        return [one for one in self.memory.asked.values() if not one.is_answered and one.actor in listened_to]
+
+    def _done(self) -> tuple[Any, ...]:
+        """What is another after each round in which anything was done."""
+        core = self.rig.core
+        replies = sum(len(asked.replies) for asked in self.memory.asked.values())
+        seen = core.intake.sweeps, core.intake.problem_changes
+        return self.rig.journal.seq, replies, seen, self.rig.mirror.place, core.projector.is_level
 
     def _everything(self) -> dict[str, Any]:
         files = {}
@@ -428,8 +522,9 @@ class World(RuleBasedStateMachine):
                 status = os.stat(os.path.join(directory, name))
                 files[os.path.join(directory, name)] = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
         said = self.raw.xrange(f"{self.rig.namespace}:changes")
-        problems = set(self.rig.core.intake.problems)
-        return {"journal": self.rig.journal.seq, "folder": files, "stream": said, "problems": problems}
+        known, problems = self.rig.core.ledger.attachments.known, set(self.rig.core.intake.problems)
+        seen = {"problems": problems, "agents": known}
+        return {"journal": self.rig.journal.seq, "folder": files, "stream": said, **seen}
 
     # --- how it is done ---
 
@@ -442,8 +537,8 @@ class World(RuleBasedStateMachine):
 
     def _round(self, at: int = -1, happens: Callable[[], None] | None = None) -> None:
         """What has come into the inboxes is passed on; then a round, in which something may happen before an effect."""
-        rig = self.rig
-        for actor in ACTORS:
+        rig, folders, seq = self.rig, private_folders(self.rig), self.rig.journal.seq
+        for actor in sorted(rig.core.ledger.attachments.known.intersection(ACTORS) | {OPERATOR}):
             entries = self.raw.xrange(f"{rig.namespace}:inbox:{actor}")
             rig.core.inbox.put(Entry(actor, entry_id, fields.get("request")) for entry_id, fields in entries)
         try:
@@ -453,12 +548,21 @@ class World(RuleBasedStateMachine):
         except Killed:
             self.hands.forget()
             unreadable = self._folder.unreadable
+            self.memory.has_crashed = True
             rig.crash()
             rig.open()
             self._folder.unreadable |= unreadable
             self._opened()
         rig.clock.advance(0.001)
+        check_folders(rig, folders, seq, self._just_done(), self.memory)
         self._collect()
+
+    def _just_done(self) -> list[Asked]:
+        """What was asked about agents and was done in this round, in order."""
+        outcomes = {asked.id: self.rig.journal.outcome(asked.actor, asked.id) for asked in self.undecided}
+        decided = [asked for asked in self.undecided if outcomes[asked.id] is not None]
+        self.undecided = [asked for asked in self.undecided if outcomes[asked.id] is None]
+        return [asked for asked in decided if json.loads(outcomes[asked.id] or "")["ok"]]
 
     def _collect(self) -> None:
         for key in self.raw.scan_iter(f"{self.rig.namespace}:reply:*"):
@@ -467,6 +571,7 @@ class World(RuleBasedStateMachine):
             reply = json.loads(text)
             asked = self.memory.asked[key.rpartition(":")[2]]
             if reply["ok"] or reply["error"]["code"] != "unavailable":
+                asked.until = asked.until if asked.replies else self.rig.journal.seq
                 asked.replies.append(text)
             else:
                 asked.may_be_lost = True
@@ -476,17 +581,41 @@ class World(RuleBasedStateMachine):
         op: str,
         label: str,
         actor: str,
-        token: str = "",
-        more: dict[str, Any] | None = None,
+        *,
+        expect: int | None = None,
+        on_conflict: str | None = None,
         **args: Any,
     ) -> Asked:
         number = f"r{len(self.memory.asked) + 1}"
-        named = {"label": label} if actor == "operator" else {"name": _name(label)}
-        request = {"id": number, "op": op, "args": args, **(named if label else {}), **(more or {})}
-        meant = {label} if actor == "operator" else {_name(label), f"agents/{actor}/{_name(label)}"}
-        asked = self.memory.asked[number] = Asked(number, actor, op, meant, json.dumps(request), token)
+        request: dict[str, Any] = {"id": number, "op": op, "args": args}
+        if label:
+            request |= {"label": label} if actor == OPERATOR else {"name": _name(label)}
+        if expect is not None:
+            request |= {"expect": {"version": expect}, "on_conflict": on_conflict}
+        meant = {label} if actor == OPERATOR else {_name(label), f"agents/{actor}/{_name(label)}"}
+        asked = Asked(number, actor, op, meant, json.dumps(request), args, self.rig.journal.seq)
+        asked.expect, asked.on_conflict = expect, on_conflict
+        self.memory.asked[number] = asked
+        if agent_parts(asked):
+            self.undecided.append(asked)
         self._send(asked)
         return asked
+
+    def _edit(self, op: str, label: str, actor: str, on_conflict: str | None, **args: Any) -> Asked:
+        """Ask for a change of what is there by now, or of what was read."""
+        version = self._seen(label)[0] if on_conflict is not None else None
+        return self._ask(op, label, actor, expect=version, on_conflict=on_conflict, **args)
+
+    def _seen(self, label: str) -> tuple[int, str]:
+        """The version and the value that a client has read, a while ago or just now."""
+        if label not in self.read:
+            self.look(label)
+        return self.read.get(label, (0, ""))
+
+    def _about(self, agent: str, blocks: tuple[str, ...] | None, attach: set[str]) -> dict[str, Any]:
+        """What is to be said of an agent that is to be created."""
+        given = [{"name": name, "value": self._token()} for name in blocks or ()]
+        return {"agent": agent, "attach": sorted(attach), **({"blocks": given} if blocks is not None else {})}
 
     def _send(self, asked: Asked) -> None:
         self.raw.xadd(f"{self.rig.namespace}:inbox:{asked.actor}", {"request": asked.text})
@@ -499,13 +628,13 @@ class World(RuleBasedStateMachine):
         entries = self.raw.xrange(f"{self.rig.namespace}:inbox:{asked.actor}")
         return any(fields["request"] == asked.text for _, fields in entries)
 
-    def _token(self) -> str:
-        return f"t{next(self.tokens)}"
+    def _token(self, kind: str = "t") -> str:
+        return f"{kind}{next(self.tokens):04}"
 
     def _add_to(self, label: str, data: bytes, how: int) -> bytes:
         newline = b"\r\n" if b"\r\n" in data else b"\n"
         start = b"" if not data or data.endswith(b"\n") else newline
-        added = data + start + f"p{next(self.tokens)}".encode() + newline
+        added = data + start + self._token("p").encode() + newline
         self._put(label, added, how, read=data if block_of(label, data) is not None else None)
         return added
 
@@ -534,4 +663,4 @@ class World(RuleBasedStateMachine):
 
 def _name(label: str) -> str:
     """What an agent calls a block."""
-    return label.rpartition("/")[2] if label.startswith("agents/") else label
+    return label.split("/", 2)[2] if label.startswith("agents/") else label

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from blocksd import clerk, core, intake, mirror, writer
+from blocksd import clerk, core, edits, intake, mirror, writer
 from blocksd.clerk import Clerk
 from blocksd.core import Core
 from blocksd.folder import Absent
 from blocksd.intake import Intake
 from blocksd.journal import Journal
 from blocksd.ledger import Ledger
+from blocksd.operations import Attempt
 from blocksd.writer import Writer
 from machine.hands import Moody
 from machine.machine import HEADS, World
@@ -82,6 +83,93 @@ def cannot_read(world: World) -> None:
     world.wait(1.5)
 
 
+def edits_what_others_have_changed(world: World) -> None:
+    for at in range(3):
+        world.append_and_wait("notes", "operator")
+        world.look("notes")
+        world.replace("notes", "operator", 0, "middle", None)  # of a single line at first, which has it twice
+        world.rounds(1)
+        world.insert("notes", "ann", at, None)
+        world.rounds(1)
+        world.patch("notes", "bob", at, at, 1, None)
+        world.rounds(1)
+        for which in ("line", "lines", "middle", "end"):
+            world.replace("notes", "operator", at, which, None)
+        world.rounds(1)
+
+
+def edits_another_version(world: World) -> None:
+    for on_conflict in ("merge", "fail", "overwrite"):
+        world.append_and_wait("Plan", "operator")
+        world.look("Plan")
+        world.append_and_wait("Plan", "operator")
+        world.insert("Plan", "operator", 0, on_conflict)
+        world.replace("Plan", "operator", 0, "line", on_conflict)
+        world.patch("Plan", "operator", 0, 0, 0, on_conflict)
+        world.rounds(1)
+
+
+def makes_and_deletes_agents(world: World) -> None:
+    for blocks in (None, (), ("persona", "a/b")):
+        world.create_agent("dan", blocks, {"team/goals", "notes"})
+        world.rounds(1)
+        world.make_agent_anew("dan", blocks, {"team/goals"}, is_for_good=True)
+        world.rounds(1)
+        world.delete_agent("dan")
+        world.create_agent("dan", blocks, set())
+        world.rounds(1)
+        world.delete_agent("dan")
+        world.rounds(1)
+        world.make_agent_anew("dan", blocks, {"team/goals"}, is_for_good=False)
+        world.rest()
+
+
+def brings_blocks_of_the_deleted_back(world: World) -> None:
+    world.create_agent("dan", ("persona", "a/b"), {"team/goals"})
+    world.append_and_wait("agents/dan/persona", "operator")
+    world.append_and_wait("agents/dan/a/b", "operator")
+    files = {path: path.read_text() for path in (world.rig.root / "agents/dan").rglob("*.md")}
+    world.delete_agent("dan")
+    world.rest()
+    assert len(files) == 2
+    assert not (world.rig.root / "agents/dan").exists()
+    for _ in files:
+        world.bring_back(0)
+        world.rounds(1)
+    assert {path: path.read_text() for path in (world.rig.root / "agents/dan").rglob("*.md")} == files
+
+
+def crashes_while_agents_come_and_go(world: World) -> None:
+    for at in range(9):
+        world.create_agent("dan", ("a/b",), {"team/goals"})
+        world.rounds(1)
+        world.delete_agent("dan")
+        world.crash_before_effect(at)
+        world.rest()
+
+
+def finds_a_full_disk_while_agents_come(world: World) -> None:
+    for calls in range(12):
+        world.create_agent("dan", ("persona", "a/b"), set())
+        world.fill_disk(calls, 1)
+        world.rest()
+        world.delete_agent("dan")
+        world.rounds(1)
+
+
+def leaves_a_file_with_an_agent(world: World) -> None:
+    world.spoil("agents/cyd/team/goals", b"caf\xe9\n", 0)
+    world.rounds(1)
+    world.delete_agent("cyd")
+    world.rest()
+
+
+def removes_what_is_asked_for(world: World) -> None:
+    world.remove("notes")
+    world.rounds(1)
+    world.append("notes", "operator")
+
+
 def deletes_and_creates(world: World) -> None:
     for actor in ("operator", "ann"):
         world.create("agents/ann/persona", actor)
@@ -133,6 +221,14 @@ STORIES = (
     cannot_read,
     deletes_and_creates,
     detaches,
+    edits_what_others_have_changed,
+    edits_another_version,
+    makes_and_deletes_agents,
+    brings_blocks_of_the_deleted_back,
+    crashes_while_agents_come_and_go,
+    finds_a_full_disk_while_agents_come,
+    leaves_a_file_with_an_agent,
+    removes_what_is_asked_for,
     fills_the_disk_of_the_journal,
     saves_again_before_it_is_merged,
     makes_what_was_deleted_by_hand,
@@ -319,6 +415,104 @@ def goes_on_with_what_the_journal_has_half_done(patch: Patch) -> None:
     patch.setattr(Core, "_recover", lambda _self: None)
 
 
+def patches_what_was_there_before(patch: Patch) -> None:
+    def patched(self: Attempt, label: str, request: Any) -> None:
+        newest = self._ledger.newest(label)
+        before = self._desk.version(label, newest.version - 1).block if newest is not None else None
+        value = before.value if before is not None else ""
+        self._edit(label, request, lambda _: edits.patch(value, request.args["patch"]))
+
+    patch.setattr(Attempt, "_patch", patched)
+
+
+def patches_the_lines_that_were_named(patch: Patch) -> None:
+    patch.setattr(edits, "_locate", lambda hunk, _framed, _starts, done: max(hunk.stated, done))
+
+
+def counts_inserted_lines_from_one(patch: Patch) -> None:
+    insert = edits.insert
+    patch.setattr(edits, "insert", lambda value, content, line=-1: insert(value, content, max(line - 1, min(line, 0))))
+
+
+def replaces_the_first_of_several(patch: Patch) -> None:
+    real = edits.replace
+    patch.setattr(
+        edits,
+        "replace",
+        lambda value, old, new: value.replace(old, new, 1) if value.count(old) > 1 else real(value, old, new),
+    )
+
+
+def replaces_all_of_several(patch: Patch) -> None:
+    real = edits.replace
+    patch.setattr(
+        edits,
+        "replace",
+        lambda value, old, new: value.replace(old, new) if value.count(old) > 1 else real(value, old, new),
+    )
+
+
+def counts_no_places_that_overlap(patch: Patch) -> None:
+    real = edits.replace
+    patch.setattr(
+        edits,
+        "replace",
+        lambda value, old, new: value.replace(old, new) if value.count(old) == 1 else real(value, old, new),
+    )
+
+
+def looks_at_no_version(patch: Patch) -> None:
+    patch.setattr(Attempt, "_expected", lambda *_: None)
+
+
+def forgets_the_folders_of_the_deleted(patch: Patch) -> None:
+    patch.setattr(Writer, "remove_directory", lambda *_: True)
+
+
+def forgets_the_folders_of_the_deleted_in_a_crash(patch: Patch) -> None:
+    recover = clerk.recover
+
+    def forgetting(journal: Journal, hand: Writer) -> bool:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(Writer, "remove_directory", lambda *_: True)
+            return recover(journal, hand)
+
+    patch.setattr(core, "recover", forgetting)
+
+
+def leaves_the_deleted_attached(patch: Patch) -> None:
+    patch.setattr(Attempt, "_naming", lambda *_: [])
+
+
+def does_not_see_what_a_batch_has_made(patch: Patch) -> None:
+    patch.setattr(Attempt, "_private", lambda self, agent: self._ledger.attachments.private(agent))
+
+
+def makes_no_folders(patch: Patch) -> None:
+    patch.setattr(Writer, "make_directory", lambda *_: None)
+
+
+def leaves_the_folders_of_the_refused(patch: Patch) -> None:
+    patch.setattr(Writer, "remove_made", lambda _self: None)
+
+
+def takes_folders_for_gone(patch: Patch) -> None:
+    patch.setattr(Intake, "hint_tree", lambda *_: None)
+
+
+def brings_back_the_version_before(patch: Patch) -> None:
+    bring_back = Attempt._bring_back
+
+    def earlier(self: Attempt, label: str, version: int, **more: Any) -> None:
+        bring_back(self, label, max(version - 1, 1), **more)
+
+    patch.setattr(Attempt, "_bring_back", earlier)
+
+
+def tries_again_all_the_time(patch: Patch) -> None:
+    patch.setattr(Clerk, "_try_again_at", lambda self: self._clock() + 0.01)
+
+
 class Mutant(NamedTuple):
     """A mistake, and what shows it."""
 
@@ -345,6 +539,22 @@ MUTANTS = (
     Mutant(shows_the_detached_as_attached, detaches),
     Mutant(replies_before_it_is_done, crashes_while_writing),
     Mutant(goes_on_with_what_the_journal_has_half_done, fills_the_disk_of_the_journal),
+    Mutant(patches_what_was_there_before, edits_what_others_have_changed),
+    Mutant(patches_the_lines_that_were_named, edits_what_others_have_changed),
+    Mutant(counts_inserted_lines_from_one, edits_what_others_have_changed),
+    Mutant(replaces_the_first_of_several, edits_what_others_have_changed),
+    Mutant(replaces_all_of_several, edits_what_others_have_changed),
+    Mutant(counts_no_places_that_overlap, edits_what_others_have_changed),
+    Mutant(looks_at_no_version, edits_another_version),
+    Mutant(forgets_the_folders_of_the_deleted, makes_and_deletes_agents),
+    Mutant(forgets_the_folders_of_the_deleted_in_a_crash, crashes_while_agents_come_and_go),
+    Mutant(leaves_the_deleted_attached, makes_and_deletes_agents),
+    Mutant(does_not_see_what_a_batch_has_made, makes_and_deletes_agents),
+    Mutant(makes_no_folders, makes_and_deletes_agents),
+    Mutant(leaves_the_folders_of_the_refused, finds_a_full_disk_while_agents_come),
+    Mutant(takes_folders_for_gone, leaves_a_file_with_an_agent),
+    Mutant(brings_back_the_version_before, brings_blocks_of_the_deleted_back),
+    Mutant(tries_again_all_the_time, removes_what_is_asked_for),
 )
 
 
