@@ -227,7 +227,7 @@ class Folder:
         age = abs(time.time() - status.st_mtime)
         if age >= _WRITER_SECONDS:
             return False
-        writer = _has_writer(handle)
+        writer = has_writer(handle)
         if writer is not None:
             return writer
         writer = self._unclosed.tells(full, status.st_mtime)
@@ -250,7 +250,7 @@ class Folder:
             raise InvalidFile("the symlink leads to nothing", hint="create its target, or remove the link") from None
 
 
-def _has_writer(handle: int) -> bool | None:
+def has_writer(handle: int) -> bool | None:
     """Whether some process has the file open for writing: the kernel then refuses a read lease on it.
 
     None when there is no telling: the file is another user's, or its file system has no leases. A lease is given back

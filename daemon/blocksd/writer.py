@@ -7,12 +7,13 @@ import errno
 import os
 import secrets
 import stat
+import time
 from contextlib import suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from blocksd.errors import ProblemFile, Unavailable
-from blocksd.folder import signature_of
+from blocksd.folder import has_writer, signature_of
 from blocksd.journal import Staged
 from blocksd.label import TEMPORARY
 
@@ -27,6 +28,7 @@ _WRITE = 2
 _MOST_UNSYNCED = 64  # each is an open file
 _AT_FDCWD = -100
 _TURNS = 100
+_LOOKS, _LOOK_SECONDS = 50, 0.001  # at a file that was open for writing when it was displaced
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -184,7 +186,7 @@ class Writer:
         except OSError as error:
             self.take_back(staged)
             raise _unwritable(staged.path, error) from None
-        if staged.base is None or _digest_of(aside) == staged.base:
+        if staged.base is None or _settled_digest_of(aside) == staged.base:
             return True
         self._give_back(full, aside, ours=staged.data)
         return False
@@ -205,7 +207,7 @@ class Writer:
                 _exchange(aside, full)
             except (FileExistsError, FileNotFoundError):
                 continue
-            if _digest_of(aside) == ours:
+            if _settled_digest_of(aside) == ours:
                 os.unlink(aside)
                 return
             # Somebody saved over what we had put there. That is the newest: it goes back in.
@@ -377,6 +379,34 @@ def _digest_of(path: str) -> str | None:
         return None
     except OSError:
         return ""
+
+
+def _settled_digest_of(path: str) -> str | None:
+    """The same of a file that was just displaced, once nobody writes to it any more.
+
+    Editors that save in place open the file, and only then empty it and write. RACE: who has it open for longer than is
+    waited for here, and only then writes, writes to what is no longer there.
+    """
+    found = None
+    for _ in range(_LOOKS):
+        is_open = _is_open(path)
+        found = _digest_of(path)
+        if not is_open:
+            break
+        time.sleep(_LOOK_SECONDS)
+    return found
+
+
+def _is_open(path: str) -> bool:
+    """Whether somebody has a file open for writing, as far as that can be told."""
+    try:
+        handle = _open_at_once(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return has_writer(handle) is True
+    finally:
+        os.close(handle)
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that a group edits, as a daemon without rights sees it."""
-    monkeypatch.setattr(module, "_has_writer", lambda _: None)
+    monkeypatch.setattr(module, "has_writer", lambda _: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     path = tmp_path / "blocks.d"
     path.mkdir()

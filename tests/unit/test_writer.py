@@ -546,6 +546,39 @@ def test_save_in_between_stays(
     assert names(root) == ["notes.md"]
 
 
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize("looks", [1, 3])
+@pytest.mark.parametrize("edit", [update(), delete()], ids=["update", "delete"])
+def test_file_is_open_to_be_saved_when_it_is_displaced(
+    root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch, edit: FileEdit, looks: int
+) -> None:
+    """As by an editor that opens a file to write in place, and empties it a moment later: that is a save, too."""
+    (root / "notes.md").write_bytes(OLD)
+    staged = writer.stage(edit)
+    waits: list[float] = []
+    with (root / "notes.md").open("r+b", buffering=0) as file:
+
+        def wait(seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == looks:
+                file.truncate()
+                file.write(b"saved\n")
+                file.close()
+
+        monkeypatch.setattr("time.sleep", wait)
+        assert not writer.put_in(staged)
+    assert (root / "notes.md").read_bytes() == b"saved\n"
+    assert names(root) == ["notes.md"]
+
+
+@pytest.mark.parametrize("edit", [update(), delete()], ids=["update", "delete"])
+def test_file_that_is_held_open_is_not_waited_for_long(root: Path, writer: Writer, edit: FileEdit) -> None:
+    """Who holds it open, and does not write, may do so for ever."""
+    (root / "notes.md").write_bytes(OLD)
+    with (root / "notes.md").open("r+b"):
+        assert write(writer, edit)
+
+
 @pytest.mark.parametrize("edit", [update(), delete()], ids=["update", "delete"])
 def test_save_right_after_stays(root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch, edit: FileEdit) -> None:
     """What was read was displaced, so it is in; a save from then on is another one."""
