@@ -43,6 +43,13 @@ def do_without(why: str) -> NoReturn:
     pytest.skip(why)
 
 
+def quiet_environ() -> dict[str, str]:
+    """No one's own editor settings, no one's git configuration."""
+    nowhere = {"HOME": "/nonexistent", "TERM": "xterm", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    names = {f"GIT_{role}_{what}": "tester@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    return {**os.environ, **nowhere, **names}
+
+
 def eventually(condition: Callable[[], Any], what: str = "", *, seconds: float = DEADLINE) -> Any:
     """Wait until `condition` is true, and return what it was."""
     deadline = time.monotonic() + seconds

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support import eventually, require
+from support import eventually, quiet_environ, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,15 +63,8 @@ def saved(
 
 def run(*words: str | Path, cwd: Path | None = None) -> None:
     subprocess.run(
-        words, check=True, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, env=_quiet_environ()
+        words, check=True, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, env=quiet_environ()
     )
-
-
-def _quiet_environ() -> dict[str, str]:
-    """No one's own editor settings, no one's git configuration."""
-    nowhere = {"HOME": "/nonexistent", "TERM": "xterm", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-    names = {f"GIT_{role}_{what}": "tester@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    return {**os.environ, **nowhere, **names}
 
 
 # --- editors ---
@@ -82,6 +75,7 @@ def test_vim_saves_once(saved: Saved, options: list[str]) -> None:
     """However vim writes, a `:w` is one update: its probe, its backup and its swap file are nobody's business."""
     words = [word for option in options for word in ("-c", option)]
     vim = require("vim")
+    words += ["-c", "set backupskip="]  # else there are no backups below /tmp, and files are written in place
     run(vim, "-u", "NONE", "-N", "-i", "NONE", "-es", *words, "-c", "%s/one/two/", "-c", "wq", saved.file)
     assert saved.is_updated_once()
 
@@ -91,9 +85,7 @@ def test_nano_saves_once(saved: Saved) -> None:
     words = [require("nano"), "--ignorercfiles", str(saved.file)]
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    nano = subprocess.Popen(
-        words, stdin=slave, stdout=slave, stderr=slave, env=_quiet_environ(), start_new_session=True
-    )
+    nano = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=slave, env=quiet_environ(), start_new_session=True)
     os.close(slave)
     os.set_blocking(master, False)
     screen = b""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.journal import JournalReader
-from support import MORTAL, Daemon, RedisServer, eventually
+from support import MORTAL, Daemon, RedisServer, eventually, quiet_environ, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -147,6 +147,88 @@ def test_person_and_processes_lose_nothing_of_each_other(
     eventually(lambda: written[-1] in body(path).split("\n"), "the last save is merged")
     eventually(lambda: client.hget("blocks:block:notes", "value") == body(path), "the mirror shows the file")
     assert len(written) > 10
+    assert_once(daemon, client, lines + written)
+
+
+class Vim:
+    """A session that stays open: what it has read at its start is never read again, and written with a line more each time."""
+
+    def __init__(self, path: Path, *options: str) -> None:
+        # Nothing is too unimportant for a backup because it is below /tmp, and what it does is said.
+        words = [word for option in ("set backupskip= verbose=1", *options) for word in ("-c", option)]
+        self._process = subprocess.Popen(
+            [*MORTAL, require("vim"), "-u", "NONE", "-N", "-i", "NONE", "-es", *words, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=quiet_environ(),
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._commands, self._said = self._process.stdin.fileno(), self._process.stdout.fileno()
+
+    def save_with(self, line: str) -> None:
+        """Add a line, and write, although the file may be another since it was read.
+
+        If it becomes another in this very moment, vim writes nothing, says so (E949), and is told once more.
+        """
+        os.write(self._commands, f"$put ='{line}'\n".encode())
+        heard = "E949"
+        while "E949" in heard:
+            os.write(self._commands, b"w!\n")
+            heard = self._hear("written", "E949", "(y/n)?")
+            if "(y/n)?" in heard:
+                os.write(self._commands, b"y")
+                heard = self._hear("written", "E949")
+
+    def _hear(self, *words: str) -> str:
+        said = ""
+        while not any(word in said for word in words):
+            more = os.read(self._said, 4096).decode()
+            assert more, f"vim has ended: {said}"
+            said += more
+        return said
+
+    def quit(self) -> None:
+        self._process.communicate(b"q!\n", timeout=30)
+
+
+@pytest.mark.parametrize("backupcopy", ["auto", "yes", "no"])
+def test_vim_and_processes_lose_nothing_of_each_other(
+    folder: Path,
+    client: Any,
+    run_daemon: RunDaemon,
+    appenders: Callable[..., list[subprocess.Popen[str]]],
+    backupcopy: str,
+) -> None:
+    """Vim saves every tenth of a second what it had read before anything was appended, with its own lines: all of them
+    are in the file at the end, beside all that were acknowledged. By default (`auto`) and with `no` it moves the old file
+    away and writes a new one, with `yes` it writes in place.
+    """
+    path = folder / "notes.md"
+    path.write_text(HEAD)
+    daemon = run_daemon()
+    vim = Vim(path, f"set backupcopy={backupcopy}")
+    written: list[str] = []
+    is_over = threading.Event()
+
+    def edit() -> None:
+        while not is_over.wait(0.1):
+            written.append(f"p{len(written)}")
+            vim.save_with(written[-1])
+
+    editor = threading.Thread(target=edit)
+    processes = appenders(pause=0.02)
+    editor.start()
+    try:
+        lines = acknowledged(processes)
+    finally:
+        is_over.set()
+        editor.join()
+        vim.quit()
+    eventually(lambda: written[-1] in body(path).split("\n") and lines[-1] in body(path).split("\n"), "all is merged")
+    eventually(lambda: client.hget("blocks:block:notes", "value") == body(path), "the mirror shows the file")
+    assert len(written) > 20
     assert_once(daemon, client, lines + written)
 
 
