@@ -268,7 +268,8 @@ class Writer:
     def remove_directory(self, directory: str) -> bool:
         """Remove a directory below the folder, with the empty ones in it and what a crash has left there of ours.
 
-        Returns whether it is gone. What anybody else has put in it stays, and so do the directories above that. Nothing may be staged in it.
+        Returns whether it is gone. What anybody else has put in it stays, and so do the directories above that. Nothing
+        may be staged in it.
         """
         full = os.path.join(self._root, directory)
         for path, _, names in os.walk(full, topdown=False):
