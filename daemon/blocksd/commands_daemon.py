@@ -21,8 +21,8 @@ from blocksd.standing import count
 
 if TYPE_CHECKING:
     from blocksd.config import Config
+    from blocksd.listener import ServiceListener
     from blocksd.problem import Problem
-    from blocksd.service import ServiceListener
 
 
 @click.command()

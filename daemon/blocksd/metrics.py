@@ -23,9 +23,9 @@ from prometheus_client import (
 
 from blocksd.errors import Misconfigured
 from blocksd.inbox import OPS
+from blocksd.listener import ServiceListener
 from blocksd.problem import FOLDER
 from blocksd.revision import FILE, MERGE, OPERATOR
-from blocksd.service import ServiceListener
 
 if TYPE_CHECKING:
     from threading import Thread

@@ -13,9 +13,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 from blocksd.errors import Misconfigured
+from blocksd.listener import ServiceListener
 from blocksd.notify import is_journal
 from blocksd.revision import FILE, timestamp
-from blocksd.service import ServiceListener
 from blocksd.standing import count
 
 if TYPE_CHECKING:
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from blocksd.config import Reload
     from blocksd.errors import BlocksdError
     from blocksd.inbox import Answer
+    from blocksd.listener import Level
     from blocksd.problem import Problem
     from blocksd.revision import Revision
-    from blocksd.service import Level, Service
+    from blocksd.service import Service
 
 _PROGRESS_FROM = 500
 """A folder with fewer blocks to read is there before anyone could look at a progress bar."""

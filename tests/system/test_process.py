@@ -7,7 +7,6 @@ import json
 import os
 import random
 import re
-import shutil
 import sqlite3
 import subprocess
 import time
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.config import Config
-from blocksd.errors import Misconfigured, Unavailable
 from blocksd.inbox import Readable
 from blocksd.journal import JournalReader
 from blocksd.report import Reporter
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from blocksd.errors import BlocksdError
     from blocksd.revision import Revision
     from support import Changes, RedisServer
 
@@ -294,13 +291,13 @@ class InProcess:
         self.log = io.StringIO()
         self.service = Service(config, [Reporter(self.log)])
         self.core = self.service.core
-        self.service._watch()
+        self.service._lookout.start()
         self.until(lambda: self.core.is_settled)
 
     @property
     def watcher(self) -> Watcher:
-        assert self.service._watcher is not None
-        return self.service._watcher
+        assert self.service._lookout._watcher is not None
+        return self.service._lookout._watcher
 
     def until(self, condition: Callable[[], Any]) -> None:
         def step() -> Any:
@@ -329,137 +326,6 @@ def in_process(folder: Path, tmp_path: Path, server: RedisServer) -> Iterator[In
     running.service._give_up()
 
 
-@pytest.mark.parametrize("which", ["observer", "reader", "emitter"])
-def test_dead_watcher_is_replaced(folder: Path, in_process: InProcess, which: str) -> None:
-    """When a thread that watches has died, the next tick puts another in its place and has the folder compared."""
-    before = in_process.watcher
-    assert before._observer is not None
-    assert before._fd is not None
-    (emitter,) = before._observer.emitters
-    thread: Any = {"observer": before._observer, "reader": before._fd, "emitter": emitter}[which]
-    thread.stop()
-    thread.join(10)
-    (folder / "notes.md").write_text("one\n")
-    in_process.tick()
-    assert in_process.watcher is not before
-    assert in_process.watcher.is_healthy()
-    assert "notes" in in_process.core.intake.ledger.paths
-    (folder / "deep" / "later.md").write_text("two\n")
-    in_process.until(lambda: "deep/later" in in_process.core.intake.ledger.paths)
-    assert in_process.core.intake.problems == {}
-
-
-def test_directory_without_a_watch(in_process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The watcher is replaced once for a directory it does not reach; if that does not help it is said, until it is over."""
-    before, problems = in_process.watcher, in_process.core.intake.problems
-    monkeypatch.setattr(Watcher, "unwatched", lambda *_: {"deep"})
-    in_process.tick()
-    again = in_process.watcher
-    assert again is not before
-    for _ in range(3):
-        in_process.tick()
-    assert in_process.watcher is again
-    assert problems["<watcher>"].message == "1 of 1 directories are not watched: changes in them are found every 3600 s"
-    assert "fs.inotify.max_user_watches" in problems["<watcher>"].hint
-    monkeypatch.undo()
-    in_process.tick()
-    assert problems == {}
-
-
-def test_directory_that_is_gone_needs_no_watch(folder: Path, in_process: InProcess) -> None:
-    """A directory that the last sweep saw, and that was removed since, is no reason to do anything."""
-    before = in_process.watcher
-    eventually(lambda: not before.unwatched({"deep"}))
-    shutil.rmtree(folder / "deep")
-    eventually(lambda: before.unwatched({"deep"}))
-    in_process.tick()
-    assert in_process.watcher is before
-    assert in_process.core.intake.problems == {}
-
-
-class Deceased:
-    """An embedded server that has ended, and starts again when it can."""
-
-    address = binary = None
-
-    def __init__(self) -> None:
-        self.starts = 0
-        self.obstacle: BlocksdError | None = Unavailable("the embedded server does not start: no space")
-        self.is_there = False
-
-    def is_running(self) -> bool:
-        return self.is_there
-
-    def start(self) -> None:
-        self.starts += 1
-        if self.obstacle is not None:
-            raise self.obstacle
-        self.is_there = True
-
-    def stop(self) -> None:
-        self.is_there = False
-
-
-def test_embedded_server_that_does_not_start_is_said_once(in_process: InProcess) -> None:
-    """However often it is tried, and whatever the reason; then, once, that it runs."""
-    server: Any = Deceased()
-    service = in_process.service
-    service._embedded, service._serve_seconds = server, 0.0
-    for _ in range(5):
-        in_process.tick()
-    assert server.starts == 5
-    server.obstacle = Misconfigured("no server is installed any more")
-    for _ in range(3):
-        in_process.tick()
-    assert len(in_process.said("does not start: the embedded server does not start: no space")) == 1
-    assert len(in_process.said("does not start: no server is installed any more")) == 1
-    server.obstacle = None
-    for _ in range(3):
-        in_process.tick()
-    assert len(in_process.said("cleared: <server>")) == 1
-    assert len(in_process.said("the embedded server had ended; it was started again")) == 1
-    assert server.starts == 9
-
-
-def test_embedded_server_that_keeps_ending_is_started_ever_later(in_process: InProcess) -> None:
-    """The daemon has other things to do than to wait for it."""
-    server: Any = Deceased()
-    service = in_process.service
-    service._embedded = server
-    waits = []
-    for _ in range(9):
-        service._serve_at = 0.0
-        waits.append(service._serve_seconds)
-        in_process.tick()
-        in_process.tick()  # too early
-    assert server.starts == 9
-    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
-
-
-def test_inboxes_that_cannot_be_read_are_said_once(in_process: InProcess) -> None:
-    """If Redis is there otherwise, and it lasts; also that they can be again."""
-    service, problems = in_process.service, in_process.core.intake.problems
-    service._queue.put(Readable("NOPERM no xread"))
-    in_process.until(lambda: service._obstacle)
-    service._reader = Idle()  # type: ignore[assignment]
-    in_process.tick()
-    assert "<inbox>" not in problems, "Redis may only just be back"
-    for _ in range(5):
-        in_process.tick()
-    assert problems["<inbox>"].message == "no requests can be read: NOPERM no xread"
-    service._queue.put(Readable(None))
-    in_process.until(lambda: not service._obstacle)
-    for _ in range(3):
-        in_process.tick()
-    assert (len(in_process.said("no requests can be read")), len(in_process.said("cleared: <inbox>"))) == (1, 1)
-    in_process.core.projector.is_level = False
-    service._queue.put(Readable("nobody there"))
-    for _ in range(5):
-        service._tick()
-        service._receive(0.0)
-    assert "<inbox>" not in problems, "that Redis is away is said already"
-
-
 class Idle:
     """A reader of inboxes that reads nothing."""
 
@@ -471,6 +337,17 @@ class Idle:
     def join(self) -> None: ...
 
 
+def test_inboxes_that_cannot_be_read_are_said_once(in_process: InProcess) -> None:
+    """What their reader says comes to the loop as all news do."""
+    service = in_process.service
+    service._deliveries._reader = Idle()  # type: ignore[assignment]
+    for obstacle in ("NOPERM no xread", None):
+        service._queue.put(Readable(obstacle))
+        for _ in range(5):
+            in_process.tick()
+    assert (len(in_process.said("no requests can be read")), len(in_process.said("cleared: <inbox>"))) == (1, 1)
+
+
 def test_watchdog_starves_while_something_is_dead(in_process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said when that lasts, once, and when it is over; what is amiss for a moment is not worth a word."""
     fed: list[None] = []
@@ -478,14 +355,15 @@ def test_watchdog_starves_while_something_is_dead(in_process: InProcess, monkeyp
     service = in_process.service
     in_process.tick()
     assert len(fed) == 1
-    reader = service._reader
-    service._reader = Idle(is_alive=False)  # type: ignore[assignment]
+    deliveries = service._deliveries
+    reader = deliveries._reader
+    deliveries._reader = Idle(is_alive=False)  # type: ignore[assignment]
     in_process.tick()
     assert in_process.said("not well") == []
     for _ in range(4):
         in_process.tick()
     assert len(fed) == 1
-    service._reader = reader
+    deliveries._reader = reader
     for _ in range(3):
         in_process.tick()
     assert len(fed) == 4

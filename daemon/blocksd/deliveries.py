@@ -1,0 +1,88 @@
+"""Has the inboxes read, as fast as requests are carried out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blocksd.label import printable
+from blocksd.problem import INBOX, Problem
+
+if TYPE_CHECKING:
+    from blocksd.core import Core
+    from blocksd.inbox import Entry, Readable, Reader
+    from blocksd.listener import Notes
+
+_UNREAD_TICKS = 3  # for so long inboxes may be unreadable, when Redis has only just come back
+
+
+class Deliveries:
+    """What the reader of inboxes passes on, put where requests wait; and what it is told in return.
+
+    `put` and `note` take what it has put into its sink.
+    """
+
+    def __init__(self, reader: Reader, core: Core, notes: Notes) -> None:
+        self._reader = reader
+        self._core = core
+        self._notes = notes
+        self._followed: tuple[frozenset[str], int] | None = None
+        self._was_read = False  # entries have come in, and the reader waits to be told to go on
+        self._obstacle: str | None = None  # to reading inboxes
+        self._obstacle_ticks = 0
+
+    def start(self) -> None:
+        self._reader.start()
+
+    def stop(self) -> None:
+        """Have the reader end; `join` waits for it."""
+        self._reader.stop()
+
+    def join(self) -> None:
+        self._reader.join()
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the reader lives."""
+        return self._reader.is_alive()
+
+    def put(self, entries: list[Entry]) -> None:
+        """These were read."""
+        self._was_read = True
+        self._core.inbox.put(entries)
+
+    def note(self, readable: Readable) -> None:
+        """Whether inboxes can be read has changed."""
+        self._obstacle = readable.obstacle
+
+    def direct(self) -> None:
+        """Once a round: tell the reader whose inboxes to read, and when to go on; say what had to be dropped."""
+        core = self._core
+        known, restarts = core.ledger.attachments.known, core.inbox.restarts
+        if self._followed is None or self._followed[0] is not known or self._followed[1] != restarts:
+            self._followed = (known, restarts)
+            self._reader.follow(known, restarts)
+        if self._was_read and not core.inbox.is_full:
+            self._was_read = False
+            self._reader.resume()
+        if core.clerk.dropped:
+            first = core.clerk.dropped[0]
+            others = f" (and {len(core.clerk.dropped) - 1} more)" if len(core.clerk.dropped) > 1 else ""
+            actor = printable(first.entry.actor)
+            self._notes.say_seldom(
+                f"an inbox {actor}", f"dropped an entry of the inbox of {actor}: {first.error.message}{others}"
+            )
+            core.clerk.dropped.clear()
+
+    def keep(self) -> None:
+        """Once a second: see whether requests are read while Redis is there. That Redis is away, others say."""
+        self._reader.start()
+        intake = self._core.intake
+        if self._obstacle is None:
+            self._obstacle_ticks = 0
+            intake.remove_problem(INBOX)
+            return
+        self._obstacle_ticks = self._obstacle_ticks + 1 if self._core.projector.is_level else 0
+        if self._obstacle_ticks >= _UNREAD_TICKS:
+            hint = "see 'blocksd acl' for what the daemon must be allowed; it is tried again"
+            message = f"no requests can be read: {self._obstacle}"
+            intake.set_problem(Problem(INBOX, "unavailable", message, hint))

@@ -1,0 +1,57 @@
+"""Feeds systemd's watchdog for as long as nothing ails the daemon."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blocksd import notify
+from blocksd.health import Vitals, ailments
+from blocksd.problem import FOLDER, SERVER, WATCHER
+
+if TYPE_CHECKING:
+    from blocksd.core import Core
+    from blocksd.listener import Notes
+
+_START_SECONDS = 60.0  # how much longer systemd is asked to wait, as long as the start goes on
+
+
+class Pulse:
+    """What ailed the daemon lately. It is said when it is seen a second time, and when it is over."""
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+        self._ailments: list[str] = []
+        self._said: list[str] = []
+
+    def beat(self, vitals: Vitals, *, is_starting: bool) -> None:
+        """Once a second: feed the watchdog, unless something ails."""
+        found = ailments(vitals)
+        if not found:
+            notify.watchdog()
+            if is_starting:
+                notify.starting(_START_SECONDS)
+        lasting = [ailment for ailment in found if ailment in self._ailments]
+        self._ailments = found
+        if lasting and lasting != self._said:
+            self._said = lasting
+            self._notes.say(f"not well: {', '.join(lasting)}; the watchdog is not fed", "error")
+        elif not found and self._said:
+            self._said = []
+            self._notes.say("well again; the watchdog is fed", "info")
+
+
+def vitals_of(core: Core, *, is_polling: bool, is_watching: bool, is_reading: bool, is_server_running: bool) -> Vitals:
+    """The vitals of a core, with what only its service knows."""
+    problems, projector = core.intake.problems, core.projector
+    return Vitals(
+        is_polling=is_polling,
+        is_watching=is_watching,
+        is_blindness_said=WATCHER in problems or FOLDER in problems,
+        is_level=projector.is_level,
+        is_levelling=projector.is_busy,
+        is_absence_said=projector.is_said_to_be_away,
+        silent_seconds=projector.silent_seconds,
+        is_reading=is_reading,
+        is_server_running=is_server_running,
+        is_server_loss_said=SERVER in problems,
+    )
