@@ -368,7 +368,7 @@ class Intake:
 
     def _wait_for_writer(self, path: str) -> None:
         looks = self._looks[path] = self._looks.get(path, 0) + 1
-        self._later[path] = self._clock() + min(SETTLE_SECONDS * 2**looks, _RETRY_SECONDS)
+        self._later[path] = self._clock() + min(SETTLE_SECONDS * 2 ** min(looks, 8), _RETRY_SECONDS)
         if looks > _PATIENCE:
             error = InvalidFile("it is being written all the time", hint="it is read as soon as its writer closes it")
             self._report(path, error)

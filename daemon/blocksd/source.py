@@ -165,7 +165,7 @@ class Source:
         reading = self._folder.read(path, closed=closed)
         if isinstance(reading, Busy):
             looks = self._looks[path] = self._looks.get(path, 0) + 1
-            self._later[path] = self._clock() + min(SETTLE_SECONDS * 2**looks, _RETRY_SECONDS)
+            self._later[path] = self._clock() + min(SETTLE_SECONDS * 2 ** min(looks, 8), _RETRY_SECONDS)
             return None
         self._looks.pop(path, None)
         if isinstance(reading, Refused):

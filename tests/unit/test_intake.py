@@ -285,6 +285,7 @@ def test_file_that_is_written_all_the_time(looking: Looking) -> None:
     assert looking.problem().message == "it is being written all the time"
     assert looking.intake.is_stuck
     assert looking.value() == "one"
+    looking.wait(1200)  # as long as it takes
     fickle(looking).answers.clear()
     assert happened(looking.wait(2)) == [("updated", "notes")]
     assert looking.intake.problems == {}

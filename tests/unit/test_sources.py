@@ -280,7 +280,7 @@ def test_file_that_is_being_written_is_waited_for(shelf: Shelf) -> None:
         file.write("ha")
         file.flush()
         shelf.source.hint_file("a.txt", closed=False)
-        for _ in range(20):
+        for _ in range(1200):
             shelf.clock.advance(1)
             shelf.look()
         assert content(shelf)["value"] == "whole"
