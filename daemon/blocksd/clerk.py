@@ -122,6 +122,9 @@ class Clerk:
 
     def clear_away(self, work: Work) -> None:
         """Remove what was displaced. Nobody need wait for it: what a crash leaves, the next sweep removes."""
+        for one in work.displaced:
+            if self._writer.give_back_save(one):
+                self._intake.hint_file(one.path, closed=False)
         self._discard(work.displaced)
 
     def _try_again_at(self) -> float:

@@ -191,6 +191,14 @@ class Writer:
         self._give_back(full, aside, ours=staged.data)
         return False
 
+    def give_back_save(self, staged: Staged) -> bool:
+        """Put back what `put_in` took the place of, if somebody who had it open has saved to it since; whether that is so."""
+        aside = os.path.join(self._root, staged.aside)
+        if staged.base is None or _digest_of(aside) in (None, staged.base):
+            return False
+        self._give_back(self._place(staged), aside, ours=staged.data)
+        return True
+
     def _give_back(self, full: str, aside: str, *, ours: str | None) -> None:
         """What was displaced is not what was read: put it back, and whatever was saved since we took its place."""
         if ours is None:
@@ -385,8 +393,9 @@ def _digest_of(path: str) -> str | None:
 def _settled_digest_of(path: str) -> str | None:
     """The same of a file that was just displaced, once nobody writes to it any more.
 
-    Editors that save in place open the file, and only then empty it and write. RACE: who has it open for longer than is
-    waited for here, and only then writes, writes to what is no longer there.
+    Editors that save in place open the file, and only then empty it and write. Who has it open for longer than is waited
+    for here, or of whom it cannot be told, may still write before `give_back_save`. RACE: after that they write to what is
+    no longer there.
     """
     found = None
     for _ in range(_LOOKS):

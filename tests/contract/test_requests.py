@@ -1799,6 +1799,31 @@ def test_person_saves_while_the_daemon_writes(rig: Office, monkeypatch: pytest.M
     assert_level(rig, rig.raw)
 
 
+@pytest.mark.parametrize("op", ["append", "delete"])
+def test_person_saves_to_a_file_they_had_open_before(rig: Office, monkeypatch: pytest.MonkeyPatch, op: str) -> None:
+    """They opened it before the exchange, which nobody can tell of another user's file, and write after it: that is a
+    save as any other.
+    """
+    monkeypatch.setattr(writing, "has_writer", lambda _: None)
+    os.utime(rig.root / "notes.md", (1e9, 1e9))  # long ago, so that nobody asks whether it is being written
+    rig.settle()
+    args = {"content": "from Ann"} if op == "append" else {}
+    sent = ("operator", rig.send("operator", op, "notes", **args))
+    rig.pass_on()
+    with (rig.root / "notes.md").open("r+") as file:
+        for effect in effects(rig):
+            if file.closed:
+                break
+            if effect == "clear away":
+                file.write(NOTES.replace("one", "mine\none"))
+                file.close()
+    rig.settle()
+    assert rig.replies(sent)[0]["ok"]
+    assert rig.value("notes").split("\n") == (["mine", "one", "from Ann"] if op == "append" else ["mine", "one"])
+    assert rig.temporaries() == []
+    assert_level(rig, rig.raw)
+
+
 # --- crashes ---
 
 

@@ -579,6 +579,31 @@ def test_file_that_is_held_open_is_not_waited_for_long(root: Path, writer: Write
         assert write(writer, edit)
 
 
+@pytest.mark.usefixtures("either")
+@pytest.mark.parametrize("edit", [update(), delete()], ids=["update", "delete"])
+def test_save_to_what_was_displaced_goes_back_in(root: Path, writer: Writer, edit: FileEdit) -> None:
+    """Whoever held the file open for longer than is waited for, or nobody could tell: their save is in the file."""
+    (root / "notes.md").write_bytes(OLD)
+    staged = writer.stage(edit)
+    with (root / "notes.md").open("r+b") as file:
+        assert writer.put_in(staged)
+        assert not writer.give_back_save(staged)
+        file.write(b"saved\n")
+        file.truncate()
+    assert writer.give_back_save(staged)
+    writer.discard(staged)
+    assert (root / "notes.md").read_bytes() == b"saved\n"
+    assert names(root) == ["notes.md"]
+
+
+def test_new_file_has_displaced_nothing(root: Path, writer: Writer) -> None:
+    """So there is nothing to put back."""
+    staged = writer.stage(create())
+    assert writer.put_in(staged)
+    assert not writer.give_back_save(staged)
+    assert (root / "notes.md").exists()
+
+
 @pytest.mark.parametrize("edit", [update(), delete()], ids=["update", "delete"])
 def test_save_right_after_stays(root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch, edit: FileEdit) -> None:
     """What was read was displaced, so it is in; a save from then on is another one."""
