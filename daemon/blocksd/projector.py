@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from blocksd.errors import Damaged, LeaseLost, Misconfigured, NotFound, Unavailable
 from blocksd.label import name_for_agent
 from blocksd.mirror import BATCH
+from blocksd.projection import agents_commands, problem_commands, reply_command
+from blocksd.repair import differing, mend_changes, repair_agents, repair_index
 from blocksd.revision import timestamp
 from blocksd.source_mirror import SourceMirror
 
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
     from blocksd.inbox import Answer
     from blocksd.intake import Intake
     from blocksd.journal import Journal
-    from blocksd.mirror import Command, Mirror, Place
+    from blocksd.mirror import Mirror, Place
     from blocksd.problem import Problem
+    from blocksd.projection import Command
     from blocksd.revision import Revision
     from blocksd.sources import Sources
 
@@ -264,7 +267,7 @@ class Projector:
         self._shown_problems = dict(self._intake.problems)
         self._shown_count = self._intake.problem_changes
         problems = {subject: problem.dumps() for subject, problem in self._shown_problems.items()}
-        return self._mirror.repair_index(self._intake.ledger.paths.keys(), self._shown_agents, problems)
+        return repair_index(self._mirror, self._intake.ledger.paths.keys(), self._shown_agents, problems)
 
     def _comparing_sources(self, *, announce: bool) -> Iterator[int]:
         """Compare all that is shown of sources; what changes meanwhile is shown as what changed."""
@@ -277,24 +280,23 @@ class Projector:
 
     def _aside_commands(self, answers: Sequence[Answer]) -> list[Command]:
         """Known agents, problems and sources, as far as they changed since they were last shown; then replies."""
+        keys = self._mirror.keys
         commands: list[Command] = []
         known = self._intake.ledger.attachments.known
         if known is not self._shown_agents:
-            commands += self._mirror.agents_commands(known - self._shown_agents, self._shown_agents - known)
+            commands += agents_commands(known - self._shown_agents, self._shown_agents - known, keys)
         problems = self._intake.problems
         if self._shown_count != self._intake.problem_changes:
             at = timestamp(self._wall())
             for subject in sorted(problems.keys() | self._shown_problems.keys()):
                 problem = problems.get(subject)
                 if problem != self._shown_problems.get(subject):
-                    commands += self._mirror.problem_commands(subject, problem, at)
+                    commands += problem_commands(subject, problem, at, keys, self._mirror.epoch)
         if self._source_mirror.is_behind:
             at = timestamp(self._wall())
             self._source_mirror.show_listed(at)
             commands += self._source_mirror.changes(at)
-        return commands + [
-            self._mirror.reply_command(one.entry.actor, one.entry.id, one.id, one.reply) for one in answers
-        ]
+        return commands + [reply_command(one.entry.actor, one.entry.id, one.id, one.reply, keys) for one in answers]
 
     def _aside_is_shown(self) -> None:
         intake = self._intake
@@ -310,7 +312,7 @@ class Projector:
         for number, labels in enumerate(_slices(self._intake.ledger.paths)):
             if number:
                 yield
-            wrong = self._mirror.differing(self._heads(labels))
+            wrong = differing(self._mirror, self._heads(labels))
             if wrong:
                 repaired += len(wrong)
                 self._mirror.rebuild(wrong)
@@ -319,11 +321,11 @@ class Projector:
         for number, some in enumerate(_slices(self._intake.ledger.attachments.known)):
             if number:
                 yield
-            repaired += self._mirror.repair_agents(self._names(some))
+            repaired += repair_agents(self._mirror, self._names(some))
         for count in self._comparing_sources(announce=False):
             repaired += count
             yield
-        if not self._mirror.mend_changes():
+        if not mend_changes(self._mirror):
             repaired += 1
         if repaired:
             self._mirror.announce_reset(timestamp(self._wall()))

@@ -6,12 +6,14 @@ import json
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from blocksd.mirror import BATCH, hash_commands, set_commands
+from blocksd.mirror import BATCH
+from blocksd.projection import hash_commands, set_commands
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from blocksd.mirror import Command, Mirror
+    from blocksd.mirror import Mirror
+    from blocksd.projection import Command
     from blocksd.sources import Sources
 
 FILES_NAMED = 100

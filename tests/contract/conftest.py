@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bench import Bench
+from blocksd.connection import connect
 from support import BACKENDS, RedisServer, binary_of
 
 if TYPE_CHECKING:
@@ -40,6 +42,26 @@ def any_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.remove()
+
+
+@pytest.fixture(params=(*BACKENDS, "fakeredis"))
+def bench(request: pytest.FixtureRequest, standing_server: Callable[[str], RedisServer]) -> Iterator[Bench]:
+    """The server of each backend, emptied, and a fake one."""
+    if request.param == "fakeredis":
+        import fakeredis
+
+        fake = fakeredis.FakeServer()
+        options: dict[str, Any] = {
+            "decode_responses": True,
+            "encoding_errors": "surrogateescape",
+            "legacy_responses": False,
+        }
+        made = Bench("fakeredis", "redis://fake", lambda: fakeredis.FakeRedis(server=fake, **options))
+    else:
+        url = standing_server(request.param).url
+        made = Bench(request.param, url, lambda: connect(url, reply_seconds=20.0))
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from blocksd.document import decode, split
 from blocksd.label import TEMPORARY, is_pattern, label_of_path
 from blocksd.problem import JOURNAL
+from blocksd.repair import differing
 from blocksd.revision import FILE, MERGE, OPERATOR
 from machine.asked import EDITS, SEVERAL, after, block_of, made_of
 from rig import assert_level
@@ -87,7 +88,7 @@ def check(rig: Rig, raw: Any, memory: Memory) -> None:
         raw.delete(key)
     assert_level(rig, raw)
     heads = [head for head in map(rig.journal.head, rig.core.ledger.paths) if head is not None]
-    assert rig.mirror.differing(heads) == []
+    assert differing(rig.mirror, heads) == []
 
 
 # --- the journal ---

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from blocksd import clerk, core, edits, intake, mirror, writer
+from blocksd import clerk, core, edits, intake, mirror, projection, writer
 from blocksd.clerk import Clerk
 from blocksd.core import Core
 from blocksd.folder import Absent
@@ -378,7 +378,7 @@ def rewrites_equal_bytes(patch: Patch) -> None:
 
 
 def announces_no_deletions(patch: Patch) -> None:
-    commands_of = mirror.commands_of
+    commands_of = projection.commands_of
     patch.setattr(
         mirror,
         "commands_of",
@@ -391,7 +391,7 @@ def announces_no_deletions(patch: Patch) -> None:
 
 
 def shows_the_detached_as_attached(patch: Patch) -> None:
-    commands_of = mirror.commands_of
+    commands_of = projection.commands_of
     patch.setattr(mirror, "commands_of", lambda revision, *more: commands_of(replace(revision, detached=()), *more))
 
 

@@ -18,8 +18,8 @@ from blocksd.block import FILE_KEYS
 from blocksd.cli import cli
 from blocksd.config import SETTINGS, Config
 from blocksd.keys import Keys
-from blocksd.mirror import fields_of
 from blocksd.problem import Problem
+from blocksd.projection import fields_of
 from blocksd.revision import Kind
 from fenced import BY_HAND, BY_PARSER, ROOT
 from rig import revision

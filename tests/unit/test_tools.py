@@ -12,8 +12,8 @@ from blocksd.block import Block
 from blocksd.errors import BlocksdError, InvalidRequest, Misconfigured, NotFound, Unavailable
 from blocksd.keys import Keys
 from blocksd.memory import MemoryState
-from blocksd.mirror import fields_of
 from blocksd.plan import Ask, Pause
+from blocksd.projection import fields_of
 from blocksd.revision import Revision
 from blocksd.tools import AsyncTools, Tools
 from blocksd.view import shown

@@ -10,7 +10,7 @@ import pytest
 
 from blocksd.block import FILE_KEYS, block_id
 from blocksd.errors import Damaged
-from blocksd.mirror import fields_of
+from blocksd.projection import fields_of
 from blocksd.view import AgentView, BlockView, Page
 from rig import AT, revision
 

@@ -13,8 +13,8 @@ import pytest
 from blocksd import watching as watching_module
 from blocksd.errors import InvalidLabel, Misconfigured, Unavailable
 from blocksd.keys import Keys
-from blocksd.mirror import commands_of, rebuild_commands
 from blocksd.plan import Ask, Pause
+from blocksd.projection import commands_of, rebuild_commands
 from blocksd.revision import Change
 from blocksd.watching import (
     Connect,
