@@ -15,6 +15,7 @@ from blocksd.errors import Damaged, LeaseLost
 from blocksd.keys import SCHEMA
 from blocksd.projection import announcement, commands_of, in_parts, rebuild_commands
 from blocksd.revision import reset
+from blocksd.script import Script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -56,18 +57,14 @@ class Mirror:
         self.epoch = epoch
         self._lease = f"{epoch} {token}"
         self._about = about
-        self._apply = client.register_script(files("blocksd").joinpath("apply.lua").read_text(encoding="utf-8"))
+        self._apply = Script(client, "apply.lua", url=url)
         self._take = client.register_script(files("blocksd").joinpath("lease.lua").read_text(encoding="utf-8"))
         self.place: Place | None = None
-        self._connection: Any = None
-        self._under_way: tuple[Any, ...] | None = None
 
     @property
     def server(self) -> str | None:
         """What the server has called itself, and its version; None before it was written to, and of a cluster."""
-        greeting = getattr(self._connection, "handshake_metadata", None) or {}
-        name, version = greeting.get("server"), greeting.get("version")
-        return f"{str(name).capitalize()} {version}" if name and version else None
+        return self._apply.server
 
     def take(self) -> Place:
         """Take the lease, or renew it; where the mirror stands.
@@ -248,40 +245,18 @@ class Mirror:
 
     def _send(self, batch: Sequence[str], *, at: int | None = None) -> None:
         """Send lists of commands, each in JSON, to be applied in one atomic call; with `at`, only if the mirror stands there."""
-        import redis
-
         place = ("", "") if at is None else (self.epoch, str(at))
         joined = ",".join(commands[1:-1] for commands in batch if len(commands) > 2)
-        keys = (self.keys.lease, self.keys.meta, self.keys.changes)
-        self._under_way = (self._apply.sha, len(keys), *keys, self._lease, *place, f"[{joined}]")
-        with self._translated():
-            if self._connection is None and hasattr(self._client, "connection_pool"):
-                self._connection = self._client.connection_pool.get_connection()
-            if self._connection is not None:
-                try:
-                    self._connection.send_command("EVALSHA", *self._under_way)
-                except redis.ConnectionError:
-                    # The server went and came back while nothing was sent. Should the script have been run after all,
-                    # it is refused now: the mirror then stands elsewhere.
-                    self._connection.disconnect()
-                    self._connection.send_command("EVALSHA", *self._under_way)
+        with self._doubted():
+            # Should it be run twice, the second time is refused: the mirror then stands elsewhere.
+            self._apply.send((self.keys.lease, self.keys.meta, self.keys.changes), (self._lease, *place, f"[{joined}]"))
 
     def settle(self) -> None:
         """Wait for what is under way."""
-        import redis
-
-        if self._under_way is None:
+        if not self._apply.is_under_way:
             return
-        words, self._under_way = self._under_way, None
-        with self._translated():
-            try:
-                if self._connection is not None:
-                    outcome = self._connection.read_response()
-                else:  # a cluster's client finds the node for each command
-                    outcome = self._client.evalsha(*words)
-            except redis.exceptions.NoScriptError:
-                self._client.script_load(self._apply.script)
-                outcome = self._client.evalsha(*words)
+        with self._doubted():
+            outcome = self._apply.outcome()
         if outcome[0] != "ok":
             self.place = None
             raise LeaseLost(
@@ -290,17 +265,14 @@ class Mirror:
             )
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """While the mirror is written: after any error it is unknown where it stands, and the connection is in doubt."""
+    def _doubted(self) -> Iterator[None]:
+        """While the mirror is written: after any error it is unknown where it stands."""
         import redis
 
         try:
-            with translated(self.url):
-                yield
+            yield
         except BaseException as error:
-            self.place = self._under_way = None
-            if self._connection is not None:
-                self._connection.disconnect()
+            self.place = None
             if isinstance(error, redis.ResponseError):
                 raise Damaged(f"a key of the mirror is not what it should be: {error}") from error
             raise

@@ -33,6 +33,7 @@ ORDER = (
     "config",
     "connection",
     "inbox",
+    "script",
     "projection",
     "mirror",
     "repair",

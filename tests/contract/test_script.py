@@ -1,0 +1,86 @@
+"""A script is called now, and its outcome waited for later, alike on every server."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from blocksd.connection import connect
+from blocksd.errors import Unavailable
+from blocksd.script import Script
+
+if TYPE_CHECKING:
+    from bench import Bench
+    from support import RedisServer
+
+KEYS = ("blocks:lease", "blocks:meta", "blocks:changes")
+
+
+def called(client: Any, url: str) -> Script:
+    """The script that applies commands, for who holds the lease."""
+    client.set("blocks:lease", "mine")
+    return Script(client, "apply.lua", url=url)
+
+
+def send(script: Script, *commands: tuple[str, ...]) -> None:
+    script.send(KEYS, ("mine", "", "", json.dumps(commands)))
+
+
+def test_outcome_is_that_of_the_call(bench: Bench) -> None:
+    """What was sent is under way until its outcome was waited for; then the next may be sent."""
+    script = called(bench.client, bench.url)
+    assert not script.is_under_way
+    for number in range(3):
+        send(script, ("SET", "blocks:x", str(number)))
+        assert script.is_under_way
+        assert script.outcome() == ["ok"]
+        assert not script.is_under_way
+        assert bench.client.get("blocks:x") == str(number)
+
+
+def test_script_the_server_forgot_is_loaded_again(bench: Bench) -> None:
+    """NOSCRIPT is not seen by who calls it."""
+    script = called(bench.client, bench.url)
+    bench.client.script_flush()
+    send(script, ("SET", "blocks:x", "1"))
+    assert script.outcome() == ["ok"]
+    assert bench.client.get("blocks:x") == "1"
+
+
+def test_error_of_a_script_leaves_nothing_under_way(bench: Bench) -> None:
+    """It is raised as it is, and the outcome of the next call is its own."""
+    script = called(bench.client, bench.url)
+    send(script, ("SET", "blocks:x", "1"), ("SADD", "blocks:x", "1"))
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        script.outcome()
+    assert not script.is_under_way
+    send(script, ("DEL", "blocks:x"))
+    assert script.outcome() == ["ok"]
+
+
+def test_call_after_the_server_was_away(any_server: RedisServer) -> None:
+    """One that cannot be sent, or answered, is Unavailable and no longer under way; one sent after that is done."""
+    client = connect(any_server.url)
+    script = called(client, any_server.url)
+    assert script.server is None
+    send(script, ("SET", "blocks:x", "1"))
+    assert script.outcome() == ["ok"]
+    assert str(script.server).startswith(("Valkey ", "Redis "))
+    any_server.pause()
+    send(script, ("SET", "blocks:x", "2"))
+    any_server.kill()
+    with pytest.raises(Unavailable):
+        script.outcome()
+    assert not script.is_under_way
+    with pytest.raises(Unavailable):
+        send(script, ("SET", "blocks:x", "2"))
+    assert not script.is_under_way
+    any_server.start()
+    client.set("blocks:lease", "mine")
+    send(script, ("SET", "blocks:x", "3"))
+    assert script.outcome() == ["ok"]
+    assert client.get("blocks:x") == "3"
+    client.close()
