@@ -11,7 +11,8 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from blocksd.client import AsyncClient, AsyncMemory, Client
+from blocksd.agent_memory import AsyncMemory
+from blocksd.client import AsyncClient, Client
 from blocksd.runner import AsyncWatch
 from blocksd.watching import Reset
 from support import DEADLINE, eventually

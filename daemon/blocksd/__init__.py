@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from blocksd.client import AsyncClient, AsyncMemory, Client, Memory, aconnect, connect
+    from blocksd.agent_memory import AsyncMemory, Memory
+    from blocksd.client import AsyncClient, Client, aconnect, connect
     from blocksd.errors import (
         AlreadyExists,
         BlocksdError,
@@ -39,7 +40,7 @@ _HOMES = {
     "AgentView": "view",
     "AlreadyExists": "errors",
     "AsyncClient": "client",
-    "AsyncMemory": "client",
+    "AsyncMemory": "agent_memory",
     "AsyncTools": "tools",
     "AsyncWatch": "runner",
     "BlockView": "view",
@@ -53,7 +54,7 @@ _HOMES = {
     "Item": "watching",
     "LabelConflict": "errors",
     "LimitExceeded": "errors",
-    "Memory": "client",
+    "Memory": "agent_memory",
     "MergeConflict": "errors",
     "Misconfigured": "errors",
     "NotAttached": "errors",

@@ -17,8 +17,9 @@ import pytest
 
 import rig as rig_module
 from blocksd import aconnect, connect, queries, runner, watching
+from blocksd.agent_memory import AsyncMemory
 from blocksd.block import block_id
-from blocksd.client import AsyncClient, AsyncMemory, Client
+from blocksd.client import AsyncClient, Client
 from blocksd.connection import connect as connect_to_server
 from blocksd.errors import Damaged, InvalidField, InvalidLabel, Misconfigured, NotFound, Unavailable
 from rig import Rig

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from blocksd.client import Client, Memory
+    from blocksd.agent_memory import Memory
+    from blocksd.client import Client
     from blocksd.prompt import Style
 
 KEYS = Keys("blocks")

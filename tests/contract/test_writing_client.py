@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from blocksd.revision import Revision
 
 NAMES = itertools.count(1)
+HOMES = ("client", "resources", "agent_memory", "tools", "runner")
 
 
 class Alike:
@@ -60,7 +61,7 @@ class Alike:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._target, name)
-        is_ours = type(found).__module__ in ("blocksd.client", "blocksd.tools", "blocksd.runner")
+        is_ours = type(found).__module__.removeprefix("blocksd.") in HOMES
         return Alike(found, self._loop) if is_ours or callable(found) else found
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

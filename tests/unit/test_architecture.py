@@ -73,6 +73,8 @@ ORDER = (
     "memory",
     "tools",
     "runner",
+    "agent_memory",
+    "resources",
     "client",
     "report",
     "metrics",
