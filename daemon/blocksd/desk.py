@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from blocksd.attempt import Attempt
 from blocksd.document import Parser, decode, split
 from blocksd.errors import InvalidFile, NotFound, ProblemFile
 from blocksd.folder import Absent, Refused, Text
 from blocksd.label import path_of_label, printable
-from blocksd.operations import Attempt
+from blocksd.operations import Operations
 from blocksd.revision import MERGE
 from blocksd.sheet import FileEdit, Postponed, Sheet, edited
 from blocksd.stale import merged
@@ -58,7 +59,7 @@ class Desk:
             BlocksdError: it is refused.
         """
         attempt = Attempt(self, request.actor)
-        label = attempt.do(request.op, request)
+        label = Operations(self, attempt).do(request.op, request)
         for step in attempt.steps:
             step(request.actor, request.id)
         self.ledger.follow_folders()

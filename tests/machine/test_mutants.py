@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from blocksd import clerk, core, edits, intake, mirror, projection, writer
+from blocksd.attempt import Attempt
 from blocksd.clerk import Clerk
 from blocksd.core import Core
 from blocksd.folder import Absent
 from blocksd.intake import Intake
 from blocksd.journal import Journal
 from blocksd.ledger import Ledger
-from blocksd.operations import Attempt
+from blocksd.operations import Operations
 from blocksd.writer import Writer
 from machine.hands import Moody
 from machine.machine import HEADS, World
@@ -416,13 +417,13 @@ def goes_on_with_what_the_journal_has_half_done(patch: Patch) -> None:
 
 
 def patches_what_was_there_before(patch: Patch) -> None:
-    def patched(self: Attempt, label: str, request: Any) -> None:
+    def patched(self: Operations, label: str, request: Any) -> None:
         newest = self._ledger.newest(label)
         before = self._desk.version(label, newest.version - 1).block if newest is not None else None
         value = before.value if before is not None else ""
         self._edit(label, request, lambda _: edits.patch(value, request.args["patch"]))
 
-    patch.setattr(Attempt, "_patch", patched)
+    patch.setattr(Operations, "_patch", patched)
 
 
 def patches_the_lines_that_were_named(patch: Patch) -> None:
@@ -462,7 +463,7 @@ def counts_no_places_that_overlap(patch: Patch) -> None:
 
 
 def looks_at_no_version(patch: Patch) -> None:
-    patch.setattr(Attempt, "_expected", lambda *_: None)
+    patch.setattr(Attempt, "expected", lambda *_: None)
 
 
 def forgets_the_folders_of_the_deleted(patch: Patch) -> None:
@@ -481,11 +482,11 @@ def forgets_the_folders_of_the_deleted_in_a_crash(patch: Patch) -> None:
 
 
 def leaves_the_deleted_attached(patch: Patch) -> None:
-    patch.setattr(Attempt, "_naming", lambda *_: [])
+    patch.setattr(Attempt, "naming", lambda *_: [])
 
 
 def does_not_see_what_a_batch_has_made(patch: Patch) -> None:
-    patch.setattr(Attempt, "_private", lambda self, agent: self._ledger.attachments.private(agent))
+    patch.setattr(Attempt, "private", lambda self, agent: self._ledger.attachments.private(agent))
 
 
 def makes_no_folders(patch: Patch) -> None:
@@ -501,12 +502,12 @@ def takes_folders_for_gone(patch: Patch) -> None:
 
 
 def brings_back_the_version_before(patch: Patch) -> None:
-    bring_back = Attempt._bring_back
+    bring_back = Operations._bring_back
 
-    def earlier(self: Attempt, label: str, version: int, **more: Any) -> None:
+    def earlier(self: Operations, label: str, version: int, **more: Any) -> None:
         bring_back(self, label, max(version - 1, 1), **more)
 
-    patch.setattr(Attempt, "_bring_back", earlier)
+    patch.setattr(Operations, "_bring_back", earlier)
 
 
 def tries_again_all_the_time(patch: Patch) -> None:
