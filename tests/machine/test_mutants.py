@@ -323,6 +323,7 @@ def trusts_that_nobody_saved(patch: Patch) -> None:
             return put_in(self, staged)
 
     patch.setattr(Writer, "put_in", trusting)
+    patch.setattr(Writer, "give_back_save", lambda *_: False)
 
 
 def merges_no_stale_saves(patch: Patch) -> None:
