@@ -263,7 +263,7 @@ class Rig:
 
     def crash(self) -> None:
         """Be gone, as after kill -9: nothing is given up, nothing is marked."""
-        self.journal._db.close()
+        self.journal.database.close()
         self.client.close()
 
 

@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from blocksd.embedded import _bundled
-from blocksd.journal import JournalReader
+from blocksd.history import JournalReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from blocksd.errors import BlocksdError, JournalUnusable, Misconfigured, ProblemFile, Unavailable
 from blocksd.inbox import Answer, Unusable, accepted, parse, refused
-from blocksd.journal import Access, Prepared
 from blocksd.label import PRIVATE, parse_agent
+from blocksd.outcomes import Access
+from blocksd.pending import Prepared
 from blocksd.problem import FOLDER
 from blocksd.revision import OPERATOR, timestamp
 from blocksd.sheet import Postponed
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from blocksd.desk import Desk
     from blocksd.inbox import Entry, Inbox, Request
     from blocksd.intake import Intake
-    from blocksd.journal import Journal, Staged
     from blocksd.ledger import Ledger
+    from blocksd.outcomes import Outcomes
+    from blocksd.pending import Pending, Staged
     from blocksd.revision import Revision
     from blocksd.sources import Sources
     from blocksd.writer import Writer
@@ -67,7 +69,8 @@ class Clerk:
 
     def __init__(
         self,
-        journal: Journal,
+        pending: Pending,
+        outcomes: Outcomes,
         ledger: Ledger,
         intake: Intake,
         sources: Sources,
@@ -78,7 +81,8 @@ class Clerk:
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
-        self._journal = journal
+        self._pending = pending
+        self._outcomes = outcomes
         self._ledger = ledger
         self._intake = intake
         self._sources = sources
@@ -115,7 +119,7 @@ class Clerk:
             break
         if work.settled or work.accesses:
             yield "settle"
-            self._journal.settle(work.accesses, work.settled, timestamp(self._wall()))
+            self._outcomes.settle(work.accesses, work.settled, timestamp(self._wall()))
             self._sources.apply(work.accesses)
         self._inbox.postpone(work.postponed, self._try_again_at())
         return work
@@ -146,7 +150,7 @@ class Clerk:
                 work.answers.append(self._answer_unusable(request))
                 continue
             key = (request.actor, request.id)
-            outcome = work.settled.get(key) or work.edited.get(key) or self._journal.outcome(*key)
+            outcome = work.settled.get(key) or work.edited.get(key) or self._outcomes.of(*key)
             if outcome is None:
                 try:
                     outcome = self._do(request, work)
@@ -246,7 +250,7 @@ class Clerk:
         prepared = Prepared(self._ledger.drafted, self._desk.paths, staged, work.edited, at, folders_gone)
         try:
             yield "prepare"
-            self._journal.prepare(prepared, is_durable=self._writer.is_durable)
+            self._pending.prepare(prepared, is_durable=self._writer.is_durable)
         except JournalUnusable:
             self._give_up(staged)
             raise
@@ -263,16 +267,16 @@ class Clerk:
             self._writer.sync(one.path for one in staged)
         except (Unavailable, ProblemFile) as error:
             self._take_back(put_in)
-            self._journal.give_up()
+            self._pending.give_up()
             raise _Unwritable(str(error.facts["path"]), error) from None
         yield "finish"
         signatures = {one.path: self._writer.signature(one) for one in staged if not self._intake.has_problem(one.path)}
-        self._journal.finish(prepared, signatures)
+        self._pending.finish(prepared, signatures)
         work.revisions = self._ledger.settle()
         if folders_gone:
             self._discard(staged)
             yield "remove folders"
-            for folder in _remove_folders(self._journal, self._writer):
+            for folder in _remove_folders(self._pending, self._writer):
                 self._intake.hint_tree(folder)
         else:
             work.displaced = staged
@@ -297,7 +301,7 @@ class Clerk:
 
     def _start_over(self, work: Work, path: str, entries: Sequence[Entry], merges: set[str]) -> None:
         """A person saved a file before we could: look at it, and do what was asked on top of it."""
-        self._journal.give_up()
+        self._pending.give_up()
         self._ledger.begin_again()
         self._intake.hint_file(path, closed=False)
         self._intake.stale |= merges
@@ -307,21 +311,21 @@ class Clerk:
         work.settled.clear()
 
 
-def recover(journal: Journal, writer: Writer) -> bool:
+def recover(pending: Pending, writer: Writer) -> bool:
     """Finish, or take back, what a crash, or a journal that took no more, has interrupted; whether there was anything.
 
     Raises:
         Misconfigured: the folder cannot be the one that was written to.
         JournalUnusable: the journal still takes no more.
     """
-    prepared = journal.prepared()
+    prepared = pending.prepared()
     if prepared is not None:
-        _finish_or_take_back(prepared, journal, writer)
-    _remove_folders(journal, writer)
+        _finish_or_take_back(prepared, pending, writer)
+    _remove_folders(pending, writer)
     return prepared is not None
 
 
-def _finish_or_take_back(prepared: Prepared, journal: Journal, writer: Writer) -> None:
+def _finish_or_take_back(prepared: Prepared, pending: Pending, writer: Writer) -> None:
     """What is aside tells whether an edit is in its file, whoever has saved there since."""
     if prepared.staged and writer.is_empty:
         raise Misconfigured("the folder is empty, but files in it were being written: is it mounted?", key="folder")
@@ -335,21 +339,21 @@ def _finish_or_take_back(prepared: Prepared, journal: Journal, writer: Writer) -
                 put_in += [one] if is_done else []
     if is_done:
         writer.sync(one.path for one in prepared.staged)
-        journal.finish(prepared)
+        pending.finish(prepared)
     else:
         for one in reversed([*put_in, *interrupted]):
             writer.take_back(one)
-        journal.give_up()
+        pending.give_up()
     for one in prepared.staged:
         writer.discard(one)
     if not is_done:
         writer.remove_made()
 
 
-def _remove_folders(journal: Journal, writer: Writer) -> list[str]:
+def _remove_folders(pending: Pending, writer: Writer) -> list[str]:
     """Remove the directories of deleted agents, but for those in which somebody has put something: which these are."""
-    folders = journal.folders_gone()
+    folders = pending.folders_gone()
     left = [folder for folder in folders if not writer.remove_directory(folder)]
     if folders:
-        journal.forget_folders()
+        pending.forget_folders()
     return left

@@ -233,7 +233,7 @@ def _traces(config: Config, daemon: dict[str, str] | None) -> dict[str, Any]:
 def _journaled(state: str) -> tuple[dict[str, Any], str | None]:
     """What the journal tells, and its epoch, if there is one."""
     from blocksd.errors import JournalUnusable
-    from blocksd.journal import JournalReader
+    from blocksd.history import JournalReader
 
     try:
         journal = JournalReader(os.path.join(state, "journal.db"))

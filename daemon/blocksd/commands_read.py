@@ -377,7 +377,7 @@ def _value_lines(revision: Revision | None) -> list[str]:
 
 
 def _revisions(config: Config, label: str, limit: int) -> list[Revision]:
-    from blocksd.journal import JournalReader
+    from blocksd.history import JournalReader
 
     path = os.path.join(config.state, "journal.db")
     if not os.path.exists(path):

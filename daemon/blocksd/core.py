@@ -12,6 +12,8 @@ from blocksd.errors import JournalUnusable, Misconfigured
 from blocksd.inbox import Inbox
 from blocksd.intake import Intake
 from blocksd.ledger import Ledger
+from blocksd.outcomes import Outcomes
+from blocksd.pending import Pending
 from blocksd.problem import JOURNAL, Problem
 from blocksd.projector import Projector
 from blocksd.revision import timestamp
@@ -61,8 +63,11 @@ class Core:
         wall: Callable[[], float] = time.time,
     ) -> None:
         writer = Writer(folder.root, is_durable=config.durability == "disk")
-        recover(journal, writer)
+        pending = Pending(journal)
+        recover(pending, writer)
         self._journal = journal
+        self._pending = pending
+        self._outcomes = Outcomes(journal.database)
         self._writer = writer
         self._listeners = listeners
         self._config = config
@@ -78,11 +83,12 @@ class Core:
             clock=clock,
             wall=wall,
         )
-        self.sources = Sources(config.sources, self.intake, journal.open_files(), clock=clock)
+        self.sources = Sources(config.sources, self.intake, self._outcomes.open_files(), clock=clock)
         self.inbox = Inbox(clock)
         self.projector = Projector(journal, self.intake, self.sources, mirror, listeners, clock=clock, wall=wall)
         self.clerk = Clerk(
-            journal,
+            pending,
+            self._outcomes,
             self.ledger,
             self.intake,
             self.sources,
@@ -210,7 +216,7 @@ class Core:
 
     def _recover(self) -> None:
         """What was prepared when the journal took no more is finished, or taken back, before the folder is looked at."""
-        if recover(self._journal, self._writer):
+        if recover(self._pending, self._writer):
             self.ledger.begin_again()
             self.intake.reset()
             self.intake.hint_all()
@@ -236,7 +242,7 @@ class Core:
             self.intake.hint_all()
         self.sources.hint_all()
         self.projector.verify()
-        self._journal.forget_requests(timestamp(self._wall() - OUTCOMES_KEPT_SECONDS))
+        self._outcomes.forget(timestamp(self._wall() - OUTCOMES_KEPT_SECONDS))
         if self._touched:
             days = self._config.history_days
             before = timestamp(self._wall() - days * _HISTORY_SECONDS) if days else None

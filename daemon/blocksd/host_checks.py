@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from blocksd.finding import Finding, dotted, numbers, size
-from blocksd.journal import SCHEMA
+from blocksd.tables import SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

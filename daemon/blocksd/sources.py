@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from blocksd.config import SourceSettings
     from blocksd.intake import Intake
-    from blocksd.journal import Access
+    from blocksd.outcomes import Access
     from blocksd.source import Facts, Seen
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from blocksd.errors import ProblemFile, Unavailable
 from blocksd.folder import has_writer, signature_of
-from blocksd.journal import Staged
 from blocksd.label import TEMPORARY
+from blocksd.pending import Staged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -15,6 +15,7 @@ from blocksd.config import SourceSettings
 from blocksd.errors import JournalUnusable
 from blocksd.inbox import Entry, Readable, Reader
 from blocksd.keys import Keys
+from blocksd.outcomes import Outcomes
 from rig import Ear, Rig
 from support import DEADLINE, RedisServer, eventually
 
@@ -406,7 +407,7 @@ def test_journal_that_takes_nothing_keeps_requests_waiting(rig: Rig, raw: Any, m
         raise JournalUnusable("the journal cannot be written: the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(rig.journal, "settle", full)
+        patch.setattr(Outcomes, "settle", full)
         ask(raw, "support-1", "r-1")
         pass_on(rig, raw)
         rig.run(lambda: "<journal>" in rig.core.intake.problems)
@@ -431,7 +432,7 @@ def test_journal_that_takes_no_request_is_said_once(rig: Rig, raw: Any, monkeypa
         rig.resync()
     rig.heard.problems.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(rig.journal, "settle", full)
+        patch.setattr(Outcomes, "settle", full)
         ask(raw, "support-1", "r-1")
         end, restarts = rig.clock() + 20.0, -1
         while rig.clock() < end:
@@ -474,7 +475,7 @@ def test_request_is_not_carried_out_while_another_may_be_in_charge(rig: Rig, raw
     for _ in range(10):
         rig.round()
     assert raw.xlen("blocks:inbox:support-1") == 1
-    assert rig.journal.outcome("support-1", "r-1") is None
+    assert Outcomes(rig.journal.database).of("support-1", "r-1") is None
     raw.delete("blocks:lease")
     settle(rig)
     pass_on(rig, raw)

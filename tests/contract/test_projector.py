@@ -1054,14 +1054,14 @@ def test_clock_steps(rig: Rig, raw: Any, ear: Ear, offset: float) -> None:
 
 def test_full_disk_holds_the_mirror_where_it_is(rig: Rig, raw: Any, ear: Ear) -> None:
     """journal on a full disk: nothing is announced that is not journaled; it is a problem until there is room again."""
-    size = rig.journal._db.execute("PRAGMA page_count").fetchone()[0]
-    rig.journal._db.execute(f"PRAGMA max_page_count={size}")
+    size = rig.journal.database.execute("PRAGMA page_count").fetchone()[0]
+    rig.journal.database.execute(f"PRAGMA max_page_count={size}")
     seq = rig.journal.seq
     rig.write("agents/bob/persona", "x" * 15_000)
     rig.run(lambda: "<journal>" in rig.core.intake.problems)
     rig.run(lambda: raw.hexists("blocks:problems", "<journal>"))
     assert raw.hget("blocks:block:agents/bob/persona", "value") == "I am Bob."
-    rig.journal._db.execute("PRAGMA max_page_count=1073741823")
+    rig.journal.database.execute("PRAGMA max_page_count=1073741823")
     rig.settle()
     assert_level(rig, raw)
     changes = ear.changes()

@@ -17,7 +17,8 @@ from blocksd import writer as writing
 from blocksd.document import parse
 from blocksd.errors import JournalUnusable, Unavailable
 from blocksd.inbox import OPS, Entry
-from blocksd.journal import Journal
+from blocksd.outcomes import Outcomes
+from blocksd.pending import Pending
 from rig import Ear, Rig, assert_level, shown
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Office(Rig):
             "files": {name: (self.read(name), os.stat(self.root / name).st_ino) for name in self.names()},
             "revisions": self.journal.since(0, 10_000),
             "heads": sorted((head.label, head.version, head.path) for head in self.journal.heads()),
-            "prepared": self.journal.prepared(),
+            "prepared": Pending(self.journal).prepared(),
             "mirror": shown(self.raw),
             "announced": self.raw.xlen("blocks:changes"),
         }
@@ -1536,7 +1537,7 @@ def test_file_that_cannot_be_written(rig: Office, monkeypatch: pytest.MonkeyPatc
     assert rig.value("notes") == "one"
     assert rig.value("other") == "for Bob\na"
     assert rig.temporaries() == []
-    assert rig.journal.prepared() is None
+    assert Pending(rig.journal).prepared() is None
     assert_level(rig, rig.raw)
     rig.do("ann", "append", "notes", content="b", request_id="same")
     assert rig.value("notes") == "one\nb"
@@ -1594,7 +1595,7 @@ def test_agent_whose_outcome_is_journaled_stays_as_it_is(rig: Office, monkeypatc
     ]
     rig.pass_on()
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "settle", full)
+        patch.setattr(Outcomes, "settle", full)
         rig.round()
     assert "<journal>" in rig.core.intake.problems
     assert rig.core.ledger.attachments.known == {"ann", "zoe"}
@@ -1932,7 +1933,7 @@ def test_every_crash_is_survived(make: Callable[..., Office], raw: Any) -> None:
         at = crash_and_ask_again(rig, number)
         seen.add(at)
         assert rig.temporaries() == []
-        assert rig.journal.prepared() is None
+        assert Pending(rig.journal).prepared() is None
         assert_level(rig, raw)
         assert sorted(rig.value("notes").split("\n")) == ["<1>", "<2>", "<5>", "one"], at
         assert rig.core.ledger.attachments.known == {"ann", "bob", "carl", "dora"}, at
@@ -2102,7 +2103,7 @@ def test_anything_may_be_asked(fuzzed: Office, asked: list[tuple[str, Any]]) -> 
         assert reply["ok"] or reply["error"]["code"] != "error", reply
     fuzzed.run(lambda: not any(fuzzed.raw.xlen(f"blocks:inbox:{actor}") for actor in ("operator", "ann")))
     assert fuzzed.temporaries() == []
-    assert fuzzed.journal.prepared() is None
+    assert Pending(fuzzed.journal).prepared() is None
     fuzzed.settle()
     assert_agreed(fuzzed)
 

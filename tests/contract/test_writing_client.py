@@ -35,7 +35,7 @@ from blocksd.errors import (
     Unavailable,
     VersionConflict,
 )
-from blocksd.journal import JournalReader
+from blocksd.history import JournalReader
 from blocksd.plan import Ask, Pause
 from following import Between, looping
 from support import DEADLINE, Daemon, RedisServer, binary_of, eventually

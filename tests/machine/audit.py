@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from blocksd.document import decode, split
 from blocksd.label import TEMPORARY, is_pattern, label_of_path
+from blocksd.pending import Pending
 from blocksd.problem import JOURNAL
 from blocksd.repair import differing
 from blocksd.revision import FILE, MERGE, OPERATOR
@@ -74,7 +75,7 @@ def check(rig: Rig, raw: Any, memory: Memory) -> None:
     check_people(rig, revisions, memory)
     check_folder(rig, revisions, memory)
     assert not rig.core.intake.stale
-    assert rig.journal.prepared() is None
+    assert Pending(rig.journal).prepared() is None
     numbers = [entry_id.partition("-") for entry_id, _ in raw.xrange(f"{rig.namespace}:changes")]
     announced = [int(seq) for seq, _, part in numbers if part == "0"]
     assert announced == list(range(rig.journal.seq - len(announced) + 1, rig.journal.seq + 1))

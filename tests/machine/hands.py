@@ -98,7 +98,7 @@ class Hands:
 
     def on_journal(self, journal: Any) -> None:
         """Have a journal use these hands."""
-        transaction = journal._transaction
+        transaction = journal.database.transaction
 
         @contextmanager
         def counted() -> Iterator[None]:
@@ -110,7 +110,7 @@ class Hands:
                 self._transactions = max(self._transactions - 1, -1)
             self._live()
 
-        journal._transaction = counted
+        journal.database.transaction = counted
 
 
 class _Counted:

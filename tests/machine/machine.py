@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from blocksd.inbox import Entry
+from blocksd.outcomes import Outcomes
 from blocksd.revision import OPERATOR
 from machine.asked import Asked, Hunk, block_of, lines_of
 from machine.audit import Memory, Save, agent_parts, check, check_folders, path_of, private_folders
@@ -567,7 +568,8 @@ class World(RuleBasedStateMachine):
 
     def _just_done(self) -> list[Asked]:
         """What was asked about agents and was done in this round, in order."""
-        outcomes = {asked.id: self.rig.journal.outcome(asked.actor, asked.id) for asked in self.undecided}
+        kept = Outcomes(self.rig.journal.database)
+        outcomes = {asked.id: kept.of(asked.actor, asked.id) for asked in self.undecided}
         decided = [asked for asked in self.undecided if outcomes[asked.id] is not None]
         self.undecided = [asked for asked in self.undecided if outcomes[asked.id] is None]
         return [asked for asked in decided if json.loads(outcomes[asked.id] or "")["ok"]]

@@ -14,9 +14,9 @@ from blocksd.clerk import Clerk
 from blocksd.core import Core
 from blocksd.folder import Absent
 from blocksd.intake import Intake
-from blocksd.journal import Journal
 from blocksd.ledger import Ledger
 from blocksd.operations import Operations
+from blocksd.pending import Pending
 from blocksd.writer import Writer
 from machine.hands import Moody
 from machine.machine import HEADS, World
@@ -256,25 +256,25 @@ def test_daemon_lives_through_every_story(story: Callable[[World], None]) -> Non
 
 
 def finishes_before_files_are_put_in(patch: Patch) -> None:
-    prepare, finish = Journal.prepare, Journal.finish
+    prepare, finish = Pending.prepare, Pending.finish
 
-    def both(self: Journal, prepared: Any, *, is_durable: bool = True) -> None:
+    def both(self: Pending, prepared: Any, *, is_durable: bool = True) -> None:
         prepare(self, prepared, is_durable=is_durable)
         finish(self, prepared)
 
-    patch.setattr(Journal, "prepare", both)
-    patch.setattr(Journal, "finish", lambda _self, _prepared, _signatures=None: None)
+    patch.setattr(Pending, "prepare", both)
+    patch.setattr(Pending, "finish", lambda _self, _prepared, _signatures=None: None)
 
 
 def puts_in_what_was_not_prepared(patch: Patch) -> None:
-    finish, prepare = Journal.finish, Journal.prepare
+    finish, prepare = Pending.finish, Pending.prepare
 
-    def both(self: Journal, prepared: Any, *signatures: Any) -> None:
+    def both(self: Pending, prepared: Any, *signatures: Any) -> None:
         prepare(self, prepared)
         finish(self, prepared, *signatures)
 
-    patch.setattr(Journal, "prepare", lambda _self, _prepared, **_: None)
-    patch.setattr(Journal, "finish", both)
+    patch.setattr(Pending, "prepare", lambda _self, _prepared, **_: None)
+    patch.setattr(Pending, "finish", both)
 
 
 def takes_unreadable_for_absent(patch: Patch) -> None:
@@ -301,9 +301,9 @@ def removes_requests_when_they_are_read(patch: Patch) -> None:
 
 
 def forgets_outcomes(patch: Patch) -> None:
-    prepare = Journal.prepare
+    prepare = Pending.prepare
     patch.setattr(
-        Journal,
+        Pending,
         "prepare",
         lambda self, prepared, **more: prepare(self, replace(prepared, outcomes={}), **more),
     )
@@ -338,7 +338,7 @@ def takes_what_is_not_merged_for_a_base(patch: Patch) -> None:
 
 
 def starts_without_looking_at_what_was_prepared(patch: Patch) -> None:
-    patch.setattr(core, "recover", lambda journal, _writer: journal.give_up())
+    patch.setattr(core, "recover", lambda pending, _writer: pending.give_up())
 
 
 def takes_nothing_back_at_start(patch: Patch) -> None:
@@ -347,10 +347,10 @@ def takes_nothing_back_at_start(patch: Patch) -> None:
 
 
 def _giving_up(recover: Callable[..., bool]) -> Callable[..., bool]:
-    def giving_up(journal: Journal, hand: Writer) -> bool:
+    def giving_up(pending: Pending, hand: Writer) -> bool:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(Writer, "is_in", lambda _self, _staged: False)
-            return recover(journal, hand)
+            return recover(pending, hand)
 
     return giving_up
 
@@ -398,9 +398,9 @@ def shows_the_detached_as_attached(patch: Patch) -> None:
 
 
 def replies_before_it_is_done(patch: Patch) -> None:
-    prepare = Journal.prepare
+    prepare = Pending.prepare
 
-    def replying(self: Journal, prepared: Any, **more: Any) -> None:
+    def replying(self: Pending, prepared: Any, **more: Any) -> None:
         prepare(self, prepared, **more)
         client = World.server.client()
         (lease,) = client.scan_iter("*:lease")
@@ -410,7 +410,7 @@ def replies_before_it_is_done(patch: Patch) -> None:
             client.rpush(key, outcome)
         client.close()
 
-    patch.setattr(Journal, "prepare", replying)
+    patch.setattr(Pending, "prepare", replying)
 
 
 def goes_on_with_what_the_journal_has_half_done(patch: Patch) -> None:
@@ -474,10 +474,10 @@ def forgets_the_folders_of_the_deleted(patch: Patch) -> None:
 def forgets_the_folders_of_the_deleted_in_a_crash(patch: Patch) -> None:
     recover = clerk.recover
 
-    def forgetting(journal: Journal, hand: Writer) -> bool:
+    def forgetting(pending: Pending, hand: Writer) -> bool:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(Writer, "remove_directory", lambda *_: True)
-            return recover(journal, hand)
+            return recover(pending, hand)
 
     patch.setattr(core, "recover", forgetting)
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.config import Config
+from blocksd.history import JournalReader
 from blocksd.inbox import Readable
-from blocksd.journal import JournalReader
 from blocksd.report import Reporter
 from blocksd.service import Service
 from blocksd.watcher import Hint, Watcher

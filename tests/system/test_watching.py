@@ -12,7 +12,7 @@ import pytest
 
 from blocksd import runner
 from blocksd import watching as watching_module
-from blocksd.journal import JournalReader
+from blocksd.history import JournalReader
 from blocksd.revision import Change
 from blocksd.view import BlockView
 from blocksd.watching import Reset

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.journal import JournalReader
+from blocksd.history import JournalReader
 from support import MORTAL, Daemon, RedisServer, eventually, quiet_environ, require
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import pytest
 from blocksd import host
 from blocksd.config import Config, SourceSettings
 from blocksd.host import Disk, Tree, journal_state, look, mount_of, place_of, tree_of, try_out
-from blocksd.journal import SCHEMA, Journal
+from blocksd.journal import Journal
+from blocksd.tables import SCHEMA
 from rig import AT, revision
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from blocksd.host import (
     Tree,
     Trial,
 )
-from blocksd.journal import SCHEMA
+from blocksd.tables import SCHEMA
 from support import advises
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from blocksd import source as source_module
 from blocksd.config import SourceSettings
 from blocksd.errors import NotFound, Unavailable
 from blocksd.folder import Folder
-from blocksd.journal import Access
+from blocksd.outcomes import Access
 from blocksd.source import Source, differing
 from blocksd.sources import Sources, Unshown
 from rig import Clock

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from blocksd.journal import Staged
+    from blocksd.pending import Staged
 
 OLD, NEW = b"old\n", b"new\n"
 

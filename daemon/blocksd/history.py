@@ -1,0 +1,153 @@
+"""The log of revisions, as anyone reads it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from blocksd.agent_lists import AgentLists
+from blocksd.database import open_to_read
+from blocksd.row import COLUMNS, revision_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from blocksd.database import Database, Opened
+    from blocksd.folder import Signature
+    from blocksd.revision import Revision
+
+_ENDLESS = 2**62
+
+
+class Head(NamedTuple):
+    """Where a label stands: its newest version, and the file it was read from (None: deleted)."""
+
+    label: str
+    version: int
+    entries: tuple[str, ...]
+    agents: frozenset[str]
+    path: str | None
+    signature: Signature | None
+
+
+_new: Callable[[type[Head], tuple[object, ...]], Head] = tuple.__new__
+"""How a named tuple is made without the Python in its constructor: a restart makes one for each block."""
+
+
+class History:
+    """Every version that is kept, and where each label stands.
+
+    `seq` is that of the newest revision, `epoch` says of which journal it is.
+    """
+
+    def __init__(self, database: Database, opened: Opened) -> None:
+        self.database = database
+        self.path = database.path
+        self.lists = AgentLists(database)
+        self.seq = opened.seq
+        self.epoch = opened.epoch
+
+    def heads(self) -> Iterator[Head]:
+        """Where every label stands, deleted ones included."""
+        with self.database.reading():
+            self.lists.read_ahead()
+            rows = self.database.execute(
+                "SELECT label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode FROM heads"
+            )
+            written, attached = self.lists.written, self.lists.attached
+            for label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode in rows:
+                signature = (mtime_ns, ctime_ns, size, inode) if mtime_ns is not None else None
+                yield _new(Head, (label, version, written[entries], attached[agents], path, signature))
+
+    def count(self) -> int:
+        """How many blocks are in force."""
+        with self.database.reading():
+            return int(self.database.execute("SELECT count(path) FROM heads").fetchone()[0])
+
+    def head(self, label: str) -> Revision | None:
+        """The newest revision of a label; None when it never had one."""
+        with self.database.reading():
+            row = self.database.execute(
+                f"SELECT {COLUMNS} FROM revisions WHERE label = ? ORDER BY version DESC LIMIT 1",  # noqa: S608  # a constant
+                (label,),
+            ).fetchone()
+            return self.revision_of(row) if row else None
+
+    def newest(self) -> Revision | None:
+        """The newest revision of all; None when there never was one."""
+        with self.database.reading():
+            row = self.database.execute(f"SELECT {COLUMNS} FROM revisions ORDER BY seq DESC LIMIT 1").fetchone()  # noqa: S608  # a constant
+            return self.revision_of(row) if row else None
+
+    def history(self, label: str, *, limit: int = -1) -> list[Revision]:
+        """A block's revisions, newest first, deletions included, and those under the labels it had before."""
+        found: list[Revision] = []
+        before = _ENDLESS
+        name: str | None = label
+        with self.database.reading():
+            while name is not None and (limit < 0 or len(found) < limit):
+                rows = self.database.execute(
+                    f"SELECT {COLUMNS} FROM revisions WHERE label = ? AND seq < ? ORDER BY version DESC LIMIT ?",  # noqa: S608  # constants
+                    (name, before, limit - len(found) if limit >= 0 else -1),
+                )
+                name = None
+                for row in rows:
+                    found.append(self.revision_of(row))
+                    if found[-1].renamed_from is not None:
+                        before, name = found[-1].seq, found[-1].renamed_from
+                        break
+        return found
+
+    def version(self, label: str, version: int) -> Revision | None:
+        """One version of a block, under whatever label it was; None when it is not kept, or never was."""
+        before = _ENDLESS
+        name: str | None = label
+        with self.database.reading():
+            while name is not None:
+                row = self.database.execute(
+                    f"SELECT {COLUMNS} FROM revisions WHERE label = ? AND version = ? AND seq < ?",  # noqa: S608  # constants
+                    (name, version, before),
+                ).fetchone()
+                if row is not None:
+                    return self.revision_of(row)
+                renamed = self.database.execute(
+                    "SELECT seq, renamed_from FROM revisions WHERE label = ? AND seq < ? AND renamed_from IS NOT NULL "
+                    "ORDER BY seq DESC LIMIT 1",
+                    (name, before),
+                ).fetchone()
+                before, name = renamed if renamed is not None else (0, None)
+        return None
+
+    def positions(self, label: str) -> dict[int, int | None]:
+        """The versions kept under a label, oldest first: which of them undo or redo made, and where each went."""
+        with self.database.reading():
+            rows = self.database.execute(
+                "SELECT version, position FROM revisions WHERE label = ? ORDER BY version", (label,)
+            )
+            return dict(rows)
+
+    def unmerged(self) -> list[str]:
+        """The labels whose newest revision is a stale save that is still to be merged."""
+        with self.database.reading():
+            rows = self.database.execute(
+                "SELECT label FROM heads JOIN revisions USING (label, seq) WHERE stale_base IS NOT NULL AND path IS NOT NULL"
+            )
+            return [label for (label,) in rows]
+
+    def revision_of(self, row: tuple[Any, ...]) -> Revision:
+        """The revision in a row, which begins with `COLUMNS`."""
+        return revision_of(row, self.lists.written[row[6]], self.lists.attached[row[7]])
+
+
+class JournalReader(History):
+    """The log as any process may read it, while the daemon writes on; `seq` was the newest when it was opened."""
+
+    def __init__(self, path: str) -> None:
+        """Open an existing journal for reading.
+
+        Raises:
+            JournalUnusable: there is none, or it cannot be read.
+        """
+        super().__init__(*open_to_read(path))
+
+    def close(self) -> None:
+        self.database.close()

@@ -1,0 +1,106 @@
+"""`Revision` ↔ a row of the journal's table of revisions."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any
+
+from blocksd.block import Block
+from blocksd.revision import Revision
+
+COLUMNS = (
+    "seq, label, version, kind, value, facts, entries, agents, fields, attached, detached, digest, author, at, "
+    "created_at, request_id, renamed_from, position, reverts, stale_base"
+)
+MARKS = ", ".join("?" * len(COLUMNS.split(",")))
+_ROW_CHARS = 1000  # about what a revision takes besides its value
+
+
+def chars_of(revision: Revision) -> int:
+    """About how much a revision is in the log."""
+    return _ROW_CHARS + (len(revision.block.value) if revision.block is not None else 0)
+
+
+def row_of(revision: Revision, entries: int | None, agents: int | None) -> tuple[object, ...]:
+    """A revision as the table has it, in the order of `COLUMNS`, with the numbers of its two lists of agents."""
+    block = revision.block
+    return (
+        revision.seq,
+        revision.label,
+        revision.version,
+        revision.kind,
+        block.value if block is not None else None,
+        block.facts if block is not None else None,
+        entries,
+        agents,
+        ",".join(revision.fields),
+        ",".join(revision.attached),
+        ",".join(revision.detached),
+        revision.digest,
+        revision.author,
+        revision.at,
+        revision.created_at,
+        revision.request_id,
+        revision.renamed_from,
+        revision.position,
+        ",".join(map(str, revision.reverts)) or None,
+        revision.stale_base,
+    )
+
+
+def revision_of(row: tuple[Any, ...], entries: tuple[str, ...], agents: frozenset[str]) -> Revision:
+    """The revision in a row, with the lists of agents whose numbers are in it."""
+    (
+        seq,
+        label,
+        version,
+        kind,
+        value,
+        facts,
+        _,
+        _,
+        fields,
+        attached,
+        detached,
+        digest,
+        author,
+        at,
+        created,
+        request,
+        renamed_from,
+        position,
+        reverts,
+        stale_base,
+    ) = row
+    block = None
+    if facts is not None:
+        known = json.loads(facts)
+        known["tags"] = tuple(known["tags"])
+        text = value if isinstance(value, str) else zlib.decompress(value).decode("utf-8")
+        block = Block(value=text, agents=entries, _facts=facts, **known)
+    return Revision(
+        seq=seq,
+        label=label,
+        version=version,
+        kind=kind,
+        block=block,
+        at=at,
+        created_at=created,
+        author=author,
+        fields=words(fields),
+        agents=agents,
+        attached=words(attached),
+        detached=words(detached),
+        digest=digest,
+        request_id=request,
+        renamed_from=renamed_from,
+        position=position,
+        reverts=tuple(map(int, words(reverts or ""))),
+        stale_base=stale_base,
+    )
+
+
+def words(text: str) -> tuple[str, ...]:
+    """What was joined with commas, which neither a field nor an agent has in its name."""
+    return tuple(text.split(",")) if text else ()

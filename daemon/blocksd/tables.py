@@ -1,0 +1,83 @@
+"""The tables of a journal, from each schema to the next."""
+
+from __future__ import annotations
+
+MIGRATIONS = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
+    -- Lists of agents, each stored once however many revisions have it.
+    CREATE TABLE agent_lists (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, agents TEXT NOT NULL) STRICT;
+    CREATE TABLE revisions (
+        seq INTEGER PRIMARY KEY,
+        label TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        value ANY,              -- text, or zlib-compressed UTF-8 once it is old, null when deleted
+        facts TEXT,             -- the other fields but agents, as JSON, null when deleted
+        entries INTEGER,        -- agent_lists: `agents` as written
+        agents INTEGER,         -- agent_lists: the ids attached
+        fields TEXT NOT NULL,   -- these three: words joined with commas
+        attached TEXT NOT NULL,
+        detached TEXT NOT NULL,
+        digest TEXT,
+        author TEXT NOT NULL,
+        at TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        request_id TEXT
+    ) STRICT;
+    CREATE UNIQUE INDEX revisions_of_block ON revisions (label, version);
+    -- The newest revision of each label, and the file that says it. No path: the block is deleted.
+    CREATE TABLE heads (
+        label TEXT PRIMARY KEY,
+        seq INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        entries INTEGER,
+        agents INTEGER,
+        path TEXT,
+        mtime_ns INTEGER,
+        ctime_ns INTEGER,
+        size INTEGER,
+        inode INTEGER
+    ) STRICT, WITHOUT ROWID;
+    """,
+    """
+    -- Files of sources, `<source>/<path>`, that agents have opened and not closed, whether they are there or not.
+    CREATE TABLE open_files (
+        agent TEXT NOT NULL,
+        file TEXT NOT NULL,
+        last_accessed_at TEXT NOT NULL,
+        PRIMARY KEY (agent, file)
+    ) STRICT, WITHOUT ROWID;
+    -- What came of each request, for whoever asks again.
+    CREATE TABLE requests (
+        actor TEXT NOT NULL,
+        id TEXT NOT NULL,
+        outcome TEXT NOT NULL,
+        at TEXT NOT NULL,
+        PRIMARY KEY (actor, id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX requests_by_age ON requests (at);
+    """,
+    """
+    ALTER TABLE revisions ADD COLUMN renamed_from TEXT;
+    ALTER TABLE revisions ADD COLUMN position INTEGER;   -- the version that undo or redo went to
+    ALTER TABLE revisions ADD COLUMN reverts TEXT;       -- versions, joined with commas
+    ALTER TABLE revisions ADD COLUMN stale_base INTEGER; -- the version that a save was made of which is to be merged
+    -- What is about to be written: revisions as above, the files they are in, and what is replied when they are.
+    CREATE TABLE pending_revisions (
+        seq INTEGER PRIMARY KEY, label TEXT, version INTEGER, kind TEXT, value ANY, facts TEXT, entries INTEGER,
+        agents INTEGER, fields TEXT, attached TEXT, detached TEXT, digest TEXT, author TEXT, at TEXT, created_at TEXT,
+        request_id TEXT, renamed_from TEXT, position INTEGER, reverts TEXT, stale_base INTEGER, path TEXT
+    ) STRICT;
+    CREATE TABLE pending_files (aside TEXT PRIMARY KEY, path TEXT NOT NULL, base TEXT, data TEXT) STRICT;
+    CREATE TABLE pending_requests (actor TEXT NOT NULL, id TEXT NOT NULL, outcome TEXT NOT NULL, at TEXT NOT NULL) STRICT;
+    """,
+    """
+    -- Directories of agents that are deleted, until they are seen to be gone.
+    CREATE TABLE pending_folders (path TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+    """,
+)
+"""What makes a journal of each schema one of the next; the first makes one of nothing."""
+
+SCHEMA = len(MIGRATIONS)
+"""The schema of the journals that this blocksd writes."""
