@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocksd.agent_lists import AgentLists
 from blocksd.database import open_to_read
-from blocksd.row import COLUMNS, revision_of
+from blocksd.row import AGENTS, COLUMNS, ENTRIES, revision_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -134,8 +134,8 @@ class History:
             return [label for (label,) in rows]
 
     def revision_of(self, row: tuple[Any, ...]) -> Revision:
-        """The revision in a row, which begins with `COLUMNS`."""
-        return revision_of(row, self.lists.written[row[6]], self.lists.attached[row[7]])
+        """The revision in a row of `COLUMNS`."""
+        return revision_of(row, self.lists.written[row[ENTRIES]], self.lists.attached[row[AGENTS]])
 
 
 class JournalReader(History):

@@ -29,7 +29,10 @@ _CHECKPOINT_CHARS = 4 * 1024 * 1024
 
 
 class Journal(History):
-    """The log of one folder's revisions, as the one daemon writes it, from one thread."""
+    """The log of one folder's revisions, as the one daemon writes it, from one thread.
+
+    What else is kept in its file is written through its `database` and `numbers`.
+    """
 
     def __init__(self, path: str, *, boot_id: str = "") -> None:
         """Open the journal at `path`, or make one; `boot_id` identifies this boot of the machine.

@@ -101,6 +101,7 @@ class Pending:
         self._journal.append(prepared.revisions, files, also=self._settle)
 
     def _settle(self) -> None:
+        """What was replied stands, and nothing is prepared any more."""
         self._database.execute("INSERT OR IGNORE INTO requests SELECT * FROM pending_requests")
         self._forget_prepared()
 
@@ -128,12 +129,13 @@ class Pending:
             outcomes = self._database.execute("SELECT actor, id, outcome FROM pending_requests").fetchall()
             if not (rows or staged or outcomes):
                 return None
+            revisions = [self._journal.revision_of(row[:-1]) for row in rows]
             return Prepared(
-                [self._journal.revision_of(row[:-1]) for row in rows],
-                {row[1]: row[-1] for row in rows if row[-1] is not None},
+                revisions,
+                {one.label: row[-1] for one, row in zip(revisions, rows, strict=True) if row[-1] is not None},
                 [Staged(*row) for row in staged],
                 {(actor, request_id): outcome for actor, request_id, outcome in outcomes},
-                rows[-1][13] if rows else "",
+                revisions[-1].at if revisions else "",
             )
 
     def folders_gone(self) -> list[str]:

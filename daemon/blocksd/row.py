@@ -14,6 +14,9 @@ COLUMNS = (
     "created_at, request_id, renamed_from, position, reverts, stale_base"
 )
 MARKS = ", ".join("?" * len(COLUMNS.split(",")))
+ENTRIES, AGENTS = 6, 7
+"""Where in a row the numbers of its two lists of agents are."""
+
 _ROW_CHARS = 1000  # about what a revision takes besides its value
 
 
