@@ -43,7 +43,7 @@ MOST_ROUNDS = 4
 
 One takes in what is in the folder; one levels the mirror, which may have to be waited for; one does what was asked for,
 which waits for a level mirror; and one decides about deletions once their grace is over, and does what waited for those.
-One more does what an agent had asked for that nobody knew, and that one of these has made known.
+One more does what an agent had asked for that was not known then, and that one of these has made known.
 """
 
 MOST_ROUNDS_AT_ALL = 15
@@ -488,13 +488,12 @@ class World(RuleBasedStateMachine):
         self.held.clear()
         self.rig.core.intake.hint_all()  # not all that people did was noticed
         rig, end = self.rig, self.rig.clock() + 2.5
-        worked = 0
-        listened_to = self._listened_to()
-        unheard = [one for one in self.memory.asked.values() if not one.is_answered and one.actor not in listened_to]
+        worked, unheard = 0, list[Asked]()
         for _ in range(MOST_ROUNDS_AT_ALL):
             for asked in self._unanswered():
                 if asked.may_be_lost and not self._is_waiting(asked):
                     self._send(asked)  # as clients do, that wait in vain
+            unheard += (one for one in self.memory.asked.values() if not (one.is_answered or self._hears(one)))
             before = self._done()
             self._round()
             worked += self._done() != before
@@ -504,15 +503,16 @@ class World(RuleBasedStateMachine):
         else:
             missing = self._unanswered()
             raise AssertionError(f"no rest after {MOST_ROUNDS_AT_ALL} rounds; not replied: {missing}; {rig.heard.away}")
-        assert worked <= MOST_ROUNDS + any(asked.is_answered for asked in unheard), (
-            f"something was done in {worked} rounds"
-        )
+        most = MOST_ROUNDS + any(asked.is_answered for asked in unheard)
+        assert worked <= most, f"something was done in {worked} rounds"
         check(rig, self.raw, self.memory)
 
     def _unanswered(self) -> list[Asked]:
         """The requests that are to be replied to: nobody listens to who is not known."""
-        listened_to = self._listened_to()
-        return [one for one in self.memory.asked.values() if not one.is_answered and one.actor in listened_to]
+        return [asked for asked in self.memory.asked.values() if not asked.is_answered and self._hears(asked)]
+
+    def _hears(self, asked: Asked) -> bool:
+        return asked.actor in self._listened_to()
 
     def _listened_to(self) -> frozenset[str]:
         return self.rig.core.ledger.attachments.known | {OPERATOR}
