@@ -120,9 +120,10 @@ class Attempt:
         if request.expect is None or request.expect == version or request.on_conflict == "overwrite":
             return None
         if request.on_conflict == "merge":
-            block = self._desk.version(label, request.expect).block
-            if block is not None:
-                return block
+            base = self._desk.version(label, request.expect)
+            # What the block was under another label, nobody has read under this one: they mean another block's version.
+            if base.block is not None and base.label == label:
+                return base.block
         raise VersionConflict(
             f"{label!r} is at version {version}, not {request.expect}",
             label=label,

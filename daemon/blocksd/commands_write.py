@@ -175,7 +175,8 @@ def detach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) 
 def undo(label: str, *, as_json: bool, **flags: Any) -> None:
     """Take the newest edit of a block back.
 
-    A deletion, too; again for the edit before. A renaming is taken back with 'blocksd mv'.
+    A deletion, too; again for the edit before. A renaming stays: 'blocksd mv'
+    takes it back.
     """
     with open_client(load(flags)) as client:
         _print(client.blocks.undo(label), "undone", as_json=as_json)

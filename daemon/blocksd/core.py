@@ -93,7 +93,7 @@ class Core:
             self.intake,
             self.sources,
             self.inbox,
-            Desk(folder, journal, self.ledger),
+            Desk(folder, self.ledger),
             writer,
             clock=clock,
             wall=wall,

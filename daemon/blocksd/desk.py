@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from blocksd.errors import BlocksdError
     from blocksd.folder import Folder
     from blocksd.inbox import Request
-    from blocksd.journal import Journal
     from blocksd.ledger import Ledger
     from blocksd.revision import Revision
 
@@ -36,9 +35,8 @@ class Desk:
       2. the ledger's drafts and the files' edits say the same.
     """
 
-    def __init__(self, folder: Folder, journal: Journal, ledger: Ledger) -> None:
+    def __init__(self, folder: Folder, ledger: Ledger) -> None:
         self._folder = folder
-        self._journal = journal
         self.ledger = ledger
         self._parser = Parser()
         self.begin()
@@ -167,11 +165,6 @@ class Desk:
         if found is None:
             raise NotFound(f"version {version} of {label!r} is not kept", label=label, version=version)
         return found
-
-    def positions(self, label: str) -> dict[int, int | None]:
-        """The versions of a label that are kept, oldest first: which of them undo or redo made, and where it went."""
-        drafted = {one.version: one.position for one in self.ledger.drafted if one.label == label}
-        return self._journal.positions(label) | drafted
 
 
 def _problem(label: str, error: BlocksdError) -> ProblemFile:

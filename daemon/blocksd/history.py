@@ -81,49 +81,63 @@ class History:
     def history(self, label: str, *, limit: int = -1) -> list[Revision]:
         """A block's revisions, newest first, deletions included, and those under the labels it had before."""
         found: list[Revision] = []
-        before = _ENDLESS
-        name: str | None = label
         with self.database.reading():
-            while name is not None and (limit < 0 or len(found) < limit):
+            for name, since, before in self._names(label):
                 rows = self.database.execute(
-                    f"SELECT {COLUMNS} FROM revisions WHERE label = ? AND seq < ? ORDER BY version DESC LIMIT ?",  # noqa: S608  # constants
-                    (name, before, limit - len(found) if limit >= 0 else -1),
+                    f"SELECT {COLUMNS} FROM revisions WHERE label = ? AND seq >= ? AND seq < ? "  # noqa: S608  # a constant
+                    "ORDER BY version DESC LIMIT ?",
+                    (name, since, before, limit - len(found) if limit >= 0 else -1),
                 )
-                name = None
-                for row in rows:
-                    found.append(self.revision_of(row))
-                    if found[-1].renamed_from is not None:
-                        before, name = found[-1].seq, found[-1].renamed_from
-                        break
+                found += map(self.revision_of, rows)
         return found
 
     def version(self, label: str, version: int) -> Revision | None:
-        """One version of a block, under whatever label it was; None when it is not kept, or never was."""
-        before = _ENDLESS
-        name: str | None = label
+        """One version of a block, under whatever label it was; None when it is not kept, or never was.
+
+        If it had none of this number, that of the block which had the label before it.
+        """
         with self.database.reading():
-            while name is not None:
+            for name, since, before in (*self._names(label), (label, 0, _ENDLESS)):
                 row = self.database.execute(
-                    f"SELECT {COLUMNS} FROM revisions WHERE label = ? AND version = ? AND seq < ?",  # noqa: S608  # constants
-                    (name, version, before),
+                    f"SELECT {COLUMNS} FROM revisions WHERE label = ? AND version = ? AND seq >= ? AND seq < ?",  # noqa: S608  # a constant
+                    (name, version, since, before),
                 ).fetchone()
                 if row is not None:
                     return self.revision_of(row)
-                renamed = self.database.execute(
-                    "SELECT seq, renamed_from FROM revisions WHERE label = ? AND seq < ? AND renamed_from IS NOT NULL "
-                    "ORDER BY seq DESC LIMIT 1",
-                    (name, before),
-                ).fetchone()
-                before, name = renamed if renamed is not None else (0, None)
         return None
 
     def positions(self, label: str) -> dict[int, int | None]:
-        """The versions kept under a label, oldest first: which of them undo or redo made, and where each went."""
+        """The versions of a block that are kept: of each that undo, redo or a renaming made, the one it stands at.
+
+        What another block was under the same label, before that was given another, is not among them.
+        """
+        found: dict[int, int | None] = {}
         with self.database.reading():
-            rows = self.database.execute(
-                "SELECT version, position FROM revisions WHERE label = ? ORDER BY version", (label,)
-            )
-            return dict(rows)
+            for name, since, before in self._names(label):
+                (left,) = self.database.execute(
+                    "SELECT coalesce(max(seq), 0) FROM revisions WHERE renamed_from = ? AND seq < ?", (name, before)
+                ).fetchone()
+                found.update(
+                    self.database.execute(
+                        "SELECT version, position FROM revisions WHERE label = ? AND seq >= ? AND seq < ?",
+                        (name, max(since, left), before),
+                    )
+                )
+        return found
+
+    def _names(self, label: str) -> Iterator[tuple[str, int, int]]:
+        """The labels that a block has had, the newest first, each with the seqs from which and before which it had it."""
+        name: str | None = label
+        before = _ENDLESS
+        while name is not None:
+            renamed = self.database.execute(
+                "SELECT seq, renamed_from FROM revisions WHERE label = ? AND seq < ? AND renamed_from IS NOT NULL "
+                "ORDER BY seq DESC LIMIT 1",
+                (name, before),
+            ).fetchone()
+            since, earlier = renamed if renamed is not None else (0, None)
+            yield name, since, before
+            name, before = earlier, since
 
     def unmerged(self) -> list[str]:
         """The labels whose newest revision is a stale save that is still to be merged."""

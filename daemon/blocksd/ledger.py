@@ -96,13 +96,26 @@ class Ledger:
 
     def version(self, label: str, version: int) -> Revision | None:
         """A version of a block, drafted ones included; None when it is not kept."""
-        for revision in self.drafted:
-            if revision.label == label and revision.version == version:
-                return revision
+        for revision in reversed(self.drafted):
+            if revision.label == label:
+                if revision.version == version:
+                    return revision
+                label = revision.renamed_from or label
         newest = self._newest.get(label)
         if newest is not None and newest.version == version:
             return newest
         return self._journal.version(label, version)
+
+    def positions(self, label: str) -> dict[int, int | None]:
+        """The versions of a block that are kept, drafted ones included: where those that undo or redo made stand."""
+        drafted: dict[int, int | None] = {}
+        for revision in reversed(self.drafted):
+            if revision.renamed_from == label:  # the block that had the label took its versions along
+                return drafted
+            if revision.label == label:
+                drafted[revision.version] = revision.position
+                label = revision.renamed_from or label
+        return self._journal.positions(label) | drafted
 
     def _before(self, label: str) -> Revision | None:
         """What was in force under a label, if anything was: the block it last had may have been renamed."""
@@ -190,7 +203,7 @@ class Ledger:
         self.enforce(block.label, path)
         self._come.discard(block.label)
         self._versions[block.label] = max(before.version, there.version if there is not None else 0)
-        self._draft(before, block, ("label",), author, request_id, None, (), kind="renamed", renamed_from=old)
+        self._draft(before, block, ("label",), author, request_id, _position(before), kind="renamed", renamed_from=old)
         self._reattach(others, author)
 
     def set_folders(self, agents: Iterable[str]) -> bool:
@@ -268,9 +281,8 @@ class Ledger:
             newest = self.newest(label) if label in self.paths else None
             if newest is not None and newest.block is not None and newest.agents != self.attachments.attached[label]:
                 # No edit: undo passes over it, and a stale save that is to be merged still is.
-                position = newest.version if newest.position is None else newest.position
                 stale_base = newest.stale_base
-                self._draft(newest, newest.block, ("agents",), author, None, position, stale_base=stale_base)
+                self._draft(newest, newest.block, ("agents",), author, None, _position(newest), stale_base=stale_base)
 
     def _append(self, revision: Revision) -> None:
         self.drafted.append(revision)
@@ -279,3 +291,8 @@ class Ledger:
         self._newest[revision.label] = revision
         while len(self._newest) > max(_NEWEST_KEPT, len(self.drafted)):
             del self._newest[next(iter(self._newest))]
+
+
+def _position(revision: Revision) -> int:
+    """The version at which a revision stands: its own, unless it is no edit."""
+    return revision.version if revision.position is None else revision.position

@@ -192,12 +192,12 @@ class Operations:
         self._go(label, request, redone)
 
     def _positions(self, label: str) -> dict[int, int | None]:
-        positions, newest = self._desk.positions(label), self._ledger.newest(label)
-        if newest is None or not positions:
+        newest = self._ledger.newest(label)
+        if newest is None:
             raise self._attempt.unknown(label)
         if newest.block is not None and self._attempt.block(label) is None:
             raise NotFound(f"the block {label!r} has another label by now", label=label)
-        return positions
+        return self._ledger.positions(label)
 
     def _go(self, label: str, request: Request, where: Callable[[Mapping[int, int | None], str], int]) -> None:
         only(request)

@@ -36,8 +36,9 @@ class Revision:
     deleted. `created_at` is when the block came into being (again, after a deletion). Times as `timestamp` makes them.
 
     A `renamed` one has the label the block had before in `renamed_from`. One made by undo or redo stands where the
-    version `position` stood, and so does one that changed nothing but who matches a pattern. `reverts` are versions whose text it undid, as far as that could be told. A stale save,
-    made of version `stale_base` and to be merged with what came between, is followed by one of the author `merge`.
+    version `position` stood, and so does one that changed nothing but the label, or who matches a pattern. `reverts` are
+    versions whose text it undid, as far as that could be told. A stale save, made of version `stale_base` and to be merged
+    with what came between, is followed by one of the author `merge`.
     """
 
     seq: int

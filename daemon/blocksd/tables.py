@@ -76,6 +76,11 @@ MIGRATIONS = (
     -- Directories of agents that are deleted, until they are seen to be gone.
     CREATE TABLE pending_folders (path TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
     """,
+    """
+    -- The few revisions by which a block came to a label from another.
+    CREATE INDEX revisions_renamed_to ON revisions (label, seq) WHERE renamed_from IS NOT NULL;
+    CREATE INDEX revisions_renamed_from ON revisions (renamed_from, seq) WHERE renamed_from IS NOT NULL;
+    """,
 )
 """What makes a journal of each schema one of the next; the first makes one of nothing."""
 

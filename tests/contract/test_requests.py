@@ -417,6 +417,59 @@ def test_agents_that_come_do_not_stand_in_the_way_of_undo(rig: Office) -> None:
     assert rig.raw.smembers("blocks:attached:policy") == {"ann", "bob", "carl", "dora", "eve"}
 
 
+def test_edits_are_undone_past_a_renaming(rig: Office) -> None:
+    """Which is no edit itself: the label stays, whatever is undone and redone; the same through crash and restart."""
+    rig.do("ann", "append", "notes", content="two")
+    rig.do("operator", "create", "team/minutes", value="of old")
+    rig.do("operator", "append", "team/minutes", content="of old")
+    rig.do("operator", "delete", "team/minutes")
+    assert rig.do("operator", "rename", "notes", to="team/minutes")["version"] == 4
+    rig.do("operator", "append", "team/minutes", content="three")
+    assert rig.do("operator", "undo", "team/minutes")["block"]["value"] == "one\ntwo"
+    rig.do("operator", "rename", "team/minutes", to="minutes")
+    rig.crash()
+    rig.open().settle()
+    assert rig.do("operator", "undo", "minutes")["block"]["value"] == "one"
+    assert rig.refuse("operator", "undo", "minutes")["code"] == "invalid_request"
+    for value in ("one\ntwo", "one\ntwo\nthree"):
+        assert rig.do("operator", "redo", "minutes")["block"]["value"] == value
+    assert rig.refuse("operator", "redo", "minutes")["code"] == "invalid_request"
+    assert rig.do("operator", "restore", "minutes", version=2)["block"]["value"] == "one\ntwo"
+    assert_level(rig, rig.raw)
+
+
+def test_edit_and_renaming_of_one_round_are_undone(rig: Office) -> None:
+    """What is not in the journal yet is among the versions, too."""
+    sent = [
+        ("operator", rig.send("operator", "append", "notes", content="two")),
+        ("operator", rig.send("operator", "rename", "notes", to="minutes")),
+        ("operator", rig.send("operator", "undo", "minutes")),
+    ]
+    *_, undone = rig.replies(*sent)
+    assert (undone["version"], undone["block"]["value"]) == (4, "one")
+
+
+def test_undo_does_not_reach_another_block_of_the_label(rig: Office) -> None:
+    """One that had it before, and took its versions along. Both are in the label's history, and can be restored."""
+    rig.do("operator", "rename", "notes", to="minutes")
+    assert "another label" in rig.refuse("operator", "undo", "notes")["message"]
+    rig.do("operator", "create", "notes", value="new")
+    assert "nothing to undo" in rig.refuse("operator", "undo", "notes")["message"]
+    rig.do("operator", "append", "notes", content="more")
+    assert rig.do("operator", "undo", "notes")["block"]["value"] == "new"
+    assert "nothing to undo" in rig.refuse("operator", "undo", "notes")["message"]
+    assert rig.do("operator", "restore", "notes", version=1)["block"]["value"] == "one"
+
+
+def test_edit_of_the_block_that_had_the_label_is_not_merged(rig: Office) -> None:
+    """Its number may be one that the block which has the label now had under another."""
+    rig.do("operator", "create", "minutes", value="one\ntwo\nthree")
+    rig.do("operator", "delete", "minutes")
+    rig.do("operator", "rename", "notes", to="minutes")
+    error = rig.refuse("operator", "append", "minutes", expect=1, on_conflict="merge", content="four")
+    assert (error["code"], error["version"]) == ("version_conflict", 3)
+
+
 def test_version_is_restored(rig: Office) -> None:
     """As a new one, with every field as it was then; the versions in between stay in the history."""
     rig.do("operator", "update", "notes", value="two", limit=10)

@@ -28,7 +28,7 @@ class Office(Looking):
 
     def open(self) -> None:
         super().open()
-        self.desk = Desk(self.folder, self.journal, self.ledger)
+        self.desk = Desk(self.folder, self.ledger)
         self.number = 0
 
     def begin(self) -> None:

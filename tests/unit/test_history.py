@@ -92,7 +92,25 @@ def test_history_goes_on_through_renames(journal: Journal) -> None:
     assert journal.version("a", 3) == made[3]
     assert journal.version("c", 6) is None
     assert journal.version("none", 1) is None
+    assert journal.positions("c") == {1: None, 2: None, 3: None, 4: None, 5: None}
+    assert journal.positions("a") == {3: None}, "versions 1 and 2 are another block's by now"
     assert {head.label: head.path for head in journal.heads()} == {"a": "a.md", "b": None, "c": "c.md"}
+
+
+def test_version_is_that_of_the_block_before_that_of_the_label(journal: Journal) -> None:
+    """b is deleted, and a becomes b: a number that both have used means the version that history shows."""
+    made = [
+        revision(1, "b", value="old"),
+        revision(2, "b", kind="updated", version=2, value="older"),
+        revision(3, "b", kind="deleted", version=3),
+        revision(4, "a", value="1"),
+        replace(revision(5, "b", kind="renamed", version=4, value="1"), renamed_from="a", position=1),
+    ]
+    journal.append(made, {"a": ("a.md", None), "b": ("b.md", None)})
+    assert [one.seq for one in journal.history("b")] == [5, 4]
+    assert journal.version("b", 1) == made[3]
+    assert journal.version("b", 2) == made[1], "no other has this number, and nothing is out of reach"
+    assert journal.positions("b") == {1: None, 4: 1}
 
 
 def test_history_ends_where_it_was_pruned(journal: Journal) -> None:
