@@ -51,6 +51,7 @@ class Writer:
         self._marks: dict[str, tuple[int, int, int]] = {}  # of new texts: aside → mtime in ns, size, inode
         self._unsynced: dict[str, tuple[str, int]] = {}  # new texts on their way to disk: aside → path, handle
         self._made: list[str] = []  # directories, for what is staged
+        self._held: set[str] = set()  # files whose writers kept them open for longer than was waited
 
     def _full(self, path: str) -> str:
         """Where a file really is: what a symlink leads to is written, not the link."""
@@ -186,7 +187,7 @@ class Writer:
         except OSError as error:
             self.take_back(staged)
             raise _unwritable(staged.path, error) from None
-        if staged.base is None or _settled_digest_of(aside) == staged.base:
+        if staged.base is None or self._settled_digest(full, aside) == staged.base:
             return True
         self._give_back(full, aside, ours=staged.data)
         return False
@@ -215,11 +216,28 @@ class Writer:
                 _exchange(aside, full)
             except (FileExistsError, FileNotFoundError):
                 continue
-            if _settled_digest_of(aside) == ours:
+            if self._settled_digest(full, aside) == ours:
                 os.unlink(aside)
                 return
             # Somebody saved over what we had put there. That is the newest: it goes back in.
             ours = newest
+
+    def _settled_digest(self, full: str, aside: str) -> str | None:
+        """What stands for the content of what was just displaced from `full`, once nobody writes to it any more.
+
+        Editors that save in place open the file, and only then empty it and write. Who has it open for longer than is waited
+        for here, or of whom it cannot be told, may still write before `give_back_save`. RACE: after that they write to what
+        is no longer there.
+        """
+        for _ in range(1 if full in self._held else _LOOKS):
+            is_open = _is_open(aside)
+            found = _digest_of(aside)
+            if not is_open:
+                self._held.discard(full)
+                return found
+            time.sleep(_LOOK_SECONDS)
+        self._held.add(full)
+        return found
 
     def take_back(self, staged: Staged) -> None:
         """Undo `put_in`: the file says again what it did, unless somebody has saved since."""
@@ -388,23 +406,6 @@ def _digest_of(path: str) -> str | None:
         return None
     except OSError:
         return ""
-
-
-def _settled_digest_of(path: str) -> str | None:
-    """The same of a file that was just displaced, once nobody writes to it any more.
-
-    Editors that save in place open the file, and only then empty it and write. Who has it open for longer than is waited
-    for here, or of whom it cannot be told, may still write before `give_back_save`. RACE: after that they write to what is
-    no longer there.
-    """
-    found = None
-    for _ in range(_LOOKS):
-        is_open = _is_open(path)
-        found = _digest_of(path)
-        if not is_open:
-            break
-        time.sleep(_LOOK_SECONDS)
-    return found
 
 
 def _is_open(path: str) -> bool:

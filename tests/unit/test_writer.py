@@ -572,11 +572,26 @@ def test_file_is_open_to_be_saved_when_it_is_displaced(
 
 
 @pytest.mark.parametrize("edit", [update(), delete()], ids=["update", "delete"])
-def test_file_that_is_held_open_is_not_waited_for_long(root: Path, writer: Writer, edit: FileEdit) -> None:
-    """Who holds it open, and does not write, may do so for ever."""
+def test_file_that_is_held_open_is_waited_for_once(
+    root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch, edit: FileEdit
+) -> None:
+    """Who holds it open, and does not write, may do so for ever: only when it was let go in between, it is waited for."""
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+
+    def waited() -> int:
+        """How often, in an edit of a file that somebody has open."""
+        waits.clear()
+        (root / "notes.md").write_bytes(OLD)
+        with (root / "notes.md").open("r+b"):
+            assert write(writer, edit)
+        return len(waits)
+
+    first = waited()
+    assert (first > 1, waited(), waited()) == (True, 1, 1)
     (root / "notes.md").write_bytes(OLD)
-    with (root / "notes.md").open("r+b"):
-        assert write(writer, edit)
+    assert write(writer, edit)
+    assert waited() == first
 
 
 @pytest.mark.usefixtures("either")
