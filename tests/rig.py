@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blocksd.errors import BlocksdError
-    from blocksd.inbox import Answer
     from blocksd.problem import Problem
+    from blocksd.reply import Answer
     from blocksd.revision import Kind
 
 AT = "2026-11-20T09:00:00.000Z"

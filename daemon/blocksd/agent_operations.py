@@ -12,7 +12,7 @@ from blocksd.label import PRIVATE, owner, parse_agent, parse_label
 
 if TYPE_CHECKING:
     from blocksd.attempt import Attempt
-    from blocksd.inbox import Request
+    from blocksd.request import Request
 
 
 def create_agent(attempt: Attempt, request: Request) -> None:

@@ -14,7 +14,7 @@ from blocksd.sheet import default_block
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from blocksd.inbox import Request
+    from blocksd.request import Request
 
 FIELDS = ("value", *FILE_KEYS)
 """What a request may set."""

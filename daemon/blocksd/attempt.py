@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from blocksd.block import Block
     from blocksd.desk import Desk
     from blocksd.document import Document
-    from blocksd.inbox import Request
+    from blocksd.request import Request
     from blocksd.sheet import Sheet
 
 _FEW = 1000

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blocksd.errors import BlocksdError, JournalUnusable, Misconfigured, ProblemFile, Unavailable
-from blocksd.inbox import Answer, Unusable, accepted, parse, refused
 from blocksd.label import PRIVATE, parse_agent
 from blocksd.outcomes import Access
 from blocksd.pending import Prepared
 from blocksd.problem import FOLDER
+from blocksd.reply import Answer, accepted, refused
+from blocksd.request import Unusable, parse
 from blocksd.revision import OPERATOR, timestamp
 from blocksd.sheet import Postponed
 
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from blocksd.desk import Desk
-    from blocksd.inbox import Entry, Inbox, Request
+    from blocksd.inbox import Inbox
     from blocksd.intake import Intake
     from blocksd.ledger import Ledger
     from blocksd.outcomes import Outcomes
     from blocksd.pending import Pending, Staged
+    from blocksd.request import Entry, Request
     from blocksd.revision import Revision
     from blocksd.sources import Sources
     from blocksd.writer import Writer

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from blocksd.config import Config
     from blocksd.errors import BlocksdError
     from blocksd.folder import Folder
-    from blocksd.inbox import Answer
     from blocksd.journal import Journal
     from blocksd.mirror import Mirror
     from blocksd.projector import Listener
+    from blocksd.reply import Answer
     from blocksd.revision import Revision
 
 BATCH = 256

@@ -9,8 +9,9 @@ from blocksd.problem import INBOX, Problem
 
 if TYPE_CHECKING:
     from blocksd.core import Core
-    from blocksd.inbox import Entry, Readable, Reader
     from blocksd.listener import Notes
+    from blocksd.reader import Readable, Reader
+    from blocksd.request import Entry
 
 _UNREAD_TICKS = 3  # for so long inboxes may be unreadable, when Redis has only just come back
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from blocksd.block import Block
     from blocksd.errors import BlocksdError
     from blocksd.folder import Folder
-    from blocksd.inbox import Request
     from blocksd.ledger import Ledger
+    from blocksd.request import Request
     from blocksd.revision import Revision
 
 

@@ -22,9 +22,9 @@ from prometheus_client import (
 )
 
 from blocksd.errors import Misconfigured
-from blocksd.inbox import OPS
 from blocksd.listener import ServiceListener
 from blocksd.problem import FOLDER
+from blocksd.request import OPS
 from blocksd.revision import FILE, MERGE, OPERATOR
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer
 
     from blocksd.errors import BlocksdError
-    from blocksd.inbox import Answer
     from blocksd.problem import Problem
+    from blocksd.reply import Answer
     from blocksd.revision import Revision
     from blocksd.service import Service
     from blocksd.standing import Standing

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from blocksd.attempt import Attempt
     from blocksd.desk import Desk
-    from blocksd.inbox import Request
+    from blocksd.request import Request
 
 _OF_WHOLE_AGENTS = {"create_agent": create_agent, "delete_agent": delete_agent}
 _MAX_BATCH = 1000

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from blocksd.errors import BlocksdError
-    from blocksd.inbox import Answer
     from blocksd.intake import Intake
     from blocksd.journal import Journal
     from blocksd.mirror import Mirror, Place
     from blocksd.problem import Problem
     from blocksd.projection import Command
+    from blocksd.reply import Answer
     from blocksd.revision import Revision
     from blocksd.sources import Sources
 

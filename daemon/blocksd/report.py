@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from blocksd.config import Reload
     from blocksd.errors import BlocksdError
-    from blocksd.inbox import Answer
     from blocksd.listener import Level
     from blocksd.problem import Problem
+    from blocksd.reply import Answer
     from blocksd.revision import Revision
     from blocksd.service import Service
 

@@ -21,7 +21,6 @@ from blocksd.deliveries import Deliveries
 from blocksd.embedded import EmbeddedServer
 from blocksd.errors import AlreadyRunning, BlocksdError, Misconfigured, Unavailable
 from blocksd.folder import Folder
-from blocksd.inbox import Readable, Reader
 from blocksd.journal import Journal
 from blocksd.keys import Keys
 from blocksd.listener import Notes
@@ -30,6 +29,7 @@ from blocksd.lookout import Lookout, SourceHint
 from blocksd.mirror import Mirror
 from blocksd.problem import CONFIG
 from blocksd.pulse import Pulse, vitals_of
+from blocksd.reader import Readable, Reader
 from blocksd.reloader import Reloader
 from blocksd.revision import timestamp
 from blocksd.stages import timed
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from blocksd.config import Config
-    from blocksd.inbox import Entry
     from blocksd.listener import ServiceListener
+    from blocksd.request import Entry
 
     _News = Hint | SourceHint | list[Entry] | Readable | Question
     """What threads pass on: where to look, what was read from inboxes, and what somebody wants to know."""

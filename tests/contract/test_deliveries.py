@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.deliveries import Deliveries
-from blocksd.inbox import Entry, Readable
 from blocksd.listener import Notes
+from blocksd.reader import Readable
+from blocksd.request import Entry
 from rig import Rig
 
 if TYPE_CHECKING:

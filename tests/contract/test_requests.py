@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from blocksd import writer as writing
 from blocksd.document import parse
 from blocksd.errors import JournalUnusable, Unavailable
-from blocksd.inbox import OPS, Entry
 from blocksd.outcomes import Outcomes
 from blocksd.pending import Pending
+from blocksd.request import OPS, Entry
 from rig import Ear, Rig, assert_level, shown
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from blocksd.inbox import Entry
 from blocksd.outcomes import Outcomes
+from blocksd.request import Entry
 from blocksd.revision import OPERATOR
 from machine.asked import Asked, Hunk, block_of, lines_of
 from machine.audit import Memory, Save, agent_parts, check, check_folders, path_of, private_folders

@@ -16,7 +16,7 @@ import pytest
 
 from blocksd.config import Config
 from blocksd.history import JournalReader
-from blocksd.inbox import Readable
+from blocksd.reader import Readable
 from blocksd.report import Reporter
 from blocksd.service import Service
 from blocksd.watcher import Hint, Watcher

@@ -8,7 +8,7 @@ import pytest
 
 from blocksd.arguments import agents_of, block_fields, list_of, new_block, number_of, only, text_of, texts_of
 from blocksd.errors import BlocksdError
-from blocksd.inbox import Entry, Request
+from blocksd.request import Entry, Request
 from blocksd.sheet import default_block
 
 

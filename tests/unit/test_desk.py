@@ -11,8 +11,8 @@ import pytest
 from blocksd.desk import Desk
 from blocksd.document import parse
 from blocksd.errors import BlocksdError, ProblemFile, Unavailable
-from blocksd.inbox import Entry, Request, Unusable
-from blocksd.inbox import parse as parse_entry
+from blocksd.request import Entry, Request, Unusable
+from blocksd.request import parse as parse_entry
 from blocksd.sheet import FileEdit, Postponed
 from looking import Looking
 

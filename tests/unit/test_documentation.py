@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 
 import blocksd
-from blocksd import errors, inbox
+from blocksd import errors, request
 from blocksd.acl import users
 from blocksd.block import FILE_KEYS
 from blocksd.cli import cli
@@ -78,7 +78,7 @@ def test_every_key_is_specified() -> None:
     assert [name for name in (keys.changes, *channels) if f"| channel `{name}` |" not in LAYOUT] == []
 
 
-@pytest.mark.parametrize("op", inbox.OPS)
+@pytest.mark.parametrize("op", request.OPS)
 def test_every_op_is_specified(op: str) -> None:
     """In the table of operations, and by a request that a test sends."""
     assert f"| `{op}` |" in LAYOUT
@@ -91,7 +91,7 @@ def test_every_error_is_specified(code: str) -> None:
     assert f"| `{code}` |" in LAYOUT
 
 
-@pytest.mark.parametrize("key", inbox._KEYS)
+@pytest.mark.parametrize("key", request._KEYS)
 def test_every_key_of_a_request_is_specified(key: str) -> None:
     """There are no others."""
     assert f"| `{key}` |" in LAYOUT

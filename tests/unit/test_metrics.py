@@ -14,9 +14,10 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from blocksd.errors import Misconfigured, Unavailable
-from blocksd.inbox import OPS, Answer, Entry, accepted, refused
 from blocksd.metrics import Metrics
 from blocksd.problem import FOLDER, Problem
+from blocksd.reply import Answer, accepted, refused
+from blocksd.request import OPS, Entry
 from blocksd.revision import Revision
 from blocksd.standing import Standing
 

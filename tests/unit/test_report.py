@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.errors import LeaseLost, Misconfigured, Unavailable
-from blocksd.inbox import Answer, Entry, accepted, refused
 from blocksd.problem import Problem
+from blocksd.reply import Answer, accepted, refused
 from blocksd.report import Reporter
+from blocksd.request import Entry
 from blocksd.revision import Revision
 
 if TYPE_CHECKING:

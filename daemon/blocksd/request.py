@@ -1,0 +1,215 @@
+"""What an entry of an inbox asks for: its text → `Request`, or why it is none."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from blocksd.errors import BlocksdError, InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+OPS = (
+    "create",
+    "update",
+    "append",
+    "replace",
+    "insert",
+    "patch",
+    "delete",
+    "undo",
+    "redo",
+    "restore",
+    "rename",
+    "attach",
+    "detach",
+    "create_agent",
+    "delete_agent",
+    "batch",
+    "open_file",
+    "close_file",
+)
+ON_CONFLICT = ("fail", "merge", "overwrite")
+"""What to do when the block is not of the version expected."""
+
+MAX_BYTES = 1024 * 1024
+"""How long a request may be, in UTF-8."""
+
+_KEYS = ("id", "op", "label", "name", "args", "expect", "on_conflict", "deadline")
+_KEYS_OF_PARTS = ("op", "label", "name", "args", "expect", "on_conflict")
+_ID = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_ID_IN_TEXT = re.compile(r'"id"\s*:\s*"([A-Za-z0-9_.-]{1,100})"')
+_ID_WITHIN = 1000
+
+
+class Entry(NamedTuple):
+    """One entry of an inbox: whose, its id in the stream, and the text of its field `request`, if it has one."""
+
+    actor: str
+    id: str
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What an actor asks for. The keys of the JSON that are not there are None; `args` is then empty."""
+
+    entry: Entry
+    id: str
+    op: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+    label: str | None = None
+    name: str | None = None
+    expect: int | None = None  # the version the block must have
+    on_conflict: str | None = None
+    deadline: datetime | None = None
+
+    @property
+    def actor(self) -> str:
+        return self.entry.actor
+
+    def texts(self, *names: str) -> list[str]:
+        """These arguments, all of them texts, and no others.
+
+        Raises:
+            InvalidRequest: they are not what was given.
+        """
+        for name in self.args:
+            if name not in names:
+                takes = ", ".join(names)
+                raise InvalidRequest(
+                    f"{self.op} takes no argument {name[:80]!r}; it takes {takes}", field=f"args.{name[:80]}"
+                )
+        for name in names:
+            if not isinstance(self.args.get(name), str):
+                raise InvalidRequest(f"{self.op} needs the argument {name!r}, a text", field=f"args.{name}")
+        return [self.args[name] for name in names]
+
+    def part(self, given: object) -> Request:
+        """One request of a batch: whose it is, and until when it may be done, the batch says.
+
+        Raises:
+            InvalidRequest: it is none.
+        """
+        if not isinstance(given, dict):
+            raise InvalidRequest("a request is an object", field="args.requests")
+        for key in given:
+            if key not in _KEYS_OF_PARTS:
+                keys = ", ".join(_KEYS_OF_PARTS)
+                raise InvalidRequest(
+                    f"a request in a batch has no key {str(key)[:80]!r}; the keys are {keys}", field=str(key)[:80]
+                )
+        return _request(self.entry, {**given, "id": self.id})
+
+    def check_deadline(self, now: float) -> None:
+        """Raises InvalidRequest when it is too late (`now` in seconds since 1970)."""
+        if self.deadline is not None and self.deadline.timestamp() < now:
+            raise InvalidRequest("the deadline has passed: nothing was done", field="deadline")
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """An entry that is no request, and why. Without an `id` there is nowhere to reply to."""
+
+    entry: Entry
+    id: str | None
+    error: BlocksdError
+
+
+def parse(entry: Entry) -> Request | Unusable:
+    """What an entry asks for."""
+    request_id: str | None = None
+    try:
+        given = _load(entry.text)
+        if isinstance(given.get("id"), str) and _ID.fullmatch(given["id"]):
+            request_id = given["id"]
+        return _request(entry, given)
+    except InvalidRequest as error:
+        if request_id is None and error.facts["field"] == "request" and entry.text is not None:
+            # It could not be read whole. Requests begin with their id.
+            found = _ID_IN_TEXT.search(entry.text[:_ID_WITHIN])
+            request_id = found[1] if found else None
+        return Unusable(entry, request_id, error)
+
+
+def _load(text: str | None) -> dict[str, Any]:
+    if text is None:
+        raise InvalidRequest("the entry has no field 'request'", field="request")
+    try:
+        size = len(text.encode("utf-8"))
+        given = json.loads(text, parse_constant=_no_number) if size <= MAX_BYTES else {}
+        json.dumps(given, ensure_ascii=False).encode("utf-8")  # JSON can name half a character, UTF-8 cannot
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the request is not JSON: {str(error)[:200]}", field="request") from None
+    if size > MAX_BYTES:
+        raise InvalidRequest(f"the request is {size} bytes, over the {MAX_BYTES} allowed", field="request")
+    if not isinstance(given, dict):
+        raise InvalidRequest("the request is not a JSON object", field="request")
+    return given
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
+
+
+def _request(entry: Entry, given: dict[str, Any]) -> Request:
+    if not isinstance(given.get("id"), str) or not _ID.fullmatch(given["id"]):
+        raise InvalidRequest("id must be 1 to 100 letters, digits, '_', '-' and '.'", field="id")
+    for key in given:
+        if key not in _KEYS:
+            raise InvalidRequest(f"a request has no key {key[:80]!r}; the keys are {', '.join(_KEYS)}", field=key[:80])
+    given = {key: value for key, value in given.items() if value is not None}
+    if given.get("op") not in OPS:
+        raise InvalidRequest(
+            f"op must be one of {', '.join(OPS)}, not {str(given.get('op'))[:80]!r}", field="op", known=OPS
+        )
+    for key in ("label", "name"):
+        if not isinstance(given.get(key, ""), str):
+            raise InvalidRequest(f"{key} must be text", field=key)
+    if not isinstance(given.get("args", {}), dict):
+        raise InvalidRequest("args must be an object", field="args")
+    return Request(
+        entry=entry,
+        id=given["id"],
+        op=given["op"],
+        args=given.get("args", {}),
+        label=given.get("label"),
+        name=given.get("name"),
+        expect=_expected_version(given.get("expect")),
+        on_conflict=_on_conflict(given.get("on_conflict")),
+        deadline=_deadline(given.get("deadline")),
+    )
+
+
+def _expected_version(expect: Any) -> int | None:
+    if expect is None:
+        return None
+    if not isinstance(expect, dict) or expect.keys() != {"version"} or type(expect["version"]) is not int:
+        raise InvalidRequest('expect must be {"version": a whole number}', field="expect")
+    version: int = expect["version"]
+    return version
+
+
+def _on_conflict(text: Any) -> str | None:
+    if text is not None and text not in ON_CONFLICT:
+        raise InvalidRequest(f"on_conflict must be one of {', '.join(ON_CONFLICT)}", field="on_conflict")
+    conflict: str | None = text
+    return conflict
+
+
+def _deadline(text: Any) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        deadline = datetime.fromisoformat(text)
+        if deadline.tzinfo is None:
+            raise ValueError
+        return deadline.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidRequest(
+            "deadline must be a time as in RFC 3339, with its offset from UTC", field="deadline"
+        ) from None
