@@ -1,58 +1,25 @@
-"""Requests to the daemon, and its replies: plans.
-
-Whatever is asked for here is done when the call returns: the file is replaced, the revision is in the history, and the
-mirror shows it. What the daemon refuses is raised, as the exception of the reply's code, with its facts.
-"""
+"""What operators ask for about blocks: plans."""
 
 from __future__ import annotations
 
-import json
 import random
 import time
-import uuid
-from collections.abc import Collection, Mapping
-from collections.abc import Set as AbstractSet
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Required, TypedDict, Unpack
 
-from blocksd.errors import InvalidField, InvalidRequest, NotFound, Unavailable, VersionConflict, from_json
-from blocksd.label import parse_agent
-from blocksd.plan import Pause, ask
-from blocksd.queries import resolve, retrieve, retrieve_block_of_agent
+from blocksd.errors import InvalidField, VersionConflict
+from blocksd.plan import Pause
+from blocksd.queries import resolve, retrieve
 from blocksd.revision import OPERATOR
-from blocksd.view import AgentView, BlockView
+from blocksd.sending import TIMEOUT_SECONDS, Expectation, OnConflict, Terms, block_of, send
+from blocksd.view import BlockView, view_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping
 
     from blocksd.keys import Keys
     from blocksd.plan import Plan
 
-OnConflict = Literal["fail", "merge", "overwrite"]
-
-TIMEOUT_SECONDS = 30.0
-_WAIT_SECONDS = 5.0  # at a time; less than a connection waits for any reply
-_LONGEST_PAUSE = 1.0
 _LONGEST_EDIT_PAUSE = 0.1
-
-
-class Terms(TypedDict, total=False):
-    """How a request is made."""
-
-    timeout_seconds: float
-    """For how long its reply is waited for. What is not done by then is not done later either."""
-    request_id: str | None
-    """A request that is made again under the id of an earlier one is done once, and has the first outcome."""
-
-
-class Expectation(Terms, total=False):
-    """How a request to change one block is made."""
-
-    expect_version: int | None
-    """The version the block must have."""
-    on_conflict: OnConflict | None
-    """What to do when it has another: `fail` (VersionConflict, the default), `overwrite`, or `merge` what is asked for
-    with what was written since, which is a MergeConflict where both changed the same place."""
 
 
 class Fields(TypedDict, total=False):
@@ -91,137 +58,6 @@ class Update(Fields, total=False):
     block_id: Required[str]
     expect_version: int | None
     on_conflict: OnConflict | None
-
-
-class AgentBlock(Fields, total=False):
-    """A private block of an agent to be made; `label` and `name` are the same, what the agent is to call it."""
-
-    label: str
-    name: str
-
-
-# --- one request ---
-
-
-def send(
-    keys: Keys,
-    actor: str,
-    op: str,
-    *,
-    label: str | None = None,
-    name: str | None = None,
-    args: Mapping[str, Any] | None = None,
-    expect_version: int | None = None,
-    on_conflict: OnConflict | None = None,
-    timeout_seconds: float = TIMEOUT_SECONDS,
-    request_id: str | None = None,
-) -> Plan[dict[str, Any]]:
-    """Make one request, and wait for the reply to it: one round trip.
-
-    When the connection fails, the same request is sent again: under one id, it is done once.
-
-    Raises:
-        Unavailable: there was no reply in time; whether it was done is not known. Facts: `request_id`.
-        NotFound: `actor` is no agent that is known, so that nobody reads what it sends.
-        BlocksdError: the daemon refuses.
-    """
-    request_id = request_id or str(uuid.uuid4())
-    give_up_at = time.monotonic() + timeout_seconds
-    request = {
-        "id": request_id,  # first, so that it is found in a request that cannot be read whole
-        "op": op,
-        "label": label,
-        "name": name,
-        "args": args,
-        "expect": None if expect_version is None else {"version": expect_version},
-        "on_conflict": on_conflict,
-        "deadline": _deadline(timeout_seconds),
-    }
-    put = ("XADD", keys.inbox(actor), "*", "request", _encoded(request))
-    failures, is_put, is_kept = 0, False, True
-    trouble: Unavailable | None = None
-    while (left := give_up_at - time.monotonic()) > 0:
-        wait = ("BLPOP", keys.reply(actor, request_id), f"{max(min(left, _WAIT_SECONDS), 0.01):.3f}")
-        try:
-            if actor != OPERATOR and not is_put:
-                yield from _check_agent(keys, actor)
-            *_, is_kept, reply = yield from ask(*(() if is_put else (put,)), ("EXISTS", keys.lease), wait)
-        except Unavailable as error:
-            trouble, is_put = error, False
-            failures = min(failures + 1, 8)
-            yield Pause(min(0.05 * 2**failures, _LONGEST_PAUSE, left) * random.uniform(0.5, 1.0))
-            continue
-        trouble, failures, is_put = None, 0, True
-        if reply is not None:
-            return _outcome(json.loads(reply[1]))
-    raise _unanswered(request_id, timeout_seconds, trouble, is_kept=bool(is_kept))
-
-
-def _deadline(timeout_seconds: float) -> str:
-    return (datetime.now(UTC) + timedelta(seconds=timeout_seconds)).isoformat(timespec="milliseconds")
-
-
-def _encoded(request: Mapping[str, Any]) -> str:
-    """The JSON of a request, without what is null. Raises InvalidRequest when it has none in UTF-8."""
-    try:
-        text = json.dumps(
-            {name: value for name, value in request.items() if value is not None},
-            ensure_ascii=False,
-            allow_nan=False,
-            default=_plain,
-        )
-        text.encode("utf-8")
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the request cannot be written as JSON: {str(error)[:200]}", field="args") from None
-    return text
-
-
-def _plain(value: object) -> object:
-    """The collections that JSON has no name for, as those it has."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Collection) and not isinstance(value, (bytes, bytearray)):
-        return sorted(value) if isinstance(value, AbstractSet) else list(value)
-    raise TypeError(f"there is no JSON for {type(value).__name__}")
-
-
-def _check_agent(keys: Keys, agent: str) -> Plan[None]:
-    score, epoch = yield from ask(("ZSCORE", keys.agents, agent), ("HGET", keys.meta, "epoch"))
-    if score is None and epoch is not None:
-        raise NotFound(f"there is no agent {agent!r}", agent=agent)
-
-
-def _outcome(reply: dict[str, Any]) -> dict[str, Any]:
-    if not reply["ok"]:
-        raise from_json(reply["error"])
-    return reply
-
-
-def _unanswered(request_id: str, seconds: float, trouble: Unavailable | None, *, is_kept: bool) -> Unavailable:
-    unknown = f"whether the request {request_id} was done is not known"
-    if trouble is not None:
-        return Unavailable(f"{trouble.message}; {unknown}", **{**trouble.facts, "request_id": request_id})
-    who = "the daemon has not replied" if is_kept else "no daemon is in charge, and none has replied"
-    return Unavailable(f"{who} within {seconds:g} s; {unknown}", request_id=request_id)
-
-
-def block_of(reply: Mapping[str, Any]) -> BlockView:
-    """The block that a reply shows."""
-    return view_of(reply["block"])
-
-
-def view_of(block: Mapping[str, Any]) -> BlockView:
-    """A block from the JSON of it in a reply: the same as when it is read from the mirror."""
-    return BlockView(
-        {
-            name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            for name, value in block.items()
-            if value is not None
-        }
-    )
-
-
-# --- what operators ask for: blocks ---
 
 
 def create(keys: Keys, *, label: str, **block: Unpack[NewBlock]) -> Plan[BlockView]:
@@ -374,75 +210,6 @@ def edit(
         else:
             return block
         yield Pause(random.uniform(0, _LONGEST_EDIT_PAUSE))
-
-
-# --- what operators ask for: agents ---
-
-
-def create_agent(
-    keys: Keys,
-    *,
-    name: str | None = None,
-    memory_blocks: Collection[AgentBlock] | None = None,
-    block_ids: Collection[str] = (),
-    tags: Collection[str] | None = None,
-    model: str | None = None,  # noqa: ARG001  # what an agent runs on is of no concern here
-    **terms: Unpack[Terms],
-) -> Plan[AgentView]:
-    """Make an agent known, with private blocks of its own and attached to shared ones: all of it, or nothing.
-
-    `name` is its id; None makes one up. Without `memory_blocks` it has an empty `persona` and `human`; `tags` are put
-    on its own blocks that have none given. `model` is accepted for programs that give it, and not kept: blocksd runs no
-    models.
-
-    Raises:
-        AlreadyExists: there is such an agent.
-        NotFound: one of `block_ids` is no block.
-        LabelConflict: two of its blocks would have one name.
-    """
-    agent = parse_agent(name) if name is not None else f"agent-{uuid.uuid4().hex[:8]}"
-    labels = []
-    for block_id in block_ids:
-        labels.append((yield from resolve(keys, block_id)))  # noqa: PERF401  # a comprehension cannot yield
-    args: dict[str, Any] = {"agent": agent, "attach": labels, "tags": tags}
-    if memory_blocks is not None:
-        args["blocks"] = list(memory_blocks)
-    yield from send(keys, OPERATOR, "create_agent", args=args, **terms)
-    view = yield from _agent(keys, agent)
-    return view
-
-
-def delete_agent(keys: Keys, agent_id: str, **terms: Unpack[Terms]) -> Plan[None]:
-    """Delete an agent with its private blocks, and detach it from the shared ones that name it."""
-    yield from send(keys, OPERATOR, "delete_agent", args={"agent": parse_agent(agent_id)}, **terms)
-
-
-def attach_to_agent(keys: Keys, agent_id: str, block_id: str, **terms: Unpack[Expectation]) -> Plan[AgentView]:
-    """Attach a block to an agent. Raises LabelConflict when the agent has another block of this name."""
-    yield from attach(keys, block_id, agent_id, **terms)
-    view = yield from _agent(keys, agent_id)
-    return view
-
-
-def detach_from_agent(keys: Keys, agent_id: str, block_id: str, **terms: Unpack[Expectation]) -> Plan[AgentView]:
-    """Detach a block from an agent; the block stays. Raises NotAttached when it is not attached to it."""
-    yield from detach(keys, block_id, agent_id, **terms)
-    view = yield from _agent(keys, agent_id)
-    return view
-
-
-def _agent(keys: Keys, agent_id: str) -> Plan[AgentView]:
-    """What an agent is attached to; one that nothing names any more is not known, and attached to nothing."""
-    agent = parse_agent(agent_id)
-    (names,) = yield from ask(("HGETALL", keys.agent(agent)))
-    return AgentView(agent, names)
-
-
-def update_of_agent(keys: Keys, agent_id: str, block_label: str, **changes: Unpack[Changes]) -> Plan[BlockView]:
-    """Change fields of the block an agent knows by this name; a shared block changes for everyone it is attached to."""
-    found = yield from retrieve_block_of_agent(keys, agent_id, block_label)
-    block = yield from update(keys, found.label, **changes)
-    return block
 
 
 # --- arguments ---

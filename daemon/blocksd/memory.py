@@ -6,12 +6,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
-from blocksd.asking import TIMEOUT_SECONDS, Expectation, block_of, send, text
+from blocksd.asking import text
 from blocksd.errors import AlreadyExists, NotAttached, NotFound, Unavailable
 from blocksd.label import parse_agent
 from blocksd.plan import ask
 from blocksd.prompt import File, Source, compile_prompt, order
 from blocksd.queries import not_attached
+from blocksd.sending import TIMEOUT_SECONDS, Expectation, block_of, send
 from blocksd.view import BlockView
 
 if TYPE_CHECKING:

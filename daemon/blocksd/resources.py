@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from blocksd import asking, queries
+from blocksd import agent_asking, asking, queries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -132,9 +132,9 @@ class AgentBlocks(Resource):
 
     list = blocking(queries.list_blocks_of_agent)
     retrieve = blocking(queries.retrieve_block_of_agent)
-    attach = blocking(asking.attach_to_agent)
-    detach = blocking(asking.detach_from_agent)
-    update = modify = blocking(asking.update_of_agent)
+    attach = blocking(agent_asking.attach_to_agent)
+    detach = blocking(agent_asking.detach_from_agent)
+    update = modify = blocking(agent_asking.update_of_agent)
 
 
 class AsyncAgentBlocks(AsyncResource):
@@ -142,9 +142,9 @@ class AsyncAgentBlocks(AsyncResource):
 
     list = awaitable(queries.list_blocks_of_agent)
     retrieve = awaitable(queries.retrieve_block_of_agent)
-    attach = awaitable(asking.attach_to_agent)
-    detach = awaitable(asking.detach_from_agent)
-    update = modify = awaitable(asking.update_of_agent)
+    attach = awaitable(agent_asking.attach_to_agent)
+    detach = awaitable(agent_asking.detach_from_agent)
+    update = modify = awaitable(agent_asking.update_of_agent)
 
 
 class Agents(Resource):
@@ -153,8 +153,8 @@ class Agents(Resource):
     list = blocking(queries.list_agents)
     count = blocking(queries.count_agents)
     retrieve = blocking(queries.retrieve_agent)
-    create = blocking(asking.create_agent)
-    delete = blocking(asking.delete_agent)
+    create = blocking(agent_asking.create_agent)
+    delete = blocking(agent_asking.delete_agent)
 
     @property
     def blocks(self) -> AgentBlocks:
@@ -167,8 +167,8 @@ class AsyncAgents(AsyncResource):
     list = awaitable(queries.list_agents)
     count = awaitable(queries.count_agents)
     retrieve = awaitable(queries.retrieve_agent)
-    create = awaitable(asking.create_agent)
-    delete = awaitable(asking.delete_agent)
+    create = awaitable(agent_asking.create_agent)
+    delete = awaitable(agent_asking.delete_agent)
 
     @property
     def blocks(self) -> AsyncAgentBlocks:

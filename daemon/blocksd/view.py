@@ -182,6 +182,17 @@ def shown(revision: Revision) -> dict[str, Any] | None:
     return {name: facts[name] for name in _ORDER}
 
 
+def view_of(block: Mapping[str, Any]) -> BlockView:
+    """A block from the JSON of it in a reply: the same as when it is read from the mirror."""
+    return BlockView(
+        {
+            name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for name, value in block.items()
+            if value is not None
+        }
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class AgentView:
     """A known agent, with the blocks attached to it: what it calls each → the label."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from blocksd import asking, errors, runner, watching
+from blocksd import errors, runner, sending, watching
 from blocksd.client import AsyncClient, Client
 from blocksd.errors import (
     AlreadyExists,
@@ -169,7 +169,7 @@ def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is silent is doubted sooner than in life."""
     monkeypatch.setattr(watching, "LISTEN_SECONDS", 0.05)
     monkeypatch.setattr(runner, "_REPLY_SECONDS", 1.0)
-    monkeypatch.setattr(asking, "_WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(sending, "_WAIT_SECONDS", 0.3)
 
 
 @pytest.fixture
