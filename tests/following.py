@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from blocksd.agent_memory import AsyncMemory
 from blocksd.client import AsyncClient, Client
-from blocksd.runner import AsyncWatch
+from blocksd.watch import AsyncWatch
 from blocksd.watching import Reset
 from support import DEADLINE, eventually
 

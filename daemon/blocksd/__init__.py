@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     )
     from blocksd.prompt import Style, ToolUsageRules
     from blocksd.revision import Change
-    from blocksd.runner import AsyncWatch, Watch
     from blocksd.tools import AsyncTools, Tools
     from blocksd.view import AgentView, BlockView, Page
+    from blocksd.watch import AsyncWatch, Watch
     from blocksd.watching import Item, Reset
 
 _HOMES = {
@@ -42,7 +42,7 @@ _HOMES = {
     "AsyncClient": "client",
     "AsyncMemory": "agent_memory",
     "AsyncTools": "tools",
-    "AsyncWatch": "runner",
+    "AsyncWatch": "watch",
     "BlockView": "view",
     "BlocksdError": "errors",
     "Change": "revision",
@@ -68,7 +68,7 @@ _HOMES = {
     "Tools": "tools",
     "Unavailable": "errors",
     "VersionConflict": "errors",
-    "Watch": "runner",
+    "Watch": "watch",
     "aconnect": "client",
     "connect": "client",
 }

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 from weakref import finalize
 
 from blocksd import memory as memories
-from blocksd.runner import AsyncWatch, Watch
 from blocksd.tools import AsyncTools, Tools
+from blocksd.watch import AsyncWatch, Watch
 from blocksd.watching import Watching
 
 if TYPE_CHECKING:

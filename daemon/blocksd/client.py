@@ -11,7 +11,8 @@ from blocksd.agent_memory import AsyncMemory, Memory
 from blocksd.errors import Unavailable
 from blocksd.record import running_daemon
 from blocksd.resources import Agents, AsyncAgents, AsyncBlocks, AsyncResource, Blocks, Resource, awaitable, blocking
-from blocksd.runner import Asyncio, AsyncWatch, Blocking, Watch
+from blocksd.runner import Asyncio, Blocking
+from blocksd.watch import AsyncWatch, Watch
 from blocksd.watching import Watching
 
 if TYPE_CHECKING:

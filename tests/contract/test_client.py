@@ -16,7 +16,7 @@ import fakeredis
 import pytest
 
 import rig as rig_module
-from blocksd import aconnect, connect, queries, runner, watching
+from blocksd import aconnect, connect, queries, runner, subscription, watching
 from blocksd.agent_memory import AsyncMemory
 from blocksd.block import block_id
 from blocksd.client import AsyncClient, Client
@@ -162,6 +162,7 @@ def library_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(rig_module, "connect", connect_to_fake)
             patch.setattr(runner, "connect", connect_to_fake)
+            patch.setattr(subscription, "connect", connect_to_fake)
             yield from _library(FAKE, tmp_path_factory.mktemp("library"))
     else:
         server = RedisServer(binary_of(request.param))

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from blocksd.revision import Revision
 
 NAMES = itertools.count(1)
-HOMES = ("client", "resources", "agent_memory", "tools", "runner")
+HOMES = ("client", "resources", "agent_memory", "tools", "runner", "watch")
 
 
 class Alike:

@@ -88,6 +88,8 @@ ORDER = (
     "memory",
     "tools",
     "runner",
+    "subscription",
+    "watch",
     "agent_memory",
     "resources",
     "client",
