@@ -20,7 +20,7 @@ from blocksd.errors import (
 )
 from blocksd.label import PRIVATE, owner, parse_label
 from blocksd.merge import merge
-from blocksd.sheet import replaced
+from blocksd.sheet import default_block, replaced
 from blocksd.undoing import redone, undone
 
 if TYPE_CHECKING:
@@ -218,8 +218,11 @@ class Operations:
         block = self._desk.version(label, version).block
         if block is None:
             raise InvalidRequest(f"version {version} of {label!r} is its deletion", field="args.version")
-        if block.label != label:  # as it was called then
-            block = replaced(block, {"label": label})
+        if block.label != label:  # as it was called then; a description that came with that name is not its own
+            before, now = default_block(block.label).description, default_block(label).description
+            block = replaced(
+                block, {"label": label, "description": now if block.description == before else block.description}
+            )
         if self._attempt.block(label) is None:
             if not self._attempt.is_operator and owner(label) != self._attempt.actor:
                 raise InvalidRequest("an agent may bring back blocks of its own", field="name")

@@ -438,6 +438,16 @@ def test_edits_are_undone_past_a_renaming(rig: Office) -> None:
     assert_level(rig, rig.raw)
 
 
+def test_description_of_a_name_is_not_brought_along(rig: Office) -> None:
+    """A block named persona has a description of its own accord; under another name it is not written into its file."""
+    rig.do("ann", "append", "persona", content="more")
+    rig.do("ann", "rename", "persona", to="self")
+    block = rig.do("ann", "undo", "self")["block"]
+    assert (block["value"], block["description"]) == ("I am Ann.", None)
+    assert rig.text("agents/ann/self") == "I am Ann.\n"
+    assert rig.do("ann", "rename", "self", to="persona")["block"]["description"].startswith("The persona block")
+
+
 def test_edit_and_renaming_of_one_round_are_undone(rig: Office) -> None:
     """What is not in the journal yet is among the versions, too."""
     sent = [
