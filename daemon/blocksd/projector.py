@@ -173,7 +173,7 @@ class Projector:
 
     def close(self) -> None:
         """Give the lease up, if there is anyone to give it to."""
-        if self.is_level:
+        if self._mirror.place is not None:
             with self._guarded():
                 self._mirror.release()
             self.is_level = False

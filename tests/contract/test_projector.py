@@ -603,6 +603,24 @@ def test_rebuild_is_interrupted_by_saves(make_rig: Callable[..., Rig], raw: Any)
     assert_level(rig, raw)
 
 
+@pytest.mark.parametrize("rounds", range(4))
+def test_lease_is_given_up_by_a_start_that_is_cut_short(
+    make_rig: Callable[..., Rig], raw: Any, monkeypatch: pytest.MonkeyPatch, rounds: int
+) -> None:
+    """However far the mirror had been built: whoever comes next need not wait for the lease to run out."""
+    monkeypatch.setattr("blocksd.projector.BATCH", 1)
+    rig = make_rig()
+    for number in range(5):
+        rig.write(f"block{number}", "text\n")
+    for _ in range(rounds):
+        rig.round()
+    assert not rig.core.projector.is_level
+    rig.close()
+    assert not raw.exists("blocks:lease")
+    rig.open().settle()
+    assert_level(rig, raw)
+
+
 def test_lease_is_kept_through_a_long_rebuild(make_rig: Callable[..., Rig], raw: Any) -> None:
     """Building or comparing a large mirror may take longer than a lease lasts: it is renewed meanwhile."""
     rig = make_rig()
