@@ -8,6 +8,7 @@ from blocksd.folder import Folder
 from blocksd.intake import Intake
 from blocksd.journal import Journal
 from blocksd.ledger import Ledger
+from blocksd.problems import Problems
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,14 +36,15 @@ class Looking:
         """Start, or start again: nothing is known but what the journal holds."""
         self.journal = Journal(str(self.home / "journal.db"), boot_id="one boot")
         self.ledger = Ledger(self.journal, wall=lambda: self.wall)
+        self.problems = Problems(lambda: self.wall)
         self.intake = Intake(
             self.folder,
             self.journal,
             self.ledger,
+            self.problems,
             delete_grace=GRACE,
             stale_window=WINDOW,
             clock=lambda: self.now,
-            wall=lambda: self.wall,
         )
 
     def close(self) -> None:
@@ -89,7 +91,7 @@ class Looking:
         return self.wait(seconds)
 
     def problem(self, subject: str = "notes.md") -> Problem:
-        return self.intake.problems[subject]
+        return self.problems[subject]
 
     def value(self, label: str = "notes") -> str | None:
         """What is in force; None for nothing."""

@@ -332,12 +332,10 @@ def assert_level(rig: Rig, client: Any) -> None:
     assert (meta["directory"], meta["host"], meta["pid"]) == (str(rig.root), "here", str(os.getpid()))
     problems = everything.pop(f"{namespace}:problems", {})
     assert {subject: json.loads(text) for subject, text in problems.items()} == {
-        subject: problem.as_json() for subject, problem in rig.core.intake.problems.items()
+        subject: problem.as_json() for subject, problem in rig.core.problems.items()
     }
     newest = [rig.journal.head(head.label) for head in rig.journal.heads() if head.path is not None]
-    wanted = expected(
-        [head for head in newest if head is not None], rig.core.intake.ledger.attachments.known, namespace
-    )
+    wanted = expected([head for head in newest if head is not None], rig.core.ledger.attachments.known, namespace)
     assert everything == wanted
     if rig.journal.seq:
         last = client.xrevrange(f"{namespace}:changes", count=1)

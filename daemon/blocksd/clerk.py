@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blocksd.errors import BlocksdError, JournalUnusable, Misconfigured, ProblemFile, Unavailable
-from blocksd.label import PRIVATE, parse_agent
+from blocksd.label import PRIVATE, parse_agent, printable
 from blocksd.outcomes import Access
 from blocksd.pending import Prepared
 from blocksd.problem import FOLDER
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from blocksd.ledger import Ledger
     from blocksd.outcomes import Outcomes
     from blocksd.pending import Pending, Staged
+    from blocksd.problems import Problems
     from blocksd.request import Entry, Request
     from blocksd.revision import Revision
     from blocksd.sources import Sources
@@ -75,6 +76,7 @@ class Clerk:
         outcomes: Outcomes,
         ledger: Ledger,
         intake: Intake,
+        problems: Problems,
         sources: Sources,
         inbox: Inbox,
         desk: Desk,
@@ -87,6 +89,7 @@ class Clerk:
         self._outcomes = outcomes
         self._ledger = ledger
         self._intake = intake
+        self._problems = problems
         self._sources = sources
         self._inbox = inbox
         self._desk = desk
@@ -161,7 +164,7 @@ class Clerk:
                         self._intake.look_again(postponed.path)
                         work.postponed.append(entry)
                         continue
-                    outcome = refused(request.id, Unavailable(self._intake.problems[FOLDER].message))
+                    outcome = refused(request.id, Unavailable(self._problems[FOLDER].message))
                 except BlocksdError as error:
                     outcome = refused(request.id, error)
                     if not isinstance(error, Unavailable):  # which may pass, and is worth another try
@@ -183,7 +186,7 @@ class Clerk:
             work.accesses.append(access)
             work.settled[key] = accepted(request.id, **access.as_json())
             return work.settled[key]
-        problem = self._intake.problems.get(FOLDER)
+        problem = self._problems.get(FOLDER)
         if problem is not None and self._intake.is_gone:
             raise Unavailable(f"{problem.message}; nothing can be written until it is back")
         work.edited[key] = accepted(request.id, **self._desk.carry_out(request))
@@ -272,7 +275,9 @@ class Clerk:
             self._pending.give_up()
             raise _Unwritable(str(error.facts["path"]), error) from None
         yield "finish"
-        signatures = {one.path: self._writer.signature(one) for one in staged if not self._intake.has_problem(one.path)}
+        signatures = {
+            one.path: self._writer.signature(one) for one in staged if printable(one.path) not in self._problems
+        }
         self._pending.finish(prepared, signatures)
         work.revisions = self._ledger.settle()
         if folders_gone:

@@ -120,12 +120,14 @@ def examine(path: str) -> tuple[int, list[Problem]]:
     from blocksd.intake import Intake
     from blocksd.journal import Journal
     from blocksd.ledger import Ledger
+    from blocksd.problems import Problems
 
     with tempfile.TemporaryDirectory(prefix="blocksd-check-") as directory:
         journal = Journal(os.path.join(directory, "journal.db"))
         ledger = Ledger(journal, wall=time.time)
+        problems = Problems(time.time)
         intake = Intake(
-            Folder(path), journal, ledger, delete_grace=0.0, stale_window=0.0, clock=time.monotonic, wall=time.time
+            Folder(path), journal, ledger, problems, delete_grace=0.0, stale_window=0.0, clock=time.monotonic
         )
         intake.hint_all()
         while intake.due < float("inf"):
@@ -136,7 +138,7 @@ def examine(path: str) -> tuple[int, list[Problem]]:
             if intake.is_stuck:
                 break
         journal.close()
-        return len(ledger.paths), [intake.problems[subject] for subject in sorted(intake.problems)]
+        return len(ledger.paths), [problems[subject] for subject in sorted(problems)]
 
 
 @click.command()

@@ -15,6 +15,7 @@ from blocksd.ledger import Ledger
 from blocksd.outcomes import Outcomes
 from blocksd.pending import Pending
 from blocksd.problem import JOURNAL, Problem
+from blocksd.problems import Problems
 from blocksd.projector import Projector
 from blocksd.revision import timestamp
 from blocksd.sources import Sources
@@ -74,23 +75,27 @@ class Core:
         self._clock = clock
         self._wall = wall
         self.ledger = Ledger(journal, wall=wall)
+        self.problems = Problems(wall)
         self.intake = Intake(
             folder,
             journal,
             self.ledger,
+            self.problems,
             delete_grace=config.delete_grace,
             stale_window=config.stale_window,
             clock=clock,
-            wall=wall,
         )
-        self.sources = Sources(config.sources, self.intake, self._outcomes.open_files(), clock=clock)
+        self.sources = Sources(config.sources, self.ledger, self.problems, self._outcomes.open_files(), clock=clock)
         self.inbox = Inbox(clock)
-        self.projector = Projector(journal, self.intake, self.sources, mirror, listeners, clock=clock, wall=wall)
+        self.projector = Projector(
+            journal, self.ledger, self.problems, self.sources, mirror, listeners, clock=clock, wall=wall
+        )
         self.clerk = Clerk(
             pending,
             self._outcomes,
             self.ledger,
             self.intake,
+            self.problems,
             self.sources,
             self.inbox,
             Desk(folder, self.ledger),
@@ -169,7 +174,7 @@ class Core:
         has_taken = bool(has_taken or revisions or work.settled or work.accesses)
         if self._mended_at and (has_taken or (self._clock() >= self._mended_at and self.intake.is_idle)):
             self._mended_at = 0.0
-            self.intake.remove_problem(JOURNAL)
+            self.problems.remove(JOURNAL)
         if revisions or work.answers or self.projector.has_aside:
             yield "project"
             self.projector.project(revisions, work.answers)
@@ -230,7 +235,7 @@ class Core:
         self.inbox.begin_again()
         self.ledger.begin_again()
         self.intake.reset()
-        self.intake.set_problem(
+        self.problems.set(
             Problem(
                 JOURNAL, error.code, error.message, "free some space, or mend the state directory; it is tried again"
             )
@@ -263,10 +268,10 @@ class Core:
                     listener.on_request(answer, now - received_at)
 
     def _tell_problems(self) -> None:
-        if self._told_count == self.intake.problem_changes:
+        if self._told_count == self.problems.changes:
             return
-        self._told_count = self.intake.problem_changes
-        told, self._told = self._told, dict(self.intake.problems)
+        self._told_count = self.problems.changes
+        told, self._told = self._told, self.problems.copy()
         for subject in sorted(told.keys() | self._told.keys()):
             problem = self._told.get(subject)
             for listener in self._listeners:

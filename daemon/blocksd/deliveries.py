@@ -77,13 +77,13 @@ class Deliveries:
     def keep(self) -> None:
         """Once a second: see whether requests are read while Redis is there. That Redis is away, others say."""
         self._reader.start()
-        intake = self._core.intake
+        problems = self._core.problems
         if self._obstacle is None:
             self._obstacle_ticks = 0
-            intake.remove_problem(INBOX)
+            problems.remove(INBOX)
             return
         self._obstacle_ticks = self._obstacle_ticks + 1 if self._core.projector.is_level else 0
         if self._obstacle_ticks >= _UNREAD_TICKS:
             hint = "see 'blocksd acl' for what the daemon must be allowed; it is tried again"
             message = f"no requests can be read: {self._obstacle}"
-            intake.set_problem(Problem(INBOX, "unavailable", message, hint))
+            problems.set(Problem(INBOX, "unavailable", message, hint))

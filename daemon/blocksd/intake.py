@@ -27,7 +27,6 @@ from blocksd.label import (
     printable,
 )
 from blocksd.problem import FOLDER, Problem, problem_of
-from blocksd.revision import timestamp
 from blocksd.stale import merged, stale_base
 
 if TYPE_CHECKING:
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from blocksd.folder import Folder, Found, Signature
     from blocksd.journal import Journal
     from blocksd.ledger import Ledger
+    from blocksd.problems import Problems
     from blocksd.revision import Revision
 
 SETTLE_SECONDS = 0.02
@@ -55,27 +55,24 @@ class Intake:
         folder: Folder,
         journal: Journal,
         ledger: Ledger,
+        problems: Problems,
         *,
         delete_grace: float,
         stale_window: float,
         clock: Callable[[], float],
-        wall: Callable[[], float],
     ) -> None:
         self._folder = folder
         self._journal = journal
-        self.ledger = ledger
+        self._ledger = ledger
+        self._problems = problems
         self.delete_grace = delete_grace  # seconds, as the next
         self.stale_window = stale_window
         self._clock = clock
-        self._wall = wall
         self._identity = folder.identity()
         self.is_gone = False
         # The folder was gone, or replaced, or is not the one the journal was made of, and not all blocks were seen since.
         self._in_doubt = journal.folder not in (None, folder.root)
         self._accepted = False  # a person has accepted the deletions that are held back
-        self.problems: dict[str, Problem] = {}
-        self.problem_changes = 0  # counts up whenever `problems` changes
-        self.warnings = 0  # how many of them are
         self._reported: set[str] = set()  # files that have a problem, whatever the ledger knows of them
         self._ready: dict[str, bool] = {}  # path → whether its writer was seen to close it
         self._later: dict[str, float] = {}
@@ -144,7 +141,7 @@ class Intake:
 
         Returns how many are held back so far; None when it has not halted.
         """
-        if FOLDER not in self.problems:
+        if FOLDER not in self._problems:
             return None
         self._accepted = True
         self._deletions_due = self._clock()
@@ -172,7 +169,7 @@ class Intake:
     def is_idle(self) -> bool:
         """Whether nothing is known to need a look, but what is held back."""
         nothing = not (self._ready or self._later or self._trees or self._sweep is not None)
-        return nothing and (not self._gone or FOLDER in self.problems)
+        return nothing and (not self._gone or FOLDER in self._problems)
 
     @property
     def is_stuck(self) -> bool:
@@ -182,7 +179,7 @@ class Intake:
 
     def is_held_back(self, path: str) -> bool:
         """Whether the file of a block in force is missing, and its deletion is held back."""
-        return path in self._gone and FOLDER in self.problems
+        return path in self._gone and FOLDER in self._problems
 
     # --- looking ---
 
@@ -193,7 +190,7 @@ class Intake:
         was drafted.
         """
         now = self._clock()
-        self.ledger.begin()
+        self._ledger.begin()
         for path in [path for path, due in self._later.items() if due <= now]:
             del self._later[path]
             self._ready.setdefault(path, False)
@@ -208,7 +205,7 @@ class Intake:
                 self._sweep = None
             if self.sweeps:
                 self._look_at_ready(left)
-        self.ledger.follow_folders()
+        self._ledger.follow_folders()
         if not self._names_noted:
             self._note_refused_names()
         if not (self._gone or self._ready or self._later or self._sweep) and self.sweeps:
@@ -248,7 +245,7 @@ class Intake:
 
     def _look_at(self, path: str, *, closed: bool) -> None:
         expected = self._expected.pop(path, None)
-        if expected is not None and expected == self.ledger.signatures.get(path) == self._folder.signature(path):
+        if expected is not None and expected == self._ledger.signatures.get(path) == self._folder.signature(path):
             self._looks.pop(path, None)
             self._unmiss(path)
             return
@@ -262,7 +259,7 @@ class Intake:
             return
         self._unmiss(path)
         if isinstance(reading, Refused):
-            self.ledger.signatures[path] = reading.signature
+            self._ledger.signatures[path] = reading.signature
             self._report(path, reading.error)
             return
         try:
@@ -271,19 +268,21 @@ class Intake:
                 return
             block, warnings = self._parser.parse(reading.data, label)
         except BlocksdError as error:
-            self.ledger.signatures[path] = reading.signature
+            self._ledger.signatures[path] = reading.signature
             self._report(path, error if isinstance(error, InvalidFile) else _unusable_name(error))
             return
         if warnings:
             first = warnings[0]
             message = "; ".join(warning.message for warning in warnings[:5])
-            self.set_problem(Problem(printable(path), "warning", message, first.hint, label, first.line, warning=True))
+            self._problems.set(
+                Problem(printable(path), "warning", message, first.hint, label, first.line, warning=True)
+            )
         else:
             self._clear(path)
         self._accept(path, block, reading, is_odd=bool(warnings))
 
     def _accept(self, path: str, block: Block, reading: Text, *, is_odd: bool) -> None:
-        label, ledger = block.label, self.ledger
+        label, ledger = block.label, self._ledger
         (self._links.add if reading.is_link else self._links.discard)(path)
         known_signature = ledger.signatures.get(path)
         ledger.enforce(label, path)
@@ -297,7 +296,7 @@ class Intake:
 
     def _put(self, block: Block, saved_at: float) -> bool:
         """Draft what a file says; a save of an old text is noted to be merged with what was written since."""
-        ledger, label = self.ledger, block.label
+        ledger, label = self._ledger, block.label
         newest = ledger.newest(label)
         if newest is None or newest.block is None or newest.block == block:
             return ledger.put(block)
@@ -334,14 +333,14 @@ class Intake:
         self._names_noted = False
 
     def _delete(self, path: str) -> None:
-        label = self.ledger.labels[path]
-        self.ledger.delete(label)
+        label = self._ledger.labels[path]
+        self._ledger.delete(label)
         self.let_go(label, path)
 
     def _may_enforce(self, label: str, path: str, reading: Text) -> bool:
         """Whether this file may say the label: the first file in force keeps it, for as long as it is there."""
-        paths = self.ledger.paths
-        holder = self.ledger.holder(label)
+        paths = self._ledger.paths
+        holder = self._ledger.holder(label)
         if holder is None or paths[holder] == path:
             return True
         other = paths[holder]
@@ -352,7 +351,7 @@ class Intake:
             self._miss(other)
             self._later[path] = self._clock() + self.delete_grace
             return False
-        self.ledger.signatures[path] = reading.signature
+        self._ledger.signatures[path] = reading.signature
         self._standing_back.setdefault(clash_key(label), set()).add(path)
         self._set_problem_of(
             path,
@@ -377,8 +376,8 @@ class Intake:
 
     def _miss(self, path: str) -> None:
         """The file is not there. If it was in force, that is a deletion only if it stays so."""
-        if path not in self.ledger.labels:
-            self.ledger.signatures.pop(path, None)
+        if path not in self._ledger.labels:
+            self._ledger.signatures.pop(path, None)
             self._clear(path)
             return
         if path in self._gone:
@@ -403,7 +402,7 @@ class Intake:
                 del self._gone[path]
         if not self._gone:
             return
-        blocks, vanished = len(self.ledger.paths), len(self._gone)
+        blocks, vanished = len(self._ledger.paths), len(self._gone)
         why = None
         if self._accepted:
             pass
@@ -425,13 +424,13 @@ class Intake:
         self._gone.clear()
 
     def _halt(self, message: str, hint: str) -> None:
-        self.set_problem(Problem(FOLDER, "halted", f"{message}: deletions are held back", hint))
+        self._problems.set(Problem(FOLDER, "halted", f"{message}: deletions are held back", hint))
 
     def _end_doubt(self) -> None:
         """Nothing is missing any more, or what is missing is meant to be."""
         if not self.is_gone:
             self._accepted = self._in_doubt = False
-            self.remove_problem(FOLDER)
+            self._problems.remove(FOLDER)
             if self._journal.folder != self._folder.root:
                 self._journal.folder = self._folder.root
 
@@ -444,19 +443,19 @@ class Intake:
             return
         for tree in trees:
             below = f"{tree}/"
-            for path in [path for path in self.ledger.signatures if path.startswith(below)]:
+            for path in [path for path in self._ledger.signatures if path.startswith(below)]:
                 self._ready.setdefault(path, False)
             for found in self._folder.sweep(tree):
                 self._compare(found, set(), set(), set())
             if _is_private_folder(tree):
                 agent = tree.partition("/")[2]
                 is_there = os.path.isdir(os.path.join(self._folder.root, tree))
-                agents = self.ledger.attachments.folders
+                agents = self._ledger.attachments.folders
                 self._set_folders(agents | {agent} if is_there else agents - {agent})
 
     def _sweeping(self) -> Iterator[None]:
         """Compare the whole folder with what is known of it, a slice at a time."""
-        unseen = self._reported.union(self.ledger.signatures)
+        unseen = self._reported.union(self._ledger.signatures)
         unlisted: set[str] = set()
         directories: set[str] = set()
         for number, found in enumerate(self._folder.sweep()):
@@ -466,9 +465,9 @@ class Intake:
         for directory in unlisted:
             below = f"{directory}/" if directory else ""
             unseen = {path for path in unseen if not path.startswith(below)}
-        for problem in list(self.problems.values()):
+        for problem in list(self._problems.values()):
             if problem.code == "unreadable_directory" and problem.subject.rstrip("/") not in unlisted:
-                self.remove_problem(problem.subject)
+                self._problems.remove(problem.subject)
         for path in unseen:
             self._ready.setdefault(path, False)
         if not unlisted and not self._in_doubt and self.check_root():
@@ -477,7 +476,7 @@ class Intake:
         self.sweeps += 1
 
     def _compare(self, found: Sequence[Found], unseen: set[str], directories: set[str], unlisted: set[str]) -> None:
-        signatures, ready = self.ledger.signatures, self._ready
+        signatures, ready = self._ledger.signatures, self._ready
         for path, kind, signature, error in found:
             if kind == "file":
                 unseen.discard(path)
@@ -491,67 +490,47 @@ class Intake:
                 assert error is not None
                 unlisted.add(path)
                 problem = problem_of(f"{path}/", unreadable_directory(error))
-                self.set_problem(replace(problem, code="unreadable_directory"))
+                self._problems.set(replace(problem, code="unreadable_directory"))
             else:
                 unseen.discard(path)
                 ready.setdefault(path, False)
 
     def _set_folders(self, names: Iterable[str]) -> None:
         # A private folder whose blocks are still in force is still there, as far as anyone is told.
-        agents = self.ledger.attachments.owners
+        agents = self._ledger.attachments.owners
         for name in names:
             try:
                 agents.add(parse_agent(name))
             except InvalidLabel:
                 continue  # the files in it are reported, each with its own path
-        if self.ledger.set_folders(agents):
+        if self._ledger.set_folders(agents):
             self._names_noted = False
 
     # --- problems ---
 
     def _report(self, path: str, error: BlocksdError) -> None:
-        self._set_problem_of(path, problem_of(path, error, label=self.ledger.labels.get(path)))
+        self._set_problem_of(path, problem_of(path, error, label=self._ledger.labels.get(path)))
 
     def _set_problem_of(self, path: str, problem: Problem) -> None:
         self._reported.add(path)
-        self.set_problem(problem)
-
-    def has_problem(self, path: str) -> bool:
-        """Whether something is wrong with a file, or odd about it."""
-        return printable(path) in self.problems
-
-    def set_problem(self, problem: Problem) -> None:
-        """Something is wrong; saying the same again changes nothing."""
-        known = self.problems.get(problem.subject)
-        if not problem.same_as(known):
-            since = known.since if known is not None else timestamp(self._wall())
-            self.problems[problem.subject] = replace(problem, since=since)
-            self.problem_changes += 1
-            self.warnings += problem.warning - (known is not None and known.warning)
+        self._problems.set(problem)
 
     def _clear(self, path: str) -> None:
         self._reported.discard(path)
-        self.remove_problem(printable(path))
-
-    def remove_problem(self, subject: str) -> None:
-        """It is right again."""
-        removed = self.problems.pop(subject, None)
-        if removed is not None:
-            self.problem_changes += 1
-            self.warnings -= removed.warning
+        self._problems.remove(printable(path))
 
     def _note_refused_names(self) -> None:
         """A block that some agents cannot have, since they see another under its name: a problem under its label."""
         self._names_noted = True
-        refused = self.ledger.attachments.refused
-        for problem in [p for p in self.problems.values() if p.code == "name_conflict" and p.subject not in refused]:
-            self.remove_problem(problem.subject)
+        refused = self._ledger.attachments.refused
+        for problem in [p for p in self._problems.values() if p.code == "name_conflict" and p.subject not in refused]:
+            self._problems.remove(problem.subject)
         for label, agents in refused.items():
             name = name_for_agent(label)
             some = ", ".join(sorted(agents)[:5]) + (", …" if len(agents) > 5 else "")
             message = f"not attached to {some}: another block is attached there as {name!r} (unique constraint)"
             hint = "rename one of the two blocks, or take the agent out of 'agents'"
-            self.set_problem(Problem(label, "name_conflict", message, hint, label, warning=True))
+            self._problems.set(Problem(label, "name_conflict", message, hint, label, warning=True))
 
 
 _OVER = object()

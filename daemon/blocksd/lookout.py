@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from blocksd.intake import Intake
     from blocksd.listener import Notes
+    from blocksd.problems import Problems
     from blocksd.sources import Sources
 
 
@@ -36,6 +37,7 @@ class Lookout:
         self,
         root: str,
         intake: Intake,
+        problems: Problems,
         sources: Sources,
         sink: Callable[[Hint | SourceHint], object],
         notes: Notes,
@@ -46,6 +48,7 @@ class Lookout:
         self.resync_seconds = resync_seconds
         self._root = root
         self._intake = intake
+        self._problems = problems
         self._sources = sources
         self._sink = sink
         self._notes = notes
@@ -124,7 +127,7 @@ class Lookout:
         missing = [directory for directory in unwatched if os.path.isdir(os.path.join(root, directory))]
         if not missing:
             self._rearm_at = 0.0
-            intake.remove_problem(WATCHER)
+            self._problems.remove(WATCHER)
             return
         if self._rearm_at:  # not a race that events cannot show, since a new watcher has not reached them either
             self._degraded(
@@ -154,4 +157,4 @@ class Lookout:
         self._intake.hint_all()
 
     def _degraded(self, message: str, hint: str) -> None:
-        self._intake.set_problem(Problem(WATCHER, "degraded", message, hint, warning=True))
+        self._problems.set(Problem(WATCHER, "degraded", message, hint, warning=True))

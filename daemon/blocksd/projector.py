@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from blocksd.errors import BlocksdError
-    from blocksd.intake import Intake
     from blocksd.journal import Journal
+    from blocksd.ledger import Ledger
     from blocksd.mirror import Mirror, Place
     from blocksd.problem import Problem
+    from blocksd.problems import Problems
     from blocksd.projection import Command
     from blocksd.reply import Answer
     from blocksd.revision import Revision
@@ -58,7 +59,8 @@ class Projector:
     def __init__(
         self,
         journal: Journal,
-        intake: Intake,
+        ledger: Ledger,
+        problems: Problems,
         sources: Sources,
         mirror: Mirror,
         listeners: Sequence[Listener],
@@ -67,7 +69,8 @@ class Projector:
         wall: Callable[[], float],
     ) -> None:
         self._journal = journal
-        self._intake = intake
+        self._ledger = ledger
+        self._problems = problems
         self._mirror = mirror
         self._sources = sources
         self._source_mirror = SourceMirror(sources, mirror)
@@ -114,10 +117,9 @@ class Projector:
     @property
     def has_aside(self) -> bool:
         """Whether agents, problems or sources changed since they were last shown."""
-        intake = self._intake
         return (
-            intake.ledger.attachments.known is not self._shown_agents
-            or intake.problem_changes != self._shown_count
+            self._ledger.attachments.known is not self._shown_agents
+            or self._problems.changes != self._shown_count
             or self._source_mirror.is_behind
         )
 
@@ -249,7 +251,7 @@ class Projector:
         yield from self._mirror.begin_rebuild()
         # What is journaled while this goes on is projected after it, in full: nothing of it can be missed.
         seq = self._journal.seq
-        for number, labels in enumerate(_slices(self._intake.ledger.paths)):
+        for number, labels in enumerate(_slices(self._ledger.paths)):
             if number:
                 yield
             self._mirror.rebuild(self._heads(labels))
@@ -263,11 +265,11 @@ class Projector:
         return [head for head in heads if head is not None and head.block is not None]
 
     def _repair_index(self) -> int:
-        self._shown_agents = self._intake.ledger.attachments.known
-        self._shown_problems = dict(self._intake.problems)
-        self._shown_count = self._intake.problem_changes
+        self._shown_agents = self._ledger.attachments.known
+        self._shown_problems = self._problems.copy()
+        self._shown_count = self._problems.changes
         problems = {subject: problem.dumps() for subject, problem in self._shown_problems.items()}
-        return repair_index(self._mirror, self._intake.ledger.paths.keys(), self._shown_agents, problems)
+        return repair_index(self._mirror, self._ledger.paths.keys(), self._shown_agents, problems)
 
     def _comparing_sources(self, *, announce: bool) -> Iterator[int]:
         """Compare all that is shown of sources; what changes meanwhile is shown as what changed."""
@@ -282,11 +284,11 @@ class Projector:
         """Known agents, problems and sources, as far as they changed since they were last shown; then replies."""
         keys = self._mirror.keys
         commands: list[Command] = []
-        known = self._intake.ledger.attachments.known
+        known = self._ledger.attachments.known
         if known is not self._shown_agents:
             commands += agents_commands(known - self._shown_agents, self._shown_agents - known, keys)
-        problems = self._intake.problems
-        if self._shown_count != self._intake.problem_changes:
+        problems = self._problems
+        if self._shown_count != self._problems.changes:
             at = timestamp(self._wall())
             for subject in sorted(problems.keys() | self._shown_problems.keys()):
                 problem = problems.get(subject)
@@ -299,17 +301,16 @@ class Projector:
         return commands + [reply_command(one.entry.actor, one.entry.id, one.id, one.reply, keys) for one in answers]
 
     def _aside_is_shown(self) -> None:
-        intake = self._intake
-        if self._shown_count != intake.problem_changes:
-            self._shown_count = intake.problem_changes
-            self._shown_problems = dict(intake.problems)
+        if self._shown_count != self._problems.changes:
+            self._shown_count = self._problems.changes
+            self._shown_problems = self._problems.copy()
         if self._source_mirror.is_behind:
             self._sources.shown()
-        self._shown_agents = intake.ledger.attachments.known
+        self._shown_agents = self._ledger.attachments.known
 
     def _verifying(self) -> Iterator[None]:
         repaired = 0
-        for number, labels in enumerate(_slices(self._intake.ledger.paths)):
+        for number, labels in enumerate(_slices(self._ledger.paths)):
             if number:
                 yield
             wrong = differing(self._mirror, self._heads(labels))
@@ -318,7 +319,7 @@ class Projector:
                 self._mirror.rebuild(wrong)
         self._show_aside()  # what is merely new is announced as such, and counts as no damage
         repaired += self._repair_index()
-        for number, some in enumerate(_slices(self._intake.ledger.attachments.known)):
+        for number, some in enumerate(_slices(self._ledger.attachments.known)):
             if number:
                 yield
             repaired += repair_agents(self._mirror, self._names(some))
@@ -336,7 +337,7 @@ class Projector:
         """The blocks of these agents: name → label."""
         names: dict[str, dict[str, str]] = {agent: {} for agent in agents}
         some = names.keys()
-        for label, attached in self._intake.ledger.attachments.attached.items():
+        for label, attached in self._ledger.attachments.attached.items():
             for agent in attached & some:
                 names[agent][name_for_agent(label)] = label
         return names

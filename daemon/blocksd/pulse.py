@@ -42,7 +42,7 @@ class Pulse:
 
 def vitals_of(core: Core, *, is_polling: bool, is_watching: bool, is_reading: bool, is_server_running: bool) -> Vitals:
     """The vitals of a core, with what only its service knows."""
-    problems, projector = core.intake.problems, core.projector
+    problems, projector = core.problems, core.projector
     return Vitals(
         is_polling=is_polling,
         is_watching=is_watching,

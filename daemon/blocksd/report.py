@@ -82,7 +82,7 @@ class Reporter(ServiceListener):
         self._is_ready = True
         core = service.core
         blocks, agents = len(core.ledger.paths), len(core.ledger.attachments.known)
-        problems = len(core.intake.problems)
+        problems = len(core.problems)
         level = "" if core.projector.is_level else "; Redis is away, the mirror follows when it is back"
         text = f"ready: {count(blocks, 'block')}, {count(agents, 'agent')}, {count(problems, 'problem')}{level}"
         self._say("ready", text, {"blocks": blocks, "agents": agents, "problems": problems, "seq": service.journal.seq})

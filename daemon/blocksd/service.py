@@ -148,13 +148,14 @@ class Service:
         self._lookout = Lookout(
             self.folder.root,
             core.intake,
+            core.problems,
             core.sources,
             self._queue.put,
             self._notes,
             resync_seconds=config.resync_seconds,
         )
         if self._embedded is not None:
-            self._supervisor = Supervisor(self._embedded, config.state, core.intake, self._notes)
+            self._supervisor = Supervisor(self._embedded, config.state, core.problems, self._notes)
         self.core = core  # the last: where it is, all is
 
     @property
@@ -251,9 +252,9 @@ class Service:
     def _say_what_is_wrong(self) -> None:
         """Say what is wrong with the configuration where problems are said."""
         if self._reloader.problem is not None:
-            self.core.intake.set_problem(self._reloader.problem)
+            self.core.problems.set(self._reloader.problem)
         else:
-            self.core.intake.remove_problem(CONFIG)
+            self.core.problems.remove(CONFIG)
 
     def _receive(self, wait: float) -> None:
         """Wait for news, and take all that are there."""
@@ -388,7 +389,7 @@ class Service:
             **self.standing().as_json(),
             "last_reload": self._reloader.last,
             "last_change": newest.summary() if newest is not None else None,
-            "problems": [problem.as_json() for _, problem in sorted(self.core.intake.problems.items())],
+            "problems": [problem.as_json() for _, problem in sorted(self.core.problems.items())],
         }
 
     @property

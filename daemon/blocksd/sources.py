@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from blocksd.config import SourceSettings
-    from blocksd.intake import Intake
+    from blocksd.ledger import Ledger
     from blocksd.outcomes import Access
+    from blocksd.problems import Problems
     from blocksd.source import Facts, Seen
 
 
@@ -54,13 +55,15 @@ class Sources:
     def __init__(
         self,
         settings: Iterable[SourceSettings],
-        intake: Intake,
+        ledger: Ledger,
+        problems: Problems,
         accesses: Iterable[Access],
         *,
         clock: Callable[[], float],
     ) -> None:
         """`accesses` are the files that agents have open, as the journal has them."""
-        self._intake = intake
+        self._ledger = ledger
+        self._problems = problems
         self._clock = clock
         self._known: frozenset[str] | None = None
         self._sources: dict[str, Source] = {}
@@ -101,9 +104,9 @@ class Sources:
                 self._attach(source, self.known)
             self._report(source)
         for problem in self._mistakes.values():
-            self._intake.set_problem(problem)
+            self._problems.set(problem)
         for name in (before.keys() | strange) - sources.keys() - self._mistakes.keys():
-            self._intake.remove_problem(_subject(name))
+            self._problems.remove(_subject(name))
 
     def _begin_anew(self, name: str) -> None:
         """What is known of a source is void: what is shown of it is compared when it is known again, or now if it has gone."""
@@ -206,7 +209,7 @@ class Sources:
         """Look at what is due, for a few milliseconds, and at who the agents are."""
         if not self._sources:
             return
-        known = self._intake.ledger.attachments.known
+        known = self._ledger.attachments.known
         if known is not self._known:
             self._known = known
             for source in self._sources.values():
@@ -230,9 +233,9 @@ class Sources:
     def _report(self, source: Source) -> None:
         problem = self._mistakes.get(source.name) or source.problem()
         if problem is not None:
-            self._intake.set_problem(problem)
+            self._problems.set(problem)
         else:
-            self._intake.remove_problem(source.subject)
+            self._problems.remove(source.subject)
 
     def _attach(self, source: Source, known: frozenset[str]) -> None:
         """The known agents are others than before: who sees the source?"""

@@ -75,14 +75,14 @@ class Standing:
 
 def standing_of(core: Core, *, seq: int, read: int | None, watches: int, watch_limit: int | None) -> Standing:
     """How a core stands, with what only its service knows."""
-    intake, projector = core.intake, core.projector
+    problems, projector = core.problems, core.projector
     mirror: Literal["level", "behind", "rebuilding", "away"] = "away"
     if projector.is_level:
         mirror = "level" if projector.shown_seq == seq else "behind"
     elif projector.is_busy:
         mirror = "rebuilding" if projector.shown_seq is None else "behind"
     error = projector.last_error if mirror == "away" else None
-    halted = intake.problems.get(FOLDER)
+    halted = problems.get(FOLDER)
     return Standing(
         blocks=len(core.ledger.paths),
         agents=len(core.ledger.attachments.known),
@@ -91,12 +91,12 @@ def standing_of(core: Core, *, seq: int, read: int | None, watches: int, watch_l
         mirror_seq=projector.shown_seq,
         away_since=projector.away_since if mirror == "away" else None,
         away_reason=error.message if error is not None else None,
-        files=intake.backlog,
+        files=core.intake.backlog,
         requests=len(core.inbox),
         watches=watches,
         watch_limit=watch_limit,
-        problems=len(intake.problems) - intake.warnings,
-        warnings=intake.warnings,
+        problems=len(problems) - problems.warnings,
+        warnings=problems.warnings,
         read=read,
         halted=halted.message if halted is not None else None,
     )

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from blocksd.embedded import EmbeddedServer
-    from blocksd.intake import Intake
     from blocksd.listener import Notes
+    from blocksd.problems import Problems
 
 FIRST_SECONDS, LONGEST_SECONDS = 1.0, 60.0
 """Between two starts."""
@@ -27,7 +27,7 @@ class Supervisor:
         self,
         server: EmbeddedServer,
         state: str,
-        intake: Intake,
+        problems: Problems,
         notes: Notes,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -35,7 +35,7 @@ class Supervisor:
         """`state` is the state directory, where the server has its log."""
         self._server = server
         self._log = os.path.join(state, "redis", "redis.log")
-        self._intake = intake
+        self._problems = problems
         self._notes = notes
         self._clock = clock
         self._start_at, self._wait_seconds = 0.0, FIRST_SECONDS  # when it may be started again, and how long after that
@@ -56,7 +56,7 @@ class Supervisor:
         except (Unavailable, Misconfigured) as error:
             hint = f"see {self._log}; it is tried again"
             message = f"the embedded server has ended, and does not start: {error.message}"
-            self._intake.set_problem(Problem(SERVER, error.code, message, hint))
+            self._problems.set(Problem(SERVER, error.code, message, hint))
             return
-        self._intake.remove_problem(SERVER)
+        self._problems.remove(SERVER)
         self._notes.say("the embedded server had ended; it was started again", "warning")

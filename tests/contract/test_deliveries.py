@@ -86,23 +86,23 @@ def test_reader_goes_on_when_there_is_room(rig: Rig) -> None:
 def test_inboxes_that_cannot_be_read_are_said_once(rig: Rig) -> None:
     """If Redis is there otherwise, and it lasts; also that they can be again."""
     deliveries, reader = deliveries_of(rig)
-    intake = rig.core.intake
+    problems = rig.core.problems
     deliveries.note(Readable("NOPERM no xread"))
     deliveries.keep()
     deliveries.keep()
-    assert "<inbox>" not in intake.problems, "Redis may only just be back"
-    before = intake.problem_changes
+    assert "<inbox>" not in problems, "Redis may only just be back"
+    before = problems.changes
     for _ in range(4):
         deliveries.keep()
-    assert intake.problems["<inbox>"].message == "no requests can be read: NOPERM no xread"
+    assert problems["<inbox>"].message == "no requests can be read: NOPERM no xread"
     deliveries.note(Readable(None))
     for _ in range(3):
         deliveries.keep()
-    assert intake.problems == {}
-    assert intake.problem_changes == before + 2
+    assert problems == {}
+    assert problems.changes == before + 2
     assert reader.starts == 9, "one that has died is begun again"
     rig.core.projector.is_level = False
     deliveries.note(Readable("nobody there"))
     for _ in range(5):
         deliveries.keep()
-    assert intake.problems == {}, "that Redis is away is said already"
+    assert problems == {}, "that Redis is away is said already"

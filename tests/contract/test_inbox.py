@@ -164,7 +164,7 @@ def test_source_is_shown(rig: Rig, raw: Any, manuals: Path) -> None:
     about = json.loads(everything.pop("blocks:sources")["manuals"])
     assert about == {"description": "Product manuals.", "instructions": None, "limit": 10, "directory": str(manuals)}
     assert everything == {"blocks:source-agents:manuals": {"support-1"}}
-    assert rig.core.intake.problems == {}
+    assert rig.core.problems == {}
 
 
 def test_agent_opens_a_file(rig: Rig, raw: Any, ear: Ears) -> None:
@@ -409,7 +409,7 @@ def test_journal_that_takes_nothing_keeps_requests_waiting(rig: Rig, raw: Any, m
         patch.setattr(Outcomes, "settle", full)
         ask(raw, "support-1", "r-1")
         pass_on(rig, raw)
-        rig.run(lambda: "<journal>" in rig.core.intake.problems)
+        rig.run(lambda: "<journal>" in rig.core.problems)
         rig.round()
         assert reply(raw, "support-1", "r-1") is None
         assert not raw.exists("blocks:open:support-1")
@@ -418,7 +418,7 @@ def test_journal_that_takes_nothing_keeps_requests_waiting(rig: Rig, raw: Any, m
     pass_on(rig, raw)
     rig.run(lambda: reply(raw, "support-1", "r-1"))
     assert raw.hkeys("blocks:open:support-1") == [FILE]
-    assert "<journal>" not in rig.core.intake.problems
+    assert "<journal>" not in rig.core.problems
 
 
 def test_journal_that_takes_no_request_is_said_once(rig: Rig, raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,7 +446,7 @@ def test_journal_that_takes_no_request_is_said_once(rig: Rig, raw: Any, monkeypa
     assert rig.heard.cleared == []
     pass_on(rig, raw)
     rig.run(lambda: reply(raw, "support-1", "r-1"))
-    assert "<journal>" not in rig.core.intake.problems
+    assert "<journal>" not in rig.core.problems
 
 
 def test_redis_lost_between_journal_and_mirror(rig: Rig, raw: Any, server: RedisServer) -> None:
@@ -593,7 +593,7 @@ def test_sources_follow_a_reload(rig: Rig, raw: Any, ear: Ears, manuals: Path, n
     settle(rig)
     assert of_sources(raw) == before
     assert rig.heard.repaired == []
-    assert rig.core.intake.problems == {}
+    assert rig.core.problems == {}
 
 
 def test_reload_is_told_to_those_concerned(rig: Rig, raw: Any, ear: Ears, manuals: Path) -> None:
@@ -621,8 +621,8 @@ def test_directory_that_is_not_there_yet(rig: Rig, raw: Any, manuals: Path) -> N
     served(rig, raw, "support-1", "r-1")
     before = of_sources(raw)
     reconfigure(rig, *variants(manuals)["directory"])
-    rig.run(lambda: rig.core.intake.problems)
-    assert rig.core.intake.problems["source manuals"].code == "source_missing"
+    rig.run(lambda: rig.core.problems)
+    assert rig.core.problems["source manuals"].code == "source_missing"
     for _ in range(20):
         rig.round()
         rig.clock.advance(0.3)
@@ -632,14 +632,14 @@ def test_directory_that_is_not_there_yet(rig: Rig, raw: Any, manuals: Path) -> N
     manuals.with_name("other").mkdir()
     settle(rig)
     assert not raw.exists("blocks:source:manuals", f"blocks:file:{FILE}", "blocks:open:support-1")
-    assert rig.core.intake.problems == {}
+    assert rig.core.problems == {}
 
 
 def test_mistake_at_a_reload_keeps_what_was_served(rig: Rig, raw: Any, manuals: Path) -> None:
     """It is a problem until it is mended, and requests are served meanwhile."""
     reconfigure(rig, *variants(manuals)["mistaken"])
     settle(rig)
-    problem = rig.core.intake.problems["source manuals"]
+    problem = rig.core.problems["source manuals"]
     assert (problem.code, problem.message) == ("misconfigured", "it has no path")
     assert "it is served as it was" in problem.hint
     assert served(rig, raw, "support-1", "r-1")["ok"]
@@ -647,10 +647,10 @@ def test_mistake_at_a_reload_keeps_what_was_served(rig: Rig, raw: Any, manuals: 
     rig.core.sources.source("manuals").hint_file("a.txt", closed=True)
     settle(rig)
     assert raw.hget(f"blocks:file:{FILE}", "value") == "later\n"
-    assert "source manuals" in rig.core.intake.problems
+    assert "source manuals" in rig.core.problems
     reconfigure(rig)
     settle(rig)
-    assert rig.core.intake.problems == {}
+    assert rig.core.problems == {}
     assert of_sources(raw) == {}
 
 
@@ -659,11 +659,11 @@ def test_mistake_at_the_start_is_mended_by_a_reload(make_rig: Callable[..., Rig]
     rig = make_rig(sources=variants(manuals)["mistaken"])
     rig.write("notes", "---\nagents: [support-1, ann]\n---\none\n")
     settle(rig)
-    assert rig.core.intake.problems["source manuals"].hint == "mend [sources.manuals], and reload with SIGHUP"
+    assert rig.core.problems["source manuals"].hint == "mend [sources.manuals], and reload with SIGHUP"
     assert of_sources(raw) == {}
     reconfigure(rig, settings_of(manuals))
     settle(rig)
-    assert rig.core.intake.problems == {}
+    assert rig.core.problems == {}
     assert set(raw.hkeys("blocks:source:manuals")) == {"a.txt", "b.txt"}
     assert served(rig, raw, "support-1", "r-1")["ok"]
 

@@ -465,7 +465,7 @@ def test_older_snapshot(tmp_path: Path, server: RedisServer, make_rig: Callable[
     rig.save_and_settle("notes", "two\n")
     rig.remove("doomed")
     rig.save_and_settle("later", "x\n")
-    rig.run(lambda: "doomed" not in rig.core.intake.ledger.paths)
+    rig.run(lambda: "doomed" not in rig.core.ledger.paths)
     rig.settle()
     raw.close()
     server.kill()
@@ -1049,9 +1049,9 @@ def test_journal_that_failed_once_is_mended_when_nothing_comes(rig: Rig, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(rig.journal, "append", full)
         rig.write("new", "two\n")
-        rig.run(lambda: "<journal>" in rig.core.intake.problems)
+        rig.run(lambda: "<journal>" in rig.core.problems)
     (rig.root / "new.md").unlink()
-    rig.run(lambda: "<journal>" not in rig.core.intake.problems)
+    rig.run(lambda: "<journal>" not in rig.core.problems)
     assert rig.journal.head("new") is None
 
 
@@ -1076,7 +1076,7 @@ def test_full_disk_holds_the_mirror_where_it_is(rig: Rig, raw: Any, ear: Ear) ->
     rig.journal.database.execute(f"PRAGMA max_page_count={size}")
     seq = rig.journal.seq
     rig.write("agents/bob/persona", "x" * 15_000)
-    rig.run(lambda: "<journal>" in rig.core.intake.problems)
+    rig.run(lambda: "<journal>" in rig.core.problems)
     rig.run(lambda: raw.hexists("blocks:problems", "<journal>"))
     assert raw.hget("blocks:block:agents/bob/persona", "value") == "I am Bob."
     rig.journal.database.execute("PRAGMA max_page_count=1073741823")

@@ -608,7 +608,7 @@ def test_symlinked_block_is_renamed_and_deleted_alone(rig: Office) -> None:
     rig.do("operator", "rename", "link", to="copy")
     assert not (rig.root / "link.md").is_symlink()
     assert rig.value("other") == rig.value("copy") == "for Bob\nmore"
-    assert rig.core.intake.problems == {}
+    assert rig.core.problems == {}
 
 
 # --- agents ---
@@ -1559,7 +1559,7 @@ def test_folder_that_was_emptied(rig: Office) -> None:
     for name in os.listdir(rig.root):
         (rig.root / name).rename(kept / name)
     rig.core.intake.hint_all()
-    rig.run(lambda: rig.core.intake.problems, "halted")
+    rig.run(lambda: rig.core.problems, "halted")
     reply = rig.ask("ann", "append", "notes", content="two", request_id="same")
     assert reply["error"]["code"] == "unavailable"
     assert os.listdir(rig.root) == []
@@ -1660,7 +1660,7 @@ def test_agent_whose_outcome_is_journaled_stays_as_it_is(rig: Office, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(Outcomes, "settle", full)
         rig.round()
-    assert "<journal>" in rig.core.intake.problems
+    assert "<journal>" in rig.core.problems
     assert rig.core.ledger.attachments.known == {"ann", "zoe"}
     assert [reply["ok"] for reply in rig.replies(*(("operator", one) for one in requests))] == [True, True, False]
     assert_level(rig, rig.raw)

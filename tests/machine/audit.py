@@ -313,7 +313,7 @@ def _check_refusal(asked: Asked, states: Sequence[Blocks]) -> None:
 
 def check_people(rig: Rig, revisions: list[Revision], memory: Memory) -> None:
     """What a person last made of a file is in it, or in the history; what they removed came back only if asked for."""
-    problems = rig.core.intake.problems
+    problems = rig.core.problems
     for path, save in memory.last.items():
         label = label_of_path(path)
         full = rig.root / path
@@ -337,7 +337,7 @@ def check_people(rig: Rig, revisions: list[Revision], memory: Memory) -> None:
 
 def check_folder(rig: Rig, revisions: list[Revision], memory: Memory) -> None:
     """Every file is in force or a problem; what is in force is what the journal says; nothing else lies about."""
-    ledger, problems = rig.core.ledger, rig.core.intake.problems
+    ledger, problems = rig.core.ledger, rig.core.problems
     present = set()
     for directory, _, names in os.walk(rig.root):
         for name in names:
@@ -401,7 +401,7 @@ def check_folders(rig: Rig, before: Sequence[str], seq: int, done: Sequence[Aske
         named = any(agent in head.entries for head in rig.journal.heads() if head.path is not None)
         is_known = agent in rig.core.ledger.attachments.known
         assert is_known == named or left, f"{agent} is still known"
-    if memory.has_crashed or JOURNAL in rig.core.intake.problems:
+    if memory.has_crashed or JOURNAL in rig.core.problems:
         return  # there may be one of what is yet to be done, or cannot be done any more
     used = [*memory.saves, *(path_of(one.label) for one in rig.journal.since(seq, 1_000_000))]
     for agent in set(folders) - set(before) - last.keys():

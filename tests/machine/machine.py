@@ -521,7 +521,7 @@ class World(RuleBasedStateMachine):
         """What is another after each round in which anything was done."""
         core = self.rig.core
         replies = sum(len(asked.replies) for asked in self.memory.asked.values())
-        seen = core.intake.sweeps, core.intake.problem_changes
+        seen = core.intake.sweeps, core.problems.changes
         return self.rig.journal.seq, replies, seen, self.rig.mirror.place, core.projector.is_level
 
     def _everything(self) -> dict[str, Any]:
@@ -531,7 +531,7 @@ class World(RuleBasedStateMachine):
                 status = os.stat(os.path.join(directory, name))
                 files[os.path.join(directory, name)] = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
         said = self.raw.xrange(f"{self.rig.namespace}:changes")
-        known, problems = self.rig.core.ledger.attachments.known, set(self.rig.core.intake.problems)
+        known, problems = self.rig.core.ledger.attachments.known, set(self.rig.core.problems)
         seen = {"problems": problems, "agents": known}
         return {"journal": self.rig.journal.seq, "folder": files, "stream": said, **seen}
 

@@ -369,7 +369,7 @@ def rewrites_equal_bytes(patch: Patch) -> None:
     put = Intake._put
 
     def rewriting(self: Intake, block: Any, saved_at: float) -> bool:
-        path = os.path.join(self._folder.root, self.ledger.paths[block.label])
+        path = os.path.join(self._folder.root, self._ledger.paths[block.label])
         with open(path, "rb+") as file:
             data = file.read()
             file.seek(0)

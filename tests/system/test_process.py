@@ -391,10 +391,10 @@ def test_watchdog_is_fed_while_what_is_wrong_was_said(
     assert len(fed) == 3
     assert len(in_process.said("the folder cannot be watched")) == 1
     folder.rename(folder.with_name("away"))
-    in_process.until(lambda: "<folder>" in in_process.core.intake.problems)
+    in_process.until(lambda: "<folder>" in in_process.core.problems)
     in_process.tick()
     folder.with_name("away").rename(folder)
-    in_process.until(lambda: "<folder>" not in in_process.core.intake.problems)
+    in_process.until(lambda: "<folder>" not in in_process.core.problems)
     in_process.tick()
     assert len(fed) == 5
     assert in_process.said("not well") == []

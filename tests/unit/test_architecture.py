@@ -20,6 +20,7 @@ ORDER = (
     "merge",
     "prompt",
     "revision",
+    "problems",
     "safety",
     "health",
     "audit",

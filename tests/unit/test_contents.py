@@ -33,7 +33,7 @@ def test_bad_content_of_a_new_file(looking: Looking, bad: Bad) -> None:
     assert problem.hint
     assert problem.since
     assert happened(looking.save("notes", "good\n")) == [("created", "notes")]
-    assert looking.intake.problems == {}
+    assert looking.problems == {}
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
@@ -49,7 +49,7 @@ def test_last_good_version_stays_in_force(looking: Looking, bad: Bad) -> None:
     assert looking.value() == "good"
     assert bad.message in looking.problem().message
     assert looking.save("notes", "good\n") == []
-    assert looking.intake.problems == {}
+    assert looking.problems == {}
     assert [revision.fields for revision in looking.save("notes", "better\n")] == [("value",)]
 
 
@@ -58,7 +58,7 @@ def test_odd_but_good_content(looking: Looking, data: bytes, value: str) -> None
     """What looks odd but says a block is accepted, without a word."""
     assert happened(looking.save("notes", data)) == [("created", "notes")]
     assert looking.value() == value
-    assert looking.intake.problems == {}
+    assert looking.problems == {}
 
 
 def test_unknown_key_is_a_warning(looking: Looking) -> None:
@@ -70,7 +70,7 @@ def test_unknown_key_is_a_warning(looking: Looking) -> None:
     assert "readonly" in problem.message
     assert "read_only" in problem.hint
     looking.save("notes", "---\nread_only: true\n---\ntext\n")
-    assert looking.intake.problems == {}
+    assert looking.problems == {}
 
 
 def test_warning_outlives_a_restart(looking: Looking) -> None:
@@ -87,13 +87,13 @@ def test_warning_outlives_a_restart(looking: Looking) -> None:
 def test_same_problem_is_said_once(looking: Looking) -> None:
     """A problem seen again is no news; another one in its place is, but is as old as the first."""
     looking.save("notes", "---\nlimit: 0\n---\n")
-    first, count = looking.problem(), looking.intake.problem_changes
+    first, count = looking.problem(), looking.problems.changes
     looking.wall += 100
     looking.save("notes", "---\nlimit: 0\n---\nother\n")
     looking.sweep()
-    assert (looking.problem(), looking.intake.problem_changes) == (first, count)
+    assert (looking.problem(), looking.problems.changes) == (first, count)
     looking.save("notes", "---\nlimit: -1\n---\n")
-    assert looking.intake.problem_changes == count + 1
+    assert looking.problems.changes == count + 1
     assert looking.problem().since == first.since
 
 
@@ -101,11 +101,11 @@ def test_bad_file_that_goes_takes_its_problem_along(looking: Looking) -> None:
     """A problem ends with its file; a block that was in force under it is deleted after the grace."""
     looking.save("notes", "---\n")
     assert looking.remove("notes") == []
-    assert looking.intake.problems == {}
+    assert looking.problems == {}
     looking.save("notes", "good\n")
     looking.save("notes", "---\n")
     assert happened(looking.remove("notes")) == [("deleted", "notes")]
-    assert looking.intake.problems == {}
+    assert looking.problems == {}
 
 
 def test_sparse_gigabyte_is_not_read(looking: Looking) -> None:

@@ -13,7 +13,7 @@ import pytest
 from blocksd.errors import InvalidFile
 from blocksd.folder import Absent, Busy, Folder, Reading, Refused
 from blocksd.label import printable
-from blocksd.problem import FOLDER, Problem
+from blocksd.problem import FOLDER
 from looking import GRACE, Looking, happened
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def test_problem_of_a_file_that_is_gone_goes_with_it(looking: Looking) -> None:
     looking.ledger.begin_again()
     (looking.root / "notes.md").unlink()
     looking.sweep()
-    assert list(looking.intake.problems) == [printable(odd)]
+    assert list(looking.problems) == [printable(odd)]
 
 
 def test_small_folder_is_compared_and_read_in_one_look(looking: Looking) -> None:
@@ -204,7 +204,7 @@ def test_hint_at_what_no_sweep_would_find(looking: Looking, path: str) -> None:
     looking.intake.hint_tree(os.path.dirname(path))
     assert looking.wait(1) == []
     assert looking.sweep() == []
-    assert looking.intake.ledger.paths == {}
+    assert looking.ledger.paths == {}
 
 
 def test_links_are_read_again_when_a_config_map_is_swapped(looking: Looking) -> None:
@@ -246,7 +246,7 @@ def test_file_that_cannot_be_read_keeps_its_block(looking: Looking) -> None:
     assert looking.sweep() == []
     fickle(looking).answers.clear()
     assert looking.sweep() == []
-    assert looking.intake.problems == {}
+    assert looking.problems == {}
     assert looking.value() == "text"
 
 
@@ -270,7 +270,7 @@ def test_directory_that_cannot_be_listed_keeps_its_blocks(looking: Looking, monk
     assert looking.problem("deep/").message == "the directory cannot be listed: Permission denied"
     monkeypatch.undo()
     assert looking.sweep() == []
-    assert looking.intake.problems == {}
+    assert looking.problems == {}
 
 
 def test_file_that_is_written_all_the_time(looking: Looking) -> None:
@@ -280,7 +280,7 @@ def test_file_that_is_written_all_the_time(looking: Looking) -> None:
     fickle(looking).answers["notes.md"] = Busy()
     looking.intake.hint_file("notes.md", closed=False)
     looking.wait(1)
-    assert looking.intake.problems == {}
+    assert looking.problems == {}
     looking.wait(10)
     assert looking.problem().message == "it is being written all the time"
     assert looking.intake.is_stuck
@@ -288,7 +288,7 @@ def test_file_that_is_written_all_the_time(looking: Looking) -> None:
     looking.wait(1200)  # as long as it takes
     fickle(looking).answers.clear()
     assert happened(looking.wait(2)) == [("updated", "notes")]
-    assert looking.intake.problems == {}
+    assert looking.problems == {}
 
 
 def test_file_that_is_saved_all_the_time_is_no_problem(looking: Looking) -> None:
@@ -297,7 +297,7 @@ def test_file_that_is_saved_all_the_time_is_no_problem(looking: Looking) -> None
     for _ in range(100):
         looking.intake.hint_file("notes.md", closed=True)
         looking.look()
-    assert looking.intake.problems == {}
+    assert looking.problems == {}
     assert not looking.intake.is_stuck
 
 
@@ -310,12 +310,12 @@ def test_name_that_is_no_label(looking: Looking, name: str) -> None:
     looking.write(name, "text\n")
     looking.write("good", "text\n")
     assert happened(looking.sweep()) == [("created", "good")]
-    ((subject, problem),) = looking.intake.problems.items()
+    ((subject, problem),) = looking.problems.items()
     assert subject.isprintable()
     assert problem.hint == "rename the file"
     (looking.root / f"{name}.md").rename(looking.root / "renamed.md")
     assert happened(looking.sweep()) == [("created", "renamed")]
-    assert looking.intake.problems == {}
+    assert looking.problems == {}
 
 
 def test_of_names_that_differ_in_case_the_first_stays(looking: Looking) -> None:
@@ -323,10 +323,10 @@ def test_of_names_that_differ_in_case_the_first_stays(looking: Looking) -> None:
     looking.save("Notes", "first\n")
     for name in ("NOTES", "notes", "nOTES"):
         assert looking.save(name, f"{name}\n") == []
-    assert set(looking.intake.problems) == {"NOTES.md", "notes.md", "nOTES.md"}
+    assert set(looking.problems) == {"NOTES.md", "notes.md", "nOTES.md"}
     assert looking.save("Notes", "still\n") != []
     assert happened(looking.remove("Notes")) == [("deleted", "Notes"), ("created", "NOTES")]
-    messages = {subject: problem.message for subject, problem in looking.intake.problems.items()}
+    messages = {subject: problem.message for subject, problem in looking.problems.items()}
     assert messages == {
         "notes.md": "its label 'notes' is taken by NOTES.md",
         "nOTES.md": "its label 'nOTES' is taken by NOTES.md",
@@ -334,7 +334,7 @@ def test_of_names_that_differ_in_case_the_first_stays(looking: Looking) -> None:
     drop(looking, ["notes"])
     looking.intake.hint_file("notes.md", closed=False)
     assert happened(looking.remove("NOTES")) == [("deleted", "NOTES"), ("created", "nOTES")]
-    assert looking.intake.problems == {}
+    assert looking.problems == {}
 
 
 def test_clash_is_the_same_after_a_restart(looking: Looking) -> None:
@@ -344,20 +344,20 @@ def test_clash_is_the_same_after_a_restart(looking: Looking) -> None:
     looking.close()
     looking.open()
     assert looking.sweep() == []
-    assert set(looking.intake.problems) == {"NOTES.md"}
+    assert set(looking.problems) == {"NOTES.md"}
 
 
 def test_rename_in_normalization_is_no_change(looking: Looking) -> None:
     """NFC and NFD spell one label."""
     composed, decomposed = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
     looking.save(decomposed, "text\n")
-    assert looking.intake.ledger.paths == {composed: f"{decomposed}.md"}
+    assert looking.ledger.paths == {composed: f"{decomposed}.md"}
     (looking.root / f"{decomposed}.md").rename(looking.root / f"{composed}.md")
     looking.intake.hint_file(f"{composed}.md", closed=True)
     looking.intake.hint_file(f"{decomposed}.md", closed=False)
     assert looking.wait(5) == []
-    assert looking.intake.ledger.paths == {composed: f"{composed}.md"}
-    assert looking.intake.problems == {}
+    assert looking.ledger.paths == {composed: f"{composed}.md"}
+    assert looking.problems == {}
     assert happened(looking.remove(composed)) == [("deleted", composed)]
 
 
@@ -417,7 +417,7 @@ def test_what_is_doubted(looking: Looking, count: int, gone: int, said: str | No
     revisions = looking.sweep(10)
     if said is None:
         assert happened(revisions) == [("deleted", label) for label in labels[:gone]]
-        assert looking.intake.problems == {}
+        assert looking.problems == {}
     else:
         assert revisions == []
         assert said in looking.problem(FOLDER).message
@@ -434,7 +434,7 @@ def test_saves_go_on_while_deletions_are_held_back(looking: Looking) -> None:
     for label in labels[:6]:
         looking.write(label, f"{label}\n")
     assert happened(looking.wait(10)) == [("deleted", labels[6])]
-    assert looking.intake.problems == {}
+    assert looking.problems == {}
 
 
 def test_accepted_deletions_go_through_once(looking: Looking) -> None:
@@ -444,7 +444,7 @@ def test_accepted_deletions_go_through_once(looking: Looking) -> None:
     looking.sweep(10)
     looking.intake.accept_deletions()
     assert happened(looking.wait(1)) == [("deleted", label) for label in labels[:25]]
-    assert looking.intake.problems == {}
+    assert looking.problems == {}
     drop(looking, labels[25:])
     assert looking.sweep(10) == []
     assert "all 15 blocks" in looking.problem(FOLDER).message
@@ -496,7 +496,7 @@ def test_folder_that_comes_back_whole(looking: Looking, act: Callable[[Looking],
     act(looking)
     looking.intake.check_root()
     assert looking.wait(10) == []
-    assert looking.intake.problems == {}
+    assert looking.problems == {}
     assert happened(looking.save("alive", "text\n")) == [("created", "alive")]
 
 
@@ -513,7 +513,7 @@ def test_folder_that_comes_back_with_less(looking: Looking) -> None:
     assert "1 of 5 blocks are missing" in looking.problem(FOLDER).message
     looking.intake.accept_deletions()
     assert happened(looking.wait(2)) == [("deleted", labels[0])]
-    assert looking.intake.problems == {}
+    assert looking.problems == {}
 
 
 def test_folder_that_cannot_be_looked_at_is_not_gone(looking: Looking) -> None:
@@ -522,7 +522,7 @@ def test_folder_that_cannot_be_looked_at_is_not_gone(looking: Looking) -> None:
     fickle(looking).is_unknown = True
     assert looking.intake.check_root()
     assert looking.wait(10) == []
-    assert looking.intake.problems == {}
+    assert looking.problems == {}
 
 
 def test_no_deletion_is_decided_while_the_folder_is_gone(looking: Looking) -> None:
@@ -590,17 +590,4 @@ def test_name_taken_from_an_agent_is_said_until_it_is_free(looking: Looking) -> 
     assert looking.problem("persona").same_as(problem)
     revisions = looking.remove("agents/one/persona")
     assert ("updated", "persona") in happened(revisions)
-    assert looking.intake.problems == {}
-
-
-def test_warnings_are_counted(looking: Looking) -> None:
-    """Of all that is wrong they are what keeps nothing from being in force."""
-    intake = looking.intake
-    for warning in (True, True, False, True):
-        intake.set_problem(Problem("notes.md", "odd", f"{warning}", warning=warning))
-        assert intake.warnings == warning
-    intake.set_problem(Problem("other.md", "odd", "odd", warning=True))
-    assert intake.warnings == 2
-    for subject in ("notes.md", "notes.md", "other.md"):
-        intake.remove_problem(subject)
-    assert intake.warnings == 0
+    assert looking.problems == {}

@@ -26,8 +26,10 @@ class Watched(Looking):
     def __init__(self, home: Path) -> None:
         super().__init__(home)
         self.hints: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        sources = Sources((), self.intake, [], clock=lambda: self.now)
-        self.lookout = Lookout(str(self.root), self.intake, sources, self.hints.put, Notes([]), resync_seconds=3600.0)
+        sources = Sources((), self.ledger, self.problems, [], clock=lambda: self.now)
+        self.lookout = Lookout(
+            str(self.root), self.intake, self.problems, sources, self.hints.put, Notes([]), resync_seconds=3600.0
+        )
         self.write("deep/block", "text\n")
         self.lookout.start()
         self.sweep()
@@ -80,12 +82,12 @@ def test_dead_watcher_is_replaced(watched: Watched, which: str) -> None:
     assert "notes" in watched.ledger.paths
     watched.write("deep/later", "two\n")
     watched.until(lambda: "deep/later" in watched.ledger.paths)
-    assert watched.intake.problems == {}
+    assert watched.problems == {}
 
 
 def test_directory_without_a_watch(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """The watcher is replaced once for a directory it does not reach; if that does not help it is said, until it is over."""
-    before, problems = watched.watcher, watched.intake.problems
+    before, problems = watched.watcher, watched.problems
     monkeypatch.setattr(Watcher, "unwatched", lambda *_: {"deep"})
     watched.tick()
     again = watched.watcher
@@ -108,7 +110,7 @@ def test_directory_that_is_gone_needs_no_watch(watched: Watched) -> None:
     eventually(lambda: before.unwatched({"deep"}))
     watched.tick()
     assert watched.watcher is before
-    assert watched.intake.problems == {}
+    assert watched.problems == {}
 
 
 def test_lost_events_have_everything_compared(watched: Watched) -> None:

@@ -15,6 +15,7 @@ from blocksd.config import SourceSettings
 from blocksd.errors import NotFound, Unavailable
 from blocksd.folder import Folder
 from blocksd.outcomes import Access
+from blocksd.problems import Problems
 from blocksd.source import Source, differing
 from blocksd.sources import Sources, Unshown
 from rig import Clock
@@ -29,21 +30,18 @@ THEN = "2026-11-20T09:00:00.000Z"
 LATER = "2026-11-20T09:00:01.000Z"
 
 
-class Intake:
-    """The known agents, and a place for problems."""
+class Said(Problems):
+    """What is wrong, and all that was ever said to be."""
 
     def __init__(self) -> None:
-        self.ledger = SimpleNamespace(attachments=SimpleNamespace(known=frozenset({"support-1", "ann"})))
-        self.problems: dict[str, Problem] = {}
+        super().__init__(lambda: 0.0)
         self.sayings: list[str] = []
 
-    def set_problem(self, problem: Problem) -> None:
-        if not problem.same_as(self.problems.get(problem.subject)):
-            self.problems[problem.subject] = problem
+    def set(self, problem: Problem) -> None:
+        before = self.changes
+        super().set(problem)
+        if self.changes != before:
             self.sayings.append(problem.message)
-
-    def remove_problem(self, subject: str) -> None:
-        self.problems.pop(subject, None)
 
 
 class Shelf:
@@ -53,14 +51,14 @@ class Shelf:
         self.root = home / "manuals"
         self.root.mkdir()
         self.clock = Clock()
-        self.intake = Intake()
+        self.problems = Said()
+        self.ledger: Any = SimpleNamespace(attachments=SimpleNamespace(known=frozenset({"support-1", "ann"})))
         self.accesses: list[Access] = []
         self.settings: dict[str, Any] = {"agents": ("support-*",), "limit": 10}
 
     def open(self, *more: SourceSettings) -> Shelf:
         settings = (SourceSettings("manuals", str(self.root), **self.settings), *more)
-        intake: Any = self.intake
-        self.sources = Sources(settings, intake, self.accesses, clock=self.clock)
+        self.sources = Sources(settings, self.ledger, self.problems, self.accesses, clock=self.clock)
         self.look()
         return self
 
@@ -99,7 +97,7 @@ class Shelf:
         return self.look()
 
     def problem(self) -> Problem | None:
-        return self.intake.problems.get("source manuals")
+        return self.problems.get("source manuals")
 
 
 def write(path: Path, data: bytes | str) -> None:
@@ -136,7 +134,7 @@ def test_hidden_and_temporary_files_are_not(shelf: Shelf, name: str) -> None:
     assert shelf.open().source.files == {}
     shelf.save(name, "y")
     assert shelf.source.files == {}
-    assert shelf.intake.sayings == []
+    assert shelf.problems.sayings == []
 
 
 @pytest.mark.parametrize(
@@ -156,7 +154,7 @@ def test_what_is_not_text_is_left_out(shelf: Shelf, data: bytes, why: str) -> No
     assert problem.warning
     assert "b.bin" in problem.message
     assert why in problem.message
-    assert len(shelf.intake.sayings) == 1
+    assert len(shelf.problems.sayings) == 1
     assert shelf.save("b.bin", "text now").files == {"manuals": {"b.bin"}}
     assert shelf.problem() is None
 
@@ -167,7 +165,7 @@ def test_name_that_cannot_be_shown_is_left_out(shelf: Shelf) -> None:
     write(shelf.root / "two\nlines", "x")
     shelf.open()
     assert shelf.source.files == {}
-    assert "caf\\\\xe9.txt (its name cannot be shown), and 1 more" in shelf.intake.sayings[0]
+    assert "caf\\\\xe9.txt (its name cannot be shown), and 1 more" in shelf.problems.sayings[0]
 
 
 def test_links_lead_only_inside(shelf: Shelf, tmp_path: Path) -> None:
@@ -393,7 +391,7 @@ def test_mistake_in_the_settings_is_a_problem(shelf: Shelf) -> None:
     write(shelf.root / "a.txt", "x")
     shelf.open(SourceSettings("other", mistake="it has no path"))
     assert shelf.sources.names == ["manuals"]
-    assert shelf.intake.problems["source other"].message == "it has no path"
+    assert shelf.problems["source other"].message == "it has no path"
     with pytest.raises(NotFound):
         shelf.sources.check_open("support-1", "other/a.txt")
 
@@ -412,7 +410,7 @@ def test_directory_that_is_not_watched_is_a_warning(shelf: Shelf) -> None:
 
 
 def know(shelf: Shelf, *agents: str) -> Unshown:
-    shelf.intake.ledger.attachments.known = frozenset(agents)
+    shelf.ledger.attachments.known = frozenset(agents)
     return shelf.look()
 
 
@@ -514,7 +512,7 @@ def test_opening_again_renews(shelf: Shelf) -> None:
 
 def test_closed_by_one_is_open_to_the_other(shelf: Shelf) -> None:
     """The content goes with the last who has it open."""
-    shelf.intake.ledger.attachments.known = frozenset({"support-1", "support-2"})
+    shelf.ledger.attachments.known = frozenset({"support-1", "support-2"})
     write(shelf.root / "a.txt", "x")
     shelf.open()
     shelf.let_open("support-1", "manuals/a.txt")
@@ -579,10 +577,9 @@ def test_open_files_are_known_from_the_start(shelf: Shelf) -> None:
     """What the journal holds is open as soon as it has been read, and until then it is undecided."""
     write(shelf.root / "a.txt", "x")
     shelf.accesses = [Access("support-1", "manuals/a.txt", THEN), Access("support-1", "gone/b.txt", THEN)]
-    intake: Any = shelf.intake
     settings = [SourceSettings("manuals", str(shelf.root), agents=("support-*",))]
-    shelf.sources = Sources(settings, intake, shelf.accesses, clock=shelf.clock)
-    shelf.sources._attach(shelf.source, shelf.intake.ledger.attachments.known)
+    shelf.sources = Sources(settings, shelf.ledger, shelf.problems, shelf.accesses, clock=shelf.clock)
+    shelf.sources._attach(shelf.source, shelf.ledger.attachments.known)
     assert shelf.sources.is_undecided("support-1", "manuals/a.txt")
     assert not shelf.sources.is_undecided("support-1", "gone/b.txt")
     unshown = shelf.look()
@@ -593,8 +590,7 @@ def test_open_files_are_known_from_the_start(shelf: Shelf) -> None:
 
 def test_nothing_is_looked_at_without_sources(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has none pays nothing."""
-    intake: Any = shelf.intake
-    sources = Sources((), intake, (), clock=shelf.clock)
+    sources = Sources((), shelf.ledger, shelf.problems, (), clock=shelf.clock)
     monkeypatch.setattr("os.stat", lambda *_: pytest.fail("a stat"))
     sources.look()
     sources.hint_all()

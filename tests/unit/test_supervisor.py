@@ -10,14 +10,11 @@ import pytest
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.listener import Notes, ServiceListener
 from blocksd.problem import SERVER
+from blocksd.problems import Problems
 from blocksd.supervisor import LONGEST_SECONDS, Supervisor
-from looking import Looking
 from rig import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from blocksd.errors import BlocksdError
     from blocksd.listener import Level
 
@@ -43,14 +40,13 @@ class Deceased:
 class Supervised(ServiceListener):
     """A server that is looked after when a test says so, and what is said of it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self) -> None:
         self.server = Deceased()
         server: Any = self.server
         self.clock = Clock()
-        self.looking = Looking(home)
-        self.intake = self.looking.intake
+        self.problems = Problems(lambda: 0.0)
         self.notes: list[tuple[Level, str]] = []
-        self.supervisor = Supervisor(server, "/state", self.intake, Notes([self]), clock=self.clock)
+        self.supervisor = Supervisor(server, "/state", self.problems, Notes([self]), clock=self.clock)
 
     def on_note(self, message: str, level: Level) -> None:
         self.notes.append((level, message))
@@ -62,19 +58,17 @@ class Supervised(ServiceListener):
 
 
 @pytest.fixture
-def supervised(tmp_path: Path) -> Iterator[Supervised]:
-    made = Supervised(tmp_path)
-    yield made
-    made.looking.close()
+def supervised() -> Supervised:
+    return Supervised()
 
 
 def test_server_that_does_not_start_is_said_once(supervised: Supervised) -> None:
     """However often it is tried, and whatever the reason; then, once, that it runs."""
-    server, intake = supervised.server, supervised.intake
+    server, problems = supervised.server, supervised.problems
     for _ in range(5):
         supervised.keep(LONGEST_SECONDS)
-    assert (server.starts, intake.problem_changes) == (5, 1)
-    problem = intake.problems[SERVER]
+    assert (server.starts, problems.changes) == (5, 1)
+    problem = problems[SERVER]
     assert problem.message == (
         "the embedded server has ended, and does not start: the embedded server does not start: no space"
     )
@@ -82,12 +76,12 @@ def test_server_that_does_not_start_is_said_once(supervised: Supervised) -> None
     server.obstacle = Misconfigured("no server is installed any more")
     for _ in range(3):
         supervised.keep(LONGEST_SECONDS)
-    assert (server.starts, intake.problem_changes) == (8, 2)
+    assert (server.starts, problems.changes) == (8, 2)
     assert supervised.notes == []
     server.obstacle = None
     for _ in range(3):
         supervised.keep(LONGEST_SECONDS)
-    assert (server.starts, intake.problem_changes, intake.problems) == (9, 3, {})
+    assert (server.starts, problems.changes, dict(problems)) == (9, 3, {})
     assert supervised.notes == [("warning", "the embedded server had ended; it was started again")]
 
 
