@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from blocksd import safety
@@ -26,6 +25,7 @@ from blocksd.label import (
     parse_agent,
     printable,
 )
+from blocksd.look_queue import LookQueue
 from blocksd.problem import FOLDER, Problem, problem_of
 from blocksd.stale import merged, stale_base
 
@@ -39,11 +39,7 @@ if TYPE_CHECKING:
     from blocksd.problems import Problems
     from blocksd.revision import Revision
 
-SETTLE_SECONDS = 0.02
-"""How long a file that appeared is left alone, unless its writer is seen to close it first."""
-
 _RETRY_SECONDS = 1.0
-_PATIENCE = 8  # looks at a file that is being written, each after a longer wait, before it is called a problem
 _LONGEST_GATHERING = 60.0
 
 
@@ -74,9 +70,7 @@ class Intake:
         self._in_doubt = journal.folder not in (None, folder.root)
         self._accepted = False  # a person has accepted the deletions that are held back
         self._reported: set[str] = set()  # files that have a problem, whatever the ledger knows of them
-        self._ready: dict[str, bool] = {}  # path → whether its writer was seen to close it
-        self._later: dict[str, float] = {}
-        self._looks: dict[str, int] = {}
+        self._queue = LookQueue(clock)
         self._gone: dict[str, float] = {}
         self._deletions_due = float("inf")
         self._trees: set[str] = set()
@@ -105,14 +99,10 @@ class Intake:
         if any(is_ignored(directory) or is_block_file(directory) for directory in directories):
             return  # no sweep goes there either
         if is_block_file(name):
-            if closed:
-                self._later.pop(path, None)
-                self._looks.pop(path, None)  # if it is being written again, that is another save
-                self._ready[path] = True
-            elif path not in self._ready:
-                self._later.setdefault(path, self._clock() + SETTLE_SECONDS)
+            self._queue.hint(path, closed=closed)
         elif name == CONFIG_MAP:  # what the links lead to has changed, all at once
-            self._ready.update(dict.fromkeys(self._links, True))
+            for link in self._links:
+                self._queue.add(link, closed=True)
 
     def expect(self, signatures: Mapping[str, Signature | None]) -> None:
         """These files were written on request, and say what is in force: hints of that are no news."""
@@ -152,7 +142,7 @@ class Intake:
     @property
     def backlog(self) -> int:
         """How many files are known to need a look."""
-        return len(self._ready)
+        return self._queue.backlog
 
     @property
     def is_sweeping(self) -> bool:
@@ -161,21 +151,20 @@ class Intake:
     @property
     def due(self) -> float:
         """When the next look is due."""
-        if self._ready or self._trees or self._sweep is not None:
+        if self._trees or self._sweep is not None:
             return 0.0
-        return min(self._deletions_due, min(self._later.values(), default=float("inf")))
+        return min(self._deletions_due, self._queue.due)
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is known to need a look, but what is held back."""
-        nothing = not (self._ready or self._later or self._trees or self._sweep is not None)
+        nothing = self._queue.is_empty and not self._trees and self._sweep is None
         return nothing and (not self._gone or FOLDER in self._problems)
 
     @property
     def is_stuck(self) -> bool:
         """Whether all that is left to look at is being written, and has been waited for in vain."""
-        nothing = not (self._ready or self._trees or self._sweep is not None)
-        return nothing and all(self._looks.get(path, 0) > _PATIENCE for path in self._later)
+        return self._queue.is_stuck and not self._trees and self._sweep is None
 
     def is_held_back(self, path: str) -> bool:
         """Whether the file of a block in force is missing, and its deletion is held back."""
@@ -191,9 +180,7 @@ class Intake:
         """
         now = self._clock()
         self._ledger.begin()
-        for path in [path for path, due in self._later.items() if due <= now]:
-            del self._later[path]
-            self._ready.setdefault(path, False)
+        self._queue.advance(now)
         if self._trees:
             self._look_at_trees()
         if now >= self._deletions_due:
@@ -208,16 +195,16 @@ class Intake:
         self._ledger.follow_folders()
         if not self._names_noted:
             self._note_refused_names()
-        if not (self._gone or self._ready or self._later or self._sweep) and self.sweeps:
+        if self._queue.is_empty and not (self._gone or self._sweep) and self.sweeps:
             self._end_doubt()
         files, self._files = self._files, {}
         return files
 
     def _look_at_ready(self, limit: int) -> int:
         """Look at files that are known to need it, at most `limit`; how many more it could have been."""
-        batch = sorted(islice(self._ready, limit), key=_private_first)
+        batch = sorted(self._queue.first(limit), key=_private_first)
         for path in batch:
-            self._look_at(path, closed=self._ready.pop(path))
+            self._look_at(path, closed=self._queue.take(path))
         return limit - len(batch)
 
     def check_root(self) -> bool:
@@ -246,14 +233,16 @@ class Intake:
     def _look_at(self, path: str, *, closed: bool) -> None:
         expected = self._expected.pop(path, None)
         if expected is not None and expected == self._ledger.signatures.get(path) == self._folder.signature(path):
-            self._looks.pop(path, None)
+            self._queue.stop_waiting(path)
             self._unmiss(path)
             return
         reading = self._folder.read(path, closed=closed)
         if isinstance(reading, Busy):
-            self._wait_for_writer(path)
+            if self._queue.wait_for_writer(path):
+                hint = "it is read as soon as its writer closes it"
+                self._report(path, InvalidFile("it is being written all the time", hint=hint))
             return
-        self._looks.pop(path, None)
+        self._queue.stop_waiting(path)
         if isinstance(reading, Absent):
             self._miss(path)
             return
@@ -326,7 +315,7 @@ class Intake:
         self._names_noted = False
         # One of the files that had to stand back for this label may have it now.
         for other in self._standing_back.pop(clash_key(label), ()):
-            self._ready.setdefault(other, False)
+            self._queue.add(other)
 
     def note_names(self) -> None:
         """Names may have been given or taken: see again who cannot have what."""
@@ -349,7 +338,7 @@ class Intake:
                 self._unmiss(other)
                 return True
             self._miss(other)
-            self._later[path] = self._clock() + self.delete_grace
+            self._queue.postpone(path, self.delete_grace)
             return False
         self._ledger.signatures[path] = reading.signature
         self._standing_back.setdefault(clash_key(label), set()).add(path)
@@ -364,13 +353,6 @@ class Intake:
             ),
         )
         return False
-
-    def _wait_for_writer(self, path: str) -> None:
-        looks = self._looks[path] = self._looks.get(path, 0) + 1
-        self._later[path] = self._clock() + min(SETTLE_SECONDS * 2 ** min(looks, 8), _RETRY_SECONDS)
-        if looks > _PATIENCE:
-            error = InvalidFile("it is being written all the time", hint="it is read as soon as its writer closes it")
-            self._report(path, error)
 
     # --- deletions ---
 
@@ -398,7 +380,7 @@ class Intake:
             return
         for path in list(self._gone):
             if not self._folder.is_absent(path):
-                self._ready.setdefault(path, False)
+                self._queue.add(path)
                 del self._gone[path]
         if not self._gone:
             return
@@ -444,7 +426,7 @@ class Intake:
         for tree in trees:
             below = f"{tree}/"
             for path in [path for path in self._ledger.signatures if path.startswith(below)]:
-                self._ready.setdefault(path, False)
+                self._queue.add(path)
             for found in self._folder.sweep(tree):
                 self._compare(found, set(), set(), set())
             if _is_private_folder(tree):
@@ -469,19 +451,19 @@ class Intake:
             if problem.code == "unreadable_directory" and problem.subject.rstrip("/") not in unlisted:
                 self._problems.remove(problem.subject)
         for path in unseen:
-            self._ready.setdefault(path, False)
+            self._queue.add(path)
         if not unlisted and not self._in_doubt and self.check_root():
             self._set_folders(path.partition("/")[2] for path in directories if _is_private_folder(path))
         self.directories = directories
         self.sweeps += 1
 
     def _compare(self, found: Sequence[Found], unseen: set[str], directories: set[str], unlisted: set[str]) -> None:
-        signatures, ready = self._ledger.signatures, self._ready
+        signatures, queue = self._ledger.signatures, self._queue
         for path, kind, signature, error in found:
             if kind == "file":
                 unseen.discard(path)
                 if signatures.get(path) != signature:
-                    ready.setdefault(path, False)
+                    queue.add(path)
             elif kind == "directory":
                 directories.add(path)
             elif kind == "left":
@@ -493,7 +475,7 @@ class Intake:
                 self._problems.set(replace(problem, code="unreadable_directory"))
             else:
                 unseen.discard(path)
-                ready.setdefault(path, False)
+                queue.add(path)
 
     def _set_folders(self, names: Iterable[str]) -> None:
         # A private folder whose blocks are still in force is still there, as far as anyone is told.

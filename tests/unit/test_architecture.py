@@ -27,6 +27,7 @@ ORDER = (
     "stale",
     "unclosed",
     "folder",
+    "look_queue",
     "tables",
     "database",
     "row",

@@ -1,0 +1,97 @@
+"""Which files wait to be looked at, and until when."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SETTLE_SECONDS = 0.02
+"""How long a file that appeared is left alone, unless its writer is seen to close it first."""
+
+_LONGEST_WAIT = 1.0
+_PATIENCE = 8  # looks at a file that is being written, each after a longer wait, before it is called a problem
+
+
+class LookQueue:
+    """Files by their paths, each of which is in it once. Times are of a monotonic clock, in seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._ready: dict[str, bool] = {}  # path → whether its writer was seen to close it
+        self._later: dict[str, float] = {}
+        self._looks: dict[str, int] = {}  # at files that are being written
+
+    def __contains__(self, path: str) -> bool:
+        """Whether a look at this file is due."""
+        return path in self._ready
+
+    def hint(self, path: str, *, closed: bool) -> None:
+        """Something happened to this file; `closed` if its writer was seen to be done."""
+        if closed:
+            self._later.pop(path, None)
+            self._looks.pop(path, None)  # if it is being written again, that is another save
+            self._ready[path] = True
+        elif path not in self._ready:
+            self._later.setdefault(path, self._clock() + SETTLE_SECONDS)
+
+    def add(self, path: str, *, closed: bool = False) -> None:
+        """Look at it as soon as can be."""
+        if closed:
+            self._ready[path] = True
+        else:
+            self._ready.setdefault(path, False)
+
+    def postpone(self, path: str, seconds: float) -> None:
+        """Look at it after so long a time."""
+        self._later[path] = self._clock() + seconds
+
+    def wait_for_writer(self, path: str) -> bool:
+        """It is being written: look at it again, each time later. Returns whether that was in vain often enough."""
+        looks = self._looks[path] = self._looks.get(path, 0) + 1
+        self.postpone(path, min(SETTLE_SECONDS * 2 ** min(looks, 8), _LONGEST_WAIT))
+        return looks > _PATIENCE
+
+    def stop_waiting(self, path: str) -> None:
+        """It is not being written any more."""
+        self._looks.pop(path, None)
+
+    def advance(self, now: float) -> None:
+        """It is so late by now: looks that waited for that are due."""
+        for path in [path for path, due in self._later.items() if due <= now]:
+            del self._later[path]
+            self._ready.setdefault(path, False)
+
+    def first(self, limit: int) -> list[str]:
+        """The files that have been due for longest, at most so many."""
+        return list(islice(self._ready, limit))
+
+    def take(self, path: str) -> bool:
+        """It is looked at now. Returns whether its writer was seen to close it."""
+        return self._ready.pop(path)
+
+    def clear(self) -> None:
+        """No look is due any more; what waits goes on waiting."""
+        self._ready.clear()
+
+    @property
+    def backlog(self) -> int:
+        """How many looks are due."""
+        return len(self._ready)
+
+    @property
+    def due(self) -> float:
+        """When the next look is due."""
+        return 0.0 if self._ready else min(self._later.values(), default=float("inf"))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to look at, now or later."""
+        return not (self._ready or self._later)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether all that is left to look at is being written, and has been waited for in vain."""
+        return not self._ready and all(self._looks.get(path, 0) > _PATIENCE for path in self._later)
