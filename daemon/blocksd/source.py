@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.folder import Absent, Busy, Folder, Found, Refused, signature_of
 from blocksd.label import CONFIG_MAP, is_ignored, printable
+from blocksd.look_queue import LookQueue
 from blocksd.problem import Problem
 from blocksd.revision import timestamp
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 MAX_FILES = 10_000
 """How many files one source may have."""
-
-SETTLE_SECONDS = 0.02
-"""How long a file is left alone unless its writer is seen to close it."""
 
 _RETRY_SECONDS = 1.0
 _SLICE = 256
@@ -85,9 +83,7 @@ class Source:
         self._unlisted: set[str] = set()  # directories that could not be listed
         self._has_too_many = False
         self._trouble: Problem | None = None
-        self._ready: dict[str, bool] = {}  # path → whether its writer was seen to close it
-        self._later: dict[str, float] = {}
-        self._looks: dict[str, int] = {}
+        self._queue = LookQueue(clock)
         self._scan: Iterator[None] | None = None
         self._scan_at = clock()
 
@@ -107,12 +103,7 @@ class Source:
         if path.rpartition("/")[2] == CONFIG_MAP:  # what the links lead to has changed, all at once
             self.hint_all()
         elif is_path(path):
-            if closed:
-                self._later.pop(path, None)
-                self._looks.pop(path, None)
-                self._ready[path] = True
-            elif path not in self._ready:
-                self._later.setdefault(path, self._clock() + SETTLE_SECONDS)
+            self._queue.hint(path, closed=closed)
 
     def hint_all(self) -> None:
         """Something happened somewhere: compare the directory with what is known of it."""
@@ -126,9 +117,7 @@ class Source:
     @property
     def due(self) -> float:
         """When the next look is due."""
-        if self._ready or self._scan is not None:
-            return 0.0
-        return min(self._scan_at, *self._later.values(), _NEVER)
+        return 0.0 if self._scan is not None else min(self._scan_at, self._queue.due)
 
     @property
     def is_due(self) -> bool:
@@ -139,9 +128,7 @@ class Source:
     def look(self) -> list[Seen]:
         """Look at what is due, for a few milliseconds."""
         now = self._clock()
-        for path in [path for path, due in self._later.items() if due <= now]:
-            del self._later[path]
-            self._ready.setdefault(path, False)
+        self._queue.advance(now)
         if self._scan is None and now >= self._scan_at:
             self._scan_at = _NEVER
             self._scan = self._scanning()
@@ -149,14 +136,14 @@ class Source:
             self._scan = None
         seen: list[Seen] = []
         size = 0
-        for path in list(islice(self._ready, _LOOKED_AT_ONCE)):
-            if size >= _READ_AT_ONCE or path not in self._ready:  # it is in trouble since
+        for path in self._queue.first(_LOOKED_AT_ONCE):
+            if size >= _READ_AT_ONCE or path not in self._queue:  # it is in trouble since
                 break
-            one = self.look_at(path, closed=self._ready.pop(path))
+            one = self.look_at(path, closed=self._queue.take(path))
             if one is not None:
                 seen.append(one)
                 size += one.facts.size if one.facts is not None else 0
-        if not (self.is_listed or self._trouble or self._scan or self._ready or self._scan_at <= now):
+        if not (self.is_listed or self._trouble or self._scan or self._queue.backlog or self._scan_at <= now):
             self.is_listed = True
         return seen
 
@@ -164,10 +151,9 @@ class Source:
         """Look at one file; None: it cannot be told what it says, for now, and what was known of it stays."""
         reading = self._folder.read(path, closed=closed)
         if isinstance(reading, Busy):
-            looks = self._looks[path] = self._looks.get(path, 0) + 1
-            self._later[path] = self._clock() + min(SETTLE_SECONDS * 2 ** min(looks, 8), _RETRY_SECONDS)
+            self._queue.wait_for_writer(path)
             return None
-        self._looks.pop(path, None)
+        self._queue.stop_waiting(path)
         if isinstance(reading, Refused):
             full = os.path.join(self.root, path)
             if "errno" in reading.error.facts:
@@ -203,7 +189,7 @@ class Source:
         try:
             mtime_ns = reading.signature[0] if reading.signature else os.stat(os.path.join(self.root, path)).st_mtime_ns
         except OSError:  # gone since
-            self._ready.setdefault(path, False)
+            self._queue.add(path)
             return None
         self._not_read.pop(path, None)
         known = self.files.get(path)
@@ -260,7 +246,7 @@ class Source:
         if self._has_too_many:
             unseen = {path for path in unseen if folder.is_absent(path)}
         for path in [*sorted(unseen), *changed]:  # what is gone makes room
-            self._ready.setdefault(path, False)
+            self._queue.add(path)
         self._trouble = None
         self.directories, self._unlisted = directories, unlisted
 
@@ -282,7 +268,7 @@ class Source:
         """The directory as a whole cannot be read: it is tried again."""
         self._trouble = trouble
         self._scan_at = self._clock() + _RETRY_SECONDS
-        self._ready.clear()
+        self._queue.clear()
 
     # --- problems ---
 
