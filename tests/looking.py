@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
-from blocksd.folder import Folder
+from blocksd.folder import Folder, Reading
 from blocksd.intake import Intake
 from blocksd.journal import Journal
 from blocksd.ledger import Ledger
@@ -18,6 +19,25 @@ if TYPE_CHECKING:
 
 GRACE = 1.0
 WINDOW = 5.0
+
+
+class Fickle(Folder):
+    """A folder that says of some files what a test wants it to."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.answers: dict[str, Reading] = {}
+        self.reads: list[str] = []
+        self.is_unknown = False
+
+    def read(self, path: str, *, closed: bool) -> Reading:
+        self.reads.append(path)
+        return self.answers.get(path) or super().read(path, closed=closed)
+
+    def identity(self) -> tuple[int, int] | None:
+        if self.is_unknown:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().identity()
 
 
 class Looking:
@@ -101,3 +121,22 @@ class Looking:
 
 def happened(revisions: list[Revision]) -> list[tuple[str, str]]:
     return [(revision.kind, revision.label) for revision in revisions]
+
+
+def fickle(looking: Looking) -> Fickle:
+    assert isinstance(looking.folder, Fickle)
+    return looking.folder
+
+
+def fill(looking: Looking, count: int) -> list[str]:
+    """So many blocks in force."""
+    labels = [f"block-{number:03}" for number in range(count)]
+    for label in labels:
+        looking.write(label, f"{label}\n")
+    assert happened(looking.sweep()) == [("created", label) for label in labels]
+    return labels
+
+
+def drop(looking: Looking, labels: list[str]) -> None:
+    for label in labels:
+        (looking.root / f"{label}.md").unlink()

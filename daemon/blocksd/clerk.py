@@ -160,7 +160,7 @@ class Clerk:
                 try:
                     outcome = self._do(request, work)
                 except Postponed as postponed:
-                    if not self._intake.is_held_back(postponed.path):
+                    if not self._intake.deletions.is_held_back(postponed.path):
                         self._intake.look_again(postponed.path)
                         work.postponed.append(entry)
                         continue
@@ -187,7 +187,7 @@ class Clerk:
             work.settled[key] = accepted(request.id, **access.as_json())
             return work.settled[key]
         problem = self._problems.get(FOLDER)
-        if problem is not None and self._intake.is_gone:
+        if problem is not None and self._intake.deletions.is_folder_gone:
             raise Unavailable(f"{problem.message}; nothing can be written until it is back")
         work.edited[key] = accepted(request.id, **self._desk.carry_out(request))
         return work.edited[key]

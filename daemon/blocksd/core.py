@@ -116,7 +116,7 @@ class Core:
         """What can change while it runs is from now on as in `config`; everything is compared soon."""
         self._config = config
         self._writer.is_durable = config.durability == "disk"
-        self.intake.delete_grace = config.delete_grace
+        self.intake.deletions.grace = config.delete_grace
         self.intake.stale_window = config.stale_window
         self.sources.reconfigure(config.sources)
         self.intake.hint_all()

@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from blocksd import safety
+from blocksd.deletions import Deletions
 from blocksd.document import Parser
 from blocksd.errors import BlocksdError, InvalidFile, InvalidLabel, MergeConflict
 from blocksd.folder import Absent, Busy, Refused, Text, unreadable_directory
@@ -26,7 +26,7 @@ from blocksd.label import (
     printable,
 )
 from blocksd.look_queue import LookQueue
-from blocksd.problem import FOLDER, Problem, problem_of
+from blocksd.problem import Problem, problem_of
 from blocksd.stale import merged, stale_base
 
 if TYPE_CHECKING:
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from blocksd.ledger import Ledger
     from blocksd.problems import Problems
     from blocksd.revision import Revision
-
-_RETRY_SECONDS = 1.0
-_LONGEST_GATHERING = 60.0
 
 
 class Intake:
@@ -61,18 +58,11 @@ class Intake:
         self._journal = journal
         self._ledger = ledger
         self._problems = problems
-        self.delete_grace = delete_grace  # seconds, as the next
-        self.stale_window = stale_window
+        self.stale_window = stale_window  # seconds
         self._clock = clock
-        self._identity = folder.identity()
-        self.is_gone = False
-        # The folder was gone, or replaced, or is not the one the journal was made of, and not all blocks were seen since.
-        self._in_doubt = journal.folder not in (None, folder.root)
-        self._accepted = False  # a person has accepted the deletions that are held back
+        self.deletions = Deletions(folder, journal, ledger, problems, grace=delete_grace, clock=clock)
         self._reported: set[str] = set()  # files that have a problem, whatever the ledger knows of them
         self._queue = LookQueue(clock)
-        self._gone: dict[str, float] = {}
-        self._deletions_due = float("inf")
         self._trees: set[str] = set()
         self._sweep: Iterator[None] | None
         self._standing_back: dict[str, set[str]] = {}  # clash key → files whose label another has
@@ -112,7 +102,7 @@ class Intake:
 
     def look_again(self, path: str) -> None:
         """A file is not what the ledger says. If it is known to be missing, that is decided when its grace is over."""
-        if path not in self._gone:
+        if path not in self.deletions.missing:
             self.hint_file(path, closed=False)
 
     def hint_tree(self, path: str) -> None:
@@ -125,17 +115,6 @@ class Intake:
     def hint_all(self) -> None:
         """Something happened somewhere: sweep the folder from the beginning."""
         self._sweep = self._sweeping()
-
-    def accept_deletions(self) -> int | None:
-        """A person says that the deletions held back are meant: these, not any that are still to come.
-
-        Returns how many are held back so far; None when it has not halted.
-        """
-        if FOLDER not in self._problems:
-            return None
-        self._accepted = True
-        self._deletions_due = self._clock()
-        return len(self._gone)
 
     # --- when ---
 
@@ -153,22 +132,18 @@ class Intake:
         """When the next look is due."""
         if self._trees or self._sweep is not None:
             return 0.0
-        return min(self._deletions_due, self._queue.due)
+        return min(self.deletions.due, self._queue.due)
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is known to need a look, but what is held back."""
         nothing = self._queue.is_empty and not self._trees and self._sweep is None
-        return nothing and (not self._gone or FOLDER in self._problems)
+        return nothing and (not self.deletions.missing or self.deletions.has_halted)
 
     @property
     def is_stuck(self) -> bool:
         """Whether all that is left to look at is being written, and has been waited for in vain."""
         return self._queue.is_stuck and not self._trees and self._sweep is None
-
-    def is_held_back(self, path: str) -> bool:
-        """Whether the file of a block in force is missing, and its deletion is held back."""
-        return path in self._gone and FOLDER in self._problems
 
     # --- looking ---
 
@@ -183,7 +158,7 @@ class Intake:
         self._queue.advance(now)
         if self._trees:
             self._look_at_trees()
-        if now >= self._deletions_due:
+        if now >= self.deletions.due:
             self._decide_deletions()
         # The first sweep goes first: it tells how much there is to read. Later ones go on when there is nothing to read.
         left = self._look_at_ready(limit) if self.sweeps else limit
@@ -195,8 +170,8 @@ class Intake:
         self._ledger.follow_folders()
         if not self._names_noted:
             self._note_refused_names()
-        if self._queue.is_empty and not (self._gone or self._sweep) and self.sweeps:
-            self._end_doubt()
+        if self._queue.is_empty and not (self.deletions.missing or self._sweep) and self.sweeps:
+            self.deletions.end_doubt()
         files, self._files = self._files, {}
         return files
 
@@ -209,32 +184,16 @@ class Intake:
 
     def check_root(self) -> bool:
         """Look whether the folder is still the one that was opened; False when it is another or gone."""
-        try:
-            found = self._folder.identity()
-        except OSError:
-            return True
-        if found is not None and found == self._identity:
-            if self.is_gone:
-                self.is_gone = False
-                self.hint_all()
-            return True
-        self._in_doubt = True
-        if found is None:
-            self.is_gone = True
-            self._halt("the folder is gone", "put it back, or mount it again; all blocks stay as they are until then")
-            return False
-        if safety.is_replaced(self._identity, found):
-            self._halt("the folder was replaced by another directory", "all blocks that are missing in it are kept")
-        self._identity = found
-        self.is_gone = False
-        self.hint_all()
-        return False
+        root = self.deletions.see_root()
+        if root == "back" or root == "another":
+            self.hint_all()
+        return root != "gone" and root != "another"
 
     def _look_at(self, path: str, *, closed: bool) -> None:
         expected = self._expected.pop(path, None)
         if expected is not None and expected == self._ledger.signatures.get(path) == self._folder.signature(path):
             self._queue.stop_waiting(path)
-            self._unmiss(path)
+            self.deletions.forget(path)
             return
         reading = self._folder.read(path, closed=closed)
         if isinstance(reading, Busy):
@@ -246,7 +205,7 @@ class Intake:
         if isinstance(reading, Absent):
             self._miss(path)
             return
-        self._unmiss(path)
+        self.deletions.forget(path)
         if isinstance(reading, Refused):
             self._ledger.signatures[path] = reading.signature
             self._report(path, reading.error)
@@ -335,10 +294,10 @@ class Intake:
         other = paths[holder]
         if self._folder.is_absent(other):
             if holder == label:  # the same label in another spelling: the file was renamed
-                self._unmiss(other)
+                self.deletions.forget(other)
                 return True
             self._miss(other)
-            self._queue.postpone(path, self.delete_grace)
+            self._queue.postpone(path, self.deletions.grace)
             return False
         self._ledger.signatures[path] = reading.signature
         self._standing_back.setdefault(clash_key(label), set()).add(path)
@@ -357,64 +316,22 @@ class Intake:
     # --- deletions ---
 
     def _miss(self, path: str) -> None:
-        """The file is not there. If it was in force, that is a deletion only if it stays so."""
-        if path not in self._ledger.labels:
+        """The file is not there."""
+        if path in self._ledger.labels:
+            self.deletions.miss(path)
+        else:
             self._ledger.signatures.pop(path, None)
             self._clear(path)
-            return
-        if path in self._gone:
-            return
-        now = self._gone[path] = self._clock()
-        # Deletions are gathered until no more come, and judged together: a thousand at once are another thing than one.
-        first = next(iter(self._gone.values()))
-        self._deletions_due = min(now + self.delete_grace, first + _LONGEST_GATHERING)
-
-    def _unmiss(self, path: str) -> None:
-        if self._gone.pop(path, None) is not None and not self._gone:
-            self._deletions_due = float("inf")
 
     def _decide_deletions(self) -> None:
-        self._deletions_due = float("inf")
         if not self.check_root():
-            self._deletions_due = self._clock() + _RETRY_SECONDS
+            self.deletions.put_off()
             return
-        for path in list(self._gone):
-            if not self._folder.is_absent(path):
-                self._queue.add(path)
-                del self._gone[path]
-        if not self._gone:
-            return
-        blocks, vanished = len(self._ledger.paths), len(self._gone)
-        why = None
-        if self._accepted:
-            pass
-        elif self._in_doubt:
-            before = self._journal.folder
-            since = "it was gone or replaced" if before == self._folder.root else f"another was served ({before})"
-            why = f"{vanished} of {blocks} blocks are missing in the folder since {since}"
-        elif safety.is_wiped(blocks, vanished):
-            why = f"all {blocks} blocks vanished at once"
-        elif safety.is_mass_deletion(blocks, vanished):
-            why = f"{vanished} of {blocks} blocks vanished at once"
-        if why is not None:
-            self._halt(why, "put the files back, or run 'blocksd resume --accept-deletions'")
-            # Hints and sweeps tell when files are back; this is for those that neither sees, and need not be soon.
-            self._deletions_due = self._clock() + _RETRY_SECONDS * max(1, vanished // 100)
-            return
-        for path in sorted(self._gone):
+        decision = self.deletions.decide()
+        for path in decision.back:
+            self._queue.add(path)
+        for path in decision.deleted:
             self._delete(path)
-        self._gone.clear()
-
-    def _halt(self, message: str, hint: str) -> None:
-        self._problems.set(Problem(FOLDER, "halted", f"{message}: deletions are held back", hint))
-
-    def _end_doubt(self) -> None:
-        """Nothing is missing any more, or what is missing is meant to be."""
-        if not self.is_gone:
-            self._accepted = self._in_doubt = False
-            self._problems.remove(FOLDER)
-            if self._journal.folder != self._folder.root:
-                self._journal.folder = self._folder.root
 
     # --- sweeping ---
 
@@ -452,7 +369,7 @@ class Intake:
                 self._problems.remove(problem.subject)
         for path in unseen:
             self._queue.add(path)
-        if not unlisted and not self._in_doubt and self.check_root():
+        if not unlisted and not self.deletions.is_in_doubt and self.check_root():
             self._set_folders(path.partition("/")[2] for path in directories if _is_private_folder(path))
         self.directories = directories
         self.sweeps += 1

@@ -324,7 +324,7 @@ class Service:
             if question.word == STATUS:
                 answer = self.describe()
             elif question.word == ACCEPT_DELETIONS:
-                answer = {"accepted": self.core.intake.accept_deletions()}
+                answer = {"accepted": self.core.intake.deletions.accept()}
             else:
                 answer = {"error": f"{question.word!r} is no question"}
         except BlocksdError as error:

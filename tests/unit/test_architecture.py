@@ -59,6 +59,7 @@ ORDER = (
     "desk",
     "writer",
     "ledger",
+    "deletions",
     "intake",
     "source",
     "sources",
