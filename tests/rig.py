@@ -254,7 +254,13 @@ class Rig:
 
     def journal_all(self) -> None:
         """Until all that was saved is journaled, whether there is a mirror or not."""
-        self.run(lambda: self.core.intake.sweeps and not self.core.intake.backlog and not self.core.intake.is_sweeping)
+        self.run(
+            lambda: (
+                self.core.intake.sweeper.sweeps
+                and not self.core.intake.backlog
+                and not self.core.intake.sweeper.is_sweeping
+            )
+        )
 
     def close(self) -> None:
         """Stop in order."""

@@ -126,7 +126,7 @@ class Core:
     def is_settled(self) -> bool:
         """Whether the folder has been swept and read, and the mirror shows it (or cannot, and that was said)."""
         intake, projector = self.intake, self.projector
-        swept = intake.sweeps > 0 and not intake.is_sweeping and not intake.backlog
+        swept = intake.sweeper.sweeps > 0 and not intake.sweeper.is_sweeping and not intake.backlog
         looked = swept and self.sources.is_settled
         return looked and not self._blocked_until and (projector.is_level or projector.is_said_to_be_away)
 
@@ -214,7 +214,7 @@ class Core:
 
     def _remove_left(self) -> None:
         """Remove temporaries of ours that a crash has left, as far as that can be done: they harm nobody."""
-        left, self.intake.left = self.intake.left, []
+        left, self.intake.sweeper.left = self.intake.sweeper.left, []
         for path in left:
             with suppress(OSError):
                 self._writer.remove(path)
@@ -243,7 +243,7 @@ class Core:
 
     def _begin_sweep(self, now: float) -> None:
         self._sweep_at = now + self._config.sweep_seconds
-        if not self.intake.is_sweeping:
+        if not self.intake.sweeper.is_sweeping:
             self.intake.hint_all()
         self.sources.hint_all()
         self.projector.verify()

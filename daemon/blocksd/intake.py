@@ -7,13 +7,12 @@ writes anything.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blocksd.deletions import Deletions
 from blocksd.document import Parser
 from blocksd.errors import BlocksdError, InvalidFile, InvalidLabel, MergeConflict
-from blocksd.folder import Absent, Busy, Refused, Text, unreadable_directory
+from blocksd.folder import Absent, Busy, Refused, Text
 from blocksd.label import (
     CONFIG_MAP,
     PRIVATE,
@@ -28,12 +27,13 @@ from blocksd.label import (
 from blocksd.look_queue import LookQueue
 from blocksd.problem import Problem, problem_of
 from blocksd.stale import merged, stale_base
+from blocksd.sweeper import Sweeper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     from blocksd.block import Block
-    from blocksd.folder import Folder, Found, Signature
+    from blocksd.folder import Folder, Signature
     from blocksd.journal import Journal
     from blocksd.ledger import Ledger
     from blocksd.problems import Problems
@@ -63,17 +63,15 @@ class Intake:
         self.deletions = Deletions(folder, journal, ledger, problems, grace=delete_grace, clock=clock)
         self._reported: set[str] = set()  # files that have a problem, whatever the ledger knows of them
         self._queue = LookQueue(clock)
-        self._trees: set[str] = set()
-        self._sweep: Iterator[None] | None
+        self.sweeper = Sweeper(
+            folder, ledger, self._queue, problems, known=lambda: self._reported.union(ledger.signatures)
+        )
         self._standing_back: dict[str, set[str]] = {}  # clash key → files whose label another has
-        self.directories: set[str] = set()  # as of the last sweep
-        self.sweeps = 0
-        self.left: list[str] = []  # temporaries of ours that a crash has left
         self.reset()
 
     def reset(self) -> None:
         """The ledger begins anew. A sweep under way has compared with what is forgotten now: it is void."""
-        self._sweep = None
+        self.sweeper.give_up()
         self._files: dict[str, tuple[str, Signature | None]] = {}
         self._names_noted = False
         self._parser = Parser()
@@ -110,11 +108,11 @@ class Intake:
         if is_block_file(path.rpartition("/")[2]):  # in the place of a block
             self.hint_file(path, closed=False)
         elif not path or not any(map(is_ignored, path.split("/"))):
-            self._trees.add(path)
+            self.sweeper.hint(path)
 
     def hint_all(self) -> None:
         """Something happened somewhere: sweep the folder from the beginning."""
-        self._sweep = self._sweeping()
+        self.sweeper.begin()
 
     # --- when ---
 
@@ -124,26 +122,20 @@ class Intake:
         return self._queue.backlog
 
     @property
-    def is_sweeping(self) -> bool:
-        return self._sweep is not None
-
-    @property
     def due(self) -> float:
         """When the next look is due."""
-        if self._trees or self._sweep is not None:
-            return 0.0
-        return min(self.deletions.due, self._queue.due)
+        return 0.0 if self.sweeper.is_due else min(self.deletions.due, self._queue.due)
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is known to need a look, but what is held back."""
-        nothing = self._queue.is_empty and not self._trees and self._sweep is None
+        nothing = self._queue.is_empty and not self.sweeper.is_due
         return nothing and (not self.deletions.missing or self.deletions.has_halted)
 
     @property
     def is_stuck(self) -> bool:
         """Whether all that is left to look at is being written, and has been waited for in vain."""
-        return self._queue.is_stuck and not self._trees and self._sweep is None
+        return self._queue.is_stuck and not self.sweeper.is_due
 
     # --- looking ---
 
@@ -156,21 +148,20 @@ class Intake:
         now = self._clock()
         self._ledger.begin()
         self._queue.advance(now)
-        if self._trees:
-            self._look_at_trees()
+        self._see_private_folders(self.sweeper.look_at_trees())
         if now >= self.deletions.due:
             self._decide_deletions()
         # The first sweep goes first: it tells how much there is to read. Later ones go on when there is nothing to read.
-        left = self._look_at_ready(limit) if self.sweeps else limit
-        if self._sweep is not None and left:
-            if next(self._sweep, _OVER) is _OVER:
-                self._sweep = None
-            if self.sweeps:
+        left = self._look_at_ready(limit) if self.sweeper.sweeps else limit
+        if self.sweeper.is_sweeping and left:
+            if self.sweeper.step():
+                self._end_sweep()
+            if self.sweeper.sweeps:
                 self._look_at_ready(left)
         self._ledger.follow_folders()
         if not self._names_noted:
             self._note_refused_names()
-        if self._queue.is_empty and not (self.deletions.missing or self._sweep) and self.sweeps:
+        if self.sweeper.sweeps and self._queue.is_empty and not (self.deletions.missing or self.sweeper.is_sweeping):
             self.deletions.end_doubt()
         files, self._files = self._files, {}
         return files
@@ -333,66 +324,20 @@ class Intake:
         for path in decision.deleted:
             self._delete(path)
 
-    # --- sweeping ---
+    # --- agents ---
 
-    def _look_at_trees(self) -> None:
-        trees, self._trees = self._trees, set()
-        if "" in trees or len(trees) > 16:
-            self.hint_all()
-            return
-        for tree in trees:
-            below = f"{tree}/"
-            for path in [path for path in self._ledger.signatures if path.startswith(below)]:
-                self._queue.add(path)
-            for found in self._folder.sweep(tree):
-                self._compare(found, set(), set(), set())
-            if _is_private_folder(tree):
-                agent = tree.partition("/")[2]
-                is_there = os.path.isdir(os.path.join(self._folder.root, tree))
-                agents = self._ledger.attachments.folders
-                self._set_folders(agents | {agent} if is_there else agents - {agent})
+    def _see_private_folders(self, trees: Iterable[str]) -> None:
+        """Something happened to these directories: the private folders among them may have come or gone."""
+        for tree in filter(_is_private_folder, trees):
+            agent = tree.partition("/")[2]
+            is_there = os.path.isdir(os.path.join(self._folder.root, tree))
+            agents = self._ledger.attachments.folders
+            self._set_folders(agents | {agent} if is_there else agents - {agent})
 
-    def _sweeping(self) -> Iterator[None]:
-        """Compare the whole folder with what is known of it, a slice at a time."""
-        unseen = self._reported.union(self._ledger.signatures)
-        unlisted: set[str] = set()
-        directories: set[str] = set()
-        for number, found in enumerate(self._folder.sweep()):
-            if number:
-                yield
-            self._compare(found, unseen, directories, unlisted)
-        for directory in unlisted:
-            below = f"{directory}/" if directory else ""
-            unseen = {path for path in unseen if not path.startswith(below)}
-        for problem in list(self._problems.values()):
-            if problem.code == "unreadable_directory" and problem.subject.rstrip("/") not in unlisted:
-                self._problems.remove(problem.subject)
-        for path in unseen:
-            self._queue.add(path)
-        if not unlisted and not self.deletions.is_in_doubt and self.check_root():
-            self._set_folders(path.partition("/")[2] for path in directories if _is_private_folder(path))
-        self.directories = directories
-        self.sweeps += 1
-
-    def _compare(self, found: Sequence[Found], unseen: set[str], directories: set[str], unlisted: set[str]) -> None:
-        signatures, queue = self._ledger.signatures, self._queue
-        for path, kind, signature, error in found:
-            if kind == "file":
-                unseen.discard(path)
-                if signatures.get(path) != signature:
-                    queue.add(path)
-            elif kind == "directory":
-                directories.add(path)
-            elif kind == "left":
-                self.left.append(path)
-            elif kind == "unreadable":
-                assert error is not None
-                unlisted.add(path)
-                problem = problem_of(f"{path}/", unreadable_directory(error))
-                self._problems.set(replace(problem, code="unreadable_directory"))
-            else:
-                unseen.discard(path)
-                queue.add(path)
+    def _end_sweep(self) -> None:
+        """The private folders that it has seen are all there are, if it has seen the whole of the right folder."""
+        if not self.sweeper.unlisted and not self.deletions.is_in_doubt and self.check_root():
+            self._set_folders(path.partition("/")[2] for path in self.sweeper.directories if _is_private_folder(path))
 
     def _set_folders(self, names: Iterable[str]) -> None:
         # A private folder whose blocks are still in force is still there, as far as anyone is told.
@@ -430,9 +375,6 @@ class Intake:
             message = f"not attached to {some}: another block is attached there as {name!r} (unique constraint)"
             hint = "rename one of the two blocks, or take the agent out of 'agents'"
             self._problems.set(Problem(label, "name_conflict", message, hint, label, warning=True))
-
-
-_OVER = object()
 
 
 def _is_private_folder(path: str) -> bool:

@@ -67,7 +67,7 @@ def test_sweep_under_way_begins_again(rig: Reloading) -> None:
         (rig.root / f"block-{number}.md").write_text("text\n")
     rig.core.intake.hint_all()
     rig.round()
-    assert rig.core.intake.is_sweeping
+    assert rig.core.intake.sweeper.is_sweeping
     (rig.root / "aaa.md").write_text("late\n")
     rig.reconfigure()
     rig.settle()
@@ -81,8 +81,8 @@ def test_time_between_comparisons(rig: Reloading, settings: dict[str, Any]) -> N
     """Of everything."""
     rig.reconfigure(**settings)
     rig.settle()
-    sweeps, begun = rig.core.intake.sweeps, rig.clock()
-    rig.run(lambda: rig.core.intake.sweeps > sweeps)
+    sweeps, begun = rig.core.intake.sweeper.sweeps, rig.clock()
+    rig.run(lambda: rig.core.intake.sweeper.sweeps > sweeps)
     assert 4 < rig.clock() - begun < 8
 
 

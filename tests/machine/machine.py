@@ -521,7 +521,7 @@ class World(RuleBasedStateMachine):
         """What is another after each round in which anything was done."""
         core = self.rig.core
         replies = sum(len(asked.replies) for asked in self.memory.asked.values())
-        seen = core.intake.sweeps, core.problems.changes
+        seen = core.intake.sweeper.sweeps, core.problems.changes
         return self.rig.journal.seq, replies, seen, self.rig.mirror.place, core.projector.is_level
 
     def _everything(self) -> dict[str, Any]:

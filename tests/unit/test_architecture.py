@@ -59,6 +59,7 @@ ORDER = (
     "desk",
     "writer",
     "ledger",
+    "sweeper",
     "deletions",
     "intake",
     "source",

@@ -179,6 +179,23 @@ def test_folder_that_comes_back_with_less(looking: Looking) -> None:
     assert looking.problems == {}
 
 
+def test_folder_replaced_during_a_sweep_is_swept_again(looking: Looking) -> None:
+    """What a sweep saw of the directory before says nothing of this one: the doubt lasts until all of it was seen."""
+    for number in range(600):
+        looking.write(f"block-{number:03}", "text\n")
+    looking.sweep()
+    path = next(iter(looking.folder.sweep()))[0].path
+    looking.intake.hint_all()
+    looking.intake.look(256)
+    assert looking.intake.sweeper.is_sweeping
+    shutil.copytree(looking.root, looking.root.with_name("copy"))
+    looking.root.rename(looking.root.with_name("away"))
+    looking.root.with_name("copy").rename(looking.root)
+    (looking.root / path).unlink()
+    assert looking.wait(10) == []
+    assert "1 of 600 blocks are missing" in looking.problem(FOLDER).message
+
+
 def test_folder_that_cannot_be_looked_at_is_not_gone(looking: Looking) -> None:
     """An error in asking for the folder is no answer: nothing is concluded from it."""
     fill(looking, 5)

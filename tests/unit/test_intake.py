@@ -104,7 +104,7 @@ def test_file_not_journaled_is_looked_at_again(looking: Looking) -> None:
         looking.intake.look(256)
     looking.ledger.load()
     looking.intake.reset()
-    assert not looking.intake.is_sweeping
+    assert not looking.intake.sweeper.is_sweeping
     assert sorted(happened(looking.sweep())) == [("created", label) for label in labels]
 
 
@@ -129,7 +129,7 @@ def test_small_folder_is_compared_and_read_in_one_look(looking: Looking) -> None
     looking.intake.hint_all()
     looking.intake.look(256)
     assert [one.label for one in looking.ledger.drafted] == ["block-001"]
-    assert not looking.intake.is_sweeping
+    assert not looking.intake.sweeper.is_sweeping
     assert looking.intake.backlog == 0
 
 

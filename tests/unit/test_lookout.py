@@ -50,7 +50,7 @@ class Watched(Looking):
 
     def tick(self) -> None:
         self.lookout.keep()
-        self.until(lambda: not self.intake.is_sweeping and not self.intake.backlog)
+        self.until(lambda: not self.intake.sweeper.is_sweeping and not self.intake.backlog)
 
     def close(self) -> None:
         self.lookout.stop()
