@@ -1,17 +1,16 @@
-"""What the folder says: looks at files, and decides what is in force by them, and what is wrong with them.
+"""What the folder says: looks at files, and decides what is in force by them.
 
-Hints say where to look, nothing more. What was seen of the folder is here, what is in force in the ledger; nothing here
-writes anything.
+Hints say where to look, nothing more. What is in force is in the ledger, what is wrong with the rest in the problems;
+nothing here writes anything.
 """
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from blocksd.deletions import Deletions
 from blocksd.document import Parser
-from blocksd.errors import BlocksdError, InvalidFile, InvalidLabel, MergeConflict
+from blocksd.errors import BlocksdError, InvalidFile
 from blocksd.folder import Absent, Busy, Refused, Text
 from blocksd.label import (
     CONFIG_MAP,
@@ -20,28 +19,29 @@ from blocksd.label import (
     is_block_file,
     is_ignored,
     label_of_path,
-    name_for_agent,
-    parse_agent,
     printable,
 )
 from blocksd.look_queue import LookQueue
-from blocksd.problem import Problem, problem_of
-from blocksd.stale import merged, stale_base
+from blocksd.private_folders import PrivateFolders
+from blocksd.problem import Problem, label_conflict, name_conflict, problem_of, warning_of
+from blocksd.stale import origin_of
 from blocksd.sweeper import Sweeper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from blocksd.block import Block
     from blocksd.folder import Folder, Signature
     from blocksd.journal import Journal
     from blocksd.ledger import Ledger
     from blocksd.problems import Problems
-    from blocksd.revision import Revision
 
 
 class Intake:
-    """The daemon's view of one folder. Times are of a monotonic clock, in seconds."""
+    """The daemon's view of one folder. It owns what finds the files to look at, and what judges those that are missing.
+
+    Times are of a monotonic clock, in seconds.
+    """
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class Intake:
         self.sweeper = Sweeper(
             folder, ledger, self._queue, problems, known=lambda: self._reported.union(ledger.signatures)
         )
+        self._private_folders = PrivateFolders(folder.root, ledger)
         self._standing_back: dict[str, set[str]] = {}  # clash key → files whose label another has
         self.reset()
 
@@ -148,14 +149,15 @@ class Intake:
         now = self._clock()
         self._ledger.begin()
         self._queue.advance(now)
-        self._see_private_folders(self.sweeper.look_at_trees())
+        if self._private_folders.look_at(self.sweeper.look_at_trees()):
+            self.note_names()
         if now >= self.deletions.due:
             self._decide_deletions()
         # The first sweep goes first: it tells how much there is to read. Later ones go on when there is nothing to read.
         left = self._look_at_ready(limit) if self.sweeper.sweeps else limit
         if self.sweeper.is_sweeping and left:
             if self.sweeper.step():
-                self._end_sweep()
+                self._see_private_folders()
             if self.sweeper.sweeps:
                 self._look_at_ready(left)
         self._ledger.follow_folders()
@@ -179,6 +181,12 @@ class Intake:
         if root == "back" or root == "another":
             self.hint_all()
         return root != "gone" and root != "another"
+
+    def _see_private_folders(self) -> None:
+        """Those that a sweep has seen are all there are, if it has seen the whole of the right folder."""
+        is_whole = not self.sweeper.unlisted and not self.deletions.is_in_doubt and self.check_root()
+        if is_whole and self._private_folders.set(self.sweeper.directories):
+            self.note_names()
 
     def _look_at(self, path: str, *, closed: bool) -> None:
         expected = self._expected.pop(path, None)
@@ -211,11 +219,7 @@ class Intake:
             self._report(path, error if isinstance(error, InvalidFile) else _unusable_name(error))
             return
         if warnings:
-            first = warnings[0]
-            message = "; ".join(warning.message for warning in warnings[:5])
-            self._problems.set(
-                Problem(printable(path), "warning", message, first.hint, label, first.line, warning=True)
-            )
+            self._problems.set(warning_of(path, label, warnings))
         else:
             self._clear(path)
         self._accept(path, block, reading, is_odd=bool(warnings))
@@ -236,26 +240,16 @@ class Intake:
     def _put(self, block: Block, saved_at: float) -> bool:
         """Draft what a file says; a save of an old text is noted to be merged with what was written since."""
         ledger, label = self._ledger, block.label
-        newest = ledger.newest(label)
-        if newest is None or newest.block is None or newest.block == block:
-            return ledger.put(block)
-        base = stale_base(
-            block, newest, saved_at, lambda version: ledger.version(label, version), window=self.stale_window
+        origin = origin_of(
+            block,
+            ledger.newest(label),
+            saved_at,
+            lambda version: ledger.version(label, version),
+            window=self.stale_window,
         )
-        if base is None or base.block is None:
-            return ledger.put(block)
-        theirs: Revision | None = newest
-        while theirs is not None and theirs.stale_base is not None:
-            theirs = ledger.version(label, theirs.version - 1)
-        if theirs is None or theirs.block is None:
-            return ledger.put(block)
-        try:
-            is_stale = merged(base.block, block, theirs.block) != block
-        except MergeConflict:
-            return ledger.put(block, reverts=tuple(range(base.version + 1, newest.version + 1)))
-        if is_stale:
+        if origin.stale_base is not None:
             self.stale.add(label)
-        return ledger.put(block, stale_base=base.version if is_stale else None)
+        return ledger.put(block, stale_base=origin.stale_base, reverts=origin.reverts)
 
     def let_go(self, label: str, path: str) -> None:
         """A block was deleted or renamed on request: what was known of its file is void."""
@@ -292,16 +286,7 @@ class Intake:
             return False
         self._ledger.signatures[path] = reading.signature
         self._standing_back.setdefault(clash_key(label), set()).add(path)
-        self._set_problem_of(
-            path,
-            Problem(
-                printable(path),
-                "label_conflict",
-                f"its label {label!r} is taken by {printable(other)}",
-                "rename one of the two",
-                label,
-            ),
-        )
+        self._set_problem_of(path, label_conflict(path, label, other))
         return False
 
     # --- deletions ---
@@ -324,32 +309,6 @@ class Intake:
         for path in decision.deleted:
             self._delete(path)
 
-    # --- agents ---
-
-    def _see_private_folders(self, trees: Iterable[str]) -> None:
-        """Something happened to these directories: the private folders among them may have come or gone."""
-        for tree in filter(_is_private_folder, trees):
-            agent = tree.partition("/")[2]
-            is_there = os.path.isdir(os.path.join(self._folder.root, tree))
-            agents = self._ledger.attachments.folders
-            self._set_folders(agents | {agent} if is_there else agents - {agent})
-
-    def _end_sweep(self) -> None:
-        """The private folders that it has seen are all there are, if it has seen the whole of the right folder."""
-        if not self.sweeper.unlisted and not self.deletions.is_in_doubt and self.check_root():
-            self._set_folders(path.partition("/")[2] for path in self.sweeper.directories if _is_private_folder(path))
-
-    def _set_folders(self, names: Iterable[str]) -> None:
-        # A private folder whose blocks are still in force is still there, as far as anyone is told.
-        agents = self._ledger.attachments.owners
-        for name in names:
-            try:
-                agents.add(parse_agent(name))
-            except InvalidLabel:
-                continue  # the files in it are reported, each with its own path
-        if self._ledger.set_folders(agents):
-            self._names_noted = False
-
     # --- problems ---
 
     def _report(self, path: str, error: BlocksdError) -> None:
@@ -370,15 +329,7 @@ class Intake:
         for problem in [p for p in self._problems.values() if p.code == "name_conflict" and p.subject not in refused]:
             self._problems.remove(problem.subject)
         for label, agents in refused.items():
-            name = name_for_agent(label)
-            some = ", ".join(sorted(agents)[:5]) + (", …" if len(agents) > 5 else "")
-            message = f"not attached to {some}: another block is attached there as {name!r} (unique constraint)"
-            hint = "rename one of the two blocks, or take the agent out of 'agents'"
-            self._problems.set(Problem(label, "name_conflict", message, hint, label, warning=True))
-
-
-def _is_private_folder(path: str) -> bool:
-    return path.startswith(f"{PRIVATE}/") and path.count("/") == 1
+            self._problems.set(name_conflict(label, agents))
 
 
 def _private_first(path: str) -> tuple[bool, str]:

@@ -6,9 +6,12 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from blocksd.label import printable
+from blocksd.label import name_for_agent, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from blocksd.document import Warned
     from blocksd.errors import BlocksdError
 
 
@@ -67,3 +70,27 @@ def problem_of(path: str, error: BlocksdError, *, label: str | None = None) -> P
         label=label,
         line=line if isinstance(line, int) else None,
     )
+
+
+def warning_of(path: str, label: str, warnings: Sequence[Warned]) -> Problem:
+    """What is odd in a file that is in force all the same: at least one thing."""
+    first = warnings[0]
+    message = "; ".join(warning.message for warning in warnings[:5])
+    return Problem(printable(path), "warning", message, first.hint, label, first.line, warning=True)
+
+
+def label_conflict(path: str, label: str, holder: str) -> Problem:
+    """A file that would say a label which another file says."""
+    message = f"its label {label!r} is taken by {printable(holder)}"
+    return Problem(printable(path), "label_conflict", message, "rename one of the two", label)
+
+
+def name_conflict(label: str, agents: Iterable[str]) -> Problem:
+    """A block that these agents cannot have, since they see another under its name: a problem under its label."""
+    names = sorted(agents)
+    some = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    message = (
+        f"not attached to {some}: another block is attached there as {name_for_agent(label)!r} (unique constraint)"
+    )
+    hint = "rename one of the two blocks, or take the agent out of 'agents'"
+    return Problem(label, "name_conflict", message, hint, label, warning=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.errors import MergeConflict
 from blocksd.merge import merge
@@ -18,6 +18,38 @@ if TYPE_CHECKING:
     from blocksd.revision import Revision
 
 _FARTHEST = 1000
+
+
+class Origin(NamedTuple):
+    """What a save was made of: in most cases of the newest text, and there is nothing to say.
+
+    `stale_base` is the version it was made of, if it is to be merged with what was written since; `reverts` are the
+    versions it undoes, since it cannot be.
+    """
+
+    stale_base: int | None = None
+    reverts: tuple[int, ...] = ()
+
+
+def origin_of(
+    saved: Block, newest: Revision | None, saved_at: float, before: Callable[[int], Revision | None], *, window: float
+) -> Origin:
+    """What a text was made of that is saved on top of `newest`. The arguments are those of `stale_base`."""
+    if newest is None or newest.block is None or newest.block == saved:
+        return Origin()
+    base = stale_base(saved, newest, saved_at, before, window=window)
+    if base is None or base.block is None:
+        return Origin()
+    theirs: Revision | None = newest
+    while theirs is not None and theirs.stale_base is not None:
+        theirs = before(theirs.version - 1)
+    if theirs is None or theirs.block is None:
+        return Origin()
+    try:
+        is_stale = merged(base.block, saved, theirs.block) != saved
+    except MergeConflict:
+        return Origin(reverts=tuple(range(base.version + 1, newest.version + 1)))
+    return Origin(base.version if is_stale else None)
 
 
 def stale_base(

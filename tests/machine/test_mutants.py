@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from blocksd import clerk, core, edits, intake, mirror, projection, writer
+from blocksd import clerk, core, edits, mirror, projection, stale, writer
 from blocksd.attempt import Attempt
 from blocksd.clerk import Clerk
 from blocksd.core import Core
@@ -334,7 +334,7 @@ def takes_what_is_not_merged_for_a_base(patch: Patch) -> None:
     def base(_saved: Any, newest: Any, _at: float, before: Callable[[int], Any], **_: Any) -> Any:
         return newest if newest.stale_base is not None else before(newest.version - 1)
 
-    patch.setattr(intake, "stale_base", base)
+    patch.setattr(stale, "stale_base", base)
 
 
 def starts_without_looking_at_what_was_prepared(patch: Patch) -> None:

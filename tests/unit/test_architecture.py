@@ -59,6 +59,7 @@ ORDER = (
     "desk",
     "writer",
     "ledger",
+    "private_folders",
     "sweeper",
     "deletions",
     "intake",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -12,8 +10,7 @@ import pytest
 
 from blocksd.errors import InvalidFile
 from blocksd.folder import Busy, Refused
-from blocksd.label import printable
-from looking import GRACE, Fickle, Looking, drop, fickle, fill, happened
+from looking import Fickle, Looking, drop, fickle, fill, happened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,31 +105,6 @@ def test_file_not_journaled_is_looked_at_again(looking: Looking) -> None:
     assert sorted(happened(looking.sweep())) == [("created", label) for label in labels]
 
 
-def test_problem_of_a_file_that_is_gone_goes_with_it(looking: Looking) -> None:
-    """No event need tell of it; nor need the ledger know of a file that never was in force."""
-    looking.write("notes", b"\xff")
-    looking.sweep()
-    assert looking.problem().code == "problem_file"
-    odd = os.fsdecode(b"caf\xe9.md")
-    (looking.root / odd).write_bytes(b"")
-    looking.sweep()
-    looking.ledger.begin_again()
-    (looking.root / "notes.md").unlink()
-    looking.sweep()
-    assert list(looking.problems) == [printable(odd)]
-
-
-def test_small_folder_is_compared_and_read_in_one_look(looking: Looking) -> None:
-    """A sweep takes no more looks than it has slices, and what it finds is read in the same one."""
-    fill(looking, 3)
-    looking.write("block-001", "saved\n")
-    looking.intake.hint_all()
-    looking.intake.look(256)
-    assert [one.label for one in looking.ledger.drafted] == ["block-001"]
-    assert not looking.intake.sweeper.is_sweeping
-    assert looking.intake.backlog == 0
-
-
 def test_look_is_bounded(looking: Looking) -> None:
     """One look reads no more files than it may."""
     for number in range(100):
@@ -209,29 +181,6 @@ def test_file_that_cannot_be_read_keeps_its_block(looking: Looking) -> None:
     assert looking.sweep() == []
     assert looking.problems == {}
     assert looking.value() == "text"
-
-
-def test_directory_that_cannot_be_listed_keeps_its_blocks(looking: Looking, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing below a directory that cannot be listed counts as gone; what is beside it does."""
-    looking.write("deep/er/block", "text\n")
-    looking.write("deep/block", "text\n")
-    looking.write("deeper", "text\n")
-    looking.write("notes", "text\n")
-    looking.sweep()
-    real = os.scandir
-
-    def scandir(path: str) -> object:
-        if "/deep" in path:
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return real(path)
-
-    monkeypatch.setattr("blocksd.folder.os.scandir", scandir)
-    drop(looking, ["deeper"])
-    assert happened(looking.sweep()) == [("deleted", "deeper")]
-    assert looking.problem("deep/").message == "the directory cannot be listed: Permission denied"
-    monkeypatch.undo()
-    assert looking.sweep() == []
-    assert looking.problems == {}
 
 
 def test_file_that_is_written_all_the_time(looking: Looking) -> None:
@@ -320,31 +269,6 @@ def test_rename_in_normalization_is_no_change(looking: Looking) -> None:
     assert looking.ledger.paths == {composed: f"{composed}.md"}
     assert looking.problems == {}
     assert happened(looking.remove(composed)) == [("deleted", composed)]
-
-
-# --- directories and agents ---
-
-
-def test_directory_that_vanishes_takes_its_blocks_along(looking: Looking) -> None:
-    """A hint at a directory is one at all that was below it."""
-    for label in ("deep/one", "deep/er/two", "deepest", "notes"):
-        looking.save(label, "text\n")
-    shutil.rmtree(looking.root / "deep")
-    looking.intake.hint_tree("deep")
-    assert happened(looking.wait(GRACE * 2)) == [("deleted", "deep/er/two"), ("deleted", "deep/one")]
-
-
-def test_private_folder_makes_an_agent_known(looking: Looking) -> None:
-    """An agent is known by its folder, even an empty one, and unknown again without it."""
-    looking.save("shared", '---\nagents: "*"\n---\ntext\n')
-    (looking.root / "agents" / "one").mkdir(parents=True)
-    looking.intake.hint_tree("agents/one")
-    (revision,) = looking.wait(1)
-    assert (revision.label, revision.fields, revision.attached) == ("shared", ("agents",), ("one",))
-    (looking.root / "agents" / "one").rmdir()
-    looking.intake.hint_tree("agents/one")
-    (revision,) = looking.wait(GRACE * 2)
-    assert (revision.label, revision.detached) == ("shared", ("one",))
 
 
 def test_name_taken_from_an_agent_is_said_until_it_is_free(looking: Looking) -> None:

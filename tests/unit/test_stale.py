@@ -11,7 +11,7 @@ import pytest
 from blocksd.block import Block
 from blocksd.errors import MergeConflict
 from blocksd.revision import OPERATOR, timestamp
-from blocksd.stale import merged, stale_base
+from blocksd.stale import Origin, merged, origin_of, stale_base
 from rig import AT, revision
 
 if TYPE_CHECKING:
@@ -124,3 +124,22 @@ def test_two_words_for_one_thing_conflict(field: str) -> None:
     three = [block(**{field: text}) for text in ("old", "mine", "theirs")]
     with pytest.raises(MergeConflict):
         merged(*three)
+
+
+# --- what its revision says of that ---
+
+
+def test_origin_is_told_of_stale_saves_alone() -> None:
+    """One that can be merged names its base; one that cannot says what it undoes; of all others there is nothing to say."""
+    versions = [version(1, "a"), version(2, "a\nb", "ann")]
+    known = {one.version: one for one in versions}
+
+    def origin(saved: str, newest: Revision | None) -> Origin:
+        return origin_of(block(saved), newest, NOW, known.get, window=WINDOW)
+
+    assert origin("a", None) == Origin()
+    assert origin("a\nb", versions[-1]) == Origin()
+    assert origin("a\nb\nc", versions[-1]) == Origin()
+    assert origin("x\na", versions[-1]) == Origin(stale_base=1)
+    known[2] = version(2, "b", "ann")
+    assert origin("x", known[2]) == Origin(reverts=(2,))

@@ -1,0 +1,50 @@
+"""Which agents have a private folder, by the directories that are seen."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from blocksd.errors import InvalidLabel
+from blocksd.label import PRIVATE, parse_agent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from blocksd.ledger import Ledger
+
+
+class PrivateFolders:
+    """Tells the ledger of private folders that came or went. A directory is given by its path below the folder."""
+
+    def __init__(self, root: str, ledger: Ledger) -> None:
+        self._root = root
+        self._ledger = ledger
+
+    def look_at(self, directories: Iterable[str]) -> bool:
+        """Something happened to these directories: whether a private folder has come or gone."""
+        has_news = False
+        for directory in filter(_is_private, directories):
+            agent = directory.partition("/")[2]
+            agents = self._ledger.attachments.folders
+            is_there = os.path.isdir(os.path.join(self._root, directory))
+            has_news |= self._set(agents | {agent} if is_there else agents - {agent})
+        return has_news
+
+    def set(self, directories: Iterable[str]) -> bool:
+        """These are all the directories there are: whether a private folder has come or gone."""
+        return self._set(directory.partition("/")[2] for directory in directories if _is_private(directory))
+
+    def _set(self, names: Iterable[str]) -> bool:
+        # A private folder whose blocks are still in force is still there, as far as anyone is told.
+        agents = self._ledger.attachments.owners
+        for name in names:
+            try:
+                agents.add(parse_agent(name))
+            except InvalidLabel:
+                continue  # the files in it are reported, each with its own path
+        return self._ledger.set_folders(agents)
+
+
+def _is_private(path: str) -> bool:
+    return path.startswith(f"{PRIVATE}/") and path.count("/") == 1

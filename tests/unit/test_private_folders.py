@@ -1,0 +1,48 @@
+"""An agent is known by its folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from blocksd.private_folders import PrivateFolders
+from looking import GRACE, Looking
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def looking(tmp_path: Path) -> Iterator[Looking]:
+    result = Looking(tmp_path)
+    result.sweep()
+    yield result
+    result.close()
+
+
+def test_private_folder_makes_an_agent_known(looking: Looking) -> None:
+    """An agent is known by its folder, even an empty one, and unknown again without it."""
+    looking.save("shared", '---\nagents: "*"\n---\ntext\n')
+    (looking.root / "agents" / "one").mkdir(parents=True)
+    looking.intake.hint_tree("agents/one")
+    (revision,) = looking.wait(1)
+    assert (revision.label, revision.fields, revision.attached) == ("shared", ("agents",), ("one",))
+    (looking.root / "agents" / "one").rmdir()
+    looking.intake.hint_tree("agents/one")
+    (revision,) = looking.wait(GRACE * 2)
+    assert (revision.label, revision.detached) == ("shared", ("one",))
+
+
+def test_only_folders_of_agents_count(looking: Looking) -> None:
+    """Right below `agents`, named as an agent can be; one with a block in force counts as there until that is deleted."""
+    looking.save("agents/ann/notes", "text\n")
+    folders = PrivateFolders(str(looking.root), looking.ledger)
+    assert folders.set(["agents", "agents/bob", "agents/bob/deep", "agents/no agent", "bobby"])
+    assert looking.ledger.attachments.folders == {"ann", "bob"}
+    assert not folders.set(["agents/bob", "agents/ann"])
+    (looking.root / "agents" / "eve").mkdir()
+    assert folders.look_at(["agents/eve", "agents/bob", "agents/ann", "other"])
+    assert looking.ledger.attachments.folders == {"ann", "eve"}
+    assert not folders.look_at(["agents/eve", "eve"])
