@@ -27,8 +27,8 @@ from blocksd.folder import Folder
 from blocksd.label import TEMPORARY
 from blocksd.lock import holder
 from blocksd.record import running_daemon
+from blocksd.renames import can_exchange
 from blocksd.watcher import inotify_limit
-from blocksd.writer import can_exchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,6 +16,7 @@ from blocksd.errors import ProblemFile, Unavailable
 from blocksd.folder import has_writer, signature_of
 from blocksd.label import TEMPORARY
 from blocksd.pending import Staged
+from blocksd.renames import exchange, kept, move
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,13 +24,10 @@ if TYPE_CHECKING:
     from blocksd.folder import Signature
     from blocksd.sheet import FileEdit
 
-_NOREPLACE, _EXCHANGE = 1, 2
 _WRITE = 2
 _MOST_UNSYNCED = 64  # each is an open file
-_AT_FDCWD = -100
 _TURNS = 100
 _LOOKS, _LOOK_SECONDS = 50, 0.001  # at a file that was open for writing when it was displaced
-_UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -67,7 +65,7 @@ class Writer:
         aside = os.path.join(self._root, staged.aside)
         if not os.path.lexists(aside):
             with suppress(FileNotFoundError):
-                os.rename(_kept(aside), aside)
+                os.rename(kept(aside), aside)
         return aside
 
     def stage(self, edit: FileEdit) -> Staged:
@@ -176,11 +174,11 @@ class Writer:
             return False
         try:
             if staged.base is None:
-                _move(aside, full)
+                move(aside, full)
             elif staged.data is None:
-                _move(full, aside)
+                move(full, aside)
             else:
-                _exchange(aside, full)
+                exchange(aside, full)
         except (FileExistsError, FileNotFoundError):
             self.discard(staged)
             return False
@@ -204,16 +202,16 @@ class Writer:
         """What was displaced is not what was read: put it back, and whatever was saved since we took its place."""
         if ours is None:
             with suppress(FileNotFoundError, FileExistsError):  # what came to an empty place is the newest there is
-                _move(aside, full)
+                move(aside, full)
             _remove(aside)
             return
         for _ in range(_TURNS):
             newest = _digest_of(aside)
             try:
                 if not os.path.exists(full):  # gone, or to be gone: what is aside is the newest there is
-                    _move(aside, full)
+                    move(aside, full)
                     return
-                _exchange(aside, full)
+                exchange(aside, full)
             except (FileExistsError, FileNotFoundError):
                 continue
             if self._settled_digest(full, aside) == ours:
@@ -245,9 +243,9 @@ class Writer:
         if staged.base is None:
             with suppress(FileNotFoundError, FileExistsError):
                 if _digest_of(full) == staged.data:
-                    _move(full, aside)
+                    move(full, aside)
                 if _digest_of(aside) not in (None, staged.data):  # saved in between
-                    _move(aside, full)
+                    move(aside, full)
         elif os.path.lexists(aside) and (staged.data is None or _digest_of(full) == staged.data):
             self._give_back(full, aside, ours=staged.data)
         self.discard(staged)
@@ -327,64 +325,6 @@ class Writer:
     def is_empty(self) -> bool:
         """Whether there is nothing at all in the folder, or no folder."""
         return not (os.path.isdir(self._root) and os.listdir(self._root))
-
-
-def _rename(old: str, new: str, flags: int) -> None:
-    """renameat2(2)."""
-    if _libc.renameat2(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), flags) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), old)
-
-
-def _move(old: str, new: str) -> None:
-    """Give a file another name, if nothing has it."""
-    try:
-        _rename(old, new, _NOREPLACE)
-    except OSError as error:
-        if error.errno not in _UNSUPPORTED:
-            raise
-        # RACE: what comes there now is replaced. It cannot be closed on such a file system.
-        if os.path.lexists(new):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new) from None
-        os.rename(old, new)
-
-
-def _exchange(aside: str, full: str) -> None:
-    """Let two files have each other's name."""
-    try:
-        _rename(aside, full, _EXCHANGE)
-    except OSError as error:
-        if error.errno not in _UNSUPPORTED:
-            raise
-        # RACE: a save between the first two steps is lost from the file. It cannot be closed on such a file system.
-        kept = _kept(aside)
-        os.link(full, kept)
-        try:
-            os.replace(aside, full)
-        except OSError:
-            os.unlink(kept)
-            raise
-        os.rename(kept, aside)
-
-
-def can_exchange(one: str, other: str) -> bool:
-    """Let two files have each other's name, at once or not at all; whether their file system can do that.
-
-    Raises:
-        OSError: it may or may not.
-    """
-    try:
-        _rename(one, other, _EXCHANGE)
-    except OSError as error:
-        if error.errno not in _UNSUPPORTED:
-            raise
-        return False
-    return True
-
-
-def _kept(aside: str) -> str:
-    """What a file has as its name during an exchange that takes several steps."""
-    return f"{aside}-"
 
 
 def _remove(path: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from blocksd import renames
 from blocksd import writer as writing
 from blocksd.document import parse
 from blocksd.errors import JournalUnusable, Unavailable
@@ -1368,7 +1369,7 @@ def test_undo_in_a_batch_undoes_what_the_batch_did(rig: Office) -> None:
 
 
 @pytest.fixture
-def renames(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def put_in_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that something was put into, by path."""
     real = writing.Writer.put_in
     done: list[str] = []
@@ -1381,7 +1382,7 @@ def renames(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-def test_requests_of_one_round_share_a_write(rig: Office, renames: list[str]) -> None:
+def test_requests_of_one_round_share_a_write(rig: Office, put_in_files: list[str]) -> None:
     """However many there are to one block: each is a revision, in the order they came in, and the file is written once."""
     sent = [
         (actor, rig.send(actor, "append", "notes", content=f"{actor} {n}"))
@@ -1390,7 +1391,7 @@ def test_requests_of_one_round_share_a_write(rig: Office, renames: list[str]) ->
     ]
     inode = (rig.root / "notes.md").stat().st_ino
     replies = rig.replies(*sent)
-    assert renames == ["notes.md"]
+    assert put_in_files == ["notes.md"]
     assert [reply["version"] for reply in replies] == list(range(2, 42))
     assert rig.value("notes").split("\n") == ["one", *(f"{actor} {n}" for n in range(20) for actor in ("ann", "bob"))]
     assert len(rig.versions("notes")) == 41
@@ -1620,7 +1621,7 @@ def test_folder_of_an_agent_that_cannot_be_made(rig: Office, monkeypatch: pytest
     rig.do("operator", "create_agent", agent="carl", blocks=[])
 
 
-@pytest.mark.parametrize("what", ["Writer._write", "_move"])
+@pytest.mark.parametrize("what", ["Writer._write", "move"])
 def test_directories_of_what_is_not_done_do_not_stay(rig: Office, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """Else an agent would be known that nobody has made. Where somebody has put something in one, it stays."""
     requests: list[tuple[str, str | None, dict[str, Any]]] = [
@@ -1842,7 +1843,7 @@ def test_stale_save_in_a_file_that_is_held_open(rig: Office) -> None:
 
 def test_person_saves_while_the_daemon_writes(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the reading and the exchange: both texts are in the file, and each is a revision."""
-    real = writing._rename
+    real = renames._rename
     saves = iter(["\nmine 1", "\nmine 1\nmine 2"])
 
     def busy(old: str, new: str, flags: int) -> None:
@@ -1850,7 +1851,7 @@ def test_person_saves_while_the_daemon_writes(rig: Office, monkeypatch: pytest.M
             (rig.root / "notes.md").write_text(NOTES.replace("one", f"one{more}"))
         real(old, new, flags)
 
-    monkeypatch.setattr(writing, "_rename", busy)
+    monkeypatch.setattr(renames, "_rename", busy)
     sent = [
         ("ann", rig.send("ann", "append", "notes", content="from Ann")),
         ("bob", rig.send("bob", "append", "other", content="from Bob")),
@@ -2035,7 +2036,7 @@ def test_every_crash_of_a_merge_is_survived(make: Callable[..., Office], raw: An
 @pytest.mark.parametrize("saved", ["before", "after"])
 def test_crash_with_a_save_in_between(rig: Office, saved: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A person saves just before or just after the exchange, and the daemon ends there: both texts are there."""
-    real = writing._rename
+    real = renames._rename
 
     class Crash(BaseException):
         pass
@@ -2051,7 +2052,7 @@ def test_crash_with_a_save_in_between(rig: Office, saved: str, monkeypatch: pyte
     rig.send("ann", "append", "notes", content="from Ann", request_id="same")
     rig.pass_on()
     with monkeypatch.context() as patch:
-        patch.setattr(writing, "_rename", busy)
+        patch.setattr(renames, "_rename", busy)
         with pytest.raises(Crash):
             rig.run(lambda: False)
     rig.crash()

@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from blocksd import writer
+from blocksd import renames, writer
 from blocksd.errors import InvalidFile
 from blocksd.folder import Folder, Reading, Refused
 
@@ -86,15 +86,17 @@ class Hands:
     @contextmanager
     def on_writer(self) -> Iterator[None]:
         """Have all writers use these hands."""
-        rename = writer._rename
+        rename = renames._rename
         counted = {name: self._counted(getattr(os, name), removes=name in ("unlink", "rmdir")) for name in _EFFECTS}
-        setattr(writer, "os", _Counted(counted))  # noqa: B010  # a module's name for another is not to be assigned to
-        writer._rename = self._renamed(rename)
+        for module in (writer, renames):
+            setattr(module, "os", _Counted(counted))  # noqa: B010  # a module's name for another is not to be assigned to
+        renames._rename = self._renamed(rename)
         try:
             yield
         finally:
-            setattr(writer, "os", os)  # noqa: B010  # as above
-            writer._rename = rename
+            for module in (writer, renames):
+                setattr(module, "os", os)  # noqa: B010  # as above
+            renames._rename = rename
 
     def on_journal(self, journal: Any) -> None:
         """Have a journal use these hands."""

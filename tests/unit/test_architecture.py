@@ -57,6 +57,7 @@ ORDER = (
     "agent_operations",
     "operations",
     "desk",
+    "renames",
     "writer",
     "ledger",
     "private_folders",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd import writer as writing
+from blocksd import renames
 from blocksd.errors import ProblemFile, Unavailable
 from blocksd.folder import signature_of
 from blocksd.label import TEMPORARY, is_ignored
@@ -42,7 +42,7 @@ def writer(root: Path) -> Writer:
 def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A file system that can exchange two files, and one that knows nothing of renameat2."""
     if request.param == "plain":
-        monkeypatch.setattr(writing, "_rename", refuse(errno.EINVAL))
+        monkeypatch.setattr(renames, "_rename", refuse(errno.EINVAL))
     kind: str = request.param
     return kind
 
@@ -186,7 +186,7 @@ def test_what_a_crash_left_half_exchanged_is_taken_back(
     root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where two files cannot be exchanged in one step, the old text has another name for a moment."""
-    monkeypatch.setattr(writing, "_rename", refuse(errno.EINVAL))
+    monkeypatch.setattr(renames, "_rename", refuse(errno.EINVAL))
     (root / "notes.md").write_bytes(OLD)
     staged = writer.stage(update())
     with monkeypatch.context() as patch:
@@ -415,7 +415,7 @@ def test_text_that_cannot_be_put_in(
     """The old file is as it was, nothing is beside it, and the reason is told by name."""
     (root / "notes.md").write_bytes(OLD)
     staged = writer.stage(edit)
-    monkeypatch.setattr(writing, "_rename", refuse(number))
+    monkeypatch.setattr(renames, "_rename", refuse(number))
     with pytest.raises(Unavailable) as refusal:
         writer.put_in(staged)
     assert refusal.value.facts["errno"] == errno.errorcode[number]
@@ -430,7 +430,7 @@ def test_text_that_cannot_be_put_in_plainly(
     """A file system that cannot even do that is told of in the same words."""
     (root / "notes.md").write_bytes(OLD)
     staged = writer.stage(update())
-    monkeypatch.setattr(writing, "_rename", refuse(errno.ENOSYS))
+    monkeypatch.setattr(renames, "_rename", refuse(errno.ENOSYS))
     with monkeypatch.context() as patch:
         patch.setattr(os, name, refuse(errno.EPERM))
         with pytest.raises(Unavailable, match="not permitted"):
@@ -495,7 +495,7 @@ class Busy:
         self._before = before
         self._after = after
         self._renames = 0
-        self._real = writing._rename
+        self._real = renames._rename
         self.saved: list[bytes] = []
 
     def save(self) -> None:
@@ -540,7 +540,7 @@ def test_save_in_between_stays(
     (root / "notes.md").write_bytes(OLD)
     staged = writer.stage(edit)
     busy = Busy(root / "notes.md", before=before, after=after)
-    monkeypatch.setattr(writing, "_rename", busy)
+    monkeypatch.setattr(renames, "_rename", busy)
     assert not writer.put_in(staged)
     assert (root / "notes.md").read_bytes() == busy.saved[-1]
     assert names(root) == ["notes.md"]
@@ -625,7 +625,7 @@ def test_save_right_after_stays(root: Path, writer: Writer, monkeypatch: pytest.
     (root / "notes.md").write_bytes(OLD)
     staged = writer.stage(edit)
     busy = Busy(root / "notes.md", after=(0,))
-    monkeypatch.setattr(writing, "_rename", busy)
+    monkeypatch.setattr(renames, "_rename", busy)
     assert writer.put_in(staged)
     writer.discard(staged)
     assert (root / "notes.md").read_bytes() == busy.saved[-1]
@@ -641,7 +641,7 @@ def test_file_removed_in_between_stays_removed(
     (root / "notes.md").unlink()
     assert not writer.put_in(staged)
     assert names(root) == []
-    real = writing._rename
+    real = renames._rename
     (root / "notes.md").write_bytes(b"saved\n")
     staged = writer.stage(edit)
     calls: list[int] = []
@@ -652,7 +652,7 @@ def test_file_removed_in_between_stays_removed(
             (root / "notes.md").unlink()  # what we had put in
         calls.append(flags)
 
-    monkeypatch.setattr(writing, "_rename", removing)
+    monkeypatch.setattr(renames, "_rename", removing)
     assert not writer.put_in(staged)
     assert names(root) == ["notes.md"]
     assert (root / "notes.md").read_bytes() == b"saved\n"  # theirs, and newer than what was read
@@ -698,14 +698,14 @@ def test_crash_right_after_a_save_was_displaced(
     """It is told from what lies beside the file, and what was saved comes back."""
     (root / "notes.md").write_bytes(OLD)
     staged = writer.stage(edit)
-    real = writing._rename
+    real = renames._rename
 
     def after_a_save(old: str, new: str, flags: int) -> None:
         (root / "notes.md").write_bytes(b"theirs\n")
         real(old, new, flags)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writing, "_rename", after_a_save)
+        patch.setattr(renames, "_rename", after_a_save)
         patch.setattr(Writer, "_give_back", crash)
         with pytest.raises(Crash):
             writer.put_in(staged)
