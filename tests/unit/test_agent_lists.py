@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,22 +10,6 @@ from blocksd.history import JournalReader
 from blocksd.journal import Journal
 from journaled import lists_in, put
 from rig import revision
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "journal.db")
-
-
-@pytest.fixture
-def journal(path: str) -> Iterator[Journal]:
-    opened = Journal(path, boot_id="boot")
-    yield opened
-    opened.database.close()
 
 
 def test_equal_lists_are_stored_once(journal: Journal) -> None:

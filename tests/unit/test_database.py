@@ -15,20 +15,7 @@ from journaled import SIGNATURE, chain, put
 from rig import AT, revision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "journal.db")
-
-
-@pytest.fixture
-def journal(path: str) -> Iterator[Journal]:
-    opened = Journal(path, boot_id="boot")
-    yield opened
-    opened.database.close()
 
 
 def test_new_journal_is_empty(journal: Journal) -> None:

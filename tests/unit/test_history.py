@@ -4,26 +4,14 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pytest
-
 from blocksd.attachment import NOBODY
 from blocksd.history import Head, JournalReader
-from blocksd.journal import Journal
 from journaled import SIGNATURE, chain, put
 from rig import revision
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
+    from blocksd.journal import Journal
     from blocksd.revision import Revision
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    opened = Journal(str(tmp_path / "journal.db"), boot_id="boot")
-    yield opened
-    opened.database.close()
 
 
 def test_head_is_the_newest(journal: Journal) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,23 +10,6 @@ from blocksd.errors import JournalUnusable, NotFound
 from blocksd.journal import Journal
 from journaled import SIGNATURE, chain, fill_up, lists_in, make_room, put
 from rig import revision
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "journal.db")
-
-
-@pytest.fixture
-def journal(path: str) -> Iterator[Journal]:
-    opened = Journal(path, boot_id="boot")
-    yield opened
-    opened.database.close()
-
 
 # --- writing and reading ---
 

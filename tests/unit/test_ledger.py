@@ -7,23 +7,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.block import Block
-from blocksd.journal import Journal
 from blocksd.ledger import Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
+    from blocksd.journal import Journal
     from blocksd.revision import Revision
 
 NOW = 1_800_000_000.0
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    opened = Journal(str(tmp_path / "journal.db"), boot_id="boot")
-    yield opened
-    opened.close()
 
 
 class Book:

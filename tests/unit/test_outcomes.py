@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from blocksd.errors import JournalUnusable
@@ -9,17 +7,6 @@ from blocksd.journal import Journal
 from blocksd.outcomes import Access, Outcomes
 from journaled import chain, put
 from rig import AT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    opened = Journal(str(tmp_path / "journal.db"), boot_id="boot")
-    yield opened
-    opened.database.close()
 
 
 def test_accesses_and_outcomes_are_kept_together(journal: Journal) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,17 +10,6 @@ from blocksd.outcomes import Outcomes
 from blocksd.pending import Pending, Prepared
 from journaled import THEN, fill_up, make_room, of_requests, prepared, put
 from rig import revision
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    opened = Journal(str(tmp_path / "journal.db"), boot_id="boot")
-    yield opened
-    opened.database.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,14 +13,6 @@ from blocksd.pending import Pending
 from blocksd.tables import MIGRATIONS
 from journaled import THEN, of_requests, prepared
 from rig import AT, revision
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "journal.db")
 
 
 @pytest.mark.parametrize("schema", range(1, len(MIGRATIONS)))

@@ -1,0 +1,27 @@
+"""Fixtures of the unit tests: a journal in a directory of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from blocksd.journal import Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """Where the journal is, or is to be."""
+    return str(tmp_path / "journal.db")
+
+
+@pytest.fixture
+def journal(path: str) -> Iterator[Journal]:
+    """A new one."""
+    opened = Journal(path, boot_id="boot")
+    yield opened
+    opened.database.close()
