@@ -148,6 +148,23 @@ class Recorder(Listener):
         self.repaired.append(count)
 
 
+EFFECTS = (
+    "journal",
+    "make folder",
+    "stage",
+    "flush",
+    "prepare",
+    "put in",
+    "finish",
+    "remove folders",
+    "settle",
+    "project",
+    "clear away",
+    "mirror",
+)
+"""The durable effects of a round, before each of which its name is yielded."""
+
+
 class Rig:
     """A daemon without threads, processes and watchers: folder, journal and mirror, a round at a time."""
 

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import tempfile
 import time
 from contextlib import ExitStack
@@ -22,7 +23,7 @@ from blocksd.revision import OPERATOR
 from machine.asked import Asked, Hunk, block_of, lines_of
 from machine.audit import Memory, Save, agent_parts, check, check_folders, path_of, private_folders
 from machine.hands import Hands, Killed, Moody
-from rig import Rig
+from rig import EFFECTS, Rig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +49,9 @@ One more does what an agent had asked for that was not known then, and that one 
 
 MOST_ROUNDS_AT_ALL = 15
 """The same with those that find nothing to do: the daemon had named the time to look again, and names the next."""
+
+_ROUNDS_LIVED = 4
+"""How many rounds a process lives that is killed before an effect which does not come."""
 
 HEADS = (
     "---\nagents: [ann, bob]\n---\n",
@@ -105,6 +109,7 @@ class World(RuleBasedStateMachine):
         self.read: dict[str, tuple[int, str]] = {}  # what clients hold: label → version and value
         self.held: dict[str, IO[bytes]] = {}
         self.undecided: list[Asked] = []  # what was asked about agents
+        self.killed_before: set[str] = set()  # effects
         self.tokens = itertools.count(1)
         self._opened()
         self._rest()
@@ -366,6 +371,41 @@ class World(RuleBasedStateMachine):
 
         self._round(at, die)
 
+    @rule(effect=st.sampled_from(EFFECTS), count=st.integers(1, 3))
+    def kill_before_effect(self, effect: str, count: int) -> None:
+        """kill -9 of a process that has the daemon's part meanwhile, before its n-th effect of a kind; at rest, if it comes
+        to none.
+        """
+        self.rig.crash()
+        pid = os.fork()
+        if not pid:
+            try:
+                if self._comes_to(effect, count):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(pid, 0)
+        assert os.waitstatus_to_exitcode(status) in (0, -signal.SIGKILL)
+        if status:
+            self.killed_before.add(effect)
+        self._come_back()
+        self._just_done()
+        self._collect()
+
+    def _comes_to(self, effect: str, count: int) -> bool:
+        """The life of that process: a few rounds, with connections of its own."""
+        self._come_back()
+        rig = self.rig
+        for _ in range(_ROUNDS_LIVED):
+            self._pass_on(rig.client)
+            for name in rig.core.round():
+                count -= name == effect
+                if not count:
+                    return True
+            rig.clock.advance(rig.core.wait_seconds())
+        return False
+
     @rule(calls=st.integers(0, 15))
     def crash_while_writing(self, calls: int) -> None:
         """kill -9, between two calls by which files are written."""
@@ -547,24 +587,32 @@ class World(RuleBasedStateMachine):
     def _round(self, at: int = -1, happens: Callable[[], None] | None = None) -> None:
         """What has come into the inboxes is passed on; then a round, in which something may happen before an effect."""
         rig, folders, seq = self.rig, private_folders(self.rig), self.rig.journal.seq
-        for actor in sorted(self._listened_to().intersection(ACTORS)):
-            entries = self.raw.xrange(f"{rig.namespace}:inbox:{actor}")
-            rig.core.inbox.put(Entry(actor, entry_id, fields.get("request")) for entry_id, fields in entries)
+        self._pass_on(self.raw)
         try:
             for number, _ in enumerate(rig.core.round()):
                 if number == at and happens is not None:
                     happens()
         except Killed:
-            self.hands.forget()
-            unreadable = self._folder.unreadable
-            self.memory.has_crashed = True
             rig.crash()
-            rig.open()
-            self._folder.unreadable |= unreadable
-            self._opened()
+            self._come_back()
         rig.clock.advance(0.001)
         check_folders(rig, folders, seq, self._just_done(), self.memory)
         self._collect()
+
+    def _come_back(self) -> None:
+        """After a crash: another daemon, of the same journal; what cannot be read still cannot."""
+        unreadable = self._folder.unreadable
+        self.hands.forget()
+        self.memory.has_crashed = True
+        self.rig.open()
+        self._folder.unreadable |= unreadable
+        self._opened()
+
+    def _pass_on(self, client: Any) -> None:
+        """What has come into the inboxes of those that are listened to."""
+        for actor in sorted(self._listened_to().intersection(ACTORS)):
+            entries = client.xrange(f"{self.rig.namespace}:inbox:{actor}")
+            self.rig.core.inbox.put(Entry(actor, entry_id, fields.get("request")) for entry_id, fields in entries)
 
     def _just_done(self) -> list[Asked]:
         """What was asked about agents and was done in this round, in order."""

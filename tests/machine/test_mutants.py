@@ -20,6 +20,7 @@ from blocksd.pending import Pending
 from blocksd.writer import Writer
 from machine.hands import Moody
 from machine.machine import HEADS, World
+from rig import EFFECTS
 from support import RedisServer, valkey_binary
 
 if TYPE_CHECKING:
@@ -56,6 +57,21 @@ def crashes_between_effects(world: World) -> None:
         world.batch({"notes", "plan"})
         world.crash_before_effect(at)
         world.rest()
+
+
+def is_killed_before_every_effect(world: World) -> None:
+    for effect in EFFECTS:
+        for count in (1, 2):
+            world.save("plan", HEADS[0], 1, 0)
+            world.append("notes", "operator")
+            world.insert("notes", "ann", 0, None)
+            world.batch({"notes", "team/goals"})
+            world.create_agent("dan", ("persona",), {"team/goals"})
+            world.kill_before_effect(effect, count)
+            world.delete_agent("dan")
+            world.restore("notes", 99)
+            world.kill_before_effect(effect, count)
+            world.rest()
 
 
 def asks_twice(world: World) -> None:
@@ -237,19 +253,25 @@ STORIES = (
 )
 
 
-def play(story: Callable[[World], None]) -> None:
+def play(story: Callable[[World], None]) -> World:
     world = World()
     try:
         story(world)
         world.rest()
     finally:
         world.close()
+    return world
 
 
 @pytest.mark.parametrize("story", STORIES)
 def test_daemon_lives_through_every_story(story: Callable[[World], None]) -> None:
     """Without a mistake in it, the daemon does all that it must in each of the stories by which mistakes are found."""
     play(story)
+
+
+def test_processes_are_killed_before_every_effect() -> None:
+    """There is none that they do not come to."""
+    assert play(is_killed_before_every_effect).killed_before == set(EFFECTS)
 
 
 # --- the mistakes ---
@@ -525,15 +547,19 @@ class Mutant(NamedTuple):
 MUTANTS = (
     Mutant(finishes_before_files_are_put_in, crashes_while_writing),
     Mutant(puts_in_what_was_not_prepared, crashes_while_writing),
+    Mutant(finishes_before_files_are_put_in, is_killed_before_every_effect),
+    Mutant(puts_in_what_was_not_prepared, is_killed_before_every_effect),
     Mutant(takes_unreadable_for_absent, cannot_read),
     Mutant(removes_requests_when_they_are_read, crashes_between_effects),
     Mutant(forgets_outcomes, asks_twice),
     Mutant(forgets_outcomes, crashes_between_effects),
+    Mutant(forgets_outcomes, is_killed_before_every_effect),
     Mutant(throws_displaced_saves_away, saves_while_it_writes),
     Mutant(trusts_that_nobody_saved, saves_while_it_writes),
     Mutant(merges_no_stale_saves, saves_what_was_read_before),
     Mutant(takes_what_is_not_merged_for_a_base, saves_again_before_it_is_merged),
     Mutant(starts_without_looking_at_what_was_prepared, crashes_while_writing),
+    Mutant(starts_without_looking_at_what_was_prepared, is_killed_before_every_effect),
     Mutant(takes_nothing_back_at_start, crashes_while_writing),
     Mutant(reuses_versions_of_the_deleted, deletes_and_creates),
     Mutant(rewrites_equal_bytes, saves),
@@ -560,7 +586,7 @@ MUTANTS = (
 )
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.mistake.__name__)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.mistake.__name__}-{mutant.story.__name__}")
 def test_mistake_is_caught(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon with this mistake in it fails where the sound one does not."""
     mutant.mistake(monkeypatch)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.history import JournalReader
+from rig import EFFECTS
 from support import MORTAL, Daemon, RedisServer, eventually, quiet_environ, require
 
 if TYPE_CHECKING:
@@ -290,22 +291,6 @@ REQUESTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ),
     ("operator", {"op": "create_agent", "args": {"agent": "cyd", "blocks": [{"name": "persona", "value": "six"}]}}),
     ("operator", {"op": "delete_agent", "args": {"agent": "dan"}}),
-)
-
-
-EFFECTS = (
-    "journal",
-    "make folder",
-    "stage",
-    "flush",
-    "prepare",
-    "put in",
-    "finish",
-    "remove folders",
-    "settle",
-    "project",
-    "clear away",
-    "mirror",
 )
 
 
