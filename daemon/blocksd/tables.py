@@ -80,6 +80,13 @@ MIGRATIONS = (
     -- The few revisions by which a block came to a label from another.
     CREATE INDEX revisions_renamed_to ON revisions (label, seq) WHERE renamed_from IS NOT NULL;
     CREATE INDEX revisions_renamed_from ON revisions (renamed_from, seq) WHERE renamed_from IS NOT NULL;
+    -- As before, but with a rowid: without one, what is longer than about a kilobyte takes a page of its own.
+    ALTER TABLE requests RENAME TO requests_before;
+    CREATE TABLE requests (actor TEXT NOT NULL, id TEXT NOT NULL, outcome TEXT NOT NULL, at TEXT NOT NULL) STRICT;
+    INSERT INTO requests SELECT * FROM requests_before ORDER BY at;
+    DROP TABLE requests_before;
+    CREATE UNIQUE INDEX requests_by_id ON requests (actor, id);
+    CREATE INDEX requests_by_age ON requests (at);
     """,
 )
 """What makes a journal of each schema one of the next; the first makes one of nothing."""

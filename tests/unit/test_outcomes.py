@@ -39,3 +39,12 @@ def test_requests_are_settled_all_or_nothing(journal: Journal) -> None:
     assert outcomes.open_files() == []
     assert outcomes.of("ann", "r-2") is None
     put(journal, *chain(1))
+
+
+def test_outcomes_take_little_more_space_than_their_text(journal: Journal) -> None:
+    """A reply has a whole block in it, and each is kept for a day."""
+    outcomes = Outcomes(journal.database)
+    for number in range(300):
+        outcomes.settle([], {("ann", f"r-{number}"): "x" * 1500}, AT)
+    ((pages,), (size,)) = (journal.database.execute(f"PRAGMA page_{what}").fetchone() for what in ("count", "size"))
+    assert pages * size < 2 * 300 * 1500
