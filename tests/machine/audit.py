@@ -104,7 +104,8 @@ def check_journal(revisions: list[Revision], memory: Memory) -> list[Blocks]:
     versions: dict[str, int] = {}
     states: list[Blocks] = [{}]
     history: dict[str, list[Revision]] = {}
-    before: dict[str, list[Revision]] = {}  # of a block that was renamed: what it was before, under other labels
+    shown: dict[str, list[Revision]] = {}  # what history shows: with what a block was before, under other labels
+    own: dict[str, list[Revision]] = {}  # the same without what had the label before, and was given another
     for number, one in enumerate(revisions, 1):
         assert one.seq == number
         blocks = states[-1]
@@ -120,15 +121,16 @@ def check_journal(revisions: list[Revision], memory: Memory) -> list[Blocks]:
             _check_merge(one, history.get(one.label, []))
         else:
             origin = blocks.get(one.renamed_from or "")
-            kept = [*before.get(one.label, []), *history.get(one.label, [])]
-            _check_request(one, was, origin, {old.version: old for old in kept}, memory)
+            kept = [*history.get(one.label, []), *shown.get(one.label, [])]  # what is shown goes before
+            _check_request(one, was, origin, {old.version: old for old in kept}, own.get(one.label, []), memory)
         versions[one.label] = one.version
         if one.renamed_from is not None:
-            before[one.label] = [*before.get(one.renamed_from, []), *history[one.renamed_from]]
+            shown[one.label], own[one.label] = list(shown[one.renamed_from]), own.pop(one.renamed_from)
         gone = (one.label, one.renamed_from)
         blocks = {label: block for label, block in blocks.items() if label not in gone}
         states.append(blocks if one.block is None else {**blocks, one.label: one.block})
-        history.setdefault(one.label, []).append(one)
+        for rows in (history, shown, own):
+            rows.setdefault(one.label, []).append(one)
     for label, found in history.items():
         _check_stale_saves(found, memory.saves.get(path_of(label), []), memory)
     return states
@@ -168,9 +170,14 @@ def _is_token(line: str) -> bool:
 
 
 def _check_request(
-    one: Revision, was: Block | None, origin: Block | None, versions: Mapping[int, Revision], memory: Memory
+    one: Revision,
+    was: Block | None,
+    origin: Block | None,
+    versions: Mapping[int, Revision],
+    own: Sequence[Revision],
+    memory: Memory,
 ) -> None:
-    """`versions` are those that the block had before, under other labels as well."""
+    """`versions` are those that can be restored, `own` those that undo and redo may go to."""
     assert one.request_id is not None, f"nobody asked for {one}"
     asked = memory.asked[one.request_id]
     assert asked.actor == one.author
@@ -191,9 +198,8 @@ def _check_request(
         assert was is None
         assert one.block.value == asked.args["value"]
     elif asked.op in ("undo", "redo", "restore"):
-        kept = {version: old.block for version, old in versions.items() if old.block is not None}
-        wanted = [kept[asked.args["version"]]] if asked.op == "restore" else kept.values()
-        assert one.block in [replace(block, label=one.label, _facts="") for block in wanted]
+        wanted = [versions[asked.args["version"]]] if asked.op == "restore" else own
+        assert one.block in [_called(one.label, old.block) for old in wanted if old.block is not None]
     else:
         assert was is not None
         if asked.op in ("attach", "detach"):
@@ -202,6 +208,15 @@ def _check_request(
             assert one.block == replace(was, agents=(*rest, agent) if asked.op == "attach" else rest)
         else:
             _check_edit(asked, one, was, versions)
+
+
+def _called(label: str, block: Block) -> Block:
+    """A block under another label; a description that comes with a name is that of the other name then."""
+    before, now = (block_of(name, b"") for name in (block.label, label))
+    assert before is not None
+    assert now is not None
+    description = now.description if block.description == before.description else block.description
+    return replace(block, label=label, description=description, _facts="")
 
 
 def _check_edit(asked: Asked, one: Revision, was: Block, versions: Mapping[int, Revision]) -> None:
