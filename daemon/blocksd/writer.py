@@ -227,14 +227,13 @@ class Writer:
         for here, or of whom it cannot be told, may still write before `give_back_save`. RACE: after that they write to what
         is no longer there.
         """
-        for _ in range(1 if full in self._held else _LOOKS):
-            is_open = _is_open(aside)
-            found = _digest_of(aside)
+        found, is_open = _seen(aside)
+        for _ in range(0 if full in self._held else _LOOKS):
             if not is_open:
-                self._held.discard(full)
-                return found
+                break
             time.sleep(_LOOK_SECONDS)
-        self._held.add(full)
+            found, is_open = _seen(aside)
+        (self._held.add if is_open else self._held.discard)(full)
         return found
 
     def take_back(self, staged: Staged) -> None:
@@ -339,25 +338,19 @@ def digest(data: bytes | None) -> str | None:
 
 def _digest_of(path: str) -> str | None:
     """What stands for the content of what is there; a directory, or what cannot be read, is like no file."""
+    return _seen(path)[0]
+
+
+def _seen(path: str) -> tuple[str | None, bool]:
+    """The same, and whether somebody had it open for writing before it was read, as far as that can be told."""
     try:
         with open(path, "rb", opener=_open_at_once) as file:
-            return digest(file.read())
+            is_open = has_writer(file.fileno()) is True
+            return digest(file.read()), is_open
     except FileNotFoundError:
-        return None
+        return None, False
     except OSError:
-        return ""
-
-
-def _is_open(path: str) -> bool:
-    """Whether somebody has a file open for writing, as far as that can be told."""
-    try:
-        handle = _open_at_once(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        return has_writer(handle) is True
-    finally:
-        os.close(handle)
+        return "", False
 
 
 def _open_at_once(path: str, flags: int) -> int:

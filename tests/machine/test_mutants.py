@@ -339,9 +339,10 @@ def trusts_that_nobody_saved(patch: Patch) -> None:
     put_in = Writer.put_in
 
     def trusting(self: Writer, staged: Any) -> bool:
-        real = writer._digest_of
+        real = writer._seen
+        base = staged.base, False
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(writer, "_digest_of", lambda path: staged.base if path.endswith(staged.aside) else real(path))
+            inner.setattr(writer, "_seen", lambda path: base if path.endswith(staged.aside) else real(path))
             return put_in(self, staged)
 
     patch.setattr(Writer, "put_in", trusting)
