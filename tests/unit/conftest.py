@@ -1,4 +1,4 @@
-"""Fixtures of the unit tests: a journal in a directory of its own."""
+"""Fixtures of the unit tests: a journal, and a folder that is looked at, each in a directory of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from blocksd.journal import Journal
+from looking import Fickle, Looking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,3 +26,12 @@ def journal(path: str) -> Iterator[Journal]:
     opened = Journal(path, boot_id="boot")
     yield opened
     opened.database.close()
+
+
+@pytest.fixture
+def looking(tmp_path: Path) -> Iterator[Looking]:
+    """An empty folder that was swept; of its files a test may have said what it wants."""
+    result = Looking(tmp_path, Fickle)
+    result.sweep()
+    yield result
+    result.close()

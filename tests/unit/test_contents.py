@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import pytest
 
 from faulty import BAD, GOOD, Bad
 from looking import Looking, happened
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-@pytest.fixture
-def looking(tmp_path: Path) -> Iterator[Looking]:
-    result = Looking(tmp_path)
-    result.sweep()
-    yield result
-    result.close()
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)

@@ -9,19 +9,10 @@ import pytest
 
 from blocksd.folder import Absent
 from blocksd.problem import FOLDER
-from looking import GRACE, Fickle, Looking, drop, fickle, fill, happened
+from looking import GRACE, Looking, drop, fickle, fill, happened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-
-@pytest.fixture
-def looking(tmp_path: Path) -> Iterator[Looking]:
-    result = Looking(tmp_path, Fickle)
-    result.sweep()
-    yield result
-    result.close()
+    from collections.abc import Callable
 
 
 # --- files ---

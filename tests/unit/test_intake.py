@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from typing import TYPE_CHECKING
 
 import pytest
 
 from blocksd.errors import InvalidFile
 from blocksd.folder import Busy, Refused
-from looking import Fickle, Looking, drop, fickle, fill, happened
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-@pytest.fixture
-def looking(tmp_path: Path) -> Iterator[Looking]:
-    result = Looking(tmp_path, Fickle)
-    result.sweep()
-    yield result
-    result.close()
-
+from looking import Looking, drop, fickle, fill, happened
 
 # --- saves ---
 

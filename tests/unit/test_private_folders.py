@@ -2,24 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import pytest
-
 from blocksd.private_folders import PrivateFolders
 from looking import GRACE, Looking
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-@pytest.fixture
-def looking(tmp_path: Path) -> Iterator[Looking]:
-    result = Looking(tmp_path)
-    result.sweep()
-    yield result
-    result.close()
 
 
 def test_private_folder_makes_an_agent_known(looking: Looking) -> None:

@@ -7,22 +7,11 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-import pytest
-
 from blocksd.label import printable
 from looking import GRACE, Looking, drop, fill, happened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-@pytest.fixture
-def looking(tmp_path: Path) -> Iterator[Looking]:
-    result = Looking(tmp_path)
-    result.sweep()
-    yield result
-    result.close()
+    import pytest
 
 
 def test_small_folder_is_compared_and_read_in_one_look(looking: Looking) -> None:
