@@ -63,7 +63,7 @@ class Core:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        writer = Writer(folder.root, is_durable=config.durability == "disk")
+        writer = Writer(folder.directory, is_durable=config.durability == "disk")
         pending = Pending(journal)
         recover(pending, writer)
         self._journal = journal

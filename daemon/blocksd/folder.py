@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import signal
 import stat
 import time
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from blocksd.document import MAX_BYTES
 from blocksd.errors import BlocksdError, InvalidFile
 from blocksd.label import SUFFIX, TEMPORARY, is_ignored
+from blocksd.root import Root
 from blocksd.unclosed import Unclosed
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ _WRITER_SECONDS = 10.0
 _SETTLE_SECONDS = 0.25
 """For how long a file must not have been written when nothing better tells that its writer is done."""
 
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _MAYBE_IGNORED = frozenset(".#~")  # how the name of an ignored file begins, if it ends as a block's does
 _SLICE = 256
 
@@ -95,10 +95,14 @@ def signature_of(status: os.stat_result) -> Signature:
 class Folder:
     """A directory of block files, addressed by paths below it (`os.fsdecode`d, `/` between segments)."""
 
-    def __init__(self, path: str) -> None:
-        self.root = os.path.realpath(path)
-        self._prefix = self.root.rstrip("/") + "/"
+    def __init__(self, root: Root | str) -> None:
+        self.directory = root if isinstance(root, Root) else Root(root)
         self._unclosed = Unclosed()
+
+    @property
+    def root(self) -> str:
+        """The path of the directory, wherever symlinks led."""
+        return self.directory.path
 
     def identity(self) -> tuple[int, int] | None:
         """Device and inode of the directory that is there now; None when there is none.
@@ -106,11 +110,7 @@ class Folder:
         Raises:
             OSError: it cannot be told.
         """
-        try:
-            status = os.stat(self.root)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
+        return self.directory.identity()
 
     def sweep(self, below: str = "") -> Iterator[list[Found]]:
         """All that could matter in the folder, or in one directory below it, a few hundred entries at a time.
@@ -122,9 +122,9 @@ class Folder:
         while todo:
             directory = todo.pop()
             prefix = f"{directory}/" if directory else ""
-            self._unclosed.expect(self._prefix + directory)
+            self._unclosed.expect(os.path.join(self.root, directory))
             try:
-                with os.scandir(self._prefix + directory) as entries:
+                with self.directory.scandir(directory) as entries:
                     for entry in entries:
                         if len(found) >= _SLICE:
                             yield found
@@ -164,59 +164,59 @@ class Folder:
         `closed` tells that a writer was just seen to close it (or to move it in whole): then it need not have settled
         where nobody can tell whether it is open. A file that someone is in the middle of writing is Busy.
         """
-        full = self._prefix + path
+        root = self.directory
         try:
-            status = os.lstat(full)
+            status = root.stat(path)
             is_link = stat.S_ISLNK(status.st_mode)
+            full = path
             if is_link:
-                full, status = self._follow(full)
+                full, status = self._follow(path)
             if not stat.S_ISREG(status.st_mode):
                 return Refused(_special(status, is_link=is_link), None)
             signature = signature_of(status)
             if status.st_size > MAX_BYTES:
                 return Refused(_too_large(status.st_size), signature)
-            # O_NONBLOCK: should a FIFO have taken the file's place since, opening it must not wait for a writer.
-            handle = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
-            return Absent()
+        except OSError as error:
+            # ELOOP: a directory on the way is a symlink, which no sweep follows.
+            is_absent = error.errno in _NOT_THERE
+            return Absent() if is_absent else Refused(_unreadable(error), None)
         except InvalidFile as error:
             return Refused(error, None)
+        try:
+            # O_NONBLOCK: should a FIFO have taken the file's place since, opening it must not wait for a writer.
+            handle = root.open(full, os.O_RDONLY | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError):
+            return Absent()
         except OSError as error:
             return Busy() if error.errno == errno.ELOOP else Refused(_unreadable(error), None)
         try:
-            if "/" in path and os.readlink(f"/proc/self/fd/{handle}") != full:
-                # A directory on the way is a symlink, which no sweep follows, or the file was just moved.
-                return Absent() if os.path.realpath(full) != full else Busy()
             if self._is_being_written(full, handle, status, closed=closed):
                 return Busy()
-            data = os.read(handle, status.st_size + 1)
-            if len(data) != status.st_size or signature_of(os.fstat(handle)) != signature:
+            data = root.read(handle, status.st_size + 1)
+            if len(data) != status.st_size or signature_of(root.status(handle)) != signature:
                 return Busy()
         except OSError as error:
             return Refused(_unreadable(error), signature)
         finally:
-            os.close(handle)
+            root.close(handle)
         fresh = abs(time.time() - status.st_mtime) < FRESH_SECONDS
         return Text(data, None if fresh else signature, is_link, max(status.st_mtime, status.st_ctime))
 
     def signature(self, path: str) -> Signature | None:
         """The signature of a regular file that is there; None when there is none, or it cannot be told."""
         try:
-            status = os.lstat(self._prefix + path)
+            status = self.directory.stat(path)
         except OSError:
             return None
         return signature_of(status) if stat.S_ISREG(status.st_mode) else None
 
     def is_absent(self, path: str) -> bool:
-        """Whether it is certain that there is no such file: what cannot be told is not absent."""
-        full = self._prefix + path
+        """Return True if it is certain that there is no such file: what cannot be told is not absent."""
         try:
-            os.lstat(full)
-        except (FileNotFoundError, NotADirectoryError):
-            return True
-        except OSError:
-            return False
-        return os.path.realpath(os.path.dirname(full)) != os.path.dirname(full)
+            self.directory.stat(path)
+        except OSError as error:
+            return error.errno in _NOT_THERE
+        return False
 
     def _is_being_written(self, full: str, handle: int, status: os.stat_result, *, closed: bool) -> bool:
         """Whether a save may be under way. The clock only decides how long to wait: wrong, it costs a moment.
@@ -227,42 +227,29 @@ class Folder:
         age = abs(time.time() - status.st_mtime)
         if age >= _WRITER_SECONDS:
             return False
-        writer = has_writer(handle)
+        writer = self.directory.has_writer(handle)
         if writer is not None:
             return writer
-        writer = self._unclosed.tells(full, status.st_mtime)
+        writer = self._unclosed.tells(os.path.join(self.root, full), status.st_mtime)
         if writer:
             return True
         # The event that tells of a file just emptied comes an instant after that.
         is_whole = status.st_size > 0 and (closed or writer is False)
         return not is_whole and age < _SETTLE_SECONDS
 
-    def _follow(self, full: str) -> tuple[str, os.stat_result]:
+    def _follow(self, path: str) -> tuple[str, os.stat_result]:
         """Where a symlink leads, which must be inside the folder."""
-        target = os.path.realpath(full)
-        if not target.startswith(self._prefix):
-            raise InvalidFile(
-                "the symlink leads out of the folder", hint="copy the file here; only links inside it are followed"
-            )
         try:
-            return target, os.lstat(target)
-        except FileNotFoundError:
-            raise InvalidFile("the symlink leads to nothing", hint="create its target, or remove the link") from None
-
-
-def has_writer(handle: int) -> bool | None:
-    """Whether some process has the file open for writing: the kernel then refuses a read lease on it.
-
-    None when there is no telling: the file is another user's, or its file system has no leases. A lease is given back
-    at once; SIGURG, which does nothing, is what a writer who comes in that moment makes the kernel send.
-    """
-    try:
-        fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError as error:
-        return True if error.errno == errno.EAGAIN else None
-    fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return False
+            target = self.directory.resolve(path)
+            return target, self.directory.stat(target)
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                hint = "create its target, or remove the link"
+                raise InvalidFile("the symlink leads to nothing", hint=hint) from None
+            if error.errno != errno.EXDEV:
+                raise
+            hint = "copy the file here; only links inside it are followed"
+            raise InvalidFile("the symlink leads out of the folder", hint=hint) from None
 
 
 def _special(status: os.stat_result, *, is_link: bool) -> InvalidFile:

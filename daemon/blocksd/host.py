@@ -27,7 +27,7 @@ from blocksd.folder import Folder
 from blocksd.label import TEMPORARY
 from blocksd.lock import holder
 from blocksd.record import running_daemon
-from blocksd.renames import can_exchange
+from blocksd.root import Root
 from blocksd.watcher import inotify_limit
 
 if TYPE_CHECKING:
@@ -323,7 +323,12 @@ def try_out(directory: str) -> Trial:
     try:
         with _listening(directory) as is_noticed:
             seconds = [_make(path) for path in (one, other)]
-            return Trial("", max(seconds), can_exchange(one, other), is_noticed(os.path.basename(one)))
+            return Trial(
+                "",
+                max(seconds),
+                Root(directory).can_exchange(*map(os.path.basename, (one, other))),
+                is_noticed(os.path.basename(one)),
+            )
     except OSError as error:
         return Trial(os.strerror(error.errno or 0))
     finally:

@@ -5,8 +5,8 @@ As with blocks, hints say where to look; what is there, only a look tells. Nothi
 
 from __future__ import annotations
 
+import errno
 import json
-import os
 import stat
 from dataclasses import dataclass
 from itertools import islice
@@ -19,10 +19,12 @@ from blocksd.problem import Problem
 from blocksd.revision import timestamp
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator
 
     from blocksd.config import SourceSettings
     from blocksd.folder import Signature, Text
+    from blocksd.root import Root
 
 MAX_FILES = 10_000
 """How many files one source may have."""
@@ -111,8 +113,15 @@ class Source:
 
     def check_root(self) -> None:
         """See whether the directory is still the one that was scanned: no event tells when it is moved away."""
-        if self._scan is None and _identity(self.settings.path) != self._identity:
+        if self._scan is None and self._identity_now() != self._identity:
             self.hint_all()
+
+    def _identity_now(self) -> tuple[int, int] | None:
+        """Device and inode of what is there, wherever links lead; None when that cannot be told."""
+        try:
+            return self._folder.identity()
+        except OSError:
+            return None
 
     @property
     def due(self) -> float:
@@ -127,6 +136,12 @@ class Source:
 
     def look(self) -> list[Seen]:
         """Look at what is due, for a few milliseconds."""
+        try:
+            return self._look()
+        finally:
+            self._folder.directory.release()  # it may be unmounted
+
+    def _look(self) -> list[Seen]:
         now = self._clock()
         self._queue.advance(now)
         if self._scan is None and now >= self._scan_at:
@@ -139,7 +154,7 @@ class Source:
         for path in self._queue.first(_LOOKED_AT_ONCE):
             if size >= _READ_AT_ONCE or path not in self._queue:  # it is in trouble since
                 break
-            one = self.look_at(path, closed=self._queue.take(path))
+            one = self._look_at(path, closed=self._queue.take(path))
             if one is not None:
                 seen.append(one)
                 size += one.facts.size if one.facts is not None else 0
@@ -147,19 +162,24 @@ class Source:
             self.is_listed = True
         return seen
 
-    def look_at(self, path: str, *, closed: bool = False) -> Seen | None:
+    def look_at(self, path: str) -> Seen | None:
         """Look at one file; None: it cannot be told what it says, for now, and what was known of it stays."""
+        try:
+            return self._look_at(path, closed=False)
+        finally:
+            self._folder.directory.release()
+
+    def _look_at(self, path: str, *, closed: bool) -> Seen | None:
         reading = self._folder.read(path, closed=closed)
         if isinstance(reading, Busy):
             self._queue.wait_for_writer(path)
             return None
         self._queue.stop_waiting(path)
         if isinstance(reading, Refused):
-            full = os.path.join(self.root, path)
             if "errno" in reading.error.facts:
                 self._not_read[path] = (None, reading.error.message)
                 return None
-            if os.path.isfile(full) or os.path.islink(full):
+            if self._is_file(path):
                 return self._leave_out(path, reading.signature, reading.error.message)
             reading = Absent()  # a directory, say, is in its place
         if isinstance(reading, Absent):
@@ -187,7 +207,7 @@ class Source:
         if why:
             return self._leave_out(path, reading.signature, why)
         try:
-            mtime_ns = reading.signature[0] if reading.signature else os.stat(os.path.join(self.root, path)).st_mtime_ns
+            mtime_ns = reading.signature[0] if reading.signature else self._status(path).st_mtime_ns
         except OSError:  # gone since
             self._queue.add(path)
             return None
@@ -204,9 +224,25 @@ class Source:
         """Whether the file is still what was read of it."""
         facts = self.files.get(path)
         try:
-            return facts is not None and facts.signature == signature_of(os.stat(os.path.join(self.root, path)))
+            return facts is not None and facts.signature == signature_of(self._status(path))
         except OSError:
             return False
+        finally:
+            self._folder.directory.release()
+
+    def _status(self, path: str) -> os.stat_result:
+        """The status of a file, or of what a symlink leads to."""
+        directory = self._folder.directory
+        status = directory.stat(path)
+        return directory.stat(directory.resolve(path)) if stat.S_ISLNK(status.st_mode) else status
+
+    def _is_file(self, path: str) -> bool:
+        """Return True if there is a regular file or a symlink, or it cannot be told."""
+        try:
+            mode = self._folder.directory.stat(path).st_mode
+        except OSError:
+            return True
+        return stat.S_ISREG(mode) or stat.S_ISLNK(mode)
 
     def why_not(self, path: str) -> str:
         """Why a file that is there is not listed; the empty text when there is nothing to say."""
@@ -216,8 +252,9 @@ class Source:
 
     def _scanning(self) -> Iterator[None]:
         """Compare the whole directory with what is known of it, a slice at a time."""
-        self._identity = _identity(self.settings.path)
-        self._folder = folder = Folder(self.settings.path)  # it may be a symlink that leads elsewhere now
+        folder = self._folder
+        folder.directory.reopen()  # it may be a symlink that leads elsewhere now
+        self._identity = self._identity_now()
         trouble = self._look_for_trouble()
         if trouble is not None:
             self._be_in_trouble(trouble)
@@ -225,7 +262,7 @@ class Source:
         files: dict[str, Signature | None] = {}
         directories: set[str] = set()
         unlisted: set[str] = set()
-        for slice_ in _walk(folder.root):
+        for slice_ in _walk(folder.directory):
             for path, kind, signature, _ in slice_:
                 if kind == "file":
                     files[path] = signature
@@ -307,15 +344,6 @@ class Source:
 _DONE = object()
 
 
-def _identity(path: str) -> tuple[int, int] | None:
-    """Device and inode of what is there, wherever links lead; None when that cannot be told."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
 def is_path(path: str) -> bool:
     """Whether this could be the path of a file that is listed: printable, and nothing hidden in it, nor `..`."""
     return path.isprintable() and all(segment and not is_ignored(segment) for segment in path.split("/"))
@@ -331,7 +359,7 @@ def differing(known: dict[str, Signature | None], found: dict[str, Signature | N
     return changed, known.keys() - found.keys()
 
 
-def _walk(root: str) -> Iterator[list[Found]]:
+def _walk(root: Root) -> Iterator[list[Found]]:
     """All that could be a text file below `root`, and the directories, a few hundred at a time. No file is opened."""
     todo = [""]
     found: list[Found] = []
@@ -339,7 +367,7 @@ def _walk(root: str) -> Iterator[list[Found]]:
         directory = todo.pop()
         prefix = f"{directory}/" if directory else ""
         try:
-            with os.scandir(os.path.join(root, directory)) as entries:
+            with root.scandir(directory) as entries:
                 for entry in entries:
                     if is_ignored(entry.name):
                         continue
@@ -352,13 +380,25 @@ def _walk(root: str) -> Iterator[list[Found]]:
                         found.append(Found(path, "directory"))
                         continue
                     try:
-                        status = entry.stat()  # of what a symlink leads to: reading it tells whether that is inside
+                        status = entry.stat(follow_symlinks=False)
+                        if stat.S_ISLNK(status.st_mode):
+                            status = root.stat(_led_to(root, path))
                     except OSError:
                         continue
-                    if stat.S_ISREG(status.st_mode):
+                    if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
                         found.append(Found(path, "file", signature_of(status)))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
             found.append(Found(directory, "unreadable", error=error))
     yield found
+
+
+def _led_to(root: Root, path: str) -> str:
+    """Where a symlink leads; that it leads out is seen when it is read, and said then."""
+    try:
+        return root.resolve(path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        return path

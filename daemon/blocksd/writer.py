@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import secrets
@@ -13,10 +12,10 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from blocksd.errors import ProblemFile, Unavailable
-from blocksd.folder import has_writer, signature_of
+from blocksd.folder import signature_of
 from blocksd.label import TEMPORARY
 from blocksd.pending import Staged
-from blocksd.renames import exchange, kept, move
+from blocksd.root import Root, kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,12 +23,10 @@ if TYPE_CHECKING:
     from blocksd.folder import Signature
     from blocksd.sheet import FileEdit
 
-_WRITE = 2
+_READ_AT_ONCE = 1024 * 1024
 _MOST_UNSYNCED = 64  # each is an open file
 _TURNS = 100
 _LOOKS, _LOOK_SECONDS = 50, 0.001  # at a file that was open for writing when it was displaced
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Writer:
@@ -42,31 +39,32 @@ class Writer:
          has that time, it says that text.
     """
 
-    def __init__(self, root: str, *, is_durable: bool = True) -> None:
+    def __init__(self, root: Root | str, *, is_durable: bool = True) -> None:
         """Write below `root`; if not `is_durable`, what is written survives a crash of this process, not of the machine."""
-        self._root = root
+        self._root = root if isinstance(root, Root) else Root(root)
         self.is_durable = is_durable
         self._marks: dict[str, tuple[int, int, int]] = {}  # of new texts: aside → mtime in ns, size, inode
         self._unsynced: dict[str, tuple[str, int]] = {}  # new texts on their way to disk: aside → path, handle
         self._made: list[str] = []  # directories, for what is staged
         self._held: set[str] = set()  # files whose writers kept them open for longer than was waited
 
-    def _full(self, path: str) -> str:
-        """Where a file really is: what a symlink leads to is written, not the link."""
-        full = os.path.join(self._root, path)
-        return os.path.realpath(full) if os.path.islink(full) else full
-
     def _place(self, edit: FileEdit | Staged) -> str:
-        """Where an edit is made: of a symlink that is to go, what it leads to stays."""
-        return self._full(edit.path) if edit.data is not None else os.path.join(self._root, edit.path)
+        """Where an edit is made: what a symlink leads to is written, not the link; of one that is to go, what it leads to stays."""
+        return self._target(edit.path) if edit.data is not None else edit.path
+
+    def _target(self, path: str) -> str:
+        """Where a file really is, there or not."""
+        try:
+            return self._root.resolve(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return path
 
     def _aside(self, staged: Staged) -> str:
         """What lies beside the file. An exchange that a crash has left half done is finished first."""
-        aside = os.path.join(self._root, staged.aside)
-        if not os.path.lexists(aside):
+        if not self._root.exists(staged.aside):
             with suppress(FileNotFoundError):
-                os.rename(kept(aside), aside)
-        return aside
+                self._root.rename(kept(staged.aside), staged.aside)
+        return staged.aside
 
     def stage(self, edit: FileEdit) -> Staged:
         """Write an edit's new text beside its file. It is on its way to disk; `flush` waits until it is there.
@@ -76,40 +74,96 @@ class Writer:
         """
         if len(self._unsynced) >= _MOST_UNSYNCED:
             self.flush()
-        full = self._place(edit)
-        directory = os.path.dirname(full)
-        aside = os.path.join(directory, f"{TEMPORARY}{secrets.token_hex(8)}")
-        staged = Staged(edit.path, os.path.relpath(aside, self._root), digest(edit.base), digest(edit.data))
-        if edit.data is None:
-            return staged
+        aside = ""
         try:
+            full = self._place(edit)
+            directory = os.path.dirname(full)
+            aside = os.path.join(directory, f"{TEMPORARY}{secrets.token_hex(8)}")
+            staged = Staged(edit.path, aside, digest(edit.base), digest(edit.data))
+            if edit.data is None:
+                return staged
             self._make_directory(directory)
-            self._write(staged, aside, edit.data, like=self._full(edit.like) if edit.like is not None else full)
+            self._write(staged, edit.data, like=self._target(edit.like) if edit.like is not None else full)
         except OSError as error:
             with suppress(OSError):
-                os.unlink(aside)
+                self._root.unlink(aside)
             raise _unwritable(edit.path, error) from None
         return staged
 
-    def _write(self, staged: Staged, aside: str, data: bytes, *, like: str) -> None:
+    def _write(self, staged: Staged, data: bytes, *, like: str) -> None:
         # Whoever may not read the file may not read it under this name either.
-        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        root = self._root
+        handle = root.open(staged.aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             left = memoryview(data)
             while left:
-                left = left[os.write(handle, left) :]
-            mark = _marked(handle)
-            _take_over(handle, like)
+                left = left[root.write(handle, left) :]
+            mark = self._marked(handle)
+            self._take_over(handle, like)
         except BaseException:
-            os.close(handle)
+            root.close(handle)
             raise
         if mark is not None:
             self._marks[staged.aside] = mark
         if self.is_durable:
-            _start_writing(handle)
+            root.start_sync(handle)
             self._unsynced[staged.aside] = staged.path, handle
         else:
-            os.close(handle)
+            root.close(handle)
+
+    def _marked(self, handle: int) -> tuple[int, int, int] | None:
+        """Give a file that was just written the time one nanosecond before that; its time, size and inode.
+
+        None where the file system cannot tell such a time from the one it had.
+        """
+        root = self._root
+        written_at = root.status(handle).st_mtime_ns
+        root.set_times(handle, (written_at, written_at - 1))
+        status = root.status(handle)
+        return (status.st_mtime_ns, status.st_size, status.st_ino) if status.st_mtime_ns < written_at else None
+
+    def _take_over(self, handle: int, like: str) -> None:
+        """Mode, owner and extended attributes of the file at `like`, if there is one; else what a new file gets.
+
+        A daemon that is not root cannot give files away: then the owner is its own, the group stays if it may, and what the
+        owner could do, the group can, or whoever has saved the file could not save it again.
+        """
+        root = self._root
+        try:
+            status = root.stat(like)
+        except FileNotFoundError:
+            mask = os.umask(0)
+            os.umask(mask)
+            root.set_mode(handle, 0o666 & ~mask)
+            return
+        own = root.status(handle)
+        if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
+            for uid, gid in ((status.st_uid, status.st_gid), (-1, status.st_gid)):
+                try:
+                    root.set_owner(handle, uid, gid)
+                    break
+                except OSError:  # it may not, or there is no such user in its user namespace
+                    continue
+        with suppress(OSError):
+            self._take_over_attributes(handle, like)
+        mode = stat.S_IMODE(status.st_mode)
+        if root.status(handle).st_uid != status.st_uid:
+            mode |= (mode & stat.S_IRWXU) >> 3
+        try:
+            root.set_mode(handle, mode)
+        except PermissionError:
+            # A service may be forbidden to set the bits before the permissions, which mean nothing here.
+            root.set_mode(handle, mode & 0o777)
+
+    def _take_over_attributes(self, handle: int, like: str) -> None:
+        other = self._root.open(like, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            attributes = self._root.attributes(other)
+        finally:
+            self._root.close(other)
+        for name, value in attributes.items():
+            with suppress(OSError):
+                self._root.set_attribute(handle, name, value)
 
     def flush(self) -> None:
         """Have all new texts on disk, waiting for them together: each alone would wait for as long.
@@ -121,11 +175,11 @@ class Writer:
             aside = next(iter(self._unsynced))
             path, handle = self._unsynced.pop(aside)
             try:
-                os.fsync(handle)
+                self._root.sync(handle)
             except OSError as error:
                 raise _unwritable(path, error) from None
             finally:
-                os.close(handle)
+                self._root.close(handle)
 
     def make_directory(self, path: str) -> None:
         """Make a directory below the folder, with those above it.
@@ -134,20 +188,31 @@ class Writer:
             Unavailable, ProblemFile: it cannot be made.
         """
         try:
-            self._make_directory(os.path.join(self._root, path))
+            self._make_directory(path)
         except OSError as error:
             raise _unwritable(path, error) from None
 
     def _make_directory(self, directory: str) -> None:
-        if os.path.isdir(directory):
+        if not directory or self._is_directory(directory):
             return
         above = os.path.dirname(directory)
         self._make_directory(above)
         with suppress(FileExistsError):
-            os.mkdir(directory)
+            self._root.make_directory(directory)
             self._made.append(directory)
         if self.is_durable:
-            _sync_directory(above)
+            self._root.sync_directory(above)
+
+    def _is_directory(self, path: str) -> bool:
+        """Return True if there is a directory, False if there is nothing."""
+        try:
+            mode = self._root.stat(path).st_mode
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISDIR(mode):
+            number = errno.ELOOP if stat.S_ISLNK(mode) else errno.ENOTDIR
+            raise OSError(number, os.strerror(number), path)
+        return True
 
     def keep_made(self) -> None:
         """The directories made so far, for what was staged, are to stay."""
@@ -157,7 +222,7 @@ class Writer:
         """Remove those that were made since, for what is not to be, unless somebody has put something in them."""
         while self._made:
             with suppress(OSError):
-                os.rmdir(self._made.pop())
+                self._root.remove_directory(self._made.pop())
 
     def put_in(self, staged: Staged) -> bool:
         """Put the new text in, in place of what was read; False when somebody else has saved meanwhile.
@@ -167,18 +232,18 @@ class Writer:
         Raises:
             Unavailable: it cannot be done; nothing was changed.
         """
-        full, aside = self._place(staged), os.path.join(self._root, staged.aside)
-        if staged.base is not None and _digest_of(full) != staged.base:
+        full, aside = self._place(staged), staged.aside
+        if staged.base is not None and self._digest_of(full) != staged.base:
             # An exchange would tell, too. But for a moment, whoever has saved could read a text that never was in force.
             self.discard(staged)
             return False
         try:
             if staged.base is None:
-                move(aside, full)
+                self._root.move(aside, full)
             elif staged.data is None:
-                move(full, aside)
+                self._root.move(full, aside)
             else:
-                exchange(aside, full)
+                self._root.exchange(aside, full)
         except (FileExistsError, FileNotFoundError):
             self.discard(staged)
             return False
@@ -192,30 +257,29 @@ class Writer:
 
     def give_back_save(self, staged: Staged) -> bool:
         """Put back what `put_in` took the place of, if somebody who had it open has saved to it since; whether that is so."""
-        aside = os.path.join(self._root, staged.aside)
-        if staged.base is None or _digest_of(aside) in (None, staged.base):
+        if staged.base is None or self._digest_of(staged.aside) in (None, staged.base):
             return False
-        self._give_back(self._place(staged), aside, ours=staged.data)
+        self._give_back(self._place(staged), staged.aside, ours=staged.data)
         return True
 
     def _give_back(self, full: str, aside: str, *, ours: str | None) -> None:
         """What was displaced is not what was read: put it back, and whatever was saved since we took its place."""
         if ours is None:
             with suppress(FileNotFoundError, FileExistsError):  # what came to an empty place is the newest there is
-                move(aside, full)
-            _remove(aside)
+                self._root.move(aside, full)
+            self.remove(aside)
             return
         for _ in range(_TURNS):
-            newest = _digest_of(aside)
+            newest = self._digest_of(aside)
             try:
-                if not os.path.exists(full):  # gone, or to be gone: what is aside is the newest there is
-                    move(aside, full)
+                if not self._root.exists(full):  # gone, or to be gone: what is aside is the newest there is
+                    self._root.move(aside, full)
                     return
-                exchange(aside, full)
+                self._root.exchange(aside, full)
             except (FileExistsError, FileNotFoundError):
                 continue
             if self._settled_digest(full, aside) == ours:
-                os.unlink(aside)
+                self._root.unlink(aside)
                 return
             # Somebody saved over what we had put there. That is the newest: it goes back in.
             ours = newest
@@ -227,12 +291,12 @@ class Writer:
         for here, or of whom it cannot be told, may still write before `give_back_save`. RACE: after that they write to what
         is no longer there.
         """
-        found, is_open = _seen(aside)
+        found, is_open = self._seen(aside)
         for _ in range(0 if full in self._held else _LOOKS):
             if not is_open:
                 break
             time.sleep(_LOOK_SECONDS)
-            found, is_open = _seen(aside)
+            found, is_open = self._seen(aside)
         (self._held.add if is_open else self._held.discard)(full)
         return found
 
@@ -241,11 +305,11 @@ class Writer:
         full, aside = self._place(staged), self._aside(staged)
         if staged.base is None:
             with suppress(FileNotFoundError, FileExistsError):
-                if _digest_of(full) == staged.data:
-                    move(full, aside)
-                if _digest_of(aside) not in (None, staged.data):  # saved in between
-                    move(aside, full)
-        elif os.path.lexists(aside) and (staged.data is None or _digest_of(full) == staged.data):
+                if self._digest_of(full) == staged.data:
+                    self._root.move(full, aside)
+                if self._digest_of(aside) not in (None, staged.data):  # saved in between
+                    self._root.move(aside, full)
+        elif self._root.exists(aside) and (staged.data is None or self._digest_of(full) == staged.data):
             self._give_back(full, aside, ours=staged.data)
         self.discard(staged)
 
@@ -255,7 +319,7 @@ class Writer:
         if mark is None:
             return None
         try:
-            found = signature_of(os.lstat(self._place(staged)))
+            found = signature_of(self._root.stat(self._place(staged)))
         except OSError:
             return None
         mtime_ns, _, size, inode = found
@@ -266,12 +330,13 @@ class Writer:
         self._marks.pop(staged.aside, None)
         _, handle = self._unsynced.pop(staged.aside, ("", None))
         if handle is not None:
-            os.close(handle)
+            self._root.close(handle)
         self.remove(staged.aside)
 
     def remove(self, path: str) -> None:
         """Remove a file below the folder, if it is there."""
-        _remove(os.path.join(self._root, path))
+        with suppress(FileNotFoundError):
+            self._root.unlink(path)
 
     def sync(self, paths: Iterable[str]) -> None:
         """Have the directories of these files on disk.
@@ -280,9 +345,9 @@ class Writer:
             Unavailable: that cannot be said of one of them.
         """
         if self.is_durable:
-            for directory, path in {os.path.dirname(self._full(path)): path for path in paths}.items():
+            for directory, path in {os.path.dirname(self._target(path)): path for path in paths}.items():
                 try:
-                    _sync_directory(directory)
+                    self._root.sync_directory(directory)
                 except FileNotFoundError:
                     continue
                 except OSError as error:
@@ -294,128 +359,90 @@ class Writer:
         Returns whether it is gone. What anybody else has put in it stays, and so do the directories above that. Nothing
         may be staged in it.
         """
-        full = os.path.join(self._root, directory)
-        for path, _, names in os.walk(full, topdown=False):
-            for name in names:
-                if name.startswith(TEMPORARY):
-                    _remove(os.path.join(path, name))
-            with suppress(OSError):
-                os.rmdir(path)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            self._empty(directory)
+        with suppress(OSError):
+            self._root.remove_directory(directory)
         if self.is_durable:
             with suppress(OSError):
-                _sync_directory(os.path.dirname(full))
-        return not os.path.lexists(full)
+                self._root.sync_directory(os.path.dirname(directory))
+        return not self._root.exists(directory)
+
+    def _empty(self, directory: str) -> None:
+        """Remove the empty directories in a directory, and the temporaries of ours."""
+        with self._root.scandir(directory) as entries:
+            found = [(f"{directory}/{entry.name}", entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for path, is_directory in found:
+            if is_directory:
+                with suppress(OSError):
+                    self._empty(path)
+                    self._root.remove_directory(path)
+            elif path.rpartition("/")[2].startswith(TEMPORARY):
+                self.remove(path)
 
     def is_in(self, staged: Staged) -> bool:
         """Whether an edit that a crash may have interrupted was put in; what is aside tells, whoever has saved since."""
-        aside = _digest_of(self._aside(staged))
+        aside = self._digest_of(self._aside(staged))
         if staged.base is None:
             return aside is None
         if staged.data is None:
             return aside == staged.base
-        return aside == staged.base or (aside is None and _digest_of(self._place(staged)) == staged.data)
+        return aside == staged.base or (aside is None and self._digest_of(self._place(staged)) == staged.data)
 
     def has_displaced(self, staged: Staged) -> bool:
         """Whether what an edit took the place of is another text than the one that was read."""
-        aside = _digest_of(self._aside(staged))
+        aside = self._digest_of(self._aside(staged))
         return aside is not None and aside not in (staged.base, staged.data)
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing at all in the folder, or no folder."""
-        return not (os.path.isdir(self._root) and os.listdir(self._root))
+        try:
+            return not self._root.names()
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+
+    def _digest_of(self, path: str) -> str | None:
+        """What stands for the content of what is there; a directory, or what cannot be read, is like no file."""
+        return self._seen(path)[0]
+
+    def _seen(self, path: str) -> tuple[str | None, bool]:
+        """The same, and whether somebody had it open for writing before it was read, as far as that can be told."""
+        root = self._root
+        try:
+            handle = self._open(path)
+        except FileNotFoundError:
+            return None, False
+        except OSError:
+            return "", False
+        try:
+            is_open = root.has_writer(handle) is True
+            return digest(_read_all(root, handle)), is_open
+        except OSError:
+            return "", False
+        finally:
+            root.close(handle)
+
+    def _open(self, path: str) -> int:
+        """Open a file, or what a symlink leads to, to read it. A FIFO in its place is not waited for."""
+        try:
+            return self._root.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            return self._root.open(self._root.resolve(path), os.O_RDONLY | os.O_NONBLOCK)
 
 
-def _remove(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)
+def _read_all(root: Root, handle: int) -> bytes:
+    parts = []
+    while part := root.read(handle, _READ_AT_ONCE):
+        parts.append(part)
+    return b"".join(parts)
 
 
 def digest(data: bytes | None) -> str | None:
     """What stands for a file's content; None for none."""
     return None if data is None else blake2b(data, digest_size=16).hexdigest()
-
-
-def _digest_of(path: str) -> str | None:
-    """What stands for the content of what is there; a directory, or what cannot be read, is like no file."""
-    return _seen(path)[0]
-
-
-def _seen(path: str) -> tuple[str | None, bool]:
-    """The same, and whether somebody had it open for writing before it was read, as far as that can be told."""
-    try:
-        with open(path, "rb", opener=_open_at_once) as file:
-            is_open = has_writer(file.fileno()) is True
-            return digest(file.read()), is_open
-    except FileNotFoundError:
-        return None, False
-    except OSError:
-        return "", False
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO in its place is not waited for
-
-
-def _start_writing(handle: int) -> None:
-    """Begin to write a file to disk, and do not wait: sync_file_range(2). Where there is no such thing, fsync does it all."""
-    start = getattr(_libc, "sync_file_range", None)
-    if start is not None:
-        start(handle, ctypes.c_int64(0), ctypes.c_int64(0), _WRITE)
-
-
-def _marked(handle: int) -> tuple[int, int, int] | None:
-    """Give a file that was just written the time one nanosecond before that; its time, size and inode.
-
-    None where the file system cannot tell such a time from the one it had.
-    """
-    written_at = os.fstat(handle).st_mtime_ns
-    os.utime(handle, ns=(written_at, written_at - 1))
-    status = os.fstat(handle)
-    return (status.st_mtime_ns, status.st_size, status.st_ino) if status.st_mtime_ns < written_at else None
-
-
-def _take_over(handle: int, like: str) -> None:
-    """Mode, owner and extended attributes of the file at `like`, if there is one; else what a new file gets.
-
-    A daemon that is not root cannot give files away: then the owner is its own, the group stays if it may, and what the
-    owner could do, the group can, or whoever has saved the file could not save it again.
-    """
-    try:
-        status = os.stat(like)
-    except FileNotFoundError:
-        mask = os.umask(0)
-        os.umask(mask)
-        os.fchmod(handle, 0o666 & ~mask)
-        return
-    own = os.fstat(handle)
-    if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
-        for uid, gid in ((status.st_uid, status.st_gid), (-1, status.st_gid)):
-            try:
-                os.fchown(handle, uid, gid)
-                break
-            except OSError:  # it may not, or there is no such user in its user namespace
-                continue
-    with suppress(OSError):
-        for name in os.listxattr(like):
-            with suppress(OSError):
-                os.setxattr(handle, name, os.getxattr(like, name))
-    mode = stat.S_IMODE(status.st_mode)
-    if os.fstat(handle).st_uid != status.st_uid:
-        mode |= (mode & stat.S_IRWXU) >> 3
-    try:
-        os.fchmod(handle, mode)
-    except PermissionError:
-        # A service may be forbidden to set the bits before the permissions, which mean nothing here.
-        os.fchmod(handle, mode & 0o777)
-
-
-def _sync_directory(path: str) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _unwritable(path: str, error: OSError) -> Unavailable | ProblemFile:

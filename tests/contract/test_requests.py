@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from blocksd import renames
 from blocksd import writer as writing
 from blocksd.document import parse
 from blocksd.errors import JournalUnusable, Unavailable
 from blocksd.outcomes import Outcomes
 from blocksd.pending import Pending
 from blocksd.request import OPS, Entry
+from blocksd.root import Root
 from rig import Ear, Rig, assert_level, shown
 
 if TYPE_CHECKING:
@@ -1843,15 +1843,15 @@ def test_stale_save_in_a_file_that_is_held_open(rig: Office) -> None:
 
 def test_person_saves_while_the_daemon_writes(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the reading and the exchange: both texts are in the file, and each is a revision."""
-    real = renames._rename
+    real = Root.renameat2
     saves = iter(["\nmine 1", "\nmine 1\nmine 2"])
 
-    def busy(old: str, new: str, flags: int) -> None:
+    def busy(root: Root, old: str, new: str, flags: int) -> None:
         if new.endswith("notes.md") and (more := next(saves, None)) is not None:
             (rig.root / "notes.md").write_text(NOTES.replace("one", f"one{more}"))
-        real(old, new, flags)
+        real(root, old, new, flags)
 
-    monkeypatch.setattr(renames, "_rename", busy)
+    monkeypatch.setattr(Root, "renameat2", busy)
     sent = [
         ("ann", rig.send("ann", "append", "notes", content="from Ann")),
         ("bob", rig.send("bob", "append", "other", content="from Bob")),
@@ -1869,7 +1869,7 @@ def test_person_saves_to_a_file_they_had_open_before(rig: Office, monkeypatch: p
     """They opened it before the exchange, which nobody can tell of another user's file, and write after it: that is a
     save as any other.
     """
-    monkeypatch.setattr(writing, "has_writer", lambda _: None)
+    monkeypatch.setattr(Root, "has_writer", lambda *_: None)
     os.utime(rig.root / "notes.md", (1e9, 1e9))  # long ago, so that nobody asks whether it is being written
     rig.settle()
     args = {"content": "from Ann"} if op == "append" else {}
@@ -2036,15 +2036,15 @@ def test_every_crash_of_a_merge_is_survived(make: Callable[..., Office], raw: An
 @pytest.mark.parametrize("saved", ["before", "after"])
 def test_crash_with_a_save_in_between(rig: Office, saved: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A person saves just before or just after the exchange, and the daemon ends there: both texts are there."""
-    real = renames._rename
+    real = Root.renameat2
 
     class Crash(BaseException):
         pass
 
-    def busy(old: str, new: str, flags: int) -> None:
+    def busy(root: Root, old: str, new: str, flags: int) -> None:
         if saved == "before":
             (rig.root / "notes.md").write_text(NOTES.replace("one", "one\nmine"))
-        real(old, new, flags)
+        real(root, old, new, flags)
         if saved == "after":
             (rig.root / "notes.md").write_text(NOTES.replace("one", "one\nfrom Ann\nmine"))
         raise Crash
@@ -2052,7 +2052,7 @@ def test_crash_with_a_save_in_between(rig: Office, saved: str, monkeypatch: pyte
     rig.send("ann", "append", "notes", content="from Ann", request_id="same")
     rig.pass_on()
     with monkeypatch.context() as patch:
-        patch.setattr(renames, "_rename", busy)
+        patch.setattr(Root, "renameat2", busy)
         with pytest.raises(Crash):
             rig.run(lambda: False)
     rig.crash()

@@ -8,14 +8,15 @@ import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from blocksd import renames, writer
 from blocksd.errors import InvalidFile
 from blocksd.folder import Folder, Reading, Refused
+from blocksd.root import Root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_EFFECTS = ("open", "write", "fsync", "fchmod", "unlink", "rename", "replace", "link", "mkdir", "rmdir")
+_REMOVING = ("unlink", "remove_directory")
+_EFFECTS = ("open", "write", "sync", "sync_directory", "set_mode", "rename", "link", "make_directory", *_REMOVING)
 
 
 class Killed(BaseException):
@@ -54,15 +55,14 @@ class Hands:
         self._transactions = transactions
 
     def _counted(self, call: Callable[..., Any], *, removes: bool = False) -> Callable[..., Any]:
-        def counted(*args: Any, **options: Any) -> Any:
-            is_reading = call is os.open and not args[1] & os.O_CREAT
-            if is_reading:
-                return call(*args, **options)
+        def counted(root: Root, *args: Any, **options: Any) -> Any:
+            if call.__name__ == "open" and not args[1] & os.O_CREAT:
+                return call(root, *args, **options)
             self._live()
             if self._fail_in == 0 and not removes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._fail_in = max(self._fail_in - 1, -1) if self._fail_in else 0
-            return call(*args, **options)
+            return call(root, *args, **options)
 
         return counted
 
@@ -72,31 +72,29 @@ class Hands:
         self._kill_in -= 1
 
     def _renamed(self, rename: Callable[..., Any]) -> Callable[..., Any]:
-        def renamed(*args: Any) -> None:
+        def renamed(root: Root, old: str, new: str, flags: int) -> None:
             self._live()
             if self._is_still:
                 raise OSError(errno.EPERM, os.strerror(errno.EPERM))
             happens, self._before_renaming = self._before_renaming, None
             if happens is not None:
                 happens()
-            rename(*args)
+            rename(root, old, new, flags)
 
         return renamed
 
     @contextmanager
     def on_writer(self) -> Iterator[None]:
         """Have all writers use these hands."""
-        rename = renames._rename
-        counted = {name: self._counted(getattr(os, name), removes=name in ("unlink", "rmdir")) for name in _EFFECTS}
-        for module in (writer, renames):
-            setattr(module, "os", _Counted(counted))  # noqa: B010  # a module's name for another is not to be assigned to
-        renames._rename = self._renamed(rename)
+        real = {name: getattr(Root, name) for name in (*_EFFECTS, "renameat2")}
+        for name in _EFFECTS:
+            setattr(Root, name, self._counted(real[name], removes=name in _REMOVING))
+        setattr(Root, "renameat2", self._renamed(real["renameat2"]))  # noqa: B010  # a method is not to be assigned to
         try:
             yield
         finally:
-            for module in (writer, renames):
-                setattr(module, "os", os)  # noqa: B010  # as above
-            renames._rename = rename
+            for name, method in real.items():
+                setattr(Root, name, method)
 
     def on_journal(self, journal: Any) -> None:
         """Have a journal use these hands."""
@@ -113,16 +111,6 @@ class Hands:
             self._live()
 
         journal.database.transaction = counted
-
-
-class _Counted:
-    """The module `os`, some of whose functions are others."""
-
-    def __init__(self, functions: dict[str, Callable[..., Any]]) -> None:
-        self.__dict__.update(functions)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(os, name)
 
 
 class Moody(Folder):

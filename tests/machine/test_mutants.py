@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from blocksd import clerk, core, edits, mirror, projection, stale, writer
+from blocksd import clerk, core, edits, mirror, projection, stale
 from blocksd.attempt import Attempt
 from blocksd.clerk import Clerk
 from blocksd.core import Core
@@ -332,17 +332,17 @@ def forgets_outcomes(patch: Patch) -> None:
 
 
 def throws_displaced_saves_away(patch: Patch) -> None:
-    patch.setattr(Writer, "_give_back", lambda _self, _full, aside, ours: os.unlink(aside))  # noqa: ARG005  # its names
+    patch.setattr(Writer, "_give_back", lambda self, _full, aside, ours: self._root.unlink(aside))  # noqa: ARG005  # its names
 
 
 def trusts_that_nobody_saved(patch: Patch) -> None:
     put_in = Writer.put_in
 
     def trusting(self: Writer, staged: Any) -> bool:
-        real = writer._seen
+        real = Writer._seen
         base = staged.base, False
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(writer, "_seen", lambda path: base if path.endswith(staged.aside) else real(path))
+            inner.setattr(Writer, "_seen", lambda self, path: base if path == staged.aside else real(self, path))
             return put_in(self, staged)
 
     patch.setattr(Writer, "put_in", trusting)

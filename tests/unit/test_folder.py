@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.folder import Absent, Busy, Folder, Found, Reading, Refused, Text
+from blocksd.root import Root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,36 +151,36 @@ def test_file_that_changes_while_it_is_read_is_busy(root: Path, monkeypatch: pyt
     path = root / "notes.md"
     path.write_text("text")
     old(path)
-    real = os.read
+    real = Root.read
 
-    def interfere(handle: int, size: int) -> bytes:
+    def interfere(held: Root, handle: int, size: int) -> bytes:
         if change == "grows":
             with path.open("a") as file:
                 file.write(" and more")
         elif change == "shrinks":
             os.truncate(path, 1)
         elif change == "is rewritten":
-            data = real(handle, size)
+            data = real(held, handle, size)
             path.write_text("TEXT")
             return data
         else:
             path.with_name("other").write_text("TEXT")
             path.with_name("other").rename(path)
-        return real(handle, size)
+        return real(held, handle, size)
 
-    monkeypatch.setattr(os, "read", interfere)
+    monkeypatch.setattr(Root, "read", interfere)
     assert read(root) == Busy()
 
 
 def interfering(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], None]) -> None:
     """Let something happen right before a call."""
-    real = getattr(os, name)
+    real = getattr(Root, name)
 
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: Any) -> Any:
         act()
-        return real(*args, **kwargs)
+        return real(*args)
 
-    monkeypatch.setattr(os, name, call)
+    monkeypatch.setattr(Root, name, call)
 
 
 def test_fifo_that_takes_the_place_of_a_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,11 +225,11 @@ def test_file_too_large_is_not_opened(root: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("call", "number", "message"),
     [
-        ("lstat", errno.EACCES, "it cannot be read: Permission denied"),
+        ("stat", errno.EACCES, "it cannot be read: Permission denied"),
         ("open", errno.EACCES, "it cannot be read: Permission denied"),
         ("open", errno.EMFILE, "it cannot be read: Too many open files"),
         ("read", errno.EIO, "it cannot be read: Input/output error"),
-        ("lstat", errno.ENAMETOOLONG, "it cannot be read: File name too long"),
+        ("stat", errno.ENAMETOOLONG, "it cannot be read: File name too long"),
     ],
 )
 def test_file_that_cannot_be_read_is_neither_absent_nor_changed(
@@ -242,7 +243,7 @@ def test_file_that_cannot_be_read_is_neither_absent_nor_changed(
 
     interfering(monkeypatch, call, refuse)
     assert reason(read(root)) == message
-    if call == "lstat":
+    if call == "stat":
         assert not Folder(str(root)).is_absent("notes.md")
 
 
@@ -333,16 +334,16 @@ def test_sweep_reports_what_it_cannot_list(root: Path, monkeypatch: pytest.Monke
     for name in ("closed", "gone", "open"):
         (root / name).mkdir()
         (root / name / "block.md").write_text("text")
-    real = os.scandir
+    real = Root.scandir
 
-    def scandir(path: str) -> Any:
+    def scandir(held: Root, path: str) -> Any:
         if path.endswith("closed"):
             raise PermissionError(errno.EACCES, "Permission denied")
         if path.endswith("gone"):
             raise FileNotFoundError(errno.ENOENT, "No such file or directory")
-        return real(path)
+        return real(held, path)
 
-    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(Root, "scandir", scandir)
     entries = [entry for some in Folder(str(root)).sweep() for entry in some if entry.kind != "directory"]
     assert [(entry.path, entry.kind) for entry in sorted(entries)] == [
         ("closed", "unreadable"),

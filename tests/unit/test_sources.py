@@ -16,6 +16,7 @@ from blocksd.errors import NotFound, Unavailable
 from blocksd.folder import Folder
 from blocksd.outcomes import Access
 from blocksd.problems import Problems
+from blocksd.root import Root
 from blocksd.source import Source, differing
 from blocksd.sources import Sources, Unshown
 from rig import Clock
@@ -353,29 +354,28 @@ def test_unreadable_is_neither_absent_nor_changed(shelf: Shelf, monkeypatch: pyt
     write(shelf.root / "a.txt", "x")
     write(shelf.root / "d/b.txt", "x")
     shelf.open()
-    real_scandir, real_open = os.scandir, os.open
-    shut: list[str] = [str(shelf.root / "d")]
+    shut: list[str] = ["d"]
 
     def forbidding(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(path: Any, *words: Any, **options: Any) -> Any:
-            if str(path).rstrip("/") in shut:
-                raise PermissionError(13, "Permission denied", str(path))
-            return real(path, *words, **options)
+        def call(root: Root, path: str, *words: Any) -> Any:
+            if path in shut:
+                raise PermissionError(13, "Permission denied", path)
+            return real(root, path, *words)
 
         return call
 
-    monkeypatch.setattr("os.scandir", forbidding(real_scandir))
-    monkeypatch.setattr("os.open", forbidding(real_open))
+    monkeypatch.setattr(Root, "scandir", forbidding(Root.scandir))
+    monkeypatch.setattr(Root, "open", forbidding(Root.open))
     assert not shelf.scan()
     assert "1 of its directories cannot be listed: d" in str(shelf.problem())
-    shut[:] = [str(shelf.root / "a.txt")]
+    shut[:] = ["a.txt"]
     shelf.source.hint_file("a.txt", closed=True)
     assert not shelf.look()
     shelf.scan()
     assert "a.txt (it cannot be read: Permission denied)" in str(shelf.problem())
     with pytest.raises(Unavailable, match="Permission denied"):
         shelf.sources.check_open("support-1", "manuals/a.txt")
-    shut[:] = [str(shelf.root)]
+    shut[:] = [""]
     assert not shelf.scan()
     assert "cannot be listed" in str(shelf.problem())
     shut.clear()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blocksd import folder as module
 from blocksd.folder import Busy, Folder, Text
+from blocksd.root import Root
 from support import eventually
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that a group edits, as a daemon without rights sees it."""
-    monkeypatch.setattr(module, "has_writer", lambda _: None)
+    monkeypatch.setattr(Root, "has_writer", lambda *_: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     path = tmp_path / "blocks.d"
     path.mkdir()
@@ -147,6 +147,7 @@ def test_another_directory_in_its_place_is_watched(root: Path, folder: Folder) -
     path.unlink()
     root.rmdir()
     root.mkdir()
+    folder.directory.reopen()
     path.write_text("text")
     assert read(folder, closed=False) is None
     write(path, "more")

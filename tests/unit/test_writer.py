@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd import renames
 from blocksd.errors import ProblemFile, Unavailable
 from blocksd.folder import signature_of
 from blocksd.label import TEMPORARY, is_ignored
+from blocksd.root import Root
 from blocksd.sheet import FileEdit
 from blocksd.writer import Writer
 
@@ -42,7 +42,7 @@ def writer(root: Path) -> Writer:
 def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A file system that can exchange two files, and one that knows nothing of renameat2."""
     if request.param == "plain":
-        monkeypatch.setattr(renames, "_rename", refuse(errno.EINVAL))
+        monkeypatch.setattr(Root, "renameat2", refuse(errno.EINVAL))
     kind: str = request.param
     return kind
 
@@ -186,11 +186,12 @@ def test_what_a_crash_left_half_exchanged_is_taken_back(
     root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where two files cannot be exchanged in one step, the old text has another name for a moment."""
-    monkeypatch.setattr(renames, "_rename", refuse(errno.EINVAL))
+    monkeypatch.setattr(Root, "renameat2", refuse(errno.EINVAL))
     (root / "notes.md").write_bytes(OLD)
     staged = writer.stage(update())
+    real = Root.rename
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", crash)
+        patch.setattr(Root, "rename", lambda held, old, new: crash() if new == staged.aside else real(held, old, new))
         with pytest.raises(Crash):
             writer.put_in(staged)
     assert (root / "notes.md").read_bytes() == NEW
@@ -264,19 +265,19 @@ def test_owner_that_cannot_stay_is_no_hindrance(
     """
     (root / "notes.md").write_bytes(OLD)
     (root / "notes.md").chmod(0o644)
-    real, asked = os.stat, []
+    real, asked = Root.stat, []
 
-    def elsewhere(path: Any, **options: Any) -> os.stat_result:
-        found = list(real(path, **options))
+    def elsewhere(held: Root, path: str) -> os.stat_result:
+        found = list(real(held, path))
         found[4], found[5] = 12345, 23456
         return os.stat_result(found)
 
-    def fchown(_handle: int, uid: int, gid: int) -> None:
+    def set_owner(_root: Root, _handle: int, uid: int, gid: int) -> None:
         asked.append((uid, gid))
         raise OSError(number, "no")
 
-    monkeypatch.setattr(os, "stat", elsewhere)
-    monkeypatch.setattr(os, "fchown", fchown)
+    monkeypatch.setattr(Root, "stat", elsewhere)
+    monkeypatch.setattr(Root, "set_owner", set_owner)
     staged = writer.stage(update())
     monkeypatch.undo()
     assert asked == [(12345, 23456), (-1, 23456)]
@@ -287,16 +288,16 @@ def test_owner_that_cannot_stay_is_no_hindrance(
 
 def test_set_group_id_bit_is_no_hindrance(root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A service that may not set it, as under RestrictSUIDSGID=, writes a file that has it all the same, without it."""
-    real = os.fchmod
+    real = Root.set_mode
 
-    def fchmod(handle: int, mode: int) -> None:
+    def set_mode(held: Root, handle: int, mode: int) -> None:
         if mode & (stat.S_ISUID | stat.S_ISGID):
             raise PermissionError(errno.EPERM, "no")
-        real(handle, mode)
+        real(held, handle, mode)
 
     (root / "notes.md").write_bytes(OLD)
     (root / "notes.md").chmod(0o2660)
-    monkeypatch.setattr(os, "fchmod", fchmod)
+    monkeypatch.setattr(Root, "set_mode", set_mode)
     assert write(writer, update())
     assert stat.S_IMODE((root / "notes.md").stat().st_mode) == 0o660
 
@@ -361,7 +362,7 @@ def stage_and_flush(writer: Writer, edit: FileEdit) -> None:
 
 
 def _fails_for_files(number: int, name: str) -> Callable[[pytest.MonkeyPatch], None]:
-    return lambda patch: patch.setattr(os, name, refuse(number))
+    return lambda patch: patch.setattr(Root, name, refuse(number))
 
 
 FAULTS: dict[str, tuple[int, Callable[[pytest.MonkeyPatch], None]]] = {
@@ -370,9 +371,9 @@ FAULTS: dict[str, tuple[int, Callable[[pytest.MonkeyPatch], None]]] = {
     "over the quota": (errno.EDQUOT, _fails_for_files(errno.EDQUOT, "write")),
     "read-only": (errno.EROFS, _fails_for_files(errno.EROFS, "open")),
     "not permitted": (errno.EACCES, _fails_for_files(errno.EACCES, "open")),
-    "error at fsync": (errno.EIO, _fails_for_files(errno.EIO, "fsync")),
-    "no space at fsync": (errno.ENOSPC, _fails_for_files(errno.ENOSPC, "fsync")),
-    "mode cannot be set": (errno.EPERM, _fails_for_files(errno.EPERM, "fchmod")),
+    "error at fsync": (errno.EIO, _fails_for_files(errno.EIO, "sync")),
+    "no space at fsync": (errno.ENOSPC, _fails_for_files(errno.ENOSPC, "sync")),
+    "mode cannot be set": (errno.EPERM, _fails_for_files(errno.EPERM, "set_mode")),
 }
 
 
@@ -400,9 +401,9 @@ def test_text_that_cannot_be_staged(
 
 def test_short_writes_are_no_fault(root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel may take a text in pieces."""
-    real = os.write
+    real = Root.write
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", lambda handle, data: real(handle, data[:3]))
+        patch.setattr(Root, "write", lambda held, handle, data: real(held, handle, data[:3]))
         assert write(writer, create(data=b"0123456789"))
     assert (root / "notes.md").read_bytes() == b"0123456789"
 
@@ -415,7 +416,7 @@ def test_text_that_cannot_be_put_in(
     """The old file is as it was, nothing is beside it, and the reason is told by name."""
     (root / "notes.md").write_bytes(OLD)
     staged = writer.stage(edit)
-    monkeypatch.setattr(renames, "_rename", refuse(number))
+    monkeypatch.setattr(Root, "renameat2", refuse(number))
     with pytest.raises(Unavailable) as refusal:
         writer.put_in(staged)
     assert refusal.value.facts["errno"] == errno.errorcode[number]
@@ -423,16 +424,16 @@ def test_text_that_cannot_be_put_in(
     assert (root / "notes.md").read_bytes() == OLD
 
 
-@pytest.mark.parametrize("name", ["link", "replace"])
+@pytest.mark.parametrize("name", ["link", "rename"])
 def test_text_that_cannot_be_put_in_plainly(
     root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """A file system that cannot even do that is told of in the same words."""
     (root / "notes.md").write_bytes(OLD)
     staged = writer.stage(update())
-    monkeypatch.setattr(renames, "_rename", refuse(errno.ENOSYS))
+    monkeypatch.setattr(Root, "renameat2", refuse(errno.ENOSYS))
     with monkeypatch.context() as patch:
-        patch.setattr(os, name, refuse(errno.EPERM))
+        patch.setattr(Root, name, refuse(errno.EPERM))
         with pytest.raises(Unavailable, match="not permitted"):
             writer.put_in(staged)
     writer.take_back(staged)
@@ -445,9 +446,10 @@ def test_directory_that_cannot_be_synced_is_told_of(
 ) -> None:
     """What is not on disk is not acknowledged; a directory that is gone needs none of it."""
     (root / "notes.md").write_bytes(OLD)
-    monkeypatch.setattr(os, "fsync", refuse(errno.EIO))
-    with pytest.raises(Unavailable) as refusal:
-        writer.sync(["notes.md"])
+    with monkeypatch.context() as patch:
+        patch.setattr(Root, "sync_directory", refuse(errno.EIO))
+        with pytest.raises(Unavailable) as refusal:
+            writer.sync(["notes.md"])
     assert refusal.value.facts == {"path": "notes.md", "errno": "EIO"}
     writer.sync(["gone/notes.md"])
     Writer(str(root), is_durable=False).sync(["notes.md"])
@@ -480,7 +482,7 @@ def test_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
         assert (root / "notes.md").read_bytes() == OLD
         assert write(writer, update())
     finally:
-        subprocess.run(["umount", str(root)], check=True, timeout=10)
+        subprocess.run(["umount", "--lazy", str(root)], check=True, timeout=10)  # a writer holds it
 
 
 # --- when somebody saves meanwhile ---
@@ -495,7 +497,7 @@ class Busy:
         self._before = before
         self._after = after
         self._renames = 0
-        self._real = renames._rename
+        self._real = Root.renameat2
         self.saved: list[bytes] = []
 
     def save(self) -> None:
@@ -504,12 +506,15 @@ class Busy:
         mine.write_bytes(self.saved[-1])
         mine.replace(self._path)
 
-    def __call__(self, old: str, new: str, flags: int) -> None:
+    def as_method(self) -> Callable[[Root, str, str, int], None]:
+        return lambda *words: self._rename(*words)  # noqa: PLW0108  # a function, that a class makes a method of
+
+    def _rename(self, root: Root, old: str, new: str, flags: int) -> None:
         number = self._renames
         self._renames += 1
         if number in self._before:
             self.save()
-        self._real(old, new, flags)
+        self._real(root, old, new, flags)
         if number in self._after:
             self.save()
 
@@ -540,7 +545,7 @@ def test_save_in_between_stays(
     (root / "notes.md").write_bytes(OLD)
     staged = writer.stage(edit)
     busy = Busy(root / "notes.md", before=before, after=after)
-    monkeypatch.setattr(renames, "_rename", busy)
+    monkeypatch.setattr(Root, "renameat2", busy.as_method())
     assert not writer.put_in(staged)
     assert (root / "notes.md").read_bytes() == busy.saved[-1]
     assert names(root) == ["notes.md"]
@@ -625,7 +630,7 @@ def test_save_right_after_stays(root: Path, writer: Writer, monkeypatch: pytest.
     (root / "notes.md").write_bytes(OLD)
     staged = writer.stage(edit)
     busy = Busy(root / "notes.md", after=(0,))
-    monkeypatch.setattr(renames, "_rename", busy)
+    monkeypatch.setattr(Root, "renameat2", busy.as_method())
     assert writer.put_in(staged)
     writer.discard(staged)
     assert (root / "notes.md").read_bytes() == busy.saved[-1]
@@ -641,18 +646,18 @@ def test_file_removed_in_between_stays_removed(
     (root / "notes.md").unlink()
     assert not writer.put_in(staged)
     assert names(root) == []
-    real = renames._rename
+    real = Root.renameat2
     (root / "notes.md").write_bytes(b"saved\n")
     staged = writer.stage(edit)
     calls: list[int] = []
 
-    def removing(old: str, new: str, flags: int) -> None:
-        real(old, new, flags)
+    def removing(held: Root, old: str, new: str, flags: int) -> None:
+        real(held, old, new, flags)
         if not calls and (root / "notes.md").exists():
             (root / "notes.md").unlink()  # what we had put in
         calls.append(flags)
 
-    monkeypatch.setattr(renames, "_rename", removing)
+    monkeypatch.setattr(Root, "renameat2", removing)
     assert not writer.put_in(staged)
     assert names(root) == ["notes.md"]
     assert (root / "notes.md").read_bytes() == b"saved\n"  # theirs, and newer than what was read
@@ -698,14 +703,14 @@ def test_crash_right_after_a_save_was_displaced(
     """It is told from what lies beside the file, and what was saved comes back."""
     (root / "notes.md").write_bytes(OLD)
     staged = writer.stage(edit)
-    real = renames._rename
+    real = Root.renameat2
 
-    def after_a_save(old: str, new: str, flags: int) -> None:
+    def after_a_save(held: Root, old: str, new: str, flags: int) -> None:
         (root / "notes.md").write_bytes(b"theirs\n")
-        real(old, new, flags)
+        real(held, old, new, flags)
 
     with monkeypatch.context() as patch:
-        patch.setattr(renames, "_rename", after_a_save)
+        patch.setattr(Root, "renameat2", after_a_save)
         patch.setattr(Writer, "_give_back", crash)
         with pytest.raises(Crash):
             writer.put_in(staged)
@@ -752,7 +757,7 @@ def test_where_times_are_too_coarse_nothing_is_known(
     root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then the file is read again, as any other."""
-    monkeypatch.setattr(os, "utime", lambda *_, **__: None)
+    monkeypatch.setattr(Root, "set_times", lambda *_: None)
     staged = writer.stage(create())
     assert writer.put_in(staged)
     assert writer.signature(staged) is None
