@@ -1621,7 +1621,7 @@ def test_folder_of_an_agent_that_cannot_be_made(rig: Office, monkeypatch: pytest
     rig.do("operator", "create_agent", agent="carl", blocks=[])
 
 
-@pytest.mark.parametrize("what", ["Writer._write", "move"])
+@pytest.mark.parametrize("what", ["writer.Writer._write", "root.Root.move"])
 def test_directories_of_what_is_not_done_do_not_stay(rig: Office, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """Else an agent would be known that nobody has made. Where somebody has put something in one, it stays."""
     requests: list[tuple[str, str | None, dict[str, Any]]] = [
@@ -1633,7 +1633,7 @@ def test_directories_of_what_is_not_done_do_not_stay(rig: Office, monkeypatch: p
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "full")
 
-    monkeypatch.setattr(f"blocksd.writer.{what}", full)
+    monkeypatch.setattr(f"blocksd.{what}", full)
     for op, where, args in requests:
         assert rig.refuse("operator", op, where, **args)["code"] == "unavailable"
 
@@ -1641,7 +1641,7 @@ def test_directories_of_what_is_not_done_do_not_stay(rig: Office, monkeypatch: p
         (rig.root / "agents/zoe/photo.png").write_bytes(b"x")
         full()
 
-    monkeypatch.setattr(f"blocksd.writer.{what}", disturbed)
+    monkeypatch.setattr(f"blocksd.{what}", disturbed)
     assert rig.ask("operator", "create", "agents/zoe/plan", value="x")["error"]["code"] == "unavailable"
     assert os.listdir(rig.root / "agents/zoe") == ["photo.png"]
 
