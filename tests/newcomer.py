@@ -50,7 +50,7 @@ HANDS = {"vim blocks.d/persona.md": ("Go", "I ask when I am not sure.", "\x1b", 
 
 ELSEWHERE = {
     ".ci/run": (".ci/run", "# What CI runs"),
-    "python3 -m venv .venv && .venv/bin/pip install --quiet --editable '.[test]' && .venv/bin/pytest": (
+    "python3 -m venv .venv && .venv/bin/pip install --quiet --editable '.[test]' && .venv/bin/pytest -n 4": (
         ".ci/run",
         "'/<!-- test -->/,",
     ),
