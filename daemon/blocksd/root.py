@@ -14,6 +14,7 @@ import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from blocksd.beneath import DIRECTORY, NO_NAMES, has_openat2, openat2, os_error, walk
 from blocksd.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -21,22 +22,11 @@ if TYPE_CHECKING:
 
 NOREPLACE, EXCHANGE = 1, 2
 
-_OPENAT2 = 437  # the number of openat2(2), alike on all architectures but Alpha; the C library has no function for it
-_NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x02, 0x04, 0x08
-_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _WRITE = 2
 _MOST_LINKS = 40  # in a row, as the kernel has it
-_NO_NAMES = ("", ".", "..")
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
-
-
-class _How(ctypes.Structure):
-    """struct open_how."""
-
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
 class Root:
@@ -72,14 +62,14 @@ class Root:
         self._why = errno.ENOENT  # there is nothing to hold
         self.path = os.path.realpath(self.given)
         try:
-            self._handle = os.open(self.path, _DIRECTORY)
+            self._handle = os.open(self.path, DIRECTORY)
         except OSError as error:
             self._why = error.errno or errno.EIO
             return
         status = os.fstat(self._handle)
         self._identity = (status.st_dev, status.st_ino)
         if self._walks is None:
-            self._walks = not _has_openat2(self._handle)
+            self._walks = not has_openat2(self._handle)
 
     def release(self) -> None:
         """Hold it no longer, so that it can be unmounted. The next call holds what its path names then."""
@@ -126,7 +116,7 @@ class Root:
         if self._is_released:
             self.reopen()
         if self._handle < 0:
-            raise _error(self._why, self.path)
+            raise os_error(self._why, self.path)
         return self._handle
 
     # --- by path ---
@@ -135,7 +125,7 @@ class Root:
         """Open a file; its handle is not inherited."""
         flags |= os.O_CLOEXEC | os.O_NOFOLLOW
         if not self._walks and "/" in path:
-            return _openat2(self._held(), path, flags, mode if flags & os.O_CREAT else 0)
+            return openat2(self._held(), path, flags, mode if flags & os.O_CREAT else 0)
         above, name = self._parent(path)
         try:
             return os.open(name, flags, mode, dir_fd=above)
@@ -183,7 +173,7 @@ class Root:
         """Give a file another name, if nothing has it (NOREPLACE), or let two files have each other's (EXCHANGE)."""
         with self._parents(old, new) as (above_old, old_name, above_new, new_name):
             if _libc.renameat2(above_old, os.fsencode(old_name), above_new, os.fsencode(new_name), flags):
-                raise _error(ctypes.get_errno(), old)
+                raise os_error(ctypes.get_errno(), old)
 
     def link(self, old: str, new: str) -> None:
         """Give a file another name beside the one it has."""
@@ -291,7 +281,7 @@ class Root:
                 raise
             # RACE: what comes there now is replaced. It cannot be closed on such a file system.
             if self.exists(new):
-                raise _error(errno.EEXIST, new) from None
+                raise os_error(errno.EEXIST, new) from None
             self.rename(old, new)
 
     def exchange(self, aside: str, path: str) -> None:
@@ -351,7 +341,7 @@ class Root:
                 continue
             links += 1
             if links > _MOST_LINKS:
-                raise _error(errno.ELOOP, path)
+                raise os_error(errno.ELOOP, path)
             target = self.readlink(at)
             if target.startswith("/"):
                 return self._below("/".join([target, *reversed(todo)]))
@@ -365,9 +355,9 @@ class Root:
         except FileNotFoundError:
             if self._is_below(os.path.realpath(full)):
                 raise
-            raise _error(errno.EXDEV, full) from None
+            raise os_error(errno.EXDEV, full) from None
         if not self._is_below(found):
-            raise _error(errno.EXDEV, full)
+            raise os_error(errno.EXDEV, full)
         return found[len(self.path) :].lstrip("/")
 
     def _is_below(self, full: str) -> bool:
@@ -390,9 +380,9 @@ class Root:
     def _parent(self, path: str) -> tuple[int, str]:
         """A handle of the directory in which the path ends, and the name there. `_leave` closes it."""
         directory, _, name = path.rpartition("/")
-        if name in _NO_NAMES:
-            raise _error(errno.EINVAL, path)
-        return self._open_directory(directory, _DIRECTORY) if directory else self._held(), name
+        if name in NO_NAMES:
+            raise os_error(errno.EINVAL, path)
+        return self._open_directory(directory, DIRECTORY) if directory else self._held(), name
 
     @contextmanager
     def _parents(self, one: str, other: str) -> Iterator[tuple[int, str, int, str]]:
@@ -417,56 +407,9 @@ class Root:
     def _open_directory(self, path: str, flags: int) -> int:
         if not path:
             return os.open(".", flags, dir_fd=self._held())
-        if not self._walks:
-            return _openat2(self._held(), path, flags, 0)
-        *directories, last = path.split("/")
-        above = self._held()
-        for name in directories:
-            above = self._enter(above, name, _DIRECTORY)
-        return self._enter(above, last, flags)
-
-    def _enter(self, above: int, name: str, flags: int) -> int:
-        """Open a directory that is no symlink, and leave the one it is in."""
-        try:
-            if name in _NO_NAMES:
-                raise _error(errno.EINVAL, name)
-            return os.open(name, flags | os.O_NOFOLLOW, dir_fd=above)
-        except NotADirectoryError:
-            if stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
-                raise _error(errno.ELOOP, name) from None
-            raise
-        finally:
-            self._leave(above)
+        return (walk if self._walks else openat2)(self._held(), path, flags)
 
 
 def kept(aside: str) -> str:
     """What a file has as its name during an exchange that takes several steps."""
     return f"{aside}-"
-
-
-def _error(number: int, path: str) -> OSError:
-    return OSError(number, os.strerror(number), path)
-
-
-def _has_openat2(handle: int) -> bool:
-    """Return True if there is an openat2: an older kernel has none, and a filter of a container's may refuse it."""
-    try:
-        os.close(_openat2(handle, ".", _DIRECTORY, 0))
-    except OSError as error:
-        return error.errno not in (errno.ENOSYS, errno.EPERM)
-    return True
-
-
-def _openat2(above: int, path: str, flags: int, mode: int) -> int:
-    """openat2(2), beneath a directory and through no symlink."""
-    name = os.fsencode(path)
-    if b"\0" in name:
-        raise _error(errno.EINVAL, path)
-    how = _How(flags, mode, _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS)
-    while True:
-        handle: int = _libc.syscall(_OPENAT2, above, name, ctypes.byref(how), ctypes.sizeof(how))
-        if handle >= 0:
-            return handle
-        number = ctypes.get_errno()
-        if number not in (errno.EINTR, errno.EAGAIN):
-            raise _error(number, path)

@@ -25,6 +25,7 @@ ORDER = (
     "health",
     "audit",
     "stale",
+    "beneath",
     "root",
     "unclosed",
     "folder",
