@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from fnmatch import translate
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from blocksd.label import PRIVATE, is_pattern, name_for_agent, owner
+from blocksd.rollback import Undo, UndoDict, UndoSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 NOBODY: frozenset[str] = frozenset()
 
@@ -42,15 +42,18 @@ class Attachments:
       1. an agent is known iff an `agents:` entry names it plainly, or its private folder exists;
       2. `attached[label]` holds known agents only, each matched by an entry of the block, or its owner;
       3. no agent is attached to two blocks under one name: who came first stays, the later is in `refused`.
+
+    Every change is noted in `undo`, by which it can be taken back.
     """
 
-    def __init__(self) -> None:
-        self.attached: dict[str, frozenset[str]] = {}
-        self.refused: dict[str, frozenset[str]] = {}
-        self._entries: dict[str, tuple[str, ...]] = {}
-        self._patterned: set[str] = set()
-        self._named: dict[str, int] = {}  # how many blocks name an agent plainly
-        self._private: dict[str, set[str]] = {}  # a private block's name → its owners
+    def __init__(self, undo: Undo | None = None) -> None:
+        self._undo = undo = undo if undo is not None else Undo()
+        self.attached: UndoDict[str, frozenset[str]] = UndoDict(undo)
+        self.refused: UndoDict[str, frozenset[str]] = UndoDict(undo)
+        self._entries: UndoDict[str, tuple[str, ...]] = UndoDict(undo)
+        self._patterned: UndoSet[str] = UndoSet(undo)
+        self._named: UndoDict[str, int] = UndoDict(undo)  # how many blocks name an agent plainly
+        self._private: UndoDict[str, UndoSet[str]] = UndoDict(undo)  # a private block's name → its owners
         self._folders: frozenset[str] = NOBODY
         self._known: frozenset[str] | None = None
 
@@ -61,25 +64,42 @@ class Attachments:
             self._known = frozenset(self._named.keys() | self._folders)
         return self._known
 
+    def is_known(self, agent: str) -> bool:
+        """Return True if the agent is known, without a list of all that are."""
+        return agent in self._named or agent in self._folders
+
+    def _change_agents(self, folders: frozenset[str]) -> None:
+        """Set the private folders, and make the set of known agents anew when it is asked for."""
+        self._undo.add(self._restore_agents, self._folders, self._known)
+        self._folders, self._known = folders, None
+
+    def _restore_agents(self, folders: frozenset[str], known: frozenset[str] | None) -> None:
+        self._folders, self._known = folders, known
+
     def load(self, label: str, entries: tuple[str, ...], attached: frozenset[str]) -> None:
         """Take a block over as the journal has it, without deciding anything anew; `loaded` comes after the last."""
-        self.attached[label] = attached
+        self.attached.load(label, attached)
         if label.startswith(_PRIVATE):
             self._note(label, ())
         elif entries:
-            self._entries[label] = entries
+            self._entries.load(label, entries)
 
     def loaded(self, folders: Iterable[str] = ()) -> None:
         """All blocks are taken over. The private folders known of are `folders`, and those that blocks are in.
 
         Nobody comes or goes by it.
         """
-        for entries, count in Counter(self._entries.values()).items():
+        labels_of: dict[tuple[str, ...], list[str]] = {}
+        for label, entries in self._entries.items():
+            labels_of.setdefault(entries, []).append(label)
+        named = dict(self._named)
+        for entries, labels in labels_of.items():
             plain, has_patterns = _sorted_out(entries)
             for name in plain:
-                self._named[name] = self._named.get(name, 0) + count
+                named[name] = named.get(name, 0) + len(labels)
             if has_patterns:
-                self._patterned.update(label for label, same in self._entries.items() if same == entries)
+                self._patterned.update(labels)
+        self._named = UndoDict(self._undo, named)
         self._folders = frozenset(self.owners | set(folders))
         self._known = None
         for name in self._private:
@@ -119,8 +139,7 @@ class Attachments:
         """These agents have a private folder, and no others. Returns the new sets of all blocks whose set changed."""
         new = frozenset(agents)
         changed = {agent for agent in new ^ self._folders if agent not in self._named}
-        self._folders = new
-        self._known = None
+        self._change_agents(new)
         return self._settle(self._matching(changed))
 
     @property
@@ -157,7 +176,7 @@ class Attachments:
         """Take note of a block's entries; which agents became known by it, and which unknown."""
         agent = owner(label)
         if agent is not None:
-            self._private.setdefault(name_for_agent(label), set()).add(agent)
+            self._private.setdefault(name_for_agent(label), UndoSet(self._undo)).add(agent)
             return set(), set()
         old = self._entries.get(label, ())
         if old is entries or old == entries:
@@ -171,7 +190,7 @@ class Attachments:
             self._patterned.add(label)
         else:
             self._patterned.discard(label)
-        self._known = None
+        self._change_agents(self._folders)
         before, _ = _sorted_out(old)
         appeared, vanished = set(), set()
         named = self._named
@@ -209,7 +228,7 @@ class Attachments:
         return {name} if name in self.attached else set()
 
     def _private_twins(self, label: str, agents: Iterable[str]) -> set[str]:
-        owners = self._private.get(label, set())
+        owners: Collection[str] = self._private.get(label, ())
         return {f"{_PRIVATE}{agent}/{label}" for agent in agents if agent in owners}
 
     def _settle(self, labels: Iterable[str]) -> dict[str, frozenset[str]]:

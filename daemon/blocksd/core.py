@@ -222,7 +222,7 @@ class Core:
     def _recover(self) -> None:
         """What was prepared when the journal took no more is finished, or taken back, before the folder is looked at."""
         if recover(self._pending, self._writer):
-            self.ledger.begin_again()
+            self.ledger.reload()
             self.intake.reset()
             self.intake.hint_all()
 

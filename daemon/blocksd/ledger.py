@@ -9,6 +9,7 @@ from blocksd.attachment import NOBODY, Attachments
 from blocksd.block import Block
 from blocksd.label import clash_key, owner
 from blocksd.revision import FILE, Revision, timestamp
+from blocksd.rollback import Undo, UndoDict, UndoSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +25,8 @@ class Ledger:
     """The blocks in force, each with its file, version and attachment set.
 
     It is the journal's state and, on top of it, the revisions drafted since: `drafted`, which the journal is to have
-    next. Whoever has journaled them says so with `settle`; whoever could not says so with `begin_again`.
+    next. Whoever has journaled them says so with `settle`; whoever could not says so with `begin_again`, which costs as
+    much as was drafted, not as there are blocks. A part of a draft is taken back by `mark` and `back_to`.
     """
 
     def __init__(self, journal: Journal, *, wall: Callable[[], float]) -> None:
@@ -34,19 +36,19 @@ class Ledger:
 
     def load(self, folders: Iterable[str] = ()) -> None:
         """Begin from what the journal holds. `folders` are agents that are known to have a private folder."""
-        self.attachments = Attachments()
+        self._undo = undo = Undo()
+        self.attachments = Attachments(undo)
         self.drafted: list[Revision] = []
-        self.paths: dict[str, str] = {}  # of the blocks in force: label → path
-        self.labels: dict[str, str] = {}  # path → label
-        self.signatures: dict[str, Signature | None] = {}  # of every file looked at, in force or not
-        self._versions: dict[str, int] = {}
         self._newest: dict[str, Revision] = {}
-        self._taken: dict[str, str] = {}  # clash key → label; those that are their own key may be left out
-        self._come: set[str] = set()  # labels that have come into force, and of which nothing is drafted yet
+        self._come: UndoSet[str] = UndoSet(undo)  # labels that came into force, and of which nothing is drafted yet
         self._moved: dict[str, frozenset[str]] = {}  # sets changed by private folders, not yet drafted
         self._at = ""
-        attach, versions, signatures = self.attachments.load, self._versions, self.signatures
-        paths, labels, taken = self.paths, self.labels, self._taken
+        attach = self.attachments.load
+        versions: dict[str, int] = {}
+        signatures: dict[str, Signature | None] = {}
+        paths: dict[str, str] = {}
+        labels: dict[str, str] = {}
+        taken: dict[str, str] = {}
         for label, version, entries, agents, path, signature in self._journal.heads():
             versions[label] = version
             if path is not None:
@@ -56,23 +58,43 @@ class Ledger:
                 if not (label.islower() and label.isascii()):  # else it is its own clash key
                     taken[clash_key(label)] = label
                 attach(label, entries, agents)
+        self.paths = UndoDict(undo, paths)  # of the blocks in force: label → path
+        self.labels = UndoDict(undo, labels)  # path → label
+        self.signatures = UndoDict(undo, signatures)  # of every file looked at, in force or not
+        self._versions = UndoDict(undo, versions)
+        self._taken = UndoDict(undo, taken)  # clash key → label; those that are their own key may be left out
         # The journal has no list of private folders. Until the first sweep has seen them, they are where blocks are.
         self.attachments.loaded(folders)
-        self._folders = self.attachments.folders
+        undo.forget()
+
+    def reload(self) -> None:
+        """Begin from what the journal holds, which others wrote to; private folders stay as they are."""
+        self.back_to(0)
+        self.load(self.attachments.folders)
 
     def begin(self) -> None:
         """What is drafted from here on happens now."""
         self._at = timestamp(self._wall())
-        self._folders = self.attachments.folders
+        if not self.drafted:
+            self._undo.forget()
 
     def begin_again(self) -> None:
         """Nothing of what was drafted is to be: all is as the journal has it, and private folders as they were then."""
-        self.load(self._folders)
+        self.back_to(0)
+
+    @property
+    def mark(self) -> int:
+        """The present state of the draft, for `back_to`; it is valid until the next `begin` or `settle`."""
+        return self._undo.mark
+
+    def back_to(self, mark: int) -> None:
+        """Take back all that was drafted, looked at or moved since the mark."""
+        self._undo.back_to(mark)
 
     def settle(self) -> list[Revision]:
         """The drafted revisions are journaled: these."""
         drafted, self.drafted = self.drafted, []
-        self._folders = self.attachments.folders
+        self._undo.forget()
         return drafted
 
     # --- what is ---
@@ -211,14 +233,19 @@ class Ledger:
         agents = set(agents)
         if agents == self.attachments.folders:
             return False
-        self._moved |= self.attachments.set_folders(agents)
+        self._set_moved(self._moved | self.attachments.set_folders(agents))
         return True
 
     def follow_folders(self) -> None:
         """Draft what private folders that came or went have changed."""
         if self._moved:
-            moved, self._moved = self._moved, {}
+            moved = self._moved
+            self._set_moved({})
             self._reattach(moved, FILE)
+
+    def _set_moved(self, moved: dict[str, frozenset[str]]) -> None:
+        self._undo.add(setattr, self, "_moved", self._moved)
+        self._moved = moved
 
     @property
     def _next_seq(self) -> int:
@@ -285,12 +312,22 @@ class Ledger:
                 self._draft(newest, newest.block, ("agents",), author, None, _position(newest), stale_base=stale_base)
 
     def _append(self, revision: Revision) -> None:
+        before = self._newest.pop(revision.label, None)
+        self._undo.add(self._withdraw, before)
         self.drafted.append(revision)
         self._versions[revision.label] = revision.version
-        self._newest.pop(revision.label, None)
         self._newest[revision.label] = revision
         while len(self._newest) > max(_NEWEST_KEPT, len(self.drafted)):
             del self._newest[next(iter(self._newest))]
+
+    def _withdraw(self, before: Revision | None) -> None:
+        """Take the newest draft back; `before` is what was remembered as the newest of its label."""
+        label = self.drafted.pop().label
+        self._newest.pop(label, None)
+        if (
+            before is not None and before.seq > self._journal.seq
+        ):  # a draft; what is journaled is read again when wanted
+            self._newest[label] = before
 
 
 def _position(revision: Revision) -> int:

@@ -14,6 +14,7 @@ ORDER = (
     "frontmatter",
     "document",
     "problem",
+    "rollback",
     "attachment",
     "edits",
     "differences",

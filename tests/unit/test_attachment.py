@@ -267,3 +267,28 @@ def test_taken_over_state_goes_on_as_the_old(events: list[tuple[str, str, tuple[
     for event in events:
         world.happen(*event)
         world.check()
+
+
+class Entries(tuple[str, ...]):
+    """A list of agents that counts how often one is compared with another."""
+
+    __slots__ = ()
+
+    compared = 0
+    __hash__ = tuple.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Entries.compared += 1
+        return tuple.__eq__(self, other)
+
+
+def test_loading_compares_each_list_of_agents_a_few_times() -> None:
+    """However many distinct lists with patterns there are: the work grows with their number, not with its square."""
+    Entries.compared = 0
+    attachments, count = Attachments(), 500
+    for number in range(count):
+        attachments.load(f"b{number}", Entries((f"team-{number}-*", f"ann{number}")), NOBODY)
+    attachments.loaded()
+    assert len(attachments.known) == count
+    assert Entries.compared <= 10 * count
+    assert attachments.put("b7", ("zoe",)) == {"b7": {"zoe"}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -216,3 +217,85 @@ def test_file_of_another_spelling_takes_over(book: Book) -> None:
     book.ledger.enforce("notes", "Notes.md")
     assert (book.ledger.paths, book.ledger.labels) == ({"notes": "Notes.md"}, {"Notes.md": "notes"})
     assert not book.ledger.put(Block("notes", "x"))
+
+
+# --- what was drafted is taken back ---
+
+LABELS = ("notes", "Plan", "persona", "agents/ann/persona", "agents/bob/persona", "agents/ann/plan")
+ENTRIES = ((), ("ann",), ("*",), ("b*", "zoe"), ("ann", "bob"))
+
+
+def change(book: Book, dice: random.Random) -> None:
+    """Draft something, as looks at files and requests do."""
+    ledger, label = book.ledger, dice.choice(LABELS)
+    deed = dice.randrange(6)
+    if deed < 3:
+        agents = () if label.startswith("agents/") else dice.choice(ENTRIES)
+        book.put(label, str(dice.randrange(3)), agents=agents)
+        ledger.signatures[f"{label}.md"] = (dice.randrange(9), 1, 1, 1)
+    elif deed == 3 and label in ledger.paths:
+        ledger.delete(label)
+    elif deed == 4 and label in ledger.paths:
+        new = dice.choice(LABELS)
+        if new not in ledger.paths and new.startswith("agents/") == label.startswith("agents/"):
+            book.rename(label, new)
+    elif deed == 5:
+        ledger.set_folders(ledger.attachments.owners | set(dice.choice(((), ("ann",), ("cyd", "dan")))))
+        ledger.follow_folders()
+
+
+def all_of(ledger: Ledger) -> dict[str, Any]:
+    """All that can be asked of a ledger, and what it remembers for later."""
+    inner = {name: dict(getattr(ledger.attachments, name)) for name in ("_entries", "_named")}
+    private = {name: set(owners) for name, owners in ledger.attachments._private.items()}
+    return (
+        view(ledger)
+        | inner
+        | {
+            "private": private,
+            "patterned": set(ledger.attachments._patterned),
+            "signatures": dict(ledger.signatures),
+            "moved": dict(ledger._moved),
+            "come": set(ledger._come),
+            "drafts": list(ledger.drafted),
+        }
+    )
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_draft_is_taken_back_as_if_it_never_was(book: Book, seed: int) -> None:
+    """Whatever was drafted: all of it, and then the ledger is as one that was just loaded; or all since a mark."""
+    dice = random.Random(seed)
+    for _ in range(4):
+        for _ in range(dice.randrange(6)):
+            change(book, dice)
+        book.settle()
+        settled = all_of(book.ledger)
+        for _ in range(dice.randrange(6)):
+            change(book, dice)
+        mark, before = book.ledger.mark, all_of(book.ledger)
+        for _ in range(dice.randrange(8)):
+            change(book, dice)
+        book.ledger.back_to(mark)
+        assert all_of(book.ledger) == before
+        book.ledger.begin_again()
+        assert all_of(book.ledger) == settled
+        loaded = Ledger(book.journal, wall=lambda: NOW)
+        loaded.load(book.ledger.attachments.folders)
+        assert view(loaded) == view(book.ledger)
+        book.ledger.begin()
+
+
+def test_taking_a_draft_back_costs_what_was_drafted(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks in force are not read again for it, however many there are."""
+    for number in range(50):
+        book.put(f"b{number}", "x", agents=("*",))
+    book.settle()
+    monkeypatch.setattr(book.journal, "heads", lambda: pytest.fail("all blocks were read"))
+    mark = book.ledger.mark
+    book.put("b7", "y")
+    assert book.ledger.mark - mark < 20
+    book.ledger.begin_again()
+    newest = book.ledger.newest("b7")
+    assert newest is not None
+    assert (newest.version, book.ledger.drafted, book.ledger.mark) == (1, [], 0)
