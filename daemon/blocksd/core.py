@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from blocksd.clerk import Clerk, Work, recover
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
     from blocksd.config import Config
-    from blocksd.errors import BlocksdError
     from blocksd.folder import Folder
     from blocksd.journal import Journal
     from blocksd.mirror import Mirror
@@ -40,6 +41,9 @@ OUTCOMES_KEPT_SECONDS = 86_400.0
 _RETRY_SECONDS = 1.0
 _CALM_SECONDS = 2.0  # after which a journal that had nothing to take counts as mended
 _HISTORY_SECONDS = 86_400.0
+_SPACE_HINT = "free some space, or make the state directory writable; it is retried"
+
+_log = logging.getLogger(__name__)
 
 
 class Core:
@@ -111,6 +115,9 @@ class Core:
         self._sent: list[tuple[Answer, float]] = []  # replies, and when what they reply to was received
         self._told: dict[str, Problem] = {}
         self._told_count = 0
+        self._must_begin_again = False  # what is in memory is not what the journal has
+        self._logged: dict[str, str] = {}  # stage → the error of it that was logged last
+        self.unexpected: Exception | None = None  # the last error that nobody foresaw
 
     def reconfigure(self, config: Config) -> None:
         """What can change while it runs is from now on as in `config`; everything is compared soon."""
@@ -144,32 +151,69 @@ class Core:
         now = self._clock()
         if now >= self._root_at:
             self._root_at = now + _RETRY_SECONDS
-            self.intake.check_root()
-            self.sources.check_roots()
+            with self._stage("look at the roots"):
+                self.intake.check_root()
+                self.sources.check_roots()
         if now >= self._sweep_at:
-            self._begin_sweep(now)
+            with self._stage("begin a sweep"):
+                self._begin_sweep(now)
+            with self._stage("shorten the history"):
+                self._shorten_history()
         if now >= self._blocked_until:
-            yield from self._take_in()
-        self._tell_problems()
+            with self._stage("take in what is new", is_blocking=True):
+                yield from self._take_in()
+        with self._stage("tell of problems"):
+            self._tell_problems()
         yield "mirror"
-        self.projector.step(more_follows=self.intake.backlog > 0)
-        if self._sent:
-            self._tell_answers()
+        with self._stage("keep the mirror in sync"):
+            self.projector.step(more_follows=self.intake.backlog > 0)
+            if self._sent:
+                self._tell_answers()
+
+    @contextmanager
+    def _stage(self, name: str, *, is_blocking: bool = False) -> Iterator[None]:
+        """One stage of a round: an error ends the stage, never the daemon. It is logged once, and the stage is retried.
+
+        After an error of a stage that `is_blocking`, memory may be ahead of the journal: all begins again from there.
+        """
+        try:
+            yield
+        except (JournalUnusable, Misconfigured) as error:
+            if is_blocking:
+                self._be_blocked(Problem(JOURNAL, error.code, error.message, _SPACE_HINT))
+            self._log_once(name, error.message)
+        except sqlite3.Error as error:
+            if is_blocking:
+                self._be_blocked(Problem(JOURNAL, JournalUnusable.code, f"the journal fails: {error}", _SPACE_HINT))
+            self._log_once(name, str(error))
+        except Exception as error:  # noqa: BLE001  # whatever it is, the daemon goes on; it is logged with its traceback
+            self.unexpected = error
+            if is_blocking:
+                hint = "report the traceback, which is in the log; it is retried"
+                self._be_blocked(Problem(JOURNAL, "internal_error", f"an unexpected error: {error!r}", hint))
+            self._log_once(name, repr(error), error)
+        else:
+            self._logged.pop(name, None)
+
+    def _log_once(self, stage: str, message: str, error: Exception | None = None) -> None:
+        """Log an error of a stage, unless it is the one that was logged last."""
+        if self._logged.get(stage) != message:
+            self._logged[stage] = message
+            level = logging.WARNING if error is None else logging.ERROR
+            _log.log(level, "could not %s: %s; it is retried", stage, message, exc_info=error)
 
     def _take_in(self) -> Iterator[str]:
-        try:
-            if self._blocked_until:
-                self._recover()
-            is_news_due = self.intake.due <= self._clock()
-            has_taken, revisions = yield from self._look()
-            self.sources.look()
-            work = yield from self._carry_out(try_again=is_news_due)
-            if work.revisions:
-                _, more = yield from self._look()  # at what they have set free: labels, names, folders
-                revisions += [*work.revisions, *more]
-        except (JournalUnusable, Misconfigured) as error:
-            self._be_blocked(error)
-            return
+        if self._must_begin_again:
+            self._begin_again()
+        if self._blocked_until:
+            self._recover()
+        is_news_due = self.intake.due <= self._clock()
+        has_taken, revisions = yield from self._look()
+        self.sources.look()
+        work = yield from self._carry_out(try_again=is_news_due)
+        if work.revisions:
+            _, more = yield from self._look()  # at what they have set free: labels, names, folders
+            revisions += [*work.revisions, *more]
         self._blocked_until = 0.0
         has_taken = bool(has_taken or revisions or work.settled or work.accesses)
         if self._mended_at and (has_taken or (self._clock() >= self._mended_at and self.intake.is_idle)):
@@ -226,20 +270,30 @@ class Core:
             self.intake.reset()
             self.intake.hint_all()
 
-    def _be_blocked(self, error: BlocksdError) -> None:
-        """Nothing can be journaled for now, so nothing is taken in: begin again from what the journal has."""
+    def _be_blocked(self, problem: Problem) -> None:
+        """Nothing can be journaled for now, so nothing is taken in: begin again from what the journal has.
+
+        Where the journal cannot even be read, that too is retried, before anything is taken in.
+        """
         now = self._clock()
         self._blocked_until = now + _RETRY_SECONDS
         self._mended_at = now + _CALM_SECONDS
         self._sweep_at = self._blocked_until
+        self._must_begin_again = True
+        self.problems.set(problem)
+        with suppress(JournalUnusable, sqlite3.Error):
+            self._begin_again()
+
+    def _begin_again(self) -> None:
+        """Forget what is in memory only.
+
+        Raises:
+            JournalUnusable: the journal cannot be read.
+        """
         self.inbox.begin_again()
         self.ledger.begin_again()
         self.intake.reset()
-        self.problems.set(
-            Problem(
-                JOURNAL, error.code, error.message, "free some space, or mend the state directory; it is tried again"
-            )
-        )
+        self._must_begin_again = False
 
     def _begin_sweep(self, now: float) -> None:
         self._sweep_at = now + self._config.sweep_seconds
@@ -247,6 +301,9 @@ class Core:
             self.intake.hint_all()
         self.sources.hint_all()
         self.projector.verify()
+
+    def _shorten_history(self) -> None:
+        """Forget what need not be kept any longer."""
         self._outcomes.forget(timestamp(self._wall() - OUTCOMES_KEPT_SECONDS))
         if self._touched:
             days = self._config.history_days
@@ -256,7 +313,8 @@ class Core:
 
     def idle(self) -> None:
         """Use a moment in which nothing is due."""
-        self._journal.checkpoint()
+        with self._stage("move the log into the journal"):
+            self._journal.checkpoint()
 
     def _tell_answers(self) -> None:
         """Tell of the replies that were sent; of those that were lost with Redis, once they have been made again."""
@@ -282,5 +340,7 @@ class Core:
 
     def close(self) -> None:
         """Stop in good order: the lease given up, the journal closed."""
-        self.projector.close()
-        self._journal.close()
+        with self._stage("give the lease up"):
+            self.projector.close()
+        with self._stage("close the journal"):  # where that fails, the next start doubts it
+            self._journal.close()

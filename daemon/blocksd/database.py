@@ -7,7 +7,7 @@ import pathlib
 import sqlite3
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -26,6 +26,7 @@ class Database:
     def __init__(self, path: str, connection: sqlite3.Connection) -> None:
         self.path = path
         self.connection = connection
+        self._is_torn = False  # a transaction is still open that is to be rolled back
         self.execute = connection.execute
         self.executemany = connection.executemany
         self.close = connection.close
@@ -34,6 +35,7 @@ class Database:
     def reading(self) -> Iterator[None]:
         """What SQLite raises within is raised as `JournalUnusable`."""
         try:
+            self._roll_back()
             yield
         except sqlite3.Error as error:
             raise _unusable("read", error, self.path) from error
@@ -41,14 +43,24 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """What is written within is written whole or not at all. What SQLite raises is raised as it is."""
+        self._roll_back()
         self.execute("BEGIN IMMEDIATE")
         try:
             yield
             self.execute("COMMIT")
         except BaseException:
             if self.connection.in_transaction:  # SQLite itself rolls back on some errors, a full disk among them
-                self.execute("ROLLBACK")
+                self._is_torn = True
+                with suppress(sqlite3.Error):
+                    self._roll_back()
             raise
+
+    def _roll_back(self) -> None:
+        """End a transaction that could neither be committed nor rolled back: nobody may see what it has not written."""
+        if self._is_torn:
+            if self.connection.in_transaction:
+                self.execute("ROLLBACK")
+            self._is_torn = False
 
     @contextmanager
     def writing(self, *, is_durable: bool = False) -> Iterator[None]:

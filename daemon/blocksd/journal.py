@@ -180,8 +180,9 @@ class Journal(History):
 
     def close(self) -> None:
         """Close, and note that nothing is missing: where that cannot be written, the next start will doubt it."""
-        self.database.execute("PRAGMA synchronous=FULL")
-        with suppress(sqlite3.OperationalError), self.database.transaction():
+        with suppress(sqlite3.Error):
+            self.database.execute("PRAGMA synchronous=FULL")
+        with suppress(sqlite3.Error), self.database.transaction():
             self.database.execute(
                 "DELETE FROM agent_lists WHERE id NOT IN (SELECT entries FROM revisions WHERE entries IS NOT NULL) "
                 "AND id NOT IN (SELECT agents FROM revisions WHERE agents IS NOT NULL) "

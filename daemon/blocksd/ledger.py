@@ -35,7 +35,12 @@ class Ledger:
         self.load()
 
     def load(self, folders: Iterable[str] = ()) -> None:
-        """Begin from what the journal holds. `folders` are agents that are known to have a private folder."""
+        """Begin from what the journal holds. `folders` are agents that are known to have a private folder.
+
+        Raises:
+            JournalUnusable: it cannot be read; all is as it was.
+        """
+        heads = list(self._journal.heads())
         self._undo = undo = Undo()
         self.attachments = Attachments(undo)
         self.drafted: list[Revision] = []
@@ -49,7 +54,7 @@ class Ledger:
         paths: dict[str, str] = {}
         labels: dict[str, str] = {}
         taken: dict[str, str] = {}
-        for label, version, entries, agents, path, signature in self._journal.heads():
+        for label, version, entries, agents, path, signature in heads:
             versions[label] = version
             if path is not None:
                 paths[label] = path

@@ -169,8 +169,12 @@ class Projector:
                 elif self.is_level and self.has_aside:  # also while the journal takes nothing, and that is a problem
                     self._show_aside()
             if self._work is not None:
-                if next(self._work, _DONE) is _DONE:
-                    self._work = None
+                try:
+                    if next(self._work, _DONE) is _DONE:
+                        self._work = None
+                except BaseException:  # it has ended unfinished: not at once again, and never as if it were done
+                    self._work, self._retry_at = None, now + _BACK_OFF_SECONDS[1]
+                    raise
                 self._heard_at = now
 
     def close(self) -> None:

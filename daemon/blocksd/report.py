@@ -205,6 +205,7 @@ class _Foreign(logging.Handler):
         self._reporter = reporter
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._reporter.on_note(
-            f"{record.name}: {record.getMessage()}", "error" if record.levelno >= logging.ERROR else "warning"
-        )
+        text = f"{record.name}: {record.getMessage()}"
+        if record.exc_info and record.exc_info[1] is not None:
+            text += "; " + "".join(traceback.format_exception(record.exc_info[1])).rstrip()
+        self._reporter.on_note(text, "error" if record.levelno >= logging.ERROR else "warning")
