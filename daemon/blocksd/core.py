@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from blocksd.clerk import Clerk, Work, recover
 from blocksd.desk import Desk
-from blocksd.errors import JournalUnusable, Misconfigured
+from blocksd.errors import BlocksdError, JournalUnusable
 from blocksd.inbox import Inbox
 from blocksd.intake import Intake
 from blocksd.ledger import Ledger
@@ -42,6 +42,7 @@ _RETRY_SECONDS = 1.0
 _CALM_SECONDS = 2.0  # after which a journal that had nothing to take counts as mended
 _HISTORY_SECONDS = 86_400.0
 _SPACE_HINT = "free some space, or make the state directory writable; it is retried"
+_FOLDER_HINT = "see that the folder is there and can be written; it is retried"
 
 _log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class Core:
         self._sent: list[tuple[Answer, float]] = []  # replies, and when what they reply to was received
         self._told: dict[str, Problem] = {}
         self._told_count = 0
-        self._must_begin_again = False  # what is in memory is not what the journal has
+        self._must_reload = False  # what is in memory is not what the journal has
         self._logged: dict[str, str] = {}  # stage → the error of it that was logged last
         self.unexpected: Exception | None = None  # the last error that nobody foresaw
 
@@ -178,19 +179,22 @@ class Core:
         """
         try:
             yield
-        except (JournalUnusable, Misconfigured) as error:
+        except BlocksdError as error:
             if is_blocking:
-                self._be_blocked(Problem(JOURNAL, error.code, error.message, _SPACE_HINT))
+                hint = _SPACE_HINT if isinstance(error, JournalUnusable) else _FOLDER_HINT
+                self._be_blocked(Problem(JOURNAL, error.code, error.message, hint), is_in_doubt=False)
             self._log_once(name, error.message)
         except sqlite3.Error as error:
             if is_blocking:
-                self._be_blocked(Problem(JOURNAL, JournalUnusable.code, f"the journal fails: {error}", _SPACE_HINT))
+                problem = Problem(JOURNAL, JournalUnusable.code, f"the journal fails: {error}", _SPACE_HINT)
+                self._be_blocked(problem, is_in_doubt=True)
             self._log_once(name, str(error))
         except Exception as error:  # noqa: BLE001  # whatever it is, the daemon goes on; it is logged with its traceback
             self.unexpected = error
             if is_blocking:
                 hint = "report the traceback, which is in the log; it is retried"
-                self._be_blocked(Problem(JOURNAL, "internal_error", f"an unexpected error: {error!r}", hint))
+                problem = Problem(JOURNAL, "internal_error", f"an unexpected error: {error!r}", hint)
+                self._be_blocked(problem, is_in_doubt=True)
             self._log_once(name, repr(error), error)
         else:
             self._logged.pop(name, None)
@@ -203,8 +207,6 @@ class Core:
             _log.log(level, "could not %s: %s; it is retried", stage, message, exc_info=error)
 
     def _take_in(self) -> Iterator[str]:
-        if self._must_begin_again:
-            self._begin_again()
         if self._blocked_until:
             self._recover()
         is_news_due = self.intake.due <= self._clock()
@@ -265,35 +267,32 @@ class Core:
 
     def _recover(self) -> None:
         """What was prepared when the journal took no more is finished, or taken back, before the folder is looked at."""
-        if recover(self._pending, self._writer):
+        # Told before it is tried: whatever fails half-way, memory is not what the journal has.
+        self._must_reload = self._must_reload or self._pending.prepared() is not None
+        recover(self._pending, self._writer)
+        if self._must_reload:
             self.ledger.reload()
             self.intake.reset()
             self.intake.hint_all()
+            self._must_reload = False
 
-    def _be_blocked(self, problem: Problem) -> None:
+    def _be_blocked(self, problem: Problem, *, is_in_doubt: bool) -> None:
         """Nothing can be journaled for now, so nothing is taken in: begin again from what the journal has.
 
-        Where the journal cannot even be read, that too is retried, before anything is taken in.
+        `is_in_doubt`: it is not known how far the journal came. Then memory is made anew, as soon as it can be read.
         """
         now = self._clock()
         self._blocked_until = now + _RETRY_SECONDS
         self._mended_at = now + _CALM_SECONDS
         self._sweep_at = self._blocked_until
-        self._must_begin_again = True
+        self._must_reload = self._must_reload or is_in_doubt
         self.problems.set(problem)
-        with suppress(JournalUnusable, sqlite3.Error):
-            self._begin_again()
-
-    def _begin_again(self) -> None:
-        """Forget what is in memory only.
-
-        Raises:
-            JournalUnusable: the journal cannot be read.
-        """
         self.inbox.begin_again()
         self.ledger.begin_again()
-        self.intake.reset()
-        self._must_begin_again = False
+        try:
+            self.intake.reset()
+        except (JournalUnusable, sqlite3.Error):
+            self._must_reload = True
 
     def _begin_sweep(self, now: float) -> None:
         self._sweep_at = now + self._config.sweep_seconds
