@@ -67,7 +67,7 @@ def daemon_commands(keys: Keys) -> list[Command]:
     channels = (keys.changes, keys.changes_of_block("x"), keys.changes_of_agent("x"), keys.changes_of_source("x"))
     return [
         ("EVALSHA", "0" * 40, 1, key),
-        ("SCRIPT", "LOAD", "return 1"),
+        ("EVAL", "return 1", 1, key),
         ("GET", key),
         ("SET", key, "x", "PX", 1),
         *((command, key) for command in ("TYPE", "DEL", "UNLINK")),

@@ -7,7 +7,6 @@ import json
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from blocksd.connection import masked, translated
@@ -58,7 +57,7 @@ class Mirror:
         self._lease = f"{epoch} {token}"
         self._about = about
         self._apply = Script(client, "apply.lua", url=url)
-        self._take = client.register_script(files("blocksd").joinpath("lease.lua").read_text(encoding="utf-8"))
+        self._take = Script(client, "lease.lua", url=url)
         self.place: Place | None = None
 
     @property
@@ -97,9 +96,8 @@ class Mirror:
         return held == self._lease and before == _place_of(epoch, seq)
 
     def _ask_lease(self, *, take: bool) -> tuple[str, str, str]:
-        held, epoch, seq = self._take(
-            keys=[self.keys.lease, self.keys.meta],
-            args=[self._lease, LEASE_SECONDS * 1000, "1" if take else "0"],
+        held, epoch, seq = self._take.call(
+            (self.keys.lease, self.keys.meta), (self._lease, str(LEASE_SECONDS * 1000), "1" if take else "0")
         )
         return held, epoch, seq
 
@@ -158,16 +156,12 @@ class Mirror:
 
     def answer(self, *question: str) -> Any:
         """What one reading command answers; None when the key is of another type."""
-        import redis
-
         self.settle()
-        with translated(self.url):
-            try:
+        try:
+            with translated(self.url):
                 return self._client.execute_command(*question)
-            except redis.ResponseError as error:
-                if str(error).startswith("WRONGTYPE"):
-                    return None
-                raise
+        except Damaged:
+            return None
 
     def begin_rebuild(self) -> Iterator[None]:
         """Clear the namespace of all that a rebuild writes, some keys at a step.
@@ -267,14 +261,10 @@ class Mirror:
     @contextmanager
     def _doubted(self) -> Iterator[None]:
         """While the mirror is written: after any error it is unknown where it stands."""
-        import redis
-
         try:
             yield
-        except BaseException as error:
+        except BaseException:
             self.place = None
-            if isinstance(error, redis.ResponseError):
-                raise Damaged(f"a key of the mirror is not what it should be: {error}") from error
             raise
 
 

@@ -24,14 +24,12 @@ _REPLY_SECONDS = 10.0
 
 @contextmanager
 def reading_mirror(url: str) -> Iterator[None]:
-    """Errors as ours. A key of another type, until the daemon has mended it, is a mirror that does not serve."""
-    import redis
-
+    """Errors as ours. A key of another type, until the daemon has repaired it, is a mirror that does not serve."""
     try:
         with translated(url):
             yield
-    except redis.ResponseError as error:
-        raise Damaged(f"the mirror cannot be read: {error}") from error
+    except Damaged as error:
+        raise Damaged(f"the mirror cannot be read: {error.__cause__ or error}") from error
 
 
 class Blocking:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blocksd.connection import translated
+from blocksd.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Script:
     """One script on one server, and at most one call of it under way, on a connection of its own.
 
-    Both steps of a call raise Unavailable when the server does not serve, Misconfigured when it refuses the login, and
-    an error of the script's own as it is; after any of them nothing is under way.
+    Both steps of a call raise Unavailable when the server does not serve, Damaged when a command of the script fails,
+    Misconfigured when the server refuses the login; after any of them nothing is under way.
     """
 
     def __init__(self, client: Any, name: str, *, url: str) -> None:
@@ -38,22 +42,22 @@ class Script:
         """Call the script, which may be run twice if the connection was lost: `outcome` tells of the later one."""
         import redis
 
-        words = self._under_way = (self._script.sha, len(keys), *keys, *arguments)
+        words = self._under_way = (len(keys), *keys, *arguments)
         try:
             with translated(self._url):
-                if self._connection is None and hasattr(self._client, "connection_pool"):
-                    self._connection = self._client.connection_pool.get_connection()
+                self._connect()
                 if self._connection is not None:
                     try:
-                        self._connection.send_command("EVALSHA", *words)
+                        self._connection.send_command("EVALSHA", self._script.sha, *words)
                     except redis.ConnectionError:  # the server went and came back while nothing was sent
                         self._connection.disconnect()
-                        self._connection.send_command("EVALSHA", *words)
+                        self._connection.connect()
+                        self._connection.send_command("EVALSHA", self._script.sha, *words)
         except BaseException:
             self._abandon()
             raise
 
-    def outcome(self) -> Any:
+    def outcome(self) -> list[Any]:
         """What the script returns in the call that is under way, which then is no more."""
         import redis
 
@@ -63,17 +67,54 @@ class Script:
             with translated(self._url):
                 try:
                     if self._connection is not None:
-                        return self._connection.read_response()
-                    return self._client.evalsha(*words)  # a cluster's client finds the node for each command
+                        return _rows(self._connection.read_response(), self._url)
                 except redis.exceptions.NoScriptError:
-                    self._client.script_load(self._script.script)
-                    return self._client.evalsha(*words)
+                    pass
+                # A cluster's client finds the node for each command.
+                return _rows(self._evaluate(words), self._url)
         except BaseException:
             self._abandon()
             raise
+
+    def call(self, keys: Sequence[str], arguments: Sequence[str]) -> list[Any]:
+        """Call the script on any connection, and wait for what it returns."""
+        with translated(self._url):
+            return _rows(self._evaluate((len(keys), *keys, *arguments)), self._url)
+
+    def _evaluate(self, words: tuple[Any, ...]) -> Any:
+        import redis
+
+        try:
+            return self._client.evalsha(self._script.sha, *words)
+        except redis.exceptions.NoScriptError:
+            # With its text, which the server keeps, and not loaded first: it may be flushed again in between.
+            return self._client.eval(self._script.script, *words)
+
+    def _connect(self) -> None:
+        """See that there is a connection, to the server that is the master now."""
+        from blocksd.sentinel import is_left_behind
+
+        if not hasattr(self._client, "connection_pool"):
+            return
+        if self._connection is None:
+            self._connection = self._client.connection_pool.get_connection()
+            return
+        if is_left_behind(self._client, self._connection):
+            self._connection.disconnect()
+        # Left to itself a connection goes back to the address it had, without asking the sentinels.
+        self._connection.connect()
 
     def _abandon(self) -> None:
         """The connection is in doubt: an outcome read from it later might be that of another call."""
         self._under_way = None
         if self._connection is not None:
             self._connection.disconnect()
+
+
+def _rows(outcome: Any, url: str) -> list[Any]:
+    """What a script of ours returned: a list, unless what answers is no Redis."""
+    if not isinstance(outcome, list) or not outcome:
+        from blocksd.connection import masked
+
+        raise Unavailable(f"what answers at {masked(url)} is not Redis: it answers a script with {outcome!r:.80}")
+    return outcome

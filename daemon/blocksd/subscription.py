@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from blocksd.connection import connect
+from blocksd.errors import Unavailable
 from blocksd.runner import reading_mirror
 from blocksd.watching import Connect, Heard, Listen, Ping, Subscribe
 
@@ -26,6 +27,18 @@ def _pubsub(client: Any, keys: Keys) -> Any:
     return client.pubsub()
 
 
+def _asks_sentinels(client: Any) -> bool:
+    return hasattr(getattr(client, "connection_pool", None), "check_master")
+
+
+def _check_place(client: Any, pubsub: Any) -> None:
+    """Raise Unavailable when the connection leads to a server that lives on after another was promoted: it says nothing."""
+    from blocksd.sentinel import is_left_behind
+
+    if is_left_behind(client, pubsub.connection):
+        raise Unavailable("the server listened to is no longer the master")
+
+
 class Subscription:
     """What is published on the channels of one namespace, for blocking code. A `Connect` opens it, also anew."""
 
@@ -43,6 +56,9 @@ class Subscription:
             if isinstance(step, Subscribe):
                 (self._pubsub.unsubscribe if step.off else self._pubsub.subscribe)(*step.channels)
             elif isinstance(step, Ping):
+                if _asks_sentinels(self._client):
+                    self._client.connection_pool.check_master()
+                _check_place(self._client, self._pubsub)
                 self._pubsub.ping()
             else:
                 self.close()
@@ -76,6 +92,9 @@ class AsyncSubscription:
             if isinstance(step, Subscribe):
                 await (self._pubsub.unsubscribe if step.off else self._pubsub.subscribe)(*step.channels)
             elif isinstance(step, Ping):
+                if _asks_sentinels(self._client):
+                    await self._client.connection_pool.check_master()
+                _check_place(self._client, self._pubsub)
                 await self._pubsub.ping()
             else:
                 await self.close()

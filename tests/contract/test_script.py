@@ -6,10 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import redis
 
 from blocksd.connection import connect
-from blocksd.errors import Unavailable
+from blocksd.errors import Damaged, Unavailable
 from blocksd.script import Script
 
 if TYPE_CHECKING:
@@ -50,11 +49,37 @@ def test_script_the_server_forgot_is_loaded_again(bench: Bench) -> None:
     assert bench.client.get("blocks:x") == "1"
 
 
+@pytest.mark.parametrize("is_sent", [True, False], ids=["sent ahead", "called"])
+def test_script_that_is_never_kept_is_run_all_the_same(any_server: RedisServer, *, is_sent: bool) -> None:
+    """NOSCRIPT at any moment: the scripts are flushed before every command, also between loading one and calling it."""
+    client = connect(any_server.url)
+    script = called(client, any_server.url)
+    flushing = any_server.client()
+    execute = client.execute_command
+
+    def flush_first(*words: Any, **options: Any) -> Any:
+        flushing.script_flush()
+        return execute(*words, **options)
+
+    client.execute_command = flush_first
+    for number in range(3):
+        flushing.script_flush()
+        words = json.dumps([("SET", "blocks:x", str(number))])
+        if is_sent:
+            script.send(KEYS, ("mine", "", "", words))
+            assert script.outcome() == ["ok"]
+        else:
+            assert script.call(KEYS, ("mine", "", "", words)) == ["ok"]
+        assert flushing.get("blocks:x") == str(number)
+    flushing.close()
+    client.close()
+
+
 def test_error_of_a_script_leaves_nothing_under_way(bench: Bench) -> None:
-    """It is raised as it is, and the outcome of the next call is its own."""
+    """It is raised, with the server's words, and the outcome of the next call is its own."""
     script = called(bench.client, bench.url)
     send(script, ("SET", "blocks:x", "1"), ("SADD", "blocks:x", "1"))
-    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+    with pytest.raises(Damaged, match="WRONGTYPE"):
         script.outcome()
     assert not script.is_under_way
     send(script, ("DEL", "blocks:x"))

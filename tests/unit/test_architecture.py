@@ -43,6 +43,7 @@ ORDER = (
     "acl",
     "settings_file",
     "config",
+    "sentinel",
     "connection",
     "request",
     "reply",

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import redis
 
 from blocksd.connection import connect, masked, translated
-from blocksd.errors import BlocksdError, Misconfigured, Unavailable
+from blocksd.errors import BlocksdError, Damaged, Misconfigured, Unavailable
 
 SECRET = "hunter2"
 
@@ -29,6 +30,8 @@ def settings_of(url: str) -> dict[str, Any]:
         ("unix://:secret@/run/redis.sock", {"path": "/run/redis.sock", "password": "secret"}),
         ("redis+sentinel://u:p%40ss@one:26379,two:26380/main/3", {"username": "u", "password": "p@ss", "db": 3}),
         ("redis+sentinel://one:26379/main", {"db": 0}),
+        ("rediss+sentinel://one:26379/main?ssl_ca_certs=/ca.pem", {"db": 0, "ssl_ca_certs": "/ca.pem"}),
+        ("redis+sentinel://[::1]:26379,[fe80::2]:26380,one:1/main/2", {"db": 2}),
     ],
 )
 def test_url_forms(url: str, wanted: dict[str, Any]) -> None:
@@ -59,6 +62,35 @@ def test_sentinels_are_all_asked() -> None:
     assert hosts == [("one", 26379), ("two", 26380)]
 
 
+def test_sentinels_have_a_login_and_addresses_of_their_own() -> None:
+    """Their login is not the server's; IPv6 addresses are in brackets; TLS is for both."""
+    client = connect(
+        "rediss+sentinel://u:hunter2@[::1]:26379,two:26380/main/3?sentinel_username=s&sentinel_password=p%40ss"
+        "&ssl_check_hostname=no"
+    )
+    pool = client.connection_pool
+    settings = [one.connection_pool.connection_kwargs for one in pool.sentinel_manager.sentinels]
+    assert [(one["host"], one["port"]) for one in settings] == [("::1", 26379), ("two", 26380)]
+    assert {(one["username"], one["password"], one["db"]) for one in settings} == {("s", "p@ss", 0)}
+    assert {one["ssl_check_hostname"] for one in settings} == {False}
+    assert issubclass(pool.connection_class, redis.SSLConnection)
+    assert all(
+        issubclass(one.connection_pool.connection_class, redis.SSLConnection) for one in pool.sentinel_manager.sentinels
+    )
+    assert (pool.connection_kwargs["username"], pool.connection_kwargs["password"]) == ("u", "hunter2")
+
+
+def test_cluster_by_tls_and_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each node is named, with its options."""
+    made_of: dict[str, Any] = {}
+    monkeypatch.setattr(redis.cluster, "RedisCluster", lambda **options: made_of.update(options))
+    connect("rediss+cluster://u:hunter2@[::1]:7000,one:7001?ssl_cert_reqs=none")
+    assert [(node.host, node.port) for node in made_of["startup_nodes"]] == [("::1", 7000), ("one", 7001)]
+    assert (made_of["ssl"], made_of["ssl_cert_reqs"], made_of["username"], made_of["password"]) == (
+        *(True, "none", "u", "hunter2"),
+    )
+
+
 def test_unreachable_cluster_is_unavailable() -> None:
     """A cluster is asked for its slots at once; when none of its nodes answers, that may pass."""
     with pytest.raises(Unavailable):
@@ -78,6 +110,14 @@ WRONG = (
     "redis+sentinel://u:hunter2@one:x/main/0",
     "redis+sentinel://u:hunter2@one:1/main/x",
     "redis+cluster://u:hunter2@one:x",
+    "redis+cluster://u:hunter2@::1:7000",
+    "redis+cluster://u:hunter2@[::1:7000",
+    "redis+cluster://u:hunter2@one:99999",
+    "redis+cluster://u:hunter2@one:1,",
+    "redis+sentinel://u:hunter2@one:1/main?sentinel_pasword=hunter2",
+    "redis+sentinel://u:hunter2@one:1/main?socket_timeout=5",
+    "redis+sentinel://u:hunter2/rest@one:1/main",
+    "rediss+unix://u:hunter2@one:1/main",
     "redis://u:hunter2/rest@example.org:6379",
     "redis://u:99/hunter2@example.org:x",
     "redis://:hunter2#@example.org",
@@ -104,6 +144,7 @@ def test_wrong_url_is_a_matter_of_configuration(url: str) -> None:
         ("unix:///run/a@b.sock", "unix:///run/a@b.sock"),
         ("redis+sentinel://u:hunter2@one:1,two:2/main", "redis+sentinel://u:***@one:1,two:2/main"),
         ("redis://example.org?password=hunter2", "redis://example.org?password=***"),
+        ("redis+sentinel://o:1/m?sentinel_password=hunter2&a=1", "redis+sentinel://o:1/m?sentinel_password=***&a=1"),
         ("unix:///a.sock?db=1&password=hunter2&username=u", "unix:///a.sock?db=1&password=***&username=u"),
         ("redis://u:hunter2@x@example.org", "redis://u:***@example.org"),
         ("redis://u:a/hunter2@example.org", "redis://u:***@example.org"),
@@ -173,13 +214,80 @@ def test_error_is_translated(error: redis.RedisError, wanted: type[BlocksdError]
     assert type(found.value) is wanted
 
 
+CLASSES = sorted(
+    (
+        kind
+        for kind in {**vars(redis.exceptions), **vars(redis.sentinel)}.values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    ),
+    key=lambda kind: kind.__name__,
+)
+
+
+def made(kind: type[Exception], text: str) -> Exception:
+    """An exception of this class, whatever its constructor wants."""
+    for arguments in ((text,), (), (text, text), ("12182 127.0.0.1:7000",)):
+        with suppress(Exception):
+            return kind(*arguments)
+    error = kind.__new__(kind)
+    error.args = (text,)
+    return error
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "text", ["", "WRONGTYPE Operation", "ERR unknown command", "LOADING", "\ud800 \x00", "é" * 5000]
+)
+def test_every_error_of_redis_py_is_translated(kind: type[Exception], text: str) -> None:
+    """No exception class of redis-py passes, whatever its text; the message is short."""
+    with pytest.raises((Unavailable, Misconfigured)) as found, translated(f"redis://u:{SECRET}@example.org"):
+        raise made(kind, text)
+    assert len(found.value.message) <= 600
+    assert SECRET not in found.value.message
+    assert found.value.facts == {"url": "redis://u:***@example.org"}
+
+
 @pytest.mark.parametrize(
     "error",
-    [redis.ResponseError("WRONGTYPE Operation against a key"), redis.ResponseError("unknown command"), KeyError("x")],
-    ids=str,
+    [
+        OSError(5, "Input/output error"),
+        MemoryError(),
+        ValueError("invalid literal for int()"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
+        AttributeError("'str' object has no attribute 'get'"),
+        TypeError("'int' object is not iterable"),
+        IndexError("list index out of range"),
+        KeyError("x"),
+        RecursionError("maximum recursion depth exceeded"),
+    ],
+    ids=lambda error: type(error).__name__,
 )
-def test_other_errors_pass(error: Exception) -> None:
-    """A command's own error, and what has nothing to do with Redis, is not touched."""
-    with pytest.raises(type(error)) as found, translated("redis://example.org"):
+def test_what_parsing_stumbles_on_is_unavailable(error: Exception) -> None:
+    """Bytes that are no reply make redis-py raise anything; that is a server that does not serve."""
+    with pytest.raises(Unavailable) as found, translated("redis://example.org"):
+        raise error
+    assert type(found.value) is Unavailable
+    assert found.value.__cause__ is error
+
+
+@pytest.mark.parametrize("text", ["WRONGTYPE Operation against a key", "ERR unknown command"])
+def test_refused_command_is_damage(text: str) -> None:
+    """What stands at a key is not what it should be, so only a rebuild helps."""
+    with pytest.raises(Damaged, match="refuses a command"), translated("redis://example.org"):
+        raise redis.ResponseError(text)
+
+
+def test_error_of_ours_passes() -> None:
+    """An error that is already ours is not touched."""
+    error = Damaged("x")
+    with pytest.raises(Damaged) as found, translated("redis://example.org"):
         raise error
     assert found.value is error
+
+
+def test_what_is_no_redis_is_said_so() -> None:
+    """A port where something else answers."""
+    said = r"what answers at redis://example\.org is not Redis: Protocol"
+    with pytest.raises(Unavailable, match=said), translated("redis://example.org"):
+        raise redis.InvalidResponse("Protocol Error: b'HTTP/1.1 400 Bad Request'")

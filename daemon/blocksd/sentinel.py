@@ -1,0 +1,144 @@
+"""The server that sentinels name as the master of a service, also after a failover."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from redis import sentinel
+from redis.asyncio import sentinel as asyncio_sentinel
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CHECK_SECONDS = 1.0
+"""How often a client in use asks for the master: redis-py asks only when it connects, and a master that was replaced while
+it could not be reached by the sentinels may live on."""
+_UNKNOWN_SECONDS = 5.0  # after a question that no sentinel answered
+
+Address = tuple[str, int]
+
+
+class _Sentinels(sentinel.Sentinel):
+    """The sentinels, asked one after the other; the first that answered is asked first the next time."""
+
+    def discover_master(self, service_name: str) -> Address:
+        """Raises MasterNotFoundError when no sentinel names one, AuthenticationError when they refuse the login."""
+        errors: list[Exception] = []
+        one: Any
+        for number, one in enumerate(self.sentinels):
+            try:
+                found = one.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service_name)
+            except (RedisError, OSError) as error:
+                errors.append(error)
+                continue
+            if found:
+                self.sentinels[0], self.sentinels[number] = one, self.sentinels[0]
+                return str(found[0]), int(found[1])
+        raise _no_master(service_name, errors)
+
+
+class _AsyncSentinels(asyncio_sentinel.Sentinel):
+    """The same, for asyncio code."""
+
+    async def discover_master(self, service_name: str) -> Address:
+        errors: list[Exception] = []
+        one: Any
+        for number, one in enumerate(self.sentinels):
+            try:
+                found = await one.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service_name)
+            except (RedisError, OSError) as error:
+                errors.append(error)
+                continue
+            if found:
+                self.sentinels[0], self.sentinels[number] = one, self.sentinels[0]
+                return str(found[0]), int(found[1])
+        raise _no_master(service_name, errors)
+
+
+def _no_master(service: str, errors: Sequence[Exception]) -> Exception:
+    for error in errors:
+        if isinstance(error, AuthenticationError) or (
+            isinstance(error, ResponseError) and str(error).startswith(("NOAUTH", "NOPERM", "WRONGPASS"))
+        ):
+            return AuthenticationError(f"a sentinel says: {error}")
+    why = f": {errors[0]}" if errors else ""
+    return sentinel.MasterNotFoundError(f"no sentinel names a master of {service!r}{why}")
+
+
+class _Pool(sentinel.SentinelConnectionPool):
+    """Connections to the master. Those to a server that is no longer it are closed before they are used again."""
+
+    _checked_at = 0.0
+
+    def get_connection(self, *args: Any, **options: Any) -> Any:
+        self.check_master()
+        pool: Any = super()
+        return pool.get_connection(*args, **options)
+
+    def check_master(self) -> None:
+        """Ask for the master if that is due. A question that nobody answers changes nothing."""
+        now = time.monotonic()
+        if self.master_address is None or now < self._checked_at:
+            return
+        self._checked_at = now + CHECK_SECONDS
+        pool: Any = super()
+        try:
+            pool.get_master_address()
+        except (RedisError, OSError):
+            self._checked_at = time.monotonic() + _UNKNOWN_SECONDS
+
+    def disconnect(self, inuse_connections: bool = True) -> None:  # redis-py's signature
+        """Close connections; with all of them, as at the end, also those to the sentinels."""
+        super().disconnect(inuse_connections)
+        if inuse_connections:
+            self.sentinel_manager.close()
+
+
+class _AsyncPool(asyncio_sentinel.SentinelConnectionPool):
+    """The same, for asyncio code."""
+
+    _checked_at = 0.0
+
+    async def get_connection(self, *args: Any, **options: Any) -> Any:
+        await self.check_master()
+        pool: Any = super()
+        return await pool.get_connection(*args, **options)
+
+    async def check_master(self) -> None:
+        now = time.monotonic()
+        if self.master_address is None or now < self._checked_at:
+            return
+        self._checked_at = now + CHECK_SECONDS
+        pool: Any = super()
+        try:
+            await pool.get_master_address()
+        except (RedisError, OSError):
+            self._checked_at = time.monotonic() + _UNKNOWN_SECONDS
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:  # redis-py's signature
+        await super().disconnect(inuse_connections)
+        if inuse_connections:
+            for one in self.sentinel_manager.sentinels:
+                await one.aclose()
+
+
+def master_client(
+    service: str,
+    sentinels: Sequence[Address],
+    options: dict[str, Any],
+    sentinel_options: dict[str, Any],
+    *,
+    asynchronous: bool,
+) -> Any:
+    """A client of `redis` or `redis.asyncio` for the master of a service; nothing is sent yet."""
+    kind: Any = _AsyncSentinels if asynchronous else _Sentinels
+    pool = _AsyncPool if asynchronous else _Pool
+    return kind(sentinels, sentinel_kwargs=sentinel_options).master_for(service, connection_pool_class=pool, **options)
+
+
+def is_left_behind(client: Any, connection: Any) -> bool:
+    """Return True if a connection of this client leads to a server that was seen not to be the master any more."""
+    address = getattr(getattr(client, "connection_pool", None), "master_address", None)
+    return address is not None and connection is not None and address != (connection.host, connection.port)

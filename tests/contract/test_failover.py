@@ -1,0 +1,106 @@
+"""A failover by a real sentinel: the daemon, its clients and their watches go on at the promoted server."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from blocksd import watching as watching_module
+from blocksd.errors import Unavailable
+from blocksd.sentinel import is_left_behind
+from blocksd.subscription import Subscription
+from blocksd.watching import Connect, Ping, Subscribe
+from following import Follower
+from rig import Rig, assert_level
+from sentinels import Watched
+from support import eventually, valkey_binary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    made = Watched(valkey_binary(), password="sesame")
+    yield made
+    made.close()
+
+
+def follow_to(rig: Rig, server: int, watched: Watched) -> float:
+    """Rounds in real time, as the service does them, until the mirror on this server is in sync; seconds since the promotion."""
+    promoted_at = 0.0
+
+    def is_in_sync() -> bool:
+        nonlocal promoted_at
+        if not promoted_at and watched.is_promoted(server):
+            promoted_at = time.monotonic()
+        rig.round()
+        rig.clock.now = 1000.0 + time.monotonic()
+        time.sleep(min(rig.core.wait_seconds(), 0.02))
+        place = watched.raw[server].hmget("blocks:meta", "epoch", "seq")
+        return bool(promoted_at) and rig.is_settled() and place == [rig.journal.epoch, str(rig.journal.seq)]
+
+    eventually(is_in_sync, "in sync at the promoted server")
+    return time.monotonic() - promoted_at
+
+
+@pytest.fixture
+def rig(tmp_path: Path, watched: Watched) -> Iterator[Rig]:
+    """A daemon in sync at the first server, whose replica has everything."""
+    made = Rig(tmp_path / "one", watched.url)
+    made.write("notes", "one\n")
+    made.settle()
+    eventually(lambda: watched.raw[1].hget("blocks:meta", "seq") == "1", "the replica has it")
+    yield made
+    made.crash()
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def follower(request: pytest.FixtureRequest, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Follower]:
+    monkeypatch.setattr(watching_module, "LISTEN_SECONDS", 0.05)
+    monkeypatch.setattr(watching_module, "PROVE_SECONDS", 0.5)
+    made = Follower(request.param, rig.url)
+    yield made
+    made.close()
+
+
+def test_dead_master(watched: Watched, rig: Rig, follower: Follower) -> None:
+    """The master dies: what was saved meanwhile is shown by the promoted server, and a watch has it."""
+    watched.servers[0].kill()
+    rig.write("notes", "two\n")
+    assert follow_to(rig, 1, watched) < 5.0
+    assert_level(rig, watched.raw[1])
+    assert watched.raw[1].hget("blocks:block:notes", "value") == "two"
+    assert follower.until(2)[-1] == ("updated", 2)
+
+
+def test_master_that_lives_on(watched: Watched, rig: Rig, follower: Follower) -> None:
+    """The old master is made a replica while connections to it are open: no write goes there, requests are answered."""
+    watched.fail_over()
+    rig.write("notes", "two\n")
+    assert follow_to(rig, 1, watched) < 5.0
+    assert_level(rig, watched.raw[1])
+    assert follower.until(2)[-1] == ("updated", 2)
+
+
+def test_connection_to_a_former_master_is_given_up(rig: Rig) -> None:
+    """A server that still answers, though another was promoted, is neither written to nor listened to any more."""
+    subscription = Subscription(rig.url, rig.mirror.keys)
+    subscription.perform(Connect())
+    subscription.perform(Subscribe(("x",)))
+    subscription.perform(Ping())
+    pools = [subscription._client.connection_pool, rig.client.connection_pool]
+    for pool in pools:
+        pool._checked_at = float("inf")
+        pool.proxy.master_address = ("127.0.0.1", 1)
+    with pytest.raises(Unavailable, match="no longer the master"):
+        subscription.perform(Ping())
+    subscription.close()
+    connection = rig.mirror._apply._connection
+    assert is_left_behind(rig.client, connection)
+    rig.mirror.apply([("PUBLISH", "x", "y")])
+    assert not is_left_behind(rig.client, connection)
+    assert pools[1].master_address == (connection.host, connection.port)
