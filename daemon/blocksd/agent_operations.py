@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from blocksd.arguments import list_of, named, new_block, only, text_of
 from blocksd.attachment import matches
+from blocksd.attempt import MAX_BLOCKS
 from blocksd.errors import AlreadyExists, InvalidField, InvalidRequest, NotFound
 from blocksd.label import PRIVATE, owner, parse_agent, parse_label
 
@@ -26,6 +27,8 @@ def create_agent(attempt: Attempt, request: Request) -> None:
     blocks = [{"name": "persona"}, {"name": "human"}] if blocks is None else blocks
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         raise InvalidField("blocks must be a list of objects", field="args.blocks")
+    if len(blocks) > MAX_BLOCKS:
+        raise InvalidField(f"blocks are {len(blocks)}, over the {MAX_BLOCKS} of one request", field="args.blocks")
     attempt.make_folder(agent)
     for given in blocks:
         args = {"tags": request.args.get("tags"), **given}
@@ -35,7 +38,7 @@ def create_agent(attempt: Attempt, request: Request) -> None:
         attempt.labels.append(label)
     for name in list_of(request, "attach"):
         label = parse_label(name)
-        _, block, _ = attempt.present(label)
+        block = attempt.present(label)
         if owner(label) is not None:
             raise InvalidRequest(f"{label!r} is private: it cannot be attached", field="args.attach")
         if not any(matches(entry, agent) for entry in block.agents):
@@ -55,7 +58,7 @@ def delete_agent(attempt: Attempt, request: Request) -> None:
         attempt.remove(label)
         attempt.labels.append(label)
     for label in naming:
-        _, block, _ = attempt.present(label)
+        block = attempt.present(label)
         attempt.put(label, replace(block, agents=tuple(entry for entry in block.agents if entry != agent)))
         attempt.labels.append(label)
     attempt.remove_folder(agent)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 from blocksd.block import FILE_KEYS, Block, check_fields
 from blocksd.document import normalize_newlines
 from blocksd.errors import InvalidField, InvalidRequest
 from blocksd.label import parse_agent
+from blocksd.nearest import nearest
+from blocksd.request import MAX_NUMBER
 from blocksd.sheet import default_block
 
 if TYPE_CHECKING:
@@ -52,11 +53,11 @@ def texts_of(request: Request, *names: str) -> list[str]:
     return [text_of(request, name) for name in names]
 
 
-def number_of(request: Request, name: str, default: int | None = None) -> int:
-    """An argument that is a whole number."""
+def number_of(request: Request, name: str, default: int | None = None, *, least: int) -> int:
+    """An argument that is a whole number from `least` to `MAX_NUMBER`."""
     number = request.args.get(name, default)
-    if type(number) is not int:
-        raise InvalidField(f"{name} must be a whole number", field=f"args.{name}")
+    if type(number) is not int or not least <= number <= MAX_NUMBER:
+        raise InvalidField(f"{name} must be a whole number from {least} to {MAX_NUMBER}", field=f"args.{name}")
     return number
 
 
@@ -82,7 +83,7 @@ def block_fields(label: str, args: Mapping[str, Any], *, is_operator: bool) -> d
     allowed = FIELDS if is_operator else OF_AGENTS
     for key in args:
         if key not in FIELDS:
-            near = difflib.get_close_matches(key, FIELDS, n=1)
+            near = nearest(key, FIELDS)
             hint = f"; did you mean {near[0]!r}?" if near else f"; the fields are {', '.join(FIELDS)}"
             raise InvalidRequest(f"a block has no field {key[:80]!r}{hint}", field=f"args.{key[:80]}")
         if key not in allowed:

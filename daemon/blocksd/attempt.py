@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from blocksd import edits
 from blocksd.arguments import OF_AGENTS
 from blocksd.attachment import NOBODY, matches
-from blocksd.block import check_value
-from blocksd.document import MAX_BYTES, decode, serialize, split
+from blocksd.block import check_value, is_unfit
+from blocksd.differences import Effort
+from blocksd.document import MAX_BYTES, decode, normalize_newlines, serialize, split
+from blocksd.edits import check_content
 from blocksd.errors import (
     AlreadyExists,
+    BlocksdError,
     EditRefused,
     InvalidFile,
     InvalidRequest,
@@ -23,8 +26,10 @@ from blocksd.errors import (
     VersionConflict,
 )
 from blocksd.label import PRIVATE, clash_key, name_for_agent, owner
+from blocksd.merge import CAP
+from blocksd.nearest import nearest
 from blocksd.revision import OPERATOR
-from blocksd.sheet import edited
+from blocksd.sheet import edited, replaced
 from blocksd.view import shown
 
 if TYPE_CHECKING:
@@ -32,17 +37,49 @@ if TYPE_CHECKING:
 
     from blocksd.block import Block
     from blocksd.desk import Desk
-    from blocksd.document import Document
     from blocksd.request import Request
     from blocksd.sheet import Sheet
 
-_FEW = 1000
+MAX_BLOCKS = 1000
+"""How many blocks one request may touch: each is a file to read, to stage and to put in, and a round waits for them all."""
+
+MAX_WRITTEN = 32 * 1024 * 1024
+"""How many characters the revisions of one request may have: each is held in memory several times until it is journaled."""
+
+MAX_WORK = 64 * 1024 * 1024
+"""How many characters one request may have searched, split and copied: about a second."""
+
+MERGES = 4
+"""How many merges of the longest kind one request may take."""
+
+
+@dataclass(slots=True)
+class _Edit:
+    """What one block becomes by a request, however many of its parts edit it."""
+
+    block: Block
+    position: int | None
+    path: str | None = None  # of a block that is to come into being
+
+
+@dataclass(slots=True)
+class _Tail:
+    """What was appended to a value, which has `chars` characters with it."""
+
+    chars: int
+    pieces: list[str] = field(default_factory=list)
+
+    def add(self, content: str) -> None:
+        pieces = ["\n", content] if self.chars else [content]
+        self.pieces += pieces
+        self.chars += sum(map(len, pieces))
 
 
 class Attempt:
     """One request of an actor, who may not change everything: sheets on top of the desk's, and what they come to.
 
-    `steps` tell the ledger, `labels` and `facts` are for the reply.
+    `steps` tell the ledger, `labels` and `facts` are for the reply. The edits of one block by one request are one step,
+    and its file is made, and checked, once: what the block was in between is never in force.
     """
 
     def __init__(self, desk: Desk, actor: str) -> None:
@@ -51,44 +88,96 @@ class Attempt:
         self.actor = actor
         self.sheets: dict[str, Sheet] = {}
         self.steps: list[Callable[[str, str], object]] = []
-        self._changed: set[str] = set()
+        self._changed: dict[str, int | None] = {}  # label → the part of the batch that changed it last
+        self._edits: dict[str, _Edit] = {}  # label → the step that a further edit of the block joins
+        self._said: dict[str, Block] = {}  # label → what the document of a sheet says, where its block is ahead
+        self._tails: dict[str, _Tail] = {}  # label → what was appended, and is not yet part of the sheet's block
+        self._keys: dict[str, set[str]] = {}  # clash key → labels with sheets
+        self._names: dict[str, set[str]] = {}  # what agents call a block → labels with sheets
         self.labels: list[str] = []
         self.facts: dict[str, Any] = {}
         self.folders_made: set[str] = set()
         self.folders_gone: set[str] = set()
+        self.agents_gone: set[str] = set()  # whose open files are closed
+        self.part: int | None = None  # which part of a batch is being done, from 1
+        self.effort = Effort(MERGES * CAP)
+        self.work = 0
+        self._written = 0
 
     @property
     def is_operator(self) -> bool:
         return self.actor == OPERATOR
 
+    def spend(self, chars: int) -> None:
+        """Count so many characters that are about to be gone through.
+
+        Raises:
+            LimitExceeded: they are too many for one request.
+        """
+        self.work += chars
+        if self.work > MAX_WORK:
+            raise LimitExceeded(
+                f"the request takes more work than one may: its edits go through over {MAX_WORK} characters; "
+                "make fewer of them at a time",
+                limit=MAX_WORK,
+            )
+
     # --- what is there by now ---
 
     def _sheet(self, label: str) -> Sheet:
+        """A block's sheet, without what was appended since."""
         if label not in self.sheets:
-            self.sheets[label] = self._desk.open(label)
+            if len(self.sheets) >= MAX_BLOCKS:
+                raise LimitExceeded(f"one request may touch {MAX_BLOCKS} blocks, not more", limit=MAX_BLOCKS)
+            sheet = self._desk.open(label)
+            self.spend(len(sheet.base or b""))
+            self._set(label, sheet)
         return self.sheets[label]
 
-    def block(self, label: str) -> Block | None:
-        """A block as it is by now, without a look at its file."""
+    def _set(self, label: str, sheet: Sheet) -> None:
+        self.sheets[label] = sheet
+        self._keys.setdefault(clash_key(label), set()).add(label)
+        self._names.setdefault(name_for_agent(label), set()).add(label)
+
+    def _peek(self, label: str) -> Block | None:
+        """A block as it is by now, its value perhaps without what was appended; without a look at its file."""
         for sheets in (self.sheets, self._desk.sheets):
             if label in sheets:
                 return sheets[label].block
         return self._ledger.block(label)
 
-    def present(self, label: str) -> tuple[Sheet, Block, Document]:
+    def block(self, label: str) -> Block | None:
+        """A block as it is by now, without a look at its file."""
+        self._gather(label)
+        return self._peek(label)
+
+    def has(self, label: str) -> bool:
+        """Return True if there is such a block by now, without a look at what it says."""
+        for sheets in (self.sheets, self._desk.sheets):
+            if label in sheets:
+                return sheets[label].block is not None
+        return label in self._ledger.paths
+
+    def present(self, label: str) -> Block:
         """A block that is there and may be changed by who asks."""
-        sheet = self._sheet(label)
-        if sheet.block is None or sheet.document is None:
+        self.check_present(label)
+        self._gather(label)
+        block = self.sheets[label].block
+        assert block is not None
+        return block
+
+    def check_present(self, label: str) -> Block:
+        """The same, but what was appended may not be part of its value yet."""
+        block = self._sheet(label).block
+        if block is None:
             raise self.unknown(label)
-        if sheet.block.read_only and not self.is_operator:
+        if block.read_only and not self.is_operator:
             raise ReadOnly(f"the block {name_for_agent(label)!r} is read-only", label=label)
-        return sheet, sheet.block, sheet.document
+        return block
 
     def unknown(self, label: str) -> NotFound:
         """The error that there is no such block; it names one that is called nearly so."""
-        paths = self._ledger.paths
-        near = difflib.get_close_matches(label, paths, n=1) if len(paths) <= _FEW else []  # nobody waits for a guess
-        return NotFound(f"there is no block {label!r}", label=label, near=near)
+        return NotFound(f"there is no block {label!r}", label=label, near=nearest(label, self._ledger.paths))
 
     def is_changed(self, label: str) -> bool:
         """Whether this very attempt is to change it."""
@@ -96,13 +185,15 @@ class Attempt:
 
     def private(self, agent: str) -> list[str]:
         """The private blocks of an agent as they are by now."""
+        self.spend(len(self._ledger.paths))  # at most so many are looked through
         labels = {*self._ledger.attachments.private(agent), *(label for label in self.sheets if owner(label) == agent)}
-        return sorted(label for label in labels if self.block(label) is not None)
+        return sorted(filter(self.has, labels))
 
     def naming(self, agent: str) -> list[str]:
         """The blocks that name an agent plainly by now."""
+        self.spend(len(self._ledger.paths))
         labels = {*self._ledger.attachments.naming(agent), *self.sheets}
-        return sorted(label for label in labels if (block := self.block(label)) is not None and agent in block.agents)
+        return sorted(label for label in labels if (block := self._peek(label)) is not None and agent in block.agents)
 
     def has_folder(self, agent: str) -> bool:
         return agent in self.folders_made or (
@@ -115,15 +206,18 @@ class Attempt:
         Raises:
             VersionConflict: it is not, and neither to be merged nor overwritten.
         """
-        newest = self._ledger.newest(label)
-        version = newest.version if newest is not None else 0
-        if request.expect is None or request.expect == version or request.on_conflict == "overwrite":
+        if request.expect is None or request.on_conflict == "overwrite":
+            return None
+        version = self._ledger.version_of(label)
+        if request.expect == version:
             return None
         if request.on_conflict == "merge":
             base = self._desk.version(label, request.expect)
+            self.spend(len(base.block.value) if base.block is not None else 0)
             # What the block was under another label, nobody has read under this one: they mean another block's version.
             if base.block is not None and base.label == label:
                 return base.block
+        newest = self._ledger.newest(label)
         raise VersionConflict(
             f"{label!r} is at version {version}, not {request.expect}",
             label=label,
@@ -136,7 +230,8 @@ class Attempt:
 
     def put(self, label: str, new: Block, *, position: int | None = None) -> None:
         """The block is to be `new`."""
-        sheet, block, document = self.present(label)
+        self.spend(len(new.value))
+        block = self.present(label)
         if new == block:
             return
         changed = new.changed_fields(block)
@@ -144,13 +239,72 @@ class Attempt:
             what = ", ".join(name for name in changed if name not in OF_AGENTS)
             raise InvalidRequest(f"an agent may change {' and '.join(OF_AGENTS)}, not {what}", field="args")
         check_value(new.value, new.limit)
-        self._check_names(label, new.agents)
-        try:
-            document = edited(document, block, new)
-        except EditRefused as error:
-            raise ProblemFile(error.message, label=label, **error.facts) from None
-        self._keep(label, replace(sheet, block=new, document=document))
-        self.steps.append(lambda actor, id_: self._ledger.put(new, author=actor, request_id=id_, position=position))
+        if "agents" in changed:
+            self._check_names(label, new.agents)
+        self._change(label, new, position)
+
+    def append(self, label: str, content: str) -> None:
+        """The block's value is to have `content` on a line of its own at the end.
+
+        The value is put together when it is needed: many appends cost what they append, and the block once.
+        """
+        block = self.check_present(label)
+        check_content(content)
+        content = normalize_newlines(content)
+        tail = self._tails.get(label) or _Tail(len(block.value))
+        chars = tail.chars + bool(tail.chars) + len(content)
+        if chars > block.limit or is_unfit(content):  # refused: put together, for the error to name the line
+            self.put(label, replaced(self.present(label), {"value": edits.append(self.present(label).value, content)}))
+            return
+        if chars == tail.chars:
+            return
+        if label not in self._tails:
+            self._tails[label] = tail
+            self._change(label, block, None)
+        self._changed[label] = self.part
+        tail.add(content)
+
+    def _gather(self, label: str) -> None:
+        """Put what was appended to a block into its value."""
+        tail = self._tails.pop(label, None)
+        if tail is not None:
+            block = self.sheets[label].block
+            assert block is not None
+            value = block.value + "".join(tail.pieces)
+            self.spend(len(value))
+            self._change(label, replaced(block, {"value": value}), None)
+
+    def _change(self, label: str, new: Block, position: int | None) -> None:
+        """Note what a block is to be: with its first edit as a step, with further ones in that step."""
+        sheet = self.sheets[label]
+        assert sheet.block is not None
+        self._said.setdefault(label, sheet.block)
+        self._set(label, replace(sheet, block=new))
+        self._changed[label] = self.part
+        edit = self._edits.get(label)
+        if edit is None:
+            self._step(label, _Edit(new, position))
+        else:
+            edit.block, edit.position = new, position
+
+    def _step(self, label: str, edit: _Edit) -> None:
+        self._count(edit.block)
+        self._edits[label] = edit
+
+        def step(actor: str, request_id: str) -> None:
+            if edit.path is not None:
+                self._ledger.enforce(label, edit.path)
+            self._ledger.put(edit.block, author=actor, request_id=request_id, position=edit.position)
+
+        self.steps.append(step)
+
+    def _count(self, block: Block) -> None:
+        self._written += len(block.value)
+        if self._written > MAX_WRITTEN:
+            raise LimitExceeded(
+                f"the request would write over {MAX_WRITTEN} characters; change fewer blocks at a time",
+                limit=MAX_WRITTEN,
+            )
 
     def make(self, block: Block, *, position: int | None = None) -> None:
         """The block is to come into being."""
@@ -160,13 +314,35 @@ class Attempt:
         self._check_names(label, block.agents)
         document = split(decode(serialize(block)))
         self._keep(label, replace(self._sheet(label), block=block, document=document))
-        path = self.sheets[label].path
+        self._step(label, _Edit(block, position, self.sheets[label].path))
 
-        def step(actor: str, request_id: str) -> None:
-            self._ledger.enforce(label, path)
-            self._ledger.put(block, author=actor, request_id=request_id, position=position)
+    def finish(self) -> None:
+        """Make the files of what was changed.
 
-        self.steps.append(step)
+        Raises:
+            BlocksdError: one of them cannot say its block; in a batch, `request` is the part that changed it last.
+        """
+        for label in list(self._changed):
+            try:
+                self._write_out(label)
+            except BlocksdError as error:
+                part = self._changed[label]
+                if part is not None:
+                    error.facts["request"] = part
+                raise
+
+    def _write_out(self, label: str) -> None:
+        """Have the document of a sheet say what its block says."""
+        self._gather(label)
+        said = self._said.pop(label, None)
+        sheet = self.sheets[label]
+        if said is None or sheet.block is None or sheet.document is None:
+            return
+        try:
+            document = edited(sheet.document, said, sheet.block)
+        except EditRefused as error:
+            raise ProblemFile(error.message, label=label, **error.facts) from None
+        self._keep(label, replace(sheet, document=document))
 
     def _keep(self, label: str, sheet: Sheet) -> None:
         data = sheet.data
@@ -177,16 +353,15 @@ class Attempt:
             raise ProblemFile(
                 f"the file of {label!r} cannot say this without losing something", label=label, hint="edit it by hand"
             )
-        self.sheets[label] = sheet
-        self._changed.add(label)
+        self._set(label, sheet)
+        self._changed.setdefault(label, self.part)
 
     def _check_free(self, label: str) -> None:
         """Raises AlreadyExists, or LabelConflict when some file systems could not tell the label from another."""
-        if self.block(label) is not None:
+        if self.has(label):
             raise AlreadyExists(f"there is a block {label!r} already", label=label)
-        key = clash_key(label)
-        for other in (self._ledger.holder(label), *self.sheets):
-            if other not in (None, label) and clash_key(str(other)) == key and self.block(str(other)) is not None:
+        for other in (self._ledger.holder(label), *self._keys.get(clash_key(label), ())):
+            if other is not None and other != label and self.has(other):
                 raise LabelConflict(f"{label!r} could not be told from {other!r}", label=label, other=other)
 
     def _check_names(self, label: str, entries: Iterable[str]) -> None:
@@ -195,13 +370,14 @@ class Attempt:
         rivals = {
             one
             for one in attachments.rivals(label, entries) - attachments.refused.get(label, NOBODY)
-            if self.block(name if agent is not None else f"{PRIVATE}/{one}/{name}") is not None
+            if self.has(name if agent is not None else f"{PRIVATE}/{one}/{name}")
         }
         if agent is not None and agent not in attachments.known:  # it is about to be, and will match
-            shared = self.block(name)
+            shared = self._peek(name)
             rivals |= {agent} if shared is not None and any(matches(entry, agent) for entry in shared.agents) else set()
-        for other, sheet in self.sheets.items():
-            if other == label or sheet.block is None or name_for_agent(other) != name:
+        for other in self._names.get(name, ()):
+            sheet = self.sheets[other]
+            if other == label or sheet.block is None:
                 continue
             if agent is None and owner(other) is not None:
                 rivals |= {str(owner(other))} if any(matches(entry, str(owner(other))) for entry in entries) else set()
@@ -213,23 +389,39 @@ class Attempt:
                 f"{some} has another block {name!r} already (unique constraint)", label=label, agents=sorted(rivals)
             )
 
-    def remove(self, label: str) -> None:
+    def remove(self, label: str, *, position: int | None = None) -> None:
         """The block is to be no more."""
-        sheet, _, _ = self.present(label)
+        self.check_present(label)
         if not self.is_operator and owner(label) != self.actor:
             raise InvalidRequest(f"an agent may delete blocks of its own, not {label!r}, which is shared", field="name")
-        self.sheets[label] = replace(sheet, block=None, document=None)
-        self._changed.add(label)
-        self.steps.append(lambda actor, id_: self._ledger.delete(label, author=actor, request_id=id_))
+        self._go(label)
+        self.steps.append(
+            lambda actor, id_: self._ledger.delete(label, author=actor, request_id=id_, position=position)
+        )
+
+    def _go(self, label: str) -> None:
+        """There is no such block any more: what was to become of it stands as a step of its own."""
+        self._gather(label)
+        self._edits.pop(label, None)
+        self._said.pop(label, None)
+        self._set(label, replace(self.sheets[label], block=None, document=None))
+        self._changed[label] = self.part
 
     def rename(self, label: str, new: str) -> None:
         """The block is to be called `new`, with its file."""
-        sheet, _, document = self.present(label)
+        self.present(label)
+        self._write_out(label)
+        sheet = self.sheets[label]
+        document = sheet.document
+        assert document is not None
+        data = document.text.encode("utf-8")
+        self.spend(len(data))
         try:
-            block = self._desk.parse(document.text.encode("utf-8"), new)
+            block = self._desk.parse(data, new)
         except InvalidFile as error:
             raise InvalidRequest(f"{label!r} cannot be {new!r}: {error.message}", field="args.to") from None
-        self.sheets[label] = replace(sheet, block=None, document=None)
+        self._count(block)
+        self._go(label)
         self._check_free(new)
         self._check_names(new, block.agents)
         self._keep(new, replace(self._sheet(new), block=block, document=document, like=sheet.path))
@@ -240,6 +432,7 @@ class Attempt:
 
     def make_folder(self, agent: str) -> None:
         """The agent is to have a private folder."""
+        self.spend(len(self._ledger.attachments.folders))
         self._desk.check_writable(f"{PRIVATE}/{agent}")
         self.folders_made.add(agent)
         self.folders_gone.discard(agent)
@@ -247,6 +440,7 @@ class Attempt:
 
     def remove_folder(self, agent: str) -> None:
         """The agent is to have none."""
+        self.spend(len(self._ledger.attachments.folders))
         self.folders_gone.add(agent)
         self.folders_made.discard(agent)
         self.steps.append(lambda _actor, _id: self._set_folders(self._ledger.attachments.folders - {agent}))

@@ -31,6 +31,7 @@ _DESCRIPTIONS = {
 _UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_DEPTH = 32
+_INTEGERS = 10**18  # what a frontmatter can say: see `frontmatter`
 _CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 _ID_NAMESPACE = uuid.UUID("7f1bba34-5a3c-5f0e-9c55-0d6a3c1f4b7e")
 
@@ -128,6 +129,11 @@ def default_description(label: str) -> str | None:
     return _DESCRIPTIONS.get(name_for_agent(label).removeprefix("system/"))
 
 
+def is_unfit(text: str) -> bool:
+    """Return True if no text of a block may hold this: `check_text` says why."""
+    return _UNFIT.search(text) is not None
+
+
 def check_text(text: str, field_name: str) -> None:
     """Raises InvalidField when `text` holds a control character other than tab and newline, or half of a surrogate pair.
 
@@ -213,7 +219,9 @@ def _metadata(key: str, value: object) -> dict[str, Any]:
         raise _wrong(key, "a mapping", value)
     if not _storable(value, _MAX_DEPTH):
         raise InvalidField(
-            f"{key} must be text, numbers, true, false, null, lists and mappings, at most {_MAX_DEPTH} deep", field=key
+            f"{key} must be text, numbers of at most 18 digits, true, false, null, lists and mappings, at most "
+            f"{_MAX_DEPTH} deep",
+            field=key,
         )
     return value
 
@@ -229,7 +237,9 @@ def _storable(value: object, depth: int) -> bool:
             isinstance(name, str) and _storable(name, depth) and _storable(item, depth - 1)
             for name, item in value.items()
         )
-    return value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    if isinstance(value, int):
+        return -_INTEGERS < value < _INTEGERS
+    return value is None or (isinstance(value, float) and math.isfinite(value))
 
 
 def _agents(key: str, value: object) -> tuple[str, ...]:

@@ -6,33 +6,44 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from blocksd.begun import ATTEMPTS
 from blocksd.errors import BlocksdError, JournalUnusable, Misconfigured, ProblemFile, Unavailable
+from blocksd.faults import Fault
 from blocksd.label import PRIVATE, parse_agent, printable
 from blocksd.outcomes import Access
 from blocksd.pending import Prepared
-from blocksd.problem import FOLDER
+from blocksd.problem import FOLDER, unmerged, unmerged_subject
 from blocksd.reply import Answer, accepted, refused
-from blocksd.request import Unusable, parse
+from blocksd.request import Request, Unusable, parse
 from blocksd.revision import OPERATOR, timestamp
 from blocksd.sheet import Postponed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
+    from blocksd.begun import Begun
     from blocksd.desk import Desk
+    from blocksd.faults import Faults
     from blocksd.inbox import Inbox
     from blocksd.intake import Intake
     from blocksd.ledger import Ledger
     from blocksd.outcomes import Outcomes
     from blocksd.pending import Pending, Staged
     from blocksd.problems import Problems
-    from blocksd.request import Entry, Request
+    from blocksd.request import Entry
     from blocksd.revision import Revision
     from blocksd.sources import Sources
     from blocksd.writer import Writer
 
 REQUESTS = 64
 """How many requests are carried out between two looks at the folder: each may have to read a file."""
+
+ROUND = 8 * 1024 * 1024
+"""How many characters a round takes requests for, of revisions to write and of texts to search: what goes over it waits
+for the next, so that a round takes a fraction of the time after which the daemon counts as hung."""
+
+_MERGE_SECONDS = (1.0, 300.0)
+"""Until a stale save whose file could not be written is merged again, the first time and at most."""
 
 _PAUSE_SECONDS = (0.01, 1.0)  # until a request to a file that somebody is changing is tried again, at least and at most
 
@@ -52,6 +63,7 @@ class Work:
     postponed: list[Entry] = field(default_factory=list)
     revisions: list[Revision] = field(default_factory=list)
     displaced: list[Staged] = field(default_factory=list)
+    is_cut: bool = False  # some of the postponed wait for nothing but the next round
 
 
 class _Unwritable(Exception):  # never leaves this module
@@ -81,6 +93,8 @@ class Clerk:
         inbox: Inbox,
         desk: Desk,
         writer: Writer,
+        faults: Faults,
+        begun: Begun,
         *,
         clock: Callable[[], float],
         wall: Callable[[], float],
@@ -94,6 +108,10 @@ class Clerk:
         self._inbox = inbox
         self._desk = desk
         self._writer = writer
+        self._faults = faults
+        self._begun = begun
+        self._taken: list[Entry] = []  # and not known to be over
+        self._unmerged: dict[str, tuple[float, float]] = {}  # label → when it is tried again, and after how long then
         self._clock = clock
         self._wall = wall
         self.dropped: list[Unusable] = []  # what came in and could not be replied to, for a log
@@ -105,7 +123,7 @@ class Clerk:
             JournalUnusable: nothing was done; the ledger is to be loaded anew.
         """
         entries = self._inbox.take(REQUESTS)
-        merges, self._intake.stale = self._intake.stale, set()
+        merges = self._due_merges()
         unwritable: dict[str, BlocksdError] = {}
         while True:
             work = self._decide(entries, merges, unwritable)
@@ -126,8 +144,26 @@ class Clerk:
             yield "settle"
             self._outcomes.settle(work.accesses, work.settled, timestamp(self._wall()))
             self._sources.apply(work.accesses)
-        self._inbox.postpone(work.postponed, self._try_again_at())
+        self._inbox.postpone(work.postponed, 0.0 if work.is_cut else self._try_again_at())
         return work
+
+    def end(self) -> None:
+        """What was taken is over: it was replied to, or is taken again."""
+        if self._taken:
+            self._begun.end(self._taken)
+            self._taken = []
+
+    @property
+    def due(self) -> float:
+        """When a stale save is to be merged, if there is one."""
+        return min((self._unmerged.get(label, (0.0, 0.0))[0] for label in self._intake.stale), default=float("inf"))
+
+    def _due_merges(self) -> set[str]:
+        """The blocks whose stale saves are to be merged now; they are taken off the list of those that wait."""
+        now, stale = self._clock(), self._intake.stale
+        due = {label for label in stale if self._unmerged.get(label, (0.0, 0.0))[0] <= now}
+        self._intake.stale = stale - due
+        return due
 
     def clear_away(self, work: Work) -> None:
         """Remove what was displaced. Nobody need wait for it: what a crash leaves, the next sweep removes."""
@@ -149,28 +185,70 @@ class Clerk:
         self._desk.begin(unwritable)
         for label in sorted(merges):
             self._merge(label)
-        for entry in entries:
+        alone = self._begun.first_alone(entries)
+        self._taken = list(entries[:alone])
+        if self._taken:
+            self._begun.begin(self._taken)
+        for place, entry in enumerate(entries):
+            if place >= alone or self._desk.load > ROUND:
+                work.postponed += entries[place:]
+                work.is_cut = True
+                break
+            answer = self._answer(entry, work)
+            if answer is not None:
+                work.answers.append(answer)
+        return work
+
+    def _answer(self, entry: Entry, work: Work) -> Answer | None:
+        """What an entry comes to, whatever goes wrong with it; None: it cannot be told yet."""
+        mark, request = self._desk.mark, None
+        try:
             request = parse(entry)
             if isinstance(request, Unusable):
-                work.answers.append(self._answer_unusable(request))
-                continue
-            key = (request.actor, request.id)
-            outcome = work.settled.get(key) or work.edited.get(key) or self._outcomes.of(*key)
-            if outcome is None:
-                try:
-                    outcome = self._do(request, work)
-                except Postponed as postponed:
-                    if not self._intake.deletions.is_held_back(postponed.path):
-                        self._intake.look_again(postponed.path)
-                        work.postponed.append(entry)
-                        continue
-                    outcome = refused(request.id, Unavailable(self._problems[FOLDER].message))
-                except BlocksdError as error:
-                    outcome = refused(request.id, error)
-                    if not isinstance(error, Unavailable):  # which may pass, and is worth another try
-                        work.settled[key] = outcome
-            work.answers.append(Answer(entry, request.id, outcome, request.op))
-        return work
+                return self._answer_unusable(request)
+            return self._answer_request(request, work)
+        except (JournalUnusable, Misconfigured):
+            raise
+        except Exception as error:  # noqa: BLE001  # a fault of ours: this request ends by it, and nothing else
+            self._desk.back_to(mark)
+            work.edited.pop((entry.actor, getattr(request, "id", None) or ""), None)
+            failure = self._faults.note("carrying a request out", error)
+            if request is None or request.id is None:
+                self.dropped.append(Unusable(entry, None, failure))
+                return Answer(entry, None, None)
+            outcome = refused(request.id, failure)
+            if isinstance(request, Request):
+                work.settled[request.actor, request.id] = outcome
+            return Answer(entry, request.id, outcome, getattr(request, "op", None))
+
+    def _answer_request(self, request: Request, work: Work) -> Answer | None:
+        entry, key = request.entry, (request.actor, request.id)
+        outcome = work.settled.get(key) or work.edited.get(key) or self._outcomes.of(*key)
+        if outcome is None:
+            try:
+                self._check_attempts(entry)
+                outcome = self._do(request, work)
+            except Postponed as postponed:
+                if not self._intake.deletions.is_held_back(postponed.path):
+                    self._intake.look_again(postponed.path)
+                    work.postponed.append(entry)
+                    return None
+                outcome = refused(request.id, Unavailable(self._problems[FOLDER].message))
+            except JournalUnusable as error:  # a version that is wanted for this, and cannot be read
+                outcome = refused(request.id, Unavailable(error.message))
+            except BlocksdError as error:
+                outcome = refused(request.id, error)
+                if not isinstance(error, Unavailable):  # which may pass, and is worth another try
+                    work.settled[key] = outcome
+        return Answer(entry, request.id, outcome, request.op)
+
+    def _check_attempts(self, entry: Entry) -> None:
+        """Raises InternalError when the daemon ended each time it began this request."""
+        attempts = self._begun.attempts(entry)
+        if attempts >= ATTEMPTS:
+            text = f"the request {entry.id} in the inbox of {printable(entry.actor)} was begun {attempts} times"
+            fault = Fault("each time it began a request", "Unfinished", f"inbox of {printable(entry.actor)}", text)
+            raise self._faults.add(fault)
 
     def _do(self, request: Request, work: Work) -> str:
         """The reply to a request, once it is done.
@@ -194,15 +272,32 @@ class Clerk:
 
     def _merge(self, label: str) -> None:
         """Put a stale save and what came before it together; what cannot be merged any more stays as it was saved."""
+        mark = self._desk.mark
+        shortest, longest = _PAUSE_SECONDS
         try:
             self._desk.merge_stale(label)
         except Postponed as postponed:
             self._intake.look_again(postponed.path)
-            self._intake.stale.add(label)
-        except Unavailable:
-            self._intake.stale.add(label)
-        except BlocksdError:
+            self._merge_later(label, shortest, longest)
             return
+        except (Unavailable, JournalUnusable) as error:
+            self._merge_later(label, *_MERGE_SECONDS)
+            self._problems.set(unmerged(label, error))
+            return
+        except BlocksdError:
+            pass
+        except Exception as error:  # noqa: BLE001  # a fault of ours: the save stays as it is
+            self._desk.back_to(mark)
+            self._faults.note("merging a save", error)
+        self._unmerged.pop(label, None)
+        self._problems.remove(unmerged_subject(label))
+
+    def _merge_later(self, label: str, shortest: float, longest: float) -> None:
+        """Try again after a while, which doubles each time."""
+        _, wait = self._unmerged.get(label, (0.0, 0.0))
+        wait = min(max(2 * wait, shortest), longest)
+        self._unmerged[label] = self._clock() + wait, wait
+        self._intake.stale.add(label)
 
     def _access(self, request: Request) -> Access:
         """What a request does to open files, if it may."""

@@ -8,9 +8,11 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from blocksd.begun import Begun
 from blocksd.clerk import Clerk, Work, recover
 from blocksd.desk import Desk
 from blocksd.errors import BlocksdError, JournalUnusable
+from blocksd.faults import Faults
 from blocksd.inbox import Inbox
 from blocksd.intake import Intake
 from blocksd.ledger import Ledger
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
     from blocksd.config import Config
+    from blocksd.faults import Fault
     from blocksd.folder import Folder
     from blocksd.journal import Journal
     from blocksd.mirror import Mirror
@@ -81,6 +84,8 @@ class Core:
         self._wall = wall
         self.ledger = Ledger(journal, wall=wall)
         self.problems = Problems(wall)
+        self.faults = Faults(self.problems, self._tell_fault)
+        self._begun = Begun(f"{journal.path}-begun")
         self.intake = Intake(
             folder,
             journal,
@@ -89,6 +94,7 @@ class Core:
             delete_grace=config.delete_grace,
             stale_window=config.stale_window,
             clock=clock,
+            faults=self.faults,
         )
         self.sources = Sources(config.sources, self.ledger, self.problems, self._outcomes.open_files(), clock=clock)
         self.inbox = Inbox(clock)
@@ -105,6 +111,8 @@ class Core:
             self.inbox,
             Desk(folder, self.ledger),
             writer,
+            self.faults,
+            self._begun,
             clock=clock,
             wall=wall,
         )
@@ -141,6 +149,7 @@ class Core:
     def wait_seconds(self) -> float:
         """For how long nothing needs to be done, unless something comes in."""
         due = min(self.inbox.due, self.intake.due, self.sources.due, self.projector.due, self._sweep_at, self._root_at)
+        due = min(due, self.clerk.due)
         if self._blocked_until:
             due = max(self._blocked_until, min(self.projector.due, self._blocked_until))
         elif self._mended_at > self._clock():
@@ -191,20 +200,18 @@ class Core:
             self._log_once(name, str(error))
         except Exception as error:  # noqa: BLE001  # whatever it is, the daemon goes on; it is logged with its traceback
             self.unexpected = error
+            failure = self.faults.note(f"to {name}", error)
             if is_blocking:
                 hint = "report the traceback, which is in the log; it is retried"
-                problem = Problem(JOURNAL, "internal_error", f"an unexpected error: {error!r}", hint)
-                self._be_blocked(problem, is_in_doubt=True)
-            self._log_once(name, repr(error), error)
+                self._be_blocked(Problem(JOURNAL, failure.code, failure.message, hint), is_in_doubt=True)
         else:
             self._logged.pop(name, None)
 
-    def _log_once(self, stage: str, message: str, error: Exception | None = None) -> None:
+    def _log_once(self, stage: str, message: str) -> None:
         """Log an error of a stage, unless it is the one that was logged last."""
         if self._logged.get(stage) != message:
             self._logged[stage] = message
-            level = logging.WARNING if error is None else logging.ERROR
-            _log.log(level, "could not %s: %s; it is retried", stage, message, exc_info=error)
+            _log.warning("could not %s: %s; it is retried", stage, message)
 
     def _take_in(self) -> Iterator[str]:
         if self._blocked_until:
@@ -229,6 +236,7 @@ class Core:
                 self.inbox.done()
             elif work.answers:
                 self.inbox.begin_again()
+        self.clerk.end()
         if work.displaced:
             yield "clear away"
             self.clerk.clear_away(work)
@@ -253,7 +261,7 @@ class Core:
         if self.inbox.is_waiting and not self.projector.is_level:  # another daemon may be in charge of the namespace
             self.inbox.begin_again()
         is_due = self.inbox.due <= self._clock() or (try_again and self.inbox.is_waiting)
-        if not is_due and not self.intake.stale:
+        if not is_due and self.clerk.due > self._clock():
             return Work()
         work = yield from self.clerk.carry_out()
         return work
@@ -287,6 +295,7 @@ class Core:
         self._sweep_at = self._blocked_until
         self._must_reload = self._must_reload or is_in_doubt
         self.problems.set(problem)
+        self.clerk.end()
         self.inbox.begin_again()
         self.ledger.begin_again()
         try:
@@ -324,6 +333,10 @@ class Core:
                 for listener in self._listeners:
                     listener.on_request(answer, now - received_at)
 
+    def _tell_fault(self, fault: Fault, is_new: bool) -> None:  # as the listener has it
+        for listener in self._listeners:
+            listener.on_fault(fault, is_new)
+
     def _tell_problems(self) -> None:
         if self._told_count == self.problems.changes:
             return
@@ -341,5 +354,6 @@ class Core:
         """Stop in good order: the lease given up, the journal closed."""
         with self._stage("give the lease up"):
             self.projector.close()
+        self._begun.close()
         with self._stage("close the journal"):  # where that fails, the next start doubts it
             self._journal.close()

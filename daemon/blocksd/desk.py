@@ -12,6 +12,7 @@ from blocksd.folder import Absent, Refused, Text
 from blocksd.label import path_of_label, printable
 from blocksd.operations import Operations
 from blocksd.revision import MERGE
+from blocksd.row import chars_of
 from blocksd.sheet import FileEdit, Postponed, Sheet, edited
 from blocksd.stale import merged
 from blocksd.view import shown
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
     from blocksd.ledger import Ledger
     from blocksd.request import Request
     from blocksd.revision import Revision
+
+    Mark = tuple[dict[str, Sheet], set[str], set[str], set[str], int]
+
+
+MAX_REPLY = 1024 * 1024
+"""How many characters of blocks a reply about several blocks shows; of the others it tells where they are."""
+
+_FILE_CHARS = 32 * 1024  # how many characters are written and synced in the time that making one file takes
 
 
 class Desk:
@@ -47,6 +56,8 @@ class Desk:
         self.sheets: dict[str, Sheet] = {}
         self.folders_made: set[str] = set()
         self.folders_gone: set[str] = set()
+        self.agents_gone: set[str] = set()  # were deleted by a request, whether they came again or not
+        self.work = 0
         self.ledger.begin()
 
     def carry_out(self, request: Request) -> dict[str, Any]:
@@ -56,18 +67,56 @@ class Desk:
             Postponed: it cannot be told yet.
             BlocksdError: it is refused.
         """
+        mark = self.mark
+        try:
+            return self._carry_out(request)
+        except Exception:  # whatever it is: the request has changed nothing
+            self.back_to(mark)
+            raise
+
+    @property
+    def mark(self) -> Mark:
+        """What is on the desk and in the ledger at this moment, for `back_to`."""
+        return self.sheets, self.folders_made, self.folders_gone, self.agents_gone, self.ledger.mark
+
+    def back_to(self, mark: Mark) -> None:
+        """Take back all that was done since the mark, in both."""
+        self.sheets, self.folders_made, self.folders_gone, self.agents_gone, in_ledger = mark
+        self.ledger.back_to(in_ledger)
+
+    def _carry_out(self, request: Request) -> dict[str, Any]:
         attempt = Attempt(self, request.actor)
-        label = Operations(self, attempt).do(request.op, request)
+        try:
+            label = Operations(self, attempt).do(request.op, request)
+            attempt.finish()
+        finally:
+            self.work += attempt.work
         for step in attempt.steps:
             step(request.actor, request.id)
         self.ledger.follow_folders()
-        self.sheets |= attempt.sheets
+        reply = self._results(attempt) if label is None else {**attempt.facts, **self._outcome(label)}
+        self.sheets = self.sheets | attempt.sheets  # a new one: a mark has the old
+        self.agents_gone = self.agents_gone | attempt.agents_gone
         self.folders_made = (self.folders_made - attempt.folders_gone) | attempt.folders_made
         self.folders_gone = (self.folders_gone - attempt.folders_made) | attempt.folders_gone
-        if label is None:
-            results = [self._outcome(one) for one in attempt.labels]
-            return {**attempt.facts, "seq": max((one["seq"] for one in results), default=None), "results": results}
-        return {**attempt.facts, **self._outcome(label)}
+        return reply
+
+    def _results(self, attempt: Attempt) -> dict[str, Any]:
+        """What the reply to a request about several blocks says: a block once, and no more of them than it may hold."""
+        results: list[dict[str, Any]] = []
+        told: set[str] = set()
+        left = MAX_REPLY
+        for label in attempt.labels:
+            newest = self.ledger.newest(label)
+            assert newest is not None
+            result: dict[str, Any] = {"label": label, "seq": newest.seq, "version": newest.version}
+            size = len(newest.block.value) + len(newest.block.facts) if newest.block is not None else 0
+            if label not in told and size <= left:
+                told.add(label)
+                left -= size
+                result["block"] = shown(newest)
+            results.append(result)
+        return {**attempt.facts, "seq": max((one["seq"] for one in results), default=None), "results": results}
 
     def _outcome(self, label: str) -> dict[str, Any]:
         newest = self.ledger.newest(label)
@@ -90,8 +139,9 @@ class Desk:
         if sheet.block is None or sheet.document is None or base.block is None or before.block is None:
             return
         block = merged(base.block, sheet.block, before.block)
-        self.sheets[label] = replace(sheet, block=block, document=edited(sheet.document, sheet.block, block))
+        document = edited(sheet.document, sheet.block, block)
         self.ledger.put(block, author=MERGE)
+        self.sheets = {**self.sheets, label: replace(sheet, block=block, document=document)}
 
     def edits(self) -> list[FileEdit]:
         """What the files are to become."""
@@ -100,6 +150,11 @@ class Desk:
             for sheet in self.sheets.values()
             if sheet.data != sheet.base
         ]
+
+    @property
+    def load(self) -> int:
+        """How much there is to write by now: about as many characters in revisions and files, and what was gone through."""
+        return sum(map(chars_of, self.ledger.drafted)) + _FILE_CHARS * len(self.sheets) + self.work
 
     @property
     def paths(self) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 from blocksd import frontmatter
 from blocksd.block import DEFAULT_LIMIT, FILE_KEYS, Block, check_fields, check_value, facts_of
 from blocksd.errors import InvalidField, InvalidFile, LimitExceeded
+from blocksd.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_BYTES = 4 * 1024 * 1024
 """No file above this size is read."""
+
+_GUESSES = 100  # for how many unknown keys of one file the known ones are searched: there may be thousands
 
 _BOM = "\ufeff"
 _OPEN = re.compile(r"---[ \t]*(?:\r?\n|\Z)")
@@ -242,12 +244,12 @@ def _parse_head(data: bytes, label: str) -> _Head:
     size = closed.end() if closed is not None else len(document.opening.encode("utf-8"))
     unknown = [key for key in given if key not in FILE_KEYS]
     lines = _lines_of_keys(document) if unknown else {}
-    warnings = tuple(_unknown_key(key, lines.get(key)) for key in unknown)
+    warnings = tuple(_unknown_key(key, lines.get(key), may_guess=at < _GUESSES) for at, key in enumerate(unknown))
     return _Head(data[:size], document.has_frontmatter, fields, facts_of(label, fields), warnings)
 
 
-def _unknown_key(key: str, line: int | None) -> Warned:
-    near = difflib.get_close_matches(key, FILE_KEYS, n=1)
+def _unknown_key(key: str, line: int | None, *, may_guess: bool) -> Warned:
+    near = nearest(key, FILE_KEYS) if may_guess else []
     if key == "label":
         hint = "the label is the file's path"
     elif key == "value":

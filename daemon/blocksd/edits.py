@@ -37,8 +37,13 @@ _MEANT_AS_RANGES = re.compile(r"@@ *[-+]?[0-9]")
 
 def append(value: str, content: str) -> str:
     """`value`, then `content` on a line of its own; the content alone if the value is empty."""
-    _refuse_numbers("content", content)
+    check_content(content)
     return f"{value}\n{content}" if value else content
+
+
+def check_content(content: str) -> None:
+    """Raises InvalidRequest when a text cannot be appended, whatever the value is."""
+    _refuse_numbers("content", content)
 
 
 def replace(value: str, old_content: str, new_content: str) -> str:

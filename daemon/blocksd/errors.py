@@ -118,6 +118,12 @@ class Unavailable(BlocksdError):
     code = "unavailable"
 
 
+class InternalError(BlocksdError):
+    """The daemon failed on this one thing, by a fault of its program. Facts: `error`, the kind of the exception."""
+
+    code = "internal_error"
+
+
 class Misconfigured(BlocksdError):
     """A setting is wrong, and trying again will not help. Facts: `key` or `url`."""
 
@@ -148,6 +154,7 @@ _OF_REPLIES: dict[str, type[BlocksdError]] = {
     kind.code: kind
     for kind in (
         AlreadyExists,
+        InternalError,
         InvalidRequest,
         LabelConflict,
         LimitExceeded,

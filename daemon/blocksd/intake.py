@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from blocksd.deletions import Deletions
 from blocksd.document import Parser
-from blocksd.errors import BlocksdError, InvalidFile
+from blocksd.errors import BlocksdError, InvalidFile, JournalUnusable
+from blocksd.faults import Faults
 from blocksd.folder import Absent, Busy, Refused, Text
 from blocksd.label import (
     CONFIG_MAP,
@@ -53,7 +54,9 @@ class Intake:
         delete_grace: float,
         stale_window: float,
         clock: Callable[[], float],
+        faults: Faults | None = None,
     ) -> None:
+        self._faults = faults or Faults(problems)
         self._folder = folder
         self._journal = journal
         self._ledger = ledger
@@ -172,7 +175,15 @@ class Intake:
         """Look at files that are known to need it, at most `limit`; how many more it could have been."""
         batch = sorted(self._queue.first(limit), key=_private_first)
         for path in batch:
-            self._look_at(path, closed=self._queue.take(path))
+            mark = self._ledger.mark
+            try:
+                self._look_at(path, closed=self._queue.take(path))
+            except JournalUnusable:
+                raise
+            except Exception as error:  # noqa: BLE001  # whatever it is: this file is a problem, and its last good version stays
+                self._ledger.back_to(mark)
+                self._ledger.signatures[path] = self._folder.signature(path)
+                self._report(path, self._faults.note("looking at a file", error))
         return limit - len(batch)
 
     def check_root(self) -> bool:

@@ -24,6 +24,9 @@ PRIVATE = "agents"
 MAX_SEGMENT_BYTES = 100
 MAX_LABEL_BYTES = 200
 
+_MOST_CHARS = 1000
+"""No text above this length is brought into one spelling: that takes the square of a row of combining marks."""
+
 _SEGMENT = re.compile(r"\w[\w.-]*", re.UNICODE)
 _ASCII_LABEL = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 _PATTERN = re.compile(r"[\w.*?\[\]!-]+", re.UNICODE)
@@ -42,6 +45,7 @@ def parse_label(text: str) -> str:
     """
     if _ASCII_LABEL.fullmatch(text):  # a single plain segment: most labels
         return text
+    _check_length(text)
     label = unicodedata.normalize("NFC", text)
     segments = label.split("/")
     for segment in segments:
@@ -62,6 +66,7 @@ def parse_agent(text: str) -> str:
     Raises:
         InvalidLabel: when `text` is not an agent id.
     """
+    _check_length(text)
     agent = unicodedata.normalize("NFC", text)
     _check_segment(agent, text)
     if agent in RESERVED:
@@ -77,6 +82,7 @@ def parse_agent_pattern(text: str) -> str:
     """
     if not is_pattern(text):
         return parse_agent(text)
+    _check_length(text)
     pattern = unicodedata.normalize("NFC", text)
     if not _PATTERN.fullmatch(pattern) or len(pattern.encode("utf-8")) > MAX_SEGMENT_BYTES:
         raise InvalidLabel(f"{text[:80]!r} is not a pattern of agent ids", label=text[:80])
@@ -86,6 +92,11 @@ def parse_agent_pattern(text: str) -> str:
 def is_pattern(text: str) -> bool:
     """Whether an entry of `agents:` is a pattern rather than an agent id."""
     return "*" in text or "?" in text or "[" in text
+
+
+def _check_length(text: str) -> None:
+    if len(text) > _MOST_CHARS and not text.isascii():
+        raise InvalidLabel(f"{text[:20]!r}… is {len(text)} characters: no name is that long", label=text[:80])
 
 
 def _check_segment(segment: str, whole: str) -> None:

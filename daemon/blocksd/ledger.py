@@ -111,6 +111,10 @@ class Ledger:
         newest = self._newest.get(label)
         return newest if newest is not None else self._journal.head(label)
 
+    def version_of(self, label: str) -> int:
+        """The version of the newest revision of a label, drafted ones included; 0 when it never had one."""
+        return self._versions.get(label, 0)
+
     def block(self, label: str) -> Block | None:
         """The block in force under a label."""
         newest = self.newest(label) if label in self.paths else None
@@ -197,8 +201,10 @@ class Ledger:
         self._reattach(others, author)
         return True
 
-    def delete(self, label: str, *, author: str = FILE, request_id: str | None = None) -> None:
-        """The block is gone, and its file with it."""
+    def delete(
+        self, label: str, *, author: str = FILE, request_id: str | None = None, position: int | None = None
+    ) -> None:
+        """The block is gone, and its file with it. `position` is the deletion that an undo or redo went to."""
         before = self.newest(label)
         assert before is not None
         self._forget(label)
@@ -215,6 +221,7 @@ class Ledger:
                 author=author,
                 detached=tuple(sorted(before.agents)),
                 request_id=request_id,
+                position=position,
             )
         )
         self._reattach(others, author)

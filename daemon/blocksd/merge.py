@@ -19,7 +19,9 @@ _WORDS = re.compile(r"\w+|\n|[^\S\n]+|[^\w\s]")
 """Every text is a row of these: a word, the end of a line, other white space, one character of another kind."""
 
 
-def merge(base: str, ours: str, theirs: str, *, union_insertions: bool = False, cap: int = CAP) -> str:
+def merge(
+    base: str, ours: str, theirs: str, *, union_insertions: bool = False, cap: int = CAP, budget: Effort | None = None
+) -> str:
     """`base` with the changes that made it `ours` and those that made it `theirs`.
 
     Lines are compared as `git merge-file` does it: changes with an unchanged line between them are all made, one that
@@ -34,7 +36,8 @@ def merge(base: str, ours: str, theirs: str, *, union_insertions: bool = False, 
 
     When `cap` comparisons are made, what was not yet compared counts as changed. Texts of more than `cap` / 4 lines
     together are compared only after what all three have in common at their start and end is left out, or not at all.
-    Fewer changes can then be told apart, so more of them conflict, but none is lost.
+    Fewer changes can then be told apart, so more of them conflict, but none is lost. Several merges share a `budget`:
+    each takes what it needs from it, and no more than is left.
 
     Raises:
         MergeConflict: both sides changed the same place. The facts are `regions`, each with its texts `base`, `ours`
@@ -44,6 +47,8 @@ def merge(base: str, ours: str, theirs: str, *, union_insertions: bool = False, 
         return theirs
     if theirs == base:
         return ours
+    if budget is not None:
+        cap = min(cap, max(budget.left, 0))
     texts = base, ours, theirs
     most = cap // 4
     start, end = _ends(*texts) if _count_lines(*texts) > most else (0, 0)
@@ -58,6 +63,8 @@ def merge(base: str, ours: str, theirs: str, *, union_insertions: bool = False, 
         return united if united is not None else _merged_by_words(region, effort)
 
     merged, conflicts = _merged(lines[0], lines[1], lines[2], effort, settle=settle)
+    if budget is not None:
+        budget.left -= cap - effort.left
     if conflicts:
         raise _conflict(conflicts, base.count("\n", 0, start))
     return base[:start] + "\n".join(merged) + base[len(base) - end :]

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer
 
     from blocksd.errors import BlocksdError
+    from blocksd.faults import Fault
     from blocksd.problem import Problem
     from blocksd.reply import Answer
     from blocksd.revision import Revision
@@ -66,6 +67,11 @@ class Metrics(ServiceListener):
             "blocksd_requests",
             "Requests replied to since the start; the outcome is ok, or the code of the error.",
             ("op", "outcome"),
+            registry=registry,
+        )
+        self._faults = Counter(
+            "blocksd_internal_errors",
+            "Requests and files that the daemon failed on, by a fault of its own, since the start.",
             registry=registry,
         )
         self._request_seconds = Histogram(
@@ -135,6 +141,9 @@ class Metrics(ServiceListener):
     def on_request(self, answer: Answer, seconds: float) -> None:
         self._requests.labels(answer.op or "none", answer.outcome).inc()
         self._request_seconds.observe(seconds)
+
+    def on_fault(self, fault: Fault, is_new: bool) -> None:  # as the listener has it
+        self._faults.inc()
 
     def on_stage(self, stage: str, seconds: float) -> None:
         self._stage_seconds.labels(stage.replace(" ", "_")).observe(seconds)

@@ -27,11 +27,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from blocksd.attempt import Attempt
+    from blocksd.block import Block
     from blocksd.desk import Desk
     from blocksd.request import Request
 
 _OF_WHOLE_AGENTS = {"create_agent": create_agent, "delete_agent": delete_agent}
 _MAX_BATCH = 1000
+
+_EDIT_WORK, _PATCH_WORK, _MERGE_WORK = 2, 16, 8
+"""How often an edit goes through a value, a patch and a merge in their lines: in units of one search for a text."""
 
 
 class Operations:
@@ -62,15 +66,15 @@ class Operations:
         """The label of the block a request names."""
         if self._attempt.is_operator:
             label = parse_label(named(request.label, "label", "operators name a block by its label"))
-            if self._attempt.block(label) is None and request.op not in ("undo", "redo", "restore"):
+            if not self._attempt.has(label) and request.op not in ("undo", "redo", "restore"):
                 raise self._attempt.unknown(label)
             return label
         name = parse_label(named(request.name, "name", "agents name a block by the name they have for it"))
         private = f"{PRIVATE}/{self._attempt.actor}/{name}"
         attached, refused = self._ledger.attachments.attached, self._ledger.attachments.refused
-        if self._attempt.block(private) is not None and private not in refused:
+        if self._attempt.has(private) and private not in refused:
             return private
-        if self._attempt.block(name) is not None:
+        if self._attempt.has(name):
             if self._attempt.actor not in attached.get(name, ()):
                 raise NotAttached(
                     f"the block {name!r} is not attached to {self._attempt.actor!r}",
@@ -99,13 +103,13 @@ class Operations:
 
     def _update(self, label: str, request: Request) -> None:
         wanted = block_fields(label, request.args, is_operator=self._attempt.is_operator)
-        _, block, _ = self._attempt.present(label)
+        block = self._attempt.present(label)
         base = self._attempt.expected(label, request)
         if base is not None:
             for name, value in wanted.items():
                 before, now = getattr(base, name), getattr(block, name)
                 if name == "value":
-                    wanted[name] = merge(before, value, now)
+                    wanted[name] = self._merge(before, value, now)
                 elif now not in (before, value):
                     raise MergeConflict(
                         f"{name} was changed meanwhile", field=name, base=before, ours=value, theirs=now
@@ -114,27 +118,40 @@ class Operations:
 
     def _append(self, label: str, request: Request) -> None:
         (content,) = texts_of(request, "content")
-        self._edit(label, request, lambda value: edits.append(value, content))
+        base = self._base(label, request)
+        if base is None:
+            self._attempt.append(label, content)
+        else:
+            self._edit(label, base, lambda value: edits.append(value, content))
 
     def _replace(self, label: str, request: Request) -> None:
         old, new = texts_of(request, "old_content", "new_content")
-        self._edit(label, request, lambda value: edits.replace(value, old, new))
+        self._edit(label, self._base(label, request), lambda value: edits.replace(value, old, new))
 
     def _insert(self, label: str, request: Request) -> None:
         only(request, "content", "line")
         content = text_of(request, "content")
-        line = number_of(request, "line", -1)
-        self._edit(label, request, lambda value: edits.insert(value, content, line))
+        line = number_of(request, "line", -1, least=-1)
+        self._edit(label, self._base(label, request), lambda value: edits.insert(value, content, line))
 
     def _patch(self, label: str, request: Request) -> None:
         (patch,) = texts_of(request, "patch")
-        self._edit(label, request, lambda value: edits.patch(value, patch))
+        self._edit(label, self._base(label, request), lambda value: edits.patch(value, patch), work=_PATCH_WORK)
 
-    def _edit(self, label: str, request: Request, change: Callable[[str], str]) -> None:
-        _, block, _ = self._attempt.present(label)
-        base = self._attempt.expected(label, request)
-        value = change(block.value) if base is None else merge(base.value, change(base.value), block.value)
+    def _base(self, label: str, request: Request) -> Block | None:
+        """The block to merge against, if there is one, of a block that is there."""
+        self._attempt.check_present(label)
+        return self._attempt.expected(label, request)
+
+    def _edit(self, label: str, base: Block | None, change: Callable[[str], str], *, work: int = _EDIT_WORK) -> None:
+        block = self._attempt.present(label)
+        self._attempt.spend(work * len((block if base is None else base).value))
+        value = change(block.value) if base is None else self._merge(base.value, change(base.value), block.value)
         self._attempt.put(label, replaced(block, {"value": normalize_newlines(value)}))
+
+    def _merge(self, base: str, ours: str, theirs: str) -> str:
+        self._attempt.spend(_MERGE_WORK * (len(base) + len(ours) + len(theirs)))
+        return merge(base, ours, theirs, budget=self._attempt.effort)
 
     def _delete(self, label: str, request: Request) -> None:
         only(request)
@@ -159,7 +176,7 @@ class Operations:
     def _attach(self, label: str, request: Request) -> None:
         self._only_operator("attach")
         self._attempt.expected(label, request)
-        _, block, _ = self._attempt.present(label)
+        block = self._attempt.present(label)
         if owner(label) is not None:
             raise InvalidRequest(f"{label!r} is private: it belongs to {owner(label)!r} alone", field="label")
         new = [a for a in agents_of(request) if not any(matches(entry, a) for entry in block.agents)]
@@ -171,11 +188,11 @@ class Operations:
         agents = agents_of(request)
         for agent in agents:
             self._check_detachable(label, agent)
-        _, block, _ = self._attempt.present(label)
+        block = self._attempt.present(label)
         self._attempt.put(label, replace(block, agents=tuple(entry for entry in block.agents if entry not in agents)))
 
     def _check_detachable(self, label: str, agent: str) -> None:
-        _, block, _ = self._attempt.present(label)
+        block = self._attempt.present(label)
         if agent in block.agents:
             return
         patterns = [entry for entry in block.agents if matches(entry, agent)]
@@ -195,7 +212,7 @@ class Operations:
         newest = self._ledger.newest(label)
         if newest is None:
             raise self._attempt.unknown(label)
-        if newest.block is not None and self._attempt.block(label) is None:
+        if newest.block is not None and not self._attempt.has(label):
             raise NotFound(f"the block {label!r} has another label by now", label=label)
         return self._ledger.positions(label)
 
@@ -209,13 +226,16 @@ class Operations:
 
     def _restore(self, label: str, request: Request) -> None:
         only(request, "version")
-        version = number_of(request, "version")
+        version = number_of(request, "version", least=1)
         self._positions(label)
         self._attempt.expected(label, request)
         self._bring_back(label, version, position=None)
 
     def _bring_back(self, label: str, version: int, *, position: int | None) -> None:
         block = self._desk.version(label, version).block
+        if block is None and position is not None and self._attempt.has(label):  # as it was then: deleted
+            self._attempt.remove(label, position=position)
+            return
         if block is None:
             raise InvalidRequest(f"version {version} of {label!r} is its deletion", field="args.version")
         if block.label != label:  # as it was called then; a description that came with that name is not its own
@@ -223,7 +243,7 @@ class Operations:
             block = replaced(
                 block, {"label": label, "description": now if block.description == before else block.description}
             )
-        if self._attempt.block(label) is None:
+        if not self._attempt.has(label):
             if not self._attempt.is_operator and owner(label) != self._attempt.actor:
                 raise InvalidRequest("an agent may bring back blocks of its own", field="name")
             self._attempt.make(block, position=position)
@@ -238,6 +258,7 @@ class Operations:
         if not isinstance(parts, list) or not 1 <= len(parts) <= _MAX_BATCH:
             raise InvalidField(f"requests must be a list of 1 to {_MAX_BATCH} requests", field="args.requests")
         for number, part in enumerate(parts, 1):
+            self._attempt.part = number
             try:
                 one = request.part(part)
                 if one.op in ("batch", "open_file", "close_file"):

@@ -20,7 +20,8 @@ class Problem:
     """One thing that is wrong with one file, or with the folder as a whole.
 
     `subject` is what it is about and the key it is stored under: a path below the folder, or one of the words in
-    angle brackets that no file can be called (`<config>`, `<folder>`, `<journal>`, `<watcher>`, `<inbox>`, `<server>`).
+    angle brackets that no file can be called (`<config>`, `<folder>`, `<journal>`, `<watcher>`, `<inbox>`, `<server>`,
+    `<internal>`).
     `code` is stable, `message` says what is wrong, `hint` what to do, `line` counts from 1. `since` is when it was first
     seen (RFC 3339, UTC). A `warning` does not keep the file from being in force.
     """
@@ -57,6 +58,7 @@ JOURNAL = "<journal>"
 WATCHER = "<watcher>"
 INBOX = "<inbox>"
 SERVER = "<server>"
+INTERNAL = "<internal>"
 
 
 def problem_of(path: str, error: BlocksdError, *, label: str | None = None) -> Problem:
@@ -94,3 +96,20 @@ def name_conflict(label: str, agents: Iterable[str]) -> Problem:
     )
     hint = "rename one of the two blocks, or take the agent out of 'agents'"
     return Problem(label, "name_conflict", message, hint, label, warning=True)
+
+
+def unmerged_subject(label: str) -> str:
+    """Under which word it is shown that a save of a block waits to be merged."""
+    return f"merge {printable(label)}"
+
+
+def unmerged(label: str, error: BlocksdError) -> Problem:
+    """A save of an old text that cannot be put together with what was written before it: its file cannot be written."""
+    return Problem(
+        unmerged_subject(label),
+        "unmerged",
+        f"a save of {label!r} took away what was written before it, and cannot be merged with it yet: {error.message}",
+        "let the daemon write the file; it is tried again, less and less often",
+        label,
+        warning=True,
+    )

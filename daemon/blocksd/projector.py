@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from blocksd.errors import BlocksdError
+    from blocksd.faults import Fault
     from blocksd.journal import Journal
     from blocksd.ledger import Ledger
     from blocksd.mirror import Mirror, Place
@@ -41,6 +42,9 @@ class Listener:
     def on_revision(self, revision: Revision) -> None: ...
     def on_request(self, answer: Answer, seconds: float) -> None:
         """A request was replied to, so many seconds after it was received."""
+
+    def on_fault(self, fault: Fault, is_new: bool) -> None:  # passed on as it comes
+        """The daemon failed on one request or one file; `is_new`: for the first time in this way."""
 
     def on_problem(self, problem: Problem) -> None: ...
     def on_cleared(self, problem: Problem) -> None: ...

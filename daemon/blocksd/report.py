@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from blocksd.config import Reload
     from blocksd.errors import BlocksdError
+    from blocksd.faults import Fault
     from blocksd.listener import Level
     from blocksd.problem import Problem
     from blocksd.reply import Answer
@@ -112,6 +113,12 @@ class Reporter(ServiceListener):
             text = f"request: {op} by {actor}: {outcome}, {seconds * 1000:.1f} ms"
             facts = {"op": answer.op, "actor": actor, "id": answer.id, "outcome": outcome, "seconds": round(seconds, 6)}
             self._say("request", text, facts, "debug")
+
+    def on_fault(self, fault: Fault, is_new: bool) -> None:  # as the listener has it
+        if is_new:
+            text = f"failed {fault.during}, which is a fault in blocksd: {fault.error} at {fault.place}; {fault.text}"
+            facts = {"during": fault.during, "error": fault.error, "place": fault.place, "traceback": fault.text}
+            self._say("fault", text, facts, "error")
 
     def on_problem(self, problem: Problem) -> None:
         kind: Level = "warning" if problem.warning else "error"

@@ -39,6 +39,15 @@ ON_CONFLICT = ("fail", "merge", "overwrite")
 MAX_BYTES = 1024 * 1024
 """How long a request may be, in UTF-8."""
 
+MAX_DEPTH = 34
+"""How many lists and objects may lie in one another: as deep as a block's `metadata`, and the request around it."""
+
+MAX_NUMBER = 2**53
+"""The greatest whole number: the greatest that every JSON library has exactly, and far from what SQLite can hold."""
+
+MAX_NAME = 1000
+"""How many characters a label or a name may have before its grammar is looked at, which takes longer than reading it."""
+
 _KEYS = ("id", "op", "label", "name", "args", "expect", "on_conflict", "deadline")
 _KEYS_OF_PARTS = ("op", "label", "name", "args", "expect", "on_conflict")
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,100}")
@@ -142,14 +151,32 @@ def _load(text: str | None) -> dict[str, Any]:
     try:
         size = len(text.encode("utf-8"))
         given = json.loads(text, parse_constant=_no_number) if size <= MAX_BYTES else {}
-        json.dumps(given, ensure_ascii=False).encode("utf-8")  # JSON can name half a character, UTF-8 cannot
+        if "\\u" in text:
+            json.dumps(given, ensure_ascii=False).encode("utf-8")  # JSON can name half a character, UTF-8 cannot
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the request is not JSON: {str(error)[:200]}", field="request") from None
     if size > MAX_BYTES:
         raise InvalidRequest(f"the request is {size} bytes, over the {MAX_BYTES} allowed", field="request")
     if not isinstance(given, dict):
         raise InvalidRequest("the request is not a JSON object", field="request")
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        _check_depth(given)
     return given
+
+
+def _check_depth(given: dict[str, Any]) -> None:
+    """Raises InvalidRequest when lists and objects lie deeper in one another than `MAX_DEPTH`."""
+    layer: list[Any] = [given]
+    for _ in range(MAX_DEPTH):
+        layer = [
+            inner
+            for one in layer
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, (dict, list))
+        ]
+        if not layer:
+            return
+    raise InvalidRequest(f"the request is nested over {MAX_DEPTH} deep", field="request")
 
 
 def _no_number(text: str) -> float:
@@ -170,6 +197,8 @@ def _request(entry: Entry, given: dict[str, Any]) -> Request:
     for key in ("label", "name"):
         if not isinstance(given.get(key, ""), str):
             raise InvalidRequest(f"{key} must be text", field=key)
+        if len(given.get(key, "")) > MAX_NAME:
+            raise InvalidRequest(f"{key} is {len(given[key])} characters, over the {MAX_NAME} of any name", field=key)
     if not isinstance(given.get("args", {}), dict):
         raise InvalidRequest("args must be an object", field="args")
     return Request(
@@ -188,9 +217,9 @@ def _request(entry: Entry, given: dict[str, Any]) -> Request:
 def _expected_version(expect: Any) -> int | None:
     if expect is None:
         return None
-    if not isinstance(expect, dict) or expect.keys() != {"version"} or type(expect["version"]) is not int:
-        raise InvalidRequest('expect must be {"version": a whole number}', field="expect")
-    version: int = expect["version"]
+    version = expect.get("version") if isinstance(expect, dict) and expect.keys() == {"version"} else None
+    if type(version) is not int or not 0 <= version <= MAX_NUMBER:
+        raise InvalidRequest(f'expect must be {{"version": a whole number from 0 to {MAX_NUMBER}}}', field="expect")
     return version
 
 

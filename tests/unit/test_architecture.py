@@ -10,6 +10,7 @@ import blocksd
 ORDER = (
     "errors",
     "label",
+    "nearest",
     "block",
     "frontmatter",
     "document",
@@ -22,6 +23,7 @@ ORDER = (
     "prompt",
     "revision",
     "problems",
+    "faults",
     "safety",
     "health",
     "audit",
@@ -48,6 +50,7 @@ ORDER = (
     "request",
     "reply",
     "inbox",
+    "begun",
     "reader",
     "script",
     "projection",

@@ -21,8 +21,8 @@ def test_arguments_are_had_by_their_names() -> None:
     only(request(content="x", line=3), "content", "line")
     assert text_of(request(content="x"), "content") == "x"
     assert texts_of(request(old_content="x", new_content=""), "old_content", "new_content") == ["x", ""]
-    assert number_of(request(line=3), "line", -1) == 3
-    assert number_of(request(), "line", -1) == -1
+    assert number_of(request(line=3), "line", -1, least=-1) == 3
+    assert number_of(request(), "line", -1, least=-1) == -1
     assert list_of(request(attach=["a", "b"]), "attach") == ["a", "b"]
     assert list_of(request(), "attach") == list_of(request(attach=None), "attach") == []
     assert agents_of(request(agents=["ann"])) == ["ann"]
@@ -41,8 +41,20 @@ def test_arguments_are_had_by_their_names() -> None:
             "append needs the argument 'content', a text",
         ),
         (lambda it: texts_of(it, "content"), {"content": "x", "c": 1}, "args.c", "append takes no argument 'c'"),
-        (lambda it: number_of(it, "line", -1), {"line": True}, "args.line", "line must be a whole number"),
-        (lambda it: number_of(it, "version"), {}, "args.version", "version must be a whole number"),
+        (lambda it: number_of(it, "line", -1, least=-1), {"line": True}, "args.line", "line must be a whole number"),
+        (
+            lambda it: number_of(it, "line", -1, least=-1),
+            {"line": -2},
+            "args.line",
+            "line must be a whole number from -1 to 9007199",
+        ),
+        (lambda it: number_of(it, "version", least=1), {}, "args.version", "version must be a whole number"),
+        (
+            lambda it: number_of(it, "version", least=1),
+            {"version": 2**53 + 1},
+            "args.version",
+            "version must be a whole number from 1 to 9007199254740992",
+        ),
         (lambda it: list_of(it, "attach"), {"attach": [1]}, "args.attach", "attach must be a list of texts"),
         (agents_of, {"agents": []}, "args.agents", "agents must name at least one agent"),
     ],

@@ -1,0 +1,48 @@
+"""A name that is spelled nearly like one that is not there, found in bounded time."""
+
+from __future__ import annotations
+
+from difflib import SequenceMatcher
+from heapq import nlargest
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_ALIKE = 0.6  # as difflib.get_close_matches has it
+_MOST_NAMES = 1000  # with more of them nobody is served while they are compared
+_MOST_CHARS = 30_000
+"""How many characters of the names are counted, to find the few that may be alike: some ten milliseconds."""
+_MOST_PAIRS = 60_000
+"""How many pairs of characters are compared at most, since a name of one repeated letter needs them all: as long again."""
+
+
+def nearest(name: str, names: Collection[str]) -> list[str]:
+    """The one of the names that is most like `name`, if one is alike at all: a guess, which nobody waits for."""
+    if len(names) > _MOST_NAMES or not name or len(name) ** 2 > _MOST_PAIRS:
+        return []
+    matcher = SequenceMatcher()
+    matcher.set_seq2(name)
+    few: list[tuple[float, str]] = []
+    left = _MOST_CHARS
+    for other in names:
+        if 2 * min(len(name), len(other)) < _ALIKE * (len(name) + len(other)):
+            continue
+        left -= len(other)
+        if left < 0:
+            break
+        matcher.set_seq1(other)
+        likeness = matcher.quick_ratio()
+        if likeness >= _ALIKE:
+            few.append((likeness, other))
+    best: tuple[float, str] | None = None
+    left = _MOST_PAIRS
+    for _, other in nlargest(20, few):
+        left -= len(name) * len(other)
+        if left < 0:
+            break
+        matcher.set_seq1(other)
+        found = (matcher.ratio(), other)
+        if found[0] >= _ALIKE and (best is None or found > best):
+            best = found
+    return [best[1]] if best is not None else []
