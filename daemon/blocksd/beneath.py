@@ -13,6 +13,9 @@ DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 NO_NAMES = ("", ".", "..")
 """What no segment of a path may be."""
 
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""Errors that say that nothing is at a path; any other leaves it open. ELOOP: a directory on the way is a symlink."""
+
 _OPENAT2 = 437  # its number, alike on all architectures but Alpha; the C library has no function for it
 _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x02, 0x04, 0x08
 

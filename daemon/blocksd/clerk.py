@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blocksd.begun import ATTEMPTS
-from blocksd.errors import BlocksdError, JournalUnusable, Misconfigured, ProblemFile, Unavailable
+from blocksd.errors import BlocksdError, JournalUnusable, Misconfigured, ProblemFile, Unavailable, Undecided
 from blocksd.faults import Fault
 from blocksd.label import PRIVATE, parse_agent, printable
 from blocksd.outcomes import Access
@@ -114,6 +114,7 @@ class Clerk:
         self._unmerged: dict[str, tuple[float, float]] = {}  # label → when it is tried again, and after how long then
         self._clock = clock
         self._wall = wall
+        self._unread: list[Staged] = []  # what was displaced, and may be a save, but cannot be read for now
         self.dropped: list[Unusable] = []  # what came in and could not be replied to, for a log
 
     def carry_out(self) -> Generator[str, None, Work]:
@@ -167,10 +168,19 @@ class Clerk:
 
     def clear_away(self, work: Work) -> None:
         """Remove what was displaced. Nobody need wait for it: what a crash leaves, the next sweep removes."""
-        for one in work.displaced:
-            if self._writer.give_back_save(one):
-                self._intake.hint_file(one.path, closed=False)
-        self._discard(work.displaced)
+        displaced, self._unread = [*self._unread, *work.displaced], []
+        for one in displaced:
+            try:
+                if self._writer.give_back_save(one):
+                    self._intake.hint_file(one.path, closed=False)
+            except Unavailable:  # it cannot be read now, and may be all there is of a save
+                self._unread.append(one)
+            else:
+                self._writer.discard(one)
+
+    def keeps(self, path: str) -> bool:
+        """Return True if a temporary of ours is not left behind by a crash, but still needed."""
+        return any(one.aside == path for one in self._unread)
 
     def _try_again_at(self) -> float:
         """When postponed requests are tried again: soon if others wait, else when there may be news of a file."""
@@ -265,7 +275,7 @@ class Clerk:
             work.settled[key] = accepted(request.id, **access.as_json())
             return work.settled[key]
         problem = self._problems.get(FOLDER)
-        if problem is not None and self._intake.deletions.is_folder_gone:
+        if problem is not None and self._intake.deletions.is_in_doubt:
             raise Unavailable(f"{problem.message}; nothing can be written until it is back")
         work.edited[key] = accepted(request.id, **self._desk.carry_out(request))
         return work.edited[key]
@@ -364,7 +374,9 @@ class Clerk:
                     self._start_over(work, one.path, entries, merges)
                     return
                 put_in.append(one)
-            self._writer.sync(one.path for one in staged)
+            self._writer.sync(staged)
+        except Undecided:
+            raise  # what is prepared stays so, until `recover` can tell
         except (Unavailable, ProblemFile) as error:
             self._take_back(put_in)
             self._pending.give_up()
@@ -440,7 +452,7 @@ def _finish_or_take_back(prepared: Prepared, pending: Pending, writer: Writer) -
                 is_done = is_done and writer.put_in(one)
                 put_in += [one] if is_done else []
     if is_done:
-        writer.sync(one.path for one in prepared.staged)
+        writer.sync(prepared.staged)
         pending.finish(prepared)
     else:
         for one in reversed([*put_in, *interrupted]):

@@ -5,20 +5,21 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from blocksd.begun import Begun
 from blocksd.clerk import Clerk, Work, recover
 from blocksd.desk import Desk
-from blocksd.errors import BlocksdError, JournalUnusable
+from blocksd.errors import BlocksdError, JournalUnusable, ProblemFile, Unavailable
 from blocksd.faults import Faults
 from blocksd.inbox import Inbox
 from blocksd.intake import Intake
+from blocksd.label import printable
 from blocksd.ledger import Ledger
 from blocksd.outcomes import Outcomes
 from blocksd.pending import Pending
-from blocksd.problem import JOURNAL, Problem
+from blocksd.problem import JOURNAL, LEFT, Problem
 from blocksd.problems import Problems
 from blocksd.projector import Projector
 from blocksd.revision import timestamp
@@ -73,7 +74,11 @@ class Core:
     ) -> None:
         writer = Writer(folder.directory, is_durable=config.durability == "disk")
         pending = Pending(journal)
-        recover(pending, writer)
+        blocked: BlocksdError | None = None
+        try:
+            recover(pending, writer)
+        except (JournalUnusable, Unavailable, ProblemFile) as error:  # it may pass: the first rounds try it again
+            blocked = error
         self._journal = journal
         self._pending = pending
         self._outcomes = Outcomes(journal.database)
@@ -127,6 +132,8 @@ class Core:
         self._must_reload = False  # what is in memory is not what the journal has
         self._logged: dict[str, str] = {}  # stage → the error of it that was logged last
         self.unexpected: Exception | None = None  # the last error that nobody foresaw
+        if blocked is not None:
+            self._be_blocked(_cannot(blocked), is_in_doubt=False)
 
     def reconfigure(self, config: Config) -> None:
         """What can change while it runs is from now on as in `config`; everything is compared soon."""
@@ -190,8 +197,7 @@ class Core:
             yield
         except BlocksdError as error:
             if is_blocking:
-                hint = _SPACE_HINT if isinstance(error, JournalUnusable) else _FOLDER_HINT
-                self._be_blocked(Problem(JOURNAL, error.code, error.message, hint), is_in_doubt=False)
+                self._be_blocked(_cannot(error), is_in_doubt=False)
             self._log_once(name, error.message)
         except sqlite3.Error as error:
             if is_blocking:
@@ -270,8 +276,22 @@ class Core:
         """Remove temporaries of ours that a crash has left, as far as that can be done: they harm nobody."""
         left, self.intake.sweeper.left = self.intake.sweeper.left, []
         for path in left:
-            with suppress(OSError):
+            if not (
+                self.clerk.keeps(path) or self.intake.deletions.is_in_doubt
+            ):  # in another folder they may be another's
                 self._writer.remove(path)
+        if self._writer.left:
+            self._tell_left()
+        elif LEFT in self.problems:
+            self.problems.remove(LEFT)
+
+    def _tell_left(self) -> None:
+        """Say of temporaries that cannot be removed, for as long as that is so."""
+        left = self._writer.left
+        path, why = min(left.items())
+        message = f"{len(left)} temporary files cannot be removed: {printable(path)} ({why})"
+        hint = "see that the daemon's user may write there; it is tried again at every resync"
+        self.problems.set(Problem(LEFT, "left", message, hint, warning=True))
 
     def _recover(self) -> None:
         """What was prepared when the journal took no more is finished, or taken back, before the folder is looked at."""
@@ -357,3 +377,9 @@ class Core:
         self._begun.close()
         with self._stage("close the journal"):  # where that fails, the next start doubts it
             self._journal.close()
+
+
+def _cannot(error: BlocksdError) -> Problem:
+    """Why nothing can be taken in."""
+    hint = _SPACE_HINT if isinstance(error, JournalUnusable) else _FOLDER_HINT
+    return Problem(JOURNAL, error.code, error.message, hint)

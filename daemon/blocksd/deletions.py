@@ -51,7 +51,6 @@ class Deletions:
         self._problems = problems
         self.grace = grace  # seconds that a file may be missing
         self._clock = clock
-        self._identity = folder.identity()
         self.is_folder_gone = False
         # The folder was gone, or replaced, or is not the one the journal was made of, and not all blocks were seen since.
         self.is_in_doubt = journal.folder not in (None, folder.root)
@@ -133,7 +132,8 @@ class Deletions:
             found = self._folder.identity()
         except OSError:
             return "unknown"
-        if found is not None and found == self._identity:
+        directory = self._folder.directory
+        if found is not None and found == directory.held:
             was_gone, self.is_folder_gone = self.is_folder_gone, False
             return "back" if was_gone else "same"
         self.is_in_doubt = True
@@ -141,9 +141,9 @@ class Deletions:
             self.is_folder_gone = True
             self._halt("the folder is gone", "put it back, or mount it again; all blocks stay as they are until then")
             return "gone"
-        if safety.is_replaced(self._identity, found):
+        if safety.is_replaced(directory.held, found):
             self._halt("the folder was replaced by another directory", "all blocks that are missing in it are kept")
-        self._identity = found
+        directory.reopen()
         self.is_folder_gone = False
         return "another"
 

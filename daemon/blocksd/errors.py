@@ -124,6 +124,10 @@ class InternalError(BlocksdError):
     code = "internal_error"
 
 
+class Undecided(Unavailable):
+    """A file was being replaced, and whether it was cannot be told for now: nothing else may be written. Facts: `path`."""
+
+
 class Misconfigured(BlocksdError):
     """A setting is wrong, and trying again will not help. Facts: `key` or `url`."""
 

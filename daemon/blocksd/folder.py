@@ -9,9 +9,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from blocksd.beneath import NOT_THERE
 from blocksd.document import MAX_BYTES
 from blocksd.errors import BlocksdError, InvalidFile
 from blocksd.label import SUFFIX, TEMPORARY, is_ignored
+from blocksd.links import resolve
 from blocksd.root import Root
 from blocksd.unclosed import Unclosed
 
@@ -31,7 +33,6 @@ _WRITER_SECONDS = 10.0
 _SETTLE_SECONDS = 0.25
 """For how long a file must not have been written when nothing better tells that its writer is done."""
 
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _MAYBE_IGNORED = frozenset(".#~")  # how the name of an ignored file begins, if it ends as a block's does
 _SLICE = 256
 
@@ -178,7 +179,7 @@ class Folder:
                 return Refused(_too_large(status.st_size), signature)
         except OSError as error:
             # ELOOP: a directory on the way is a symlink, which no sweep follows.
-            is_absent = error.errno in _NOT_THERE
+            is_absent = error.errno in NOT_THERE
             return Absent() if is_absent else Refused(_unreadable(error), None)
         except InvalidFile as error:
             return Refused(error, None)
@@ -215,8 +216,15 @@ class Folder:
         try:
             self.directory.stat(path)
         except OSError as error:
-            return error.errno in _NOT_THERE
+            return error.errno in NOT_THERE
         return False
+
+    def is_directory(self, path: str) -> bool | None:
+        """Return True if there is a directory, and no symlink to one; None when it cannot be told."""
+        try:
+            return stat.S_ISDIR(self.directory.stat(path).st_mode)
+        except OSError as error:
+            return False if error.errno in NOT_THERE else None
 
     def _is_being_written(self, full: str, handle: int, status: os.stat_result, *, closed: bool) -> bool:
         """Whether a save may be under way. The clock only decides how long to wait: wrong, it costs a moment.
@@ -240,10 +248,10 @@ class Folder:
     def _follow(self, path: str) -> tuple[str, os.stat_result]:
         """Where a symlink leads, which must be inside the folder."""
         try:
-            target = self.directory.resolve(path)
+            target = resolve(self.directory, path)
             return target, self.directory.stat(target)
         except OSError as error:
-            if error.errno in _NOT_THERE:
+            if error.errno in NOT_THERE:
                 hint = "create its target, or remove the link"
                 raise InvalidFile("the symlink leads to nothing", hint=hint) from None
             if error.errno != errno.EXDEV:

@@ -69,7 +69,7 @@ class Intake:
         self.sweeper = Sweeper(
             folder, ledger, self._queue, problems, known=lambda: self._reported.union(ledger.signatures)
         )
-        self._private_folders = PrivateFolders(folder.root, ledger)
+        self._private_folders = PrivateFolders(folder, ledger)
         self._standing_back: dict[str, set[str]] = {}  # clash key → files whose label another has
         self.reset()
 

@@ -43,7 +43,7 @@ def parse_label(text: str) -> str:
     Raises:
         InvalidLabel: when `text` is not a label; the message says which rule it breaks.
     """
-    if _ASCII_LABEL.fullmatch(text):  # a single plain segment: most labels
+    if _ASCII_LABEL.fullmatch(text) and not is_unseen(text):  # a single plain segment: most labels
         return text
     _check_length(text)
     label = unicodedata.normalize("NFC", text)
@@ -109,6 +109,13 @@ def _check_segment(segment: str, whole: str) -> None:
         else:
             why = "a segment is letters, digits, '_', '-' and '.', and starts with a letter, a digit or '_'"
         raise InvalidLabel(f"{shown!r} is not a label: {why}", label=shown)
+    if is_unseen(segment):
+        shown = whole[:80]
+        if segment.endswith(SUFFIX):
+            why = f"a segment may not end in {SUFFIX!r}, which belongs to the file and not to the label"
+        else:
+            why = f"{segment[:80]!r} is named like an editor's temporary file, which is ignored"
+        raise InvalidLabel(f"{shown!r} is not a label: {why}", label=shown)
     if len(segment.encode("utf-8")) > MAX_SEGMENT_BYTES:
         raise InvalidLabel(
             f"segment {segment[:20]!r}… is over the {MAX_SEGMENT_BYTES} bytes a segment may have", label=whole[:80]
@@ -147,6 +154,11 @@ def is_ignored(name: str) -> bool:
     return name[-1] == "~" or (
         (first == "~" or "___jb_" in name or ".sw" in name) and bool(_EDITOR_TEMPORARY.search(name))
     )
+
+
+def is_unseen(segment: str) -> bool:
+    """Return True if sweeps of the folder do not enter a directory of this name."""
+    return segment.endswith(SUFFIX) or is_ignored(segment)
 
 
 def is_block_file(name: str) -> bool:

@@ -13,6 +13,7 @@ from blocksd.watcher import Hint, Watcher, Watchers, inotify_limit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from blocksd.folder import Folder
     from blocksd.intake import Intake
     from blocksd.listener import Notes
     from blocksd.problems import Problems
@@ -35,7 +36,7 @@ class Lookout:
 
     def __init__(
         self,
-        root: str,
+        folder: Folder,
         intake: Intake,
         problems: Problems,
         sources: Sources,
@@ -44,14 +45,15 @@ class Lookout:
         *,
         resync_seconds: float,
     ) -> None:
-        """`root` is the folder that `intake` looks at."""
+        """`folder` is what `intake` looks at."""
         self.resync_seconds = resync_seconds
-        self._root = root
+        self._folder = folder
         self._intake = intake
         self._problems = problems
         self._sources = sources
         self._sink = sink
         self._notes = notes
+        self._root = folder.root
         self._watcher: Watcher | None = None
         self._source_watchers = Watchers(
             lambda name, hint: sink(SourceHint(name, hint)), wanted=lambda name: not is_ignored(name)
@@ -61,6 +63,7 @@ class Lookout:
 
     def start(self) -> None:
         """Watch the folder; the sources follow."""
+        self._root = self._folder.root  # which is another when the folder is a symlink that is switched
         watcher = Watcher(self._root, self._sink)
         try:
             watcher.start()
@@ -75,10 +78,10 @@ class Lookout:
     def keep(self) -> None:
         """Once a second: see whether all that is there is watched, and mend what is not."""
         self._keep_sources()
-        if not os.path.isdir(self._root):
+        if not os.path.isdir(self._folder.root):
             return
         watcher = self._watcher
-        if watcher is None or not watcher.is_healthy():
+        if watcher is None or self._root != self._folder.root or not watcher.is_healthy():
             self._rearm()
         else:
             self._see_what_is_watched(watcher)

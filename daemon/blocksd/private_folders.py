@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from blocksd.errors import InvalidLabel
@@ -11,14 +10,15 @@ from blocksd.label import PRIVATE, parse_agent
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from blocksd.folder import Folder
     from blocksd.ledger import Ledger
 
 
 class PrivateFolders:
     """Tells the ledger of private folders that came or went. A directory is given by its path below the folder."""
 
-    def __init__(self, root: str, ledger: Ledger) -> None:
-        self._root = root
+    def __init__(self, folder: Folder, ledger: Ledger) -> None:
+        self._folder = folder
         self._ledger = ledger
 
     def look_at(self, directories: Iterable[str]) -> bool:
@@ -27,7 +27,9 @@ class PrivateFolders:
         for directory in filter(_is_private, directories):
             agent = directory.partition("/")[2]
             agents = self._ledger.attachments.folders
-            is_there = os.path.isdir(os.path.join(self._root, directory))
+            is_there = self._folder.is_directory(directory)
+            if is_there is None:
+                continue
             has_news |= self._set(agents | {agent} if is_there else agents - {agent})
         return has_news
 

@@ -14,7 +14,7 @@ import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from blocksd.beneath import DIRECTORY, NO_NAMES, has_openat2, openat2, os_error, walk
+from blocksd.beneath import DIRECTORY, NO_NAMES, NOT_THERE, has_openat2, openat2, os_error, walk
 from blocksd.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 NOREPLACE, EXCHANGE = 1, 2
 
 _WRITE = 2
-_MOST_LINKS = 40  # in a row, as the kernel has it
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -33,7 +32,7 @@ class Root:
     """A directory that is held open, and the system calls on what is in it. A test replaces it to have calls fail.
 
     Invariants:
-      1. no symlink is followed, on the way or at the end of a path, but by `resolve`, which stays inside;
+      1. no symlink is followed, on the way or at the end of a path;
       2. what is done is done in the directory that is held, whatever its path names by then: `check` compares the two;
       3. the directory itself is never made, moved or removed.
 
@@ -89,6 +88,11 @@ class Root:
         except (FileNotFoundError, NotADirectoryError):
             return None
         return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
+
+    @property
+    def held(self) -> tuple[int, int] | None:
+        """Device and inode of the directory that is held; None when none is."""
+        return self._identity
 
     def is_current(self) -> bool:
         """Return True if the path names the directory that is held.
@@ -313,69 +317,20 @@ class Root:
         return True
 
     def exists(self, path: str) -> bool:
-        """Return True if something is there, be it a symlink; only ENOENT and ENOTDIR say that nothing is."""
+        """Return True if something is there, be it a symlink.
+
+        Raises:
+            OSError: it cannot be told.
+        """
         try:
             self.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        except OSError as error:
+            if error.errno in NOT_THERE:
+                return False
+            raise
         return True
 
-    def resolve(self, path: str) -> str:
-        """The path of what is there, with the symlink followed that it may be, and those that this leads through."""
-        if not stat.S_ISLNK(self.stat(path).st_mode):
-            return path
-        *done, name = path.split("/")
-        todo, links = [name], 0
-        while todo:
-            name = todo.pop()
-            if name in ("", "."):
-                continue
-            if name == "..":
-                if not done:  # it may come in again
-                    return self._below("/".join([os.path.dirname(self.path), *reversed(todo)]))
-                done.pop()
-                continue
-            at = "/".join([*done, name])
-            if not stat.S_ISLNK(self.stat(at).st_mode):
-                done.append(name)
-                continue
-            links += 1
-            if links > _MOST_LINKS:
-                raise os_error(errno.ELOOP, path)
-            target = self.readlink(at)
-            if target.startswith("/"):
-                return self._below("/".join([target, *reversed(todo)]))
-            todo += reversed(target.split("/"))
-        return "/".join(done)
-
-    def _below(self, full: str) -> str:
-        """The path in the directory of what a symlink names by its full path."""
-        try:
-            found = os.path.realpath(full, strict=True)
-        except FileNotFoundError:
-            if self._is_below(os.path.realpath(full)):
-                raise
-            raise os_error(errno.EXDEV, full) from None
-        if not self._is_below(found):
-            raise os_error(errno.EXDEV, full)
-        return found[len(self.path) :].lstrip("/")
-
-    def _is_below(self, full: str) -> bool:
-        return f"{full}/".startswith(self.path.rstrip("/") + "/")
-
     # --- on the way ---
-
-    def symlink_on(self, path: str) -> str | None:
-        """The first directory on the way that is a symlink, for a message; None when there is none, or it cannot be told."""
-        segments = path.split("/")[:-1]
-        try:
-            for number in range(1, len(segments) + 1):
-                directory = "/".join(segments[:number])
-                if stat.S_ISLNK(self.stat(directory).st_mode):
-                    return directory
-        except OSError:
-            return None
-        return None
 
     def _parent(self, path: str) -> tuple[int, str]:
         """A handle of the directory in which the path ends, and the name there. `_leave` closes it."""

@@ -146,7 +146,7 @@ class Service:
         reader = Reader(self.redis_url, self._mirror.keys, self._queue.put)
         self._deliveries = Deliveries(reader, core, self._notes)
         self._lookout = Lookout(
-            self.folder.root,
+            self.folder,
             core.intake,
             core.problems,
             core.sources,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.folder import Absent, Busy, Folder, Found, Refused, signature_of
 from blocksd.label import CONFIG_MAP, is_ignored, printable
+from blocksd.links import resolve
 from blocksd.look_queue import LookQueue
 from blocksd.problem import Problem
 from blocksd.revision import timestamp
@@ -234,7 +235,7 @@ class Source:
         """The status of a file, or of what a symlink leads to."""
         directory = self._folder.directory
         status = directory.stat(path)
-        return directory.stat(directory.resolve(path)) if stat.S_ISLNK(status.st_mode) else status
+        return directory.stat(resolve(directory, path)) if stat.S_ISLNK(status.st_mode) else status
 
     def _is_file(self, path: str) -> bool:
         """Return True if there is a regular file or a symlink, or it cannot be told."""
@@ -397,7 +398,7 @@ def _walk(root: Root) -> Iterator[list[Found]]:
 def _led_to(root: Root, path: str) -> str:
     """Where a symlink leads; that it leads out is seen when it is read, and said then."""
     try:
-        return root.resolve(path)
+        return resolve(root, path)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise

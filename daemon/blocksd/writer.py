@@ -8,12 +8,15 @@ import secrets
 import stat
 import time
 from contextlib import suppress
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from blocksd.errors import ProblemFile, Unavailable
+from blocksd.beneath import NOT_THERE
+from blocksd.content import Content, content, digest, digest_if_readable, digest_of
+from blocksd.errors import ProblemFile, Unavailable, Undecided
 from blocksd.folder import signature_of
-from blocksd.label import TEMPORARY
+from blocksd.fresh_file import Mark, make
+from blocksd.label import TEMPORARY, printable
+from blocksd.links import resolve, symlink_on
 from blocksd.pending import Staged
 from blocksd.root import Root, kept
 
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
     from blocksd.folder import Signature
     from blocksd.sheet import FileEdit
 
-_READ_AT_ONCE = 1024 * 1024
 _MOST_UNSYNCED = 64  # each is an open file
 _TURNS = 100
 _LOOKS, _LOOK_SECONDS = 50, 0.001  # at a file that was open for writing when it was displaced
@@ -43,37 +45,46 @@ class Writer:
         """Write below `root`; if not `is_durable`, what is written survives a crash of this process, not of the machine."""
         self._root = root if isinstance(root, Root) else Root(root)
         self.is_durable = is_durable
-        self._marks: dict[str, tuple[int, int, int]] = {}  # of new texts: aside → mtime in ns, size, inode
+        self._marks: dict[str, Mark] = {}  # of new texts, by `aside`
+        self._places: dict[str, str] = {}  # where the new texts go, by `aside`
         self._unsynced: dict[str, tuple[str, int]] = {}  # new texts on their way to disk: aside → path, handle
         self._made: list[str] = []  # directories, for what is staged
-        self._held: set[str] = set()  # files whose writers kept them open for longer than was waited
+        self.left: dict[str, str] = {}  # temporaries that could not be removed: path → why
 
     def _place(self, edit: FileEdit | Staged) -> str:
-        """Where an edit is made: what a symlink leads to is written, not the link; of one that is to go, what it leads to stays."""
-        return self._target(edit.path) if edit.data is not None else edit.path
+        """Where an edit is made: what a symlink leads to is written, not the link; of one that is to go, what it leads to stays.
+
+        A symlink may be turned since an edit was staged: its place stays what it was.
+        """
+        if edit.data is None:
+            return edit.path
+        known = self._places.get(edit.aside) if isinstance(edit, Staged) else None
+        return known if known is not None else self._target(edit.path)
 
     def _target(self, path: str) -> str:
-        """Where a file really is, there or not."""
+        """Where a file really is, there or not; of a symlink that leads out or to nothing, where that is."""
         try:
-            return self._root.resolve(path)
-        except (FileNotFoundError, NotADirectoryError):
+            return resolve(self._root, path)
+        except OSError as error:
+            if error.errno not in (*NOT_THERE, errno.EXDEV):
+                raise
             return path
 
     def _aside(self, staged: Staged) -> str:
         """What lies beside the file. An exchange that a crash has left half done is finished first."""
-        if not self._root.exists(staged.aside):
-            with suppress(FileNotFoundError):
-                self._root.rename(kept(staged.aside), staged.aside)
+        if not self._root.exists(staged.aside) and self._root.exists(kept(staged.aside)):
+            self._root.rename(kept(staged.aside), staged.aside)
         return staged.aside
 
     def stage(self, edit: FileEdit) -> Staged:
         """Write an edit's new text beside its file. It is on its way to disk; `flush` waits until it is there.
 
         Raises:
-            Unavailable: it cannot be written there; nothing is left behind.
+            Unavailable, ProblemFile: it cannot be written there; nothing is left behind.
         """
         if len(self._unsynced) >= _MOST_UNSYNCED:
             self.flush()
+        self._root.check(edit.path)
         aside = ""
         try:
             full = self._place(edit)
@@ -82,88 +93,25 @@ class Writer:
             staged = Staged(edit.path, aside, digest(edit.base), digest(edit.data))
             if edit.data is None:
                 return staged
+            self._places[aside] = full
             self._make_directory(directory)
             self._write(staged, edit.data, like=self._target(edit.like) if edit.like is not None else full)
         except OSError as error:
-            with suppress(OSError):
-                self._root.unlink(aside)
-            raise _unwritable(edit.path, error) from None
+            if aside:
+                self._places.pop(aside, None)
+                self.remove(aside)
+            raise self._unwritable(edit.path, error) from None
         return staged
 
     def _write(self, staged: Staged, data: bytes, *, like: str) -> None:
-        # Whoever may not read the file may not read it under this name either.
-        root = self._root
-        handle = root.open(staged.aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        try:
-            left = memoryview(data)
-            while left:
-                left = left[root.write(handle, left) :]
-            mark = self._marked(handle)
-            self._take_over(handle, like)
-        except BaseException:
-            root.close(handle)
-            raise
+        handle, mark = make(self._root, staged.aside, data, like=like)
         if mark is not None:
             self._marks[staged.aside] = mark
         if self.is_durable:
-            root.start_sync(handle)
+            self._root.start_sync(handle)
             self._unsynced[staged.aside] = staged.path, handle
         else:
-            root.close(handle)
-
-    def _marked(self, handle: int) -> tuple[int, int, int] | None:
-        """Give a file that was just written the time one nanosecond before that; its time, size and inode.
-
-        None where the file system cannot tell such a time from the one it had.
-        """
-        root = self._root
-        written_at = root.status(handle).st_mtime_ns
-        root.set_times(handle, (written_at, written_at - 1))
-        status = root.status(handle)
-        return (status.st_mtime_ns, status.st_size, status.st_ino) if status.st_mtime_ns < written_at else None
-
-    def _take_over(self, handle: int, like: str) -> None:
-        """Mode, owner and extended attributes of the file at `like`, if there is one; else what a new file gets.
-
-        A daemon that is not root cannot give files away: then the owner is its own, the group stays if it may, and what the
-        owner could do, the group can, or whoever has saved the file could not save it again.
-        """
-        root = self._root
-        try:
-            status = root.stat(like)
-        except FileNotFoundError:
-            mask = os.umask(0)
-            os.umask(mask)
-            root.set_mode(handle, 0o666 & ~mask)
-            return
-        own = root.status(handle)
-        if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
-            for uid, gid in ((status.st_uid, status.st_gid), (-1, status.st_gid)):
-                try:
-                    root.set_owner(handle, uid, gid)
-                    break
-                except OSError:  # it may not, or there is no such user in its user namespace
-                    continue
-        with suppress(OSError):
-            self._take_over_attributes(handle, like)
-        mode = stat.S_IMODE(status.st_mode)
-        if root.status(handle).st_uid != status.st_uid:
-            mode |= (mode & stat.S_IRWXU) >> 3
-        try:
-            root.set_mode(handle, mode)
-        except PermissionError:
-            # A service may be forbidden to set the bits before the permissions, which mean nothing here.
-            root.set_mode(handle, mode & 0o777)
-
-    def _take_over_attributes(self, handle: int, like: str) -> None:
-        other = self._root.open(like, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            attributes = self._root.attributes(other)
-        finally:
-            self._root.close(other)
-        for name, value in attributes.items():
-            with suppress(OSError):
-                self._root.set_attribute(handle, name, value)
+            self._root.close(handle)
 
     def flush(self) -> None:
         """Have all new texts on disk, waiting for them together: each alone would wait for as long.
@@ -175,11 +123,12 @@ class Writer:
             aside = next(iter(self._unsynced))
             path, handle = self._unsynced.pop(aside)
             try:
-                self._root.sync(handle)
+                try:
+                    self._root.sync(handle)
+                finally:
+                    self._root.close(handle)
             except OSError as error:
-                raise _unwritable(path, error) from None
-            finally:
-                self._root.close(handle)
+                raise self._unwritable(path, error) from None
 
     def make_directory(self, path: str) -> None:
         """Make a directory below the folder, with those above it.
@@ -187,10 +136,11 @@ class Writer:
         Raises:
             Unavailable, ProblemFile: it cannot be made.
         """
+        self._root.check(path)
         try:
             self._make_directory(path)
         except OSError as error:
-            raise _unwritable(path, error) from None
+            raise self._unwritable(path, error) from None
 
     def _make_directory(self, directory: str) -> None:
         if not directory or self._is_directory(directory):
@@ -225,18 +175,24 @@ class Writer:
                 self._root.remove_directory(self._made.pop())
 
     def put_in(self, staged: Staged) -> bool:
-        """Put the new text in, in place of what was read; False when somebody else has saved meanwhile.
+        """Put the new text in, in place of what was read; False when another process has saved meanwhile, or is about to.
 
         Then the file says what they saved, and nothing of ours is left.
 
         Raises:
-            Unavailable: it cannot be done; nothing was changed.
+            Unavailable, ProblemFile: it cannot be done; nothing was changed.
+            Undecided: whether it was done cannot be told.
         """
-        full, aside = self._place(staged), staged.aside
-        if staged.base is not None and self._digest_of(full) != staged.base:
-            # An exchange would tell, too. But for a moment, whoever has saved could read a text that never was in force.
-            self.discard(staged)
-            return False
+        self._root.check(staged.path)
+        try:
+            full, aside = self._place(staged), staged.aside
+            if staged.base is not None and content(self._root, full) != (staged.base, False):
+                # An exchange would tell, too. But for a moment, a reader could see a text that never was in force, and who
+                # has the file open would write to what is displaced.
+                self.discard(staged)
+                return False
+        except OSError as error:
+            raise self._unwritable(staged.path, error) from None
         try:
             if staged.base is None:
                 self._root.move(aside, full)
@@ -249,68 +205,93 @@ class Writer:
             return False
         except OSError as error:
             self.take_back(staged)
-            raise _unwritable(staged.path, error) from None
-        if staged.base is None or self._settled_digest(full, aside) == staged.base:
+            raise self._unwritable(staged.path, error) from None
+        if staged.base is None:
             return True
-        self._give_back(full, aside, ours=staged.data)
+        try:
+            if self._settled(aside) == (staged.base, False):
+                return True
+        except OSError as error:  # another text may have been displaced: it goes back, unread
+            self._give_back(staged, full)
+            raise self._unwritable(staged.path, error) from None
+        self._give_back(staged, full)
         return False
 
     def give_back_save(self, staged: Staged) -> bool:
-        """Put back what `put_in` took the place of, if somebody who had it open has saved to it since; whether that is so."""
-        if staged.base is None or self._digest_of(staged.aside) in (None, staged.base):
-            return False
-        self._give_back(self._place(staged), staged.aside, ours=staged.data)
+        """Put back what `put_in` took the place of, if a process that had it open has saved to it since; whether that is so.
+
+        Raises:
+            Undecided: it cannot be told.
+        """
+        try:
+            if staged.base is None or digest_of(self._root, staged.aside) in (None, staged.base):
+                return False
+            full = self._place(staged)
+        except OSError as error:
+            raise self._undecided(staged, error) from None
+        self._give_back(staged, full)
         return True
 
-    def _give_back(self, full: str, aside: str, *, ours: str | None) -> None:
+    def _give_back(self, staged: Staged, full: str) -> None:
         """What was displaced is not what was read: put it back, and whatever was saved since we took its place."""
-        if ours is None:
-            with suppress(FileNotFoundError, FileExistsError):  # what came to an empty place is the newest there is
-                self._root.move(aside, full)
-            self.remove(aside)
-            return
-        for _ in range(_TURNS):
-            newest = self._digest_of(aside)
-            try:
-                if not self._root.exists(full):  # gone, or to be gone: what is aside is the newest there is
-                    self._root.move(aside, full)
-                    return
-                self._root.exchange(aside, full)
-            except (FileExistsError, FileNotFoundError):
-                continue
-            if self._settled_digest(full, aside) == ours:
-                self._root.unlink(aside)
+        root, aside, ours = self._root, staged.aside, staged.data
+        try:
+            if ours is None:
+                with suppress(FileNotFoundError, FileExistsError):  # what came to an empty place is the newest there is
+                    root.move(aside, full)
+                self.remove(aside)
                 return
-            # Somebody saved over what we had put there. That is the newest: it goes back in.
-            ours = newest
+            for _ in range(_TURNS):
+                newest = digest_if_readable(root, aside)
+                try:
+                    if not root.exists(full):  # gone, or to be gone: what is aside is the newest there is
+                        root.move(aside, full)
+                        return
+                    root.exchange(aside, full)
+                except (FileExistsError, FileNotFoundError):
+                    continue
+                if self._settled(aside).digest == ours:
+                    self.remove(aside)
+                    return
+                # There was a save over what we had put there. That is the newest: it goes back in.
+                ours = newest
+        except OSError as error:
+            raise self._undecided(staged, error) from None
 
-    def _settled_digest(self, full: str, aside: str) -> str | None:
-        """What stands for the content of what was just displaced from `full`, once nobody writes to it any more.
+    def _settled(self, aside: str) -> Content:
+        """What stands for the content of what was just displaced, and whether it is still open for writing.
 
-        Editors that save in place open the file, and only then empty it and write. Who has it open for longer than is waited
-        for here, or of whom it cannot be told, may still write before `give_back_save`. RACE: after that they write to what
-        is no longer there.
+        Editors that save in place open the file, and only then empty it and write: that is waited for, for a moment.
+        RACE: of whom it cannot be told that they have it open may still write before `give_back_save`; after that they write
+        to what is no longer there.
         """
-        found, is_open = self._seen(aside)
-        for _ in range(0 if full in self._held else _LOOKS):
-            if not is_open:
+        found = content(self._root, aside)
+        for _ in range(_LOOKS):
+            if not found.is_open:
                 break
             time.sleep(_LOOK_SECONDS)
-            found, is_open = self._seen(aside)
-        (self._held.add if is_open else self._held.discard)(full)
+            found = content(self._root, aside)
         return found
 
     def take_back(self, staged: Staged) -> None:
-        """Undo `put_in`: the file says again what it did, unless somebody has saved since."""
-        full, aside = self._place(staged), self._aside(staged)
-        if staged.base is None:
-            with suppress(FileNotFoundError, FileExistsError):
-                if self._digest_of(full) == staged.data:
-                    self._root.move(full, aside)
-                if self._digest_of(aside) not in (None, staged.data):  # saved in between
-                    self._root.move(aside, full)
-        elif self._root.exists(aside) and (staged.data is None or self._digest_of(full) == staged.data):
-            self._give_back(full, aside, ours=staged.data)
+        """Undo `put_in`: the file says again what it did, unless there was a save since.
+
+        Raises:
+            Undecided: whether there is anything to undo cannot be told, or it cannot be undone now.
+        """
+        root = self._root
+        try:
+            full, aside = self._place(staged), self._aside(staged)
+            if staged.base is None:
+                with suppress(FileNotFoundError, FileExistsError):
+                    if digest_of(self._root, full) == staged.data:
+                        root.move(full, aside)
+                    if digest_of(self._root, aside) not in (None, staged.data):  # saved in between
+                        root.move(aside, full)
+            elif root.exists(aside) and (staged.data is None or digest_of(self._root, full) == staged.data):
+                self._give_back(staged, full)
+        except OSError as error:
+            raise self._undecided(staged, error) from None
         self.discard(staged)
 
     def signature(self, staged: Staged) -> Signature | None:
@@ -328,30 +309,37 @@ class Writer:
     def discard(self, staged: Staged) -> None:
         """Remove what lies beside the file."""
         self._marks.pop(staged.aside, None)
+        self._places.pop(staged.aside, None)
         _, handle = self._unsynced.pop(staged.aside, ("", None))
         if handle is not None:
-            self._root.close(handle)
+            with suppress(OSError):
+                self._root.close(handle)
         self.remove(staged.aside)
 
     def remove(self, path: str) -> None:
-        """Remove a file below the folder, if it is there."""
-        with suppress(FileNotFoundError):
+        """Remove a temporary, if it is there. One that cannot be removed is `left`: the sweeps find it, and it is tried again."""
+        try:
             self._root.unlink(path)
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                self.left[path] = os.strerror(error.errno or 0)
+                return
+        self.left.pop(path, None)
 
-    def sync(self, paths: Iterable[str]) -> None:
-        """Have the directories of these files on disk.
+    def sync(self, staged: Iterable[Staged]) -> None:
+        """Have the names of these files, and of what lies beside them, on disk.
 
         Raises:
             Unavailable: that cannot be said of one of them.
         """
         if self.is_durable:
-            for directory, path in {os.path.dirname(self._target(path)): path for path in paths}.items():
+            for directory, path in {os.path.dirname(one.aside): one.path for one in staged}.items():
                 try:
                     self._root.sync_directory(directory)
                 except FileNotFoundError:
                     continue
                 except OSError as error:
-                    raise _unwritable(path, error) from None
+                    raise self._unwritable(path, error) from None
 
     def remove_directory(self, directory: str) -> bool:
         """Remove a directory below the folder, with the empty ones in it and what a crash has left there of ours.
@@ -359,14 +347,15 @@ class Writer:
         Returns whether it is gone. What anybody else has put in it stays, and so do the directories above that. Nothing
         may be staged in it.
         """
-        with suppress(FileNotFoundError, NotADirectoryError):
-            self._empty(directory)
         with suppress(OSError):
+            self._empty(directory)
             self._root.remove_directory(directory)
-        if self.is_durable:
-            with suppress(OSError):
+        try:
+            if self.is_durable:
                 self._root.sync_directory(os.path.dirname(directory))
-        return not self._root.exists(directory)
+            return not self._root.exists(directory)
+        except OSError as error:
+            return error.errno in NOT_THERE
 
     def _empty(self, directory: str) -> None:
         """Remove the empty directories in a directory, and the temporaries of ours."""
@@ -381,73 +370,58 @@ class Writer:
                 self.remove(path)
 
     def is_in(self, staged: Staged) -> bool:
-        """Whether an edit that a crash may have interrupted was put in; what is aside tells, whoever has saved since."""
-        aside = self._digest_of(self._aside(staged))
-        if staged.base is None:
-            return aside is None
-        if staged.data is None:
-            return aside == staged.base
-        return aside == staged.base or (aside is None and self._digest_of(self._place(staged)) == staged.data)
+        """Return True if an edit that a crash may have interrupted was put in; what is aside tells, whoever has saved since.
+
+        Raises:
+            Undecided: it cannot be told.
+        """
+        try:
+            aside = digest_of(self._root, self._aside(staged))
+            if staged.base is None:
+                return aside is None
+            if staged.data is None:
+                return aside == staged.base
+            return aside == staged.base or (aside is None and digest_of(self._root, self._place(staged)) == staged.data)
+        except OSError as error:
+            raise self._undecided(staged, error) from None
 
     def has_displaced(self, staged: Staged) -> bool:
-        """Whether what an edit took the place of is another text than the one that was read."""
-        aside = self._digest_of(self._aside(staged))
+        """Return True if what an edit took the place of is another text than the one that was read.
+
+        Raises:
+            Undecided: it cannot be told.
+        """
+        try:
+            aside = digest_of(self._root, self._aside(staged))
+        except OSError as error:
+            raise self._undecided(staged, error) from None
         return aside is not None and aside not in (staged.base, staged.data)
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing at all in the folder, or no folder."""
+        """Return True if there is nothing at all in the folder, or no folder.
+
+        Raises:
+            Undecided: it cannot be told.
+        """
         try:
             return not self._root.names()
-        except (FileNotFoundError, NotADirectoryError):
-            return True
-
-    def _digest_of(self, path: str) -> str | None:
-        """What stands for the content of what is there; a directory, or what cannot be read, is like no file."""
-        return self._seen(path)[0]
-
-    def _seen(self, path: str) -> tuple[str | None, bool]:
-        """The same, and whether somebody had it open for writing before it was read, as far as that can be told."""
-        root = self._root
-        try:
-            handle = self._open(path)
-        except FileNotFoundError:
-            return None, False
-        except OSError:
-            return "", False
-        try:
-            is_open = root.has_writer(handle) is True
-            return digest(_read_all(root, handle)), is_open
-        except OSError:
-            return "", False
-        finally:
-            root.close(handle)
-
-    def _open(self, path: str) -> int:
-        """Open a file, or what a symlink leads to, to read it. A FIFO in its place is not waited for."""
-        try:
-            return self._root.open(path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise
-            return self._root.open(self._root.resolve(path), os.O_RDONLY | os.O_NONBLOCK)
+            if error.errno in NOT_THERE:
+                return True
+            raise Undecided(f"the folder cannot be read: {os.strerror(error.errno or 0)}", path="") from None
 
+    def _unwritable(self, path: str, error: OSError) -> Unavailable | ProblemFile:
+        reason = os.strerror(error.errno or 0)
+        name = errno.errorcode.get(error.errno or 0, "?")
+        if error.errno == errno.ELOOP and (link := symlink_on(self._root, path)) is not None:
+            reason = f"{printable(link)} is a symlink, and nothing is written through one to a directory"
+            hint = "put the directory itself there, or choose another label"
+            return ProblemFile(f"{printable(path)} cannot be written: {reason}", path=path, errno=name, hint=hint)
+        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
+            return ProblemFile(f"{path} cannot be written: {reason}", path=path, errno=name)
+        return Unavailable(f"{path} cannot be written: {reason}", path=path, errno=name)
 
-def _read_all(root: Root, handle: int) -> bytes:
-    parts = []
-    while part := root.read(handle, _READ_AT_ONCE):
-        parts.append(part)
-    return b"".join(parts)
-
-
-def digest(data: bytes | None) -> str | None:
-    """What stands for a file's content; None for none."""
-    return None if data is None else blake2b(data, digest_size=16).hexdigest()
-
-
-def _unwritable(path: str, error: OSError) -> Unavailable | ProblemFile:
-    reason = os.strerror(error.errno or 0)
-    name = errno.errorcode.get(error.errno or 0, "?")
-    if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
-        return ProblemFile(f"{path} cannot be written: {reason}", path=path, errno=name)
-    return Unavailable(f"{path} cannot be written: {reason}", path=path, errno=name)
+    def _undecided(self, staged: Staged, error: OSError) -> Undecided:
+        reason = os.strerror(error.errno or 0)
+        return Undecided(f"whether {printable(staged.path)} was written cannot be told: {reason}", path=staged.path)

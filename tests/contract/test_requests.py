@@ -1583,7 +1583,7 @@ def test_file_that_cannot_be_written(rig: Office, monkeypatch: pytest.MonkeyPatc
     def broken(self: writing.Writer, what: Any) -> Any:
         paths = list(what) if step == "sync" else [what.path]
         if "notes.md" in paths:
-            raise writing._unwritable("notes.md", OSError(28, "full"))
+            raise self._unwritable("notes.md", OSError(28, "full"))
         return real(self, iter(paths) if step == "sync" else what)
 
     with monkeypatch.context() as patch:
@@ -1610,8 +1610,8 @@ def test_file_that_cannot_be_written(rig: Office, monkeypatch: pytest.MonkeyPatc
 def test_folder_of_an_agent_that_cannot_be_made(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then there is no such agent, and that is what is replied."""
 
-    def broken(_: writing.Writer, path: str) -> None:
-        raise writing._unwritable(path, OSError(28, "full"))
+    def broken(self: writing.Writer, path: str) -> None:
+        raise self._unwritable(path, OSError(28, "full"))
 
     with monkeypatch.context() as patch:
         patch.setattr(writing.Writer, "make_directory", broken)
@@ -1812,7 +1812,7 @@ def test_stale_save_that_cannot_be_merged_yet(rig: Office, monkeypatch: pytest.M
         patch.setattr(
             writing.Writer,
             "stage",
-            lambda _, edit: (_ for _ in ()).throw(writing._unwritable(edit.path, OSError(28, ""))),
+            lambda self, edit: (_ for _ in ()).throw(self._unwritable(edit.path, OSError(28, ""))),
         )
         rig.write("notes", NOTES.replace("one", "zero\none"))
         for _ in range(10):

@@ -11,6 +11,7 @@ import pytest
 from blocksd import clerk, core, edits, mirror, projection, stale
 from blocksd.attempt import Attempt
 from blocksd.clerk import Clerk
+from blocksd.content import Content, content
 from blocksd.core import Core
 from blocksd.folder import Absent
 from blocksd.intake import Intake
@@ -332,17 +333,19 @@ def forgets_outcomes(patch: Patch) -> None:
 
 
 def throws_displaced_saves_away(patch: Patch) -> None:
-    patch.setattr(Writer, "_give_back", lambda self, _full, aside, ours: self._root.unlink(aside))  # noqa: ARG005  # its names
+    patch.setattr(Writer, "_give_back", lambda self, staged, _full: self.remove(staged.aside))
 
 
 def trusts_that_nobody_saved(patch: Patch) -> None:
     put_in = Writer.put_in
 
     def trusting(self: Writer, staged: Any) -> bool:
-        real = Writer._seen
-        base = staged.base, False
+        real = content
+        base = Content(staged.base, is_open=False)
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(Writer, "_seen", lambda self, path: base if path == staged.aside else real(self, path))
+            inner.setattr(
+                "blocksd.writer.content", lambda root, path: base if path == staged.aside else real(root, path)
+            )
             return put_in(self, staged)
 
     patch.setattr(Writer, "put_in", trusting)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import unicodedata
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from blocksd import label as labels
 from blocksd.errors import InvalidLabel
+from blocksd.folder import Folder
 from blocksd.label import (
     clash_key,
     is_block_file,
@@ -39,7 +41,10 @@ ACCEPTED = [
     "a.",
     "_private",
     "007",
-    "x.md",
+    "x.MD",
+    "x.md5/y",
+    "swp",
+    "x.swq.old",
     "日本/東京",
     ACCENT_COMPOSED,
     "x" * 100,
@@ -77,6 +82,14 @@ REFUSED = [
     ("x" * 100 + "/" + "y" * 100, "label is 201 bytes"),
     ("a/" * 5_000 + "a", "label is 10001 bytes"),
     ("agents/x", "belongs to no agent"),
+    ("x.md", "may not end in '.md'"),
+    ("x.md/y", "may not end in '.md'"),
+    ("a/x.md/y", "may not end in '.md'"),
+    ("agents/x.md/y", "may not end in '.md'"),
+    ("foo.swp", "editor's temporary file"),
+    ("foo.swp/y", "editor's temporary file"),
+    ("x___jb_tmp___/y", "editor's temporary file"),
+    ("x___jb_old___", "editor's temporary file"),
 ]
 
 segments = st.from_regex(r"\A\w[\w.-]{0,20}\Z")
@@ -126,6 +139,28 @@ def test_parsing_a_label_twice_changes_nothing(text: str) -> None:
     once = parse_label(text)
     assert parse_label(once) == once
     assert unicodedata.is_normalized("NFC", once)
+
+
+pieces = st.sampled_from(
+    ["a", "b", ".md", ".MD", ".swp", ".swo", "___jb_tmp___", "___jb_old___", "~", "#", ".", "é", "-"]
+)
+odd_segments = st.lists(pieces, min_size=1, max_size=4).map("".join).filter(lambda name: name not in (".", ".."))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(odd_segments, min_size=1, max_size=3).map("/".join) | label_texts)
+def test_a_label_is_accepted_only_if_the_sweep_finds_its_file(text: str) -> None:
+    """And a file that the sweep finds has the label that it was written under, or is reported for its name."""
+    with tempfile.TemporaryDirectory() as home:
+        path = os.path.join(home, path_of_label(text))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w"):
+            pass
+        found = {os.fsencode(entry.path) for some in Folder(home).sweep() for entry in some if entry.kind == "file"}
+    assert found <= {os.fsencode(path_of_label(text))}
+    if is_label(text):
+        assert found
+        assert label_of_path(path_of_label(text)) == parse_label(text)
 
 
 @settings(deadline=None, max_examples=200)

@@ -28,7 +28,7 @@ class Watched(Looking):
         self.hints: queue.SimpleQueue[Any] = queue.SimpleQueue()
         sources = Sources((), self.ledger, self.problems, [], clock=lambda: self.now)
         self.lookout = Lookout(
-            str(self.root), self.intake, self.problems, sources, self.hints.put, Notes([]), resync_seconds=3600.0
+            self.folder, self.intake, self.problems, sources, self.hints.put, Notes([]), resync_seconds=3600.0
         )
         self.write("deep/block", "text\n")
         self.lookout.start()

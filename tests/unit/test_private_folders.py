@@ -22,7 +22,7 @@ def test_private_folder_makes_an_agent_known(looking: Looking) -> None:
 def test_only_folders_of_agents_count(looking: Looking) -> None:
     """Right below `agents`, named as an agent can be; one with a block in force counts as there until that is deleted."""
     looking.save("agents/ann/notes", "text\n")
-    folders = PrivateFolders(str(looking.root), looking.ledger)
+    folders = PrivateFolders(looking.folder, looking.ledger)
     assert folders.set(["agents", "agents/bob", "agents/bob/deep", "agents/no agent", "bobby"])
     assert looking.ledger.attachments.folders == {"ann", "bob"}
     assert not folders.set(["agents/bob", "agents/ann"])

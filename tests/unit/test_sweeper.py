@@ -8,6 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from blocksd.label import printable
+from blocksd.root import Root
 from looking import GRACE, Looking, drop, fill, happened
 
 if TYPE_CHECKING:
@@ -32,14 +33,14 @@ def test_directory_that_cannot_be_listed_keeps_its_blocks(looking: Looking, monk
     looking.write("deeper", "text\n")
     looking.write("notes", "text\n")
     looking.sweep()
-    real = os.scandir
+    real = Root.scandir
 
-    def scandir(path: str) -> object:
-        if "/deep" in path:
+    def scandir(root: Root, path: str) -> object:
+        if path.startswith("deep"):
             raise PermissionError(errno.EACCES, "Permission denied")
-        return real(path)
+        return real(root, path)
 
-    monkeypatch.setattr("blocksd.folder.os.scandir", scandir)
+    monkeypatch.setattr(Root, "scandir", scandir)
     drop(looking, ["deeper"])
     assert happened(looking.sweep()) == [("deleted", "deeper")]
     assert looking.problem("deep/").message == "the directory cannot be listed: Permission denied"

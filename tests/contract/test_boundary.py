@@ -1,0 +1,321 @@
+"""The folder has a boundary: what is beyond it is neither read nor written, whatever takes the place of its directories."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blocksd.root import Root
+from contract.test_requests import NOTES, Office, effects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from support import RedisServer
+
+
+@pytest.fixture
+def rig(tmp_path: Path, standing_server: Callable[[str], RedisServer]) -> Iterator[Office]:
+    """Two agents, blocks of theirs, and one in a directory."""
+    server = standing_server("valkey")
+    raw: Any = server.client()
+    made = Office(tmp_path / "one", server.url, raw)
+    made.write("notes", NOTES)
+    made.write("team/goals", "---\nagents: [ann]\n---\none\n")
+    made.write("agents/ann/persona", "I am Ann.\n")
+    made.settle()
+    yield made
+    assert made.temporaries() == []
+    made.crash()
+    raw.close()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A directory beyond the folder, with what must stay there."""
+    path = tmp_path / "elsewhere"
+    (path / "empty").mkdir(parents=True)
+    (path / ".blocksd-0123456789abcdef").write_text("theirs")
+    (path / "goals.md").write_text("---\nagents: [ann]\n---\none\n")
+    return path
+
+
+def contents(path: Path) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for where, directories, files in os.walk(path):
+        found |= {os.path.relpath(os.path.join(where, name), path): None for name in directories}
+        for name in files:
+            full = os.path.join(where, name)
+            with open(full) as file:
+                found[os.path.relpath(full, path)] = file.read()
+    return found
+
+
+def pass_time(rig: Office, seconds: float = 3.0) -> None:
+    """So many rounds, whatever comes of them."""
+    for _ in range(int(seconds * 20)):
+        rig.round()
+        rig.clock.advance(0.05)
+
+
+# --- symlinked directories ---
+
+
+@pytest.mark.parametrize("label", ["plans/x", "plans/deep/x"])
+def test_nothing_is_created_through_a_symlinked_directory(rig: Office, elsewhere: Path, label: str) -> None:
+    """The refusal names the symlink, and says what to do."""
+    (rig.root / "plans").symlink_to(elsewhere)
+    before = contents(elsewhere)
+    error = rig.refuse("operator", "create", label, value="x")
+    assert error["code"] == "problem_file"
+    assert "plans is a symlink" in error["message"]
+    assert error["hint"]
+    assert contents(elsewhere) == before
+
+
+def test_nothing_is_created_through_a_symlink_to_a_directory_inside(rig: Office) -> None:
+    """No sweep would see it there under that label."""
+    (rig.root / "plans").symlink_to("team")
+    assert rig.refuse("operator", "create", "plans/x", value="x")["code"] == "problem_file"
+    assert rig.refuse("operator", "rename", "notes", to="plans/notes")["code"] == "problem_file"
+
+
+@pytest.mark.parametrize("op", ["append", "delete", "create", "rename"])
+@pytest.mark.parametrize("moment", ["stage", "prepare", "put in", "renameat2"])
+def test_directory_that_is_swapped_for_a_symlink_in_between(
+    rig: Office, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, op: str, moment: str
+) -> None:
+    """At any moment of an edit: nothing beyond is touched, and nothing is said to be done that is not."""
+    before = contents(elsewhere)
+    label, args = {
+        "append": ("team/goals", {"content": "two"}),
+        "delete": ("team/goals", {}),
+        "create": ("team/new", {"value": "x"}),
+        "rename": ("notes", {"to": "team/notes"}),
+    }[op]
+
+    def swap() -> None:
+        if not (rig.root / "team").is_symlink():
+            (rig.root / "team").rename(rig.root / "moved")
+            (rig.root / "team").symlink_to(elsewhere)
+
+    if moment == "renameat2":
+        real = Root.renameat2
+
+        def renameat2(root: Root, old: str, new: str, flags: int) -> None:
+            swap()
+            real(root, old, new, flags)
+
+        monkeypatch.setattr(Root, "renameat2", renameat2)
+    sent = rig.send("operator", op, label, **args)
+    rig.pass_on()
+    for effect in effects(rig):
+        if effect == moment:
+            swap()
+        if rig.reply("operator", sent) is not None:
+            break
+    reply = rig.reply("operator", sent)
+    assert reply is not None
+    assert not reply["ok"], reply
+    assert contents(elsewhere) == before
+    (rig.root / "team").unlink()
+    (rig.root / "moved").rename(rig.root / "team")
+    rig.resync()
+    assert rig.value("team/goals") == "one"
+    assert rig.value("notes") == "one"
+
+
+@pytest.mark.parametrize("name", ["agents/ann", "agents"])
+def test_folder_of_an_agent_that_is_a_symlink(rig: Office, elsewhere: Path, name: str) -> None:
+    """Nothing beyond is removed, or counts as an agent's."""
+    (elsewhere / "ann").mkdir()
+    (elsewhere / "eve").mkdir()
+    before = contents(elsewhere)
+    (rig.root / name).rename(rig.home / "away")
+    (rig.root / name).symlink_to(elsewhere)
+    rig.core.intake.hint_tree("agents/ann")
+    rig.core.intake.hint_tree("agents/eve")
+    rig.resync()
+    assert "eve" not in rig.core.ledger.attachments.known
+    for agent in ("ann", "eve"):
+        rig.ask("operator", "delete_agent", agent=agent)
+    rig.resync()
+    assert contents(elsewhere) == before
+    assert rig.ask("operator", "create", "agents/eve/x", value="x")["ok"] is (name == "agents/ann")
+    assert contents(elsewhere) == before
+
+
+def test_what_is_left_by_a_crash_is_removed_inside_only(rig: Office, elsewhere: Path) -> None:
+    """A temporary of another daemon's, in a folder that a symlink leads to, is not ours."""
+    (rig.root / "plans").symlink_to(elsewhere)
+    (rig.root / "team/.blocksd-0123456789abcdef").write_text("left")
+    before = contents(elsewhere)
+    rig.resync()
+    assert contents(elsewhere) == before
+    assert not (rig.root / "team/.blocksd-0123456789abcdef").exists()
+
+
+# --- symlinked files ---
+
+
+def test_symlink_to_a_file_inside_is_followed_by_both(rig: Office) -> None:
+    """Read and written, through directories that are symlinks, too, as Kubernetes lays them out; the links stay."""
+    (rig.root / "..2026").mkdir()
+    (rig.root / "..2026/plan").write_text("one\n")
+    (rig.root / "..data").symlink_to("..2026")
+    (rig.root / "plan.md").symlink_to("..data/plan")
+    rig.core.intake.hint_file("plan.md", closed=True)
+    rig.settle()
+    rig.do("operator", "append", "plan", content="two")
+    assert (rig.root / "..2026/plan").read_text() == "one\ntwo\n"
+    assert os.readlink(rig.root / "plan.md") == "..data/plan"
+    assert rig.value("plan") == "one\ntwo"
+
+
+def test_symlink_that_is_turned_outside_is_not_followed(
+    rig: Office, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the moment in which what it led to is written."""
+    (rig.root / "text").write_text("one\n")
+    (rig.root / "plan.md").symlink_to("text")
+    rig.core.intake.hint_file("plan.md", closed=True)
+    rig.settle()
+    before, real = contents(elsewhere), Root.renameat2
+
+    def renameat2(root: Root, old: str, new: str, flags: int) -> None:
+        (rig.root / "plan.md").unlink(missing_ok=True)
+        (rig.root / "plan.md").symlink_to(elsewhere / "goals.md")
+        real(root, old, new, flags)
+
+    monkeypatch.setattr(Root, "renameat2", renameat2)
+    rig.ask("operator", "append", "plan", content="two")
+    assert contents(elsewhere) == before
+
+
+# --- the folder itself ---
+
+
+def go(rig: Office, elsewhere: Path, how: str) -> None:
+    """The folder goes, in one of the ways it can."""
+    if how == "removed":
+        shutil.rmtree(rig.root)
+    elif how == "moved":
+        rig.root.rename(rig.home / "away")
+    else:
+        rig.root.rename(rig.home / "away")
+        if how == "replaced":
+            rig.root.mkdir()  # as the mount point of a disk that is unmounted
+        else:
+            rig.root.symlink_to(elsewhere / "empty")
+
+
+WAYS = ["removed", "moved", "replaced", "a symlink"]
+EDITS: list[tuple[str, str | None, dict[str, Any]]] = [
+    ("create", "new", {"value": "x"}),
+    ("create", "team/new", {"value": "x"}),
+    ("append", "notes", {"content": "two"}),
+    ("delete", "notes", {}),
+    ("create_agent", None, {"agent": "zoe"}),
+]
+
+
+@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("edit", EDITS, ids=[f"{op} {where or ''}" for op, where, _ in EDITS])
+def test_folder_that_is_gone_is_not_made_anew(
+    rig: Office, elsewhere: Path, how: str, edit: tuple[str, str | None, dict[str, Any]]
+) -> None:
+    """Nor is anything written to what is in its place, from the first moment on: requests are refused until it is back."""
+    op, where, args = edit
+    before = contents(elsewhere)
+    go(rig, elsewhere, how)
+    for _ in range(2):  # before it is noticed, and after
+        reply = rig.ask("operator", op, where, **args)
+        assert not reply["ok"], reply
+        assert reply["error"]["code"] == "unavailable"
+        rig.clock.advance(1.1)
+        rig.round()
+    assert contents(elsewhere) == before
+    assert os.path.lexists(rig.root) is (how in ("replaced", "a symlink"))
+    if how == "replaced":
+        assert os.listdir(rig.root) == []
+    if how == "removed":
+        return
+    if os.path.lexists(rig.root):
+        rig.root.unlink() if rig.root.is_symlink() else rig.root.rmdir()
+    (rig.home / "away").rename(rig.root)
+    rig.clock.advance(1.1)
+    rig.round()
+    rig.settle()
+    rig.do("operator", op, where, **args)
+
+
+@pytest.mark.parametrize("how", WAYS[1:])
+@pytest.mark.parametrize("effect", ["stage", "prepare", "put in"])
+def test_folder_that_goes_in_the_middle_of_an_edit(rig: Office, elsewhere: Path, how: str, effect: str) -> None:
+    """Nothing of it is written to what is in its place, and the text that was there is there when it is back."""
+    before = contents(elsewhere)
+    sent = rig.send("operator", "append", "notes", content="two")
+    rig.pass_on()
+    for seen in effects(rig):
+        if seen == effect and not (rig.home / "away").exists():
+            go(rig, elsewhere, how)
+        if rig.reply("operator", sent) is not None:
+            break
+    reply = rig.reply("operator", sent)
+    assert reply is not None
+    assert reply["error"]["code"] == "unavailable"
+    assert contents(elsewhere) == before
+    if os.path.lexists(rig.root):
+        rig.root.unlink() if rig.root.is_symlink() else rig.root.rmdir()
+    (rig.home / "away").rename(rig.root)
+    rig.clock.advance(1.1)
+    rig.round()
+    rig.settle()
+    assert rig.value("notes") == "one"
+    rig.do("operator", "append", "notes", content="two")
+    assert rig.value("notes") == "one\ntwo"
+
+
+def test_symlinked_folder_that_is_switched_is_a_replaced_folder(rig: Office) -> None:
+    """Blocks that are missing in what it leads to now are kept; those that are there are served, and written."""
+    one, two = rig.home / "first", rig.home / "second"
+    rig.crash()
+    rig.root.rename(one)
+    rig.root.symlink_to(one)
+    rig.open().settle()
+    shutil.copytree(one, two)
+    (two / "team/goals.md").unlink()
+    (two / "notes.md").write_text(NOTES.replace("one", "other"))
+    rig.root.unlink()
+    rig.root.symlink_to(two)
+    pass_time(rig)
+    assert "1 of 3 blocks are missing" in rig.problem("<folder>")["message"]
+    assert rig.raw.hget("blocks:block:notes", "value") == "other"
+    assert rig.ask("operator", "append", "notes", content="x")["error"]["code"] == "unavailable"
+    shutil.copy(one / "team/goals.md", two / "team/goals.md")
+    rig.resync()
+    rig.do("operator", "append", "notes", content="x")
+    assert (two / "notes.md").read_text().endswith("other\nx\n")
+    assert (one / "notes.md").read_text() == NOTES
+
+
+# --- labels ---
+
+
+@pytest.mark.parametrize("name", ["x.md", "foo.swp", "x___jb_tmp___"])
+def test_label_that_no_sweep_would_see_is_refused(rig: Office, name: str) -> None:
+    """By every operation that gives one."""
+    requests: list[tuple[str, str | None, dict[str, Any]]] = [
+        ("create", f"{name}/y", {"value": "x"}),
+        ("create", name, {"value": "x"}),
+        ("rename", "notes", {"to": f"{name}/notes"}),
+        ("create_agent", None, {"agent": name}),
+        ("create_agent", None, {"agent": "zoe", "blocks": [{"name": f"{name}/y", "value": "x"}]}),
+    ]
+    for op, where, args in requests:
+        assert rig.refuse("operator", op, where, **args)["code"] == "invalid_request"
+    assert rig.refuse("ann", "create", f"{name}/y", value="x")["code"] == "invalid_request"
