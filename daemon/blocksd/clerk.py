@@ -45,6 +45,9 @@ for the next, so that a round takes a fraction of the time after which the daemo
 _MERGE_SECONDS = (1.0, 300.0)
 """Until a stale save whose file could not be written is merged again, the first time and at most."""
 
+WRITER_PATIENCE_SECONDS = 10.0
+"""For how long a request waits for a file that another program has open for writing."""
+
 _PAUSE_SECONDS = (0.01, 1.0)  # until a request to a file that somebody is changing is tried again, at least and at most
 
 
@@ -114,6 +117,7 @@ class Clerk:
         self._unmerged: dict[str, tuple[float, float]] = {}  # label → when it is tried again, and after how long then
         self._clock = clock
         self._wall = wall
+        self._waiting: dict[Entry, float] = {}  # requests that wait for an open file: since when
         self._unread: list[Staged] = []  # what was displaced, and may be a save, but cannot be read for now
         self.dropped: list[Unusable] = []  # what came in and could not be replied to, for a log
 
@@ -239,11 +243,12 @@ class Clerk:
                 self._check_attempts(entry)
                 outcome = self._do(request, work)
             except Postponed as postponed:
-                if not self._intake.deletions.is_held_back(postponed.path):
+                error = self._why_not_wait(postponed, entry)
+                if error is None:
                     self._intake.look_again(postponed.path)
                     work.postponed.append(entry)
                     return None
-                outcome = refused(request.id, Unavailable(self._problems[FOLDER].message))
+                outcome = refused(request.id, error)
             except JournalUnusable as error:  # a version that is wanted for this, and cannot be read
                 outcome = refused(request.id, Unavailable(error.message))
             except BlocksdError as error:
@@ -251,6 +256,25 @@ class Clerk:
                 if not isinstance(error, Unavailable):  # which may pass, and is worth another try
                     work.settled[key] = outcome
         return Answer(entry, request.id, outcome, request.op)
+
+    def _why_not_wait(self, postponed: Postponed, entry: Entry) -> Unavailable | None:
+        """Why a request is refused that waits for a file; None while it may wait."""
+        path = printable(postponed.path)
+        if self._intake.deletions.is_held_back(postponed.path):
+            return Unavailable(self._problems[FOLDER].message)
+        now = self._clock()
+        if not postponed.is_open:
+            self._waiting.pop(entry, None)
+            return None
+        if now - self._waiting.setdefault(entry, now) < WRITER_PATIENCE_SECONDS:
+            return None
+        self._waiting = {
+            one: since for one, since in self._waiting.items() if now - since < 2 * WRITER_PATIENCE_SECONDS
+        }
+        del self._waiting[entry]
+        problem = self._problems.get(path)
+        why = problem.message if problem is not None else "it is open for writing by another program"
+        return Unavailable(f"{path}: {why}; nothing is written to it until it is closed", path=path)
 
     def _check_attempts(self, entry: Entry) -> None:
         """Raises InternalError when the daemon ended each time it began this request."""

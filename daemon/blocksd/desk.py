@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from blocksd.attempt import Attempt
 from blocksd.document import Parser, decode, split
-from blocksd.errors import InvalidFile, NotFound, ProblemFile
-from blocksd.folder import Absent, Refused, Text
+from blocksd.errors import InvalidFile, NotFound, ProblemFile, Unavailable
+from blocksd.folder import Absent, Busy, Refused, Text
 from blocksd.label import path_of_label, printable
 from blocksd.operations import Operations
 from blocksd.revision import MERGE
@@ -172,8 +172,9 @@ class Desk:
         """A block's file as it is now.
 
         Raises:
-            Postponed: it is not what the ledger says.
+            Postponed: it is not what the ledger says, or is being written.
             ProblemFile: it has a problem, so that nothing may be written to it.
+            Unavailable: it cannot be read for now.
         """
         if label in self.sheets:
             return self.sheets[label]
@@ -192,7 +193,7 @@ class Desk:
         if not isinstance(reading, Text):
             if isinstance(reading, Refused):
                 raise _problem(label, reading.error)
-            raise Postponed(path)
+            raise Postponed(path, is_open=isinstance(reading, Busy) and reading.is_open)
         try:
             block = self.parse(reading.data, label)
         except InvalidFile as error:
@@ -222,5 +223,7 @@ class Desk:
         return found
 
 
-def _problem(label: str, error: BlocksdError) -> ProblemFile:
+def _problem(label: str, error: BlocksdError) -> ProblemFile | Unavailable:
+    if "errno" in error.facts:
+        return Unavailable(f"the file of {label!r} cannot be used now: {error.message}", label=label, **error.facts)
     return ProblemFile(f"the file of {label!r} has a problem: {error.message}", label=label, **error.facts)

@@ -6,7 +6,8 @@ import errno
 import os
 import stat
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from blocksd.beneath import NOT_THERE
@@ -14,6 +15,7 @@ from blocksd.document import MAX_BYTES
 from blocksd.errors import BlocksdError, InvalidFile
 from blocksd.label import SUFFIX, TEMPORARY, is_ignored
 from blocksd.links import resolve
+from blocksd.openers import Openers, openers_of
 from blocksd.root import Root
 from blocksd.unclosed import Unclosed
 
@@ -27,11 +29,9 @@ FRESH_SECONDS = 0.02
 """A file whose mtime is this close to the moment it was read may be written again within the same tick of the file
 system's clock, and keep its signature: its signature proves nothing yet."""
 
-_WRITER_SECONDS = 10.0
-"""For how long a process that has a file open for writing, but does not write, is waited for."""
-
 _SETTLE_SECONDS = 0.25
-"""For how long a file must not have been written when nothing better tells that its writer is done."""
+"""For how long a file must not have been changed when nothing better tells that its writer is done: neither a lease nor
+events nor, where neither is to be had, /proc. RACE: a writer whom nothing shows, and who pauses for longer, is not waited for."""
 
 _MAYBE_IGNORED = frozenset(".#~")  # how the name of an ignored file begins, if it ends as a block's does
 _SLICE = 256
@@ -71,7 +71,9 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Someone is writing the file: look again."""
+    """The file is being written: look again. `is_open`: a process has it open for writing, however long it does not write."""
+
+    is_open: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class Folder:
     def __init__(self, root: Root | str) -> None:
         self.directory = root if isinstance(root, Root) else Root(root)
         self._unclosed = Unclosed()
+        self._openers = Openers()
 
     @property
     def root(self) -> str:
@@ -123,8 +126,8 @@ class Folder:
         while todo:
             directory = todo.pop()
             prefix = f"{directory}/" if directory else ""
-            self._unclosed.expect(os.path.join(self.root, directory))
             try:
+                self._unclosed.expect(os.path.join(self.root, directory), self.directory.stat(directory).st_mode)
                 with self.directory.scandir(directory) as entries:
                     for entry in entries:
                         if len(found) >= _SLICE:
@@ -192,14 +195,15 @@ class Folder:
             return Busy() if error.errno == errno.ELOOP else Refused(_unreadable(error), None)
         try:
             if self._is_being_written(full, handle, status, closed=closed):
-                return Busy()
+                return Busy(is_open=True)
             data = root.read(handle, status.st_size + 1)
             if len(data) != status.st_size or signature_of(root.status(handle)) != signature:
                 return Busy()
         except OSError as error:
-            return Refused(_unreadable(error), signature)
+            return Refused(_unreadable(error), None)  # what it says is not known: it is read again
         finally:
-            root.close(handle)
+            with suppress(OSError):
+                root.close(handle)
         fresh = abs(time.time() - status.st_mtime) < FRESH_SECONDS
         return Text(data, None if fresh else signature, is_link, max(status.st_mtime, status.st_ctime))
 
@@ -226,24 +230,34 @@ class Folder:
         except OSError as error:
             return False if error.errno in NOT_THERE else None
 
+    def writers(self, path: str) -> str:
+        """The processes that have a file open for writing, for a message; the empty text when none can be seen."""
+        try:
+            status = self.directory.stat(resolve(self.directory, path))
+        except OSError:
+            return ""
+        return ", ".join(map(str, openers_of(status)[:3]))
+
     def _is_being_written(self, full: str, handle: int, status: os.stat_result, *, closed: bool) -> bool:
         """Whether a save may be under way. The clock only decides how long to wait: wrong, it costs a moment.
 
         That a writer was seen to be done (`closed`) does not mean that the next one has not begun: only the kernel can
         tell.
         """
-        age = abs(time.time() - status.st_mtime)
-        if age >= _WRITER_SECONDS:
-            return False
         writer = self.directory.has_writer(handle)
         if writer is not None:
             return writer
-        writer = self._unclosed.tells(os.path.join(self.root, full), status.st_mtime)
+        writer = self._unclosed.tells(os.path.join(self.root, full))
         if writer:
             return True
         # The event that tells of a file just emptied comes an instant after that.
         is_whole = status.st_size > 0 and (closed or writer is False)
-        return not is_whole and age < _SETTLE_SECONDS
+        age = abs(
+            time.time() - max(status.st_mtime, status.st_ctime)
+        )  # the one can be set to any time, the other cannot
+        if not is_whole and age < _SETTLE_SECONDS:
+            return True
+        return writer is None and not closed and self._openers.have(status)
 
     def _follow(self, path: str) -> tuple[str, os.stat_result]:
         """Where a symlink leads, which must be inside the folder."""

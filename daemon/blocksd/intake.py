@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from blocksd.ledger import Ledger
     from blocksd.problems import Problems
 
+_SEARCH_SECONDS = 60.0  # between two searches for the processes that write a file
+
 
 class Intake:
     """The daemon's view of one folder. It owns what finds the files to look at, and what judges those that are missing.
@@ -70,6 +72,9 @@ class Intake:
             folder, ledger, self._queue, problems, known=lambda: self._reported.union(ledger.signatures)
         )
         self._private_folders = PrivateFolders(folder, ledger)
+        self._writers: dict[
+            str, tuple[str, float]
+        ] = {}  # which processes write a file, and when they were searched for
         self._standing_back: dict[str, set[str]] = {}  # clash key → files whose label another has
         self.reset()
 
@@ -208,10 +213,10 @@ class Intake:
         reading = self._folder.read(path, closed=closed)
         if isinstance(reading, Busy):
             if self._queue.wait_for_writer(path):
-                hint = "it is read as soon as its writer closes it"
-                self._report(path, InvalidFile("it is being written all the time", hint=hint))
+                self._report_writer(path, is_open=reading.is_open)
             return
         self._queue.stop_waiting(path)
+        self._writers.pop(path, None)
         if isinstance(reading, Absent):
             self._miss(path)
             return
@@ -324,6 +329,19 @@ class Intake:
 
     def _report(self, path: str, error: BlocksdError) -> None:
         self._set_problem_of(path, problem_of(path, error, label=self._ledger.labels.get(path)))
+
+    def _report_writer(self, path: str, *, is_open: bool) -> None:
+        """A file has been written for long: say by which process, for which is searched seldom."""
+        found, at = self._writers.get(path, ("", -_SEARCH_SECONDS))
+        if is_open and self._clock() - at >= _SEARCH_SECONDS:
+            found = self._folder.writers(path)
+            self._writers[path] = (found, self._clock())
+        if is_open:
+            message = f"it is open for writing by {found or 'a process that cannot be seen'}"
+        else:
+            message = "it is being written all the time"
+        hint = "the text that was read last stays in force; it is read as soon as it is closed"
+        self._report(path, InvalidFile(message, hint=hint))
 
     def _set_problem_of(self, path: str, problem: Problem) -> None:
         self._reported.add(path)

@@ -16,11 +16,15 @@ _FACTS = {field.name for field in fields(Block)} - {"value", "agents", "_facts"}
 
 
 class Postponed(Exception):  # no error: it is tried again
-    """A file is being changed by somebody else: look at it first, and do what was asked then."""
+    """A file is being changed by another program: look at it first, and do what was asked then.
 
-    def __init__(self, path: str) -> None:
+    `is_open`: the program has it open for writing, and may keep it so for ever.
+    """
+
+    def __init__(self, path: str, *, is_open: bool = False) -> None:
         super().__init__(path)
         self.path = path
+        self.is_open = is_open
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import stat
 import struct
-import time
-from contextlib import suppress
 
 _MODIFY, _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x2, 0x8, 0x40, 0x80, 0x100, 0x200
 _OVERFLOW, _IGNORED, _ONLYDIR, _ISDIR = 0x4000, 0x8000, 0x1000000, 0x40000000
@@ -16,6 +13,7 @@ _MASK = _MODIFY | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _HEADER = struct.Struct("iIII")
 _BUFFER = 65_536
+_MOST_FILES = 10_000  # beyond which those are forgotten that are closed
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -25,29 +23,26 @@ class Unclosed:
 
     def __init__(self) -> None:
         self._handle = -1
-        self._since: dict[int, float] = {}  # watch → when it began, in seconds since 1970
-        self._files: set[tuple[int, bytes]] = set()  # written since they were closed, or came to their place
+        self._files: dict[
+            tuple[int, bytes], bool
+        ] = {}  # whether it was written since it was closed, or came to its place
 
     def __del__(self) -> None:
         if self._handle >= 0:
             os.close(self._handle)
 
-    def expect(self, directory: str) -> None:
-        """If people may write in this directory on whose files no lease can be taken, watch it ahead of any question."""
-        with suppress(OSError):
-            if os.geteuid() != 0 and os.stat(directory).st_mode & _OTHERS:
-                self._watch(os.fsencode(directory))
+    def expect(self, directory: str, mode: int) -> None:
+        """If others may write in a directory of this mode, on whose files no lease can be taken, watch it ahead of any question."""
+        if os.geteuid() != 0 and mode & _OTHERS:
+            self._watch(os.fsencode(directory))
 
-    def tells(self, path: str, modified: float) -> bool | None:
-        """Whether the file was written to and not closed since. None when there is no telling.
+    def tells(self, path: str) -> bool | None:
+        """Return True if the file was written to and not closed since, False if it was seen to be closed, or to come whole.
 
-        `modified` is when it was written to last, in seconds since 1970.
+        None when nothing was seen of it, as where there are no events.
         """
         directory, name = os.path.split(os.fsencode(path))
-        watch = self._watch(directory)
-        if (watch, name) in self._files:
-            return True
-        return False if modified > self._since.get(watch, math.inf) else None
+        return self._files.get((self._watch(directory), name))
 
     def _watch(self, directory: bytes) -> int:
         """Watch it, or go on with that: what it says until now is taken in."""
@@ -56,7 +51,6 @@ class Unclosed:
         watch: int = _libc.inotify_add_watch(self._handle, directory, _MASK)
         if watch >= 0:
             self._take_events()
-            self._since.setdefault(watch, time.time())
         return watch
 
     def _take_events(self) -> None:
@@ -73,12 +67,16 @@ class Unclosed:
 
     def _take(self, watch: int, mask: int, name: bytes) -> None:
         if mask & _OVERFLOW:
-            self._since.clear()
             self._files.clear()
         elif mask & _IGNORED:  # the directory is gone
-            self._since.pop(watch, None)
-            self._files = {file for file in self._files if file[0] != watch}
-        elif mask & (_MODIFY | _CREATE) and not mask & _ISDIR:
-            self._files.add((watch, name))
+            self._files = {file: is_open for file, is_open in self._files.items() if file[0] != watch}
+        elif mask & _ISDIR:
+            return
+        elif mask & (_MODIFY | _CREATE):
+            self._files[watch, name] = True
+        elif mask & (_CLOSE_WRITE | _MOVED_TO):
+            if len(self._files) >= _MOST_FILES:
+                self._files = {file: is_open for file, is_open in self._files.items() if is_open}
+            self._files[watch, name] = False
         else:
-            self._files.discard((watch, name))
+            self._files.pop((watch, name), None)

@@ -1581,10 +1581,10 @@ def test_file_that_cannot_be_written(rig: Office, monkeypatch: pytest.MonkeyPatc
     real = getattr(writing.Writer, step)
 
     def broken(self: writing.Writer, what: Any) -> Any:
-        paths = list(what) if step == "sync" else [what.path]
+        paths = [one.path for one in what] if step == "sync" else [what.path]
         if "notes.md" in paths:
             raise self._unwritable("notes.md", OSError(28, "full"))
-        return real(self, iter(paths) if step == "sync" else what)
+        return real(self, what)
 
     with monkeypatch.context() as patch:
         patch.setattr(writing.Writer, step, broken)

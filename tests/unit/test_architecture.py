@@ -32,6 +32,7 @@ ORDER = (
     "root",
     "links",
     "unclosed",
+    "openers",
     "folder",
     "look_queue",
     "tables",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from blocksd import folder as folder_module
 from blocksd.folder import Absent, Busy, Folder, Found, Reading, Refused, Text
 from blocksd.root import Root
 
@@ -115,13 +116,16 @@ def test_writer_in_another_process_is_seen(root: Path) -> None:
     assert text_of(read(root)) == b"half\n"
 
 
-def test_idle_writer_is_not_waited_for_for_good(root: Path) -> None:
-    """A program that keeps a file open for writing, but does not write, does not keep it from being read."""
+def test_idle_writer_is_waited_for_as_long_as_it_takes(root: Path) -> None:
+    """What a program has written that keeps a file open may be half of a save, however long ago it was."""
     with (root / "notes.md").open("w") as file:
         file.write("all")
         file.flush()
         old(root / "notes.md")
-        assert text_of(read(root, closed=False)) == b"all"
+        assert read(root, closed=False) == Busy()
+        assert f"{os.getpid()} (" in Folder(str(root)).writers("notes.md")
+    assert text_of(read(root, closed=False)) == b"all"
+    assert Folder(str(root)).writers("notes.md") == ""
 
 
 def test_reader_is_no_writer(root: Path) -> None:
@@ -141,8 +145,25 @@ def test_without_leases_a_file_must_settle(root: Path, monkeypatch: pytest.Monke
     (root / "notes.md").write_text("text")
     assert read(root, closed=False) == Busy()
     assert text_of(read(root, closed=True)) == b"text"
-    old(root / "notes.md")
+    old(root / "notes.md")  # which is a change of now
+    assert read(root, closed=False) == Busy()
+    monkeypatch.setattr(folder_module, "_SETTLE_SECONDS", 0.0)
     assert text_of(read(root, closed=False)) == b"text"
+
+
+def test_without_leases_and_events_an_open_file_is_searched_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that pauses is seen in /proc, if it is of the same user, also when it has set the time of the file back."""
+    monkeypatch.setattr(Root, "has_writer", lambda *_: None)
+    monkeypatch.setattr("blocksd.unclosed._libc.inotify_add_watch", lambda *_: -1)
+    monkeypatch.setattr(folder_module, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("blocksd.openers._KEPT_SECONDS", 0.0)
+    monkeypatch.setattr("blocksd.openers._SHARE", float("inf"))
+    with (root / "notes.md").open("w") as file:
+        file.write("half")
+        file.flush()
+        old(root / "notes.md")
+        assert read(root, closed=False) == Busy()
+    assert text_of(read(root, closed=False)) == b"half"
 
 
 @pytest.mark.parametrize("change", ["grows", "shrinks", "is rewritten", "is replaced"])

@@ -41,6 +41,11 @@ def age(path: Path, *, seconds: float = 2.0) -> None:
     os.utime(path, (then, then))
 
 
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the last change be so long ago: its time cannot be set."""
+    monkeypatch.setattr("blocksd.folder._SETTLE_SECONDS", 0.0)
+
+
 def write(path: Path, text: str) -> None:
     """Write in a tick of the file system's clock that begins from now on."""
     now = time.time()
@@ -73,21 +78,23 @@ def test_file_is_busy_until_it_is_closed(root: Path, folder: Folder, *, closed: 
     assert read(folder, closed=closed) == b"half"
 
 
-def test_new_file_is_busy_before_anything_is_written(root: Path, folder: Folder) -> None:
+def test_new_file_is_busy_before_anything_is_written(
+    root: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """That it is empty says nothing as long as whoever has made it has not closed it."""
     path = root / "notes.md"
     with path.open("w"):
-        age(path)
+        pass_time(monkeypatch)
         assert read(folder) is None
     assert read(folder) == b""
 
 
-def test_emptied_file_must_settle(root: Path, folder: Folder) -> None:
+def test_emptied_file_must_settle(root: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file is empty an instant before its event tells so: that it is, is only believed after a while."""
     path = root / "notes.md"
     path.write_text("")
     assert read(folder) is None
-    age(path)
+    pass_time(monkeypatch)
     assert read(folder) == b""
 
 
@@ -102,14 +109,24 @@ def test_file_that_was_moved_in_is_whole(root: Path, folder: Folder) -> None:
         assert read(folder) == b"whole"
 
 
-def test_nothing_is_known_of_before(root: Path) -> None:
+def test_nothing_is_known_of_before(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file written before its directory was watched is as good as any, once it has been closed or left alone."""
     (root / "notes.md").write_text("text")
     folder = Folder(str(root))
     assert read(folder, closed=False) is None
     assert read(folder) == b"text"
-    age(root / "notes.md")
+    pass_time(monkeypatch)
     assert read(folder, closed=False) == b"text"
+
+
+def test_where_no_events_come_nothing_is_known(root: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a file was written after its directory was watched, and no event came, says nothing of its writer."""
+    monkeypatch.setattr("blocksd.unclosed.Unclosed._take_events", lambda _: None)
+    path = root / "notes.md"
+    write(path, "half")
+    assert read(folder, closed=False) is None
+    pass_time(monkeypatch)
+    assert read(folder, closed=False) == b"half"
 
 
 def test_private_directory_is_not_watched_ahead(root: Path) -> None:
