@@ -7,18 +7,20 @@ import inspect
 import selectors
 import socket
 import threading
+import time
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from blocksd.agent_memory import AsyncMemory
 from blocksd.client import AsyncClient, Client
+from blocksd.errors import Unavailable
 from blocksd.watch import AsyncWatch
 from blocksd.watching import Reset
 from support import DEADLINE, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from blocksd.revision import Revision
@@ -102,6 +104,14 @@ def client_of(way: str, url: str) -> Iterator[Client]:
                 client.close()
 
 
+def _is_served(ask: Callable[[], object]) -> bool:
+    try:
+        ask()
+    except Unavailable:
+        return False
+    return True
+
+
 class Follower:
     """A program that follows the changes, in a thread of its own. It listens once it is made."""
 
@@ -127,6 +137,8 @@ class Follower:
                 with Client(self._url) as client, client.watch(**self._options) as self._watch:
                     self._begun.set()
                     for item in self._watch:
+                        while isinstance(item, Reset) and not _is_served(item.load):
+                            time.sleep(0.01)
                         self.heard.append(item)
             else:
                 asyncio.run(self._follow_in_loop())
@@ -139,6 +151,11 @@ class Follower:
             self._watch = Alike(watch, asyncio.get_running_loop())
             self._begun.set()
             async for item in watch:
+                while isinstance(item, Reset):
+                    with suppress(Unavailable):
+                        await item.aload()
+                        break
+                    await asyncio.sleep(0.01)
                 self.heard.append(item)
 
     @property

@@ -64,7 +64,13 @@ def daemon_commands(keys: Keys) -> list[Command]:
     of_a_kind = (keys.block, keys.attached, keys.agent, keys.source, keys.source_agents, keys.file, keys.open)
     indexes = (keys.agents, keys.labels, keys.ids, keys.problems, keys.lease, keys.changes, keys.sources)
     touched = (*indexes, *(kind("x") for kind in of_a_kind), keys.inbox(OPERATOR), keys.reply(OPERATOR, "x"))
-    channels = (keys.changes, keys.changes_of_block("x"), keys.changes_of_agent("x"), keys.changes_of_source("x"))
+    channels = (
+        keys.changes,
+        keys.resets,
+        keys.changes_of_block("x"),
+        keys.changes_of_agent("x"),
+        keys.changes_of_source("x"),
+    )
     return [
         ("EVALSHA", "0" * 40, 1, key),
         ("EVAL", "return 1", 1, key),
@@ -80,12 +86,12 @@ def daemon_commands(keys: Keys) -> list[Command]:
         ("ZADD", key, 0, "x"),
         *((command, key, "x") for command in ("ZREM", "ZSCORE")),
         ("ZCARD", key),
+        ("SCARD", key),
         ("ZRANGE", key, 0, -1),
         ("XADD", key, "*", "x", "x"),
         ("XREVRANGE", key, "+", "-"),
         ("XREAD", "STREAMS", key, "0"),
         ("SCAN", 0),
-        ("PUBSUB", "CHANNELS"),
         *(("PUBLISH", channel, "x") for channel in channels),
         *(("TYPE", one) for one in touched),
     ]

@@ -92,13 +92,15 @@ class Client(Resource):
         *,
         label: str | None = None,
         agent: str | None = None,
-        since: int | Item | None = None,
+        since: int | tuple[str, int] | Item | None = None,
         callback: Callable[[Item], object] | None = None,
     ) -> Watch:
-        """Every change once, in order: from now on, or after `since` (a seq, or the last item received).
+        """Every change once, in order: from now on, or after `since`: a seq (of whatever epoch the mirror
+        has), an epoch and a seq, or the last item received.
 
         With `label`, that block's changes only; with `agent`, those of whatever is attached to it, as that changes.
-        A `Reset` among them, with the present state, tells that changes were missed which cannot be had any more. A
+        A `Reset` among them tells that changes were missed which cannot be had any more, or that `since` is of another
+        epoch; its `blocks` are the present state. A `repaired` tells which blocks the mirror showed wrongly until now. A
         lost connection is made again, and what was missed is caught up with. Problems of files (`rejected`, `cleared`)
         are passed on by a watch of everything, and only while it is connected.
 
@@ -161,7 +163,7 @@ class AsyncClient(AsyncResource):
         *,
         label: str | None = None,
         agent: str | None = None,
-        since: int | Item | None = None,
+        since: int | tuple[str, int] | Item | None = None,
         callback: Callable[[Item], Awaitable[object] | object] | None = None,
     ) -> AsyncWatch:
         """Every change once, in order: like `Client.watch`.

@@ -104,7 +104,15 @@ class Core:
         self.sources = Sources(config.sources, self.ledger, self.problems, self._outcomes.open_files(), clock=clock)
         self.inbox = Inbox(clock)
         self.projector = Projector(
-            journal, self.ledger, self.problems, self.sources, mirror, listeners, clock=clock, wall=wall
+            journal,
+            self.ledger,
+            self.problems,
+            self.sources,
+            mirror,
+            listeners,
+            clock=clock,
+            wall=wall,
+            verify_seconds=config.resync_seconds,
         )
         self.clerk = Clerk(
             pending,
@@ -142,6 +150,8 @@ class Core:
         self.intake.deletions.grace = config.delete_grace
         self.intake.stale_window = config.stale_window
         self.sources.reconfigure(config.sources)
+        self.projector.verifier.seconds = config.resync_seconds
+        self.projector.verifier.begin()
         self.intake.hint_all()
         self._sweep_at = 0.0
 
@@ -158,7 +168,7 @@ class Core:
         due = min(self.inbox.due, self.intake.due, self.sources.due, self.projector.due, self._sweep_at, self._root_at)
         due = min(due, self.clerk.due)
         if self._blocked_until:
-            due = max(self._blocked_until, min(self.projector.due, self._blocked_until))
+            due = min(self._blocked_until, self.projector.due)  # the mirror is rebuilt meanwhile
         elif self._mended_at > self._clock():
             due = min(due, self._mended_at)
         return max(0.0, due - self._clock())
@@ -328,7 +338,6 @@ class Core:
         if not self.intake.sweeper.is_sweeping:
             self.intake.hint_all()
         self.sources.hint_all()
-        self.projector.verify()
 
     def _shorten_history(self) -> None:
         """Forget what need not be kept any longer."""

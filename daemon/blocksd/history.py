@@ -9,7 +9,7 @@ from blocksd.database import open_to_read
 from blocksd.row import AGENTS, COLUMNS, ENTRIES, revision_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from blocksd.database import Database, Opened
     from blocksd.folder import Signature
@@ -27,6 +27,15 @@ class Head(NamedTuple):
     agents: frozenset[str]
     path: str | None
     signature: Signature | None
+
+
+class HeadDigest(NamedTuple):
+    """What tells whether a block in force is shown as it is, without reading it; `agents` is how many it has."""
+
+    label: str
+    version: int
+    digest: str
+    agents: int
 
 
 _new: Callable[[type[Head], tuple[object, ...]], Head] = tuple.__new__
@@ -57,6 +66,20 @@ class History:
             for label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode in rows:
                 signature = (mtime_ns, ctime_ns, size, inode) if mtime_ns is not None else None
                 yield _new(Head, (label, version, written[entries], attached[agents], path, signature))
+
+    def digests(self, labels: Sequence[str]) -> list[HeadDigest]:
+        """Version and digest of those of these labels that are in force."""
+        marks = ", ".join("?" * len(labels))
+        with self.database.reading():
+            rows = self.database.execute(
+                "SELECT label, heads.version, digest, heads.agents FROM heads JOIN revisions USING (label, seq) "  # noqa: S608  # marks
+                f"WHERE label IN ({marks}) AND path IS NOT NULL AND digest IS NOT NULL",
+                tuple(labels),
+            ).fetchall()
+            return [
+                HeadDigest(label, version, digest, len(self.lists.attached[agents]))
+                for label, version, digest, agents in rows
+            ]
 
     def count(self) -> int:
         """How many blocks are in force."""

@@ -60,6 +60,7 @@ class Keys:
         self.lease = f"{namespace}:lease"
         self.changes = f"{namespace}:changes"
         self.sources = f"{namespace}:sources"
+        self.resets = f"{self.changes}:reset"
 
     def block(self, label: str) -> str:
         return f"{self.namespace}:block:{label}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from blocksd.connection import masked, translated
 from blocksd.errors import Damaged, LeaseLost
 from blocksd.keys import SCHEMA
+from blocksd.label import owner
 from blocksd.projection import announcement, commands_of, in_parts, rebuild_commands
-from blocksd.revision import reset
+from blocksd.revision import repaired, reset
 from blocksd.script import Script
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ BATCH = 256
 _BATCH_CHARS = 1024 * 1024
 _SEQ = re.compile("0|[1-9][0-9]{0,17}")
 _encode = json.JSONEncoder(ensure_ascii=False).encode
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,10 @@ class Mirror:
         self._about = about
         self._apply = Script(client, "apply.lua", url=url)
         self._take = Script(client, "lease.lua", url=url)
+        self._compare = Script(client, "compare.lua", url=url)
+        self._sent: tuple[str, ...] = ()  # the arguments of the call that is under way
+        self.faults = 0
+        """How often something failed here that nobody foresaw."""
         self.place: Place | None = None
 
     @property
@@ -93,7 +100,10 @@ class Mirror:
         before = self.place
         with translated(self.url):
             held, epoch, seq = self._ask_lease(take=False)
-        return held == self._lease and before == _place_of(epoch, seq)
+        is_in_place = before == _place_of(epoch, seq)
+        if is_in_place and not held:
+            _log.warning("the lease was evicted or has expired; no other daemon had it, and it was taken again")
+        return held in ("", self._lease) and is_in_place
 
     def _ask_lease(self, *, take: bool) -> tuple[str, str, str]:
         held, epoch, seq = self._take.call(
@@ -163,6 +173,12 @@ class Mirror:
         except Damaged:
             return None
 
+    def compare(self, blocks: str, prefix: str, attached_prefix: str) -> list[int]:
+        """Which of the blocks are not shown as compare.lua is told they should be: their numbers, from 1."""
+        self.settle()
+        outcome = self._compare.call((self.keys.labels, self.keys.ids), (blocks, prefix, attached_prefix))
+        return outcome[1:]
+
     def begin_rebuild(self) -> Iterator[None]:
         """Clear the namespace of all that a rebuild writes, some keys at a step.
 
@@ -174,7 +190,7 @@ class Mirror:
         mine = tuple(key("") for key in of_a_kind)
         cursor = 0
         while True:
-            cursor, found = self._scan(cursor, f"{keys.namespace}:*")
+            cursor, found = self.scan(cursor, f"{keys.namespace}:*", 1000)
             written = [key for key in found if key.startswith(mine)]
             if written:
                 self.apply([("UNLINK", *words) for words in in_parts(written)])
@@ -184,8 +200,10 @@ class Mirror:
         indexes = (keys.labels, keys.agents, keys.ids, keys.problems, keys.changes, keys.sources)
         self.apply([("DEL", *indexes)])
 
-    def _scan(self, cursor: int, pattern: str) -> tuple[int, list[str]]:
-        options: dict[str, Any] = {"match": pattern, "count": 1000}
+    def scan(self, cursor: int, pattern: str, count: int) -> tuple[int, list[str]]:
+        """One step through the keys of the server, about `count` of them: where it goes on (0: nowhere), and those found."""
+        self.settle()
+        options: dict[str, Any] = {"match": pattern, "count": count}
         with translated(self.url):
             if hasattr(self._client, "get_node_from_key"):  # a cluster: a namespace is in one slot, so on one node
                 options["target_nodes"] = self._client.get_node_from_key(self.keys.meta)
@@ -222,14 +240,25 @@ class Mirror:
         words = [word for pair in self._about.items() for word in pair]
         self.apply([("HSET", self.keys.meta, *words)])
 
+    def announce_repaired(self, labels: Sequence[str], agents: Sequence[str], indexes: Sequence[str], at: str) -> None:
+        """Tell whoever follows these blocks and agents, or everything, that they were shown wrongly until now."""
+        assert self.place is not None
+        keys = self.keys
+        change = repaired(labels, agents, indexes, self.epoch, at)
+        concerned = sorted({*agents, *filter(None, map(owner, labels))})
+        channels = (*map(keys.changes_of_block, labels), *map(keys.changes_of_agent, concerned))
+        self.apply([announcement(self._next_entry(self.place.seq), change, keys.changes, *channels)])
+
     def _reset_commands(self, seq: int, at: str) -> list[Command]:
+        keys = self.keys
         change = reset(seq, self.epoch, at)
-        with translated(self.url):
-            last = self._client.xrevrange(self.keys.changes, count=1)
-            # Who follows one block or one agent must hear of it too.
-            channels = self._client.pubsub_channels(f"{self.keys.changes}:*")
+        return [announcement(self._next_entry(seq), change, keys.changes, keys.resets)]
+
+    def _next_entry(self, seq: int) -> str:
+        """The id, in the stream, of what is announced at a seq without a number of its own."""
+        last = self.answer("XREVRANGE", self.keys.changes, "+", "-", "COUNT", "1")
         after = int(str(last[0][0]).partition("-")[2]) if last and str(last[0][0]).startswith(f"{seq}-") else 0
-        return [announcement(f"{seq}-{after + 1}", change, self.keys.changes, *sorted(channels))]
+        return f"{seq}-{after + 1}"
 
     def apply(self, commands: Sequence[Command]) -> None:
         """Apply commands in one atomic call."""
@@ -243,7 +272,12 @@ class Mirror:
         joined = ",".join(commands[1:-1] for commands in batch if len(commands) > 2)
         with self._doubted():
             # Should it be run twice, the second time is refused: the mirror then stands elsewhere.
-            self._apply.send((self.keys.lease, self.keys.meta, self.keys.changes), (self._lease, *place, f"[{joined}]"))
+            self._sent = (self._lease, *place, f"[{joined}]")
+            self._apply.send(self._written, self._sent)
+
+    @property
+    def _written(self) -> tuple[str, ...]:
+        return self.keys.lease, self.keys.meta, self.keys.changes
 
     def settle(self) -> None:
         """Wait for what is under way."""
@@ -251,12 +285,29 @@ class Mirror:
             return
         with self._doubted():
             outcome = self._apply.outcome()
+            if outcome[0] == "lease" and not outcome[1] and self._is_still_ours():
+                outcome = self._apply.call(self._written, self._sent)
         if outcome[0] != "ok":
             self.place = None
-            raise LeaseLost(
-                "another daemon is in charge of the mirror" if outcome[0] == "lease" else "the mirror has moved",
-                holder=outcome[1],
-            )
+            if outcome[0] == "place":
+                raise LeaseLost("the mirror has moved", holder=outcome[1])
+            if not outcome[1]:
+                raise LeaseLost("the lease was evicted or has expired", holder="")
+            raise LeaseLost("another daemon is in charge of the mirror", holder=outcome[1])
+
+    def _is_still_ours(self) -> bool:
+        """Take a lease that is not there again; True if the mirror stands where this daemon left it, so nobody else had it.
+
+        What was to be written at a place is refused by the script itself if the mirror stands elsewhere.
+        """
+        held, epoch, seq = self._ask_lease(take=False)
+        there = _place_of(epoch, seq)
+        is_ours = held in ("", self._lease) and (
+            self._sent[1] != "" or (there == self.place and there.epoch == self.epoch)
+        )
+        if is_ours:
+            _log.warning("the lease was evicted or has expired; no other daemon had it, and it was taken again")
+        return is_ours
 
     @contextmanager
     def _doubted(self) -> Iterator[None]:

@@ -1,19 +1,21 @@
-"""Keeps the mirror level with the journal: takes the lease, catches up, rebuilds, verifies, and waits when Redis is away."""
+"""Keeps the mirror in sync with the journal: takes the lease, catches up, rebuilds, and waits for an unreachable Redis."""
 
 from __future__ import annotations
 
+import logging
 import random
+import sqlite3
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from blocksd.errors import Damaged, LeaseLost, Misconfigured, NotFound, Unavailable
-from blocksd.label import name_for_agent
+from blocksd.errors import Damaged, JournalUnusable, LeaseLost, Misconfigured, NotFound, Unavailable
 from blocksd.mirror import BATCH
 from blocksd.projection import agents_commands, problem_commands, reply_command
-from blocksd.repair import differing, mend_changes, repair_agents, repair_index
+from blocksd.repair import repair_index
 from blocksd.revision import timestamp
 from blocksd.source_mirror import SourceMirror
+from blocksd.verifier import Verifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,6 +36,8 @@ HEARTBEAT_SECONDS = 1.0
 _BACK_OFF_SECONDS = (0.05, 1.0)
 _CONFIGURATION_SECONDS = 30.0
 _LEASE_SECONDS = 2.0
+
+_log = logging.getLogger(__name__)
 
 
 class Listener:
@@ -71,6 +75,7 @@ class Projector:
         *,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        verify_seconds: float = 60.0,
     ) -> None:
         self._journal = journal
         self._ledger = ledger
@@ -79,6 +84,18 @@ class Projector:
         self._sources = sources
         self._source_mirror = SourceMirror(sources, mirror)
         self._listeners = listeners
+        self.verifier = Verifier(
+            journal,
+            ledger,
+            problems,
+            sources,
+            self._source_mirror,
+            mirror,
+            seconds=verify_seconds,
+            clock=clock,
+            wall=wall,
+            on_repaired=self._tell_repaired,
+        )
         self._clock = clock
         self._wall = wall
         self._failures = 0
@@ -86,7 +103,8 @@ class Projector:
         self._retry_at = 0.0
         self._heartbeat_at = 0.0
         self._must_rebuild = False
-        self._work: Iterator[None] | None = None  # levelling or verifying, a slice at a time
+        self._work: Iterator[None] | None = None  # being brought in sync, a slice at a time
+        self._fault = ""  # the unforeseen error that was logged last
         self._shown_agents: frozenset[str] = frozenset()
         self._shown_problems: dict[str, Problem] = {}
         self._shown_count = 0
@@ -99,7 +117,7 @@ class Projector:
     @property
     def due(self) -> float:
         """When the next step is due."""
-        if self._work is not None:
+        if self._work is not None or (self.is_level and self.verifier.is_due):
             return 0.0
         return self._heartbeat_at if self.is_level else self._retry_at
 
@@ -115,8 +133,13 @@ class Projector:
 
     @property
     def is_busy(self) -> bool:
-        """Whether it is levelling or verifying right now."""
-        return self._work is not None
+        """Whether the mirror is being brought in sync or compared right now."""
+        return self._work is not None or (self.is_level and self.verifier.is_due)
+
+    @property
+    def faults(self) -> int:
+        """How often something failed that nobody foresaw, while the mirror was written."""
+        return self._mirror.faults
 
     @property
     def has_aside(self) -> bool:
@@ -126,11 +149,6 @@ class Projector:
             or self._problems.changes != self._shown_count
             or self._source_mirror.is_behind
         )
-
-    def verify(self) -> None:
-        """Compare all that the mirror shows with what it should, in the slices that follow."""
-        if self.is_level and self._work is None:
-            self._work = self._verifying()
 
     def project(self, revisions: Sequence[Revision], answers: Sequence[Answer] = ()) -> None:
         """Show what was just journaled, and what has changed in agents, problems and sources; if the mirror is away, later.
@@ -152,7 +170,7 @@ class Projector:
             self._show_aside(answers)
 
     def step(self, *, more_follows: bool = False) -> None:
-        """One slice of levelling or verifying, or a heartbeat, if due.
+        """One slice of bringing the mirror in sync or of comparing it, or a heartbeat, if due.
 
         `more_follows` tells that revisions are about to be made: what is under way to Redis need not be waited for.
         """
@@ -166,7 +184,10 @@ class Projector:
                 # Levelling may last longer than a lease does; that the mirror is not in place is no news to it.
                 if not self._mirror.renew() and self.is_level:
                     self.is_level, self._work, self._retry_at = False, None, 0.0
+                    self.verifier.stop()
                 self._heard_at = now
+                if self.is_level:
+                    self.verifier.grant()
             if self._work is None:
                 if not self.is_level and now >= self._retry_at:
                     self._work = self._levelling()
@@ -180,6 +201,14 @@ class Projector:
                     self._work, self._retry_at = None, now + _BACK_OFF_SECONDS[1]
                     raise
                 self._heard_at = now
+            elif self.is_level and not more_follows and self._shows_all:
+                self.verifier.step()
+
+    @property
+    def _shows_all(self) -> bool:
+        """Whether the mirror stands where the journal and the ledger do: only then a difference is damage."""
+        place = self._mirror.place
+        return place is not None and place.seq == self._journal.seq and not self._ledger.drafted
 
     def close(self) -> None:
         """Give the lease up, if there is anyone to give it to."""
@@ -194,11 +223,21 @@ class Projector:
             yield
         except (Unavailable, Misconfigured) as error:
             self._be_away(error)
+        except (JournalUnusable, sqlite3.Error):
+            raise  # it is the journal that fails, which is the core's to say
+        except Exception as error:  # noqa: BLE001  # whatever it is, the folder goes on being journaled
+            self._mirror.faults += 1
+            if repr(error) != self._fault:
+                self._fault = repr(error)
+                _log.exception("the mirror could not be written, which is a fault in blocksd; it is retried")
+            self._must_rebuild = True  # without what could not be written, if need be
+            self._be_away(Unavailable(f"the mirror could not be written: {error!r}"[:600]))
 
     def _be_away(self, error: BlocksdError) -> None:
         """The mirror cannot be written for now: say so once, and try again later."""
         self.is_level = False
         self._work = None
+        self.verifier.stop()
         self.last_error = error
         self.away_since = self.away_since or timestamp(self._wall())
         first, longest = _BACK_OFF_SECONDS
@@ -240,6 +279,7 @@ class Projector:
         self.is_level = True
         self.shown_seq = self._journal.seq
         self._heartbeat_at = self._clock() + HEARTBEAT_SECONDS
+        self.verifier.begin()
         self._show_aside()
         for listener in self._listeners:
             listener.on_mirror_level(how)
@@ -262,7 +302,7 @@ class Projector:
         for number, labels in enumerate(_slices(self._ledger.paths)):
             if number:
                 yield
-            self._mirror.rebuild(self._heads(labels))
+            self.verifier.rebuild(self._heads(labels))
         self._repair_index()
         for _ in self._comparing_sources(announce=False):
             yield
@@ -272,7 +312,7 @@ class Projector:
         heads = (self._journal.head(label) for label in labels)
         return [head for head in heads if head is not None and head.block is not None]
 
-    def _repair_index(self) -> int:
+    def _repair_index(self) -> list[str]:
         self._shown_agents = self._ledger.attachments.known
         self._shown_problems = self._problems.copy()
         self._shown_count = self._problems.changes
@@ -316,39 +356,9 @@ class Projector:
             self._sources.shown()
         self._shown_agents = self._ledger.attachments.known
 
-    def _verifying(self) -> Iterator[None]:
-        repaired = 0
-        for number, labels in enumerate(_slices(self._ledger.paths)):
-            if number:
-                yield
-            wrong = differing(self._mirror, self._heads(labels))
-            if wrong:
-                repaired += len(wrong)
-                self._mirror.rebuild(wrong)
-        self._show_aside()  # what is merely new is announced as such, and counts as no damage
-        repaired += self._repair_index()
-        for number, some in enumerate(_slices(self._ledger.attachments.known)):
-            if number:
-                yield
-            repaired += repair_agents(self._mirror, self._names(some))
-        for count in self._comparing_sources(announce=False):
-            repaired += count
-            yield
-        if not mend_changes(self._mirror):
-            repaired += 1
-        if repaired:
-            self._mirror.announce_reset(timestamp(self._wall()))
-            for listener in self._listeners:
-                listener.on_repaired(repaired)
-
-    def _names(self, agents: Sequence[str]) -> dict[str, dict[str, str]]:
-        """The blocks of these agents: name → label."""
-        names: dict[str, dict[str, str]] = {agent: {} for agent in agents}
-        some = names.keys()
-        for label, attached in self._ledger.attachments.attached.items():
-            for agent in attached & some:
-                names[agent][name_for_agent(label)] = label
-        return names
+    def _tell_repaired(self, count: int) -> None:
+        for listener in self._listeners:
+            listener.on_repaired(count)
 
 
 _DONE = object()

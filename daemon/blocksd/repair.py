@@ -1,7 +1,8 @@
-"""Compares what the mirror shows of blocks, agents and problems with what it should, and mends it."""
+"""Compares what the mirror shows of blocks, agents and problems with what it should, and repairs it."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from blocksd.block import block_id
@@ -10,9 +11,18 @@ from blocksd.projection import fields_of, new_hash_commands, new_zset_commands
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from blocksd.history import HeadDigest
     from blocksd.mirror import Mirror
     from blocksd.projection import Command
     from blocksd.revision import Revision
+
+
+def suspects(mirror: Mirror, heads: Sequence[HeadDigest]) -> list[str]:
+    """Of these blocks, the labels of those whose version, digest, number of agents or listing is not as it should be."""
+    keys = mirror.keys
+    blocks = [[head.label, str(head.version), head.digest, head.agents, block_id(head.label)] for head in heads]
+    found = mirror.compare(json.dumps(blocks, ensure_ascii=False), keys.block(""), keys.attached(""))
+    return [heads[number - 1].label for number in found]
 
 
 def differing(mirror: Mirror, revisions: Sequence[Revision]) -> list[Revision]:
@@ -34,34 +44,51 @@ def differing(mirror: Mirror, revisions: Sequence[Revision]) -> list[Revision]:
     ]
 
 
-def repair_index(mirror: Mirror, labels: Collection[str], known: frozenset[str], problems: Mapping[str, str]) -> int:
-    """Compare what lists blocks, agents and problems, and mend it; how many keys were wrong.
+def repair_index(
+    mirror: Mirror,
+    labels: Collection[str],
+    known: frozenset[str],
+    problems: Mapping[str, str],
+    *,
+    reads_agents: bool = True,
+    reads_problems: bool = True,
+) -> list[str]:
+    """Compare what lists blocks, agents and problems, and repair it; the names of those that were wrong.
 
-    Of labels and ids only the number is compared: that each one is there, `differing` has seen.
+    Of labels and ids only the number is compared: that each one is there, `differing` has seen. So it is of agents and
+    problems, unless they are to be read.
     """
     keys = mirror.keys
-    repairs: list[Command] = []
+    repairs: dict[str, list[Command]] = {}
     if mirror.answer("ZCARD", keys.labels) != len(labels):
-        repairs += new_zset_commands(keys.labels, labels)
+        repairs["labels"] = new_zset_commands(keys.labels, labels)
     if mirror.answer("HLEN", keys.ids) != len(labels):
-        repairs += new_hash_commands(keys.ids, {block_id(label): label for label in labels})
-    if set(mirror.answer("ZRANGE", keys.agents, "0", "-1") or ()) != known:
-        repairs += new_zset_commands(keys.agents, known)
-    if mirror.answer("HGETALL", keys.problems) != problems:
-        repairs += new_hash_commands(keys.problems, problems)
+        repairs["ids"] = new_hash_commands(keys.ids, {block_id(label): label for label in labels})
+    if reads_agents:
+        is_same = set(mirror.answer("ZRANGE", keys.agents, "0", "-1") or ()) == known
+    else:
+        is_same = mirror.answer("ZCARD", keys.agents) == len(known)
+    if not is_same:
+        repairs["agents"] = new_zset_commands(keys.agents, known)
+    if reads_problems:
+        is_same = mirror.answer("HGETALL", keys.problems) == problems
+    else:
+        is_same = mirror.answer("HLEN", keys.problems) == len(problems)
+    if not is_same:
+        repairs["problems"] = new_hash_commands(keys.problems, problems)
     if repairs:
-        mirror.apply(repairs)
-    return sum(command[0] == "DEL" for command in repairs)
+        mirror.apply([command for commands in repairs.values() for command in commands])
+    return list(repairs)
 
 
-def repair_agents(mirror: Mirror, names: Mapping[str, Mapping[str, str]]) -> int:
-    """Compare these agents' blocks (name → label) and mend them; how many agents were wrong."""
+def repair_agents(mirror: Mirror, names: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Compare these agents' blocks (name → label) and repair them; the agents that were wrong."""
     keys = mirror.keys
     answers = mirror.ask([("HGETALL", keys.agent(agent)) for agent in names])
     wrong = [agent for agent, shown in zip(names, answers, strict=True) if shown != names[agent]]
     if wrong:
         mirror.apply([command for agent in wrong for command in new_hash_commands(keys.agent(agent), names[agent])])
-    return len(wrong)
+    return wrong
 
 
 def mend_changes(mirror: Mirror) -> bool:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from blocksd.attachment import NOBODY
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from blocksd.block import Block
 
 Kind = Literal["created", "updated", "deleted", "renamed"]
@@ -96,8 +98,9 @@ class Revision:
 class Change:
     """A notification as a subscriber receives it.
 
-    `kind` is a revision's (`created`, `updated`, `deleted`, `renamed`), or `reset` (the mirror was built anew at `seq`),
-    or, of what is no revision and has no `seq`: `rejected` and `cleared` (a problem came or went), `source`, `opened`
+    `kind` is a revision's (`created`, `updated`, `deleted`, `renamed`), or `reset` (the mirror was built anew at `seq`), or
+    `repaired` (without a `seq`: the mirror showed the blocks in `labels`, and what the agents in `raw["agents"]` have,
+    wrongly until now), or, of what is no revision and has no `seq`: `rejected` and `cleared` (a problem came or went), `source`, `opened`
     and `closed` (files that agents see beside their blocks). `raw` is all that was sent.
     """
 
@@ -121,6 +124,11 @@ class Change:
     def fields(self) -> tuple[str, ...]:
         """The names of the fields that changed; of a new block, those that are not at their defaults."""
         return tuple(self.raw.get("fields", ()))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The blocks it is about: of `repaired`, those to read again."""
+        return tuple(self.raw.get("labels", () if self.label is None else (self.label,)))
 
     @property
     def attached(self) -> tuple[str, ...]:
@@ -156,3 +164,9 @@ class Change:
 def reset(seq: int, epoch: str, at: str) -> str:
     """The change that says: the mirror was built anew, read everything again."""
     return json.dumps({"seq": seq, "kind": "reset", "at": at, "epoch": epoch})
+
+
+def repaired(labels: Sequence[str], agents: Sequence[str], indexes: Sequence[str], epoch: str, at: str) -> str:
+    """The change that says: these blocks, lists of agents' blocks, and indexes were shown wrongly, and are not any more."""
+    facts = {"labels": list(labels), "agents": list(agents), "indexes": list(indexes)}
+    return json.dumps({"seq": None, "kind": "repaired", **facts, "at": at, "epoch": epoch}, ensure_ascii=False)

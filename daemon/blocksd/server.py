@@ -233,5 +233,5 @@ def _rule(words: tuple[str | int, ...], refusal: str, keys: Keys) -> str:
     """The ACL rule whose lack a refusal tells of."""
     if "to run the" in refusal:
         command = str(words[0]).lower()
-        return f"+{command}|{str(words[1]).lower()}" if command in ("script", "pubsub") else f"+{command}"
+        return f"+{command}|{str(words[1]).lower()}" if command == "script" else f"+{command}"
     return f"&{keys.namespace}:*" if "channel" in refusal else f"~{keys.namespace}:*"

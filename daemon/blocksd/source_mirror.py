@@ -95,7 +95,7 @@ class SourceMirror:
             strays |= stray
             yield wrong
         for files in _slices(opened.keys() | strays):
-            yield self._compare_contents(files)
+            yield self._compare_contents(files, at if announce else None)
         (shown,) = self._mirror.ask([("HGETALL", keys.sources)])  # meanwhile they may be others
         wanted = {name: sources.about(name) for name in sources.names}
         # What is no longer served goes before its name does, so that it is found again should this be cut short.
@@ -103,7 +103,13 @@ class SourceMirror:
             if name not in wanted:
                 self._mirror.note([("DEL", keys.source(name), keys.source_agents(name))])
         repairs = hash_commands(keys.sources, shown, wanted)
-        self._mirror.note(repairs)
+        was = shown if isinstance(shown, dict) else {}
+        told = (
+            [name for name in sorted(was.keys() | wanted.keys()) if was.get(name) != wanted.get(name)]
+            if announce
+            else []
+        )
+        self._mirror.note([*repairs, *(one for name in told for one in self._source_changed(name, (), (), at))])
         yield int(bool(repairs))
 
     def _compare_files(self, name: str, at: str, *, announce: bool) -> int:
@@ -159,8 +165,8 @@ class SourceMirror:
         self._mirror.note(commands)
         return wrong, strays
 
-    def _compare_contents(self, files: Iterable[str]) -> int:
-        """What is shown of these files: how many keys were wrong."""
+    def _compare_contents(self, files: Iterable[str], at: str | None = None) -> int:
+        """What is shown of these files: how many keys were wrong. With a time, who listens is told of them."""
         keys, sources = self._mirror.keys, self._sources
         wanted: dict[str, Mapping[str, str]] = {}
         for file in files:
@@ -169,6 +175,13 @@ class SourceMirror:
         answers = self._mirror.ask([("HGETALL", key) for key in wanted])
         repairs = [hash_commands(key, shown, wanted[key]) for key, shown in zip(wanted, answers, strict=True)]
         self._mirror.note([command for commands in repairs for command in commands])
+        wrong: dict[str, set[str]] = {}
+        for key, commands in zip(wanted, repairs, strict=True):
+            if commands:
+                name, _, path = key.removeprefix(keys.file("")).partition("/")
+                wrong.setdefault(name, set()).add(path)
+        if at is not None:
+            self._mirror.note([one for name in wrong for one in self._source_changed(name, wrong[name], (), at)])
         return sum(map(bool, repairs))
 
     def _source_changed(self, name: str, paths: Iterable[str], agents: Iterable[str], at: str) -> list[Command]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from blocksd.errors import BlocksdError
 from blocksd.plan import Ask, Pause
 from blocksd.subscription import AsyncSubscription, Subscription
-from blocksd.watching import Emit, Live
+from blocksd.watching import Emit, Live, Reset
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -103,7 +103,7 @@ class Watch:
                 step = self._steps.send(self._answer) if self._error is None else self._steps.throw(self._error)
                 self._answer, self._error = None, None
                 if isinstance(step, Emit):
-                    return step.item
+                    return self._ready(step.item)
                 if until_live and isinstance(step, Live):
                     return None
             except BaseException:
@@ -115,6 +115,11 @@ class Watch:
             except BlocksdError as error:
                 self._error = error
         return None
+
+    def _ready(self, item: Item) -> Item:
+        if isinstance(item, Reset):
+            item.read_by(self._runner.run, self._runner.keys, asynchronous=False)
+        return item
 
     def _perform(self, step: Step) -> Any:
         if isinstance(step, Ask):
@@ -231,7 +236,7 @@ class AsyncWatch:
                     step = self._steps.send(self._answer) if self._error is None else self._steps.throw(self._error)
                     self._answer, self._error = None, None
                     if isinstance(step, Emit):
-                        return step.item
+                        return self._ready(step.item)
                     if until_live and isinstance(step, Live):
                         return None
                 except BaseException:
@@ -248,6 +253,11 @@ class AsyncWatch:
                 except BlocksdError as error:
                     self._error = error
         return None
+
+    def _ready(self, item: Item) -> Item:
+        if isinstance(item, Reset):
+            item.read_by(self._runner.run, self._runner.keys, asynchronous=True)
+        return item
 
     async def _perform(self, step: Step) -> Any:
         if isinstance(step, Ask):

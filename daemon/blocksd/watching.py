@@ -9,12 +9,13 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.label import parse_agent, parse_label
+from blocksd.lazy_blocks import LazyBlocks
 from blocksd.plan import Ask, Pause, ask
 from blocksd.queries import blocks_with
 from blocksd.revision import Change
@@ -31,20 +32,57 @@ PATIENCE_SECONDS = 5.0
 """For how long an answer is waited for before the connection counts as lost."""
 _PAGE = 1000
 _LONGEST_PAUSE = 2.0
+_REPAIRS_KEPT = 100
 
 
-@dataclass(frozen=True, slots=True)
 class Reset:
-    """Changes were missed that cannot be had any more, or the mirror was built anew: this is how things stand.
+    """Changes were missed that cannot be had any more, or the mirror was built anew: read everything again.
 
-    `blocks` are those the watch is about, by label; of one that is not in it, there is no block (any more). They are at
-    least as new as `seq`; the next change passed on comes after `seq`.
+    `labels` are the blocks the watch is about, as of `seq`; of others there is no block (any more). The next change
+    passed on comes after `seq`. `blocks` reads them when they are asked for, so they are at least as new as `seq`; in
+    asyncio code they are read by `aload` first.
     """
 
-    seq: int
-    epoch: str
-    blocks: dict[str, BlockView]
+    __slots__ = ("_blocks", "epoch", "labels", "seq")
+
     kind: Literal["reset"] = "reset"
+
+    def __init__(
+        self, seq: int, epoch: str, blocks: Mapping[str, BlockView] | None = None, *, labels: Iterable[str] = ()
+    ) -> None:
+        self.seq = seq
+        self.epoch = epoch
+        self.labels: tuple[str, ...] = tuple(sorted(labels if blocks is None else blocks))
+        self._blocks = LazyBlocks(self.labels, dict(blocks) if blocks is not None else None)
+
+    @property
+    def blocks(self) -> Mapping[str, BlockView]:
+        """By label. One that was deleted meanwhile is not in it."""
+        return self._blocks
+
+    def load(self) -> dict[str, BlockView]:
+        """All of the blocks, read now."""
+        return dict(self._blocks)
+
+    async def aload(self) -> dict[str, BlockView]:
+        """All of the blocks, read now, in asyncio code; after that they are in `blocks`."""
+        return await self._blocks.aload()
+
+    def read_by(self, run: Callable[[Plan[list[BlockView]]], Any], keys: Keys, *, asynchronous: bool) -> Reset:
+        """Have the blocks read with this, which carries plans out."""
+        self._blocks.read_by(lambda labels: run(blocks_with(keys, labels)), asynchronous=asynchronous)
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Reset):
+            return NotImplemented
+        return (self.seq, self.epoch, self.labels) == (other.seq, other.epoch, other.labels)
+
+    def __hash__(self) -> int:
+        return hash((self.seq, self.epoch))
+
+    def __repr__(self) -> str:
+        return f"Reset(seq={self.seq}, epoch={self.epoch!r}, {len(self.labels)} blocks)"
 
 
 Item = Change | Reset
@@ -114,11 +152,11 @@ class Watching:
         self,
         keys: Keys,
         *,
-        since: int | Item | None = None,
+        since: int | tuple[str, int] | Item | None = None,
         label: str | None = None,
         agent: str | None = None,
     ) -> None:
-        """`since` is a seq, or the last item received, which also tells the epoch.
+        """`since` is a seq (of whatever epoch the mirror has), an epoch and a seq, or the last item received.
 
         Raises:
             InvalidLabel: `label` is no label, or `agent` no agent id.
@@ -135,9 +173,13 @@ class Watching:
             self._last, self._epoch = since.seq, since.epoch
             if since.seq is None:
                 raise Misconfigured(f"a {since.kind!r} has no seq to go on from", key="since")
+        elif isinstance(since, tuple):
+            self._epoch, self._last = since
         else:
             self._last = since
         self._resets: list[dict[str, Any]] = []  # those at `_last` that are passed on: ids do not tell them apart
+        self._repaired: deque[dict[str, Any]] = deque(maxlen=_REPAIRS_KEPT)  # those passed on, which have no seq
+        self._foreign: str | None = None  # an epoch on our channels that is not of our database
         self._labels: set[str] = set()
         self._sources: set[str] = set()
         self._is_begun = False
@@ -191,6 +233,7 @@ class Watching:
         if self._last is None:
             self._last, self._epoch = seq, epoch
             self._resets = yield from self._resets_at(seq)
+            self._repaired.extend(self._resets)
         if self._agent is not None:
             self._labels = yield from self._labels_at(self._last)
             self._sources = yield from self._sources_now()
@@ -201,10 +244,11 @@ class Watching:
     def _channels(self) -> set[str]:
         keys = self._keys
         if self._label is not None:
-            return {keys.changes_of_block(self._label)}
+            return {keys.changes_of_block(self._label), keys.resets}
         if self._agent is None:
             return {keys.changes}
         return {
+            keys.resets,
             keys.changes_of_agent(self._agent),
             *map(keys.changes_of_block, self._labels),
             *map(keys.changes_of_source, self._sources),
@@ -244,7 +288,9 @@ class Watching:
             heard = self._heard.popleft() if self._heard else (yield Listen(LISTEN_SECONDS))
             if heard is not None:
                 if heard.kind == "message":
-                    yield from self._hear(Change.loads(heard.data))
+                    change = _parsed(heard.data)
+                    if change is not None:
+                        yield from self._hear(change)
                 elif heard.kind == "subscribe":  # nobody asked: the connection was lost and made again
                     yield from self._catch_up()
                 elif heard.kind == "pong" and waiting is not None:
@@ -273,7 +319,17 @@ class Watching:
 
     def _hear(self, change: Change) -> Steps:
         assert self._last is not None
-        if change.seq is None:
+        if change.epoch not in (None, self._epoch) and change.kind != "reset":
+            # Channels are of the server, not of a database: another's mirror may have the same namespace there.
+            if change.epoch == self._foreign:
+                return
+            epoch, _ = yield from self._place()
+            if epoch is not None and epoch != change.epoch:
+                self._foreign = change.epoch
+                return
+        if change.kind == "repaired":
+            yield from self._pass_on_repaired(change)
+        elif change.seq is None:
             if self._agent is not None and change.kind == "source":
                 self._sources = yield from self._sources_now()
                 self._is_aligned = False
@@ -286,6 +342,23 @@ class Watching:
                 yield from self._catch_up()
             else:
                 yield from self._pass_on(change.seq, change)
+
+    def _pass_on_repaired(self, change: Change) -> Steps:
+        """The mirror has shown something wrongly, and does not any more. It has no seq, and is passed on once."""
+        if change.raw in self._repaired:
+            return
+        self._repaired.append(change.raw)
+        agents = change.raw.get("agents", ())
+        if self._agent is None:
+            is_ours = self._label is None or self._label in change.labels
+        else:
+            is_ours = self._agent in agents or not self._labels.isdisjoint(change.labels)
+            if self._agent in agents:  # what is followed was told by what was shown wrongly
+                assert self._last is not None
+                self._labels = yield from self._labels_at(self._last)
+                self._is_aligned = False
+        if is_ours:
+            yield from self._emit(change)
 
     def _pass_on(self, seq: int, change: Change) -> Steps:
         self._move(seq)
@@ -328,6 +401,9 @@ class Watching:
                         continue
                     yield from self._reset()
                     return
+                if change.kind == "repaired" and number == self._last:
+                    yield from self._pass_on_repaired(change)
+                    continue
                 if number != self._last + 1:
                     yield from self._reset()
                     return
@@ -352,13 +428,13 @@ class Watching:
             self._sources = yield from self._sources_now()
         else:
             (labels,) = yield from ask(("ZRANGE", self._keys.labels, 0, -1))
-        blocks = yield from blocks_with(self._keys, labels)
         still, _ = yield from self._place()
         if still != epoch:  # cleared while it was read: what is missing in it may well be there
             return
         self._epoch, self._last, self._resets, self._labels = epoch, seq, resets, set(labels)
         self._is_aligned = self._is_behind = False
-        yield from self._emit(Reset(seq, epoch, {block.label: block for block in blocks}))
+        self._repaired.extend(resets)
+        yield from self._emit(Reset(seq, epoch, labels=labels))
 
     def _emit(self, item: Item) -> Steps:
         self._is_begun = True
@@ -376,11 +452,13 @@ class Watching:
 
     def _entries(self, after: str) -> Plan[list[tuple[str, Change]]]:
         (entries,) = yield from ask(("XRANGE", self._keys.changes, f"({after}", "+", "COUNT", _PAGE))
-        return [(place, Change.loads(fields["change"])) for place, fields in entries]
+        changes = [(place, _parsed((fields or {}).get("change"))) for place, fields in entries]
+        return [(place, change) for place, change in changes if change is not None and _is_place(place)]
 
     def _resets_at(self, seq: int) -> Plan[list[dict[str, Any]]]:
         (entries,) = yield from ask(("XRANGE", self._keys.changes, f"({seq}-0", str(seq)))
-        return [Change.loads(fields["change"]).raw for _, fields in entries]
+        changes = [_parsed((fields or {}).get("change")) for _, fields in entries]
+        return [change.raw for change in changes if change is not None]
 
     def _labels_now(self) -> Plan[list[str]]:
         assert self._agent is not None
@@ -409,3 +487,17 @@ class Watching:
             if len(entries) < _PAGE:
                 return labels
             after = entries[-1][0]
+
+
+def _parsed(text: str | None) -> Change | None:
+    """A change as it was sent; None for what anyone else put there: the next number, or a proof, tells what is missing."""
+    try:
+        change = Change.loads(text or "")
+        is_number = change.seq is None or (type(change.seq) is int and change.seq >= 0)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return change if is_number and isinstance(change.kind, str) else None
+
+
+def _is_place(entry_id: str) -> bool:
+    return entry_id.partition("-")[0].isdigit()

@@ -506,15 +506,42 @@ def test_flushed_mirror_is_a_reset(rig: Rig, raw: Any, watch: Callable[..., Foll
         assert follower.until(seq + 1) == [("reset", seq), ("updated", seq + 1)]
 
 
-def test_repaired_mirror_is_a_reset(rig: Rig, raw: Any, watch: Callable[..., Follower]) -> None:
-    """A mirror that was found damaged and repaired is read again by all who follow it."""
-    follower = watch(label="notes")
-    raw.hset("blocks:block:notes", "value", "forged")
+def test_repaired_block_is_told(rig: Rig, raw: Any, watch: Callable[..., Follower]) -> None:
+    """A block that was found damaged and repaired is told to who follows it, its agents or everything; nobody else."""
+    followers = {name: watch(**options) for name, options in EVERY.items()}
+    notes = watch(label="notes")
+    raw.hset(f"blocks:block:{ANN}", "value", "forged")
     rig.resync()
-    eventually(lambda: follower.heard)
-    (reset,) = follower.heard
-    assert isinstance(reset, Reset)
-    assert (reset.seq, reset.blocks["notes"].value) == (rig.journal.seq, "one")
+    for follower in followers.values():
+        eventually(follower.all)
+        assert follower.all() == [("repaired", None)]
+        (change,) = follower.heard
+        assert not isinstance(change, Reset)
+        assert change.labels == (ANN,)
+    rig.save_and_settle("notes", "two\n")
+    assert notes.until(rig.journal.seq) == [("updated", rig.journal.seq)]
+
+
+def test_two_databases_of_a_server_are_kept_apart(
+    rig: Rig, tmp_path: Path, emptied: RedisServer, watch: Callable[..., Follower]
+) -> None:
+    """Two daemons, one namespace, two databases: channels are the server's, but each watch passes on its own changes only."""
+    url = f"{emptied.url}?db=1"
+    other = Rig(tmp_path / "two", url)
+    other.write("notes", "---\nagents: [ann]\n---\ntheirs\n")
+    other.settle()
+    followers = {name: watch(**options) for name, options in EVERY.items()}
+    blocks = watch(label="notes")
+    for number in range(3):
+        other.save_and_settle("notes", f"---\nagents: [ann]\n---\ntheirs {number}\n")
+        other.save_and_settle("bad", "---\nlimit: none\n---\n" if number % 2 else f"good {number}\n")
+        rig.save_and_settle(ANN, f"mine {number}\n")
+    seq = rig.journal.seq
+    for follower in followers.values():
+        assert follower.until(seq) == [("updated", seq - 2), ("updated", seq - 1), ("updated", seq)]
+    rig.save_and_settle("notes", "mine\n")
+    assert blocks.until(rig.journal.seq) == [("updated", rig.journal.seq)]
+    other.crash()
 
 
 def test_another_journal_is_a_reset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, assert_type
 
 import blocksd
@@ -74,7 +75,7 @@ def blocking(order: Order, seen: list[Item]) -> None:
     for item in client.watch(since=7):
         assert_type(item, Change | Reset)
         if isinstance(item, Reset):
-            assert_type(item.blocks, dict[str, BlockView])
+            assert_type(item.blocks, Mapping[str, BlockView])
         else:
             assert_type(item.label, str | None)
     with client.watch(label="notes", callback=seen.append) as watch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import deque
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from blocksd.errors import InvalidLabel, Misconfigured, Unavailable
 from blocksd.keys import Keys
 from blocksd.plan import Ask, Pause
 from blocksd.projection import commands_of, rebuild_commands
-from blocksd.revision import Change
+from blocksd.revision import Change, repaired
 from blocksd.watching import (
     Connect,
     Emit,
@@ -32,6 +33,7 @@ from rig import AT, Clock, revision
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from blocksd.plan import Plan
     from blocksd.watching import Item
 
 KEYS = Keys("blocks")
@@ -49,6 +51,7 @@ class Server:
         self.epoch = "e1"
         self.seq = 0
         self.drivers: list[Driver] = []
+        self._times = itertools.count(1)
         self.redis.hset(KEYS.meta, mapping={"epoch": "e1", "seq": 0})
 
     def change(self, label: str = "notes", *, is_told: bool = True, **fields: Any) -> Change:
@@ -87,13 +90,21 @@ class Server:
         self.redis.hset(KEYS.meta, mapping={"epoch": self.epoch, "seq": self.seq})
         self.reset(is_told=is_told)
 
+    def repair(self, *labels: str, agents: Sequence[str] = (), is_told: bool = True) -> None:
+        """Blocks and lists of agents that were shown wrongly are announced."""
+        text = repaired(labels, agents, (), self.epoch, f"{AT}{next(self._times)}")
+        self.redis.xadd(KEYS.changes, {"change": text}, id=f"{self.seq}-{next(self._times)}")
+        if is_told:
+            channels = [KEYS.changes, *map(KEYS.changes_of_block, labels), *map(KEYS.changes_of_agent, agents)]
+            self.publish(text, channels)
+
     def reset(self, *, at: str = AT, is_told: bool = True) -> None:
         text = json.dumps({"seq": self.seq, "kind": "reset", "at": at, "epoch": self.epoch})
         last = self.redis.xrevrange(KEYS.changes, count=1)
         number = int(last[0][0].partition("-")[2]) + 1 if last and last[0][0].startswith(f"{self.seq}-") else 1
         self.redis.xadd(KEYS.changes, {"change": text}, id=f"{self.seq}-{number}")
         if is_told:
-            self.publish(text, [channel for driver in self.drivers for channel in driver.subscribed])
+            self.publish(text, [KEYS.changes, KEYS.resets])
 
 
 class Driver:
@@ -151,6 +162,15 @@ class Driver:
             step = self._resume(step)
         return self.items[before:]
 
+    def _carry_out(self, plan: Plan[Any]) -> Any:
+        """As a client does with its queries."""
+        answer: Any = None
+        try:
+            while True:
+                answer = self._perform(plan.send(answer))
+        except StopIteration as done:
+            return done.value
+
     def _resume(self, step: Any) -> Any:
         if not isinstance(step, Ask | Listen):
             self.log.append(step)
@@ -164,6 +184,8 @@ class Driver:
         if isinstance(step, Listen):
             return self.inbox.popleft() if self.inbox else None
         if isinstance(step, Emit):
+            if isinstance(step.item, Reset):
+                step.item.read_by(self._carry_out, KEYS, asynchronous=False)
             self.items.append(step.item)
             self.after_emit()
         if self.is_down and not isinstance(step, Live | Pause | Emit):
@@ -309,13 +331,14 @@ def test_since(server: Server, how: str) -> None:
     assert told(driver.run()) == [("created", 2), ("created", 3)]
 
 
-@pytest.mark.parametrize("how", ["change", "reset"])
+@pytest.mark.parametrize("how", ["change", "reset", "a pair"])
 def test_since_another_epoch_is_a_reset(server: Server, how: str) -> None:
     """The last item tells its epoch: of another journal, the same seq means nothing."""
     server.change()
     server.change()
     change = Change.loads('{"kind": "updated", "seq": 2, "epoch": "e0", "label": "notes"}')
-    driver = Driver(server, since=change if how == "change" else Reset(2, "e0", {}))
+    since = {"change": change, "reset": Reset(2, "e0", {}), "a pair": ("e0", 2)}[how]
+    driver = Driver(server, since=since)
     (reset,) = driver.run()
     assert isinstance(reset, Reset)
     assert (reset.seq, reset.epoch, [*reset.blocks]) == (2, "e1", ["notes"])
@@ -357,6 +380,98 @@ def test_gap_longer_than_a_page(server: Server, monkeypatch: pytest.MonkeyPatch)
     missed = [server.change(is_told=False) for _ in range(9)]
     last = server.change()
     assert driver.run() == [*missed, last]
+
+
+def test_since_a_pair_of_this_epoch(server: Server) -> None:
+    """Epoch and seq say where to go on, and nothing is passed on twice."""
+    server.change()
+    server.change()
+    assert told(Driver(server, since=("e1", 1)).run()) == [("created", 2)]
+
+
+# --- what was repaired, and what another says ---
+
+
+def test_repaired_is_passed_on_once(server: Server) -> None:
+    """It has no number: who heard it does not get it again from the stream, who was cut off gets it from there."""
+    everything, notes, other = follow(server), follow(server, label="notes"), follow(server, label="other")
+    server.change("notes")
+    server.repair("notes")
+    for driver, seen in ((everything, 2), (notes, 2), (other, 0)):
+        assert len(driver.run()) == seen
+        driver.fail()
+    server.change("other", is_told=False)
+    server.repair("notes", is_told=False)
+    wanted = {everything: [("created", 2), ("repaired", None)], notes: [("repaired", None)], other: [("created", 2)]}
+    for driver, items in wanted.items():
+        before = len(driver.items)
+        driver.recover()
+        assert told(driver.items[before:]) == items
+    assert everything.items[-1].labels == ("notes",)
+
+
+def test_repaired_list_of_an_agent(server: Server) -> None:
+    """What an agent follows was read from a list that was wrong: it is read again."""
+    server.change("notes", agents=["ann"])
+    server.redis.delete(KEYS.agent("ann"))
+    driver = follow(server, agent="ann")
+    assert driver.subscribed == {ANN, KEYS.resets}
+    server.redis.hset(KEYS.agent("ann"), "notes", "notes")
+    server.repair(agents=["ann"])
+    assert told(driver.run()) == [("repaired", None)]
+    assert driver.subscribed == {ANN, NOTES, KEYS.resets}
+
+
+def test_messages_of_another_database_are_not_passed_on(server: Server) -> None:
+    """Channels are shared by the databases of a server: what the mirror's meta does not confirm is ignored."""
+    driver = follow(server)
+    asked: list[Ask] = []
+    driver.before_ask = asked.append
+    for _ in range(20):
+        server.note(ALL, kind="rejected", subject="x.md", epoch="e9", problem={})
+        server.note(ALL, kind="updated", seq=4, epoch="e9", label="notes", version=2)
+        server.note(ALL, kind="repaired", seq=None, epoch="e9", labels=["notes"], agents=[])
+        server.note(ALL, kind="reset", seq=4, epoch="e9", at=AT)
+    server.note(ALL, kind="rejected", subject="y.md", epoch="e1", problem={})
+    (item,) = driver.run()
+    assert (item.kind, item.raw["subject"]) == ("rejected", "y.md")  # type: ignore[union-attr]
+    assert server.change() in driver.run()
+    assert sum(step.commands[0][0] == "HMGET" for step in asked) <= 25, "an epoch is asked about once, or at a reset"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "[]", "null", '"x"', "{}", '{"kind": 1}', '{"kind": "updated", "seq": "1"}', "[" * 100_000]
+)
+def test_what_is_no_change_is_ignored(server: Server, text: str) -> None:
+    """On a channel it is not heard; in the stream it is a hole, which is a Reset."""
+    driver = follow(server)
+    server.publish(text, [ALL])
+    assert driver.run() == []
+    server.change(is_told=False)
+    server.redis.xadd(KEYS.changes, {"change": text}, id="1-9")
+    assert server.change() in driver.run()
+
+
+def test_blocks_of_a_reset_are_read_when_asked_for(server: Server) -> None:
+    """Until then nothing of them is read; then the page that is asked for; one that is gone by then is not in it."""
+    for number in range(600):
+        server.change(f"b{number:03}", value=f"{number}")
+    driver = Driver(server, since=1000)
+    asked: list[int] = []
+    driver.before_ask = lambda step: asked.append(sum(command[0] == "HGETALL" for command in step.commands))
+    (reset,) = driver.run()
+    assert isinstance(reset, Reset)
+    assert (sum(asked), len(reset.labels), len(reset.blocks)) == (0, 600, 600)
+    assert reset.blocks["b007"].value == "7"
+    assert sum(asked) == 256
+    server.change("b500", kind="deleted")
+    assert "b500" not in reset.blocks
+    assert "b501" in reset.blocks
+    assert "never" not in reset.blocks
+    with pytest.raises(KeyError):
+        reset.blocks["b500"]
+    assert len(reset.load()) == 599
+    assert sum(asked) == 600
 
 
 @pytest.mark.parametrize("kept", [2, 0])
@@ -642,7 +757,7 @@ def test_one_block(server: Server) -> None:
     server.change("notes")
     server.change("other")
     assert told(driver.run()) == [("created", 4)]
-    assert driver.subscribed == {OTHER}
+    assert driver.subscribed == {OTHER, KEYS.resets}
     server.rebuild("notes")
     (reset,) = driver.run()
     assert isinstance(reset, Reset)
@@ -652,11 +767,11 @@ def test_one_block(server: Server) -> None:
 def test_attached_block_is_followed(server: Server) -> None:
     """A block that comes to the agent is subscribed to, and what became of it before that is passed on."""
     driver = follow(server, agent="ann")
-    assert driver.subscribed == {ANN}
+    assert driver.subscribed == {ANN, KEYS.resets}
     server.change("notes", agents=["ann"])
     server.change("notes", kind="updated", agents=["ann"], value="two", is_told=False)
     assert told(driver.run()) == [("created", 1), ("updated", 2)]
-    assert driver.subscribed == {ANN, NOTES}
+    assert driver.subscribed == {ANN, NOTES, KEYS.resets}
     server.change("notes", kind="updated", agents=["ann"], value="three")
     assert told(driver.run()) == [("updated", 3)]
 
@@ -669,7 +784,7 @@ def test_detached_block_is_followed_no_longer(server: Server) -> None:
     server.change("notes", kind="updated", detached=["ann"], changed=["agents"])
     (change,) = driver.run()
     assert driver.log == [Emit(change), Subscribe((NOTES,), off=True)]
-    assert driver.subscribed == {ANN}
+    assert driver.subscribed == {ANN, KEYS.resets}
     server.change("notes", kind="updated", value="secret")
     assert driver.run() == []
 
@@ -742,13 +857,13 @@ def test_sources_come_and_go(server: Server) -> None:
     server.redis.sadd(KEYS.source_agents("manuals"), "ann")
     server.note(ANN, kind="source", source="manuals", files=[])
     assert [item.kind for item in driver.run()] == ["source"]
-    assert driver.subscribed == {ANN, manuals}
+    assert driver.subscribed == {ANN, manuals, KEYS.resets}
     server.note(manuals, kind="source", source="manuals", files=["a.txt"])
     assert [item.kind for item in driver.run()] == ["source"]
     server.redis.srem(KEYS.source_agents("manuals"), "ann")
     server.note(ANN, kind="source", source="manuals", files=[])
     assert [item.kind for item in driver.run()] == ["source"]
-    assert driver.subscribed == {ANN}
+    assert driver.subscribed == {ANN, KEYS.resets}
 
 
 def test_sources_are_looked_at_again_after_a_loss(server: Server) -> None:
@@ -758,4 +873,4 @@ def test_sources_are_looked_at_again_after_a_loss(server: Server) -> None:
     server.redis.hset(KEYS.sources, "manuals", "{}")
     server.redis.sadd(KEYS.source_agents("manuals"), "ann")
     driver.recover()
-    assert driver.subscribed == {ANN, KEYS.changes_of_source("manuals")}
+    assert driver.subscribed == {ANN, KEYS.changes_of_source("manuals"), KEYS.resets}

@@ -1,0 +1,22 @@
+-- Tells which blocks the mirror does not show as they should be, by what is cheap to compare.
+--
+-- KEYS  1 labels, 2 ids
+-- ARGV  1 a JSON list of blocks, each a list: label, version, digest, how many agents, id
+--       2 what the key of a block's hash begins with, 3 the same of its set of agents
+--
+-- Returns {'ok', <number in the list, from 1> …}. It writes nothing.
+
+local differing = {'ok'}
+for number, block in ipairs(cjson.decode(ARGV[1])) do
+  local label = block[1]
+  local head = redis.pcall('HMGET', ARGV[2] .. label, 'version', 'digest')
+  local same = type(head) == 'table' and head[1] == block[2] and head[2] == block[3]
+    and redis.pcall('SCARD', ARGV[3] .. label) == block[4]
+    and redis.pcall('HGET', KEYS[2], block[5]) == label
+  if same then
+    local score = redis.pcall('ZSCORE', KEYS[1], label)
+    same = (type(score) == 'string' or type(score) == 'number') and tonumber(score) == 0
+  end
+  if not same then differing[#differing + 1] = number end
+end
+return differing
