@@ -335,6 +335,8 @@ class Core:
 
     def _begin_sweep(self, now: float) -> None:
         self._sweep_at = now + self._config.sweep_seconds
+        for path in list(self._writer.left):
+            self._writer.remove(path)
         if not self.intake.sweeper.is_sweeping:
             self.intake.hint_all()
         self.sources.hint_all()

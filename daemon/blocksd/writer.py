@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _MOST_UNSYNCED = 64  # each is an open file
 _TURNS = 100
+_TRIES = 3
 _LOOKS, _LOOK_SECONDS = 50, 0.001  # at a file that was open for writing when it was displaced
 
 
@@ -212,9 +213,9 @@ class Writer:
             if self._settled(aside) == (staged.base, False):
                 return True
         except OSError as error:  # another text may have been displaced: it goes back, unread
-            self._give_back(staged, full)
+            self._insist_to_give_back(staged, full)
             raise self._unwritable(staged.path, error) from None
-        self._give_back(staged, full)
+        self._insist_to_give_back(staged, full)
         return False
 
     def give_back_save(self, staged: Staged) -> bool:
@@ -231,6 +232,12 @@ class Writer:
             raise self._undecided(staged, error) from None
         self._give_back(staged, full)
         return True
+
+    def _insist_to_give_back(self, staged: Staged, full: str) -> None:
+        try:
+            self._give_back(staged, full)
+        except Undecided:
+            self.take_back(staged)
 
     def _give_back(self, staged: Staged, full: str) -> None:
         """What was displaced is not what was read: put it back, and whatever was saved since we took its place."""
@@ -276,23 +283,33 @@ class Writer:
     def take_back(self, staged: Staged) -> None:
         """Undo `put_in`: the file says again what it did, unless there was a save since.
 
+        It is tried several times: as long as it is not done, a save may be made of a text that is not to be.
+
         Raises:
             Undecided: whether there is anything to undo cannot be told, or it cannot be undone now.
         """
+        for _ in range(_TRIES - 1):
+            with suppress(Undecided):
+                self._take_back(staged)
+                break
+        else:
+            self._take_back(staged)
+        self.discard(staged)
+
+    def _take_back(self, staged: Staged) -> None:
         root = self._root
         try:
             full, aside = self._place(staged), self._aside(staged)
             if staged.base is None:
                 with suppress(FileNotFoundError, FileExistsError):
-                    if digest_of(self._root, full) == staged.data:
+                    if digest_of(root, full) == staged.data:
                         root.move(full, aside)
-                    if digest_of(self._root, aside) not in (None, staged.data):  # saved in between
+                    if digest_of(root, aside) not in (None, staged.data):  # saved in between
                         root.move(aside, full)
-            elif root.exists(aside) and (staged.data is None or digest_of(self._root, full) == staged.data):
+            elif root.exists(aside) and (staged.data is None or digest_of(root, full) == staged.data):
                 self._give_back(staged, full)
         except OSError as error:
             raise self._undecided(staged, error) from None
-        self.discard(staged)
 
     def signature(self, staged: Staged) -> Signature | None:
         """The signature of a file with the new text, after `put_in`; None when it may say something else by now."""

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import shutil
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from blocksd.clerk import WRITER_PATIENCE_SECONDS
+from blocksd.folder import Folder
 from blocksd.root import Root
 from contract.test_requests import NOTES, Office, effects
+from failing import ERRORS, FailingRoot
+from rig import assert_level
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -319,3 +326,179 @@ def test_label_that_no_sweep_would_see_is_refused(rig: Office, name: str) -> Non
     for op, where, args in requests:
         assert rig.refuse("operator", op, where, **args)["code"] == "invalid_request"
     assert rig.refuse("ann", "create", f"{name}/y", value="x")["code"] == "invalid_request"
+
+
+# --- files that are open for writing ---
+
+
+def test_file_that_is_open_for_writing_is_not_replaced(rig: Office) -> None:
+    """A request waits for ten seconds, and is refused then. All that the program writes later is in the file, and in force
+    when it is closed; until then the last good version is.
+    """
+    with (rig.root / "notes.md").open("a") as file:
+        file.write("hal")
+        file.flush()
+        rig.core.intake.hint_file("notes.md", closed=False)
+        began = rig.clock()
+        reply = rig.ask("ann", "append", "notes", content="from Ann")
+        assert reply["error"]["code"] == "unavailable"
+        assert "notes.md" in reply["error"]["message"]
+        assert WRITER_PATIENCE_SECONDS <= rig.clock() - began < WRITER_PATIENCE_SECONDS + 3
+        pass_time(rig, 60)
+        assert f"open for writing by {os.getpid()} (" in rig.problem("notes.md")["message"]
+        assert rig.raw.hget("blocks:block:notes", "value") == "one"
+        file.write("f\n")
+    rig.core.intake.hint_file("notes.md", closed=True)
+    rig.settle()
+    assert "notes.md" not in rig.core.problems
+    assert rig.value("notes") == "one\nhalf"
+    rig.do("ann", "append", "notes", content="from Ann")
+    assert rig.value("notes") == "one\nhalf\nfrom Ann"
+
+
+@pytest.mark.parametrize("op", ["append", "delete", "rename"])
+def test_request_is_done_when_the_file_is_closed_in_time(rig: Office, op: str) -> None:
+    """On top of what was written; others are served meanwhile. No event need tell that it was closed."""
+    args = {"append": {"content": "two"}, "delete": {}, "rename": {"to": "other"}}[op]
+    with (rig.root / "notes.md").open("a") as file:
+        sent = rig.send("operator", op, "notes", **args)
+        rig.pass_on()
+        pass_time(rig, 5)
+        assert rig.reply("operator", sent) is None
+        rig.do("ann", "append", "team/goals", content="two")
+        file.write("more\n")
+    (reply,) = rig.replies(("operator", sent))
+    assert reply["ok"], reply
+    if op == "append":
+        assert rig.value("notes") == "one\nmore\ntwo"
+
+
+def test_file_that_is_opened_while_it_is_replaced_goes_back(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request waits then, as for any open file."""
+    opened: list[Any] = []
+    real = Root.renameat2
+
+    def renameat2(root: Root, old: str, new: str, flags: int) -> None:
+        if not opened and new == "notes.md":
+            opened.append((rig.root / "notes.md").open("a"))
+        real(root, old, new, flags)
+
+    monkeypatch.setattr(Root, "renameat2", renameat2)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    sent = rig.send("ann", "append", "notes", content="from Ann")
+    rig.pass_on()
+    pass_time(rig)
+    assert rig.reply("ann", sent) is None
+    assert (rig.root / "notes.md").read_text() == NOTES
+    opened[0].write("more\n")
+    opened[0].close()
+    assert rig.replies(("ann", sent))[0]["ok"]
+    assert rig.value("notes") == "one\nmore\nfrom Ann"
+
+
+def test_half_a_save_is_not_published_however_long_its_writer_pauses(rig: Office) -> None:
+    """Also when it has set the time of the file back."""
+    with (rig.root / "notes.md").open("r+") as file:
+        file.truncate()
+        rig.core.intake.hint_file("notes.md", closed=False)
+        os.utime(rig.root / "notes.md", (1e9, 1e9))
+        pass_time(rig, 120)
+        rig.core.intake.hint_all()
+        pass_time(rig)
+        assert rig.raw.hget("blocks:block:notes", "value") == "one"
+        file.write(NOTES.replace("one", "two"))
+    pass_time(rig)
+    assert rig.value("notes") == "two"
+
+
+# --- calls that fail ---
+
+
+class Failing(Office):
+    """A daemon whose calls on the folder fail with this probability, while `is_on`."""
+
+    def __init__(self, home: Path, url: str, raw: Any, *, rate: float, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.is_on = False
+        self.rate = rate
+        self.disk: FailingRoot
+
+        def folder(path: str) -> Folder:
+            self.disk = FailingRoot(path, self._fails, self.dice)
+            return Folder(self.disk)
+
+        super().__init__(home, url, raw, kind=folder)
+
+    def _fails(self, _name: str, *_: Any) -> int | None:
+        return self.dice.choice(ERRORS) if self.is_on and self.dice.random() < self.rate else None
+
+
+STEPS = int(os.environ.get("BLOCKSD_TEST_FAILING_STEPS", "150"))
+
+
+@pytest.mark.parametrize(("rate", "seed"), [(0.01, 1), (0.03, 2), (0.03, 3), (0.2, 4)])
+def test_calls_that_fail_lose_and_double_nothing(
+    tmp_path: Path, standing_server: Callable[[str], RedisServer], rate: float, seed: int
+) -> None:
+    """Whatever fails, and whether it was done all the same: what was acknowledged, and what was saved, is there once."""
+    server = standing_server("valkey")
+    raw: Any = server.client()
+    rig = Failing(tmp_path / "one", server.url, raw, rate=rate, seed=seed)
+    labels = ["notes", "team/goals", "agents/ann/persona"]
+    for label in labels:
+        rig.write(label, "---\nlimit: 50000\n---\nbegin\n")
+    rig.settle()
+    dice, numbers = random.Random(seed), itertools.count()
+    tokens: dict[str, list[str]] = {label: [] for label in labels}
+    waiting: dict[str, tuple[str, str]] = {}  # request → label, token
+    rig.is_on = True
+    for _ in range(STEPS):
+        label, token = dice.choice(labels), f"t{next(numbers)}"
+        if dice.random() < 0.3:
+            path = rig.root / f"{label}.md"
+            path.with_suffix(".new").write_text(f"{path.read_text()}{token}\n")
+            path.with_suffix(".new").rename(path)
+            rig.core.intake.hint_file(f"{label}.md", closed=True)
+            tokens[label].append(token)
+        else:
+            waiting[rig.send("operator", "append", label, content=token)] = label, token
+        rig.pass_on()
+        for _ in range(dice.randrange(4)):
+            rig.round()
+            rig.clock.advance(dice.choice((0.01, 0.3)))
+        collect(rig, waiting, tokens)
+        if dice.random() < 0.03:
+            rig.crash()
+            rig.open()
+    rig.is_on = False
+    rig.core.intake.hint_all()
+    rig.run(lambda: not collect(rig, waiting, tokens))
+    rig.resync()
+    for label in labels:
+        value = rig.value(label)
+        assert Counter(value.split()) - Counter(tokens[label]) == Counter(["begin"]), "nothing is doubled"
+        assert Counter(tokens[label]) - Counter(value.split()) == Counter(), "nothing is lost"
+    assert rig.core.unexpected is None
+    assert rig.core.problems == {}
+    assert rig.temporaries() == []
+    raw.delete("blocks:inbox:operator")
+    assert_level(rig, raw)
+    rig.crash()
+    raw.close()
+
+
+def collect(rig: Failing, waiting: dict[str, tuple[str, str]], tokens: dict[str, list[str]]) -> int:
+    """What a client does: a request that is refused as unavailable is sent again under its id; how many wait."""
+    for request_id, (label, token) in list(waiting.items()):
+        reply = rig.reply("operator", request_id)
+        if reply is None:
+            continue
+        rig.raw.delete(f"blocks:reply:operator:{request_id}")
+        if reply["ok"]:
+            tokens[label].append(token)
+            del waiting[request_id]
+        else:
+            assert reply["error"]["code"] == "unavailable", reply
+            rig.send("operator", "append", label, content=token, request_id=request_id)
+    rig.pass_on()
+    return len(waiting)
