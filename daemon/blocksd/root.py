@@ -334,9 +334,7 @@ class Root:
 
     def _parent(self, path: str) -> tuple[int, str]:
         """A handle of the directory in which the path ends, and the name there. `_leave` closes it."""
-        directory, _, name = path.rpartition("/")
-        if name in NO_NAMES:
-            raise os_error(errno.EINVAL, path)
+        directory, name = path.rpartition("/")[0], _name(path)
         return self._open_directory(directory, DIRECTORY) if directory else self._held(), name
 
     @contextmanager
@@ -345,7 +343,7 @@ class Root:
         above_one, name = self._parent(one)
         try:
             if one.rpartition("/")[0] == other.rpartition("/")[0]:
-                yield above_one, name, above_one, other.rpartition("/")[2]
+                yield above_one, name, above_one, _name(other)
                 return
             above_other, other_name = self._parent(other)
             try:
@@ -363,6 +361,14 @@ class Root:
         if not path:
             return os.open(".", flags, dir_fd=self._held())
         return (walk if self._walks else openat2)(self._held(), path, flags)
+
+
+def _name(path: str) -> str:
+    """The last part of a path."""
+    name = path.rpartition("/")[2]
+    if name in NO_NAMES:
+        raise os_error(errno.EINVAL, path)
+    return name
 
 
 def kept(aside: str) -> str:
