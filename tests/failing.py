@@ -38,7 +38,6 @@ CALLS = (
     "status",
     "read",
     "write",
-    "start_sync",
     "sync",
     "close",
     "set_times",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import random
@@ -431,6 +432,125 @@ class Failing(Office):
 
     def _fails(self, _name: str, *_: Any) -> int | None:
         return self.dice.choice(ERRORS) if self.is_on and self.dice.random() < self.rate else None
+
+
+class Broken(Office):
+    """A daemon some of whose calls on the folder fail, always: those for which `breaks` is true."""
+
+    def __init__(self, home: Path, url: str, raw: Any) -> None:
+        self.breaks: Callable[..., bool] = lambda *_: False
+        self.number = errno.EIO
+
+        def folder(path: str) -> Folder:
+            self.disk = FailingRoot(path, lambda *words: self.number if self.breaks(*words) else None)
+            return Folder(self.disk)
+
+        super().__init__(home, url, raw, kind=folder)
+
+
+@pytest.fixture
+def broken(tmp_path: Path, standing_server: Callable[[str], RedisServer]) -> Iterator[Broken]:
+    server = standing_server("valkey")
+    raw: Any = server.client()
+    made = Broken(tmp_path / "one", server.url, raw)
+    made.write("notes", NOTES)
+    made.write("agents/ann/persona", "I am Ann.\n")
+    made.settle()
+    yield made
+    assert made.temporaries() == []
+    made.crash()
+    raw.close()
+
+
+BEHIND = ("unlink", "close", "remove_directory", "scandir")
+
+
+@pytest.mark.parametrize("call", BEHIND)
+@pytest.mark.parametrize("number", ERRORS, ids=[errno.errorcode[number] for number in ERRORS])
+def test_clean_up_that_fails_takes_nothing_back(broken: Broken, call: str, number: int) -> None:
+    """Behind an acknowledged step, any error of any call: what was asked for is done, and said to be; what is left is
+    removed by a sweep, once it can be. A daemon that starts meanwhile lives.
+    """
+    rig = broken
+    rig.number = number
+    for agent in ("zoe", "eve"):
+        rig.do("operator", "create_agent", agent=agent, blocks=[{"name": "persona", "value": "x"}])
+    rig.breaks = lambda name, *words: name == call and (call != "scandir" or words[0].startswith("agents/"))
+    if call != "close":  # which may tell that a new text is not on disk: then nothing is acknowledged
+        rig.do("ann", "append", "notes", content="two")
+        rig.do("operator", "delete", "agents/ann/persona")
+        rig.do("operator", "delete_agent", agent="zoe")
+    else:
+        assert rig.ask("ann", "append", "notes", content="two")["error"]["code"] == "unavailable"
+    pass_time(rig, 2)
+    assert rig.disk.failed
+    if call == "unlink":
+        problem = rig.problem("<temporaries>")
+        assert problem["warning"]
+        assert os.strerror(number) in problem["message"]
+        assert len([one for one in rig.heard.problems if one.subject == "<temporaries>"]) <= 3
+    rig.crash()
+    rig.open()
+    pass_time(rig, 2)
+    assert rig.core.unexpected is None
+    rig.breaks = lambda *_: False
+    rig.resync()
+    rig.resync()
+    assert "<temporaries>" not in rig.core.problems
+    assert rig.value("notes") == ("one" if call == "close" else "one\ntwo")
+
+
+CALLS_AT_A_START = (
+    "open",
+    "stat",
+    "read",
+    "status",
+    "renameat2",
+    "unlink",
+    "sync_directory",
+    "close",
+    "scandir",
+    "identity",
+)
+
+
+@pytest.mark.parametrize("call", CALLS_AT_A_START)
+@pytest.mark.parametrize("moment", ["put in", "finish"])
+def test_daemon_starts_with_something_prepared_whatever_fails(broken: Broken, call: str, moment: str) -> None:
+    """It tries again until it can tell what was done, and does it once."""
+    rig = broken
+    rig.send("ann", "append", "notes", content="two", request_id="same")
+    rig.pass_on()
+    for effect in effects(rig):
+        if effect == moment:
+            break
+    rig.crash()
+    rig.breaks = lambda name, *_: name == call
+    for number in ERRORS:
+        rig.number = number
+        rig.open()
+        pass_time(rig, 1.5)
+        assert rig.core.unexpected is None
+        rig.crash()
+    rig.breaks = lambda *_: False
+    rig.open().settle()
+    rig.do("ann", "append", "notes", content="two", request_id="same")
+    assert rig.value("notes") == "one\ntwo"
+    rig.resync()
+
+
+def test_file_that_cannot_be_read_is_read_when_it_can(broken: Broken) -> None:
+    """Its last good version is in force until then. A request to it is refused as one that may be sent again."""
+    broken.breaks = lambda name, *_: name == "read"
+    broken.write("notes", NOTES.replace("one", "saved"))
+    pass_time(broken)
+    assert "Input/output error" in broken.problem("notes.md")["message"]
+    assert broken.ask("ann", "append", "notes", content="x")["error"]["code"] == "unavailable"
+    assert broken.raw.hget("blocks:block:notes", "value") == "one"
+    broken.breaks = lambda *_: False
+    broken.resync()
+    assert broken.value("notes") == "saved"
+    assert "notes.md" not in broken.core.problems
 
 
 STEPS = int(os.environ.get("BLOCKSD_TEST_FAILING_STEPS", "150"))
