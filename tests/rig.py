@@ -161,12 +161,15 @@ EFFECTS = (
     "project",
     "clear away",
     "mirror",
+    "tidy",
 )
 """The durable effects of a round, before each of which its name is yielded."""
 
 
 class Rig:
     """A daemon without threads, processes and watchers: folder, journal and mirror, a round at a time."""
+
+    boot_id = "one boot"
 
     def __init__(
         self,
@@ -196,7 +199,7 @@ class Rig:
         """Start, as a daemon does; what was heard of an earlier run is forgotten."""
         self._tokens += 1
         self.heard = Recorder()
-        self.journal = Journal(str(self.home / "journal.db"), boot_id="one boot")
+        self.journal = Journal(str(self.home / "journal.db"), boot_id=self.boot_id)
         about = {"directory": str(self.root), "host": "here", "pid": str(os.getpid()), "started_at": AT}
         self.client = connect(self.url, reply_seconds=self._reply_seconds)
         self.mirror = Mirror(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blocksd.begun import ATTEMPTS
 from blocksd.errors import BlocksdError, JournalUnusable, Misconfigured, ProblemFile, Unavailable, Undecided
@@ -13,10 +14,12 @@ from blocksd.label import PRIVATE, parse_agent, printable
 from blocksd.outcomes import Access
 from blocksd.pending import Prepared
 from blocksd.problem import FOLDER, unmerged, unmerged_subject
-from blocksd.reply import Answer, accepted, refused
+from blocksd.recovery import remove_folders
+from blocksd.reply import Answer, accepted, kept, kept_refusal, refused, repeated
 from blocksd.request import Request, Unusable, parse
 from blocksd.revision import OPERATOR, timestamp
 from blocksd.sheet import Postponed
+from blocksd.view import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -48,6 +51,7 @@ _MERGE_SECONDS = (1.0, 300.0)
 WRITER_PATIENCE_SECONDS = 10.0
 """For how long a request waits for a file that another program has open for writing."""
 
+_REST_SECONDS = 1.0  # after which what was done last is synced, if no request has come that does that on the way
 _PAUSE_SECONDS = (0.01, 1.0)  # until a request to a file that somebody is changing is tried again, at least and at most
 
 
@@ -55,11 +59,13 @@ _PAUSE_SECONDS = (0.01, 1.0)  # until a request to a file that somebody is chang
 class Work:
     """What one round of requests comes to.
 
-    `settled` are outcomes that wait for no file, `edited` those that stand as soon as the files say so. `displaced` is
-    what was put in: what it took the place of lies beside it until `clear_away`.
+    `replies` are those of all its requests. Outcomes, as they are kept, are `settled` if they wait for no file, else
+    `edited`: they stand as soon as the files say so. `displaced` is what was put in: what it took the place of lies
+    beside it until `clear_away`, at least.
     """
 
     answers: list[Answer] = field(default_factory=list)
+    replies: dict[tuple[str, str], str] = field(default_factory=dict)
     settled: dict[tuple[str, str], str] = field(default_factory=dict)
     edited: dict[tuple[str, str], str] = field(default_factory=dict)
     accesses: list[Access] = field(default_factory=list)
@@ -82,7 +88,8 @@ class Clerk:
     Invariants:
       1. a request is answered when its file is on disk and its revision journaled, or when it changed nothing;
       2. a crash at any moment leaves all of a round's edits or none, and what was prepared tells which;
-      3. what a person saves meanwhile stays: then the round is taken back, and its requests are done on top.
+      3. what a person saves meanwhile stays: then the round is taken back, and its requests are done on top;
+      4. what tells that a file was changed lies beside it until the journal's word that it was is on disk.
     """
 
     def __init__(
@@ -120,6 +127,9 @@ class Clerk:
         self._waiting: dict[Entry, float] = {}  # requests that wait for an open file: since when
         self._unread: list[Staged] = []  # what was displaced, and may be a save, but cannot be read for now
         self.dropped: list[Unusable] = []  # what came in and could not be replied to, for a log
+        self._retired: dict[str, Staged] = {}  # by `aside`: what is over, and not known to be on disk
+        self._free: list[Staged] = []  # what was retired, and is known to be on disk
+        self.tidy_due = float("inf")  # when what is retired is to be synced
 
     def carry_out(self) -> Generator[str, None, Work]:
         """Do what is waiting. Yields the name of each durable effect before it happens.
@@ -171,8 +181,13 @@ class Clerk:
         return due
 
     def clear_away(self, work: Work) -> None:
-        """Remove what was displaced. Nobody need wait for it: what a crash leaves, the next sweep removes."""
+        """Remove what was displaced, as far as it is no longer needed; what a crash leaves, the next sweep removes.
+
+        After a power cut the journal may say only that the files of the last round were about to be changed. What they
+        displaced tells that they were, so it stays until that is on disk: the next `prepare` takes it along, or `tidy`.
+        """
         displaced, self._unread = [*self._unread, *work.displaced], []
+        read = []
         for one in displaced:
             try:
                 if self._writer.give_back_save(one):
@@ -180,11 +195,47 @@ class Clerk:
             except Unavailable:  # it cannot be read now, and may be all there is of a save
                 self._unread.append(one)
             else:
-                self._writer.discard(one)
+                read.append(one)
+        self._discard(self._free)
+        self._free = []
+        self._retire(read)
+
+    @property
+    def has_free(self) -> bool:
+        """Return True if `clear_away` has something to remove that earlier rounds have left."""
+        return bool(self._free or self._unread)
+
+    def tidy(self) -> None:
+        """Have what was finished on disk, and remove what was displaced by it.
+
+        Raises:
+            JournalUnusable: that cannot be done now.
+        """
+        if self._retired:
+            self.tidy_due = self._clock() + _REST_SECONDS
+            self._journal_is_on_disk(self._pending.sync)
+        self._discard(self._free)
+        self._free = []
 
     def keeps(self, path: str) -> bool:
         """Return True if a temporary of ours is not left behind by a crash, but still needed."""
-        return any(one.aside == path for one in self._unread)
+        return path in self._retired or any(one.aside == path for one in self._unread)
+
+    def _retire(self, staged: Sequence[Staged]) -> None:
+        """Keep what lies aside until what the journal says of it is on disk."""
+        if not self._writer.is_durable:
+            self._discard(staged)
+            return
+        self._retired.update((one.aside, one) for one in staged)
+        if self._retired:
+            self.tidy_due = self._clock() + _REST_SECONDS
+
+    def _journal_is_on_disk(self, commit: Callable[[], None]) -> None:
+        """Commit so that all that was committed before is on disk, too: then what is retired is free."""
+        commit()
+        self._free += self._retired.values()
+        self._retired = {}
+        self.tidy_due = float("inf")
 
     def _try_again_at(self) -> float:
         """When postponed requests are tried again: soon if others wait, else when there may be news of a file."""
@@ -225,19 +276,21 @@ class Clerk:
             raise
         except Exception as error:  # noqa: BLE001  # a fault of ours: this request ends by it, and nothing else
             self._desk.back_to(mark)
-            work.edited.pop((entry.actor, getattr(request, "id", None) or ""), None)
+            key = entry.actor, getattr(request, "id", None) or ""
+            work.edited.pop(key, None)
+            work.replies.pop(key, None)
             failure = self._faults.note("carrying a request out", error)
             if request is None or request.id is None:
                 self.dropped.append(Unusable(entry, None, failure))
                 return Answer(entry, None, None)
             outcome = refused(request.id, failure)
             if isinstance(request, Request):
-                work.settled[request.actor, request.id] = outcome
+                work.settled[key] = work.replies[key] = outcome
             return Answer(entry, request.id, outcome, getattr(request, "op", None))
 
     def _answer_request(self, request: Request, work: Work) -> Answer | None:
         entry, key = request.entry, (request.actor, request.id)
-        outcome = work.settled.get(key) or work.edited.get(key) or self._outcomes.of(*key)
+        outcome = work.replies.get(key) or self._repeated(key)
         if outcome is None:
             try:
                 self._check_attempts(entry)
@@ -254,7 +307,8 @@ class Clerk:
             except BlocksdError as error:
                 outcome = refused(request.id, error)
                 if not isinstance(error, Unavailable):  # which may pass, and is worth another try
-                    work.settled[key] = outcome
+                    work.settled[key] = kept_refusal(request.id, error)
+                    work.replies[key] = outcome
         return Answer(entry, request.id, outcome, request.op)
 
     def _why_not_wait(self, postponed: Postponed, entry: Entry) -> Unavailable | None:
@@ -296,13 +350,24 @@ class Clerk:
         if request.op in ("open_file", "close_file"):
             access = self._access(request)
             work.accesses.append(access)
-            work.settled[key] = accepted(request.id, **access.as_json())
+            work.settled[key] = work.replies[key] = accepted(request.id, **access.as_json())
             return work.settled[key]
         problem = self._problems.get(FOLDER)
         if problem is not None and self._intake.deletions.is_in_doubt:
             raise Unavailable(f"{problem.message}; nothing can be written until it is back")
-        work.edited[key] = accepted(request.id, **self._desk.carry_out(request))
-        return work.edited[key]
+        facts = self._desk.carry_out(request)
+        work.edited[key] = accepted(request.id, **kept(facts))
+        work.replies[key] = accepted(request.id, **facts)
+        return work.replies[key]
+
+    def _repeated(self, key: tuple[str, str]) -> str | None:
+        """The reply to a request that was done before, made again; None when it was not, or too long ago."""
+        outcome = self._outcomes.of(*key)
+        return repeated(outcome, self._block_of) if outcome is not None else None
+
+    def _block_of(self, seq: int) -> dict[str, Any] | None:
+        revision = self._ledger.revision(seq)
+        return shown(revision) if revision is not None else None
 
     def _merge(self, label: str) -> None:
         """Put a stale save and what came before it together; what cannot be merged any more stays as it was saved."""
@@ -373,28 +438,43 @@ class Clerk:
             yield "flush"
             try:
                 self._writer.flush()
+                self._writer.sync(self._to_be_found(staged))
             except BlocksdError as error:
                 raise _Unwritable(str(error.facts["path"]), error) from None
+
+    def _to_be_found(self, staged: Sequence[Staged]) -> list[Staged]:
+        """Those whose names aside must be on disk before they are prepared.
+
+        A new file has displaced nothing: it is in if its name aside is gone, so that name must have been there. What one
+        request does to several files is done to all of them, if to any: so their new texts must be there.
+        """
+        labels: dict[str | None, set[str]] = {}
+        for one in self._ledger.drafted:
+            labels.setdefault(one.request_id, set()).add(one.label)
+        if any(len(some) > 1 for request_id, some in labels.items() if request_id is not None):
+            return [one for one in staged if one.data is not None]
+        return [one for one in staged if one.base is None]
 
     def _write(
         self, work: Work, staged: list[Staged], entries: Sequence[Entry], merges: set[str]
     ) -> Generator[str, None, None]:
         at = timestamp(self._wall())
         folders_gone = [os.path.join(PRIVATE, agent) for agent in self._desk.folders_gone]
-        prepared = Prepared(self._ledger.drafted, self._desk.paths, staged, work.edited, at, folders_gone)
+        paths = self._desk.gone | self._desk.paths
+        prepared = Prepared(self._ledger.drafted, paths, staged, work.edited, at, folders_gone)
         try:
             yield "prepare"
-            self._pending.prepare(prepared, is_durable=self._writer.is_durable)
+            self._journal_is_on_disk(lambda: self._pending.prepare(prepared, is_durable=self._writer.is_durable))
         except JournalUnusable:
-            self._give_up(staged)
+            self._retire(staged)  # the disk may have it all the same
+            self._writer.remove_made()
             raise
         put_in: list[Staged] = []
         try:
             for one in staged:
                 yield "put in"
                 if not self._writer.put_in(one):
-                    self._take_back(put_in)
-                    self._give_up(staged[len(put_in) + 1 :])
+                    self._take_back(put_in, staged)
                     self._start_over(work, one.path, entries, merges)
                     return
                 put_in.append(one)
@@ -402,19 +482,19 @@ class Clerk:
         except Undecided:
             raise  # what is prepared stays so, until `recover` can tell
         except (Unavailable, ProblemFile) as error:
-            self._take_back(put_in)
-            self._pending.give_up()
+            self._take_back(put_in, staged)
             raise _Unwritable(str(error.facts["path"]), error) from None
         yield "finish"
         signatures = {
             one.path: self._writer.signature(one) for one in staged if printable(one.path) not in self._problems
         }
-        self._pending.finish(prepared, signatures)
+        self._pending.finish(prepared, signatures, is_durable=bool(folders_gone))
+        self._outcomes.count(work.edited)
         work.revisions = self._ledger.settle()
         if folders_gone:
             self._discard(staged)
             yield "remove folders"
-            for folder in _remove_folders(self._pending, self._writer):
+            for folder in remove_folders(self._pending, self._writer):
                 self._intake.hint_tree(folder)
         else:
             work.displaced = staged
@@ -425,9 +505,18 @@ class Clerk:
         self._intake.expect(signatures)
         self._intake.note_names()
 
-    def _take_back(self, staged: Sequence[Staged]) -> None:
-        for one in reversed(staged):
+    def _take_back(self, put_in: Sequence[Staged], staged: Sequence[Staged]) -> None:
+        """Take back what was put in, and give up the whole round: first in the files, then in the journal, on disk both.
+
+        Raises:
+            JournalUnusable, Undecided: that could not be done; `recover` does it.
+        """
+        for one in reversed(put_in):
             self._writer.take_back(one)
+        with suppress(Unavailable, ProblemFile):  # that may be why: nothing more can be done
+            self._writer.sync(staged)
+        self._journal_is_on_disk(self._pending.give_up)
+        self._give_up(staged)
 
     def _give_up(self, staged: Sequence[Staged]) -> None:
         self._discard(staged)
@@ -439,59 +528,11 @@ class Clerk:
 
     def _start_over(self, work: Work, path: str, entries: Sequence[Entry], merges: set[str]) -> None:
         """A person saved a file before we could: look at it, and do what was asked on top of it."""
-        self._pending.give_up()
         self._ledger.begin_again()
         self._intake.hint_file(path, closed=False)
         self._intake.stale |= merges
         # What was refused may have been so for the sake of what is taken back now: all of it is decided anew.
         work.answers, work.accesses, work.postponed = [], [], list(entries)
+        work.replies.clear()
         work.edited.clear()
         work.settled.clear()
-
-
-def recover(pending: Pending, writer: Writer) -> bool:
-    """Finish, or take back, what a crash, or a journal that took no more, has interrupted; whether there was anything.
-
-    Raises:
-        Misconfigured: the folder cannot be the one that was written to.
-        JournalUnusable: the journal still takes no more.
-    """
-    prepared = pending.prepared()
-    if prepared is not None:
-        _finish_or_take_back(prepared, pending, writer)
-    _remove_folders(pending, writer)
-    return prepared is not None
-
-
-def _finish_or_take_back(prepared: Prepared, pending: Pending, writer: Writer) -> None:
-    """What is aside tells whether an edit is in its file, whoever has saved there since."""
-    if prepared.staged and writer.is_empty:
-        raise Misconfigured("the folder is empty, but files in it were being written: is it mounted?", key="folder")
-    put_in = [one for one in prepared.staged if writer.is_in(one)]
-    interrupted = [one for one in prepared.staged if writer.has_displaced(one)]
-    is_done = (bool(put_in) or not prepared.staged) and not interrupted
-    if is_done:  # some of it: the rest follows, if it can
-        for one in prepared.staged:
-            if one not in put_in:
-                is_done = is_done and writer.put_in(one)
-                put_in += [one] if is_done else []
-    if is_done:
-        writer.sync(prepared.staged)
-        pending.finish(prepared)
-    else:
-        for one in reversed([*put_in, *interrupted]):
-            writer.take_back(one)
-        pending.give_up()
-    for one in prepared.staged:
-        writer.discard(one)
-    if not is_done:
-        writer.remove_made()
-
-
-def _remove_folders(pending: Pending, writer: Writer) -> list[str]:
-    """Remove the directories of deleted agents, but for those in which somebody has put something: which these are."""
-    folders = pending.folders_gone()
-    left = [folder for folder in folders if not writer.remove_directory(folder)]
-    if folders:
-        pending.forget_folders()
-    return left

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from blocksd.begun import Begun
-from blocksd.clerk import Clerk, Work, recover
+from blocksd.clerk import Clerk, Work
 from blocksd.desk import Desk
 from blocksd.errors import BlocksdError, JournalUnusable, ProblemFile, Unavailable
 from blocksd.faults import Faults
@@ -22,6 +22,7 @@ from blocksd.pending import Pending
 from blocksd.problem import JOURNAL, LEFT, Problem
 from blocksd.problems import Problems
 from blocksd.projector import Projector
+from blocksd.recovery import recover
 from blocksd.revision import timestamp
 from blocksd.sources import Sources
 from blocksd.writer import Writer
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 BATCH = 256
 OUTCOMES_KEPT_SECONDS = 86_400.0
-"""For how long a request that is sent again gets the first outcome."""
+"""For how long a request that is sent again gets the first outcome, at least; the newest of each actor do for longer."""
 
 _RETRY_SECONDS = 1.0
 _CALM_SECONDS = 2.0  # after which a journal that had nothing to take counts as mended
@@ -166,7 +167,7 @@ class Core:
     def wait_seconds(self) -> float:
         """For how long nothing needs to be done, unless something comes in."""
         due = min(self.inbox.due, self.intake.due, self.sources.due, self.projector.due, self._sweep_at, self._root_at)
-        due = min(due, self.clerk.due)
+        due = min(due, self.clerk.due, self.clerk.tidy_due)
         if self._blocked_until:
             due = min(self._blocked_until, self.projector.due)  # the mirror is rebuilt meanwhile
         elif self._mended_at > self._clock():
@@ -196,6 +197,12 @@ class Core:
             self.projector.step(more_follows=self.intake.backlog > 0)
             if self._sent:
                 self._tell_answers()
+        if self._clock() >= self.clerk.tidy_due:
+            yield "tidy"
+            with self._stage("remove what was displaced"):
+                self.clerk.tidy()
+        with self._stage("move the log into the journal"):
+            self._journal.bound_log()
 
     @contextmanager
     def _stage(self, name: str, *, is_blocking: bool = False) -> Iterator[None]:
@@ -253,7 +260,7 @@ class Core:
             elif work.answers:
                 self.inbox.begin_again()
         self.clerk.end()
-        if work.displaced:
+        if work.displaced or self.clerk.has_free:
             yield "clear away"
             self.clerk.clear_away(work)
         for revision in revisions:
@@ -385,6 +392,8 @@ class Core:
         """Stop in good order: the lease given up, the journal closed."""
         with self._stage("give the lease up"):
             self.projector.close()
+        with self._stage("remove what was displaced"):  # what is left lies there until the next start
+            self.clerk.tidy()
         self._begun.close()
         with self._stage("close the journal"):  # where that fails, the next start doubts it
             self._journal.close()

@@ -17,7 +17,7 @@ from blocksd.tables import MIGRATIONS, SCHEMA
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LOCKED_SECONDS = 5.0  # for how long a lock of somebody else's is waited for
+LOCKED_SECONDS = 5.0  # for how long a lock of somebody else's is waited for
 
 
 class Database:
@@ -108,7 +108,7 @@ def open_to_read(path: str) -> tuple[Database, Opened]:
     """
     try:
         address = f"{pathlib.Path(path).absolute().as_uri()}?mode=ro"
-        database = Database(path, sqlite3.connect(address, uri=True, timeout=_LOCKED_SECONDS))
+        database = Database(path, sqlite3.connect(address, uri=True, timeout=LOCKED_SECONDS))
     except sqlite3.Error as error:
         raise _unusable("read", error, path) from error
     try:
@@ -150,7 +150,7 @@ def _set_aside(path: str) -> str:
 
 
 def _open(path: str, boot_id: str) -> tuple[Database, Opened]:
-    database = Database(path, sqlite3.connect(path, isolation_level=None, timeout=_LOCKED_SECONDS))
+    database = Database(path, sqlite3.connect(path, isolation_level=None, timeout=LOCKED_SECONDS))
     try:
         os.chmod(path, 0o600)
         return database, _begin(database, boot_id)
@@ -189,7 +189,7 @@ def _begin(database: Database, boot_id: str) -> Opened:
 
 
 def _newest_seq(database: Database) -> int:
-    return int(database.execute("SELECT coalesce(max(seq), 0) FROM revisions").fetchone()[0])
+    return int(database.execute("SELECT coalesce(max(seq), 0) FROM in_force").fetchone()[0])
 
 
 def _unusable(done: str, error: sqlite3.Error, path: str) -> JournalUnusable:

@@ -90,15 +90,21 @@ class History:
         """The newest revision of a label; None when it never had one."""
         with self.database.reading():
             row = self.database.execute(
-                f"SELECT {COLUMNS} FROM revisions WHERE label = ? ORDER BY version DESC LIMIT 1",  # noqa: S608  # a constant
+                f"SELECT {COLUMNS} FROM in_force WHERE label = ? ORDER BY version DESC LIMIT 1",  # noqa: S608  # a constant
                 (label,),
             ).fetchone()
+            return self.revision_of(row) if row else None
+
+    def revision(self, seq: int) -> Revision | None:
+        """Return the revision of this number; None when it is not kept, or not in force yet."""
+        with self.database.reading():
+            row = self.database.execute(f"SELECT {COLUMNS} FROM in_force WHERE seq = ?", (seq,)).fetchone()  # noqa: S608  # a constant
             return self.revision_of(row) if row else None
 
     def newest(self) -> Revision | None:
         """The newest revision of all; None when there never was one."""
         with self.database.reading():
-            row = self.database.execute(f"SELECT {COLUMNS} FROM revisions ORDER BY seq DESC LIMIT 1").fetchone()  # noqa: S608  # a constant
+            row = self.database.execute(f"SELECT {COLUMNS} FROM in_force ORDER BY seq DESC LIMIT 1").fetchone()  # noqa: S608  # a constant
             return self.revision_of(row) if row else None
 
     def history(self, label: str, *, limit: int = -1) -> list[Revision]:
@@ -107,7 +113,7 @@ class History:
         with self.database.reading():
             for name, since, before in self._names(label):
                 rows = self.database.execute(
-                    f"SELECT {COLUMNS} FROM revisions WHERE label = ? AND seq >= ? AND seq < ? "  # noqa: S608  # a constant
+                    f"SELECT {COLUMNS} FROM in_force WHERE label = ? AND seq >= ? AND seq < ? "  # noqa: S608  # a constant
                     "ORDER BY version DESC LIMIT ?",
                     (name, since, before, limit - len(found) if limit >= 0 else -1),
                 )
@@ -122,7 +128,7 @@ class History:
         with self.database.reading():
             for name, since, before in (*self._names(label), (label, 0, _ENDLESS)):
                 row = self.database.execute(
-                    f"SELECT {COLUMNS} FROM revisions WHERE label = ? AND version = ? AND seq >= ? AND seq < ?",  # noqa: S608  # a constant
+                    f"SELECT {COLUMNS} FROM in_force WHERE label = ? AND version = ? AND seq >= ? AND seq < ?",  # noqa: S608  # a constant
                     (name, version, since, before),
                 ).fetchone()
                 if row is not None:
@@ -138,11 +144,11 @@ class History:
         with self.database.reading():
             for name, since, before in self._names(label):
                 (left,) = self.database.execute(
-                    "SELECT coalesce(max(seq), 0) FROM revisions WHERE renamed_from = ? AND seq < ?", (name, before)
+                    "SELECT coalesce(max(seq), 0) FROM in_force WHERE renamed_from = ? AND seq < ?", (name, before)
                 ).fetchone()
                 found.update(
                     self.database.execute(
-                        "SELECT version, position FROM revisions WHERE label = ? AND seq >= ? AND seq < ?",
+                        "SELECT version, position FROM in_force WHERE label = ? AND seq >= ? AND seq < ?",
                         (name, max(since, left), before),
                     )
                 )
@@ -154,7 +160,7 @@ class History:
         before = _ENDLESS
         while name is not None:
             renamed = self.database.execute(
-                "SELECT seq, renamed_from FROM revisions WHERE label = ? AND seq < ? AND renamed_from IS NOT NULL "
+                "SELECT seq, renamed_from FROM in_force WHERE label = ? AND seq < ? AND renamed_from IS NOT NULL "
                 "ORDER BY seq DESC LIMIT 1",
                 (name, before),
             ).fetchone()

@@ -6,19 +6,20 @@ what the folder looked like when it was last read, so that an unchanged folder i
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import zlib
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from blocksd.agent_lists import ListNumbers
-from blocksd.database import open_to_write
+from blocksd.database import LOCKED_SECONDS, open_to_write
 from blocksd.errors import NotFound
 from blocksd.history import History
 from blocksd.row import COLUMNS, MARKS, chars_of, row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from blocksd.folder import Signature
     from blocksd.revision import Revision
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _UNKNOWN = (None, None, None, None)
 _COMPRESS_CHARS = 512
 _CHECKPOINT_CHARS = 4 * 1024 * 1024
+_MOST_LOG_BYTES = 16 * 1024 * 1024  # of the write-ahead log, before it is moved into the database under load, too
+_LOG_STEP_BYTES = 4 * 1024 * 1024  # by which it grows before that is tried again
 
 
 class Journal(History):
@@ -43,6 +46,11 @@ class Journal(History):
         database, self.opened = open_to_write(path, boot_id)
         super().__init__(database, self.opened)
         self.numbers = ListNumbers(database)
+        self.boot_id = boot_id
+        # A log that was long is cut when it begins anew, so that its size tells how much is in it.
+        database.execute(f"PRAGMA journal_size_limit={_LOG_STEP_BYTES}")
+        self._log_path = f"{path}-wal"
+        self._next_log_bytes = _MOST_LOG_BYTES
         self._folder = self.opened.folder
         self._logged = _CHECKPOINT_CHARS  # about how much was written since the last checkpoint; at first unknown
 
@@ -57,49 +65,50 @@ class Journal(History):
             self.database.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (path,))
         self._folder = path
 
-    def append(
-        self,
-        revisions: Sequence[Revision],
-        files: Mapping[str, tuple[str, Signature | None]],
-        *,
-        also: Callable[[], None] | None = None,
-    ) -> None:
+    def append(self, revisions: Sequence[Revision], files: Mapping[str, tuple[str, Signature | None]]) -> None:
         """Write revisions, and which file says each of the labels in `files` (path, signature): all or nothing.
-
-        `also` writes what belongs to them, in the same transaction.
 
         Raises:
             JournalUnusable: nothing was written.
         """
         self.numbers.begin()
         with self.database.writing():
-            for revision in revisions:
-                self._insert(revision, files.get(revision.label))
-            written = {revision.label for revision in revisions}
-            touched = [label for label in files if label not in written]
-            if touched:
-                self.database.executemany(
-                    "UPDATE heads SET path = ?, mtime_ns = ?, ctime_ns = ?, size = ?, inode = ? WHERE label = ?",
-                    ((files[label][0], *(files[label][1] or _UNKNOWN), label) for label in touched),
-                )
-            if also is not None:
-                also()
+            self.insert(revisions)
+            self.enforce(revisions, files)
         self.numbers.keep()
         if revisions:
             self.seq = revisions[-1].seq
 
-    def _insert(self, revision: Revision, file: tuple[str, Signature | None] | None) -> None:
+    def insert(self, revisions: Iterable[Revision]) -> None:
+        """Insert revisions, in the transaction that is open; no label stands at them yet."""
+        for revision in revisions:
+            block = revision.block
+            entries = self.numbers.of(block.agents) if block is not None else None
+            self.database.execute(
+                f"INSERT INTO revisions ({COLUMNS}) VALUES ({MARKS})",  # noqa: S608  # constants
+                row_of(revision, entries, self.numbers.of(revision.agents)),
+            )
+            self._logged += chars_of(revision)
+
+    def enforce(self, revisions: Iterable[Revision], files: Mapping[str, tuple[str, Signature | None]]) -> None:
+        """Let labels stand at revisions that were inserted, and note their files, in the transaction that is open."""
+        written = set()
+        for revision in revisions:
+            self._enforce(revision, files.get(revision.label))
+            written.add(revision.label)
+        touched = [label for label in files if label not in written]
+        if touched:
+            self.database.executemany(
+                "UPDATE heads SET path = ?, mtime_ns = ?, ctime_ns = ?, size = ?, inode = ? WHERE label = ?",
+                ((files[label][0], *(files[label][1] or _UNKNOWN), label) for label in touched),
+            )
+
+    def _enforce(self, revision: Revision, file: tuple[str, Signature | None] | None) -> None:
         block = revision.block
         entries = self.numbers.of(block.agents) if block is not None else None
-        agents = self.numbers.of(revision.agents)
-        self.database.execute(
-            f"INSERT INTO revisions ({COLUMNS}) VALUES ({MARKS})",  # noqa: S608  # constants
-            row_of(revision, entries, agents),
-        )
-        self._logged += chars_of(revision)
         if revision.renamed_from is not None:
             self.database.execute("UPDATE heads SET path = NULL WHERE label = ?", (revision.renamed_from,))
-        head = (revision.label, revision.seq, revision.version, entries, agents)
+        head = (revision.label, revision.seq, revision.version, entries, self.numbers.of(revision.agents))
         if block is None:
             path = None
         elif file is None:  # by other agents, for a file that was not touched, or with none in the end
@@ -125,7 +134,7 @@ class Journal(History):
         """
         with self.database.reading():
             rows = self.database.execute(
-                f"SELECT {COLUMNS} FROM revisions WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608  # a constant
+                f"SELECT {COLUMNS} FROM in_force WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608  # a constant
                 (seq, limit),
             ).fetchall()
             if [row[0] for row in rows] != list(range(seq + 1, seq + 1 + min(limit, self.seq - seq))):
@@ -135,7 +144,7 @@ class Journal(History):
     def reaches_back(self, seq: int) -> bool:
         """Whether every revision after `seq` is kept."""
         with self.database.reading():
-            (kept,) = self.database.execute("SELECT count(*) FROM revisions WHERE seq > ?", (seq,)).fetchone()
+            (kept,) = self.database.execute("SELECT count(*) FROM in_force WHERE seq > ?", (seq,)).fetchone()
         return bool(kept == self.seq - seq)
 
     def prune(self, labels: Iterable[str], *, versions: int, before: str | None = None) -> int:
@@ -171,12 +180,53 @@ class Journal(History):
     def checkpoint(self) -> None:
         """Move what was logged into the database, if it has become much. Takes fsyncs: for idle moments.
 
-        The size of the log's file does not tell how much that is: it is used again from its beginning, and never shrinks.
+        The size of the log's file does not tell how much that is: it is used again from its beginning. If it is long, and no
+        reader needs it, it is cut.
         """
-        if self._logged >= _CHECKPOINT_CHARS:
-            self._logged = 0
-            with suppress(sqlite3.OperationalError):  # the disk is full: what is in the log is safe there
-                self.database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        if self._logged >= _CHECKPOINT_CHARS and self._move_log() and self.log_bytes > _LOG_STEP_BYTES:
+            with suppress(sqlite3.Error):
+                self.database.execute("PRAGMA busy_timeout=0")
+                self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self.database.execute(f"PRAGMA busy_timeout={int(LOCKED_SECONDS * 1000)}")
+
+    def bound_log(self) -> None:
+        """Move what was logged into the database once the log's file is too long, however much there is to do.
+
+        What a reader still needs of the log stays there. Then that is tried again when it has grown by some more, so that
+        no reader makes every round wait for a disk.
+        """
+        size = self.log_bytes
+        if size >= self._next_log_bytes:
+            is_all_moved = self._move_log()
+            self._next_log_bytes = _MOST_LOG_BYTES if is_all_moved else size + _LOG_STEP_BYTES
+
+    @property
+    def log_bytes(self) -> int:
+        """The size of the write-ahead log's file."""
+        try:
+            return os.stat(self._log_path).st_size
+        except OSError:  # it is made with the first write
+            return 0
+
+    def _move_log(self) -> bool:
+        """Return True if all that was logged is in the database: then the log begins anew."""
+        self._logged = 0
+        try:
+            is_busy, logged, moved = self.database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error:  # the disk is full, say: what is in the log is safe there
+            return False
+        return not is_busy and bool(logged == moved)
+
+    def sync(self) -> None:
+        """Have all that was committed so far on disk: a commit that waits for the disk takes those before it along.
+
+        Raises:
+            JournalUnusable: that cannot be said.
+        """
+        with self.database.writing(is_durable=True):
+            self.database.execute(
+                "INSERT INTO meta VALUES ('syncs', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1"
+            )
 
     def close(self) -> None:
         """Close, and note that nothing is missing: where that cannot be written, the next start will doubt it."""
@@ -185,8 +235,7 @@ class Journal(History):
         with suppress(sqlite3.Error), self.database.transaction():
             self.database.execute(
                 "DELETE FROM agent_lists WHERE id NOT IN (SELECT entries FROM revisions WHERE entries IS NOT NULL) "
-                "AND id NOT IN (SELECT agents FROM revisions WHERE agents IS NOT NULL) "
-                "AND NOT EXISTS (SELECT * FROM pending_revisions)"
+                "AND id NOT IN (SELECT agents FROM revisions WHERE agents IS NOT NULL)"
             )
             self.database.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
         self.database.close()

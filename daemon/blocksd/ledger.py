@@ -137,6 +137,11 @@ class Ledger:
             return newest
         return self._journal.version(label, version)
 
+    def revision(self, seq: int) -> Revision | None:
+        """Return the revision of this number, drafted ones included; None when it is not kept."""
+        drafted = seq - self._journal.seq - 1
+        return self.drafted[drafted] if 0 <= drafted < len(self.drafted) else self._journal.revision(seq)
+
     def positions(self, label: str) -> dict[int, int | None]:
         """The versions of a block that are kept, drafted ones included: where those that undo or redo made stand."""
         drafted: dict[int, int | None] = {}

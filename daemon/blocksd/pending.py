@@ -1,12 +1,13 @@
-"""What is about to be done to files, until they say so."""
+"""Write-ahead intents: revisions and file changes prepared in the journal but not yet confirmed."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from blocksd.row import COLUMNS, MARKS, chars_of, row_of
+from blocksd.row import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,79 +16,89 @@ if TYPE_CHECKING:
     from blocksd.journal import Journal
     from blocksd.revision import Revision
 
+Key = tuple[str, str]
+"""The actor and the id of a request."""
+
 
 class Staged(NamedTuple):
     """A file whose new text lies beside it, under the name `aside`; all paths are below the folder.
 
     `base` and `data` are digests of what it says now and of what it is to say; None: there is no such file. Once the new
-    text is put in, `aside` is what was there before.
+    text is put in, `aside` is what was there before. `new` and `old` are the inodes of the two; None: unknown.
     """
 
     path: str
     aside: str
     base: str | None
     data: str | None
+    new: int | None = None
+    old: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Revisions that are to be, as soon as their files say so, with what their requests are replied then.
+    """Revisions that come into force as soon as their files say so, with the outcomes of their requests.
 
-    `paths` are the files of their blocks, by label; `folders_gone` the directories, below the folder, that are to go after
-    their files.
+    `paths` are the files of their blocks, by label; `folders_gone` the directories, below the folder, that are removed
+    after their files. An outcome is a reply as `Outcomes` keeps it. `is_same_boot` tells whether the machine has run since.
     """
 
     revisions: Sequence[Revision]
     paths: Mapping[str, str]
     staged: Sequence[Staged]
-    outcomes: Mapping[tuple[str, str], str]
+    outcomes: Mapping[Key, str]
     at: str
     folders_gone: Sequence[str] = ()
+    is_same_boot: bool = True
 
 
 class Pending:
-    """What stands in a journal beside its log: what is prepared, until it is finished or given up."""
+    """The write-ahead part of a journal: what is prepared, until it is finished or given up.
+
+    Revisions are written once, when they are prepared. The row in `prepared` says from which number on they are not in
+    force; the view `in_force` leaves those out for everybody who reads.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._database = journal.database
 
     def prepare(self, prepared: Prepared, *, is_durable: bool = True) -> None:
-        """Write what is about to be done to files. It is on disk when this returns.
+        """Write what is about to be done to files. It is on disk when this returns, and so is all that came before.
 
         Raises:
             JournalUnusable: nothing was written.
         """
-        numbers, count_logged = self._journal.numbers, self._journal.count_logged
-        numbers.begin()
+        plan = json.dumps(
+            {
+                "boot": self._journal.boot_id,
+                "at": prepared.at,
+                "paths": dict(prepared.paths),
+                "staged": prepared.staged,
+                "outcomes": [(*key, outcome) for key, outcome in prepared.outcomes.items()],
+                "folders": prepared.folders_gone,
+            }
+        )
+        self._journal.numbers.begin()
         with self._database.writing(is_durable=is_durable):
-            for revision in prepared.revisions:
-                block = revision.block
-                entries = numbers.of(block.agents) if block is not None else None
-                row = row_of(revision, entries, numbers.of(revision.agents))
-                self._database.execute(
-                    f"INSERT INTO pending_revisions VALUES ({MARKS}, ?)",  # noqa: S608  # a constant
-                    (*row, prepared.paths.get(revision.label)),
-                )
-                count_logged(chars_of(revision))
-            self._database.executemany(
-                "INSERT INTO pending_files (path, aside, base, data) VALUES (?, ?, ?, ?)", prepared.staged
-            )
-            self._database.executemany(
-                "INSERT INTO pending_requests VALUES (?, ?, ?, ?)",
-                ((*key, outcome, prepared.at) for key, outcome in prepared.outcomes.items()),
-            )
-            count_logged(2 * sum(map(len, prepared.outcomes.values())))
-            self._database.executemany(
-                "INSERT INTO pending_folders VALUES (?)", ((path,) for path in prepared.folders_gone)
-            )
-        numbers.keep()
+            self._journal.insert(prepared.revisions)
+            self._database.execute("INSERT INTO prepared VALUES (?, ?)", (self._journal.seq + 1, plan))
+            self._journal.count_logged(2 * len(plan))
+        self._journal.numbers.keep()
 
-    def finish(self, prepared: Prepared, signatures: Mapping[str, Signature | None] | None = None) -> None:
-        """The files say what was prepared: it is so from now on. `signatures` are those of the files, by path.
+    def finish(
+        self,
+        prepared: Prepared,
+        signatures: Mapping[str, Signature | None] | None = None,
+        *,
+        is_durable: bool = False,
+        was: Prepared | None = None,
+    ) -> None:
+        """Bring what was prepared into force: the files say so. `signatures` are those of the files, by path.
 
-        It need not be on disk at once: after a crash it is seen from the files, and finished then. Directories that are to
-        go are remembered until `forget_folders`.
+        Unless `is_durable`, a crash may undo this, but not `prepare`: so what tells that the files were changed stays
+        until something later is on disk. `was` is what was prepared, if this is only a part of it, numbered anew.
+        Directories that are to go are remembered until `forget_folders`.
 
         Raises:
             JournalUnusable: nothing was written.
@@ -98,45 +109,66 @@ class Pending:
             for revision in prepared.revisions
             if (path := prepared.paths.get(revision.label)) is not None
         }
-        self._journal.append(prepared.revisions, files, also=self._settle)
-
-    def _settle(self) -> None:
-        """What was replied stands, and nothing is prepared any more."""
-        self._database.execute("INSERT OR IGNORE INTO requests SELECT * FROM pending_requests")
-        self._forget_prepared()
+        self._journal.numbers.begin()
+        with self._database.writing(is_durable=is_durable):
+            if was is not None:
+                self._delete_revisions()
+                self._journal.insert(prepared.revisions)
+            self._journal.enforce(prepared.revisions, files)
+            self._database.executemany(
+                "INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, ?)",
+                ((*key, outcome, prepared.at, self._journal.seq) for key, outcome in prepared.outcomes.items()),
+            )
+            self._database.executemany(
+                "INSERT OR IGNORE INTO pending_folders VALUES (?)", ((path,) for path in prepared.folders_gone)
+            )
+            self._database.execute("DELETE FROM prepared")
+        self._journal.numbers.keep()
+        if prepared.revisions:
+            self._journal.seq = prepared.revisions[-1].seq
 
     def give_up(self) -> None:
-        """What was prepared is not to be; its files say again what they did.
+        """Forget what was prepared: its files say again what they did. That is on disk when this returns.
 
         Raises:
-            JournalUnusable: that could not be written; the next start does it.
+            JournalUnusable: that could not be written; `recover` does it.
         """
-        with self._database.writing():
-            self._forget_prepared()
-            self._database.execute("DELETE FROM pending_folders")
+        with self._database.writing(is_durable=True):
+            self._delete_revisions()
+            self._database.execute("DELETE FROM prepared")
 
-    def _forget_prepared(self) -> None:
-        for table in ("pending_revisions", "pending_files", "pending_requests"):
-            self._database.execute(f"DELETE FROM {table}")  # noqa: S608  # a constant
+    def _delete_revisions(self) -> None:
+        self._database.execute("DELETE FROM revisions WHERE seq >= (SELECT seq FROM prepared)")
 
     def prepared(self) -> Prepared | None:
-        """What a crash has left prepared."""
+        """Return what a crash has left prepared, or a journal that took no more."""
         with self._database.reading():
-            rows = self._database.execute(f"SELECT {COLUMNS}, path FROM pending_revisions ORDER BY seq").fetchall()  # noqa: S608  # a constant
-            staged = self._database.execute(
-                "SELECT path, aside, base, data FROM pending_files ORDER BY rowid"
-            ).fetchall()
-            outcomes = self._database.execute("SELECT actor, id, outcome FROM pending_requests").fetchall()
-            if not (rows or staged or outcomes):
+            row = self._database.execute("SELECT seq, plan FROM prepared").fetchone()
+            if row is None:
                 return None
-            revisions = [self._journal.revision_of(row[:-1]) for row in rows]
-            return Prepared(
-                revisions,
-                {one.label: row[-1] for one, row in zip(revisions, rows, strict=True) if row[-1] is not None},
-                [Staged(*row) for row in staged],
-                {(actor, request_id): outcome for actor, request_id, outcome in outcomes},
-                revisions[-1].at if revisions else "",
-            )
+            rows = self._database.execute(
+                f"SELECT {COLUMNS} FROM revisions WHERE seq >= ? ORDER BY seq",  # noqa: S608  # a constant
+                (row[0],),
+            ).fetchall()
+            revisions = [self._journal.revision_of(row) for row in rows]
+        plan: dict[str, Any] = json.loads(row[1])
+        return Prepared(
+            revisions,
+            plan["paths"],
+            [Staged(*one) for one in plan["staged"]],
+            {(actor, request_id): outcome for actor, request_id, outcome in plan["outcomes"]},
+            plan["at"],
+            tuple(plan["folders"]),
+            is_same_boot=plan["boot"] == self._journal.boot_id,
+        )
+
+    def sync(self) -> None:
+        """Have all that was finished on disk.
+
+        Raises:
+            JournalUnusable: that cannot be said.
+        """
+        self._journal.sync()
 
     def folders_gone(self) -> list[str]:
         """The directories that are to go, and have not been seen to be gone."""

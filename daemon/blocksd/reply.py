@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocksd.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from blocksd.errors import BlocksdError
     from blocksd.request import Entry
 
@@ -37,6 +39,37 @@ def accepted(request_id: str, **facts: object) -> str:
     return json.dumps({"id": request_id, "ok": True, **facts})
 
 
+def kept(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is kept of the facts of a reply, from which the reply can be made again.
+
+    A block is kept in its revision, not a second time: it is true here, beside the `seq` of the revision.
+    """
+    return {name: _kept(name, value) for name, value in facts.items()}
+
+
+def _kept(name: str, value: Any) -> Any:
+    if name == "block" and value is not None:
+        return True
+    return [kept(one) for one in value] if name == "results" else value
+
+
+def repeated(outcome: str, block_of: Callable[[int], dict[str, Any] | None]) -> str:
+    """Return a reply made again of what was kept of it; `block_of` is the block of a revision, None if it is not kept."""
+    if '"block": true' not in outcome:
+        return outcome
+    reply = json.loads(outcome)
+    for one in (reply, *reply.get("results", ())):
+        if one.get("block") is True:
+            one["block"] = block_of(one["seq"])
+    return json.dumps(reply)
+
+
 def refused(request_id: str, error: BlocksdError) -> str:
     """The reply that says why it was not."""
     return json.dumps({"id": request_id, "ok": False, "error": error.as_json()})
+
+
+def kept_refusal(request_id: str, error: BlocksdError) -> str:
+    """The same as it is kept: without the block that it may show."""
+    facts = {name: value for name, value in error.as_json().items() if name != "block"}
+    return json.dumps({"id": request_id, "ok": False, "error": facts})

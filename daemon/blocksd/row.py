@@ -18,6 +18,8 @@ ENTRIES, AGENTS = 6, 7
 """Where in a row the numbers of its two lists of agents are."""
 
 _ROW_CHARS = 1000  # about what a revision takes besides its value
+_COMPRESS_CHARS = 4096  # what is longer takes more than a page of the log
+_FASTEST = 1
 
 
 def chars_of(revision: Revision) -> int:
@@ -33,7 +35,7 @@ def row_of(revision: Revision, entries: int | None, agents: int | None) -> tuple
         revision.label,
         revision.version,
         revision.kind,
-        block.value if block is not None else None,
+        _stored(block.value) if block is not None else None,
         block.facts if block is not None else None,
         entries,
         agents,
@@ -50,6 +52,15 @@ def row_of(revision: Revision, entries: int | None, agents: int | None) -> tuple
         ",".join(map(str, revision.reverts)) or None,
         revision.stale_base,
     )
+
+
+def _stored(value: str) -> str | bytes:
+    """Return the text, or the same compressed if that saves pages of the log: they cost more than to compress it."""
+    if len(value) < _COMPRESS_CHARS:
+        return value
+    data = value.encode("utf-8")
+    compressed = zlib.compress(data, _FASTEST)
+    return compressed if len(compressed) < len(data) else value
 
 
 def revision_of(row: tuple[Any, ...], entries: tuple[str, ...], agents: frozenset[str]) -> Revision:

@@ -88,6 +88,52 @@ MIGRATIONS = (
     CREATE UNIQUE INDEX requests_by_id ON requests (actor, id);
     CREATE INDEX requests_by_age ON requests (at);
     """,
+    """
+    -- Write-ahead: revisions from `seq` on are not in force yet. `plan`, as JSON: files, outcomes and what else belongs
+    -- to them. There is one row, or none.
+    CREATE TABLE prepared (seq INTEGER PRIMARY KEY, plan TEXT NOT NULL) STRICT;
+    -- What is prepared before this schema is kept prepared: with no inodes, since it did not know any.
+    INSERT INTO prepared
+        SELECT
+            coalesce((SELECT min(seq) FROM pending_revisions), (SELECT coalesce(max(seq), 0) + 1 FROM revisions)),
+            json_object(
+                'boot', (SELECT value FROM meta WHERE key = 'boot_id'),
+                'at', (SELECT coalesce(max(at), '') FROM (SELECT at FROM pending_revisions UNION SELECT at FROM pending_requests)),
+                'paths', (SELECT json_group_object(label, path) FROM pending_revisions WHERE path IS NOT NULL),
+                'staged', (SELECT json_group_array(json_array(path, aside, base, data, NULL, NULL)) FROM pending_files),
+                'outcomes', (SELECT json_group_array(json_array(actor, id, outcome)) FROM pending_requests),
+                'folders', (SELECT json_group_array(path) FROM pending_folders)
+            )
+        WHERE EXISTS (SELECT * FROM pending_revisions) OR EXISTS (SELECT * FROM pending_files)
+            OR EXISTS (SELECT * FROM pending_requests);
+    INSERT INTO revisions (
+            seq, label, version, kind, value, facts, entries, agents, fields, attached, detached, digest, author, at,
+            created_at, request_id, renamed_from, position, reverts, stale_base
+        ) SELECT
+            seq, label, version, kind, value, facts, entries, agents, fields, attached, detached, digest, author, at,
+            created_at, request_id, renamed_from, position, reverts, stale_base
+        FROM pending_revisions;
+    DELETE FROM pending_folders WHERE EXISTS (SELECT * FROM prepared);
+    DROP TABLE pending_revisions;
+    DROP TABLE pending_files;
+    DROP TABLE pending_requests;
+    -- The revisions in force, for all who read.
+    CREATE VIEW in_force AS
+        SELECT * FROM revisions WHERE seq < coalesce((SELECT seq FROM prepared), 9223372036854775807);
+    -- Outcomes no longer hold blocks: without a rowid and other indexes, each takes one page of the log, not three.
+    -- `seq` is the newest when it was done.
+    ALTER TABLE requests RENAME TO requests_before;
+    CREATE TABLE requests (
+        actor TEXT NOT NULL,
+        id TEXT NOT NULL,
+        outcome TEXT NOT NULL,  -- the reply as JSON, where `block` is true for the block of the revision `seq`
+        at TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        PRIMARY KEY (actor, id)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO requests SELECT actor, id, outcome, at, 0 FROM requests_before;
+    DROP TABLE requests_before;
+    """,
 )
 """What makes a journal of each schema one of the next; the first makes one of nothing."""
 

@@ -8,7 +8,7 @@ import secrets
 import stat
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.beneath import NOT_THERE
 from blocksd.content import Content, content, digest, digest_if_readable, digest_of
@@ -30,6 +30,13 @@ _MOST_UNSYNCED = 64  # each is an open file
 _TURNS = 100
 _TRIES = 3
 _LOOKS, _LOOK_SECONDS = 50, 0.001  # at a file that was open for writing when it was displaced
+
+
+class Found(NamedTuple):
+    """A file as a crash has left it."""
+
+    inode: int
+    digest: str
 
 
 class Writer:
@@ -91,21 +98,36 @@ class Writer:
             full = self._place(edit)
             directory = os.path.dirname(full)
             aside = os.path.join(directory, f"{TEMPORARY}{secrets.token_hex(8)}")
-            staged = Staged(edit.path, aside, digest(edit.base), digest(edit.data))
+            old = None if edit.base is None else self._inode(full)
+            staged = Staged(edit.path, aside, digest(edit.base), digest(edit.data), None, old)
             if edit.data is None:
                 return staged
             self._places[aside] = full
             self._make_directory(directory)
-            self._write(staged, edit.data, like=self._target(edit.like) if edit.like is not None else full)
+            new = self._write(staged, edit.data, like=self._target(edit.like) if edit.like is not None else full)
+            return staged._replace(new=new)
         except OSError as error:
             if aside:
                 self._places.pop(aside, None)
                 self.remove(aside)
             raise self._unwritable(edit.path, error) from None
-        return staged
 
-    def _write(self, staged: Staged, data: bytes, *, like: str) -> None:
+    def _inode(self, path: str) -> int | None:
+        try:
+            return self._root.stat(path).st_ino
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise
+            return None
+
+    def _write(self, staged: Staged, data: bytes, *, like: str) -> int:
+        """Write a new text aside; the inode of it."""
         handle, mark = make(self._root, staged.aside, data, like=like)
+        try:
+            inode = self._root.status(handle).st_ino
+        except OSError:
+            self._root.close(handle)
+            raise
         if mark is not None:
             self._marks[staged.aside] = mark
         if self.is_durable:
@@ -113,6 +135,7 @@ class Writer:
             self._unsynced[staged.aside] = staged.path, handle
         else:
             self._root.close(handle)
+        return inode
 
     def flush(self) -> None:
         """Have all new texts on disk, waiting for them together: each alone would wait for as long.
@@ -178,7 +201,7 @@ class Writer:
     def put_in(self, staged: Staged) -> bool:
         """Put the new text in, in place of what was read; False when another process has saved meanwhile, or is about to.
 
-        Then the file says what they saved, and nothing of ours is left.
+        Then the file says what they saved. What lies aside stays until `discard`: it tells that nothing was put in.
 
         Raises:
             Unavailable, ProblemFile: it cannot be done; nothing was changed.
@@ -190,7 +213,6 @@ class Writer:
             if staged.base is not None and content(self._root, full) != (staged.base, False):
                 # An exchange would tell, too. But for a moment, a reader could see a text that never was in force, and who
                 # has the file open would write to what is displaced.
-                self.discard(staged)
                 return False
         except OSError as error:
             raise self._unwritable(staged.path, error) from None
@@ -202,7 +224,6 @@ class Writer:
             else:
                 self._root.exchange(aside, full)
         except (FileExistsError, FileNotFoundError):
-            self.discard(staged)
             return False
         except OSError as error:
             self.take_back(staged)
@@ -283,7 +304,8 @@ class Writer:
     def take_back(self, staged: Staged) -> None:
         """Undo `put_in`: the file says again what it did, unless there was a save since.
 
-        It is tried several times: as long as it is not done, a save may be made of a text that is not to be.
+        It is tried several times: as long as it is not done, a save may be made of a text that is not to be. A new file
+        lies aside again until `discard`: as long as it does, it can be told that it is not put in.
 
         Raises:
             Undecided: whether there is anything to undo cannot be told, or it cannot be undone now.
@@ -291,10 +313,8 @@ class Writer:
         for _ in range(_TRIES - 1):
             with suppress(Undecided):
                 self._take_back(staged)
-                break
-        else:
-            self._take_back(staged)
-        self.discard(staged)
+                return
+        self._take_back(staged)
 
     def _take_back(self, staged: Staged) -> None:
         root = self._root
@@ -386,33 +406,27 @@ class Writer:
             elif path.rpartition("/")[2].startswith(TEMPORARY):
                 self.remove(path)
 
-    def is_in(self, staged: Staged) -> bool:
-        """Return True if an edit that a crash may have interrupted was put in; what is aside tells, whoever has saved since.
+    def look(self, staged: Staged) -> tuple[Found | None, Found | None]:
+        """Return what is in the place of an edit that a crash may have interrupted, and beside it; None: nothing.
 
         Raises:
-            Undecided: it cannot be told.
+            Undecided: that cannot be told now.
         """
         try:
-            aside = digest_of(self._root, self._aside(staged))
-            if staged.base is None:
-                return aside is None
-            if staged.data is None:
-                return aside == staged.base
-            return aside == staged.base or (aside is None and digest_of(self._root, self._place(staged)) == staged.data)
+            return self._found(self._place(staged), staged), self._found(self._aside(staged), staged)
         except OSError as error:
             raise self._undecided(staged, error) from None
 
-    def has_displaced(self, staged: Staged) -> bool:
-        """Return True if what an edit took the place of is another text than the one that was read.
-
-        Raises:
-            Undecided: it cannot be told.
-        """
+    def _found(self, path: str, staged: Staged) -> Found | None:
         try:
-            aside = digest_of(self._root, self._aside(staged))
+            status = self._root.stat(path)
         except OSError as error:
-            raise self._undecided(staged, error) from None
-        return aside is not None and aside not in (staged.base, staged.data)
+            if error.errno not in NOT_THERE:
+                raise
+            return None
+        if status.st_ino == staged.new:
+            return Found(status.st_ino, digest_if_readable(self._root, path) or "")
+        return Found(status.st_ino, digest_of(self._root, path) or "")
 
     @property
     def is_empty(self) -> bool:

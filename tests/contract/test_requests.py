@@ -111,7 +111,7 @@ class Office(Rig):
     def everything(self) -> dict[str, Any]:
         """Files to the byte, inode and mode, the journal and the mirror; all but what went to and fro with requests."""
         return {
-            "files": {name: (self.read(name), os.stat(self.root / name).st_ino) for name in self.names()},
+            "files": {name: (self.read(name), os.stat(self.root / name).st_ino) for name in self.lasting()},
             "revisions": self.journal.since(0, 10_000),
             "heads": sorted((head.label, head.version, head.path) for head in self.journal.heads()),
             "prepared": Pending(self.journal).prepared(),
@@ -126,8 +126,12 @@ class Office(Rig):
             found += [os.path.relpath(os.path.join(where, name), self.root) for name in (*directories, *files)]
         return sorted(found)
 
+    def lasting(self) -> list[str]:
+        """The same, but for what is kept until the journal is on disk."""
+        return [name for name in self.names() if not self.core.clerk.keeps(name)]
+
     def temporaries(self) -> list[str]:
-        return [name for name in self.names() if ".blocksd" in name]
+        return [name for name in self.lasting() if ".blocksd" in name]
 
     def read(self, name: str) -> bytes | None:
         path = self.root / name
@@ -704,7 +708,7 @@ def test_agent_that_is_deleted_and_created_at_once_is_known(rig: Office) -> None
     one = rig.send("operator", "delete_agent", agent="bob")
     other = rig.send("operator", "create_agent", agent="bob", blocks=[])
     assert all(reply["ok"] for reply in rig.replies(("operator", one), ("operator", other)))
-    assert os.listdir(rig.root / "agents/bob") == []
+    assert [name for name in rig.lasting() if name.startswith("agents/bob")] == ["agents/bob"]
     for number in range(2):
         rig.do("operator", "batch", requests=parts)
         assert os.listdir(rig.root / "agents/bob") == []
@@ -2003,7 +2007,8 @@ def test_every_crash_is_survived(make: Callable[..., Office], raw: Any) -> None:
         assert rig.core.ledger.attachments.known == {"ann", "bob", "carl", "dora"}, at
         done = as_done(rig)
         plain = plain or done
-        assert done == plain, at
+        assert done["versions"] == plain["versions"], (at, number)
+        assert done == plain, (at, number)
         if at is None:
             break
     assert seen >= {"make folder", "stage", "prepare", "put in", "finish", "settle", "project"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from blocksd import clerk, core, edits, mirror, projection, stale
+from blocksd import core, edits, mirror, projection, recovery, stale
 from blocksd.attempt import Attempt
 from blocksd.clerk import Clerk
 from blocksd.content import Content, content
@@ -369,16 +369,7 @@ def starts_without_looking_at_what_was_prepared(patch: Patch) -> None:
 
 def takes_nothing_back_at_start(patch: Patch) -> None:
     patch.setattr(Writer, "take_back", lambda self, staged: self.discard(staged))
-    patch.setattr(core, "recover", _giving_up(clerk.recover))
-
-
-def _giving_up(recover: Callable[..., bool]) -> Callable[..., bool]:
-    def giving_up(pending: Pending, hand: Writer) -> bool:
-        with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(Writer, "is_in", lambda _self, _staged: False)
-            return recover(pending, hand)
-
-    return giving_up
+    patch.setattr(recovery, "_settle", lambda group, *_, **__: not group.staged)
 
 
 def reuses_versions_of_the_deleted(patch: Patch) -> None:
@@ -498,7 +489,7 @@ def forgets_the_folders_of_the_deleted(patch: Patch) -> None:
 
 
 def forgets_the_folders_of_the_deleted_in_a_crash(patch: Patch) -> None:
-    recover = clerk.recover
+    recover = recovery.recover
 
     def forgetting(pending: Pending, hand: Writer) -> bool:
         with pytest.MonkeyPatch.context() as inner:

@@ -80,6 +80,7 @@ ORDER = (
     "strays",
     "verifier",
     "projector",
+    "recovery",
     "clerk",
     "core",
     "watcher",

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from blocksd.errors import JournalUnusable, NotFound
+from blocksd.history import JournalReader
 from blocksd.journal import Journal
 from journaled import SIGNATURE, chain, fill_up, lists_in, make_room, put
 from rig import revision
@@ -133,7 +134,7 @@ def test_full_disk_writes_nothing(journal: Journal) -> None:
     journal.append(chain(2), {"notes": ("notes.md", SIGNATURE)})
     heads = list(journal.heads())
     fill_up(journal)
-    big = [revision(seq, f"b{seq}", agents=(f"a{seq}",), value="x" * 5_000) for seq in range(3, 40)]
+    big = [revision(seq, f"b{seq}", agents=(f"a{seq}",), value="x" * 4_000) for seq in range(3, 40)]
     with pytest.raises(JournalUnusable, match="full") as failure:
         journal.append(big, {"notes": ("other.md", None)})
     assert failure.value.facts["path"] == journal.path
@@ -174,3 +175,56 @@ def test_checkpoint_moves_the_log(journal: Journal) -> None:
     put(journal, *(revision(seq, f"b{seq}", value="x" * 20_000) for seq in range(302, 602)))
     journal.checkpoint()
     assert os.path.getsize(journal.path) > moved
+
+
+MIB = 1024 * 1024
+
+
+def flow(journal: Journal, count: int) -> int:
+    """A constant flow of revisions, with never an idle moment; the longest that the log's file became."""
+    longest = 0
+    for seq in range(journal.seq + 1, journal.seq + 1 + count):
+        put(journal, revision(seq, f"b{seq}", value=os.urandom(50_000).hex()))
+        journal.bound_log()
+        longest = max(longest, journal.log_bytes)
+    return longest
+
+
+def test_log_is_bounded_under_load(journal: Journal) -> None:
+    """It is moved into the database between rounds, although there is always more to do; what is cut is not lost."""
+    assert flow(journal, 500) < 17 * MIB
+    assert len(journal.since(0, 1000)) == 500
+
+
+def test_log_that_a_reader_needs_does_not_stop_the_flow(journal: Journal) -> None:
+    """It grows for as long as the reader reads, what can be moved is moved now and then, and then it is bounded again."""
+    flow(journal, 100)
+    reader = JournalReader(journal.path)
+    reader.database.execute("BEGIN")
+    assert reader.count() == 100
+    moves: list[int] = []
+    real = journal._move_log
+    journal._move_log = lambda: moves.append(journal.seq) or real()  # type: ignore[method-assign,func-returns-value]
+    assert flow(journal, 500) > 40 * MIB
+    assert len(moves) < 15, "not in each round"
+    assert reader.count() == 100
+    reader.database.execute("COMMIT")
+    assert reader.count() == 600
+    reader.close()
+    flow(journal, 50)
+    assert flow(journal, 400) < 17 * MIB
+
+
+def test_long_log_is_cut_in_an_idle_moment(journal: Journal) -> None:
+    """Unless it is read: then without waiting for the reader, another time."""
+    reader = JournalReader(journal.path)
+    flow(journal, 100)
+    reader.database.execute("BEGIN")
+    assert reader.count() == 100
+    journal.checkpoint()
+    assert journal.log_bytes > 7 * MIB
+    reader.close()
+    flow(journal, 50)
+    journal.checkpoint()
+    assert journal.log_bytes == 0
+    assert journal.count() == 150

@@ -13,6 +13,7 @@ import pytest
 from blocksd.errors import ProblemFile, Unavailable
 from blocksd.folder import signature_of
 from blocksd.label import TEMPORARY, is_ignored
+from blocksd.recovery import State, state_of
 from blocksd.root import Root
 from blocksd.sheet import FileEdit
 from blocksd.writer import Writer
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blocksd.pending import Staged
+
 
 OLD, NEW = b"old\n", b"new\n"
 
@@ -81,6 +83,11 @@ def delete(path: str = "notes.md", base: bytes = OLD) -> FileEdit:
     return FileEdit(path, base, None)
 
 
+def state(root: Path, staged: Staged) -> State:
+    """How far an edit came, as the next process sees it."""
+    return state_of(staged, *Writer(str(root)).look(staged), is_same_boot=True)
+
+
 def write(writer: Writer, edit: FileEdit) -> bool:
     """All that is done for one edit when nothing goes wrong."""
     staged = writer.stage(edit)
@@ -132,8 +139,7 @@ def test_staging_changes_nothing(root: Path, writer: Writer, edit: FileEdit) -> 
     staged = writer.stage(edit)
     assert (root / "notes.md").read_bytes() == OLD
     assert all(is_ignored(name) for name in names(root) if name != "notes.md")
-    assert not writer.is_in(staged)
-    assert not writer.has_displaced(staged)
+    assert state(root, staged) is State.OUT
     writer.discard(staged)
     writer.discard(staged)
     assert names(root) == ["notes.md"]
@@ -146,12 +152,11 @@ def test_whether_it_is_in_can_be_told(root: Path, writer: Writer, edit: FileEdit
     (root / "notes.md").write_bytes(OLD)
     staged = writer.stage(edit)
     assert writer.put_in(staged)
-    other = Writer(str(root))
-    assert other.is_in(staged)
-    assert not other.has_displaced(staged)
+    assert state(root, staged) is State.IN
     (root / edit.path).write_bytes(b"saved since\n")
-    assert other.is_in(staged)
-    assert not other.has_displaced(staged)
+    assert state(root, staged) is State.IN
+    (root / edit.path).unlink()
+    assert state(root, staged) is State.IN
 
 
 @pytest.mark.usefixtures("either")
@@ -161,10 +166,11 @@ def test_what_is_in_can_be_taken_back(root: Path, writer: Writer, edit: FileEdit
     (root / "notes.md").write_bytes(OLD)
     staged = writer.stage(edit)
     assert writer.put_in(staged)
-    writer.take_back(staged)
-    assert names(root) == ["notes.md"]
-    assert (root / "notes.md").read_bytes() == OLD
-    writer.take_back(staged)
+    for _ in range(2):
+        writer.take_back(staged)
+        assert state(root, staged) is State.OUT
+        assert (root / "notes.md").read_bytes() == OLD
+    writer.discard(staged)
     assert names(root) == ["notes.md"]
     assert (root / "notes.md").read_bytes() == OLD
 
@@ -178,6 +184,7 @@ def test_what_was_saved_since_is_not_taken_back(root: Path, writer: Writer, edit
     assert writer.put_in(staged)
     (root / edit.path).write_bytes(b"saved since\n")
     writer.take_back(staged)
+    writer.discard(staged)
     assert (root / edit.path).read_bytes() == b"saved since\n"
     assert names(root) == sorted({edit.path, "notes.md"})
 
@@ -196,7 +203,7 @@ def test_what_a_crash_left_half_exchanged_is_taken_back(
             writer.put_in(staged)
     assert (root / "notes.md").read_bytes() == NEW
     other = Writer(str(root))
-    assert other.is_in(staged)
+    assert state(root, staged) is State.IN
     other.take_back(staged)
     assert (root / "notes.md").read_bytes() == OLD
     assert names(root) == ["notes.md"]
@@ -332,7 +339,7 @@ def test_link_is_removed_alone(root: Path, writer: Writer) -> None:
     (root / "notes.md").symlink_to("there/notes.txt")
     staged = writer.stage(delete())
     assert writer.put_in(staged)
-    assert writer.is_in(staged)
+    assert state(root, staged) is State.IN
     writer.take_back(staged)
     assert os.readlink(root / "notes.md") == "there/notes.txt"
     assert write(writer, delete())
@@ -419,6 +426,7 @@ def test_text_that_cannot_be_put_in(
     monkeypatch.setattr(Root, "renameat2", refuse(number))
     with pytest.raises(Unavailable) as refusal:
         writer.put_in(staged)
+    writer.discard(staged)
     assert refusal.value.facts["errno"] == errno.errorcode[number]
     assert names(root) == ["notes.md"]
     assert (root / "notes.md").read_bytes() == OLD
@@ -437,6 +445,7 @@ def test_text_that_cannot_be_put_in_plainly(
         with pytest.raises(Unavailable, match="not permitted"):
             writer.put_in(staged)
     writer.take_back(staged)
+    writer.discard(staged)
     assert names(root) == ["notes.md"]
     assert (root / "notes.md").read_bytes() == OLD
 
@@ -548,6 +557,7 @@ def test_save_in_between_stays(
     busy = Busy(root / "notes.md", before=before, after=after)
     monkeypatch.setattr(Root, "renameat2", busy.as_method())
     assert not writer.put_in(staged)
+    writer.discard(staged)
     assert (root / "notes.md").read_bytes() == busy.saved[-1]
     assert names(root) == ["notes.md"]
 
@@ -601,6 +611,7 @@ def test_file_is_opened_to_be_saved_when_it_is_displaced(
 
     monkeypatch.setattr("time.sleep", wait)
     assert not writer.put_in(staged)
+    writer.discard(staged)
     assert (root / "notes.md").read_bytes() == b"saved\n"
     assert names(root) == ["notes.md"]
 
@@ -670,6 +681,7 @@ def test_file_removed_in_between_stays_removed(
     staged = writer.stage(edit)
     (root / "notes.md").unlink()
     assert not writer.put_in(staged)
+    writer.discard(staged)
     assert names(root) == []
     real = Root.renameat2
     (root / "notes.md").write_bytes(b"saved\n")
@@ -684,6 +696,7 @@ def test_file_removed_in_between_stays_removed(
 
     monkeypatch.setattr(Root, "renameat2", removing)
     assert not writer.put_in(staged)
+    writer.discard(staged)
     assert names(root) == ["notes.md"]
     assert (root / "notes.md").read_bytes() == b"saved\n"  # theirs, and newer than what was read
 
@@ -694,6 +707,7 @@ def test_file_that_came_meanwhile_stays(root: Path, writer: Writer) -> None:
     staged = writer.stage(create())
     (root / "notes.md").write_bytes(b"theirs\n")
     assert not writer.put_in(staged)
+    writer.discard(staged)
     assert (root / "notes.md").read_bytes() == b"theirs\n"
     assert names(root) == ["notes.md"]
 
@@ -706,6 +720,7 @@ def test_file_that_changed_meanwhile_stays(root: Path, writer: Writer, edit: Fil
     staged = writer.stage(edit)
     (root / "notes.md").write_bytes(b"theirs\n")
     assert not writer.put_in(staged)
+    writer.discard(staged)
     assert (root / "notes.md").read_bytes() == b"theirs\n"
     assert names(root) == ["notes.md"]
 
@@ -718,6 +733,7 @@ def test_directory_that_went_meanwhile(root: Path, writer: Writer) -> None:
     (root / staged.aside).unlink()
     (root / "a").rmdir()
     assert not writer.put_in(staged)
+    writer.discard(staged)
     assert names(root) == []
 
 
@@ -740,8 +756,7 @@ def test_crash_right_after_a_save_was_displaced(
         with pytest.raises(Crash):
             writer.put_in(staged)
     other = Writer(str(root))
-    assert other.has_displaced(staged)
-    assert not other.is_in(staged)
+    assert state(root, staged) is State.SAVED_LATE, "it was written to the file that was read"
     other.take_back(staged)
     assert (root / "notes.md").read_bytes() == b"theirs\n"
     assert names(root) == ["notes.md"]

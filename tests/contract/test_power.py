@@ -1,0 +1,370 @@
+"""A power cut at the worst moment: the journal is back at its last synced commit, and the files are as they were."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blocksd.pending import Pending
+from blocksd.request import Entry
+from blocksd.root import Root
+from rig import Rig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from support import RedisServer
+
+
+class Powered(Rig):
+    """A daemon whose machine may lose its power. After that the journal is at the last `prepare`."""
+
+    def __init__(self, home: Path, url: str, raw: Any, **settings: Any) -> None:
+        self.raw = raw
+        self.sent = 0
+        super().__init__(home, url, **settings)
+
+    def ask(self, *requests: dict[str, Any]) -> list[dict[str, Any]]:
+        """Ask for all of it at once, as the operator; the replies."""
+        ids = []
+        for request in requests:
+            self.sent += 1
+            ids.append(request.get("id", f"r-{self.sent}"))
+            self.raw.xadd("blocks:inbox:operator", {"request": json.dumps({"args": {}, **request, "id": ids[-1]})})
+        self.pass_on()
+        self.run(lambda: all(self.raw.exists(f"blocks:reply:operator:{one}") for one in ids), "replies")
+        return [self.reply(one) for one in ids]
+
+    def pass_on(self) -> None:
+        found = self.raw.xrange("blocks:inbox:operator")
+        self.core.inbox.put(Entry("operator", one, fields.get("request")) for one, fields in found)
+
+    def reply(self, request_id: str) -> dict[str, Any]:
+        (text,) = self.raw.lrange(f"blocks:reply:operator:{request_id}", 0, -1)
+        reply: dict[str, Any] = json.loads(text)
+        return reply
+
+    def remember(self) -> None:
+        """Remember the journal as it is on disk now."""
+        shutil.rmtree(self.home / "disk", ignore_errors=True)
+        (self.home / "disk").mkdir()
+        for path in self.home.glob("journal.db*"):
+            if not path.name.endswith("-shm"):
+                shutil.copy(path, self.home / "disk")
+
+    def lose_power(self, *, boots: bool = True) -> None:
+        """What was synced last is what the journal says; or, if it does not boot, after kill -9, what was written last."""
+        self.crash()
+        if boots:
+            self.boot_id = f"{self.boot_id} more"
+            for path in self.home.glob("journal.db*"):
+                path.unlink()
+            for path in (self.home / "disk").iterdir():
+                shutil.copy(path, self.home)
+        self.open()
+
+    def value(self, label: str) -> str | None:
+        """The value, which file, journal and mirror agree on."""
+        self.settle()
+        block = self.core.ledger.block(label)
+        assert self.raw.hget(f"blocks:block:{label}", "value") == (block.value if block is not None else None)
+        path = self.root / f"{label}.md"
+        assert path.exists() == (block is not None)
+        assert block is None or path.read_text().rstrip("\n").endswith(block.value)
+        return block.value if block is not None else None
+
+    def kinds(self, label: str) -> list[tuple[str, str]]:
+        """Kind and author of every version of a block, the oldest first."""
+        self.settle()
+        return [(one.kind, one.author) for one in reversed(self.journal.history(label))]
+
+    def temporaries(self) -> list[str]:
+        return [name for _, _, names in os.walk(self.root) for name in names if name.startswith(".blocksd")]
+
+
+@pytest.fixture
+def raw(standing_server: Callable[[str], RedisServer]) -> Iterator[Any]:
+    client: Any = standing_server("valkey").client()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def rig(
+    tmp_path: Path, standing_server: Callable[[str], RedisServer], raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Powered]:
+    """Two blocks; the journal is remembered each time that it is on disk."""
+    made = Powered(tmp_path, standing_server("valkey").url, raw, stale_window=0)
+    made.write("notes", "one\n")
+    made.write("other", "two\n")
+    made.settle()
+    prepare = Pending.prepare
+
+    def remembered(self: Pending, *args: Any, **options: Any) -> None:
+        prepare(self, *args, **options)
+        made.remember()
+
+    monkeypatch.setattr(Pending, "prepare", remembered)
+    yield made
+    made.settle()
+    assert made.temporaries() == []
+    assert Pending(made.journal).prepared() is None
+    seqs = [one.seq for one in made.journal.since(0, 1000)]
+    assert seqs == list(range(1, made.journal.seq + 1))
+    made.crash()
+
+
+def append(label: str, content: str, **more: Any) -> dict[str, Any]:
+    return {"op": "append", "label": label, "args": {"content": content}, **more}
+
+
+def create(label: str, value: str = "new") -> dict[str, Any]:
+    return {"op": "create", "label": label, "args": {"value": value}}
+
+
+def rename(label: str, to: str) -> dict[str, Any]:
+    return {"op": "rename", "label": label, "args": {"to": to}}
+
+
+def delete(label: str) -> dict[str, Any]:
+    return {"op": "delete", "label": label}
+
+
+def save(rig: Powered, label: str, text: str) -> None:
+    """As editors do: a new file in the place of the old one."""
+    path = rig.root / f"{label}.md"
+    (rig.root / "editing").write_text(text)
+    (rig.root / "editing").rename(path)
+
+
+# --- what was acknowledged stands ---
+
+
+def test_rename_that_was_acknowledged_stands(rig: Powered) -> None:
+    """The block is there under its new label, and it is one block."""
+    (reply,) = rig.ask(rename("notes", "diary"))
+    rig.lose_power()
+    assert (rig.value("notes"), rig.value("diary")) == (None, "one")
+    assert rig.kinds("diary") == [("created", "file"), ("renamed", "operator")]
+    assert rig.journal.seq == reply["seq"]
+
+
+def test_create_that_was_acknowledged_beside_a_deletion_stands(rig: Powered) -> None:
+    """Each is seen to be done by its own file."""
+    assert all(reply["ok"] for reply in rig.ask(create("new"), delete("other")))
+    rig.lose_power()
+    assert (rig.value("new"), rig.value("other")) == ("new", None)
+    assert rig.kinds("new") == [("created", "operator")]
+
+
+@pytest.mark.parametrize("saved", ["two\nby hand\n", "two\n", ""])
+def test_create_stands_when_a_person_saved_what_else_was_written(rig: Powered, saved: str) -> None:
+    """Whatever they saved over it, be it what it said before."""
+    assert all(reply["ok"] for reply in rig.ask(create("new"), append("other", "added")))
+    save(rig, "other", saved)
+    rig.lose_power()
+    assert rig.value("new") == "new"
+    assert rig.kinds("new") == [("created", "operator")]
+    assert rig.value("other") == saved.rstrip("\n")
+    assert rig.kinds("other") == [("created", "file"), ("updated", "operator"), ("updated", "file")]
+
+
+def test_version_of_an_agent_is_in_the_history_when_a_person_saved_over_it(rig: Powered) -> None:
+    """Both are, the person's last."""
+    rig.ask(append("notes", "added"))
+    save(rig, "notes", "by hand\n")
+    rig.lose_power()
+    assert rig.value("notes") == "by hand"
+    history = rig.journal.history("notes")
+    assert [one.block.value for one in history if one.block] == ["by hand", "one\nadded", "one"]
+
+
+@pytest.mark.parametrize("request_", [create("new"), rename("notes", "new")], ids=["create", "rename"])
+def test_new_file_that_a_person_removed_was_there(rig: Powered, request_: dict[str, Any]) -> None:
+    """It is in the history, and deleted by them."""
+    rig.ask(request_)
+    (rig.root / "new.md").unlink()
+    rig.lose_power()
+    rig.clock.advance(60)
+    assert rig.value("new") is None
+    assert rig.kinds("new")[-2:] == [
+        ("created" if request_["op"] == "create" else "renamed", "operator"),
+        ("deleted", "file"),
+    ]
+
+
+def test_file_that_was_deleted_and_made_again_by_a_person(rig: Powered) -> None:
+    """It is another block's first version."""
+    rig.ask(delete("notes"))
+    save(rig, "notes", "again\n")
+    rig.lose_power()
+    assert rig.value("notes") == "again"
+    assert rig.kinds("notes") == [("created", "file"), ("deleted", "operator"), ("created", "file")]
+
+
+@pytest.mark.parametrize("left", [b"", b"\0\0\0\0", b"on"])
+def test_displaced_text_that_was_not_on_disk_replaces_nothing(rig: Powered, left: bytes) -> None:
+    """A person saved without a sync, and an agent wrote on top of it, which is."""
+    rig.ask(append("notes", "added"))
+    (aside,) = rig.temporaries()
+    (rig.root / aside).write_bytes(left)
+    rig.lose_power()
+    assert rig.value("notes") == "one\nadded"
+    assert rig.kinds("notes") == [("created", "file"), ("updated", "operator")]
+
+
+@pytest.mark.parametrize("boots", [True, False])
+def test_request_that_is_repeated_after_it_is_done_once(rig: Powered, *, boots: bool) -> None:
+    """Under its id, to whatever the journal remembers."""
+    (reply,) = rig.ask(append("notes", "added", id="same"))
+    rig.lose_power(boots=boots)
+    rig.settle()
+    rig.raw.delete("blocks:reply:operator:same")
+    assert rig.ask(append("notes", "added", id="same")) == [reply]
+    assert rig.value("notes") == "one\nadded"
+
+
+def test_second_round_takes_the_first_along(rig: Powered) -> None:
+    """What it has displaced is needed for no longer, since it is on disk that it is finished."""
+    rig.ask(append("notes", "added"))
+    (first,) = rig.temporaries()
+    rig.ask(append("other", "added"))
+    (second,) = rig.temporaries()
+    assert first != second
+    rig.lose_power()
+    assert (rig.value("notes"), rig.value("other")) == ("one\nadded", "two\nadded")
+
+
+def test_what_was_displaced_goes_in_an_idle_moment(rig: Powered) -> None:
+    """One more sync, after a while without a request, and nothing is due."""
+    rig.ask(append("notes", "added"))
+    assert rig.temporaries() != []
+    rig.clock.advance(rig.core.wait_seconds())
+    rig.run(lambda: not rig.temporaries(), "tidied up")
+    assert rig.core.clerk.tidy_due == float("inf")
+    rig.remember()
+    rig.lose_power()
+    assert rig.value("notes") == "one\nadded"
+
+
+def test_nothing_is_kept_where_the_disk_is_not_waited_for(rig: Powered, raw: Any, tmp_path: Path) -> None:
+    """Then a power cut may lose it anyway."""
+    other = Powered(tmp_path / "other", rig.url, raw, namespace="others", durability="process")
+    other.write("notes", "one\n")
+    other.settle()
+    raw.xadd("others:inbox:operator", {"request": json.dumps(append("notes", "x", id="1"))})
+    found = raw.xrange("others:inbox:operator")
+    other.core.inbox.put(Entry("operator", one, fields.get("request")) for one, fields in found)
+    other.run(lambda: raw.exists("others:reply:operator:1"))
+    assert other.temporaries() == []
+    other.crash()
+
+
+# --- what was not ---
+
+
+class Dead(BaseException):
+    """The machine is."""
+
+
+def dies_before_putting_in(
+    rig: Powered, monkeypatch: pytest.MonkeyPatch, number: int, *requests: dict[str, Any]
+) -> None:
+    """The round of these requests, until this many of its files are put in."""
+    with monkeypatch.context() as patch:
+        moves: list[str] = []
+        real = Root.renameat2
+
+        def counted(held: Root, old: str, new: str, flags: int) -> None:
+            if len(moves) == number:
+                raise Dead
+            moves.append(new)
+            real(held, old, new, flags)
+
+        patch.setattr(Root, "renameat2", counted)
+        with pytest.raises(Dead):
+            rig.ask(*requests)
+
+
+@pytest.mark.parametrize("boots", [True, False])
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_requests_of_a_round_are_finished_or_taken_back_each_by_its_own_file(
+    rig: Powered, monkeypatch: pytest.MonkeyPatch, done: int, *, boots: bool
+) -> None:
+    """Those that are in stand, numbered without a gap; the others are as if they had never been, until asked again."""
+    asked = [append("other", "a", id="1"), append("notes", "b", id="2"), create("new")]
+    dies_before_putting_in(rig, monkeypatch, done, *asked)
+    rig.lose_power(boots=boots)
+    assert rig.journal.seq == 2 + done
+    values = [rig.value(label) for label in ("other", "notes", "new")]
+    assert values == [*["two\na", "one\nb", "new"][:done], *["two", "one", None][done:]]
+    rig.pass_on()
+    rig.run(lambda: not rig.raw.xlen("blocks:inbox:operator"))
+    assert [rig.value(label) for label in ("other", "notes", "new")] == ["two\na", "one\nb", "new"]
+    assert rig.journal.seq == 5
+    for number, one in enumerate(("1", "2")):
+        reply = rig.reply(one)
+        assert (reply["ok"], reply["version"]) == (True, 2)
+        revision = rig.journal.revision(reply["seq"])
+        assert revision is not None
+        assert (revision.label, revision.request_id) == (("other", "notes")[number], one)
+
+
+@pytest.mark.parametrize("boots", [True, False])
+@pytest.mark.parametrize("done", [1, 2])
+def test_request_for_several_files_is_rolled_forward(
+    rig: Powered, monkeypatch: pytest.MonkeyPatch, done: int, *, boots: bool
+) -> None:
+    """Once one of them is in, the rest follows."""
+    parts = [append("notes", "a"), append("other", "b"), create("new")]
+    dies_before_putting_in(rig, monkeypatch, done, {"op": "batch", "args": {"requests": parts}})
+    rig.lose_power(boots=boots)
+    assert [rig.value(label) for label in ("notes", "other", "new")] == ["one\na", "two\nb", "new"]
+
+
+@pytest.mark.parametrize("boots", [True, False])
+def test_request_for_several_files_is_taken_back_if_a_person_saved_one(
+    rig: Powered, monkeypatch: pytest.MonkeyPatch, *, boots: bool
+) -> None:
+    """All of it, and nothing else of its round."""
+    parts = [append("notes", "a"), append("other", "b")]
+    asked = [create("new"), {"op": "batch", "args": {"requests": parts}}]
+    dies_before_putting_in(rig, monkeypatch, 2, *asked)
+    save(rig, "other", "by hand\n")
+    rig.raw.delete("blocks:inbox:operator")
+    rig.lose_power(boots=boots)
+    assert [rig.value(label) for label in ("notes", "other", "new")] == ["one", "by hand", "new"]
+    assert rig.kinds("notes") == [("created", "file")]
+
+
+def test_late_save_to_what_was_displaced_is_the_newest(rig: Powered) -> None:
+    """A program had the file open while the daemon was killed: nobody has after a power cut."""
+    rig.ask(append("notes", "added"))
+    (aside,) = rig.temporaries()
+    (rig.root / aside).write_text("late\n")
+    rig.crash()
+    disk = rig.home / "disk"
+    for path in rig.home.glob("journal.db*"):
+        path.unlink()
+    for path in disk.iterdir():
+        shutil.copy(path, rig.home)
+    rig.open()
+    assert rig.value("notes") == "late"
+    history = rig.journal.history("notes")
+    assert [one.block.value for one in history if one.block] == ["late", "one\nadded", "one"]
+
+
+def test_folder_that_cannot_be_read_at_a_start_is_tried_again(rig: Powered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is decided until it can, and the daemon lives."""
+    rig.ask(append("notes", "added"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Root, "stat", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        rig.lose_power()
+        rig.round()
+        assert Pending(rig.journal).prepared() is not None
+    assert rig.value("notes") == "one\nadded"
