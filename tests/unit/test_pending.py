@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import json
+import os
+import random
 from dataclasses import replace
 
 import pytest
 
 from blocksd.errors import JournalUnusable
+from blocksd.history import JournalReader
 from blocksd.journal import Journal
 from blocksd.outcomes import Outcomes
-from blocksd.pending import Pending, Prepared
-from journaled import THEN, fill_up, make_room, of_requests, prepared, put
+from blocksd.pending import Pending, Prepared, Staged
+from journaled import SIGNATURE, THEN, fill_up, make_room, of_requests, prepared, put
 from rig import revision
 
 
@@ -131,3 +135,82 @@ def test_block_that_came_and_went_in_one_go_is_remembered(journal: Journal) -> N
         "second": (2, "second.md"),
         "third": (2, None),
     }
+
+
+def appended(seq: int, value: str) -> Prepared:
+    """A request that has changed a block, as the core prepares it."""
+    label = "policies/refunds"
+    key = ("support-1", f"0192f6d2b1c47c3a9d6e3f5a7b8c9d{seq:02}")
+    reply = {"id": key[1], "ok": True, "label": label, "seq": seq, "version": seq, "block": True}
+    made = revision(seq, label, kind="updated", version=seq, value=value, description="When to refund.", tags=("a",))
+    made = replace(made, author=key[0], request_id=key[1])
+    staged = [Staged(f"{label}.md", f"policies/.blocksd-{seq:016}", "0" * 32, "1" * 32, 1_234_567, 1_234_568)]
+    return Prepared([made], {label: f"{label}.md"}, staged, {key: json.dumps(reply)}, THEN)
+
+
+def prose(chars: int) -> str:
+    """A text that is not easier to compress than what people write."""
+    chance = random.Random(7)
+    words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(2, 9))) for _ in range(5000)]
+    return " ".join(chance.choices(words, k=chars))[:chars]
+
+
+def logged(journal: Journal, *all_prepared: Prepared) -> int:
+    """How many bytes of log each of them takes, on average."""
+    journal.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for one in all_prepared:
+        Pending(journal).prepare(one, is_durable=False)
+        Pending(journal).finish(one, {one.staged[0].path: SIGNATURE})
+    return journal.log_bytes // len(all_prepared)
+
+
+def test_append_is_written_to_the_log_once(journal: Journal) -> None:
+    """Two characters appended to a block of 19 kB: at most 45 kB, of which a good part is that SQLite writes pages."""
+    value = prose(19_000)
+    many = [appended(seq, value + "ab" * seq) for seq in range(1, 41)]
+    assert logged(journal, *many) <= 45_000
+
+
+def test_journal_grows_by_little_more_than_its_versions(journal: Journal) -> None:
+    """A thousand appends of 10 characters to a block of 9 kB."""
+    value = prose(19_000)
+    many = [appended(seq, value[: 9_000 + 10 * seq]) for seq in range(1, 1001)]
+    logged(journal, *many)
+    journal.checkpoint()
+    size = os.path.getsize(journal.path) + journal.log_bytes
+    assert size < 12 * 1024 * 1024
+
+
+def test_what_is_prepared_is_in_nobodys_sight(before: Journal) -> None:
+    """Whatever is asked of the log, by the daemon or by another process."""
+    old = before.since(0, 99), before.newest(), before.head("notes"), before.history("notes"), before.positions("notes")
+    Pending(before).prepare(prepared())
+    reader = JournalReader(before.path)
+    for history in (before, reader):
+        assert (history.seq, history.count()) == (2, 2)
+        assert (history.newest(), history.head("notes"), history.history("notes"), history.positions("notes")) == old[
+            1:
+        ]
+        assert (history.head("new"), history.version("notes", 2), history.revision(3)) == (None, None, None)
+        assert history.unmerged() == []
+    assert before.since(0, 99) == old[0]
+    assert before.reaches_back(0)
+    before.prune(["notes"], versions=1)
+    Pending(before).finish(prepared())
+    assert (reader.newest(), reader.revision(3)) == (of_requests()[-1], of_requests()[0])
+    reader.close()
+    assert before.since(2, 99) == of_requests()
+
+
+def test_part_of_what_is_prepared_is_finished(before: Journal) -> None:
+    """The rest is as if it had never been; the numbers have no gap."""
+    Pending(before).prepare(prepared())
+    _, second, third, _ = of_requests()
+    part = replace(prepared(), revisions=[replace(second, seq=3), replace(third, seq=4)], outcomes={("x", "1"): "done"})
+    Pending(before).finish(part, was=prepared(), is_durable=True)
+    found = again(before)
+    assert found.since(2, 99) == part.revisions
+    assert Pending(found).prepared() is None
+    assert Outcomes(found.database).of("ann", "r-1") is None
+    assert {head.label: head.version for head in found.heads()} == {"notes": 1, "new": 3, "gone": 2}
+    found.database.close()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import sqlite3
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -9,10 +11,15 @@ from blocksd.errors import JournalUnusable
 from blocksd.history import JournalReader
 from blocksd.journal import Journal
 from blocksd.outcomes import Access, Outcomes
-from blocksd.pending import Pending
+from blocksd.pending import Pending, Staged
+from blocksd.recovery import recover
 from blocksd.tables import MIGRATIONS
+from blocksd.writer import Writer, digest
 from journaled import THEN, of_requests, prepared
 from rig import AT, revision
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize("schema", range(1, len(MIGRATIONS)))
@@ -55,6 +62,58 @@ def test_older_journal_is_brought_up_to_date(path: str, schema: int) -> None:
     reader = JournalReader(path)
     assert reader.seq == 5
     reader.close()
+
+
+PENDING = (
+    "INSERT INTO meta VALUES ('epoch', 'e'), ('boot_id', 'boot'), ('clean', 0)",
+    "INSERT INTO agent_lists VALUES (1, x'00', 'ann')",
+    """INSERT INTO pending_revisions
+        (seq, label, version, kind, value, facts, entries, agents, fields, attached, detached, digest, author, at,
+        created_at, request_id, path)
+        VALUES (1, 'notes', 1, 'created', 'one', :facts, 1, 1, '', 'ann', '', 'd', 'ann', :at, :at, 'r-1', 'notes.md')""",
+    "INSERT INTO pending_files VALUES ('.blocksd-1', 'notes.md', NULL, :digest)",
+    """INSERT INTO pending_requests VALUES ('ann', 'r-1', '{"id": "r-1", "ok": true, "block": {"value": "one"}}', :at)""",
+    "INSERT INTO pending_folders VALUES ('agents/bob')",
+)
+"""What a crash has left in a journal of schema 5."""
+
+
+@pytest.mark.parametrize("is_in", [True, False])
+def test_what_is_pending_in_an_older_journal_is_carried_over(path: str, tmp_path: Path, *, is_in: bool) -> None:
+    """It is prepared as before, with no inodes, and finished or given up by what the folder says."""
+    old = sqlite3.connect(path, isolation_level=None)
+    for migration in MIGRATIONS[:5]:
+        for statement in migration.split(";"):
+            old.execute(statement)
+    old.execute("PRAGMA user_version=5")
+    for statement in PENDING:
+        facts = revision(1, value="one").block.facts  # type: ignore[union-attr]  # it has one
+        old.execute(statement, {"facts": facts, "at": THEN, "digest": digest(b"one")})
+    old.close()
+    journal = Journal(path, boot_id="boot")
+    assert (journal.seq, list(journal.heads()), journal.newest()) == (0, [], None)
+    pending, outcomes = Pending(journal), Outcomes(journal.database)
+    prepared = pending.prepared()
+    assert prepared is not None
+    assert prepared.staged == [Staged("notes.md", ".blocksd-1", None, digest(b"one"))]
+    assert (prepared.paths, prepared.folders_gone, prepared.at) == ({"notes": "notes.md"}, ("agents/bob",), THEN)
+    assert prepared.is_same_boot
+    root = tmp_path / "blocks.d"
+    (root / "agents/bob").mkdir(parents=True)
+    (root / ("notes.md" if is_in else ".blocksd-1")).write_bytes(b"one")
+    assert recover(pending, Writer(str(root)))
+    assert pending.prepared() is None
+    assert sorted(os.listdir(root)) == ["agents", *(["notes.md"] if is_in else [])]
+    if is_in:
+        (head,) = journal.heads()
+        assert (journal.seq, head.path, head.agents) == (1, "notes.md", frozenset({"ann"}))
+        assert outcomes.of("ann", "r-1") == '{"id": "r-1", "ok": true, "block": {"value": "one"}}'
+    else:
+        assert (journal.seq, list(journal.heads()), outcomes.of("ann", "r-1")) == (0, [], None)
+        assert journal.database.execute("SELECT count(*) FROM revisions").fetchone() == (0,)
+    assert (root / "agents/bob").exists() == (not is_in)
+    assert pending.folders_gone() == []
+    journal.close()
 
 
 def test_journal_of_an_older_schema_is_brought_up_to_date(path: str) -> None:
