@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from blocksd.label import TEMPORARY
+from blocksd.outcomes import Outcomes
 from blocksd.pending import Pending
 from blocksd.request import Entry
 from blocksd.root import Root
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from blocksd.pending import Prepared
     from support import RedisServer
 
 
@@ -27,6 +30,7 @@ class Powered(Rig):
     def __init__(self, home: Path, url: str, raw: Any, **settings: Any) -> None:
         self.raw = raw
         self.sent = 0
+        self.pruned = 0
         super().__init__(home, url, **settings)
 
     def ask(self, *requests: dict[str, Any]) -> list[dict[str, Any]]:
@@ -114,8 +118,7 @@ def rig(
     made.settle()
     assert made.temporaries() == []
     assert Pending(made.journal).prepared() is None
-    seqs = [one.seq for one in made.journal.since(0, 1000)]
-    assert seqs == list(range(1, made.journal.seq + 1))
+    assert made.journal.reaches_back(made.pruned), "no number is missing"
     made.crash()
 
 
@@ -368,3 +371,247 @@ def test_folder_that_cannot_be_read_at_a_start_is_tried_again(rig: Powered, monk
         rig.round()
         assert Pending(rig.journal).prepared() is not None
     assert rig.value("notes") == "one\nadded"
+
+
+# --- names are on disk ---
+
+
+class Names:
+    """The names in directories that were given, changed or taken, and are not known to be on disk."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.unsynced: set[str] = set()
+        self.directories: set[str] = set()
+        self.checks: list[str] = []
+        patch.setattr(Root, "open", self._creating(Root.open))
+        for name, places in {
+            "renameat2": 2,
+            "rename": 2,
+            "link": 2,
+            "make_directory": 1,
+            "remove_directory": 1,
+        }.items():
+            patch.setattr(Root, name, self._noting(getattr(Root, name), places, is_directory="directory" in name))
+        patch.setattr(Root, "unlink", self._unlinking(Root.unlink))
+        patch.setattr(Root, "sync_directory", self._syncing(Root.sync_directory))
+        patch.setattr(Pending, "prepare", self._checked(Pending.prepare, self._is_prepared))
+        for name in ("finish", "give_up", "forget_folders"):
+            patch.setattr(Pending, name, self._checked(getattr(Pending, name), self._is_done))
+        patch.setattr(Outcomes, "settle", self._checked(Outcomes.settle, self._is_done))
+
+    def _creating(self, real: Callable[..., int]) -> Callable[..., int]:
+        def opening(root: Root, path: str, flags: int, *more: Any) -> int:
+            handle = real(root, path, flags, *more)
+            if flags & os.O_CREAT:
+                self.unsynced.add(path)
+            return handle
+
+        return opening
+
+    def _noting(self, real: Callable[..., Any], places: int, *, is_directory: bool) -> Callable[..., Any]:
+        def noting(root: Root, *args: Any) -> Any:
+            result = real(root, *args)
+            self.unsynced.update(args[:places])
+            if is_directory:
+                self.directories.update(args[:places])
+            return result
+
+        return noting
+
+    def _unlinking(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def unlinking(root: Root, path: str) -> None:
+            real(root, path)
+            if os.path.basename(path).startswith(TEMPORARY):
+                self.unsynced.discard(path)  # whether it is there after a power cut is of no account
+            else:
+                self.unsynced.add(path)
+
+        return unlinking
+
+    def _syncing(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def syncing(root: Root, path: str) -> None:
+            real(root, path)
+            for names in (self.unsynced, self.directories):
+                names -= {name for name in names if os.path.dirname(name) == path}
+
+        return syncing
+
+    def _checked(self, real: Callable[..., Any], check: Callable[..., None]) -> Callable[..., Any]:
+        def checking(pending: Pending | Outcomes, *args: Any, **options: Any) -> Any:
+            check(real.__name__, *args)
+            return real(pending, *args, **options)
+
+        return checking
+
+    def _is_prepared(self, what: str, prepared: Prepared) -> None:
+        """New directories are there, and the names that tell by their absence that a file was put in."""
+        self.checks.append(what)
+        assert not self.directories, self.directories
+        assert not self.unsynced & {one.aside for one in prepared.staged if one.base is None}
+
+    def _is_done(self, what: str, *_: Any) -> None:
+        self.checks.append(what)
+        named = {name for name in self.unsynced if not os.path.basename(name).startswith(TEMPORARY)}
+        assert not (named if what == "give_up" else self.unsynced), what
+
+
+OPERATIONS: dict[str, list[dict[str, Any]]] = {
+    "append": [append("notes", "x")],
+    "create": [create("new")],
+    "create in new directories": [create("a/b/c/new")],
+    "create an agent": [{"op": "create_agent", "args": {"agent": "zoe", "blocks": []}}],
+    "create an agent with blocks": [
+        {"op": "create_agent", "args": {"agent": "zoe", "blocks": [{"name": "persona", "value": "x"}]}}
+    ],
+    "delete": [delete("deep/down/plan")],
+    "delete an agent": [{"op": "delete_agent", "args": {"agent": "ann"}}],
+    "rename": [rename("deep/down/plan", "up/plan")],
+    "write through a link": [append("link", "x")],
+    "remove a link": [delete("link")],
+    "batch": [{"op": "batch", "args": {"requests": [append("notes", "x"), create("a/new"), delete("other")]}}],
+    "many": [append("notes", "x"), create("a/new"), delete("other"), rename("deep/down/plan", "plan")],
+}
+
+
+@pytest.fixture
+def furnished(rig: Powered) -> Powered:
+    """Blocks in directories, an agent, and a link to a file in another directory."""
+    (rig.root / "elsewhere").mkdir()
+    (rig.root / "elsewhere/text.txt").write_text("linked\n")
+    (rig.root / "link.md").symlink_to("elsewhere/text.txt")
+    rig.core.intake.hint_file("link.md", closed=True)
+    rig.write("agents/ann/persona", "I am Ann.\n")
+    rig.write("deep/down/plan", "a plan\n")
+    rig.settle()
+    return rig
+
+
+@pytest.mark.parametrize("asked", OPERATIONS.values(), ids=OPERATIONS)
+def test_names_that_an_acknowledgement_relies_on_are_on_disk(
+    furnished: Powered, monkeypatch: pytest.MonkeyPatch, asked: list[dict[str, Any]]
+) -> None:
+    """Before the journal says so: of files, and of the directories made on the way or removed."""
+    with monkeypatch.context() as patch:
+        names = Names(patch)
+        assert [reply["ok"] for reply in furnished.ask(*asked)] == [True] * len(asked)
+        assert {"finish", "settle"} & set(names.checks)
+
+
+@pytest.mark.parametrize("boots", [True, False])
+@pytest.mark.parametrize(
+    ("what", "done"),
+    [("many", 0), ("many", 1), ("many", 3), ("batch", 0), ("batch", 1), ("batch", 2), ("rename", 1)],
+)
+def test_names_that_recovery_relies_on_are_on_disk(
+    furnished: Powered, monkeypatch: pytest.MonkeyPatch, what: str, done: int, *, boots: bool
+) -> None:
+    """Also those of what was done before the crash: nobody knows whether they were."""
+    asked = OPERATIONS[what]
+    with monkeypatch.context() as patch:
+        names = Names(patch)
+        dies_before_putting_in(furnished, monkeypatch, done, *asked)
+        furnished.raw.delete("blocks:inbox:operator")
+        furnished.lose_power(boots=boots)
+        assert {"finish", "give_up"} & set(names.checks)
+        assert Pending(furnished.journal).prepared() is None
+
+
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_what_is_taken_back_is_on_disk_before_it_is_forgotten(
+    furnished: Powered, monkeypatch: pytest.MonkeyPatch, *, is_saved: bool
+) -> None:
+    """A person saves one of the files at the last moment, or one cannot be written: the other was put in."""
+    real = Root.renameat2
+    moved: list[str] = []
+
+    def disturbed(root: Root, old: str, new: str, flags: int) -> None:
+        moved.append(new)
+        if len(moved) == 2:
+            if not is_saved:
+                raise OSError(28, "No space left on device")
+            save(furnished, "other", "by hand\n")
+        real(root, old, new, flags)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Root, "renameat2", disturbed)
+        names = Names(patch)
+        furnished.ask(append("notes", "x"), append("other", "y"))
+        assert "give_up" in names.checks
+
+
+# --- a request that is repeated ---
+
+
+@pytest.mark.parametrize("days", [1.5, 400.0, -3.0])
+def test_request_that_is_repeated_after_days_is_done_once(rig: Powered, days: float) -> None:
+    """What came of the newest requests of an actor is known whatever the time of day is, or was."""
+    (reply,) = rig.ask(append("notes", "added", id="same"))
+    rig.wall_offset = days * 86_400
+    for _ in range(3):
+        rig.clock.advance(rig.config.sweep_seconds + 1)
+        rig.settle()
+    rig.raw.delete("blocks:reply:operator:same")
+    assert rig.ask(append("notes", "added", id="same")) == [reply]
+    assert rig.value("notes") == "one\nadded"
+
+
+@pytest.mark.parametrize("call", ["sync", "renameat2", "sync_directory", "write"])
+def test_request_that_was_refused_as_unavailable_is_done_once(
+    rig: Powered, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Whatever it was that failed, nothing of it is left when it is asked for again under its id."""
+    calls: list[int] = []
+    real = getattr(Root, call)
+
+    def failing(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise OSError(5, "Input/output error")
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Root, call, failing)
+        (reply,) = rig.ask(append("notes", "added", id="same"))
+    assert (reply["ok"], reply["error"]["code"]) == (False, "unavailable")
+    assert rig.value("notes") == "one"
+    rig.raw.delete("blocks:reply:operator:same")
+    assert rig.ask(append("notes", "added", id="same"))[0]["ok"]
+    assert rig.value("notes") == "one\nadded"
+    assert rig.kinds("notes") == [("created", "file"), ("updated", "operator")]
+
+
+@pytest.mark.parametrize("crashes", [True, False])
+def test_request_whose_reply_was_lost_with_redis_is_done_once(rig: Powered, *, crashes: bool) -> None:
+    """Redis forgets everything, or comes back with a snapshot in which the request still waits."""
+    (reply,) = rig.ask(append("notes", "added", id="same"))
+    rig.raw.flushall()
+    if crashes:
+        rig.lose_power()
+    rig.settle()
+    rig.raw.xadd("blocks:inbox:operator", {"request": json.dumps(append("notes", "added", id="same"))}, id="1-1")
+    rig.pass_on()
+    rig.run(lambda: rig.raw.exists("blocks:reply:operator:same"), "replied to again")
+    assert rig.reply("same") == reply
+    assert rig.value("notes") == "one\nadded"
+
+
+def test_reply_that_is_made_again_is_the_first(rig: Powered) -> None:
+    """With the block as it was then, whatever has become of it; of a batch and a deletion, too. None if it is not kept."""
+    parts = [append("notes", "b"), append("other", "c")]
+    asked = [
+        append("notes", "a", id="1"),
+        {"op": "batch", "args": {"requests": parts}, "id": "2"},
+        {**delete("other"), "id": "3"},
+        {**rename("notes", "diary"), "id": "4"},
+        {**append("none", "x"), "id": "5"},
+        {**append("diary", "x"), "expect": {"version": 1}, "id": "6"},
+    ]
+    first = [rig.ask(one)[0] for one in asked]
+    assert [reply["ok"] for reply in first] == [True] * 4 + [False] * 2
+    assert first[-1]["error"].pop("block")["label"] == "diary"
+    rig.raw.delete(*(f"blocks:reply:operator:{number}" for number in range(1, 7)))
+    assert [rig.ask(one)[0] for one in asked] == first
+    rig.journal.prune(["notes"], versions=1)
+    rig.pruned = rig.journal.seq
+    rig.raw.delete("blocks:reply:operator:1")
+    assert rig.ask(asked[0]) == [{**first[0], "block": None}]
