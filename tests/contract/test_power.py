@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from blocksd.database import Database
 from blocksd.label import TEMPORARY
 from blocksd.outcomes import Outcomes
 from blocksd.pending import Pending
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Powered(Rig):
-    """A daemon whose machine may lose its power. After that the journal is at the last `prepare`."""
+    """A daemon whose machine may lose its power. After that the journal is at the last commit that was synced."""
 
     def __init__(self, home: Path, url: str, raw: Any, **settings: Any) -> None:
         self.raw = raw
@@ -107,13 +109,16 @@ def rig(
     made.write("notes", "one\n")
     made.write("other", "two\n")
     made.settle()
-    prepare = Pending.prepare
+    writing = Database.writing
 
-    def remembered(self: Pending, *args: Any, **options: Any) -> None:
-        prepare(self, *args, **options)
-        made.remember()
+    @contextmanager
+    def remembered(self: Database, *, is_durable: bool = False) -> Iterator[None]:
+        with writing(self, is_durable=is_durable):
+            yield
+        if is_durable:
+            made.remember()
 
-    monkeypatch.setattr(Pending, "prepare", remembered)
+    monkeypatch.setattr(Database, "writing", remembered)
     yield made
     made.settle()
     assert made.temporaries() == []
@@ -250,9 +255,49 @@ def test_what_was_displaced_goes_in_an_idle_moment(rig: Powered) -> None:
     rig.clock.advance(rig.core.wait_seconds())
     rig.run(lambda: not rig.temporaries(), "tidied up")
     assert rig.core.clerk.tidy_due == float("inf")
-    rig.remember()
     rig.lose_power()
+    assert Pending(rig.journal).prepared() is None
     assert rig.value("notes") == "one\nadded"
+
+
+def test_what_was_displaced_goes_with_a_stop_in_good_order(rig: Powered) -> None:
+    """Nothing is left for the next start."""
+    rig.ask(append("notes", "added"))
+    rig.close()
+    assert rig.temporaries() == []
+    rig.open()
+
+
+def test_what_was_displaced_is_not_swept_up_before(rig: Powered) -> None:
+    """It lies there as what a crash leaves does."""
+    rig.ask(append("notes", "added"))
+    before = rig.temporaries()
+    rig.clock.advance(rig.core.clerk.tidy_due - rig.clock() - 0.5)
+    sweeps = rig.core.intake.sweeper.sweeps
+    rig.core.intake.hint_all()
+    while rig.core.intake.sweeper.sweeps == sweeps:
+        rig.round()
+    rig.round()
+    assert rig.temporaries() == before != []
+
+
+def test_deletion_of_an_agent_stands_when_a_person_made_it_again(furnished: Powered) -> None:
+    """Its folder is removed at once, and with it what tells: so that the blocks were deleted is on disk before."""
+    furnished.ask({"op": "delete_agent", "args": {"agent": "ann"}})
+    assert not (furnished.root / "agents/ann").exists()
+    (furnished.root / "agents/ann").mkdir()
+    (furnished.root / "agents/ann/persona.md").write_text("I am Ann again.\n")
+    furnished.lose_power()
+    assert furnished.value("agents/ann/persona") == "I am Ann again."
+    assert furnished.kinds("agents/ann/persona")[1:] == [("deleted", "operator"), ("created", "file")]
+
+
+def test_log_is_bounded_between_rounds(rig: Powered) -> None:
+    """Although the daemon is never idle."""
+    rig.journal._next_log_bytes = 1
+    size = os.path.getsize(rig.journal.path)
+    rig.ask(append("notes", "x" * 15_000))
+    assert os.path.getsize(rig.journal.path) > size
 
 
 def test_nothing_is_kept_where_the_disk_is_not_waited_for(rig: Powered, raw: Any, tmp_path: Path) -> None:
@@ -273,6 +318,10 @@ def test_nothing_is_kept_where_the_disk_is_not_waited_for(rig: Powered, raw: Any
 
 class Dead(BaseException):
     """The machine is."""
+
+
+def dies(*_: object, **__: object) -> None:
+    raise Dead
 
 
 def dies_before_putting_in(
@@ -343,6 +392,24 @@ def test_request_for_several_files_is_taken_back_if_a_person_saved_one(
     rig.lose_power(boots=boots)
     assert [rig.value(label) for label in ("notes", "other", "new")] == ["one", "by hand", "new"]
     assert rig.kinds("notes") == [("created", "file")]
+
+
+def test_what_is_taken_back_is_not_taken_for_done_by_the_next_start(
+    rig: Powered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon is killed again, before the journal knows: a new file lies aside, and is seen not to be in."""
+    parts = [create("new"), append("other", "b")]
+    dies_before_putting_in(rig, monkeypatch, 1, {"op": "batch", "args": {"requests": parts}})
+    save(rig, "other", "by hand\n")
+    rig.raw.delete("blocks:inbox:operator")
+    with monkeypatch.context() as patch:
+        patch.setattr(Pending, "give_up", dies)
+        with pytest.raises(Dead):
+            rig.lose_power(boots=False)
+    rig.journal.database.close()
+    rig.open()
+    assert [rig.value(label) for label in ("other", "new")] == ["by hand", None]
+    assert rig.kinds("new") == []
 
 
 def test_late_save_to_what_was_displaced_is_the_newest(rig: Powered) -> None:
