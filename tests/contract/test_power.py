@@ -397,17 +397,24 @@ def test_request_for_several_files_is_taken_back_if_a_person_saved_one(
 def test_what_is_taken_back_is_not_taken_for_done_by_the_next_start(
     rig: Powered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The daemon is killed again, before the journal knows: a new file lies aside, and is seen not to be in."""
-    parts = [create("new"), append("other", "b")]
-    dies_before_putting_in(rig, monkeypatch, 1, {"op": "batch", "args": {"requests": parts}})
-    save(rig, "other", "by hand\n")
-    rig.raw.delete("blocks:inbox:operator")
+    """A person saves another file of the round; then the daemon is killed before the journal knows. The new file lies
+    aside, and is seen not to be in."""
+    real = Root.renameat2
+    moved: list[str] = []
+
+    def disturbed(root: Root, old: str, new: str, flags: int) -> None:
+        moved.append(new)
+        if len(moved) == 2:
+            save(rig, "other", "by hand\n")
+        real(root, old, new, flags)
+
     with monkeypatch.context() as patch:
+        patch.setattr(Root, "renameat2", disturbed)
         patch.setattr(Pending, "give_up", dies)
         with pytest.raises(Dead):
-            rig.lose_power(boots=False)
-    rig.journal.database.close()
-    rig.open()
+            rig.ask(create("new"), append("other", "b"))
+    rig.raw.delete("blocks:inbox:operator")
+    rig.lose_power(boots=False)
     assert [rig.value(label) for label in ("other", "new")] == ["by hand", None]
     assert rig.kinds("new") == []
 
