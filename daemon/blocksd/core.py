@@ -114,6 +114,7 @@ class Core:
             clock=clock,
             wall=wall,
             verify_seconds=config.resync_seconds,
+            faults=self.faults,
         )
         self.clerk = Clerk(
             pending,

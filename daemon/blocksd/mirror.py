@@ -63,8 +63,6 @@ class Mirror:
         self._take = Script(client, "lease.lua", url=url)
         self._compare = Script(client, "compare.lua", url=url)
         self._sent: tuple[str, ...] = ()  # the arguments of the call that is under way
-        self.faults = 0
-        """How often something failed here that nobody foresaw."""
         self.place: Place | None = None
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import sqlite3
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from blocksd.errors import Damaged, JournalUnusable, LeaseLost, Misconfigured, NotFound, Unavailable
+from blocksd.faults import Faults
 from blocksd.mirror import BATCH
 from blocksd.projection import agents_commands, problem_commands, reply_command
 from blocksd.repair import repair_index
@@ -36,8 +36,6 @@ HEARTBEAT_SECONDS = 1.0
 _BACK_OFF_SECONDS = (0.05, 1.0)
 _CONFIGURATION_SECONDS = 30.0
 _LEASE_SECONDS = 2.0
-
-_log = logging.getLogger(__name__)
 
 
 class Listener:
@@ -76,7 +74,9 @@ class Projector:
         clock: Callable[[], float],
         wall: Callable[[], float],
         verify_seconds: float = 60.0,
+        faults: Faults | None = None,
     ) -> None:
+        self._faults = faults or Faults(problems)
         self._journal = journal
         self._ledger = ledger
         self._problems = problems
@@ -95,6 +95,7 @@ class Projector:
             clock=clock,
             wall=wall,
             on_repaired=self._tell_repaired,
+            faults=self._faults,
         )
         self._clock = clock
         self._wall = wall
@@ -104,7 +105,6 @@ class Projector:
         self._heartbeat_at = 0.0
         self._must_rebuild = False
         self._work: Iterator[None] | None = None  # being brought in sync, a slice at a time
-        self._fault = ""  # the unforeseen error that was logged last
         self._shown_agents: frozenset[str] = frozenset()
         self._shown_problems: dict[str, Problem] = {}
         self._shown_count = 0
@@ -135,11 +135,6 @@ class Projector:
     def is_busy(self) -> bool:
         """Whether the mirror is being brought in sync or compared right now."""
         return self._work is not None or (self.is_level and self.verifier.is_due)
-
-    @property
-    def faults(self) -> int:
-        """How often something failed that nobody foresaw, while the mirror was written."""
-        return self._mirror.faults
 
     @property
     def has_aside(self) -> bool:
@@ -226,12 +221,9 @@ class Projector:
         except (JournalUnusable, sqlite3.Error):
             raise  # it is the journal that fails, which is the core's to say
         except Exception as error:  # noqa: BLE001  # whatever it is, the folder goes on being journaled
-            self._mirror.faults += 1
-            if repr(error) != self._fault:
-                self._fault = repr(error)
-                _log.exception("the mirror could not be written, which is a fault in blocksd; it is retried")
+            failure = self._faults.note("writing the mirror", error)
             self._must_rebuild = True  # without what could not be written, if need be
-            self._be_away(Unavailable(f"the mirror could not be written: {error!r}"[:600]))
+            self._be_away(Unavailable(f"the mirror could not be written: {failure.message}"))
 
     def _be_away(self, error: BlocksdError) -> None:
         """The mirror cannot be written for now: say so once, and try again later."""

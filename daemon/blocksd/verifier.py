@@ -18,6 +18,7 @@ from blocksd.strays import Strays
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from blocksd.faults import Faults
     from blocksd.journal import Journal
     from blocksd.ledger import Ledger
     from blocksd.mirror import Mirror
@@ -62,7 +63,9 @@ class Verifier:
         clock: Callable[[], float],
         wall: Callable[[], float],
         on_repaired: Callable[[int], None],
+        faults: Faults,
     ) -> None:
+        self._faults = faults
         self.seconds = seconds
         self._journal = journal
         self._ledger = ledger
@@ -196,12 +199,9 @@ class Verifier:
             self._mirror.rebuild(heads)
         except BlocksdError:
             raise
-        except Exception:  # noqa: BLE001  # it is logged with its traceback, and the others are shown
+        except Exception as error:  # noqa: BLE001  # it is logged with its traceback, and the others are shown
             if len(heads) == 1:
-                self._mirror.faults += 1
-                _log.exception(
-                    "could not show the block %r, which is a fault in blocksd; it is retried", heads[0].label
-                )
+                self._faults.note("showing a block in the mirror", error)
                 return
             for head in heads:
                 self.rebuild([head])
