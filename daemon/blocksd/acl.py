@@ -13,40 +13,53 @@ if TYPE_CHECKING:
     from blocksd.keys import Keys
     from blocksd.plan import Command
 
-_CONNECTING = ("+@connection", "-client|kill", "-client|pause", "+multi", "+exec")
+_CONNECTING = (
+    *("+hello", "+auth", "+ping", "+echo", "+reset", "+quit", "+multi", "+exec"),
+    *("+client|setname", "+client|getname", "+client|id"),
+)
+"""What clients send on their own: each command by its name, since a category holds what disturbs others.
+
+Not CLIENT SETINFO: Redis 7.0 refuses a rule that names it, and clients do without."""
+_CLUSTER = ("+cluster|slots", "+cluster|shards", "+cluster|nodes", "+command", "+asking", "+readonly", "+readwrite")
+"""What clients of a cluster send besides."""
 _READING = (
-    *_CONNECTING,
     *("+get", "+exists", "+type", "+hget", "+hmget", "+hgetall", "+hkeys", "+hlen"),
     *("+smembers", "+sismember", "+scard", "+zrange", "+zrangebylex", "+zrevrangebylex", "+zscore", "+zcard"),
     *("+xrange", "+xrevrange", "+xread", "+subscribe", "+unsubscribe"),
 )
 
 
-def users(keys: Keys, agents: Iterable[str]) -> list[str]:
+def users(keys: Keys, agents: Iterable[str], *, database: int = 0) -> list[str]:
     """ACL rules for a users file, or, without the word `user`, for ACL SETUSER: a line for each user.
 
     They are `<namespace>-daemon`, `-operator`, `-reader`, and `-agent-<id>` for each agent, without a password: put
-    `>password` in place of `PASSWORD`. Selectors and read-only keys are those of Redis 7.0.
+    `>password` in place of `PASSWORD`. Selectors and read-only keys are those of Redis 7.0. A `database` other than 0
+    may be selected, and no other one; a namespace in braces is on a cluster, whose map may be asked for.
 
     Raises:
         InvalidLabel: one of `agents` is no agent id.
     """
     name = keys.namespace.strip("{}")
     mirror = _mirror(keys)
+    reading: tuple[str, ...] = (*_CONNECTING, *_READING)
+    if database:
+        reading += (f"+select|{database}",)
+    if keys.namespace.startswith("{"):
+        reading += _CLUSTER
     asking = {OPERATOR: f"{name}-operator", **{parse_agent(agent): f"{name}-agent-{agent}" for agent in agents}}
     return [
         # The daemon's scripts do whatever they do under its name; it looks for channels and through all keys.
         _line(
             f"{name}-daemon", f"~{keys.namespace}:*", f"&{keys.namespace}:*", "+@all", "-@admin", "-@dangerous", "+info"
         ),
-        _line(f"{name}-reader", *mirror, *_READING),
+        _line(f"{name}-reader", *mirror, *reading),
         *(
             _line(
                 user,
                 *mirror,
                 f"%W~{keys.inbox(actor)}",
                 f"~{keys.reply(actor, '*')}",
-                *_READING,
+                *reading,
                 "+xadd",
                 "+blpop",
             )

@@ -16,6 +16,7 @@ from blocksd import completion
 from blocksd.acl import users
 from blocksd.audit import Audited, Thresholds
 from blocksd.audit import audit as audited
+from blocksd.connection import database_of
 from blocksd.console import age, ago, print_json, print_table
 from blocksd.errors import NotFound, Unavailable
 from blocksd.keys import Keys
@@ -206,7 +207,8 @@ def acl(agents: tuple[str, ...], **flags: Any) -> None:
     if not agents:
         with suppress(Unavailable), open_client(config) as client:
             agents = tuple(agent.id for agent in client.agents.list())
-    for line in users(Keys(config.namespace), agents):
+    database = database_of(config.redis) if config.redis is not None else 0
+    for line in users(Keys(config.namespace), agents, database=database):
         click.echo(line)
 
 

@@ -107,6 +107,17 @@ def connect(
     raise Misconfigured(f"{masked(url)} is not a Redis URL: the forms are {_FORMS}", url=masked(url))
 
 
+def database_of(url: str) -> int:
+    """The number of the database that a URL names. Raises Misconfigured as `connect` does."""
+    if url.startswith(("redis+cluster://", "rediss+cluster://")):
+        return 0
+    client = connect(url)
+    try:
+        return int(client.connection_pool.connection_kwargs.get("db") or 0)
+    finally:
+        client.close()
+
+
 class _Place(NamedTuple):
     """What a URL with a list of hosts says, after its scheme."""
 

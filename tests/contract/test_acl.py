@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,7 @@ from blocksd.acl import users
 from blocksd.client import Client
 from blocksd.errors import Misconfigured, ReadOnly
 from blocksd.keys import Keys
-from support import BACKENDS, Daemon, RedisServer, binary_of, eventually
+from support import BACKENDS, Daemon, RedisServer, binary_of, eventually, require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,6 +82,137 @@ def test_reader_reads_and_cannot_ask(guarded: RedisServer) -> None:
         reader.watch().close()
         with pytest.raises(Misconfigured, match="refuses the login"):
             reader.blocks.append("notes", "x")
+
+
+READING = frozenset(
+    (
+        *("hello", "auth", "ping", "echo", "reset", "quit", "multi", "exec"),
+        *("client|setname", "client|getname", "client|id"),
+        *("get", "exists", "type", "hget", "hmget", "hgetall", "hkeys", "hlen", "smembers", "sismember", "scard"),
+        *("zrange", "zrangebylex", "zrevrangebylex", "zscore", "zcard", "xrange", "xrevrange", "xread"),
+        *("subscribe", "unsubscribe"),
+    )
+)
+ALLOWED = {
+    "blocks-reader": READING,
+    "blocks-operator": READING | {"xadd", "blpop"},
+    "blocks-agent-ann": READING | {"xadd", "blpop"},
+}
+ALWAYS = frozenset(("auth", "hello", "quit", "reset"))
+"""What a server lets everyone send, whatever the rules say."""
+
+
+def arities(server: RedisServer) -> dict[str, int]:
+    """Every command and subcommand this server knows, with its arity."""
+    raw: Any = redis.Redis.from_url(server.url, decode_responses=True, protocol=2)
+    connection = raw.connection_pool.get_connection()
+
+    def ask(*words: str) -> Any:
+        connection.send_command(*words)
+        return connection.read_response()
+
+    found: dict[str, int] = {}
+
+    def note(info: Any) -> None:
+        found[info[0]] = info[1]
+        for sub in info[9] if len(info) > 9 else ():
+            note(sub)
+
+    for info in ask("COMMAND"):
+        note(info)
+    listed = {command for category in ask("ACL", "CAT") for command in ask("ACL", "CAT", category)}
+    assert listed <= set(found)
+    connection.disconnect()
+    raw.close()
+    return found
+
+
+@pytest.mark.parametrize("user", ALLOWED)
+def test_user_may_send_what_is_listed_and_nothing_else(guarded: RedisServer, user: str) -> None:
+    """Of all the commands and subcommands that the server knows, those its user needs; the rest is refused by name."""
+    raw: Any = redis.Redis.from_url(guarded.url, decode_responses=True, protocol=2)
+    commands = arities(guarded)
+    containers = {name.partition("|")[0] for name in commands if "|" in name}
+    permitted = set()
+    for name, arity in commands.items():
+        words = name.split("|")
+        if name in containers:
+            continue  # it is sent with one of its subcommands
+        words += ["1"] * (abs(arity) - len(words))
+        try:
+            answer = str(raw.execute_command("ACL", "DRYRUN", user, *words))
+        except redis.ResponseError as error:
+            pytest.fail(f"{words}: {error}")
+        if "to run the" not in answer:
+            permitted.add(name)
+    raw.close()
+    assert permitted - ALWAYS == (ALLOWED[user] & set(commands)) - ALWAYS
+    assert {
+        "client|list",
+        "client|kill",
+        "client|unblock",
+        "client|unpause",
+        "client|no-evict",
+        "client|tracking",
+        "select",
+    } <= (set(commands) - permitted)
+
+
+@pytest.mark.usefixtures("daemon")
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_other_clients_get_by(guarded: RedisServer, protocol: int) -> None:
+    """redis-cli and a bare redis-py, with what they send on their own, do what the documents show."""
+    url = url_of(guarded, "blocks-agent-ann")
+    bare: Any = redis.Redis.from_url(url, decode_responses=True, protocol=protocol, client_name="mine")
+    assert bare.hget("blocks:block:notes", "value") == "one"
+    with bare.pipeline() as together:
+        together.hmget("blocks:meta", "epoch", "seq").xrevrange("blocks:changes", count=1).execute()
+    bare.xread({"blocks:changes": "0"}, count=1, block=1)
+    bare.xadd(
+        "blocks:inbox:ann", {"request": '{"id": "r-1", "op": "append", "name": "notes", "args": {"content": "x"}}'}
+    )
+    assert bare.blpop(["blocks:reply:ann:r-1"], 20)
+    pubsub = bare.pubsub()
+    pubsub.subscribe("blocks:changes", "blocks:changes:reset", "blocks:changes:block:notes")
+    pubsub.ping()
+    pubsub.close()
+    bare.close()
+    words = [
+        require("redis-cli"),
+        "-s",
+        str(guarded.socket),
+        "--user",
+        "blocks-agent-ann",
+        "--pass",
+        "secret",
+        "--no-auth-warning",
+    ]
+    said = subprocess.run(
+        [*words, "HGET", "blocks:block:notes", "value"], capture_output=True, text=True, check=True, timeout=20
+    )
+    assert (said.stdout, said.stderr) == ("one\nx\n", "")
+
+
+def test_database_and_cluster() -> None:
+    """A namespace in another database needs SELECT of that one, one on a cluster the map of it."""
+    for line in users(Keys("blocks"), ["ann"], database=3)[1:]:
+        assert "+select|3" in line.split()
+    for line in users(Keys("{blocks}"), ["ann"])[1:]:
+        assert {"+cluster|slots", "+command"} <= set(line.split())
+    assert not any("select" in line or "cluster" in line for line in users(Keys("blocks"), ["ann"]))
+
+
+def test_only_its_database_may_be_selected(guarded: RedisServer) -> None:
+    """On every server."""
+    raw: Any = guarded.client()
+    for line in users(Keys("blocks"), [], database=3):
+        _, user, *rules = line.replace("PASSWORD", ">secret").split()
+        raw.execute_command("ACL", "SETUSER", user, *rules)
+    raw.close()
+    with Client(url_of(guarded, "blocks-reader") + "?db=3") as reader:
+        assert reader.meta() == {}
+    with Client(url_of(guarded, "blocks-reader") + "?db=4") as reader, pytest.raises(Misconfigured):
+        reader.meta()
 
 
 @pytest.mark.parametrize(
