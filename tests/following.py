@@ -115,12 +115,13 @@ def _is_served(ask: Callable[[], object]) -> bool:
 class Follower:
     """A program that follows the changes, in a thread of its own. It listens once it is made."""
 
-    def __init__(self, way: str, url: str, **options: Any) -> None:
+    def __init__(self, way: str, url: str, *, namespace: str = "blocks", **options: Any) -> None:
         """`agent`, `label` and `since` as a watch has them. Raises what the watch does at its beginning."""
         self.heard: list[Item] = []
         self.error: Exception | None = None
         self._way = way
         self._url = url
+        self._namespace = namespace
         self._options = options
         self._begun = threading.Event()
         self._watch: Any = None
@@ -134,7 +135,7 @@ class Follower:
     def _follow(self) -> None:
         try:
             if self._way == "blocking":
-                with Client(self._url) as client, client.watch(**self._options) as self._watch:
+                with Client(self._url, self._namespace) as client, client.watch(**self._options) as self._watch:
                     self._begun.set()
                     for item in self._watch:
                         while isinstance(item, Reset) and not _is_served(item.load):
@@ -147,7 +148,7 @@ class Follower:
         self._begun.set()
 
     async def _follow_in_loop(self) -> None:
-        async with AsyncClient(self._url) as client, client.watch(**self._options) as watch:
+        async with AsyncClient(self._url, self._namespace) as client, client.watch(**self._options) as watch:
             self._watch = Alike(watch, asyncio.get_running_loop())
             self._begun.set()
             async for item in watch:

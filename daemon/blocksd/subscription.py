@@ -99,6 +99,8 @@ class AsyncSubscription:
             else:
                 await self.close()
                 self._client = connect(self._url, reply_seconds=_REPLY_SECONDS, protocol=_PROTOCOL, asynchronous=True)
+                if hasattr(self._client, "get_node_from_key"):
+                    await self._client.initialize()  # else it does not know which node has the keys
                 self._pubsub = _pubsub(self._client, self._keys)
         return None
 

@@ -1,0 +1,134 @@
+"""A cluster of three nodes: a namespace is on one of them, and who follows it hears all that concerns it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blocksd import watching as watching_module
+from blocksd.acl import users
+from blocksd.keys import Keys
+from following import Follower
+from rig import Rig, assert_level
+from sentinels import free_ports
+from support import RedisServer, eventually, valkey_binary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+NODES = 3
+SLOTS = 16_384
+
+
+class Cluster:
+    """Three masters, each with a third of the slots."""
+
+    def __init__(self) -> None:
+        ports = free_ports(2 * NODES)
+        self.ports, buses = ports[:NODES], ports[NODES:]
+        self.servers = [RedisServer(valkey_binary()) for _ in range(NODES)]
+        for server, port, bus in zip(self.servers, self.ports, buses, strict=True):
+            options = ("--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout", "2000")
+            server.start("--port", str(port), *options)
+        self.raw: list[Any] = [server.client() for server in self.servers]
+        for number, client in enumerate(self.raw):
+            first, last = SLOTS * number // NODES, SLOTS * (number + 1) // NODES - 1
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for port, bus in zip(self.ports[1:], buses[1:], strict=True):
+            self.raw[0].execute_command("CLUSTER", "MEET", "127.0.0.1", port, bus)
+        eventually(lambda: all(self._is_whole(client) for client in self.raw), "each node knows all slots")
+        self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in self.ports)
+
+    def _is_whole(self, client: Any) -> bool:
+        info = str(client.execute_command("CLUSTER", "INFO"))
+        return "ok" in info and f"{SLOTS}" in info and len(client.execute_command("CLUSTER", "SLOTS")) == NODES
+
+    def holder(self, key: str) -> Any:
+        """A client of the node that has a key."""
+        slot = self.raw[0].execute_command("CLUSTER", "KEYSLOT", key)
+        return self.raw[slot * NODES // SLOTS]
+
+    def close(self) -> None:
+        for client in self.raw:
+            client.close()
+        for server in self.servers:
+            server.remove()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    made = Cluster()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def follow(
+    request: pytest.FixtureRequest, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Follower]]:
+    """Start to follow something in a namespace. A proof of the subscription, which finds a reset too, never comes."""
+    monkeypatch.setattr(watching_module, "LISTEN_SECONDS", 0.05)
+    monkeypatch.setattr(watching_module, "PROVE_SECONDS", 3600.0)
+    followers: list[Follower] = []
+
+    def start(namespace: str, **options: Any) -> Follower:
+        followers.append(Follower(request.param, cluster.url, namespace=namespace, **options))
+        return followers[-1]
+
+    yield start
+    for follower in followers:
+        follower.close()
+
+
+def last_of(follower: Follower, item: tuple[str, int | None]) -> bool:
+    return follower.all()[-1:] == [item]
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c", "d"])
+def test_reset_is_heard_by_who_follows_one_block_or_agent(
+    tmp_path: Path, cluster: Cluster, follow: Callable[..., Follower], name: str
+) -> None:
+    """On whatever node the namespace is, and whichever node a client asks first."""
+    namespace = f"{{{name}-{tmp_path.name}}}"
+    rig = Rig(tmp_path, cluster.url, namespace=namespace)
+    rig.write("notes", "---\nagents: [ann]\n---\none\n")
+    rig.settle()
+    raw = cluster.holder(rig.mirror.keys.meta)
+    followers = [follow(namespace), follow(namespace, label="notes"), follow(namespace, agent="ann")]
+    rig.save_and_settle("notes", "---\nagents: [ann]\n---\ntwo\n")
+    for follower in followers:
+        assert follower.until(2) == [("updated", 2)]
+    raw.delete(f"{namespace}:block:notes")
+    rig.resync()
+    for follower in followers:
+        eventually(partial(last_of, follower, ("repaired", None)))
+    raw.delete(f"{namespace}:meta")
+    rig.run(lambda: rig.heard.level[-1] == "rebuilt" and len(rig.heard.level) == 2)
+    for follower in followers:
+        eventually(partial(last_of, follower, ("reset", 2)))
+        assert follower.all() == [("updated", 2), ("repaired", None), ("reset", 2)]
+    assert_level(rig, raw)
+    rig.crash()
+
+
+def test_cluster_users(tmp_path: Path, cluster: Cluster) -> None:
+    """The users of `blocksd acl` suffice for a daemon and its clients on a cluster."""
+    for client in cluster.raw:
+        for line in users(Keys("{acl}"), ["ann"]):
+            _, user, *rules = line.replace("PASSWORD", ">secret").split()
+            client.execute_command("ACL", "SETUSER", user, *rules)
+    rig = Rig(tmp_path, cluster.url.replace("://", "://acl-daemon:secret@"), namespace="{acl}")
+    rig.write("notes", "---\nagents: [ann]\n---\none\n")
+    rig.settle()
+    rig.resync()
+    assert_level(rig, cluster.holder("{acl}:meta"))
+    url = cluster.url.replace("://", "://acl-agent-ann:secret@")
+    follower = Follower("blocking", url, namespace="{acl}", agent="ann")
+    rig.save_and_settle("notes", "---\nagents: [ann]\n---\ntwo\n")
+    assert follower.until(2) == [("updated", 2)]
+    follower.close()
+    rig.crash()
