@@ -277,33 +277,58 @@ def audit(strict: bool, stale_days: int, prompt_chars: int, as_json: bool, **fla
 
 @click.command()
 @daemon_options
-@click.option("--since", type=click.IntRange(min=0), metavar="SEQ", help="Begin with the change after this number.")
+@click.option("--since", metavar="EPOCH:SEQ", help="Begin with the change after this one, as this command prints it.")
 @click.option("--block", "label", metavar="LABEL", shell_complete=completion.labels, help="Only this block.")
 @click.option("--agent", metavar="AGENT", shell_complete=completion.agents, help="Only what is attached to the agent.")
 @json_option
-def watch(since: int | None, label: str | None, agent: str | None, as_json: bool, **flags: Any) -> None:
+def watch(since: str | None, label: str | None, agent: str | None, as_json: bool, **flags: Any) -> None:
     """Print every change as it happens, until interrupted.
 
-    With --since, what happened after that number comes first, from the stream. A `reset` says that changes were
-    missed which are no longer kept: what was read before may be stale.
+    With --since, what happened after that change comes first, from the stream. Where to go on, EPOCH:SEQ, is printed
+    on standard error when it is interrupted. A number alone is taken for the epoch that the mirror has now.
+    A `reset` says that changes were missed which are no longer kept, or that the epoch is another: what was read before
+    may be stale. A `repaired` says so of some blocks.
     """
-    with open_client(load(flags)) as client, client.watch(since=since, label=label, agent=agent) as items:
+    place = None if since is None else _place_of(since)
+    with open_client(load(flags)) as client, client.watch(since=place, label=label, agent=agent) as items:
+        if isinstance(place, int):
+            click.echo(f"--since {place} is taken for the epoch {items.place[0]}", err=True)
         if sys.stderr.isatty():
-            click.echo(click.style("following changes; Ctrl-C ends", dim=True), err=True)
-        for item in items:
-            click.echo(json.dumps(_raw(item), ensure_ascii=False) if as_json else _describe(item))
+            click.echo(click.style(f"following changes after {_place(items.place)}; Ctrl-C ends", dim=True), err=True)
+        try:
+            for item in items:
+                click.echo(json.dumps(_raw(item), ensure_ascii=False) if as_json else _describe(item))
+        except KeyboardInterrupt:
+            click.echo(click.style(f"go on with --since {_place(items.place)}", dim=True), err=True)
+            raise
+
+
+def _place_of(since: str) -> int | tuple[str, int]:
+    epoch, colon, number = since.rpartition(":")
+    if not (number.isascii() and number.isdigit() and len(number) <= 18) or (colon and not epoch):
+        raise click.BadParameter(f"{since[:80]!r} is not EPOCH:SEQ", param_hint="'--since'")
+    return (epoch, int(number)) if colon else int(number)
+
+
+def _place(place: tuple[str | None, int | None]) -> str:
+    return f"{place[0] or '?'}:{place[1] or 0}"
 
 
 def _raw(item: Item) -> dict[str, Any]:
     if isinstance(item, Reset):
-        return {"seq": item.seq, "kind": item.kind, "epoch": item.epoch, "labels": sorted(item.blocks)}
+        return {"seq": item.seq, "kind": item.kind, "epoch": item.epoch, "labels": list(item.labels)}
     return item.raw
 
 
 def _describe(item: Item) -> str:
     if isinstance(item, Reset):
-        return f"{item.seq:>6} reset: read everything again ({count(len(item.blocks), 'block')} now)"
+        return (
+            f"{item.seq:>6} reset: read everything again ({count(len(item.labels), 'block')} now, epoch {item.epoch})"
+        )
     raw = item.raw
+    if item.kind == "repaired":
+        wrong = [*item.labels, *(f"agent {one}" for one in raw.get("agents", ())), *raw.get("indexes", ())]
+        return f"{'':>6} repaired: shown wrongly until now: {', '.join(wrong)}"
     if item.seq is None:
         about = raw.get("subject") or raw.get("file") or f"source {raw.get('source')}"
         message = f": {raw['problem']['message']}" if "problem" in raw else ""

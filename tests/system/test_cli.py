@@ -130,7 +130,8 @@ def test_check_fits_on_a_terminal(place: Path) -> None:
         (["show"], "Missing argument 'LABEL'"),
         (["ls", "--frobnicate"], "No such option"),
         (["history", "x", "-n", "0"], "0 is not in the range"),
-        (["watch", "--since", "-1"], "-1 is not in the range"),
+        (["watch", "--since", "-1"], "'-1' is not EPOCH:SEQ"),
+        (["watch", "--since", ":5"], "':5' is not EPOCH:SEQ"),
         (["run", "--log-format", "xml", "."], "'xml' is not one of"),
         (["run", "--delete-grace", "-1", "."], "delete_grace must be at least 0"),
         (["run", "missing.d"], "there is no folder 'missing.d'"),
@@ -339,7 +340,21 @@ def test_watch_prints_what_was_and_what_comes(daemon: Daemon) -> None:
         assert (lines[-1]["label"], lines[-1]["version"]) == ("notes", 3)
         watch.send_signal(signal.SIGINT)
         assert watch.wait(10) == 130
-        assert watch.stderr.read().strip() == ""
+        taken, go_on = watch.stderr.read().strip().splitlines()
+    place = f"{lines[-1]['epoch']}:{lines[-1]['seq']}"
+    assert taken == f"--since 0 is taken for the epoch {lines[-1]['epoch']}"
+    assert go_on == f"go on with --since {place}"
+    daemon.command("append", "notes", "later")
+    with watching(daemon, "--since", place, "--json") as watch:
+        assert watch.stdout is not None
+        assert json.loads(watch.stdout.readline())["seq"] == lines[-1]["seq"] + 1
+        watch.send_signal(signal.SIGINT)
+        watch.wait(10)
+    with watching(daemon, "--since", f"another:{lines[-1]['seq']}", "--json") as watch:
+        assert watch.stdout is not None
+        assert json.loads(watch.stdout.readline())["kind"] == "reset"
+        watch.send_signal(signal.SIGINT)
+        watch.wait(10)
 
 
 def test_reader_that_goes_away(daemon: Daemon) -> None:
