@@ -15,6 +15,7 @@ from blocksd import completion
 from blocksd.console import age, ago, duration, exit_code, next_step, print_facts, print_json, print_wrapped
 from blocksd.control import ACCEPT_DELETIONS, STATUS, ask
 from blocksd.errors import BlocksdError, Misconfigured, Unavailable
+from blocksd.inbox import REFUSALS
 from blocksd.options import daemon_of, daemon_options, json_option, load, resolve
 from blocksd.record import running_daemon
 from blocksd.standing import count
@@ -201,6 +202,7 @@ def _traces(config: Config, daemon: dict[str, str] | None) -> dict[str, Any]:
         "away_since": None,
         "away_reason": None,
         "queue": {"files": None, "requests": None},
+        "refused": dict.fromkeys(REFUSALS),
         "watches": {"used": None, "limit": None},
         "ready": None,
         "halted": None,
@@ -271,6 +273,7 @@ def _show_status(report: dict[str, Any]) -> None:
         print_facts(
             [
                 ("queue", f"{count(queue['files'], 'file')} to look at, {count(queue['requests'], 'request')} waiting"),
+                *([("dropped", _dropped(report["refused"]))] if any(report["refused"].values()) else []),
                 ("watches", "none, it polls" if report["polling"] else _of(watches["used"], watches["limit"])),
                 *([("reloaded", _last_reload(report["last_reload"]))] if report["last_reload"] else []),
             ]
@@ -334,6 +337,12 @@ def _how_the_mirror_is(report: dict[str, Any]) -> str:
         since = f" since {report['away_since']} ({age(report['away_since'])})" if report["away_since"] else ""
         return f"away{since}: {report['away_reason']}"
     return {"rebuilding": "being rebuilt", "empty": "never written"}.get(mirror, mirror)
+
+
+def _dropped(refused: dict[str, int]) -> str:
+    """How many entries of inboxes were not carried out since the start, and why."""
+    reasons = zip(REFUSALS, ("not requests", "too long", "more than an inbox may hold"), strict=True)
+    return ", ".join(f"{refused[reason]} {words}" for reason, words in reasons if refused[reason])
 
 
 def _or_dash(number: int | None) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blocksd.label import printable
 from blocksd.problem import INBOX, Problem
+from blocksd.reader import Refused
 
 if TYPE_CHECKING:
     from blocksd.core import Core
@@ -30,6 +30,9 @@ class Deliveries:
         self._was_read = False  # entries have come in, and the reader waits to be told to go on
         self._obstacle: str | None = None  # to reading inboxes
         self._obstacle_ticks = 0
+        self._crowded: frozenset[str] = frozenset()  # as the reader knows them
+        self._was_in_sync = core.projector.is_level
+        self._refused: dict[str, Refused] = {}  # by actor, since it was last logged
 
     def start(self) -> None:
         self._reader.start()
@@ -46,37 +49,53 @@ class Deliveries:
         """Whether the reader lives."""
         return self._reader.is_alive()
 
-    def put(self, entries: list[Entry]) -> None:
-        """These were read."""
-        self._was_read = True
-        self._core.inbox.put(entries)
+    def put(self, news: list[Entry] | Refused) -> None:
+        """Entries were read, or were refused unseen."""
+        if isinstance(news, Refused):
+            self._refused[news.actor] = news.added_to(self._refused.get(news.actor))
+            self._core.inbox.refused.update(news.counts())
+        else:
+            self._was_read = True
+            self._core.inbox.put(news)
 
     def note(self, readable: Readable) -> None:
         """Whether inboxes can be read has changed."""
         self._obstacle = readable.obstacle
 
     def direct(self) -> None:
-        """Once a round: tell the reader whose inboxes to read, and when to go on; say what had to be dropped."""
+        """Once a round: tell the reader whose inboxes to read, and when to go on."""
         core = self._core
+        if core.projector.is_level != self._was_in_sync:
+            self._was_in_sync = core.projector.is_level
+            if self._was_in_sync:  # Redis was lost: replies may be, too, and this may be another server
+                self._reader.reconnect()
         known, restarts = core.ledger.attachments.known, core.inbox.restarts
         if self._followed is None or self._followed[0] is not known or self._followed[1] != restarts:
             self._followed = (known, restarts)
             self._reader.follow(known, restarts)
+        if core.inbox.crowded != self._crowded:
+            self._crowded = core.inbox.crowded
+            self._reader.hold_back(self._crowded)
         if self._was_read and not core.inbox.is_full:
             self._was_read = False
             self._reader.resume()
         if core.clerk.dropped:
-            first = core.clerk.dropped[0]
-            others = f" (and {len(core.clerk.dropped) - 1} more)" if len(core.clerk.dropped) > 1 else ""
-            actor = printable(first.entry.actor)
-            self._notes.say_seldom(
-                f"an inbox {actor}", f"dropped an entry of the inbox of {actor}: {first.error.message}{others}"
-            )
+            for unusable in core.clerk.dropped:
+                one = Refused(unusable.entry.actor, dropped=1)
+                self._refused[one.actor] = one.added_to(self._refused.get(one.actor))
+            core.inbox.refused["dropped"] += len(core.clerk.dropped)
             core.clerk.dropped.clear()
+
+    def _say_refused(self) -> None:
+        """Log what was refused, of each actor once a minute at most, and then all of it."""
+        for actor, refused in list(self._refused.items()):
+            if self._notes.say_seldom(f"an inbox {actor}", refused.sentence()):
+                del self._refused[actor]
 
     def keep(self) -> None:
         """Once a second: see whether requests are read while Redis is there. That Redis is away, others say."""
         self._reader.start()
+        self._say_refused()
         problems = self._core.problems
         if self._obstacle is None:
             self._obstacle_ticks = 0

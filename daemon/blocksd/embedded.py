@@ -216,6 +216,9 @@ class EmbeddedServer:
             "appendfsync": "everysec",
             "save": '""',
             "maxmemory-policy": "noeviction",
+            # No request is nearly as long, and no argument of apply.lua: one revision of the largest block there may be.
+            "proto-max-bulk-len": "64mb",
+            "client-query-buffer-limit": "128mb",
         }
         write_private(path, "".join(f"{key} {value}\n" for key, value in settings.items()))
         return path

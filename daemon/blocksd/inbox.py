@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from blocksd.request import MAX_BYTES
@@ -13,8 +13,13 @@ if TYPE_CHECKING:
 
     from blocksd.request import Entry
 
+REFUSALS = ("dropped", "oversized", "surplus")
+"""Why entries are refused without being carried out: `Reading` in `inboxes` explains the words."""
+
 _HELD = 1024
 _HELD_CHARS = 8 * MAX_BYTES
+_HELD_PER_ACTOR = 128
+_HELD_CHARS_PER_ACTOR = 2 * MAX_BYTES
 
 
 class Inbox:
@@ -31,6 +36,11 @@ class Inbox:
         self._under_way: list[Entry] = []
         self._chars = 0
         self._due = 0.0
+        self._loads: dict[str, tuple[int, int]] = {}  # actor → how many of its entries are here, and their characters
+        self.crowded: frozenset[str] = frozenset()
+        """Actors of which no more should be read for now, however much room there is for others."""
+        self.refused: Counter[str] = Counter()
+        """How many entries were refused unseen since the start, by reason."""
         self.restarts = 0  # how often everything must have been read again
 
     @property
@@ -54,7 +64,7 @@ class Inbox:
         for entry in entries:
             if entry not in self._held:
                 self._held[entry] = now
-                self._chars += len(entry.text or "")
+                self._weigh(entry, 1)
                 self._waiting.setdefault(entry.actor, deque()).append(entry)
                 self._due = 0.0
 
@@ -90,7 +100,7 @@ class Inbox:
         """What was taken is done: replied to, and removed from Redis."""
         for entry in self._under_way:
             del self._held[entry]
-            self._chars -= len(entry.text or "")
+            self._weigh(entry, -1)
         self._under_way.clear()
 
     def begin_again(self) -> None:
@@ -98,5 +108,18 @@ class Inbox:
         self._waiting.clear()
         self._held.clear()
         self._under_way.clear()
+        self._loads.clear()
+        self.crowded = frozenset()
         self._chars = 0
         self.restarts += 1
+
+    def _weigh(self, entry: Entry, sign: int) -> None:
+        chars = sign * len(entry.text or "")
+        self._chars += chars
+        count, held_chars = self._loads.get(entry.actor, (0, 0))
+        count, held_chars = self._loads[entry.actor] = (count + sign, held_chars + chars)
+        is_crowded = count >= _HELD_PER_ACTOR or held_chars >= _HELD_CHARS_PER_ACTOR
+        if is_crowded != (entry.actor in self.crowded):
+            self.crowded ^= {entry.actor}
+        if not count:
+            del self._loads[entry.actor]

@@ -19,6 +19,8 @@ Level = Literal["error", "warning", "info", "debug"]
 SELDOM_SECONDS = 60.0
 """Between two notes on what may happen again and again."""
 
+_REMEMBERED = 1000
+
 
 class ServiceListener(Listener):
     """Who is told how the service goes, besides what becomes of the blocks."""
@@ -52,9 +54,13 @@ class Notes:
         for listener in self._listeners:
             listener.on_note(message, level)
 
-    def say_seldom(self, what: str, message: str) -> None:
-        """Say what may happen many times a second, but not as often."""
+    def say_seldom(self, what: str, message: str) -> bool:
+        """Say what may happen many times a second, but not as often; return True if it is said now."""
         now = self._clock()
-        if now >= self._due.get(what, 0.0):
-            self._due[what] = now + SELDOM_SECONDS
-            self.say(message, "warning")
+        if now < self._due.get(what, 0.0):
+            return False
+        if len(self._due) >= _REMEMBERED:
+            self._due = {said: due for said, due in self._due.items() if due > now}
+        self._due[what] = now + SELDOM_SECONDS
+        self.say(message, "warning")
+        return True

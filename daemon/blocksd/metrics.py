@@ -22,6 +22,7 @@ from prometheus_client import (
 )
 
 from blocksd.errors import Misconfigured
+from blocksd.inbox import REFUSALS
 from blocksd.listener import ServiceListener
 from blocksd.problem import FOLDER
 from blocksd.request import OPS
@@ -96,6 +97,14 @@ class Metrics(ServiceListener):
             registry=registry,
         )
         self._problems = Gauge("blocksd_problems", "What is wrong right now.", ("severity",), registry=registry)
+        self._refused = Counter(
+            "blocksd_refused_entries",
+            "Entries of inboxes that were not carried out since the start: dropped (no request, and no id to reply to), "
+            "oversized, surplus (more than an inbox may hold).",
+            ("reason",),
+            registry=registry,
+        )
+        self._refusals: dict[str, int] = dict.fromkeys(REFUSALS, 0)
         self._queue = Gauge(
             "blocksd_queue", "Files to look at, and requests that are not done.", ("what",), registry=registry
         )
@@ -178,6 +187,9 @@ class Metrics(ServiceListener):
         }
         for name, value in values.items():
             self._gauges[name].set(value)
+        for reason, before in self._refusals.items():
+            self._refusals[reason] = standing.refused.get(reason, 0)
+            self._refused.labels(reason).inc(self._refusals[reason] - before)
         self._problems.labels("problem").set(standing.problems)
         self._problems.labels("warning").set(standing.warnings)
         self._queue.labels("files").set(standing.files)

@@ -70,6 +70,11 @@ class Mirror:
         """What the server has called itself, and its version; None before it was written to, and of a cluster."""
         return self._apply.server
 
+    @property
+    def lease(self) -> str:
+        """What the key of the lease says while this daemon holds it."""
+        return self._lease
+
     def take(self) -> Place:
         """Take the lease, or renew it; where the mirror stands.
 

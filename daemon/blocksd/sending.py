@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from blocksd.errors import InvalidRequest, NotFound, Unavailable, from_json
 from blocksd.plan import Pause, ask
+from blocksd.request import MAX_BYTES
 from blocksd.revision import OPERATOR
 from blocksd.view import BlockView, view_of
 
@@ -117,9 +118,11 @@ def _encoded(request: Mapping[str, Any]) -> str:
             allow_nan=False,
             default=_plain,
         )
-        text.encode("utf-8")
+        size = len(text.encode("utf-8"))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"the request cannot be written as JSON: {str(error)[:200]}", field="args") from None
+    if size > MAX_BYTES:  # the daemon would refuse it, but Redis would have to hold it first
+        raise InvalidRequest(f"the request is {size} bytes, over the {MAX_BYTES} allowed", field="request")
     return text
 
 

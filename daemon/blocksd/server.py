@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from blocksd.keys import Keys
 
 _ROUND_TRIPS = 9
+_WITH_SUBCOMMANDS = ("client", "memory", "script", "xinfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,5 +234,5 @@ def _rule(words: tuple[str | int, ...], refusal: str, keys: Keys) -> str:
     """The ACL rule whose lack a refusal tells of."""
     if "to run the" in refusal:
         command = str(words[0]).lower()
-        return f"+{command}|{str(words[1]).lower()}" if command == "script" else f"+{command}"
+        return f"+{command}|{str(words[1]).lower()}" if command in _WITH_SUBCOMMANDS else f"+{command}"
     return f"&{keys.namespace}:*" if "channel" in refusal else f"~{keys.namespace}:*"

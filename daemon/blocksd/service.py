@@ -29,7 +29,7 @@ from blocksd.lookout import Lookout, SourceHint
 from blocksd.mirror import Mirror
 from blocksd.problem import CONFIG
 from blocksd.pulse import Pulse, vitals_of
-from blocksd.reader import Readable, Reader
+from blocksd.reader import Readable, Reader, Refused
 from blocksd.reloader import Reloader
 from blocksd.revision import timestamp
 from blocksd.stages import timed
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from blocksd.listener import ServiceListener
     from blocksd.request import Entry
 
-    _News = Hint | SourceHint | list[Entry] | Readable | Question
+    _News = Hint | SourceHint | list[Entry] | Readable | Refused | Question
     """What threads pass on: where to look, what was read from inboxes, and what somebody wants to know."""
 
 _TICK_SECONDS = 1.0
@@ -143,7 +143,8 @@ class Service:
         """Make the core, and what works for it."""
         config = self.config
         core = Core(self.folder, self.journal, self._mirror, self._listeners, config)
-        reader = Reader(self.redis_url, self._mirror.keys, self._queue.put)
+        mirror = self._mirror
+        reader = Reader(self.redis_url, mirror.keys, self._queue.put, lease=lambda: mirror.lease)
         self._deliveries = Deliveries(reader, core, self._notes)
         self._lookout = Lookout(
             self.folder,

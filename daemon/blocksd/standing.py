@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from blocksd.inbox import REFUSALS
 from blocksd.problem import FOLDER
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from blocksd.core import Core
 
 
@@ -35,6 +38,7 @@ class Standing:
     warnings: int
     read: int | None  # files, on the way to the first readiness
     halted: str | None  # why deletions are held back
+    refused: Mapping[str, int] = field(default_factory=dict)  # entries of inboxes, unseen, since the start, by reason
 
     @property
     def mirror_lag(self) -> int:
@@ -53,6 +57,7 @@ class Standing:
             "away_since": self.away_since,
             "away_reason": self.away_reason,
             "queue": {"files": self.files, "requests": self.requests},
+            "refused": {reason: self.refused.get(reason, 0) for reason in REFUSALS},
             "watches": {"used": self.watches, "limit": self.watch_limit},
             "ready": self.read is None,
             "halted": self.halted,
@@ -99,6 +104,7 @@ def standing_of(core: Core, *, seq: int, read: int | None, watches: int, watch_l
         warnings=problems.warnings,
         read=read,
         halted=halted.message if halted is not None else None,
+        refused=dict(core.inbox.refused),
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import gc
 import io
+import json
 import os
 import resource
 import shutil
@@ -546,6 +547,149 @@ def bench_append(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Ro
     del os.environ["BLOCKSD_DURABILITY"]
 
 
+ASKING = 20
+"""How many agents ask, of however many are known: each a different one in its turn."""
+
+
+@contextmanager
+def known_agents(count: int, root: Path) -> Iterator[tuple[RedisServer, subprocess.Popen[str]]]:
+    """A daemon that knows this many agents, on a server of its own. Some of them have a block to append to."""
+    folder = root / f"known{count}"
+    folder.mkdir()
+    ids = [f"helper-{number:05}" for number in range(count)]
+    (folder / "crowd.md").write_text(f"---\nagents: [{', '.join(ids)}]\n---\n{BODY}")
+    for number in range(ASKING):
+        head = f"---\nlimit: 4000000\nagents: [{asking(number, count)}]\n---\n"
+        (folder / f"notes{number}.md").write_text(head)
+    server = RedisServer(valkey_binary())
+    server.start()
+    try:
+        with daemon(folder, root / f"known{count}-state", server.url) as process:
+            yield server, process
+    finally:
+        server.remove()
+
+
+def asking(number: int, count: int) -> str:
+    """One of the agents that ask; they are spread over all."""
+    return f"helper-{number % ASKING * 7919 % count:05}"
+
+
+class BareAgent:
+    """Asks as a program in any language can: XADD, then BLPOP."""
+
+    def __init__(self, url: str) -> None:
+        self._client: Any = redis.Redis.from_url(url)
+        self._number = 0
+
+    def append(self, actor: str, name: str) -> None:
+        self._number += 1
+        request_id = f"bare-{self._number}"
+        request = {"id": request_id, "op": "append", "name": name, "args": {"content": f"line {self._number}"}}
+        self._client.xadd(f"blocks:inbox:{actor}", {"request": json.dumps(request)})
+        reply = json.loads(self._client.blpop([f"blocks:reply:{actor}:{request_id}"], 30)[1])
+        assert reply["ok"], reply
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def bench_inbox(_server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
+    """(g) a request, of however many agents; what they cost when nothing happens; and beside a flood from one of them."""
+    rounds = 10 if quick else 50
+    few, many = 10, 10_000
+    os.environ["BLOCKSD_DURABILITY"] = "process"  # else the disk hides what is measured
+    with ExitStack() as stack:
+        running = {count: stack.enter_context(known_agents(count, root)) for count in (few, many)}
+        floor = floors.Appending(running[few][0].url, root / "floor", is_durable=False)
+        ours: Times = defaultdict(list)
+        bare: Times = defaultdict(list)
+        theirs: list[float] = []
+        urls = {count: server.url for count, (server, _) in running.items()}
+        agents = {count: BareAgent(url) for count, url in urls.items()}
+        clients = {count: stack.enter_context(blocksd.connect(url)) for count, url in urls.items()}
+        memories = {
+            (count, number): client.memory(asking(number, count))
+            for count, client in clients.items()
+            for number in range(min(ASKING, count))
+        }
+        for _ in range(rounds):
+            for number in range(min(ASKING, few)):
+                theirs.append(seconds(partial(floor.append, "a line")))
+                for count in (few, many):
+                    ours[count].append(seconds(partial(memories[count, number].append, f"notes{number}", "a line")))
+                    bare[count].append(seconds(partial(agents[count].append, asking(number, count), f"notes{number}")))
+        floor.close()
+        median = statistics.median
+        for what, times, bound in (("client", ours, 1.1), ("XADD", bare, 1.5)):
+            low, high = median(times[few]), median(times[many])
+            yield Row(f"(g) append ({what}), {few} agents", ms(median(theirs)), ms(low), low / median(theirs))
+            yield Row(f"(g) append ({what}), {few} → {many:,} agents", ms(low), ms(high), high / low, bound)
+        yield idle_row(*running[many], agents=many, seconds=10 if quick else 70)
+        yield from flood_rows(running[few][0], agents[few], few, rounds=rounds)
+    del os.environ["BLOCKSD_DURABILITY"]
+
+
+def idle_row(server: RedisServer, process: subprocess.Popen[str], *, agents: int, seconds: int) -> Row:
+    """How much of a core a daemon and its server use while nothing happens, in percent."""
+    server_pid = server.client().info()["process_id"]
+    before = cpu_seconds(process.pid), cpu_seconds(server_pid)
+    time.sleep(seconds)
+    daemon_share, server_share = (
+        (cpu_seconds(pid) - begin) / seconds * 100 for pid, begin in zip((process.pid, server_pid), before, strict=True)
+    )
+    both = daemon_share + server_share
+    note = f"percent of a core; the server {server_share:.2f}"
+    return Row(f"(g) idle, {agents:,} agents, daemon and server", "", f"{both:.2f} %", both, 1.0, note)
+
+
+FLOODS = {
+    "no field": {"other": "x"},
+    "no JSON": {"request": "x" * 200},
+    "no id": {"request": '{"op": "append", "label": "notes"}'},
+    "refused": {"request": '{"id": "f", "op": "no such op"}'},
+}
+
+
+def flood_rows(server: RedisServer, agent: BareAgent, count: int, *, rounds: int) -> Iterator[Row]:
+    """The p99 of others, while one agent sends 10,000 entries a second that are no requests, of each kind.
+
+    Quiet and loud take turns.
+    """
+    client = server.client()
+    key = f"blocks:inbox:{asking(0, count)}"
+    script = str(Path(__file__).with_name("flood.py"))
+
+    def measure() -> list[float]:
+        return [
+            seconds(partial(agent.append, asking(number, count), f"notes{number}"))
+            for _ in range(rounds)
+            for number in range(1, min(ASKING, count))
+        ]
+
+    for what, entry in FLOODS.items():
+        quiet, loud, left = [], [], 0
+        for _ in range(4):
+            quiet += measure()
+            words = [sys.executable, script, server.url, key, json.dumps(entry)]
+            process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+            assert process.stdout is not None
+            process.stdout.readline()
+            try:
+                loud += measure()
+            finally:
+                process.kill()
+                process.wait()
+            left = max(left, client.xlen(key))
+            deadline = time.monotonic() + 60
+            while client.xlen(key) and time.monotonic() < deadline:
+                time.sleep(0.05)
+        before, after = percentile(quiet, 0.99), percentile(loud, 0.99)
+        note = f"p50 {ms(statistics.median(quiet))} → {ms(statistics.median(loud))}, {left:,} are left"
+        yield Row(f"(g) p99 beside 10,000/s of {what!r}", ms(before), ms(after), after / before, 5.0, note)
+    client.close()
+
+
 ONE, EIGHT = ["block0"], [f"block{number}" for number in range(1, 9)]
 
 
@@ -627,6 +771,7 @@ BENCHMARKS = {
     "fanout": bench_fanout,
     "prompt": bench_prompt,
     "append": bench_append,
+    "inbox": bench_inbox,
 }
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.deliveries import Deliveries
-from blocksd.listener import Notes
-from blocksd.reader import Readable
+from blocksd.listener import Notes, ServiceListener
+from blocksd.reader import Readable, Refused
 from blocksd.request import Entry
+from blocksd.standing import standing_of
 from rig import Rig
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ class Reading:
 
     def __init__(self) -> None:
         self.followed: list[tuple[frozenset[str], int]] = []
-        self.starts = self.resumed = 0
+        self.starts = self.resumed = self.reconnects = 0
+        self.held_back: frozenset[str] = frozenset()
 
     def start(self) -> None:
         self.starts += 1
@@ -35,6 +37,12 @@ class Reading:
 
     def resume(self) -> None:
         self.resumed += 1
+
+    def hold_back(self, actors: frozenset[str]) -> None:
+        self.held_back = actors
+
+    def reconnect(self) -> None:
+        self.reconnects += 1
 
 
 @pytest.fixture
@@ -106,3 +114,67 @@ def test_inboxes_that_cannot_be_read_are_said_once(rig: Rig) -> None:
     for _ in range(5):
         deliveries.keep()
     assert problems == {}, "that Redis is away is said already"
+
+
+def test_reader_begins_anew_when_redis_was_lost(rig: Rig) -> None:
+    """Once, when the mirror is in sync again: it may be on another server, and replies may be lost."""
+    deliveries, reader = deliveries_of(rig)
+    deliveries.direct()
+    rig.core.projector.is_level = False
+    deliveries.direct()
+    deliveries.direct()
+    assert reader.reconnects == 0
+    rig.core.projector.is_level = True
+    deliveries.direct()
+    deliveries.direct()
+    assert reader.reconnects == 1
+
+
+def test_actor_with_much_is_held_back(rig: Rig) -> None:
+    """The reader is told when that begins and when it ends; others' entries are read meanwhile."""
+    deliveries, reader = deliveries_of(rig)
+    deliveries.put([Entry("operator", f"1-{number}", "{}") for number in range(200)])
+    deliveries.direct()
+    assert (reader.held_back, reader.resumed) == ({"operator"}, 1)
+    rig.core.inbox.begin_again()
+    deliveries.direct()
+    assert reader.held_back == frozenset()
+
+
+class Words(ServiceListener):
+    """Remembers what is logged."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def on_note(self, message: str, level: str) -> None:
+        self.said.append(message)
+
+
+def test_refused_entries_are_counted_and_logged_seldom(rig: Rig) -> None:
+    """Of each actor once a minute, and then all of them; `status` has the numbers."""
+    words, now = Words(), 100.0
+    deliveries = Deliveries(Reading(), rig.core, Notes([words], clock=lambda: now))  # type: ignore[arg-type]
+    deliveries.put(Refused("loud", dropped=3))
+    rig.core.inbox.put([Entry("ann", "1-0", "not JSON")])
+    rig.run(lambda: rig.core.clerk.dropped)
+    deliveries.direct()
+    deliveries.keep()
+    assert sorted(words.said) == [
+        "dropped from the inbox of ann: 1 that are no requests and have no id to reply to",
+        "dropped from the inbox of loud: 3 that are no requests and have no id to reply to",
+    ]
+    for _ in range(3):
+        deliveries.put(Refused("loud", dropped=500, surplus=7))
+        deliveries.put(Refused("loud", oversized=1))
+        deliveries.keep()
+    assert len(words.said) == 2
+    now += 61
+    deliveries.keep()
+    deliveries.keep()
+    (last,) = words.said[2:]
+    assert last.startswith("dropped from the inbox of loud: 1500 that are no requests and have no id to reply to, ")
+    assert last.endswith(" 3 of over 1048576 bytes, 21 beyond the 10000 that wait")
+    assert rig.core.inbox.refused == {"dropped": 1504, "oversized": 3, "surplus": 21}
+    standing = standing_of(rig.core, seq=1, read=None, watches=0, watch_limit=None)
+    assert standing.as_json()["refused"] == {"dropped": 1504, "oversized": 3, "surplus": 21}

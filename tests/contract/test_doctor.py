@@ -273,7 +273,7 @@ def test_commands_a_daemon_sends(serve: Callable[..., RedisServer], tmp_path: Pa
             operator.blocks.delete("memo")
         (folder / "bad.md").unlink()
         eventually(lambda: not raw.exists("blocks:problems"), "the problem is cleared")
-        raw.set("blocks:inbox:ann", "no stream")  # whoever reads inboxes then asks which are
+        raw.set("blocks:inbox:ann", "no stream")
         raw.delete("blocks:block:kept")
         eventually(lambda: raw.hget("blocks:block:kept", "value"), "what was missing is back")
         raw.delete("blocks:meta")
@@ -296,4 +296,5 @@ def _request(raw: Any, actor: str, op: str, args: dict[str, Any]) -> None:
 
 def _rule(words: tuple[str | int, ...]) -> str:
     command = str(words[0]).lower()
-    return f"+{command}|{str(words[1]).lower()}" if command in ("script", "pubsub") else f"+{command}"
+    has_subcommand = command in ("client", "memory", "pubsub", "script", "xinfo")
+    return f"+{command}|{str(words[1]).lower()}" if has_subcommand else f"+{command}"

@@ -140,6 +140,17 @@ def test_only_loopback_is_bound(server: EmbeddedServer) -> None:
     assert client_of(server.address).config_get("bind")["bind"].split() == ["127.0.0.1"]
 
 
+def test_argument_is_limited(server: EmbeddedServer) -> None:
+    """To more than the largest block takes on its way; an entry of an inbox cannot be hundreds of megabytes."""
+    assert server.address is not None
+    client: Any = redis.Redis.from_url(server.address.url)
+    assert client.eval("return #ARGV[1]", 0, "x" * (32 << 20)) == 32 << 20
+    with pytest.raises(redis.ConnectionError):
+        client.xadd("blocks:inbox:operator", {"request": "x" * (100 << 20)})
+    assert client.xlen("blocks:inbox:operator") == 0
+    client.close()
+
+
 def test_password_is_in_no_command_line(server: EmbeddedServer) -> None:
     """Who lists the processes sees no password."""
     assert server.address is not None

@@ -53,6 +53,7 @@ ORDER = (
     "reply",
     "inbox",
     "begun",
+    "inboxes",
     "reader",
     "script",
     "projection",

@@ -114,3 +114,23 @@ def test_inbox_is_bounded() -> None:
     inbox.take(1)
     inbox.done()
     assert not inbox.is_full
+
+
+def test_actor_with_much_is_crowded() -> None:
+    """By number and by size; others are not, and what is done or forgotten makes room."""
+    inbox = Inbox()
+    inbox.put(numbered("loud", *range(127)))
+    inbox.put(numbered("ann", 1, 2))
+    assert inbox.crowded == frozenset()
+    inbox.put(numbered("loud", 127))
+    inbox.put([Entry("long", f"{number}-0", "x" * MAX_BYTES) for number in range(2)])
+    assert inbox.crowded == {"loud", "long"}
+    assert not inbox.is_full
+    inbox.take(3)
+    assert inbox.crowded == {"loud", "long"}, "what is under way is here"
+    inbox.done()
+    assert inbox.crowded == frozenset()
+    inbox.put(numbered("loud", *range(500)))
+    assert inbox.crowded == {"loud"}
+    inbox.begin_again()
+    assert inbox.crowded == frozenset()

@@ -157,8 +157,12 @@ def test_how_it_stands(metrics: Metrics) -> None:
     }
     assert {name: found[f"blocksd_{name}"] for name in wanted} == wanted
     assert found["blocksd_heartbeat_timestamp_seconds"] > 1e9
-    metrics.on_standing(replace(STANDING, mirror="level", mirror_seq=41, read=3))
+    assert found["blocksd_refused_entries_total dropped"] == 0
+    metrics.on_standing(replace(STANDING, mirror="level", mirror_seq=41, read=3, refused={"dropped": 5}))
+    metrics.on_standing(replace(STANDING, mirror="level", mirror_seq=41, read=3, refused={"dropped": 7, "surplus": 1}))
     found = samples(metrics)
+    refused = [found[f"blocksd_refused_entries_total {reason}"] for reason in ("dropped", "oversized", "surplus")]
+    assert refused == [7, 0, 1]
     assert (found["blocksd_mirror_level"], found["blocksd_mirror_lag"], found["blocksd_ready"]) == (1, 0, 0)
 
 
