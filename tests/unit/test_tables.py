@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from blocksd.content import digest
 from blocksd.errors import JournalUnusable
 from blocksd.history import JournalReader
 from blocksd.journal import Journal
@@ -14,7 +15,7 @@ from blocksd.outcomes import Access, Outcomes
 from blocksd.pending import Pending, Staged
 from blocksd.recovery import recover
 from blocksd.tables import MIGRATIONS
-from blocksd.writer import Writer, digest
+from blocksd.writer import Writer
 from journaled import THEN, of_requests, prepared
 from rig import AT, revision
 
