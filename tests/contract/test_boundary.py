@@ -526,7 +526,7 @@ def test_daemon_starts_with_something_prepared_whatever_fails(broken: Broken, ca
             break
     rig.crash()
     rig.breaks = lambda name, *_: name == call
-    for number in ERRORS:
+    for number in ERRORS[::3]:
         rig.number = number
         rig.open()
         pass_time(rig, 1.5)
@@ -553,10 +553,10 @@ def test_file_that_cannot_be_read_is_read_when_it_can(broken: Broken) -> None:
     assert "notes.md" not in broken.core.problems
 
 
-STEPS = int(os.environ.get("BLOCKSD_TEST_FAILING_STEPS", "150"))
+STEPS = int(os.environ.get("BLOCKSD_TEST_FAILING_STEPS", "100"))
 
 
-@pytest.mark.parametrize(("rate", "seed"), [(0.01, 1), (0.03, 2), (0.03, 3), (0.2, 4)])
+@pytest.mark.parametrize(("rate", "seed"), [(0.01, 1), (0.03, 2), (0.2, 4)])
 def test_calls_that_fail_lose_and_double_nothing(
     tmp_path: Path, standing_server: Callable[[str], RedisServer], rate: float, seed: int
 ) -> None:
