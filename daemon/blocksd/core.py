@@ -294,9 +294,8 @@ class Core:
         """Remove temporaries of ours that a crash has left, as far as that can be done: they harm nobody."""
         left, self.intake.sweeper.left = self.intake.sweeper.left, []
         for path in left:
-            if not (
-                self.clerk.keeps(path) or self.intake.deletions.is_in_doubt
-            ):  # in another folder they may be another's
+            # In a folder that has taken the place of ours they may be another daemon's.
+            if not (self.clerk.keeps(path) or self.intake.deletions.is_in_doubt):
                 self._writer.remove(path)
         if self._writer.left:
             self._tell_left()

@@ -252,9 +252,8 @@ class Folder:
             return True
         # The event that tells of a file just emptied comes an instant after that.
         is_whole = status.st_size > 0 and (closed or writer is False)
-        age = abs(
-            time.time() - max(status.st_mtime, status.st_ctime)
-        )  # the one can be set to any time, the other cannot
+        # Any program can set the time of the last write, and none the time of the last change.
+        age = abs(time.time() - max(status.st_mtime, status.st_ctime))
         if not is_whole and age < _SETTLE_SECONDS:
             return True
         return writer is None and not closed and self._openers.have(status)

@@ -147,6 +147,8 @@ def test_folder_of_an_agent_that_is_a_symlink(rig: Office, elsewhere: Path, name
     (rig.root / name).symlink_to(elsewhere)
     rig.core.intake.hint_tree("agents/ann")
     rig.core.intake.hint_tree("agents/eve")
+    rig.round()
+    assert "eve" not in rig.core.ledger.attachments.known
     rig.resync()
     assert "eve" not in rig.core.ledger.attachments.known
     for agent in ("ann", "eve"):
@@ -537,6 +539,65 @@ def test_daemon_starts_with_something_prepared_whatever_fails(broken: Broken, ca
     rig.do("ann", "append", "notes", content="two", request_id="same")
     assert rig.value("notes") == "one\ntwo"
     rig.resync()
+
+
+@pytest.mark.parametrize("op", ["append", "delete", "create"])
+def test_what_was_done_and_cannot_be_told_waits(broken: Broken, op: str) -> None:
+    """A rename is done, says that it failed, and from then on nothing can be seen: the request is neither refused nor done
+    again, nobody else's is taken in, and all goes on when it can be told.
+    """
+    rig, args = broken, {"append": {"content": "two"}, "delete": {}, "create": {"value": "x"}}[op]
+    label = "new" if op == "create" else "notes"
+    is_over: list[str] = []
+
+    def breaks(name: str, *words: Any) -> bool:
+        if name == "renameat2" and not is_over:
+            is_over.append(name)
+            Root.renameat2(rig.disk, *words)
+        return bool(is_over)
+
+    rig.breaks = breaks
+    sent = rig.send("operator", op, label, **args)
+    rig.pass_on()
+    pass_time(rig)
+    assert is_over
+    assert rig.reply("operator", sent) is None
+    assert "<journal>" in rig.core.problems
+    rig.breaks = lambda *_: False
+    rig.send("operator", op, label, request_id=sent, **args)
+    (reply,) = rig.replies(("operator", sent))
+    assert reply["ok"], reply
+    rig.resync()
+    if op == "append":
+        assert rig.value("notes") == "one\ntwo"
+    elif op == "create":
+        assert rig.value("new") == "x"
+    else:
+        assert not (rig.root / "notes.md").exists()
+    assert rig.core.problems == {}
+
+
+def test_late_save_that_cannot_be_read_is_kept_until_it_can(broken: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that nobody could tell had the file open wrote to what was displaced: that is all there is of its text."""
+    monkeypatch.setattr(Root, "has_writer", lambda *_: None)
+    rig = broken
+    rig.settle()
+    sent = rig.send("operator", "append", "notes", content="two")
+    rig.pass_on()
+    with (rig.root / "notes.md").open("r+") as file:
+        for effect in effects(rig):
+            if effect == "clear away":
+                file.write(NOTES.replace("one", "mine\none"))
+                file.flush()
+                rig.breaks = lambda name, *_: name in ("open", "read", "stat")
+            if effect == "mirror" and rig.disk.failed:
+                break
+    pass_time(rig)
+    assert rig.reply("operator", sent) is not None
+    assert len(rig.temporaries()) == 1
+    rig.breaks = lambda *_: False
+    pass_time(rig)
+    assert rig.value("notes") == "mine\none\ntwo"
 
 
 def test_file_that_cannot_be_read_is_read_when_it_can(broken: Broken) -> None:
