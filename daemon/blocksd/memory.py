@@ -13,7 +13,7 @@ from blocksd.plan import ask
 from blocksd.prompt import File, Source, compile_prompt, order
 from blocksd.queries import not_attached
 from blocksd.sending import TIMEOUT_SECONDS, Expectation, block_of, send
-from blocksd.view import BlockView
+from blocksd.view import BlockView, shown_as
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -275,9 +275,10 @@ def _look(keys: Keys, agent: str) -> Plan[Sight]:
             *(("HGETALL", keys.file(file)) for file in opened),
         )
         hashes, rest = replies[: len(labels)], replies[len(labels) :]
-        if not all(hashes):
+        shown = [shown_as(label, fields) for label, fields in zip(labels, hashes, strict=True)]
+        if not all(shown):
             continue  # changed while it was read
-        blocks = {block.name: block for block in map(BlockView, hashes)}
+        blocks = {block.name: block for block in shown if block is not None}
         contents = dict(zip(opened, rest[2 * len(sources) :], strict=True))
         listings = rest[len(sources) : 2 * len(sources)]
         return Sight(

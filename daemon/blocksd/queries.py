@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
 from blocksd.errors import Damaged, InvalidField, NotFound
 from blocksd.label import PRIVATE, name_for_agent, owner, parse_agent, parse_label
 from blocksd.plan import ask
-from blocksd.view import AgentView, BlockView, Page
+from blocksd.view import AgentView, BlockView, Page, shown_as
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -53,11 +53,12 @@ def retrieve(keys: Keys, block_id: str) -> Plan[BlockView]:
     """
     label = yield from resolve(keys, block_id)
     fields, score = yield from ask(("HGETALL", keys.block(label)), ("ZSCORE", keys.labels, label), together=True)
-    if not fields and score is not None:
+    block = shown_as(label, fields)
+    if block is None and score is not None:
         raise Damaged(f"the mirror lists the block {label!r} and does not show it", label=label)
-    if not fields:
+    if block is None:
         raise NotFound(f"there is no block {label!r}", label=label)
-    return BlockView(fields)
+    return block
 
 
 def blocks_with(keys: Keys, labels: Sequence[str]) -> Plan[list[BlockView]]:
@@ -65,7 +66,8 @@ def blocks_with(keys: Keys, labels: Sequence[str]) -> Plan[list[BlockView]]:
     found = []
     for some in _parts(labels, _PAGE):
         replies = yield from ask(*(("HGETALL", keys.block(label)) for label in some))
-        found += [BlockView(fields) for fields in replies if fields]
+        blocks = (shown_as(label, fields) for label, fields in zip(some, replies, strict=True))
+        found += [block for block in blocks if block is not None]
     return found
 
 
@@ -132,11 +134,11 @@ def _pick(keys: Keys, labels: Sequence[str], wanted: Filters) -> Plan[list[Block
     replies = yield from ask(*commands)
     counts = replies[len(labels) :] or [0] * len(labels)
     blocks = [
-        BlockView(fields)
-        for fields, count in zip(replies, counts, strict=False)
-        if fields and all(test(count) for test in count_tests)
+        shown_as(label, fields)
+        for label, fields, count in zip(labels, replies, counts, strict=False)
+        if all(test(count) for test in count_tests)
     ]
-    return [block for block in blocks if all(test(block) for test in tests)]
+    return [block for block in blocks if block is not None and all(test(block) for test in tests)]
 
 
 def _holds(text: str, part: str) -> bool:
@@ -347,9 +349,9 @@ def retrieve_block_of_agent(keys: Keys, agent_id: str, block_label: str) -> Plan
         )
         if found not in candidates:
             break
-        fields = hashes[candidates.index(found)]
-        if fields:
-            return BlockView(fields)
+        block = shown_as(found, hashes[candidates.index(found)])
+        if block is not None:
+            return block
     else:
         raise Damaged(f"the mirror does not show the block {found!r}, which agent {agent!r} has")
     names = (yield from retrieve_agent(keys, agent)).blocks

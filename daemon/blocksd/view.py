@@ -182,6 +182,11 @@ def shown(revision: Revision) -> dict[str, Any] | None:
     return {name: facts[name] for name in _ORDER}
 
 
+def shown_as(label: str, fields: Mapping[str, str]) -> BlockView | None:
+    """The block that a hash shows, where the one with this label must be; None when that is another's, or nothing."""
+    return BlockView(fields) if fields and fields.get("label", label) == label else None
+
+
 def view_of(block: Mapping[str, Any]) -> BlockView:
     """A block from the JSON of it in a reply: the same as when it is read from the mirror."""
     return BlockView(

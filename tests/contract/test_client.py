@@ -1042,3 +1042,19 @@ def test_server_is_not_asked_by_connecting(find: Callable[..., Client]) -> None:
     for ask in (client.counts, partial(client.blocks.retrieve, "notes")):
         with pytest.raises(Unavailable, match=r"Redis at unix:///nowhere/redis\.sock does not serve"):
             ask()
+
+
+def test_key_renamed_by_hand_is_no_block(client: Client, raw: Any) -> None:
+    """What stands under another's key is not shown as if it were there: a stray is no block, and a block is not it."""
+    raw.rename("blocks:block:notes", "blocks:block:stray")
+    with pytest.raises(NotFound):
+        client.blocks.retrieve("stray")
+    with pytest.raises(Damaged, match="does not show it"):
+        client.blocks.retrieve("notes")
+    assert [block.label for block in client.blocks.list()] == ["agents/ann/persona"]
+    raw.copy("blocks:block:stray", "blocks:block:agents/ann/persona", replace=True)
+    assert list(client.blocks.list()) == []
+    with pytest.raises(Damaged):
+        client.agents.blocks.retrieve("ann", "persona")
+    with client.memory("ann") as memory, pytest.raises(Unavailable):
+        memory.compile()
