@@ -22,7 +22,7 @@ All of a namespace's keys start with `<namespace>:`. With the namespace `blocks`
 | `blocks:inbox:<actor>` | stream | requests of an agent, or of `operator`: one field `request`, JSON; an entry is removed when it is done |
 | `blocks:reply:<actor>:<request id>` | list | the one reply to a request, JSON; expires after 60 s |
 
-Channels: `blocks:changes` (every change), `blocks:changes:block:<label>` (one block's), `blocks:changes:agent:<agent>`
+Channels: `blocks:changes` (every change), `blocks:changes:reset` (resets, for who follows one block or agent), `blocks:changes:block:<label>` (one block's), `blocks:changes:agent:<agent>`
 (what came to or went from an agent, and its private blocks' changes), `blocks:changes:source:<source>` (one source's).
 Each message is a change as one line of JSON. What is said of sources and open files has no seq and is not in the stream:
 `{"kind": "source", "source", "files": [at most 100 paths that changed], "at", "epoch"}`, also to each agent that began
@@ -60,7 +60,11 @@ class Keys:
         self.lease = f"{namespace}:lease"
         self.changes = f"{namespace}:changes"
         self.sources = f"{namespace}:sources"
-        self.resets = f"{self.changes}:reset"
+
+    @property
+    def resets(self) -> str:
+        """The channel of resets, for who follows one block or agent."""
+        return f"{self.changes}:reset"
 
     def block(self, label: str) -> str:
         return f"{self.namespace}:block:{label}"

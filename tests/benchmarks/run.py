@@ -289,6 +289,38 @@ def bench_burst(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row
     )
 
 
+def bench_idle(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
+    """What the daemon computes while nothing happens: the mirror is compared, all of it within ten minutes.
+
+    The folder is not swept meanwhile, whose cost is that of the floor of a restart, once in `resync_seconds`.
+    """
+    count, measured = (10_000, 10.0) if quick else (100_000, 60.0)
+    folder = root / "idle"
+    write_blocks(folder, count)
+    for options in ((), ("--poll",)):
+        server.client().flushall()
+        state = root / f"idle-state{''.join(options)}"
+        waits = ("--resync-seconds", "3600", "--poll-seconds", "3600")
+        with daemon(folder, state, server.url, *options, *waits) as process:
+            time.sleep(5.0)  # what was written just before it was read is looked at once more
+            redis_pid = server.client().info("server")["process_id"]
+            before, redis_before, begin = cpu_seconds(process.pid), cpu_seconds(redis_pid), time.monotonic()
+            compared = server.client().info("commandstats").get("cmdstat_scard", {}).get("calls", 0)
+            time.sleep(measured)
+            elapsed = time.monotonic() - begin
+            used = (cpu_seconds(process.pid) - before) / elapsed
+            redis_used = (cpu_seconds(redis_pid) - redis_before) / elapsed
+            compared = server.client().info("commandstats").get("cmdstat_scard", {}).get("calls", 0) - compared
+        yield Row(
+            f"idle, {count:,} blocks{', polling' if options else ''}",
+            "",
+            f"{used * 100:.2f} %",
+            used * 100,
+            1.0,
+            f"of a core; Redis {redis_used * 100:.2f} %; {compared / elapsed:.0f} blocks compared a second",
+        )
+
+
 def bench_memory(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
     """(e) the peak memory of the daemon."""
     count = 10_000 if quick else 100_000
@@ -768,6 +800,7 @@ BENCHMARKS = {
     "restart": bench_restart,
     "burst": bench_burst,
     "memory": bench_memory,
+    "idle": bench_idle,
     "fanout": bench_fanout,
     "prompt": bench_prompt,
     "append": bench_append,

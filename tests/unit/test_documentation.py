@@ -75,6 +75,7 @@ def test_every_key_is_specified() -> None:
     ]
     assert [name for name in (*single, *of_a_kind) if f"| `{name}` |" not in LAYOUT] == []
     channels = [keys.changes_of_block("<label>"), keys.changes_of_agent("<agent>"), keys.changes_of_source("<source>")]
+    channels.append(keys.resets)
     assert [name for name in (keys.changes, *channels) if f"| channel `{name}` |" not in LAYOUT] == []
 
 
@@ -101,7 +102,7 @@ def test_every_kind_of_change_is_specified() -> None:
     """In words and by an example."""
     written = {kind for text in SOURCES for kind in re.findall(r'"kind": "(\w+)"', text)}
     kinds = {*get_args(Kind), *written, "opened", "closed"}
-    assert len(kinds) == 10
+    assert len(kinds) == 11
     assert [kind for kind in kinds if f"`{kind}`" not in LAYOUT or f'"kind": "{kind}"' not in LAYOUT] == []
 
 
