@@ -22,9 +22,18 @@ class Strays:
 
     def __init__(self, mirror: Mirror, ledger: Ledger, sources: Sources) -> None:
         self._mirror = mirror
-        self._ledger = ledger
         self._sources = sources
         self._cursor = 0
+        self._prefix = f"{mirror.keys.namespace}:"
+        self._belongs: dict[str, Callable[[str], bool]] = {
+            "block": lambda label: label in ledger.paths,
+            "attached": lambda label: label in ledger.paths,
+            "agent": lambda agent: agent in ledger.attachments.known,
+            "source": lambda source: source in sources.names,
+            "source-agents": lambda source: source in sources.names,
+            "file": lambda file: file in sources.opened(),
+            "open": self._has_opened,
+        }
         self.is_granted = False
         """Whether the next step may be made; each takes this back, and so does the end of the walk."""
         self._is_over = False
@@ -50,21 +59,9 @@ class Strays:
         return strays
 
     def _is_stray(self, key: str) -> bool:
-        keys, sources = self._mirror.keys, self._sources
-        belongs: tuple[tuple[Callable[[str], str], Callable[[str], bool]], ...] = (
-            (keys.block, self._ledger.paths.__contains__),
-            (keys.attached, self._ledger.paths.__contains__),
-            (keys.agent, self._ledger.attachments.known.__contains__),
-            (keys.source, sources.names.__contains__),
-            (keys.source_agents, sources.names.__contains__),
-            (keys.file, sources.opened().__contains__),
-            (keys.open, self._has_opened),
-        )
-        for kind, is_known in belongs:
-            prefix = kind("")
-            if key.startswith(prefix):
-                return not is_known(key.removeprefix(prefix))
-        return False
+        kind, _, name = key.removeprefix(self._prefix).partition(":")
+        belongs = self._belongs.get(kind)
+        return belongs is not None and not belongs(name)
 
     def _has_opened(self, agent: str) -> bool:
         opened = self._sources.opened().values()

@@ -31,7 +31,7 @@ PASS_SECONDS = 600.0
 """Within this time all blocks are compared by version and digest, however many there are."""
 KEYS_A_SECOND = 200
 """How many keys are compared in a second, if there are not more than a pass can hold."""
-READ_IN_FULL = 2000
+READ_IN_FULL = 1000
 """How many blocks, and agents, are read in full in each pass: a different part of all each time."""
 _NAMES_READ = 50_000  # of blocks that agents have, read in full in one pass
 _SLICE = 64
