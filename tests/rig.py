@@ -16,6 +16,7 @@ from blocksd.core import Core
 from blocksd.folder import Folder
 from blocksd.journal import Journal
 from blocksd.keys import Keys
+from blocksd.machine import folder_id
 from blocksd.mirror import Mirror
 from blocksd.projector import Listener
 from blocksd.revision import Revision
@@ -31,7 +32,14 @@ if TYPE_CHECKING:
     from blocksd.revision import Kind
 
 AT = "2026-11-20T09:00:00.000Z"
-ABOUT = {"directory": "/srv/blocks.d", "host": "one", "pid": "11", "started_at": AT}
+ABOUT = {
+    "directory": "/srv/blocks.d",
+    "host": "one",
+    "machine": "m1",
+    "folder_id": "fd:1",
+    "pid": "11",
+    "started_at": AT,
+}
 
 
 def revision(
@@ -200,7 +208,14 @@ class Rig:
         self._tokens += 1
         self.heard = Recorder()
         self.journal = Journal(str(self.home / "journal.db"), boot_id=self.boot_id)
-        about = {"directory": str(self.root), "host": "here", "pid": str(os.getpid()), "started_at": AT}
+        about = {
+            "directory": str(self.root),
+            "host": "here",
+            "machine": "a-machine",
+            "folder_id": folder_id(os.stat(self.root)) if self.root.is_dir() else "",
+            "pid": str(os.getpid()),
+            "started_at": AT,
+        }
         self.client = connect(self.url, reply_seconds=self._reply_seconds)
         self.mirror = Mirror(
             self.client,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from blocksd.begun import ATTEMPTS
-from blocksd.errors import BlocksdError, JournalUnusable, Misconfigured, ProblemFile, Unavailable, Undecided
+from blocksd.errors import BlocksdError, JournalUnusable, LeaseLost, Misconfigured, ProblemFile, Unavailable, Undecided
 from blocksd.faults import Fault
 from blocksd.label import PRIVATE, parse_agent, printable
 from blocksd.outcomes import Access
@@ -106,9 +106,11 @@ class Clerk:
         faults: Faults,
         begun: Begun,
         *,
+        is_in_charge: Callable[[], bool],
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
+        """`is_in_charge` tells whether no other daemon can be doing the same requests."""
         self._pending = pending
         self._outcomes = outcomes
         self._ledger = ledger
@@ -122,6 +124,7 @@ class Clerk:
         self._begun = begun
         self._taken: list[Entry] = []  # and not known to be over
         self._unmerged: dict[str, tuple[float, float]] = {}  # label → when it is tried again, and after how long then
+        self._is_in_charge = is_in_charge
         self._clock = clock
         self._wall = wall
         self._waiting: dict[Entry, float] = {}  # requests that wait for an open file: since when
@@ -136,6 +139,7 @@ class Clerk:
 
         Raises:
             JournalUnusable: nothing was done; the ledger is to be loaded anew.
+            LeaseLost: nothing was done; what was taken is another daemon's to do.
         """
         entries = self._inbox.take(REQUESTS)
         merges = self._due_merges()
@@ -464,7 +468,13 @@ class Clerk:
         prepared = Prepared(self._ledger.drafted, paths, staged, work.edited, at, folders_gone)
         try:
             yield "prepare"
+            if entries and not self._is_in_charge():
+                message = "the lease may have passed to another daemon: its requests are not done here"
+                raise LeaseLost(message, holder={})
             self._journal_is_on_disk(lambda: self._pending.prepare(prepared, is_durable=self._writer.is_durable))
+        except LeaseLost:
+            self._give_up(staged)
+            raise
         except JournalUnusable:
             self._retire(staged)  # the disk may have it all the same
             self._writer.remove_made()

@@ -11,9 +11,11 @@ import click
 from blocksd.errors import (
     AlreadyRunning,
     InvalidLabel,
+    JournalUnusable,
     Misconfigured,
     NotFound,
     ProblemFile,
+    StateUnusable,
     Unavailable,
     VersionConflict,
 )
@@ -118,6 +120,8 @@ def next_step(error: BlocksdError) -> str:
         return "stop it first, or give this one a folder, a --namespace and a --state-dir of its own"
     if "socket" in error.facts:
         return "it may be stopped, hang, or be only just starting: its log tells more"
+    if isinstance(error, StateUnusable):
+        return "free some space, or name another with --state-dir DIR"
     if isinstance(error, Unavailable):
         return "start the daemon with 'blocksd run FOLDER', or say where Redis is with --redis URL"
     if error.facts.get("key") == "folder":
@@ -126,4 +130,4 @@ def next_step(error: BlocksdError) -> str:
 
 
 def exit_code(error: BlocksdError) -> int:
-    return 3 if isinstance(error, Unavailable) else 2 if isinstance(error, Misconfigured) else 1
+    return 3 if isinstance(error, (Unavailable, JournalUnusable)) else 2 if isinstance(error, Misconfigured) else 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from blocksd.begun import Begun
 from blocksd.clerk import Clerk, Work
 from blocksd.desk import Desk
-from blocksd.errors import BlocksdError, JournalUnusable, ProblemFile, Unavailable
+from blocksd.errors import BlocksdError, JournalUnusable, LeaseLost, ProblemFile, Unavailable
 from blocksd.faults import Faults
 from blocksd.inbox import Inbox
 from blocksd.intake import Intake
@@ -128,6 +128,7 @@ class Core:
             writer,
             self.faults,
             self._begun,
+            is_in_charge=lambda: self.projector.is_in_charge,
             clock=clock,
             wall=wall,
         )
@@ -213,6 +214,11 @@ class Core:
         """
         try:
             yield
+        except LeaseLost as error:
+            if is_blocking:
+                self._begin_again()
+                self._sweep_at = self._clock()
+            self._log_once(name, error.message)
         except BlocksdError as error:
             if is_blocking:
                 self._be_blocked(_cannot(error), is_in_doubt=False)
@@ -238,7 +244,7 @@ class Core:
             _log.warning("could not %s: %s; it is retried", stage, message)
 
     def _take_in(self) -> Iterator[str]:
-        if self._blocked_until:
+        if self._blocked_until or self._must_reload:
             self._recover()
         is_news_due = self.intake.due <= self._clock()
         has_taken, revisions = yield from self._look()
@@ -282,7 +288,7 @@ class Core:
 
     def _carry_out(self, *, try_again: bool) -> Generator[str, None, Work]:
         """Do what was asked for, and journal it; what to reply. `try_again` also what waits for news of a file."""
-        if self.inbox.is_waiting and not self.projector.is_level:  # another daemon may be in charge of the namespace
+        if self.inbox.is_waiting and not self.projector.confirm():  # another daemon may be in charge of the namespace
             self.inbox.begin_again()
         is_due = self.inbox.due <= self._clock() or (try_again and self.inbox.is_waiting)
         if not is_due and self.clerk.due > self._clock():
@@ -332,6 +338,10 @@ class Core:
         self._sweep_at = self._blocked_until
         self._must_reload = self._must_reload or is_in_doubt
         self.problems.set(problem)
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        """Forget what is in memory only: it is read again."""
         self.clerk.end()
         self.inbox.begin_again()
         self.ledger.begin_again()

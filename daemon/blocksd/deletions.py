@@ -144,6 +144,10 @@ class Deletions:
         if safety.is_replaced(directory.held, found):
             self._halt("the folder was replaced by another directory", "all blocks that are missing in it are kept")
         directory.reopen()
+        if directory.refusal is not None:
+            self.is_folder_gone = True
+            self._halt(directory.refusal.message, "stop that daemon, or put the folder back that was there before")
+            return "gone"
         self.is_folder_gone = False
         return "another"
 

@@ -148,6 +148,10 @@ class Damaged(Unavailable):
     """Something stands in the mirror where it cannot be: a key of another type. Only a rebuild helps."""
 
 
+class StateUnusable(Unavailable):
+    """The state directory cannot be used for now: it is full, say. Facts: `path`, `errno`."""
+
+
 class JournalUnusable(BlocksdError):
     """The journal cannot be opened or written. Facts: `path`."""
 

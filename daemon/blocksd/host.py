@@ -26,6 +26,7 @@ from blocksd.config import unknown_variables
 from blocksd.folder import Folder
 from blocksd.label import TEMPORARY
 from blocksd.lock import holder
+from blocksd.machine import folder_id, machine_id
 from blocksd.record import running_daemon
 from blocksd.root import Root
 from blocksd.watcher import inotify_limit
@@ -179,6 +180,8 @@ class Host:
     tree: Tree | None = None
     journal: JournalState | None = None
     set_aside: tuple[str, ...] = ()
+    machine: str = ""  # its id in this boot, and that of the folder; empty where it cannot be told
+    folder_id: str = ""
     unknown_variables: tuple[str, ...] = ()  # a sentence for each that looks like a setting and is none
 
 
@@ -206,8 +209,16 @@ def look(config: Config) -> Host:
         tree=_tree(folder),
         journal=journal_state(journal) if os.path.exists(journal) else None,
         set_aside=tuple(sorted(name for name in glob.glob(f"{glob.escape(journal)}.damaged-*") if name[-1].isdigit())),
+        machine=machine_id(),
+        folder_id=_folder_id(folder.path),
         unknown_variables=tuple(unknown_variables(os.environ)),
     )
+
+
+def _folder_id(path: str) -> str:
+    with suppress(OSError):
+        return folder_id(os.stat(path))
+    return ""
 
 
 def _running(pid: int, folder: str) -> Running:

@@ -1,17 +1,24 @@
 -- Takes or renews the lease, and tells where the mirror stands.
 --
 -- KEYS  1 lease, 2 meta
--- ARGV  1 the lease wanted ('<epoch> <token>'), 2 for how many milliseconds, 3 '1' to take it from whoever holds it
+-- ARGV  1 the lease wanted: '<epoch> <token> <machine> <folder>', 2 for how many milliseconds
 --
--- Returns {<who held it before>, <epoch>, <seq>}; '' for what is not there.
+-- Returns {<who held it before>, <epoch>, <seq>, <1 if it is ours now, else 0>}; '' for what is not there.
+--
+-- A lease of the same machine, in the same boot, is a dead daemon's if it is of the same folder or the same journal:
+-- whoever asks has the locks of both. Any other is respected until it expires: nothing but time proves its daemon dead.
 
--- Keys of another type are somebody's mistake, and would keep every daemon out for good.
-if redis.call('TYPE', KEYS[1]).ok ~= 'string' then redis.call('DEL', KEYS[1]) end
+-- A key of another type, or that never expires, is a mistake, and would keep every daemon out for good.
+if redis.call('TYPE', KEYS[1]).ok ~= 'string' or redis.call('PTTL', KEYS[1]) < 0 then redis.call('DEL', KEYS[1]) end
 if redis.call('TYPE', KEYS[2]).ok ~= 'hash' then redis.call('DEL', KEYS[2]) end
+local words = '^(%S+) (%S+) (%S+) (%S+)$'
 local held = redis.call('GET', KEYS[1]) or ''
-local epoch = string.match(ARGV[1], '^(%S+) ')
-if held == '' or ARGV[3] == '1' or string.match(held, '^(%S+) ') == epoch then
+local epoch, _, machine, folder = string.match(ARGV[1], words)
+local its_epoch, _, its_machine, its_folder = string.match(held, words)
+local is_dead = machine ~= '-' and machine == its_machine and (epoch == its_epoch or (folder ~= '-' and folder == its_folder))
+local is_ours = held == '' or held == ARGV[1] or is_dead
+if is_ours then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 end
 local place = redis.call('HMGET', KEYS[2], 'epoch', 'seq')
-return {held, place[1] or '', place[2] or ''}
+return {held, place[1] or '', place[2] or '', is_ours and 1 or 0}

@@ -2,40 +2,101 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
 from contextlib import suppress
 
-from blocksd.errors import AlreadyRunning, Misconfigured
+from blocksd.errors import AlreadyRunning, Misconfigured, StateUnusable
+
+_UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EIO)
+"""How file systems without locks say so, those of the network among them."""
+
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.EINTR)
+"""Errors that may pass by themselves, so that a start is worth another try."""
 
 
 class Lock:
-    """The right to be the one daemon of a directory, for as long as this process lives."""
+    """The right to be the one daemon of a file or directory, for as long as this process lives."""
 
-    def __init__(self, path: str, what: str, *, key: str) -> None:
-        """Lock the file or directory at `path`; `what` names it in the error, `key` is the setting it comes from.
+    def __init__(self, what: str) -> None:
+        """`what` names it in errors."""
+        self._what = what
+        self._handle = -1
+        self.unsupported = ""  # why the file system takes no locks; empty: it does
+
+    def take(self, handle: int) -> None:
+        """Lock the file or directory of a handle, and keep the handle; what was locked before is let go.
+
+        Where there are no locks, it is taken all the same, and `unsupported` says why that proves nothing.
 
         Raises:
-            AlreadyRunning: another process has it. Facts: `pid`, if it can be told.
-            Misconfigured: it cannot be opened.
+            AlreadyRunning: another process has it; what was locked before still is. Facts: `pid`, if it can be told.
         """
         try:
-            flags = os.O_RDONLY | os.O_CLOEXEC
-            is_directory = os.path.isdir(path)
-            self._handle = os.open(path, flags | (os.O_DIRECTORY if is_directory else os.O_CREAT), 0o600)
-        except OSError as error:
-            raise Misconfigured(f"{path} cannot be opened: {error.strerror}", key=key) from None
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            unsupported = ""
         except BlockingIOError:
-            pid = holder(os.fstat(self._handle))
-            os.close(self._handle)
+            pid = holder(os.fstat(handle))
+            os.close(handle)
             who = f" with pid {pid}" if pid else ""
-            raise AlreadyRunning(f"the {what} is in the charge of another daemon{who}", pid=pid) from None
+            raise AlreadyRunning(f"the {self._what} is served by another daemon{who}", pid=pid) from None
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                os.close(handle)
+                raise
+            unsupported = error.strerror or str(error)
+        self.release()
+        self._handle = handle
+        self.unsupported = unsupported
+
+    def take_directory(self, place: int) -> None:
+        """Lock the directory of a handle, which may be one that only names it (O_PATH) and stays the caller's.
+
+        Raises:
+            AlreadyRunning: another process has it; what was locked before still is.
+            OSError: it cannot be opened.
+        """
+        self.take(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place))
 
     def release(self) -> None:
-        os.close(self._handle)
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
+
+    @property
+    def status(self) -> os.stat_result | None:
+        """The status of what is locked; None when nothing is."""
+        with suppress(OSError):
+            return os.fstat(self._handle)
+        return None
+
+
+def lock_state(state: str) -> Lock:
+    """The lock of a state directory, which is made if there is none.
+
+    Raises:
+        AlreadyRunning: another process has it.
+        Misconfigured: there can be no state directory, for a reason that will not pass.
+        StateUnusable: there is none, for a reason that may pass.
+    """
+    lock = Lock(f"state directory {state}")
+    try:
+        os.makedirs(state, mode=0o700, exist_ok=True)
+        lock.take(os.open(os.path.join(state, "lock"), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise state_error(state, error) from error
+    return lock
+
+
+def state_error(state: str, error: OSError) -> Misconfigured | StateUnusable:
+    """What an error of the operating system on the state directory means."""
+    path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else state
+    message = f"the state directory {state} cannot be used: {path}: {error.strerror or error}"
+    if error.errno in _PASSING:
+        return StateUnusable(message, path=path, errno=error.errno)
+    return Misconfigured(message, key="state_dir")
 
 
 def holder(status: os.stat_result) -> int | None:

@@ -52,18 +52,28 @@ class Mirror:
     """
 
     def __init__(self, client: Any, keys: Keys, *, url: str, epoch: str, token: str, about: Mapping[str, str]) -> None:
-        """`about` describes this daemon to people: directory, host, pid, started_at."""
+        """`about` describes this daemon: to people by directory, host, pid, started_at; to other daemons by `machine`,
+        the machine in this boot, and `folder_id`, the device and inode of its folder. Either is empty if it is in doubt.
+        """
         self._client = client
         self.keys = keys
         self.url = url
         self.epoch = epoch
-        self._lease = f"{epoch} {token}"
-        self._about = about
+        self._token = token
+        self._describe(about)
         self._apply = Script(client, "apply.lua", url=url)
         self._take = Script(client, "lease.lua", url=url)
         self._compare = Script(client, "compare.lua", url=url)
         self._sent: tuple[str, ...] = ()  # the arguments of the call that is under way
         self.place: Place | None = None
+
+    def _describe(self, about: Mapping[str, str]) -> None:
+        self._about = about
+        self._lease = f"{self.epoch} {self._token} {about.get('machine') or '-'} {about.get('folder_id') or '-'}"
+
+    def move(self, folder_id: str) -> None:
+        """The folder is another directory now, of this id: what is known of this daemon follows when the lease is renewed."""
+        self._describe({**self._about, "folder_id": folder_id})
 
     @property
     def server(self) -> str | None:
@@ -78,41 +88,50 @@ class Mirror:
     def take(self) -> Place:
         """Take the lease, or renew it; where the mirror stands.
 
-        A lease of this journal's own epoch, or of this very folder on this host, is a dead daemon's: the lock on the
-        state directory proves it. Any other is respected.
+        A dead daemon's lease is taken over at once, where its death is certain: that of the same folder or journal, on
+        this machine in this boot, whose locks this daemon has. Any other is respected until it expires.
         """
         self.place = None
         with translated(self.url):
-            held, epoch, seq = self._ask_lease(take=False)
-            if held not in ("", self._lease) and held.partition(" ")[0] != self.epoch:
-                there = self._client.hgetall(self.keys.meta)
-                mine = all(there.get(key) == self._about[key] for key in ("host", "directory"))
-                if not mine:
-                    raise LeaseLost(
-                        f"namespace {self.keys.namespace!r} at {masked(self.url)} is served by the daemon with pid "
-                        f"{there.get('pid', '?')} on {there.get('host', '?')}, for {there.get('directory', '?')}",
-                        holder=there,
-                    )
-                held, epoch, seq = self._ask_lease(take=True)
+            _, epoch, seq, is_ours = self._ask_lease()
+            if not is_ours:
+                raise self._refusal(self._client.hgetall(self.keys.meta))
         self.place = _place_of(epoch, seq)
         return self.place
+
+    def _refusal(self, there: dict[str, str]) -> LeaseLost:
+        def place(about: Mapping[str, str]) -> str:
+            ids = f"machine {about.get('machine') or 'unknown'}, folder {about.get('folder_id') or 'unknown'}"
+            return f"for {about.get('directory', '?')} ({ids})"
+
+        return LeaseLost(
+            f"namespace {self.keys.namespace!r} at {masked(self.url)} is served by the daemon with pid "
+            f"{there.get('pid', '?')} on {there.get('host', '?')}, {place(there)}; this one is on "
+            f"{self._about.get('host', '?')}, {place(self._about)}",
+            holder=there,
+        )
+
+    def lease_left(self) -> int:
+        """For how many milliseconds the lease that is there is still good, whoever has it; negative when there is none."""
+        with translated(self.url):
+            return int(self._client.pttl(self.keys.lease))
 
     def renew(self) -> bool:
         """Renew the lease; whether the mirror is still where this daemon left it."""
         self.settle()
         before = self.place
         with translated(self.url):
-            held, epoch, seq = self._ask_lease(take=False)
+            held, epoch, seq, _ = self._ask_lease()
         is_in_place = before == _place_of(epoch, seq)
         if is_in_place and not held:
             _log.warning("the lease was evicted or has expired; no other daemon had it, and it was taken again")
         return held in ("", self._lease) and is_in_place
 
-    def _ask_lease(self, *, take: bool) -> tuple[str, str, str]:
-        held, epoch, seq = self._take.call(
-            (self.keys.lease, self.keys.meta), (self._lease, str(LEASE_SECONDS * 1000), "1" if take else "0")
+    def _ask_lease(self) -> tuple[str, str, str, int]:
+        held, epoch, seq, is_ours = self._take.call(
+            (self.keys.lease, self.keys.meta), (self._lease, str(LEASE_SECONDS * 1000))
         )
-        return held, epoch, seq
+        return held, epoch, seq, is_ours
 
     def release(self) -> None:
         """Give the lease up, so that a successor need not wait."""
@@ -303,7 +322,7 @@ class Mirror:
 
         What was to be written at a place is refused by the script itself if the mirror stands elsewhere.
         """
-        held, epoch, seq = self._ask_lease(take=False)
+        held, epoch, seq, _ = self._ask_lease()
         there = _place_of(epoch, seq)
         is_ours = held in ("", self._lease) and (
             self._sent[1] != "" or (there == self.place and there.epoch == self.epoch)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from blocksd.errors import Damaged, JournalUnusable, LeaseLost, Misconfigured, NotFound, Unavailable
 from blocksd.faults import Faults
-from blocksd.mirror import BATCH
+from blocksd.mirror import BATCH, LEASE_SECONDS
 from blocksd.projection import agents_commands, problem_commands, reply_command
 from blocksd.repair import repair_index
 from blocksd.revision import timestamp
@@ -36,6 +36,13 @@ HEARTBEAT_SECONDS = 1.0
 _BACK_OFF_SECONDS = (0.05, 1.0)
 _CONFIGURATION_SECONDS = 30.0
 _LEASE_SECONDS = 2.0
+_COMMIT_SECONDS = 3.0
+"""How much of a lease must be left for a commit to begin: more than it takes, from its check until all is on disk.
+
+A lease that was asked for at a moment is good for at least LEASE_SECONDS from that moment on, since Redis counts from when
+it gets to it. A daemon that goes by the moment of asking therefore stops before another can begin, without asking Redis
+again: only a commit that takes over 3 seconds, or two clocks that differ by as much in 10, could overlap with another's.
+"""
 
 
 class Listener:
@@ -109,6 +116,7 @@ class Projector:
         self._shown_problems: dict[str, Problem] = {}
         self._shown_count = 0
         self._heard_at = clock()
+        self._leased_at = float("-inf")  # when the lease was asked for that is ours
         self.is_level = False
         self.shown_seq: int | None = None  # where the mirror was last known to stand
         self.last_error: BlocksdError | None = None
@@ -130,6 +138,18 @@ class Projector:
     def silent_seconds(self) -> float:
         """For how long Redis has not been heard of."""
         return self._clock() - self._heard_at
+
+    @property
+    def is_in_charge(self) -> bool:
+        """Return True if the lease is certain to be ours for as long as a commit takes: no other daemon does requests."""
+        return self.is_level and self._clock() < self._leased_at + LEASE_SECONDS - _COMMIT_SECONDS
+
+    def confirm(self) -> bool:
+        """Return True if `is_in_charge`, after the lease was renewed where it has become old."""
+        if self.is_level and not self.is_in_charge:
+            with self._guarded():
+                self._renew()
+        return self.is_in_charge
 
     @property
     def is_busy(self) -> bool:
@@ -175,12 +195,7 @@ class Projector:
         with self._guarded():
             self._mirror.settle()
             if now >= self._heartbeat_at and (self.is_level or self._work is not None):
-                self._heartbeat_at = now + HEARTBEAT_SECONDS
-                # Levelling may last longer than a lease does; that the mirror is not in place is no news to it.
-                if not self._mirror.renew() and self.is_level:
-                    self.is_level, self._work, self._retry_at = False, None, 0.0
-                    self.verifier.stop()
-                self._heard_at = now
+                self._renew()
                 if self.is_level:
                     self.verifier.grant()
             if self._work is None:
@@ -204,6 +219,18 @@ class Projector:
         """Whether the mirror stands where the journal and the ledger do: only then a difference is damage."""
         place = self._mirror.place
         return place is not None and place.seq == self._journal.seq and not self._ledger.drafted
+
+    def _renew(self) -> None:
+        """A heartbeat: renew the lease, and see whether the mirror is where it was left."""
+        now = self._clock()
+        self._heartbeat_at = now + HEARTBEAT_SECONDS
+        if self._mirror.renew():
+            self._leased_at = now
+        # Levelling may last longer than a lease does; that the mirror is not in place is no news to it.
+        elif self.is_level:
+            self.is_level, self._work, self._retry_at = False, None, 0.0
+            self.verifier.stop()
+        self._heard_at = now
 
     def close(self) -> None:
         """Give the lease up, if there is anyone to give it to."""
@@ -248,6 +275,7 @@ class Projector:
                 listener.on_mirror_away(error)
 
     def _levelling(self) -> Iterator[None]:
+        self._leased_at = self._clock()
         place = self._mirror.take()
         how = "level"
         is_ours = place.epoch == self._journal.epoch and place.seq <= self._journal.seq

@@ -19,7 +19,7 @@ def write(state: str, *, folder: str, namespace: str, redis: str) -> None:
 
 
 def remove(state: str) -> None:
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # the lock tells that nobody runs
         os.unlink(os.path.join(state, _NAME))
 
 
@@ -38,6 +38,8 @@ def running_daemon(state: str) -> dict[str, str] | None:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return record
+    except OSError:  # there are no locks here: the process may still be there
+        return record if os.path.exists(f"/proc/{record.get('pid')}") else None
     finally:
         os.close(lock)
     return None

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from blocksd.beneath import DIRECTORY, NO_NAMES, NOT_THERE, has_openat2, openat2, os_error, walk
-from blocksd.errors import Unavailable
+from blocksd.errors import AlreadyRunning, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 NOREPLACE, EXCHANGE = 1, 2
 
@@ -40,9 +40,15 @@ class Root:
     leads out, ENOENT when there is no directory to hold.
     """
 
-    def __init__(self, path: str, *, walks: bool | None = None) -> None:
-        """Hold the directory at `path`, if there is one. `walks`: open each directory on the way, as where there is no openat2."""
+    def __init__(self, path: str, *, walks: bool | None = None, claim: Callable[[int], object] | None = None) -> None:
+        """Hold the directory at `path`, if there is one. `walks`: open each directory on the way, as where there is no openat2.
+
+        `claim` is called with the handle of a directory before it is held; when it raises AlreadyRunning, none is held,
+        and `refusal` says why.
+        """
         self.given = os.path.abspath(path)
+        self._claim = claim
+        self.refusal: AlreadyRunning | None = None
         self._walks = walks
         self._handle = -1
         self.reopen()
@@ -59,16 +65,30 @@ class Root:
         self._is_released = False
         self._identity: tuple[int, int] | None = None
         self._why = errno.ENOENT  # there is nothing to hold
+        self.refusal = None
         self.path = os.path.realpath(self.given)
         try:
-            self._handle = os.open(self.path, DIRECTORY)
+            self._handle = self._open_claimed()
         except OSError as error:
             self._why = error.errno or errno.EIO
+            return
+        except AlreadyRunning as refusal:
+            self._why, self.refusal = errno.EBUSY, refusal
             return
         status = os.fstat(self._handle)
         self._identity = (status.st_dev, status.st_ino)
         if self._walks is None:
             self._walks = not has_openat2(self._handle)
+
+    def _open_claimed(self) -> int:
+        handle = os.open(self.path, DIRECTORY)
+        try:
+            if self._claim is not None:
+                self._claim(handle)
+        except BaseException:
+            os.close(handle)
+            raise
+        return handle
 
     def release(self) -> None:
         """Hold it no longer, so that it can be unmounted. The next call holds what its path names then."""
@@ -112,6 +132,8 @@ class Root:
             if self.is_current():
                 return
             why = "the folder is gone, or another directory is in its place"
+            if self.refusal is not None:
+                why = self.refusal.message
         except OSError as error:
             why = f"the folder cannot be seen: {os.strerror(error.errno or 0)}"
         raise Unavailable(f"{why}: nothing is written to it until it is back", path=path)

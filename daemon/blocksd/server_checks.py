@@ -215,8 +215,9 @@ def lease(server: Server, host: Host, namespace: str) -> Iterator[Finding]:
         return
     ours = host.journal.epoch if host.journal is not None else ""
     there = server.meta
-    is_same = (there.get("host"), there.get("directory")) == (host.name, host.folder.path)
-    if server.lease.partition(" ")[0] == ours or is_same:
+    epoch, _, machine, folder = (server.lease.split(" ") + ["-"] * 3)[:4]
+    is_here = machine in ("-", host.machine)  # a cloned machine has the journal, too
+    if is_here and (epoch == ours or (folder != "-" and folder == host.folder_id)):
         yield Finding("redis.lease", "ok", f"the namespace {namespace!r} is this daemon's")
         return
     yield Finding(

@@ -19,19 +19,21 @@ from blocksd.control import ACCEPT_DELETIONS, STATUS, Control, Question
 from blocksd.core import Core
 from blocksd.deliveries import Deliveries
 from blocksd.embedded import EmbeddedServer
-from blocksd.errors import AlreadyRunning, BlocksdError, Misconfigured, Unavailable
+from blocksd.errors import AlreadyRunning, BlocksdError, LeaseLost, Misconfigured, Unavailable
 from blocksd.folder import Folder
 from blocksd.journal import Journal
 from blocksd.keys import Keys
 from blocksd.listener import Notes
-from blocksd.lock import Lock
+from blocksd.lock import Lock, lock_state, state_error
 from blocksd.lookout import Lookout, SourceHint
-from blocksd.mirror import Mirror
+from blocksd.machine import boot_id, folder_id, machine_id
+from blocksd.mirror import LEASE_SECONDS, Mirror
 from blocksd.problem import CONFIG
 from blocksd.pulse import Pulse, vitals_of
 from blocksd.reader import Readable, Reader, Refused
 from blocksd.reloader import Reloader
 from blocksd.revision import timestamp
+from blocksd.root import Root
 from blocksd.stages import timed
 from blocksd.standing import Standing, standing_of
 from blocksd.supervisor import Supervisor
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
 _TICK_SECONDS = 1.0
 _HINTS_AT_ONCE = 4096
+_LOOK_SECONDS = 0.2  # between two looks at another daemon's lease
 
 
 class Service:
@@ -64,8 +67,9 @@ class Service:
 
         Raises:
             AlreadyRunning: another daemon has one of them.
-            Misconfigured: something is wrong that trying again will not mend.
+            Misconfigured: something is wrong that trying again will not help.
             JournalUnusable: the journal cannot be opened.
+            StateUnusable: the state directory cannot be used for now.
         """
         self._reloader = Reloader(config, read or (lambda: config))
         self._must_reload = False
@@ -78,7 +82,9 @@ class Service:
         self._began_at = time.monotonic()
         self._begun: int | None = 0  # how many files were read, until it is ready
         self._said_status = ""
-        self._locks: list[Lock] = []
+        self._state_lock: Lock | None = None
+        self._folder_lock = Lock(f"folder {os.path.realpath(config.folder)}")
+        self._mirror: Mirror | None = None
         self._embedded: EmbeddedServer | None = None
         self._supervisor: Supervisor | None = None
         self._control: Control | None = None
@@ -95,18 +101,43 @@ class Service:
         # Nothing that is made until all blocks are there is garbage: the collector would walk through it again and again.
         gc.disable()
         try:
-            os.makedirs(state, mode=0o700, exist_ok=True)
+            self._state_lock = lock_state(state)
+            self._open_folder()
+            self.journal = Journal(os.path.join(state, "journal.db"), boot_id=boot_id())
+            self._take_namespace()
+            record.write(state, folder=self.folder.root, namespace=config.namespace, redis=self.redis_url)
+            self._make_core()
         except OSError as error:
-            message = f"the state directory {state} cannot be made: {error.strerror}"
-            raise Misconfigured(message, key="state_dir") from None
-        self.folder = Folder(config.folder)
-        self._locks.append(Lock(os.path.join(state, "lock"), f"state directory {state}", key="state_dir"))
-        self._locks.append(Lock(self.folder.root, f"folder {self.folder.root}", key="folder"))
-        self.journal = Journal(os.path.join(state, "journal.db"), boot_id=_boot_id())
-        self._take_namespace()
-        record.write(state, folder=self.folder.root, namespace=config.namespace, redis=self.redis_url)
-        self._make_core()
+            raise state_error(state, error) from error
         self._say_what_is_wrong()
+
+    def _open_folder(self) -> None:
+        """Hold the folder, and lock what is held: from then on the lock goes with it, wherever its path leads."""
+        directory = Root(self.config.folder, claim=self._claim_folder)
+        if directory.refusal is not None:
+            raise directory.refusal
+        if directory.held is None:
+            raise Misconfigured(f"the folder {directory.path} cannot be opened", key="folder")
+        self.folder = Folder(directory)
+        for lock, what in ((self._state_lock, "state directory"), (self._folder_lock, "folder")):
+            if lock is not None and lock.unsupported:
+                message = f"the {what} cannot be locked ({lock.unsupported}): only the lease in Redis keeps others out"
+                self._notes.say(message, "warning")
+
+    def _claim_folder(self, handle: int) -> None:
+        """Lock the directory that is at the folder's path now, before anything in it is read or written.
+
+        Raises:
+            AlreadyRunning: another daemon has it.
+        """
+        self._folder_lock.take_directory(handle)
+        if self._mirror is not None:
+            self._mirror.move(self._folder_id())
+
+    def _folder_id(self) -> str:
+        """The id of the folder that is locked; none where the lock proves nothing."""
+        status = self._folder_lock.status
+        return "" if status is None or self._folder_lock.unsupported else folder_id(status)
 
     def _take_namespace(self) -> None:
         """Take the namespace in Redis; where Redis is away, go on without."""
@@ -116,9 +147,12 @@ class Service:
             self.redis_url = self._embedded.start().url
         else:
             self.redis_url = config.redis
+        is_locked = self._state_lock is not None and not self._state_lock.unsupported and bool(self._folder_id())
         self._about = {
             "directory": self.folder.root,
             "host": socket.gethostname(),
+            "machine": machine_id() if is_locked else "",
+            "folder_id": self._folder_id(),
             "pid": str(os.getpid()),
             "started_at": timestamp(time.time()),
         }
@@ -130,20 +164,39 @@ class Service:
             token=secrets.token_hex(8),
             about=self._about,
         )
-        try:
-            self._mirror.take()
-        except Misconfigured:
-            raise
-        except Unavailable as error:
-            if "holder" in error.facts:
-                raise AlreadyRunning(error.message, **error.facts) from None
-            # It may come back: the folder is journaled meanwhile.
+        with suppress(Unavailable):  # it may come back: the folder is journaled meanwhile
+            self._wait_for_lease(self._mirror)
+
+    def _wait_for_lease(self, mirror: Mirror) -> None:
+        """Take the lease; that of a daemon that may be dead is waited for until it expires, or is seen to be renewed.
+
+        Raises:
+            AlreadyRunning: its daemon lives.
+            Misconfigured: Redis refuses the login.
+            Unavailable: Redis does not serve.
+        """
+        deadline = time.monotonic() + LEASE_SECONDS + 2 * _TICK_SECONDS
+        left_before: int | None = None
+        while True:
+            try:
+                mirror.take()
+            except LeaseLost as error:
+                left = mirror.lease_left()
+                if left_before is None:
+                    self._notes.say(f"{error.message}; it is seen whether that daemon lives", "warning")
+                elif left > left_before or time.monotonic() > deadline:
+                    raise AlreadyRunning(error.message, **error.facts) from None
+                left_before = left
+            else:
+                return
+            time.sleep(_LOOK_SECONDS)
 
     def _make_core(self) -> None:
         """Make the core, and what works for it."""
         config = self.config
-        core = Core(self.folder, self.journal, self._mirror, self._listeners, config)
         mirror = self._mirror
+        assert mirror is not None
+        core = Core(self.folder, self.journal, mirror, self._listeners, config)
         reader = Reader(self.redis_url, mirror.keys, self._queue.put, lease=lambda: mirror.lease)
         self._deliveries = Deliveries(reader, core, self._notes)
         self._lookout = Lookout(
@@ -356,8 +409,9 @@ class Service:
             self._embedded.stop()
         if is_open:
             record.remove(self.config.state)
-        for lock in reversed(self._locks):
-            lock.release()
+        self._folder_lock.release()
+        if self._state_lock is not None:
+            self._state_lock.release()
 
     def standing(self) -> Standing:
         """How the service stands right now."""
@@ -384,7 +438,7 @@ class Service:
             "namespace": self.config.namespace,
             "state": self.config.state,
             "redis": self.redis_place,
-            "redis_server": self._mirror.server,
+            "redis_server": self._mirror.server if self._mirror is not None else None,
             "redis_embedded": self._embedded is not None,
             "polling": self.config.poll,
             **self.standing().as_json(),
@@ -406,9 +460,3 @@ class Service:
             return self.redis_place
         name = self._embedded.binary.name if self._embedded.binary else "taken over"
         return f"{self.redis_place} (embedded {name})"
-
-
-def _boot_id() -> str:
-    with suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
-    return ""

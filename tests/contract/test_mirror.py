@@ -285,7 +285,7 @@ def test_projection_needs_its_epoch(bench: Bench) -> None:
     assert shown(bench.client) == before
 
 
-@pytest.mark.parametrize("held", ["an unknown one", f"{OTHER_EPOCH} t2"])
+@pytest.mark.parametrize("held", ["an unknown one", f"{OTHER_EPOCH} t2 m1 fd:1"])
 def test_projection_needs_the_lease(bench: Bench, held: str) -> None:
     """Without the lease nothing is written: neither revisions, nor agents and problems, nor a rebuild."""
     mirror = bench.fresh(revision(1, value="one"))
@@ -330,7 +330,7 @@ def test_lease_is_taken_and_given_up(bench: Bench) -> None:
     """The lease carries epoch and token, expires by itself within ten seconds, and is gone once released."""
     mirror = bench.mirror()
     assert mirror.take() == Place(None, 0)
-    assert bench.client.get("blocks:lease") == f"{EPOCH} t1"
+    assert bench.client.get("blocks:lease") == f"{EPOCH} t1 m1 fd:1"
     assert 9_000 < bench.client.pttl("blocks:lease") <= 10_000
     mirror.release()
     assert not bench.client.exists("blocks:lease")
@@ -358,32 +358,65 @@ def test_renewing_notices_a_mirror_that_moved(bench: Bench) -> None:
 
 
 def test_second_daemon_is_refused(bench: Bench) -> None:
-    """A namespace that another journal's daemon keeps is refused; the refusal names its pid, host and directory."""
+    """A namespace that another folder's daemon keeps is refused; the refusal names both: pid, host, directory and ids."""
     bench.fresh(revision(1, value="one"))
-    second = bench.mirror(epoch=OTHER_EPOCH, token="t2", directory="/other", host="two")
-    with pytest.raises(LeaseLost, match=r"'blocks'.*pid 11 on one, for /srv/blocks\.d") as refusal:
+    second = bench.mirror(epoch=OTHER_EPOCH, token="t2", directory="/other", host="two", machine="m2", folder_id="fd:2")
+    first_named = r"'blocks'.*pid 11 on one, for /srv/blocks\.d \(machine m1, folder fd:1\)"
+    with pytest.raises(
+        LeaseLost, match=rf"{first_named}; .* on two, for /other \(machine m2, folder fd:2\)"
+    ) as refusal:
         second.take()
     holder: Any = refusal.value.facts["holder"]
     assert holder["pid"] == "11"
+    assert 0 < second.lease_left() <= 10_000
     assert not second.renew()
     with pytest.raises(LeaseLost):
         second.release()
-    assert bench.client.get("blocks:lease") == f"{EPOCH} t1"
+    assert bench.client.get("blocks:lease") == f"{EPOCH} t1 m1 fd:1"
     assert second.place is None
 
 
-@pytest.mark.parametrize("about", [{"host": "two"}, {"directory": "/other"}], ids=["other host", "other directory"])
-def test_lease_of_another_place_is_respected(bench: Bench, about: dict[str, str]) -> None:
-    """The same directory name on another host is another folder, and so is another directory on this host."""
-    bench.fresh()
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"epoch": OTHER_EPOCH, "machine": "m2"},
+        {"machine": "m2"},
+        {"epoch": OTHER_EPOCH, "folder_id": "fd:2"},
+        {"machine": "", "folder_id": ""},
+    ],
+    ids=["equal names on another machine", "a clone, journal and all", "another folder under the path", "in doubt"],
+)
+def test_lease_is_respected_unless_its_daemon_is_proven_dead(bench: Bench, about: dict[str, str]) -> None:
+    """Host name and path say nothing: machines share names. What is no dead daemon's for sure is waited for."""
+    bench.fresh(revision(1, value="one"))
+    second = bench.mirror(token="t2", **about)
     with pytest.raises(LeaseLost):
-        bench.mirror(epoch=OTHER_EPOCH, token="t2", **about).take()
+        second.take()
+    assert bench.client.get("blocks:lease") == f"{EPOCH} t1 m1 fd:1"
+    bench.client.delete("blocks:lease")  # as when it has expired
+    assert second.take() == Place(EPOCH, 1)
+
+
+def test_unknown_machine_is_nobodys_twin(bench: Bench) -> None:
+    """Two daemons that both cannot tell where they are do not take each other for dead."""
+    bench.fresh(machine="", folder_id="")
+    with pytest.raises(LeaseLost):
+        bench.mirror(token="t2", machine="", folder_id="").take()
+
+
+@pytest.mark.parametrize("lease", [f"{EPOCH} t0", "nonsense", "a b c d e"])
+def test_lease_of_another_form_is_respected(bench: Bench, lease: str) -> None:
+    """As an older daemon writes it, say."""
+    bench.client.set("blocks:lease", lease, px=10_000)
+    with pytest.raises(LeaseLost):
+        bench.mirror().take()
+    assert bench.client.get("blocks:lease") == lease
 
 
 def test_refused_daemon_gets_what_was_given_up(bench: Bench) -> None:
     """Once the first has released the lease, or it has run out, the second takes it."""
     first = bench.fresh(revision(1, value="one"))
-    second = bench.mirror(epoch=OTHER_EPOCH, token="t2", host="two")
+    second = bench.mirror(epoch=OTHER_EPOCH, token="t2", folder_id="fd:2")
     with pytest.raises(LeaseLost):
         second.take()
     first.release()
@@ -391,26 +424,27 @@ def test_refused_daemon_gets_what_was_given_up(bench: Bench) -> None:
     bench.client.pexpire("blocks:lease", 1)
     eventually(lambda: not bench.client.exists("blocks:lease"), "the lease runs out")
     bench.mirror(token="t3").take()
-    assert bench.client.get("blocks:lease") == f"{EPOCH} t3"
+    assert bench.client.get("blocks:lease") == f"{EPOCH} t3 m1 fd:1"
 
 
-def test_own_epoch_is_taken_over_at_once(bench: Bench) -> None:
-    """A lease of this very journal is a dead daemon's: its successor need not wait, and the dead may not write."""
+@pytest.mark.parametrize("folder_id", ["fd:1", "fd:2"], ids=["same folder", "folder made anew"])
+def test_own_epoch_is_taken_over_at_once(bench: Bench, folder_id: str) -> None:
+    """A lease of this very journal, of this machine, is a dead daemon's: its successor need not wait, the dead may not write."""
     dead = bench.fresh(revision(1, value="one"))
-    alive = bench.mirror(token="t2", pid="12")
+    alive = bench.mirror(token="t2", pid="12", folder_id=folder_id)
     assert alive.take() == Place(EPOCH, 1)
-    assert bench.client.get("blocks:lease") == f"{EPOCH} t2"
+    assert bench.client.get("blocks:lease") == f"{EPOCH} t2 m1 {folder_id}"
     with pytest.raises(LeaseLost):
         project(dead, revision(2, "new", value="x"))
     project(alive, revision(2, "new", value="x"))
 
 
 def test_own_folder_is_taken_over_at_once(bench: Bench) -> None:
-    """So is one of the same directory on the same host, whose journal was lost: the folder's lock proves it dead."""
+    """So is one of the same directory on this machine, whose journal was lost: the folder's lock proves it dead."""
     bench.fresh(revision(1, value="one"))
     alive = bench.mirror(epoch=OTHER_EPOCH, token="t2", pid="12")
     assert alive.take() == Place(EPOCH, 1)
-    assert bench.client.get("blocks:lease") == f"{OTHER_EPOCH} t2"
+    assert bench.client.get("blocks:lease") == f"{OTHER_EPOCH} t2 m1 fd:1"
 
 
 def test_successor_puts_its_own_facts_down(bench: Bench) -> None:
@@ -428,7 +462,7 @@ def test_taking_heals_what_it_needs(bench: Bench, key: str) -> None:
     bench.client.rpush(key, "a list")
     mirror = bench.mirror()
     assert mirror.take() == Place(None, 0)
-    assert bench.client.get("blocks:lease") == f"{EPOCH} t1"
+    assert bench.client.get("blocks:lease") == f"{EPOCH} t1 m1 fd:1"
 
 
 @pytest.mark.parametrize("seq", ["", "x", "-1", "1.0", "007", "²", "9" * 5000])
@@ -438,6 +472,13 @@ def test_nonsense_is_no_place(bench: Bench, seq: str) -> None:
     bench.client.hset("blocks:meta", "seq", seq)
     assert not mirror.renew()
     assert mirror.take() == Place(None, 0)
+
+
+def test_lease_that_never_expires_is_no_daemons(bench: Bench) -> None:
+    """Put there by hand, say: it keeps nobody out."""
+    bench.client.set("blocks:lease", "forged")
+    assert bench.mirror().take() == Place(None, 0)
+    assert bench.client.get("blocks:lease") == f"{EPOCH} t1 m1 fd:1"
 
 
 # --- rebuilding ---

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from blocksd.journal import Journal
 from blocksd.request import Entry
 from rig import Rig, assert_level
 from support import eventually
@@ -187,3 +188,24 @@ def test_unforeseen_error_ends_a_stage_and_not_the_daemon(
     rig.settle()
     assert "<journal>" not in rig.core.problems
     assert_level(rig, raw)
+
+
+def test_transaction_that_can_neither_be_committed_nor_rolled_back(tmp_path: Path) -> None:
+    """Nobody sees what it has not written: neither who reads next, nor who writes."""
+    journal = Journal(str(tmp_path / "journal.db"))
+    database: Any = journal.database
+    real = database.execute
+
+    def failing(text: str, *args: Any) -> Any:
+        if text in ("COMMIT", "ROLLBACK"):
+            raise sqlite3.OperationalError("disk I/O error")
+        return real(text, *args)
+
+    for use in (database.reading, database.transaction):
+        database.execute = failing
+        with pytest.raises(sqlite3.OperationalError), database.transaction():
+            database.execute("INSERT INTO meta VALUES ('torn', 1)")
+        database.execute = real
+        with use():
+            assert real("SELECT count(*) FROM meta WHERE key = 'torn'").fetchone() == (0,)
+    journal.close()

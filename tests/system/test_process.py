@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import signal
 import sqlite3
 import subprocess
 import time
@@ -141,10 +142,10 @@ def test_second_daemon_is_refused(folder: Path, tmp_path: Path, server: RedisSer
     other.mkdir()
     same_folder = run_daemon("--namespace", "another", state="state-2", ready=False)
     said = refused(same_folder)
-    assert f"the folder {folder} is in the charge of another daemon with {pid}" in said
+    assert f"the folder {folder} is served by another daemon with {pid}" in said
     same_state = Daemon(other, tmp_path / "state", "--redis", server.url, "--namespace", "another").start(ready=False)
     said = refused(same_state)
-    assert f"the state directory {tmp_path / 'state'} is in the charge of another daemon with {pid}" in said
+    assert f"the state directory {tmp_path / 'state'} is served by another daemon with {pid}" in said
     same_namespace = Daemon(other, tmp_path / "state-3", "--redis", server.url).start(ready=False)
     said = refused(same_namespace)
     assert f"is served by the daemon with {pid}" in said
@@ -152,6 +153,54 @@ def test_second_daemon_is_refused(folder: Path, tmp_path: Path, server: RedisSer
     assert first.command("status").returncode == 0
     first.stop()
     assert Daemon(other, tmp_path / "state-3", "--redis", server.url).start().stop() == 0
+
+
+def test_folder_put_in_anothers_place_has_one_daemon(
+    folder: Path, tmp_path: Path, client: Any, run_daemon: RunDaemon
+) -> None:
+    """The folder was moved away, and the new one at its path is another daemon's: the first stops writing, no edit is doubled."""
+    (folder / "log.md").write_text("")
+    first = run_daemon()
+    assert first.process is not None
+    first.process.send_signal(signal.SIGSTOP)
+    folder.rename(tmp_path / "moved.d")
+    folder.mkdir()
+    (folder / "log.md").write_text("")
+    second = run_daemon("--namespace", "others", state="state-2")
+    assert second.process is not None
+    for number in range(40):
+        request = {"id": f"r-{number}", "op": "append", "label": "log", "args": {"content": f"line {number}"}}
+        for namespace in ("blocks", "others"):
+            client.xadd(f"{namespace}:inbox:operator", {"request": json.dumps(request)})
+    first.process.send_signal(signal.SIGCONT)
+    replies = {namespace: replies_of(client, namespace, 40) for namespace in ("blocks", "others")}
+    assert all(reply["ok"] for reply in replies["others"])
+    assert (folder / "log.md").read_text().split() == [word for number in range(40) for word in ("line", str(number))]
+    assert {reply["error"]["code"] for reply in replies["blocks"]} == {"unavailable"}
+    assert (tmp_path / "moved.d" / "log.md").read_text() == ""
+    why = f"the folder {folder} is served by another daemon with pid {second.process.pid}"
+    eventually(lambda: why in first.said(), "the first says why it has stopped")
+    second.stop()
+    eventually(lambda: "cleared: <folder>" in first.said(), "what the second has left is the first's")
+    client.xadd("blocks:inbox:operator", {"request": json.dumps({**request, "id": "r-40"})})
+    assert replies_of(client, "blocks", 41)
+
+
+def replies_of(client: Any, namespace: str, count: int) -> list[dict[str, Any]]:
+    """All replies to the operator, once there are so many."""
+    keys = eventually(
+        lambda: len(found := client.keys(f"{namespace}:reply:operator:*")) == count and found, f"{count} replies"
+    )
+    return [json.loads(client.lindex(key, 0)) for key in keys]
+
+
+def test_lease_of_a_daemon_that_may_be_dead_is_waited_for(folder: Path, client: Any, run_daemon: RunDaemon) -> None:
+    """As after a reboot of the machine, or its clone's: it is taken when it expires, and not before."""
+    (folder / "notes.md").write_text("one\n")
+    client.set("blocks:lease", "e0 t0 another-machine fd:1", px=1500)
+    daemon = run_daemon()
+    assert "it is seen whether that daemon lives" in daemon.said()
+    assert client.get("blocks:lease").partition(" ")[0] != "e0"
 
 
 # --- clocks ---

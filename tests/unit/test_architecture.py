@@ -9,6 +9,8 @@ import blocksd
 
 ORDER = (
     "errors",
+    "machine",
+    "lock",
     "label",
     "nearest",
     "block",
@@ -90,7 +92,6 @@ ORDER = (
     "notify",
     "control",
     "standing",
-    "lock",
     "listener",
     "lookout",
     "deliveries",

@@ -47,6 +47,8 @@ HOST = Host(
     open_files=(1024, 4096),
     clock_is_kept=True,
     journal=JournalState(epoch="e1"),
+    machine="m1",
+    folder_id="fd:1",
 )
 CONFIG = Config(redis="redis://127.0.0.1:6379")
 
@@ -185,8 +187,11 @@ def test_lease() -> None:
 
     assert held("") == []
     assert held("e1 token")[0].state == "ok"
-    assert held("e2 token", host="one", directory="/srv/blocks.d")[0].state == "ok"
-    (other,) = held("e2 token", host="two", directory="/srv/blocks.d", pid="7")
+    assert held("e1 token m1 fd:2")[0].state == "ok"
+    assert held("e2 token m1 fd:1", host="one", directory="/srv/blocks.d")[0].state == "ok"
+    for lease in ("e1 token m2 fd:1", "e2 token m1 fd:2", "e2 token - -", "e2 token"):
+        assert held(lease, host="one", directory="/srv/blocks.d")[0].state == "wrong"
+    (other,) = held("e2 token m2 fd:1", host="two", directory="/srv/blocks.d", pid="7")
     advises(other, "wrong", "pid 7 on two", "--namespace")
 
 

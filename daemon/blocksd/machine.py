@@ -1,0 +1,42 @@
+"""Identifies this machine, in this boot, and a directory on it: names and paths do not, since two machines may share them."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_MACHINE_IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
+
+
+def boot_id() -> str:
+    """The random id of this boot of the kernel, which containers share with their host; empty if it cannot be read."""
+    return _read(_BOOT_ID)
+
+
+def machine_id() -> str:
+    """An id of this machine in this boot; empty if it cannot be told.
+
+    /etc/machine-id alone does not do: cloned machines share it, and containers may have none. What two processes of the
+    same id can see of each other's locks is therefore certain. The id is hashed: machine-id(5) asks not to publish it.
+    """
+    boot = boot_id()
+    if not boot:
+        return ""
+    machine = next(filter(None, map(_read, _MACHINE_IDS)), "")
+    return hashlib.sha256(f"blocksd {machine} {boot}".encode()).hexdigest()[:16]
+
+
+def folder_id(status: os.stat_result) -> str:
+    """An id of a directory on its machine: its device and inode."""
+    return f"{status.st_dev:x}:{status.st_ino:x}"
+
+
+def _read(path: str) -> str:
+    with suppress(OSError), open(path, encoding="ascii", errors="replace") as file:
+        return file.read(256).strip()
+    return ""
