@@ -11,7 +11,6 @@ import click
 from blocksd.errors import (
     AlreadyRunning,
     InvalidLabel,
-    JournalUnusable,
     Misconfigured,
     NotFound,
     ProblemFile,
@@ -130,4 +129,4 @@ def next_step(error: BlocksdError) -> str:
 
 
 def exit_code(error: BlocksdError) -> int:
-    return 3 if isinstance(error, (Unavailable, JournalUnusable)) else 2 if isinstance(error, Misconfigured) else 1
+    return 3 if isinstance(error, Unavailable) else 2 if isinstance(error, Misconfigured) else 1

@@ -19,7 +19,7 @@ from blocksd.label import printable
 from blocksd.ledger import Ledger
 from blocksd.outcomes import Outcomes
 from blocksd.pending import Pending
-from blocksd.problem import JOURNAL, LEFT, Problem
+from blocksd.problem import JOURNAL, LEFT, SERVER, Problem
 from blocksd.problems import Problems
 from blocksd.projector import Projector
 from blocksd.recovery import recover
@@ -164,7 +164,8 @@ class Core:
         intake, projector = self.intake, self.projector
         swept = intake.sweeper.sweeps > 0 and not intake.sweeper.is_sweeping and not intake.backlog
         looked = swept and self.sources.is_settled
-        return looked and not self._blocked_until and (projector.is_level or projector.is_said_to_be_away)
+        is_shown = projector.is_level or projector.is_said_to_be_away or (projector.is_held and SERVER in self.problems)
+        return looked and not self._blocked_until and is_shown
 
     def wait_seconds(self) -> float:
         """For how long nothing needs to be done, unless something comes in."""

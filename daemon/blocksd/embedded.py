@@ -9,32 +9,43 @@ import platform
 import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from blocksd.connection import connect, translated
+from blocksd.connection import connect
 from blocksd.errors import Misconfigured, Unavailable
+from blocksd.record import write_private
+from blocksd.server_data import ServerData
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 FLOOR = (7, 0)
 """The oldest Redis whose commands suffice. Valkey began at 7.2."""
 
-_START_SECONDS = 10.0
-_STOP_SECONDS = 5.0
+SILENT_SECONDS = 30.0
+"""For how long a server that starts may neither answer nor work before it counts as hung."""
+
+STOP_SECONDS = 1.5
+"""How long a server has to end in order. With the rest of a stop that is less than the 5 seconds that a stop may take."""
+
+_ATTEMPTS = 2  # with the same data
+_LOOK_SECONDS, _LOADING_SECONDS = 0.005, 0.25  # between two looks at a server that starts, or loads
 _SOCKET_CHARS = 100  # the kernel takes 107
 
 _MORTAL = """
 import ctypes, os, signal, sys
+os.umask(0o077)  # what the server writes is for its user alone
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 if os.getppid() == int(sys.argv[1]):  # else it has ended already
     os.execv(sys.argv[2], sys.argv[2:])
@@ -122,16 +133,44 @@ def _bundled() -> str | None:
 class EmbeddedServer:
     """A server of our own: private to this user, its data in the state directory, on a Unix socket and a loopback port.
 
-    It is told by the kernel to end when the daemon does, however the daemon ends. Should it be found running all the
-    same, it is taken over.
+    The kernel ends it when the thread that started it ends, however the daemon ends. Should it be found running all the
+    same, it is taken over. Its data are disposable: those that another kind or major version wrote, or that cannot be
+    loaded, are set aside. Its password is that of the state directory, as long as there is one.
+
+    `start` waits, for as long as the data take to load: it is for a thread that has the time. `stop` may be called from
+    another.
     """
 
     def __init__(self, state: str) -> None:
+        self._state = state
         self._directory = os.path.join(state, "redis")
         self._record = os.path.join(self._directory, "server.json")
+        self._data = ServerData(self._directory)
+        self.on_progress: Callable[[str], object] = lambda _: None
+        """Called again and again while `start` waits, with how far the server has come."""
         self._child: subprocess.Popen[bytes] | None = None
+        self._ending = threading.Event()
+        self._was_ended = False  # the server that was last waited for, since it hung
         self.binary: Binary | None = None
         self.address: Address | None = None
+        self.set_aside: list[str] = []  # data that were set aside since this was last emptied, each in a sentence
+
+    def prepare(self) -> Address:
+        """Make its directory and its password; where it will be found. Its port may become another.
+
+        Raises:
+            Misconfigured: there is neither a server that runs nor a program to start.
+            OSError: the state directory cannot be used.
+        """
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        os.chmod(self._directory, 0o700)
+        known = _read_record(self._record)
+        password = self._password(known)
+        if known is not None and self._is_ours(known.pid):
+            return replace(known, pid=0, socket=self._socket_path(), password=password)
+        self.binary = find_binary()
+        port = _free_port(known.port if known is not None else 0)
+        return Address(0, port, self._socket_path(), password)
 
     def start(self) -> Address:
         """Have the server run: the one that runs already, else a new one on the same data and, if free, the same port.
@@ -139,20 +178,42 @@ class EmbeddedServer:
         Raises:
             Misconfigured: no server program is installed.
             Unavailable: it does not come up; the message has its last words.
+            OSError: the state directory cannot be used.
         """
-        os.makedirs(self._directory, mode=0o700, exist_ok=True)
-        os.chmod(self._directory, 0o700)
+        wanted = self.prepare()
         known = _read_record(self._record)
-        if known is not None and _answers(known):
-            self.address = known
-            return known
-        self.binary = find_binary()
-        password = known.password if known is not None else secrets.token_urlsafe(24)
-        address = Address(0, _free_port(known.port if known is not None else 0), self._socket_path(), password)
+        if known is not None and known.pid and self._is_ours(known.pid):
+            if (known.socket, known.password) == (wanted.socket, wanted.password) and self._comes_up(known):
+                self.binary, self.address = None, known
+                return known
+            _end(known.pid)  # it hangs, and is on the data
+        self.binary = self.binary or find_binary()
+        aside = self._data.belong_to(self.binary)
+        if aside is not None:
+            self.set_aside.append(aside)
+        for _ in range(_ATTEMPTS):
+            address = self._launch(wanted)
+            if self._comes_up(address):
+                return self._is_up(address)
+            if self._ending.is_set() or self._was_ended or not self._data.exist:
+                break
+        else:  # it ends, time after time, with the data that it has: does it start without them?
+            aside = self._data.set_aside(self.binary, f"they cannot be loaded: {self._last_words()}")
+            address = self._launch(wanted)
+            if self._comes_up(address):
+                self.set_aside.append(aside)
+                return self._is_up(address)
+            self._data.put_back()  # then it is not for their sake
+        raise Unavailable(f"the embedded server does not start: {self._last_words()}", path=self._directory)
+
+    def _launch(self, wanted: Address) -> Address:
+        assert self.binary is not None
+        address = replace(wanted, port=_free_port(wanted.port))
         with suppress(FileNotFoundError):
             os.unlink(address.socket)
         settings = self._write_settings(address)
-        # The kernel tells the server to end when this thread does: so it must be the main one that starts it.
+        # The kernel tells the server to end when this thread does: so it must be one that lives as long as the daemon.
+        self._was_ended = False
         self._child = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _MORTAL, str(os.getpid()), self.binary.path, settings],
             stdin=subprocess.DEVNULL,
@@ -160,12 +221,45 @@ class EmbeddedServer:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # a Ctrl-C is for the daemon, which then ends the server in order
         )
-        address = Address(self._child.pid, address.port, address.socket, password)
-        self._await(address)
+        address = replace(address, pid=self._child.pid)
         write_private(self._record, json.dumps(asdict(address)))
-        write_private(os.path.join(os.path.dirname(self._directory), "redis-url"), address.tcp_url + "\n")
+        return address
+
+    def _is_up(self, address: Address) -> Address:
+        assert self.binary is not None
+        self._data.written_by(self.binary)
+        write_private(os.path.join(self._state, "redis-url"), address.tcp_url + "\n")
         self.address = address
         return address
+
+    def _comes_up(self, address: Address) -> bool:
+        """Wait until the server serves; False when it has ended, or was ended since it neither answers nor gets anywhere.
+
+        A server that loads its data is alive, for as long as it takes. So is one whose process works.
+        """
+        silent_since, worked = time.monotonic(), -1
+        while not self._ending.is_set():
+            state = _state_of(address)
+            if state == "serves":
+                return True
+            if not self._lives(address.pid):
+                return False
+            now = time.monotonic()
+            work = _work_of(address.pid)
+            if state is not None or work != worked:
+                silent_since, worked = now, work
+            if state == "refuses" or now > silent_since + SILENT_SECONDS:
+                self._was_ended = state != "refuses"
+                break
+            self.on_progress(state if state is not None else "it does not answer yet")
+            self._ending.wait(_LOOK_SECONDS if state is None else _LOADING_SECONDS)
+        self._end_child()
+        return False
+
+    def _lives(self, pid: int) -> bool:
+        if self._child is not None and self._child.pid == pid:
+            return self._child.poll() is None
+        return _is_alive(pid)
 
     def is_running(self) -> bool:
         """Whether the server process is there (not whether it answers)."""
@@ -173,21 +267,50 @@ class EmbeddedServer:
             return self._child.poll() is None
         return self.address is not None and _is_alive(self.address.pid)
 
-    def stop(self) -> None:
-        """End the server; its data are on disk."""
-        if self.address is None:
-            return
+    def give_up(self) -> None:
+        """End a start that is under way, however long the server would still load; none begins before `stop` is called."""
+        self._ending.set()
+
+    def stop(self, *, grace: float = STOP_SECONDS) -> None:
+        """End the server, within `grace` seconds and a moment; its data are on disk. A start under way is given up."""
+        self._ending.set()
         if self._child is not None:
             self._child.terminate()
             try:
-                self._child.wait(_STOP_SECONDS)
+                self._child.wait(grace)
             except subprocess.TimeoutExpired:
                 self._child.kill()
                 self._child.wait()
-        else:
-            with suppress(Unavailable, Misconfigured), translated(self.address.url):
-                connect(self.address.url).shutdown()
+        elif self.address is not None:
+            _end(self.address.pid, grace)
         self._child = self.address = None
+        self._ending.clear()
+
+    def _end_child(self) -> None:
+        if self._child is not None and self._child.poll() is None:
+            self._child.kill()
+            self._child.wait()
+
+    def _is_ours(self, pid: int) -> bool:
+        """Return True if the process is a server on this very directory: it works in it, and another process may have its pid."""
+        try:
+            return bool(pid) and os.path.samefile(f"/proc/{pid}/cwd", self._directory)
+        except OSError:
+            return False
+
+    def _password(self, known: Address | None) -> str:
+        """The password of the state directory: made once, and not among what is set aside or removed with the data."""
+        path = os.path.join(self._state, "redis-password")
+        with suppress(FileNotFoundError), open(path, encoding="ascii") as file:
+            password = file.read().strip()
+            if password:
+                return password
+        password = known.password if known is not None else secrets.token_urlsafe(24)
+        write_private(path, password + "\n")
+        return password
+
+    def _last_words(self) -> str:
+        return _last_words(os.path.join(self._directory, "redis.log"))
 
     def _socket_path(self) -> str:
         path = os.path.join(self._directory, "redis.sock")
@@ -223,30 +346,55 @@ class EmbeddedServer:
         write_private(path, "".join(f"{key} {value}\n" for key, value in settings.items()))
         return path
 
-    def _await(self, address: Address) -> None:
-        assert self._child is not None
-        deadline = time.monotonic() + _START_SECONDS
-        while not _answers(address):
-            if self._child.poll() is not None or time.monotonic() > deadline:
-                self._child.kill()
-                self._child.wait()
-                raise Unavailable(
-                    f"the embedded server does not start: {_last_words(os.path.join(self._directory, 'redis.log'))}",
-                    path=self._directory,
-                )
-            time.sleep(0.005)
 
+def _state_of(address: Address) -> str | None:
+    """`serves`; `refuses`, another password being its own; how far it has come in loading; None when it does not answer."""
+    import redis
 
-def _answers(address: Address) -> bool:
-    """Whether the server of this address is there, and has loaded its data."""
     client = connect(address.url)
     try:
-        with translated(address.url):
-            return bool(client.ping())
-    except (Unavailable, Misconfigured):
-        return False
+        client.ping()
+    except redis.exceptions.BusyLoadingError:
+        return _loaded(client)
+    except (redis.AuthenticationError, redis.exceptions.AuthenticationWrongNumberOfArgsError):
+        return "refuses"
+    except (redis.RedisError, OSError):
+        return None
+    else:
+        return "serves"
     finally:
         client.close()
+
+
+def _loaded(client: Any) -> str:
+    import redis
+
+    with suppress(redis.RedisError, OSError, ValueError):
+        percent = client.info("persistence").get("loading_loaded_perc")
+        if percent is not None:
+            return f"it loads its data: {float(percent):.0f} %"
+    return "it loads its data"
+
+
+def _work_of(pid: int) -> int:
+    """A number that grows as the process works: ticks of its processor time, and bytes read."""
+    work = 0
+    with suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        fields = file.read().rpartition(")")[2].split()
+        work += int(fields[11]) + int(fields[12])
+    with suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/io", encoding="ascii") as file:
+        work += int(file.readline().split()[1])
+    return work
+
+
+def _end(pid: int, grace: float = STOP_SECONDS) -> None:
+    """End a process that is no child of ours."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(OSError):
+            os.kill(pid, number)
+        deadline = time.monotonic() + grace
+        while _is_alive(pid) and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
 
 
 def _is_alive(pid: int) -> bool:
@@ -278,14 +426,6 @@ def _read_record(path: str) -> Address | None:
             return Address(**json.load(file))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def write_private(path: str, text: str) -> None:
-    """A file only this user can read, never seen half written."""
-    handle = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(f"{path}.new", path)
 
 
 _LOG_MARK = re.compile(r"^\d+:\w \d+ \w+ \d+ [\d:.]+ \S ")  # pid and time, which are others each time

@@ -117,6 +117,7 @@ class Projector:
         self._shown_count = 0
         self._heard_at = clock()
         self._leased_at = float("-inf")  # when the lease was asked for that is ours
+        self.is_held = False  # the server is known not to serve yet: it is not asked
         self.is_level = False
         self.shown_seq: int | None = None  # where the mirror was last known to stand
         self.last_error: BlocksdError | None = None
@@ -127,6 +128,8 @@ class Projector:
         """When the next step is due."""
         if self._work is not None or (self.is_level and self.verifier.is_due):
             return 0.0
+        if self.is_held and not self.is_level:
+            return float("inf")
         return self._heartbeat_at if self.is_level else self._retry_at
 
     @property
@@ -138,6 +141,12 @@ class Projector:
     def silent_seconds(self) -> float:
         """For how long Redis has not been heard of."""
         return self._clock() - self._heard_at
+
+    def hold(self, *, is_held: bool) -> None:
+        """Ask nothing of a server that is known not to serve yet; once it does, at once."""
+        if self.is_held and not is_held:
+            self._retry_at = 0.0
+        self.is_held = is_held
 
     @property
     def is_in_charge(self) -> bool:
@@ -199,7 +208,7 @@ class Projector:
                 if self.is_level:
                     self.verifier.grant()
             if self._work is None:
-                if not self.is_level and now >= self._retry_at:
+                if not self.is_level and now >= self._retry_at and not self.is_held:
                     self._work = self._levelling()
                 elif self.is_level and self.has_aside:  # also while the journal takes nothing, and that is a problem
                     self._show_aside()

@@ -49,7 +49,7 @@ def vitals_of(core: Core, *, is_polling: bool, is_watching: bool, is_reading: bo
         is_blindness_said=WATCHER in problems or FOLDER in problems,
         is_level=projector.is_level,
         is_levelling=projector.is_busy,
-        is_absence_said=projector.is_said_to_be_away,
+        is_absence_said=projector.is_said_to_be_away or projector.is_held,
         silent_seconds=projector.silent_seconds,
         is_reading=is_reading,
         is_server_running=is_server_running,

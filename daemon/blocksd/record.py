@@ -12,8 +12,6 @@ _NAME = "daemon.json"
 
 def write(state: str, *, folder: str, namespace: str, redis: str) -> None:
     """Say that this process serves the folder, and where. `redis` is a URL and may hold a password."""
-    from blocksd.embedded import write_private
-
     record = {"pid": os.getpid(), "folder": folder, "namespace": namespace, "redis": redis}
     write_private(os.path.join(state, _NAME), json.dumps(record))
 
@@ -43,3 +41,13 @@ def running_daemon(state: str) -> dict[str, str] | None:
     finally:
         os.close(lock)
     return None
+
+
+def write_private(path: str, text: str) -> None:
+    """A file only this user can read, never seen half written."""
+    handle = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(handle)
+    os.replace(f"{path}.new", path)

@@ -36,7 +36,7 @@ from blocksd.revision import timestamp
 from blocksd.root import Root
 from blocksd.stages import timed
 from blocksd.standing import Standing, standing_of
-from blocksd.supervisor import Supervisor
+from blocksd.supervisor import ServerNews, Supervisor
 from blocksd.watcher import Hint, inotify_limit
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from blocksd.listener import ServiceListener
     from blocksd.request import Entry
 
-    _News = Hint | SourceHint | list[Entry] | Readable | Refused | Question
+    _News = Hint | SourceHint | list[Entry] | Readable | Refused | Question | ServerNews
     """What threads pass on: where to look, what was read from inboxes, and what somebody wants to know."""
 
 _TICK_SECONDS = 1.0
@@ -144,7 +144,8 @@ class Service:
         config = self.config
         if config.redis is None:
             self._embedded = EmbeddedServer(config.state)
-            self.redis_url = self._embedded.start().url
+            self._place = self._embedded.prepare()
+            self.redis_url = self._place.url
         else:
             self.redis_url = config.redis
         is_locked = self._state_lock is not None and not self._state_lock.unsupported and bool(self._folder_id())
@@ -164,8 +165,9 @@ class Service:
             token=secrets.token_hex(8),
             about=self._about,
         )
-        with suppress(Unavailable):  # it may come back: the folder is journaled meanwhile
-            self._wait_for_lease(self._mirror)
+        if self._embedded is None:
+            with suppress(Unavailable):  # it may come back: the folder is journaled meanwhile
+                self._wait_for_lease(self._mirror)
 
     def _wait_for_lease(self, mirror: Mirror) -> None:
         """Take the lease; that of a daemon that may be dead is waited for until it expires, or is seen to be renewed.
@@ -209,7 +211,9 @@ class Service:
             resync_seconds=config.resync_seconds,
         )
         if self._embedded is not None:
-            self._supervisor = Supervisor(self._embedded, config.state, core.problems, self._notes)
+            self._supervisor = Supervisor(self._embedded, config.state, core.problems, self._notes, self._queue.put)
+            self._embedded.on_progress = self._supervisor.on_progress
+            core.projector.hold(is_held=True)
         self.core = core  # the last: where it is, all is
 
     @property
@@ -236,9 +240,13 @@ class Service:
     def stop(self) -> None:
         """Stop soon: what is being written is finished first."""
         self._stopping = True
+        if self._supervisor is not None:
+            self._supervisor.begin_stop()
         self._queue.put(None)
 
     def _loop(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.start()
         # Armed first, swept second: what changes in between is seen by one or the other.
         if not self.config.poll:
             self._lookout.start()
@@ -328,6 +336,8 @@ class Service:
             self._lookout.pass_on_from_source(*news)
         elif isinstance(news, Readable):
             self._deliveries.note(news)
+        elif isinstance(news, ServerNews):
+            self._keep_server()
         elif isinstance(news, Question):
             self._answer(news)
         elif news is not None:
@@ -335,24 +345,28 @@ class Service:
 
     def _tick(self) -> None:
         """Once a second: see whether all that should live does, and feed systemd's watchdog if so; say how things stand."""
-        if self._supervisor is not None:
-            self._supervisor.keep()
+        self._keep_server()
         self._deliveries.keep()
         if not self.config.poll:
             self._lookout.keep()
-        server = self._embedded
         vitals = vitals_of(
             self.core,
             is_polling=self.config.poll,
             is_watching=self._lookout.is_watching,
             is_reading=self._deliveries.is_reading,
-            is_server_running=server is None or server.is_running(),
+            is_server_running=self._supervisor is None or self._supervisor.is_alive,
         )
         self._pulse.beat(vitals, is_starting=self._begun is not None)
         standing = self.standing()
         self._show(standing)
         for listener in self._listeners:
             listener.on_standing(standing)
+
+    def _keep_server(self) -> None:
+        """See how the embedded server is; while it does not serve, nothing waits for it."""
+        if self._supervisor is not None:
+            self._supervisor.keep()
+            self.core.projector.hold(is_held=not self._supervisor.is_serving)
 
     def _show(self, standing: Standing) -> None:
         """Tell systemd how things stand, when that has changed."""
@@ -405,8 +419,8 @@ class Service:
             self._deliveries.join()
         elif hasattr(self, "journal"):
             self.journal.close()
-        if self._embedded is not None:
-            self._embedded.stop()
+        if self._supervisor is not None:
+            self._supervisor.stop()
         if is_open:
             record.remove(self.config.state)
         self._folder_lock.release()
@@ -450,9 +464,9 @@ class Service:
     @property
     def redis_place(self) -> str:
         """Where Redis is, for people: no password in it."""
-        if self._embedded is None or self._embedded.address is None:
+        if self._embedded is None:
             return masked(self.redis_url)
-        return f"redis://127.0.0.1:{self._embedded.address.port}"
+        return f"redis://127.0.0.1:{(self._embedded.address or self._place).port}"
 
     def describe_redis(self) -> str:
         """Where Redis is, and what, if it is the embedded server."""

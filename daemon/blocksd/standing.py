@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from blocksd.inbox import REFUSALS
-from blocksd.problem import FOLDER
+from blocksd.problem import FOLDER, SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,6 +87,8 @@ def standing_of(core: Core, *, seq: int, read: int | None, watches: int, watch_l
     elif projector.is_busy:
         mirror = "rebuilding" if projector.shown_seq is None else "behind"
     error = projector.last_error if mirror == "away" else None
+    server = problems.get(SERVER)
+    reason = error.message if error is not None else server.message if server is not None else None
     halted = problems.get(FOLDER)
     return Standing(
         blocks=len(core.ledger.paths),
@@ -95,7 +97,7 @@ def standing_of(core: Core, *, seq: int, read: int | None, watches: int, watch_l
         mirror=mirror,
         mirror_seq=projector.shown_seq,
         away_since=projector.away_since if mirror == "away" else None,
-        away_reason=error.message if error is not None else None,
+        away_reason=reason if mirror == "away" else None,
         files=core.intake.backlog,
         requests=len(core.inbox),
         watches=watches,

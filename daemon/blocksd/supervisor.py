@@ -1,12 +1,16 @@
-"""Starts the embedded server again when it has ended: the more often it does, the later."""
+"""Has the embedded server run, from a thread that waits for it: started, and again when it has ended, and ended in order."""
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from blocksd.errors import Misconfigured, Unavailable
+from blocksd.embedded import STOP_SECONDS
+from blocksd.errors import BlocksdError
 from blocksd.problem import SERVER, Problem
 
 if TYPE_CHECKING:
@@ -19,9 +23,31 @@ if TYPE_CHECKING:
 FIRST_SECONDS, LONGEST_SECONDS = 1.0, 60.0
 """Between two starts."""
 
+SLOW_SECONDS = 1.0
+"""A start that takes longer is said; the folder goes on being journaled meanwhile."""
+
+_PROGRESS_SECONDS = 10.0  # between two words on how far it has come
+_WATCH_SECONDS = 0.25
+_CLOSE_SECONDS = 1.5  # for so long after the word to stop the mirror may still be written
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerNews:
+    """What has become of the server: it starts, serves, or has failed; `detail` says how far it is, or why."""
+
+    state: Literal["starts", "serves", "failed"]
+    detail: str = ""
+    code: str = "unavailable"
+
 
 class Supervisor:
-    """Keeps a server running that was started. That it cannot is a problem, that it had to is noted."""
+    """Keeps a server running. That it cannot is a problem, that it had to is noted.
+
+    The thread that starts the server lives as long as the daemon: the kernel ends the server with it. All that this
+    thread tells the rest is `news`, which `sink` is given as it changes; `keep` says it where problems are said.
+    """
 
     def __init__(
         self,
@@ -29,34 +55,131 @@ class Supervisor:
         state: str,
         problems: Problems,
         notes: Notes,
+        sink: Callable[[ServerNews], object],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`state` is the state directory, where the server has its log."""
         self._server = server
-        self._log = os.path.join(state, "redis", "redis.log")
+        self._log_path = os.path.join(state, "redis", "redis.log")
         self._problems = problems
         self._notes = notes
+        self._sink = sink
         self._clock = clock
-        self._start_at, self._wait_seconds = 0.0, FIRST_SECONDS  # when it may be started again, and how long after that
+        self._wait_seconds = FIRST_SECONDS  # before the next start
+        self._ending, self._is_closed = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+        self.news = ServerNews("starts")
+        self._starts = 0  # that came to an end well
+        self._told = 0  # of these
+        self._since = clock()  # when the start under way began
+        self._progress_at = 0.0
 
-    def keep(self) -> None:
-        """Once a second: start it again if it has ended, and has not just been started."""
-        now = self._clock()
-        if self._server.is_running():
-            if now > self._start_at + LONGEST_SECONDS:
-                self._wait_seconds = FIRST_SECONDS
-            return
-        if now < self._start_at:
-            return
-        self._start_at = now + self._wait_seconds
-        self._wait_seconds = min(2 * self._wait_seconds, LONGEST_SECONDS)
+    def start(self) -> None:
+        """Begin, or begin again if the thread has ended."""
+        if not self.is_alive and not self._ending.is_set():
+            self._thread = threading.Thread(target=self._run, name="server", daemon=True)
+            self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Return True if the thread lives, and with it whatever becomes of the server."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def is_serving(self) -> bool:
+        return self.news.state == "serves"
+
+    def begin_stop(self) -> None:
+        """Have the server end soon, also if the daemon waits for it; it is given a moment for what is still written."""
+        self._ending.set()
+        self._server.give_up()
+
+    def stop(self) -> None:
+        """End the server; nothing is written to it any more."""
+        self._is_closed.set()
+        self.begin_stop()
+        if self._thread is None:
+            self._server.stop()
+        else:
+            self._thread.join(2 * STOP_SECONDS)
+
+    # --- in its thread ---
+
+    def _run(self) -> None:
+        while not self._ending.is_set():
+            began = self._clock()
+            if self.start_server():
+                while self._server.is_running() and not self._ending.wait(_WATCH_SECONDS):
+                    pass
+            if not self._ending.is_set():
+                self._ending.wait(self.pause(self._clock() - began))
+        self._is_closed.wait(_CLOSE_SECONDS)
+        self._server.stop()
+
+    def start_server(self) -> bool:
+        """Start the server, and wait until it serves; False when it does not."""
+        self._tell(ServerNews("starts"))
         try:
             self._server.start()
-        except (Unavailable, Misconfigured) as error:
-            hint = f"see {self._log}; it is tried again"
-            message = f"the embedded server has ended, and does not start: {error.message}"
-            self._problems.set(Problem(SERVER, error.code, message, hint))
-            return
-        self._problems.remove(SERVER)
-        self._notes.say("the embedded server had ended; it was started again", "warning")
+        except BlocksdError as error:
+            self._tell(ServerNews("failed", error.message, error.code))
+            return False
+        except OSError as error:
+            self._tell(ServerNews("failed", f"{error.filename or 'its files'}: {error.strerror or error}"))
+            return False
+        except Exception as error:  # noqa: BLE001  # a fault of ours, which is retried; it is logged with its traceback
+            _log.exception("the embedded server cannot be started; it is retried")
+            self._tell(ServerNews("failed", repr(error), "internal_error"))
+            return False
+        self._starts += 1
+        self._tell(ServerNews("serves"))
+        return True
+
+    def pause(self, lived_seconds: float) -> float:
+        """How long to wait before the next start: longer each time, until it has lived for long. The first has no need to."""
+        if lived_seconds > LONGEST_SECONDS:
+            self._wait_seconds = FIRST_SECONDS
+            return 0.0
+        wait = self._wait_seconds
+        self._wait_seconds = min(2 * wait, LONGEST_SECONDS)
+        return wait
+
+    def on_progress(self, detail: str) -> None:
+        """How far the start under way has come; the server is to call it."""
+        self.news = ServerNews("starts", detail)
+
+    def _tell(self, news: ServerNews) -> None:
+        if news.state == "starts":
+            self._since = self._clock()
+        self.news = news
+        self._sink(news)
+
+    # --- in the daemon's ---
+
+    def keep(self) -> None:
+        """Once a second, and when there is news: say how the server is, and see that the thread lives."""
+        self.start()
+        news, starts = self.news, self._starts
+        while self._server.set_aside:
+            self._notes.say(self._server.set_aside.pop(0), "warning")
+        if news.state == "serves":
+            if starts > max(self._told, 1):
+                self._notes.say("the embedded server had ended; it was started again", "warning")
+            self._told = starts
+            self._problems.remove(SERVER)
+        elif news.state == "failed":
+            hint = f"see {self._log_path}; it is retried"
+            ended = "has ended, and does not start" if starts else "does not start"
+            self._problems.set(Problem(SERVER, news.code, f"the embedded server {ended}: {news.detail}", hint))
+        elif self._clock() > self._since + SLOW_SECONDS:
+            self._say_progress(news)
+
+    def _say_progress(self, news: ServerNews) -> None:
+        if SERVER not in self._problems:
+            message = "the embedded server is not ready yet: the folder goes on being journaled, the mirror follows"
+            self._problems.set(Problem(SERVER, "starting", message, f"see {self._log_path}", warning=True))
+        now = self._clock()
+        if news.detail and now >= self._progress_at:
+            self._progress_at = now + _PROGRESS_SECONDS
+            self._notes.say(f"the embedded server is not ready yet: {news.detail}", "info")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -222,7 +224,7 @@ def test_record_of_a_dead_server_is_not_believed(make: Callable[..., EmbeddedSer
     (tmp_path / "redis" / "server.json").write_text("{}")
     after = make().start()
     assert client_of(after).ping()
-    assert after.password != before.password
+    assert after.password == before.password
 
 
 def test_two_states_have_two_servers(make: Callable[..., EmbeddedServer], tmp_path: Path) -> None:
@@ -271,19 +273,260 @@ def test_directory_of_someone_else_is_refused(
         server.start()
 
 
-def test_server_that_does_not_start_says_why(make: Callable[..., EmbeddedServer], tmp_path: Path) -> None:
-    """Data it cannot read, say: its last words are in the message, and no process is left."""
-    server = make()
-    server.start()
-    server.stop()
-    for path in (tmp_path / "redis" / "appendonlydir").iterdir():
+# --- its data ---
+
+
+def asides(state: Path) -> list[str]:
+    return sorted(path.name for path in (state / "redis").glob("set-aside-*"))
+
+
+@pytest.mark.parametrize(("before", "after"), [("valkey", "redis"), ("redis", "valkey")])
+def test_data_of_another_kind_of_server_are_set_aside(
+    make: Callable[..., EmbeddedServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str
+) -> None:
+    """As after `apt install redis-server`: the new server begins empty, at the same place, with the same password."""
+
+    def use(backend: str) -> None:
+        path = binary_of(backend)
+        monkeypatch.setattr(embedded, "find_binary", lambda: embedded.Binary(path, embedded._version(path)[0]))
+
+    use(before)
+    first = make()
+    there = first.start()
+    client_of(there).set("key", "value")
+    first.stop()
+    use(after)
+    second = make()
+    here = second.start()
+    assert client_of(here).get("key") is None
+    assert (here.socket, here.password) == (there.socket, there.password)
+    (said,) = second.set_aside
+    assert f"the server is {second.binary.name} now" in said  # type: ignore[union-attr]  # it was started
+    (aside,) = asides(tmp_path)
+    assert f"kept in {tmp_path}/redis/{aside}" in said
+    assert list((tmp_path / "redis" / aside / "appendonlydir").iterdir())
+    client_of(here).set("key", "other")
+    second.stop()
+    third = make()
+    assert client_of(third.start()).get("key") == "other"
+    assert third.set_aside == []
+
+
+def spoil(state: Path) -> None:
+    """Make the data such that no server loads them."""
+    for path in (state / "redis" / "appendonlydir").iterdir():
         path.write_bytes(b"nonsense")
+
+
+def test_data_that_cannot_be_loaded_are_set_aside(make: Callable[..., EmbeddedServer], tmp_path: Path) -> None:
+    """Whatever is wrong with them: they are kept, with the server's last words, and at most the newest two."""
+    server = make()
+    password = server.start().password
+    for number in range(3):
+        server.stop()
+        spoil(tmp_path)
+        assert server.start().password == password
+        assert client_of(server.address).ping()
+        assert len(server.set_aside) == number + 1
+        assert "cannot be loaded: " in server.set_aside[-1]
+    assert len(asides(tmp_path)) == 2
+    newest = tmp_path / "redis" / asides(tmp_path)[-1]
+    assert next((newest / "appendonlydir").iterdir()).read_bytes() == b"nonsense"
+
+
+def test_data_are_kept_where_they_are_if_they_are_not_to_blame(
+    make: Callable[..., EmbeddedServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that does not start on an empty directory either says why, the same each time, and leaves the data be."""
+    server = make()
+    client_of(server.start()).set("key", "value")
+    server.stop()
+    write = EmbeddedServer._write_settings
+
+    def with_nonsense(self: EmbeddedServer, address: Address) -> str:
+        path = write(self, address)
+        with open(path, "a", encoding="utf-8") as settings:
+            settings.write("logfile redis.log\nno-such-setting yes\n")
+        return path
+
     said = set()
-    for _ in range(2):
-        with pytest.raises(Unavailable, match=r"does not start: .*\w") as refused:
-            server.start()
-        said.add(str(refused.value))
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddedServer, "_write_settings", with_nonsense)
+        for _ in range(2):
+            with pytest.raises(Unavailable, match=r"does not start: .*\w") as refused:
+                server.start()
+            said.add(str(refused.value))
     assert len(said) == 1, "it is the same each time, without a time or a pid"
+    assert not server.is_running()
+    assert asides(tmp_path) == []
+    assert client_of(server.start()).get("key") == "value"
+
+
+def test_password_outlives_the_data(make: Callable[..., EmbeddedServer], tmp_path: Path) -> None:
+    """Who removes the server's directory, as the last resort, gets another server at the same place, for the same clients."""
+    first = make()
+    before = first.start()
+    first.stop()
+    shutil.rmtree(tmp_path / "redis")
+    after = make().start()
+    assert (after.socket, after.password) == (before.socket, before.password)
+    assert stat.S_IMODE((tmp_path / "redis-password").stat().st_mode) == 0o600
+
+
+def test_password_of_an_older_version_is_kept(make: Callable[..., EmbeddedServer], tmp_path: Path) -> None:
+    """It was in the record of the server alone."""
+    first = make()
+    before = first.start()
+    first.stop()
+    (tmp_path / "redis-password").unlink()
+    assert make().start().password == before.password
+
+
+def test_files_are_private_under_any_umask(make: Callable[..., EmbeddedServer], tmp_path: Path) -> None:
+    """Their directory keeps others out; they have modes of their own all the same."""
+    before = os.umask(0)
+    try:
+        server = make()
+        client_of(server.start()).set("key", "value")
+        server.stop()
+        spoil(tmp_path)
+        server.start()
+    finally:
+        os.umask(before)
+    shared = [path for path in tmp_path.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o077]
+    assert shared == []
+
+
+# --- waiting ---
+
+
+class Slow:
+    """A server that says of itself what a test wants, on top of a real one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *states: str | None) -> None:
+        self.states = list(states)
+        self.real = embedded._state_of
+        monkeypatch.setattr(embedded, "_state_of", self.state_of)
+
+    def state_of(self, address: Address) -> str | None:
+        return self.states.pop(0) if self.states else self.real(address)
+
+
+def test_server_that_loads_is_waited_for(make: Callable[..., EmbeddedServer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as it loads, and how far it has come is said; it is never ended for that."""
+    monkeypatch.setattr(embedded, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(embedded, "_LOADING_SECONDS", 0.001)
+    Slow(monkeypatch, *[f"it loads its data: {percent} %" for percent in range(100)])
+    said: list[str] = []
+    server = make()
+    server.on_progress = said.append
+    address = server.start()
+    assert said == [f"it loads its data: {percent} %" for percent in range(100)]
+    assert client_of(address).ping()
+
+
+def test_real_loading_is_seen(make: Callable[..., EmbeddedServer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a server says while it loads is understood."""
+    server = make()
+    client = client_of(server.start())
+    pipeline = client.pipeline(transaction=False)
+    for number in range(2000):
+        pipeline.set(f"key-{number}", "x" * 50)
+    pipeline.execute()
+    client.bgrewriteaof()  # what it loads key by key, and so may load slowly
+    eventually(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
+    server.stop()
+    write = EmbeddedServer._write_settings
+
+    def slow(self: EmbeddedServer, address: Address) -> str:
+        path = write(self, address)
+        with open(path, "a", encoding="utf-8") as settings:
+            settings.write("key-load-delay 200\nloading-process-events-interval-bytes 1024\n")
+        return path
+
+    monkeypatch.setattr(EmbeddedServer, "_write_settings", slow)
+    said: list[str] = []
+    server.on_progress = said.append
+    assert client_of(server.start()).dbsize() == 2000
+    assert any(text.startswith("it loads its data: ") and text.endswith(" %") for text in said), said
+
+
+def test_server_that_hangs_at_its_start_is_ended(
+    make: Callable[..., EmbeddedServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it neither answers nor works; with data or without, none is left."""
+    monkeypatch.setattr(embedded, "SILENT_SECONDS", 0.05)
+    monkeypatch.setattr(embedded, "_work_of", lambda _: 0)
+    monkeypatch.setattr(embedded, "_state_of", lambda _: None)
+    server = make()
+    with pytest.raises(Unavailable, match="does not start"):
+        server.start()
+    assert not server.is_running()
+
+
+def test_server_that_works_is_not_ended(make: Callable[..., EmbeddedServer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it does not answer: it may be busy with one large piece."""
+    monkeypatch.setattr(embedded, "SILENT_SECONDS", 0.0)
+    ticks = itertools.count()
+    monkeypatch.setattr(embedded, "_work_of", lambda _: next(ticks))
+    Slow(monkeypatch, *[None] * 50)
+    assert client_of(make().start()).ping()
+
+
+def test_work_of_a_process_grows(server: EmbeddedServer) -> None:
+    """As it reads, or uses the processor."""
+    assert server.address is not None
+    before = embedded._work_of(server.address.pid)
+    client = client_of(server.address)
+    eventually(lambda: client.set("key", "x" * 100_000) and embedded._work_of(server.address.pid) > before)  # type: ignore[union-attr]  # it runs
+
+
+def test_hung_server_of_a_dead_daemon_is_replaced(
+    make: Callable[..., EmbeddedServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two servers on the same data would spoil them: the one that hangs is ended first."""
+    monkeypatch.setattr(embedded, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(embedded, "STOP_SECONDS", 0.1)
+    first = make()
+    before = first.start()
+    os.kill(before.pid, signal.SIGSTOP)
+    second = make()
+    after = second.start()
+    assert after.pid != before.pid
+    eventually(lambda: not first.is_running(), "the first has ended")
+    assert client_of(after).ping()
+
+
+def test_stop_of_a_hung_server_is_bounded(make: Callable[..., EmbeddedServer]) -> None:
+    """It is killed when its time is over."""
+    server = make()
+    address = server.start()
+    os.kill(address.pid, signal.SIGSTOP)
+    server.stop(grace=0.1)
+    assert is_gone(address.pid)
+
+
+def test_start_is_given_up_for_a_stop(make: Callable[..., EmbeddedServer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the server would still load."""
+    monkeypatch.setattr(embedded, "_state_of", lambda _: "it loads its data")
+    server = make()
+    progress = threading.Event()
+    server.on_progress = lambda _: progress.set()
+    failures: list[Exception] = []
+
+    def start() -> None:
+        try:
+            server.start()
+        except Unavailable as error:
+            failures.append(error)
+
+    starting = threading.Thread(target=start)
+    starting.start()
+    assert progress.wait(20)
+    server.stop()
+    starting.join(20)
+    assert not starting.is_alive()
+    assert len(failures) == 1
     assert not server.is_running()
 
 

@@ -1,8 +1,8 @@
-"""The embedded server is started again when it has ended."""
+"""The embedded server is started in a thread, and again when it has ended; what becomes of it is said in the daemon's."""
 
 from __future__ import annotations
 
-import itertools
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,49 +11,63 @@ from blocksd.errors import Misconfigured, Unavailable
 from blocksd.listener import Notes, ServiceListener
 from blocksd.problem import SERVER
 from blocksd.problems import Problems
-from blocksd.supervisor import LONGEST_SECONDS, Supervisor
+from blocksd.supervisor import LONGEST_SECONDS, SLOW_SECONDS, ServerNews, Supervisor
 from rig import Clock
+from support import eventually
 
 if TYPE_CHECKING:
-    from blocksd.errors import BlocksdError
     from blocksd.listener import Level
 
 
-class Deceased:
-    """An embedded server that has ended, and starts again when it can."""
+class Pretended:
+    """An embedded server that starts when it can, and runs until a test ends it."""
 
     def __init__(self) -> None:
         self.starts = 0
-        self.obstacle: BlocksdError | None = Unavailable("the embedded server does not start: no space")
+        self.obstacle: Exception | None = Unavailable("the embedded server does not start: no space")
         self.is_there = False
+        self.set_aside: list[str] = []
+        self.calls: list[str] = []
+        self.may_start = threading.Event()
+        self.may_start.set()
 
     def is_running(self) -> bool:
         return self.is_there
 
     def start(self) -> None:
         self.starts += 1
+        self.may_start.wait()
         if self.obstacle is not None:
             raise self.obstacle
         self.is_there = True
 
+    def give_up(self) -> None:
+        self.calls.append("give up")
+        self.may_start.set()
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+        self.is_there = False
+
 
 class Supervised(ServiceListener):
-    """A server that is looked after when a test says so, and what is said of it."""
+    """A server that is started when a test says so, and what is said of it."""
 
     def __init__(self) -> None:
-        self.server = Deceased()
+        self.server = Pretended()
         server: Any = self.server
         self.clock = Clock()
         self.problems = Problems(lambda: 0.0)
         self.notes: list[tuple[Level, str]] = []
-        self.supervisor = Supervisor(server, "/state", self.problems, Notes([self]), clock=self.clock)
+        self.news: list[ServerNews] = []
+        self.supervisor = Supervisor(server, "/state", self.problems, Notes([self]), self.news.append, clock=self.clock)
 
     def on_note(self, message: str, level: Level) -> None:
         self.notes.append((level, message))
 
-    def keep(self, seconds: float) -> None:
-        """A tick, so much later than the last."""
-        self.clock.advance(seconds)
+    def keep(self) -> None:
+        """A tick, without the thread."""
+        self.supervisor.start = lambda: None  # type: ignore[method-assign]  # a test is in its place
         self.supervisor.keep()
 
 
@@ -66,48 +80,107 @@ def test_server_that_does_not_start_is_said_once(supervised: Supervised) -> None
     """However often it is tried, and whatever the reason; then, once, that it runs."""
     server, problems = supervised.server, supervised.problems
     for _ in range(5):
-        supervised.keep(LONGEST_SECONDS)
-    assert (server.starts, problems.changes) == (5, 1)
+        assert not supervised.supervisor.start_server()
+        supervised.keep()
+    assert problems.changes == 1
     problem = problems[SERVER]
-    assert problem.message == (
-        "the embedded server has ended, and does not start: the embedded server does not start: no space"
-    )
-    assert problem.hint == "see /state/redis/redis.log; it is tried again"
-    server.obstacle = Misconfigured("no server is installed any more")
-    for _ in range(3):
-        supervised.keep(LONGEST_SECONDS)
-    assert (server.starts, problems.changes) == (8, 2)
+    assert problem.message == "the embedded server does not start: the embedded server does not start: no space"
+    assert problem.hint == "see /state/redis/redis.log; it is retried"
+    for obstacle in (
+        Misconfigured("no server is installed any more"),
+        OSError(28, "No space left on device", "/state"),
+    ):
+        server.obstacle = obstacle
+        for _ in range(3):
+            assert not supervised.supervisor.start_server()
+            supervised.keep()
+    assert problems[SERVER].message == "the embedded server does not start: /state: No space left on device"
+    assert problems.changes == 3
     assert supervised.notes == []
     server.obstacle = None
-    for _ in range(3):
-        supervised.keep(LONGEST_SECONDS)
-    assert (server.starts, problems.changes, dict(problems)) == (9, 3, {})
+    for _ in range(2):
+        assert supervised.supervisor.start_server()
+        for _ in range(3):
+            supervised.keep()
+    assert dict(problems) == {}
     assert supervised.notes == [("warning", "the embedded server had ended; it was started again")]
+    server.obstacle = Unavailable("no space")
+    supervised.supervisor.start_server()
+    supervised.keep()
+    assert problems[SERVER].message == "the embedded server has ended, and does not start: no space"
+
+
+def test_fault_of_ours_is_a_problem(supervised: Supervised, caplog: pytest.LogCaptureFixture) -> None:
+    """The thread goes on, and the traceback is in the log."""
+    supervised.server.obstacle = ZeroDivisionError("a fault")
+    assert not supervised.supervisor.start_server()
+    supervised.keep()
+    assert supervised.problems[SERVER].code == "internal_error"
+    assert caplog.records[-1].exc_info is not None
+
+
+def test_start_that_takes_long_is_said(supervised: Supervised) -> None:
+    """Once as a problem, and how far it has come every ten seconds; it is over when the server serves."""
+    supervisor, clock, problems = supervised.supervisor, supervised.clock, supervised.problems
+    supervised.keep()
+    assert SERVER not in problems
+    clock.advance(SLOW_SECONDS + 0.1)
+    for second in range(25):
+        supervisor.on_progress(f"it loads its data: {second} %")
+        supervised.keep()
+        clock.advance(1.0)
+    assert problems.changes == 1
+    assert problems[SERVER].warning
+    assert [message.partition(": ")[2] for _, message in supervised.notes] == [
+        f"it loads its data: {percent} %" for percent in (0, 10, 20)
+    ]
+    supervised.server.obstacle = None
+    supervisor.start_server()
+    supervised.keep()
+    assert dict(problems) == {}
+
+
+def test_data_set_aside_are_said(supervised: Supervised) -> None:
+    """Where they are, once."""
+    supervised.server.set_aside = ["they are kept in /x"]
+    supervised.keep()
+    supervised.keep()
+    assert supervised.notes == [("warning", "they are kept in /x")]
 
 
 def test_server_that_keeps_ending_is_started_ever_later(supervised: Supervised) -> None:
-    """The daemon has other things to do than to wait for it."""
-    server, clock = supervised.server, supervised.clock
-    times: list[float] = []
-    while len(times) < 9:
-        supervised.keep(1.0)
-        if server.starts > len(times):
-            times.append(clock())
-    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    """The machine has other things to do; one that has run for long is started at once, and the next soon."""
+    pause = supervised.supervisor.pause
+    assert [pause(0.0) for _ in range(9)] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+    assert [pause(LONGEST_SECONDS + 1), pause(0.0), pause(0.0)] == [0.0, 1.0, 2.0]
 
 
-def test_server_that_has_run_for_long_is_started_at_once(supervised: Supervised) -> None:
-    """That it ended often was another time."""
+def test_nobody_waits_for_a_start(supervised: Supervised) -> None:
+    """The thread does; told to stop it gives up, and the server is ended last."""
+    server, supervisor = supervised.server, supervised.supervisor
+    server.may_start.clear()
+    supervisor.start()
+    eventually(lambda: server.starts)
+    supervisor.keep()
+    assert supervisor.is_alive
+    assert not supervisor.is_serving
+    supervisor.begin_stop()
+    assert server.calls[0] == "give up"
+    supervisor.stop()
+    assert not supervisor.is_alive
+    assert server.calls[-1] == "stop"
+
+
+def test_server_is_started_again_by_the_thread(supervised: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is seen to have ended; what has become of it is passed on."""
+    monkeypatch.setattr("blocksd.supervisor._WATCH_SECONDS", 0.001)
+    monkeypatch.setattr(supervised.supervisor, "pause", lambda _: 0.0)
     server = supervised.server
-    for _ in range(9):
-        supervised.keep(LONGEST_SECONDS)
     server.obstacle = None
-    supervised.keep(LONGEST_SECONDS)
-    supervised.keep(2 * LONGEST_SECONDS + 1)
+    supervised.supervisor.start()
+    eventually(lambda: supervised.supervisor.is_serving)
     server.is_there = False
-    server.obstacle = Unavailable("no space")
-    before = server.starts
-    supervised.keep(1.0)
-    supervised.keep(1.0)
-    assert server.starts == before + 2
+    eventually(lambda: server.starts == 2 and supervised.supervisor.is_serving)
+    supervised.supervisor.stop()
+    assert [news.state for news in supervised.news] == ["starts", "serves", "starts", "serves"]
+    assert not server.is_there

@@ -1,0 +1,127 @@
+"""A daemon with a server of its own: nobody waits for it, and it goes when it must."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from support import Daemon, binary_of, eventually, valkey_binary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+LAZY = """#!/bin/sh
+case "$1" in --version) exec {binary} --version ;; esac
+while [ ! -e {go} ]; do sleep 0.05; done
+exec {binary} "$@"
+"""
+"""A server that does nothing until a file is there."""
+
+
+@pytest.fixture
+def run_own(folder: Path, tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+    """Start a daemon with a server of its own; all are ended with the test."""
+    started: list[Daemon] = []
+
+    def run(binary: str = "", *, ready: bool = True) -> Daemon:
+        path = tmp_path / "bin"
+        path.mkdir(exist_ok=True)
+        program = path / "valkey-server"
+        program.unlink(missing_ok=True)
+        if binary:
+            program.symlink_to(binary)
+        env = {"PATH": f"{path}:{os.environ['PATH']}"}
+        started.append(Daemon(folder, tmp_path / "state", env=env))
+        return started[-1].start(ready=ready)
+
+    yield run
+    for daemon in started:
+        if daemon.process is not None and daemon.process.poll() is None:
+            daemon.kill()
+
+
+def server_of(daemon: Daemon) -> int:
+    pid: int = json.loads((daemon.state / "redis" / "server.json").read_text())["pid"]
+    return pid
+
+
+def client_of(daemon: Daemon) -> Any:
+    return redis.Redis.from_url((daemon.state / "redis-url").read_text().strip(), decode_responses=True)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            return file.read().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_folder_is_journaled_while_the_server_starts(
+    folder: Path, tmp_path: Path, run_own: Callable[..., Daemon]
+) -> None:
+    """However long that takes: the daemon is ready, answers, says why the mirror is not there, and journals what is saved."""
+    program = tmp_path / "lazy"
+    program.write_text(LAZY.format(binary=valkey_binary(), go=tmp_path / "go"))
+    program.chmod(0o755)
+    (folder / "notes.md").write_text("one\n")
+    daemon = run_own(str(program))
+    assert "the embedded server is not ready yet" in daemon.said()
+    (folder / "notes.md").write_text("two\n")
+    eventually(lambda: daemon.values("notes") == ["one", "two"], "it is journaled")
+    status = json.loads(daemon.command("status", "--json").stdout)
+    assert (status["mirror"], status["ready"]) == ("away", True)
+    assert "embedded server is not ready yet" in status["away_reason"]
+    (tmp_path / "go").touch()
+    eventually(lambda: "cleared: <server>" in daemon.said(), f"the server is there; it said {daemon.said()}")
+    eventually(lambda: client_of(daemon).hget("blocks:block:notes", "value") == "two", "the mirror is in sync")
+    assert daemon.stop() == 0
+
+
+def test_server_of_another_kind_takes_over(folder: Path, run_own: Callable[..., Daemon]) -> None:
+    """Debian's Redis on the data of a newer Valkey: the mirror is rebuilt, and the clients stay."""
+    (folder / "notes.md").write_text("one\n")
+    first = run_own(valkey_binary())
+    url = (first.state / "redis-url").read_text()
+    first.stop()
+    second = run_own(binary_of("redis"))
+    eventually(lambda: "were set aside" in second.said(), "it is said")
+    eventually(lambda: client_of(second).hget("blocks:block:notes", "value") == "one", "the mirror is rebuilt")
+    assert (second.state / "redis-url").read_text().partition("@")[0] == url.partition("@")[0]
+    second.stop()
+    third = run_own(valkey_binary())
+    eventually(lambda: client_of(third).hget("blocks:block:notes", "value") == "one", "and back again")
+
+
+def test_stop_with_a_hung_server(folder: Path, run_own: Callable[..., Daemon]) -> None:
+    """It takes less than five seconds in all, and leaves nothing running."""
+    (folder / "notes.md").write_text("one\n")
+    daemon = run_own()
+    pid = server_of(daemon)
+    os.kill(pid, signal.SIGSTOP)
+    (folder / "notes.md").write_text("two\n")
+    eventually(lambda: daemon.values("notes") == ["one", "two"], "it is journaled")
+    assert daemon.process is not None
+    daemon.process.terminate()
+    assert daemon.process.wait(5) == 0
+    assert is_gone(pid)
+    assert "Traceback" not in daemon.said()
+
+
+def test_killed_server_is_started_again(folder: Path, run_own: Callable[..., Daemon]) -> None:
+    """With the daemon, which goes on meanwhile."""
+    (folder / "notes.md").write_text("one\n")
+    daemon = run_own()
+    os.kill(server_of(daemon), signal.SIGKILL)
+    (folder / "notes.md").write_text("two\n")
+    eventually(lambda: "it was started again" in daemon.said(), "it is said")
+    eventually(lambda: client_of(daemon).hget("blocks:block:notes", "value") == "two", "the mirror is in sync")
+    pid = server_of(daemon)
+    daemon.kill()
+    eventually(lambda: is_gone(pid), "it ends with its daemon, also the second")
