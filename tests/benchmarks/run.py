@@ -15,6 +15,7 @@ import gc
 import io
 import json
 import os
+import random
 import resource
 import shutil
 import statistics
@@ -580,6 +581,35 @@ def bench_append(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Ro
     del os.environ["BLOCKSD_DURABILITY"]
 
 
+def bench_journal(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
+    """Bytes that appends take in the journal: of its log for each, and of its files in all, against one copy of each text."""
+    chance = random.Random(7)
+    words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(2, 9))) for _ in range(5000)]
+    prose = " ".join(chance.choices(words, k=20_000))
+    for chars, more, count, bound in ((19_000, 2, 20, 45_000), (9_000, 10, 100 if quick else 1000, 20_000)):
+        folder, state, name = root / f"folder-{chars}", root / f"state-{chars}", f"journal-{chars}"
+        folder.mkdir()
+        (folder / "block.md").write_text(f"---\nlimit: 4000000\n---\n{prose[:chars]}\n")
+        log = state / "journal.db-wal"
+        with (
+            daemon(folder, state, server.url, "--namespace", name),
+            blocksd.connect(server.url, name) as client,
+        ):
+            before = log.stat().st_size
+            texts = sum(len(client.blocks.append("block", "x" * (more - 1)).value) for _ in range(count))
+            grown = log.stat().st_size - before
+        size = sum(path.stat().st_size for path in state.glob("journal.db*"))
+        each, of = (grown, "log") if chars > 10_000 else (size, "journal")
+        yield Row(
+            f"(h) {of} bytes per append of {more} to {chars:,} characters",
+            f"{texts / count:,.0f}",
+            f"{each / count:,.0f}",
+            each / texts,
+            bound / (texts / count),
+            f"≤ {bound:,} is meant" if each / count <= bound else f"over {bound:,}",
+        )
+
+
 ASKING = 20
 """How many agents ask, of however many are known: each a different one in its turn."""
 
@@ -806,6 +836,7 @@ BENCHMARKS = {
     "prompt": bench_prompt,
     "append": bench_append,
     "inbox": bench_inbox,
+    "journal": bench_journal,
 }
 
 
