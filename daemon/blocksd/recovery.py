@@ -46,20 +46,18 @@ def state_of(one: Staged, place: Found | None, aside: Found | None, *, is_same_b
     3. any other: a save came between the last look and the exchange, which was not acknowledged.
 
     What is aside stays until the end of the edit is on disk. So if nothing is aside, a new file was put in: its name
-    aside was on disk before it was prepared. A text that replaces another, or a removal, was not, or not for sure, and
-    nothing was acknowledged; the file itself tells. What was prepared before inodes were noted counts as put in when in
-    doubt, as a save over it would be.
+    aside was on disk before it was prepared. A text that replaces another was not put in if its place has the old one, nor
+    was a file removed whose place has any. Where neither name is left, or a save stands where the old text was, a
+    directory may have been moved or replaced: it counts as put in, as if the save had come later.
+
+    What was prepared before inodes were noted has lost what was aside earlier: then a file was removed unless it is there.
     """
     is_base = place is not None and (place.digest == one.base or place.inode == one.old)
     if one.base is None:
         return State.IN if aside is None else State.OUT
     if aside is None:
-        if one.data is None:
-            is_in = place is None
-        else:
-            is_in = place is not None and (place.digest == one.data or place.inode == one.new)
-        knows_inodes = one.old is not None
-        return State.IN if is_in or not (is_base or knows_inodes) else State.OUT
+        is_saved = place is not None and not is_base
+        return State.IN if place is None or (is_saved and (one.data is not None or one.old is None)) else State.OUT
     if one.data is not None and (aside.inode == one.new or aside.digest == one.data):
         return State.OUT
     if aside.digest == one.base:

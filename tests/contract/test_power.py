@@ -206,6 +206,17 @@ def test_new_file_that_a_person_removed_was_there(rig: Powered, request_: dict[s
     ]
 
 
+def test_directory_that_a_person_moved_takes_what_tells_along(furnished: Powered) -> None:
+    """What an agent wrote is in the history of the block that is gone, and in the file that was moved."""
+    furnished.ask(append("deep/down/plan", "added", id="same"))
+    (furnished.root / "deep").rename(furnished.root / "moved")
+    furnished.lose_power()
+    assert furnished.value("moved/down/plan") == "a plan\nadded"
+    furnished.clock.advance(60)
+    assert furnished.value("deep/down/plan") is None
+    assert furnished.kinds("deep/down/plan")[:2] == [("created", "file"), ("updated", "operator")]
+
+
 def test_file_that_was_deleted_and_made_again_by_a_person(rig: Powered) -> None:
     """It is another block's first version."""
     rig.ask(delete("notes"))
