@@ -101,7 +101,8 @@ def stir(newcomer: Newcomer) -> None:
     draft.write_text("---\n")
     eventually(lambda: has_come("rejected"), "rejected")
     draft.unlink()
-    for kind in ("created", "updated", "renamed", "deleted", "opened", "closed", "source", "cleared"):
+    newcomer.client.delete("blocks:block:human")
+    for kind in ("created", "updated", "renamed", "deleted", "opened", "closed", "source", "cleared", "repaired"):
         eventually(lambda kind=kind: has_come(kind), kind)  # type: ignore[misc]  # mypy knows no default of a lambda
     pubsub.close()
 
