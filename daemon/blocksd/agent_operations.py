@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from blocksd.arguments import list_of, named, new_block, only, text_of
 from blocksd.attachment import matches
-from blocksd.attempt import MAX_BLOCKS
+from blocksd.attempt import MAX_BLOCKS, MOST_LEFT
 from blocksd.errors import AlreadyExists, InvalidField, InvalidRequest, NotFound
-from blocksd.label import PRIVATE, owner, parse_agent, parse_label
+from blocksd.label import PRIVATE, is_block_file, owner, parse_agent, parse_label, printable
 
 if TYPE_CHECKING:
     from blocksd.attempt import Attempt
@@ -29,6 +29,11 @@ def create_agent(attempt: Attempt, request: Request) -> None:
         raise InvalidField("blocks must be a list of objects", field="args.blocks")
     if len(blocks) > MAX_BLOCKS:
         raise InvalidField(f"blocks are {len(blocks)}, over the {MAX_BLOCKS} of one request", field="args.blocks")
+    if not blocks and (others := attempt.left_of(agent)):
+        raise InvalidField(
+            f"agents/{agent} holds {others[0]!r}, which is no block: an agent without blocks needs an empty folder",
+            field="args.blocks",
+        )
     attempt.make_folder(agent)
     for given in blocks:
         args = {"tags": request.args.get("tags"), **given}
@@ -48,7 +53,11 @@ def create_agent(attempt: Attempt, request: Request) -> None:
 
 
 def delete_agent(attempt: Attempt, request: Request) -> None:
-    """The agent's own blocks go, and no other names it any more."""
+    """The agent's own blocks go, no other names it any more, and what it has open is closed.
+
+    Files that are not its blocks stay where they are, and are named. Where one of them is meant to be a block, the agent
+    is known as before: it has a private folder.
+    """
     only(request, "agent")
     agent = parse_agent(text_of(request, "agent"))
     private, naming = attempt.private(agent), attempt.naming(agent)
@@ -61,5 +70,9 @@ def delete_agent(attempt: Attempt, request: Request) -> None:
         block = attempt.present(label)
         attempt.put(label, replace(block, agents=tuple(entry for entry in block.agents if entry != agent)))
         attempt.labels.append(label)
-    attempt.remove_folder(agent)
+    left = attempt.left_of(agent)
+    if not any(is_block_file(path.rpartition("/")[2]) for path in left):
+        attempt.remove_folder(agent)
+    attempt.agents_gone.add(agent)
     attempt.facts["agent"] = agent
+    attempt.facts["left"] = [*attempt.facts.get("left", ()), *map(printable, left)][:MOST_LEFT]

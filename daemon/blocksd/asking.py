@@ -135,19 +135,24 @@ def detach(keys: Keys, block_id: str, agents: str | Collection[str], **terms: Un
     return block
 
 
-def undo(keys: Keys, block_id: str, **terms: Unpack[Expectation]) -> Plan[BlockView]:
+def undo(keys: Keys, block_id: str, **terms: Unpack[Expectation]) -> Plan[BlockView | None]:
     """Take the newest edit back that is not undone yet: a new version, with what was there before.
 
-    A block that was deleted is named by its label. Raises InvalidRequest when there is nothing to undo.
+    A block that was deleted is named by its label. None: it was deleted before it came again, and is deleted now. Raises
+    InvalidRequest when there is nothing to undo.
     """
-    block = yield from _changed(keys, "undo", block_id, {}, terms)
-    return block
+    label = yield from resolve(keys, block_id)
+    reply = yield from send(keys, OPERATOR, "undo", label=label, **terms)
+    return block_of(reply) if reply["block"] is not None else None
 
 
-def redo(keys: Keys, block_id: str, **terms: Unpack[Expectation]) -> Plan[BlockView]:
-    """Do again what was undone last. Raises InvalidRequest when nothing was, or when an edit came since."""
-    block = yield from _changed(keys, "redo", block_id, {}, terms)
-    return block
+def redo(keys: Keys, block_id: str, **terms: Unpack[Expectation]) -> Plan[BlockView | None]:
+    """Do again what was undone last; None: that was its deletion. Raises InvalidRequest when nothing was undone, or when
+    an edit came since.
+    """
+    label = yield from resolve(keys, block_id)
+    reply = yield from send(keys, OPERATOR, "redo", label=label, **terms)
+    return block_of(reply) if reply["block"] is not None else None
 
 
 def restore(keys: Keys, block_id: str, version: int, **terms: Unpack[Expectation]) -> Plan[BlockView]:
@@ -178,7 +183,14 @@ def update_many(keys: Keys, updates: Collection[Update], **terms: Unpack[Terms])
     if not requests:
         return []
     reply = yield from send(keys, OPERATOR, "batch", args={"requests": requests}, **terms)
-    return [block_of(result) for result in reply["results"]]
+    shown = {one["label"]: block_of(one) for one in reply["results"] if "block" in one}
+    blocks: list[BlockView] = []
+    for result in reply["results"]:
+        label = result["label"]
+        if label not in shown:  # more than a reply shows: as it is by now
+            shown[label] = yield from retrieve(keys, label)
+        blocks.append(shown[label])
+    return blocks
 
 
 def edit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from blocksd import edits
@@ -48,6 +49,9 @@ MAX_WRITTEN = 32 * 1024 * 1024
 
 MAX_WORK = 64 * 1024 * 1024
 """How many characters one request may have searched, split and copied: about a second."""
+
+MOST_LEFT = 100
+"""How many files a reply names that stay where an agent was."""
 
 MERGES = 4
 """How many merges of the longest kind one request may take."""
@@ -199,6 +203,13 @@ class Attempt:
         return agent in self.folders_made or (
             self._ledger.attachments.has_folder(agent) and agent not in self.folders_gone
         )
+
+    def left_of(self, agent: str) -> list[str]:
+        """The files in an agent's private folder that are none of its blocks, at most `MOST_LEFT`."""
+        ours = {self._ledger.paths[label] for label in self._ledger.attachments.private(agent)}
+        ours |= {sheet.path for label, sheet in self.sheets.items() if owner(label) == agent}
+        ours |= {sheet.path for label, sheet in self._desk.sheets.items() if owner(label) == agent}
+        return sorted(islice(self._desk.others(f"{PRIVATE}/{agent}", ours), MOST_LEFT))
 
     def expected(self, label: str, request: Request) -> Block | None:
         """The block to merge against, when it is not of the version expected; else None.

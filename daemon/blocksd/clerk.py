@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from blocksd.begun import ATTEMPTS
-from blocksd.errors import BlocksdError, JournalUnusable, LeaseLost, Misconfigured, ProblemFile, Unavailable, Undecided
+from blocksd.errors import (
+    BlocksdError,
+    JournalUnusable,
+    LeaseLost,
+    Misconfigured,
+    NotFound,
+    ProblemFile,
+    Unavailable,
+    Undecided,
+)
 from blocksd.faults import Fault
 from blocksd.label import PRIVATE, parse_agent, printable
 from blocksd.outcomes import Access
@@ -72,6 +81,7 @@ class Work:
     postponed: list[Entry] = field(default_factory=list)
     revisions: list[Revision] = field(default_factory=list)
     displaced: list[Staged] = field(default_factory=list)
+    agents_gone: set[str] = field(default_factory=set)
     is_cut: bool = False  # some of the postponed wait for nothing but the next round
 
 
@@ -159,6 +169,9 @@ class Clerk:
                 unwritable[error.path] = error.error
                 continue
             break
+        for label in merges - self._intake.stale:
+            self._unmerged.pop(label, None)
+            self._problems.remove(unmerged_subject(label))
         if work.settled or work.accesses:
             yield "settle"
             self._outcomes.settle(work.accesses, work.settled, timestamp(self._wall()))
@@ -359,10 +372,20 @@ class Clerk:
         problem = self._problems.get(FOLDER)
         if problem is not None and self._intake.deletions.is_in_doubt:
             raise Unavailable(f"{problem.message}; nothing can be written until it is back")
+        self._check_known(request.actor)
+        before = self._desk.agents_gone
         facts = self._desk.carry_out(request)
-        work.edited[key] = accepted(request.id, **kept(facts))
-        work.replies[key] = accepted(request.id, **facts)
-        return work.replies[key]
+        edited, reply = accepted(request.id, **kept(facts)), accepted(request.id, **facts)
+        for agent in self._desk.agents_gone - before:
+            opened = {*self._sources.opened_by(agent), *(one.file for one in work.accesses if one.agent == agent)}
+            work.accesses += [Access(agent, file, None) for file in sorted(opened)]
+        work.edited[key], work.replies[key] = edited, reply
+        return reply
+
+    def _check_known(self, agent: str) -> None:
+        """Raises NotFound when there is no such agent any more: what it had asked for would bring it back."""
+        if agent != OPERATOR and not self._ledger.attachments.is_known(agent):
+            raise NotFound(f"there is no agent {printable(agent)!r}", agent=printable(agent))
 
     def _repeated(self, key: tuple[str, str]) -> str | None:
         """The reply to a request that was done before, made again; None when it was not, or too long ago."""
@@ -392,8 +415,6 @@ class Clerk:
         except Exception as error:  # noqa: BLE001  # a fault of ours: the save stays as it is
             self._desk.back_to(mark)
             self._faults.note("merging a save", error)
-        self._unmerged.pop(label, None)
-        self._problems.remove(unmerged_subject(label))
 
     def _merge_later(self, label: str, shortest: float, longest: float) -> None:
         """Try again after a while, which doubles each time."""
@@ -409,6 +430,7 @@ class Clerk:
             agent = parse_agent(agent)
         else:
             agent, (file,) = request.actor, request.texts("file")
+        self._check_known(agent)
         if request.op == "close_file":
             self._sources.check_close(agent, file)
             return Access(agent, file, None)
@@ -501,6 +523,7 @@ class Clerk:
         self._pending.finish(prepared, signatures, is_durable=bool(folders_gone))
         self._outcomes.count(work.edited)
         work.revisions = self._ledger.settle()
+        work.agents_gone = {agent for agent in self._desk.agents_gone if not self._ledger.attachments.is_known(agent)}
         if folders_gone:
             self._discard(staged)
             yield "remove folders"

@@ -175,11 +175,11 @@ def detach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) 
 def undo(label: str, *, as_json: bool, **flags: Any) -> None:
     """Take the newest edit of a block back.
 
-    A deletion, too; again for the edit before. A renaming stays: 'blocksd mv'
-    takes it back.
+    A deletion, too, and that a deleted block came again; again for the edit
+    before. A renaming stays: 'blocksd mv' takes it back.
     """
     with open_client(load(flags)) as client:
-        _print(client.blocks.undo(label), "undone", as_json=as_json)
+        _print_or_gone(label, client.blocks.undo(label), "undone", as_json=as_json)
 
 
 @click.command()
@@ -189,7 +189,7 @@ def undo(label: str, *, as_json: bool, **flags: Any) -> None:
 def redo(label: str, *, as_json: bool, **flags: Any) -> None:
     """Do again what was undone last."""
     with open_client(load(flags)) as client:
-        _print(client.blocks.redo(label), "redone", as_json=as_json)
+        _print_or_gone(label, client.blocks.redo(label), "redone", as_json=as_json)
 
 
 @click.command()
@@ -240,3 +240,12 @@ def _print(block: BlockView, done: str, *, as_json: bool) -> None:
         print_json(block.as_json())
     else:
         click.echo(f"{done} {block.label} v{block.version} · {block.chars} of {block.limit} characters")
+
+
+def _print_or_gone(label: str, block: BlockView | None, done: str, *, as_json: bool) -> None:
+    if block is not None:
+        _print(block, done, as_json=as_json)
+    elif as_json:
+        print_json(None)
+    else:
+        click.echo(f"{done} {label}: it is deleted, as it was before")

@@ -261,7 +261,7 @@ class Core:
             self.problems.remove(JOURNAL)
         if revisions or work.answers or self.projector.has_aside:
             yield "project"
-            self.projector.project(revisions, work.answers)
+            self.projector.project(revisions, work.answers, work.agents_gone)
             if work.answers and self.projector.is_level:
                 self._sent = [(answer, self.inbox.received_at(answer.entry)) for answer in work.answers]
                 self.inbox.done()

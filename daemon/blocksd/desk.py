@@ -18,7 +18,7 @@ from blocksd.stale import merged
 from blocksd.view import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from blocksd.block import Block
     from blocksd.errors import BlocksdError
@@ -201,6 +201,10 @@ class Desk:
         if block != self.ledger.block(label):
             raise Postponed(path)
         return Sheet(path, reading.data, block, split(decode(reading.data)))
+
+    def others(self, directory: str, ours: Collection[str]) -> Iterator[str]:
+        """The files in a directory and below it that are not ours: those that nobody misses are left out."""
+        return (path for path in self._folder.content(directory) if path not in ours)
 
     def check_writable(self, path: str) -> None:
         """Raises what was raised when this path was written to in this round."""

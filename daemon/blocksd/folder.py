@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from blocksd.beneath import NOT_THERE
 from blocksd.document import MAX_BYTES
 from blocksd.errors import BlocksdError, InvalidFile
-from blocksd.label import SUFFIX, TEMPORARY, is_ignored
+from blocksd.label import SUFFIX, TEMPORARY, is_ignored, is_junk
 from blocksd.links import resolve
 from blocksd.openers import Openers, openers_of
 from blocksd.root import Root
@@ -206,6 +206,27 @@ class Folder:
                 root.close(handle)
         fresh = abs(time.time() - status.st_mtime) < FRESH_SECONDS
         return Text(data, None if fresh else signature, is_link, max(status.st_mtime, status.st_ctime))
+
+    def content(self, below: str) -> Iterator[str]:
+        """The files in a directory and those below it, whatever they are, but for what is nobody's; a link is a file.
+
+        What cannot be listed is named as if it were a file. No file is opened.
+        """
+        todo = [below]
+        while todo:
+            directory = todo.pop()
+            try:
+                with self.directory.scandir(directory) as entries:
+                    for entry in entries:
+                        path = f"{directory}/{entry.name}"
+                        if entry.is_dir(follow_symlinks=False):
+                            todo.append(path)
+                        elif not is_junk(entry.name):
+                            yield path
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError:
+                yield directory
 
     def signature(self, path: str) -> Signature | None:
         """The signature of a regular file that is there; None when there is none, or it cannot be told."""

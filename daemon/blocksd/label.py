@@ -27,6 +27,8 @@ MAX_LABEL_BYTES = 200
 _MOST_CHARS = 1000
 """No text above this length is brought into one spelling: that takes the square of a row of combining marks."""
 
+_JUNK = frozenset((".DS_Store", ".directory", "Thumbs.db", "desktop.ini"))
+
 _SEGMENT = re.compile(r"\w[\w.-]*", re.UNICODE)
 _ASCII_LABEL = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 _PATTERN = re.compile(r"[\w.*?\[\]!-]+", re.UNICODE)
@@ -159,6 +161,11 @@ def is_ignored(name: str) -> bool:
 def is_unseen(segment: str) -> bool:
     """Return True if sweeps of the folder do not enter a directory of this name."""
     return segment.endswith(SUFFIX) or is_ignored(segment)
+
+
+def is_junk(name: str) -> bool:
+    """Return True if a desktop has left a file of this name, which holds nothing of anybody's, or the daemon has."""
+    return name in _JUNK or name.startswith(("._", TEMPORARY))
 
 
 def is_block_file(name: str) -> bool:

@@ -182,6 +182,10 @@ class Pending:
             JournalUnusable: that could not be written; they must be looked at again before anything else is written.
         """
         try:
+            # Whoever has that name next begins with nothing open. Done twice after a crash, it is done once.
+            self._database.execute(
+                "DELETE FROM open_files WHERE 'agents/' || agent IN (SELECT path FROM pending_folders)"
+            )
             self._database.execute("DELETE FROM pending_folders")
         except sqlite3.Error as error:
             raise self._database.unwritable(error) from error

@@ -174,9 +174,10 @@ class Projector:
             or self._source_mirror.is_behind
         )
 
-    def project(self, revisions: Sequence[Revision], answers: Sequence[Answer] = ()) -> None:
+    def project(self, revisions: Sequence[Revision], answers: Sequence[Answer] = (), gone: Iterable[str] = ()) -> None:
         """Show what was just journaled, and what has changed in agents, problems and sources; if the mirror is away, later.
 
+        Agents that are `gone` were deleted on request: what waits in their inboxes is for nobody.
         Then reply to the requests that asked for it, and remove them; if the mirror is away, never.
         """
         if not self.is_level:
@@ -185,7 +186,9 @@ class Projector:
             place = self._mirror.place
             assert place is not None
             if revisions and place.seq == revisions[0].seq - 1:
-                self._mirror.project(revisions, self._aside_commands(answers))
+                keys = self._mirror.keys
+                inboxes: list[Command] = [("DEL", keys.inbox(agent), keys.open(agent)) for agent in gone]
+                self._mirror.project(revisions, [*inboxes, *self._aside_commands(answers)])
                 self._aside_is_shown()
                 self.shown_seq = revisions[-1].seq
                 return

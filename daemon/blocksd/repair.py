@@ -65,11 +65,15 @@ def repair_index(
     if mirror.answer("HLEN", keys.ids) != len(labels):
         repairs["ids"] = new_hash_commands(keys.ids, {block_id(label): label for label in labels})
     if reads_agents:
-        is_same = set(mirror.answer("ZRANGE", keys.agents, "0", "-1") or ()) == known
+        listed = set(mirror.answer("ZRANGE", keys.agents, "0", "-1") or ())
+        is_same = listed == known
     else:
+        listed = set()
         is_same = mirror.answer("ZCARD", keys.agents) == len(known)
     if not is_same:
         repairs["agents"] = new_zset_commands(keys.agents, known)
+        # Whoever has that name next begins with nothing open.
+        repairs["agents"] += [("UNLINK", keys.open(agent)) for agent in sorted(listed - known)]
     if reads_problems:
         is_same = mirror.answer("HGETALL", keys.problems) == problems
     else:

@@ -324,6 +324,10 @@ class Sources:
         if not is_seen and agent not in self._opened.get(file, ()):
             raise _unseen(agent, file)
 
+    def opened_by(self, agent: str) -> list[str]:
+        """The files that an agent has opened and not closed."""
+        return sorted(file for file, agents in self._opened.items() if agent in agents)
+
     def apply(self, accesses: Iterable[Access]) -> None:
         """These accesses, which were checked, have been journaled."""
         for agent, file, at in accesses:

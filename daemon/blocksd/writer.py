@@ -15,7 +15,7 @@ from blocksd.content import Content, content, digest, digest_if_readable, digest
 from blocksd.errors import ProblemFile, Unavailable, Undecided
 from blocksd.folder import signature_of
 from blocksd.fresh_file import Mark, make
-from blocksd.label import TEMPORARY, printable
+from blocksd.label import TEMPORARY, is_junk, printable
 from blocksd.links import resolve, symlink_on
 from blocksd.pending import Staged
 from blocksd.root import Root, kept
@@ -379,7 +379,7 @@ class Writer:
                     raise self._unwritable(path, error) from None
 
     def remove_directory(self, directory: str) -> bool:
-        """Remove a directory below the folder, with the empty ones in it and what a crash has left there of ours.
+        """Remove a directory below the folder, with the empty ones in it, and what desktops or a crash have left there.
 
         Returns whether it is gone. What anybody else has put in it stays, and so do the directories above that. Nothing
         may be staged in it.
@@ -395,7 +395,7 @@ class Writer:
             return error.errno in NOT_THERE
 
     def _empty(self, directory: str) -> None:
-        """Remove the empty directories in a directory, and the temporaries of ours."""
+        """Remove the empty directories in a directory, the temporaries of ours, and what desktops leave behind."""
         with self._root.scandir(directory) as entries:
             found = [(f"{directory}/{entry.name}", entry.is_dir(follow_symlinks=False)) for entry in entries]
         for path, is_directory in found:
@@ -403,8 +403,9 @@ class Writer:
                 with suppress(OSError):
                     self._empty(path)
                     self._root.remove_directory(path)
-            elif path.rpartition("/")[2].startswith(TEMPORARY):
-                self.remove(path)
+            elif is_junk(path.rpartition("/")[2]):
+                with suppress(OSError):
+                    self.remove(path)
 
     def look(self, staged: Staged) -> tuple[Found | None, Found | None]:
         """Return what is in the place of an edit that a crash may have interrupted, and beside it; None: nothing.

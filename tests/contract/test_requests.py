@@ -763,13 +763,13 @@ def test_agent_with_blocks_is_made_anew_in_a_batch(rig: Office) -> None:
 
 
 def test_folder_of_a_deleted_agent_that_holds_more_stays(rig: Office) -> None:
-    """A file that is no block is not the daemon's to remove: then the agent stays known, for its folder is there."""
+    """A file that is no block is not the daemon's to remove: the reply names it, and the agent is no longer known."""
     (rig.root / "agents/bob/photo.png").write_bytes(b"x")
-    rig.do("operator", "delete_agent", agent="bob")
+    assert rig.do("operator", "delete_agent", agent="bob")["left"] == ["agents/bob/photo.png"]
     assert (rig.root / "agents/bob/photo.png").exists()
-    assert rig.raw.zscore("blocks:agents", "bob") == 0
+    assert rig.raw.zscore("blocks:agents", "bob") is None
     rig.resync()
-    assert rig.raw.zscore("blocks:agents", "bob") == 0
+    assert rig.raw.zscore("blocks:agents", "bob") is None
     assert_level(rig, rig.raw)
 
 

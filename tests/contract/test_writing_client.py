@@ -238,7 +238,7 @@ def test_block_is_written_to_by_id_and_label(place: Place, client: Client, label
     made = client.blocks.create(label=label, value="one")
     block_id = made.id if by == "id" else label
     blocks = client.blocks
-    steps: list[tuple[Callable[[], BlockView], str]] = [
+    steps: list[tuple[Callable[[], BlockView | None], str]] = [
         (lambda: blocks.append(block_id, "two"), "one\ntwo"),
         (lambda: blocks.replace(block_id, "two", "2"), "one\n2"),
         (lambda: blocks.insert(block_id, "zero", 0), "zero\none\n2"),
@@ -256,6 +256,7 @@ def test_block_is_written_to_by_id_and_label(place: Place, client: Client, label
     ]
     for version, (step, value) in enumerate(steps, 2):
         block = step()
+        assert block is not None
         assert (block.value, block.version) == (value, version)
         assert block == client.blocks.retrieve(label), "the mirror shows it by then"
     assert place.text(label).endswith("OF MANY\n")
@@ -314,7 +315,14 @@ def test_undo_brings_a_deleted_block_back(client: Client, label: str) -> None:
     client.blocks.create(label=label, value="one", tags=["a"])
     client.blocks.delete(label)
     block = client.blocks.undo(label)
+    assert block is not None
     assert (block.value, block.tags, block.version) == ("one", ("a",), 3)
+    assert client.blocks.redo(label) is None
+    assert client.blocks.create(label=label, value="two").version == 5
+    assert client.blocks.undo(label) is None
+    block = client.blocks.redo(label)
+    assert block is not None
+    assert (block.value, block.version) == ("two", 7)
 
 
 def test_detach_of_several(client: Client, label: str) -> None:

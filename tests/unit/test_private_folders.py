@@ -30,3 +30,19 @@ def test_only_folders_of_agents_count(looking: Looking) -> None:
     assert folders.look_at(["agents/eve", "agents/bob", "agents/ann", "other"])
     assert looking.ledger.attachments.folders == {"ann", "eve"}
     assert not folders.look_at(["agents/eve", "eve"])
+
+
+def test_folder_without_a_block_is_an_agents_only_if_it_is_empty(looking: Looking) -> None:
+    """Files of other programs make nobody known; what a desktop leaves behind does not count, and a bad block does."""
+    for agent, path in (("ann", ".DS_Store"), ("bob", "deep/readme.txt"), ("cyd", "bad.md"), ("dan", "x/.blocksd-1")):
+        full = looking.root / "agents" / agent / path
+        full.parent.mkdir(parents=True)
+        full.write_text("---\n")
+    folders = PrivateFolders(looking.folder, looking.ledger)
+    directories = ["agents/ann", "agents/bob", "agents/bob/deep", "agents/cyd", "agents/dan", "agents/dan/x"]
+    assert folders.set(directories)
+    assert looking.ledger.attachments.folders == {"ann", "cyd", "dan"}
+    assert not folders.look_at(["agents/ann", "agents/bob"])
+    (looking.root / "agents/bob/deep/readme.txt").unlink()
+    assert folders.look_at(["agents/bob"])
+    assert looking.ledger.attachments.folders == {"ann", "bob", "cyd", "dan"}
