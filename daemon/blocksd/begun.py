@@ -16,6 +16,7 @@ ATTEMPTS = 3
 """How often a request is begun: after that it is taken for what ends the daemon."""
 
 _MOST_SUSPECTS = 1024  # a round has fewer requests; more are of rounds long ago
+_MOST_BYTES = 1024 * 1024
 _NOTHING = b"[]\n"
 
 
@@ -44,8 +45,8 @@ class Begun:
         """Count one attempt more for each request that was under way."""
         assert self._handle is not None
         self._size = os.fstat(self._handle).st_size
-        with suppress(ValueError, TypeError):
-            for actor, entry, count in json.loads(os.pread(self._handle, self._size, 0))[:_MOST_SUSPECTS]:
+        with suppress(ValueError, TypeError, KeyError, OverflowError, RecursionError):  # damaged: it says nothing
+            for actor, entry, count in json.loads(os.pread(self._handle, _MOST_BYTES, 0))[:_MOST_SUSPECTS]:
                 self._counts[_Key(str(actor), str(entry))] = int(count)
 
     def attempts(self, entry: Entry) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -263,3 +264,35 @@ def test_agent_whose_folder_is_there_can_be_created(office: Office) -> None:
     assert "agents/bob/persona" in office.ledger.paths
     with pytest.raises(BlocksdError, match="there is an agent 'ann' already"):
         office.ask("operator", "create_agent", agent="ann")
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_undo_and_redo_go_along_a_row_of_states(office: Office, seed: int) -> None:
+    """However edits, deletions and creations are mixed: a state is a text, or that there is no block."""
+    dice = random.Random(seed)
+    states: list[str | None] = ["one"]
+    place = 0
+
+    def shown() -> str | None:
+        block = office.ledger.block("notes")
+        return block.value if block is not None else None
+
+    for step in range(40):
+        op = dice.choice(("append", "delete", "create", "undo", "undo", "redo"))
+        before = shown()
+        assert before == states[place]
+        if op in ("undo", "redo"):
+            to = place + (1 if op == "redo" else -1)
+            if 0 <= to < len(states):
+                place = to
+                office.ask("operator", op, "notes")
+            else:
+                with pytest.raises(BlocksdError):
+                    office.ask("operator", op, "notes")
+        elif (op == "create") == (before is None):
+            args = {"append": {"content": str(step)}, "create": {"value": str(step)}}.get(op, {})
+            office.ask("operator", op, "notes", **args)
+            states = [*states[: place + 1], shown()]
+            place += 1
+        assert shown() == states[place]
+        office.assert_agreed()

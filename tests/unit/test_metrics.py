@@ -14,6 +14,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from blocksd.errors import Misconfigured, Unavailable
+from blocksd.faults import Fault
 from blocksd.metrics import Metrics
 from blocksd.problem import FOLDER, Problem
 from blocksd.reply import Answer, accepted, refused
@@ -100,6 +101,13 @@ def test_requests_by_outcome(metrics: Metrics) -> None:
     assert found["blocksd_request_seconds_count"] == 3
     assert found["blocksd_request_seconds_sum"] == pytest.approx(0.303)
     assert found["blocksd_request_seconds_bucket 0.005"] == 2
+
+
+def test_every_failure_counts(metrics: Metrics) -> None:
+    """Also one of a kind that was told of before."""
+    for is_new in (True, False):
+        metrics.on_fault(Fault("reading", "KeyError", "x.py:3", ""), is_new=is_new)
+    assert samples(metrics)["blocksd_internal_errors_total"] == 2
 
 
 def test_stages_are_histograms(metrics: Metrics) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.errors import LeaseLost, Misconfigured, Unavailable
+from blocksd.faults import Fault
 from blocksd.problem import Problem
 from blocksd.reply import Answer, accepted, refused
 from blocksd.report import Reporter
@@ -38,6 +39,7 @@ EVENTS: dict[str, tuple[str, Callable[[Reporter], object]]] = {
     "refused": ("error", lambda log: log.on_mirror_away(Misconfigured("it refuses the login", url="redis://here"))),
     "level": ("info", lambda log: log.on_mirror_level("rebuilt")),
     "repaired": ("warning", lambda log: log.on_repaired(2)),
+    "fault": ("error", lambda log: log.on_fault(Fault("reading", "KeyError", "x.py:3", "line\n  more"), is_new=True)),
     "note": ("error", lambda log: log.on_note("not well", "error")),
     "stop": ("info", lambda log: log.on_stop()),
     "failure": ("error", lambda log: log.on_failure(Misconfigured("no Redis", key="redis"), "give one")),
@@ -88,6 +90,7 @@ def test_words_for_people() -> None:
         "Redis is away: it refuses the login; the folder goes on being journaled",
         "the mirror is level again (rebuilt)",
         "the mirror differed in 2 places, and was repaired",
+        "failed reading, which is a fault in blocksd: KeyError at x.py:3; line\\n  more",
         "not well",
         "stopped",
         "no Redis (give one)",
