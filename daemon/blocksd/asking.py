@@ -143,7 +143,7 @@ def undo(keys: Keys, block_id: str, **terms: Unpack[Expectation]) -> Plan[BlockV
     """
     label = yield from resolve(keys, block_id)
     reply = yield from send(keys, OPERATOR, "undo", label=label, **terms)
-    return block_of(reply) if reply["block"] is not None else None
+    return block_of(reply) if reply.get("block") is not None else None
 
 
 def redo(keys: Keys, block_id: str, **terms: Unpack[Expectation]) -> Plan[BlockView | None]:
@@ -152,7 +152,7 @@ def redo(keys: Keys, block_id: str, **terms: Unpack[Expectation]) -> Plan[BlockV
     """
     label = yield from resolve(keys, block_id)
     reply = yield from send(keys, OPERATOR, "redo", label=label, **terms)
-    return block_of(reply) if reply["block"] is not None else None
+    return block_of(reply) if reply.get("block") is not None else None
 
 
 def restore(keys: Keys, block_id: str, version: int, **terms: Unpack[Expectation]) -> Plan[BlockView]:

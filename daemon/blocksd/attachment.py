@@ -32,7 +32,17 @@ def _sorted_out(entries: tuple[str, ...]) -> tuple[frozenset[str], bool]:
 
 def matches(pattern: str, agent: str) -> bool:
     """Whether an entry of `agents:` names this agent."""
-    return bool(_matcher(pattern).match(agent)) if is_pattern(pattern) else pattern == agent
+    if not is_pattern(pattern):
+        return pattern == agent
+    # Most patterns are `*` or `support-*`. No pattern is compiled for these: there may be more than are remembered.
+    if _is_prefix(pattern):
+        return agent.startswith(pattern[:-1])
+    return bool(_matcher(pattern).match(agent))
+
+
+def _is_prefix(pattern: str) -> bool:
+    """Return True if a pattern is the beginning of an id, and then anything."""
+    return pattern.find("*") == len(pattern) - 1 and "?" not in pattern and "[" not in pattern
 
 
 class Attachments:
@@ -279,6 +289,15 @@ class Attachments:
             return frozenset(entries)
         if "*" in entries:
             return self.known
-        patterns = [_matcher(entry) for entry in entries if is_pattern(entry)]
+        patterns = [entry for entry in entries if is_pattern(entry)]
+        prefixes = tuple(entry[:-1] for entry in patterns if _is_prefix(entry))
+        others = [_matcher(entry) for entry in patterns if not _is_prefix(entry)]
         plain = {entry for entry in entries if not is_pattern(entry)}
-        return frozenset(plain | {agent for agent in self.known if any(p.match(agent) for p in patterns)})
+        return frozenset(
+            plain
+            | {
+                agent
+                for agent in self.known
+                if agent.startswith(prefixes) or any(other.match(agent) for other in others)
+            }
+        )

@@ -447,15 +447,11 @@ class Attempt:
         self._desk.check_writable(f"{PRIVATE}/{agent}")
         self.folders_made.add(agent)
         self.folders_gone.discard(agent)
-        self.steps.append(lambda _actor, _id: self._set_folders(self._ledger.attachments.folders | {agent}))
+        self.steps.append(lambda _actor, _id: self._ledger.set_folders(self._ledger.attachments.folders | {agent}))
 
     def remove_folder(self, agent: str) -> None:
         """The agent is to have none."""
         self.spend(len(self._ledger.attachments.folders))
         self.folders_gone.add(agent)
         self.folders_made.discard(agent)
-        self.steps.append(lambda _actor, _id: self._set_folders(self._ledger.attachments.folders - {agent}))
-
-    def _set_folders(self, folders: frozenset[str]) -> None:
-        self._ledger.set_folders(folders)
-        self._ledger.follow_folders()
+        self.steps.append(lambda _actor, _id: self._ledger.set_folders(self._ledger.attachments.folders - {agent}))

@@ -91,9 +91,9 @@ class Desk:
             attempt.finish()
         finally:
             self.work += attempt.work
-        for step in attempt.steps:
-            step(request.actor, request.id)
-        self.ledger.follow_folders()
+        with self.ledger.together():
+            for step in attempt.steps:
+                step(request.actor, request.id)
         reply = self._results(attempt) if label is None else {**attempt.facts, **self._outcome(label)}
         self.sheets = self.sheets | attempt.sheets  # a new one: a mark has the old
         self.agents_gone = self.agents_gone | attempt.agents_gone

@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING
 from blocksd.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _MOST_MATCHES = 1000
 """How many places of a text are named that should have been in one."""
 
 _MOST_WORK = 4_000_000
 """How many characters are compared to find them."""
+
+_SEARCHED_AT_ONCE = 4
+"""How many characters are searched for a text in the time in which one is looked at."""
 
 _MOST_QUOTED = 80
 """How many characters of a text a message quotes."""
@@ -87,7 +90,7 @@ def insert(value: str, content: str, line: int = -1) -> str:
     return "\n".join([*lines[:place], content, *lines[place:]])
 
 
-def patch(value: str, patch: str) -> str:
+def patch(value: str, patch: str, *, spend: Callable[[int], object] = lambda _: None) -> str:
     r"""`value` with a unified diff applied to it: all of its hunks, or none.
 
     File headers may be there or not, and so may the ranges of a hunk (`@@ -1,2 +1,3 @@`, or only `@@`). With ranges, a
@@ -97,6 +100,9 @@ def patch(value: str, patch: str) -> str:
 
     An empty line in a hunk is an empty line of context. `\ No newline at end of file` means what it means to diff: its
     line ends the value, and a line at its place on the other side, without the mark, is followed by a line feed.
+
+    `spend` is told how many characters are about to be searched for each hunk that is not where its ranges say; it
+    raises when they are too many.
     """
     hunks = _parse(patch)
     # With line feeds around it and around what is searched, lines are found only whole, and where the first one starts.
@@ -106,7 +112,7 @@ def patch(value: str, patch: str) -> str:
     result: list[str] = []
     done = 0
     for hunk in hunks:
-        place = _locate(hunk, framed, starts, done)
+        place = _locate(hunk, framed, starts, done, spend)
         result += lines[done:place]
         result += hunk.new
         # Text put into the empty value takes the place of its one empty line.
@@ -219,7 +225,7 @@ def _parse_hunk(number: int, lines: list[str], place: int) -> tuple[_Hunk, int]:
     return _Hunk(number, stated, old, new, bool(ends)), place
 
 
-def _locate(hunk: _Hunk, framed: str, starts: list[int], done: int) -> int:
+def _locate(hunk: _Hunk, framed: str, starts: list[int], done: int, spend: Callable[[int], object]) -> int:
     """The line of the value, from 0, that the hunk begins with, at `done` or after it.
 
     `starts` is where each line starts in the value, with one more where another line would.
@@ -232,6 +238,7 @@ def _locate(hunk: _Hunk, framed: str, starts: list[int], done: int) -> int:
     stated = len(starts) - 1 - len(old) if hunk.is_at_end else hunk.stated
     if stated is not None and done <= stated < len(starts) and framed.startswith(wanted, starts[stated]):
         return stated
+    spend((len(framed) - starts[done]) // _SEARCHED_AT_ONCE)
     rest = list(islice(_places(framed, wanted, starts[done]), 2))
     if len(rest) == 1 and not hunk.is_at_end:
         return bisect_left(starts, rest[0])
@@ -291,7 +298,7 @@ def _refuse_numbers(argument: str, content: str, **facts: object) -> None:
     """A text may not have what a value is shown with and does not contain: the numbers of lines, and the note on them."""
     if "→" not in content:
         return
-    numbered = [found.start() for found in _NUMBERED.finditer(content)]
+    numbered = [found.start() for found in islice(_NUMBERED.finditer(content), _MOST_MATCHES)]
     if numbered:
         example = content[numbered[0] :].partition("\n")[0]
         raise InvalidRequest(

@@ -18,7 +18,7 @@ class BlocksdError(Exception):
 
     code: ClassVar[str] = "error"
 
-    def __init__(self, message: str, **facts: object) -> None:
+    def __init__(self, message: str, /, **facts: object) -> None:
         super().__init__(message)
         self.message = message
         self.facts = facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from blocksd.revision import FILE, Revision, timestamp
 from blocksd.rollback import Undo, UndoDict, UndoSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from blocksd.folder import Signature
     from blocksd.journal import Journal
@@ -47,6 +48,7 @@ class Ledger:
         self._newest: dict[str, Revision] = {}
         self._come: UndoSet[str] = UndoSet(undo)  # labels that came into force, and of which nothing is drafted yet
         self._moved: dict[str, frozenset[str]] = {}  # sets changed by private folders, not yet drafted
+        self._together: dict[str, str] | None = None  # label → by whom, while what is done goes together
         self._at = ""
         attach = self.attachments.load
         versions: dict[str, int] = {}
@@ -203,7 +205,7 @@ class Ledger:
             others = self.attachments.put(block.label, block.agents)
             others.pop(block.label, None)
         self._draft(before, block, fields, author, request_id, position, reverts, stale_base)
-        self._reattach(others, author)
+        self._others_changed(others, author)
         return True
 
     def delete(
@@ -229,7 +231,7 @@ class Ledger:
                 position=position,
             )
         )
-        self._reattach(others, author)
+        self._others_changed(others, author)
 
     def rename(self, block: Block, *, old: str, path: str, author: str, request_id: str) -> None:
         """The block has another label, and its file another path; its history goes on under it."""
@@ -243,7 +245,7 @@ class Ledger:
         self._come.discard(block.label)
         self._versions[block.label] = max(before.version, there.version if there is not None else 0)
         self._draft(before, block, ("label",), author, request_id, _position(before), kind="renamed", renamed_from=old)
-        self._reattach(others, author)
+        self._others_changed(others, author)
 
     def set_folders(self, agents: Iterable[str]) -> bool:
         """These agents have a private folder, and no others: whether that is new. `follow_folders` drafts what follows."""
@@ -252,6 +254,30 @@ class Ledger:
             return False
         self._set_moved(self._moved | self.attachments.set_folders(agents))
         return True
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is done within is one change: who is attached to other blocks by it is drafted once, at its end.
+
+        Else a hundred agents that come at once would be a hundred revisions of each block that is for all of them.
+        """
+        self._together = {}
+        try:
+            yield
+            changed, self._together = self._together, None
+            for label, author in changed.items():
+                self._reattach((label,), author)
+            self.follow_folders()
+        finally:
+            self._together = None
+
+    def _others_changed(self, changed: Iterable[str], author: str) -> None:
+        """Draft who is attached to these blocks, whose files have not changed, now or at the end of what goes together."""
+        if self._together is None:
+            self._reattach(changed, author)
+        else:
+            for label in changed:
+                self._together.setdefault(label, author)
 
     def follow_folders(self) -> None:
         """Draft what private folders that came or went have changed."""
@@ -319,7 +345,7 @@ class Ledger:
             )
         )
 
-    def _reattach(self, changed: Mapping[str, frozenset[str]], author: str) -> None:
+    def _reattach(self, changed: Iterable[str], author: str) -> None:
         """Revisions of blocks whose files have not changed, but who is attached to them has."""
         for label in sorted(changed):
             newest = self.newest(label) if label in self.paths else None

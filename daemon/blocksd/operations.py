@@ -136,7 +136,12 @@ class Operations:
 
     def _patch(self, label: str, request: Request) -> None:
         (patch,) = texts_of(request, "patch")
-        self._edit(label, self._base(label, request), lambda value: edits.patch(value, patch), work=_PATCH_WORK)
+        self._edit(
+            label,
+            self._base(label, request),
+            lambda value: edits.patch(value, patch, spend=self._attempt.spend),
+            work=_PATCH_WORK,
+        )
 
     def _base(self, label: str, request: Request) -> Block | None:
         """The block to merge against, if there is one, of a block that is there."""

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from blocksd.attachment import NOBODY
+from blocksd.errors import Damaged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,6 +95,21 @@ class Revision:
         )
 
 
+_TEXT, _NUMBER, _LIST = (str, type(None)), (int, type(None)), (list, type(None))
+_KEYS: dict[str, tuple[type, ...]] = {
+    "kind": (str,),
+    "seq": _NUMBER,
+    "version": _NUMBER,
+    **dict.fromkeys(("epoch", "label", "author", "at", "from", "request_id"), _TEXT),
+    **dict.fromkeys(("fields", "attached", "detached"), _LIST),
+}
+"""What a notification has under these keys, if it has them."""
+
+
+def _is_one_of(value: object, kinds: tuple[type, ...]) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """A notification as a subscriber receives it.
@@ -112,7 +128,20 @@ class Change:
 
     @classmethod
     def loads(cls, text: str) -> Change:
-        raw = json.loads(text)
+        """Read a notification.
+
+        Raises:
+            Damaged: it is none: whoever may publish may publish anything.
+        """
+        try:
+            raw = json.loads(text)
+        except (ValueError, RecursionError):
+            raw = None
+        if not isinstance(raw, dict) or not all(_is_one_of(raw.get(key), kinds) for key, kinds in _KEYS.items()):
+            raise Damaged(f"there is {text[:40]!r} where a change must be")
+        for key in ("fields", "attached", "detached"):
+            if not all(isinstance(one, str) for one in raw.get(key) or ()):
+                raise Damaged(f"a change names {str(raw[key])[:40]} as its {key}")
         return cls(raw["kind"], raw.get("seq"), raw.get("epoch"), raw.get("label"), raw)
 
     @property
@@ -123,7 +152,7 @@ class Change:
     @property
     def fields(self) -> tuple[str, ...]:
         """The names of the fields that changed; of a new block, those that are not at their defaults."""
-        return tuple(self.raw.get("fields", ()))
+        return tuple(self.raw.get("fields") or ())
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -133,12 +162,12 @@ class Change:
     @property
     def attached(self) -> tuple[str, ...]:
         """The agents that came."""
-        return tuple(self.raw.get("attached", ()))
+        return tuple(self.raw.get("attached") or ())
 
     @property
     def detached(self) -> tuple[str, ...]:
         """The agents that went."""
-        return tuple(self.raw.get("detached", ()))
+        return tuple(self.raw.get("detached") or ())
 
     @property
     def author(self) -> str | None:

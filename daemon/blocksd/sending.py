@@ -15,7 +15,7 @@ from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from blocksd.errors import InvalidRequest, NotFound, Unavailable, from_json
+from blocksd.errors import Damaged, InvalidRequest, NotFound, Unavailable, from_json
 from blocksd.plan import Pause, ask
 from blocksd.request import MAX_BYTES
 from blocksd.revision import OPERATOR
@@ -101,7 +101,7 @@ def send(
             continue
         trouble, failures, is_put = None, 0, True
         if reply is not None:
-            return _outcome(json.loads(reply[1]))
+            return _outcome(reply[1], request_id)
     raise _unanswered(request_id, timeout_seconds, trouble, is_kept=bool(is_kept))
 
 
@@ -141,10 +141,17 @@ def _check_agent(keys: Keys, agent: str) -> Plan[None]:
         raise NotFound(f"there is no agent {agent!r}", agent=agent)
 
 
-def _outcome(reply: dict[str, Any]) -> dict[str, Any]:
-    if not reply["ok"]:
-        raise from_json(reply["error"])
-    return reply
+def _outcome(text: str, request_id: str) -> dict[str, Any]:
+    try:
+        reply = json.loads(text)
+    except (ValueError, RecursionError):
+        reply = None
+    if isinstance(reply, dict):
+        if reply.get("ok") is True:
+            return reply
+        if reply.get("ok") is False and isinstance(reply.get("error"), dict):
+            raise from_json(reply["error"])
+    raise Damaged(f"there is {text[:40]!r} where the reply must be", request_id=request_id)
 
 
 def _unanswered(request_id: str, seconds: float, trouble: Unavailable | None, *, is_kept: bool) -> Unavailable:
@@ -156,5 +163,8 @@ def _unanswered(request_id: str, seconds: float, trouble: Unavailable | None, *,
 
 
 def block_of(reply: Mapping[str, Any]) -> BlockView:
-    """The block that a reply shows."""
-    return view_of(reply["block"])
+    """The block that a reply shows. Raises Damaged when it shows none."""
+    block = reply.get("block")
+    if not isinstance(block, dict):
+        raise Damaged("a reply shows no block where one must be")
+    return view_of(block)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from blocksd.errors import Misconfigured, Unavailable
+from blocksd.errors import Damaged, Misconfigured, Unavailable
 from blocksd.label import parse_agent, parse_label
 from blocksd.lazy_blocks import LazyBlocks
 from blocksd.plan import Ask, Pause, ask
@@ -21,6 +21,8 @@ from blocksd.queries import blocks_with
 from blocksd.revision import Change
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from blocksd.keys import Keys
     from blocksd.plan import Plan
     from blocksd.view import BlockView
@@ -493,10 +495,9 @@ def _parsed(text: str | None) -> Change | None:
     """A change as it was sent; None for what anyone else put there: the next number, or a proof, tells what is missing."""
     try:
         change = Change.loads(text or "")
-        is_number = change.seq is None or (type(change.seq) is int and change.seq >= 0)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except Damaged:
         return None
-    return change if is_number and isinstance(change.kind, str) else None
+    return change if change.seq is None or change.seq >= 0 else None
 
 
 def _is_place(entry_id: str) -> bool:

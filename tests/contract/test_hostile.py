@@ -281,6 +281,17 @@ def test_batch_that_takes_too_much_work_is_refused(rig: Office) -> None:
     assert rig.journal.history("long")[0].version == 1
 
 
+def test_patch_of_many_hunks_that_must_be_searched_is_refused(rig: Office) -> None:
+    """Each is searched for in the whole value: it is told to give line ranges, or fewer of them."""
+    rig.write("long", "---\nlimit: 4000000\n---\n" + "".join(f"line {n}\n" for n in range(100_000)))
+    rig.settle()
+    patch = "".join(f"@@\n-line {n}\n+x\n" for n in range(40_000))
+    error = rig.ask("operator", "patch", "long", patch=patch)["error"]
+    assert (error["code"], error["limit"]) == ("limit_exceeded", attempting.MAX_WORK)
+    exact = "".join(f"@@ -{n + 1} +{n + 1} @@\n-line {n}\n+x\n" for n in range(20_000))
+    assert rig.ask("operator", "patch", "long", patch=exact)["ok"]
+
+
 @pytest.mark.parametrize(
     ("op", "args"),
     [

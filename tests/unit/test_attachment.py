@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blocksd import attachment
 from blocksd.attachment import NOBODY, Attachments, matches
 from blocksd.label import name_for_agent, owner
 
@@ -26,6 +27,12 @@ from blocksd.label import name_for_agent, owner
         ("S*", "s1", False),
         ("a.b", "axb", False),
         ("a.*", "axb", False),
+        ("*-1", "support-1", True),
+        ("*-1", "support-2", False),
+        ("a*b*", "axbx", True),
+        ("a[b]*", "abx", True),
+        ("support-*", "support-", True),
+        ("*", "", True),
     ],
 )
 def test_entry_names_an_agent(entry: str, agent: str, *, named: bool) -> None:
@@ -292,3 +299,13 @@ def test_loading_compares_each_list_of_agents_a_few_times() -> None:
     assert len(attachments.known) == count
     assert Entries.compared <= 10 * count
     assert attachments.put("b7", ("zoe",)) == {"b7": {"zoe"}}
+
+
+def test_most_patterns_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be more of them than are remembered, and each agent that comes is compared with all."""
+    monkeypatch.setattr(attachment, "_matcher", lambda pattern: pytest.fail(f"{pattern} was compiled"))
+    attachments = Attachments()
+    for number in range(50):
+        attachments.put(f"b{number}", (f"team-{number}-*", "*"))
+        attachments.put(f"c{number}", (f"team-{number}-*",))
+    assert attachments.put("notes", ("team-7-ann",))["c7"] == {"team-7-ann"}

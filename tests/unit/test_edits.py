@@ -407,3 +407,16 @@ def test_messages_quote_the_beginning_of_long_texts() -> None:
     for error in (refused(replace, "a", long, "b"), refused(patch, "a", f"@@\n-{long}"), refused(patch, "a", long)):
         assert len(error.message) < 400
         assert "…" in error.message
+
+
+def test_patch_tells_what_it_searches() -> None:
+    """For each hunk that is not where its ranges say; so that many of them on a long value can be refused."""
+    value = "".join(f"line {n}\n" for n in range(1000))
+    spent: list[int] = []
+    hunks = "".join(f"@@\n-line {n}\n+x\n" for n in range(50))
+    patch(value, hunks, spend=spent.append)
+    assert len(spent) == 50
+    assert 50 * len(value) // 8 < sum(spent) <= 50 * len(value) // 4
+    spent.clear()
+    patch(value, "@@ -3 +3 @@\n-line 2\n+x\n", spend=spent.append)
+    assert spent == []

@@ -1,0 +1,124 @@
+"""What reads texts that others have written: each target is given bytes, and raises only what it says it raises."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import weakref
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blocksd.desk import Desk
+from blocksd.document import Parser, decode, serialize, split
+from blocksd.errors import BlocksdError, Damaged, InvalidFile
+from blocksd.label import label_of_path, parse_agent_pattern
+from blocksd.reply import refused
+from blocksd.request import Entry, Request, parse
+from blocksd.revision import Change
+from blocksd.sending import _outcome, block_of
+from blocksd.sheet import Postponed
+from looking import Looking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from blocksd.ledger import Ledger
+
+NOTES = "---\nagents: [ann]  # her\ntags: [a, b]\nmetadata: {k: 1}\n---\none\ntwo\nthree\n"
+
+
+class Office(Looking):
+    """A folder of a few blocks, and a desk on which requests are decided and taken back; nothing is written."""
+
+    def __init__(self) -> None:
+        home = Path(tempfile.mkdtemp(prefix="blocksd-fuzz-"))
+        super().__init__(home)
+        weakref.finalize(self, _remove, home)
+        self.write("notes", NOTES)
+        self.write("open", "---\nagents: '*'\n---\nx\n")
+        self.write("policy", "---\nread_only: true\nagents: [ann, 'b*']\n---\nlaw\n")
+        self.write("agents/ann/persona", "I am Ann.\n")
+        self.write("agents/bob/persona", "I am Bob.\n")
+        self.sweep()
+        self.desk = Desk(self.folder, self.ledger)
+
+    def decide(self, actor: str, text: str | None) -> None:
+        """Decide on an entry, and take it back; what is refused has changed nothing."""
+        self.desk.begin()
+        request = parse(Entry(actor, "1-0", text))
+        if not isinstance(request, Request):
+            refused(request.id or "", request.error)
+            return
+        mark, before = self.desk.mark, _facts(self.ledger)
+        try:
+            json.dumps(self.desk.carry_out(request))
+            self.desk.edits()
+        except Postponed:
+            assert self.desk.mark == mark
+        except BlocksdError as error:
+            refused(request.id, error)
+            assert self.desk.mark == mark, "what is refused has changed something"
+        self.desk.back_to(mark)
+        assert _facts(self.ledger) == before, "what was taken back has left something"
+
+
+def _facts(ledger: Ledger) -> tuple[Any, ...]:
+    attachments = ledger.attachments
+    return dict(ledger.paths), list(ledger.drafted), dict(attachments.attached), attachments.folders, attachments.known
+
+
+def _remove(home: Path) -> None:
+    for path in sorted(home.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    home.rmdir()
+
+
+_office: list[Office] = []
+
+
+def _text(data: bytes) -> str:
+    """As the daemon reads what is in Redis."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def request(data: bytes) -> None:
+    """An entry of an inbox: the first byte tells whose."""
+    if not _office:
+        _office.append(Office())
+    actor = ("operator", "ann", "bob", "nobody")[data[0] % 4] if data else "operator"
+    _office[0].decide(actor, _text(data[1:]) if data else None)
+
+
+def file(data: bytes) -> None:
+    """A block file: it is a block, and then says the same when it is written anew, or there is a reason why it is none."""
+    parser = Parser()
+    try:
+        block, warnings = parser.parse(data, "notes")
+    except InvalidFile as error:
+        json.dumps(error.as_json())
+        return
+    assert parser.parse(data, "notes") == (block, warnings)
+    assert split(decode(data)).text.encode() == data
+    assert Parser().parse(serialize(block), "notes")[0] == block
+
+
+def entry(data: bytes) -> None:
+    """An entry of the stream, or a message on a channel, as a subscriber reads it; and a file's name, as the daemon does."""
+    text = _text(data)
+    with suppress(Damaged):
+        change = Change.loads(text)
+        for name in ("version", "fields", "attached", "detached", "author", "at", "renamed_from", "request_id"):
+            getattr(change, name)
+    for read in (label_of_path, parse_agent_pattern):
+        with suppress(BlocksdError):
+            read(text)
+
+
+def reply(data: bytes) -> None:
+    """A reply, as a client reads it."""
+    with suppress(BlocksdError):
+        block_of(_outcome(_text(data), "r-1")).as_json()
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"request": request, "file": file, "entry": entry, "reply": reply}
