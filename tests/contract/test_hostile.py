@@ -19,6 +19,7 @@ from blocksd.errors import Unavailable
 from blocksd.label import clash_key as clash_key_of
 from blocksd.operations import Operations
 from blocksd.problem import INTERNAL
+from blocksd.reply import accepted as accepted_reply
 from blocksd.request import Entry
 from blocksd.writer import Writer
 from rig import Rig, assert_level
@@ -193,6 +194,25 @@ def test_failure_after_a_request_was_decided_takes_it_back(rig: Office, monkeypa
     assert (rig.root / "notes.md").read_text() == "---\nagents: [ann, bob]\n---\none\ntwo\n"
     assert "zoe" not in rig.core.ledger.attachments.known
     rig.settle()
+
+
+def test_reply_that_cannot_be_made_takes_its_request_back(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The block was decided on by then: neither its file nor its history has changed."""
+
+    def accepted(request_id: str, **facts: Any) -> str:
+        if request_id == bad:
+            raise MemoryError
+        return accepted_reply(request_id, **facts)
+
+    monkeypatch.setattr(clerk, "accepted", accepted)
+    bad = rig.put("operator", op="append", label="notes", args={"content": "lost"})
+    good = rig.put("operator", op="append", label="all", args={"content": "kept"})
+    rig.pass_on()
+    assert rig.reply("operator", bad)["error"]["code"] == "internal_error"
+    assert rig.reply("operator", good)["ok"]
+    assert (rig.root / "notes.md").read_text().endswith("\none\n")
+    assert rig.value("notes") == "one"
+    assert rig.ask("operator", "append", "notes", content="two")["block"]["value"] == "one\ntwo"
 
 
 def test_whatever_fails_ends_the_look_at_one_file(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,6 +187,25 @@ def test_refusal_changes_nothing(
     office.assert_agreed()
 
 
+@pytest.mark.parametrize("error", [MemoryError, RecursionError, KeyError])
+def test_failure_changes_nothing(office: Office, monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    """Even one that comes when all is decided, and most of it is drafted; the next request is decided as ever."""
+    office.ask("operator", "append", "open", content="more")
+    before = office.paper()
+    with monkeypatch.context() as patch:
+        patch.setattr(office.desk, "_results", lambda _: fail(error))
+        with pytest.raises(error):
+            office.ask("operator", "create_agent", agent="zoe", attach=["notes"])
+    assert office.paper() == before
+    office.assert_agreed()
+    office.ask("operator", "create_agent", agent="zoe", attach=["notes"])
+    office.assert_agreed()
+
+
+def fail(error: type[Exception]) -> dict[str, Any]:
+    raise error
+
+
 def test_file_that_is_not_as_it_was_is_looked_at_first(office: Office) -> None:
     """Saved, gone, or being written: the request is postponed, and the path to look at is told; nothing has changed."""
     path = office.root / "notes.md"

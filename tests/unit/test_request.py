@@ -9,7 +9,7 @@ import pytest
 
 from blocksd.errors import InvalidRequest
 from blocksd.reply import refused
-from blocksd.request import MAX_BYTES, Entry, Request, Unusable, parse
+from blocksd.request import MAX_BYTES, MAX_DEPTH, MAX_NUMBER, Entry, Request, Unusable, parse
 
 
 def entry(text: str | None = None, *, actor: str = "ann", number: int = 1, **given: Any) -> Entry:
@@ -198,3 +198,45 @@ def test_part_that_is_no_request(given: object) -> None:
     with pytest.raises(InvalidRequest) as refusal:
         request(op="batch").part(given)
     assert refusal.value.facts["field"]
+
+
+def nested(depth: int) -> str:
+    return '{"id": "x", "op": "update", "args": {"metadata": ' + "[" * (depth - 2) + "]" * (depth - 2) + "}}"
+
+
+def test_lists_lie_in_one_another_so_deep() -> None:
+    """And no deeper, wherever they are; brackets in a text are none."""
+    assert isinstance(parse(Entry("ann", "1-0", nested(MAX_DEPTH))), Request)
+    for depth in (MAX_DEPTH + 1, 900, 100_000):
+        refused = parse(Entry("ann", "1-0", nested(depth)))
+        assert isinstance(refused, Unusable)
+        assert refused.error.code == "invalid_request"
+    text = json.dumps({"id": "x", "op": "append", "args": {"content": "[{" * 1000}})
+    assert isinstance(parse(Entry("ann", "1-0", text)), Request)
+
+
+@pytest.mark.parametrize("where", ["args", "key", "label", "deadline"])
+def test_half_a_character_is_nowhere(where: str) -> None:
+    """JSON can name one, and UTF-8 cannot say it."""
+    given = {"args": {"x": "\ud800"}, "key": {"\udfff": 1}}.get(where, "\ud800")
+    text = json.dumps({"id": "x", "op": "append", "args" if where == "key" else where: given})
+    refused = parse(Entry("ann", "1-0", text))
+    assert isinstance(refused, Unusable)
+    assert (refused.id, refused.error.facts["field"]) == ("x", "request")
+
+
+def test_numbers_and_names_have_ranges() -> None:
+    """A version that is expected is 0 to 2^53, whatever SQLite could hold; a name has no more than 1000 characters."""
+
+    def asked(**given: object) -> Request | Unusable:
+        return parse(Entry("ann", "1-0", json.dumps({"id": "x", "op": "append", **given})))
+
+    for version in (0, 1, MAX_NUMBER):
+        request = asked(expect={"version": version})
+        assert isinstance(request, Request)
+        assert request.expect == version
+    for wrong in (-1, MAX_NUMBER + 1, 2**63, 10**400, 1.0, True, "1", None):
+        refused = asked(expect={"version": wrong})
+        assert isinstance(refused, Unusable), wrong
+    assert isinstance(asked(name="x" * 1000), Request)
+    assert isinstance(asked(name="x" * 1001), Unusable)
