@@ -21,8 +21,6 @@ from blocksd.queries import blocks_with
 from blocksd.revision import Change
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from blocksd.keys import Keys
     from blocksd.plan import Plan
     from blocksd.view import BlockView

@@ -510,6 +510,22 @@ def test_deleted_agent_asks_in_vain(rig: Office) -> None:
     assert not rig.client.exists("blocks:inbox:ann")
 
 
+@pytest.mark.parametrize("is_at_once", [False, True])
+def test_agent_that_comes_again_has_nothing_open(rig: Office, *, is_at_once: bool) -> None:
+    """Neither in the same batch, nor later."""
+    assert rig.ask("operator", "open_file", agent="ann", file="manuals/a.txt")["ok"]
+    parts: list[dict[str, Any]] = [
+        {"op": "delete_agent", "args": {"agent": "ann"}},
+        {"op": "create_agent", "args": {"agent": "ann"}},
+    ]
+    for some in [parts] if is_at_once else [[part] for part in parts]:
+        assert rig.ask("operator", "batch", requests=some)["ok"]
+        rig.settle()
+    assert rig.client.zscore("blocks:agents", "ann") == 0
+    assert not rig.client.exists("blocks:open:ann")
+    assert rig.core.sources.opened_by("ann") == []
+
+
 def test_open_files_are_closed_though_the_daemon_ends_at_once(rig: Office) -> None:
     """At each moment after the agent's files are gone."""
     for effect in ("remove folders", "settle", "project"):
