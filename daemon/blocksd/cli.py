@@ -5,7 +5,9 @@ Exit codes: 0 done; 1 refused, or problems found; 2 used or configured wrongly; 
 
 from __future__ import annotations
 
+import io
 import itertools
+import os
 import sys
 
 import click
@@ -16,7 +18,7 @@ from blocksd.commands_daemon import check, resume, run, status
 from blocksd.commands_read import acl, agents, audit, diff, history, list_blocks, render, show, watch
 from blocksd.commands_write import COMMANDS as WRITING
 from blocksd.console import complain, exit_code
-from blocksd.errors import BlocksdError
+from blocksd.errors import BlocksdError, Misconfigured
 
 _EPILOG = (
     "Exit codes: 0 done, 1 refused or problems found, 2 wrong usage or configuration, 3 daemon or Redis unavailable."
@@ -59,8 +61,23 @@ for _command in itertools.chain(*SECTIONS.values()):
     cli.add_command(_command)
 
 
+def _speak_utf8() -> None:
+    """Read and write UTF-8, whatever the locale says: files, labels and texts are UTF-8, and so are file names.
+
+    Python takes arguments and file names in the locale's encoding, once and for all: where that is another, it is begun
+    again in its UTF-8 mode.
+    """
+    if sys.getfilesystemencoding().lower() not in ("utf-8", "utf8") and not sys.flags.utf8_mode:
+        words: list[str] = [sys.executable, "-X", "utf8", "-m", "blocksd", *sys.argv[1:]]
+        os.execv(sys.executable, words)  # noqa: S606  # itself
+    for stream, errors in ((sys.stdin, "strict"), (sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors=errors)
+
+
 def main() -> None:
     """The command `blocksd`."""
+    _speak_utf8()
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Abort:
@@ -70,6 +87,9 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except UnicodeError as error:  # a byte that is none of UTF-8: of an argument, a variable, or what is piped in
+        complain(Misconfigured(f"an argument or the input is not UTF-8: {error}"))
+        sys.exit(2)
     except BlocksdError as error:
         complain(error)
         sys.exit(exit_code(error))
