@@ -1,0 +1,90 @@
+"""Any system call on the state directory fails while a daemon starts or ends: it is one error in words, or no matter."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blocksd import embedded
+from blocksd.config import Config
+from blocksd.console import exit_code
+from blocksd.errors import BlocksdError
+from blocksd.service import Service
+from support import valkey_binary
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CALLS = ("makedirs", "mkdir", "open", "replace", "chmod", "unlink", "fsync", "rename", "stat")
+
+
+class Failing:
+    """One of the module's calls, which fails the n-th time that it is made on anything in a directory."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, name: str, number: int, error: int, state: str) -> None:
+        self.calls = 0
+        real = getattr(os, name)
+
+        def call(path: Any, *args: Any, **options: Any) -> Any:
+            if isinstance(path, int) or os.fspath(path).startswith(state):
+                self.calls += 1
+                if self.calls == number:
+                    raise OSError(error, os.strerror(error), path if isinstance(path, str) else None)
+            return real(path, *args, **options)
+
+        patch.setattr(os, name, call)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EACCES], ids=errno.errorcode.get)
+@pytest.mark.parametrize("name", CALLS)
+def test_call_fails_at_a_start(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: int
+) -> None:
+    """With a server of its own: the state directory, its lock, the journal, the password, the record, each in turn."""
+    monkeypatch.setattr(embedded, "find_binary", lambda: embedded.Binary(valkey_binary(), "Valkey 9.1"))
+    (folder / "notes.md").write_text("one\n")
+    codes: list[int] = []
+    for number in range(1, 40):
+        state = tmp_path / f"state-{number}"
+        with monkeypatch.context() as patch:
+            failing = Failing(patch, name, number, error, str(state))
+            try:
+                service = Service(Config(folder=str(folder), state_dir=str(state)), [])
+            except BlocksdError as refusal:
+                codes.append(exit_code(refusal))
+            else:
+                service._give_up()
+            if failing.calls < number:
+                break
+    else:
+        pytest.fail("there is no end of calls")
+    assert set(codes) <= {1, 2, 3}
+
+
+def test_full_disk_at_a_start(folder: Path, tmp_path: Path) -> None:
+    """A real one, as small as it gets; with room again the daemon starts."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    script = f"""
+        mount -t tmpfs -o size=64k tmpfs {tmp_path}/small || exit 77
+        head -c 60000 /dev/zero > {tmp_path}/small/fill
+        timeout 20 {sys.executable} -m blocksd run {folder} --state-dir {tmp_path}/small/state --redis unix:///nowhere
+    """
+    (tmp_path / "small").mkdir()
+    result = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "BLOCKSD_CONFIG": os.devnull},
+    )
+    if result.returncode == 77 or "unshare" in result.stderr:
+        pytest.skip(f"nothing can be mounted here: {result.stderr}")
+    assert result.returncode in (1, 3), result
+    assert "Traceback" not in result.stderr
+    assert "blocksd: " in result.stderr
