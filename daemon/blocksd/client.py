@@ -9,7 +9,7 @@ from blocksd import asking, queries
 from blocksd import config as configuration
 from blocksd.agent_memory import AsyncMemory, Memory
 from blocksd.errors import Unavailable
-from blocksd.record import running_daemon
+from blocksd.record import FoundUrl, running_daemon
 from blocksd.resources import Agents, AsyncAgents, AsyncBlocks, AsyncResource, Blocks, Resource, awaitable, blocking
 from blocksd.runner import Asyncio, Blocking
 from blocksd.watch import AsyncWatch, Watch
@@ -51,7 +51,7 @@ def _place(url: str | None, namespace: str | None) -> tuple[str, str]:
     daemon = running_daemon(config.state)
     if daemon is None:
         raise Unavailable(f"no daemon is running for the namespace {config.namespace!r} (state in {config.state})")
-    return daemon["redis"], config.namespace
+    return FoundUrl(daemon["redis"], config.state), config.namespace
 
 
 class Client(Resource):

@@ -8,7 +8,7 @@ import click
 
 from blocksd import config as configuration
 from blocksd.errors import Unavailable
-from blocksd.record import running_daemon
+from blocksd.record import FoundUrl, running_daemon
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +81,7 @@ def url_of(config: Config) -> str:
     Raises:
         Unavailable: no daemon runs that could say where.
     """
-    return config.redis if config.redis is not None else daemon_of(config)["redis"]
+    return config.redis if config.redis is not None else FoundUrl(daemon_of(config)["redis"], config.state)
 
 
 def open_client(config: Config) -> Client:

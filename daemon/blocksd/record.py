@@ -6,8 +6,30 @@ import fcntl
 import json
 import os
 from contextlib import suppress
+from typing import Self
 
 _NAME = "daemon.json"
+
+
+class FoundUrl(str):
+    """A URL that was found by a state directory, where it may be looked for again."""
+
+    __slots__ = ("state",)
+    state: str
+
+    def __new__(cls, url: str, state: str) -> Self:
+        found = super().__new__(cls, url)
+        found.state = state
+        return found
+
+
+def looked_up(url: str) -> str:
+    """The URL that the state directory has now, if this one was found there and a daemon runs; else the URL itself."""
+    if isinstance(url, FoundUrl):
+        daemon = running_daemon(url.state)
+        if daemon is not None:
+            return FoundUrl(daemon["redis"], url.state)
+    return url
 
 
 def write(state: str, *, folder: str, namespace: str, redis: str) -> None:

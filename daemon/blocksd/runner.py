@@ -7,10 +7,11 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from blocksd.connection import connect, translated
-from blocksd.errors import BlocksdError, Damaged
+from blocksd.connection import connect, masked, translated
+from blocksd.errors import BlocksdError, Damaged, Misconfigured, Unavailable
 from blocksd.keys import Keys
 from blocksd.plan import Ask, Pause
+from blocksd.record import looked_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 _REPLY_SECONDS = 10.0
+_MOVED = "the daemon's server is another now: what is asked next is asked there"
 
 
 @contextmanager
@@ -66,6 +68,16 @@ class Blocking:
         return None
 
     def ask(self, question: Ask) -> list[Any]:
+        try:
+            return self._ask(question)
+        except (Unavailable, Misconfigured) as error:
+            url = looked_up(self.url)
+            if url == self.url:
+                raise
+            self.url, self._redis = url, connect(url, reply_seconds=_REPLY_SECONDS)
+            raise Unavailable(_MOVED, url=masked(url)) from error
+
+    def _ask(self, question: Ask) -> list[Any]:
         commands = question.commands
         with reading_mirror(self.url):
             if len(commands) == 1:
@@ -114,6 +126,16 @@ class Asyncio:
         return None
 
     async def ask(self, question: Ask) -> list[Any]:
+        try:
+            return await self._ask(question)
+        except (Unavailable, Misconfigured) as error:
+            url = looked_up(self.url)
+            if url == self.url:
+                raise
+            self.url, self._redis = url, connect(url, reply_seconds=_REPLY_SECONDS, asynchronous=True)
+            raise Unavailable(_MOVED, url=masked(url)) from error
+
+    async def _ask(self, question: Ask) -> list[Any]:
         commands = question.commands
         with reading_mirror(self.url):
             if len(commands) == 1:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from blocksd.connection import connect
 from blocksd.errors import Unavailable
+from blocksd.record import looked_up
 from blocksd.runner import reading_mirror
 from blocksd.watching import Connect, Heard, Listen, Ping, Subscribe
 
@@ -62,6 +63,7 @@ class Subscription:
                 self._pubsub.ping()
             else:
                 self.close()
+                self._url = looked_up(self._url)
                 # Kept, since a connection is cut when the client it came from is collected.
                 self._client = connect(self._url, reply_seconds=_REPLY_SECONDS, protocol=_PROTOCOL)
                 self._pubsub = _pubsub(self._client, self._keys)
