@@ -48,6 +48,7 @@ def elsewhere(tmp_path: Path) -> Path:
     path = tmp_path / "elsewhere"
     (path / "empty").mkdir(parents=True)
     (path / ".blocksd-0123456789abcdef").write_text("theirs")
+    (path / "empty/.blocksd-fedcba9876543210").write_text("theirs")
     (path / "goals.md").write_text("---\nagents: [ann]\n---\none\n")
     return path
 
