@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import tempfile
 import unicodedata
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -25,6 +26,9 @@ from blocksd.label import (
     path_of_label,
     printable,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ACCENT_COMPOSED = "caf\u00e9"
 ACCENT_DECOMPOSED = "cafe\u0301"
@@ -342,3 +346,21 @@ def test_authors_that_are_no_agents(name: str) -> None:
     with pytest.raises(InvalidLabel, match="is no agent's id"):
         parse_label(f"agents/{name}/persona")
     assert parse_label(name) == name
+
+
+@pytest.mark.parametrize("read", [parse_label, parse_agent, parse_agent_pattern])
+def test_long_text_is_not_brought_into_one_spelling(
+    read: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That takes the square of a row of combining marks: 100,000 of them would take half a minute."""
+    real = unicodedata.normalize
+
+    def normalize(form: Any, text: str) -> str:
+        assert len(text) <= 1000
+        return real(form, text)
+
+    monkeypatch.setattr(unicodedata, "normalize", normalize)
+    with pytest.raises(InvalidLabel):
+        read("a" + "\u0301\u0327" * 500 + "*")
+    with pytest.raises(InvalidLabel):
+        read("a" + "\u0301\u0327" * 100)
