@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import select
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from blocksd.connection import connect, translated
+from blocksd.connection import REPLY_SECONDS, connect, masked, translated
 from blocksd.errors import InvalidRequest, Unavailable
 from blocksd.reply import refused
 from blocksd.request import MAX_BYTES, Entry
@@ -23,6 +25,7 @@ KEPT = 10_000
 READ_PER_INBOX = 16
 _TOTAL_BYTES = 2 * MAX_BYTES
 _LOOKS = 512
+_READING_SECONDS = 6.0  # a server copies an entry of 512 MB several times before a script sees how long it is
 
 
 class Reading(NamedTuple):
@@ -60,8 +63,6 @@ class Inboxes:
         self._prefix = keys.inbox("")
         self._changed: dict[str, None] = {}
         self._connection: Any = None
-        self._scripts = {name: _source(name) for name in ("find_inboxes.lua", "read_inboxes.lua")}
-        self._shas: dict[str, str] = {}
         self._rules = json.dumps(_rules(keys))
         self.is_told = False
         self._client = connect(url, protocol=3)
@@ -129,6 +130,7 @@ class Inboxes:
 
     def find(self, actors: Sequence[str], *, thorough: bool) -> list[str]:
         """Those of the actors whose inboxes hold something; `thorough`: or can take nothing more and must be made anew."""
+        self._check_master()
         keys = [self._keys.inbox(actor) for actor in actors]
         places = self._call("find_inboxes.lua", keys, "1" if thorough else "0")
         return [actors[place - 1] for place in places]
@@ -143,34 +145,50 @@ class Inboxes:
             actors.append(actor)
             words += [cursor, str(count)]
         keys = [self._keys.lease, *(self._keys.inbox(actor) for actor in actors)]
+        rows = self._call("read_inboxes.lua", keys, lease, self._rules, *words, seconds=_READING_SECONDS)
         readings = {}
-        for actor, found in zip(actors, self._call("read_inboxes.lua", keys, lease, self._rules, *words), strict=True):
+        for actor, found in zip(actors, rows, strict=True):
             is_more, cursor, left, flat, *refusals = found
             pairs = zip(flat[::2], flat[1::2], strict=True)
             entries = [Entry(actor, entry_id, text) for entry_id, text in pairs]
             readings[actor] = Reading(bool(is_more), cursor, left, entries, *refusals)
         return readings
 
-    def _call(self, name: str, keys: Sequence[str], *arguments: str) -> Any:
+    def _check_master(self) -> None:
+        """Raise Unavailable if sentinels name another master: the one before may live on, and hear of no request."""
+        check = getattr(self._pool, "check_master", None)
+        if check is None:
+            return
+        from blocksd.sentinel import is_left_behind
+
+        check()
+        if is_left_behind(self._client, self._connection):
+            raise Unavailable(
+                f"another server than this is the master of {masked(self._url)} now", url=masked(self._url)
+            )
+
+    def _call(self, name: str, keys: Sequence[str], *arguments: str, seconds: float = REPLY_SECONDS) -> Any:
         import redis
 
+        script, sha = _source(name)
         words = (len(keys), *keys, *arguments)
         with translated(self._url):
-            if name in self._shas:
-                try:
-                    return self._ask("EVALSHA", self._shas[name], *words)
-                except redis.exceptions.NoScriptError:
-                    pass
-            self._shas[name] = self._ask("SCRIPT", "LOAD", self._scripts[name])
-            return self._ask("EVALSHA", self._shas[name], *words)
+            try:
+                return self._ask("EVALSHA", sha, *words, seconds=seconds)
+            except redis.exceptions.NoScriptError:
+                # With its text, which the server keeps, and not loaded first: it may be flushed again in between.
+                return self._ask("EVAL", script, *words, seconds=seconds)
 
-    def _ask(self, *words: Any) -> Any:
+    def _ask(self, *words: Any, seconds: float = REPLY_SECONDS) -> Any:
         self._connection.send_command(*words)
-        return self._connection.read_response()
+        return self._connection.read_response(timeout=seconds)
 
 
-def _source(name: str) -> str:
-    return files("blocksd").joinpath(name).read_text(encoding="utf-8")
+@cache
+def _source(name: str) -> tuple[str, str]:
+    """A script of the package, and the name a server gives it."""
+    text = files("blocksd").joinpath(name).read_text(encoding="utf-8")
+    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _rules(keys: Keys) -> dict[str, Any]:

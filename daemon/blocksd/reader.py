@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _INBOXES_AT_ONCE = 64
 _FIND_AT_ONCE = 1000
 _TICK_SECONDS = 1.0
-_TICKS_FOR_ALL = 10
+_TICKS_FOR_ALL = 20
 _COOLING_SECONDS = 0.02  # between two readings of an inbox that is flooded
 _FLOOD = 32  # entries refused in one reading, or more
 _BACK_OFF_SECONDS = (0.05, 1.0)
@@ -169,9 +169,10 @@ class Reader:
     def _run(self, wake: int) -> None:
         while not self._ending.is_set():
             try:
+                orders = self._orders  # before it connects: what is ordered meanwhile concerns this connection, too
                 inboxes = Inboxes(self._url, self._keys)
                 try:
-                    self._serve(inboxes, wake)
+                    self._serve(inboxes, orders, wake)
                 finally:
                     inboxes.close()
             except (BlocksdError, OSError) as error:
@@ -182,9 +183,8 @@ class Reader:
                 self._ending.wait(min(first * 2**self._failures, longest))
                 self._failures = min(self._failures + 1, 16)
 
-    def _serve(self, inboxes: Inboxes, wake: int) -> None:
-        """Read on one connection, until it is to end or another connection is wanted."""
-        orders = self._orders
+    def _serve(self, inboxes: Inboxes, orders: _Orders, wake: int) -> None:
+        """Read on one connection, until it is to end or another connection is wanted than was when `orders` were given."""
         session = _Session(inboxes, orders, time.monotonic())
         while not self._ending.is_set() and self._orders.reconnects == orders.reconnects:
             now = time.monotonic()
@@ -220,7 +220,7 @@ class _Session:
       3. an inbox that holds more than was read goes back into `rung`, or into `held_back`, from where `take` brings it;
       4. an inbox in which only entries before the cursor are left is read again from its beginning a tick later: they
          are under way, or were forgotten, or the stream is another;
-      5. all inboxes are looked at again every ten ticks, should 1 to 4 be wrong, or the server not tell.
+      5. all inboxes are looked at again every twenty ticks, should 1 to 4 be wrong, or the server not tell.
     """
 
     inboxes: Inboxes
