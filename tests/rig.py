@@ -186,10 +186,14 @@ class Rig:
         *,
         namespace: str = "blocks",
         reply_seconds: float = 2.0,
-        kind: type[Folder] = Folder,
+        kind: Callable[[str], Folder] = Folder,
+        beneath: Callable[[Journal, Any], None] | None = None,
         **settings: Any,
     ) -> None:
+        """`kind` makes the folder of a path; `beneath` is called with journal and client before a core has them."""
         self._kind = kind
+        self._beneath = beneath
+        self.boot_id = "one boot"
         self.home = home
         self.url = url
         self.root = home / "blocks.d"
@@ -225,6 +229,8 @@ class Rig:
             token=f"run-{self._tokens}",
             about=about,
         )
+        if self._beneath is not None:
+            self._beneath(self.journal, self.client)
         config = Config(folder=str(self.root), namespace=self.namespace, **self._settings)
         self.config = config
         self.core = Core(

@@ -134,15 +134,25 @@ def _patched(value: str, hunks: list[Hunk]) -> str | None:
 
 
 def made_of(asked: Asked, blocks: Mapping[str, Block]) -> Made:
-    """What a request makes of the blocks in force; by label, and each label's in order."""
-    now, made = dict(blocks), Made()
+    """What a request makes of the blocks in force; by label, and each label's in order.
+
+    The edits of one block are one: what it was in between is never in force, and if it is as before, nothing was done.
+    """
+    now = dict(blocks)
+    made: dict[str, list[Block | None]] = {}
     for label, block in _steps(asked.op, "", asked.args, now):
-        made.append((label, block))
+        steps = made.setdefault(label, [])
+        if block is not None and steps and steps[-1] is not None:
+            steps.pop()
+        steps.append(block)
         if block is None:
             del now[label]
         else:
             now[label] = block
-    return sorted(made, key=lambda one: one[0])
+    for label, steps in made.items():
+        if steps[0] is not None and steps[0] == blocks.get(label):
+            del steps[0]
+    return [(label, block) for label in sorted(made) for block in made[label]]
 
 
 def _steps(op: str, label: str, args: Mapping[str, Any], now: dict[str, Block]) -> Iterator[tuple[str, Block | None]]:

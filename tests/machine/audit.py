@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections import Counter
@@ -16,6 +17,7 @@ from blocksd.problem import JOURNAL
 from blocksd.repair import differing
 from blocksd.revision import FILE, MERGE, OPERATOR
 from machine.asked import EDITS, SEVERAL, after, block_of, made_of
+from machine.broken import checks, must
 from rig import assert_level
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ def lines(value: str) -> Counter[str]:
     return Counter(value.split("\n"))
 
 
+@checks("rest")
 def check(rig: Rig, raw: Any, memory: Memory) -> None:
     """All of it, of a daemon that has come to rest."""
     revisions = rig.journal.since(0, 1_000_000)
@@ -74,27 +77,28 @@ def check(rig: Rig, raw: Any, memory: Memory) -> None:
     check_requests(revisions, states, memory, known)
     check_people(rig, revisions, memory)
     check_folder(rig, revisions, memory)
-    assert not rig.core.intake.stale
-    assert Pending(rig.journal).prepared() is None
+    must("rest", not rig.core.intake.stale)
+    must("nothing prepared", Pending(rig.journal).prepared() is None)
     numbers = [entry_id.partition("-") for entry_id, _ in raw.xrange(f"{rig.namespace}:changes")]
     announced = [int(seq) for seq, _, part in numbers if part == "0"]
-    assert announced == list(range(rig.journal.seq - len(announced) + 1, rig.journal.seq + 1))
+    must("stream", announced == list(range(rig.journal.seq - len(announced) + 1, rig.journal.seq + 1)))
     for key in list(raw.scan_iter(f"{rig.namespace}:inbox:*")):
         actor = key.rpartition(":")[2]
-        assert actor not in known or raw.xlen(key) == 0
+        must("inbox", actor not in known or raw.xlen(key) == 0)
         raw.delete(key)
         for asked in memory.asked.values():
             asked.may_be_lost |= asked.actor == actor
     for key in list(raw.scan_iter(f"{rig.namespace}:reply:*")):
         raw.delete(key)
-    assert_level(rig, raw)
+    checks("mirror")(assert_level)(rig, raw)
     heads = [head for head in map(rig.journal.head, rig.core.ledger.paths) if head is not None]
-    assert differing(rig.mirror, heads) == []
+    must("mirror", differing(rig.mirror, heads) == [])
 
 
 # --- the journal ---
 
 
+@checks("numbers")
 def check_journal(revisions: list[Revision], memory: Memory) -> list[Blocks]:
     """Every revision follows from the one before it and from something that somebody did.
 
@@ -107,12 +111,12 @@ def check_journal(revisions: list[Revision], memory: Memory) -> list[Blocks]:
     shown: dict[str, list[Revision]] = {}  # what history shows: with what a block was before, under other labels
     own: dict[str, list[Revision]] = {}  # the same without what had the label before, and was given another
     for number, one in enumerate(revisions, 1):
-        assert one.seq == number
+        must("numbers", one.seq == number)
         blocks = states[-1]
         was = blocks.get(one.label)
-        assert (was is not None) == (one.kind in ("updated", "deleted"))
+        must("numbers", (was is not None) == (one.kind in ("updated", "deleted")))
         labels = {one.label, one.renamed_from or one.label}
-        assert one.version == max(versions.get(label, 0) for label in labels) + 1, f"{one} after {versions}"
+        must("numbers", one.version == max(versions.get(label, 0) for label in labels) + 1, one, "after", versions)
         if one.fields == ("agents",) and one.block == was:
             pass  # who is attached changed, for whatever reason
         elif one.author == FILE:
@@ -136,20 +140,23 @@ def check_journal(revisions: list[Revision], memory: Memory) -> list[Blocks]:
     return states
 
 
+@checks("saved")
 def _check_save(one: Revision, unused: dict[str, list[Save]], memory: Memory) -> None:
     """A save is found once."""
     if one.block is None:
-        assert one.label in memory.removed, f"nobody removed {one.label}"
+        must("removed", one.label in memory.removed, "nobody removed", one.label)
         return
     saves = unused.get(path_of(one.label), [])
     save = next((save for save in saves if block_of(one.label, save.data) == one.block), None)
-    assert save is not None, f"nobody saved {one}"
+    must("saved", save is not None, "nobody saved", one)
+    assert save is not None
     saves.remove(save)
 
 
+@checks("merged")
 def _check_merge(one: Revision, history: list[Revision]) -> None:
     saved = history[-1]
-    assert saved.author == FILE
+    must("merged", saved.author == FILE)
     assert saved.stale_base is not None
     theirs = next(old for old in reversed(history) if old.stale_base is None)
     base = next(old for old in history if old.version == saved.stale_base)
@@ -162,13 +169,14 @@ def _check_merge(one: Revision, history: list[Revision]) -> None:
     for side in (theirs, saved):
         assert side.block is not None
         lost = lines(side.block.value) - lines(base.block.value) - lines(one.block.value)
-        assert not any(_is_token(line) for line in lost), f"a merge lost {lost}"
+        must("merged", not any(_is_token(line) for line in lost), "a merge lost", lost)
 
 
 def _is_token(line: str) -> bool:
     return len(line) == TOKEN_CHARS and line[0] in "tp" and line[1:].isdigit()
 
 
+@checks("asked")
 def _check_request(
     one: Revision,
     was: Block | None,
@@ -178,20 +186,21 @@ def _check_request(
     memory: Memory,
 ) -> None:
     """`versions` are those that can be restored, `own` those that undo and redo may go to."""
-    assert one.request_id is not None, f"nobody asked for {one}"
+    must("asked", one.request_id is not None, "nobody asked for", one)
+    assert one.request_id is not None
     asked = memory.asked[one.request_id]
-    assert asked.actor == one.author
+    must("asked", asked.actor == one.author)
     if asked.op in SEVERAL:
         return  # looked at as a whole, below
     if asked.op == "rename":
-        assert one.kind == "renamed"
+        must("asked", one.kind == "renamed")
         assert origin is not None
         assert one.block is not None
-        assert one.block.value == origin.value
+        must("asked", one.block.value == origin.value)
         return
-    assert one.label in asked.labels
+    must("asked", one.label in asked.labels)
     if asked.op == "delete":
-        assert one.kind == "deleted"
+        must("asked", one.kind == "deleted")
         return
     if one.block is None:  # as it was at the version that undo or redo went to
         assert asked.op in ("undo", "redo")
@@ -199,17 +208,17 @@ def _check_request(
         assert any(old.block is None for old in own), f"it was never deleted: {one}"
         return
     if asked.op == "create":
-        assert was is None
-        assert one.block.value == asked.args["value"]
+        must("asked", was is None)
+        must("asked", one.block.value == asked.args["value"])
     elif asked.op in ("undo", "redo", "restore"):
         wanted = [versions[asked.args["version"]]] if asked.op == "restore" else own
-        assert one.block in [_called(one.label, old.block) for old in wanted if old.block is not None]
+        must("asked", one.block in [_called(one.label, old.block) for old in wanted if old.block is not None])
     else:
         assert was is not None
         if asked.op in ("attach", "detach"):
             (agent,) = asked.args["agents"]
             rest = tuple(entry for entry in was.agents if entry != agent)
-            assert one.block == replace(was, agents=(*rest, agent) if asked.op == "attach" else rest)
+            must("asked", one.block == replace(was, agents=(*rest, agent) if asked.op == "attach" else rest))
         else:
             _check_edit(asked, one, was, versions)
 
@@ -223,16 +232,17 @@ def _called(label: str, block: Block) -> Block:
     return replace(block, label=label, description=description, _facts="")
 
 
+@checks("edited")
 def _check_edit(asked: Asked, one: Revision, was: Block, versions: Mapping[int, Revision]) -> None:
     """A value is what the edit makes of the one before; or both are in it, if the client had read another."""
-    assert asked.op in EDITS
+    must("edited", asked.op in EDITS)
     assert one.block is not None
     value = one.block.value
-    assert one.block == replace(was, value=value)
+    must("edited", one.block == replace(was, value=value))
     is_of_this = asked.expect in (None, one.version - 1)
     if is_of_this or asked.on_conflict != "merge":
-        assert is_of_this or asked.on_conflict == "overwrite"
-        assert value == after(asked, was.value), f"{asked} made {value!r} of {was.value!r}"
+        must("edited", is_of_this or asked.on_conflict == "overwrite")
+        must("edited", value == after(asked, was.value), asked, "made", value, "of", was.value)
         return
     assert asked.expect is not None
     base = versions[asked.expect].block
@@ -240,9 +250,10 @@ def _check_edit(asked: Asked, one: Revision, was: Block, versions: Mapping[int, 
     given = after(asked, base.value)
     assert given is not None
     for side in (given, was.value):
-        assert not lines(side) - lines(base.value) - lines(value), f"{asked} made {value!r} of {was.value!r}"
+        must("edited", not lines(side) - lines(base.value) - lines(value), asked, "made", value, "of", was.value)
 
 
+@checks("stale save")
 def _check_stale_saves(history: list[Revision], saves: list[Save], memory: Memory) -> None:
     """Who only added lines to a text that only requests added lines to since has taken none of those away."""
     for place, one in enumerate(history):
@@ -256,10 +267,11 @@ def _check_stale_saves(history: list[Revision], saves: list[Save], memory: Memor
         if not lost or not meant or not all(_must_merge(history[:place], save, memory) for save in meant):
             continue
         merged = next((later for later in history[place + 1 :] if later.author != FILE), None)
-        assert merged is not None, f"a stale save took {lost} away: {one}"
-        assert merged.author == MERGE, f"a stale save took {lost} away: {one}"
+        must("stale save", merged is not None, "a stale save took", lost, "away:", one)
+        assert merged is not None
+        must("stale save", merged.author == MERGE, "a stale save took", lost, "away:", one)
         assert merged.block is not None
-        assert set(lost) <= set(lines(merged.block.value)), f"a merge did not bring {lost} back: {merged}"
+        must("stale save", set(lost) <= set(lines(merged.block.value)), "a merge did not bring", lost, "back:", merged)
 
 
 def _must_merge(history: list[Revision], save: Save, memory: Memory) -> bool:
@@ -280,6 +292,7 @@ def _must_merge(history: list[Revision], save: Save, memory: Memory) -> bool:
 # --- requests ---
 
 
+@checks("replied")
 def check_requests(revisions: list[Revision], states: Sequence[Blocks], memory: Memory, known: frozenset[str]) -> None:
     """What was said to be done was done once, and what was refused was not done. Only who is `known` is listened to."""
     by_request: dict[str, list[Revision]] = {}
@@ -288,48 +301,59 @@ def check_requests(revisions: list[Revision], states: Sequence[Blocks], memory: 
             by_request.setdefault(one.request_id, []).append(one)
     for asked in memory.asked.values():
         if not asked.is_answered:
-            assert asked.actor not in known, f"no reply to {asked}"
+            must("replied", asked.actor not in known, "no reply to", asked)
             continue
-        assert len(set(asked.replies)) == 1, f"two outcomes of {asked}"
+        must("one outcome", len(set(map(_without_block, asked.replies))) == 1, "two outcomes of", asked)
         done = by_request.get(asked.id, [])
         if not asked.is_accepted:
-            assert not done, f"refused, and done: {asked}"
-            assert asked.reply["error"]["code"] not in ("error", "journal")
+            must("refusal", not done, "refused, and done:", asked)
+            must("replied", asked.reply["error"]["code"] not in ("error", "journal"))
             _check_refusal(asked, states)
             continue
-        assert asked.reply["id"] == asked.id
+        must("replied", asked.reply["id"] == asked.id)
         if asked.op in SEVERAL:
             _check_several(asked, done, states)
             continue
-        assert len(done) <= 1, f"done twice: {asked}"
+        must("done once", len(done) <= 1, "done twice:", asked)
         if asked.op in (*EDITS, "create", "delete"):
-            assert len(done) == 1, f"acknowledged, and not done: {asked}"
+            must("acknowledged", len(done) == 1, "acknowledged, and not done:", asked)
         for one in done:
-            assert (one.seq, one.version) == (asked.reply["seq"], asked.reply["version"])
+            must("replied", (one.seq, one.version) == (asked.reply["seq"], asked.reply["version"]))
 
 
+def _without_block(reply: str) -> str:
+    """A reply as it is kept: how the block is now is looked up when it is sent again."""
+    found = json.loads(reply)
+    for part in (found, found.get("error", {}), *found.get("results", ())):
+        part.pop("block", None)
+    return json.dumps(found, sort_keys=True)
+
+
+@checks("several")
 def _check_several(asked: Asked, done: Sequence[Revision], states: Sequence[Blocks]) -> None:
     """Each of the blocks became what it was to become of what was there, and no other did."""
     made = sorted(((one.label, one.block) for one in done), key=lambda one: one[0])
     before = [states[done[0].seq - 1]] if done else states[asked.since : asked.until + 1]
     wanted = [made_of(asked, blocks) for blocks in before]
-    assert made in wanted, f"{asked} made {made}, not {wanted[0]}"
+    must("several", made in wanted, asked, "made", made, ", not", wanted[0])
     if asked.op == "batch" and all(part["op"] == "append" for part in asked.args["requests"]):
-        assert [one["seq"] for one in asked.reply["results"]] == [one.seq for one in done]
+        must("several", [one["seq"] for one in asked.reply["results"]] == [one.seq for one in done])
 
 
+@checks("refusal")
 def _check_refusal(asked: Asked, states: Sequence[Blocks]) -> None:
     """An edit that could not be made could not be made of what was there at some moment since it was asked for."""
     if asked.op in EDITS and asked.expect is None and "argument" in asked.reply["error"]:
         found = [
             blocks[label] for blocks in states[asked.since : asked.until + 1] for label in asked.labels & blocks.keys()
         ]
-        assert any(after(asked, block.value) is None for block in found), f"it could have been done: {asked}"
+        must("refusal", any(after(asked, block.value) is None for block in found), "it could have been done:", asked)
 
 
 # --- people ---
 
 
+@checks("people")
 def check_people(rig: Rig, revisions: list[Revision], memory: Memory) -> None:
     """What a person last made of a file is in it, or in the history; what they removed came back only if asked for."""
     problems = rig.core.problems
@@ -339,53 +363,70 @@ def check_people(rig: Rig, revisions: list[Revision], memory: Memory) -> None:
         of_label = [one for one in revisions if one.label == label]
         if save is None:
             if full.exists():
-                assert of_label, f"{path} came from nowhere"
-                assert of_label[-1].author != FILE, f"{path} was removed by a person"
+                must("removed", of_label, path, "came from nowhere")
+                must("removed", of_label[-1].author != FILE, path, "was removed by a person")
             continue
         block = block_of(label, save.data)
         if path in problems and not problems[path].warning:
-            assert full.read_bytes() == save.data, f"{path} has a problem and was touched"
+            must("untouched", full.read_bytes() == save.data, path, "has a problem and was touched")
         else:
-            assert block is not None, f"{path} is no block, and nothing says so"
-            assert any(one.block == block for one in of_label), f"what was saved as {path} is nowhere: {save.data!r}"
+            must("people", block is not None, path, "is no block, and nothing says so")
+            must(
+                "people",
+                any(one.block == block for one in of_label),
+                "what was saved as",
+                path,
+                "is nowhere:",
+                save.data,
+            )
     memory.last.clear()
 
 
 # --- the folder ---
 
 
+@checks("in force")
 def check_folder(rig: Rig, revisions: list[Revision], memory: Memory) -> None:
     """Every file is in force or a problem; what is in force is what the journal says; nothing else lies about."""
     ledger, problems = rig.core.ledger, rig.core.problems
     present = set()
     for directory, _, names in os.walk(rig.root):
         for name in names:
-            assert not name.startswith(TEMPORARY), f"left: {name}"
+            must("litter", not name.startswith(TEMPORARY), "left:", name)
             if name.endswith(".md") and not name.startswith("."):
                 present.add(os.path.relpath(os.path.join(directory, name), rig.root))
     for path in present:
-        assert path in ledger.labels or path in problems, f"{path} is neither in force nor a problem"
+        must("in force", path in ledger.labels or path in problems, path, "is neither in force nor a problem")
     for head in rig.journal.heads():
-        assert ledger.paths.get(head.label) == head.path
+        must("in force", ledger.paths.get(head.label) == head.path)
     check_agents(rig)
     newest = {one.label: one for one in revisions}
     for label, path in ledger.paths.items():
-        assert path in present or path in problems, f"{path} is in force, and not there"
+        must("in force", path in present or path in problems, path, "is in force, and not there")
         if path in problems and not problems[path].warning:
             continue
         data = (rig.root / path).read_bytes()
-        assert block_of(label, data) == newest[label].block, f"{path} says another block"
+        must("in force", block_of(label, data) == newest[label].block, path, "says another block")
         counted = Counter(line for line in data.decode().splitlines() if _is_token(line))
-        assert all(count == 1 for count in counted.values()), f"doubled in {path}: {counted}"
+        must("doubled", all(count == 1 for count in counted.values()), "doubled in", path, ":", counted)
         _check_style(rig, label, data, [one for one in revisions if one.label == label], memory)
 
 
+@checks("agents")
 def check_agents(rig: Rig) -> None:
     """Who is known has a folder, or is named by a block."""
     folders = set(private_folders(rig))
     named = {entry for head in rig.journal.heads() if head.path is not None for entry in head.entries}
     known = rig.core.ledger.attachments.known
-    assert known == folders | {entry for entry in named if not is_pattern(entry)}, f"{known}: {folders}, {named}"
+    must(
+        "agents",
+        known == folders | {entry for entry in named if not is_pattern(entry)},
+        known,
+        ":",
+        folders,
+        ",",
+        named,
+    )
 
 
 def private_folders(rig: Rig) -> list[str]:
@@ -400,6 +441,7 @@ def agent_parts(asked: Asked) -> list[dict[str, Any]]:
     return [part for part in parts if part["op"] in ("create_agent", "delete_agent")]
 
 
+@checks("folders")
 def check_folders(rig: Rig, before: Sequence[str], seq: int, done: Sequence[Asked], memory: Memory) -> None:
     """Right after a round: whoever was made in it has a folder; whoever was deleted has none, or what is not ours in it;
     and nobody else has one, but for a block or a file that was put in it.
@@ -412,21 +454,22 @@ def check_folders(rig: Rig, before: Sequence[str], seq: int, done: Sequence[Aske
         return  # asked again, in whatever order
     last = {part["args"]["agent"]: part["op"] for asked in done for part in agent_parts(asked)}
     deleted = {agent for agent, op in last.items() if op == "delete_agent"}
-    assert set(before) - set(folders) <= deleted, "a folder is gone, and nobody asked for it"
-    assert last.keys() - deleted <= set(folders), f"no folder was made for one of {last}"
+    must("folders", set(before) - set(folders) <= deleted, "a folder is gone, and nobody asked for it")
+    must("folders", last.keys() - deleted <= set(folders), "no folder was made for one of", last)
     for agent in deleted:
         left = [name for _, _, names in os.walk(rig.root / "agents" / agent) for name in names]
-        assert agent not in folders or left, f"the folder of {agent} is still there"
+        must("folders", agent not in folders or left, "the folder of", agent, "is still there")
         named = any(agent in head.entries for head in rig.journal.heads() if head.path is not None)
         is_known = agent in rig.core.ledger.attachments.known
-        assert is_known == named or left, f"{agent} is still known"
+        must("folders", is_known == named or left, agent, "is still known")
     if memory.has_crashed or JOURNAL in rig.core.problems:
         return  # there may be one of what is yet to be done, or cannot be done any more
     used = [*memory.saves, *(path_of(one.label) for one in rig.journal.since(seq, 1_000_000))]
     for agent in set(folders) - set(before) - last.keys():
-        assert any(path.startswith(f"agents/{agent}/") for path in used), f"nobody asked for {agent}"
+        must("folders", any(path.startswith(f"agents/{agent}/") for path in used), "nobody asked for", agent)
 
 
+@checks("style")
 def _check_style(rig: Rig, label: str, data: bytes, history: list[Revision], memory: Memory) -> None:
     """What people wrote around a value stays as they wrote it, for as long as only the value is changed."""
     for one, before in zip(reversed(history), [*reversed(history[:-1]), None], strict=True):
@@ -439,8 +482,8 @@ def _check_style(rig: Rig, label: str, data: bytes, history: list[Revision], mem
         return
     path = path_of(label)
     saved, status = memory.saves[path][-1], (rig.root / path).stat()
-    assert stat.S_IMODE(status.st_mode) == saved.mode, f"{path} has another mode"
+    must("style", stat.S_IMODE(status.st_mode) == saved.mode, path, "has another mode")
     was_saved, document = split(decode(saved.data)), split(decode(data))
     for part in ("opening", "matter", "closing", "newline"):
         before, now = getattr(was_saved, part), getattr(document, part)
-        assert before == now, f"the {part} of {path} was {before!r} and is {now!r}"
+        must("style", before == now, "the", part, "of", path, "was", before, "and is", now)

@@ -10,7 +10,6 @@ import shutil
 import signal
 import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +21,9 @@ from blocksd.request import Entry
 from blocksd.revision import OPERATOR
 from machine.asked import Asked, Hunk, block_of, lines_of
 from machine.audit import Memory, Save, agent_parts, check, check_folders, path_of, private_folders
-from machine.hands import Hands, Killed, Moody
+from machine.broken import Broken, must
+from machine.disk import Disk, Log
+from machine.hands import CALLS, ERRORS, Hands, Killed
 from rig import EFFECTS, Rig
 
 if TYPE_CHECKING:
@@ -47,10 +48,15 @@ which waits for a level mirror; and one decides about deletions once their grace
 One more does what an agent had asked for that was not known then, and that one of these has made known.
 """
 
-MOST_ROUNDS_AT_ALL = 15
+MOST_ROUNDS_AT_ALL = 30
 """The same with those that find nothing to do: the daemon had named the time to look again, and names the next."""
 
-_ROUNDS_LIVED = 4
+_IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # what is synced there costs nothing
+
+_KEEPING_FOLDERS = {"remove_directory", "unlink", "scandir", "stat"}
+"""Calls without which a folder cannot be removed, and is left."""
+
+_ROUNDS_LIVED = 8
 """How many rounds a process lives that is killed before an effect which does not come."""
 
 HEADS = (
@@ -79,17 +85,15 @@ class World(RuleBasedStateMachine):
     """What was acknowledged is there once, what was saved is in force or in the history, and then there is rest."""
 
     server: ClassVar[RedisServer]
+    durability: ClassVar[str] = "process"
     _runs: ClassVar[Any] = itertools.count()
 
     def __init__(self) -> None:
         super().__init__()
-        self.home = Path(tempfile.mkdtemp(prefix="blocksd-machine-"))
+        self.home = Path(tempfile.mkdtemp(prefix="blocksd-machine-", dir=_IN_MEMORY))
         self.raw: Any = self.server.client()
         self._bytes: Any = self.server.client(decode_responses=False)
         self.raw.flushall()
-        self.hands = Hands()
-        self._stack = ExitStack()
-        self._stack.enter_context(self.hands.on_writer())
         self.memory = Memory()
         for label, head in {ANCHOR: HEADS[0], **dict(zip(LABELS, HEADS[1:], strict=False))}.items():
             path = self.home / "blocks.d" / path_of(label)
@@ -97,12 +101,17 @@ class World(RuleBasedStateMachine):
             path.write_bytes(head.encode())
             path.chmod(0o644)
             self.memory.saves[path_of(label)] = [Save(head.encode(), 0.0, 0o644)]
+        self.hands = Hands()
+        if self.durability == "disk":
+            self.hands.disk = Disk(self.home / "blocks.d", self.home / "inodes")
+            self.hands.log = Log(self.home / "journal.db")
         self.rig = Rig(
             self.home,
             self.server.url,
             namespace=f"run-{next(self._runs)}",
-            kind=Moody,
-            durability="process",
+            kind=self.hands.folder,
+            beneath=self.hands.on_what_it_uses,
+            durability=self.durability,
         )
         self.dump: dict[str, bytes] = {}
         self.buffers: dict[str, bytes] = {}  # what editors hold: path → what they have read
@@ -111,7 +120,6 @@ class World(RuleBasedStateMachine):
         self.undecided: list[Asked] = []  # what was asked about agents
         self.killed_before: set[str] = set()  # effects
         self.tokens = itertools.count(1)
-        self._opened()
         self._rest()
 
     # --- people ---
@@ -155,6 +163,7 @@ class World(RuleBasedStateMachine):
     def remove(self, label: str) -> None:
         path = self.rig.root / path_of(label)
         if path.exists():
+            self._leave_open(label)
             path.unlink()
             self._note_removal(label)
 
@@ -165,6 +174,8 @@ class World(RuleBasedStateMachine):
         if path.exists() and path != target:
             target.parent.mkdir(parents=True, exist_ok=True)
             data, mode = path.read_bytes(), path.stat().st_mode & 0o777
+            self._leave_open(label)
+            self._leave_open(to)
             path.rename(target)
             self._note_removal(label)
             self._note_save(to, Save(data, time.time(), mode))
@@ -379,6 +390,7 @@ class World(RuleBasedStateMachine):
         self.rig.crash()
         pid = os.fork()
         if not pid:
+            self.hands.disk = self.hands.log = None
             try:
                 if self._comes_to(effect, count):
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -386,7 +398,9 @@ class World(RuleBasedStateMachine):
             finally:
                 os._exit(1)
         _, status = os.waitpid(pid, 0)
-        assert os.waitstatus_to_exitcode(status) in (0, -signal.SIGKILL)
+        must("lives", os.waitstatus_to_exitcode(status) in (0, -signal.SIGKILL), "until it is killed")
+        if self.hands.disk is not None:
+            self.hands.disk.settle()  # nobody knows what that process has synced
         if status:
             self.killed_before.add(effect)
         self._come_back()
@@ -421,6 +435,52 @@ class World(RuleBasedStateMachine):
         self.rounds(rounds)
         self.hands.forget()
 
+    @rule(
+        name=st.sampled_from(CALLS),
+        calls=short,
+        error=st.sampled_from(ERRORS),
+        count=st.sampled_from((1, 1, 3, None)),
+        rounds=st.integers(1, 2),
+    )
+    def fail_calls(self, name: str, calls: int, error: int, count: int | None, rounds: int) -> None:
+        """One system call on the folder fails, once or for a while, in clean-up and everywhere."""
+        self.hands.fail_in(calls, error, names=(name,), count=count)
+        self.rounds(rounds)
+        self.hands.forget()
+
+    @rule(seed=st.integers(0, 1000), percent=st.sampled_from((1, 5, 20)), rounds=st.integers(1, 3))
+    def fail_some_calls(self, seed: int, percent: int, rounds: int) -> None:
+        """Some of all calls fail: on the folder, of the journal, and of the server."""
+        self.hands.fail_at_rate(percent / 100, seed)
+        self.rounds(rounds)
+        self.hands.forget()
+
+    @rule(name=st.sampled_from(CALLS), calls=short, error=st.sampled_from(ERRORS), after=st.integers(0, 20))
+    def fail_at_start(self, name: str, calls: int, error: int, after: int) -> None:
+        """The process dies, and while the next one recovers what it left, a call on the folder fails."""
+        self.hands.kill_in(after)
+        self._round()
+        self.rig.crash()
+        self.hands.revive()
+        self.memory.has_crashed = True
+        self.hands.fail_in(calls, error, names=(name,), count=None)
+        self._open()
+        self._round()
+        self.hands.forget()
+
+    @rule(statements=st.integers(0, 40), which=st.integers(0, 2), rounds=st.integers(1, 2))
+    def fail_statement(self, statements: int, which: int, rounds: int) -> None:
+        self.hands.fail_statement_in(statements, which)
+        self.rounds(rounds)
+        self.hands.forget()
+
+    @rule(answers=st.integers(0, 6), which=st.integers(0, 5))
+    def fail_answer(self, answers: int, which: int) -> None:
+        """The server fails a command, or its answer does not arrive."""
+        self.hands.fail_answer_in(answers, which)
+        self._round()
+        self.hands.forget()
+
     @rule(transactions=st.integers(0, 3), rounds=st.integers(1, 3))
     def fill_disk_of_journal(self, transactions: int, rounds: int) -> None:
         self.hands.fail_journal_in(transactions)
@@ -449,6 +509,67 @@ class World(RuleBasedStateMachine):
         path = self.rig.root / path_of(label)
         if path.exists() and label not in self.held:
             self.held[label] = path.open("rb+")
+
+    @rule(label=labels)
+    def write_to_what_is_open(self, label: str) -> None:
+        """A program that has held a file open for a while writes to it."""
+        held, path = self.held.get(label), self.rig.root / path_of(label)
+        if held is None:
+            return
+        held.seek(0, os.SEEK_END)
+        line = f"{self._token('p')}\n".encode()
+        held.write(line)
+        held.flush()
+        data = path.read_bytes()
+        must("open writer", line in data, path, "was exchanged under a program that had it open")
+        self._note_save(label, Save(data, time.time(), path.stat().st_mode & 0o777))
+        self.rig.core.intake.hint_file(path_of(label), closed=False)
+
+    def _leave_open(self, label: str) -> None:
+        """The file that a program has open is no longer the one that is there."""
+        if label in self.held:
+            self.held.pop(label).close()
+
+    def take_folder_away(self, label: str, rounds: int, *, is_replaced: bool) -> None:
+        """The folder is elsewhere for a while, and perhaps another is in its place: neither is written to."""
+        root, elsewhere = self.rig.root, self.home / "elsewhere"
+        root.rename(elsewhere)
+        if is_replaced:
+            root.mkdir()
+        before = _contents(elsewhere)
+        self.append(label, "operator")
+        self.create("agents/ann/persona", "operator")
+        for _ in range(rounds):
+            self._pass_on(self.raw)
+            self._live_a_round()
+            self.rig.clock.advance(1.5)
+        must("boundary", _contents(elsewhere) == before, "the folder was written to, which was not there")
+        must("boundary", not is_replaced or not os.listdir(root), "a folder was written to that took the other's place")
+        if is_replaced:
+            root.rmdir()
+        elsewhere.rename(root)
+        self._collect()
+        self.rounds(1)
+        self.rig.core.intake.deletions.accept()  # what was missing before is really gone: an operator says so
+
+    def link_directory(self, actor: str, rounds: int) -> None:
+        """A person moves a directory elsewhere, and puts a symlink in its place: nothing is done through it."""
+        directory, elsewhere = self.rig.root / "team", self.home / "team"
+        for path in directory.glob("*.md"):
+            self._note_removal(f"team/{path.stem}")
+        directory.rename(elsewhere)
+        directory.symlink_to(elsewhere)
+        before = _contents(elsewhere)
+        for _ in range(rounds):
+            self.append("team/goals", actor)
+            self.create("team/goals", actor)
+            self.plain("team/goals", actor, "delete")
+            self._round()
+            self.rig.clock.advance(1.5)
+        must("boundary", _contents(elsewhere) == before, "something was done through a symlink")
+        directory.unlink()
+        shutil.rmtree(elsewhere)
+        self.rig.core.intake.hint_all()
 
     @rule(label=labels)
     def make_unreadable(self, label: str) -> None:
@@ -501,7 +622,7 @@ class World(RuleBasedStateMachine):
         self._rest()
         after = self._everything()
         for name, thing in before.items():
-            assert after[name] == thing, f"{name} changed, though nothing had happened"
+            must("quiet", after[name] == thing, name, "changed, though nothing had happened")
 
     def teardown(self) -> None:
         try:
@@ -510,7 +631,6 @@ class World(RuleBasedStateMachine):
             self.close()
 
     def close(self) -> None:
-        self._stack.close()
         self.rig.crash()
         self.raw.close()
         self._bytes.close()
@@ -527,9 +647,14 @@ class World(RuleBasedStateMachine):
             held.close()
         self.held.clear()
         self.rig.core.intake.hint_all()  # not all that people did was noticed
+        if any(problem.code == "left" for problem in self.rig.core.problems.values()):
+            self.rig.clock.advance(self.rig.config.resync_seconds + 1)  # then it is tried again
         rig, end = self.rig, self.rig.clock() + 2.5
         worked, unheard = 0, list[Asked]()
-        for _ in range(MOST_ROUNDS_AT_ALL):
+        begun = (
+            len(self._unanswered()) if self.memory.has_crashed else 0
+        )  # each alone, lest it was what ended the daemon
+        for _ in range(MOST_ROUNDS_AT_ALL + begun):
             for asked in self._unanswered():
                 if asked.may_be_lost and not self._is_waiting(asked):
                     self._send(asked)  # as clients do, that wait in vain
@@ -542,10 +667,11 @@ class World(RuleBasedStateMachine):
                 break
         else:
             missing = self._unanswered()
-            raise AssertionError(f"no rest after {MOST_ROUNDS_AT_ALL} rounds; not replied: {missing}; {rig.heard.away}")
-        most = MOST_ROUNDS + any(asked.is_answered for asked in unheard)
-        assert worked <= most, f"something was done in {worked} rounds"
+            facts = list(rig.core.problems.values()), rig.heard.away, missing
+            raise Broken("replied" if missing else "rest", f"after {MOST_ROUNDS_AT_ALL} rounds:", *facts)
         check(rig, self.raw, self.memory)
+        most = MOST_ROUNDS + begun + any(asked.is_answered for asked in unheard)
+        must("few rounds", worked <= most, "something was done in", worked, "rounds")
 
     def _unanswered(self) -> list[Asked]:
         """The requests that are to be replied to: nobody listens to who is not known."""
@@ -581,32 +707,52 @@ class World(RuleBasedStateMachine):
     def _folder(self) -> Any:
         return self.rig.core.intake._folder
 
-    def _opened(self) -> None:
-        self.hands.on_journal(self.rig.journal)
-
     def _round(self, at: int = -1, happens: Callable[[], None] | None = None) -> None:
         """What has come into the inboxes is passed on; then a round, in which something may happen before an effect."""
         rig, folders, seq = self.rig, private_folders(self.rig), self.rig.journal.seq
+        failed = len(self.hands.failed)
         self._pass_on(self.raw)
         try:
-            for number, _ in enumerate(rig.core.round()):
-                if number == at and happens is not None:
-                    happens()
+            self._live_a_round(at, happens)
         except Killed:
             rig.crash()
             self._come_back()
         rig.clock.advance(0.001)
-        check_folders(rig, folders, seq, self._just_done(), self.memory)
+        done = self._just_done()
+        if _KEEPING_FOLDERS.isdisjoint(self.hands.failed[failed:]):
+            check_folders(rig, folders, seq, done, self.memory)
         self._collect()
+
+    def _live_a_round(self, at: int = -1, happens: Callable[[], None] | None = None) -> None:
+        core = self.rig.core
+        try:
+            with self.hands.at_work():
+                for number, _ in enumerate(core.round()):
+                    self.hands.live()
+                    if number == at and happens is not None:
+                        with self.hands.at_work(is_so=False):
+                            happens()
+        except (Broken, Killed):
+            raise
+        except Exception as error:
+            raise Broken("lives", repr(error)) from error
+        if core.unexpected is not None:
+            raise Broken("no unforeseen error", repr(core.unexpected)) from core.unexpected
 
     def _come_back(self) -> None:
         """After a crash: another daemon, of the same journal; what cannot be read still cannot."""
         unreadable = self._folder.unreadable
-        self.hands.forget()
+        self.hands.revive()
         self.memory.has_crashed = True
-        self.rig.open()
+        self._open()
         self._folder.unreadable |= unreadable
-        self._opened()
+
+    def _open(self) -> None:
+        try:
+            with self.hands.at_work():
+                self.rig.open()
+        except Exception as error:
+            raise Broken("lives", "at its start:", repr(error)) from error
 
     def _pass_on(self, client: Any) -> None:
         """What has come into the inboxes of those that are listened to."""
@@ -702,6 +848,8 @@ class World(RuleBasedStateMachine):
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = 0o600 if how & 1 else 0o644
         target = path.with_name(f".{path.name}.swp") if how & 2 or not path.exists() else path
+        if target != path:
+            self._leave_open(label)
         target.write_bytes(data)
         target.chmod(mode)
         target.replace(path)
@@ -717,6 +865,10 @@ class World(RuleBasedStateMachine):
         self.memory.removed.add(label)
         self.memory.last[path_of(label)] = None
         self.rig.core.intake.hint_file(path_of(label), closed=False)
+
+
+def _contents(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def _name(label: str) -> str:

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from machine.machine import World
+from machine.power import PowerWorld
 from support import RedisServer, valkey_binary
 
 if TYPE_CHECKING:
@@ -29,12 +30,13 @@ def world() -> Iterator[None]:
 
 
 @pytest.mark.timeout(0 if EXAMPLES else 120)
-def test_every_world_keeps_what_was_saved_and_what_was_acknowledged() -> None:
+@pytest.mark.parametrize("kind", [World, PowerWorld], ids=["crashes", "power cuts"])
+def test_every_world_keeps_what_was_saved_and_what_was_acknowledged(kind: type[World]) -> None:
     """People save, agents ask, everything fails at any moment; then what must be there is there, once, and all is quiet."""
     run_state_machine_as_test(
-        World,
+        kind,
         settings=settings(
-            max_examples=EXAMPLES or 150,
+            max_examples=EXAMPLES or 30,
             stateful_step_count=30,
             derandomize=not EXAMPLES,
             database=None,
