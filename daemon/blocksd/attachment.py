@@ -176,6 +176,10 @@ class Attachments:
             if self.attached.get(f"{_PRIVATE}{one}/{name}") and any(matches(entry, one) for entry in entries)
         )
 
+    def entries(self, label: str) -> tuple[str, ...]:
+        """A block's entries, as written."""
+        return self._entries.get(label, ())
+
     def naming(self, agent: str) -> list[str]:
         """The blocks whose entries name an agent plainly, by label."""
         if agent not in self._named:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from blocksd.begun import ATTEMPTS
 from blocksd.errors import (
     BlocksdError,
+    InvalidRequest,
+    JournalDamaged,
     JournalUnusable,
     LeaseLost,
     Misconfigured,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from blocksd.request import Entry
     from blocksd.revision import Revision
     from blocksd.sources import Sources
+    from blocksd.spent import Spent
     from blocksd.writer import Writer
 
 REQUESTS = 64
@@ -115,6 +118,7 @@ class Clerk:
         writer: Writer,
         faults: Faults,
         begun: Begun,
+        spent: Spent,
         *,
         is_in_charge: Callable[[], bool],
         clock: Callable[[], float],
@@ -132,6 +136,7 @@ class Clerk:
         self._writer = writer
         self._faults = faults
         self._begun = begun
+        self._spent = spent
         self._taken: list[Entry] = []  # and not known to be over
         self._unmerged: dict[str, tuple[float, float]] = {}  # label → when it is tried again, and after how long then
         self._is_in_charge = is_in_charge
@@ -310,6 +315,7 @@ class Clerk:
         outcome = work.replies.get(key) or self._repeated(key)
         if outcome is None:
             try:
+                self._check_spent(entry)
                 self._check_attempts(entry)
                 outcome = self._do(request, work)
             except Postponed as postponed:
@@ -319,6 +325,8 @@ class Clerk:
                     work.postponed.append(entry)
                     return None
                 outcome = refused(request.id, error)
+            except JournalDamaged:
+                raise
             except JournalUnusable as error:  # a version that is wanted for this, and cannot be read
                 outcome = refused(request.id, Unavailable(error.message))
             except BlocksdError as error:
@@ -346,6 +354,15 @@ class Clerk:
         problem = self._problems.get(path)
         why = problem.message if problem is not None else "it is open for writing by another program"
         return Unavailable(f"{path}: {why}; nothing is written to it until it is closed", path=path)
+
+    def _check_spent(self, entry: Entry) -> None:
+        """Raises InvalidRequest when an entry was dealt with so long ago that its outcome is forgotten."""
+        if self._spent.has(entry):
+            raise InvalidRequest(
+                f"the entry {entry.id} is not newer than others of this inbox that were dealt with long ago: nothing was done; "
+                "read the block, and send the request again if it is still wanted",
+                field="id",
+            )
 
     def _check_attempts(self, entry: Entry) -> None:
         """Raises InternalError when the daemon ended each time it began this request."""
@@ -406,6 +423,8 @@ class Clerk:
             self._intake.look_again(postponed.path)
             self._merge_later(label, shortest, longest)
             return
+        except JournalDamaged:
+            raise
         except (Unavailable, JournalUnusable) as error:
             self._merge_later(label, *_MERGE_SECONDS)
             self._problems.set(unmerged(label, error))

@@ -18,7 +18,7 @@ from blocksd.audit import Audited, Thresholds
 from blocksd.audit import audit as audited
 from blocksd.connection import database_of
 from blocksd.console import age, ago, print_json, print_table
-from blocksd.errors import NotFound, Unavailable
+from blocksd.errors import NotFound, Unavailable, VersionDamaged
 from blocksd.keys import Keys
 from blocksd.options import daemon_options, json_option, load, open_client
 from blocksd.prompt import STYLES, compile_prompt
@@ -344,8 +344,19 @@ def _describe(item: Item) -> str:
 @click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many versions.")
 @json_option
 def history(label: str, limit: int, as_json: bool, **flags: Any) -> None:
-    """List a block's versions, newest first."""
-    revisions = _revisions(load(flags), label, limit)
+    """List a block's versions, newest first.
+
+    Versions that are damaged in the journal are named, not shown; the exit code is then 1.
+    """
+    revisions, damaged = _revisions(load(flags), label, limit)
+    for error in damaged:
+        click.echo(f"warning: {error.message}", err=True)
+    _show_history(revisions, as_json=as_json)
+    if damaged:
+        sys.exit(1)
+
+
+def _show_history(revisions: list[Revision], *, as_json: bool) -> None:
     if as_json:
         print_json([_revision_json(revision) for revision in revisions])
         return
@@ -375,11 +386,15 @@ def diff(label: str, old: str | None, new: str | None, as_json: bool, **flags: A
 
     From version A to B, from A to now, or, with neither, by the newest change.
     """
-    revisions = {revision.version: revision for revision in _revisions(load(flags), label, -1)}
-    newest = max(revisions)
+    found, damaged = _revisions(load(flags), label, -1)
+    revisions = {revision.version: revision for revision in found}
+    wrong = {error.facts["version"]: error for error in damaged}
+    newest = max({*revisions, *(version for version in wrong if isinstance(version, int))}, default=0)
     before = _version(old) if old is not None else newest - 1
     after = _version(new) if new is not None else newest
     for version in (before, after):
+        if version in wrong:
+            raise wrong[version]
         if version != 0 and version not in revisions:
             raise NotFound(f"version {version} of {label!r} is not kept", label=label, version=version)
     old_lines, new_lines = (_value_lines(revisions.get(version)) for version in (before, after))
@@ -403,7 +418,8 @@ def _value_lines(revision: Revision | None) -> list[str]:
     return revision.block.value.split("\n") if revision is not None and revision.block is not None else []
 
 
-def _revisions(config: Config, label: str, limit: int) -> list[Revision]:
+def _revisions(config: Config, label: str, limit: int) -> tuple[list[Revision], list[VersionDamaged]]:
+    """A block's versions, the newest first; and those that are damaged in the journal."""
     from blocksd.history import JournalReader
 
     path = os.path.join(config.state, "journal.db")
@@ -411,11 +427,12 @@ def _revisions(config: Config, label: str, limit: int) -> list[Revision]:
         raise Unavailable(f"there is no journal in {config.state}")
     journal = JournalReader(path)
     try:
-        revisions = journal.history(label, limit=limit)
-        if not revisions:
+        damaged: list[VersionDamaged] = []
+        revisions = journal.history(label, limit=limit, damaged=damaged)
+        if not revisions and not damaged:
             near = difflib.get_close_matches(label, [head.label for head in journal.heads()], n=1)
             raise NotFound(f"there never was a block {label!r}", label=label, near=near)
-        return revisions
+        return revisions, damaged
     finally:
         journal.close()
 

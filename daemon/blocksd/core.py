@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from blocksd.begun import Begun
 from blocksd.clerk import Clerk, Work
 from blocksd.desk import Desk
-from blocksd.errors import BlocksdError, JournalUnusable, LeaseLost, ProblemFile, Unavailable
+from blocksd.errors import BlocksdError, JournalDamaged, JournalUnusable, LeaseLost, ProblemFile, Unavailable
 from blocksd.faults import Faults
 from blocksd.inbox import Inbox
 from blocksd.intake import Intake
@@ -23,8 +23,12 @@ from blocksd.problem import JOURNAL, LEFT, SERVER, Problem
 from blocksd.problems import Problems
 from blocksd.projector import Projector
 from blocksd.recovery import recover
-from blocksd.revision import timestamp
+from blocksd.rescue import HINT, Rescue
+from blocksd.retention import Limits, Retention
+from blocksd.revision import OPERATOR, timestamp
+from blocksd.scrub import Scrub
 from blocksd.sources import Sources
+from blocksd.spent import Spent
 from blocksd.writer import Writer
 
 if TYPE_CHECKING:
@@ -45,7 +49,6 @@ OUTCOMES_KEPT_SECONDS = 86_400.0
 
 _RETRY_SECONDS = 1.0
 _CALM_SECONDS = 2.0  # after which a journal that had nothing to take counts as mended
-_HISTORY_SECONDS = 86_400.0
 _SPACE_HINT = "free some space, or make the state directory writable; it is retried"
 _FOLDER_HINT = "see that the folder is there and can be written; it is retried"
 
@@ -73,21 +76,46 @@ class Core:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        self._journal = journal
+        self._listeners = listeners
+        self._config = config
+        self._clock = clock
+        self._wall = wall
+        self.rescue = Rescue(journal, clock=clock)
+        self._sweep_at = 0.0  # the first round begins the first sweep
+        self._blocked_until = 0.0
+        self._mended_at = 0.0  # when a journal that took nothing counts as mended if nothing is left for it; 0: it is
+        self._root_at = 0.0
+        self._sent: list[tuple[Answer, float]] = []  # replies, and when what they reply to was received
+        self._told: dict[str, Problem] = {}
+        self._told_count = 0
+        self._must_reload = False  # what is in memory is not what the journal has
+        self._logged: dict[str, str] = {}  # stage → the error of it that was logged last
+        self.unexpected: Exception | None = None  # the last error that nobody foresaw
+        try:
+            self._make_parts(folder, mirror)
+        except JournalDamaged as error:
+            self.rescue.note(error)
+            self.rescue.attempt()
+            mirror.epoch = journal.epoch
+            self._make_parts(folder, mirror)
+
+    def _make_parts(self, folder: Folder, mirror: Mirror) -> None:
+        """Make what the core consists of, from what the journal holds."""
+        journal, config, clock, wall = self._journal, self._config, self._clock, self._wall
         writer = Writer(folder.directory, is_durable=config.durability == "disk")
         pending = Pending(journal)
         blocked: BlocksdError | None = None
         try:
             recover(pending, writer)
+        except JournalDamaged:
+            raise
         except (JournalUnusable, Unavailable, ProblemFile) as error:  # it may pass: the first rounds try it again
             blocked = error
-        self._journal = journal
         self._pending = pending
         self._outcomes = Outcomes(journal.database)
+        self._spent = Spent(journal.database, wall=wall)
         self._writer = writer
-        self._listeners = listeners
-        self._config = config
-        self._clock = clock
-        self._wall = wall
         self.ledger = Ledger(journal, wall=wall)
         self.problems = Problems(wall)
         self.faults = Faults(self.problems, self._tell_fault)
@@ -100,6 +128,7 @@ class Core:
             delete_grace=config.delete_grace,
             stale_window=config.stale_window,
             clock=clock,
+            wall=wall,
             faults=self.faults,
         )
         self.sources = Sources(config.sources, self.ledger, self.problems, self._outcomes.open_files(), clock=clock)
@@ -110,7 +139,7 @@ class Core:
             self.problems,
             self.sources,
             mirror,
-            listeners,
+            self._listeners,
             clock=clock,
             wall=wall,
             verify_seconds=config.resync_seconds,
@@ -128,21 +157,13 @@ class Core:
             writer,
             self.faults,
             self._begun,
+            self._spent,
             is_in_charge=lambda: self.projector.is_in_charge,
             clock=clock,
             wall=wall,
         )
-        self._sweep_at = 0.0  # the first round begins the first sweep
-        self._blocked_until = 0.0
-        self._mended_at = 0.0  # when a journal that took nothing counts as mended if nothing is left for it; 0: it is
-        self._root_at = 0.0
-        self._touched: set[str] = set()
-        self._sent: list[tuple[Answer, float]] = []  # replies, and when what they reply to was received
-        self._told: dict[str, Problem] = {}
-        self._told_count = 0
-        self._must_reload = False  # what is in memory is not what the journal has
-        self._logged: dict[str, str] = {}  # stage → the error of it that was logged last
-        self.unexpected: Exception | None = None  # the last error that nobody foresaw
+        self.retention = Retention(journal, self.ledger, _limits(config), clock=clock, wall=wall)
+        self.scrub = Scrub(journal, self.ledger, self.problems, self.intake, clock=clock, wall=wall)
         if blocked is not None:
             self._be_blocked(_cannot(blocked), is_in_doubt=False)
 
@@ -152,6 +173,7 @@ class Core:
         self._writer.is_durable = config.durability == "disk"
         self.intake.deletions.grace = config.delete_grace
         self.intake.stale_window = config.stale_window
+        self.retention.limits = _limits(config)
         self.sources.reconfigure(config.sources)
         self.projector.verifier.seconds = config.resync_seconds
         self.projector.verifier.begin()
@@ -167,6 +189,12 @@ class Core:
         is_shown = projector.is_level or projector.is_said_to_be_away or (projector.is_held and SERVER in self.problems)
         return looked and not self._blocked_until and is_shown
 
+    @property
+    def _may_keep_house(self) -> bool:
+        """Return True if nothing else is known to be done: old content and checks can wait."""
+        has_work = self.intake.backlog or self.inbox.is_waiting
+        return bool(self.intake.sweeper.sweeps) and not self._blocked_until and not has_work
+
     def wait_seconds(self) -> float:
         """For how long nothing needs to be done, unless something comes in."""
         due = min(self.inbox.due, self.intake.due, self.sources.due, self.projector.due, self._sweep_at, self._root_at)
@@ -175,6 +203,8 @@ class Core:
             due = min(self._blocked_until, self.projector.due)  # the mirror is rebuilt meanwhile
         elif self._mended_at > self._clock():
             due = min(due, self._mended_at)
+        if self._may_keep_house:
+            due = min(due, self.retention.due, self.scrub.due)
         return max(0.0, due - self._clock())
 
     def round(self) -> Iterator[str]:
@@ -185,11 +215,14 @@ class Core:
             with self._stage("look at the roots"):
                 self.intake.check_root()
                 self.sources.check_roots()
+            if not self._blocked_until:
+                with self._stage("find the journal in its place", is_blocking=True):
+                    self._journal.check_in_place()
         if now >= self._sweep_at:
             with self._stage("begin a sweep"):
                 self._begin_sweep(now)
-            with self._stage("shorten the history"):
-                self._shorten_history()
+            with self._stage("forget what came of requests"):
+                self._forget_outcomes()
         if now >= self._blocked_until:
             with self._stage("take in what is new", is_blocking=True):
                 yield from self._take_in()
@@ -206,6 +239,11 @@ class Core:
                 self.clerk.tidy()
         with self._stage("move the log into the journal"):
             self._journal.bound_log()
+        if self._may_keep_house:
+            with self._stage("forget what is old"):
+                self.retention.step(self._config.sweep_seconds)
+            with self._stage("check what is kept"):
+                self.scrub.step()
 
     @contextmanager
     def _stage(self, name: str, *, is_blocking: bool = False) -> Iterator[None]:
@@ -221,7 +259,10 @@ class Core:
                 self._sweep_at = self._clock()
             self._log_once(name, error.message)
         except BlocksdError as error:
-            if is_blocking:
+            if self.rescue.note(error):
+                self._be_blocked(Problem(JOURNAL, JournalUnusable.code, error.message, HINT), is_in_doubt=True)
+                self._blocked_until = self._clock()
+            elif is_blocking:
                 self._be_blocked(_cannot(error), is_in_doubt=False)
             self._log_once(name, error.message)
         except sqlite3.Error as error:
@@ -255,6 +296,8 @@ class Core:
             _, more = yield from self._look()  # at what they have set free: labels, names, folders
             revisions += [*work.revisions, *more]
         self._blocked_until = 0.0
+        self.intake.writes.note(revisions)
+        self._spent.note((), work.postponed)
         has_taken = bool(has_taken or revisions or work.settled or work.accesses)
         if self._mended_at and (has_taken or (self._clock() >= self._mended_at and self.intake.is_idle)):
             self._mended_at = 0.0
@@ -264,6 +307,7 @@ class Core:
             self.projector.project(revisions, work.answers, work.agents_gone)
             if work.answers and self.projector.is_level:
                 self._sent = [(answer, self.inbox.received_at(answer.entry)) for answer in work.answers]
+                self._spent.note((answer.entry for answer in work.answers), ())
                 self.inbox.done()
             elif work.answers:
                 self.inbox.begin_again()
@@ -272,7 +316,7 @@ class Core:
             yield "clear away"
             self.clerk.clear_away(work)
         for revision in revisions:
-            self._touched.add(revision.label)
+            self.retention.touch(revision.label)
             for listener in self._listeners:
                 listener.on_revision(revision)
 
@@ -319,6 +363,11 @@ class Core:
 
     def _recover(self) -> None:
         """What was prepared when the journal took no more is finished, or taken back, before the folder is looked at."""
+        if self.rescue.attempt():
+            self._must_reload = True
+            self.retention.begin_again()
+            self.scrub.begin_again()
+            self.projector.begin_epoch()
         # Told before it is tried: whatever fails half-way, memory is not what the journal has.
         self._must_reload = self._must_reload or self._pending.prepared() is not None
         recover(self._pending, self._writer)
@@ -359,14 +408,12 @@ class Core:
             self.intake.hint_all()
         self.sources.hint_all()
 
-    def _shorten_history(self) -> None:
-        """Forget what need not be kept any longer."""
-        self._outcomes.forget(timestamp(self._wall() - OUTCOMES_KEPT_SECONDS))
-        if self._touched:
-            days = self._config.history_days
-            before = timestamp(self._wall() - days * _HISTORY_SECONDS) if days else None
-            self._journal.prune(self._touched, versions=self._config.history_versions, before=before)
-            self._touched.clear()
+    def _forget_outcomes(self) -> None:
+        """Forget outcomes that are a day old, as far as it is known what time it is; never before marks tell of them."""
+        if self.intake.sweeper.sweeps:
+            self._spent.write(self.ledger.attachments.known | {OPERATOR})
+            if self.retention.is_steady:
+                self._outcomes.forget(timestamp(self._wall() - OUTCOMES_KEPT_SECONDS))
 
     def idle(self) -> None:
         """Use a moment in which nothing is due."""
@@ -414,3 +461,7 @@ def _cannot(error: BlocksdError) -> Problem:
     """Why nothing can be taken in."""
     hint = _SPACE_HINT if isinstance(error, JournalUnusable) else _FOLDER_HINT
     return Problem(JOURNAL, error.code, error.message, hint)
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(config.history_versions, config.history_days)

@@ -158,6 +158,18 @@ class JournalUnusable(BlocksdError):
     code = "journal"
 
 
+class JournalDamaged(JournalUnusable):
+    """The journal is not as it was written: what it says of the present cannot be trusted. Facts: `path`."""
+
+
+class JournalMissing(JournalUnusable):
+    """The journal's file was removed or replaced while it was open. Facts: `path`."""
+
+
+class VersionDamaged(NotFound):
+    """One version in the journal is not as it was written, and is not shown. Facts: `label`, `version`, `seq`."""
+
+
 _OF_REPLIES: dict[str, type[BlocksdError]] = {
     kind.code: kind
     for kind in (

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocksd.agent_lists import AgentLists
 from blocksd.database import open_to_read
-from blocksd.row import AGENTS, COLUMNS, ENTRIES, revision_of
+from blocksd.errors import InvalidLabel, JournalDamaged, VersionDamaged
+from blocksd.label import label_of_path
+from blocksd.row import AGENTS, ENTRIES, STORED, check, revision_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from blocksd.revision import Revision
 
 _ENDLESS = 2**62
+_STORED = len(STORED.split(", "))
 
 
 class Head(NamedTuple):
@@ -54,16 +58,25 @@ class History:
         self.lists = AgentLists(database)
         self.seq = opened.seq
         self.epoch = opened.epoch
+        self._unchecked = opened.unchecked
 
-    def heads(self) -> Iterator[Head]:
-        """Where every label stands, deleted ones included."""
+    def heads(self, *, in_force: bool = False) -> Iterator[Head]:
+        """Where every label stands, deleted ones included unless only those `in_force` are wanted.
+
+        Raises:
+            JournalDamaged: a head is not as it was written.
+        """
         with self.database.reading():
             self.lists.read_ahead()
             rows = self.database.execute(
-                "SELECT label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode FROM heads"
+                "SELECT label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode FROM heads "
+                "WHERE path IS NOT NULL OR NOT ?",
+                (in_force,),
             )
             written, attached = self.lists.written, self.lists.attached
             for label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode in rows:
+                if path is not None and path[:-3] != label and _label_of(path) != label:
+                    raise JournalDamaged(f"the journal has {path!r} as the file of {label!r}", path=self.path)
                 signature = (mtime_ns, ctime_ns, size, inode) if mtime_ns is not None else None
                 yield _new(Head, (label, version, written[entries], attached[agents], path, signature))
 
@@ -86,49 +99,85 @@ class History:
         with self.database.reading():
             return int(self.database.execute("SELECT count(path) FROM heads").fetchone()[0])
 
-    def head(self, label: str) -> Revision | None:
-        """The newest revision of a label; None when it never had one."""
+    def version_of(self, label: str) -> int:
+        """The newest version of a label, deleted or not; 0 when none is known."""
         with self.database.reading():
+            row = self.database.execute("SELECT version FROM heads WHERE label = ?", (label,)).fetchone()
+            return int(row[0]) if row else 0
+
+    def has_deleted(self) -> bool:
+        """Return True if there are labels that no block has any more."""
+        with self.database.reading():
+            return bool(self.database.execute("SELECT count(*) > count(path) FROM heads").fetchone()[0])
+
+    def head(self, label: str) -> Revision | None:
+        """The newest revision of a label; None when it never had one.
+
+        Raises:
+            JournalDamaged: it is not as it was written.
+        """
+        with self.database.reading(), self._of_the_present():
             row = self.database.execute(
-                f"SELECT {COLUMNS} FROM in_force WHERE label = ? ORDER BY version DESC LIMIT 1",  # noqa: S608  # a constant
+                f"SELECT {STORED} FROM in_force WHERE label = ? ORDER BY version DESC LIMIT 1",  # noqa: S608  # a constant
                 (label,),
             ).fetchone()
+            if row is not None and row[1] != label:
+                raise JournalDamaged(f"the journal has another block in the place of {label!r}", path=self.path)
             return self.revision_of(row) if row else None
 
     def revision(self, seq: int) -> Revision | None:
         """Return the revision of this number; None when it is not kept, or not in force yet."""
         with self.database.reading():
-            row = self.database.execute(f"SELECT {COLUMNS} FROM in_force WHERE seq = ?", (seq,)).fetchone()  # noqa: S608  # a constant
+            row = self.database.execute(f"SELECT {STORED} FROM in_force WHERE seq = ?", (seq,)).fetchone()  # noqa: S608  # a constant
             return self.revision_of(row) if row else None
 
     def newest(self) -> Revision | None:
-        """The newest revision of all; None when there never was one."""
-        with self.database.reading():
-            row = self.database.execute(f"SELECT {COLUMNS} FROM in_force ORDER BY seq DESC LIMIT 1").fetchone()  # noqa: S608  # a constant
+        """The newest revision of all; None when there never was one.
+
+        Raises:
+            JournalDamaged: it is not as it was written.
+        """
+        with self.database.reading(), self._of_the_present():
+            row = self.database.execute(f"SELECT {STORED} FROM in_force ORDER BY seq DESC LIMIT 1").fetchone()  # noqa: S608  # a constant
             return self.revision_of(row) if row else None
 
-    def history(self, label: str, *, limit: int = -1) -> list[Revision]:
-        """A block's revisions, newest first, deletions included, and those under the labels it had before."""
+    def history(self, label: str, *, limit: int = -1, damaged: list[VersionDamaged] | None = None) -> list[Revision]:
+        """A block's revisions, newest first, deletions included, and those under the labels it had before.
+
+        Those that are not as they were written are not among them, but in `damaged`.
+
+        Raises:
+            VersionDamaged: there is one, and no list for it.
+        """
         found: list[Revision] = []
         with self.database.reading():
             for name, since, before in self._names(label):
                 rows = self.database.execute(
-                    f"SELECT {COLUMNS} FROM in_force WHERE label = ? AND seq >= ? AND seq < ? "  # noqa: S608  # a constant
+                    f"SELECT {STORED} FROM in_force WHERE label = ? AND seq >= ? AND seq < ? "  # noqa: S608  # a constant
                     "ORDER BY version DESC LIMIT ?",
                     (name, since, before, limit - len(found) if limit >= 0 else -1),
                 )
-                found += map(self.revision_of, rows)
+                for row in rows:
+                    try:
+                        found.append(self.revision_of(row))
+                    except VersionDamaged as error:
+                        if damaged is None:
+                            raise
+                        damaged.append(error)
         return found
 
     def version(self, label: str, version: int) -> Revision | None:
         """One version of a block, under whatever label it was; None when it is not kept, or never was.
 
         If it had none of this number, that of the block which had the label before it.
+
+        Raises:
+            VersionDamaged: it is not as it was written.
         """
         with self.database.reading():
             for name, since, before in (*self._names(label), (label, 0, _ENDLESS)):
                 row = self.database.execute(
-                    f"SELECT {COLUMNS} FROM in_force WHERE label = ? AND version = ? AND seq >= ? AND seq < ?",  # noqa: S608  # a constant
+                    f"SELECT {STORED} FROM in_force WHERE label = ? AND version = ? AND seq >= ? AND seq < ?",  # noqa: S608  # a constant
                     (name, version, since, before),
                 ).fetchone()
                 if row is not None:
@@ -177,8 +226,37 @@ class History:
             return [label for (label,) in rows]
 
     def revision_of(self, row: tuple[Any, ...]) -> Revision:
-        """The revision in a row of `COLUMNS`."""
+        """The revision in a row of `STORED`.
+
+        Raises:
+            VersionDamaged: it is not as it was written.
+        """
+        self.check(row)
         return revision_of(row, self.lists.written[row[ENTRIES]], self.lists.attached[row[AGENTS]])
+
+    def check(self, row: tuple[Any, ...]) -> None:
+        """See whether a row of `STORED` is as it was written; one of `COLUMNS` is of a revision that is still to be.
+
+        Raises:
+            VersionDamaged: it is not.
+        """
+        if len(row) == _STORED:
+            check(row, unchecked=self._unchecked)
+
+    @contextmanager
+    def _of_the_present(self) -> Iterator[None]:
+        """What is damaged within is no old version, which could be done without."""
+        try:
+            yield
+        except VersionDamaged as error:
+            raise JournalDamaged(error.message, path=self.path) from error
+
+
+def _label_of(path: str) -> str | None:
+    try:
+        return label_of_path(path)
+    except InvalidLabel:
+        return None
 
 
 class JournalReader(History):

@@ -6,6 +6,7 @@ nothing here writes anything.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from blocksd.deletions import Deletions
@@ -25,7 +26,7 @@ from blocksd.label import (
 from blocksd.look_queue import LookQueue
 from blocksd.private_folders import PrivateFolders
 from blocksd.problem import Problem, label_conflict, name_conflict, problem_of, warning_of
-from blocksd.stale import origin_of
+from blocksd.stale import Writes, origin_of
 from blocksd.sweeper import Sweeper
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Intake:
         delete_grace: float,
         stale_window: float,
         clock: Callable[[], float],
+        wall: Callable[[], float] = time.time,
         faults: Faults | None = None,
     ) -> None:
         self._faults = faults or Faults(problems)
@@ -64,6 +66,7 @@ class Intake:
         self._ledger = ledger
         self._problems = problems
         self.stale_window = stale_window  # seconds
+        self.writes = Writes(journal.seq, clock=clock, wall=wall)
         self._clock = clock
         self.deletions = Deletions(folder, journal, ledger, problems, grace=delete_grace, clock=clock)
         self._reported: set[str] = set()  # files that have a problem, whatever the ledger knows of them
@@ -259,13 +262,23 @@ class Intake:
         origin = origin_of(
             block,
             ledger.newest(label),
-            saved_at,
-            lambda version: ledger.version(label, version),
-            window=self.stale_window,
+            lambda revision: self.writes.is_within(self.stale_window, revision, saved_at),
+            lambda version: ledger.kept(label, version),
         )
         if origin.stale_base is not None:
             self.stale.add(label)
         return ledger.put(block, stale_base=origin.stale_base, reverts=origin.reverts)
+
+    def block_in_file(self, label: str) -> Block | None:
+        """What the file of a block in force says right now; None if it cannot be told."""
+        path = self._ledger.paths.get(label)
+        reading = self._folder.read(path, closed=False) if path is not None else None
+        if not isinstance(reading, Text):
+            return None
+        try:
+            return Parser().parse(reading.data, label)[0]
+        except BlocksdError:
+            return None
 
     def let_go(self, label: str, path: str) -> None:
         """A block was deleted or renamed on request: what was known of its file is void."""

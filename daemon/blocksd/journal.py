@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import uuid
 import zlib
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from blocksd.agent_lists import ListNumbers
-from blocksd.database import LOCKED_SECONDS, open_to_write
-from blocksd.errors import NotFound
+from blocksd.database import LOCKED_SECONDS, open_to_write, reopen_damaged, rescue
+from blocksd.errors import JournalUnusable, NotFound
 from blocksd.history import History
-from blocksd.row import COLUMNS, MARKS, chars_of, row_of
+from blocksd.row import MARKS, STORED, chars_of, checksum_of, row_of
+from blocksd.tables import SQLITE_ERRORS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from blocksd.database import Opened
     from blocksd.folder import Signature
     from blocksd.revision import Revision
 
@@ -61,9 +64,65 @@ class Journal(History):
 
     @folder.setter
     def folder(self, path: str) -> None:
-        with self.database.reading():
+        with self.database.writing():
             self.database.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (path,))
         self._folder = path
+
+    def is_of_run(self, token: str | None) -> bool:
+        """Return True if one of the last runs that wrote to this journal had this token; None is of no run that has one."""
+        return token is None or token in self.opened.runs
+
+    @property
+    def run(self) -> str:
+        """The token of this run: whatever it writes elsewhere is known by it again."""
+        return self.opened.runs[-1]
+
+    def begin_epoch(self) -> None:
+        """From here on numbers are of another epoch: some of this one were given out that are not in this journal.
+
+        Raises:
+            JournalUnusable: it could not be written; the epoch stays.
+        """
+        epoch = uuid.uuid4().hex
+        with self.database.writing(is_durable=True):
+            self.database.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch,))
+        self.epoch = epoch
+
+    def check_in_place(self) -> None:
+        """See whether the journal's file is still where it was opened.
+
+        Raises:
+            JournalMissing: it is not.
+        """
+        self.database.check_in_place()
+
+    def put_back(self) -> Opened | None:
+        """Put a journal that was removed or replaced back into its place, in a new epoch; None: it is in its place.
+
+        Raises:
+            JournalUnusable: it cannot be done yet.
+        """
+        if self.database.is_in_place:
+            return None
+        return self._go_on(rescue(self.database, self.boot_id))
+
+    def repair(self) -> Opened:
+        """Put a journal in the place of this one, of all in it that is as it was written, in a new epoch.
+
+        Raises:
+            JournalUnusable: it cannot be done yet.
+        """
+        self.database.close()
+        database, opened = reopen_damaged(self.path, self.boot_id)
+        self.database.adopt(database)
+        return self._go_on(opened)
+
+    def _go_on(self, opened: Opened) -> Opened:
+        self.opened = opened
+        self.seq, self.epoch, self._unchecked, self._folder = opened.seq, opened.epoch, opened.unchecked, opened.folder
+        self.lists.forget()
+        self.numbers.forget()
+        return opened
 
     def append(self, revisions: Sequence[Revision], files: Mapping[str, tuple[str, Signature | None]]) -> None:
         """Write revisions, and which file says each of the labels in `files` (path, signature): all or nothing.
@@ -84,9 +143,10 @@ class Journal(History):
         for revision in revisions:
             block = revision.block
             entries = self.numbers.of(block.agents) if block is not None else None
+            row = row_of(revision, entries, self.numbers.of(revision.agents))
             self.database.execute(
-                f"INSERT INTO revisions ({COLUMNS}) VALUES ({MARKS})",  # noqa: S608  # constants
-                row_of(revision, entries, self.numbers.of(revision.agents)),
+                f"INSERT INTO revisions ({STORED}) VALUES ({MARKS}, ?)",  # noqa: S608  # constants
+                (*row, checksum_of(row)),
             )
             self._logged += chars_of(revision)
 
@@ -134,12 +194,12 @@ class Journal(History):
         """
         with self.database.reading():
             rows = self.database.execute(
-                f"SELECT {COLUMNS} FROM in_force WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608  # a constant
+                f"SELECT {STORED} FROM in_force WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608  # a constant
                 (seq, limit),
             ).fetchall()
             if [row[0] for row in rows] != list(range(seq + 1, seq + 1 + min(limit, self.seq - seq))):
                 raise NotFound(f"not all revisions after {seq} are kept", seq=seq)
-            return [self.revision_of(row) for row in rows]
+            return [self.revision_of(row) for row in rows]  # VersionDamaged is a NotFound: it is not kept either
 
     def reaches_back(self, seq: int) -> bool:
         """Whether every revision after `seq` is kept."""
@@ -147,31 +207,65 @@ class Journal(History):
             (kept,) = self.database.execute("SELECT count(*) FROM in_force WHERE seq > ?", (seq,)).fetchone()
         return bool(kept == self.seq - seq)
 
-    def prune(self, labels: Iterable[str], *, versions: int, before: str | None = None) -> int:
-        """Forget what is beyond the newest `versions` of each label, or older than `before`; heads stay. How many.
+    def prune(self, labels: Collection[str], *, versions: int, before: str | None = None) -> int:
+        """Forget versions of these labels, and compress those that stay, in one transaction. How many are forgotten.
 
         On a full disk nothing is forgotten: there is another time.
         """
         forgotten = 0
         with suppress(sqlite3.OperationalError), self.database.transaction():
-            for label in labels:
-                forgotten += self.database.execute(
-                    "DELETE FROM revisions WHERE label = ?1 AND version < (SELECT version FROM heads WHERE label = ?1) "
-                    "AND (version <= (SELECT version FROM heads WHERE label = ?1) - ?2 OR at < ?3)",
-                    (label, versions, before or ""),
-                ).rowcount
-                old = self.database.execute(
-                    "SELECT seq, value FROM revisions WHERE label = ?1 "
-                    "AND version < (SELECT version FROM heads WHERE label = ?1) "
-                    "AND typeof(value) = 'text' AND length(value) >= ?2",
-                    (label, _COMPRESS_CHARS),
-                ).fetchall()
-                self.database.executemany(
-                    "UPDATE revisions SET value = ? WHERE seq = ?",
-                    ((zlib.compress(value.encode("utf-8")), seq) for seq, value in old),
-                )
-            return forgotten
-        return 0
+            forgotten = self.forget_versions(labels, versions=versions, before=before)
+            self.compress(labels)
+        return forgotten
+
+    def forget_versions(self, labels: Iterable[str], *, versions: int, before: str | None = None) -> int:
+        """Forget what is beyond the newest `versions` of each label, or older than `before`; the newest stays. How many.
+
+        What SQLite raises is raised as it is; the transaction is the caller's. So it is in `compress` and `forget_deleted`.
+        """
+        execute = self.database.execute
+        forgotten = 0
+        for label in labels:
+            (newest,) = execute("SELECT coalesce(max(version), 0) FROM in_force WHERE label = ?", (label,)).fetchone()
+            last = newest - max(1, versions)
+            if before is not None:
+                for version, at in execute(
+                    "SELECT version, at FROM revisions WHERE label = ? AND version < ? ORDER BY version",
+                    (label, newest),
+                ):
+                    if at >= before:
+                        break
+                    last = max(last, version)
+            forgotten += execute("DELETE FROM revisions WHERE label = ? AND version <= ?", (label, last)).rowcount
+        return forgotten
+
+    def compress(self, labels: Iterable[str]) -> None:
+        """Store all but the newest long values of these labels compressed."""
+        execute = self.database.execute
+        for label in labels:
+            old = execute(
+                "SELECT seq, value FROM revisions WHERE label = ?1 AND version < (SELECT max(version) FROM in_force "
+                "WHERE label = ?1) AND typeof(value) = 'text' AND length(value) >= ?2",
+                (label, _COMPRESS_CHARS),
+            ).fetchall()
+            for seq, value in old:
+                execute("UPDATE revisions SET value = ? WHERE seq = ?", (zlib.compress(value.encode("utf-8")), seq))
+
+    def forget_deleted(self, label: str, before: str) -> bool:
+        """Forget a label that no block has any more, if all that is kept of it is from before; whether it is forgotten.
+
+        The newest revision of all stays: it tells which numbers were given out.
+        """
+        execute = self.database.execute
+        (kept,) = execute(
+            "SELECT count(*) FROM revisions WHERE label = ? AND (at >= ? OR seq >= ?)", (label, before, self.seq)
+        ).fetchone()
+        if kept:
+            return False
+        if not execute("DELETE FROM heads WHERE label = ? AND path IS NULL", (label,)).rowcount:
+            return False
+        execute("DELETE FROM revisions WHERE label = ?", (label,))
+        return True
 
     def count_logged(self, chars: int) -> None:
         """Something else was written, too: it counts for when the next checkpoint is due."""
@@ -184,7 +278,7 @@ class Journal(History):
         reader needs it, it is cut.
         """
         if self._logged >= _CHECKPOINT_CHARS and self._move_log() and self.log_bytes > _LOG_STEP_BYTES:
-            with suppress(sqlite3.Error):
+            with suppress(*SQLITE_ERRORS):
                 self.database.execute("PRAGMA busy_timeout=0")
                 self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self.database.execute(f"PRAGMA busy_timeout={int(LOCKED_SECONDS * 1000)}")
@@ -213,7 +307,7 @@ class Journal(History):
         self._logged = 0
         try:
             is_busy, logged, moved = self.database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        except sqlite3.Error:  # the disk is full, say: what is in the log is safe there
+        except SQLITE_ERRORS:  # the disk is full, say: what is in the log is safe there
             return False
         return not is_busy and bool(logged == moved)
 
@@ -230,12 +324,8 @@ class Journal(History):
 
     def close(self) -> None:
         """Close, and note that nothing is missing: where that cannot be written, the next start will doubt it."""
-        with suppress(sqlite3.Error):
-            self.database.execute("PRAGMA synchronous=FULL")
-        with suppress(sqlite3.Error), self.database.transaction():
-            self.database.execute(
-                "DELETE FROM agent_lists WHERE id NOT IN (SELECT entries FROM revisions WHERE entries IS NOT NULL) "
-                "AND id NOT IN (SELECT agents FROM revisions WHERE agents IS NOT NULL)"
-            )
+        with suppress(JournalUnusable):
+            self.put_back()
+        with suppress(*SQLITE_ERRORS, JournalUnusable), self.database.writing(is_durable=True):
             self.database.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
         self.database.close()

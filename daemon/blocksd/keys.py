@@ -11,7 +11,7 @@ All of a namespace's keys start with `<namespace>:`. With the namespace `blocks`
 | `blocks:labels` | zset | labels, score 0 |
 | `blocks:ids` | hash | block id → label |
 | `blocks:problems` | hash | path → JSON of a `Problem` |
-| `blocks:meta` | hash | `epoch seq schema directory host machine folder_id pid started_at` |
+| `blocks:meta` | hash | `epoch seq schema directory host machine folder_id pid started_at run` |
 | `blocks:lease` | string | `<epoch> <token> <machine> <folder_id>` of the daemon in charge; expires unless renewed |
 | `blocks:changes` | stream | one entry per change, id `<seq>-0`, field `change`; a reset is `<seq>-1` |
 | `blocks:sources` | hash | source → JSON of its `description`, `instructions`, `limit` and `directory` |

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from blocksd.attachment import NOBODY, Attachments
 from blocksd.block import Block
+from blocksd.errors import JournalDamaged, VersionDamaged
 from blocksd.label import clash_key, owner
 from blocksd.revision import FILE, Revision, timestamp
 from blocksd.rollback import Undo, UndoDict, UndoSet
@@ -41,7 +42,9 @@ class Ledger:
         Raises:
             JournalUnusable: it cannot be read; all is as it was.
         """
-        heads = list(self._journal.heads())
+        heads = list(self._journal.heads(in_force=True))
+        # Blocks that are deleted may be many, and are few of those asked for: the journal knows them.
+        self._has_deleted = self._journal.has_deleted()
         self._undo = undo = Undo()
         self.attachments = Attachments(undo)
         self.drafted: list[Revision] = []
@@ -57,18 +60,18 @@ class Ledger:
         labels: dict[str, str] = {}
         taken: dict[str, str] = {}
         for label, version, entries, agents, path, signature in heads:
+            assert path is not None
             versions[label] = version
-            if path is not None:
-                paths[label] = path
-                labels[path] = label
-                signatures[path] = signature
-                if not (label.islower() and label.isascii()):  # else it is its own clash key
-                    taken[clash_key(label)] = label
-                attach(label, entries, agents)
+            paths[label] = path
+            labels[path] = label
+            signatures[path] = signature
+            if not (label.islower() and label.isascii()):  # else it is its own clash key
+                taken[clash_key(label)] = label
+            attach(label, entries, agents)
         self.paths = UndoDict(undo, paths)  # of the blocks in force: label → path
         self.labels = UndoDict(undo, labels)  # path → label
         self.signatures = UndoDict(undo, signatures)  # of every file looked at, in force or not
-        self._versions = UndoDict(undo, versions)
+        self._versions = UndoDict(undo, versions)  # of the blocks in force, and of what is drafted
         self._taken = UndoDict(undo, taken)  # clash key → label; those that are their own key may be left out
         # The journal has no list of private folders. Until the first sweep has seen them, they are where blocks are.
         self.attachments.loaded(folders)
@@ -101,21 +104,67 @@ class Ledger:
     def settle(self) -> list[Revision]:
         """The drafted revisions are journaled: these."""
         drafted, self.drafted = self.drafted, []
+        for revision in drafted:
+            for label in (revision.label, revision.renamed_from):
+                if label is not None and label not in self.paths and label in self._versions:
+                    del self._versions[label]
+                    self._has_deleted = True
         self._undo.forget()
         return drafted
+
+    def forget(self, label: str) -> None:
+        """The journal knows nothing any more of a label that no block has."""
+        if label not in self.paths:
+            self._versions.pop(label, None)
+            self._newest.pop(label, None)
 
     # --- what is ---
 
     def newest(self, label: str) -> Revision | None:
-        """The newest revision of a label, drafted ones included; None when it never had one."""
-        if label not in self._versions:
-            return None
+        """The newest revision of a label, drafted ones included; None when it never had one.
+
+        Raises:
+            JournalDamaged: it is not as it was written.
+        """
         newest = self._newest.get(label)
-        return newest if newest is not None else self._journal.head(label)
+        if newest is not None:
+            return newest
+        if label in self.paths and label in self._versions:
+            return self.head(label)
+        return self._journal.head(label) if self.version_of(label) else None
+
+    def head(self, label: str) -> Revision:
+        """The newest revision, as the journal has it, of a block that was in force when that was last written.
+
+        Raises:
+            JournalDamaged: it is not as it was written, or not the one that is in force.
+        """
+        head = self._journal.head(label)
+        if head is None or head.block is None or head.version != self._versions.get(label):
+            raise JournalDamaged(
+                f"the journal has lost the version of {label!r} that is in force", path=self._journal.path
+            )
+        return head
+
+    def confirmed(self, label: str) -> Revision:
+        """The same, and it says what is known of who is attached: what the mirror may be made of.
+
+        Raises:
+            JournalDamaged: it does not.
+        """
+        head, attachments = self.head(label), self.attachments
+        assert head.block is not None
+        if head.agents != attachments.attached.get(label) or head.block.agents != attachments.entries(label):
+            path = self._journal.path
+            raise JournalDamaged(f"the journal does not agree with itself on who is attached to {label!r}", path=path)
+        return head
 
     def version_of(self, label: str) -> int:
-        """The version of the newest revision of a label, drafted ones included; 0 when it never had one."""
-        return self._versions.get(label, 0)
+        """The version of the newest revision of a label, drafted ones included; 0 when none is known."""
+        version = self._versions.get(label)
+        if version is None:
+            version = self._journal.version_of(label) if self._has_deleted else 0
+        return version
 
     def block(self, label: str) -> Block | None:
         """The block in force under a label."""
@@ -143,6 +192,13 @@ class Ledger:
         """Return the revision of this number, drafted ones included; None when it is not kept."""
         drafted = seq - self._journal.seq - 1
         return self.drafted[drafted] if 0 <= drafted < len(self.drafted) else self._journal.revision(seq)
+
+    def kept(self, label: str, version: int) -> Revision | None:
+        """The same, but None also when it is damaged in the journal: for what can do without it."""
+        try:
+            return self.version(label, version)
+        except VersionDamaged:
+            return None
 
     def positions(self, label: str) -> dict[int, int | None]:
         """The versions of a block that are kept, drafted ones included: where those that undo or redo made stand."""
@@ -326,7 +382,7 @@ class Ledger:
             Revision(
                 seq=self._next_seq,
                 label=label,
-                version=self._versions.get(label, 0) + 1,
+                version=self.version_of(label) + 1,
                 kind=kind or ("created" if is_new else "updated"),
                 block=block,
                 at=self._at,
@@ -336,7 +392,7 @@ class Ledger:
                 agents=has,
                 attached=tuple(sorted(has - had)) if has is not had else (),
                 detached=tuple(sorted(had - has)) if has is not had else (),
-                digest=before.digest if before is not None and not is_new and fields == ("agents",) else block.digest,
+                digest=_digest(before if fields == ("agents",) else None, block),
                 request_id=request_id,
                 renamed_from=renamed_from,
                 position=position,
@@ -371,6 +427,13 @@ class Ledger:
             before is not None and before.seq > self._journal.seq
         ):  # a draft; what is journaled is read again when wanted
             self._newest[label] = before
+
+
+def _digest(before: Revision | None, block: Block) -> str:
+    """A block's digest; of one with the value of its revision before, that is known if the facts are the same, too."""
+    if before is not None and before.block is not None and before.digest and before.block.facts == block.facts:
+        return before.digest
+    return block.digest
 
 
 def _position(revision: Revision) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
+
+from blocksd.errors import JournalUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -99,7 +100,7 @@ class Outcomes:
         Newer is what came later in the log, so that a clock that was wrong for a while makes nothing old. Only actors that
         have asked for something are looked at, and one that has very many outcomes only when they are half as many again.
         """
-        with suppress(sqlite3.OperationalError):
+        with suppress(JournalUnusable), self._database.reading():
             if not self._looks:
                 self._many.update(
                     self._database.execute(

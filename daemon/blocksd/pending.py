@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from blocksd.row import COLUMNS
+from blocksd.row import STORED
+from blocksd.tables import SQLITE_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -147,7 +147,7 @@ class Pending:
             if row is None:
                 return None
             rows = self._database.execute(
-                f"SELECT {COLUMNS} FROM revisions WHERE seq >= ? ORDER BY seq",  # noqa: S608  # a constant
+                f"SELECT {STORED} FROM revisions WHERE seq >= ? ORDER BY seq",  # noqa: S608  # a constant
                 (row[0],),
             ).fetchall()
             revisions = [self._journal.revision_of(row) for row in rows]
@@ -187,5 +187,5 @@ class Pending:
                 "DELETE FROM open_files WHERE 'agents/' || agent IN (SELECT path FROM pending_folders)"
             )
             self._database.execute("DELETE FROM pending_folders")
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise self._database.unwritable(error) from error

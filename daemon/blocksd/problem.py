@@ -20,8 +20,8 @@ class Problem:
     """One thing that is wrong with one file, or with the folder as a whole.
 
     `subject` is what it is about and the key it is stored under: a path below the folder, or one of the words in
-    angle brackets that no file can be called (`<config>`, `<folder>`, `<journal>`, `<watcher>`, `<inbox>`, `<server>`,
-    `<internal>`, `<temporaries>`).
+    angle brackets that no file can be called (`<config>`, `<folder>`, `<journal>`, `<history>`, `<watcher>`, `<inbox>`,
+    `<server>`, `<internal>`, `<temporaries>`).
     `code` is stable, `message` says what is wrong, `hint` what to do, `line` counts from 1. `since` is when it was first
     seen (RFC 3339, UTC). A `warning` does not keep the file from being in force.
     """
@@ -55,6 +55,7 @@ class Problem:
 CONFIG = "<config>"
 FOLDER = "<folder>"
 JOURNAL = "<journal>"
+HISTORY = "<history>"
 WATCHER = "<watcher>"
 INBOX = "<inbox>"
 SERVER = "<server>"

@@ -174,6 +174,11 @@ class Projector:
             or self._source_mirror.is_behind
         )
 
+    def begin_epoch(self) -> None:
+        """The journal has another epoch: what the mirror shows is of none, and is built anew."""
+        self._mirror.epoch = self._journal.epoch
+        self.is_level, self._work, self._retry_at = False, None, 0.0
+
     def project(self, revisions: Sequence[Revision], answers: Sequence[Answer] = (), gone: Iterable[str] = ()) -> None:
         """Show what was just journaled, and what has changed in agents, problems and sources; if the mirror is away, later.
 
@@ -290,6 +295,11 @@ class Projector:
         self._leased_at = self._clock()
         place = self._mirror.take()
         how = "level"
+        if place.epoch == self._journal.epoch and (place.seq > self._journal.seq or not self._is_of_this_journal()):
+            # The journal is older than the mirror, or another one was continued from where it was copied: numbers that
+            # it gives out now were given out before, for other changes.
+            self._journal.begin_epoch()
+            self._mirror.epoch = self._journal.epoch
         is_ours = place.epoch == self._journal.epoch and place.seq <= self._journal.seq
         if self._must_rebuild or not is_ours or not self._journal.reaches_back(place.seq):
             how = "rebuilt"
@@ -300,6 +310,7 @@ class Projector:
                 how = "caught up"
             self.shown_seq = place.seq
             self._mirror.describe()
+            self._sign()
             self._repair_index()
             for _ in self._comparing_sources(announce=True):
                 yield
@@ -339,10 +350,24 @@ class Projector:
         for _ in self._comparing_sources(announce=False):
             yield
         self._mirror.end_rebuild(seq, timestamp(self._wall()))
+        self._sign()
+
+    def _sign(self) -> None:
+        """Note in the mirror which run of the journal writes it: of a journal that is restored, this run is not one."""
+        self._mirror.note([("HSET", self._mirror.keys.meta, "run", self._journal.run)])
+
+    def _is_of_this_journal(self) -> bool:
+        """Return True if this journal wrote what the mirror shows, as far as can be told."""
+        token = self._mirror.answer("HGET", self._mirror.keys.meta, "run")
+        return self._journal.is_of_run(token)
 
     def _heads(self, labels: Sequence[str]) -> list[Revision]:
-        heads = (self._journal.head(label) for label in labels)
-        return [head for head in heads if head is not None and head.block is not None]
+        """The newest revisions of these blocks, as far as they are still in force.
+
+        Raises:
+            JournalDamaged: one is not what is in force.
+        """
+        return [self._ledger.confirmed(label) for label in labels if label in self._ledger.paths]
 
     def _repair_index(self) -> list[str]:
         self._shown_agents = self._ledger.attachments.known

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import zlib
-from typing import Any
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
 
 from blocksd.block import Block
+from blocksd.errors import VersionDamaged
 from blocksd.revision import Revision
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 COLUMNS = (
     "seq, label, version, kind, value, facts, entries, agents, fields, attached, detached, digest, author, at, "
     "created_at, request_id, renamed_from, position, reverts, stale_base"
 )
 MARKS = ", ".join("?" * len(COLUMNS.split(",")))
+STORED = f"{COLUMNS}, checksum"
+"""What the log has of a revision; the checksum is of all but its value and facts, which have a digest."""
 ENTRIES, AGENTS = 6, 7
 """Where in a row the numbers of its two lists of agents are."""
 
+_NAMES = COLUMNS.split(", ")
+_VALUE, _FACTS, _DIGEST = (_NAMES.index(name) for name in ("value", "facts", "digest"))
 _ROW_CHARS = 1000  # about what a revision takes besides its value
 _COMPRESS_CHARS = 4096  # what is longer takes more than a page of the log
 _FASTEST = 1
@@ -63,7 +72,46 @@ def _stored(value: str) -> str | bytes:
     return compressed if len(compressed) < len(data) else value
 
 
-def revision_of(row: tuple[Any, ...], entries: tuple[str, ...], agents: frozenset[str]) -> Revision:
+def checksum_of(row: Sequence[object]) -> int:
+    """The checksum of a row in the order of `COLUMNS`."""
+    return zlib.crc32(
+        repr((*row[:_VALUE], row[_FACTS] is None, *row[ENTRIES : len(_NAMES)])).encode("utf-8", "replace")
+    )
+
+
+def check(row: Sequence[Any], *, unchecked: int = 0) -> None:
+    """See whether a row of `STORED` is as it was written; up to the seq `unchecked` rows may have no checksum.
+
+    Raises:
+        VersionDamaged: it is not.
+    """
+    seq, label, version, facts, checksum = row[0], row[1], row[2], row[_FACTS], row[-1]
+    has_none = checksum is None and type(seq) is int and seq <= unchecked
+    is_sound = has_none or checksum == checksum_of(row)
+    if is_sound and facts is not None:
+        try:
+            is_sound = row[_DIGEST] == blake2b(f"{facts}\n{text_of(row[_VALUE])}".encode(), digest_size=16).hexdigest()
+        except (TypeError, ValueError, zlib.error):
+            is_sound = False
+    if not is_sound:
+        raise VersionDamaged(
+            f"version {version!r:.20} of {label!r:.200} is damaged in the journal: it is not what was written",
+            label=str(label),
+            version=version if type(version) is int else None,
+            seq=seq,
+        )
+
+
+def text_of(value: str | bytes) -> str:
+    """A value as it was before it was compressed, if it was.
+
+    Raises:
+        TypeError, ValueError, zlib.error: it is neither a text nor a compressed one.
+    """
+    return value if isinstance(value, str) else zlib.decompress(value).decode("utf-8")
+
+
+def revision_of(row: Sequence[Any], entries: tuple[str, ...], agents: frozenset[str]) -> Revision:
     """The revision in a row, with the lists of agents whose numbers are in it."""
     (
         seq,
@@ -86,13 +134,12 @@ def revision_of(row: tuple[Any, ...], entries: tuple[str, ...], agents: frozense
         position,
         reverts,
         stale_base,
-    ) = row
+    ) = row[: len(_NAMES)]
     block = None
     if facts is not None:
         known = json.loads(facts)
         known["tags"] = tuple(known["tags"])
-        text = value if isinstance(value, str) else zlib.decompress(value).decode("utf-8")
-        block = Block(value=text, agents=entries, _facts=facts, **known)
+        block = Block(value=text_of(value), agents=entries, _facts=facts, **known)
     return Revision(
         seq=seq,
         label=label,

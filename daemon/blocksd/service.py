@@ -32,6 +32,7 @@ from blocksd.problem import CONFIG
 from blocksd.pulse import Pulse, vitals_of
 from blocksd.reader import Readable, Reader, Refused
 from blocksd.reloader import Reloader
+from blocksd.rescue import sentence_of
 from blocksd.revision import timestamp
 from blocksd.root import Root
 from blocksd.stages import timed
@@ -228,8 +229,9 @@ class Service:
         try:
             for listener in self._listeners:
                 listener.on_start(self)
-            if self.journal.opened.set_aside:
-                self._notes.say(f"the journal was damaged; it is kept as {self.journal.opened.set_aside}", "error")
+            if sentence := sentence_of(self.journal.opened):
+                self._notes.say(sentence, "error" if self.journal.opened.set_aside else "warning")
+            self.core.rescue.done.clear()
             self._loop()
         finally:
             notify.stopping()
@@ -347,6 +349,7 @@ class Service:
         """Once a second: see whether all that should live does, and feed systemd's watchdog if so; say how things stand."""
         self._keep_server()
         self._deliveries.keep()
+        self._tell_rescue()
         if not self.config.poll:
             self._lookout.keep()
         vitals = vitals_of(
@@ -367,6 +370,20 @@ class Service:
         if self._supervisor is not None:
             self._supervisor.keep()
             self.core.projector.hold(is_held=not self._supervisor.is_serving)
+
+    def _tell_rescue(self) -> None:
+        """Say that another journal has taken the place of this one; what was lost with its directory is made anew."""
+        sentences = self.core.rescue.sentences()
+        for sentence in sentences:
+            self._notes.say(sentence, "error")
+        if sentences:
+            config = self.config
+            with suppress(OSError):
+                record.write(config.state, folder=self.folder.root, namespace=config.namespace, redis=self.redis_url)
+            if self._control is not None:
+                self._control.stop()
+                self._control = None
+                self._listen()
 
     def _show(self, standing: Standing) -> None:
         """Tell systemd how things stand, when that has changed."""

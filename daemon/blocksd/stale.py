@@ -12,12 +12,14 @@ from blocksd.merge import merge
 from blocksd.revision import FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from blocksd.block import Block
     from blocksd.revision import Revision
 
 _FARTHEST = 1000
+_NOTED = 10_000  # of so many of the newest writes it is known when they were made
+_LOOKED_AT_WITHIN = 120.0  # seconds after it was saved: longer than from one sweep to the next
 
 
 class Origin(NamedTuple):
@@ -31,13 +33,56 @@ class Origin(NamedTuple):
     reverts: tuple[int, ...] = ()
 
 
+class Writes:
+    """When revisions were written in this run, by a clock that nobody sets.
+
+    The time of day that a revision has says little about how long ago that was: the clock may have been set since.
+    """
+
+    def __init__(self, seq: int, *, clock: Callable[[], float], wall: Callable[[], float]) -> None:
+        """`seq` is that of the newest revision of the runs before."""
+        self._first = self._noted = seq
+        self._clock = clock
+        self._wall = wall
+        self._at: dict[int, float] = {}  # of those by request, the oldest first
+
+    def note(self, revisions: Sequence[Revision]) -> None:
+        """These were written just now."""
+        for revision in revisions:
+            self._noted = max(self._noted, revision.seq)
+            if revision.author != FILE:
+                self._at[revision.seq] = self._clock()
+        while len(self._at) > _NOTED:
+            del self._at[next(iter(self._at))]
+
+    def is_within(self, window: float, revision: Revision, saved_at: float) -> bool:
+        """Return True if a file saved at `saved_at`, by the time of day, was saved within so many seconds of a write.
+
+        How long ago the file was saved is told by the time of day, but counts for no more than a few minutes: so a clock
+        that is set between a save and the look at it does not make every write a recent one. Of a write in an earlier run
+        nothing but the time of day is known.
+        """
+        if revision.seq <= self._first:
+            written_at = datetime.fromisoformat(revision.at).timestamp()
+            return abs(saved_at - written_at) <= window
+        if revision.seq > self._noted:  # in this very round
+            return True
+        at = self._at.get(revision.seq)
+        if at is None:
+            return False
+        return self._clock() - at - min(max(0.0, self._wall() - saved_at), _LOOKED_AT_WITHIN) <= window
+
+
 def origin_of(
-    saved: Block, newest: Revision | None, saved_at: float, before: Callable[[int], Revision | None], *, window: float
+    saved: Block,
+    newest: Revision | None,
+    is_recent: Callable[[Revision], bool],
+    before: Callable[[int], Revision | None],
 ) -> Origin:
     """What a text was made of that is saved on top of `newest`. The arguments are those of `stale_base`."""
     if newest is None or newest.block is None or newest.block == saved:
         return Origin()
-    base = stale_base(saved, newest, saved_at, before, window=window)
+    base = stale_base(saved, newest, is_recent, before)
     if base is None or base.block is None:
         return Origin()
     theirs: Revision | None = newest
@@ -53,15 +98,19 @@ def origin_of(
 
 
 def stale_base(
-    saved: Block, newest: Revision, saved_at: float, before: Callable[[int], Revision | None], *, window: float
+    saved: Block,
+    newest: Revision,
+    is_recent: Callable[[Revision], bool],
+    before: Callable[[int], Revision | None],
 ) -> Revision | None:
-    """What a text was made of that was saved at `saved_at` (seconds since 1970), or None when nobody wrote just before.
+    """The revision that a saved text was made of, or None when no request wrote just before it was saved.
 
     That is one of the writes of the last moments, or the revision before them: the one whose lines and other fields are
     most like those of the text, and of several the oldest. A line would be there twice if it counted as new to both
     sides. If it is itself a stale save that is still to be merged, what that was made of takes its place: the lines that
     it added are in none of the other texts yet. `before` gives the revision of a version.
-    For `window` seconds after a write on request a save may be one of the text before it: editors save what they read.
+    For some seconds after a write on request a save may be one of the text before it, since editors save what they read:
+    `is_recent` returns True of a write if the text was saved so soon after it.
     """
     lines = _lines(saved)
     distinct = set(lines)
@@ -78,7 +127,7 @@ def stale_base(
         difference = (len(distinct.symmetric_difference(its)) + others, abs(len(lines) - len(its)))
         if difference <= least:
             nearest, least = revision if is_merged else before(revision.stale_base or 0), difference
-        if not _is_recent_write(revision, saved_at, window):
+        if not _is_recent_write(revision, is_recent):
             return None if revision is newest else nearest
         revision = before(revision.version - 1)
     return None if nearest is newest else nearest  # what is older is not kept, or there was nothing
@@ -88,11 +137,10 @@ def _lines(block: Block) -> list[str]:
     return block.value.split("\n") if block.value else []
 
 
-def _is_recent_write(revision: Revision, saved_at: float, window: float) -> bool:
+def _is_recent_write(revision: Revision, is_recent: Callable[[Revision], bool]) -> bool:
     if revision.stale_base is not None or _is_no_edit(revision):
         return True
-    written_at = datetime.fromisoformat(revision.at).timestamp()
-    return revision.author != FILE and saved_at - written_at <= window
+    return revision.author != FILE and is_recent(revision)
 
 
 def _is_no_edit(revision: Revision) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 MIGRATIONS = (
     """
     CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
@@ -134,8 +136,22 @@ MIGRATIONS = (
     INSERT INTO requests SELECT actor, id, outcome, at, 0 FROM requests_before;
     DROP TABLE requests_before;
     """,
+    """
+    -- Of all of a row but its value and facts, which the digest is of. It is null in rows up to meta's `unchecked`.
+    ALTER TABLE revisions ADD COLUMN checksum INTEGER;
+    INSERT INTO meta SELECT 'unchecked', coalesce(max(seq), 0) FROM revisions;
+    -- A list may be another one with some agents more and some fewer: `agents` has then both, a semicolon between.
+    ALTER TABLE agent_lists ADD COLUMN base INTEGER;
+    -- The newest entry of each inbox up to which all were dealt with, for when their outcomes are forgotten.
+    CREATE TABLE spent (actor TEXT PRIMARY KEY, ms INTEGER NOT NULL, number INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    -- Revisions that are not as they were written, as far as they can be read: JSON, taken out of the log.
+    CREATE TABLE damaged (seq INTEGER PRIMARY KEY, label TEXT, version INTEGER, at TEXT NOT NULL, row TEXT NOT NULL) STRICT;
+    """,
 )
 """What makes a journal of each schema one of the next; the first makes one of nothing."""
 
 SCHEMA = len(MIGRATIONS)
 """The schema of the journals that this blocksd writes."""
+
+SQLITE_ERRORS = (sqlite3.Error, UnicodeError)
+"""What Python's module raises: the second when damaged text is in a message of SQLite's."""

@@ -1760,9 +1760,8 @@ def test_save_in_conflict_stands(rig: Office, ear: Ear) -> None:
 
 def test_save_after_the_window_stands(rig: Office, ear: Ear) -> None:
     """Who saves long after an agent's write has had the time to see it."""
-    rig.wall_offset = -60
     rig.do("ann", "append", "notes", content="from Ann")
-    rig.wall_offset = 0
+    rig.clock.advance(60)
     rig.write("notes", NOTES.replace("one", "one\nmine"))
     rig.settle()
     assert rig.value("notes") == "one\nmine"
@@ -1886,6 +1885,7 @@ def test_person_saves_to_a_file_they_had_open_before(rig: Office, monkeypatch: p
             if effect == "clear away":
                 file.write(NOTES.replace("one", "mine\none"))
                 file.close()
+                rig.core.intake.hint_file("notes.md", closed=True)
     rig.settle()
     assert rig.replies(sent)[0]["ok"]
     assert rig.value("notes").split("\n") == (["mine", "one", "from Ann"] if op == "append" else ["mine", "one"])

@@ -42,10 +42,10 @@ def test_revision_comes_back_as_it_was(journal: Journal) -> None:
 
 def test_file_may_change_without_its_block(journal: Journal) -> None:
     """A file that was touched, or renamed to another spelling, is noted without a revision."""
-    journal.append(chain(1), {"notes": ("notes.md", None)})
-    journal.append([], {"notes": ("Notes.md", SIGNATURE)})
+    journal.append(chain(1, "n\u00f6tes"), {"n\u00f6tes": ("n\u00f6tes.md", None)})
+    journal.append([], {"n\u00f6tes": ("no\u0308tes.md", SIGNATURE)})
     (head,) = journal.heads()
-    assert (head.path, head.signature, journal.seq) == ("Notes.md", SIGNATURE, 1)
+    assert (head.path, head.signature, journal.seq) == ("no\u0308tes.md", SIGNATURE, 1)
 
 
 def test_block_may_change_without_its_file(journal: Journal) -> None:

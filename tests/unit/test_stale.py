@@ -11,10 +11,12 @@ import pytest
 from blocksd.block import Block
 from blocksd.errors import MergeConflict
 from blocksd.revision import OPERATOR, timestamp
-from blocksd.stale import Origin, merged, origin_of, stale_base
-from rig import AT, revision
+from blocksd.stale import Origin, Writes, merged, origin_of, stale_base
+from rig import AT, Clock, revision
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from blocksd.revision import Revision
 
 NOW = datetime.fromisoformat(AT).timestamp()
@@ -28,10 +30,16 @@ def version(number: int, value: str, author: str = "file", *, ago: float = 0.0, 
     return replace(made, author=author, at=timestamp(NOW - ago), **facts)
 
 
+def saved_within(saved_at: float) -> Callable[[Revision], bool]:
+    """Of writes in an earlier run: those of the last moments, by the time of day."""
+    writes = Writes(1000, clock=Clock(), wall=lambda: NOW)
+    return lambda revision: writes.is_within(WINDOW, revision, saved_at)
+
+
 def base_of(saved: str, *versions: Revision, **fields: Any) -> int | None:
     """The version a text was made of that is saved now."""
     known = {one.version: one for one in versions}
-    found = stale_base(Block("notes", value=saved, **fields), versions[-1], NOW, known.get, window=WINDOW)
+    found = stale_base(Block("notes", value=saved, **fields), versions[-1], saved_within(NOW), known.get)
     return found.version if found is not None else None
 
 
@@ -46,9 +54,9 @@ def test_save_after_a_save_is_not_stale() -> None:
 
 
 @pytest.mark.parametrize("author", ["ann", OPERATOR, "merge"])
-@pytest.mark.parametrize("ago", [0.0, WINDOW, -60.0])
+@pytest.mark.parametrize("ago", [0.0, WINDOW, -WINDOW])
 def test_save_just_after_a_write_is_of_the_text_before(author: str, ago: float) -> None:
-    """Whoever wrote it, and whatever the clock says of a moment ago."""
+    """Whoever wrote it, and though the clock was set back by a moment."""
     assert base_of("a\nx", version(1, "a"), version(2, "a\nb", author, ago=ago)) == 1
 
 
@@ -135,7 +143,7 @@ def test_origin_is_told_of_stale_saves_alone() -> None:
     known = {one.version: one for one in versions}
 
     def origin(saved: str, newest: Revision | None) -> Origin:
-        return origin_of(block(saved), newest, NOW, known.get, window=WINDOW)
+        return origin_of(block(saved), newest, saved_within(NOW), known.get)
 
     assert origin("a", None) == Origin()
     assert origin("a\nb", versions[-1]) == Origin()
@@ -143,3 +151,66 @@ def test_origin_is_told_of_stale_saves_alone() -> None:
     assert origin("x\na", versions[-1]) == Origin(stale_base=1)
     known[2] = version(2, "b", "ann")
     assert origin("x", known[2]) == Origin(reverts=(2,))
+
+
+# --- how long ago a write was ---
+
+
+class Running:
+    """A run that began after the revision 10, and the two clocks that it has."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.wall_offset = 0.0
+        self.writes = Writes(10, clock=self.clock, wall=self.wall)
+
+    def wall(self) -> float:
+        return NOW + self.clock() + self.wall_offset
+
+    def write(self, seq: int, author: str = "ann") -> Revision:
+        made = replace(version(seq, "x", author), at=timestamp(self.wall()))
+        self.writes.note([made])
+        return made
+
+
+@pytest.mark.parametrize("offset", [0.0, 2 * 86_400.0, 3.0, -3.0, -2 * 86_400.0])
+def test_write_is_recent_for_a_moment(offset: float) -> None:
+    """Whatever the clock said when it was made, and what it says now: a person who saves later is not overruled."""
+    running = Running()
+    running.wall_offset = offset
+    written = running.write(11)
+    running.wall_offset = 0.0
+    running.clock.advance(WINDOW - 0.1)
+    assert running.writes.is_within(WINDOW, written, running.wall())
+    running.clock.advance(0.2)
+    assert not running.writes.is_within(WINDOW, written, running.wall())
+    assert running.writes.is_within(WINDOW, written, running.wall() - 1.0)  # it was saved before it is looked at
+
+
+def test_clock_set_between_save_and_look_makes_no_write_recent() -> None:
+    """But those of the last minutes."""
+    running = Running()
+    written = running.write(11)
+    running.clock.advance(3600.0)
+    saved_at = running.wall()
+    running.wall_offset = 2 * 86_400.0
+    assert not running.writes.is_within(WINDOW, written, saved_at)
+
+
+def test_writes_of_a_run_before_are_told_by_the_time_of_day() -> None:
+    """Of a clock that was days ahead then, it cannot be told: a person is not overruled."""
+    running = Running()
+    written = replace(version(10, "x", "ann"), at=timestamp(running.wall() + 2 * 86_400.0))
+    assert not running.writes.is_within(WINDOW, written, running.wall())
+    assert running.writes.is_within(WINDOW, replace(written, at=timestamp(running.wall() - 1)), running.wall())
+
+
+def test_of_many_writes_the_oldest_are_not_recent() -> None:
+    """What is noted is bounded; what is written in the same round is noted after it."""
+    running = Running()
+    first = running.write(11)
+    for seq in range(12, 12 + 10_000):
+        running.write(seq)
+    assert not running.writes.is_within(WINDOW, first, running.wall())
+    assert running.writes.is_within(WINDOW, version(99_999, "x", "ann"), running.wall())
+    assert len(running.writes._at) == 10_000

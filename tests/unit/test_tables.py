@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from blocksd.agent_lists import digest_of_list
 from blocksd.content import digest
 from blocksd.errors import JournalUnusable
 from blocksd.history import JournalReader
@@ -32,16 +33,24 @@ def test_older_journal_is_brought_up_to_date(path: str, schema: int) -> None:
             old.execute(statement)
     old.execute(f"PRAGMA user_version={schema}")
     old.executemany("INSERT INTO meta VALUES (?, ?)", [("epoch", "e" * 32), ("boot_id", "boot"), ("clean", 1)])
-    old.execute("INSERT INTO agent_lists VALUES (1, x'00', 'ann,bob')")
+    old.execute("INSERT INTO agent_lists VALUES (1, ?, 'ann,bob')", (digest_of_list(None, "ann,bob"),))
+    made = revision(1, value="one")
+    assert made.block is not None
     old.execute(
         "INSERT INTO revisions (seq, label, version, kind, value, facts, entries, agents, fields, attached, detached, "
-        "digest, author, at, created_at) VALUES (1, 'notes', 1, 'created', 'one', ?, 1, 1, '', '', '', 'd', 'file', ?, ?)",
-        (revision(1, value="one").block.facts, THEN, THEN),  # type: ignore[union-attr]  # it has one
+        "digest, author, at, created_at) VALUES (1, 'notes', 1, 'created', 'one', ?, 1, 1, '', '', '', ?, 'file', ?, ?)",
+        (made.block.facts, made.digest, THEN, THEN),
     )
     old.execute("INSERT INTO heads VALUES ('notes', 1, 1, 1, 1, 'notes.md', 1, 2, 3, 4)")
     outcome = "done" if "CREATE TABLE requests" in "".join(MIGRATIONS[:schema]) else None
     if outcome is not None:
-        old.execute("INSERT INTO requests VALUES ('ann', 'r-0', ?, ?)", (outcome, THEN))
+        more = (
+            ", seq" if "seq INTEGER NOT NULL,\n        PRIMARY KEY (actor, id)" in "".join(MIGRATIONS[:schema]) else ""
+        )
+        old.execute(
+            f"INSERT INTO requests (actor, id, outcome, at{more}) VALUES ('ann', 'r-0', ?, ?{more and ', 0'})",  # constants
+            (outcome, THEN),
+        )
     old.close()
     journal = Journal(path, boot_id="boot")
     assert (journal.opened.how, journal.epoch, journal.seq) == ("ok", "e" * 32, 1)
@@ -67,11 +76,11 @@ def test_older_journal_is_brought_up_to_date(path: str, schema: int) -> None:
 
 PENDING = (
     "INSERT INTO meta VALUES ('epoch', 'e'), ('boot_id', 'boot'), ('clean', 0)",
-    "INSERT INTO agent_lists VALUES (1, x'00', 'ann')",
+    "INSERT INTO agent_lists VALUES (1, :list, 'ann')",
     """INSERT INTO pending_revisions
         (seq, label, version, kind, value, facts, entries, agents, fields, attached, detached, digest, author, at,
         created_at, request_id, path)
-        VALUES (1, 'notes', 1, 'created', 'one', :facts, 1, 1, '', 'ann', '', 'd', 'ann', :at, :at, 'r-1', 'notes.md')""",
+        VALUES (1, 'notes', 1, 'created', 'one', :facts, 1, 1, '', 'ann', '', :of_block, 'ann', :at, :at, 'r-1', 'notes.md')""",
     "INSERT INTO pending_files VALUES ('.blocksd-1', 'notes.md', NULL, :digest)",
     """INSERT INTO pending_requests VALUES ('ann', 'r-1', '{"id": "r-1", "ok": true, "block": {"value": "one"}}', :at)""",
     "INSERT INTO pending_folders VALUES ('agents/bob')",
@@ -88,8 +97,10 @@ def test_what_is_pending_in_an_older_journal_is_carried_over(path: str, tmp_path
             old.execute(statement)
     old.execute("PRAGMA user_version=5")
     for statement in PENDING:
-        facts = revision(1, value="one").block.facts  # type: ignore[union-attr]  # it has one
-        old.execute(statement, {"facts": facts, "at": THEN, "digest": digest(b"one")})
+        made = revision(1, value="one")
+        assert made.block is not None
+        values = {"facts": made.block.facts, "of_block": made.digest, "list": digest_of_list(None, "ann")}
+        old.execute(statement, {**values, "at": THEN, "digest": digest(b"one")})
     old.close()
     journal = Journal(path, boot_id="boot")
     assert (journal.seq, list(journal.heads()), journal.newest()) == (0, [], None)

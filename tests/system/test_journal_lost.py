@@ -1,0 +1,83 @@
+"""The journal of a real daemon is removed or damaged: said, put right, and nothing of it is a traceback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+
+from blocksd.client import Client
+from blocksd.errors import JournalUnusable
+from blocksd.history import JournalReader
+from support import Daemon, RedisServer, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    RunDaemon = Callable[..., Daemon]
+
+
+def kept(daemon: Daemon, label: str) -> list[str | None]:
+    """Every value that a journal in its place has; none while there is no such journal."""
+    try:
+        reader = JournalReader(str(daemon.state / "journal.db"))
+    except JournalUnusable:
+        return []
+    try:
+        return [one.block.value if one.block else None for one in reader.history(label)][::-1]
+    finally:
+        reader.close()
+
+
+@pytest.mark.parametrize("lost", ["journal", "directory"])
+def test_journal_removed_while_it_runs(run_daemon: RunDaemon, server: RedisServer, folder: Path, lost: str) -> None:
+    """All that was acknowledged before and after is in the journal that is put back, and the log says so."""
+    (folder / "notes.md").write_text("one\n")
+    daemon = run_daemon()
+    with Client(server.url) as client:
+        for number in range(5):
+            client.blocks.append("notes", f"before {number}")
+        if lost == "journal":
+            for name in os.listdir(daemon.state):
+                if name.startswith("journal.db"):
+                    (daemon.state / name).unlink()
+        else:
+            shutil.rmtree(daemon.state)
+        eventually(lambda: kept(daemon, "notes"), "the journal is back, though nobody asked for anything")
+        assert len(kept(daemon, "notes")) == 6
+        for number in range(5):
+            client.blocks.append("notes", f"after {number}")
+    assert len(kept(daemon, "notes")) == 11
+    eventually(lambda: "begin a new epoch" in daemon.said(), "it is in the log")
+    assert lost == "directory" or daemon.command("status").returncode == 0
+    assert daemon.stop() == 0
+    assert (folder / "notes.md").read_text().count("after") == 5
+
+
+def test_damaged_version_is_named(run_daemon: RunDaemon, folder: Path) -> None:
+    """By history and diff, without a traceback; other versions are shown."""
+    (folder / "notes.md").write_text("one\n")
+    daemon = run_daemon()
+    for word in ("two", "three"):
+        assert daemon.command("append", "notes", word).returncode == 0
+    daemon.kill()
+    with sqlite3.connect(daemon.state / "journal.db") as db:
+        db.execute("UPDATE revisions SET value = 'forged' WHERE version = 2")
+    db.close()
+    shown = daemon.command("history", "notes")
+    assert (shown.returncode, shown.stderr.count("version 2 of 'notes' is damaged")) == (1, 1)
+    assert "v3" in shown.stdout
+    assert "v1" in shown.stdout
+    refused = daemon.command("diff", "notes", "2")
+    assert refused.returncode != 0
+    assert "version 2 of 'notes' is damaged" in refused.stderr
+    assert daemon.command("diff", "notes", "1", "3").returncode == 0
+    (daemon.state / "journal.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 8000)
+    refused = daemon.command("history", "notes")
+    assert refused.returncode != 0
+    assert "the journal cannot be read" in refused.stderr
+    assert "Traceback" not in refused.stderr
