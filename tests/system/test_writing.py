@@ -78,7 +78,10 @@ def assert_once(daemon: Daemon, client: Any, lines: list[str]) -> None:
     assert path.read_text().startswith(HEAD)
     counted = Counter(body(path).split("\n"))
     assert {line for line in lines if counted[line] != 1} == set()
-    assert [name for name in os.listdir(daemon.folder) if name.startswith(".blocksd-")] == []
+    eventually(
+        lambda: not any(name.startswith(".blocksd-") for name in os.listdir(daemon.folder)),
+        "what was displaced is gone",
+    )
     journal = JournalReader(str(daemon.state / "journal.db"))
     try:
         revisions = sorted(journal.history("notes"), key=lambda revision: revision.seq)
