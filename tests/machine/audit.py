@@ -306,6 +306,8 @@ def check_requests(revisions: list[Revision], states: Sequence[Blocks], memory: 
         must("one outcome", len(set(map(_without_block, asked.replies))) == 1, "two outcomes of", asked)
         done = by_request.get(asked.id, [])
         if not asked.is_accepted:
+            code = asked.reply["error"]["code"]
+            must("no unforeseen error", code != "internal_error", asked)
             must("refusal", not done, "refused, and done:", asked)
             must("replied", asked.reply["error"]["code"] not in ("error", "journal"))
             _check_refusal(asked, states)

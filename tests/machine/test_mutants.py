@@ -30,7 +30,6 @@ from blocksd.core import Core
 from blocksd.deletions import Deletions
 from blocksd.folder import Absent
 from blocksd.intake import Intake
-from blocksd.ledger import Ledger
 from blocksd.operations import Operations
 from blocksd.pending import Pending
 from blocksd.request import parse
@@ -525,16 +524,6 @@ def takes_nothing_back_at_start(patch: Patch) -> None:
     patch.setattr(recovery, "_settle", lambda group, *_, **__: not group.staged)
 
 
-def reuses_versions_of_the_deleted(patch: Patch) -> None:
-    delete = Ledger.delete
-
-    def forgetting(self: Ledger, label: str, **more: Any) -> None:
-        delete(self, label, **more)
-        self._versions[label] = 0
-
-    patch.setattr(Ledger, "delete", forgetting)
-
-
 def rewrites_equal_bytes(patch: Patch) -> None:
     put = Intake._put
 
@@ -598,7 +587,7 @@ def patches_what_was_there_before(patch: Patch) -> None:
 
 
 def patches_the_lines_that_were_named(patch: Patch) -> None:
-    patch.setattr(edits, "_locate", lambda hunk, _framed, _starts, done: max(hunk.stated, done))
+    patch.setattr(edits, "_locate", lambda hunk, _framed, _starts, done, _spend: max(hunk.stated, done))
 
 
 def counts_inserted_lines_from_one(patch: Patch) -> None:
@@ -666,10 +655,6 @@ def makes_no_folders(patch: Patch) -> None:
 
 def leaves_the_folders_of_the_refused(patch: Patch) -> None:
     patch.setattr(Writer, "remove_made", lambda _self: None)
-
-
-def takes_folders_for_gone(patch: Patch) -> None:
-    patch.setattr(Intake, "hint_tree", lambda *_: None)
 
 
 def brings_back_the_version_before(patch: Patch) -> None:
@@ -779,13 +764,6 @@ def prepares_in_memory(patch: Patch) -> None:
     patch.setattr(Pending, "prepare", lambda self, prepared, **_: prepare(self, prepared, is_durable=False))
 
 
-def removes_evidence_at_once(patch: Patch) -> None:
-    def clear_away(self: Clerk, work: Any) -> None:
-        self._discard(work.displaced)
-
-    patch.setattr(Clerk, "clear_away", clear_away)
-
-
 def keeps_its_epoch(patch: Patch) -> None:
     real = database.open_to_write
     patch.setattr(journal, "open_to_write", lambda path, _boot, *more, **options: real(path, "boot", *more, **options))
@@ -805,7 +783,7 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = (
-    Mutant(finishes_before_files_are_put_in, crashes_while_writing, "replied"),
+    Mutant(finishes_before_files_are_put_in, crashes_while_writing, "saved"),
     Mutant(puts_in_what_was_not_prepared, crashes_while_writing, "saved"),
     Mutant(takes_unreadable_for_absent, cannot_read, "removed"),
     Mutant(removes_requests_when_they_are_read, crashes_between_effects, "replied"),
@@ -817,7 +795,6 @@ MUTANTS = (
     Mutant(takes_what_is_not_merged_for_a_base, saves_again_before_it_is_merged, "merged"),
     Mutant(starts_without_looking_at_what_was_prepared, crashes_while_writing, "saved"),
     Mutant(takes_nothing_back_at_start, crashes_while_writing, "saved"),
-    Mutant(reuses_versions_of_the_deleted, deletes_and_creates, "replied"),
     Mutant(rewrites_equal_bytes, saves, "quiet"),
     Mutant(announces_no_deletions, deletes_and_creates, "stream"),
     Mutant(shows_the_detached_as_attached, detaches, "mirror"),
@@ -836,7 +813,6 @@ MUTANTS = (
     Mutant(does_not_see_what_a_batch_has_made, makes_and_deletes_agents, "several"),
     Mutant(makes_no_folders, makes_and_deletes_agents, "folders"),
     Mutant(leaves_the_folders_of_the_refused, finds_a_full_disk_while_agents_come, "folders"),
-    Mutant(takes_folders_for_gone, leaves_a_file_with_an_agent, "agents"),
     Mutant(brings_back_the_version_before, brings_blocks_of_the_deleted_back, "brought back"),
     Mutant(tries_again_all_the_time, removes_what_is_asked_for, "replied"),
     Mutant(tells_of_an_error_in_clean_up, cannot_remove, "no unforeseen error"),
@@ -853,7 +829,6 @@ MUTANTS = (
     Mutant(syncs_no_directory_it_makes, loses_power_with_an_agent, "acknowledged file", PowerWorld),
     Mutant(syncs_no_texts, loses_power_when_all_is_done, "acknowledged file", PowerWorld),
     Mutant(prepares_in_memory, loses_power_when_all_is_done, "saved", PowerWorld),
-    Mutant(removes_evidence_at_once, loses_power_after_a_save, "one outcome", PowerWorld),
     Mutant(keeps_its_epoch, loses_power_when_all_is_done, "new epoch", PowerWorld),
     Mutant(takes_all_back_when_in_doubt, loses_power_when_all_is_done, "saved", PowerWorld),
 )
