@@ -382,7 +382,7 @@ class Clerk:
         request.check_deadline(self._wall())
         key = (request.actor, request.id)
         if request.op in ("open_file", "close_file"):
-            access = self._access(request)
+            access = access_of(request, self._sources, self._check_known, timestamp(self._wall()))
             work.accesses.append(access)
             work.settled[key] = work.replies[key] = accepted(request.id, **access.as_json())
             return work.settled[key]
@@ -441,20 +441,6 @@ class Clerk:
         wait = min(max(2 * wait, shortest), longest)
         self._unmerged[label] = self._clock() + wait, wait
         self._intake.stale.add(label)
-
-    def _access(self, request: Request) -> Access:
-        """What a request does to open files, if it may."""
-        if request.actor == OPERATOR:
-            agent, file = request.texts("agent", "file")
-            agent = parse_agent(agent)
-        else:
-            agent, (file,) = request.actor, request.texts("file")
-        self._check_known(agent)
-        if request.op == "close_file":
-            self._sources.check_close(agent, file)
-            return Access(agent, file, None)
-        self._sources.check_open(agent, file)
-        return Access(agent, file, timestamp(self._wall()))
 
     def _answer_unusable(self, unusable: Unusable) -> Answer:
         if unusable.id is None:
@@ -588,3 +574,22 @@ class Clerk:
         work.replies.clear()
         work.edited.clear()
         work.settled.clear()
+
+
+def access_of(request: Request, sources: Sources, check_known: Callable[[str], None], at: str) -> Access:
+    """Return what a request to open or close a file comes to, at this time.
+
+    Raises:
+        BlocksdError: it may not, or there is no such agent or file.
+    """
+    if request.actor == OPERATOR:
+        agent, file = request.texts("agent", "file")
+        agent = parse_agent(agent)
+    else:
+        agent, (file,) = request.actor, request.texts("file")
+    check_known(agent)
+    if request.op == "close_file":
+        sources.check_close(agent, file)
+        return Access(agent, file, None)
+    sources.check_open(agent, file)
+    return Access(agent, file, at)

@@ -436,7 +436,11 @@ def journal_state(path: str) -> JournalState:
         db = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
         (schema,) = db.execute("PRAGMA user_version").fetchone()
         (epoch,) = db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone() or ("",)
-        (newest_at,) = db.execute("SELECT at FROM revisions ORDER BY seq DESC LIMIT 1").fetchone() or ("",)
+        # What is prepared is not in force; journals of earlier schemas keep it in another table, and have no such view.
+        is_view_there = db.execute("SELECT 1 FROM sqlite_schema WHERE type = 'view' AND name = 'in_force'").fetchone()
+        log = "in_force" if is_view_there else "revisions"
+        newest = db.execute(f"SELECT at FROM {log} ORDER BY seq DESC LIMIT 1")  # noqa: S608  # one of two constants
+        (newest_at,) = newest.fetchone() or ("",)
         deadline = time.monotonic() + CHECK_SECONDS
         db.set_progress_handler(lambda: int(time.monotonic() > deadline), 100_000)
         return JournalState("", schema, str(epoch), newest_at, _damage(db))

@@ -345,13 +345,23 @@ def test_lease_is_renewed(bench: Bench) -> None:
 
 
 def test_renewing_notices_a_mirror_that_moved(bench: Bench) -> None:
-    """Renewing tells when the mirror has another place, or is empty, or the lease had run out."""
+    """Renewing tells when the mirror has another place, or is empty, or another daemon has the lease.
+
+    A lease that has only been evicted, or has run out, is taken again: nobody has written since.
+    """
     mirror = bench.fresh(revision(1, value="one"))
     bench.client.hset("blocks:meta", "seq", "0")
     assert not mirror.renew()
     bench.client.hset("blocks:meta", "seq", "1")
     assert mirror.renew()
+    lease = bench.client.get("blocks:lease")
     bench.client.delete("blocks:lease")
+    assert mirror.renew()
+    assert bench.client.get("blocks:lease") == lease
+    bench.client.set("blocks:lease", "another daemon's", px=5_000)
+    assert not mirror.renew()
+    bench.client.delete("blocks:lease")
+    bench.client.hset("blocks:meta", "seq", "2")
     assert not mirror.renew()
     bench.client.flushall()
     assert not mirror.renew()

@@ -9,15 +9,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blocksd.clerk import access_of
+from blocksd.config import SourceSettings
 from blocksd.desk import Desk
 from blocksd.document import Parser, decode, serialize, split
-from blocksd.errors import BlocksdError, Damaged, InvalidFile
+from blocksd.errors import BlocksdError, Damaged, InvalidFile, NotFound
 from blocksd.label import label_of_path, parse_agent_pattern
 from blocksd.reply import refused
 from blocksd.request import Entry, Request, parse
 from blocksd.revision import Change
 from blocksd.sending import _outcome, block_of
 from blocksd.sheet import Postponed
+from blocksd.sources import Sources
 from looking import Looking
 
 if TYPE_CHECKING:
@@ -42,6 +45,14 @@ class Office(Looking):
         self.write("agents/bob/persona", "I am Bob.\n")
         self.sweep()
         self.desk = Desk(self.folder, self.ledger)
+        manuals = home / "manuals"
+        manuals.mkdir()
+        (manuals / "one.txt").write_text("text\n")
+        settings = [SourceSettings("manuals", str(manuals), agents=("ann",))]
+        self.sources = Sources(settings, self.ledger, self.problems, (), clock=lambda: self.now)
+        while not self.sources.is_settled:
+            self.sources.look()
+            self.now += 1.0
 
     def decide(self, actor: str, text: str | None) -> None:
         """Decide on an entry, and take it back; what is refused has changed nothing."""
@@ -52,7 +63,10 @@ class Office(Looking):
             return
         mark, before = self.desk.mark, _facts(self.ledger)
         try:
-            json.dumps(self.desk.carry_out(request))
+            if request.op in ("open_file", "close_file"):
+                json.dumps(access_of(request, self.sources, self._check_known, "").as_json())
+            else:
+                json.dumps(self.desk.carry_out(request))
             self.desk.edits()
         except Postponed:
             assert self.desk.mark == mark
@@ -61,6 +75,10 @@ class Office(Looking):
             assert self.desk.mark == mark, "what is refused has changed something"
         self.desk.back_to(mark)
         assert _facts(self.ledger) == before, "what was taken back has left something"
+
+    def _check_known(self, agent: str) -> None:
+        if not self.ledger.attachments.is_known(agent):
+            raise NotFound("there is no such agent")
 
 
 def _facts(ledger: Ledger) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from blocksd import host
 from blocksd.config import Config, SourceSettings
 from blocksd.host import Disk, Tree, journal_state, look, mount_of, place_of, tree_of, try_out
 from blocksd.journal import Journal
+from blocksd.pending import Pending, Prepared
 from blocksd.root import Root
 from blocksd.tables import SCHEMA
 from rig import AT, revision
@@ -125,6 +127,22 @@ def test_journal(tmp_path: Path) -> None:
     state = journal_state(str(path))
     assert (state.error, state.schema, state.newest_at, state.damage) == ("", SCHEMA, AT, "")
     assert len(state.epoch) == 32
+
+
+def test_journal_with_something_prepared(tmp_path: Path) -> None:
+    """What is prepared, and not in force, is not its newest revision; nor is a journal unreadable that has no such view."""
+    path = tmp_path / "journal.db"
+    make_journal(path)
+    later = "2026-12-01T09:00:00.000Z"
+    journal = Journal(str(path))
+    Pending(journal).prepare(Prepared([replace(revision(journal.seq + 1, "other"), at=later)], {}, [], {}, later))
+    journal.close()
+    assert journal_state(str(path)).newest_at == AT
+    with sqlite3.connect(path) as db:
+        db.execute("DROP VIEW in_force")
+    db.close()
+    state = journal_state(str(path))
+    assert (state.error, state.newest_at) == ("", later)
 
 
 def test_journal_of_a_newer_schema(tmp_path: Path) -> None:
