@@ -97,7 +97,9 @@ class Attachments:
     def loaded(self, folders: Iterable[str] = ()) -> None:
         """All blocks are taken over. The private folders known of are `folders`, and those that blocks are in.
 
-        Nobody comes or goes by it.
+        Nobody comes or goes by it. An agent that is attached by a pattern alone had a private folder when that was
+        journaled, so it counts as one that has: if the folder went since, the first sweep that sees all folders
+        detaches the agent.
         """
         labels_of: dict[tuple[str, ...], list[str]] = {}
         for label, entries in self._entries.items():
@@ -110,7 +112,9 @@ class Attachments:
             if has_patterns:
                 self._patterned.update(labels)
         self._named = UndoDict(self._undo, named)
-        self._folders = frozenset(self.owners | set(folders))
+        distinct = {id(agents): agents for agents in map(self.attached.__getitem__, self._patterned)}
+        matched = NOBODY.union(*distinct.values()).difference(named)
+        self._folders = matched.union(self.owners, folders)
         self._known = None
         for name in self._private:
             if name in self.attached:

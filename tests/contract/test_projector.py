@@ -141,6 +141,23 @@ def test_restarted_daemon_goes_on_where_it_was(rig: Rig, raw: Any, ear: Ear) -> 
     assert seqs(ear.changes()) == []
 
 
+def test_private_folder_that_goes_while_no_daemon_runs(rig: Rig, raw: Any, ear: Ear) -> None:
+    """The agent that only this folder made known is detached, and stays so through every comparison."""
+    folder = rig.root / "agents" / "eve"
+    folder.mkdir()
+    rig.core.intake.hint_all()
+    rig.settle()
+    assert raw.sismember("blocks:attached:shared", "eve")
+    ear.changes()
+    rig.crash()
+    folder.rmdir()
+    rig.open().settle()
+    assert not raw.sismember("blocks:attached:shared", "eve")
+    assert [change["detached"] for change in ear.changes()] == [["eve"]]
+    rig.resync()
+    assert_level(rig, raw)
+
+
 @pytest.mark.parametrize("journaled", [False, True], ids=["saved only", "journaled only"])
 def test_killed_daemon_loses_and_doubles_nothing(rig: Rig, raw: Any, ear: Ear, *, journaled: bool) -> None:
     """kill -9 before or after the journal took a save: the next daemon shows it at once, and announces it once."""

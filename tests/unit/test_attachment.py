@@ -276,6 +276,17 @@ def test_taken_over_state_goes_on_as_the_old(events: list[tuple[str, str, tuple[
         world.check()
 
 
+def test_agent_known_by_its_folder_alone_is_detached_when_the_folder_went_meanwhile() -> None:
+    """The journal knows the agent as attached only: it counts as known until all folders were seen."""
+    attachments = Attachments()
+    attachments.load("shared", ("*",), frozenset({"ann", "eve"}))
+    attachments.load("teams", ("e*", "ann"), frozenset({"ann", "eve"}))
+    attachments.loaded()
+    assert attachments.known == {"ann", "eve"}
+    assert attachments.set_folders(()) == {"shared": {"ann"}, "teams": {"ann"}}
+    assert attachments.known == {"ann"}
+
+
 class Entries(tuple[str, ...]):
     """A list of agents that counts how often one is compared with another."""
 
