@@ -33,12 +33,22 @@ class Begun:
     """
 
     def __init__(self, path: str) -> None:
+        self._path = path
         self._counts: dict[_Key, int] = {}
         self._handle: int | None = None
         self._size = 0
         with suppress(OSError):
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             self._read()
+            self.end()
+
+    def open_again(self) -> None:
+        """Go on in a file that is there: the one so far may have been removed."""
+        self.close()
+        self._size = 0
+        with suppress(OSError):
+            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self._size = os.fstat(self._handle).st_size
             self.end()
 
     def _read(self) -> None:

@@ -30,6 +30,7 @@ ANSWER_SECONDS = 5.0
 _NAME = "control.sock"
 _TRANSFER_SECONDS = 1.0
 _QUESTION_BYTES = 100
+_PAUSE_SECONDS = 0.1  # until the next connection is taken, when one could not be
 
 
 class Question:
@@ -59,6 +60,8 @@ class Control:
         self._sink = sink
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
+        self._place: tuple[int, int] | None = None  # device and inode of the socket's file
+        self._ending = threading.Event()
 
     def start(self) -> None:
         """Listen. What another daemon of this state directory has left is removed: the lock proves it dead.
@@ -73,31 +76,48 @@ class Control:
                 with suppress(FileNotFoundError):
                     os.unlink(address)
                 listening.bind(address)
+                self._place = _place_of(address)
             listening.listen()
         except OSError:
             listening.close()
             raise
-        self._socket = listening
-        self._thread = threading.Thread(target=self._run, args=(listening,), name="control", daemon=True)
+        self._socket, self._ending = listening, threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(listening, self._ending), name="control", daemon=True)
         self._thread.start()
+
+    @property
+    def is_in_place(self) -> bool:
+        """Return True if questions are taken at the socket that is in the directory, as far as that can be told."""
+        if self._thread is None or not self._thread.is_alive():
+            return False
+        try:
+            return _place_of(os.path.join(self._state, _NAME)) == self._place
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
 
     def stop(self) -> None:
         """Stop listening; a question under way is dropped."""
         if self._socket is None or self._thread is None:
             return
         with suppress(OSError):
-            os.unlink(os.path.join(self._state, _NAME))
-        self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
+            if self.is_in_place or not self._thread.is_alive():  # else it is not ours to remove
+                os.unlink(os.path.join(self._state, _NAME))
+        self._ending.set()
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
         self._thread.join(_TRANSFER_SECONDS)
         self._socket.close()
         self._socket = self._thread = None
 
-    def _run(self, listening: socket.socket) -> None:
-        while True:
+    def _run(self, listening: socket.socket, ending: threading.Event) -> None:
+        while not ending.is_set():
             try:
                 connection, _ = listening.accept()
-            except OSError:
-                return
+            except OSError:  # too many files are open, say: that passes
+                ending.wait(_PAUSE_SECONDS)
+                continue
             with connection, suppress(OSError):  # whoever asked has gone, or never said what
                 connection.settimeout(_TRANSFER_SECONDS)
                 with connection.makefile("rwb") as channel:
@@ -126,6 +146,11 @@ def ask(state: str, word: str, *, seconds: float = ANSWER_SECONDS + _TRANSFER_SE
     if "error" in answer:
         raise Unavailable(f"the daemon cannot answer: {answer['error']}", socket=path)
     return answer
+
+
+def _place_of(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 @contextmanager

@@ -180,6 +180,10 @@ class Core:
         self.intake.hint_all()
         self._sweep_at = 0.0
 
+    def compare_soon(self) -> None:
+        """Compare everything as soon as may be: something that was hinted at is lost."""
+        self._sweep_at = 0.0
+
     @property
     def is_settled(self) -> bool:
         """Whether the folder has been swept and read, and the mirror shows it (or cannot, and that was said)."""
@@ -365,6 +369,7 @@ class Core:
         """What was prepared when the journal took no more is finished, or taken back, before the folder is looked at."""
         if self.rescue.attempt():
             self._must_reload = True
+            self._begun.open_again()
             self.retention.begin_again()
             self.scrub.begin_again()
             self.projector.begin_epoch()

@@ -154,6 +154,8 @@ class EmbeddedServer:
         self.binary: Binary | None = None
         self.address: Address | None = None
         self.set_aside: list[str] = []  # data that were set aside since this was last emptied, each in a sentence
+        self._last: Address | None = None  # where it was last, should its files be removed
+        self._place: tuple[int, int] | None = None  # device and inode of its directory, where a server runs on it
 
     def prepare(self) -> Address:
         """Make its directory and its password; where it will be found. Its port may become another.
@@ -162,9 +164,10 @@ class EmbeddedServer:
             Misconfigured: there is neither a server that runs nor a program to start.
             OSError: the state directory cannot be used.
         """
+        os.makedirs(self._state, mode=0o700, exist_ok=True)
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         os.chmod(self._directory, 0o700)
-        known = _read_record(self._record)
+        known = _read_record(self._record) or self._last
         password = self._password(known)
         if known is not None and self._is_ours(known.pid):
             return replace(known, pid=0, socket=self._socket_path(), password=password)
@@ -184,7 +187,8 @@ class EmbeddedServer:
         known = _read_record(self._record)
         if known is not None and known.pid and self._is_ours(known.pid):
             if (known.socket, known.password) == (wanted.socket, wanted.password) and self._comes_up(known):
-                self.binary, self.address = None, known
+                self.binary, self.address, self._last = None, known, known
+                self._place = _place_of(self._directory)
                 return known
             _end(known.pid)  # it hangs, and is on the data
         self.binary = self.binary or find_binary()
@@ -221,16 +225,52 @@ class EmbeddedServer:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # a Ctrl-C is for the daemon, which then ends the server in order
         )
-        address = replace(address, pid=self._child.pid)
+        self._last = address = replace(address, pid=self._child.pid)
         write_private(self._record, json.dumps(asdict(address)))
         return address
 
     def _is_up(self, address: Address) -> Address:
         assert self.binary is not None
         self._data.written_by(self.binary)
-        write_private(os.path.join(self._state, "redis-url"), address.tcp_url + "\n")
         self.address = address
+        self._write_url(address)
+        self._place = _place_of(self._directory)
         return address
+
+    def _write_url(self, address: Address) -> None:
+        write_private(os.path.join(self._state, "redis-url"), address.tcp_url + "\n")
+
+    def is_in_place(self) -> bool:
+        """Return False if the directory of the server that runs, its socket or its data were removed.
+
+        Then it must be started again: nobody can connect to it, and what it writes is lost. Files that only say where it
+        is are written again.
+        """
+        address = self.address
+        if address is None or self._place is None:
+            return True
+        needed = address.socket, os.path.join(self._directory, "appendonlydir")
+        if _place_of(self._directory) != self._place or not all(map(os.path.lexists, needed)):
+            return False
+        with suppress(OSError):  # the disk is full, say: it is tried again
+            if not os.path.lexists(self._record):
+                write_private(self._record, json.dumps(asdict(address)))
+            if not os.path.lexists(os.path.join(self._state, "redis-url")):
+                self._write_url(address)
+            self._password(address)
+        return True
+
+    def end_for_lost_files(self) -> None:
+        """End the server whose files were removed; the next `start` has its password and, if it is free, its port."""
+        self.set_aside.append(
+            f"the files of the embedded server in {self._directory} were removed while it ran: it is started again, and "
+            "the mirror is rebuilt"
+        )
+        self._last = self.address
+        is_ending = self._ending.is_set()
+        self.stop()
+        if is_ending:
+            self._ending.set()
 
     def _comes_up(self, address: Address) -> bool:
         """Wait until the server serves; False when it has ended, or was ended since it neither answers nor gets anywhere.
@@ -345,6 +385,15 @@ class EmbeddedServer:
         }
         write_private(path, "".join(f"{key} {value}\n" for key, value in settings.items()))
         return path
+
+
+def _place_of(path: str) -> tuple[int, int] | None:
+    """The device and the inode of a directory; None: there is none."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _state_of(address: Address) -> str | None:

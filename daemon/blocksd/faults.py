@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.errors import InternalError
 from blocksd.problem import INTERNAL, Problem
@@ -26,6 +26,13 @@ class Fault:
     error: str
     place: str
     text: str
+
+
+class Failed(NamedTuple):
+    """An error that has ended something in a thread, for the thread that counts errors."""
+
+    during: str
+    error: BaseException
 
 
 class Faults:

@@ -26,6 +26,7 @@ class Vitals:
     is_reading: bool  # the thread that reads inboxes lives
     is_server_running: bool  # the embedded server; true if there is none
     is_server_loss_said: bool
+    failing: tuple[str, ...] = ()  # parts of the loop that have done nothing but fail for long, each after "to"
 
 
 def is_blind(vitals: Vitals) -> bool:
@@ -53,6 +54,11 @@ def is_serverless(vitals: Vitals) -> bool:
     return not (vitals.is_server_running or vitals.is_server_loss_said)
 
 
+def is_failing(vitals: Vitals) -> bool:
+    """Return True if a part of the loop does nothing but fail."""
+    return bool(vitals.failing)
+
+
 def ailments(vitals: Vitals) -> list[str]:
     """Why the watchdog is not to be fed, in words; none: the daemon is well, or has said what is wrong with it."""
     found = (
@@ -61,5 +67,6 @@ def ailments(vitals: Vitals) -> list[str]:
         (is_stalled, f"Redis has not been heard of for {SILENT_SECONDS:.0f} s"),
         (is_deaf, "nobody reads the inboxes"),
         (is_serverless, "the embedded server does not run"),
+        (is_failing, f"it fails each time to {', to '.join(vitals.failing)}"),
     )
     return [words for predicate, words in found if predicate(vitals)]

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.errors import BlocksdError
+from blocksd.faults import Failed
 from blocksd.inbox import REFUSALS
 from blocksd.inboxes import KEPT, READ_PER_INBOX, Inboxes
 from blocksd.label import printable
@@ -78,7 +79,7 @@ class Refused(NamedTuple):
         return f"dropped from the inbox of {printable(self.actor)}: {what}"
 
 
-News = list[Entry] | Readable | Refused
+News = list[Entry] | Readable | Refused | Failed
 """What a reader passes on."""
 
 
@@ -175,7 +176,9 @@ class Reader:
                     self._serve(inboxes, orders, wake)
                 finally:
                     inboxes.close()
-            except (BlocksdError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  # what is unforeseen is counted; it begins again all the same
+                if not isinstance(error, (BlocksdError, OSError)):
+                    self._sink(Failed("reading the inboxes", error))
                 if self._said != type(error).__name__:
                     self._said = type(error).__name__
                     self._sink(Readable(str(error)))

@@ -38,6 +38,17 @@ def write(state: str, *, folder: str, namespace: str, redis: str) -> None:
     write_private(os.path.join(state, _NAME), json.dumps(record))
 
 
+def is_there(state: str) -> bool:
+    """Return True unless there is no record in this state directory."""
+    try:
+        os.stat(os.path.join(state, _NAME))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # it cannot be told
+        return True
+    return True
+
+
 def remove(state: str) -> None:
     with suppress(OSError):  # the lock tells that nobody runs
         os.unlink(os.path.join(state, _NAME))

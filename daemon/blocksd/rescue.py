@@ -36,6 +36,8 @@ class Rescue:
         self._is_damaged = False
         self._repairs = 0
         self._due = 0.0
+        self.claim: Callable[[], object] = lambda: None
+        """Called before a journal is put back: raises JournalUnusable unless its directory is this daemon's to write."""
         self.done: list[Opened] = []  # journals that have taken the place of others, for a log
 
     def note(self, error: Exception) -> bool:
@@ -55,6 +57,8 @@ class Rescue:
         Raises:
             JournalUnusable: it cannot be done yet.
         """
+        if not self._journal.database.is_in_place:
+            self.claim()
         opened = self._journal.put_back()
         if opened is None and self._is_damaged:
             now = self._clock()

@@ -8,26 +8,31 @@ import queue
 import secrets
 import signal
 import socket
+import threading
 import time
+from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from blocksd import notify, record
+from blocksd import notify
 from blocksd.connection import connect, masked
-from blocksd.control import ACCEPT_DELETIONS, STATUS, Control, Question
+from blocksd.control import ACCEPT_DELETIONS, STATUS, Question
 from blocksd.core import Core
 from blocksd.deliveries import Deliveries
 from blocksd.embedded import EmbeddedServer
 from blocksd.errors import AlreadyRunning, BlocksdError, LeaseLost, Misconfigured, Unavailable
+from blocksd.faults import Failed
 from blocksd.folder import Folder
+from blocksd.guard import Guard
 from blocksd.journal import Journal
 from blocksd.keys import Keys
 from blocksd.listener import Notes
-from blocksd.lock import Lock, lock_state, state_error
+from blocksd.lock import Lock, state_error
 from blocksd.lookout import Lookout, SourceHint
 from blocksd.machine import boot_id, folder_id, machine_id
 from blocksd.mirror import LEASE_SECONDS, Mirror
+from blocksd.presence import Presence
 from blocksd.problem import CONFIG
 from blocksd.pulse import Pulse, vitals_of
 from blocksd.reader import Readable, Reader, Refused
@@ -41,18 +46,19 @@ from blocksd.supervisor import ServerNews, Supervisor
 from blocksd.watcher import Hint, inotify_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
     from blocksd.config import Config
     from blocksd.listener import ServiceListener
     from blocksd.request import Entry
 
-    _News = Hint | SourceHint | list[Entry] | Readable | Refused | Question | ServerNews
+    _News = Hint | SourceHint | list[Entry] | Readable | Refused | Question | ServerNews | Failed
     """What threads pass on: where to look, what was read from inboxes, and what somebody wants to know."""
 
 _TICK_SECONDS = 1.0
 _HINTS_AT_ONCE = 4096
+_FAILED_SECONDS = 0.1  # a turn of the loop takes at least, in which something failed: it may at once fail again
 _LOOK_SECONDS = 0.2  # between two looks at another daemon's lease
 
 
@@ -83,12 +89,11 @@ class Service:
         self._began_at = time.monotonic()
         self._begun: int | None = 0  # how many files were read, until it is ready
         self._said_status = ""
-        self._state_lock: Lock | None = None
+        self._presence: Presence | None = None
         self._folder_lock = Lock(f"folder {os.path.realpath(config.folder)}")
         self._mirror: Mirror | None = None
         self._embedded: EmbeddedServer | None = None
         self._supervisor: Supervisor | None = None
-        self._control: Control | None = None
         if not os.path.isdir(config.folder):
             raise Misconfigured(f"there is no folder {config.folder!r}", key="folder")
         try:
@@ -102,11 +107,11 @@ class Service:
         # Nothing that is made until all blocks are there is garbage: the collector would walk through it again and again.
         gc.disable()
         try:
-            self._state_lock = lock_state(state)
+            self._presence = Presence(state, self._queue.put, self._notes)
             self._open_folder()
             self.journal = Journal(os.path.join(state, "journal.db"), boot_id=boot_id())
             self._take_namespace()
-            record.write(state, folder=self.folder.root, namespace=config.namespace, redis=self.redis_url)
+            self._presence.write(folder=self.folder.root, namespace=config.namespace, redis=self.redis_url)
             self._make_core()
         except OSError as error:
             raise state_error(state, error) from error
@@ -120,7 +125,7 @@ class Service:
         if directory.held is None:
             raise Misconfigured(f"the folder {directory.path} cannot be opened", key="folder")
         self.folder = Folder(directory)
-        for lock, what in ((self._state_lock, "state directory"), (self._folder_lock, "folder")):
+        for lock, what in ((self._presence, "state directory"), (self._folder_lock, "folder")):
             if lock is not None and lock.unsupported:
                 message = f"the {what} cannot be locked ({lock.unsupported}): only the lease in Redis keeps others out"
                 self._notes.say(message, "warning")
@@ -149,7 +154,7 @@ class Service:
             self.redis_url = self._place.url
         else:
             self.redis_url = config.redis
-        is_locked = self._state_lock is not None and not self._state_lock.unsupported and bool(self._folder_id())
+        is_locked = self._presence is not None and not self._presence.unsupported and bool(self._folder_id())
         self._about = {
             "directory": self.folder.root,
             "host": socket.gethostname(),
@@ -200,6 +205,9 @@ class Service:
         mirror = self._mirror
         assert mirror is not None
         core = Core(self.folder, self.journal, mirror, self._listeners, config)
+        assert self._presence is not None
+        core.rescue.claim = self._presence.claim
+        self._guard = Guard(core.faults)
         reader = Reader(self.redis_url, mirror.keys, self._queue.put, lease=lambda: mirror.lease)
         self._deliveries = Deliveries(reader, core, self._notes)
         self._lookout = Lookout(
@@ -226,6 +234,7 @@ class Service:
         """Watch, until told to stop by `stop`, SIGTERM or SIGINT."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
+        hook, threading.excepthook = threading.excepthook, self._on_thread_failure
         try:
             for listener in self._listeners:
                 listener.on_start(self)
@@ -236,6 +245,7 @@ class Service:
         finally:
             notify.stopping()
             self._give_up()
+            threading.excepthook = hook
             for listener in self._listeners:
                 listener.on_stop()
 
@@ -247,38 +257,53 @@ class Service:
         self._queue.put(None)
 
     def _loop(self) -> None:
-        if self._supervisor is not None:
-            self._supervisor.start()
-        # Armed first, swept second: what changes in between is seen by one or the other.
-        if not self.config.poll:
-            self._lookout.start()
-        self._deliveries.start()
-        self._listen()
-        core, tick_at = self.core, 0.0
+        """Turn after turn, each in parts: one that fails ends, and the rest goes on."""
+        guard = self._guard
+        with guard("start what works beside the loop"):  # what does not is begun again by the ticks
+            if self._supervisor is not None:
+                self._supervisor.start()
+            # Armed first, swept second: what changes in between is seen by one or the other.
+            if not self.config.poll:
+                self._lookout.start()
+            self._deliveries.start()
+        tick_at = 0.0
         while not self._stopping:
-            now = time.monotonic()
+            now, failures, wait = time.monotonic(), guard.failures, _TICK_SECONDS
             if now >= tick_at:
                 tick_at = now + _TICK_SECONDS
                 self._tick()
             before = self.journal.seq
-            self._round()
-            self._deliveries.direct()
+            with guard("do a round"):
+                self._round()
+            with guard("direct the reader of inboxes"):
+                self._deliveries.direct()
             if self._begun is not None:
                 self._begun += self.journal.seq - before
-                self._begin_to_serve(self._begun)
+                with guard("say how the start goes on"):
+                    self._begin_to_serve(self._begun)
             elif self._must_reload:
-                self._reload()
-            wait = min(core.wait_seconds(), max(0.0, tick_at - time.monotonic()))
-            if wait > 0 and self._queue.empty():
-                core.idle()
+                with guard("read the configuration again"):
+                    self._reload()
+            with guard("wait for what is due"):
+                wait = min(self.core.wait_seconds(), max(0.0, tick_at - time.monotonic()))
+                if wait > 0 and self._queue.empty():
+                    self.core.idle()
+            if guard.failures != failures:
+                time.sleep(_FAILED_SECONDS)
             self._receive(wait)
 
     def _round(self) -> None:
         if self._timing:
-            timed(self.core.round(), self._tell_stage)
+            timed(self._effects(), self._tell_stage)
             return
-        for _ in self.core.round():
+        for _ in self._effects():
             pass
+
+    def _effects(self) -> Iterator[str]:
+        """A round. Between two of its effects the watchdog is fed: many that are slow are no hang."""
+        for effect in self.core.round():
+            self._pulse.progress(is_starting=self._begun is not None)
+            yield effect
 
     def _tell_stage(self, stage: str, seconds: float) -> None:
         for listener in self._timing:
@@ -325,11 +350,26 @@ class Service:
         try:
             news = self._queue.get(timeout=wait) if wait > 0 else self._queue.get_nowait()
             for _ in range(_HINTS_AT_ONCE):
-                self._pass_on(news)
+                self._take(news)
                 news = self._queue.get_nowait()
-            self._pass_on(news)
+            self._take(news)
         except queue.Empty:
             pass
+
+    def _take(self, news: _News | None) -> None:
+        """Pass news on. What is lost by a failure is found again: files by comparing all, entries by reading them again."""
+        failures = self._guard.failures
+        with self._guard("take in what threads have passed on"):
+            self._pass_on(news)
+        if self._guard.failures == failures:
+            return
+        if isinstance(news, Question):
+            with suppress(InvalidStateError):  # it was answered before that
+                news.answer({"error": "the daemon failed to answer: see its log"})
+        elif isinstance(news, (Hint, SourceHint)):
+            self.core.compare_soon()
+        elif isinstance(news, list):
+            self.core.inbox.begin_again()
 
     def _pass_on(self, news: _News | None) -> None:
         if isinstance(news, Hint):
@@ -340,6 +380,8 @@ class Service:
             self._deliveries.note(news)
         elif isinstance(news, ServerNews):
             self._keep_server()
+        elif isinstance(news, Failed):
+            self._guard.note(*news)
         elif isinstance(news, Question):
             self._answer(news)
         elif news is not None:
@@ -347,23 +389,43 @@ class Service:
 
     def _tick(self) -> None:
         """Once a second: see whether all that should live does, and feed systemd's watchdog if so; say how things stand."""
-        self._keep_server()
-        self._deliveries.keep()
-        self._tell_rescue()
-        if not self.config.poll:
-            self._lookout.keep()
+        guard = self._guard
+        with guard("see to the state directory"):
+            self._keep_state()
+        with guard("see to the embedded server"):
+            self._keep_server()
+        with guard("see to the reader of inboxes"):
+            self._deliveries.keep()
+        with guard("see to what is watched"):
+            if not self.config.poll:
+                self._lookout.keep()
+        with guard("see whether all is well"):
+            self._beat()
+        with guard("tell how it stands"):
+            standing = self.standing()
+            self._show(standing)
+            for listener in self._listeners:
+                listener.on_standing(standing)
+
+    def _beat(self) -> None:
         vitals = vitals_of(
             self.core,
             is_polling=self.config.poll,
             is_watching=self._lookout.is_watching,
             is_reading=self._deliveries.is_reading,
             is_server_running=self._supervisor is None or self._supervisor.is_alive,
+            failing=self._guard.failing,
         )
         self._pulse.beat(vitals, is_starting=self._begun is not None)
-        standing = self.standing()
-        self._show(standing)
-        for listener in self._listeners:
-            listener.on_standing(standing)
+
+    def _keep_state(self) -> None:
+        """Make again what was removed from the state directory; say it if the journal is another."""
+        assert self._presence is not None
+        self._presence.keep()
+        if self._supervisor is not None:
+            self._supervisor.is_barred = bool(self._presence.taken_by_another)
+        for sentence in self.core.rescue.sentences():
+            self._notes.say(sentence, "error")
 
     def _keep_server(self) -> None:
         """See how the embedded server is; while it does not serve, nothing waits for it."""
@@ -371,37 +433,12 @@ class Service:
             self._supervisor.keep()
             self.core.projector.hold(is_held=not self._supervisor.is_serving)
 
-    def _tell_rescue(self) -> None:
-        """Say that another journal has taken the place of this one; what was lost with its directory is made anew."""
-        sentences = self.core.rescue.sentences()
-        for sentence in sentences:
-            self._notes.say(sentence, "error")
-        if sentences:
-            config = self.config
-            with suppress(OSError):
-                record.write(config.state, folder=self.folder.root, namespace=config.namespace, redis=self.redis_url)
-            if self._control is not None:
-                self._control.stop()
-                self._control = None
-                self._listen()
-
     def _show(self, standing: Standing) -> None:
         """Tell systemd how things stand, when that has changed."""
         status = standing.sentence()
         if status != self._said_status:
             self._said_status = status
             notify.status(status)
-
-    def _listen(self) -> None:
-        """Have questions asked; where there can be no socket, go on without."""
-        control = Control(self.config.state, self._queue.put)
-        try:
-            control.start()
-        except OSError as error:
-            why = error.strerror or error
-            self._notes.say(f"there can be no control socket in {self.config.state} ({why}): nobody can ask", "warning")
-            return
-        self._control = control
 
     def _answer(self, question: Question) -> None:
         answer: dict[str, Any]
@@ -416,6 +453,12 @@ class Service:
             answer = {"error": error.message}
         question.answer(answer)
 
+    def _on_thread_failure(self, failure: threading.ExceptHookArgs) -> None:
+        """A thread has ended by an error: it is counted here, and the ticks begin the thread again."""
+        if failure.exc_value is not None and not isinstance(failure.exc_value, SystemExit):
+            name = failure.thread.name if failure.thread is not None else "?"
+            self._queue.put(Failed(f"in the thread {name!r}", failure.exc_value))
+
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             self._must_reload = True
@@ -426,8 +469,8 @@ class Service:
     def _give_up(self) -> None:
         """End all that was begun, the last first."""
         gc.enable()
-        if self._control is not None:
-            self._control.stop()
+        if self._presence is not None:
+            self._presence.stop_listening()
         is_open = hasattr(self, "core")
         if is_open:
             self._deliveries.stop()
@@ -438,11 +481,9 @@ class Service:
             self.journal.close()
         if self._supervisor is not None:
             self._supervisor.stop()
-        if is_open:
-            record.remove(self.config.state)
         self._folder_lock.release()
-        if self._state_lock is not None:
-            self._state_lock.release()
+        if self._presence is not None:
+            self._presence.leave()
 
     def standing(self) -> Standing:
         """How the service stands right now."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from blocksd.embedded import STOP_SECONDS
 from blocksd.errors import BlocksdError
+from blocksd.faults import Failed
 from blocksd.problem import SERVER, Problem
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ SLOW_SECONDS = 1.0
 _PROGRESS_SECONDS = 10.0  # between two words on how far it has come
 _WATCH_SECONDS = 0.25
 _CLOSE_SECONDS = 1.5  # for so long after the word to stop the mirror may still be written
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ class Supervisor:
         state: str,
         problems: Problems,
         notes: Notes,
-        sink: Callable[[ServerNews], object],
+        sink: Callable[[ServerNews | Failed], object],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,6 +70,7 @@ class Supervisor:
         self.news = ServerNews("starts")
         self._starts = 0  # that came to an end well
         self._told = 0  # of these
+        self.is_barred = False  # the state directory is another daemon's: nothing is started there
         self._since = clock()  # when the start under way began
         self._progress_at = 0.0
 
@@ -109,16 +108,28 @@ class Supervisor:
     def _run(self) -> None:
         while not self._ending.is_set():
             began = self._clock()
-            if self.start_server():
-                while self._server.is_running() and not self._ending.wait(_WATCH_SECONDS):
-                    pass
+            try:
+                if self.start_server():
+                    self._watch()
+            except Exception as error:  # noqa: BLE001  # a fault of ours: the server is looked for and started again
+                self._fail("watching the embedded server", error)
             if not self._ending.is_set():
                 self._ending.wait(self.pause(self._clock() - began))
         self._is_closed.wait(_CLOSE_SECONDS)
         self._server.stop()
 
+    def _watch(self) -> None:
+        """Wait until the server has ended, or is to; one whose directory was removed is ended: no client finds it."""
+        while self._server.is_running() and not self._ending.wait(_WATCH_SECONDS):
+            if not self.is_barred and not self._server.is_in_place():
+                self._server.end_for_lost_files()
+                return
+
     def start_server(self) -> bool:
         """Start the server, and wait until it serves; False when it does not."""
+        if self.is_barred:
+            self._tell(ServerNews("failed", "its directory is another daemon's now"))
+            return False
         self._tell(ServerNews("starts"))
         try:
             self._server.start()
@@ -129,12 +140,15 @@ class Supervisor:
             self._tell(ServerNews("failed", f"{error.filename or 'its files'}: {error.strerror or error}"))
             return False
         except Exception as error:  # noqa: BLE001  # a fault of ours, which is retried; it is logged with its traceback
-            _log.exception("the embedded server cannot be started; it is retried")
-            self._tell(ServerNews("failed", repr(error), "internal_error"))
+            self._fail("starting the embedded server", error)
             return False
         self._starts += 1
         self._tell(ServerNews("serves"))
         return True
+
+    def _fail(self, during: str, error: Exception) -> None:
+        self._sink(Failed(during, error))
+        self._tell(ServerNews("failed", repr(error), "internal_error"))
 
     def pause(self, lived_seconds: float) -> float:
         """How long to wait before the next start: longer each time, until it has lived for long. The first has no need to."""

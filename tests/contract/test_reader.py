@@ -60,7 +60,7 @@ class Desk:
             news = self.next()
             if isinstance(news, Refused):
                 self.refused.append(news)
-            elif not isinstance(news, Readable):
+            elif isinstance(news, list):
                 found += news
                 self.reader.resume()
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import sqlite3
@@ -81,3 +82,44 @@ def test_damaged_version_is_named(run_daemon: RunDaemon, folder: Path) -> None:
     assert refused.returncode != 0
     assert "the journal cannot be read" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_state_directory_is_whole_again(run_daemon: RunDaemon, folder: Path) -> None:
+    """All that a daemon keeps there: it is known to run, answers, and keeps others out; the log says so."""
+    (folder / "notes.md").write_text("one\n")
+    daemon = run_daemon()
+    shutil.rmtree(daemon.state)
+    eventually(lambda: daemon.command("status").returncode == 0, "it is known to run, and answers")
+    assert (daemon.state.stat().st_mode & 0o077, "was taken again" in daemon.said()) == (0, True)
+    second = run_daemon("--namespace", "other", ready=False)
+    assert second.process is not None
+    assert second.process.wait(20) != 0
+    assert "served by another daemon" in second.said()
+    assert daemon.command("append", "notes", "two").returncode == 0
+    assert kept(daemon, "notes") == ["one", "one\ntwo"]
+    for name in ("lock", "daemon.json", "control.sock"):
+        (daemon.state / name).unlink()
+        eventually(lambda: daemon.command("status").returncode == 0, f"{name} is made again")
+    assert daemon.stop() == 0
+    assert "Traceback" not in daemon.said()
+
+
+def test_state_directory_that_another_daemon_has_taken(
+    run_daemon: RunDaemon, folder: Path, tmp_path: Path, server: RedisServer
+) -> None:
+    """Whoever lost it writes nothing there, and says so; it goes on when it can have it again."""
+    (folder / "notes.md").write_text("one\n")
+    daemon = run_daemon()
+    daemon.state.rename(tmp_path / "moved")
+    daemon.state.mkdir(mode=0o700)
+    lock = os.open(daemon.state / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    eventually(lambda: "is another daemon's now" in daemon.said(), "it is said")
+    (folder / "notes.md").write_text("two\n")
+    client = server.client()
+    eventually(lambda: client.hexists("blocks:problems", "<journal>"), "it is a problem")
+    client.close()
+    assert sorted(os.listdir(daemon.state)) == ["lock"]
+    os.close(lock)
+    eventually(lambda: kept(daemon, "notes") == ["one", "two"], "it goes on")
+    eventually(lambda: daemon.command("status").returncode == 0, "it answers")

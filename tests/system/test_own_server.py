@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -125,3 +126,25 @@ def test_killed_server_is_started_again(folder: Path, run_own: Callable[..., Dae
     pid = server_of(daemon)
     daemon.kill()
     eventually(lambda: is_gone(pid), "it ends with its daemon, also the second")
+
+
+@pytest.mark.parametrize("lost", ["state", "redis"])
+def test_server_whose_directory_is_removed(folder: Path, run_own: Callable[..., Daemon], lost: str) -> None:
+    """It is started again on a new one, with its password and its port, and what clients look up is there again."""
+    (folder / "notes.md").write_text("one\n")
+    daemon = run_own()
+    pid, url = server_of(daemon), (daemon.state / "redis-url").read_text()
+    shutil.rmtree(daemon.state if lost == "state" else daemon.state / "redis")
+    eventually(lambda: (daemon.state / "redis" / "server.json").exists() and server_of(daemon) != pid, "another serves")
+    eventually(lambda: is_gone(pid), "the one before has ended")
+    eventually(lambda: daemon.command("append", "notes", "two").returncode == 0, "its commands find it")
+    assert (daemon.state / "redis-url").read_text() == url
+    eventually(lambda: client_of(daemon).hget("blocks:block:notes", "value") == "one\ntwo", "the mirror is rebuilt")
+    assert "were removed while it ran" in daemon.said()
+    for name in ("redis-url", "redis-password"):
+        (daemon.state / name).unlink()
+        eventually((daemon.state / name).exists, f"{name} is there again")
+    assert (daemon.state / "redis-url").read_text() == url
+    eventually(lambda: daemon.command("status").returncode == 0, "all is well")
+    assert daemon.stop() == 0
+    assert "Traceback" not in daemon.said()

@@ -8,7 +8,8 @@ import pytest
 
 from blocksd.health import Vitals
 from blocksd.listener import Level, Notes, ServiceListener
-from blocksd.pulse import Pulse
+from blocksd.pulse import FED_SECONDS, ROUND_SECONDS, Pulse
+from rig import Clock
 
 WELL = Vitals(
     is_polling=False,
@@ -32,7 +33,8 @@ class Patient(ServiceListener):
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sent: list[str] = []
         self.notes: list[tuple[Level, str]] = []
-        self.pulse = Pulse(Notes([self]))
+        self.clock = Clock()
+        self.pulse = Pulse(Notes([self]), clock=self.clock)
         monkeypatch.setattr("blocksd.notify._send", self.sent.append)
 
     def on_note(self, message: str, level: Level) -> None:
@@ -73,3 +75,39 @@ def test_what_lasts_is_said_once(patient: Patient) -> None:
         ("error", "not well: nobody reads the inboxes; the watchdog is not fed"),
         ("info", "well again; the watchdog is fed"),
     ]
+
+
+def test_round_that_makes_progress_is_fed(patient: Patient) -> None:
+    """Once a second at most, however many effects it has."""
+    patient.beat(WELL)
+    for _ in range(50):
+        patient.pulse.progress(is_starting=False)
+    assert patient.sent == ["WATCHDOG=1"]
+    for second in range(1, 4):
+        patient.clock.advance(FED_SECONDS)
+        for _ in range(50):
+            patient.pulse.progress(is_starting=False)
+        assert patient.sent == ["WATCHDOG=1"] * (1 + second)
+    patient.clock.advance(FED_SECONDS)
+    patient.pulse.progress(is_starting=True)
+    assert patient.sent[-1] == "EXTEND_TIMEOUT_USEC=60000000"
+
+
+def test_progress_is_no_cure(patient: Patient) -> None:
+    """What ailed before the round goes on ailing; and a round without an end is a hang."""
+    patient.beat(DEAF)
+    patient.clock.advance(FED_SECONDS)
+    patient.pulse.progress(is_starting=False)
+    assert patient.sent == []
+    patient.beat(WELL)
+    patient.clock.advance(ROUND_SECONDS)
+    patient.pulse.progress(is_starting=False)
+    assert patient.sent == ["WATCHDOG=1"]
+
+
+def test_loop_that_only_fails_is_not_fed(patient: Patient) -> None:
+    """Though it goes round."""
+    patient.beat(*[replace(WELL, failing=("do a round", "see to the embedded server"))] * 2)
+    assert patient.sent == []
+    words = "it fails each time to do a round, to see to the embedded server"
+    assert patient.notes == [("error", f"not well: {words}; the watchdog is not fed")]

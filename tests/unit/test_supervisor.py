@@ -16,6 +16,7 @@ from rig import Clock
 from support import eventually
 
 if TYPE_CHECKING:
+    from blocksd.faults import Failed
     from blocksd.listener import Level
 
 
@@ -26,6 +27,7 @@ class Pretended:
         self.starts = 0
         self.obstacle: Exception | None = Unavailable("the embedded server does not start: no space")
         self.is_there = False
+        self.is_placed = True
         self.set_aside: list[str] = []
         self.calls: list[str] = []
         self.may_start = threading.Event()
@@ -40,6 +42,13 @@ class Pretended:
         if self.obstacle is not None:
             raise self.obstacle
         self.is_there = True
+
+    def is_in_place(self) -> bool:
+        return self.is_placed
+
+    def end_for_lost_files(self) -> None:
+        self.calls.append("end for lost files")
+        self.is_there, self.is_placed = False, True
 
     def give_up(self) -> None:
         self.calls.append("give up")
@@ -59,7 +68,7 @@ class Supervised(ServiceListener):
         self.clock = Clock()
         self.problems = Problems(lambda: 0.0)
         self.notes: list[tuple[Level, str]] = []
-        self.news: list[ServerNews] = []
+        self.news: list[ServerNews | Failed] = []
         self.supervisor = Supervisor(server, "/state", self.problems, Notes([self]), self.news.append, clock=self.clock)
 
     def on_note(self, message: str, level: Level) -> None:
@@ -110,13 +119,54 @@ def test_server_that_does_not_start_is_said_once(supervised: Supervised) -> None
     assert problems[SERVER].message == "the embedded server has ended, and does not start: no space"
 
 
-def test_fault_of_ours_is_a_problem(supervised: Supervised, caplog: pytest.LogCaptureFixture) -> None:
+def test_fault_of_ours_is_a_problem(supervised: Supervised) -> None:
     """The thread goes on, and the traceback is in the log."""
     supervised.server.obstacle = ZeroDivisionError("a fault")
     assert not supervised.supervisor.start_server()
     supervised.keep()
     assert supervised.problems[SERVER].code == "internal_error"
-    assert caplog.records[-1].exc_info is not None
+    failures = [news for news in supervised.news if not isinstance(news, ServerNews)]
+    assert [failed.during for failed in failures] == ["starting the embedded server"] * len(failures)
+    assert failures[0].error.__traceback__ is not None
+
+
+def test_fault_while_it_is_watched(supervised: Supervised) -> None:
+    """The thread goes on: the server is looked for again, and started if it has ended."""
+    server = supervised.server
+    server.obstacle = None
+    looks = iter([KeyError("a fault of ours")])
+
+    def is_in_place() -> bool:
+        for fault in looks:
+            raise fault
+        return True
+
+    server.is_in_place = is_in_place  # type: ignore[method-assign]  # a fault is in its place
+    supervised.supervisor.pause = lambda lived_seconds: 0.0  # type: ignore[method-assign]  # without a pause
+    Supervisor.start(supervised.supervisor)
+    eventually(lambda: server.starts == 2, "it is looked for again")
+    assert supervised.supervisor.is_alive
+    assert [news.during for news in supervised.news if not isinstance(news, ServerNews)] == [
+        "watching the embedded server"
+    ]
+    supervised.supervisor.stop()
+
+
+def test_server_whose_files_are_lost_is_started_again(supervised: Supervised) -> None:
+    """But not in a directory that is another daemon's."""
+    server, supervisor = supervised.server, supervised.supervisor
+    server.obstacle = None
+    supervisor.pause = lambda lived_seconds: 0.0  # type: ignore[method-assign]  # without a pause
+    Supervisor.start(supervisor)
+    eventually(lambda: supervisor.is_serving, "it serves")
+    server.is_placed = False
+    eventually(lambda: server.starts == 2 and server.calls == ["end for lost files"], "it is started again")
+    supervisor.is_barred = True
+    server.is_there = False
+    eventually(lambda: supervisor.news.state == "failed", "it is not started")
+    assert "another daemon's" in supervisor.news.detail
+    assert server.starts == 2
+    supervisor.stop()
 
 
 def test_start_that_takes_long_is_said(supervised: Supervised) -> None:
@@ -182,5 +232,5 @@ def test_server_is_started_again_by_the_thread(supervised: Supervised, monkeypat
     server.is_there = False
     eventually(lambda: server.starts == 2 and supervised.supervisor.is_serving)
     supervised.supervisor.stop()
-    assert [news.state for news in supervised.news] == ["starts", "serves", "starts", "serves"]
+    assert [getattr(news, "state", "?") for news in supervised.news] == ["starts", "serves", "starts", "serves"]
     assert not server.is_there

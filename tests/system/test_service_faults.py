@@ -1,0 +1,183 @@
+"""Faults of the program in the frame around the core: each is logged once, and the daemon goes on."""
+
+from __future__ import annotations
+
+import io
+import signal
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blocksd.client import Client
+from blocksd.config import Config
+from blocksd.control import STATUS, ask
+from blocksd.core import Core
+from blocksd.deliveries import Deliveries
+from blocksd.errors import BlocksdError
+from blocksd.lookout import Lookout
+from blocksd.presence import Presence
+from blocksd.reader import Reader
+from blocksd.reloader import Reloader
+from blocksd.report import Reporter
+from blocksd.service import Service
+from support import DEADLINE, RedisServer, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+PLACES: dict[str, tuple[type, str]] = {
+    # what is said to have failed: where the fault is
+    "to start what works beside the loop": (Lookout, "start"),
+    "to do a round": (Core, "round"),
+    "to direct the reader of inboxes": (Deliveries, "direct"),
+    "to say how the start goes on": (Service, "_begin_to_serve"),
+    "to read the configuration again": (Reloader, "reload"),
+    "to wait for what is due": (Core, "wait_seconds"),
+    "to take in what threads have passed on": (Lookout, "pass_on"),
+    "to see to the state directory": (Presence, "keep"),
+    "to see to the embedded server": (Service, "_keep_server"),
+    "to see to the reader of inboxes": (Deliveries, "keep"),
+    "to see to what is watched": (Lookout, "keep"),
+    "to see whether all is well": (Service, "_beat"),
+    "to tell how it stands": (Service, "standing"),
+    "reading the inboxes": (Reader, "_serve"),
+}
+
+
+class Faulty:
+    """A service in the main thread, and what is asked of it meanwhile, in another."""
+
+    def __init__(self, folder: Path, state: Path, url: str) -> None:
+        self.config = Config(folder=str(folder), redis=url, state_dir=str(state), resync_seconds=3600.0)
+        self.log = io.StringIO()
+        self.service = Service(self.config, [Reporter(self.log)])
+        self.failure: BaseException | None = None
+
+    def run(self, story: Callable[[], None]) -> None:
+        """Run until the story, told in another thread, is over."""
+
+        def tell() -> None:
+            try:
+                story()
+            except BaseException as failure:  # noqa: BLE001  # raised again in the main thread
+                self.failure = failure
+            finally:
+                self.service.stop()
+
+        thread = threading.Thread(target=tell)
+        thread.start()
+        self.service.run()
+        thread.join(DEADLINE)
+        if self.failure is not None:
+            raise self.failure
+
+    def said(self, words: str) -> int:
+        return self.log.getvalue().count(words)
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """The handlers of this process, put back after a service has had its own."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    handlers = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, handlers, strict=True):
+        signal.signal(number, handler)
+
+
+def fail_first(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, times: int = 1) -> None:
+    """A method raises what nobody foresaw, the first so many times it is called; then it works."""
+    original, left = getattr(owner, name), [None] * times
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        if left:
+            left.pop()
+            raise ZeroDivisionError(name)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, method)
+
+
+def is_shown(server: RedisServer, label: str) -> bool:
+    client = server.client()
+    try:
+        return client.zscore("blocks:labels", label) is not None
+    finally:
+        client.close()
+
+
+@pytest.mark.usefixtures("signals")
+def test_fault_in_each_part_of_the_loop(
+    folder: Path, tmp_path: Path, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them in one run: each is logged with its traceback, and everything works in the end."""
+    (folder / "notes.md").write_text("one\n")
+    faulty = Faulty(folder, tmp_path / "state", server.url)
+    for owner, name in PLACES.values():
+        fail_first(monkeypatch, owner, name, 2)
+
+    def story() -> None:
+        eventually(lambda: faulty.said("ready:"), "it is ready")
+        faulty.service._must_reload = True
+        with Client(server.url) as client:
+            for number in range(3):
+                client.blocks.append("notes", f"line {number}")
+            for number in range(3):
+                (folder / f"saved-{number}.md").write_text("text\n")
+                eventually(partial(is_shown, server, f"saved-{number}"), "it is seen")
+        eventually(answers, "it answers")
+        eventually(lambda: all(faulty.said(f"failed {during},") for during in PLACES), "all have failed")
+
+    def answers() -> bool:
+        try:
+            return bool(ask(faulty.config.state, STATUS)["ready"])
+        except BlocksdError:
+            return False
+
+    faulty.run(story)
+    for during in PLACES:
+        assert faulty.said(f"failed {during},") == 1, during
+    assert (folder / "notes.md").read_text() == "one\nline 0\nline 1\nline 2\n"
+    assert "ZeroDivisionError" in faulty.log.getvalue()
+
+
+@pytest.mark.usefixtures("signals")
+def test_loop_that_only_fails_is_noticed(
+    folder: Path, tmp_path: Path, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its watchdog is no longer fed, though the ticks go on."""
+    faulty = Faulty(folder, tmp_path / "state", server.url)
+    monkeypatch.setattr("blocksd.guard.LASTING_SECONDS", 0.5)
+
+    def story() -> None:
+        eventually(lambda: faulty.said("ready:"), "it is ready")
+        fail_first(monkeypatch, Core, "round", 1_000_000)
+        eventually(lambda: faulty.said("not well: it fails each time to do a round"), "it is said")
+
+    faulty.run(story)
+
+
+@pytest.mark.usefixtures("signals")
+def test_thread_that_ends_by_a_fault_is_begun_again(folder: Path, tmp_path: Path, server: RedisServer) -> None:
+    """And the fault is counted and logged."""
+    faulty = Faulty(folder, tmp_path / "state", server.url)
+
+    def story() -> None:
+        eventually(lambda: faulty.said("ready:"), "it is ready")
+        watcher = faulty.service._lookout._watcher
+        assert watcher is not None
+        assert watcher._fd is not None
+
+        def fail(event: object) -> None:
+            raise ZeroDivisionError("in a thread of the watcher's")
+
+        watcher._fd.handle_event = fail  # type: ignore[method-assign]  # whatever it hears of next
+        (folder / "notes.md").write_text("one\n")
+        eventually(lambda: is_shown(server, "notes"), "it is seen all the same")
+        eventually(lambda: faulty.service._lookout._watcher not in (None, watcher), "another watches")
+
+    faulty.run(story)
+    assert faulty.said("failed in the thread") == 1
