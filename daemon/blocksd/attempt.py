@@ -133,6 +133,7 @@ class Attempt:
         if label not in self.sheets:
             if len(self.sheets) >= MAX_BLOCKS:
                 raise LimitExceeded(f"one request may touch {MAX_BLOCKS} blocks, not more", limit=MAX_BLOCKS)
+            self._desk.merge_first(label)
             sheet = self._desk.open(label)
             self.spend(len(sheet.base or b""))
             self._set(label, sheet)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from blocksd.attempt import Attempt
 from blocksd.document import Parser, decode, split
-from blocksd.errors import InvalidFile, NotFound, ProblemFile, Unavailable
+from blocksd.errors import BlocksdError, InvalidFile, JournalUnusable, NotFound, ProblemFile, Unavailable
 from blocksd.folder import Absent, Busy, Refused, Text
 from blocksd.label import path_of_label, printable
 from blocksd.operations import Operations
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from blocksd.block import Block
-    from blocksd.errors import BlocksdError
     from blocksd.folder import Folder
     from blocksd.ledger import Ledger
     from blocksd.request import Request
@@ -58,6 +57,7 @@ class Desk:
         self.folders_gone: set[str] = set()
         self.agents_gone: set[str] = set()  # were deleted by a request, whether they came again or not
         self.work = 0
+        self._unmergeable: set[str] = set()  # blocks whose stale saves stay as they are
         self.ledger.begin()
 
     def carry_out(self, request: Request) -> dict[str, Any]:
@@ -122,6 +122,24 @@ class Desk:
         newest = self.ledger.newest(label)
         assert newest is not None
         return {"label": label, "seq": newest.seq, "version": newest.version, "block": shown(newest)}
+
+    def merge_first(self, label: str) -> None:
+        """Merge a stale save of this block before anything is made of it: a request on top of it would stand for good.
+
+        A save that cannot be merged stays as it is.
+
+        Raises:
+            Postponed, Unavailable, ProblemFile: the file cannot be read or written now.
+        """
+        newest = self.ledger.newest(label)
+        if newest is None or newest.stale_base is None or label in self._unmergeable:
+            return
+        try:
+            self.merge_stale(label)
+        except (Unavailable, ProblemFile, JournalUnusable):
+            raise
+        except BlocksdError:
+            self._unmergeable.add(label)
 
     def merge_stale(self, label: str) -> None:
         """Put a stale save, which is the newest revision, and what had been written before it together.

@@ -56,6 +56,7 @@ class Operations:
             _OF_WHOLE_AGENTS[op](self._attempt, request)
             return None
         label = self._new_label(request) if op == "create" else self._label(request)
+        self._desk.merge_first(label)
         getattr(self, f"_{op}")(label, request)
         to: str = self._attempt.facts.pop("to", label)
         return to

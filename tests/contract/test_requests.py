@@ -14,12 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blocksd import writer as writing
+from blocksd.desk import Desk
 from blocksd.document import parse
 from blocksd.errors import JournalUnusable, Unavailable
 from blocksd.outcomes import Outcomes
 from blocksd.pending import Pending
 from blocksd.request import OPS, Entry
 from blocksd.root import Root
+from blocksd.sheet import Postponed
 from rig import Ear, Rig, assert_level, shown
 
 if TYPE_CHECKING:
@@ -1842,6 +1844,22 @@ def test_stale_save_in_a_file_that_is_held_open(rig: Office) -> None:
             rig.clock.advance(0.02)
     rig.settle()
     assert rig.value("notes") == "zero\none\nfrom Ann"
+
+
+def test_request_to_a_stale_save_that_waits_to_be_merged(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A merge that could not be made, and waits a while before it is retried, goes before what is asked for meanwhile."""
+    rig.do("ann", "append", "notes", content="from Ann")
+    rig.write("notes", NOTES.replace("one", "zero\none"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Desk, "merge_stale", lambda *_: (_ for _ in ()).throw(Postponed("notes.md")))
+        rig.round()
+    assert rig.core.intake.stale == {"notes"}
+    sent = ("ann", rig.send("ann", "append", "notes", content="more"))
+    rig.pass_on()
+    rig.round()  # before the clock has moved
+    assert rig.reply(*sent) is not None
+    rig.settle()
+    assert rig.value("notes") == "zero\none\nfrom Ann\nmore"
 
 
 def test_person_saves_while_the_daemon_writes(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:

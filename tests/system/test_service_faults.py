@@ -171,7 +171,7 @@ def test_thread_that_ends_by_a_fault_is_begun_again(folder: Path, tmp_path: Path
         assert watcher is not None
         assert watcher._fd is not None
 
-        def fail(event: object) -> None:
+        def fail(_event: object) -> None:
             raise ZeroDivisionError("in a thread of the watcher's")
 
         watcher._fd.handle_event = fail  # type: ignore[method-assign]  # whatever it hears of next

@@ -142,7 +142,7 @@ def test_fault_while_it_is_watched(supervised: Supervised) -> None:
         return True
 
     server.is_in_place = is_in_place  # type: ignore[method-assign]  # a fault is in its place
-    supervised.supervisor.pause = lambda lived_seconds: 0.0  # type: ignore[method-assign]  # without a pause
+    supervised.supervisor.pause = lambda *_: 0.0  # type: ignore[method-assign]  # without a pause
     Supervisor.start(supervised.supervisor)
     eventually(lambda: server.starts == 2, "it is looked for again")
     assert supervised.supervisor.is_alive
@@ -156,7 +156,7 @@ def test_server_whose_files_are_lost_is_started_again(supervised: Supervised) ->
     """But not in a directory that is another daemon's."""
     server, supervisor = supervised.server, supervised.supervisor
     server.obstacle = None
-    supervisor.pause = lambda lived_seconds: 0.0  # type: ignore[method-assign]  # without a pause
+    supervisor.pause = lambda *_: 0.0  # type: ignore[method-assign]  # without a pause
     Supervisor.start(supervisor)
     eventually(lambda: supervisor.is_serving, "it serves")
     server.is_placed = False
