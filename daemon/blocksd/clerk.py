@@ -31,6 +31,7 @@ from blocksd.request import Request, Unusable, parse
 from blocksd.revision import OPERATOR, timestamp
 from blocksd.sheet import Postponed
 from blocksd.view import shown
+from blocksd.writer import saved_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -546,11 +547,15 @@ class Clerk:
     def _take_back(self, put_in: Sequence[Staged], staged: Sequence[Staged]) -> None:
         """Take back what was put in, and give up the whole round: first in the files, then in the journal, on disk both.
 
+        An edit over which a person has saved since is not taken back: their text may have been made of it, so that doing it
+        once more would double it. `recover` finishes it.
+
         Raises:
             JournalUnusable, Undecided: that could not be done; `recover` does it.
         """
         for one in reversed(put_in):
-            self._writer.take_back(one)
+            if not self._writer.take_back(one):
+                raise saved_over(one)
         with suppress(Unavailable, ProblemFile):  # that may be why: nothing more can be done
             self._writer.sync(staged)
         self._journal_is_on_disk(self._pending.give_up)

@@ -226,7 +226,8 @@ class Writer:
         except (FileExistsError, FileNotFoundError):
             return False
         except OSError as error:
-            self.take_back(staged)
+            if not self.take_back(staged):
+                raise self._undecided(staged, error) from None
             raise self._unwritable(staged.path, error) from None
         if staged.base is None:
             return True
@@ -234,7 +235,8 @@ class Writer:
             if self._settled(aside) == (staged.base, False):
                 return True
         except OSError as error:  # another text may have been displaced: it goes back, unread
-            self._insist_to_give_back(staged, full)
+            if not self._insist_to_give_back(staged, full):
+                raise self._undecided(staged, error) from None
             raise self._unwritable(staged.path, error) from None
         self._insist_to_give_back(staged, full)
         return False
@@ -254,37 +256,42 @@ class Writer:
         self._give_back(staged, full)
         return True
 
-    def _insist_to_give_back(self, staged: Staged, full: str) -> None:
+    def _insist_to_give_back(self, staged: Staged, full: str) -> bool:
         try:
-            self._give_back(staged, full)
+            return self._give_back(staged, full)
         except Undecided:
-            self.take_back(staged)
+            return self.take_back(staged)
 
-    def _give_back(self, staged: Staged, full: str) -> None:
-        """What was displaced is not what was read: put it back, and whatever was saved since we took its place."""
+    def _give_back(self, staged: Staged, full: str) -> bool:
+        """Put back what was displaced, and what was saved since we took its place; False if there was such a save.
+
+        It may have been made of our text.
+        """
         root, aside, ours = self._root, staged.aside, staged.data
+        is_saved_over = False
         try:
             if ours is None:
                 with suppress(FileNotFoundError, FileExistsError):  # what came to an empty place is the newest there is
                     root.move(aside, full)
                 self.remove(aside)
-                return
+                return True
             for _ in range(_TURNS):
                 newest = digest_if_readable(root, aside)
                 try:
                     if not root.exists(full):  # gone, or to be gone: what is aside is the newest there is
                         root.move(aside, full)
-                        return
+                        return not is_saved_over
                     root.exchange(aside, full)
                 except (FileExistsError, FileNotFoundError):
                     continue
                 if self._settled(aside).digest == ours:
                     self.remove(aside)
-                    return
+                    return not is_saved_over
                 # There was a save over what we had put there. That is the newest: it goes back in.
-                ours = newest
+                ours, is_saved_over = newest, True
         except OSError as error:
             raise self._undecided(staged, error) from None
+        return not is_saved_over
 
     def _settled(self, aside: str) -> Content:
         """What stands for the content of what was just displaced, and whether it is still open for writing.
@@ -301,8 +308,8 @@ class Writer:
             found = content(self._root, aside)
         return found
 
-    def take_back(self, staged: Staged) -> None:
-        """Undo `put_in`: the file says again what it did, unless there was a save since.
+    def take_back(self, staged: Staged) -> bool:
+        """Undo `put_in`; False if there was a save since, which stays: it may have been made of the new text.
 
         It is tried several times: as long as it is not done, a save may be made of a text that is not to be. A new file
         lies aside again until `discard`: as long as it does, it can be told that it is not put in.
@@ -312,24 +319,37 @@ class Writer:
         """
         for _ in range(_TRIES - 1):
             with suppress(Undecided):
-                self._take_back(staged)
-                return
-        self._take_back(staged)
+                return self._take_back(staged)
+        return self._take_back(staged)
 
-    def _take_back(self, staged: Staged) -> None:
+    def _take_back(self, staged: Staged) -> bool:
         root = self._root
         try:
             full, aside = self._place(staged), self._aside(staged)
             if staged.base is None:
-                with suppress(FileNotFoundError, FileExistsError):
-                    if digest_of(root, full) == staged.data:
-                        root.move(full, aside)
-                    if digest_of(root, aside) not in (None, staged.data):  # saved in between
-                        root.move(aside, full)
-            elif root.exists(aside) and (staged.data is None or digest_of(root, full) == staged.data):
-                self._give_back(staged, full)
+                return self._withdraw(staged, full)
+            if not root.exists(aside):
+                return staged.data is None or digest_of(root, full) in (None, staged.base)
+            if staged.data is not None and digest_of(root, full) != staged.data:
+                return digest_of(root, aside) == staged.data  # else it was put in, and there was a save over it
+            return self._give_back(staged, full)
         except OSError as error:
             raise self._undecided(staged, error) from None
+
+    def _withdraw(self, staged: Staged, full: str) -> bool:
+        """Take a new file back; False if there was a save over it since it was put in."""
+        root, aside = self._root, staged.aside
+        if not root.exists(aside):
+            found = digest_of(root, full)
+            if found != staged.data:
+                return found is None  # its directory may have been moved
+            with suppress(FileNotFoundError, FileExistsError):
+                root.move(full, aside)
+        found = digest_of(root, aside)
+        if found not in (None, staged.data):  # saved in between
+            with suppress(FileExistsError):
+                root.move(aside, full)
+        return found in (None, staged.data)
 
     def signature(self, staged: Staged) -> Signature | None:
         """The signature of a file with the new text, after `put_in`; None when it may say something else by now."""
@@ -457,3 +477,8 @@ class Writer:
     def _undecided(self, staged: Staged, error: OSError) -> Undecided:
         reason = os.strerror(error.errno or 0)
         return Undecided(f"whether {printable(staged.path)} was written cannot be told: {reason}", path=staged.path)
+
+
+def saved_over(staged: Staged) -> Undecided:
+    """Why an edit that was put in cannot be taken back: a person may have read it, and gone on from there."""
+    return Undecided(f"{printable(staged.path)} was saved right after it was written", path=staged.path)

@@ -1862,6 +1862,49 @@ def test_request_to_a_stale_save_that_waits_to_be_merged(rig: Office, monkeypatc
     assert rig.value("notes") == "zero\none\nfrom Ann\nmore"
 
 
+@pytest.mark.parametrize("fails", ["sync_directory", "the other file"])
+def test_save_made_of_what_is_to_be_taken_back(rig: Office, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    """A person has read a text that was put in, and saved it with a line more, before the round failed: it stands, once."""
+    real = Root.sync_directory
+    replaced: list[str] = []
+    exchange = Root.renameat2
+
+    def save() -> None:
+        (rig.root / "notes.md").write_text((rig.root / "notes.md").read_text() + "mine\n")
+
+    def put_in(root: Root, old: str, new: str, flags: int) -> None:
+        if fails == "the other file" and new == "other.md" and "notes.md" in replaced and "other.md" not in replaced:
+            save()
+            (rig.root / "other.md").write_text((rig.root / "other.md").read_text() + "saved first\n")
+        replaced.append(new)
+        exchange(root, old, new, flags)
+
+    def sync(root: Root, path: str) -> None:
+        if fails == "sync_directory" and replaced.count("notes.md") == 1 and "mine" not in rig.text("notes"):
+            save()
+            raise OSError(5, os.strerror(5))
+        real(root, path)
+
+    monkeypatch.setattr(Root, "renameat2", put_in)
+    monkeypatch.setattr(Root, "sync_directory", sync)
+    sent = [
+        ("ann", rig.send("ann", "append", "notes", content="from Ann")),
+        ("bob", rig.send("bob", "append", "other", content="from Bob")),
+    ]
+
+    def are_done() -> bool:
+        rig.pass_on()  # again, as the reader does when the round was given up
+        return all((reply := rig.reply(*one)) and reply["ok"] for one in sent)
+
+    rig.run(are_done)
+    rig.settle()
+    lines = rig.value("notes").split("\n")
+    assert sorted(lines) == sorted(["one", "from Ann", "mine"])
+    assert rig.value("other").split("\n").count("from Bob") == 1
+    rig.raw.delete(*rig.raw.keys("blocks:inbox:*"), *rig.raw.keys("blocks:reply:*"))
+    assert_level(rig, rig.raw)
+
+
 def test_person_saves_while_the_daemon_writes(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the reading and the exchange: both texts are in the file, and each is a revision."""
     real = Root.renameat2

@@ -174,7 +174,7 @@ def test_thread_that_ends_by_a_fault_is_begun_again(folder: Path, tmp_path: Path
         def fail(_event: object) -> None:
             raise ZeroDivisionError("in a thread of the watcher's")
 
-        watcher._fd.handle_event = fail  # type: ignore[method-assign]  # whatever it hears of next
+        watcher._fd.handle_event = fail  # type: ignore[method-assign, assignment]  # whatever it hears of next
         (folder / "notes.md").write_text("one\n")
         eventually(lambda: is_shown(server, "notes"), "it is seen all the same")
         eventually(lambda: faulty.service._lookout._watcher not in (None, watcher), "another watches")
