@@ -69,6 +69,7 @@ def pass_time(rig: Office, seconds: float = 3.0) -> None:
     for _ in range(int(seconds * 20)):
         rig.round()
         rig.clock.advance(0.05)
+        rig.wall_offset += 0.05
 
 
 # --- symlinked directories ---
