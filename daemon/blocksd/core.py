@@ -234,7 +234,7 @@ class Core:
             self._tell_problems()
         yield "mirror"
         with self._stage("keep the mirror in sync"):
-            self.projector.step(more_follows=self.intake.backlog > 0)
+            self.projector.step(more_follows=self.intake.backlog > 0 and not self._blocked_until)
             if self._sent:
                 self._tell_answers()
         if self._clock() >= self.clerk.tidy_due:

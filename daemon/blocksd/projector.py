@@ -110,6 +110,7 @@ class Projector:
         self._said: str | None = None
         self._retry_at = 0.0
         self._heartbeat_at = 0.0
+        self._catch_up_at = 0.0
         self._must_rebuild = False
         self._work: Iterator[None] | None = None  # being brought in sync, a slice at a time
         self._shown_agents: frozenset[str] = frozenset()
@@ -126,11 +127,13 @@ class Projector:
     @property
     def due(self) -> float:
         """When the next step is due."""
-        if self._work is not None or (self.is_level and self.verifier.is_due):
+        if self._work is not None:
             return 0.0
-        if self.is_held and not self.is_level:
-            return float("inf")
-        return self._heartbeat_at if self.is_level else self._retry_at
+        if not self.is_level:
+            return float("inf") if self.is_held else self._retry_at
+        if self._is_behind:  # then nothing is compared
+            return min(self._catch_up_at, self._heartbeat_at)
+        return 0.0 if self.verifier.is_due else self._heartbeat_at
 
     @property
     def is_said_to_be_away(self) -> bool:
@@ -218,6 +221,10 @@ class Projector:
             if self._work is None:
                 if not self.is_level and now >= self._retry_at and not self.is_held:
                     self._work = self._levelling()
+                elif self.is_level and self._is_behind and now >= self._catch_up_at:
+                    self._catch_up_at = now + _BACK_OFF_SECONDS[1]  # should the journal not be readable
+                    self._catch_up(self._mirror.place.seq if self._mirror.place is not None else 0)
+                    self._catch_up_at = 0.0
                 elif self.is_level and self.has_aside:  # also while the journal takes nothing, and that is a problem
                     self._show_aside()
             if self._work is not None:
@@ -230,6 +237,12 @@ class Projector:
                 self._heard_at = now
             elif self.is_level and not more_follows and self._shows_all:
                 self.verifier.step()
+
+    @property
+    def _is_behind(self) -> bool:
+        """Return True if a round has journaled revisions and then failed before it showed them."""
+        place = self._mirror.place
+        return place is not None and place.seq < self._journal.seq
 
     @property
     def _shows_all(self) -> bool:

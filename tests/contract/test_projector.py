@@ -161,7 +161,7 @@ def test_private_folder_that_goes_while_no_daemon_runs(rig: Rig, raw: Any, ear: 
 @pytest.mark.parametrize("journaled", [False, True], ids=["saved only", "journaled only"])
 def test_killed_daemon_loses_and_doubles_nothing(rig: Rig, raw: Any, ear: Ear, *, journaled: bool) -> None:
     """kill -9 before or after the journal took a save: the next daemon shows it at once, and announces it once."""
-    rig.write("notes", "two\n")
+    rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
     for effect in rig.core.round():
         if effect == ("project" if journaled else "journal"):
             break
@@ -217,7 +217,7 @@ def test_redis_down_at_the_start(make_rig: Callable[..., Rig], server: RedisServ
 def test_redis_dies_in_the_middle(rig: Rig, server: RedisServer) -> None:
     """dies in the middle, restarts empty: what was saved meanwhile is journaled, then shown; a reset is announced."""
     server.kill()
-    rig.write("notes", "two\n")
+    rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
     rig.run(lambda: is_away(rig))
     save_while_away(rig, "three\n")
     save_while_away(rig, "four\n")
@@ -293,7 +293,7 @@ def test_redis_keeps_its_data_over_a_crash(server: RedisServer, make_rig: Callab
     rig.write("notes", "one\n")
     rig.settle()
     server.kill()
-    rig.write("notes", "two\n")
+    rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
     rig.run(lambda: is_away(rig))
     save_while_away(rig, "three\n")
     server.start("--appendonly", "yes", "--appendfsync", "always")
@@ -316,7 +316,7 @@ def test_half_open_connection(make_rig: Callable[..., Rig], server: RedisServer,
     ear = Ear(raw, "blocks:changes")
     server.pause()
     try:
-        rig.write("notes", "two\n")
+        rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
         rig.run(lambda: is_away(rig))
         save_while_away(rig, "three\n")
     finally:
@@ -445,7 +445,7 @@ def test_latency_above_what_is_waited_for(make_rig: Callable[..., Rig], proxy: P
     rig.settle()
     ear = Ear(raw, "blocks:changes")
     proxy.held.clear()
-    rig.write("notes", "two\n")
+    rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
     rig.run(lambda: is_away(rig))
     save_while_away(rig, "three\n")
     save_while_away(rig, "four\n")
@@ -930,7 +930,7 @@ def test_mirror_is_rebuilt_at_full_speed_while_the_journal_takes_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(rig.journal, "append", full)
-        rig.write("notes", "two\n")
+        rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
         rig.run(lambda: "<journal>" in rig.core.problems)
         raw.flushall()
         rig.run(lambda: not rig.core.projector.is_level)
@@ -966,7 +966,7 @@ def test_unforeseen_error_while_the_mirror_is_written(
             raw.flushall()
         elif moment == "a comparison":
             raw.delete("blocks:block:notes", "blocks:block:shared")
-        rig.write("notes", "two\n") if moment == "a change" else None
+        rig.write("notes", "---\nagents: [ann]\n---\ntwo\n") if moment == "a change" else None
         rig.write("agents/bob/persona", "I am Bob!\n")
         rig.clock.advance(rig.config.resync_seconds + 1)
         rig.run(lambda: rig.core.faults.count >= 1)
@@ -1029,7 +1029,7 @@ def test_out_of_memory(rig: Rig, raw: Any) -> None:
 def test_read_only_replica(rig: Rig, raw: Any) -> None:
     """READONLY: a server that was made a replica is waited for, until it is a master again."""
     raw.replicaof("127.0.0.1", "1")
-    rig.write("notes", "two\n")
+    rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
     rig.run(lambda: is_away(rig))
     save_while_away(rig, "three\n")
     assert len(rig.heard.away) == 1
@@ -1049,7 +1049,7 @@ def test_loading(rig: Rig, server: RedisServer, raw: Any) -> None:
     server.kill()
     slowly = ("--key-load-delay", "25000", "--loading-process-events-interval-bytes", "1024", "--rdbcompression", "no")
     server.launch(*slowly)
-    rig.write("notes", "two\n")
+    rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
     rig.run(
         lambda: any("LOADING" in str(error) or "loading" in str(error) for error in [rig.core.projector.last_error])
     )
@@ -1074,7 +1074,7 @@ def test_misconf(server: RedisServer, make_rig: Callable[..., Rig]) -> None:
     rig.settle()
     raw.bgsave()
     eventually(lambda: raw.info("persistence")["rdb_last_bgsave_status"] == "err", "the snapshot fails")
-    rig.write("notes", "two\n")
+    rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
     rig.run(lambda: is_away(rig))
     save_while_away(rig, "three\n")
     assert len(rig.heard.away) == 1
@@ -1145,7 +1145,7 @@ def test_wrong_password(make_rig: Callable[..., Rig], server: RedisServer, raw: 
     rig.settle()
     raw.acl_setuser("daemon", enabled=True, reset_passwords=True, passwords=["+other"])
     raw.client_kill_filter(_type="normal", skipme=True)
-    rig.write("notes", "two\n")
+    rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
     rig.run(lambda: is_away(rig) and isinstance(rig.heard.away[-1], Misconfigured))
     save_while_away(rig, "three\n")
     assert rig.core.projector.due - rig.clock() >= 10
@@ -1239,7 +1239,7 @@ def test_daemon_that_lost_its_lease_stands_back(rig: Rig, raw: Any, make_rig: Ca
     second = make_rig("two")
     second.write("theirs", "x\n")
     second.settle()
-    rig.write("notes", "two\n")
+    rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
     rig.run(lambda: is_away(rig))
     second.settle()
     assert_level(second, raw)
@@ -1257,7 +1257,7 @@ def test_journal_that_takes_nothing_is_said_once(rig: Rig, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr(rig.journal, "append", full)
         if what == "a save":
-            rig.write("notes", "two\n")
+            rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
         else:
             rig.remove("notes")
         end = rig.clock() + 30.0
@@ -1296,6 +1296,33 @@ def test_clock_steps(rig: Rig, raw: Any, ear: Ear, offset: float) -> None:
     assert seqs(ear.changes()) == [seq + 1, seq + 2, seq + 3]
     assert rig.heard.away == []
     assert rig.heard.repaired == []
+
+
+def test_journaled_change_is_shown_though_the_round_fails_after_it(
+    rig: Rig, raw: Any, ear: Ear, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """journal that fails between a save and its projection: the mirror follows meanwhile, and nothing spins."""
+    rig.run(lambda: rig.core.projector.verifier.passes > 0)
+    monkeypatch.setattr(rig.core, "_carry_out", unusable)
+    rig.core.projector.verifier.begin()
+    rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
+    rig.clock.advance(rig.core.wait_seconds())
+    rounds = []
+    for _ in range(12):
+        rig.round()
+        rounds.append(rig.core.wait_seconds())
+        rig.clock.advance(rounds[-1] or 0.001)
+    assert "<journal>" in rig.core.problems
+    assert raw.hget("blocks:block:notes", "value") == "two"
+    assert [change["label"] for change in ear.changes() if change["kind"] == "updated"] == ["notes"]
+    assert sum(wait == 0 for wait in rounds) < 10, rounds
+    monkeypatch.undo()
+    rig.settle()
+    assert_level(rig, raw)
+
+
+def unusable(*_: object, **__: object) -> None:
+    raise JournalUnusable("disk I/O error", path="journal.db")
 
 
 def test_full_disk_holds_the_mirror_where_it_is(rig: Rig, raw: Any, ear: Ear) -> None:
