@@ -333,7 +333,9 @@ class Clerk:
             except BlocksdError as error:
                 outcome = refused(request.id, error)
                 if not isinstance(error, Unavailable):  # which may pass, and is worth another try
-                    work.settled[key] = kept_refusal(request.id, error)
+                    label = error.facts.get("label")
+                    in_it = self._ledger.newest(label) if "block" in error.facts and isinstance(label, str) else None
+                    work.settled[key] = kept_refusal(request.id, error, in_it)
                     work.replies[key] = outcome
         return Answer(entry, request.id, outcome, request.op)
 

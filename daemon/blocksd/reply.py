@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from blocksd.errors import BlocksdError
     from blocksd.request import Entry
+    from blocksd.revision import Revision
 
 _REFUSED = re.compile(
     r'\{"id": "[^"]*", "ok": false, "error": \{"code": "(\w+)"'
@@ -55,12 +56,15 @@ def _kept(name: str, value: Any) -> Any:
 
 def repeated(outcome: str, block_of: Callable[[int], dict[str, Any] | None]) -> str:
     """Return a reply made again of what was kept of it; `block_of` is the block of a revision, None if it is not kept."""
-    if '"block": true' not in outcome:
+    if '"block": ' not in outcome:
         return outcome
     reply = json.loads(outcome)
     for one in (reply, *reply.get("results", ())):
         if one.get("block") is True:
             one["block"] = block_of(one["seq"])
+    error = reply.get("error", {})
+    if isinstance(error.get("block"), int):
+        error["block"] = block_of(error["block"])
     return json.dumps(reply)
 
 
@@ -69,7 +73,9 @@ def refused(request_id: str, error: BlocksdError) -> str:
     return json.dumps({"id": request_id, "ok": False, "error": error.as_json()})
 
 
-def kept_refusal(request_id: str, error: BlocksdError) -> str:
-    """The same as it is kept: without the block that it may show."""
-    facts = {name: value for name, value in error.as_json().items() if name != "block"}
+def kept_refusal(request_id: str, error: BlocksdError, shown: Revision | None) -> str:
+    """Return the same as it is kept: in place of the block that it may show, the number of the revision `shown` in it."""
+    facts = error.as_json()
+    if facts.get("block") is not None:
+        facts["block"] = shown.seq if shown is not None else None
     return json.dumps({"id": request_id, "ok": False, "error": facts})

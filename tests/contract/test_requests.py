@@ -1259,6 +1259,27 @@ def test_refusal_is_an_outcome_too(rig: Office) -> None:
     assert rig.refuse("operator", "append", "new", content="x", request_id="same") == first
 
 
+def test_conflict_that_is_repeated_shows_what_it_showed(rig: Office, raw: Any) -> None:
+    """The same reply to the byte, with the block of then, not of now; also after a crash."""
+
+    def ask() -> str:
+        rig.send("ann", "update", "notes", request_id="same", value="mine", expect=7, on_conflict="fail")
+        rig.pass_on()
+        rig.run(lambda: raw.exists("blocks:reply:ann:same"))
+        (text,) = raw.lrange("blocks:reply:ann:same", 0, -1)
+        raw.delete("blocks:reply:ann:same")
+        assert isinstance(text, str)
+        return text
+
+    first = ask()
+    assert json.loads(first)["error"]["block"]["value"] == "one"
+    rig.do("bob", "append", "notes", content="two")
+    assert ask() == first
+    rig.crash()
+    rig.open().settle()
+    assert ask() == first
+
+
 def test_doubled_entries_of_one_round(rig: Office, raw: Any) -> None:
     """A client that sends again what it does not know to have arrived: one effect, for each entry the same reply."""
     for _ in range(3):

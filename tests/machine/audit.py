@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections import Counter
@@ -303,7 +302,7 @@ def check_requests(revisions: list[Revision], states: Sequence[Blocks], memory: 
         if not asked.is_answered:
             must("replied", asked.actor not in known, "no reply to", asked)
             continue
-        must("one outcome", len(set(map(_without_block, asked.replies))) == 1, "two outcomes of", asked)
+        must("one outcome", len(set(asked.replies)) == 1, "two outcomes of", asked)
         done = by_request.get(asked.id, [])
         if not asked.is_accepted:
             code = asked.reply["error"]["code"]
@@ -321,14 +320,6 @@ def check_requests(revisions: list[Revision], states: Sequence[Blocks], memory: 
             must("acknowledged", len(done) == 1, "acknowledged, and not done:", asked)
         for one in done:
             must("replied", (one.seq, one.version) == (asked.reply["seq"], asked.reply["version"]))
-
-
-def _without_block(reply: str) -> str:
-    """A reply as it is kept: how the block is now is looked up when it is sent again."""
-    found = json.loads(reply)
-    for part in (found, found.get("error", {}), *found.get("results", ())):
-        part.pop("block", None)
-    return json.dumps(found, sort_keys=True)
 
 
 @checks("several")
@@ -444,20 +435,24 @@ def agent_parts(asked: Asked) -> list[dict[str, Any]]:
 
 
 @checks("folders")
-def check_folders(rig: Rig, before: Sequence[str], seq: int, done: Sequence[Asked], memory: Memory) -> None:
-    """Right after a round: whoever was made in it has a folder; whoever was deleted has none, or what is not ours in it;
-    and nobody else has one, but for a block or a file that was put in it.
+def check_folders(
+    rig: Rig, before: Sequence[str], seq: int, done: Sequence[Asked], memory: Memory, *, can_remove: bool
+) -> None:
+    """Right after a round: an agent that was made in it has a folder; one that was deleted has none, or what is not ours
+    in it; and no other has one, but for a block or a file that was put in it.
 
     `before` are the folders that were there before it, when the journal was at `seq`; `done` is what was asked of agents
-    and done in it, in order.
+    and done in it, in order. Unless it `can_remove` them, because a call for that failed, folders may be left.
     """
     folders = private_folders(rig)
     if len(done) > 1 and any(asked.may_be_lost for asked in done):
-        return  # asked again, in whatever order
+        return  # clients have repeated them, in an order that this does not know: the last one stands
     last = {part["args"]["agent"]: part["op"] for asked in done for part in agent_parts(asked)}
     deleted = {agent for agent, op in last.items() if op == "delete_agent"}
     must("folders", set(before) - set(folders) <= deleted, "a folder is gone, and nobody asked for it")
     must("folders", last.keys() - deleted <= set(folders), "no folder was made for one of", last)
+    if not can_remove:
+        return  # no promise: a directory that cannot be removed now stays, as if another program had put it there
     for agent in deleted:
         left = [name for _, _, names in os.walk(rig.root / "agents" / agent) for name in names]
         must("folders", agent not in folders or left, "the folder of", agent, "is still there")
@@ -465,7 +460,7 @@ def check_folders(rig: Rig, before: Sequence[str], seq: int, done: Sequence[Aske
         is_known = agent in rig.core.ledger.attachments.known
         must("folders", is_known == named or left, agent, "is still known")
     if memory.has_crashed or JOURNAL in rig.core.problems:
-        return  # there may be one of what is yet to be done, or cannot be done any more
+        return  # it may be of a request that a crash has interrupted: it is done again, or was refused since
     used = [*memory.saves, *(path_of(one.label) for one in rig.journal.since(seq, 1_000_000))]
     for agent in set(folders) - set(before) - last.keys():
         must("folders", any(path.startswith(f"agents/{agent}/") for path in used), "nobody asked for", agent)

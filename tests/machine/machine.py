@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
+from blocksd.begun import ATTEMPTS
 from blocksd.outcomes import Outcomes
 from blocksd.request import Entry
 from blocksd.revision import OPERATOR
@@ -48,8 +49,14 @@ which waits for a level mirror; and one decides about deletions once their grace
 One more does what an agent had asked for that was not known then, and that one of these has made known.
 """
 
-MOST_ROUNDS_AT_ALL = 30
+MOST_ROUNDS_AT_ALL = 15
 """The same with those that find nothing to do: the daemon had named the time to look again, and names the next."""
+
+MOST_SLICES = 24
+"""How many rounds more may each compare a slice of the mirror: two passes of it, of at most a dozen slices each.
+
+A pass begins when the mirror is in sync again, and at each resync. It is divided by kinds of keys, whatever there is of them.
+"""
 
 _IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # what is synced there costs nothing
 
@@ -650,27 +657,29 @@ class World(RuleBasedStateMachine):
         if any(problem.code == "left" for problem in self.rig.core.problems.values()):
             self.rig.clock.advance(self.rig.config.resync_seconds + 1)  # then it is tried again
         rig, end = self.rig, self.rig.clock() + 2.5
-        worked, unheard = 0, list[Asked]()
-        begun = (
-            len(self._unanswered()) if self.memory.has_crashed else 0
-        )  # each alone, lest it was what ended the daemon
-        for _ in range(MOST_ROUNDS_AT_ALL + begun):
+        worked, unheard, compared, counted = 0, list[Asked](), 0, 0
+        # A request that was begun and not ended twice is done alone, lest it is what ends the daemon: a round for each.
+        alone = sum(count >= ATTEMPTS - 1 for count in rig.core._begun._counts.values())
+        while True:
             for asked in self._unanswered():
                 if asked.may_be_lost and not self._is_waiting(asked):
-                    self._send(asked)  # as clients do, that wait in vain
+                    self._send(asked)  # as clients do that get no reply
             unheard += (one for one in self.memory.asked.values() if not (one.is_answered or self._hears(one)))
-            before = self._done()
+            before, is_compared = self._done(), rig.core.projector.verifier.is_due
             self._round()
-            worked += self._done() != before
+            has_worked = self._done() != before
+            worked += has_worked
+            compared += is_compared and not has_worked
+            counted += has_worked or not is_compared
             rig.clock.advance(rig.core.wait_seconds())
             if rig.clock() > end and rig.is_settled() and not self._unanswered() and not rig.core.inbox.is_waiting:
                 break
-        else:
-            missing = self._unanswered()
-            facts = list(rig.core.problems.values()), rig.heard.away, missing
-            raise Broken("replied" if missing else "rest", f"after {MOST_ROUNDS_AT_ALL} rounds:", *facts)
+            if counted >= MOST_ROUNDS_AT_ALL + alone or compared > MOST_SLICES:
+                missing = self._unanswered()
+                facts = list(rig.core.problems.values()), rig.heard.away, missing
+                raise Broken("replied" if missing else "rest", f"after {counted} and {compared} rounds:", *facts)
         check(rig, self.raw, self.memory)
-        most = MOST_ROUNDS + begun + any(asked.is_answered for asked in unheard)
+        most = MOST_ROUNDS + alone + any(asked.is_answered for asked in unheard)
         must("few rounds", worked <= most, "something was done in", worked, "rounds")
 
     def _unanswered(self) -> list[Asked]:
@@ -719,8 +728,8 @@ class World(RuleBasedStateMachine):
             self._come_back()
         rig.clock.advance(0.001)
         done = self._just_done()
-        if _KEEPING_FOLDERS.isdisjoint(self.hands.failed[failed:]):
-            check_folders(rig, folders, seq, done, self.memory)
+        can_remove = _KEEPING_FOLDERS.isdisjoint(self.hands.failed[failed:])
+        check_folders(rig, folders, seq, done, self.memory, can_remove=can_remove)
         self._collect()
 
     def _live_a_round(self, at: int = -1, happens: Callable[[], None] | None = None) -> None:

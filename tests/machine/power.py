@@ -195,13 +195,12 @@ class PowerWorld(World):
         return {agent for agent in sure if agent_parts(last[agent])[-1]["op"] == "create_agent"} & there
 
     def _ask_again(self, revised: set[str]) -> None:
-        """Clients repeat requests of theirs. What changed nothing may not have been kept: it may have another outcome."""
+        """Clients repeat requests of theirs, and get the same replies: nothing that was acknowledged is forgotten."""
         kept, seq = Outcomes(self.rig.journal.database), self.rig.journal.seq
         answered = [asked for asked in self.memory.asked.values() if asked.is_answered]
+        for asked in answered:
+            must("acknowledged", kept.of(asked.actor, asked.id) is not None, "the outcome is forgotten of", asked)
         for asked in self.memory.asked.values():
-            if asked.is_answered and asked.id not in revised and kept.of(asked.actor, asked.id) is None:
-                asked.replies.clear()
-                asked.may_be_lost = True
             asked.since = min(asked.since, seq)
         for asked in answered[-_REPEATED:]:
             self._send(asked)
