@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from blocksd.sheet import FileEdit
 
 _MOST_UNSYNCED = 64  # each is an open file
+_MOST_NAMED = 1000  # directories that need not be synced again
 _TURNS = 100
 _TRIES = 3
 _LOOKS, _LOOK_SECONDS = 50, 0.001  # at a file that was open for writing when it was displaced
@@ -57,6 +58,7 @@ class Writer:
         self._places: dict[str, str] = {}  # where the new texts go, by `aside`
         self._unsynced: dict[str, tuple[str, int]] = {}  # new texts on their way to disk: aside → path, handle
         self._made: list[str] = []  # directories, for what is staged
+        self._named: dict[str, int] = {}  # directories whose names are on disk, with their inodes
         self.left: dict[str, str] = {}  # temporaries that could not be removed: path → why
 
     def _place(self, edit: FileEdit | Staged) -> str:
@@ -167,26 +169,40 @@ class Writer:
             raise self._unwritable(path, error) from None
 
     def _make_directory(self, directory: str) -> None:
-        if not directory or self._is_directory(directory):
+        """Make a directory, unless it is there. Its name and those above it are on disk when this returns.
+
+        One that is there may have been made a moment ago, by a person or by a daemon that ended: what is written in it is
+        lost with its name. So its name is synced, too, once for as long as it is the same directory.
+        RACE: one that is removed and made again by a person may get the same inode, and counts as the same.
+        """
+        if not directory:
+            return
+        inode = self._inode_of_directory(directory)
+        if inode is not None and (not self.is_durable or self._named.get(directory) == inode):
             return
         above = os.path.dirname(directory)
         self._make_directory(above)
-        with suppress(FileExistsError):
-            self._root.make_directory(directory)
-            self._made.append(directory)
+        if inode is None:
+            with suppress(FileExistsError):
+                self._root.make_directory(directory)
+                self._made.append(directory)
         if self.is_durable:
             self._root.sync_directory(above)
+            if len(self._named) >= _MOST_NAMED:
+                self._named.clear()
+            if (inode := self._inode_of_directory(directory)) is not None:
+                self._named[directory] = inode
 
-    def _is_directory(self, path: str) -> bool:
-        """Return True if there is a directory, False if there is nothing."""
+    def _inode_of_directory(self, path: str) -> int | None:
+        """Return the inode of a directory, None if there is nothing."""
         try:
-            mode = self._root.stat(path).st_mode
+            status = self._root.stat(path)
         except FileNotFoundError:
-            return False
-        if not stat.S_ISDIR(mode):
-            number = errno.ELOOP if stat.S_ISLNK(mode) else errno.ENOTDIR
+            return None
+        if not stat.S_ISDIR(status.st_mode):
+            number = errno.ELOOP if stat.S_ISLNK(status.st_mode) else errno.ENOTDIR
             raise OSError(number, os.strerror(number), path)
-        return True
+        return status.st_ino
 
     def keep_made(self) -> None:
         """The directories made so far, for what was staged, are to stay."""
@@ -196,7 +212,9 @@ class Writer:
         """Remove those that were made since, for what is not to be, unless somebody has put something in them."""
         while self._made:
             with suppress(OSError):
-                self._root.remove_directory(self._made.pop())
+                directory = self._made.pop()
+                self._named.pop(directory, None)
+                self._root.remove_directory(directory)
 
     def put_in(self, staged: Staged) -> bool:
         """Put the new text in, in place of what was read; False when another process has saved meanwhile, or is about to.
@@ -404,6 +422,8 @@ class Writer:
         Returns whether it is gone. What anybody else has put in it stays, and so do the directories above that. Nothing
         may be staged in it.
         """
+        for name in [name for name in self._named if name == directory or name.startswith(f"{directory}/")]:
+            del self._named[name]
         with suppress(OSError):
             self._empty(directory)
             self._root.remove_directory(directory)

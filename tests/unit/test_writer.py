@@ -824,6 +824,29 @@ def test_directories_are_made_and_removed(root: Path, writer: Writer) -> None:
     assert os.listdir(root / "agents") == []
 
 
+def test_name_of_a_directory_that_was_there_is_synced_once(
+    root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person, or a daemon that was killed, may have made it just now: its name must not be lost with what is written."""
+    synced: list[str] = []
+    real = Root.sync_directory
+
+    def sync(self: Root, path: str) -> None:
+        synced.append(path)
+        real(self, path)
+
+    monkeypatch.setattr(Root, "sync_directory", sync)
+    (root / "a/b").mkdir(parents=True)
+    for name in ("one", "two"):
+        writer.discard(writer.stage(FileEdit(f"a/b/{name}.md", None, b"x")))
+    assert synced == ["", "a"]
+    writer.remove_directory("a/b")
+    (root / "a/b").mkdir()
+    del synced[:]
+    writer.make_directory("a/b")
+    assert "a" in synced
+
+
 def test_directories_made_for_nothing_go(root: Path, writer: Writer) -> None:
     """Those that were made since others were to stay, unless somebody has put something in them."""
     (root / "there").mkdir()
