@@ -66,6 +66,7 @@ class Mirror:
         self._compare = Script(client, "compare.lua", url=url)
         self._sent: tuple[str, ...] = ()  # the arguments of the call that is under way
         self.place: Place | None = None
+        self.times_retaken = 0  # how often the lease was gone, and taken again: other keys may be gone or old, too
 
     def _describe(self, about: Mapping[str, str]) -> None:
         self._about = about
@@ -124,6 +125,7 @@ class Mirror:
             held, epoch, seq, _ = self._ask_lease()
         is_in_place = before == _place_of(epoch, seq)
         if is_in_place and not held:
+            self.times_retaken += 1
             _log.warning("the lease was evicted or has expired; no other daemon had it, and it was taken again")
         return held in ("", self._lease) and is_in_place
 
@@ -328,6 +330,7 @@ class Mirror:
             self._sent[1] != "" or (there == self.place and there.epoch == self.epoch)
         )
         if is_ours:
+            self.times_retaken += 1
             _log.warning("the lease was evicted or has expired; no other daemon had it, and it was taken again")
         return is_ours
 

@@ -111,6 +111,7 @@ class Projector:
         self._retry_at = 0.0
         self._heartbeat_at = 0.0
         self._catch_up_at = 0.0
+        self._retaken = 0  # as of the mirror when it was last compared for it
         self._must_rebuild = False
         self._work: Iterator[None] | None = None  # being brought in sync, a slice at a time
         self._shown_agents: frozenset[str] = frozenset()
@@ -217,6 +218,7 @@ class Projector:
             if now >= self._heartbeat_at and (self.is_level or self._work is not None):
                 self._renew()
                 if self.is_level:
+                    self._suspect()
                     self.verifier.grant()
             if self._work is None:
                 if not self.is_level and now >= self._retry_at and not self.is_held:
@@ -261,6 +263,15 @@ class Projector:
             self.is_level, self._work, self._retry_at = False, None, 0.0
             self.verifier.stop()
         self._heard_at = now
+
+    def _suspect(self) -> None:
+        """Have the mirror compared soon if the lease was gone: the server may have been put back to an earlier state.
+
+        What changed since without a revision, such as a problem, is not told by the place the mirror says it has.
+        """
+        if self._retaken != self._mirror.times_retaken:
+            self._retaken = self._mirror.times_retaken
+            self.verifier.begin()
 
     def close(self) -> None:
         """Give the lease up, if there is anyone to give it to."""

@@ -1298,6 +1298,20 @@ def test_clock_steps(rig: Rig, raw: Any, ear: Ear, offset: float) -> None:
     assert rig.heard.repaired == []
 
 
+def test_snapshot_of_the_same_place_with_an_older_problem(rig: Rig, raw: Any, server: RedisServer) -> None:
+    """Redis comes back as it was before a problem came: no number tells, but the lease is gone, so all is compared."""
+    by_bytes: Any = server.client(decode_responses=False)
+    snapshot = {key: by_bytes.dump(key) for key in raw.scan_iter("*") if not key.endswith(":lease")}
+    rig.write("worse", "---\nlimit: none\n---\n")
+    rig.run(lambda: raw.hexists("blocks:problems", "worse.md"))
+    raw.flushall()
+    for key, data in snapshot.items():
+        by_bytes.restore(key, 0, data)
+    by_bytes.close()
+    rig.settle()
+    assert_level(rig, raw)
+
+
 def test_journaled_change_is_shown_though_the_round_fails_after_it(
     rig: Rig, raw: Any, ear: Ear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
