@@ -89,6 +89,7 @@ def check(rig: Rig, raw: Any, memory: Memory) -> None:
             asked.may_be_lost |= asked.actor == actor
     for key in list(raw.scan_iter(f"{rig.namespace}:reply:*")):
         raw.delete(key)
+    must("mirror", raw.exists(f"{rig.namespace}:meta"), "there is none")
     checks("mirror")(assert_level)(rig, raw)
     heads = [head for head in map(rig.journal.head, rig.core.ledger.paths) if head is not None]
     must("mirror", differing(rig.mirror, heads) == [])

@@ -63,7 +63,7 @@ _IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # what is s
 _KEEPING_FOLDERS = {"remove_directory", "unlink", "scandir", "stat"}
 """Calls without which a folder cannot be removed, and is left."""
 
-_ROUNDS_LIVED = 8
+_ROUNDS_LIVED = 24
 """How many rounds a process lives that is killed before an effect which does not come."""
 
 HEADS = (

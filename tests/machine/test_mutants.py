@@ -23,6 +23,7 @@ from blocksd import (
     stale,
     writer,
 )
+from blocksd.attachment import Attachments
 from blocksd.attempt import Attempt
 from blocksd.clerk import Clerk
 from blocksd.content import OTHER, Content, content
@@ -30,13 +31,16 @@ from blocksd.core import Core
 from blocksd.deletions import Deletions
 from blocksd.folder import Absent
 from blocksd.intake import Intake
+from blocksd.ledger import Ledger
 from blocksd.operations import Operations
 from blocksd.pending import Pending
+from blocksd.private_folders import PrivateFolders
 from blocksd.request import parse
 from blocksd.root import Root
 from blocksd.writer import Writer
 from machine import hands
 from machine.broken import Broken, must
+from machine.disk import ALL
 from machine.hands import CALLS, COMPOSED, HandledRoot, Moody, calls_of_root
 from machine.machine import HEADS, World
 from machine.power import PowerWorld
@@ -92,6 +96,12 @@ def is_killed_before_every_effect(world: World) -> None:
             world.restore("notes", 99)
             world.kill_before_effect(effect, count)
             world.rest()
+
+
+def is_killed_before_it_tidies(world: World) -> None:
+    world.append("notes", "operator")
+    world.kill_before_effect("tidy", 1)
+    world.rest()
 
 
 def asks_twice(world: World) -> None:
@@ -304,6 +314,35 @@ def saves_in_private(world: World) -> None:
     world.append_and_wait("notes", "operator")
 
 
+def is_killed_while_it_writes(world: World) -> None:
+    """By a process of its own, which is really killed."""
+    for effect in ("put in", "finish"):
+        world.append("notes", "operator")
+        world.batch({"notes", "plan"})
+        world.kill_before_effect(effect, 1)
+        world.rest()
+
+
+def empties_redis(world: World) -> None:
+    world.empty_redis()
+    world.rounds(2)
+
+
+def has_an_agent_without_blocks(world: World) -> None:
+    world.create_agent("dan", (), set())
+    world.rounds(2)
+
+
+def comes_back_after_a_folder_went(world: World) -> None:
+    """A private folder without a block goes, and the process is killed before it sees that."""
+    world.create_agent("cyd", (), set())
+    world.rest()
+    (world.rig.root / "agents/cyd").rmdir()
+    world.rig.crash()
+    world._come_back()
+    world.rounds(2)
+
+
 # --- the power is cut ---
 
 
@@ -350,12 +389,57 @@ def loses_power_beside_a_save(world: PowerWorld) -> None:
     world.cut_power(0, -1, -1, 0, loses_redis=False)
 
 
+def loses_power_after_a_rename(world: PowerWorld) -> None:
+    """The label was free, and the journal is back at what was prepared: the file stays where it was acknowledged."""
+    world.rename("team/goals", "agents/ann/persona", "operator")
+    world.rounds(1)
+    world.cut_power(0, ALL, ALL, 0, loses_redis=False)
+
+
+def loses_power_after_a_deletion_that_a_person_undoes(world: PowerWorld) -> None:
+    """A person makes the file anew before the journal's word of its deletion is on disk."""
+    world.plain("notes", "operator", "delete")
+    world.rounds(1)
+    world.save("notes", HEADS[0], 1, 2)
+    world.cut_power(0, ALL, ALL, 0, loses_redis=False)
+
+
+def loses_power_after_a_creation_beside_a_deletion(world: PowerWorld) -> None:
+    """The same, with a request of another actor in the same round: it has nothing to do with that file."""
+    world.create("agents/ann/persona", "operator")
+    world.plain("notes", "operator", "delete")
+    world.rounds(1)
+    world.save("notes", HEADS[0], 1, 2)
+    world.cut_power(0, ALL, ALL, 0, loses_redis=False)
+
+
+def loses_power_after_a_save_over_what_an_agent_wrote(world: PowerWorld) -> None:
+    """What the agent wrote is in no file any more, and stays in the history."""
+    world.append("notes", "ann")
+    world.rounds(1)
+    world.save("notes", HEADS[0], 1, 2)
+    world.cut_power(0, ALL, ALL, 0, loses_redis=False)
+
+
+def makes_an_agent_where_a_killed_process_has_made_its_folder(world: PowerWorld) -> None:
+    """The name of that folder is in no directory that was synced."""
+    (world.rig.root / "agents/dan").mkdir(parents=True)
+    world.create_agent("dan", ("persona",), set())
+    world.rounds(2)
+    world.cut_power(99, 0, 0, 9, loses_redis=False)
+
+
 POWER_STORIES = (
     loses_power_at_every_effect,
     loses_power_when_all_is_done,
     loses_power_after_a_save,
     loses_power_with_an_agent,
     loses_power_beside_a_save,
+    loses_power_after_a_rename,
+    loses_power_after_a_deletion_that_a_person_undoes,
+    loses_power_after_a_creation_beside_a_deletion,
+    loses_power_after_a_save_over_what_an_agent_wrote,
+    makes_an_agent_where_a_killed_process_has_made_its_folder,
 )
 
 STORIES = (
@@ -387,6 +471,10 @@ STORIES = (
     writes_to_what_it_holds_open,
     has_a_bad_file,
     saves_in_private,
+    is_killed_while_it_writes,
+    empties_redis,
+    has_an_agent_without_blocks,
+    comes_back_after_a_folder_went,
 )
 
 
@@ -422,8 +510,10 @@ def test_there_are_mutants_enough() -> None:
 
 
 def test_processes_are_killed_before_every_effect() -> None:
-    """There is none that they do not come to."""
-    assert play(is_killed_before_every_effect).killed_before >= set(EFFECTS) - {"tidy"}  # which waits for quiet
+    """There is none that they do not come to. What was displaced waits to be removed only where all is to be on disk."""
+    killed = play(is_killed_before_every_effect).killed_before
+    assert killed == set(EFFECTS) - {"tidy"}
+    assert play(is_killed_before_it_tidies, PowerWorld).killed_before == {"tidy"}
 
 
 # --- the mistakes ---
@@ -773,6 +863,78 @@ def takes_all_back_when_in_doubt(patch: Patch) -> None:
     patch.setattr(recovery, "state_of", lambda *_, **__: recovery.State.OUT)
 
 
+def removes_the_evidence_at_once(patch: Patch) -> None:
+    patch.setattr(Clerk, "_retire", Clerk._discard)
+
+
+def takes_all_back_for_one(patch: Patch) -> None:
+    """The evidence is one protection, and that the doubt about one request is none about another is the next one."""
+    groups_of = recovery.groups_of
+
+    def one_group(prepared: Any) -> list[recovery.Group]:
+        groups = groups_of(prepared)
+        parts = ("revisions", "staged", "keys", "folders_gone")
+        return [recovery.Group(*([one for group in groups for one in getattr(group, part)] for part in parts))]
+
+    patch.setattr(recovery, "groups_of", one_group)
+    removes_the_evidence_at_once(patch)
+
+
+def takes_a_save_for_its_own_failure(patch: Patch) -> None:
+    state_of = recovery.state_of
+
+    def judging(one: Any, place: Any, aside: Any, **more: Any) -> recovery.State:
+        state = state_of(one, place, aside, **more)
+        is_other = place is not None and one.data is not None and place.digest != one.data
+        return recovery.State.OUT if is_other else state
+
+    patch.setattr(recovery, "state_of", judging)
+
+
+def trusts_folders_that_were_there(patch: Patch) -> None:
+    make = Writer._make_directory
+
+    def making(self: Writer, directory: str) -> None:
+        if not os.path.isdir(os.path.join(self._root.path, directory)):
+            make(self, directory)
+
+    patch.setattr(Writer, "_make_directory", making)
+
+
+def counts_versions_of_the_deleted_anew(patch: Patch) -> None:
+    """As far as the journal lets it: a version that it has cannot be given out twice."""
+    version_of = Ledger.version_of
+
+    def counted(self: Ledger, label: str) -> int:
+        version = version_of(self, label)
+        return version if label in self._versions or not version else 10 * version
+
+    patch.setattr(Ledger, "version_of", counted)
+
+
+def takes_folders_for_gone(patch: Patch) -> None:
+    patch.setattr(PrivateFolders, "set", lambda self, _directories: self._set(()))
+
+
+def forgets_who_was_known_by_a_folder(patch: Patch) -> None:
+    loaded = Attachments.loaded
+
+    def forgetting(self: Attachments, folders: Any = ()) -> None:
+        loaded(self, folders)
+        self._folders, self._known = frozenset(self.owners), None
+
+    patch.setattr(Attachments, "loaded", forgetting)
+
+
+def does_not_see_that_redis_is_empty(patch: Patch) -> None:
+    renew = mirror.Mirror.renew
+    patch.setattr(mirror.Mirror, "renew", lambda self: (renew(self), True)[1])
+
+
+def shows_no_agents(patch: Patch) -> None:
+    patch.setattr(projector, "agents_commands", lambda *_: [])
+
+
 class Mutant(NamedTuple):
     """A mistake, what shows it, and the check that is to notice."""
 
@@ -828,9 +990,30 @@ MUTANTS = (
     Mutant(syncs_no_directories, loses_power_when_all_is_done, "acknowledged file", PowerWorld),
     Mutant(syncs_no_directory_it_makes, loses_power_with_an_agent, "acknowledged file", PowerWorld),
     Mutant(syncs_no_texts, loses_power_when_all_is_done, "acknowledged file", PowerWorld),
-    Mutant(prepares_in_memory, loses_power_when_all_is_done, "saved", PowerWorld),
+    Mutant(prepares_in_memory, loses_power_when_all_is_done, "acknowledged", PowerWorld),
     Mutant(keeps_its_epoch, loses_power_when_all_is_done, "new epoch", PowerWorld),
-    Mutant(takes_all_back_when_in_doubt, loses_power_when_all_is_done, "saved", PowerWorld),
+    Mutant(takes_all_back_when_in_doubt, loses_power_when_all_is_done, "acknowledged", PowerWorld),
+    Mutant(takes_all_back_when_in_doubt, loses_power_after_a_rename, "acknowledged", PowerWorld),
+    Mutant(removes_the_evidence_at_once, loses_power_after_a_deletion_that_a_person_undoes, "acknowledged", PowerWorld),
+    Mutant(takes_all_back_for_one, loses_power_after_a_creation_beside_a_deletion, "acknowledged", PowerWorld),
+    Mutant(
+        takes_a_save_for_its_own_failure,
+        loses_power_after_a_save_over_what_an_agent_wrote,
+        "acknowledged",
+        PowerWorld,
+    ),
+    Mutant(
+        trusts_folders_that_were_there,
+        makes_an_agent_where_a_killed_process_has_made_its_folder,
+        "acknowledged file",
+        PowerWorld,
+    ),
+    Mutant(starts_without_looking_at_what_was_prepared, is_killed_while_it_writes, "saved"),
+    Mutant(counts_versions_of_the_deleted_anew, deletes_and_creates, "numbers"),
+    Mutant(takes_folders_for_gone, has_an_agent_without_blocks, "agents"),
+    Mutant(forgets_who_was_known_by_a_folder, comes_back_after_a_folder_went, "mirror"),
+    Mutant(does_not_see_that_redis_is_empty, empties_redis, "mirror"),
+    Mutant(shows_no_agents, has_an_agent_without_blocks, "mirror"),
 )
 
 
