@@ -337,6 +337,10 @@ class Intake:
             self._queue.add(path)
         for path in decision.deleted:
             self._delete(path)
+        # With the last block its folder may have gone, unseen while the block was in force.
+        folders = {"/".join(path.split("/")[:2]) for path in decision.deleted if path.startswith(f"{PRIVATE}/")}
+        if self._private_folders.look_at(sorted(folders)):
+            self.note_names()
 
     # --- problems ---
 

@@ -141,6 +141,18 @@ def test_restarted_daemon_goes_on_where_it_was(rig: Rig, raw: Any, ear: Ear) -> 
     assert seqs(ear.changes()) == []
 
 
+def test_private_folder_that_goes_with_its_last_block(rig: Rig, raw: Any) -> None:
+    """Nobody tells of the folder itself: the agent is unknown with the deletion of the block, not only after the next sweep."""
+    sweeps = rig.core.intake.sweeper.sweeps
+    shutil.rmtree(rig.root / "agents" / "bob")
+    rig.core.intake.hint_file("agents/bob/persona.md", closed=True)
+    rig.settle()
+    assert rig.core.intake.sweeper.sweeps == sweeps
+    assert rig.core.ledger.attachments.known == {"ann"}
+    assert raw.smembers("blocks:attached:shared") == {"ann"}
+    assert_level(rig, raw)
+
+
 def test_private_folder_that_goes_while_no_daemon_runs(rig: Rig, raw: Any, ear: Ear) -> None:
     """The agent that only this folder made known is detached, and stays so through every comparison."""
     folder = rig.root / "agents" / "eve"
