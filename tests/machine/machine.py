@@ -657,7 +657,7 @@ class World(RuleBasedStateMachine):
         if any(problem.code == "left" for problem in self.rig.core.problems.values()):
             self.rig.clock.advance(self.rig.config.resync_seconds + 1)  # then it is tried again
         rig, end = self.rig, self.rig.clock() + 2.5
-        worked, unheard, compared, counted = 0, list[Asked](), 0, 0
+        worked, unheard, compared, counted, told = 0, list[Asked](), 0, 0, 0
         # A request that was begun and not ended twice is done alone, lest it is what ends the daemon: a round for each.
         alone = sum(count >= ATTEMPTS - 1 for count in rig.core._begun._counts.values())
         while True:
@@ -665,10 +665,11 @@ class World(RuleBasedStateMachine):
                 if asked.may_be_lost and not self._is_waiting(asked):
                     self._send(asked)  # as clients do that get no reply
             unheard += (one for one in self.memory.asked.values() if not (one.is_answered or self._hears(one)))
-            before, is_compared = self._done(), rig.core.projector.verifier.is_due
+            before, is_compared, problems = self._done(), rig.core.projector.verifier.is_due, rig.core.problems.changes
             self._round()
-            has_worked = self._done() != before
+            has_worked, has_told = self._done() != before, rig.core.problems.changes != problems
             worked += has_worked
+            told += has_told and not has_worked  # of a file whose label a decision of the round before has set free
             compared += is_compared and not has_worked
             counted += has_worked or not is_compared
             rig.clock.advance(rig.core.wait_seconds())
@@ -682,6 +683,7 @@ class World(RuleBasedStateMachine):
         check(rig, self.raw, self.memory)
         most = MOST_ROUNDS + alone + any(asked.is_answered for asked in unheard)
         must("few rounds", worked <= most, "something was done in", worked, "rounds")
+        must("few rounds", told <= 1, "problems came and went in", told, "rounds more")
 
     def _unanswered(self) -> list[Asked]:
         """The requests that are to be replied to: nobody listens to who is not known."""
@@ -697,8 +699,8 @@ class World(RuleBasedStateMachine):
         """What is another after each round in which anything was done."""
         core = self.rig.core
         replies = sum(len(asked.replies) for asked in self.memory.asked.values())
-        seen = core.intake.sweeper.sweeps, core.problems.changes
-        return self.rig.journal.seq, replies, seen, self.rig.mirror.place, core.projector.is_level
+        sweeps = core.intake.sweeper.sweeps
+        return self.rig.journal.seq, replies, sweeps, self.rig.mirror.place, core.projector.is_level
 
     def _everything(self) -> dict[str, Any]:
         files = {}
@@ -776,7 +778,11 @@ class World(RuleBasedStateMachine):
         outcomes = {asked.id: kept.of(asked.actor, asked.id) for asked in self.undecided}
         decided = [asked for asked in self.undecided if outcomes[asked.id] is not None]
         self.undecided = [asked for asked in self.undecided if outcomes[asked.id] is None]
-        return [asked for asked in decided if json.loads(outcomes[asked.id] or "")["ok"]]
+        done = [asked for asked in decided if json.loads(outcomes[asked.id] or "")["ok"]]
+        deleted = {part["args"]["agent"] for one in done for part in agent_parts(one) if part["op"] == "delete_agent"}
+        for asked in self.memory.asked.values():  # what waits in the inbox of an agent that is deleted goes with it
+            asked.may_be_lost |= asked.actor in deleted
+        return done
 
     def _collect(self) -> None:
         for key in self.raw.scan_iter(f"{self.rig.namespace}:reply:*"):
