@@ -86,7 +86,7 @@ class Work:
     revisions: list[Revision] = field(default_factory=list)
     displaced: list[Staged] = field(default_factory=list)
     agents_gone: set[str] = field(default_factory=set)
-    is_cut: bool = False  # some of the postponed wait for nothing but the next round
+    cut: Sequence[Entry] = ()  # those of the postponed that wait for nothing but the next round
 
 
 class _Unwritable(Exception):  # never leaves this module
@@ -182,7 +182,7 @@ class Clerk:
             yield "settle"
             self._outcomes.settle(work.accesses, work.settled, timestamp(self._wall()))
             self._sources.apply(work.accesses)
-        self._inbox.postpone(work.postponed, 0.0 if work.is_cut else self._try_again_at())
+        self._inbox.postpone(work.postponed, 0.0 if work.cut else self._try_again_at(), cut=work.cut)
         return work
 
     def end(self) -> None:
@@ -279,8 +279,8 @@ class Clerk:
             self._begun.begin(self._taken)
         for place, entry in enumerate(entries):
             if place >= alone or self._desk.load > ROUND:
-                work.postponed += entries[place:]
-                work.is_cut = True
+                work.cut = entries[place:]
+                work.postponed += work.cut
                 break
             answer = self._answer(entry, work)
             if answer is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from blocksd.request import MAX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from blocksd.request import Entry
 
@@ -88,12 +88,18 @@ class Inbox:
         self._under_way += taken
         return taken
 
-    def postpone(self, entries: Iterable[Entry], until: float) -> None:
-        """These were taken, and cannot be dealt with yet: they are the first of their actors' again."""
+    def postpone(self, entries: Iterable[Entry], until: float, *, cut: Sequence[Entry] = ()) -> None:
+        """These were taken, and cannot be dealt with yet: they are the first of their actors' again.
+
+        `cut` are those of them that waited for nothing but their turn: the turns go on where they ended.
+        """
         entries = list(entries)
         for entry in reversed(entries):
             self._under_way.remove(entry)
             self._waiting.setdefault(entry.actor, deque()).appendleft(entry)
+        if cut:
+            turns = dict.fromkeys(entry.actor for entry in cut)
+            self._waiting = {actor: self._waiting[actor] for actor in dict.fromkeys([*turns, *self._waiting])}
         self._due = until if entries else 0.0
 
     def done(self) -> None:

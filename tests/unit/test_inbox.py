@@ -134,3 +134,17 @@ def test_actor_with_much_is_crowded() -> None:
     assert inbox.crowded == {"loud"}
     inbox.begin_again()
     assert inbox.crowded == frozenset()
+
+
+def test_turns_go_on_where_a_round_was_cut() -> None:
+    """An actor whose one request comes after many of another waits for one of them, not for all."""
+    inbox = Inbox()
+    many = numbered("operator", 1, 2, 3, 4)
+    inbox.put(many)
+    inbox.take(64)
+    (late,) = numbered("ann", 9)
+    inbox.put([late])
+    inbox.postpone(many[1:], 0.0, cut=many[1:])
+    assert inbox.take(64) == [many[1], late, many[2], many[3]]
+    inbox.postpone([late, *many[2:]], 0.0, cut=[late, *many[2:]])
+    assert inbox.take(64) == [late, many[2], many[3]]
