@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 MAX_BLOCKS = 1000
 """How many blocks one request may touch: each is a file to read, to stage and to put in, and a round waits for them all."""
 
+MAX_DIRECTORIES = 1000
+"""How many directories one request may make for its files: each is made, and synced in the one above it, one by one."""
+
 MAX_WRITTEN = 32 * 1024 * 1024
 """How many characters the revisions of one request may have: each is held in memory several times until it is journaled."""
 
@@ -100,6 +103,7 @@ class Attempt:
         self._names: dict[str, set[str]] = {}  # what agents call a block → labels with sheets
         self.labels: list[str] = []
         self.facts: dict[str, Any] = {}
+        self.directories: set[str] = set()  # that are to be made for files
         self.folders_made: set[str] = set()
         self.folders_gone: set[str] = set()
         self.agents_gone: set[str] = set()  # whose open files are closed
@@ -318,6 +322,18 @@ class Attempt:
                 limit=MAX_WRITTEN,
             )
 
+    def _count_directories(self, path: str) -> None:
+        """Raises LimitExceeded when too many directories are to be made so that this file, too, can be there."""
+        directory = path.rpartition("/")[0]
+        while directory and directory not in self.directories and not self._desk.has_directory(directory):
+            self.directories.add(directory)
+            directory = directory.rpartition("/")[0]
+        if len(self.directories) > MAX_DIRECTORIES:
+            raise LimitExceeded(
+                f"one request may make {MAX_DIRECTORIES} directories, not more; make fewer blocks at a time",
+                limit=MAX_DIRECTORIES,
+            )
+
     def make(self, block: Block, *, position: int | None = None) -> None:
         """The block is to come into being."""
         label = block.label
@@ -325,6 +341,7 @@ class Attempt:
         check_value(block.value, block.limit)
         self._check_names(label, block.agents)
         document = split(decode(serialize(block)))
+        self._count_directories(self._sheet(label).path)
         self._keep(label, replace(self._sheet(label), block=block, document=document))
         self._step(label, _Edit(block, position, self.sheets[label].path))
 
@@ -436,6 +453,7 @@ class Attempt:
         self._go(label)
         self._check_free(new)
         self._check_names(new, block.agents)
+        self._count_directories(self._sheet(new).path)
         self._keep(new, replace(self._sheet(new), block=block, document=document, like=sheet.path))
         path = self.sheets[new].path
         self.steps.append(

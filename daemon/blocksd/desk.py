@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 MAX_REPLY = 1024 * 1024
 """How many characters of blocks a reply about several blocks shows; of the others it tells where they are."""
 
-_FILE_CHARS = 32 * 1024  # how many characters are written and synced in the time that making one file takes
+_FILE_CHARS = (
+    32 * 1024
+)  # how many characters are written and synced in the time that making one file or directory takes
 
 
 class Desk:
@@ -56,6 +58,7 @@ class Desk:
         self.folders_made: set[str] = set()
         self.folders_gone: set[str] = set()
         self.agents_gone: set[str] = set()  # were deleted by a request, whether they came again or not
+        self.directories: set[str] = set()  # that are to be made for files
         self.work = 0
         self._unmergeable: set[str] = set()  # blocks whose stale saves stay as they are
         self.ledger.begin()
@@ -97,6 +100,7 @@ class Desk:
         reply = self._results(attempt) if label is None else {**attempt.facts, **self._outcome(label)}
         self.sheets = self.sheets | attempt.sheets  # a new one: a mark has the old
         self.agents_gone = self.agents_gone | attempt.agents_gone
+        self.directories |= attempt.directories
         self.folders_made = (self.folders_made - attempt.folders_gone) | attempt.folders_made
         self.folders_gone = (self.folders_gone - attempt.folders_made) | attempt.folders_gone
         return reply
@@ -172,7 +176,8 @@ class Desk:
     @property
     def load(self) -> int:
         """How much there is to write by now: about as many characters in revisions and files, and what was gone through."""
-        return sum(map(chars_of, self.ledger.drafted)) + _FILE_CHARS * len(self.sheets) + self.work
+        made = len(self.sheets) + len(self.directories)
+        return sum(map(chars_of, self.ledger.drafted)) + _FILE_CHARS * made + self.work
 
     @property
     def paths(self) -> dict[str, str]:
@@ -223,6 +228,13 @@ class Desk:
     def others(self, directory: str, ours: Collection[str]) -> Iterator[str]:
         """The files in a directory and below it that are not ours: those that nobody misses are left out."""
         return (path for path in self._folder.content(directory) if path not in ours)
+
+    def has_directory(self, path: str) -> bool:
+        """Return True if there is something at a path below the folder, or that cannot be told: staging tells more."""
+        try:
+            return path in self.directories or self._folder.directory.exists(path)
+        except OSError:
+            return True
 
     def check_writable(self, path: str) -> None:
         """Raises what was raised when this path was written to in this round."""

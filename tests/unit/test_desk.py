@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -315,3 +316,35 @@ def test_undo_and_redo_go_along_a_row_of_states(office: Office, seed: int) -> No
             place += 1
         assert shown() == states[place]
         office.assert_agreed()
+
+
+@pytest.mark.parametrize("op", ["batch", "rename", "create_agent"])
+def test_directories_that_one_request_makes_are_bounded(office: Office, op: str) -> None:
+    """Each of them is synced alone, so that a label may cost a hundred times what its file does."""
+    deep = "/".join(["d"] * 80)
+    names = [f"x{number}/{deep}/y" for number in range(13)]
+    if op == "create_agent":
+        args: dict[str, Any] = {"agent": "zoe", "blocks": [{"name": name, "value": "v"} for name in names]}
+    elif op == "batch":
+        args = {"requests": [{"op": "create", "label": name, "args": {"value": "v"}} for name in names]}
+    else:
+        args = {"requests": [{"op": "rename", "label": "notes", "args": {"to": names[0]}}]}
+        steps = itertools.pairwise(names)
+        args["requests"] += [{"op": "rename", "label": one, "args": {"to": other}} for one, other in steps]
+    office.begin()
+    before = office.paper()
+    with pytest.raises(BlocksdError, match="1000 directories"):
+        office.ask("operator", "batch" if op == "rename" else op, **args)
+    assert office.paper() == before
+
+
+def test_directories_that_are_to_be_made_are_part_of_the_load(office: Office) -> None:
+    """A round is cut before it makes too many; those that are there cost nothing, and one is counted once."""
+    office.begin()
+    office.ask("operator", "create", "flat", value="v")
+    flat = office.desk.load
+    office.ask("operator", "create", "one/two/three/x", value="v")
+    deep = office.desk.load - flat
+    office.ask("operator", "create", "one/two/three/z", value="v")
+    again = office.desk.load - flat - deep
+    assert deep > 3 * again
