@@ -121,6 +121,8 @@ def next_step(error: BlocksdError) -> str:
         return "it may be stopped, hang, or be only just starting: its log tells more"
     if isinstance(error, StateUnusable):
         return "free some space, or name another with --state-dir DIR"
+    if isinstance(error, Unavailable) and not error.facts.keys().isdisjoint(("path", "file", "label")):
+        return "it is worth another try: 'blocksd status' says what is wrong"
     if isinstance(error, Unavailable):
         return "start the daemon with 'blocksd run FOLDER', or say where Redis is with --redis URL"
     if error.facts.get("key") == "folder":
