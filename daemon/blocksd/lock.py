@@ -63,7 +63,8 @@ class Lock:
     def release(self) -> None:
         handle, self._handle = self._handle, -1
         if handle >= 0:
-            os.close(handle)
+            with suppress(OSError):  # closed it is, whatever close says of the file
+                os.close(handle)
 
     @property
     def status(self) -> os.stat_result | None:

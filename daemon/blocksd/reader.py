@@ -139,7 +139,8 @@ class Reader:
             self._thread.join(_JOIN_SECONDS)
         if self._pipe is not None and not self.is_alive():
             for end in self._pipe:
-                os.close(end)
+                with suppress(OSError):
+                    os.close(end)
             self._pipe = None
 
     def follow(self, agents: frozenset[str], restarts: int) -> None:
@@ -164,7 +165,7 @@ class Reader:
 
     def _wake(self) -> None:
         if self._pipe is not None:
-            with suppress(BlockingIOError):
+            with suppress(OSError):  # full: it wakes anyway; whatever else it is: it wakes within a tick
                 os.write(self._pipe[1], b"\0")
 
     def _run(self, wake: int) -> None:
@@ -208,7 +209,7 @@ class Reader:
                     self._sink(entries)
                 continue
             inboxes.wait(session.wait_seconds(now, has_room=self._room.is_set()), wake)
-            with suppress(BlockingIOError):
+            with suppress(OSError):
                 os.read(wake, 4096)
 
 

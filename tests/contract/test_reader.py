@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 import queue
 from typing import TYPE_CHECKING, Any
 
@@ -459,3 +461,19 @@ def test_inboxes_of_a_cluster(server: RedisServer, free_port: int) -> None:
         assert eventually(inboxes.changed) == ["ann"]
         assert len(inboxes.read([("ann", "0", 16)], lease="")["ann"].entries) == 1
     raw.close()
+
+
+def test_wake_pipe_that_fails_ends_nobody(desk: Desk, raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon's own thread writes to it: an error there loses a moment, not the daemon."""
+
+    def fails(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("blocksd.reader.os.write", fails)
+    desk.reader.follow(frozenset({"ann"}), 0)
+    raw.xadd("blocks:inbox:operator", {"request": "1"})
+    assert [one.text for one in desk.entries(1)] == ["1"]
+    monkeypatch.setattr("blocksd.reader.os.close", fails)
+    desk.reader.stop()
+    desk.reader.join()
+    assert not desk.reader.is_alive()

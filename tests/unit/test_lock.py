@@ -138,3 +138,18 @@ def test_this_machine_is_known() -> None:
     """Linux tells the id of its boot to everybody."""
     assert machine.boot_id()
     assert machine.machine_id()
+
+
+def test_lock_is_let_go_whatever_close_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The descriptor is gone, and the lock with it, also when close reports an error of the file."""
+    lock = lock_state(str(tmp_path))
+    close = os.close
+
+    def fails(handle: int) -> None:
+        close(handle)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("blocksd.lock.os.close", fails)
+        lock.release()
+    lock_state(str(tmp_path)).release()
