@@ -34,6 +34,9 @@ class Lock:
         Raises:
             AlreadyRunning: another process has it; what was locked before still is. Facts: `pid`, if it can be told.
         """
+        if self._is_held(handle):  # a second lock on it would be refused because of the first, which is our own
+            os.close(handle)
+            return
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             unsupported = ""
@@ -65,6 +68,11 @@ class Lock:
         if handle >= 0:
             with suppress(OSError):  # closed it is, whatever close says of the file
                 os.close(handle)
+
+    def _is_held(self, handle: int) -> bool:
+        """Return True if what is locked is the file or directory of this handle, which may have been away meanwhile."""
+        held = self.status
+        return held is not None and os.path.samestat(held, os.fstat(handle))
 
     @property
     def status(self) -> os.stat_result | None:

@@ -153,3 +153,24 @@ def test_lock_is_let_go_whatever_close_says(tmp_path: Path, monkeypatch: pytest.
         patch.setattr("blocksd.lock.os.close", fails)
         lock.release()
     lock_state(str(tmp_path)).release()
+
+
+def test_folder_that_comes_back_is_still_ours(tmp_path: Path) -> None:
+    """Another daemon's folder stood in its place for a while: our own lock on ours must not keep us out."""
+    place, moved, other = tmp_path / "blocks.d", tmp_path / "moved.d", tmp_path / "other.d"
+    place.mkdir()
+    other.mkdir()
+    root, lock = held(place)
+    _other_root, other_lock = held(other)
+    place.rename(moved)
+    other.rename(place)
+    root.reopen()
+    assert root.refusal is not None
+    place.rename(other)
+    moved.rename(place)
+    root.reopen()
+    assert root.refusal is None
+    assert held(place)[0].refusal is not None
+    lock.release()
+    assert held(place)[0].refusal is None
+    other_lock.release()
