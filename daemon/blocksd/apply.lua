@@ -3,8 +3,8 @@
 -- KEYS  1 lease, 2 meta, 3 changes
 -- ARGV  1 the lease this daemon holds
 --       2 epoch, 3 seq: where the mirror must be for this to be applied; '' for what belongs to no place in the journal
---       4 the commands: a JSON list of lists of words; besides those of Redis there are ANNOUNCE and
---         REPLY (below)
+--       4 the commands: a JSON list of lists of words; besides those of Redis there are ANNOUNCE, REPLY and FORGET
+--         (below)
 --
 -- Returns {'ok'}, or, with nothing done, {'lease', <who holds it>} or {'place', <epoch>, <seq>}.
 
@@ -39,6 +39,11 @@ for _, command in ipairs(cjson.decode(ARGV[4])) do
       redis.pcall('EXPIRE', command[4], command[5])
     end
     redis.pcall('XDEL', command[2], command[3])
+  elseif command[1] == 'FORGET' then
+    -- inbox of an agent that is not known: it goes unless a request waits in it
+    if redis.pcall('XLEN', command[2]) == 0 then
+      redis.call('DEL', command[2])
+    end
   else
     redis.call(unpack(command))
   end

@@ -132,10 +132,17 @@ class Config:
     poll: bool = _setting(default=False, meaning="do without file events: sweep every poll_seconds")
     poll_seconds: float = _setting(1.0, "how often to sweep when polling", least=0.05, is_live=True)
     history_versions: int = _setting(
-        1000, "how many versions of each block are kept", least=1, most=1_000_000_000, is_live=True
+        1000, "how many edits of each block are kept", least=1, most=1_000_000_000, is_live=True
     )
     history_days: float = _setting(
         0.0, "for how many days versions are kept; 0: for good", least=0.0, most=36_500.0, is_live=True
+    )
+    departed_days: float = _setting(
+        30.0,
+        "for how many days the deleted private blocks of an agent that is gone are kept; 0: for good",
+        least=0.0,
+        most=36_500.0,
+        is_live=True,
     )
     durability: str = _setting(
         "disk",

@@ -469,4 +469,4 @@ def _cannot(error: BlocksdError) -> Problem:
 
 
 def _limits(config: Config) -> Limits:
-    return Limits(config.history_versions, config.history_days)
+    return Limits(config.history_versions, config.history_days, config.departed_days)

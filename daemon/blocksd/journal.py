@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _UNKNOWN = (None, None, None, None)
 _COMPRESS_CHARS = 512
+_NO_EDIT = "(kind = 'updated' AND fields = 'agents' AND position IS NOT NULL AND request_id IS NULL)"
+"""Of revisions that are none of the block's file: agents came or went that its file did not name."""
 _CHECKPOINT_CHARS = 4 * 1024 * 1024
 _MOST_LOG_BYTES = 16 * 1024 * 1024  # of the write-ahead log, before it is moved into the database under load, too
 _LOG_STEP_BYTES = 4 * 1024 * 1024  # by which it grows before that is tried again
@@ -221,13 +223,17 @@ class Journal(History):
     def forget_versions(self, labels: Iterable[str], *, versions: int, before: str | None = None) -> int:
         """Forget what is beyond the newest `versions` of each label, or older than `before`; the newest stays. How many.
 
+        Versions that tell only which agents came or went push no edit out: as many edits as `versions` stay whatever their
+        number, and of the others the one that each edit was made on top of, by which undo goes back.
+
         What SQLite raises is raised as it is; the transaction is the caller's. So it is in `compress` and `forget_deleted`.
         """
         execute = self.database.execute
         forgotten = 0
         for label in labels:
             (newest,) = execute("SELECT coalesce(max(version), 0) FROM in_force WHERE label = ?", (label,)).fetchone()
-            last = newest - max(1, versions)
+            forgotten += self._forget_beyond(label, newest - max(1, versions), max(1, versions))
+            last = 0
             if before is not None:
                 for version, at in execute(
                     "SELECT version, at FROM revisions WHERE label = ? AND version < ? ORDER BY version",
@@ -236,8 +242,35 @@ class Journal(History):
                     if at >= before:
                         break
                     last = max(last, version)
-            forgotten += execute("DELETE FROM revisions WHERE label = ? AND version <= ?", (label, last)).rowcount
+            if last:
+                forgotten += execute("DELETE FROM revisions WHERE label = ? AND version <= ?", (label, last)).rowcount
         return forgotten
+
+    def _forget_beyond(self, label: str, last: int, edits: int) -> int:
+        """Forget versions of a label up to `last`, but for the edits among the newest `edits` of all. How many."""
+        execute = self.database.execute
+        if (
+            last < 1
+            or not execute("SELECT 1 FROM revisions WHERE label = ? AND version <= ?", (label, last)).fetchone()
+        ):
+            return 0
+        oldest = execute(
+            f"SELECT version FROM revisions WHERE label = ? AND NOT {_NO_EDIT} ORDER BY version DESC LIMIT 1 OFFSET ?",  # noqa: S608  # a constant
+            (label, edits - 1),
+        ).fetchone()
+        forgotten = 0
+        if oldest is not None:
+            forgotten = execute(
+                "DELETE FROM revisions WHERE label = ? AND version <= ?", (label, min(last, oldest[0] - 1))
+            ).rowcount
+        return (
+            forgotten
+            + execute(
+                f"DELETE FROM revisions WHERE label = ?1 AND version <= ?2 AND {_NO_EDIT} AND version + 1 NOT IN "  # noqa: S608  # a constant
+                f"(SELECT version FROM revisions WHERE label = ?1 AND version <= ?2 + 1 AND NOT {_NO_EDIT})",
+                (label, last),
+            ).rowcount
+        )
 
     def compress(self, labels: Iterable[str]) -> None:
         """Store all but the newest long values of these labels compressed."""

@@ -52,6 +52,7 @@ class Ledger:
         self._come: UndoSet[str] = UndoSet(undo)  # labels that came into force, and of which nothing is drafted yet
         self._moved: dict[str, frozenset[str]] = {}  # sets changed by private folders, not yet drafted
         self._together: dict[str, str] | None = None  # label → by whom, while what is done goes together
+        self.has_seen_folders = False  # until a sweep has, agents without blocks are not known
         self._at = ""
         attach = self.attachments.load
         versions: dict[str, int] = {}
@@ -80,7 +81,9 @@ class Ledger:
     def reload(self) -> None:
         """Begin from what the journal holds, which others wrote to; private folders stay as they are."""
         self.back_to(0)
+        has_seen_folders = self.has_seen_folders
         self.load(self.attachments.folders)
+        self.has_seen_folders = has_seen_folders
 
     def begin(self) -> None:
         """What is drafted from here on happens now."""

@@ -39,6 +39,7 @@ class PrivateFolders:
 
     def set(self, directories: Iterable[str]) -> bool:
         """These are all the directories there are: whether a private folder has come or gone."""
+        self._ledger.has_seen_folders = True
         owners = self._ledger.attachments.owners
         return self._set(
             agent

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from blocksd.revision import Revision
 
 Command = tuple[str, ...]
-"""A Redis command, word by word; or ANNOUNCE or REPLY, which apply.lua explains."""
+"""A Redis command, word by word; or ANNOUNCE, REPLY or FORGET, which apply.lua explains."""
 
 CHANGES_KEPT = 100_000
 REPLY_SECONDS = 60
@@ -174,9 +174,15 @@ def set_commands(key: str, shown: object, wanted: Collection[str]) -> list[Comma
 
 
 def agents_commands(known: Iterable[str], unknown: Iterable[str], keys: Keys) -> list[Command]:
-    """Agents that became known, and ones that are no longer."""
+    """Agents that became known, and ones that are no longer: their inboxes go, unless a request waits there."""
     removed: list[Command] = [("ZREM", keys.agents, *part) for part in in_parts(sorted(unknown))]
+    removed += [("FORGET", keys.inbox(agent)) for agent in sorted(unknown)]
     return new_zset_commands(keys.agents, known)[1:] + removed
+
+
+def gone_commands(agents: Iterable[str], keys: Keys) -> list[Command]:
+    """Agents were deleted by requests: what waits in their inboxes is for nobody, and nothing is open for them."""
+    return [("DEL", keys.inbox(agent), keys.open(agent)) for agent in sorted(agents)]
 
 
 def problem_commands(subject: str, problem: Problem | None, at: str, keys: Keys, epoch: str) -> list[Command]:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from blocksd.errors import Damaged, JournalUnusable, LeaseLost, Misconfigured, NotFound, Unavailable
 from blocksd.faults import Faults
 from blocksd.mirror import BATCH, LEASE_SECONDS
-from blocksd.projection import agents_commands, problem_commands, reply_command
+from blocksd.projection import agents_commands, gone_commands, problem_commands, reply_command
 from blocksd.repair import repair_index
-from blocksd.revision import timestamp
+from blocksd.revision import FILE, timestamp
 from blocksd.source_mirror import SourceMirror
 from blocksd.verifier import Verifier
 
@@ -194,16 +194,15 @@ class Projector:
         with self._guarded():
             place = self._mirror.place
             assert place is not None
+            left = gone_commands(gone, self._mirror.keys)
             if revisions and place.seq == revisions[0].seq - 1:
-                keys = self._mirror.keys
-                inboxes: list[Command] = [("DEL", keys.inbox(agent), keys.open(agent)) for agent in gone]
-                self._mirror.project(revisions, [*inboxes, *self._aside_commands(answers)])
+                self._mirror.project(revisions, [*left, *self._aside_commands(answers)])
                 self._aside_is_shown()
                 self.shown_seq = revisions[-1].seq
                 return
             while place.seq < self._journal.seq:
                 place = self._catch_up(place.seq)
-            self._show_aside(answers)
+            self._show_aside(answers, left)
 
     def step(self, *, more_follows: bool = False) -> None:
         """One slice of bringing the mirror in sync or of comparing it, or a heartbeat, if due.
@@ -353,13 +352,22 @@ class Projector:
 
     def _catch_up(self, seq: int) -> Place:
         try:
-            self._mirror.project(self._journal.since(seq, BATCH))
+            revisions = self._journal.since(seq, BATCH)
+            self._mirror.project(revisions, gone_commands(self._deleted_by(revisions), self._mirror.keys))
         except NotFound:  # pruned in the meantime: only a rebuild can bring the mirror level
             self._must_rebuild = True
             raise Unavailable("the journal no longer reaches back to where the mirror stands") from None
         assert self._mirror.place is not None
         self.shown_seq = self._mirror.place.seq
         return self._mirror.place
+
+    def _deleted_by(self, revisions: Iterable[Revision]) -> set[str]:
+        """The agents that are not known any more since a request: a crash came before their inboxes were removed."""
+        agents: set[str] = set()
+        for revision in revisions:
+            if revision.author != FILE:
+                agents.update(revision.detached)
+        return {agent for agent in agents if not self._ledger.attachments.is_known(agent)}
 
     def _rebuilding(self) -> Iterator[None]:
         self.shown_seq = None
@@ -405,8 +413,8 @@ class Projector:
         self._sources.shown()
         yield from self._source_mirror.compare(timestamp(self._wall()), announce=announce)
 
-    def _show_aside(self, answers: Sequence[Answer] = ()) -> None:
-        self._mirror.note(self._aside_commands(answers))
+    def _show_aside(self, answers: Sequence[Answer] = (), left: Sequence[Command] = ()) -> None:
+        self._mirror.note([*left, *self._aside_commands(answers)])
         self._aside_is_shown()
 
     def _aside_commands(self, answers: Sequence[Answer]) -> list[Command]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from blocksd.label import owner
 from blocksd.revision import OPERATOR, timestamp
 
 if TYPE_CHECKING:
@@ -28,10 +29,14 @@ _SWERVE_SECONDS = 5.0
 
 
 class Limits(NamedTuple):
-    """How much history is kept: so many versions of a block, and for how many days; 0 days: for good."""
+    """How much history is kept: so many versions of a block, and for how many days; 0 days: for good.
+
+    What agents had that are gone is kept for `departed_days`, if that is shorter.
+    """
 
     versions: int
     days: float
+    departed_days: float = 0.0
 
 
 class Retention:
@@ -111,10 +116,16 @@ class Retention:
     @property
     def before(self) -> str | None:
         """From before when history is forgotten; None: from no time on, or it is not known what time it is."""
-        days = self.limits.days
-        if not days or not self.is_steady:
-            return None
-        return timestamp(self._wall() - days * _DAY_SECONDS)
+        return self._days_ago(self.limits.days)
+
+    @property
+    def before_departed(self) -> str | None:
+        """The same, of what agents had that are gone."""
+        ages = (self.before, self._days_ago(self.limits.departed_days))
+        return max((at for at in ages if at is not None), default=None)
+
+    def _days_ago(self, days: float) -> str | None:
+        return timestamp(self._wall() - days * _DAY_SECONDS) if days and self.is_steady else None
 
     def _pass(self, now: float) -> Iterator[None]:
         yield from self._prune_touched()
@@ -145,12 +156,12 @@ class Retention:
             rows = self._journal.database.execute(
                 "SELECT label, path FROM heads WHERE label > ? ORDER BY label LIMIT ?", (label, _LABELS)
             ).fetchall()
-            before = self.before
+            before, before_departed = self.before, self.before_departed
             with self._writing():
                 self._journal.forget_versions((one for one, _ in rows), versions=self.limits.versions, before=before)
                 for one, path in rows:
                     if path is None:
-                        self._forget_deleted(one, before)
+                        self._forget_deleted(one, before_departed if self._is_departed(owner(one)) else before)
                 label = rows[-1][0] if len(rows) == _LABELS else ""
                 self._set_meta("pruned_to", label)
             yield
@@ -165,6 +176,9 @@ class Retention:
         if before is not None and label not in self._ledger.paths and self._journal.forget_deleted(label, before):
             self._ledger.forget(label)
 
+    def _is_departed(self, agent: str | None) -> bool:
+        return agent is not None and not self._ledger.attachments.is_known(agent)
+
     def _forget_asides(self) -> None:
         """Forget open files of agents that are not known, once they are too old, and damaged versions after a month."""
         if self.is_steady:
@@ -173,7 +187,7 @@ class Retention:
                 self._journal.database.execute(
                     "DELETE FROM damaged WHERE at < ? AND seq < ?", (found_before, self._journal.seq)
                 )
-        before = self.before
+        before = self.before_departed
         if before is None:
             return
         known = self._ledger.attachments.known

@@ -72,7 +72,7 @@ class Verifier:
         self._problems = problems
         self._source_mirror = source_mirror
         self._mirror = mirror
-        self._strays = Strays(mirror, ledger, sources)
+        self._strays = Strays(mirror, ledger, sources, clock=clock)
         self._clock = clock
         self._wall = wall
         self._on_repaired = on_repaired

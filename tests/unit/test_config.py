@@ -426,6 +426,7 @@ OTHER: dict[str, Any] = {
     "poll_seconds": 7.0,
     "history_versions": 7,
     "history_days": 7.0,
+    "departed_days": 7.0,
     "durability": "process",
     "log_level": "debug",
     "log_format": "json",

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from blocksd.block import Block
+from blocksd.config import Config
+from blocksd.errors import InvalidRequest
 from blocksd.journal import Journal
 from blocksd.ledger import Ledger
 from blocksd.outcomes import Access, Outcomes
 from blocksd.retention import Limits, Retention
+from blocksd.undoing import undone
 from journaled import chain, lists_in, put
 from rig import AT, Clock, revision
 
@@ -271,3 +274,72 @@ def test_outcomes_of_agents_that_are_gone_are_forgotten(keeping: Keeping) -> Non
     keeping.wait(3 * 3600.0)
     found = [actor for actor in ("ann", "bob", "operator") if outcomes.of(actor, "r-1")]
     assert found == ["ann", "operator"]
+
+
+def test_what_departed_agents_had_is_forgotten_by_default(journal: Journal) -> None:
+    """After a month, though other history is kept for good; what a known agent has deleted is other history."""
+    keeping = Keeping(journal)
+    keeping.limits = keeping.retention.limits = Limits(1000, 0.0, Config().departed_days)
+    for label in ("agents/bob/notes", "agents/ann/old", "agents/ann/new", "shared"):
+        keeping.write(label, "x")
+    for label in ("agents/bob/notes", "agents/ann/old", "shared"):
+        keeping.delete(label)
+    keeping.write("last", "x")
+    outcomes = Outcomes(journal.database)
+    outcomes.settle([Access("ann", "m/a", AT), Access("bob", "m/a", AT)], {}, AT)
+    keeping.ledger.set_folders(("ann",))
+    keeping.wait(29 * DAY, step=4 * 3600.0)
+    assert len(keeping.journal.history("agents/bob/notes")) == 2
+    keeping.wait(2 * DAY, step=3600.0)
+    assert not keeping.journal.history("agents/bob/notes")
+    assert [one.agent for one in outcomes.open_files()] == ["ann"]
+    assert len(keeping.journal.history("agents/ann/old")) == len(keeping.journal.history("shared")) == 2
+
+
+def test_departed_agent_that_came_again_keeps_what_it_had(journal: Journal) -> None:
+    """Its old blocks are those of an agent that is known."""
+    keeping = Keeping(journal)
+    keeping.limits = keeping.retention.limits = Limits(1000, 0.0, 1.0)
+    keeping.write("agents/bob/notes", "x")
+    keeping.delete("agents/bob/notes")
+    keeping.write("last", "x")
+    keeping.ledger.set_folders(("bob",))
+    keeping.wait(3 * DAY, step=3600.0)
+    assert len(keeping.journal.history("agents/bob/notes")) == 2
+
+
+def test_agents_that_come_and_go_push_no_edit_out(keeping: Keeping) -> None:
+    """A block for everybody keeps as many edits as any other, and undo finds them, whatever number of agents came."""
+    keeping.limits = keeping.retention.limits = Limits(4, 0.0)
+    for edit in range(6):
+        keeping.write("shared", f"edit {edit}", agents=("*",))
+        for number in range(10):
+            keeping.ledger.begin()
+            keeping.ledger.set_folders((f"session-{edit}-{number}",))
+            keeping.ledger.follow_folders()
+            keeping.journal_it()
+    keeping.wait(120.0, step=30.0)
+    kept = keeping.journal.history("shared")
+    assert [one.block.value for one in kept if one.position is None and one.block] == [
+        "edit 5",
+        "edit 4",
+        "edit 3",
+        "edit 2",
+    ]
+    assert len(kept) <= 3 * 4
+    assert [one.version for one in kept[:4]] == [66, 65, 64, 63]
+    positions, seen = keeping.journal.positions("shared"), []
+    while True:
+        try:
+            version = undone(positions, "shared")
+        except InvalidRequest:
+            break
+        found = keeping.journal.version("shared", version)
+        assert found is not None
+        assert found.block is not None
+        seen.append(found.block.value)
+        positions[max(positions) + 1] = version
+    assert seen[:3] == ["edit 4", "edit 3", "edit 2"]
+    keeping.write("notes", "x")
+    keeping.wait(2 * 3600.0)
+    assert [one.version for one in keeping.journal.history("shared")] == [one.version for one in kept]
