@@ -108,7 +108,7 @@ class History:
     def has_deleted(self) -> bool:
         """Return True if there are labels that no block has any more."""
         with self.database.reading():
-            return bool(self.database.execute("SELECT count(*) > count(path) FROM heads").fetchone()[0])
+            return bool(self.database.execute("SELECT EXISTS (SELECT * FROM heads WHERE path IS NULL)").fetchone()[0])
 
     def head(self, label: str) -> Revision | None:
         """The newest revision of a label; None when it never had one.

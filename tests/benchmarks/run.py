@@ -37,7 +37,10 @@ import redis
 
 import blocksd
 import floors
+from blocksd.block import Block
 from blocksd.config import Config
+from blocksd.journal import Journal
+from blocksd.ledger import Ledger
 from blocksd.prompt import compile_prompt
 from blocksd.report import Reporter
 from blocksd.service import Service
@@ -87,9 +90,10 @@ def save(path: Path, text: str) -> float:
 
 
 @contextmanager
-def service(folder: Path, state: Path, url: str) -> Iterator[Service]:
+def service(folder: Path, state: Path, url: str, namespace: str = "blocks") -> Iterator[Service]:
     """A daemon in this process, on the thread it needs: used where the process is what is measured."""
-    running = Service(Config(folder=str(folder), redis=url, state_dir=str(state)), [Reporter(io.StringIO())])
+    config = Config(folder=str(folder), redis=url, state_dir=str(state), namespace=namespace)
+    running = Service(config, [Reporter(io.StringIO())])
     yield running
     running._give_up()
 
@@ -255,6 +259,94 @@ def bench_restart(server: RedisServer, root: Path, *, quick: bool) -> Iterator[R
     yield Row(
         f"(c) restart, {count:,} unchanged", f"{floor_time:.3f} s", f"{own_time:.3f} s", own_time / floor_time, 3.0
     )
+
+
+def bench_departed(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
+    """(i) agents that came and went: what they leave at once in Redis and the journal, and how long a start takes then."""
+    yield from sessions_rows(server, root, sessions=50 if quick else 500)
+    count = 10_000 if quick else 100_000
+    folder, places = root / "departed", ("without", "with")
+    write_blocks(folder, 10_000)
+    for place in places:
+        state = root / f"departed-{place}"
+        with service(folder, state, server.url, place) as running:
+            settle(running)
+            time.sleep(0.1)  # as in `bench_restart`
+            running.core.intake.hint_all()
+            settle(running)
+        if place == "with":
+            note_departed(state / "journal.db", count)
+            for key in server.client().scan_iter(f"{place}:*", count=1000):
+                server.client().delete(key)
+            with service(folder, state, server.url, place) as running:
+                settle(running)
+    times: defaultdict[str, list[float]] = defaultdict(list)
+    for _ in range(9):
+        for place in places:
+            gc.collect()
+            begin = time.perf_counter()
+            with service(folder, root / f"departed-{place}", server.url, place) as running:
+                settle(running)
+                times[place].append(time.perf_counter() - begin)
+    few, many = (statistics.median(times[place]) for place in places)
+    name = f"(i) start, 10,000 blocks, 0 → {count:,} departed"
+    yield Row(name, ms(few), ms(many), many / few, 1.5, "none of what they had is forgotten yet")
+
+
+def note_departed(path: Path, count: int) -> None:
+    """Put into a journal what so many agents leave that had a block of 1 KiB, changed it once, and were deleted."""
+    journal = Journal(str(path))
+    ledger = Ledger(journal, wall=time.time)
+    for first in range(0, count, 500):
+        labels = [f"agents/session-{number:06}/notes" for number in range(first, min(first + 500, count))]
+        for value in (BODY, BODY + "more\n", None):
+            ledger.begin()
+            for label in labels:
+                if value is None:
+                    ledger.delete(label)
+                else:
+                    ledger.enforce(label, f"{label}.md")
+                    ledger.put(Block(label, value=value))
+            journal.append(ledger.drafted, {label: (f"{label}.md", None) for label in labels if value is not None})
+            ledger.settle()
+        journal.compress(labels)
+        ledger.set_folders(())
+    journal.close()
+
+
+def sessions_rows(server: RedisServer, root: Path, *, sessions: int) -> Iterator[Row]:
+    """Sessions of create, append and delete with a daemon; what is there of it when the last one is over.
+
+    A session writes two versions of its block, and two of the one for everybody: that it came and that it went.
+    """
+    folder, state = root / "sessions", root / "sessions-state"
+    folder.mkdir()
+    (folder / "shared.md").write_text(f"---\nagents: '*'\n---\n{BODY}")
+    os.environ["BLOCKSD_DURABILITY"] = "process"
+    counts, sizes = [], []
+    for what, number in (("first", 1), ("more", sessions)):
+        with (
+            daemon(folder, state, server.url, "--namespace", "sessions"),
+            blocksd.connect(server.url, "sessions") as client,
+        ):
+            for agent in [f"{what}-{one:06}" for one in range(number)]:
+                client.agents.create(name=agent, memory_blocks=[{"label": "notes", "value": BODY}])
+                client.memory(agent).append("notes", "a line")
+                client.agents.delete(agent)
+            counts.append(len(keys_of(server, "sessions")))
+        sizes.append((state / "journal.db").stat().st_size)
+    del os.environ["BLOCKSD_DURABILITY"]
+    few, many = counts
+    name = f"(i) keys in Redis after 1 → {sessions + 1} sessions"
+    yield Row(name, f"{few}", f"{many}", many / few, 1.0, "but replies, which expire after 60 s")
+    each, texts, bound = (sizes[1] - sizes[0]) / sessions, 4 * len(BODY), 12 * len(BODY)
+    name = "(i) journal bytes per session, of its texts"
+    yield Row(name, f"{texts:,}", f"{each:,.0f}", each / texts, bound / texts, f"≤ {bound:,} is meant")
+
+
+def keys_of(server: RedisServer, namespace: str) -> list[str]:
+    found = server.client().scan_iter(f"{namespace}:*", count=1000)
+    return [key for key in found if not key.startswith(f"{namespace}:reply:")]
 
 
 def bench_burst(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
@@ -835,6 +927,7 @@ BENCHMARKS = {
     "save": bench_save,
     "mirror": bench_mirror,
     "restart": bench_restart,
+    "departed": bench_departed,
     "burst": bench_burst,
     "memory": bench_memory,
     "idle": bench_idle,
@@ -847,8 +940,13 @@ BENCHMARKS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(BENCHMARKS)} (default: all)")
+    groups = [f"  {name:<10}{(bench.__doc__ or '').partition(chr(10))[0]}" for name, bench in BENCHMARKS.items()]
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="\n".join(["groups of rows:", *groups]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a group of rows (below; default: all)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the size")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - BENCHMARKS.keys():
