@@ -24,8 +24,8 @@ from blocksd.faults import Fault
 from blocksd.label import PRIVATE, parse_agent, printable
 from blocksd.outcomes import Access
 from blocksd.pending import Prepared
-from blocksd.problem import FOLDER, unmerged, unmerged_subject
-from blocksd.recovery import remove_folders
+from blocksd.problem import FOLDER, KEPT, Problem, unmerged, unmerged_subject
+from blocksd.recovery import give_back_kept, remove_folders
 from blocksd.reply import Answer, accepted, kept, kept_refusal, refused, repeated
 from blocksd.request import Request, Unusable, parse
 from blocksd.revision import OPERATOR, timestamp
@@ -144,7 +144,6 @@ class Clerk:
         self._clock = clock
         self._wall = wall
         self._waiting: dict[Entry, float] = {}  # requests that wait for an open file: since when
-        self._unread: list[Staged] = []  # what was displaced, and may be a save, but cannot be read for now
         self.dropped: list[Unusable] = []  # what came in and could not be replied to, for a log
         self._retired: dict[str, Staged] = {}  # by `aside`: what is over, and not known to be on disk
         self._free: list[Staged] = []  # what was retired, and is known to be on disk
@@ -209,16 +208,20 @@ class Clerk:
         After a power cut the journal may say only that the files of the last round were about to be changed. What they
         displaced tells that they were, so it stays until that is on disk: the next `prepare` takes it along, or `tidy`.
         """
-        displaced, self._unread = [*self._unread, *work.displaced], []
-        read = []
-        for one in displaced:
+        for path in give_back_kept(self._pending, self._writer):
+            self._intake.hint_file(path, closed=False)
+        read, unread = [], []
+        for one in work.displaced:
             try:
                 if self._writer.give_back_save(one):
                     self._intake.hint_file(one.path, closed=False)
             except Unavailable:  # it cannot be read now, and may be all there is of a save
-                self._unread.append(one)
+                unread.append(one)
             else:
                 read.append(one)
+        if unread:
+            self._pending.keep([*self._pending.kept, *self._pending.keep_aside(unread)])
+        self._tell_kept()
         self._discard(self._free)
         self._free = []
         self._retire(read)
@@ -226,7 +229,7 @@ class Clerk:
     @property
     def has_free(self) -> bool:
         """Return True if `clear_away` has something to remove that earlier rounds have left."""
-        return bool(self._free or self._unread)
+        return bool(self._free or self._pending.kept or KEPT in self._problems)
 
     def tidy(self) -> None:
         """Have what was finished on disk, and remove what was displaced by it.
@@ -242,7 +245,21 @@ class Clerk:
 
     def keeps(self, path: str) -> bool:
         """Return True if a temporary of ours is not left behind by a crash, but still needed."""
-        return path in self._retired or any(one.aside == path for one in self._unread)
+        return path in self._retired or any(kept.staged.aside == path for kept in self._pending.kept)
+
+    def _tell_kept(self) -> None:
+        """Say which files lie aside that may be saves, for as long as they do."""
+        if not self._pending.kept:
+            if KEPT in self._problems:
+                self._problems.remove(KEPT)
+            return
+        kept = self._pending.kept[0]
+        where, place = printable(kept.staged.aside), printable(kept.staged.path)
+        message = f"{where} may be a save to {place} that came late, and cannot be put back for now"
+        if len(self._pending.kept) > 1:
+            message = f"{message}; there are {len(self._pending.kept)} such files"
+        hint = "it is kept, and tried again; if it is not wanted, remove it"
+        self._problems.set(Problem(KEPT, "kept", message, hint, warning=True))
 
     def _retire(self, staged: Sequence[Staged]) -> None:
         """Keep what lies aside until what the journal says of it is on disk."""

@@ -48,6 +48,7 @@ OUTCOMES_KEPT_SECONDS = 86_400.0
 """For how long a request that is sent again gets the first outcome, at least; the newest of each actor do for longer."""
 
 _RETRY_SECONDS = 1.0
+_DOUBT_SECONDS = 5.0  # for which a symlink on the path of a file that was being written is waited for to go
 _CALM_SECONDS = 2.0  # after which a journal that had nothing to take counts as mended
 _SPACE_HINT = "free some space, or make the state directory writable; it is retried"
 _FOLDER_HINT = "see that the folder is there and can be written; it is retried"
@@ -90,6 +91,7 @@ class Core:
         self._told: dict[str, Problem] = {}
         self._told_count = 0
         self._must_reload = False  # what is in memory is not what the journal has
+        self._doubt_since: float | None = None  # since when it cannot be told what was done to files
         self._logged: dict[str, str] = {}  # stage → the error of it that was logged last
         self.unexpected: Exception | None = None  # the last error that nobody foresaw
         try:
@@ -107,7 +109,7 @@ class Core:
         pending = Pending(journal)
         blocked: BlocksdError | None = None
         try:
-            recover(pending, writer)
+            recover(pending, writer, is_patient=True)
         except JournalDamaged:
             raise
         except (JournalUnusable, Unavailable, ProblemFile) as error:  # it may pass: the first rounds try it again
@@ -375,7 +377,11 @@ class Core:
             self.projector.begin_epoch()
         # Told before it is tried: whatever fails half-way, memory is not what the journal has.
         self._must_reload = self._must_reload or self._pending.prepared() is not None
-        recover(self._pending, self._writer)
+        is_patient = self._doubt_since is None or self._clock() < self._doubt_since + _DOUBT_SECONDS
+        if self._doubt_since is None:
+            self._doubt_since = self._clock()
+        recover(self._pending, self._writer, is_patient=is_patient)
+        self._doubt_since = None
         if self._must_reload:
             self.ledger.reload()
             self.intake.reset()

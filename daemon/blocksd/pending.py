@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from blocksd.errors import JournalUnusable
 from blocksd.row import STORED
 from blocksd.tables import SQLITE_ERRORS
 
@@ -52,6 +54,13 @@ class Prepared:
     is_same_boot: bool = True
 
 
+class Kept(NamedTuple):
+    """A file that lies aside, and may be all there is of a save: it is not removed unread. `boot` is the one it is of."""
+
+    staged: Staged
+    boot: str
+
+
 class Pending:
     """The write-ahead part of a journal: what is prepared, until it is finished or given up.
 
@@ -62,6 +71,8 @@ class Pending:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._database = journal.database
+        self._kept: list[Kept] = []
+        self._stored: list[Kept] | None = None  # as the journal has them; None: unknown
 
     def prepare(self, prepared: Prepared, *, is_durable: bool = True) -> None:
         """Write what is about to be done to files. It is on disk when this returns, and so is all that came before.
@@ -93,12 +104,13 @@ class Pending:
         *,
         is_durable: bool = False,
         was: Prepared | None = None,
+        kept: Sequence[Staged] = (),
     ) -> None:
         """Bring what was prepared into force: the files say so. `signatures` are those of the files, by path.
 
         Unless `is_durable`, a crash may undo this, but not `prepare`: so what tells that the files were changed stays
         until something later is on disk. `was` is what was prepared, if this is only a part of it, numbered anew.
-        Directories that are to go are remembered until `forget_folders`.
+        Directories that are to go are remembered until `forget_folders`, and so are the `kept` files that lie aside.
 
         Raises:
             JournalUnusable: nothing was written.
@@ -123,12 +135,16 @@ class Pending:
                 "INSERT OR IGNORE INTO pending_folders VALUES (?)", ((path,) for path in prepared.folders_gone)
             )
             self._database.execute("DELETE FROM prepared")
+            self._insert_kept(kept)
         self._journal.numbers.keep()
+        self._note_kept(kept)
         if prepared.revisions:
             self._journal.seq = prepared.revisions[-1].seq
 
-    def give_up(self) -> None:
+    def give_up(self, kept: Sequence[Staged] = ()) -> None:
         """Forget what was prepared: its files say again what they did. That is on disk when this returns.
+
+        But for `kept`, of which that cannot be told: what lies aside of them is not removed unread.
 
         Raises:
             JournalUnusable: that could not be written; `recover` does it.
@@ -136,6 +152,51 @@ class Pending:
         with self._database.writing(is_durable=True):
             self._delete_revisions()
             self._database.execute("DELETE FROM prepared")
+            self._insert_kept(kept)
+        self._note_kept(kept)
+
+    @property
+    def kept(self) -> list[Kept]:
+        """The files aside that could not be read, also those that were so when the daemon ended.
+
+        Raises:
+            JournalUnusable: that cannot be told.
+        """
+        if self._stored is None:
+            with self._database.reading():
+                row = self._database.execute("SELECT value FROM meta WHERE key = 'kept'").fetchone()
+            self._stored = [Kept(Staged(*one), boot) for one, boot in json.loads(row[0])] if row else []
+            self._kept = [*self._stored, *(one for one in self._kept if one not in self._stored)]
+        return self._kept
+
+    def keep(self, kept: Sequence[Kept]) -> None:
+        """These, and no others, are not to be removed unread. Where that cannot be written, it is at the next call."""
+        self._kept = list(kept)
+        if self._kept != self._stored:
+            with suppress(JournalUnusable):
+                with self._database.writing(is_durable=True):
+                    self._insert_kept(())
+                self._stored = list(self._kept)
+
+    def keep_aside(self, staged: Sequence[Staged]) -> list[Kept]:
+        """Return files of this boot, as they are kept."""
+        return [Kept(one, self._journal.boot_id) for one in staged]
+
+    def _insert_kept(self, more: Sequence[Staged]) -> None:
+        """Write what is kept, with some more, in the transaction that is open."""
+        kept = [*self._kept, *self.keep_aside(more)]
+        if kept != (self._stored or []):
+            text = json.dumps(kept)
+            self._database.execute("INSERT OR REPLACE INTO meta VALUES ('kept', ?)", (text,))
+
+    def _note_kept(self, more: Sequence[Staged]) -> None:
+        if more:
+            self._kept = [*self._kept, *self.keep_aside(more)]
+            self._stored = list(self._kept)
+
+    @property
+    def boot_id(self) -> str:
+        return self._journal.boot_id
 
     def _delete_revisions(self) -> None:
         self._database.execute("DELETE FROM revisions WHERE seq >= (SELECT seq FROM prepared)")

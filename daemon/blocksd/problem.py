@@ -21,7 +21,7 @@ class Problem:
 
     `subject` is what it is about and the key it is stored under: a path below the folder, or one of the words in
     angle brackets that no file can be called (`<config>`, `<folder>`, `<journal>`, `<history>`, `<watcher>`, `<inbox>`,
-    `<server>`, `<internal>`, `<temporaries>`).
+    `<server>`, `<internal>`, `<temporaries>`, `<kept>`).
     `code` is stable, `message` says what is wrong, `hint` what to do, `line` counts from 1. `since` is when it was first
     seen (RFC 3339, UTC). A `warning` does not keep the file from being in force.
     """
@@ -61,6 +61,7 @@ INBOX = "<inbox>"
 SERVER = "<server>"
 INTERNAL = "<internal>"
 LEFT = "<temporaries>"
+KEPT = "<kept>"
 
 
 def problem_of(path: str, error: BlocksdError, *, label: str | None = None) -> Problem:

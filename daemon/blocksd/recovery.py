@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
-from blocksd.errors import Misconfigured
+from blocksd.errors import Misconfigured, ProblemFile, Unavailable, Undecided
 from blocksd.label import path_of_label
 
 if TYPE_CHECKING:
@@ -169,10 +169,11 @@ def _renumbered(outcome: str, numbers: dict[int, int]) -> str:
     return json.dumps(reply)
 
 
-def recover(pending: Pending, writer: Writer) -> bool:
+def recover(pending: Pending, writer: Writer, *, is_patient: bool = False) -> bool:
     """Finish, or take back, what a crash, or a journal that took no more, has interrupted.
 
-    Returns True if there was anything.
+    Returns True if there was anything. If a symlink or a file has come to stand where a directory was, nothing can be told
+    of the files below it, now or later: unless `is_patient`, those requests are given up, and what lies aside is kept.
 
     Raises:
         Misconfigured: the folder cannot be the one that was written to.
@@ -181,31 +182,75 @@ def recover(pending: Pending, writer: Writer) -> bool:
     """
     prepared = pending.prepared()
     if prepared is not None:
-        _finish_or_take_back(prepared, pending, writer)
+        _finish_or_take_back(prepared, pending, writer, is_patient=is_patient)
     remove_folders(pending, writer)
     return prepared is not None
 
 
-def _finish_or_take_back(prepared: Prepared, pending: Pending, writer: Writer) -> None:
+_IN_THE_WAY = ("ELOOP", "ENOTDIR")  # something that is no directory is on the path
+
+
+def _finish_or_take_back(prepared: Prepared, pending: Pending, writer: Writer, *, is_patient: bool) -> None:
     if prepared.staged and writer.is_empty:
         raise Misconfigured("the folder is empty, but files in it were being written: is it mounted?", key="folder")
     groups = groups_of(prepared)
-    done = [group for group in groups if _settle(group, writer, is_same_boot=prepared.is_same_boot)]
-    late = [one for one in prepared.staged if _state(one, writer, prepared) is State.SAVED_LATE]
+    done: list[Group] = []
+    untold: set[Staged] = set()
+    for group in groups:
+        try:
+            if _settle(group, writer, is_same_boot=prepared.is_same_boot):
+                done.append(group)
+        except (Undecided, ProblemFile) as error:
+            if is_patient or error.facts.get("errno") not in _IN_THE_WAY:
+                raise
+            untold.update(group.staged)
+            # A power cut may have undone the end of what was acknowledged. Else nothing of it was.
+            if not prepared.is_same_boot:
+                done.append(group)
+    told = [one for one in prepared.staged if one not in untold]
+    late = [one for one in told if _state(one, writer, prepared) is State.SAVED_LATE]
     # What was done before the crash may not be on disk, either: after the next line of the journal nobody looks again.
-    writer.sync(prepared.staged)
+    writer.sync(told)
+    kept = [*untold, *late]
     if len(done) == len(groups):
-        pending.finish(prepared, is_durable=True)
+        pending.finish(prepared, is_durable=True, kept=kept)
     elif done:
-        pending.finish(part_of(prepared, done), is_durable=True, was=prepared)
+        pending.finish(part_of(prepared, done), is_durable=True, was=prepared, kept=kept)
     else:
-        pending.give_up()
-    for one in late:
-        writer.give_back_save(one)
-    for one in prepared.staged:
-        writer.discard(one)
+        pending.give_up(kept)
+    for one in told:
+        if one not in late:
+            writer.discard(one)
+    give_back_kept(pending, writer)
     if len(done) < len(groups):
         writer.remove_made()
+
+
+def give_back_kept(pending: Pending, writer: Writer) -> list[str]:
+    """Put back the saves among the files that are kept aside, as far as they can be read now; return where.
+
+    What says its old text, or the new one that was never put in, is removed. What was kept before the machine ended may
+    be what a power cut has left of a text: it stays where it is, until a person removes it.
+    """
+    if not pending.kept:
+        return []
+    left, given_back = [], []
+    for kept in pending.kept:
+        one = kept.staged
+        try:
+            _, aside = writer.look(one)
+            is_new = aside is not None and one.data is not None and one.data == aside.digest
+            if aside is not None and aside.digest != one.base and not is_new and kept.boot != pending.boot_id:
+                left.append(kept)
+                continue
+            if aside is not None and not is_new and writer.give_back_save(one):
+                given_back.append(one.path)
+        except Unavailable:
+            left.append(kept)
+        else:
+            writer.discard(one)
+    pending.keep(left)
+    return given_back
 
 
 def _state(one: Staged, writer: Writer, prepared: Prepared) -> State:

@@ -411,10 +411,9 @@ class Writer:
             for directory, path in {os.path.dirname(one.aside): one.path for one in staged}.items():
                 try:
                     self._root.sync_directory(directory)
-                except FileNotFoundError:
-                    continue
                 except OSError as error:
-                    raise self._unwritable(path, error) from None
+                    if error.errno not in NOT_THERE:
+                        raise self._unwritable(path, error) from None
 
     def remove_directory(self, directory: str) -> bool:
         """Remove a directory below the folder, with the empty ones in it, and what desktops or a crash have left there.
@@ -496,7 +495,9 @@ class Writer:
 
     def _undecided(self, staged: Staged, error: OSError) -> Undecided:
         reason = os.strerror(error.errno or 0)
-        return Undecided(f"whether {printable(staged.path)} was written cannot be told: {reason}", path=staged.path)
+        name = errno.errorcode.get(error.errno or 0, "?")
+        message = f"whether {printable(staged.path)} was written cannot be told: {reason}"
+        return Undecided(message, path=staged.path, errno=name)
 
 
 def saved_over(staged: Staged) -> Undecided:

@@ -1,0 +1,179 @@
+"""What lies aside, and may be a save, is not removed unread: neither by a restart, nor when its place is out of reach."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blocksd.folder import Folder
+from blocksd.problem import JOURNAL, KEPT
+from blocksd.request import Entry
+from blocksd.root import Root
+from failing import FailingRoot
+from rig import Rig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support import RedisServer
+
+TEMPORARY = ".blocksd-"
+
+
+class Sick:
+    """A folder in which what lies aside cannot be opened, as long as a test wants it."""
+
+    def __init__(self) -> None:
+        self.is_sick = False
+
+    def folder(self, path: str) -> Folder:
+        return Folder(FailingRoot(path, self._fails))
+
+    def _fails(self, name: str, *args: Any) -> int | None:
+        is_aside = name == "open" and TEMPORARY in str(args[0]) and not args[1] & os.O_CREAT
+        return errno.EIO if self.is_sick and is_aside else None
+
+
+@pytest.fixture
+def sick() -> Sick:
+    return Sick()
+
+
+@pytest.fixture
+def rig(tmp_path: Path, server: RedisServer, sick: Sick, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    monkeypatch.setattr(Root, "has_writer", lambda *_: None)  # nobody can tell who has a file open
+    made = Rig(tmp_path, server.url, kind=sick.folder)
+    made.write("deep/notes", "one\n")
+    made.settle()
+    yield made
+    made.close()
+
+
+def ask(rig: Rig, number: int, label: str = "deep/notes") -> None:
+    content = f'{{"id": "r-{number}", "op": "append", "label": "{label}", "args": {{"content": "line {number}"}}}}'
+    rig.core.inbox.put([Entry("operator", f"{number}-0", content)])
+
+
+def until(rig: Rig, effect: str) -> None:
+    """Round after round, up to the first effect of this name; the daemon dies there."""
+    for _ in range(100):
+        for name in rig.core.round():
+            if name == effect:
+                rig.crash()
+                return
+        rig.clock.advance(max(rig.core.wait_seconds(), 0.001))
+    pytest.fail(f"no {effect}")
+
+
+def asides(rig: Rig) -> list[str]:
+    return [name for name in os.listdir(rig.root / "deep") if name.startswith(TEMPORARY)]
+
+
+@pytest.mark.parametrize("how", ["stop", "crash", "power cut"])
+def test_late_save_that_cannot_be_read_outlives_a_restart(rig: Rig, sick: Sick, how: str) -> None:
+    """It is put back when it can be read; after a power cut, which may have left anything in it, it is shown."""
+    notes = rig.root / "deep" / "notes.md"
+    with notes.open("r+") as file:
+        ask(rig, 1)
+        for name in rig.core.round():
+            if name == "finish":
+                file.write("a late save\n")
+                file.truncate()
+                file.flush()
+                sick.is_sick = True
+    rig.run(lambda: KEPT in rig.core.problems)
+    if how == "stop":
+        rig.core.close()
+    else:
+        rig.crash()
+    if how == "power cut":
+        rig.boot_id = "another boot"
+    rig.open()
+    rig.run(lambda: KEPT in rig.core.problems)
+    rig.resync()
+    assert len(asides(rig)) == 1
+    sick.is_sick = False
+    if how == "power cut":
+        rig.resync()
+        (aside,) = asides(rig)
+        assert (rig.root / "deep" / aside).read_text() == "a late save\n"
+        (rig.root / "deep" / aside).unlink()
+    rig.run(lambda: KEPT not in rig.core.problems)
+    rig.run(lambda: not asides(rig), "nothing is left")
+    if how != "power cut":
+        assert notes.read_text().startswith("a late save\n")  # merged with the line, if it was stale
+
+
+def test_late_save_that_recovery_cannot_put_back(rig: Rig) -> None:
+    """It came after a crash between the exchange and the end: it is found, but fails to be put back."""
+    notes = rig.root / "deep" / "notes.md"
+    with notes.open("r+") as file:
+        ask(rig, 1)
+        until(rig, "finish")
+        file.write("a late save\n")
+        file.truncate()
+    fails = [True]
+    failing: Any = FailingRoot
+    real = failing.renameat2
+
+    def renameat2(self: FailingRoot, *args: Any) -> Any:
+        if fails:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(self, *args)
+
+    failing.renameat2 = renameat2
+    try:
+        rig.open()
+        rig.settle()
+        rig.resync()
+        assert len(asides(rig)) == 1
+        fails.clear()
+        rig.run(lambda: KEPT not in rig.core.problems)
+    finally:
+        failing.renameat2 = real
+    rig.run(lambda: not asides(rig), "nothing is left")
+    assert notes.read_text().startswith("a late save\n")
+
+
+@pytest.mark.parametrize("boot", ["one boot", "another boot"])
+@pytest.mark.parametrize("effect", ["put in", "finish"])
+@pytest.mark.parametrize("what", ["symlink", "gone", "file"])
+def test_directory_on_the_way_is_another_thing_after_a_crash(
+    rig: Rig, tmp_path: Path, what: str, effect: str, boot: str
+) -> None:
+    """The request in doubt is given up after a while, what lay aside is kept, and everything else goes on."""
+    for number in range(9):  # so that one that is missing is no lost disk
+        rig.write(f"block-{number}", "text\n")
+    rig.save_and_settle("other", "x\n")
+    ask(rig, 1)
+    until(rig, effect)
+    deep, moved = rig.root / "deep", tmp_path / "moved"
+    deep.rename(moved)
+    if what == "symlink":
+        deep.symlink_to(moved)
+    elif what == "file":
+        deep.write_text("no directory\n")
+    before = {path.name: path.read_text() for path in moved.iterdir()}
+    rig.boot_id = boot
+    rig.open()
+    rig.run(lambda: rig.core.is_settled and JOURNAL not in rig.core.problems, "nothing is blocked")
+    ask(rig, 2, "other")
+    rig.run(lambda: (rig.root / "other.md").read_text() == "x\nline 2\n", "another request is done")
+    assert {path.name: path.read_text() for path in moved.iterdir()} == before
+    rig.resync()
+    if what != "gone":
+        deep.unlink()
+    moved.rename(deep)
+    rig.resync()
+    rig.run(lambda: KEPT not in rig.core.problems, "it is decided")
+    rig.settle()
+    assert asides(rig) == []
+    assert (deep / "notes.md").read_text() in ("one\n", "one\nline 1\n")
+    head = rig.journal.head("deep/notes")
+    assert head is not None
+    assert head.block is not None
+    assert f"{head.block.value}\n" == (deep / "notes.md").read_text()
