@@ -169,11 +169,12 @@ class EmbeddedServer:
         os.chmod(self._directory, 0o700)
         known = _read_record(self._record) or self._last
         password = self._password(known)
-        if known is not None and self._is_ours(known.pid):
+        if known is not None and known.pid and self._is_ours(known.pid):
             return replace(known, pid=0, socket=self._socket_path(), password=password)
         self.binary = find_binary()
         port = _free_port(known.port if known is not None else 0)
-        return Address(0, port, self._socket_path(), password)
+        self._last = Address(0, port, self._socket_path(), password)  # what was said to be the place is to be it
+        return self._last
 
     def start(self) -> Address:
         """Have the server run: the one that runs already, else a new one on the same data and, if free, the same port.

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import JournalDamaged, VersionDamaged
+from blocksd.label import printable
 from blocksd.problem import HISTORY, Problem
 from blocksd.revision import timestamp
 from blocksd.row import STORED, check, checksum_of
@@ -157,7 +158,8 @@ class Scrub:
         if not self._files:
             self._files = list(self._ledger.paths.values())
         for path in islice(reversed(self._files), _FILES):
-            self._intake.hint_file(path, closed=False)
+            if printable(path) not in self._problems:  # it is known that its file says something else
+                self._intake.hint_file(path, closed=False)
         del self._files[-_FILES:]
 
     def _tell(self) -> None:

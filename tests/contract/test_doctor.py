@@ -200,9 +200,9 @@ def test_daemon_user_of_blocksd_acl(serve: Callable[..., RedisServer]) -> None:
     [
         (("-hset",), ("+hset",)),
         (("-publish", "-xadd"), ("+xadd", "+publish")),
-        (("-script|load",), ("+script|load",)),
-        (("-pubsub",), ("+pubsub|channels",)),
-        (("-@scripting",), ("+evalsha", "+script|load")),
+        (("-eval",), ("+eval",)),
+        (("-client|tracking",), ("+client|tracking",)),
+        (("-@scripting",), ("+evalsha", "+eval")),
         (("resetkeys", "~blocks:block:*"), ("~blocks:*",)),
         (("resetkeys", "~other:*"), ("~blocks:*",)),
         (("resetkeys", "%R~blocks:*"), ("~blocks:*",)),

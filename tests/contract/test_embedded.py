@@ -174,6 +174,14 @@ def test_data_and_address_are_kept_over_a_stop(make: Callable[..., EmbeddedServe
     assert after.pid != before.pid
 
 
+def test_place_that_is_told_before_the_start_is_the_place(make: Callable[..., EmbeddedServer]) -> None:
+    """What is logged while the server is not up yet must lead to it later."""
+    server = make()
+    told = server.prepare()
+    started = server.start()
+    assert (told.port, told.socket, told.password) == (started.port, started.socket, started.password)
+
+
 def test_data_are_kept_over_a_kill(server: EmbeddedServer) -> None:
     """After kill -9 of the server, what it had acknowledged a second ago is there; the same object can start it again."""
     before = server.address
