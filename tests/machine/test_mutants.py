@@ -29,6 +29,7 @@ from blocksd.clerk import Clerk
 from blocksd.content import OTHER, Content, content
 from blocksd.core import Core
 from blocksd.deletions import Deletions
+from blocksd.desk import Desk
 from blocksd.folder import Absent
 from blocksd.intake import Intake
 from blocksd.ledger import Ledger
@@ -595,7 +596,7 @@ def trusts_that_nobody_saved(patch: Patch) -> None:
 
 
 def merges_no_stale_saves(patch: Patch) -> None:
-    patch.setattr(Clerk, "_merge", lambda _self, _label: None)
+    patch.setattr(Desk, "merge_stale", lambda _self, _label: None)
 
 
 def takes_what_is_not_merged_for_a_base(patch: Patch) -> None:
