@@ -297,7 +297,11 @@ class Clerk:
         for place, entry in enumerate(entries):
             if place >= alone or self._desk.load > ROUND:
                 work.cut = entries[place:]
-                work.postponed += work.cut
+                if place >= alone:
+                    # One that waits for a file must not be taken again and again in the place of one to be done alone.
+                    work.postponed = [*work.cut, *work.postponed]
+                else:
+                    work.postponed += work.cut
                 break
             answer = self._answer(entry, work)
             if answer is not None:

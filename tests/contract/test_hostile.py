@@ -12,7 +12,7 @@ import pytest
 from blocksd import attempt as attempting
 from blocksd import clerk, sheet
 from blocksd import desk as desks
-from blocksd.begun import ATTEMPTS
+from blocksd.begun import ATTEMPTS, _Key
 from blocksd.config import SourceSettings
 from blocksd.document import Parser
 from blocksd.errors import Unavailable
@@ -427,6 +427,20 @@ def test_request_that_ends_the_daemon_is_refused(rig: Office, monkeypatch: pytes
     assert "begun 3 times" in rig.core.problems[INTERNAL].message or rig.core.faults.count == 1
     monkeypatch.setattr(Operations, "do", real)
     assert rig.ask("operator", "delete", "notes")["ok"], "another request is not suspected"
+
+
+def test_suspect_is_begun_though_another_waits_for_a_file(rig: Office) -> None:
+    """Each suspect is begun alone, in its turn: one whose file is open for writing does not keep the next from it."""
+    rig.ask("operator", "create", "other")
+    with (rig.root / "notes.md").open("rb+"):
+        waits = rig.put("operator", op="append", label="notes", args={"content": "two"})
+        suspect = rig.put("operator", op="append", label="other", args={"content": "two"})
+        found = rig.client.xrange("blocks:inbox:operator")
+        rig.core._begun._counts.update({_Key("operator", entry_id): ATTEMPTS - 1 for entry_id, _ in found})
+        rig.pass_on()
+        rig.run(lambda: rig.client.exists(f"blocks:reply:operator:{suspect}"))
+        assert not rig.client.exists(f"blocks:reply:operator:{waits}")
+        assert rig.reply("operator", suspect)["ok"]
 
 
 def test_request_that_waits_is_not_taken_for_one_that_ends_the_daemon(
