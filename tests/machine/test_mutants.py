@@ -607,7 +607,7 @@ def takes_what_is_not_merged_for_a_base(patch: Patch) -> None:
 
 
 def starts_without_looking_at_what_was_prepared(patch: Patch) -> None:
-    patch.setattr(core, "recover", lambda pending, _writer: pending.give_up())
+    patch.setattr(core, "recover", lambda pending, _writer, **_: pending.give_up())
 
 
 def takes_nothing_back_at_start(patch: Patch) -> None:
@@ -724,10 +724,10 @@ def forgets_the_folders_of_the_deleted(patch: Patch) -> None:
 def forgets_the_folders_of_the_deleted_in_a_crash(patch: Patch) -> None:
     recover = recovery.recover
 
-    def forgetting(pending: Pending, hand: Writer) -> bool:
+    def forgetting(pending: Pending, hand: Writer, **more: Any) -> bool:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(Writer, "remove_directory", lambda *_: True)
-            return recover(pending, hand)
+            return recover(pending, hand, **more)
 
     patch.setattr(core, "recover", forgetting)
 
