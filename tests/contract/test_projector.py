@@ -229,7 +229,7 @@ def test_redis_down_at_the_start(make_rig: Callable[..., Rig], server: RedisServ
 def test_redis_dies_in_the_middle(rig: Rig, server: RedisServer) -> None:
     """dies in the middle, restarts empty: what was saved meanwhile is journaled, then shown; a reset is announced."""
     server.kill()
-    rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
+    rig.write("notes", "two\n")
     rig.run(lambda: is_away(rig))
     save_while_away(rig, "three\n")
     save_while_away(rig, "four\n")
@@ -305,7 +305,7 @@ def test_redis_keeps_its_data_over_a_crash(server: RedisServer, make_rig: Callab
     rig.write("notes", "one\n")
     rig.settle()
     server.kill()
-    rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
+    rig.write("notes", "two\n")
     rig.run(lambda: is_away(rig))
     save_while_away(rig, "three\n")
     server.start("--appendonly", "yes", "--appendfsync", "always")
@@ -328,7 +328,7 @@ def test_half_open_connection(make_rig: Callable[..., Rig], server: RedisServer,
     ear = Ear(raw, "blocks:changes")
     server.pause()
     try:
-        rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
+        rig.write("notes", "two\n")
         rig.run(lambda: is_away(rig))
         save_while_away(rig, "three\n")
     finally:
@@ -457,7 +457,7 @@ def test_latency_above_what_is_waited_for(make_rig: Callable[..., Rig], proxy: P
     rig.settle()
     ear = Ear(raw, "blocks:changes")
     proxy.held.clear()
-    rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
+    rig.write("notes", "two\n")
     rig.run(lambda: is_away(rig))
     save_while_away(rig, "three\n")
     save_while_away(rig, "four\n")
@@ -942,7 +942,7 @@ def test_mirror_is_rebuilt_at_full_speed_while_the_journal_takes_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(rig.journal, "append", full)
-        rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
+        rig.write("notes", "two\n")
         rig.run(lambda: "<journal>" in rig.core.problems)
         raw.flushall()
         rig.run(lambda: not rig.core.projector.is_level)
@@ -978,7 +978,7 @@ def test_unforeseen_error_while_the_mirror_is_written(
             raw.flushall()
         elif moment == "a comparison":
             raw.delete("blocks:block:notes", "blocks:block:shared")
-        rig.write("notes", "---\nagents: [ann]\n---\ntwo\n") if moment == "a change" else None
+        rig.write("notes", "two\n") if moment == "a change" else None
         rig.write("agents/bob/persona", "I am Bob!\n")
         rig.clock.advance(rig.config.resync_seconds + 1)
         rig.run(lambda: rig.core.faults.count >= 1)
@@ -1041,7 +1041,7 @@ def test_out_of_memory(rig: Rig, raw: Any) -> None:
 def test_read_only_replica(rig: Rig, raw: Any) -> None:
     """READONLY: a server that was made a replica is waited for, until it is a master again."""
     raw.replicaof("127.0.0.1", "1")
-    rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
+    rig.write("notes", "two\n")
     rig.run(lambda: is_away(rig))
     save_while_away(rig, "three\n")
     assert len(rig.heard.away) == 1
@@ -1061,7 +1061,7 @@ def test_loading(rig: Rig, server: RedisServer, raw: Any) -> None:
     server.kill()
     slowly = ("--key-load-delay", "25000", "--loading-process-events-interval-bytes", "1024", "--rdbcompression", "no")
     server.launch(*slowly)
-    rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
+    rig.write("notes", "two\n")
     rig.run(
         lambda: any("LOADING" in str(error) or "loading" in str(error) for error in [rig.core.projector.last_error])
     )
@@ -1086,7 +1086,7 @@ def test_misconf(server: RedisServer, make_rig: Callable[..., Rig]) -> None:
     rig.settle()
     raw.bgsave()
     eventually(lambda: raw.info("persistence")["rdb_last_bgsave_status"] == "err", "the snapshot fails")
-    rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
+    rig.write("notes", "two\n")
     rig.run(lambda: is_away(rig))
     save_while_away(rig, "three\n")
     assert len(rig.heard.away) == 1
@@ -1157,7 +1157,7 @@ def test_wrong_password(make_rig: Callable[..., Rig], server: RedisServer, raw: 
     rig.settle()
     raw.acl_setuser("daemon", enabled=True, reset_passwords=True, passwords=["+other"])
     raw.client_kill_filter(_type="normal", skipme=True)
-    rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
+    rig.write("notes", "two\n")
     rig.run(lambda: is_away(rig) and isinstance(rig.heard.away[-1], Misconfigured))
     save_while_away(rig, "three\n")
     assert rig.core.projector.due - rig.clock() >= 10
@@ -1251,7 +1251,7 @@ def test_daemon_that_lost_its_lease_stands_back(rig: Rig, raw: Any, make_rig: Ca
     second = make_rig("two")
     second.write("theirs", "x\n")
     second.settle()
-    rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
+    rig.write("notes", "two\n")
     rig.run(lambda: is_away(rig))
     second.settle()
     assert_level(second, raw)
@@ -1269,7 +1269,7 @@ def test_journal_that_takes_nothing_is_said_once(rig: Rig, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr(rig.journal, "append", full)
         if what == "a save":
-            rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
+            rig.write("notes", "two\n")
         else:
             rig.remove("notes")
         end = rig.clock() + 30.0
