@@ -89,7 +89,7 @@ def daemon_commands(keys: Keys) -> list[Command]:
         ("EVAL", "return 1", 1, key),
         ("GET", key),
         ("SET", key, "x", "PX", 1),
-        *((command, key) for command in ("TYPE", "DEL", "UNLINK")),
+        *((command, key) for command in ("PTTL", "TYPE", "DEL", "UNLINK")),
         ("EXPIRE", key, 1),
         *((command, key) for command in ("HGETALL", "HLEN")),
         *((command, key, "x") for command in ("HGET", "HMGET", "HDEL")),

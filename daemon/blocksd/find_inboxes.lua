@@ -3,7 +3,7 @@
 -- KEYS  inboxes
 -- ARGV  1 '1': also those that are empty and can take no more entries, which read_inboxes.lua makes anew
 --
--- Returns the places of these among the keys. A key of another type holds nothing.
+-- Returns the places of these among the keys; a key of another type is one of them: read_inboxes.lua removes it.
 
 local found = {}
 for place, key in ipairs(KEYS) do
@@ -12,6 +12,7 @@ for place, key in ipairs(KEYS) do
     if not string.find(tostring(length.err), 'WRONGTYPE', 1, true) then
       return length -- the daemon may not ask
     end
+    found[#found + 1] = place
   else
     if length > 0 then
       found[#found + 1] = place

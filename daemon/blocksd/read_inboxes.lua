@@ -104,7 +104,11 @@ end
 local function read(key, cursor, wanted)
   local left = redis.pcall('XLEN', key)
   if type(left) ~= 'number' then -- find_inboxes.lua has told if the daemon may not ask
-    return { 0, cursor, 0, {}, 0, 0, 0 }
+    local is_other = may_remove and string.find(tostring(left.err), 'WRONGTYPE', 1, true)
+    if is_other then
+      redis.call('DEL', key) -- nothing can be put into it, so its actor would be locked out
+    end
+    return { 0, cursor, 0, {}, is_other and 1 or 0, 0, 0 }
   end
   local entries, count, looked, dropped, oversized, surplus = {}, 0, 0, 0, 0, 0
   local is_more, step = left > 0, left > 0 and step_of(key)

@@ -179,7 +179,8 @@ class SourceMirror:
         for key, commands in zip(wanted, repairs, strict=True):
             if commands:
                 name, _, path = key.removeprefix(keys.file("")).partition("/")
-                if name not in sources.names or sources.source(name).is_listed:  # else it is announced with all its files
+                # A source that is not listed yet is announced later, with all its files.
+                if name not in sources.names or sources.source(name).is_listed:
                     wrong.setdefault(name, set()).add(path)
         if at is not None:
             self._mirror.note([one for name in wrong for one in self._source_changed(name, wrong[name], (), at)])

@@ -278,6 +278,7 @@ def test_commands_a_daemon_sends(serve: Callable[..., RedisServer], tmp_path: Pa
         eventually(lambda: raw.hget("blocks:block:kept", "value"), "what was missing is back")
         raw.delete("blocks:meta")
         eventually(lambda: raw.hget("blocks:meta", "seq"), "the mirror is built anew")
+        eventually(lambda: "cmdstat_scard" in raw.info("commandstats"), "blocks are compared")
     finally:
         daemon.stop()
     refused = [entry for entry in raw.acl_log() if entry["username"] == "narrow"]

@@ -311,12 +311,26 @@ def test_inboxes_are_read_on_a_server_without_extras(monkeypatch: pytest.MonkeyP
     fill(raw, "ann", request(1), {"request": "x"}, request(2, args={"content": "x" * 1_100_000}), request(3))
     with contextlib.closing(Inboxes("redis://fake", Keys("blocks"))) as inboxes:
         assert not inboxes.is_told
-        assert inboxes.find(["ann", "bob", "operator"], thorough=True) == ["ann"]
+        assert inboxes.find(["ann", "bob", "operator"], thorough=True) == ["ann", "bob"]
         readings = inboxes.read([("ann", "0", 16), ("bob", "0", 16)], lease=LEASE)
     assert [one.text for one in readings["ann"].entries] == [request(1)["request"], request(3)["request"]]
     assert readings["ann"][4:] == (1, 1, 0)
     assert readings["bob"].entries == []
+    assert readings["bob"].dropped == 1
+    assert not raw.exists("blocks:inbox:bob")
     assert json.loads(raw.lpop("blocks:reply:ann:r-2"))["error"]["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize("holds_lease", [True, False])
+def test_inbox_that_is_no_stream_is_made_anew(server: RedisServer, raw: Any, *, holds_lease: bool) -> None:
+    """A key of another type would lock its actor out; a daemon that does not hold the lease leaves it alone."""
+    raw.set("blocks:inbox:bob", "no stream")
+    raw.set("blocks:lease", LEASE if holds_lease else "another's")
+    with contextlib.closing(Inboxes(server.url, Keys("blocks"))) as inboxes:
+        assert inboxes.find(["ann", "bob"], thorough=False) == ["bob"]
+        reading = inboxes.read([("bob", "0", 16)], lease=LEASE)["bob"]
+    assert (reading.entries, reading.dropped) == ([], int(holds_lease))
+    assert raw.exists("blocks:inbox:bob") == (not holds_lease)
 
 
 USELESS: list[dict[str, Any]] = [
