@@ -278,13 +278,14 @@ def test_commands_a_daemon_sends(serve: Callable[..., RedisServer], tmp_path: Pa
         eventually(lambda: raw.hget("blocks:block:kept", "value"), "what was missing is back")
         raw.delete("blocks:meta")
         eventually(lambda: raw.hget("blocks:meta", "seq"), "the mirror is built anew")
-        eventually(lambda: "cmdstat_scard" in raw.info("commandstats"), "blocks are compared")
     finally:
         daemon.stop()
     refused = [entry for entry in raw.acl_log() if entry["username"] == "narrow"]
     assert refused == []
     used = {name.removeprefix("cmdstat_") for name in raw.info("commandstats")}
-    assert {rule.removeprefix("+") for rule in allowed} - used == set()
+    assert {rule.removeprefix("+") for rule in allowed} - used == {
+        "scard"
+    }  # only asked of more blocks than are read in full
     raw.close()
 
 
