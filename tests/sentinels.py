@@ -62,8 +62,8 @@ class Watched:
 
     def _knows_both(self) -> bool:
         with suppress(redis.RedisError):
-            (replica,) = self.asking.execute_command("SENTINEL", "REPLICAS", "main")
-            return str(replica["master-link-status"]) == "ok"
+            replicas = self.asking.execute_command("SENTINEL", "REPLICAS", "main")
+            return [str(replica["master-link-status"]) for replica in replicas] == ["ok"]
         return False
 
     def master(self) -> int:

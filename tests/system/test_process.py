@@ -243,7 +243,7 @@ def test_damaged_journal_is_set_aside(folder: Path, client: Any, run_daemon: Run
     (daemon.state / "journal.db").write_bytes(b"this is no database" * 1000)
     (folder / "notes.md").write_text("two\n")
     daemon = run_daemon()
-    assert "the journal was damaged; it is kept as" in daemon.said()
+    assert "the journal was damaged: it was put together again" in daemon.said()
     (aside,) = daemon.state.glob("journal.db.damaged-*")
     assert aside.read_bytes().startswith(b"this is no database")
     assert client.hget("blocks:meta", "epoch") != epoch
@@ -261,7 +261,7 @@ def test_journal_damaged_inside(folder: Path, client: Any, run_daemon: RunDaemon
     path.write_bytes(path.read_bytes()[:4096] + b"\xa5" * (path.stat().st_size - 4096))
     assert daemon.command("history", "block-1").stderr.startswith("blocksd: the journal cannot be read")
     daemon = run_daemon()
-    assert "the journal was damaged; it is kept as" in daemon.said()
+    assert "the journal was damaged: it was put together again" in daemon.said()
     assert_whole(daemon, client, folder)
 
 
@@ -312,7 +312,7 @@ def test_disk_of_the_journal_is_full(folder: Path, tmp_path: Path, client: Any, 
         with pytest.raises(OSError, match="No space"):
             fill_up(state / "filler")
         for number in range(60):  # more than what the journal still has room for
-            (folder / f"block-{number}.md").write_text("text " * 3500)
+            (folder / f"block-{number}.md").write_text(os.urandom(8750).hex())  # which does not become less when packed
         problem = json.loads(eventually(lambda: client.hget("blocks:problems", "<journal>")))
         assert "the journal cannot be written" in problem["message"]
         assert "free some space" in problem["hint"]

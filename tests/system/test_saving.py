@@ -55,7 +55,7 @@ def saved(
     folder: Path, server: RedisServer, run_daemon: Callable[..., Daemon], request: pytest.FixtureRequest
 ) -> Iterator[Saved]:
     (folder / "notes.md").write_text("one\n")
-    daemon = run_daemon("--delete-grace", GRACE)
+    daemon = run_daemon("--delete-grace", GRACE, BLOCKSD_HISTORY_VERSIONS="1000000")
     result = Saved(folder, server, daemon, request.getfixturevalue("changes"))
     yield result
     result.client.close()

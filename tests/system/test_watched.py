@@ -301,7 +301,7 @@ def test_password_is_nowhere(folder: Path, tmp_path: Path, server: RedisServer, 
     options = ("--redis", url, "--log-format", form, "--log-level", "debug")
     daemon = Daemon(folder, tmp_path / "state", *options).start(ready=False)
     seen = [daemon.command("status").stdout] if eventually(lambda: "ready" in daemon.said()) else []
-    raw.execute_command("ACL", "SETUSER", "tester", "-xread")
+    raw.execute_command("ACL", "SETUSER", "tester", "-xlen")
     raw.client_kill_filter(_type="normal", skipme=True)
     eventually(lambda: "no requests can be read" in daemon.said(), "a command is refused")
     seen.append(daemon.command("status").stdout)

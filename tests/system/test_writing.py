@@ -60,6 +60,10 @@ def appenders(server: RedisServer) -> Iterator[Callable[..., list[subprocess.Pop
         process.communicate()
 
 
+ALL_KEPT = {"BLOCKSD_HISTORY_VERSIONS": "1000000"}
+"""So that all versions of a busy file can be counted."""
+
+
 def acknowledged(processes: list[subprocess.Popen[str]], *, count: int = APPENDS) -> list[str]:
     """All lines of which a client was told that they are there, once they all are."""
     lines: list[str] = []
@@ -110,7 +114,7 @@ def test_appends_of_many_processes_are_all_there_once(
 ) -> None:
     """Eight processes append a hundred lines each to one block: 800 acknowledged, 800 in the file, each once."""
     (folder / "notes.md").write_text(HEAD)
-    daemon = run_daemon()
+    daemon = run_daemon(**ALL_KEPT)
     assert_once(daemon, client, acknowledged(appenders()))
 
 
@@ -137,7 +141,7 @@ def test_person_and_processes_lose_nothing_of_each_other(
     """
     path = folder / "notes.md"
     path.write_text(HEAD)
-    daemon = run_daemon()
+    daemon = run_daemon(**ALL_KEPT)
     written: list[str] = []
     is_over = threading.Event()
 
@@ -239,7 +243,7 @@ def test_vim_and_processes_lose_nothing_of_each_other(
     """
     path = folder / "notes.md"
     path.write_text(HEAD)
-    daemon = run_daemon()
+    daemon = run_daemon(**ALL_KEPT)
     with saving_in_vim(path, backupcopy) as written:
         lines = acknowledged(appenders(pause=0.02))
     assert len(written) > 20
@@ -259,7 +263,7 @@ def test_killed_twenty_times_it_does_every_request_once(
     """
     path = folder / "notes.md"
     path.write_text(HEAD)
-    daemon = run_daemon()
+    daemon = run_daemon(**ALL_KEPT)
     processes = appenders(pause=0.1)
     random_ = random.Random(2026)
     with saving_in_vim(path, backupcopy) as written:
