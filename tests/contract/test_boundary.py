@@ -582,6 +582,7 @@ def test_what_was_done_and_cannot_be_told_waits(broken: Broken, op: str) -> None
 def test_late_save_that_cannot_be_read_is_kept_until_it_can(broken: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that nobody could tell had the file open wrote to what was displaced: that is all there is of its text."""
     monkeypatch.setattr(Root, "has_writer", lambda *_: None)
+    monkeypatch.setattr("blocksd.folder._SETTLE_SECONDS", 0.0)  # of real time, of which a test's clock knows nothing
     rig = broken
     rig.settle()
     sent = rig.send("operator", "append", "notes", content="two")
