@@ -77,10 +77,11 @@ class SourceMirror:
         stored: Command = ("HDEL", key, file) if now is None else ("HSET", key, file, now)
         return [stored, *self._opened_or_closed(agent, file, is_open=now is not None, at=at)]
 
-    def compare(self, at: str, *, announce: bool) -> Iterator[int]:
+    def compare(self, at: str, *, announce: bool, is_repair: bool = False) -> Iterator[int]:
         """Compare all that is shown with what should be, and mend it, a slice at a time; how many keys were wrong.
 
-        `announce` tells who listens of each difference; not needed where they are told to read everything again.
+        `announce` tells who listens of each difference; not needed where they are told to read everything again. Contents are
+        announced if this `is_repair`: else those that differ are of files that changed, and are announced with these.
         """
         keys, sources = self._mirror.keys, self._sources
         (shown,) = self._mirror.ask([("HGETALL", keys.sources)])
@@ -95,7 +96,7 @@ class SourceMirror:
             strays |= stray
             yield wrong
         for files in _slices(opened.keys() | strays):
-            yield self._compare_contents(files, at if announce else None)
+            yield self._compare_contents(files, at if announce and is_repair else None)
         (shown,) = self._mirror.ask([("HGETALL", keys.sources)])  # meanwhile they may be others
         wanted = {name: sources.about(name) for name in sources.names}
         # What is no longer served goes before its name does, so that it is found again should this be cut short.
@@ -179,9 +180,7 @@ class SourceMirror:
         for key, commands in zip(wanted, repairs, strict=True):
             if commands:
                 name, _, path = key.removeprefix(keys.file("")).partition("/")
-                # A source that is not listed yet is announced later, with all its files.
-                if name not in sources.names or sources.source(name).is_listed:
-                    wrong.setdefault(name, set()).add(path)
+                wrong.setdefault(name, set()).add(path)
         if at is not None:
             self._mirror.note([one for name in wrong for one in self._source_changed(name, wrong[name], (), at)])
         return sum(map(bool, repairs))

@@ -169,7 +169,7 @@ class Verifier:
         self._announce(indexes=wrong)
         yield 4
         yield from self._comparing_agents()
-        for count in self._source_mirror.compare(timestamp(self._wall()), announce=True):
+        for count in self._source_mirror.compare(timestamp(self._wall()), announce=True, is_repair=True):
             self._repaired += count
             yield _SLICE
         if not mend_changes(self._mirror):
