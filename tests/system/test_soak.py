@@ -135,7 +135,7 @@ class Person(Actor):
         text = path.read_text()
         if text.count("\n") > MOST_LINES:
             self.put(path, HEAD + line + "\n")
-            for unseen in [one for one, where in list(self.model.saved.items()) if where == label][-_UNSEEN:]:
+            for unseen in [one for one, where in self.model.saved.copy().items() if where == label][-_UNSEEN:]:
                 del self.model.saved[unseen]
         elif self.random.random() < 0.5:
             with path.open("a") as file:
