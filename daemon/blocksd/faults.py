@@ -48,7 +48,7 @@ class Faults:
         self.count = 0
 
     def note(self, during: str, error: BaseException) -> InternalError:
-        """Count a failure; what to say of it to whoever waits for the work that failed."""
+        """Count a failure; what to say of it to the client that waits for the work that failed."""
         frames = traceback.extract_tb(error.__traceback__)
         place = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "?"
         text = "".join(traceback.format_list(frames)) + f"{type(error).__name__}: {str(error)[:_CHARS]}"

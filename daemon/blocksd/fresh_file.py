@@ -27,7 +27,7 @@ def make(root: Root, path: str, data: bytes, *, like: str) -> tuple[int, Mark | 
     Raises:
         OSError: it could not be made whole.
     """
-    # Whoever may not read the other file may not read it under this name either.
+    # A user who may not read the other file may not read it under this name either.
     handle = root.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         left = memoryview(data)
@@ -54,7 +54,7 @@ def _take_over(root: Root, handle: int, like: str) -> None:
     """Mode, owner and extended attributes of the file at `like`, if there is one; else what a new file gets.
 
     A daemon that is not root cannot give files away: then the owner is its own, the group stays if it may, and what the
-    owner could do, the group can, or whoever has saved the file could not save it again.
+    owner could do, the group can, or the user who saved the file could not save it again.
     """
     try:
         status = root.stat(like)

@@ -51,7 +51,7 @@ class Inboxes:
     names of the keys that any client changes there, and nothing of what is in them. That costs the same for ten inboxes
     and for ten thousand. The messages come between the replies of this connection (RESP 3), so there is one connection
     to lose: while it is there, no change goes unheard. Where a server, a proxy or an ACL does not have it, `is_told` is
-    False, and whoever reads must look.
+    False, and the reader must look.
 
     Every method raises Unavailable, Misconfigured or Damaged, after which only `close` may follow.
     """
@@ -115,7 +115,7 @@ class Inboxes:
         poll.poll(max(0.0, seconds) * 1000)
 
     def changed(self) -> list[str]:
-        """The actors whose inboxes have changed since the last call, whoever changed them."""
+        """The actors whose inboxes have changed since the last call, by any client."""
         if self.is_told:
             with translated(self._url):
                 while self._connection.can_read(0):

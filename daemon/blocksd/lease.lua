@@ -6,7 +6,7 @@
 -- Returns {<who held it before>, <epoch>, <seq>, <1 if it is ours now, else 0>}; '' for what is not there.
 --
 -- A lease of the same machine, in the same boot, is a dead daemon's if it is of the same folder or the same journal:
--- whoever asks has the locks of both. Any other is respected until it expires: nothing but time proves its daemon dead.
+-- the daemon that asks has the locks of both. Any other is respected until it expires: nothing but time proves its daemon dead.
 
 -- A key of another type, or that never expires, is a mistake, and would keep every daemon out for good.
 if redis.call('TYPE', KEYS[1]).ok ~= 'string' or redis.call('PTTL', KEYS[1]) < 0 then redis.call('DEL', KEYS[1]) end

@@ -113,7 +113,7 @@ class Mirror:
         )
 
     def lease_left(self) -> int:
-        """For how many milliseconds the lease that is there is still good, whoever has it; negative when there is none."""
+        """For how many milliseconds the lease that is there is still good, for any daemon that has it; negative when there is none."""
         with translated(self.url):
             return int(self._client.pttl(self.keys.lease))
 
@@ -265,7 +265,7 @@ class Mirror:
         self.apply([("HSET", self.keys.meta, *words)])
 
     def announce_repaired(self, labels: Sequence[str], agents: Sequence[str], indexes: Sequence[str], at: str) -> None:
-        """Tell whoever follows these blocks and agents, or everything, that they were shown wrongly until now."""
+        """Tell the subscribers of these blocks and agents, and those of everything, that they were shown wrongly until now."""
         assert self.place is not None
         keys = self.keys
         change = repaired(labels, agents, indexes, self.epoch, at)

@@ -243,7 +243,7 @@ class Pending:
             JournalUnusable: that could not be written; they must be looked at again before anything else is written.
         """
         try:
-            # Whoever has that name next begins with nothing open. Done twice after a crash, it is done once.
+            # The next agent of that name begins with nothing open. Done twice after a crash, it is done once.
             self._database.execute(
                 "DELETE FROM open_files WHERE 'agents/' || agent IN (SELECT path FROM pending_folders)"
             )

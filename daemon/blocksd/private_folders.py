@@ -50,7 +50,7 @@ class PrivateFolders:
     def _is_home(self, directory: str) -> bool:
         """Return True if there is a block in a private folder, or nothing: other files alone make nobody known.
 
-        So whoever deletes an agent is rid of it, though files of other programs stay where it was.
+        So a client that deletes an agent is rid of it, though files of other programs stay where it was.
         """
         is_empty = True
         for path in islice(self._folder.content(directory), _MOST_FILES):

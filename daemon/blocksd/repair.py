@@ -72,7 +72,7 @@ def repair_index(
         is_same = mirror.answer("ZCARD", keys.agents) == len(known)
     if not is_same:
         repairs["agents"] = new_zset_commands(keys.agents, known)
-        # Whoever has that name next begins with nothing open.
+        # The next agent of that name begins with nothing open.
         repairs["agents"] += [("UNLINK", keys.open(agent)) for agent in sorted(listed - known)]
     if reads_problems:
         is_same = mirror.answer("HGETALL", keys.problems) == problems

@@ -131,7 +131,7 @@ class Change:
         """Read a notification.
 
         Raises:
-            Damaged: it is none: whoever may publish may publish anything.
+            Damaged: it is none: a client that may publish may publish anything.
         """
         try:
             raw = json.loads(text)

@@ -256,6 +256,8 @@ class Writer:
             if not self._insist_to_give_back(staged, full):
                 raise self._undecided(staged, error) from None
             raise self._unwritable(staged.path, error) from None
+        # RACE: two saves in a row, one right before the exchange and one right after it: the second may have been made of
+        # our text, which is then put in once more. Both saves stay.
         self._insist_to_give_back(staged, full)
         return False
 
