@@ -281,6 +281,7 @@ class Rig:
         level = core.projector.is_level and not core.projector.is_busy
         return (
             core.is_settled
+            and not core._mended_at  # the problem of a journal that failed is over a while after it works again
             and core.intake.due == float("inf")
             and level
             and place is not None
