@@ -50,6 +50,7 @@ class Asked:
     on_conflict: str | None = None
     hunks: list[Hunk] = field(default_factory=list)
     replies: list[str] = field(default_factory=list)
+    deaths: int = 0  # how often the daemon died before there was a reply
     may_be_lost: bool = False  # Redis has lost what it held, or there was a reply that it cannot be done now
 
     @property

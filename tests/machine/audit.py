@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from blocksd.begun import ATTEMPTS
 from blocksd.document import decode, split
 from blocksd.label import TEMPORARY, is_pattern, label_of_path
 from blocksd.pending import Pending
@@ -57,6 +58,12 @@ class Memory:
     asked: dict[str, Asked] = field(default_factory=dict)
     last: dict[str, Save | None] = field(default_factory=dict)  # path → what a person last made of it; None: gone
     has_crashed: bool = False
+
+    def note_death(self) -> None:
+        """The daemon died: maybe while it did what was asked."""
+        self.has_crashed = True
+        for asked in self.asked.values():
+            asked.deaths += not asked.is_answered
 
 
 def path_of(label: str) -> str:
@@ -307,7 +314,8 @@ def check_requests(revisions: list[Revision], states: Sequence[Blocks], memory: 
         done = by_request.get(asked.id, [])
         if not asked.is_accepted:
             code = asked.reply["error"]["code"]
-            must("no unforeseen error", code != "internal_error", asked)
+            is_suspect = asked.reply["error"].get("error") == "Unfinished" and asked.deaths >= ATTEMPTS
+            must("no unforeseen error", code != "internal_error" or is_suspect, asked)
             must("refusal", not done, "refused, and done:", asked)
             must("replied", asked.reply["error"]["code"] not in ("error", "journal"))
             _check_refusal(asked, states)

@@ -469,7 +469,7 @@ class World(RuleBasedStateMachine):
         self._round()
         self.rig.crash()
         self.hands.revive()
-        self.memory.has_crashed = True
+        self.memory.note_death()
         self.hands.fail_in(calls, error, names=(name,), count=None)
         self._open()
         self._round()
@@ -767,7 +767,7 @@ class World(RuleBasedStateMachine):
         """After a crash: another daemon, of the same journal; what cannot be read still cannot."""
         unreadable = self._folder.unreadable
         self.hands.revive()
-        self.memory.has_crashed = True
+        self.memory.note_death()
         self._open()
         self._folder.unreadable |= unreadable
 
