@@ -73,8 +73,7 @@ class Work:
     """What one round of requests comes to.
 
     `replies` are those of all its requests. Outcomes, as they are kept, are `settled` if they wait for no file, else
-    `edited`: they stand as soon as the files say so. `displaced` is what was put in: what it took the place of lies
-    beside it until `clear_away`, at least.
+    `edited`: they stand as soon as the files say so.
     """
 
     answers: list[Answer] = field(default_factory=list)
@@ -84,7 +83,6 @@ class Work:
     accesses: list[Access] = field(default_factory=list)
     postponed: list[Entry] = field(default_factory=list)
     revisions: list[Revision] = field(default_factory=list)
-    displaced: list[Staged] = field(default_factory=list)
     agents_gone: set[str] = field(default_factory=set)
     cut: Sequence[Entry] = ()  # those of the postponed that wait for nothing but the next round
 
@@ -145,6 +143,7 @@ class Clerk:
         self._wall = wall
         self._waiting: dict[Entry, float] = {}  # requests that wait for an open file: since when
         self.dropped: list[Unusable] = []  # what came in and could not be replied to, for a log
+        self._displaced: dict[str, Staged] = {}  # by `aside`: what was put in, and what it displaced not read again
         self._retired: dict[str, Staged] = {}  # by `aside`: what is over, and not known to be on disk
         self._free: list[Staged] = []  # what was retired, and is known to be on disk
         self.tidy_due = float("inf")  # when what is retired is to be synced
@@ -202,34 +201,46 @@ class Clerk:
         self._intake.stale = stale - due
         return due
 
-    def clear_away(self, work: Work) -> None:
-        """Remove what was displaced, as far as it is no longer needed; what a crash leaves, the next sweep removes.
+    def clear_away(self) -> None:
+        """Remove what was displaced, as far as it is no longer needed; what a crash leaves, the next start looks at.
 
         After a power cut the journal may say only that the files of the last round were about to be changed. What they
         displaced tells that they were, so it stays until that is on disk: the next `prepare` takes it along, or `tidy`.
         """
         for path in give_back_kept(self._pending, self._writer):
             self._intake.hint_file(path, closed=False)
-        read, unread = [], []
-        for one in work.displaced:
-            try:
-                if self._writer.give_back_save(one):
-                    self._intake.hint_file(one.path, closed=False)
-            except Unavailable:  # it cannot be read now, and may be all there is of a save
-                unread.append(one)
-            else:
-                read.append(one)
-        if unread:
-            self._pending.keep([*self._pending.kept, *self._pending.keep_aside(unread)])
+        read = self._read_displaced()
         self._tell_kept()
         self._discard(self._free)
         self._free = []
         self._retire(read)
 
+    def _read_displaced(self) -> list[Staged]:
+        """Look once more at what was displaced, and put back what was saved to it; those that nothing is kept aside of."""
+        read, unread = [], []
+        for one in self._displaced.values():
+            try:
+                if self._writer.give_back_save(one):
+                    self._intake.hint_file(one.path, closed=False)
+            except Unavailable:  # it cannot be read or put back now, and may be all there is of a save
+                unread.append(one)
+                self._intake.hint_file(one.path, closed=False)
+            else:
+                read.append(one)
+        self._displaced = {}
+        if unread:
+            self._pending.keep([*self._pending.kept, *self._pending.keep_aside(unread)])
+        return read
+
+    @property
+    def has_displaced(self) -> bool:
+        """Return True if there is what was displaced, and has not been looked at again."""
+        return bool(self._displaced)
+
     @property
     def has_free(self) -> bool:
-        """Return True if `clear_away` has something to remove that earlier rounds have left."""
-        return bool(self._free or self._pending.kept or KEPT in self._problems)
+        """Return True if `clear_away` has something to do."""
+        return bool(self._displaced or self._free or self._pending.kept or KEPT in self._problems)
 
     def tidy(self) -> None:
         """Have what was finished on disk, and remove what was displaced by it.
@@ -245,7 +256,11 @@ class Clerk:
 
     def keeps(self, path: str) -> bool:
         """Return True if a temporary of ours is not left behind by a crash, but still needed."""
-        return path in self._retired or any(kept.staged.aside == path for kept in self._pending.kept)
+        return (
+            path in self._retired
+            or path in self._displaced
+            or any(kept.staged.aside == path for kept in self._pending.kept)
+        )
 
     def _tell_kept(self) -> None:
         """Say which files lie aside that may be saves, for as long as they do."""
@@ -258,7 +273,7 @@ class Clerk:
         message = f"{where} may be a save to {place} that came late, and cannot be put back for now"
         if len(self._pending.kept) > 1:
             message = f"{message}; there are {len(self._pending.kept)} such files"
-        hint = "it is kept, and tried again; if it is not wanted, remove it"
+        hint = "it is kept, and tried again; take from it what is wanted, and remove it"
         self._problems.set(Problem(KEPT, "kept", message, hint, warning=True))
 
     def _retire(self, staged: Sequence[Staged]) -> None:
@@ -553,13 +568,12 @@ class Clerk:
         self._outcomes.count(work.edited)
         work.revisions = self._ledger.settle()
         work.agents_gone = {agent for agent in self._desk.agents_gone if not self._ledger.attachments.is_known(agent)}
+        self._displaced.update((one.aside, one) for one in staged)
         if folders_gone:
-            self._discard(staged)
+            self._discard(self._read_displaced())
             yield "remove folders"
             for folder in remove_folders(self._pending, self._writer):
                 self._intake.hint_tree(folder)
-        else:
-            work.displaced = staged
         for label, path in self._desk.gone.items():
             self._intake.let_go(label, path)
         for path in self._desk.paths.values():

@@ -294,6 +294,9 @@ class Core:
     def _take_in(self) -> Iterator[str]:
         if self._blocked_until or self._must_reload:
             self._recover()
+        if self.clerk.has_displaced:  # an error has ended the round before: nothing is done on top of a late save
+            yield "clear away"
+            self.clerk.clear_away()
         is_news_due = self.intake.due <= self._clock()
         has_taken, revisions = yield from self._look()
         self.sources.look()
@@ -318,9 +321,9 @@ class Core:
             elif work.answers:
                 self.inbox.begin_again()
         self.clerk.end()
-        if work.displaced or self.clerk.has_free:
+        if self.clerk.has_free:
             yield "clear away"
-            self.clerk.clear_away(work)
+            self.clerk.clear_away()
         for revision in revisions:
             self.retention.touch(revision.label)
             for listener in self._listeners:

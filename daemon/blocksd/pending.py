@@ -22,6 +22,10 @@ Key = tuple[str, str]
 """The actor and the id of a request."""
 
 
+_FINISHED = 2**63 - 1
+"""The number of a row in `prepared` that says which files were displaced last: all revisions are in force beside it."""
+
+
 class Staged(NamedTuple):
     """A file whose new text lies beside it, under the name `aside`; all paths are below the folder.
 
@@ -61,6 +65,10 @@ class Kept(NamedTuple):
     boot: str
 
 
+def _kept_in(row: tuple[str] | None) -> list[Kept]:
+    return [Kept(Staged(*one), boot) for one, boot in json.loads(row[0])] if row is not None else []
+
+
 class Pending:
     """The write-ahead part of a journal: what is prepared, until it is finished or given up.
 
@@ -93,7 +101,7 @@ class Pending:
         self._journal.numbers.begin()
         with self._database.writing(is_durable=is_durable):
             self._journal.insert(prepared.revisions)
-            self._database.execute("INSERT INTO prepared VALUES (?, ?)", (self._journal.seq + 1, plan))
+            self._replace_prepared((self._journal.seq + 1, plan))
             self._journal.count_logged(2 * len(plan))
         self._journal.numbers.keep()
 
@@ -110,7 +118,8 @@ class Pending:
 
         Unless `is_durable`, a crash may undo this, but not `prepare`: so what tells that the files were changed stays
         until something later is on disk. `was` is what was prepared, if this is only a part of it, numbered anew.
-        Directories that are to go are remembered until `forget_folders`, and so are the `kept` files that lie aside.
+        Directories that are to go are remembered until `forget_folders`, and so are the `kept` files that lie aside. What
+        the files displaced is noted until the next `prepare`: a daemon that starts in between finds it among the `kept`.
 
         Raises:
             JournalUnusable: nothing was written.
@@ -121,6 +130,7 @@ class Pending:
             for revision in prepared.revisions
             if (path := prepared.paths.get(revision.label)) is not None
         }
+        kept_then = [*self.kept, *self.keep_aside(kept)]
         self._journal.numbers.begin()
         with self._database.writing(is_durable=is_durable):
             if was is not None:
@@ -134,10 +144,11 @@ class Pending:
             self._database.executemany(
                 "INSERT OR IGNORE INTO pending_folders VALUES (?)", ((path,) for path in prepared.folders_gone)
             )
-            self._database.execute("DELETE FROM prepared")
-            self._insert_kept(kept)
+            displaced = self.keep_aside([one for one in prepared.staged if one.base is not None])
+            self._replace_prepared(*([(_FINISHED, json.dumps(displaced))] if displaced else []))
+            self._write_kept(kept_then)
         self._journal.numbers.keep()
-        self._note_kept(kept)
+        self._kept, self._stored = kept_then, list(kept_then)
         if prepared.revisions:
             self._journal.seq = prepared.revisions[-1].seq
 
@@ -149,15 +160,19 @@ class Pending:
         Raises:
             JournalUnusable: that could not be written; `recover` does it.
         """
+        kept_then = [*self.kept, *self.keep_aside(kept)]
         with self._database.writing(is_durable=True):
             self._delete_revisions()
-            self._database.execute("DELETE FROM prepared")
-            self._insert_kept(kept)
-        self._note_kept(kept)
+            self._replace_prepared()
+            self._write_kept(kept_then)
+        self._kept, self._stored = kept_then, list(kept_then)
 
     @property
     def kept(self) -> list[Kept]:
         """The files aside that could not be read, also those that were so when the daemon ended.
+
+        Besides, what the last files displaced that the daemon put in before it ended: it may not have read that again. But
+        not after a power cut, which leaves no save in there that its writer had on disk.
 
         Raises:
             JournalUnusable: that cannot be told.
@@ -165,8 +180,11 @@ class Pending:
         if self._stored is None:
             with self._database.reading():
                 row = self._database.execute("SELECT value FROM meta WHERE key = 'kept'").fetchone()
-            self._stored = [Kept(Staged(*one), boot) for one, boot in json.loads(row[0])] if row else []
-            self._kept = [*self._stored, *(one for one in self._kept if one not in self._stored)]
+                last = self._database.execute("SELECT plan FROM prepared WHERE seq = ?", (_FINISHED,)).fetchone()
+            self._stored, displaced = _kept_in(row), _kept_in(last)
+            displaced = [one for one in displaced if one.boot == self.boot_id]
+            more = (one for one in (*displaced, *self._kept) if one not in self._stored)
+            self._kept = [*self._stored, *more]
         return self._kept
 
     def keep(self, kept: Sequence[Kept]) -> None:
@@ -175,24 +193,21 @@ class Pending:
         if self._kept != self._stored:
             with suppress(JournalUnusable):
                 with self._database.writing(is_durable=True):
-                    self._insert_kept(())
+                    self._write_kept(self._kept)
                 self._stored = list(self._kept)
 
     def keep_aside(self, staged: Sequence[Staged]) -> list[Kept]:
         """Return files of this boot, as they are kept."""
         return [Kept(one, self._journal.boot_id) for one in staged]
 
-    def _insert_kept(self, more: Sequence[Staged]) -> None:
-        """Write what is kept, with some more, in the transaction that is open."""
-        kept = [*self._kept, *self.keep_aside(more)]
-        if kept != (self._stored or []):
-            text = json.dumps(kept)
-            self._database.execute("INSERT OR REPLACE INTO meta VALUES ('kept', ?)", (text,))
+    def _write_kept(self, kept: Sequence[Kept]) -> None:
+        """Write what is kept in the transaction that is open, unless it is what the journal has."""
+        if kept != self._stored:
+            self._database.execute("INSERT OR REPLACE INTO meta VALUES ('kept', ?)", (json.dumps(kept),))
 
-    def _note_kept(self, more: Sequence[Staged]) -> None:
-        if more:
-            self._kept = [*self._kept, *self.keep_aside(more)]
-            self._stored = list(self._kept)
+    def _replace_prepared(self, *rows: tuple[int, str]) -> None:
+        self._database.execute("DELETE FROM prepared")
+        self._database.executemany("INSERT INTO prepared VALUES (?, ?)", rows)
 
     @property
     def boot_id(self) -> str:
@@ -204,7 +219,7 @@ class Pending:
     def prepared(self) -> Prepared | None:
         """Return what a crash has left prepared, or a journal that took no more."""
         with self._database.reading():
-            row = self._database.execute("SELECT seq, plan FROM prepared").fetchone()
+            row = self._database.execute("SELECT seq, plan FROM prepared WHERE seq < ?", (_FINISHED,)).fetchone()
             if row is None:
                 return None
             rows = self._database.execute(

@@ -43,7 +43,8 @@ def state_of(one: Staged, place: Found | None, aside: Found | None, *, is_same_b
     2. the inode of the old text, or its digest: it was put in. If the machine has run since and the text is another, a
        program that had the file open has written to it. After a power cut no program has, and the text is not looked at.
        RACE: if the old file was replaced twice by saves in the moment before, its inode may have been given out again.
-    3. any other: a save came between the last look and the exchange, which was not acknowledged.
+    3. any other: a save came between the last look and the exchange, which was not acknowledged. If the new text was
+       saved over since, that may have been made of it: it stands as if it had come later, and the first save is kept.
 
     What is aside stays until the end of the edit is on disk. So if nothing is aside, a new file was put in: its name
     aside was on disk before it was prepared. A text that replaces another was not put in if its place has the old one, nor
@@ -64,7 +65,8 @@ def state_of(one: Staged, place: Found | None, aside: Found | None, *, is_same_b
         return State.IN
     if aside.inode == one.old:
         return State.SAVED_LATE if is_same_boot else State.IN
-    return State.DISPLACED
+    is_saved_over = one.data is not None and (place is None or place.digest != one.data)
+    return State.SAVED_LATE if is_saved_over else State.DISPLACED
 
 
 @dataclass(slots=True)
@@ -183,6 +185,7 @@ def recover(pending: Pending, writer: Writer, *, is_patient: bool = False) -> bo
     prepared = pending.prepared()
     if prepared is not None:
         _finish_or_take_back(prepared, pending, writer, is_patient=is_patient)
+    give_back_kept(pending, writer)  # before a request is done on top of what it would be put back over
     remove_folders(pending, writer)
     return prepared is not None
 
@@ -221,7 +224,6 @@ def _finish_or_take_back(prepared: Prepared, pending: Pending, writer: Writer, *
     for one in told:
         if one not in late:
             writer.discard(one)
-    give_back_kept(pending, writer)
     if len(done) < len(groups):
         writer.remove_made()
 

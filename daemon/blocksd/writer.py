@@ -256,24 +256,31 @@ class Writer:
             if not self._insist_to_give_back(staged, full):
                 raise self._undecided(staged, error) from None
             raise self._unwritable(staged.path, error) from None
-        # RACE: two saves in a row, one right before the exchange and one right after it: the second may have been made of
-        # our text, which is then put in once more. Both saves stay.
-        self._insist_to_give_back(staged, full)
-        return False
+        # A save S came between the look and the exchange.
+        #   1. It goes back, and our text comes out again: then nothing was put in, and the request is done on top of S.
+        #   2. What comes out is not our text: so a process has saved over it, and may have made that save of it. To do the
+        #      request again would double its text. So it counts as put in, their save stands as a later one, and S is kept
+        #      aside and shown.
+        # RACE: a process may read our text in that moment, and save what it made of it after (1): then the text is there
+        # twice, since no file tells what it was made of. Nothing is lost: their save is in the file as they made it, the
+        # request is done on top of it, and S was theirs to replace, since it was back in the file before they saved.
+        return not self._insist_to_give_back(staged, full)
 
     def give_back_save(self, staged: Staged) -> bool:
         """Put back what `put_in` took the place of, if a process that had it open has saved to it since; whether that is so.
 
         Raises:
-            Undecided: it cannot be told.
+            Undecided: it cannot be told, or its place was saved to as well, and each of the two saves may be of worth.
         """
         try:
             if staged.base is None or digest_of(self._root, staged.aside) in (None, staged.base):
                 return False
             full = self._place(staged)
+            is_saved_over = digest_of(self._root, full) not in (None, staged.data)
         except OSError as error:
             raise self._undecided(staged, error) from None
-        self._give_back(staged, full)
+        if is_saved_over or not self._give_back(staged, full):
+            raise saved_over(staged)
         return True
 
     def _insist_to_give_back(self, staged: Staged, full: str) -> bool:
@@ -283,10 +290,7 @@ class Writer:
             return self.take_back(staged)
 
     def _give_back(self, staged: Staged, full: str) -> bool:
-        """Put back what was displaced, and what was saved since we took its place; False if there was such a save.
-
-        It may have been made of our text.
-        """
+        """Put back what was displaced; False if there was a save over our text, which stays, and what was displaced lies aside."""
         root, aside, ours = self._root, staged.aside, staged.data
         is_saved_over = False
         try:
@@ -296,7 +300,7 @@ class Writer:
                 self.remove(aside)
                 return True
             for _ in range(_TURNS):
-                newest = digest_if_readable(root, aside)
+                displaced = digest_if_readable(root, aside)
                 try:
                     if not root.exists(full):  # gone, or to be gone: what is aside is the newest there is
                         root.move(aside, full)
@@ -304,11 +308,13 @@ class Writer:
                     root.exchange(aside, full)
                 except (FileExistsError, FileNotFoundError):
                     continue
-                if self._settled(aside).digest == ours:
-                    self.remove(aside)
+                found = self._settled(aside).digest
+                if found == ours:
+                    if not is_saved_over:
+                        self.remove(aside)
                     return not is_saved_over
                 # There was a save over what we had put there. That is the newest: it goes back in.
-                ours, is_saved_over = newest, True
+                ours, is_saved_over = displaced, True
         except OSError as error:
             raise self._undecided(staged, error) from None
         return not is_saved_over

@@ -16,7 +16,7 @@ from failing import FailingRoot
 from rig import Rig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from support import RedisServer
@@ -177,3 +177,194 @@ def test_directory_on_the_way_is_another_thing_after_a_crash(
     assert head is not None
     assert head.block is not None
     assert f"{head.block.value}\n" == (deep / "notes.md").read_text()
+
+
+@pytest.mark.parametrize("boots", [False, True], ids=["one boot", "another boot"])
+@pytest.mark.parametrize("effect", ["project", "clear away"])
+@pytest.mark.parametrize("durability", ["disk", "process"])
+def test_save_between_the_end_of_a_request_and_a_crash(
+    tmp_path: Path,
+    server: RedisServer,
+    sick: Sick,
+    durability: str,
+    effect: str,
+    boots: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was displaced is read at the next start, too: a save to it is put back, and merged with the request.
+
+    After a power cut it is not: what a program has not synced may be there in part.
+    """
+    monkeypatch.setattr(Root, "has_writer", lambda *_: None)
+    rig = Rig(tmp_path, server.url, kind=sick.folder, durability=durability)
+    rig.save_and_settle("deep/notes", "one\n")
+    notes = rig.root / "deep" / "notes.md"
+    with notes.open("r+") as file:
+        ask(rig, 1)
+        until(rig, effect)
+        assert notes.read_text() == "one\nline 1\n"
+        file.write("one\nlate\n")
+    rig.boot_id = "another boot" if boots else "one boot"
+    rig.open()
+    rig.settle()
+    rig.resync()
+    assert asides(rig) == []
+    assert notes.read_text() == ("one\nline 1\n" if boots else "one\nline 1\nlate\n")
+    authors = [one.author for one in rig.journal.history("deep/notes")]
+    assert authors == (["operator", "file"] if boots else ["merge", "file", "operator", "file"])
+    rig.close()
+
+
+def test_save_made_of_a_text_that_is_being_taken_back(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One save comes right before the exchange, and one right after it, of our text: that is in it once, and neither is lost."""
+    notes = rig.root / "deep" / "notes.md"
+    failing: Any = FailingRoot
+    real = failing.renameat2
+    saves: list[Callable[[], str]] = [lambda: "one\nearly\n", lambda: notes.read_text() + "on top\n"]
+
+    def renameat2(self: FailingRoot, *args: Any) -> None:
+        if len(saves) == 2:
+            notes.write_text(saves.pop(0)())
+        real(self, *args)
+        if saves:
+            replaced = rig.root / "replaced"
+            replaced.write_text(saves.pop()())
+            replaced.rename(notes)
+
+    monkeypatch.setattr(FailingRoot, "renameat2", renameat2)
+    ask(rig, 1)
+    rig.settle()
+    rig.resync()
+    assert notes.read_text() == "one\nline 1\non top\n"
+    assert [one.author for one in rig.journal.history("deep/notes")] == ["file", "operator", "file"]
+    (aside,) = asides(rig)
+    assert (rig.root / "deep" / aside).read_text() == "one\nearly\n"
+    assert aside in rig.core.problems[KEPT].message
+    rig.crash()
+    rig.open()
+    rig.settle()
+    assert asides(rig) == [aside], "also after a restart"
+    (rig.root / "deep" / aside).unlink()
+    rig.run(lambda: KEPT not in rig.core.problems)
+
+
+def test_save_made_of_a_text_that_was_taken_back(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was read in the moment of the exchange, and is saved after that: nothing is lost, though our text may be there twice."""
+    notes = rig.root / "deep" / "notes.md"
+    failing: Any = FailingRoot
+    real = failing.renameat2
+    read: list[str] = []
+
+    def renameat2(self: FailingRoot, *args: Any) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            notes.write_text("one\nearly\n")
+        real(self, *args)
+        if len(calls) == 1:
+            read.append(notes.read_text())
+        elif len(calls) == 2:
+            notes.write_text(f"{read[0]}on top\n")
+
+    calls: list[int] = []
+    monkeypatch.setattr(Root, "has_writer", lambda *_: False)
+    monkeypatch.setattr(FailingRoot, "renameat2", renameat2)
+    ask(rig, 1)
+    rig.settle()
+    rig.resync()
+    assert read == ["one\nline 1\n"]
+    assert notes.read_text() == "one\nline 1\non top\nline 1\n"
+    assert [one.author for one in rig.journal.history("deep/notes")] == ["operator", "file", "file"]
+    assert asides(rig) == []
+
+
+class Dead(BaseException):
+    """The daemon is gone."""
+
+
+def test_crash_between_two_saves_around_an_exchange(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second was made of our text: that is in it once, also when the client asks again, and the first is shown."""
+    notes = rig.root / "deep" / "notes.md"
+    failing: Any = FailingRoot
+    real = failing.renameat2
+
+    def renameat2(self: FailingRoot, *args: Any) -> None:
+        early = rig.root / "early"
+        early.write_text("one\nearly\n")
+        early.rename(notes)
+        real(self, *args)
+        on_top = rig.root / "on top"
+        on_top.write_text(f"{notes.read_text()}on top\n")
+        on_top.rename(notes)
+        raise Dead
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FailingRoot, "renameat2", renameat2)
+        ask(rig, 1)
+        with pytest.raises(Dead):
+            rig.round()
+    rig.crash()
+    rig.open()
+    ask(rig, 1)
+    rig.settle()
+    rig.resync()
+    assert notes.read_text() == "one\nline 1\non top\n"
+    assert [one.author for one in rig.journal.history("deep/notes")] == ["file", "operator", "file"]
+    (aside,) = asides(rig)
+    assert (rig.root / "deep" / aside).read_text() == "one\nearly\n"
+    assert aside in rig.core.problems[KEPT].message
+
+
+def test_late_save_beside_a_save_to_the_file(rig: Rig) -> None:
+    """Which is the newer one cannot be told: one is in the file, and the other is shown."""
+    notes = rig.root / "deep" / "notes.md"
+    with notes.open("r+") as file:
+        ask(rig, 1)
+        until(rig, "clear away")
+        file.write("one\nlate\n")
+    notes.write_text("one\nline 1\nby hand\n")
+    rig.open()
+    rig.settle()
+    rig.resync()
+    assert notes.read_text() == "one\nline 1\nby hand\n"
+    (aside,) = asides(rig)
+    assert (rig.root / "deep" / aside).read_text() == "one\nlate\n"
+    assert aside in rig.core.problems[KEPT].message
+
+
+def test_late_save_when_the_round_ends_in_an_error(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read before anything more is written to its file, and before a sweep finds it."""
+    monkeypatch.setattr(Root, "has_writer", lambda *_: False)
+    notes = rig.root / "deep" / "notes.md"
+    rig.tolerates_errors = True
+
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    with notes.open("r+") as file, monkeypatch.context() as patch:
+        patch.setattr(rig.core.projector, "project", broken)
+        ask(rig, 1)
+        rig.round()
+        assert notes.read_text() == "one\nline 1\n"
+        file.write("one\nlate\n")
+    rig.core.unexpected = None
+    rig.settle()
+    rig.resync()
+    assert asides(rig) == []
+    assert sorted(notes.read_text().split()) == ["1", "late", "line", "one"]
+    ask(rig, 2)
+    rig.run(lambda: notes.read_text().endswith("line 2\n"))
+
+
+def test_late_save_to_a_block_of_an_agent_that_is_deleted(rig: Rig) -> None:
+    """It stays, and the agent's folder with it: a person put it there."""
+    rig.save_and_settle("agents/ann/persona", "one\n")
+    persona = rig.root / "agents" / "ann" / "persona.md"
+    with persona.open("r+") as file:
+        rig.core.inbox.put([Entry("operator", "1-0", '{"id": "r", "op": "delete_agent", "args": {"agent": "ann"}}')])
+        for name in rig.core.round():
+            if name == "finish":
+                file.write("late\n")
+                file.flush()
+    rig.settle()
+    rig.resync()
+    assert persona.read_text() == "late\n"

@@ -82,6 +82,7 @@ class Hands:
         self._rate = 0.0
         self._names: tuple[str, ...] = ()
         self._is_still = False
+        self.is_blind = False  # nobody can tell which files are open
         self._before_renaming: Callable[[], None] | None = None
 
     def revive(self) -> None:
@@ -310,7 +311,7 @@ def _has_writer(self: HandledRoot, handle: int) -> bool | None:
         self.hands.called("has_writer", is_effect=False)
     except OSError:
         return None  # there is no telling
-    return Root.has_writer(self, handle)
+    return None if self.hands.is_blind else Root.has_writer(self, handle)
 
 
 def _start_sync(self: HandledRoot, handle: int) -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from blocksd.begun import ATTEMPTS
+from blocksd.label import TEMPORARY
 from blocksd.outcomes import Outcomes
 from blocksd.request import Entry
 from blocksd.revision import OPERATOR
@@ -532,6 +533,31 @@ class World(RuleBasedStateMachine):
         self._note_save(label, Save(data, time.time(), path.stat().st_mode & 0o777))
         self.rig.core.intake.hint_file(path_of(label), closed=False)
 
+    @rule(label=labels, effect=st.sampled_from(("project", "clear away")), is_killed=st.booleans())
+    def save_to_what_is_displaced(self, label: str, effect: str, *, is_killed: bool) -> None:
+        """A program of which nobody can tell that it has a file open saves to it once the file is displaced."""
+        path = self.rig.root / path_of(label)
+        if not path.exists() or self.held:
+            return
+        self.append(label, "operator")
+        with path.open("rb+") as held:
+
+            def happens() -> None:
+                asides = path.parent.glob(f"{TEMPORARY}*")
+                if not any(os.path.samestat(os.fstat(held.fileno()), aside.stat()) for aside in asides):
+                    return
+                data = self._with_a_line(held.read())
+                held.seek(0)
+                held.write(data)
+                held.flush()
+                self._note_save(label, Save(data, time.time(), os.fstat(held.fileno()).st_mode & 0o777))
+                if is_killed:
+                    raise Killed
+
+            self.hands.is_blind = True
+            self._round(effect, happens)
+            self.hands.is_blind = False
+
     def _leave_open(self, label: str) -> None:
         """The file that a program has open is no longer the one that is there."""
         if label in self.held:
@@ -731,7 +757,7 @@ class World(RuleBasedStateMachine):
     def _folder(self) -> Any:
         return self.rig.core.intake._folder
 
-    def _round(self, at: int = -1, happens: Callable[[], None] | None = None) -> None:
+    def _round(self, at: int | str = -1, happens: Callable[[], None] | None = None) -> None:
         """What has come into the inboxes is passed on; then a round, in which something may happen before an effect."""
         rig, folders, seq = self.rig, private_folders(self.rig), self.rig.journal.seq
         failed = len(self.hands.failed)
@@ -747,13 +773,13 @@ class World(RuleBasedStateMachine):
         check_folders(rig, folders, seq, done, self.memory, can_remove=can_remove)
         self._collect()
 
-    def _live_a_round(self, at: int = -1, happens: Callable[[], None] | None = None) -> None:
+    def _live_a_round(self, at: int | str = -1, happens: Callable[[], None] | None = None) -> None:
         core = self.rig.core
         try:
             with self.hands.at_work():
-                for number, _ in enumerate(core.round()):
+                for number, effect in enumerate(core.round()):
                     self.hands.live()
-                    if number == at and happens is not None:
+                    if at in (number, effect) and happens is not None:
                         with self.hands.at_work(is_so=False):
                             happens()
         except (Broken, Killed):
@@ -863,10 +889,13 @@ class World(RuleBasedStateMachine):
     def _token(self, kind: str = "t") -> str:
         return f"{kind}{next(self.tokens):04}"
 
-    def _add_to(self, label: str, data: bytes, how: int) -> bytes:
+    def _with_a_line(self, data: bytes) -> bytes:
         newline = b"\r\n" if b"\r\n" in data else b"\n"
         start = b"" if not data or data.endswith(b"\n") else newline
-        added = data + start + self._token("p").encode() + newline
+        return data + start + self._token("p").encode() + newline
+
+    def _add_to(self, label: str, data: bytes, how: int) -> bytes:
+        added = self._with_a_line(data)
         self._put(label, added, how, read=data if block_of(label, data) is not None else None)
         return added
 

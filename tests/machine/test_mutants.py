@@ -274,7 +274,7 @@ def cannot_remove(world: World) -> None:
 def cannot_look_while_it_writes(world: World) -> None:
     for calls in range(8):
         world.append("notes", "operator")
-        world.fail_calls("read", calls, errno.EIO, 2, 1)
+        world.fail_calls("read", calls, errno.EIO, 1 + calls % 2, 1)
         world.append("plan", "operator")
         world.fail_at_start("read", calls, errno.EIO, calls * 2)
         world.rest()
@@ -302,6 +302,15 @@ def writes_to_what_it_holds_open(world: World) -> None:
     world.rounds(2)
     world.write_to_what_is_open("notes")
     world.rounds(1)
+
+
+def saves_to_what_is_displaced(world: World) -> None:
+    for effect in ("project", "clear away"):
+        for is_killed in (False, True):
+            world.add("notes", 0)
+            world.rounds(1)
+            world.save_to_what_is_displaced("notes", effect, is_killed=is_killed)
+            world.rest()
 
 
 def has_a_bad_file(world: World) -> None:
@@ -470,6 +479,7 @@ STORIES = (
     loses_its_folder,
     has_a_directory_linked_away,
     writes_to_what_it_holds_open,
+    saves_to_what_is_displaced,
     has_a_bad_file,
     saves_in_private,
     is_killed_while_it_writes,
@@ -576,7 +586,7 @@ def _without_outcomes(real: Callable[..., None]) -> Callable[..., None]:
 
 
 def throws_displaced_saves_away(patch: Patch) -> None:
-    patch.setattr(Writer, "_give_back", lambda self, staged, _full: self.remove(staged.aside))
+    patch.setattr(Writer, "_give_back", lambda self, staged, _full: (self.remove(staged.aside), True)[1])
 
 
 def trusts_that_nobody_saved(patch: Patch) -> None:
@@ -809,6 +819,14 @@ def exchanges_what_is_open(patch: Patch) -> None:
     patch.setattr(HandledRoot, "has_writer", lambda _self, _handle: False)
 
 
+def removes_what_a_crash_has_left_unread(patch: Patch) -> None:
+    patch.setattr(Pending, "keep_aside", lambda _self, _staged: [])
+
+
+def removes_what_is_displaced_unread(patch: Patch) -> None:
+    patch.setattr(Writer, "give_back_save", lambda _self, _staged: False)
+
+
 def shows_no_problems(patch: Patch) -> None:
     patch.setattr(projector, "problem_commands", lambda *_: [])
 
@@ -984,6 +1002,8 @@ MUTANTS = (
     Mutant(does_not_know_its_folder, loses_its_folder, "boundary"),
     Mutant(follows_symlinks, has_a_directory_linked_away, "boundary"),
     Mutant(exchanges_what_is_open, writes_to_what_it_holds_open, "open writer"),
+    Mutant(removes_what_a_crash_has_left_unread, saves_to_what_is_displaced, "people"),
+    Mutant(removes_what_is_displaced_unread, saves_to_what_is_displaced, "people"),
     Mutant(shows_no_problems, has_a_bad_file, "mirror"),
     Mutant(leaves_requests_in_their_inboxes, saves_in_private, "inbox"),
     Mutant(gives_new_files_modes_of_their_own, saves_in_private, "style"),
