@@ -29,12 +29,12 @@ def create_agent(attempt: Attempt, request: Request) -> None:
         raise InvalidField("blocks must be a list of objects", field="args.blocks")
     if len(blocks) > MAX_BLOCKS:
         raise InvalidField(f"blocks are {len(blocks)}, over the {MAX_BLOCKS} of one request", field="args.blocks")
+    attempt.make_folder(agent)
     if not blocks and (others := attempt.left_of(agent)):
         raise InvalidField(
             f"agents/{agent} holds {others[0]!r}, which is no block: an agent without blocks needs an empty folder",
             field="args.blocks",
         )
-    attempt.make_folder(agent)
     for given in blocks:
         args = {"tags": request.args.get("tags"), **given}
         name = args.pop("name", None) or args.pop("label", None)

@@ -26,7 +26,7 @@ from blocksd.errors import (
     ReadOnly,
     VersionConflict,
 )
-from blocksd.label import PRIVATE, clash_key, name_for_agent, owner
+from blocksd.label import PRIVATE, clash_key, name_for_agent, owner, path_of_label
 from blocksd.merge import CAP
 from blocksd.nearest import nearest
 from blocksd.revision import OPERATOR
@@ -185,7 +185,12 @@ class Attempt:
         return block
 
     def unknown(self, label: str) -> NotFound:
-        """The error that there is no such block; it names one that is called nearly so."""
+        """The error that there is no such block; it names one that is called nearly so.
+
+        Raises:
+            ProblemFile: there can be none, since its path leads through a symlink.
+        """
+        self._desk.check_no_symlink(path_of_label(label))
         return NotFound(f"there is no block {label!r}", label=label, near=nearest(label, self._ledger.paths))
 
     def is_changed(self, label: str) -> bool:
@@ -464,6 +469,7 @@ class Attempt:
         """The agent is to have a private folder."""
         self.spend(len(self._ledger.attachments.folders))
         self._desk.check_writable(f"{PRIVATE}/{agent}")
+        self._desk.check_no_symlink(f"{PRIVATE}/{agent}/")
         self.folders_made.add(agent)
         self.folders_gone.discard(agent)
         self.steps.append(lambda _actor, _id: self._ledger.set_folders(self._ledger.attachments.folders | {agent}))

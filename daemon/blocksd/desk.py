@@ -10,6 +10,7 @@ from blocksd.document import Parser, decode, split
 from blocksd.errors import BlocksdError, InvalidFile, JournalUnusable, NotFound, ProblemFile, Unavailable
 from blocksd.folder import Absent, Busy, Refused, Text
 from blocksd.label import path_of_label, printable
+from blocksd.links import through_symlink
 from blocksd.operations import Operations
 from blocksd.revision import MERGE
 from blocksd.row import chars_of
@@ -240,6 +241,12 @@ class Desk:
         """Raises what was raised when this path was written to in this round."""
         if path in self._unwritable:
             raise self._unwritable[path]
+
+    def check_no_symlink(self, path: str) -> None:
+        """Raises ProblemFile when a path leads through a symlink: the path of a directory ends in a slash."""
+        refusal = through_symlink(self._folder.directory, path)
+        if refusal is not None:
+            raise refusal
 
     def parse(self, data: bytes, label: str) -> Block:
         """The block a file says. Raises InvalidFile when it says none."""

@@ -290,15 +290,15 @@ class Folder:
                 raise InvalidFile("the symlink leads to nothing", hint=hint) from None
             if error.errno != errno.EXDEV:
                 raise
+            if os.path.isdir(os.path.join(self.root, path)):
+                raise _linked_directory() from None
             hint = "copy the file here; only links inside it are followed"
             raise InvalidFile("the symlink leads out of the folder", hint=hint) from None
 
 
 def _special(status: os.stat_result, *, is_link: bool) -> InvalidFile:
     if is_link and stat.S_ISDIR(status.st_mode):
-        return InvalidFile(
-            "a symlink to a directory is not followed", hint="link each file, or move the directory here"
-        )
+        return _linked_directory()
     kinds = {
         stat.S_IFDIR: "a directory",
         stat.S_IFIFO: "a FIFO",
@@ -308,6 +308,11 @@ def _special(status: os.stat_result, *, is_link: bool) -> InvalidFile:
     }
     what = kinds.get(stat.S_IFMT(status.st_mode), "not a regular file")
     return InvalidFile(f"{what} cannot be a block", hint="a block is a regular file; rename or remove this")
+
+
+def _linked_directory() -> InvalidFile:
+    message = "it is a symlink to a directory: no block is read or written through it"
+    return InvalidFile(message, hint="put the directory itself here, or link each file in it")
 
 
 def _too_large(size: int) -> InvalidFile:

@@ -8,6 +8,8 @@ import stat
 from typing import TYPE_CHECKING
 
 from blocksd.beneath import os_error
+from blocksd.errors import ProblemFile
+from blocksd.label import printable
 
 if TYPE_CHECKING:
     from blocksd.root import Root
@@ -68,6 +70,19 @@ def _below(root: Root, full: str) -> str:
 
 def _is_below(root: Root, full: str) -> bool:
     return f"{full}/".startswith(root.path.rstrip("/") + "/")
+
+
+def through_symlink(root: Root, path: str) -> ProblemFile | None:
+    """Return why nothing is read or written at a path that leads through a symlink; None if it leads through none.
+
+    The path of a directory ends in a slash.
+    """
+    link = symlink_on(root, path)
+    if link is None:
+        return None
+    message = f"{printable(path)} cannot be written: {printable(link)} is a symlink, and blocks are never written through a symlinked directory"
+    hint = f"put a directory in the place of {printable(link)}, or choose another label"
+    return ProblemFile(message, path=path.rstrip("/"), errno="ELOOP", hint=hint)
 
 
 def symlink_on(root: Root, path: str) -> str | None:

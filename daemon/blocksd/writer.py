@@ -16,7 +16,7 @@ from blocksd.errors import ProblemFile, Unavailable, Undecided
 from blocksd.folder import signature_of
 from blocksd.fresh_file import Mark, make
 from blocksd.label import TEMPORARY, is_junk, printable
-from blocksd.links import resolve, symlink_on
+from blocksd.links import resolve, through_symlink
 from blocksd.pending import Staged
 from blocksd.root import Root, kept
 
@@ -166,7 +166,8 @@ class Writer:
         try:
             self._make_directory(path)
         except OSError as error:
-            raise self._unwritable(path, error) from None
+            refusal = through_symlink(self._root, f"{path}/") if error.errno == errno.ELOOP else None
+            raise refusal or self._unwritable(path, error) from None
 
     def _make_directory(self, directory: str) -> None:
         """Make a directory, unless it is there. Its name and those above it are on disk when this returns.
@@ -493,10 +494,8 @@ class Writer:
     def _unwritable(self, path: str, error: OSError) -> Unavailable | ProblemFile:
         reason = os.strerror(error.errno or 0)
         name = errno.errorcode.get(error.errno or 0, "?")
-        if error.errno == errno.ELOOP and (link := symlink_on(self._root, path)) is not None:
-            reason = f"{printable(link)} is a symlink, and nothing is written through one to a directory"
-            hint = "put the directory itself there, or choose another label"
-            return ProblemFile(f"{printable(path)} cannot be written: {reason}", path=path, errno=name, hint=hint)
+        if error.errno == errno.ELOOP and (refusal := through_symlink(self._root, path)) is not None:
+            return refusal
         if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
             return ProblemFile(f"{path} cannot be written: {reason}", path=path, errno=name)
         return Unavailable(f"{path} cannot be written: {reason}", path=path, errno=name)

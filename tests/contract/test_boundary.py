@@ -87,6 +87,63 @@ def test_nothing_is_created_through_a_symlinked_directory(rig: Office, elsewhere
     assert contents(elsewhere) == before
 
 
+THROUGH_TEAM: list[tuple[str, str | None, dict[str, Any]]] = [
+    ("create", "team/new", {"value": "x"}),
+    ("append", "team/goals", {"content": "x"}),
+    ("delete", "team/goals", {}),
+    ("undo", "team/goals", {}),
+    ("restore", "team/goals", {"version": 1}),
+    ("rename", "notes", {"to": "team/notes"}),
+    ("batch", None, {"requests": [{"op": "create", "label": "team/new", "args": {"value": "x"}}]}),
+]
+THROUGH_AGENTS: list[tuple[str, str | None, dict[str, Any]]] = [
+    ("create", "agents/eve/x", {"value": "x"}),
+    ("create_agent", None, {"agent": "eve", "blocks": [{"name": "persona"}]}),
+    ("create_agent", None, {"agent": "eve", "blocks": []}),
+    ("create_agent", None, {"agent": "eve"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("link", "op", "label", "args"),
+    [
+        *(("team", *request) for request in THROUGH_TEAM),
+        *((link, *request) for link in ("agents", "agents/eve") for request in THROUGH_AGENTS),
+    ],
+)
+def test_every_request_through_a_symlink_is_told_the_same(
+    rig: Office, elsewhere: Path, link: str, op: str, label: str | None, args: dict[str, Any]
+) -> None:
+    """Which symlink it is, that blocks are never written through one, and what to do."""
+    if (rig.root / link).exists():
+        (rig.root / link).rename(rig.home / "was there")
+        rig.resync()
+    (rig.root / link).symlink_to(elsewhere)
+    before = contents(elsewhere)
+    error = rig.ask("operator", op, *([label] if label else []), **args)["error"]
+    assert error["code"] == "problem_file"
+    sentence = f" cannot be written: {link} is a symlink, and blocks are never written through a symlinked directory"
+    assert error["message"].endswith(sentence)
+    assert error["hint"] == f"put a directory in the place of {link}, or choose another label"
+    assert not error["path"].endswith("/")
+    assert contents(elsewhere) == before
+
+
+def test_symlink_that_appears_when_a_private_folder_is_made(rig: Office, elsewhere: Path) -> None:
+    """The same is said."""
+    sent = rig.send("operator", "create_agent", agent="eve", blocks=[])
+    rig.pass_on()
+    for effect in effects(rig):
+        if effect == "make folder":
+            (rig.root / "agents/eve").symlink_to(elsewhere)
+        if rig.reply("operator", sent) is not None:
+            break
+    reply = rig.reply("operator", sent)
+    assert reply is not None
+    assert "agents/eve is a symlink, and blocks are never" in reply["error"]["message"]
+    assert reply["error"]["hint"]
+
+
 def test_nothing_is_created_through_a_symlink_to_a_directory_inside(rig: Office) -> None:
     """No sweep would see it there under that label."""
     (rig.root / "plans").symlink_to("team")

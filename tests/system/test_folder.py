@@ -96,7 +96,12 @@ def test_links(folder: Path, mirror: Mirror, run_daemon: RunDaemon, tmp_path: Pa
     assert mirror.value("inside") == "real"
     problems = mirror.problems()
     assert set(problems) == {"outside.md", "dangling.md", "loop.md", "linked", "linked.md"}
-    assert problems["outside.md"] == problems["linked.md"] == "the symlink leads out of the folder"
+    assert problems["outside.md"] == "the symlink leads out of the folder"
+    assert (
+        problems["linked"]
+        == problems["linked.md"]
+        == "it is a symlink to a directory: no block is read or written through it"
+    )
     assert problems["dangling.md"] == "the symlink leads to nothing"
     (folder / "nothing.md").write_text("something\n")
     (folder / "outside.md").unlink()

@@ -275,7 +275,7 @@ def test_file_that_cannot_be_read_is_neither_absent_nor_changed(
         ("/etc/hostname", "the symlink leads out of the folder"),
         ("../blocks.d-other/notes", "the symlink leads out of the folder"),
         ("nothing", "the symlink leads to nothing"),
-        ("directory", "a symlink to a directory is not followed"),
+        ("directory", "it is a symlink to a directory: no block is read or written through it"),
     ],
 )
 def test_symlink_that_is_no_block(root: Path, target: str, message: str) -> None:
