@@ -149,7 +149,7 @@ def status(as_json: bool, **flags: Any) -> None:
     """Show what the daemon serves, how it is, and what is wrong.
 
     The daemon itself is asked. When it is down, or does not answer, the journal and what Redis holds tell what they can.
-    Exit code 1 if there are problems, 3 if no daemon is running, or it does not answer.
+    Exit code 1 if there are problems or the mirror is not in sync, 3 if no daemon is running, or it does not answer.
     """
     config = load(flags)
     report = _status(config)
@@ -159,7 +159,7 @@ def status(as_json: bool, **flags: Any) -> None:
         _show_status(report)
     if not report["running"] or report["answers"] is False:
         sys.exit(3)
-    if any(not problem["warning"] for problem in report["problems"]):
+    if report["mirror"] != "level" or any(not problem["warning"] for problem in report["problems"]):
         sys.exit(1)
 
 

@@ -261,12 +261,36 @@ class EmbeddedServer:
             self._password(address)
         return True
 
+    def answers(self, seconds: float) -> bool:
+        """Return True if the server says anything within so many seconds, be it that it loads, is busy or is full."""
+        address = self.address
+        if address is None:
+            return False
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(seconds)
+                connection.connect(address.socket)
+                connection.sendall(b"PING\r\n")
+                return bool(connection.recv(1))
+        except OSError:
+            return False
+
     def end_for_lost_files(self) -> None:
         """End the server whose files were removed; the next `start` has its password and, if it is free, its port."""
         self.set_aside.append(
             f"the files of the embedded server in {self._directory} were removed while it ran: it is started again, and "
             "the mirror is rebuilt"
         )
+        self._end_for_another()
+
+    def end_for_silence(self, seconds: float) -> None:
+        """End the server that runs and does not answer; the next `start` has its data, its password and, if free, its port."""
+        self.set_aside.append(
+            f"the embedded server did not answer for {seconds:g} seconds: it was ended, and is started again"
+        )
+        self._end_for_another()
+
+    def _end_for_another(self) -> None:
         self._last = self.address
         is_ending = self._ending.is_set()
         self.stop()

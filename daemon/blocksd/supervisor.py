@@ -26,6 +26,9 @@ FIRST_SECONDS, LONGEST_SECONDS = 1.0, 60.0
 SLOW_SECONDS = 1.0
 """A start that takes longer is said; the folder goes on being journaled meanwhile."""
 
+LOOK_SECONDS = 1.0
+"""Between two looks at whether a server that runs answers; one that has not by then is unanswered."""
+
 _PROGRESS_SECONDS = 10.0  # between two words on how far it has come
 _WATCH_SECONDS = 0.25
 _CLOSE_SECONDS = 1.5  # for so long after the word to stop the mirror may still be written
@@ -33,9 +36,9 @@ _CLOSE_SECONDS = 1.5  # for so long after the word to stop the mirror may still 
 
 @dataclass(frozen=True, slots=True)
 class ServerNews:
-    """What has become of the server: it starts, serves, or has failed; `detail` says how far it is, or why."""
+    """What has become of the server: it starts, serves, is silent, or has failed; `detail` says how far it is, or why."""
 
-    state: Literal["starts", "serves", "failed"]
+    state: Literal["starts", "serves", "silent", "failed"]
     detail: str = ""
     code: str = "unavailable"
 
@@ -46,6 +49,12 @@ class Supervisor:
     The thread that starts the server lives as long as the daemon: the kernel ends the server with it. All that this
     thread tells the rest is `news`, which `sink` is given as it changes; `keep` says it where problems are said.
     """
+
+    silent_looks = 2
+    """After so many looks without an answer it is said that the server does not answer, and nothing waits for it."""
+
+    hung_looks = 10
+    """After so many it is ended and started again. Looks are counted, not seconds: the daemon itself may have been halted."""
 
     def __init__(
         self,
@@ -119,11 +128,23 @@ class Supervisor:
         self._server.stop()
 
     def _watch(self) -> None:
-        """Wait until the server has ended, or is to; one whose directory was removed is ended: no client finds it."""
+        """Wait until the server has ended, or is to. It is ended if it hangs, or its directory was removed: no client finds it."""
+        look_at, unanswered = self._clock() + LOOK_SECONDS, 0
         while self._server.is_running() and not self._ending.wait(_WATCH_SECONDS):
             if not self.is_barred and not self._server.is_in_place():
                 self._server.end_for_lost_files()
                 return
+            if self._clock() < look_at:
+                continue
+            look_at = self._clock() + LOOK_SECONDS
+            unanswered = 0 if self._server.answers(LOOK_SECONDS) else unanswered + 1
+            if unanswered >= self.hung_looks:
+                self._server.end_for_silence(unanswered * LOOK_SECONDS)
+                return
+            if unanswered == self.silent_looks:
+                self._tell(ServerNews("silent"))
+            elif not unanswered and not self.is_serving:
+                self._tell(ServerNews("serves"))
 
     def start_server(self) -> bool:
         """Start the server, and wait until it serves; False when it does not."""
@@ -182,6 +203,10 @@ class Supervisor:
                 self._notes.say("the embedded server had ended; it was started again", "warning")
             self._told = starts
             self._problems.remove(SERVER)
+        elif news.state == "silent":
+            hint = f"if that lasts, it is ended and started again; see {self._log_path}"
+            message = "the embedded server does not answer: the folder goes on being journaled, the mirror follows"
+            self._problems.set(Problem(SERVER, news.code, message, hint))
         elif news.state == "failed":
             hint = f"see {self._log_path}; it is retried"
             ended = "has ended, and does not start" if starts else "does not start"

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,38 @@ def test_only_loopback_is_bound(server: EmbeddedServer) -> None:
     """The port is open on 127.0.0.1 alone."""
     assert server.address is not None
     assert client_of(server.address).config_get("bind")["bind"].split() == ["127.0.0.1"]
+
+
+def test_answer_of_any_kind_is_a_sign_of_life(server: EmbeddedServer, short_path: Path) -> None:
+    """Also that it loads, or has too many clients; a server that takes connections and says nothing does not answer."""
+    assert server.answers(1.0)
+    address = server.address
+    assert address is not None
+    client_of(address).config_set("maxclients", 1)
+    keeper = client_of(address)
+    keeper.ping()
+    assert server.answers(1.0)
+    os.kill(address.pid, signal.SIGSTOP)
+    assert not server.answers(0.1)
+    os.kill(address.pid, signal.SIGCONT)
+    place = str(short_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(place)
+        listener.listen()
+
+        def load() -> None:
+            connection, _ = listener.accept()
+            connection.sendall(b"-LOADING the dataset in memory\r\n")
+            connection.close()
+
+        loading = threading.Thread(target=load)
+        loading.start()
+        server.address = replace(address, socket=place)
+        assert server.answers(1.0)
+        loading.join()
+        server.address = replace(address, socket=place + "-gone")
+        assert not server.answers(1.0)
+        server.address = address
 
 
 def test_argument_is_limited(server: EmbeddedServer) -> None:

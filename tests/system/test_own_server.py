@@ -30,14 +30,16 @@ def run_own(folder: Path, tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     """Start a daemon with a server of its own; all are ended with the test."""
     started: list[Daemon] = []
 
-    def run(binary: str = "", *, ready: bool = True) -> Daemon:
+    def run(binary: str = "", *, ready: bool = True, code: str = "") -> Daemon:
+        """`code` is run in the daemon's process before it begins."""
         path = tmp_path / "bin"
         path.mkdir(exist_ok=True)
         program = path / "valkey-server"
         program.unlink(missing_ok=True)
         if binary:
             program.symlink_to(binary)
-        env = {"PATH": f"{path}:{os.environ['PATH']}"}
+        (path / "sitecustomize.py").write_text(code)
+        env = {"PATH": f"{path}:{os.environ['PATH']}", "PYTHONPATH": str(path)}
         started.append(Daemon(folder, tmp_path / "state", env=env))
         return started[-1].start(ready=ready)
 
@@ -112,6 +114,27 @@ def test_stop_with_a_hung_server(folder: Path, run_own: Callable[..., Daemon]) -
     daemon.process.terminate()
     assert daemon.process.wait(5) == 0
     assert is_gone(pid)
+    assert "Traceback" not in daemon.said()
+
+
+def test_hung_server_is_said_and_started_again(folder: Path, run_own: Callable[..., Daemon]) -> None:
+    """`status` names it and fails; the server is replaced on its data, and all is in sync, though nobody helps."""
+    (folder / "notes.md").write_text("one\n")
+    daemon = run_own(code="import blocksd.supervisor\nblocksd.supervisor.LOOK_SECONDS = 0.25\n")
+    eventually(lambda: client_of(daemon).hget("blocks:block:notes", "value") == "one", "the mirror is in sync")
+    pid, url = server_of(daemon), (daemon.state / "redis-url").read_text()
+    os.kill(pid, signal.SIGSTOP)
+    (folder / "notes.md").write_text("two\n")
+    shown = eventually(lambda: (found := daemon.command("status")).returncode == 1 and found.stdout, "status fails")
+    assert "away since" in shown
+    eventually(lambda: "the embedded server does not answer" in daemon.command("status").stdout, "status names it")
+    assert daemon.values("notes") == ["one", "two"]
+    eventually(lambda: "did not answer for 2.5 seconds: it was ended" in daemon.said(), "it is ended")
+    eventually(lambda: is_gone(pid), "it is gone")
+    eventually(lambda: daemon.command("status").returncode == 0, "all is well")
+    assert client_of(daemon).hget("blocks:block:notes", "value") == "two"
+    assert (daemon.state / "redis-url").read_text() == url
+    assert daemon.stop() == 0
     assert "Traceback" not in daemon.said()
 
 

@@ -150,7 +150,7 @@ def test_second_daemon_is_refused(folder: Path, tmp_path: Path, server: RedisSer
     said = refused(same_namespace)
     assert f"is served by the daemon with {pid}" in said
     assert str(folder) in said
-    assert first.command("status").returncode == 0
+    eventually(lambda: first.command("status").returncode == 0, "the first is well")
     first.stop()
     assert Daemon(other, tmp_path / "state-3", "--redis", server.url).start().stop() == 0
 

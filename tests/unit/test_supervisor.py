@@ -13,7 +13,7 @@ from blocksd.problem import SERVER
 from blocksd.problems import Problems
 from blocksd.supervisor import LONGEST_SECONDS, SLOW_SECONDS, ServerNews, Supervisor
 from rig import Clock
-from support import eventually
+from support import DEADLINE, eventually
 
 if TYPE_CHECKING:
     from blocksd.faults import Failed
@@ -28,6 +28,7 @@ class Pretended:
         self.obstacle: Exception | None = Unavailable("the embedded server does not start: no space")
         self.is_there = False
         self.is_placed = True
+        self.is_answering = True
         self.set_aside: list[str] = []
         self.calls: list[str] = []
         self.may_start = threading.Event()
@@ -49,6 +50,13 @@ class Pretended:
     def end_for_lost_files(self) -> None:
         self.calls.append("end for lost files")
         self.is_there, self.is_placed = False, True
+
+    def answers(self, seconds: float) -> bool:  # the signature of what it pretends to be
+        return self.is_answering
+
+    def end_for_silence(self, seconds: float) -> None:
+        self.calls.append(f"end after {seconds:g} seconds")
+        self.is_there, self.is_answering = False, True
 
     def give_up(self) -> None:
         self.calls.append("give up")
@@ -167,6 +175,56 @@ def test_server_whose_files_are_lost_is_started_again(supervised: Supervised) ->
     assert "another daemon's" in supervisor.news.detail
     assert server.starts == 2
     supervisor.stop()
+
+
+def test_silent_server_is_a_problem_and_then_started_again(
+    supervised: Supervised, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing waits for it meanwhile. One that answers again in time is left alone."""
+    monkeypatch.setattr("blocksd.supervisor._WATCH_SECONDS", 0.001)
+    server, supervisor, clock = supervised.server, supervised.supervisor, supervised.clock
+    server.obstacle = None
+    supervisor.pause = lambda *_: 0.0  # type: ignore[method-assign]  # without a pause
+
+    def answers(seconds: float) -> bool:  # time passes only while it is looked at
+        clock.advance(seconds)
+        return server.is_answering
+
+    server.answers = answers  # type: ignore[method-assign]  # a slow one is in its place
+    watching = threading.Thread(target=supervisor._run, daemon=True)
+    watching.start()
+    eventually(lambda: supervisor.is_serving, "it serves")
+    supervisor.hung_looks = 10**9
+    server.is_answering = False
+
+    def is_said() -> bool:
+        clock.advance(1.0)
+        return supervisor.news.state == "silent"
+
+    eventually(is_said, "it is said")
+    supervised.keep()
+    assert supervised.problems[SERVER].message.startswith("the embedded server does not answer")
+    assert not supervised.problems[SERVER].warning
+    server.is_answering = True
+
+    def is_over() -> bool:
+        clock.advance(1.0)
+        return supervisor.is_serving
+
+    eventually(is_over, "it answers again")
+    supervised.keep()
+    assert (dict(supervised.problems), server.starts, supervised.notes) == ({}, 1, [])
+    supervisor.hung_looks = 10
+    server.is_answering = False
+
+    def is_started() -> bool:
+        clock.advance(1.0)
+        return server.starts == 2 and supervisor.is_serving
+
+    eventually(is_started, "it is started again")
+    assert server.calls == ["end after 10 seconds"]
+    supervisor.stop()
+    watching.join(DEADLINE)
 
 
 def test_start_that_takes_long_is_said(supervised: Supervised) -> None:
