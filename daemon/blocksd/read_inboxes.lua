@@ -18,16 +18,18 @@ local LAST = '18446744073709551615-18446744073709551615' -- after an entry of th
 local STEP = 16
 local rules = cjson.decode(ARGV[2])
 local may_remove = ARGV[1] ~= '' and redis.call('GET', KEYS[1]) == ARGV[1]
-local spent = 0 -- bytes read, of all inboxes
+local spent = 0 -- bytes copied from all inboxes: one long entry is enough for one reading
 
+-- The text of a request, and how many bytes the entry has besides the word `request`: all of them are copied to be read.
 local function text_of(fields)
-  local text = false
+  local text, size = false, 0
   for at = 1, #fields, 2 do
+    size = size + #fields[at] + #fields[at + 1]
     if fields[at] == 'request' then
-      text = fields[at + 1]
+      text, size = fields[at + 1], size - #fields[at]
     end
   end
-  return text
+  return text, size
 end
 
 -- The id of a request that cannot be read whole; nil if there is none near its beginning.
@@ -85,10 +87,10 @@ local function refuse_surplus(key, cursor, excess, step)
     end
     local ids = {}
     for _, entry in ipairs(some) do
-      local text = text_of(entry[2])
+      local text, size = text_of(entry[2])
+      bytes = bytes + size
       if text then
         local id = id_of(text)
-        bytes = bytes + #text
         if id then
           refuse(key, id, (string.gsub(rules.surplus, '@ID@', id)))
         end
@@ -119,21 +121,20 @@ local function read(key, cursor, wanted)
     is_more = #some == limit
     local removed = {}
     for _, entry in ipairs(some) do
-      local text = text_of(entry[2])
-      cursor, looked = entry[1], looked + 1
-      if text and #text > rules.bytes then
+      local text, size = text_of(entry[2])
+      cursor, looked, spent = entry[1], looked + 1, spent + size
+      if text and size > rules.bytes then
         if may_remove then
           local id = id_of(text)
           if id then
-            refuse(key, id, (string.gsub(string.gsub(rules.oversized, '@ID@', id), '@SIZE@', tostring(#text))))
+            refuse(key, id, (string.gsub(string.gsub(rules.oversized, '@ID@', id), '@SIZE@', tostring(size))))
           end
           oversized, removed[#removed + 1] = oversized + 1, entry[1]
         end
-        spent = spent + #text -- a long text is copied: one of them is enough for one reading
       elseif may_remove and is_hopeless(text) then
         dropped, removed[#removed + 1] = dropped + 1, entry[1]
       else
-        count, spent = count + 1, spent + (text and #text or 0)
+        count = count + 1
         entries[#entries + 1] = entry[1]
         entries[#entries + 1] = text
       end

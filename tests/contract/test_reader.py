@@ -405,6 +405,24 @@ def test_reading_is_bounded_in_bytes(server: RedisServer, raw: Any) -> None:
     assert all(reading.is_more for reading in readings.values() if len(reading.entries) < 2)
 
 
+@pytest.mark.parametrize("where", ["value", "name", "many"])
+def test_long_entry_whose_request_is_short(server: RedisServer, raw: Any, where: str) -> None:
+    """It is too long, too, wherever its bytes are: a script copies all of them. One reading comes to one of them."""
+    raw.set("blocks:lease", LEASE)
+    long = "x" * 3_000_000
+    more = {"value": {"more": long}, "name": {long: ""}, "many": {str(number): "" for number in range(400_000)}}
+    fill(raw, "ann", *({**request(number), **more[where]} for number in range(3)), request("short"), {"more": long})
+    cursor, seen = "0", []
+    with contextlib.closing(Inboxes(server.url, Keys("blocks"))) as inboxes:
+        for _ in range(4):
+            reading = inboxes.read([("ann", cursor, 16)], lease=LEASE)["ann"]
+            seen.append((reading.oversized, [entry.text for entry in reading.entries], reading.dropped))
+            cursor = reading.cursor
+    assert seen == [(1, [], 0)] * 3 + [(0, [request("short")["request"]], 1)]
+    reply = json.loads(raw.lindex("blocks:reply:ann:r-2", 0))
+    assert "over the 1048576 allowed" in reply["error"]["message"]
+
+
 @pytest.mark.usefixtures("no_looks")
 def test_inbox_is_bounded(ruling: Desk, raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest beyond what it may hold are refused, with a reply where there is an id; the oldest stay."""
