@@ -43,6 +43,11 @@ class Reading(NamedTuple):
     oversized: int
     surplus: int
 
+    @property
+    def is_used(self) -> bool:
+        """Return True if anything was read or removed."""
+        return bool(self.entries or self.dropped or self.oversized or self.surplus)
+
 
 class Inboxes:
     """One connection to the server, on which it tells of changed inboxes, and on which they are read.

@@ -331,7 +331,8 @@ class _Session:
         enough = self.orders.held_back
         wanted = [(actor, self.cursors.get(actor, "0"), 0 if actor in enough else READ_PER_INBOX) for actor in actors]
         readings = self.inboxes.read(wanted, lease=lease)
-        for actor, reading in readings.items():
+        # Who comes first in the next reading: those of whom nothing was read, since others had used up its bytes.
+        for actor, reading in sorted(readings.items(), key=lambda item: item[1].is_used):
             self._note(actor, reading, now)
         return readings
 

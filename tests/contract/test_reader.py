@@ -423,6 +423,17 @@ def test_long_entry_whose_request_is_short(server: RedisServer, raw: Any, where:
     assert "over the 1048576 allowed" in reply["error"]["message"]
 
 
+def test_long_entries_do_not_keep_others_waiting(ruling: Desk, raw: Any) -> None:
+    """One is a whole reading. Those who got nothing of it are the first in the next."""
+    quiet = [f"quiet-{number}" for number in range(8)]
+    fill(raw, "loud", *({"request": "x" * 3_000_000} for _ in range(12)))
+    for actor in quiet:
+        fill(raw, actor, request(1))
+    ruling.reader.follow(frozenset({"loud", *quiet}), 0)
+    assert {entry.actor for entry in ruling.entries(len(quiet))} == set(quiet)
+    assert sum(one.oversized for one in ruling.refused) <= 2
+
+
 @pytest.mark.usefixtures("no_looks")
 def test_inbox_is_bounded(ruling: Desk, raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest beyond what it may hold are refused, with a reply where there is an id; the oldest stay."""
