@@ -427,7 +427,7 @@ class Clerk:
             return work.settled[key]
         problem = self._problems.get(FOLDER)
         if problem is not None and self._intake.deletions.is_in_doubt:
-            raise Unavailable(f"{problem.message}; nothing can be written until it is back")
+            raise Unavailable(f"{problem.message}; nothing can be written until it is back", path="")
         self._check_known(request.actor)
         before = self._desk.agents_gone
         facts = self._desk.carry_out(request)

@@ -136,6 +136,8 @@ class Intake:
     @property
     def due(self) -> float:
         """When the next look is due."""
+        if self._is_anothers:
+            return float("inf")
         return 0.0 if self.sweeper.is_due else min(self.deletions.due, self._queue.due)
 
     @property
@@ -151,6 +153,11 @@ class Intake:
 
     # --- looking ---
 
+    @property
+    def _is_anothers(self) -> bool:
+        """Return True if the folder is another daemon's for now: nothing in it is looked at. `check_root` sees that end."""
+        return self._folder.directory.refusal is not None
+
     def look(self, limit: int) -> dict[str, tuple[str, Signature | None]]:
         """Look at what is due, at most `limit` files, and draft what follows from it.
 
@@ -159,11 +166,15 @@ class Intake:
         """
         now = self._clock()
         self._ledger.begin()
+        if self._is_anothers:
+            return {}
         self._queue.advance(now)
         if self._private_folders.look_at(self.sweeper.look_at_trees()):
             self.note_names()
         if now >= self.deletions.due:
             self._decide_deletions()
+            if self._is_anothers:
+                return {}
         # The first sweep goes first: it tells how much there is to read. Later ones go on when there is nothing to read.
         left = self._look_at_ready(limit) if self.sweeper.sweeps else limit
         if self.sweeper.is_sweeping and left:

@@ -22,7 +22,7 @@ from blocksd.report import Reporter
 from blocksd.service import Service
 from blocksd.watcher import Hint, Watcher
 from rig import Rig
-from support import Daemon, eventually, require
+from support import Daemon, do_without, eventually, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -180,10 +180,78 @@ def test_folder_put_in_anothers_place_has_one_daemon(
     assert (tmp_path / "moved.d" / "log.md").read_text() == ""
     why = f"the folder {folder} is served by another daemon with pid {second.process.pid}"
     eventually(lambda: why in first.said(), "the first says why it has stopped")
+    (folder / "new.md").write_text("the second's\n")
+    eventually(lambda: client.hget("others:block:new", "value"), "the second has seen it")
+    shown = json.loads(first.command("status", "--json").stdout)
+    assert [(problem["subject"], why in problem["message"]) for problem in shown["problems"]] == [("<folder>", True)]
+    asked = first.command("append", "log", "more")
+    assert (asked.returncode, why in asked.stderr, "start the daemon" in asked.stderr) == (3, True, False)
+    assert "cannot be" not in first.said()
     second.stop()
     eventually(lambda: "cleared: <folder>" in first.said(), "what the second has left is the first's")
     client.xadd("blocks:inbox:operator", {"request": json.dumps({**request, "id": "r-40"})})
     assert replies_of(client, "blocks", 41)
+    assert client.hget("blocks:block:new", "value") == "the second's"
+
+
+def in_place_of(folder: Path, real: Path) -> tuple[str, ...]:
+    """What runs a command in a mount namespace of its own, in which `folder` is another directory."""
+    require("unshare")
+    require("mount")
+    user = () if os.geteuid() == 0 else ("--map-root-user",)
+    words = (
+        "unshare",
+        "--mount",
+        *user,
+        "sh",
+        "-ec",
+        'mount --bind "$1" "$2"; shift 2; exec "$@"',
+        "sh",
+        str(real),
+        str(folder),
+    )
+    tried = subprocess.run([*words, "true"], check=False, capture_output=True, text=True)
+    if tried.returncode:
+        do_without(f"nothing can be mounted here ({tried.stderr.strip()})")
+    return words
+
+
+@pytest.mark.parametrize("is_same", [True, False], ids=["one folder", "two folders"])
+def test_second_daemon_in_another_mount_namespace_is_refused(
+    folder: Path, tmp_path: Path, server: RedisServer, client: Any, *, is_same: bool
+) -> None:
+    """As in two containers of one host name: one path, two state directories, one Redis. Each edit is done once."""
+    reals = [tmp_path / "real-1", tmp_path / ("real-1" if is_same else "real-2")]
+    for real in reals:
+        real.mkdir(exist_ok=True)
+        (real / "log.md").write_text("")
+    daemons = [
+        Daemon(folder, tmp_path / f"state-{number}", "--redis", server.url, under=in_place_of(folder, real))
+        for number, real in enumerate(reals)
+    ]
+    first, second = daemons
+    try:
+        first.start()
+        second.start(ready=False)
+        for number in range(40):
+            request = {"id": f"r-{number}", "op": "append", "label": "log", "args": {"content": f"line {number}"}}
+            client.xadd("blocks:inbox:operator", {"request": json.dumps(request)})
+        assert all(reply["ok"] for reply in replies_of(client, "blocks", 40))
+        assert first.process is not None
+        said = refused(second)
+        pid = f"with pid {first.process.pid}"
+        assert (f"the folder {folder} is served by another daemon {pid}" in said) == is_same
+        assert (f"is served by the daemon {pid}" in said) != is_same
+        assert len(set(re.findall(r"folder [0-9a-f]+:[0-9a-f]+", said))) == (0 if is_same else 2)  # each has its own
+        lines = [word for number in range(40) for word in ("line", str(number))]
+        assert [(real / "log.md").read_text().split() for real in reals] == [lines, lines if is_same else []]
+        assert first.stop() == 0
+        second.start()  # it may, as soon as the first has stopped
+        assert second.stop() == 0
+    finally:
+        for daemon in daemons:
+            if daemon.process is not None and daemon.process.poll() is None:
+                daemon.kill()
 
 
 def replies_of(client: Any, namespace: str, count: int) -> list[dict[str, Any]]:
