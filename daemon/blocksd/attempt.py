@@ -300,7 +300,8 @@ class Attempt:
         sheet = self.sheets[label]
         assert sheet.block is not None
         self._said.setdefault(label, sheet.block)
-        self._set(label, replace(sheet, block=new))
+        if new is not sheet.block:
+            self._set(label, replace(sheet, block=new))
         self._changed[label] = self.part
         edit = self._edits.get(label)
         if edit is None:

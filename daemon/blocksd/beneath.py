@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import stat
+from functools import lru_cache
 
 DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 """How a directory is opened in which something is to be done by name."""
@@ -43,14 +44,20 @@ def openat2(above: int, path: str, flags: int, mode: int = 0) -> int:
     name = os.fsencode(path)
     if b"\0" in name:
         raise os_error(errno.EINVAL, path)
-    how = _How(flags, mode, _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS)
+    how = _how(flags, mode)
     while True:
-        handle: int = _libc.syscall(_OPENAT2, above, name, ctypes.byref(how), ctypes.sizeof(how))
+        handle: int = _libc.syscall(_OPENAT2, above, name, how, ctypes.sizeof(_How))
         if handle >= 0:
             return handle
         number = ctypes.get_errno()
         if number not in (errno.EINTR, errno.EAGAIN):
             raise os_error(number, path)
+
+
+@lru_cache(maxsize=16)
+def _how(flags: int, mode: int) -> ctypes.Array[ctypes.c_char]:
+    """The bytes of a struct open_how: the kernel only reads them, and there are few different ones."""
+    return ctypes.create_string_buffer(bytes(_How(flags, mode, _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS)))
 
 
 def walk(top: int, path: str, flags: int) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from blocksd.begun import Begun
@@ -92,6 +91,7 @@ class Core:
         self._told_count = 0
         self._must_reload = False  # what is in memory is not what the journal has
         self._doubt_since: float | None = None  # since when it cannot be told what was done to files
+        self._stages: dict[str, _Stage] = {}
         self._logged: dict[str, str] = {}  # stage → the error of it that was logged last
         self.unexpected: Exception | None = None  # the last error that nobody foresaw
         try:
@@ -232,8 +232,9 @@ class Core:
         if now >= self._blocked_until:
             with self._stage("take in what is new", is_blocking=True):
                 yield from self._take_in()
-        with self._stage("tell of problems"):
-            self._tell_problems()
+        if self._told_count != self.problems.changes:
+            with self._stage("tell of problems"):
+                self._tell_problems()
         yield "mirror"
         with self._stage("keep the mirror in sync"):
             self.projector.step(more_follows=self.intake.backlog > 0 and not self._blocked_until)
@@ -245,44 +246,51 @@ class Core:
                 self.clerk.tidy()
         with self._stage("move the log into the journal"):
             self._journal.bound_log()
-        if self._may_keep_house:
+        if self._clock() >= min(self.retention.due, self.scrub.due) and self._may_keep_house:
             with self._stage("forget what is old"):
                 self.retention.step(self._config.sweep_seconds)
             with self._stage("check what is kept"):
                 self.scrub.step()
 
-    @contextmanager
-    def _stage(self, name: str, *, is_blocking: bool = False) -> Iterator[None]:
+    def _stage(self, name: str, *, is_blocking: bool = False) -> _Stage:
         """One stage of a round: an error ends the stage, never the daemon. It is logged once, and the stage is retried.
 
         After an error of a stage that `is_blocking`, memory may be ahead of the journal: all begins again from there.
         """
-        try:
-            yield
-        except LeaseLost as error:
+        stage = self._stages.get(name)
+        if stage is None:
+            stage = self._stages[name] = _Stage(self, name, is_blocking=is_blocking)
+        return stage
+
+    def stage_failed(self, name: str, error: Exception, *, is_blocking: bool) -> None:
+        """A stage was ended by this error."""
+        if isinstance(error, LeaseLost):
             if is_blocking:
                 self._begin_again()
                 self._sweep_at = self._clock()
             self._log_once(name, error.message)
-        except BlocksdError as error:
+        elif isinstance(error, BlocksdError):
             if self.rescue.note(error):
                 self._be_blocked(Problem(JOURNAL, JournalUnusable.code, error.message, HINT), is_in_doubt=True)
                 self._blocked_until = self._clock()
             elif is_blocking:
                 self._be_blocked(_cannot(error), is_in_doubt=False)
             self._log_once(name, error.message)
-        except sqlite3.Error as error:
+        elif isinstance(error, sqlite3.Error):
             if is_blocking:
                 problem = Problem(JOURNAL, JournalUnusable.code, f"the journal fails: {error}", _SPACE_HINT)
                 self._be_blocked(problem, is_in_doubt=True)
             self._log_once(name, str(error))
-        except Exception as error:  # noqa: BLE001  # whatever it is, the daemon goes on; it is logged with its traceback
+        else:  # whatever it is, the daemon goes on; it is logged with its traceback
             self.unexpected = error
             failure = self.faults.note(f"to {name}", error)
             if is_blocking:
                 hint = "report the traceback, which is in the log; it is retried"
                 self._be_blocked(Problem(JOURNAL, failure.code, failure.message, hint), is_in_doubt=True)
-        else:
+
+    def stage_succeeded(self, name: str) -> None:
+        """A stage came to its end."""
+        if self._logged:
             self._logged.pop(name, None)
 
     def _log_once(self, stage: str, message: str) -> None:
@@ -448,8 +456,6 @@ class Core:
             listener.on_fault(fault, is_new)
 
     def _tell_problems(self) -> None:
-        if self._told_count == self.problems.changes:
-            return
         self._told_count = self.problems.changes
         told, self._told = self._told, self.problems.copy()
         for subject in sorted(told.keys() | self._told.keys()):
@@ -469,6 +475,27 @@ class Core:
         self._begun.close()
         with self._stage("close the journal"):  # where that fails, the next start doubts it
             self._journal.close()
+
+
+class _Stage:
+    """A context in which one stage of a round is done. Several are entered in every round, so it is no generator."""
+
+    __slots__ = ("_core", "_is_blocking", "_name")
+
+    def __init__(self, core: Core, name: str, *, is_blocking: bool) -> None:
+        self._core = core
+        self._name = name
+        self._is_blocking = is_blocking
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> bool:
+        if error is None:
+            self._core.stage_succeeded(self._name)
+        elif isinstance(error, Exception):
+            self._core.stage_failed(self._name, error, is_blocking=self._is_blocking)
+        return isinstance(error, Exception)
 
 
 def _cannot(error: BlocksdError) -> Problem:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from blocksd.faults import Faults
 
@@ -29,19 +28,25 @@ class Guard:
         self._faults = faults
         self._clock = clock
         self._since: dict[str, float] = {}  # parts that have done nothing but fail since then
+        self._parts: dict[str, _Part] = {}
         self.failures = 0
 
-    @contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
+    def __call__(self, part: str) -> _Part:
         """`part` says what is done within, after "to"."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001  # whatever it is, the daemon goes on; it is logged with its traceback
-            self._since.setdefault(part, self._clock())
-            self.note(f"to {part}", error)
-        else:
-            if self._since:
-                self._since.pop(part, None)
+        found = self._parts.get(part)
+        if found is None:
+            found = self._parts[part] = _Part(self, part)
+        return found
+
+    def failed(self, part: str, error: Exception) -> None:
+        """A part was ended by this error: whatever it is, the daemon goes on; it is logged with its traceback."""
+        self._since.setdefault(part, self._clock())
+        self.note(f"to {part}", error)
+
+    def succeeded(self, part: str) -> None:
+        """A part came to its end."""
+        if self._since:
+            self._since.pop(part, None)
 
     def note(self, during: str, error: BaseException) -> None:
         """Count an error that has ended something; one while that is logged ends nothing, either."""
@@ -58,3 +63,23 @@ class Guard:
             return ()
         now = self._clock()
         return tuple(sorted(part for part, since in self._since.items() if now - since >= LASTING_SECONDS))
+
+
+class _Part:
+    """A context in which one part of the loop is done. Several are entered in every turn, so it is no generator."""
+
+    __slots__ = ("_guard", "_part")
+
+    def __init__(self, guard: Guard, part: str) -> None:
+        self._guard = guard
+        self._part = part
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> bool:
+        if error is None:
+            self._guard.succeeded(self._part)
+        elif isinstance(error, Exception):
+            self._guard.failed(self._part, error)
+        return isinstance(error, Exception)

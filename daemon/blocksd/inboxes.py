@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from blocksd.connection import REPLY_SECONDS, connect, masked, translated
+from blocksd.connection import REPLY_SECONDS, connect, masked, packed, translated
 from blocksd.errors import InvalidRequest, Unavailable
 from blocksd.reply import refused
 from blocksd.request import MAX_BYTES, Entry
@@ -68,6 +68,7 @@ class Inboxes:
         self._prefix = keys.inbox("")
         self._changed: dict[str, None] = {}
         self._connection: Any = None
+        self._may_hold = True  # something may have been received that was not read, or can be received
         self._rules = json.dumps(_rules(keys))
         self.is_told = False
         self._client = connect(url, protocol=3)
@@ -108,23 +109,25 @@ class Inboxes:
             self._connection = None
         self._client.close()
 
-    def wait(self, seconds: float, wake: int) -> None:
-        """Wait until inboxes have changed, `wake` can be read, or the time is over."""
+    def wait(self, seconds: float, wake: int) -> bool:
+        """Wait until inboxes have changed, `wake` can be read, or the time is over; True if `wake` can be read."""
         poll = select.poll()
         poll.register(wake, select.POLLIN)
         if self.is_told:
-            with translated(self._url):
-                if self._changed or self._connection.can_read(0):
-                    return
+            if self._changed or self._may_hold:
+                return False
             poll.register(self._connection._sock, select.POLLIN)  # noqa: SLF001  # `can_read` waits for one socket only
-        poll.poll(max(0.0, seconds) * 1000)
+        found = [handle for handle, _ in poll.poll(max(0.0, seconds) * 1000)]
+        self._may_hold = found != [wake] and bool(found)
+        return wake in found
 
     def changed(self) -> list[str]:
         """The actors whose inboxes have changed since the last call, by any client."""
-        if self.is_told:
+        if self.is_told and self._may_hold:
             with translated(self._url):
                 while self._connection.can_read(0):
                     self._connection.read_response(push_request=True)
+            self._may_hold = False
         changed = [key[len(self._prefix) :] for key in self._changed]
         self._changed.clear()
         return changed
@@ -185,7 +188,8 @@ class Inboxes:
                 return self._ask("EVAL", script, *words, seconds=seconds)
 
     def _ask(self, *words: Any, seconds: float = REPLY_SECONDS) -> Any:
-        self._connection.send_command(*words)
+        self._may_hold = True  # messages may come with the reply
+        self._connection.send_packed_command(packed(*words))
         return self._connection.read_response(timeout=seconds)
 
 

@@ -110,6 +110,7 @@ class Reader:
         self._orders = _Orders()
         self._room = threading.Event()
         self._room.set()
+        self._wants_room = False  # something is to be read as soon as there is room
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
         self._pipe: tuple[int, int] | None = None
@@ -156,7 +157,8 @@ class Reader:
     def resume(self) -> None:
         """Go on: what was passed on has been taken."""
         self._room.set()
-        self._wake()
+        if self._wants_room:
+            self._wake()
 
     def reconnect(self) -> None:
         """Begin anew on another connection: Redis was lost, and may be another server now."""
@@ -199,7 +201,9 @@ class Reader:
             if self._said:
                 self._said = ""
                 self._sink(Readable(None))
-            if self._room.is_set() and session.is_ready(now):
+            self._wants_room = bool(session.rung)  # told before it is seen whether there is room
+            has_room = self._room.is_set()
+            if has_room and session.is_ready(now):
                 for actor, reading in session.read(now, self._lease()).items():
                     if reading.dropped or reading.oversized or reading.surplus:
                         self._sink(Refused(actor, *reading[4:]))
@@ -208,9 +212,9 @@ class Reader:
                     entries, session.entries = session.entries, []
                     self._sink(entries)
                 continue
-            inboxes.wait(session.wait_seconds(now, has_room=self._room.is_set()), wake)
-            with suppress(OSError):
-                os.read(wake, 4096)
+            if inboxes.wait(session.wait_seconds(now, has_room=has_room), wake):
+                with suppress(OSError):
+                    os.read(wake, 4096)
 
 
 @dataclass

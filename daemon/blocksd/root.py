@@ -382,7 +382,8 @@ class Root:
     def _open_directory(self, path: str, flags: int) -> int:
         if not path:
             return os.open(".", flags, dir_fd=self._held())
-        return (walk if self._walks else openat2)(self._held(), path, flags)
+        # Where there is only one directory on the way, a walk is one call, and takes half as long.
+        return (walk if self._walks or "/" not in path else openat2)(self._held(), path, flags)
 
 
 def _name(path: str) -> str:

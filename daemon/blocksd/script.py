@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from blocksd.connection import translated
+from blocksd.connection import packed, translated
 from blocksd.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -47,12 +47,13 @@ class Script:
             with translated(self._url):
                 self._connect()
                 if self._connection is not None:
+                    command = packed("EVALSHA", self._script.sha, *words)
                     try:
-                        self._connection.send_command("EVALSHA", self._script.sha, *words)
+                        self._connection.send_packed_command(command)
                     except redis.ConnectionError:  # the server went and came back while nothing was sent
                         self._connection.disconnect()
                         self._connection.connect()
-                        self._connection.send_command("EVALSHA", self._script.sha, *words)
+                        self._connection.send_packed_command(command)
         except BaseException:
             self._abandon()
             raise
