@@ -121,6 +121,10 @@ class Attachments:
                 for label in (name, *self._private_twins(name, self._private[name])):
                     self._expand(label)
 
+    def expand_all(self) -> dict[str, frozenset[str]]:
+        """Do not rely on what was loaded of who is attached. Returns the new sets of all blocks whose set changed."""
+        return self._settle(list(self.attached))
+
     @property
     def owners(self) -> set[str]:
         """The agents that have private blocks."""

@@ -11,6 +11,7 @@ import click
 from blocksd.errors import (
     AlreadyRunning,
     InvalidLabel,
+    JournalUnavailable,
     Misconfigured,
     NotFound,
     ProblemFile,
@@ -119,6 +120,8 @@ def next_step(error: BlocksdError) -> str:
         return "stop it first, or give this one a folder, a --namespace and a --state-dir of its own"
     if "socket" in error.facts:
         return "it may be stopped, hang, or be only just starting: its log tells more"
+    if isinstance(error, JournalUnavailable):
+        return "see that its disk has space and that no other program holds it; then try again"
     if isinstance(error, StateUnusable):
         return "free some space, or name another with --state-dir DIR"
     if isinstance(error, Unavailable) and not error.facts.keys().isdisjoint(("path", "file", "label")):

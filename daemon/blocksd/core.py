@@ -271,8 +271,10 @@ class Core:
             self._log_once(name, error.message)
         elif isinstance(error, BlocksdError):
             if self.rescue.note(error):
-                self._be_blocked(Problem(JOURNAL, JournalUnusable.code, error.message, HINT), is_in_doubt=True)
+                hint = str(error.facts.get("hint") or HINT)
+                self._be_blocked(Problem(JOURNAL, JournalUnusable.code, error.message, hint), is_in_doubt=True)
                 self._blocked_until = self._clock()
+                self._tell_problems()  # it may be over before the next time
             elif is_blocking:
                 self._be_blocked(_cannot(error), is_in_doubt=False)
             self._log_once(name, error.message)
@@ -500,8 +502,8 @@ class _Stage:
 
 def _cannot(error: BlocksdError) -> Problem:
     """Why nothing can be taken in."""
-    hint = _SPACE_HINT if isinstance(error, JournalUnusable) else _FOLDER_HINT
-    return Problem(JOURNAL, error.code, error.message, hint)
+    hint = error.facts.get("hint") or (_SPACE_HINT if isinstance(error, JournalUnusable) else _FOLDER_HINT)
+    return Problem(JOURNAL, error.code, error.message, str(hint))
 
 
 def _limits(config: Config) -> Limits:

@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import pathlib
 import sqlite3
 import time
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from blocksd.errors import JournalDamaged, JournalMissing, JournalUnusable
+from blocksd.errors import JournalDamaged, JournalMissing, JournalUnavailable, JournalUnusable
 from blocksd.identity import identity_of
-from blocksd.salvage import put_in_place, remove, salvage, set_aside
+from blocksd.salvage import salvage
+from blocksd.swap import finish, put_in_place, remove
 from blocksd.tables import MIGRATIONS, SCHEMA, SQLITE_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LOCKED_SECONDS = 5.0  # for how long a lock of another process is waited for
+LOG_STEP_BYTES = 4 * 1024 * 1024  # by which the log may grow before it is moved; to this it is cut when it begins anew
+
+_OPENING_SECONDS = 5.0  # for how long a lock of another process is waited for when the journal is opened
+_LOCKED_SECONDS = 1.0  # the same, once it is open: all else waits meanwhile
 _CHECK_SECONDS = 2.0  # for how long a journal is checked that was not closed in order; the rest is checked meanwhile
 _RUNS = 32  # of so many runs the tokens are kept
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH)
 _UNDECODABLE = "Could not decode"  # what Python's module says of a text that is none, without a code
 
-How = Literal["new", "ok", "unclean", "copied", "damaged"]
+_PASSING = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_CANTOPEN,  # its log, or what belongs to that: the file itself could be opened
+)
+"""What may pass without a change to the journal or to the rights to it."""
+_PASSING_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE)
+_LOCK_HINT = "see that the file system of the state directory takes locks (NFS: its lock service); it is retried"
+_FOREIGN_HINT = "see what else writes to the state directory: only the daemon may; what can still be read is put back"
+
+_MISSING = "the journal was removed or replaced while it was in use"
+_OVERWRITTEN = "the journal was overwritten or cut by another program while it was in use"
+
+How = Literal["new", "ok", "unclean", "copied", "overwritten", "damaged"]
+
+
+class _Files(NamedTuple):
+    """The journal's file and its log, as another program would change them."""
+
+    place: tuple[int, int, int, int]  # device and inode, of both
+    size: int
+    mtime_ns: int
+    log_size: int
 
 
 class Database:
@@ -34,7 +66,8 @@ class Database:
 
     def __init__(self, path: str, connection: sqlite3.Connection) -> None:
         self.path = path
-        self._place: tuple[tuple[int, int], ...] | None = None  # device and inode of the file and its log
+        self._files: _Files | None = None  # as this process left them
+        self._handle = -1  # of the file, on which locks are tried
         self._use(connection)
 
     def _use(self, connection: sqlite3.Connection) -> None:
@@ -47,39 +80,122 @@ class Database:
         """Close the connection, whatever SQLite says to it."""
         with suppress(*SQLITE_ERRORS):
             self.connection.close()
+        handle, self._handle = self._handle, -1
+        if handle >= 0:  # after the connection: this lets all locks on the file go
+            with suppress(OSError):
+                os.close(handle)
 
     def adopt(self, other: Database) -> None:
         """Go on with another connection; the one so far is closed."""
         self.close()
         self._use(other.connection)
-        self._place = other._place
+        self._files, self._handle = other._files, other._handle
 
     def stay(self) -> None:
-        """From now on the file at `path`, and its log, are to stay where they are: `check_in_place` looks at that."""
-        self._place = _place_of(self.path)
+        """From now on nobody else is to remove, replace or write the file: `check_in_place` looks at that."""
+        self._files = _files_of(self.path)
+        self._handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def fault(self) -> str:
+        """Return what another program did to the file, in a sentence; empty if nothing.
+
+        Only checkpoints write the database, and only this process takes them. Its log is written all the time, but never
+        gets shorter than the size to which SQLite cuts it.
+        """
+        before = self._files
+        if before is None:
+            return ""
+        try:
+            now = _files_of(self.path)
+        except FileNotFoundError:
+            return _MISSING
+        except OSError:  # that it cannot be looked at does not say that it is another
+            return ""
+        if now.place != before.place:
+            return _MISSING
+        if (now.size, now.mtime_ns) != (before.size, before.mtime_ns) or now.log_size < before.log_size:
+            return _OVERWRITTEN
+        if before.log_size < now.log_size and before.log_size < LOG_STEP_BYTES:
+            self._files = now._replace(log_size=min(now.log_size, LOG_STEP_BYTES))
+        return ""
 
     @property
     def is_in_place(self) -> bool:
-        """True if what is at `path` is what is open here."""
-        try:
-            return self._place is None or _place_of(self.path) == self._place
-        except FileNotFoundError:
-            return False
-        except OSError:  # it may be: that it cannot be looked at does not say that it is another
-            return True
+        """True if what is at `path` is what is open here, as it was left."""
+        return not self.fault()
 
     def check_in_place(self) -> None:
-        """See whether the file is where it was opened.
+        """See whether the file is where it was opened, and as it was left; and whether it can be locked.
 
         Raises:
-            JournalMissing: it was removed, or another is there: what is written here, nobody would find again.
+            JournalMissing: it is not: what is written here, nobody would find again.
+            JournalUnusable: the file system takes no locks.
         """
-        if not self.is_in_place:
-            raise JournalMissing("the journal was removed or replaced while it was in use", path=self.path)
+        if fault := self.fault():
+            raise JournalMissing(fault, path=self.path, hint=_FOREIGN_HINT)
+        self._try_lock()
+
+    def _try_lock(self) -> None:
+        """Try a lock that nobody else wants: where that fails, SQLite would wait for its own for many seconds.
+
+        Raises:
+            JournalUnusable: the file system takes no locks.
+        """
+        if self._handle < 0:
+            return
+        try:
+            fcntl.lockf(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB, 1)
+        except OSError as error:
+            message = f"the journal cannot be locked: {error.strerror or error}"
+            raise JournalUnusable(message, path=self.path, hint=_LOCK_HINT) from error
+
+    def accept(self, *, epoch: str, run: str, seq: int) -> bool:
+        """Go on with a file that another program wrote, if it is sound and has all that was committed; whether it is.
+
+        It is so after a checkpoint that another program took, or a `touch`.
+        """
+        try:
+            now, before = _files_of(self.path), self._files
+            if before is None or now.place != before.place or now.size < before.size or now.log_size < before.log_size:
+                return False
+            with closing(sqlite3.connect(_address(self.path), uri=True, timeout=_LOCKED_SECONDS)) as other:
+                database = Database(self.path, other)
+                meta = _meta_of(database)
+                if (
+                    meta.get("epoch") != epoch
+                    or run not in str(meta.get("runs")).split()
+                    or _newest_seq(database) != seq
+                    or other.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok"
+                ):
+                    return False
+            self.execute("PRAGMA shrink_memory")  # pages that were read before may be other ones
+        except (*SQLITE_ERRORS, OSError):
+            return False
+        self._files = now._replace(log_size=min(now.log_size, LOG_STEP_BYTES))
+        return True
+
+    def checkpoint(self, mode: Literal["PASSIVE", "TRUNCATE"]) -> bool:
+        """Move what was logged into the database; return True if that is all of it. What SQLite raises is raised as it is.
+
+        Raises:
+            JournalMissing: the file is not as it was left.
+            JournalUnusable: the file system takes no locks.
+        """
+        self.check_in_place()
+        try:
+            is_busy, logged, moved = self.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        finally:
+            before = self._files
+            with suppress(OSError):
+                now = _files_of(self.path)
+                if before is not None and now.place == before.place and now.size >= before.size:
+                    self._files = now._replace(log_size=min(now.log_size, LOG_STEP_BYTES))
+        return not is_busy and bool(logged == moved)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
         """What SQLite raises within is raised as `JournalUnusable`."""
+        self._try_lock()
         try:
             self._roll_back()
             yield
@@ -137,10 +253,10 @@ class Database:
 class Opened:
     """How a journal was found.
 
-    `new`; `ok`; `unclean` after a power loss; `copied`, since it is not the file that was last written to; or `damaged`.
-    All but `ok` have a new epoch.
+    `new`; `ok`; `unclean` after a power loss; `copied`, since it is not the file that was last written to; `damaged`; or
+    `overwritten` by another program while it was in use. All but `ok` have a new epoch.
 
-    `set_aside` is where a damaged journal was moved to; one of what is sound in it has taken its place. `seq` is that of
+    `set_aside` is where the journal that was at its path is kept; one of what is sound has taken its place. `seq` is that of
     the newest revision, `folder` the one whose revisions they are, if that is known. `runs` are the tokens of the last
     runs that wrote to it, this one's the last. Up to the seq `unchecked` revisions have no checksum.
     """
@@ -161,8 +277,7 @@ def open_to_read(path: str) -> tuple[Database, Opened]:
         JournalUnusable: there is none, or it cannot be read.
     """
     try:
-        address = f"{pathlib.Path(path).absolute().as_uri()}?mode=ro"
-        database = Database(path, sqlite3.connect(address, uri=True, timeout=LOCKED_SECONDS))
+        database = Database(path, sqlite3.connect(_address(path), uri=True, timeout=_OPENING_SECONDS))
     except SQLITE_ERRORS as error:
         raise _unusable("read", error, path) from error
     try:
@@ -182,63 +297,45 @@ def open_to_write(path: str, boot_id: str) -> tuple[Database, Opened]:
     """Open a journal, brought up to date, or make one; `boot_id` identifies this boot of the machine.
 
     Raises:
+        JournalUnavailable: it cannot be opened, for a reason that may pass.
         JournalUnusable: it is of a newer version of blocksd, or cannot be opened.
     """
     try:
         return _open(path, boot_id)
     except SQLITE_ERRORS as error:
         if not _is_damage(error):  # locked, full, not permitted: the file itself may be sound
-            raise _unusable("opened", error, path) from error
+            raise _unopened(error, path) from error
+    except OSError as error:
+        raise _unopened(error, path) from error
     except JournalDamaged:
         pass
-    return reopen_damaged(path, boot_id)
-
-
-def reopen_damaged(path: str, boot_id: str) -> tuple[Database, Opened]:
-    """Open a journal made of what is sound in the damaged one at `path`. No connection to that may be open.
-
-    Raises:
-        JournalUnusable: it cannot be made.
-    """
     try:
-        aside = salvage(path)
+        fresh = f"{path}.salvaged"
+        salvage(path, fresh)
+        aside = put_in_place(fresh, path, "damaged")
         database, opened = _open(path, boot_id)
-    except SQLITE_ERRORS as error:
-        raise _unusable("opened", error, path) from error
-    except OSError as error:
-        raise JournalUnusable(f"the damaged journal cannot be set aside: {error.strerror}", path=path) from error
+    except (*SQLITE_ERRORS, OSError) as error:
+        raise _unopened(error, path) from error
     return database, replace(opened, how="damaged", set_aside=aside)
 
 
-def rescue(database: Database, boot_id: str) -> Opened:
-    """Put what is open here back into its place, from which it was removed, and go on there, in a new epoch.
+def rescue(database: Database, boot_id: str, *, seq: int) -> Opened:
+    """Put a journal in the place of this one, and go on there, in a new epoch.
 
-    What is in its place is set aside. If what is open cannot be read any more, a new journal is begun.
+    One that was removed or replaced is put back whole; of one that was damaged or overwritten, what is sound. What is in
+    its place is kept aside. `seq` is the highest that is in force.
 
     Raises:
         JournalUnusable: it could not be done.
     """
-    path = database.path
+    path, fault = database.path, database.fault()
     fresh = f"{path}.rescued"
     try:
         os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
-        remove(fresh)
-        try:
-            copy = sqlite3.connect(fresh)
-            os.chmod(fresh, 0o600)
-            try:
-                database.connection.backup(copy)
-            finally:
-                copy.close()
-            is_whole = True
-        except SQLITE_ERRORS as error:
-            if not _is_damage(error):
-                raise
-            remove(fresh)
-            is_whole = False
-        aside = set_aside(path, "replaced")
-        if is_whole:
-            put_in_place(fresh, path)
+        is_whole = fault == _MISSING and _copy(database, fresh)
+        if not is_whole:
+            salvage(path, fresh, database.connection, newest=seq)
+        aside = put_in_place(fresh, path, "replaced" if fault == _MISSING else "damaged")
         other, opened = _open(path, boot_id)
     except SQLITE_ERRORS as error:
         raise _unusable("put back into its place", error, path) from error
@@ -246,14 +343,37 @@ def rescue(database: Database, boot_id: str) -> Opened:
         why = error.strerror or error
         raise JournalUnusable(f"the journal cannot be put back into its place: {why}", path=path) from error
     database.adopt(other)
-    return replace(opened, set_aside=aside)
+    how: How = opened.how if is_whole else "overwritten" if fault else "damaged"
+    return replace(opened, how=how, set_aside=aside)
+
+
+def _copy(database: Database, fresh: str) -> bool:
+    """Copy a database whose file may be gone; return True if the copy is sound."""
+    remove(fresh)
+    try:
+        with closing(sqlite3.connect(fresh)) as copy:
+            os.chmod(fresh, 0o600)
+            database.connection.backup(copy)
+            return bool(copy.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok")
+    except SQLITE_ERRORS as error:
+        if not _is_damage(error):
+            raise
+        return False
 
 
 def _open(path: str, boot_id: str) -> tuple[Database, Opened]:
-    database = Database(path, sqlite3.connect(path, isolation_level=None, timeout=LOCKED_SECONDS))
+    finish(path)
+    # SQLite does not say why a file cannot be opened, and the system does.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    if not os.stat(path).st_size and _size_of(f"{path}-wal"):  # SQLite would remove the log, and begin with nothing
+        raise JournalDamaged("the journal is empty, and its log is not", path=path)
+    database = Database(path, sqlite3.connect(path, isolation_level=None, timeout=_OPENING_SECONDS))
     try:
         os.chmod(path, 0o600)
         opened = _begin(database, boot_id)
+        database.execute(f"PRAGMA busy_timeout={int(_LOCKED_SECONDS * 1000)}")
+        # A log that was long is cut when it begins anew, so that its size tells how much is in it.
+        database.execute(f"PRAGMA journal_size_limit={LOG_STEP_BYTES}")
         database.stay()
     except BaseException:
         database.close()
@@ -336,9 +456,20 @@ def quick_check(database: Database) -> str:
         database.connection.set_progress_handler(None, 0)
 
 
-def _place_of(path: str) -> tuple[tuple[int, int], ...]:
-    files = (os.stat(path), os.stat(f"{path}-wal"))
-    return tuple((file.st_dev, file.st_ino) for file in files)
+def _address(path: str) -> str:
+    return f"{pathlib.Path(path).absolute().as_uri()}?mode=ro"
+
+
+def _files_of(path: str) -> _Files:
+    file, log = os.stat(path), os.stat(f"{path}-wal")
+    return _Files((file.st_dev, file.st_ino, log.st_dev, log.st_ino), file.st_size, file.st_mtime_ns, log.st_size)
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _newest_seq(database: Database) -> int:
@@ -373,3 +504,13 @@ def _unusable(done: str, error: Exception, path: str, *, is_ours: bool = False) 
     is_wrong = is_ours and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
     kind = JournalDamaged if is_wrong or _is_damage(error) else JournalUnusable
     return kind(f"the journal cannot be {done}: {error}", path=path)
+
+
+def _unopened(error: Exception, path: str) -> JournalUnusable:
+    """Why the journal cannot be opened; `JournalUnavailable` if it is worth another try."""
+    if isinstance(error, OSError):
+        passes, why = error.errno in _PASSING_ERRNOS, error.strerror or str(error)
+    else:
+        passes, why = ((getattr(error, "sqlite_errorcode", None) or 0) & 0xFF) in _PASSING, str(error)
+    kind = JournalUnavailable if passes else JournalUnusable
+    return kind(f"the journal cannot be opened: {why}", path=path)

@@ -153,9 +153,13 @@ class StateUnusable(Unavailable):
 
 
 class JournalUnusable(BlocksdError):
-    """The journal cannot be opened or written. Facts: `path`."""
+    """The journal cannot be opened or written. Facts: `path`, and `hint` where the remedy is a special one."""
 
     code = "journal"
+
+
+class JournalUnavailable(JournalUnusable, Unavailable):
+    """The journal cannot be opened for now: the disk is full, say, or another program has it locked. Facts: `path`."""
 
 
 class JournalDamaged(JournalUnusable):
@@ -163,7 +167,7 @@ class JournalDamaged(JournalUnusable):
 
 
 class JournalMissing(JournalUnusable):
-    """The journal's file was removed or replaced while it was open. Facts: `path`."""
+    """The journal's file was removed, replaced or overwritten while it was open. Facts: `path`."""
 
 
 class VersionDamaged(NotFound):

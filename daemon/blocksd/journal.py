@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from blocksd.agent_lists import ListNumbers
-from blocksd.database import LOCKED_SECONDS, open_to_write, reopen_damaged, rescue
+from blocksd.database import LOG_STEP_BYTES, open_to_write, rescue
 from blocksd.errors import JournalUnusable, NotFound
 from blocksd.history import History
 from blocksd.row import MARKS, STORED, chars_of, checksum_of, row_of
@@ -33,7 +33,6 @@ _NO_EDIT = "(kind = 'updated' AND fields = 'agents' AND position IS NOT NULL AND
 """Of revisions that are none of the block's file: agents came or went that its file did not name."""
 _CHECKPOINT_CHARS = 4 * 1024 * 1024
 _MOST_LOG_BYTES = 16 * 1024 * 1024  # of the write-ahead log, before it is moved into the database under load, too
-_LOG_STEP_BYTES = 4 * 1024 * 1024  # by which it grows before that is tried again
 
 
 class Journal(History):
@@ -52,8 +51,6 @@ class Journal(History):
         super().__init__(database, self.opened)
         self.numbers = ListNumbers(database)
         self.boot_id = boot_id
-        # A log that was long is cut when it begins anew, so that its size tells how much is in it.
-        database.execute(f"PRAGMA journal_size_limit={_LOG_STEP_BYTES}")
         self._log_path = f"{path}-wal"
         self._next_log_bytes = _MOST_LOG_BYTES
         self._folder = self.opened.folder
@@ -91,22 +88,23 @@ class Journal(History):
         self.epoch = epoch
 
     def check_in_place(self) -> None:
-        """See whether the journal's file is still where it was opened.
+        """See whether the journal's file is still where it was opened, and as this process left it.
 
         Raises:
             JournalMissing: it is not.
+            JournalUnusable: it cannot be locked.
         """
         self.database.check_in_place()
 
     def put_back(self) -> Opened | None:
-        """Put a journal that was removed or replaced back into its place, in a new epoch; None: it is in its place.
+        """Put a journal that was removed, replaced or overwritten back into its place, in a new epoch; None: it is there.
 
         Raises:
             JournalUnusable: it cannot be done yet.
         """
-        if self.database.is_in_place:
+        if self.database.is_in_place or self.database.accept(epoch=self.epoch, run=self.run, seq=self.seq):
             return None
-        return self._go_on(rescue(self.database, self.boot_id))
+        return self.repair()
 
     def repair(self) -> Opened:
         """Put a journal in the place of this one, of all in it that is as it was written, in a new epoch.
@@ -114,10 +112,7 @@ class Journal(History):
         Raises:
             JournalUnusable: it cannot be done yet.
         """
-        self.database.close()
-        database, opened = reopen_damaged(self.path, self.boot_id)
-        self.database.adopt(database)
-        return self._go_on(opened)
+        return self._go_on(rescue(self.database, self.boot_id, seq=self.seq))
 
     def _go_on(self, opened: Opened) -> Opened:
         self.opened = opened
@@ -310,11 +305,9 @@ class Journal(History):
         The size of the log's file does not tell how much that is: it is used again from its beginning. If it is long, and no
         reader needs it, it is cut.
         """
-        if self._logged >= _CHECKPOINT_CHARS and self._move_log() and self.log_bytes > _LOG_STEP_BYTES:
+        if self._logged >= _CHECKPOINT_CHARS and self._move_log() and self.log_bytes > LOG_STEP_BYTES:
             with suppress(*SQLITE_ERRORS):
-                self.database.execute("PRAGMA busy_timeout=0")
-                self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self.database.execute(f"PRAGMA busy_timeout={int(LOCKED_SECONDS * 1000)}")
+                self.database.checkpoint("TRUNCATE")
 
     def bound_log(self) -> None:
         """Move what was logged into the database once the log's file is too long, however much there is to do.
@@ -325,7 +318,7 @@ class Journal(History):
         size = self.log_bytes
         if size >= self._next_log_bytes:
             is_all_moved = self._move_log()
-            self._next_log_bytes = _MOST_LOG_BYTES if is_all_moved else size + _LOG_STEP_BYTES
+            self._next_log_bytes = _MOST_LOG_BYTES if is_all_moved else size + LOG_STEP_BYTES
 
     @property
     def log_bytes(self) -> int:
@@ -339,10 +332,9 @@ class Journal(History):
         """Return True if all that was logged is in the database: then the log begins anew."""
         self._logged = 0
         try:
-            is_busy, logged, moved = self.database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            return self.database.checkpoint("PASSIVE")
         except SQLITE_ERRORS:  # the disk is full, say: what is in the log is safe there
             return False
-        return not is_busy and bool(logged == moved)
 
     def sync(self) -> None:
         """Have all that was committed so far on disk: a commit that waits for the disk takes those before it along.

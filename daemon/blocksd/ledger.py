@@ -50,7 +50,9 @@ class Ledger:
         self.drafted: list[Revision] = []
         self._newest: dict[str, Revision] = {}
         self._come: UndoSet[str] = UndoSet(undo)  # labels that came into force, and of which nothing is drafted yet
-        self._moved: dict[str, frozenset[str]] = {}  # sets changed by private folders, not yet drafted
+        self._moved: dict[
+            str, frozenset[str]
+        ] = {}  # sets changed by private folders, or by a lost journal, not yet drafted
         self._together: dict[str, str] | None = None  # label → by whom, while what is done goes together
         self.has_seen_folders = False  # until a sweep has, agents without blocks are not known
         self._at = ""
@@ -76,6 +78,11 @@ class Ledger:
         self._taken = UndoDict(undo, taken)  # clash key → label; those that are their own key may be left out
         # The journal has no list of private folders. Until the first sweep has seen them, they are where blocks are.
         self.attachments.loaded(folders)
+        if self._journal.opened.how in (
+            "damaged",
+            "overwritten",
+        ):  # what was lost may have told who is attached to what is left
+            self._moved = self.attachments.expand_all()
         undo.forget()
 
     def reload(self) -> None:

@@ -1,4 +1,4 @@
-"""Puts a journal right that is damaged, or was removed or replaced while it was in use."""
+"""Puts a journal right that is damaged, or was removed, replaced or overwritten while it was in use."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def sentence_of(opened: Opened) -> str:
     kept = f"; what was there is kept as {opened.set_aside}" if opened.set_aside else ""
     if opened.how == "damaged":
         return f"the journal was damaged: it was put together again from what is sound and from the folder{kept}"
+    if opened.how == "overwritten":
+        return (
+            "the journal was overwritten or cut by another program while it was in use: it was put together again from what "
+            f"could still be read and from the folder, and begins a new epoch{kept}"
+        )
     if opened.how == "copied":
         return f"the journal is not the file that was written last (restored, copied, or put back): its numbers begin a new epoch{kept}"
     return ""

@@ -6,6 +6,8 @@ import fcntl
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -58,6 +60,95 @@ def test_journal_removed_while_it_runs(run_daemon: RunDaemon, server: RedisServe
         eventually(lambda: daemon.command("status").returncode == 0, "all is well")
     assert daemon.stop() == 0
     assert (folder / "notes.md").read_text().count("after") == 5
+
+
+def cut(size: int) -> Callable[[Daemon], object]:
+    """What `truncate -s` does."""
+    return lambda daemon: os.truncate(daemon.state / "journal.db", size)
+
+
+def copy_backup_over(daemon: Daemon) -> None:
+    """What `cp` does: the same file, with another content."""
+    shutil.copyfile(daemon.state.parent / "backup.db", daemon.state / "journal.db")
+
+
+def truncate_log(daemon: Daemon) -> None:
+    os.truncate(daemon.state / "journal.db-wal", 0)
+
+
+OVERWRITES = {"empty": cut(0), "cut": cut(8192), "backup": copy_backup_over, "log": truncate_log}
+
+
+@pytest.mark.parametrize("name", OVERWRITES)
+def test_journal_overwritten_while_it_runs(run_daemon: RunDaemon, server: RedisServer, folder: Path, name: str) -> None:
+    """Though nobody asks for anything: it is said, a sound journal is in its place, and all goes on in a new epoch."""
+    (folder / "notes.md").write_text("one\n")
+    daemon = run_daemon()
+    with Client(server.url) as client:
+        daemon.stop()
+        shutil.copyfile(daemon.state / "journal.db", daemon.state.parent / "backup.db")
+        daemon.start()
+        for number in range(40):
+            client.blocks.append("notes", f"before {number}")
+        raw = server.client()
+        epoch = raw.hget("blocks:meta", "epoch")
+        OVERWRITES[name](daemon)
+        eventually(lambda: "overwritten or cut by another program" in daemon.said(), "it is said")
+        eventually(lambda: raw.hget("blocks:meta", "epoch") not in (epoch, None), "there is a new epoch")
+        raw.close()
+        for number in range(5):
+            client.blocks.append("notes", f"after {number}")
+    assert len(kept(daemon, "notes")) >= 6
+    assert (folder / "notes.md").read_text().count("before") == 40
+    assert "problem: <journal>" in daemon.said()
+    eventually(lambda: "it was put together again from what could still be read" in daemon.said(), "it is in the log")
+    assert "what was there is kept as" in daemon.said()
+    eventually(lambda: daemon.command("status").returncode == 0, "all is well")
+    assert daemon.stop() == 0
+    daemon.start()
+    assert len(kept(daemon, "notes")) >= 46, "what the daemon still held is not lost"
+    assert "Traceback" not in daemon.said()
+
+
+@pytest.mark.parametrize("name", ["empty", "cut"])
+def test_request_after_the_journal_was_overwritten(
+    run_daemon: RunDaemon, server: RedisServer, folder: Path, name: str
+) -> None:
+    """Before anybody has noticed: what is acknowledged is in the journal that takes its place."""
+    (folder / "notes.md").write_text("one\n")
+    daemon = run_daemon()
+    with Client(server.url) as client:
+        for number in range(10):
+            client.blocks.append("notes", f"line {number}")
+            if number % 4 == 1:
+                OVERWRITES[name](daemon)
+    eventually(lambda: len(kept(daemon, "notes")) == 11, "all versions are in it")
+    assert [str(value).count("\n") for value in kept(daemon, "notes")] == list(range(11))
+    assert (folder / "notes.md").read_text().count("line") == 10
+    assert daemon.stop() == 0
+
+
+def test_others_may_checkpoint_the_journal(run_daemon: RunDaemon, server: RedisServer, folder: Path) -> None:
+    """A backup tool that does, or a `touch`, changes nothing that was written: the epoch stays."""
+    (folder / "notes.md").write_text("one\n")
+    daemon = run_daemon()
+    path = daemon.state / "journal.db"
+    raw = server.client()
+    epoch = raw.hget("blocks:meta", "epoch")
+    with Client(server.url) as client:
+        for number in range(3):
+            client.blocks.append("notes", f"line {number}")
+            if number == 1:
+                os.utime(path)
+            else:
+                code = f"import sqlite3; sqlite3.connect({str(path)!r}).execute('PRAGMA wal_checkpoint')"
+                subprocess.run([sys.executable, "-c", code], check=True)
+            eventually(lambda: daemon.said().count("cleared: <journal>") == number + 1, "it is noticed")  # noqa: B023  # called at once
+    assert len(kept(daemon, "notes")) == 4
+    assert raw.hget("blocks:meta", "epoch") == epoch
+    raw.close()
+    assert "put together again" not in daemon.said()
+    eventually(lambda: daemon.command("status").returncode == 0, "all is well")
 
 
 def test_damaged_version_is_named(run_daemon: RunDaemon, folder: Path) -> None:

@@ -41,6 +41,7 @@ ORDER = (
     "identity",
     "row",
     "agent_lists",
+    "swap",
     "salvage",
     "database",
     "history",

@@ -157,7 +157,7 @@ def prose(chars: int) -> str:
 
 def logged(journal: Journal, *all_prepared: Prepared) -> int:
     """How many bytes of log each of them takes, on average."""
-    journal.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    journal.database.checkpoint("TRUNCATE")
     for one in all_prepared:
         Pending(journal).prepare(one, is_durable=False)
         Pending(journal).finish(one, {one.staged[0].path: SIGNATURE})
