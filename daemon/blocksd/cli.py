@@ -1,6 +1,7 @@
 """The group of commands: errors become sentences with the next step, and exit codes.
 
-Exit codes: 0 done; 1 refused, or problems found; 2 used or configured wrongly; 3 the daemon or Redis is unavailable.
+Exit codes: 0 done; 1 refused, or problems found; 2 used or configured wrongly; 3 the daemon, Redis or, for
+now, the journal is unavailable.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from blocksd.console import complain, exit_code
 from blocksd.errors import BlocksdError, Misconfigured
 
 _EPILOG = (
-    "Exit codes: 0 done, 1 refused or problems found, 2 wrong usage or configuration, 3 daemon or Redis unavailable."
+    "Exit codes: 0 done, 1 refused or problems found, 2 wrong usage or configuration, "
+    "3 daemon or Redis unavailable or, for now, the journal."
 )
 
 

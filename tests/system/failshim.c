@@ -1,6 +1,7 @@
 /* Makes system calls fail: preloaded into a process (LD_PRELOAD), it fails calls on what is below $SHIM_ROOT.
  *
  * $SHIM_RATE names a file that holds the probability (0 to 1); it is read again every second, so that a test can change it.
+ * With $SHIM_LOCKS, only locks on byte ranges fail (fcntl), with ENOLCK.
  * Handles are judged by where they lead (/proc/self/fd), relative names by the directory they are relative to.
  */
 #define _GNU_SOURCE
@@ -18,6 +19,8 @@
 #include <unistd.h>
 
 static const char *root;
+static int only_locks;
+static __thread int is_lock;
 static char rate_file[512];
 static __thread unsigned seed;
 static const int errors[] = {EIO, ENOSPC, EROFS, EACCES, EDQUOT, EPERM, ENOMEM, ESTALE, EBUSY, ENOTCONN};
@@ -25,6 +28,7 @@ static const int errors[] = {EIO, ENOSPC, EROFS, EACCES, EDQUOT, EPERM, ENOMEM, 
 __attribute__((constructor)) static void begin(void)
 {
     root = getenv("SHIM_ROOT");
+    only_locks = getenv("SHIM_LOCKS") != NULL;
     if (getenv("SHIM_RATE"))
         strncpy(rate_file, getenv("SHIM_RATE"), sizeof rate_file - 1);
 }
@@ -51,7 +55,7 @@ static double rate(void)
 static int fails(const char *path)
 {
     double likely;
-    if (!root || !path || !strstr(path, root))
+    if (!root || !path || !strstr(path, root) || only_locks != is_lock)
         return 0;
     if (!seed)
         seed = (unsigned)getpid() ^ (unsigned)time(NULL) ^ (unsigned)(unsigned long)&seed;
@@ -155,6 +159,27 @@ OPEN(open)
 OPEN(open64)
 OPEN_AT(openat)
 OPEN_AT(openat64)
+
+#define FCNTL(name)                                                          \
+    int name(int fd, int command, ...)                                       \
+    {                                                                        \
+        va_list more;                                                        \
+        void *value;                                                         \
+        int failing;                                                         \
+        REAL(int, #name, (int, int, ...))                                    \
+        va_start(more, command);                                             \
+        value = va_arg(more, void *);                                        \
+        va_end(more);                                                        \
+        is_lock = 1;                                                         \
+        failing = only_locks && command == F_SETLK && handle_fails(fd);      \
+        is_lock = 0;                                                         \
+        if (failing)                                                         \
+            errno = ENOLCK;                                                  \
+        return failing ? -1 : real(fd, command, value);                      \
+    }
+
+FCNTL(fcntl)
+FCNTL(fcntl64)
 
 /* openat2 has no function of its own in the C library: it comes through here. Other numbers are passed on as they are. */
 long syscall(long number, ...)

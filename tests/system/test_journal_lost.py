@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from blocksd.client import Client
+from blocksd.control import ACCEPT_DELETIONS, ask
 from blocksd.errors import JournalUnusable
 from blocksd.history import JournalReader
-from support import Daemon, RedisServer, eventually
+from support import Daemon, RedisServer, eventually, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     RunDaemon = Callable[..., Daemon]
 
@@ -149,6 +151,33 @@ def test_others_may_checkpoint_the_journal(run_daemon: RunDaemon, server: RedisS
     raw.close()
     assert "put together again" not in daemon.said()
     eventually(lambda: daemon.command("status").returncode == 0, "all is well")
+
+
+def test_locks_fail_while_it_runs(run_daemon: RunDaemon, server: RedisServer, folder: Path, tmp_path: Path) -> None:
+    """SQLite would wait for many seconds in each call: it is said at once, the daemon answers, and goes on after it."""
+    library, rate = tmp_path / "failshim.so", tmp_path / "rate"
+    source = Path(__file__).with_name("failshim.c")
+    subprocess.run([require("gcc"), "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"], check=True)
+    rate.write_text("0")
+    (folder / "notes.md").write_text("one\n")
+    shim = {"LD_PRELOAD": str(library), "SHIM_ROOT": str(tmp_path / "state"), "SHIM_RATE": str(rate), "SHIM_LOCKS": "1"}
+    daemon = run_daemon(**shim)
+    rate.write_text("1")
+    eventually(lambda: "problem: <journal>: the journal cannot be locked" in daemon.said(), "it is said")
+    raw = server.client()
+    raw.xadd(
+        "blocks:inbox:operator",
+        {"request": json.dumps({"id": "1", "op": "append", "label": "notes", "args": {"content": "two"}})},
+    )
+    for _ in range(20):  # each of them within five seconds, or it counts as no answer
+        assert "error" not in ask(str(daemon.state), ACCEPT_DELETIONS)
+    assert not raw.exists("blocks:reply:operator:1")
+    rate.write_text("0")
+    eventually(lambda: raw.exists("blocks:reply:operator:1"), "what was asked for is done")
+    raw.close()
+    assert (folder / "notes.md").read_text() == "one\ntwo\n"
+    eventually(lambda: "cleared: <journal>" in daemon.said(), "it is over")
+    assert daemon.stop() == 0
 
 
 def test_damaged_version_is_named(run_daemon: RunDaemon, folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from blocksd.console import exit_code
 from blocksd.errors import JournalUnusable
 from blocksd.history import JournalReader
 from blocksd.journal import Journal
@@ -135,8 +136,9 @@ def test_newer_schema_is_refused(path: str) -> None:
     db.execute("PRAGMA user_version=999")
     db.close()
     for kind in (Journal, JournalReader):
-        with pytest.raises(JournalUnusable, match="of schema 999"):
+        with pytest.raises(JournalUnusable, match="of schema 999") as refusal:
             kind(path)
+        assert exit_code(refusal.value) == 1
     assert not [name for name in os.listdir(os.path.dirname(path)) if "damaged" in name]
     db = sqlite3.connect(path)
     assert db.execute("PRAGMA user_version").fetchone() == (999,)
@@ -150,6 +152,7 @@ def test_journal_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
         with pytest.raises(JournalUnusable) as refusal:
             Journal(path)
         assert refusal.value.facts["path"] == path
+        assert exit_code(refusal.value) == 1
 
 
 def test_locked_journal_is_refused(path: str, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,8 +160,9 @@ def test_locked_journal_is_refused(path: str, journal: Journal, monkeypatch: pyt
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, **{**options, "timeout": 0.05}))
     journal.database.execute("BEGIN IMMEDIATE")
-    with pytest.raises(JournalUnusable, match="locked"):
+    with pytest.raises(JournalUnusable, match="locked") as refusal:
         Journal(path)
+    assert exit_code(refusal.value) == 3
     journal.database.execute("ROLLBACK")
     assert not [name for name in os.listdir(os.path.dirname(path)) if "damaged" in name]
 
