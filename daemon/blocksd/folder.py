@@ -159,7 +159,8 @@ class Folder:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
-                found.append(Found(directory, "unreadable", error=error))
+                # ELOOP: a symlink has come to be where a directory was.
+                found.append(Found(directory, "special" if error.errno == errno.ELOOP else "unreadable", error=error))
         yield found
 
     def read(self, path: str, *, closed: bool) -> Reading:
@@ -175,6 +176,8 @@ class Folder:
             full = path
             if is_link:
                 full, status = self._follow(path)
+            if stat.S_ISDIR(status.st_mode) and not is_link and not path.endswith(SUFFIX):
+                return Absent()  # where a symlink was
             if not stat.S_ISREG(status.st_mode):
                 return Refused(_special(status, is_link=is_link), None)
             signature = signature_of(status)

@@ -121,6 +121,8 @@ class Intake:
             self.hint_file(path, closed=False)
         elif not path or not any(map(is_ignored, path.split("/"))):
             self.sweeper.hint(path)
+            if path in self._reported:  # it was a symlink
+                self._queue.add(path)
 
     def hint_all(self) -> None:
         """Something happened somewhere: sweep the folder from the beginning."""

@@ -27,7 +27,7 @@ from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
 from watchdog.observers.inotify_c import InotifyFD
 from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper, PathedInotifyEvent
 
-from blocksd.label import CONFIG_MAP, is_block_file
+from blocksd.label import CONFIG_MAP, is_block_file, is_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -182,6 +182,7 @@ class _Hints(InotifyMoveEventGrouper):
         self._sink = sink
         self._wanted = wanted
         self._moved_from: PathedInotifyEvent | None = None
+        self._links: set[bytes] = set()  # that have come while it was watching
         self._closed = threading.Event()
 
     def put_event(self, event: PathedInotifyEvent) -> None:
@@ -196,6 +197,17 @@ class _Hints(InotifyMoveEventGrouper):
         # What nobody looks at anyway need not wake anyone: editors make such files with every save.
         if self._wanted(name) or name == CONFIG_MAP:
             self._sink(Hint("closed" if inotify.is_close_write or inotify.is_moved_to else "touched", path))
+        elif self._is_link(event, name):  # where a directory was, or may be: what is below it is out of reach
+            self._sink(Hint("tree", path))
+
+    def _is_link(self, event: PathedInotifyEvent, name: str) -> bool:
+        """Return True if a symlink has come to a name at which no file is looked at, or has gone from there."""
+        was = event.path in self._links
+        self._links.discard(event.path)
+        if (event.ev.is_create or event.ev.is_moved_to) and not is_ignored(name) and os.path.islink(event.path):
+            self._links.add(event.path)
+            return True
+        return was
 
     def get_queued_moved_from_event(self, cookie: int) -> PathedInotifyEvent | None:
         """Where a directory was moved from: its watches move with it."""

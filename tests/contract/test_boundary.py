@@ -14,6 +14,7 @@ import pytest
 
 from blocksd.clerk import WRITER_PATIENCE_SECONDS
 from blocksd.folder import Folder
+from blocksd.problem import FOLDER
 from blocksd.root import Root
 from contract.test_requests import NOTES, Office, effects
 from failing import ERRORS, FailingRoot
@@ -745,3 +746,62 @@ def collect(rig: Failing, waiting: dict[str, tuple[str, str]], tokens: dict[str,
             rig.send("operator", "append", label, content=token, request_id=request_id)
     rig.pass_on()
     return len(waiting)
+
+
+# --- symlinks in the place of directories ---
+
+
+def swap_for_symlink(rig: Office, directory: str) -> Path:
+    """A directory is moved elsewhere, and a symlink leads there; the events of it come. Where it is now."""
+    moved = rig.home / "moved"
+    (rig.root / directory).rename(moved)
+    (rig.root / directory).symlink_to(moved)
+    rig.core.intake.hint_tree(directory)
+    return moved
+
+
+def test_symlink_in_the_place_of_a_directory_is_a_problem_at_once(rig: Office) -> None:
+    """It has a remedy; when that is done, the problem is over and the blocks are back."""
+    moved = swap_for_symlink(rig, "team")
+    rig.settle()
+    assert rig.core.intake.sweeper.sweeps == 1
+    problem = rig.core.problems["team"]
+    assert "symlink to a directory" in problem.message
+    assert "put the directory itself here" in problem.hint
+    assert "team/goals" not in rig.core.ledger.paths
+    (rig.root / "team").unlink()
+    moved.rename(rig.root / "team")
+    rig.core.intake.hint_tree("team")
+    rig.settle()
+    assert "team" not in rig.core.problems
+    assert rig.value("team/goals") == "one"
+    rig.resync()
+    assert dict(rig.core.problems) == {}
+
+
+def test_symlink_is_a_problem_until_it_is_a_directory_that_only_a_sweep_finds(rig: Office) -> None:
+    """As where no events come."""
+    moved = swap_for_symlink(rig, "team")
+    rig.settle()
+    (rig.root / "team").unlink()
+    moved.rename(rig.root / "team")
+    rig.resync()
+    assert dict(rig.core.problems) == {}
+
+
+def test_symlink_that_takes_many_blocks_away_halts_as_any_deletion(rig: Office) -> None:
+    """Nothing is deleted, and all is well again when the directory is back."""
+    for number in range(12):
+        rig.write(f"agents/ann/block-{number}", "text\n")
+    rig.settle()
+    moved = swap_for_symlink(rig, "agents")
+    rig.run(lambda: FOLDER in rig.core.problems)
+    rig.run(lambda: "agents" in rig.core.problems)
+    pass_time(rig)
+    assert rig.journal.head("agents/ann/block-0").kind == "created"  # type: ignore[union-attr]  # it is there
+    (rig.root / "agents").unlink()
+    moved.rename(rig.root / "agents")
+    rig.core.intake.hint_tree("agents")
+    rig.run(lambda: not rig.core.problems)
+    rig.settle()
+    assert rig.value("agents/ann/block-0") == "text"

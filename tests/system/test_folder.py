@@ -577,3 +577,28 @@ def test_hangup_compares_everything(folder: Path, mirror: Mirror, run_daemon: Ru
     assert daemon.process is not None
     daemon.process.send_signal(signal.SIGHUP)
     eventually(lambda: mirror.value("notes") == "two")
+
+
+@pytest.mark.parametrize("name", ["team", "agents"])
+def test_symlink_in_the_place_of_a_directory(
+    folder: Path, mirror: Mirror, run_daemon: RunDaemon, tmp_path: Path, name: str
+) -> None:
+    """It is a problem at once, as the status shows; the blocks below are deleted as any are, and come back with the directory."""
+    for place in ("team", "agents/ann"):
+        (folder / place).mkdir(parents=True)
+        (folder / place / "block.md").write_text("text\n")
+    (folder / "notes.md").write_text("text\n")
+    daemon = run_daemon(*PATIENT)
+    gone = {"team": "team/block", "agents": "agents/ann/block"}[name]
+    (folder / name).rename(tmp_path / "moved")
+    (folder / name).symlink_to(tmp_path / "moved")
+    eventually(lambda: gone not in mirror.labels())
+    problem = eventually(lambda: mirror.problem(name))
+    assert problem["message"] == "it is a symlink to a directory: no block is read or written through it"
+    assert problem["hint"].startswith("put the directory itself here")
+    assert f"{name}: it is a symlink to a directory" in daemon.command("status").stdout
+    (folder / name).unlink()
+    eventually(lambda: mirror.problem(name) is None)
+    (tmp_path / "moved").rename(folder / name)
+    eventually(lambda: gone in mirror.labels())
+    assert mirror.problems() == {}

@@ -121,6 +121,26 @@ def touch_temporaries(root: Path) -> None:
     (root / ".#notes.md").symlink_to("someone@host")
 
 
+def test_symlink_in_the_place_of_a_directory_is_hinted_at(watched: Watched) -> None:
+    """When it comes, when it goes, and when a file takes its place."""
+    (watched.root / "deep").rename(watched.root.parent / "moved")
+    assert watched.since() == {Hint("tree", "deep")}
+    (watched.root / "deep").symlink_to("../moved")
+    assert watched.since() == {Hint("tree", "deep")}
+    (watched.root / "other").symlink_to("../moved")
+    assert watched.since() == {Hint("tree", "other")}
+    (watched.root / "other").rename(watched.root / "renamed")
+    assert watched.since() == {Hint("tree", "other"), Hint("tree", "renamed")}
+    (watched.root / "plain").write_text("text")
+    assert watched.since() == set()
+    (watched.root / "plain").rename(watched.root / "renamed")
+    assert watched.since() == {Hint("tree", "renamed")}
+    (watched.root / "deep").unlink()
+    assert watched.since() == {Hint("tree", "deep")}
+    (watched.root / "renamed").unlink()
+    assert watched.since() == set()
+
+
 @pytest.mark.parametrize("act", [read, list_all, touch_temporaries])
 def test_what_is_nobodys_business_makes_no_hint(watched: Watched, act: Callable[[Path], None]) -> None:
     """Reading is no event, or each look would lead to another; nor are files that are never looked at."""
