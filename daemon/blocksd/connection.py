@@ -51,7 +51,7 @@ def connect(
     Forms: `redis://`, `rediss://` and `unix://` as redis-py reads them; `redis+sentinel://[user:password@]host:port,
     host:port/service[/db]`, with `?sentinel_username=` and `&sentinel_password=` for the sentinels' own login;
     `redis+cluster://[user:password@]host:port,host:port`; `rediss+…` for TLS. An IPv6 address in a list of hosts is in
-    brackets. A client by Sentinel follows a failover. A command is sent once: redis-py would send it again when a reply
+    brackets. A client by Sentinel follows a failover, and waits for no reply longer than REPLY_SECONDS. A command is sent once: redis-py would send it again when a reply
     is lost, and it would run twice. `protocol` is that of the wire (RESP 2 or 3).
 
     Raises:
@@ -85,6 +85,8 @@ def connect(
             if scheme.startswith("rediss"):
                 options["ssl"] = True
             if scheme.endswith("sentinel"):
+                # A master that hangs is replaced: after each wait the sentinels are asked for the one there is now.
+                options["socket_timeout"] = min(reply_seconds, REPLY_SECONDS)
                 service, _, db = place.path.strip("/").partition("/")
                 login = {name: place.options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
                 shared = {name: value for name, value in place.options.items() if name.startswith("ssl_")}
@@ -93,7 +95,7 @@ def connect(
                     service,
                     place.hosts,
                     {**options, **place.options},
-                    {**options, "db": 0, **shared, **login},
+                    {**options, "db": 0, "socket_timeout": CONNECT_SECONDS, **shared, **login},
                     asynchronous=asynchronous,
                 )
             nodes = [cluster.ClusterNode(host, port) for host, port in place.hosts]

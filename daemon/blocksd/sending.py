@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 OnConflict = Literal["fail", "merge", "overwrite"]
 
 TIMEOUT_SECONDS = 30.0
-_WAIT_SECONDS = 5.0  # at a time; less than a connection waits for any reply
+_WAIT_SECONDS = 1.0  # at a time; less than any connection waits for a reply
 _LONGEST_PAUSE = 1.0
 
 

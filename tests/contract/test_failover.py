@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from blocksd import watching as watching_module
+from blocksd.client import Client
 from blocksd.errors import Unavailable
 from blocksd.sentinel import is_left_behind
 from blocksd.subscription import Subscription
@@ -84,6 +85,28 @@ def test_master_that_lives_on(watched: Watched, rig: Rig, follower: Follower) ->
     assert follow_to(rig, 1, watched) < 5.0
     assert_level(rig, watched.raw[1])
     assert follower.until(2)[-1] == ("updated", 2)
+
+
+def test_master_that_hangs(watched: Watched, rig: Rig) -> None:
+    """It takes connections and answers nothing: a client that is waiting for it soon asks for another."""
+    with Client(rig.url) as client:
+        assert client.blocks.retrieve("notes").value == "one"
+        watched.servers[0].pause()
+        longest = 0.0
+
+        def is_served() -> bool:
+            nonlocal longest
+            began = time.monotonic()
+            try:
+                return client.blocks.retrieve("notes").value == "one"
+            except Unavailable:
+                return False
+            finally:
+                longest = max(longest, time.monotonic() - began)
+
+        eventually(is_served, "the promoted server serves")
+        assert watched.is_promoted(1)
+        assert longest < 5.0, "two seconds, not the ten that a client has"
 
 
 def test_connection_to_a_former_master_is_given_up(rig: Rig) -> None:

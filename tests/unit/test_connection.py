@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import redis
 
+from blocksd import sending
 from blocksd.connection import connect, masked, translated
 from blocksd.errors import BlocksdError, Damaged, Misconfigured, Unavailable
 
@@ -48,6 +49,16 @@ def test_daemon_waits_two_seconds_and_sends_once() -> None:
     assert settings["retry"].get_retries() == 0
     patient = connect("redis://example.org", reply_seconds=10.0)
     assert patient.connection_pool.connection_kwargs["socket_timeout"] == 10.0
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_master_that_hangs_is_not_waited_for(*, asynchronous: bool) -> None:
+    """However patient a client is: the sentinels may name another. It waits longer than a request waits at a time."""
+    client = connect("redis+sentinel://one:26379/main", reply_seconds=10.0, asynchronous=asynchronous)
+    pool = client.connection_pool
+    assert sending._WAIT_SECONDS < pool.connection_kwargs["socket_timeout"] == 2.0
+    [one] = pool.sentinel_manager.sentinels
+    assert one.connection_pool.connection_kwargs["socket_timeout"] == 1.0
 
 
 def test_sentinels_are_all_asked() -> None:
