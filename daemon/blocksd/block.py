@@ -8,6 +8,7 @@ import re
 import uuid
 from dataclasses import dataclass, field, fields
 from hashlib import blake2b, sha1
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import InvalidField, InvalidLabel, LimitExceeded
@@ -89,14 +90,12 @@ class Block:
 
     def changed_fields(self, other: Block) -> tuple[str, ...]:
         """The names of the fields in which `other` differs, in the order of the class."""
-        return tuple(
-            name
-            for name in _ALL_FIELDS
-            if (mine := getattr(self, name)) is not (theirs := getattr(other, name)) and mine != theirs
-        )
+        pairs = zip(_ALL_FIELDS, _values_of(self), _values_of(other), strict=True)
+        return tuple([name for name, mine, theirs in pairs if mine is not theirs and mine != theirs])
 
 
 _ALL_FIELDS = tuple(f.name for f in fields(Block) if f.name != "_facts")
+_values_of = attrgetter(*_ALL_FIELDS)
 _JSON_FIELDS = tuple(name for name in _ALL_FIELDS if name != "agents")
 _FACTS = tuple(name for name in _JSON_FIELDS if name != "value")
 

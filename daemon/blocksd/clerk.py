@@ -192,7 +192,8 @@ class Clerk:
     @property
     def due(self) -> float:
         """When a stale save is to be merged, if there is one."""
-        return min((self._unmerged.get(label, (0.0, 0.0))[0] for label in self._intake.stale), default=float("inf"))
+        stale = self._intake.stale
+        return min([self._unmerged.get(label, (0.0, 0.0))[0] for label in stale]) if stale else float("inf")
 
     def _due_merges(self) -> set[str]:
         """The blocks whose stale saves are to be merged now; they are taken off the list of those that wait."""

@@ -55,7 +55,8 @@ class Ledger:
         ] = {}  # sets changed by private folders, or by a lost journal, not yet drafted
         self._together: dict[str, str] | None = None  # label → by whom, while what is done goes together
         self.has_seen_folders = False  # until a sweep has, agents without blocks are not known
-        self._at = ""
+        self._began_at = 0.0  # when what is drafted happens
+        self._at_text = ""  # the same as text, once it is wanted
         attach = self.attachments.load
         versions: dict[str, int] = {}
         signatures: dict[str, Signature | None] = {}
@@ -94,9 +95,16 @@ class Ledger:
 
     def begin(self) -> None:
         """What is drafted from here on happens now."""
-        self._at = timestamp(self._wall())
+        self._began_at, self._at_text = self._wall(), ""
         if not self.drafted:
             self._undo.forget()
+
+    @property
+    def _at(self) -> str:
+        """When what is drafted happens."""
+        if not self._at_text:
+            self._at_text = timestamp(self._began_at)
+        return self._at_text
 
     def begin_again(self) -> None:
         """Nothing of what was drafted is to be: all is as the journal has it, and private folders as they were then."""

@@ -158,7 +158,7 @@ class Mirror:
                 batch, size, start = [], 0, revision.seq - 1
             batch.append(commands)
             size += len(commands)
-        if sum(map(len, itertools.chain(*aside))) + size <= _BATCH_CHARS:
+        if aside and sum(map(len, itertools.chain(*aside))) + size <= _BATCH_CHARS:
             batch.append(_encode(aside))
             aside = ()
         self._send(batch, at=start)

@@ -194,7 +194,7 @@ class Projector:
         with self._guarded():
             place = self._mirror.place
             assert place is not None
-            left = gone_commands(gone, self._mirror.keys)
+            left = gone_commands(gone, self._mirror.keys) if gone else []
             if revisions and place.seq == revisions[0].seq - 1:
                 self._mirror.project(revisions, [*left, *self._aside_commands(answers)])
                 self._aside_is_shown()

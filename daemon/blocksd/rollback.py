@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 V = TypeVar("V")
 
+_NOTHING: Any = object()
+
 
 class Undo:
     """The steps that take changes back, in the order in which the changes were made.
@@ -59,6 +61,8 @@ class UndoDict(dict[K, V]):
             self._undo.add(dict.pop, self, key, None)
 
     def __setitem__(self, key: K, value: V) -> None:
+        if self.get(key, _NOTHING) is value:
+            return
         self._note(key)
         super().__setitem__(key, value)
 

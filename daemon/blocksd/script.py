@@ -102,8 +102,9 @@ class Script:
             return
         if is_left_behind(self._client, self._connection):
             self._connection.disconnect()
-        # Left to itself a connection goes back to the address it had, without asking the sentinels.
-        self._connection.connect()
+        if not self._connection.is_connected:
+            # Left to itself it goes back to the address it had, without asking the sentinels.
+            self._connection.connect()
 
     def _abandon(self) -> None:
         """The connection is in doubt: an outcome read from it later might be that of another call."""

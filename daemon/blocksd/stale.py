@@ -112,6 +112,8 @@ def stale_base(
     For some seconds after a write on request a save may be one of the text before it, since editors save what they read:
     `is_recent` returns True of a write if the text was saved so soon after it.
     """
+    if not _is_recent_write(newest, is_recent):
+        return None
     lines = _lines(saved)
     distinct = set(lines)
     nearest: Revision | None = None
@@ -128,7 +130,7 @@ def stale_base(
         if difference <= least:
             nearest, least = revision if is_merged else before(revision.stale_base or 0), difference
         if not _is_recent_write(revision, is_recent):
-            return None if revision is newest else nearest
+            return nearest
         revision = before(revision.version - 1)
     return None if nearest is newest else nearest  # what is older is not kept, or there was nothing
 

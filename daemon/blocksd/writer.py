@@ -97,16 +97,21 @@ class Writer:
         self._root.check(edit.path)
         aside = ""
         try:
-            full = self._place(edit)
+            status = self._status(edit.path)
+            is_link = status is not None and stat.S_ISLNK(status.st_mode)
+            full = self._target(edit.path) if is_link and edit.data is not None else edit.path
+            if full != edit.path:
+                status = self._status(full)
             directory = os.path.dirname(full)
             aside = os.path.join(directory, f"{TEMPORARY}{secrets.token_hex(8)}")
-            old = None if edit.base is None else self._inode(full)
+            old = None if edit.base is None or status is None else status.st_ino
             staged = Staged(edit.path, aside, digest(edit.base), digest(edit.data), None, old)
             if edit.data is None:
                 return staged
             self._places[aside] = full
             self._make_directory(directory)
-            new = self._write(staged, edit.data, like=self._target(edit.like) if edit.like is not None else full)
+            like = full if edit.like in (None, edit.path) else self._target(edit.like)
+            new = self._write(staged, edit.data, like=like)
             return staged._replace(new=new)
         except OSError as error:
             if aside:
@@ -114,9 +119,10 @@ class Writer:
                 self.remove(aside)
             raise self._unwritable(edit.path, error) from None
 
-    def _inode(self, path: str) -> int | None:
+    def _status(self, path: str) -> os.stat_result | None:
+        """The status of what is there, be it a symlink; None: nothing."""
         try:
-            return self._root.stat(path).st_ino
+            return self._root.stat(path)
         except OSError as error:
             if error.errno not in NOT_THERE:
                 raise

@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from blocksd import sending
-from blocksd.connection import connect, masked, translated
+from blocksd.connection import connect, masked, packed, translated
 from blocksd.errors import BlocksdError, Damaged, Misconfigured, Unavailable
 
 SECRET = "hunter2"
@@ -302,3 +302,8 @@ def test_what_is_no_redis_is_said_so() -> None:
     said = r"what answers at redis://example\.org is not Redis: Protocol"
     with pytest.raises(Unavailable, match=said), translated("redis://example.org"):
         raise redis.InvalidResponse("Protocol Error: b'HTTP/1.1 400 Bad Request'")
+
+
+def test_commands_are_packed_as_redis_py_packs_them() -> None:
+    words = ("EVALSHA", "sha", 2, "caf\u00e9", "", "a line\r\nand another")
+    assert b"".join(packed(*words)) == b"".join(redis.Connection().pack_command(*words))
