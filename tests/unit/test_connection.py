@@ -306,4 +306,5 @@ def test_what_is_no_redis_is_said_so() -> None:
 
 def test_commands_are_packed_as_redis_py_packs_them() -> None:
     words = ("EVALSHA", "sha", 2, "caf\u00e9", "", "a line\r\nand another")
-    assert b"".join(packed(*words)) == b"".join(redis.Connection().pack_command(*words))
+    connection: Any = redis.Connection()
+    assert b"".join(packed(*words)) == b"".join(connection.pack_command(*words))
