@@ -93,8 +93,13 @@ class Names:
                 if call != "link":
                     del names[first]
         home.mkdir()
+        copied: dict[int, Path] = {}
         for name, inode in names.items():
-            shutil.copyfile(self.store / str(inode), home / name)
+            if inode in copied:
+                _link(copied[inode], home / name)
+            else:
+                copied[inode] = home / name
+                shutil.copyfile(self.store / str(inode), home / name)
         return names
 
 
@@ -128,30 +133,37 @@ def overwrite(journal: Journal) -> None:
     os.truncate(journal.path, 8192)
 
 
-def interrupted(home: Path, loss: Callable[[Journal], None], step: int) -> tuple[Names, int]:
-    """A journal that is lost, and put right again by a process that is killed at a step; and the file in its place."""
+def interrupted(home: Path, loss: Callable[[Journal], None], step: int) -> tuple[Names, int, int | None]:
+    """A journal that is lost, and put right again by a process that is killed at a step; the file in its place, its log."""
     store = home.with_suffix(".store")
     process = os.fork()
     if not process:  # what SQLite holds open ends with it
         try:
             home.mkdir()
             journal = Journal(str(home / "journal.db"), boot_id="one")
-            put(journal, *chain(VERSIONS))
+            put(journal, *chain(40, "other"))
+            revisions = chain(VERSIONS, start=41)
+            put(journal, *revisions[:6])
+            for table in ("heads", "revisions"):  # so that pages have another order than in one that is made anew
+                journal.database.execute(f"DELETE FROM {table} WHERE label = 'other'")  # constants
+            journal.database.checkpoint("PASSIVE")
+            put(journal, *revisions[6:])
             loss(journal)
             names = Names(home, store, pytest.MonkeyPatch())
-            names.crash_at, in_the_way = step, names.durable["journal.db"]
+            names.crash_at = step
+            in_the_way, log = names.durable["journal.db"], names.durable.get("journal.db-wal")
             with suppress(Crash):
                 rescue(journal.database, "one", seq=journal.seq)
             with open(home.with_suffix(".json"), "w") as file:
-                json.dump([names.durable, names.pending, names.calls, in_the_way], file)
+                json.dump([names.durable, names.pending, names.calls, in_the_way, log], file)
         finally:
             os._exit(0)
     os.waitpid(process, 0)
     left = Names.__new__(Names)
     left.store = store
     with open(home.with_suffix(".json")) as file:
-        left.durable, left.pending, left.calls, in_the_way = json.load(file)
-    return left, in_the_way
+        left.durable, left.pending, left.calls, in_the_way, log = json.load(file)
+    return left, in_the_way, log
 
 
 @pytest.fixture
@@ -166,22 +178,29 @@ def fast(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("loss", [replace, overwrite])
 def test_crash_or_power_cut_between_any_two_steps(fast: Path, loss: Callable[[Journal], None]) -> None:
-    """The next start finds all versions, and what was in the way is kept; only a journal that was replaced may be lost.
+    """Once the journal that is made has a name that says it is whole, the next start finds all versions.
 
-    That is before the one that is made of it has a name that says it is whole: the other ends with the process.
+    Before that, it finds what was in the way: what else the process knew has ended with it. What was there is kept.
     """
     whole = list(range(VERSIONS, 0, -1))
     for step in range(1, 30):
         home = fast / str(step)
-        names, in_the_way = interrupted(home, loss, step)
+        names, in_the_way, log = interrupted(home, loss, step)
         states = {home: _inodes(str(home))}  # after the crash alone
         for done in range(2 ** len(names.pending)):
             cut = fast / f"{step}-{done}"
             states[cut] = names.cut(done, cut)
         for state, inodes in states.items():
-            assert in_the_way in inodes.values(), state.name
             is_whole = "journal.db.next" in inodes or inodes["journal.db"] != in_the_way
-            assert versions(str(state / "journal.db")) == (whole if is_whole or loss is overwrite else []), state.name
+            assert log is None or log in inodes.values(), state.name
+            there = (names.store / str(in_the_way)).read_bytes()
+            found = versions(str(state / "journal.db"))
+            if is_whole:
+                assert found == whole, state.name
+                kept = [path.read_bytes() for path in state.glob("*-2*") if path.name[-1].isdigit()]
+                assert kept == [there], state.name
+            elif loss is replace:
+                assert not found, state.name
         if names.calls < step:
             assert step > 8
             assert list(home.glob("*.damaged-*" if loss is overwrite else "*.replaced-*"))
