@@ -153,6 +153,9 @@ class Database:
         """Go on with a file that another program wrote, if it is sound and has all that was committed; whether it is.
 
         It is so after a checkpoint that another program took, or a `touch`.
+
+        Raises:
+            JournalUnusable: that cannot be told for now.
         """
         try:
             now, before = _files_of(self.path), self._files
@@ -169,8 +172,15 @@ class Database:
                 ):
                     return False
             self.execute("PRAGMA shrink_memory")  # pages that were read before may be other ones
-        except (*SQLITE_ERRORS, OSError):
+        except FileNotFoundError:
             return False
+        except OSError as error:
+            raise JournalUnusable(f"the journal cannot be read: {error.strerror or error}", path=self.path) from error
+        except SQLITE_ERRORS as error:
+            unusable = _unusable("read", error, self.path, is_ours=True)
+            if isinstance(unusable, JournalDamaged):
+                return False
+            raise unusable from error
         self._files = now._replace(log_size=min(now.log_size, LOG_STEP_BYTES))
         return True
 

@@ -74,11 +74,26 @@ def copy_backup_over(daemon: Daemon) -> None:
     shutil.copyfile(daemon.state.parent / "backup.db", daemon.state / "journal.db")
 
 
+def copy_other_over(daemon: Daemon) -> None:
+    """A database of something else, that is longer."""
+    other = daemon.state.parent / "other.db"
+    with sqlite3.connect(other) as db:
+        db.execute("CREATE TABLE meta AS SELECT randomblob(1000000) AS value")
+    db.close()
+    shutil.copyfile(other, daemon.state / "journal.db")
+
+
 def truncate_log(daemon: Daemon) -> None:
     os.truncate(daemon.state / "journal.db-wal", 0)
 
 
-OVERWRITES = {"empty": cut(0), "cut": cut(8192), "backup": copy_backup_over, "log": truncate_log}
+OVERWRITES = {
+    "empty": cut(0),
+    "cut": cut(8192),
+    "backup": copy_backup_over,
+    "other": copy_other_over,
+    "log": truncate_log,
+}
 
 
 @pytest.mark.parametrize("name", OVERWRITES)

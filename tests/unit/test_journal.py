@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from dataclasses import replace
@@ -234,3 +235,33 @@ def test_long_log_is_cut_in_an_idle_moment(journal: Journal) -> None:
     journal.checkpoint()
     assert journal.log_bytes == 0
     assert journal.count() == 60
+
+
+def test_own_checkpoints_are_no_alarm(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the log is moved, cut and begun anew, with readers and without: the file is as this process left it."""
+    monkeypatch.setattr("blocksd.journal._MOST_LOG_BYTES", 100_000)
+    monkeypatch.setattr("blocksd.journal._CHECKPOINT_CHARS", 50_000)
+    for module in ("journal", "database"):
+        monkeypatch.setattr(f"blocksd.{module}.LOG_STEP_BYTES", 60_000)
+    journal = Journal(path)
+    readers: list[JournalReader] = []
+    sizes = []
+    for number in range(120):
+        put(journal, *chain(10, f"b{number}", start=journal.seq + 1))
+        journal.bound_log()
+        journal.check_in_place()
+        if number % 7 == 0:
+            journal.checkpoint()
+            journal.check_in_place()
+        if number % 20 == 5:
+            readers.append(JournalReader(path))
+            list(readers[-1].heads())
+        if number % 20 == 15:
+            readers.pop().close()
+        sizes.append(journal.log_bytes)
+    assert sum(later < earlier for earlier, later in itertools.pairwise(sizes)) > 2, "the log was cut"
+    os.utime(path)
+    assert not journal.database.is_in_place
+    assert journal.put_back() is None
+    journal.check_in_place()
+    journal.close()
