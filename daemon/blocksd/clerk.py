@@ -221,11 +221,12 @@ class Clerk:
         read, unread = [], []
         for one in self._displaced.values():
             try:
-                if self._writer.give_back_save(one):
+                if self._writer.is_saved_late(one):
+                    self._pending.sync()
                     self._intake.hint_file(one.path, closed=False)
-            except Unavailable:  # it cannot be read or put back now, and may be all there is of a save
+                    self._writer.give_back_save(one)
+            except (Unavailable, ProblemFile):  # it cannot be read or put back now, and may be all there is of a save
                 unread.append(one)
-                self._intake.hint_file(one.path, closed=False)
             else:
                 read.append(one)
         self._displaced = {}

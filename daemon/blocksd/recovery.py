@@ -245,9 +245,11 @@ def give_back_kept(pending: Pending, writer: Writer) -> list[str]:
             if aside is not None and aside.digest != one.base and not is_new and kept.boot != pending.boot_id:
                 left.append(kept)
                 continue
-            if aside is not None and not is_new and writer.give_back_save(one):
+            if not is_new and writer.is_saved_late(one):
+                pending.sync()
+                writer.give_back_save(one)
                 given_back.append(one.path)
-        except Unavailable:
+        except (Unavailable, ProblemFile):
             left.append(kept)
         else:
             writer.discard(one)

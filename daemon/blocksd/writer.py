@@ -273,22 +273,50 @@ class Writer:
         # request is done on top of it, and S was theirs to replace, since it was back in the file before they saved.
         return not self._insist_to_give_back(staged, full)
 
-    def give_back_save(self, staged: Staged) -> bool:
-        """Put back what `put_in` took the place of, if a process that had it open has saved to it since; whether that is so.
+    def is_saved_late(self, staged: Staged) -> bool:
+        """Return True if a process that had open what `put_in` took the place of has saved to it since.
 
         Raises:
-            Undecided: it cannot be told, or its place was saved to as well, and each of the two saves may be of worth.
+            Undecided: it cannot be told.
         """
         try:
-            if staged.base is None or digest_of(self._root, staged.aside) in (None, staged.base):
-                return False
+            return staged.base is not None and digest_of(self._root, staged.aside) not in (None, staged.base)
+        except OSError as error:
+            raise self._undecided(staged, error) from None
+
+    def give_back_save(self, staged: Staged) -> None:
+        """Put such a save back: it is on disk in its place when this returns, and nothing need be known of it any more.
+
+        That it lay aside told that our text was put in: the journal must have that on disk before.
+
+        Raises:
+            Unavailable, ProblemFile: that cannot be said.
+            Undecided: it cannot be done, or its place was saved to as well, and each of the two saves may be of worth.
+        """
+        try:
             full = self._place(staged)
             is_saved_over = digest_of(self._root, full) not in (None, staged.data)
         except OSError as error:
             raise self._undecided(staged, error) from None
-        if is_saved_over or not self._give_back(staged, full):
+        if is_saved_over:
             raise saved_over(staged)
-        return True
+        try:
+            # The text that it replaces is on disk, and what comes in its place may have been written just now: a power cut
+            # must not leave a part of it there.
+            if self.is_durable:
+                self._sync_text(staged.aside)
+        except OSError as error:
+            raise self._undecided(staged, error) from None
+        if not self._give_back(staged, full):
+            raise saved_over(staged)
+        self.sync([staged])
+
+    def _sync_text(self, path: str) -> None:
+        handle = self._root.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            self._root.sync(handle)
+        finally:
+            self._root.close(handle)
 
     def _insist_to_give_back(self, staged: Staged, full: str) -> bool:
         try:

@@ -13,6 +13,8 @@ from blocksd.problem import JOURNAL, KEPT
 from blocksd.request import Entry
 from blocksd.root import Root
 from failing import FailingRoot
+from machine.disk import ALL, Choice, Disk, Log
+from machine.hands import Hands, Killed
 from rig import Rig
 
 if TYPE_CHECKING:
@@ -368,3 +370,112 @@ def test_late_save_to_a_block_of_an_agent_that_is_deleted(rig: Rig) -> None:
     rig.settle()
     rig.resync()
     assert persona.read_text() == "late\n"
+
+
+# --- a power cut while a save is put back ---
+
+
+class Cut:
+    """A daemon whose power is cut at one of its calls, while it puts back a save that came late."""
+
+    def __init__(self, home: Path, url: str) -> None:
+        (home / "blocks.d" / "deep").mkdir(parents=True)
+        (home / "blocks.d" / "deep" / "notes.md").write_text("one\n")
+        self.disk = Disk(home / "blocks.d", home / "inodes")
+        self.log = Log(home / "journal.db")
+        self.hands = Hands(self.disk, self.log)
+        self.rig = Rig(
+            home,
+            url,
+            kind=self.hands.folder,
+            beneath=self.hands.on_what_it_uses,
+            durability="disk",
+            namespace=home.name,
+        )
+        self.rig.settle()
+        self.disk.settle()
+        self.notes = self.rig.root / "deep" / "notes.md"
+
+    def save_late(self, *, is_synced: bool) -> Iterator[str]:
+        """Up to where the save is put back: the rest of the round."""
+        self.hands.is_blind = True
+        with self.notes.open("r+") as file:
+            ask(self.rig, 1)
+            effects = self.rig.core.round()
+            for effect in effects:
+                if effect == "clear away":
+                    break
+            file.write("one\nlate\n")
+            file.flush()
+            if is_synced:
+                os.fsync(file.fileno())
+                self.disk.synced_file(file.fileno())
+        return effects
+
+    def lose_power(self, effects: Iterator[str], calls: int, choice: Choice) -> bool:
+        """Cut it at the call after so many others; return True if it came to that."""
+        self.hands.kill_in(calls)
+        try:
+            for _ in effects:
+                pass
+        except Killed:
+            is_cut = True
+        else:
+            is_cut = False
+        database = self.log.take(choice)
+        self.rig.crash()
+        self.disk.cut(choice)
+        self.log.put(*database)
+        return is_cut
+
+    def come_back(self) -> None:
+        self.hands.revive()
+        self.rig.boot_id = "another boot"
+        self.rig.open()
+        self.rig.settle()
+
+
+@pytest.mark.parametrize("entries", [0, ALL], ids=["no name on disk", "all names on disk"])
+def test_half_of_a_save_never_takes_the_place_of_a_text_on_disk(
+    tmp_path: Path, server: RedisServer, entries: int
+) -> None:
+    """A power cut at any call while a late save is put back leaves the one text or the other, whole."""
+    for calls in range(20):
+        cut = Cut(tmp_path / f"{calls}", server.url)
+        effects = cut.save_late(is_synced=False)
+        is_cut = cut.lose_power(effects, calls, Choice(entries))
+        assert cut.notes.read_text() in ("one\nline 1\n", "one\nlate\n")
+        cut.come_back()
+        values = [one.block.value for one in cut.rig.journal.history("deep/notes") if one.block is not None]
+        assert "one\nline 1" in values, "it was acknowledged"
+        assert asides(cut.rig) == []
+        cut.rig.crash()
+        if not is_cut:
+            assert calls > 3
+            return
+    pytest.fail("there was no end to it")
+
+
+def test_save_that_was_kept_is_not_forgotten_before_it_is_on_disk_in_its_place(
+    tmp_path: Path, server: RedisServer
+) -> None:
+    """After a power cut at any call it is in its place, or lies aside and is shown."""
+    for calls in range(20):
+        cut = Cut(tmp_path / f"{calls}", server.url)
+        effects = cut.save_late(is_synced=True)
+        cut.hands.fail_in(0, errno.EIO, names=("sync",))
+        with cut.hands.at_work():
+            for _ in effects:
+                pass
+        cut.hands.forget()
+        assert KEPT in cut.rig.core.problems
+        is_cut = cut.lose_power(cut.rig.core.round(), calls, Choice(0, ALL))
+        cut.come_back()
+        is_shown = [(cut.rig.root / "deep" / one).read_text() for one in asides(cut.rig)] == ["one\nlate\n"]
+        is_shown &= KEPT in cut.rig.core.problems
+        assert is_shown or "late" in cut.notes.read_text().split()
+        cut.rig.crash()
+        if not is_cut:
+            assert calls > 3
+            return
+    pytest.fail("there was no end to it")

@@ -602,7 +602,7 @@ def trusts_that_nobody_saved(patch: Patch) -> None:
             return put_in(self, staged)
 
     patch.setattr(Writer, "put_in", trusting)
-    patch.setattr(Writer, "give_back_save", lambda *_: False)
+    patch.setattr(Writer, "is_saved_late", lambda *_: False)
 
 
 def merges_no_stale_saves(patch: Patch) -> None:
@@ -824,7 +824,7 @@ def removes_what_a_crash_has_left_unread(patch: Patch) -> None:
 
 
 def removes_what_is_displaced_unread(patch: Patch) -> None:
-    patch.setattr(Writer, "give_back_save", lambda _self, _staged: False)
+    patch.setattr(Writer, "is_saved_late", lambda _self, _staged: False)
 
 
 def shows_no_problems(patch: Patch) -> None:

@@ -563,6 +563,7 @@ def test_save_in_between_stays(
     assert writer.put_in(staged) is is_saved_over
     if is_saved_over:
         assert (root / staged.aside).read_bytes() in busy.saved[:-1]
+        assert writer.is_saved_late(staged)
         with pytest.raises(Undecided):
             writer.give_back_save(staged)
         assert (root / staged.aside).read_bytes() in busy.saved[:-1]
@@ -653,10 +654,11 @@ def test_save_to_what_was_displaced_goes_back_in(
     staged = writer.stage(edit)
     with (root / "notes.md").open("r+b") as file:
         assert writer.put_in(staged)
-        assert not writer.give_back_save(staged)
+        assert not writer.is_saved_late(staged)
         file.write(b"saved\n")
         file.truncate()
-    assert writer.give_back_save(staged)
+    assert writer.is_saved_late(staged)
+    writer.give_back_save(staged)
     writer.discard(staged)
     assert (root / "notes.md").read_bytes() == b"saved\n"
     assert names(root) == ["notes.md"]
@@ -666,7 +668,7 @@ def test_new_file_has_displaced_nothing(root: Path, writer: Writer) -> None:
     """So there is nothing to put back."""
     staged = writer.stage(create())
     assert writer.put_in(staged)
-    assert not writer.give_back_save(staged)
+    assert not writer.is_saved_late(staged)
     assert (root / "notes.md").exists()
 
 
