@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +11,12 @@ import pytest
 
 from blocksd import watching as watching_module
 from blocksd.acl import users
+from blocksd.client import Client
 from blocksd.keys import Keys
 from following import Follower
 from rig import Rig, assert_level
 from sentinels import free_ports
-from support import RedisServer, eventually, valkey_binary
+from support import DEADLINE, Daemon, RedisServer, eventually, valkey_binary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,29 +31,52 @@ class Cluster:
 
     def __init__(self) -> None:
         ports = free_ports(2 * NODES)
-        self.ports, buses = ports[:NODES], ports[NODES:]
+        self.ports, self._buses = ports[:NODES], ports[NODES:]
         self.servers = [RedisServer(valkey_binary()) for _ in range(NODES)]
-        for server, port, bus in zip(self.servers, self.ports, buses, strict=True):
-            options = ("--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout", "2000")
-            server.start("--port", str(port), *options)
+        for number in range(NODES):
+            self.start(number)
         self.raw: list[Any] = [server.client() for server in self.servers]
         for number, client in enumerate(self.raw):
             first, last = SLOTS * number // NODES, SLOTS * (number + 1) // NODES - 1
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
             client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        for port, bus in zip(self.ports[1:], buses[1:], strict=True):
+        for port, bus in zip(self.ports[1:], self._buses[1:], strict=True):
             self.raw[0].execute_command("CLUSTER", "MEET", "127.0.0.1", port, bus)
         eventually(lambda: all(self._is_whole(client) for client in self.raw), "each node knows all slots")
         self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in self.ports)
 
+    def start(self, number: int) -> None:
+        """Start a node; one that was ended has lost its keys, and knows its slots."""
+        options = ("--cluster-enabled", "yes", "--cluster-port", str(self._buses[number]))
+        self.servers[number].start("--port", str(self.ports[number]), *options, "--cluster-node-timeout", "2000")
+
     def _is_whole(self, client: Any) -> bool:
-        info = str(client.execute_command("CLUSTER", "INFO"))
-        return "ok" in info and f"{SLOTS}" in info and len(client.execute_command("CLUSTER", "SLOTS")) == NODES
+        facts = str(client.execute_command("CLUSTER", "INFO")).split()
+        is_ok = {"cluster_state:ok", f"cluster_slots_ok:{SLOTS}"}.issubset(facts)
+        return is_ok and len(client.execute_command("CLUSTER", "SLOTS")) == NODES
+
+    def slot(self, key: str) -> int:
+        return int(self.raw[0].execute_command("CLUSTER", "KEYSLOT", key))
+
+    def number(self, key: str) -> int:
+        """The number of the node that has a key at the beginning."""
+        return self.slot(key) * NODES // SLOTS
 
     def holder(self, key: str) -> Any:
-        """A client of the node that has a key."""
-        slot = self.raw[0].execute_command("CLUSTER", "KEYSLOT", key)
-        return self.raw[slot * NODES // SLOTS]
+        """A client of that node."""
+        return self.raw[self.number(key)]
+
+    def move(self, slot: int, source: int, target: int) -> Iterator[None]:
+        """Move a slot to another node, two keys at a step: in between, the keys of the slot are on both."""
+        ids = [str(client.execute_command("CLUSTER", "MYID")) for client in self.raw]
+        self.raw[target].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+        self.raw[source].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+        place = ("127.0.0.1", self.ports[target], "", 0, 5000, "KEYS")
+        while keys := self.raw[source].execute_command("CLUSTER", "GETKEYSINSLOT", slot, 2):
+            self.raw[source].execute_command("MIGRATE", *place, *keys)
+            yield
+        for number in (target, source, *range(NODES)):
+            self.raw[number].execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
 
     def close(self) -> None:
         for client in self.raw:
@@ -113,6 +139,95 @@ def test_reset_is_heard_by_who_follows_one_block_or_agent(
         assert follower.all() == [("updated", 2), ("repaired", None), ("reset", 2)]
     assert_level(rig, raw)
     rig.crash()
+
+
+@pytest.fixture
+def served(tmp_path: Path, cluster: Cluster) -> Iterator[Daemon]:
+    """A daemon in a process of its own, of the namespace {served}."""
+    folder = tmp_path / "blocks.d"
+    folder.mkdir()
+    (folder / "notes.md").write_text("---\nagents: [ann]\n---\n")
+    daemon = Daemon(folder, tmp_path / "state", "--redis", cluster.url, "--namespace", "{served}")
+    yield daemon.start()
+    daemon.stop()
+
+
+class Writer:
+    """A program that appends one line after the other, in a thread, until it is told to stop."""
+
+    def __init__(self, url: str, namespace: str) -> None:
+        self.done: list[str] = []
+        self._url, self._namespace = url, namespace
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._write, name="writer")
+        self._thread.start()
+
+    def _write(self) -> None:
+        with Client(self._url, self._namespace) as client:
+            while not self._ending.is_set():
+                client.blocks.append("notes", f"line-{len(self.done)}")
+                self.done.append(f"line-{len(self.done)}")
+
+    def more(self) -> None:
+        """Wait until some more are done."""
+        enough = len(self.done) + 5
+        eventually(lambda: len(self.done) >= enough, f"{enough} are done")
+
+    def stop(self) -> list[str]:
+        """Stop; all lines that were acknowledged."""
+        self._ending.set()
+        self._thread.join(DEADLINE)
+        return self.done
+
+
+def is_shown(daemon: Daemon, raw: Any) -> bool:
+    """Return True if the mirror at this node shows the file, to which each line was appended once."""
+    text = (daemon.folder / "notes.md").read_text().rpartition("---\n")[2].rstrip("\n")
+    return bool(raw.hget("{served}:block:notes", "value") == text)
+
+
+def test_slot_of_a_namespace_moves_to_another_node(
+    cluster: Cluster, follow: Callable[..., Follower], served: Daemon
+) -> None:
+    """While requests flow: none is lost or done twice, and who follows hears each change, without a reset."""
+    source = cluster.number("{served}:meta")
+    target = (source + 1) % NODES
+    followers = [follow("{served}", **options) for options in ({}, {"label": "notes"}, {"agent": "ann"})]
+    writer = Writer(cluster.url, "{served}")
+    try:
+        writer.more()
+        for _ in cluster.move(cluster.slot("{served}:meta"), source, target):
+            time.sleep(0.05)  # requests come in meanwhile
+        writer.more()
+        lines = writer.stop()
+        assert (served.folder / "notes.md").read_text().split()[4:] == lines
+        eventually(lambda: is_shown(served, cluster.raw[target]), "the mirror is in sync at the other node")
+        for follower in followers:
+            assert follower.until(len(lines) + 1) == [("updated", 2 + number) for number in range(len(lines))]
+        cluster.raw[target].delete("{served}:meta")
+        for follower in followers:
+            eventually(partial(last_of, follower, ("reset", len(lines) + 1)), "a reset is heard there")
+    finally:
+        writer.stop()
+        for _ in cluster.move(cluster.slot("{served}:meta"), target, source):
+            pass
+
+
+def test_node_of_a_namespace_is_lost_and_comes_back_empty(cluster: Cluster, served: Daemon) -> None:
+    """The mirror is rebuilt there; no request is lost or done twice."""
+    number = cluster.number("{served}:meta")
+    writer = Writer(cluster.url, "{served}")
+    try:
+        writer.more()
+        cluster.servers[number].kill()
+        eventually(lambda: "Redis is away" in served.said(), "the daemon has noticed")
+        cluster.start(number)
+        writer.more()
+        lines = writer.stop()
+        assert (served.folder / "notes.md").read_text().split()[4:] == lines
+        eventually(lambda: is_shown(served, cluster.raw[number]), "the mirror is in sync")
+    finally:
+        writer.stop()
 
 
 def test_cluster_users(tmp_path: Path, cluster: Cluster) -> None:
