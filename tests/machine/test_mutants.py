@@ -810,6 +810,7 @@ def follows_symlinks(patch: Patch) -> None:
         return os.open(path, flags & ~os.O_NOFOLLOW, mode, dir_fd=above)
 
     patch.setattr(root, "openat2", following)
+    patch.setattr(root, "walk", following)
     patch.setattr(Writer, "_make_directory", lambda *_: None)
 
 

@@ -36,8 +36,10 @@ def home(tmp_path: Path) -> Path:
     return home
 
 
-@pytest.fixture(params=["openat2", "a walk"])
-def root(request: pytest.FixtureRequest, home: Path) -> Root:
+@pytest.fixture(params=["openat2", "a walk", "openat2 for what is deep"])
+def root(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
+    if request.param == "openat2":
+        monkeypatch.setattr("blocksd.root._FEW", 0)
     return Root(str(home), walks=request.param == "a walk")
 
 
