@@ -386,6 +386,7 @@ class Core:
         if self.rescue.attempt():
             self._must_reload = True
             self._begun.open_again()
+            self._pending.write_again()
             self.retention.begin_again()
             self.scrub.begin_again()
             self.projector.begin_epoch()

@@ -196,6 +196,12 @@ class Pending:
                     self._write_kept(self._kept)
                 self._stored = list(self._kept)
 
+    def write_again(self) -> None:
+        """Have what is kept in a journal that took the place of the one before, whatever was lost with that."""
+        self._stored = None
+        with suppress(JournalUnusable):
+            self.keep(self.kept)
+
     def keep_aside(self, staged: Sequence[Staged]) -> list[Kept]:
         """Return files of this boot, as they are kept."""
         return [Kept(one, self._journal.boot_id) for one in staged]

@@ -136,7 +136,8 @@ def test_sessions_leave_nothing_for_good(town: Town) -> None:
     assert after["heads"] <= 3  # the newest revision of all may be that of a deletion
     assert after["revisions"] <= 2 + 2 * SESSIONS + 3  # of the block for everybody, whose versions are kept
     assert after["requests"] <= 2 * SESSIONS  # the operator's, the newest of which are kept
-    assert (after["spent"], after["open_files"], after["prepared"]) == (1, 0, 0)
+    assert (after["spent"], after["open_files"]) == (1, 0)
+    assert after["prepared"] <= 1  # what the last files displaced
     gc.collect()
     assert town.names_in_memory() < 400 + 2 * SESSIONS
     town.crash()

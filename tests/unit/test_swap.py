@@ -285,4 +285,8 @@ def test_files_that_are_kept_outlive_a_repair(tmp_path: Path) -> None:
     journal.repair()
     assert Pending(journal).kept == kept
     assert journal.opened.unchecked == 5
+    journal.database.execute("DELETE FROM meta WHERE key = 'kept'")  # lost in the next repair
+    journal.repair()
+    pending.write_again()
+    assert Pending(journal).kept == kept
     journal.close()
