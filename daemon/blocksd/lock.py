@@ -13,7 +13,7 @@ from blocksd.errors import AlreadyRunning, Misconfigured, StateUnusable
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EIO)
 """How file systems without locks say so, those of the network among them."""
 
-_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.EINTR)
+PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.EINTR)
 """Errors that may pass by themselves, so that a start is worth another try."""
 
 
@@ -103,7 +103,7 @@ def state_error(state: str, error: OSError) -> Misconfigured | StateUnusable:
     """What an error of the operating system on the state directory means."""
     path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else state
     message = f"the state directory {state} cannot be used: {path}: {error.strerror or error}"
-    if error.errno in _PASSING:
+    if error.errno in PASSING:
         return StateUnusable(message, path=path, errno=error.errno)
     return Misconfigured(message, key="state_dir")
 

@@ -45,7 +45,7 @@ class Root:
         """Hold the directory at `path`, if there is one. `walks`: open each directory on the way, as where there is no openat2.
 
         `claim` is called with the handle of a directory before it is held; when it raises AlreadyRunning, none is held,
-        and `refusal` says why.
+        and `refusal` says why. `why` is the number of the error for which none is held.
         """
         self.given = os.path.abspath(path)
         self._claim = claim
@@ -65,31 +65,31 @@ class Root:
         self.release()
         self._is_released = False
         self._identity: tuple[int, int] | None = None
-        self._why = errno.ENOENT  # there is nothing to hold
+        self.why = errno.ENOENT  # there is nothing to hold
         self.refusal = None
         self.path = os.path.realpath(self.given)
         try:
-            self._handle = self._open_claimed()
+            self._handle, status = self._open_claimed()
         except OSError as error:
-            self._why = error.errno or errno.EIO
+            self.why = error.errno or errno.EIO
             return
         except AlreadyRunning as refusal:
-            self._why, self.refusal = errno.EBUSY, refusal
+            self.why, self.refusal = errno.EBUSY, refusal
             return
-        status = os.fstat(self._handle)
         self._identity = (status.st_dev, status.st_ino)
         if self._walks is None:
             self._walks = not has_openat2(self._handle)
 
-    def _open_claimed(self) -> int:
+    def _open_claimed(self) -> tuple[int, os.stat_result]:
         handle = os.open(self.path, DIRECTORY)
         try:
+            status = os.fstat(handle)
             if self._claim is not None:
                 self._claim(handle)
         except BaseException:
             os.close(handle)
             raise
-        return handle
+        return handle, status
 
     def release(self) -> None:
         """Hold it no longer, so that it can be unmounted. The next call holds what its path names then."""
@@ -143,7 +143,7 @@ class Root:
         if self._is_released:
             self.reopen()
         if self._handle < 0:
-            raise os_error(self._why, self.path)
+            raise os_error(self.why, self.path)
         return self._handle
 
     # --- by path ---

@@ -28,7 +28,7 @@ from blocksd.guard import Guard
 from blocksd.journal import Journal
 from blocksd.keys import Keys
 from blocksd.listener import Notes
-from blocksd.lock import Lock, state_error
+from blocksd.lock import PASSING, Lock, state_error
 from blocksd.lookout import Lookout, SourceHint
 from blocksd.machine import boot_id, folder_id, machine_id
 from blocksd.mirror import LEASE_SECONDS, Mirror
@@ -123,7 +123,10 @@ class Service:
         if directory.refusal is not None:
             raise directory.refusal
         if directory.held is None:
-            raise Misconfigured(f"the folder {directory.path} cannot be opened", key="folder")
+            message = f"the folder {directory.path} cannot be opened: {os.strerror(directory.why)}"
+            if directory.why in PASSING:
+                raise Unavailable(message, path=directory.path, errno=directory.why)
+            raise Misconfigured(message, key="folder")
         self.folder = Folder(directory)
         for lock, what in ((self._presence, "state directory"), (self._folder_lock, "folder")):
             if lock is not None and lock.unsupported:

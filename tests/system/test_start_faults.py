@@ -66,6 +66,27 @@ def test_call_fails_at_a_start(
     assert set(codes) <= {1, 2, 3}
 
 
+@pytest.mark.parametrize("name", ["open", "fstat"])
+@pytest.mark.parametrize(
+    "error", [errno.EIO, errno.ESTALE, errno.ENOMEM, errno.ENOENT, errno.EACCES], ids=errno.errorcode.get
+)
+def test_folder_cannot_be_opened_at_a_start(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: int
+) -> None:
+    """What may pass is worth another try: a service that ends with 2 is not started again."""
+    real = getattr(os, name)
+
+    def call(what: Any, *args: Any, **options: Any) -> Any:
+        if str(folder) == (os.readlink(f"/proc/self/fd/{what}") if name == "fstat" else what):
+            raise OSError(error, os.strerror(error))
+        return real(what, *args, **options)
+
+    monkeypatch.setattr(os, name, call)
+    with pytest.raises(BlocksdError, match=f"{folder}.*{os.strerror(error)}") as refusal:
+        Service(Config(folder=str(folder), state_dir=str(tmp_path / "state")), [])
+    assert exit_code(refusal.value) == (2 if error in (errno.ENOENT, errno.EACCES) else 3)
+
+
 @pytest.mark.parametrize("pages", [1, 5, 20])
 def test_full_disk_at_a_start(folder: Path, tmp_path: Path, pages: int) -> None:
     """A real one, with so many pages left: worth another try, by its exit status; with room again the daemon starts."""
