@@ -332,16 +332,16 @@ class Scope:
             last = item.seq
         missing = [revision.seq for revision in ours if revision.seq > last]
         assert not missing, f"after {last}, {missing} were not heard"
-        newest = {revision.label: revision for revision in by_seq.values()}
-        assert blocks == {
-            label: revision.block.value
-            for label, revision in newest.items()
-            if revision.block is not None and self.concerns(revision) and self.shows(revision)
-        }
+        now: dict[str, str] = {}
+        for revision in by_seq.values():
+            self._apply(revision, now)
+        assert blocks == now
 
     def _apply(self, revision: Revision, blocks: dict[str, str]) -> None:
         if not self.concerns(revision):
             return
+        if revision.renamed_from is not None:
+            blocks.pop(revision.renamed_from, None)
         if self.shows(revision):
             assert revision.block is not None
             blocks[revision.label] = revision.block.value

@@ -9,7 +9,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,10 +17,12 @@ from blocksd.client import Client
 from blocksd.control import ACCEPT_DELETIONS, ask
 from blocksd.errors import JournalUnusable
 from blocksd.history import JournalReader
-from support import Daemon, RedisServer, eventually, require
+from shimmed import shim
+from support import Daemon, RedisServer, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     RunDaemon = Callable[..., Daemon]
 
@@ -170,13 +171,11 @@ def test_others_may_checkpoint_the_journal(run_daemon: RunDaemon, server: RedisS
 
 def test_locks_fail_while_it_runs(run_daemon: RunDaemon, server: RedisServer, folder: Path, tmp_path: Path) -> None:
     """SQLite would wait for many seconds in each call: it is said at once, the daemon answers, and goes on after it."""
-    library, rate = tmp_path / "failshim.so", tmp_path / "rate"
-    source = Path(__file__).with_name("failshim.c")
-    subprocess.run([require("gcc"), "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"], check=True)
+    rate = tmp_path / "rate"
     rate.write_text("0")
     (folder / "notes.md").write_text("one\n")
-    shim = {"LD_PRELOAD": str(library), "SHIM_ROOT": str(tmp_path / "state"), "SHIM_RATE": str(rate), "SHIM_LOCKS": "1"}
-    daemon = run_daemon(**shim)
+    state = str(tmp_path / "state")
+    daemon = run_daemon(LD_PRELOAD=shim(tmp_path), SHIM_ROOT=state, SHIM_RATE=str(rate), SHIM_LOCKS="1")
     rate.write_text("1")
     eventually(lambda: "problem: <journal>: the journal cannot be locked" in daemon.said(), "it is said")
     raw = server.client()

@@ -5,23 +5,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import subprocess
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import redis
 
 from blocksd.history import JournalReader
-from following import Between, Follower, Scope
-from support import Daemon, RedisServer, eventually, require, valkey_binary
+from following import Between, Follower
+from shimmed import Machine
+from soaking import AGENTS, BLOCKS, HEAD, PEOPLE, Actor, Agent, Model, Person, faults_of, journal_of, missed, texts_of
+from support import Daemon, RedisServer, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,307 +29,206 @@ if TYPE_CHECKING:
 SECONDS = float(os.environ.get("BLOCKSD_SOAK_SECONDS", "0"))
 """For how long; 0: a few seconds."""
 
-BLOCKS = 6
-AGENTS = 5
-PEOPLE = 2
 END_SECONDS = 90.0
 """How long it may take until all that was asked for is done, after all is well again."""
 
-_UNSEEN = 40  # lines that a person takes away again may not have been looked at, if the daemon was down meanwhile
-
-MOST_LINES = 150
-"""Of a block: whoever finds more begins it anew."""
+_ENDS = {"power cuts": 4, "kills": 1}
+_TROUBLES = {"Redis losses": 1, "network cuts": 1, "network stalls": 1}
+"""What happens how often; the daemon ends in the first half only, so that the rest shows whether it grows."""
 
 
 @dataclass
-class Model:
-    """What agents were told and what people did, by the unique lines they wrote. Independent of the daemon."""
+class World:
+    """A daemon, its machine, its server and the network between them, all of which fail."""
 
-    acknowledged: dict[str, tuple[str, str]] = field(default_factory=dict)  # request id → label, line
-    refused: dict[str, str] = field(default_factory=dict)  # request id → its error
-    saved: dict[str, str] = field(default_factory=dict)  # line → label
-    errors: list[BaseException] = field(default_factory=list)
-    stop: threading.Event = field(default_factory=threading.Event)
+    machine: Machine
+    server: RedisServer
+    may_not_start: bool = False
+    model: Model = field(default_factory=lambda: Model(END_SECONDS + max(SECONDS, 20.0)))
+    chance: random.Random = field(default_factory=lambda: random.Random(7))
 
+    def __post_init__(self) -> None:
+        self.between = Between(self.server.socket)
+        self.counts = Counter(dict.fromkeys((*_ENDS, *_TROUBLES), 0))
+        folder = self.machine.disk / "blocks.d"
+        folder.mkdir()
+        for number in range(BLOCKS):
+            (folder / f"block-{number}.md").write_text(HEAD)
+        env = {**self.machine.env, "BLOCKSD_HISTORY_VERSIONS": "1000000", "BLOCKSD_DURABILITY": "disk"}
+        options = ("--redis", self.between.url, "--resync-seconds", "5")
+        self.daemon = Daemon(folder, self.machine.disk / "state", *options, env=env)
+        self.daemon.env.pop("BLOCKSD_SOAK_SECONDS", None)
 
-class Actor(threading.Thread):
-    """Somebody who does the same thing again and again, until all is to stop."""
+    def close(self) -> None:
+        if self.is_running:
+            self.daemon.kill()
+        self.between.close()
 
-    def __init__(self, model: Model, name: str) -> None:
-        super().__init__(name=name)
-        self.model = model
-        self.random = random.Random(name)
-        self.count = 0
+    @property
+    def is_running(self) -> bool:
+        return self.daemon.process is not None and self.daemon.process.poll() is None
 
-    def run(self) -> None:
-        try:
-            while not self.model.stop.is_set():
-                self.act()
-        except BaseException as error:  # noqa: BLE001  # whatever it is, the test has to know
-            self.model.errors.append(error)
+    def start(self) -> None:
+        """Start the daemon, again and again if calls fail."""
+        for _ in range(50):
+            self.daemon.start(ready=False)
+            eventually(lambda: "ready:" in self.daemon.said() or not self.is_running, "ready, or ended", seconds=60)
+            if self.is_running:
+                return
+            assert self.may_not_start, self.daemon.said()
+        pytest.fail(f"it does not start: {self.daemon.said()}")
 
-    def act(self) -> None:
-        raise NotImplementedError
+    def live(self, seconds: float) -> None:
+        """Have something fail every second, for so long."""
+        begin = time.monotonic()
+        before: tuple[int, int] | None = None
+        while (now := time.monotonic() - begin) < seconds:
+            troubles = {**_ENDS, **_TROUBLES} if now < seconds / 2 else _TROUBLES
+            self.fail(self.chance.choices([*troubles], [*troubles.values()])[0])
+            time.sleep(self.chance.uniform(0.3, 1.5))
+            assert self.model.errors == []
+            ended = self.daemon.process.poll() if self.daemon.process is not None else None
+            assert self.is_running, f"it ended with {ended}: {self.daemon.said()[-3000:]}"
+            if troubles is _TROUBLES and before is None:
+                before = self.used()
+        if before is not None:
+            eventually(lambda: self.used()[0] <= before[0] + 8, "descriptors are as many as before")
+            assert self.used()[1] < before[1] * 1.25 + 40_000, "memory grows"
+            self.counts["kB before"], self.counts["kB after"] = before[1], self.used()[1]
 
-    def line(self) -> str:
-        self.count += 1
-        return f"{self.name}-{self.count:06}."
+    def used(self) -> tuple[int, int]:
+        """How many descriptors the daemon has, and kilobytes of memory that are resident."""
+        assert self.daemon.process is not None
+        process = Path(f"/proc/{self.daemon.process.pid}")
+        memory = (process / "status").read_text().partition("VmRSS:")[2].split()[0]
+        return len(os.listdir(process / "fd")), int(memory)
 
+    def fail(self, kind: str) -> None:
+        self.counts[kind] += 1
+        if kind in _ENDS:
+            self.daemon.kill()
+        if kind == "Redis losses" or (kind == "power cuts" and self.chance.random() < 0.5):
+            self.server.kill()
+            time.sleep(self.chance.uniform(0, 0.3))
+            self.server.start()
+        if kind == "power cuts":
+            self.cut_power(self.chance)
+            if self.chance.random() < 0.3:  # and again, while what the first has left is recovered
+                self.daemon.start(ready=False)
+                time.sleep(self.chance.uniform(0.1, 0.8))
+                self.daemon.kill()
+                self.counts[kind] += 1
+                self.cut_power(self.chance)
+        if kind in _ENDS:
+            self.start()
+        elif kind == "network cuts":
+            self.between.cut()
+        elif kind == "network stalls":
+            self.between.stall()
 
-class Agent(Actor):
-    """Appends lines of its own, or replaces one by another; repeats each request under its id until there is a reply."""
+    def cut_power(self, chance: random.Random | None = None) -> None:
+        """Take back what is not synced, all of it or a part by chance. The lines of acknowledged edits must stay in the files.
 
-    def __init__(self, model: Model, name: str, url: str) -> None:
-        super().__init__(model, name)
-        self.url = url
-        self.last: dict[str, str] = {}
-        self.client: Any = None
+        Those of people may go: they do not sync. A machine takes longer to boot than a lease lasts.
+        """
+        with self.model.power:
+            acknowledged, before = set(self.model.acknowledged), self._lines()
+            self.counts.update(self.machine.cut_power(chance))
+            gone = before - self._lines()
+            self.model.lost += sorted(gone & acknowledged)
+            for line in gone & self.model.saved.keys():
+                del self.model.saved[line]
+        client = self.server.client()
+        client.delete("blocks:lease")
+        client.close()
 
-    def act(self) -> None:
-        label, line = f"block-{self.random.randrange(BLOCKS)}", self.line()
-        old = self.last.get(label)
-        if old is not None and self.random.random() < 0.3:
-            op, args = "replace", {"old_content": old, "new_content": line}
-        else:
-            op, args = "append", {"content": line}
-        reply = self.ask({"id": line, "op": op, "name": label, "args": args})
-        if reply["ok"]:
-            self.model.acknowledged[line] = label, line
-            self.last[label] = line
-        else:
-            self.model.refused[line] = reply["error"]["code"]
-            self.last.pop(label, None)
+    def _lines(self) -> set[str]:
+        """Those of the shared blocks. A private one may lie aside until a start has finished a rename of it."""
+        texts = texts_of(self.daemon.folder)
+        return {line for label, text in texts.items() if label.startswith("block-") for line in text.splitlines()}
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        deadline = time.monotonic() + END_SECONDS + max(SECONDS, 20.0)
-        while time.monotonic() < deadline:
-            try:
-                if self.client is None:
-                    self.client = redis.Redis.from_url(self.url, decode_responses=True, socket_timeout=2.0)
-                self.client.xadd(f"blocks:inbox:{self.name}", {"request": json.dumps(request)})
-                found = self.client.blpop([f"blocks:reply:{self.name}:{request['id']}"], timeout=1)
-            except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError, OSError):
-                self.client = None
-                time.sleep(0.02)
-                continue
-            reply: dict[str, Any] | None = json.loads(found[1]) if found else None
-            if reply is not None and (reply["ok"] or reply["error"]["code"] != "unavailable"):
-                return reply
-        raise AssertionError(f"no reply to {request}")
+    def settle(self, follower: Follower) -> list[Revision]:
+        """All revisions, once what is in the files is journaled, and was heard."""
 
+        def is_so() -> list[Revision] | None:
+            revisions = journal_of(self.daemon)
+            journaled: dict[str, str] = {}
+            for one in revisions:
+                journaled.pop(one.renamed_from or one.label, None)
+                if one.block is not None:
+                    journaled[one.label] = one.block.value
+            return revisions if journaled == texts_of(self.daemon.folder) else None
 
-class Person(Actor):
-    """Adds lines to files that no other person has, in place or by renaming a copy over them."""
-
-    def __init__(self, model: Model, number: int, folder: Path) -> None:
-        super().__init__(model, f"person-{number}")
-        self.folder = folder
-        self.number = number
-
-    def act(self) -> None:
-        number, line = self.random.randrange(BLOCKS // PEOPLE) * PEOPLE + self.number, self.line()
-        label = f"block-{number}"
-        path = self.folder / f"{label}.md"
-        text = path.read_text()
-        if text.count("\n") > MOST_LINES:
-            self.put(path, HEAD + line + "\n")
-            for unseen in [one for one, where in self.model.saved.copy().items() if where == label][-_UNSEEN:]:
-                del self.model.saved[unseen]
-        elif self.random.random() < 0.5:
-            with path.open("a") as file:
-                file.write(line + "\n")
-        else:
-            self.put(path, text + line + "\n")
-        self.model.saved[line] = label
-        time.sleep(self.random.uniform(0.02, 0.2))
-
-    def put(self, path: Path, text: str) -> None:
-        aside = path.with_name(f".{path.name}.{self.name}~")
-        aside.write_text(text)
-        aside.replace(path)
-
-
-HEAD = f"---\nagents: [{', '.join(f'agent-{number}' for number in range(AGENTS))}]\nlimit: 100000\n---\n"
+        eventually(is_so, "what is in the files is journaled", seconds=END_SECONDS)
+        time.sleep(1.5)  # a stale save is merged once nobody writes any more
+        revisions: list[Revision] = eventually(is_so, "the same", seconds=END_SECONDS)
+        reader = JournalReader(str(self.daemon.state / "journal.db"))
+        place = (reader.epoch, revisions[-1].seq)
+        reader.close()
+        eventually(lambda: follower.place == place, "it was heard", seconds=END_SECONDS)
+        return revisions
 
 
 @pytest.fixture
-def standing() -> Iterator[RedisServer]:
-    server = RedisServer(valkey_binary())
-    server.start()
-    yield server
-    server.remove()
-
-
-def shim(tmp_path: Path) -> Path:
-    """Have calls fail: a library that is put before the C library."""
-    library = tmp_path / "failshim.so"
-    source = Path(__file__).with_name("failshim.c")
-    subprocess.run([require("gcc"), "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"], check=True)
-    return library
-
-
-def descriptors(daemon: Daemon) -> int:
-    assert daemon.process is not None
-    return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
-
-
-def kilobytes(daemon: Daemon) -> int:
-    """Of memory that are resident."""
-    assert daemon.process is not None
-    status = Path(f"/proc/{daemon.process.pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0])
-
-
-def has_begun(daemon: Daemon) -> bool:
-    """Return True if it is ready, or has ended."""
-    assert daemon.process is not None
-    return "ready:" in daemon.said() or daemon.process.poll() is not None
-
-
-def start(daemon: Daemon, *, may_fail: bool) -> int:
-    """Start it, again and again if calls fail; how often it did not come up."""
-    for failed in range(50):
-        daemon.start(ready=False)
-        eventually(lambda: has_begun(daemon), "it is ready, or has ended", seconds=60)
-        if daemon.process is not None and daemon.process.poll() is None:
-            return failed
-        assert may_fail, daemon.said()
-    pytest.fail(f"it does not start: {daemon.said()}")
+def world(tmp_path: Path, server: RedisServer) -> Iterator[World]:
+    made = World(Machine(tmp_path), server)
+    yield made
+    made.close()
 
 
 @pytest.mark.timeout(int(SECONDS) + 300)
 @pytest.mark.parametrize("percent", [0, 1], ids=["all calls succeed", "one call in a hundred fails"])
-def test_nothing_is_lost_doubled_or_missed(tmp_path: Path, standing: RedisServer, percent: int) -> None:
-    """People save, agents ask, the daemon and the server are killed, the network is cut, and calls on the folder fail."""
-    seconds = SECONDS or (12.0 if percent else 8.0)
-    folder, rate = tmp_path / "blocks.d", tmp_path / "rate"
-    folder.mkdir()
-    for number in range(BLOCKS):
-        (folder / f"block-{number}.md").write_text(HEAD)
-    rate.write_text("0")
-    env = {"BLOCKSD_HISTORY_VERSIONS": "1000000"}
+def test_nothing_is_lost_doubled_or_missed(world: World, percent: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """People save, agents ask, daemon and server are killed, power and network are cut, and calls on the folder fail."""
+    model, machine = world.model, world.machine
     if percent:
-        env |= {"LD_PRELOAD": str(shim(tmp_path)), "SHIM_ROOT": str(folder), "SHIM_RATE": str(rate)}
-    between = Between(standing.socket)
-    daemon = Daemon(folder, tmp_path / "state", "--redis", between.url, "--resync-seconds", "5", env=env)
-    model = Model()
-    follower: Follower | None = None
-    actors: list[Actor] = [Agent(model, f"agent-{number}", standing.url) for number in range(AGENTS)]
-    actors += [Person(model, number, folder) for number in range(PEOPLE)]
+        world.may_not_start = True
+        world.daemon.env["SHIM_ROOT"] = str(world.daemon.folder)
+    actors: list[Actor] = [Agent(model, f"agent-{number}", world.server.url) for number in range(AGENTS)]
+    actors += [Person(model, number, world.daemon.folder) for number in range(PEOPLE)]
+    world.start()
+    follower = Follower("blocking", world.server.url)
     try:
-        start(daemon, may_fail=False)
-        follower = Follower("blocking", standing.url)
-        rate.write_text(str(percent / 100))
+        machine.fail(percent / 100)
         for actor in actors:
             actor.start()
-        events = trouble(daemon, standing, between, model, seconds, may_fail=bool(percent))
-        rate.write_text("0")
+        world.live(SECONDS or (12.0 if percent else 8.0))
+        machine.fail(0)
         model.stop.set()
         for actor in actors:
             actor.join(END_SECONDS * 2)
-            assert not actor.is_alive(), f"{actor.name} still waits for a reply; {daemon.said()[-2000:]}"
+            assert not actor.is_alive(), f"{actor.name} still waits for a reply; {world.daemon.said()[-2000:]}"
         assert model.errors == []
-        revisions = settled(daemon, folder, follower)
-        check(model, folder, revisions)
-        heard = [item for item in follower.heard if item.seq is not None]  # but for what is said of problems
-        Scope().check(heard, revisions, after=BLOCKS)
-        print(f"{events}; {len(revisions)} revisions, {len(model.acknowledged)} acknowledged, {len(model.saved)} saved")
+        revisions = world.settle(follower)
+        faults = {**faults_of(model, world.daemon), "missed": missed(follower.heard, revisions)}
+        done = {"saves": len(model.saved), "acknowledged": len(model.acknowledged), "refused": len(model.refused)}
+        done |= world.counts | {"calls failed": machine.failed} | {kind: len(found) for kind, found in faults.items()}
+        with capsys.disabled():
+            print("\nsoak:", ", ".join(f"{kind} {count}" for kind, count in done.items()))
+        assert not any(faults.values()), faults
+        left = list(world.daemon.folder.rglob(".blocksd-*"))
+        assert len(left) < 200, f"temporaries are left: {len(left)}"
     finally:
         model.stop.set()
         for actor in actors:
             if actor.is_alive():
                 actor.join(END_SECONDS)
-        if daemon.process is not None and daemon.process.poll() is None:
-            daemon.kill()
-        if follower is not None:
-            follower.close()
-        between.close()
+        follower.close()
 
 
-def trouble(
-    daemon: Daemon, server: RedisServer, between: Between, model: Model, seconds: float, *, may_fail: bool
-) -> Counter[str]:
-    """What happens for so long: the daemon is killed in the first half only, so that the rest shows whether it grows."""
-    events, chance = Counter[str](), random.Random(7)
-    begin = time.monotonic()
-    settled_at: tuple[int, int] | None = None
-    while (now := time.monotonic() - begin) < seconds:
-        assert model.errors == []
-        is_early = now < seconds / 2
-        kind = chance.choice(("kill", "server", "cut", "stall") if is_early else ("server", "cut", "cut", "stall"))
-        events[kind] += 1
-        if kind == "kill":
-            daemon.kill()
-            events["start failed"] += start(daemon, may_fail=may_fail)
-        elif kind == "server":
-            server.kill()
-            time.sleep(chance.uniform(0, 0.3))
-            server.start()
-        elif kind == "cut":
-            between.cut()
-        else:
-            between.stall()
-        time.sleep(chance.uniform(0.3, 1.5))
-        assert daemon.process is not None
-        assert daemon.process.poll() is None, f"it died: {daemon.said()[-3000:]}"
-        if not is_early and settled_at is None:
-            settled_at = descriptors(daemon), kilobytes(daemon)
-    if settled_at is not None:
-        eventually(lambda: descriptors(daemon) <= settled_at[0] + 8, "descriptors are as many as before")
-        assert kilobytes(daemon) < settled_at[1] * 1.25 + 40_000, "memory grows"
-        events["kB before"], events["kB after"] = settled_at[1], kilobytes(daemon)
-    return events
-
-
-def settled(daemon: Daemon, folder: Path, follower: Follower) -> list[Revision]:
-    """All revisions, once what is in the files is journaled, and was heard."""
-
-    def is_so() -> list[Revision] | None:
-        journal = JournalReader(str(daemon.state / "journal.db"))
-        try:
-            revisions = journal_of(journal)
-        finally:
-            journal.close()
-        newest = {one.label: one for one in revisions}
-        if all(
-            one.block is not None and one.block.value == value_of((folder / f"{label}.md").read_text())
-            for label, one in newest.items()
-        ):
-            return revisions
-        return None
-
-    eventually(is_so, "what is in the files is journaled", seconds=END_SECONDS)
-    time.sleep(1.5)  # a stale save is merged once nobody writes any more
-    revisions: list[Revision] = eventually(is_so, "the same", seconds=END_SECONDS)
-    eventually(lambda: (follower.place[1] or 0) >= revisions[-1].seq, "it was heard", seconds=END_SECONDS)
-    return revisions
-
-
-def journal_of(journal: JournalReader) -> list[Revision]:
-    found = [revision for head in list(journal.heads()) for revision in journal.history(head.label)]
-    return sorted(found, key=lambda one: one.seq)
-
-
-def value_of(text: str) -> str:
-    return text.partition("---\n")[2].partition("---\n")[2].removesuffix("\n")
-
-
-def check(model: Model, folder: Path, revisions: list[Revision]) -> None:
-    """Every line that was acknowledged or saved is in the history of its block, and done once; nothing refused is."""
-    done: Counter[str] = Counter(one.request_id for one in revisions if one.request_id is not None)
-    doubled = {number: count for number, count in done.items() if count > 1}
-    lost = [number for number in model.acknowledged if not done[number]]
-    untrue = [number for number in model.refused if done[number]]
-    assert not lost, f"acknowledged, and in no revision: {lost}"
-    assert not doubled, f"done more than once: {doubled}"
-    assert not untrue, f"refused, and done: {untrue}"
-    by_label: dict[str, set[str]] = {}
-    for one in revisions:
-        assert one.block is not None
-        counted = Counter(one.block.value.split("\n"))
-        assert all(count == 1 for line, count in counted.items() if line), f"twice in {one.label}: {counted}"
-        by_label.setdefault(one.label, set()).update(counted)
-    missing = [line for line, label in model.saved.items() if line not in by_label[label]]
-    assert len(missing) == 0, f"saved, and in no version: {missing}"
-    left = [path.name for path in folder.iterdir() if path.name.startswith(".blocksd-")]
-    assert len(left) < 200, f"temporaries are left: {len(left)}"
+@pytest.mark.parametrize(
+    "lies",
+    ["", "journal.db-wal", "blocks.d"],
+    ids=["honest disk", "commits not synced", "names in the folder not synced"],
+)
+def test_soak_finds_what_is_lost_by_a_disk_that_does_not_sync(world: World, lies: str) -> None:
+    """A power cut loses acknowledged edits if the log of the journal, or the folder, is not synced, and else none."""
+    world.daemon.env["SHIM_LIES"] = lies
+    agent = Agent(world.model, "agent-0", world.server.url)
+    world.start()
+    for _ in range(3):
+        agent.edit()
+    world.daemon.kill()
+    world.cut_power()
+    world.start()
+    assert set(faults_of(world.model, world.daemon)["lost"]) == (world.model.acknowledged if lies else set())
