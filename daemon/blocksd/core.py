@@ -244,9 +244,8 @@ class Core:
             yield "tidy"
             with self._stage("remove what was displaced"):
                 self.clerk.tidy()
-        if self._journal.has_grown:
-            with self._stage("move the log into the journal"):
-                self._journal.bound_log()
+        with self._stage("move the log into the journal"):
+            self._journal.bound_log()
         if self._clock() >= min(self.retention.due, self.scrub.due) and self._may_keep_house:
             with self._stage("forget what is old"):
                 self.retention.step(self._config.sweep_seconds)

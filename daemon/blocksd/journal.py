@@ -33,7 +33,6 @@ _NO_EDIT = "(kind = 'updated' AND fields = 'agents' AND position IS NOT NULL AND
 """Of revisions that are none of the block's file: agents came or went that its file did not name."""
 _CHECKPOINT_CHARS = 4 * 1024 * 1024
 _MOST_LOG_BYTES = 16 * 1024 * 1024  # of the write-ahead log, before it is moved into the database under load, too
-_LOOK_ROWS, _LOOK_CHARS = 32, 65_536  # written between two looks at how long the log is
 
 
 class Journal(History):
@@ -54,7 +53,6 @@ class Journal(History):
         self.boot_id = boot_id
         self._log_path = f"{path}-wal"
         self._next_log_bytes = _MOST_LOG_BYTES
-        self._seen_changes = self._seen_logged = 0
         self._folder = self.opened.folder
         self._logged = _CHECKPOINT_CHARS  # about how much was written since the last checkpoint; at first unknown
 
@@ -311,22 +309,12 @@ class Journal(History):
             with suppress(*SQLITE_ERRORS):
                 self.database.checkpoint("TRUNCATE")
 
-    @property
-    def has_grown(self) -> bool:
-        """Return True if enough was written since `bound_log` looked at the log's file that it is to look again.
-
-        A row takes a few pages of the log, and what its text takes.
-        """
-        rows = self.database.connection.total_changes - self._seen_changes
-        return not 0 <= rows < _LOOK_ROWS or self._logged - self._seen_logged >= _LOOK_CHARS
-
     def bound_log(self) -> None:
         """Move what was logged into the database once the log's file is too long, however much there is to do.
 
         What a reader still needs of the log stays there. Then that is tried again when it has grown by some more, so that
         no reader makes every round wait for a disk.
         """
-        self._seen_changes, self._seen_logged = self.database.connection.total_changes, self._logged
         size = self.log_bytes
         if size >= self._next_log_bytes:
             is_all_moved = self._move_log()
@@ -342,7 +330,7 @@ class Journal(History):
 
     def _move_log(self) -> bool:
         """Return True if all that was logged is in the database: then the log begins anew."""
-        self._logged = self._seen_logged = 0
+        self._logged = 0
         try:
             return self.database.checkpoint("PASSIVE")
         except SQLITE_ERRORS:  # the disk is full, say: what is in the log is safe there
