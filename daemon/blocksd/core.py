@@ -335,7 +335,7 @@ class Core:
             yield "clear away"
             self.clerk.clear_away()
         for revision in revisions:
-            self.retention.touch(revision.label)
+            self.retention.touch(revision.label, revision.version)
             for listener in self._listeners:
                 listener.on_revision(revision)
 

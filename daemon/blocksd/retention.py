@@ -74,9 +74,10 @@ class Retention:
         """When the next slice is due."""
         return self._due
 
-    def touch(self, label: str) -> None:
-        """A block has a new version: the old ones are looked at soon."""
-        self._touched.add(label)
+    def touch(self, label: str, version: int) -> None:
+        """A block has a new version: the old ones, if there are any, are looked at soon."""
+        if version > 1:
+            self._touched.add(label)
 
     def begin_again(self) -> None:
         """The journal is another one: what was found in it is void."""

@@ -61,7 +61,7 @@ class Keeping:
         files = {one.label: (f"{one.label}.md", None) for one in drafted if one.kind == "created"}
         self.journal.append(drafted, files)
         for one in self.ledger.settle():
-            self.retention.touch(one.label)
+            self.retention.touch(one.label, one.version)
 
     def wait(self, seconds: float, step: float = 900.0) -> None:
         """Let time pass, and what is due then be done."""
@@ -101,6 +101,19 @@ def test_versions_beyond_the_newest_go_soon(keeping: Keeping) -> None:
         keeping.write("notes", f"{number}")
     keeping.wait(60.0, step=30.0)
     assert [one.version for one in keeping.journal.history("notes")] == [10, 9, 8]
+
+
+def test_first_versions_cost_nothing(keeping: Keeping) -> None:
+    """After the first mirror of a folder nothing is looked through for versions that no block has."""
+    keeping.wait(60.0, step=30.0)  # the look at everything is done
+    statements: list[str] = []
+    keeping.write("notes", "one")
+    keeping.journal.database.connection.set_trace_callback(statements.append)
+    keeping.wait(60.0, step=30.0)
+    assert not [one for one in statements if "notes" in one]
+    keeping.write("notes", "two")
+    keeping.wait(60.0, step=30.0)
+    assert [one for one in statements if "SELECT" in one and "notes" in one]
 
 
 def test_deleted_blocks_are_forgotten(keeping: Keeping) -> None:
