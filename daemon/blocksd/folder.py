@@ -293,7 +293,7 @@ class Folder:
                 raise InvalidFile("the symlink leads to nothing", hint=hint) from None
             if error.errno != errno.EXDEV:
                 raise
-            if os.path.isdir(os.path.join(self.root, path)):
+            if self.directory.leads_to_directory(path):
                 raise _linked_directory() from None
             hint = "copy the file here; only links inside it are followed"
             raise InvalidFile("the symlink leads out of the folder", hint=hint) from None

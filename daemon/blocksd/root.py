@@ -353,6 +353,17 @@ class Root:
             raise
         return True
 
+    def leads_to_directory(self, path: str) -> bool:
+        """Return True if a symlink leads to a directory, be it outside: for the words of a problem, and nothing else."""
+        try:
+            handle, name = self._parent(path)
+            try:
+                return stat.S_ISDIR(os.stat(name, dir_fd=handle).st_mode)
+            finally:
+                self._leave(handle)
+        except OSError:
+            return False
+
     # --- on the way ---
 
     def _parent(self, path: str) -> tuple[int, str]:
