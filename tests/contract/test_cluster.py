@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -66,18 +65,6 @@ class Cluster:
         """A client of that node."""
         return self.raw[self.number(key)]
 
-    def move(self, slot: int, source: int, target: int) -> Iterator[None]:
-        """Move a slot to another node, two keys at a step: in between, the keys of the slot are on both."""
-        ids = [str(client.execute_command("CLUSTER", "MYID")) for client in self.raw]
-        self.raw[target].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
-        self.raw[source].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
-        place = ("127.0.0.1", self.ports[target], "", 0, 5000, "KEYS")
-        while keys := self.raw[source].execute_command("CLUSTER", "GETKEYSINSLOT", slot, 2):
-            self.raw[source].execute_command("MIGRATE", *place, *keys)
-            yield
-        for number in (target, source, *range(NODES)):
-            self.raw[number].execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
-
     def close(self) -> None:
         for client in self.raw:
             client.close()
@@ -86,7 +73,18 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def lasting_cluster() -> Iterator[Cluster]:
+    made = Cluster()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """One that tests share; of its own for a test that changes it, which is marked by the fixture `served`."""
+    if "served" not in request.fixturenames:
+        yield request.getfixturevalue("lasting_cluster")
+        return
     made = Cluster()
     yield made
     made.close()
@@ -184,33 +182,6 @@ def is_shown(daemon: Daemon, raw: Any) -> bool:
     """Return True if the mirror at this node shows the file, to which each line was appended once."""
     text = (daemon.folder / "notes.md").read_text().rpartition("---\n")[2].rstrip("\n")
     return bool(raw.hget("{served}:block:notes", "value") == text)
-
-
-def test_slot_of_a_namespace_moves_to_another_node(
-    cluster: Cluster, follow: Callable[..., Follower], served: Daemon
-) -> None:
-    """While requests flow: none is lost or done twice, and who follows hears each change, without a reset."""
-    source = cluster.number("{served}:meta")
-    target = (source + 1) % NODES
-    followers = [follow("{served}", **options) for options in ({}, {"label": "notes"}, {"agent": "ann"})]
-    writer = Writer(cluster.url, "{served}")
-    try:
-        writer.more()
-        for _ in cluster.move(cluster.slot("{served}:meta"), source, target):
-            time.sleep(0.05)  # requests come in meanwhile
-        writer.more()
-        lines = writer.stop()
-        assert (served.folder / "notes.md").read_text().split()[4:] == lines
-        eventually(lambda: is_shown(served, cluster.raw[target]), "the mirror is in sync at the other node")
-        for follower in followers:
-            assert follower.until(len(lines) + 1) == [("updated", 2 + number) for number in range(len(lines))]
-        cluster.raw[target].delete("{served}:meta")
-        for follower in followers:
-            eventually(partial(last_of, follower, ("reset", len(lines) + 1)), "a reset is heard there")
-    finally:
-        writer.stop()
-        for _ in cluster.move(cluster.slot("{served}:meta"), target, source):
-            pass
 
 
 def test_node_of_a_namespace_is_lost_and_comes_back_empty(cluster: Cluster, served: Daemon) -> None:

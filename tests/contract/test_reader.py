@@ -410,7 +410,7 @@ def test_long_entry_whose_request_is_short(server: RedisServer, raw: Any, where:
     """It is too long, too, wherever its bytes are: a script copies all of them. One reading comes to one of them."""
     raw.set("blocks:lease", LEASE)
     long = "x" * 3_000_000
-    more = {"value": {"more": long}, "name": {long: ""}, "many": {str(number): "" for number in range(400_000)}}
+    more = {"value": {"more": long}, "name": {long: ""}, "many": {f"{number:020}": "" for number in range(110_000)}}
     fill(raw, "ann", *({**request(number), **more[where]} for number in range(3)), request("short"), {"more": long})
     cursor, seen = "0", []
     with contextlib.closing(Inboxes(server.url, Keys("blocks"))) as inboxes:
