@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from blocksd.keys import Keys
-from blocksd.mirror import Mirror
+from blocksd.mirror.keys import Keys
+from blocksd.mirror.mirror import Mirror
 from rig import ABOUT, AT, Ear, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from blocksd.revision import Revision
+    from blocksd.model.revision import Revision
 
 EPOCH = "e" * 32
 

@@ -7,7 +7,7 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from blocksd.root import Root
+from blocksd.files.root import Root
 
 if TYPE_CHECKING:
     import random

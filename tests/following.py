@@ -12,19 +12,19 @@ from collections import deque
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from blocksd.agent_memory import AsyncMemory
-from blocksd.client import AsyncClient, Client
+from blocksd.client.agent_memory import AsyncMemory
+from blocksd.client.client import AsyncClient, Client
+from blocksd.client.watch import AsyncWatch
+from blocksd.client.watching import Reset
 from blocksd.errors import Unavailable
-from blocksd.watch import AsyncWatch
-from blocksd.watching import Reset
 from support import DEADLINE, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from blocksd.revision import Revision
-    from blocksd.watching import Item
+    from blocksd.client.watching import Item
+    from blocksd.model.revision import Revision
 
 WAYS = ("blocking", "asyncio")
 

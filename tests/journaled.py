@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from blocksd.pending import Prepared, Staged
+from blocksd.files.file_edit import Staged
+from blocksd.journal.intents import Prepared
 from rig import revision
 
 if TYPE_CHECKING:
-    from blocksd.journal import Journal
-    from blocksd.revision import Revision
+    from blocksd.journal.journal import Journal
+    from blocksd.model.revision import Revision
 
 
 SIGNATURE = (1_700_000_000_123_456_789, 1_700_000_000_123_456_790, 42, 7)

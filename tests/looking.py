@@ -5,17 +5,17 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from blocksd.folder import Folder, Reading
-from blocksd.intake import Intake
-from blocksd.journal import Journal
-from blocksd.ledger import Ledger
-from blocksd.problems import Problems
+from blocksd.core.intake import Intake
+from blocksd.files.folder import Folder, Reading
+from blocksd.journal.journal import Journal
+from blocksd.model.problems import Problems
+from blocksd.state.state import Ledger
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from blocksd.problem import Problem
-    from blocksd.revision import Revision
+    from blocksd.model.problem import Problem
+    from blocksd.model.revision import Revision
 
 GRACE = 1.0
 WINDOW = 5.0

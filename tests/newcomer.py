@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from blocksd import config
-from blocksd.document import Parser
+from blocksd.files.document import Parser
+from blocksd.settings import config
 from fenced import ROOT
 from support import DEADLINE, eventually, require
 
@@ -61,7 +61,10 @@ ELSEWHERE = {
     ".venv/bin/ruff check && .venv/bin/ruff format --check": (".ci/run", ".venv/bin/ruff format --check"),
     ".venv/bin/mypy": (".ci/run", ".venv/bin/mypy"),
     ".venv/bin/pytest tests/unit": ("pyproject.toml", 'testpaths = ["tests"]'),
-    ".venv/bin/python -m blocksd.manual > daemon/man/blocksd.1": ("daemon/blocksd/manual.py", "daemon/man/blocksd.1"),
+    ".venv/bin/python -m blocksd.cli.manual > daemon/man/blocksd.1": (
+        "daemon/blocksd/cli/manual.py",
+        "daemon/man/blocksd.1",
+    ),
 }
 """Commands that are not run here: which file has them run, and by which words in it."""
 

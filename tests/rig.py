@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.block import FILE_KEYS, Block, block_id
-from blocksd.config import Config
-from blocksd.connection import connect
-from blocksd.core import Core
-from blocksd.folder import Folder
-from blocksd.journal import Journal
-from blocksd.keys import Keys
-from blocksd.machine import folder_id
-from blocksd.mirror import Mirror
-from blocksd.projector import Listener
-from blocksd.revision import Revision
+from blocksd.core.core import Core
+from blocksd.core.projector import Listener
+from blocksd.files.folder import Folder
+from blocksd.journal.journal import Journal
+from blocksd.mirror.connection import connect
+from blocksd.mirror.keys import Keys
+from blocksd.mirror.mirror import Mirror
+from blocksd.model.block import FILE_KEYS, Block, block_id
+from blocksd.model.revision import Revision
+from blocksd.service.machine import folder_id
+from blocksd.settings.config import Config
 from support import DEADLINE
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blocksd.errors import BlocksdError
-    from blocksd.problem import Problem
-    from blocksd.reply import Answer
-    from blocksd.revision import Kind
+    from blocksd.model.problem import Problem
+    from blocksd.model.revision import Kind
+    from blocksd.requests.reply import Answer
 
 AT = "2026-11-20T09:00:00.000Z"
 ABOUT = {

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from blocksd.history import JournalReader
-from blocksd.watching import Reset
+from blocksd.client.watching import Reset
+from blocksd.journal.history import JournalReader
 from following import Scope
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from blocksd.revision import Revision
-    from blocksd.watching import Item
+    from blocksd.client.watching import Item
+    from blocksd.model.revision import Revision
     from support import Daemon
 
 BLOCKS = 6

@@ -18,13 +18,13 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from blocksd.embedded import _bundled
-from blocksd.history import JournalReader
+from blocksd.journal.history import JournalReader
+from blocksd.service.embedded import _bundled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from blocksd.finding import Finding
+    from blocksd.doctor.finding import Finding
 
 DEADLINE = 20.0
 """How many seconds a condition may take to come true. A test that passes never waits for this long."""

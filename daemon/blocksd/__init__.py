@@ -9,8 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from blocksd.agent_memory import AsyncMemory, Memory
-    from blocksd.client import AsyncClient, Client, aconnect, connect
+    from blocksd.client.agent_memory import AsyncMemory, Memory
+    from blocksd.client.client import AsyncClient, Client, aconnect, connect
+    from blocksd.client.tools import AsyncTools, Tools
+    from blocksd.client.watch import AsyncWatch, Watch
+    from blocksd.client.watching import Item, Reset
     from blocksd.errors import (
         AlreadyExists,
         BlocksdError,
@@ -29,48 +32,45 @@ if TYPE_CHECKING:
         Unavailable,
         VersionConflict,
     )
-    from blocksd.prompt import Style, ToolUsageRules
-    from blocksd.revision import Change
-    from blocksd.tools import AsyncTools, Tools
-    from blocksd.view import AgentView, BlockView, Page
-    from blocksd.watch import AsyncWatch, Watch
-    from blocksd.watching import Item, Reset
+    from blocksd.mirror.view import AgentView, BlockView, Page
+    from blocksd.model.prompt import Style, ToolUsageRules
+    from blocksd.model.revision import Change
 
 _HOMES = {
-    "AgentView": "view",
+    "AgentView": "mirror.view",
     "AlreadyExists": "errors",
-    "AsyncClient": "client",
-    "AsyncMemory": "agent_memory",
-    "AsyncTools": "tools",
-    "AsyncWatch": "watch",
-    "BlockView": "view",
+    "AsyncClient": "client.client",
+    "AsyncMemory": "client.agent_memory",
+    "AsyncTools": "client.tools",
+    "AsyncWatch": "client.watch",
+    "BlockView": "mirror.view",
     "BlocksdError": "errors",
-    "Change": "revision",
-    "Client": "client",
+    "Change": "model.revision",
+    "Client": "client.client",
     "Damaged": "errors",
     "InvalidField": "errors",
     "InvalidLabel": "errors",
     "InvalidRequest": "errors",
-    "Item": "watching",
+    "Item": "client.watching",
     "LabelConflict": "errors",
     "LimitExceeded": "errors",
-    "Memory": "agent_memory",
+    "Memory": "client.agent_memory",
     "MergeConflict": "errors",
     "Misconfigured": "errors",
     "NotAttached": "errors",
     "NotFound": "errors",
-    "Page": "view",
+    "Page": "mirror.view",
     "ProblemFile": "errors",
     "ReadOnly": "errors",
-    "Reset": "watching",
-    "Style": "prompt",
-    "ToolUsageRules": "prompt",
-    "Tools": "tools",
+    "Reset": "client.watching",
+    "Style": "model.prompt",
+    "ToolUsageRules": "model.prompt",
+    "Tools": "client.tools",
     "Unavailable": "errors",
     "VersionConflict": "errors",
-    "Watch": "watch",
-    "aconnect": "client",
-    "connect": "client",
+    "Watch": "client.watch",
+    "aconnect": "client.client",
+    "connect": "client.client",
 }
 
 __all__ = [

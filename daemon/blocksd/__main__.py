@@ -1,5 +1,5 @@
 """`python -m blocksd` is the command `blocksd`."""
 
-from blocksd.cli import main
+from blocksd.cli.main import main
 
 main()

@@ -37,13 +37,13 @@ import redis
 
 import blocksd
 import floors
-from blocksd.block import Block
-from blocksd.config import Config
-from blocksd.journal import Journal
-from blocksd.ledger import Ledger
-from blocksd.prompt import compile_prompt
-from blocksd.report import Reporter
-from blocksd.service import Service
+from blocksd.journal.journal import Journal
+from blocksd.model.block import Block
+from blocksd.model.prompt import compile_prompt
+from blocksd.monitoring.log import Reporter
+from blocksd.service.service import Service
+from blocksd.settings.config import Config
+from blocksd.state.state import Ledger
 from support import RedisServer, valkey_binary
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench import Bench
-from blocksd.connection import connect
+from blocksd.mirror.connection import connect
 from support import BACKENDS, RedisServer, binary_of
 
 if TYPE_CHECKING:

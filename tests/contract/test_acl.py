@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from blocksd.acl import users
-from blocksd.client import Client
+from blocksd.client.client import Client
 from blocksd.errors import Misconfigured, ReadOnly
-from blocksd.keys import Keys
+from blocksd.mirror.acl import users
+from blocksd.mirror.keys import Keys
 from support import BACKENDS, Daemon, RedisServer, binary_of, eventually, require
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.clerk import WRITER_PATIENCE_SECONDS
-from blocksd.folder import Folder
-from blocksd.problem import FOLDER
-from blocksd.root import Root
+from blocksd.core.executor import WRITER_PATIENCE_SECONDS
+from blocksd.files.folder import Folder
+from blocksd.files.root import Root
+from blocksd.model.problem import FOLDER
 from contract.test_requests import NOTES, Office, effects
 from failing import ERRORS, FailingRoot
 from rig import assert_level
@@ -640,7 +640,9 @@ def test_what_was_done_and_cannot_be_told_waits(broken: Broken, op: str) -> None
 def test_late_save_that_cannot_be_read_is_kept_until_it_can(broken: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that nobody could tell had the file open wrote to what was displaced: that is all there is of its text."""
     monkeypatch.setattr(Root, "has_writer", lambda *_: None)
-    monkeypatch.setattr("blocksd.folder._SETTLE_SECONDS", 0.0)  # of real time, of which a test's clock knows nothing
+    monkeypatch.setattr(
+        "blocksd.files.folder._SETTLE_SECONDS", 0.0
+    )  # of real time, of which a test's clock knows nothing
     rig = broken
     rig.settle()
     sent = rig.send("operator", "append", "notes", content="two")

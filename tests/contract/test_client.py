@@ -16,12 +16,13 @@ import fakeredis
 import pytest
 
 import rig as rig_module
-from blocksd import aconnect, connect, queries, runner, subscription, watching
-from blocksd.agent_memory import AsyncMemory
-from blocksd.block import block_id
-from blocksd.client import AsyncClient, Client
-from blocksd.connection import connect as connect_to_server
+from blocksd import aconnect, connect
+from blocksd.client import queries, runner, subscription, watching
+from blocksd.client.agent_memory import AsyncMemory
+from blocksd.client.client import AsyncClient, Client
 from blocksd.errors import Damaged, InvalidField, InvalidLabel, Misconfigured, NotFound, Unavailable
+from blocksd.mirror.connection import connect as connect_to_server
+from blocksd.model.block import block_id
 from rig import Rig
 from support import BACKENDS, DEADLINE, Daemon, RedisServer, binary_of, eventually
 

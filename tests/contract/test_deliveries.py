@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.deliveries import Deliveries
-from blocksd.listener import Notes, ServiceListener
-from blocksd.reader import Readable, Refused
-from blocksd.request import Entry
-from blocksd.standing import standing_of
+from blocksd.monitoring.events import Notes, ServiceListener
+from blocksd.monitoring.status import standing_of
+from blocksd.requests.consumer import Readable, Refused
+from blocksd.requests.request import Entry
+from blocksd.service.deliveries import Deliveries
 from rig import Rig
 
 if TYPE_CHECKING:

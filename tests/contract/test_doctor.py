@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd import server_checks as checks
-from blocksd.acl import daemon_commands, users
-from blocksd.client import Client
-from blocksd.config import Config
+from blocksd.client.client import Client
+from blocksd.doctor import server_checks as checks
+from blocksd.doctor.server import Listening, look
 from blocksd.errors import Misconfigured, Unavailable
-from blocksd.keys import Keys
-from blocksd.server import Listening, look
+from blocksd.mirror.acl import daemon_commands, users
+from blocksd.mirror.keys import Keys
+from blocksd.settings.config import Config
 from support import BACKENDS, Daemon, RedisServer, advises, binary_of, eventually
 
 if TYPE_CHECKING:

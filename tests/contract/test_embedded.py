@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from blocksd import embedded
-from blocksd.embedded import FLOOR, Address, EmbeddedServer, find_binary
 from blocksd.errors import Misconfigured, Unavailable
+from blocksd.service import embedded
+from blocksd.service.embedded import FLOOR, Address, EmbeddedServer, find_binary
+from blocksd.service.server_data import Binary
 from support import binary_of, eventually, require, valkey_binary
 
 if TYPE_CHECKING:
@@ -329,7 +330,7 @@ def test_data_of_another_kind_of_server_are_set_aside(
 
     def use(backend: str) -> None:
         path = binary_of(backend)
-        monkeypatch.setattr(embedded, "find_binary", lambda: embedded.Binary(path, embedded._version(path)[0]))
+        monkeypatch.setattr(embedded, "find_binary", lambda: Binary(path, embedded._version(path)[0]))
 
     use(before)
     first = make()
@@ -575,7 +576,7 @@ def test_start_is_given_up_for_a_stop(make: Callable[..., EmbeddedServer], monke
 
 PARENT = """
 import sys
-from blocksd.embedded import EmbeddedServer
+from blocksd.service.embedded import EmbeddedServer
 address = EmbeddedServer(sys.argv[1]).start()
 print(address.pid, flush=True)
 sys.stdin.read()
@@ -603,13 +604,13 @@ def test_valkey_is_preferred(tmp_path: Path) -> None:
     """On PATH, valkey-server goes before redis-server."""
     script(tmp_path / "bin", "redis-server", REDIS)
     path = script(tmp_path / "bin", "valkey-server", VALKEY)
-    assert find_binary({"PATH": str(tmp_path / "bin")}) == embedded.Binary(path, "Valkey 8.1.4")
+    assert find_binary({"PATH": str(tmp_path / "bin")}) == Binary(path, "Valkey 8.1.4")
 
 
 def test_redis_on_path_goes_before_the_bundled(tmp_path: Path) -> None:
     """What the system's administrator has installed is taken, if it is new enough."""
     path = script(tmp_path / "bin", "redis-server", REDIS)
-    assert find_binary({"PATH": str(tmp_path / "bin")}) == embedded.Binary(path, "Redis 7.0.15")
+    assert find_binary({"PATH": str(tmp_path / "bin")}) == Binary(path, "Redis 7.0.15")
 
 
 @pytest.mark.parametrize("says", [OLD, "Redis server version 2.8", "", "v=x.y"])

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blocksd.client import Client
+from blocksd.client.client import Client
+from blocksd.client.plan import Ask
+from blocksd.client.runner import Asyncio, Blocking
 from blocksd.errors import Misconfigured, Unavailable
-from blocksd.lock import lock_state
-from blocksd.plan import Ask
-from blocksd.record import FoundUrl, write
-from blocksd.runner import Asyncio, Blocking
+from blocksd.service.lock import lock_state
+from blocksd.settings.record import FoundUrl, write
 from rig import Rig
 from support import RedisServer, eventually, valkey_binary
 

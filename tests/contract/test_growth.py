@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.request import Entry
+from blocksd.requests.request import Entry
 from rig import Rig, assert_level
 
 if TYPE_CHECKING:

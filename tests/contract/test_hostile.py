@@ -9,28 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd import attempt as attempting
-from blocksd import clerk, sheet
-from blocksd import desk as desks
-from blocksd.begun import ATTEMPTS, _Key
-from blocksd.config import SourceSettings
-from blocksd.document import Parser
+from blocksd.core import executor as clerk
 from blocksd.errors import Unavailable
-from blocksd.label import clash_key as clash_key_of
-from blocksd.operations import Operations
-from blocksd.problem import INTERNAL
-from blocksd.reply import accepted as accepted_reply
-from blocksd.request import Entry
-from blocksd.writer import Writer
+from blocksd.files import file_edit as sheet
+from blocksd.files.document import Parser
+from blocksd.files.writer import Writer
+from blocksd.model.label import clash_key as clash_key_of
+from blocksd.model.problem import INTERNAL
+from blocksd.requests import changeset as attempting
+from blocksd.requests import execution
+from blocksd.requests import workspace as desks
+from blocksd.requests.operations import Operations
+from blocksd.requests.reply import accepted as accepted_reply
+from blocksd.requests.request import Entry
+from blocksd.requests.started import ATTEMPTS, _Key
+from blocksd.settings.config import SourceSettings
 from rig import Rig, assert_level
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from blocksd.block import Block
-    from blocksd.document import Document
-    from blocksd.faults import Fault
+    from blocksd.files.document import Document
+    from blocksd.model.block import Block
+    from blocksd.model.faults import Fault
     from support import RedisServer
 
 
@@ -281,7 +283,7 @@ def test_appends_of_a_batch_put_the_value_together_once(rig: Office, monkeypatch
             attempts.append(self)
 
     monkeypatch.setattr(attempting, "edited", edited)
-    monkeypatch.setattr(desks, "Attempt", Watched)
+    monkeypatch.setattr(execution, "Attempt", Watched)
     parts = [{"op": "append", "label": "long", "args": {"content": f"line {n}"}} for n in range(1000)]
     assert rig.ask("operator", "batch", requests=parts)["ok"]
     assert rig.value("long").endswith("\nline 999")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.config import SourceSettings
 from blocksd.errors import JournalUnusable
-from blocksd.outcomes import Outcomes
-from blocksd.request import Entry
+from blocksd.journal.results import Outcomes
+from blocksd.requests.request import Entry
+from blocksd.settings.config import SourceSettings
 from rig import Ear, Rig
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.folder import Folder
-from blocksd.problem import JOURNAL, KEPT
-from blocksd.request import Entry
-from blocksd.root import Root
+from blocksd.files.folder import Folder
+from blocksd.files.root import Root
+from blocksd.model.problem import JOURNAL, KEPT
+from blocksd.requests.request import Entry
 from failing import FailingRoot
 from machine.disk import ALL, Choice, Disk, Log
 from machine.hands import Hands, Killed

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd import runner
-from blocksd import watching as watching_module
+from blocksd.client import runner
+from blocksd.client import watching as watching_module
+from blocksd.client.memory import MemoryState
+from blocksd.client.plan import Ask
+from blocksd.client.watching import Watching
 from blocksd.errors import InvalidField, InvalidLabel, NotFound, Unavailable
-from blocksd.keys import Keys
-from blocksd.memory import MemoryState
-from blocksd.plan import Ask
-from blocksd.prompt import File, Source, ToolUsageRules, compile_prompt
-from blocksd.watching import Watching
+from blocksd.mirror.keys import Keys
+from blocksd.model.prompt import File, Source, ToolUsageRules, compile_prompt
 from following import Between, client_of
 from rig import AT, Rig
 from support import RedisServer, binary_of, eventually
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from blocksd.agent_memory import Memory
-    from blocksd.client import Client
-    from blocksd.prompt import Style
+    from blocksd.client.agent_memory import Memory
+    from blocksd.client.client import Client
+    from blocksd.model.prompt import Style
 
 KEYS = Keys("blocks")
 STYLES: tuple[Style, ...] = ("standard", "line-numbered", "nested", "directories")

@@ -10,14 +10,14 @@ import pytest
 import redis
 
 from bench import EPOCH, project, rebuild, without_meta
-from blocksd.block import Block, block_id
 from blocksd.errors import Damaged, LeaseLost
-from blocksd.keys import Keys
-from blocksd.mirror import Place
-from blocksd.problem import Problem
-from blocksd.projection import agents_commands, commands_of, fields_of, problem_commands, reply_command
-from blocksd.repair import differing, repair_agents, repair_index
-from blocksd.view import BlockView
+from blocksd.mirror.keys import Keys
+from blocksd.mirror.mirror import Place
+from blocksd.mirror.projection import agents_commands, commands_of, fields_of, problem_commands, reply_command
+from blocksd.mirror.repair import differing, repair_agents, repair_index
+from blocksd.mirror.view import BlockView
+from blocksd.model.block import Block, block_id
+from blocksd.model.problem import Problem
 from rig import ABOUT, AT, announced, expected, revision, shown
 from support import eventually
 

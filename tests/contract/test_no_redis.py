@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blocksd import runner
-from blocksd.client import Client
+from blocksd.client import runner
+from blocksd.client.client import Client
 from blocksd.errors import Unavailable
 from rig import Rig, assert_level
 from support import RedisServer, valkey_binary

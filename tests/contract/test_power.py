@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.database import Database
-from blocksd.label import TEMPORARY
-from blocksd.outcomes import Outcomes
-from blocksd.pending import Pending
-from blocksd.request import Entry
-from blocksd.root import Root
+from blocksd.files.root import Root
+from blocksd.journal.database import Database
+from blocksd.journal.intents import Pending
+from blocksd.journal.results import Outcomes
+from blocksd.model.label import TEMPORARY
+from blocksd.requests.request import Entry
 from rig import Rig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from blocksd.pending import Prepared
+    from blocksd.journal.intents import Prepared
     from support import RedisServer
 
 

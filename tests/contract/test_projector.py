@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd import mirror as mirror_module
-from blocksd import projection, verifier
-from blocksd.block import block_id
+from blocksd.core import verifier
 from blocksd.errors import Damaged, JournalUnusable, Misconfigured, Unavailable
-from blocksd.standing import standing_of
+from blocksd.mirror import mirror as mirror_module
+from blocksd.mirror import projection
+from blocksd.model.block import block_id
+from blocksd.monitoring.status import standing_of
 from rig import Ear, Rig, announced, assert_level
 from support import RedisServer, eventually
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from blocksd.revision import Revision
-    from blocksd.standing import Standing
+    from blocksd.model.revision import Revision
+    from blocksd.monitoring.status import Standing
 
 
 @pytest.fixture
@@ -642,7 +643,7 @@ def test_lease_is_given_up_by_a_start_that_is_cut_short(
     make_rig: Callable[..., Rig], raw: Any, monkeypatch: pytest.MonkeyPatch, rounds: int
 ) -> None:
     """However far the mirror had been built: whoever comes next need not wait for the lease to run out."""
-    monkeypatch.setattr("blocksd.projector.BATCH", 1)
+    monkeypatch.setattr("blocksd.core.projector.BATCH", 1)
     rig = make_rig()
     for number in range(5):
         rig.write(f"block{number}", "text\n")

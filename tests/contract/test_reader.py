@@ -13,10 +13,10 @@ import fakeredis
 import pytest
 import redis
 
-from blocksd.inboxes import Inboxes
-from blocksd.keys import Keys
-from blocksd.reader import News, Readable, Reader, Refused
-from blocksd.request import Entry
+from blocksd.mirror.keys import Keys
+from blocksd.requests.consumer import News, Readable, Reader, Refused
+from blocksd.requests.inboxes import Inboxes
+from blocksd.requests.request import Entry
 from support import DEADLINE, RedisServer, eventually
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def raw(server: RedisServer) -> Iterator[Any]:
 @pytest.fixture
 def no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that begins now never looks for what it may have missed."""
-    monkeypatch.setattr("blocksd.reader._TICK_SECONDS", 3600.0)
+    monkeypatch.setattr("blocksd.requests.consumer._TICK_SECONDS", 3600.0)
 
 
 class Desk:
@@ -218,8 +218,8 @@ def test_agent_is_read_as_soon_as_it_is_known(desk: Desk, raw: Any) -> None:
 
 def test_change_that_was_not_heard_is_found(desk: Desk, raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """All inboxes are looked at now and then."""
-    monkeypatch.setattr("blocksd.reader._TICK_SECONDS", 0.02)
-    monkeypatch.setattr("blocksd.inboxes.Inboxes._hear", lambda *_: None)
+    monkeypatch.setattr("blocksd.requests.consumer._TICK_SECONDS", 0.02)
+    monkeypatch.setattr("blocksd.requests.inboxes.Inboxes._hear", lambda *_: None)
     desk.reader.reconnect()
     desk.reader.follow(frozenset(f"agent-{number}" for number in range(50)), 0)
     raw.xadd("blocks:inbox:agent-33", {"request": "1"})
@@ -304,7 +304,9 @@ def test_inboxes_are_read_on_a_server_without_extras(monkeypatch: pytest.MonkeyP
     """It does not tell of changes, nor how large a key is: fakeredis is one."""
     fake = fakeredis.FakeServer()
     options: dict[str, Any] = {"decode_responses": True, "legacy_responses": False}
-    monkeypatch.setattr("blocksd.inboxes.connect", lambda *_, **__: fakeredis.FakeRedis(server=fake, **options))
+    monkeypatch.setattr(
+        "blocksd.requests.inboxes.connect", lambda *_, **__: fakeredis.FakeRedis(server=fake, **options)
+    )
     raw: Any = fakeredis.FakeRedis(server=fake, **options)
     raw.set("blocks:lease", LEASE)
     raw.set("blocks:inbox:bob", "no stream")
@@ -437,7 +439,7 @@ def test_long_entries_do_not_keep_others_waiting(ruling: Desk, raw: Any) -> None
 @pytest.mark.usefixtures("no_looks")
 def test_inbox_is_bounded(ruling: Desk, raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest beyond what it may hold are refused, with a reply where there is an id; the oldest stay."""
-    monkeypatch.setattr("blocksd.inboxes.KEPT", 100)
+    monkeypatch.setattr("blocksd.requests.inboxes.KEPT", 100)
     ruling.reader.reconnect()
     ruling.reader.follow(frozenset({"ann"}), 0)
     ruling.reader.hold_back(frozenset({"ann"}))
@@ -512,11 +514,11 @@ def test_wake_pipe_that_fails_ends_nobody(desk: Desk, raw: Any, monkeypatch: pyt
     def fails(*_: object) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("blocksd.reader.os.write", fails)
+    monkeypatch.setattr("blocksd.requests.consumer.os.write", fails)
     desk.reader.follow(frozenset({"ann"}), 0)
     raw.xadd("blocks:inbox:operator", {"request": "1"})
     assert [one.text for one in desk.entries(1)] == ["1"]
-    monkeypatch.setattr("blocksd.reader.os.close", fails)
+    monkeypatch.setattr("blocksd.requests.consumer.os.close", fails)
     desk.reader.stop()
     desk.reader.join()
     assert not desk.reader.is_alive()

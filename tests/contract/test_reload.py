@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.request import Entry
+from blocksd.requests.request import Entry
 from rig import Rig
 
 if TYPE_CHECKING:

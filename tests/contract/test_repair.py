@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench import EPOCH, project, without_meta
-from blocksd.block import block_id
-from blocksd.problem import Problem
-from blocksd.projection import agents_commands, problem_commands
-from blocksd.repair import differing, mend_changes, repair_agents, repair_index
+from blocksd.mirror.projection import agents_commands, problem_commands
+from blocksd.mirror.repair import differing, mend_changes, repair_agents, repair_index
+from blocksd.model.block import block_id
+from blocksd.model.problem import Problem
 from rig import AT, announced, revision
 from support import eventually
 

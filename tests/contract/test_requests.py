@@ -13,15 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from blocksd import writer as writing
-from blocksd.desk import Desk
-from blocksd.document import parse
 from blocksd.errors import JournalUnusable, Unavailable
-from blocksd.outcomes import Outcomes
-from blocksd.pending import Pending
-from blocksd.request import OPS, Entry
-from blocksd.root import Root
-from blocksd.sheet import Postponed
+from blocksd.files import writer as writing
+from blocksd.files.document import parse
+from blocksd.files.file_edit import Postponed
+from blocksd.files.root import Root
+from blocksd.journal.intents import Pending
+from blocksd.journal.results import Outcomes
+from blocksd.requests.request import OPS, Entry
+from blocksd.requests.workspace import Desk
 from rig import Ear, Rig, assert_level, shown
 
 if TYPE_CHECKING:
@@ -1648,7 +1648,7 @@ def test_folder_of_an_agent_that_cannot_be_made(rig: Office, monkeypatch: pytest
     rig.do("operator", "create_agent", agent="carl", blocks=[])
 
 
-@pytest.mark.parametrize("what", ["writer.Writer._write", "root.Root.move"])
+@pytest.mark.parametrize("what", ["files.writer.Writer._write", "files.root.Root.move"])
 def test_directories_of_what_is_not_done_do_not_stay(rig: Office, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """Else an agent would be known that nobody has made. Where somebody has put something in one, it stays."""
     requests: list[tuple[str, str | None, dict[str, Any]]] = [

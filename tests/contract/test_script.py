@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.connection import connect
 from blocksd.errors import Damaged, Unavailable
-from blocksd.script import Script
+from blocksd.mirror.connection import connect
+from blocksd.mirror.script import Script
 
 if TYPE_CHECKING:
     from bench import Bench

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.journal import Journal
-from blocksd.request import Entry
+from blocksd.journal.journal import Journal
+from blocksd.requests.request import Entry
 from rig import Rig, assert_level
 from support import eventually
 
@@ -152,7 +152,7 @@ def test_error_that_lasts_is_logged_once(rig: Rig, raw: Any, caplog: pytest.LogC
     failing.failing = range(1, 10**9)
     rig.write("notes", "two\n")
     end = rig.clock() + 30.0
-    with caplog.at_level(logging.WARNING, "blocksd.core"):
+    with caplog.at_level(logging.WARNING, "blocksd.core.core"):
         rig.run(lambda: rig.clock() > end)
     said = [problem.message.partition(":")[0] for problem in rig.heard.problems]
     assert said == ["the journal cannot be written", "the journal cannot be read"]

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd import runner
-from blocksd import watching as watching_module
-from blocksd.client import AsyncClient, Client
+from blocksd.client import runner
+from blocksd.client import watching as watching_module
+from blocksd.client.client import AsyncClient, Client
+from blocksd.client.watching import Reset
 from blocksd.errors import InvalidLabel, Misconfigured, Unavailable
-from blocksd.watching import Reset
 from following import Between, Follower, Scope, client_of
 from rig import Rig
 from support import RedisServer, binary_of, eventually
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from blocksd.watching import Item
+    from blocksd.client.watching import Item
 
 ANN = "agents/ann/persona"
 ENDLESS = 3600.0

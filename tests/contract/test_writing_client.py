@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from blocksd import errors, runner, sending, watching
-from blocksd.client import AsyncClient, Client
+from blocksd import errors
+from blocksd.client import runner, sending, watching
+from blocksd.client.client import AsyncClient, Client
+from blocksd.client.plan import Ask, Pause
 from blocksd.errors import (
     AlreadyExists,
     BlocksdError,
@@ -34,8 +36,7 @@ from blocksd.errors import (
     Unavailable,
     VersionConflict,
 )
-from blocksd.history import JournalReader
-from blocksd.plan import Ask, Pause
+from blocksd.journal.history import JournalReader
 from following import Between, looping
 from support import DEADLINE, Daemon, RedisServer, binary_of, eventually
 
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blocksd import BlockView, Memory
-    from blocksd.plan import Plan
-    from blocksd.revision import Revision
+    from blocksd.client.plan import Plan
+    from blocksd.model.revision import Revision
 
 NAMES = itertools.count(1)
 HOMES = ("client", "resources", "agent_memory", "tools", "runner", "watch")
@@ -60,7 +61,7 @@ class Alike:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._target, name)
-        is_ours = type(found).__module__.removeprefix("blocksd.") in HOMES
+        is_ours = type(found).__module__.removeprefix("blocksd.client.") in HOMES
         return Alike(found, self._loop) if is_ours or callable(found) else found
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -9,24 +9,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blocksd.clerk import access_of
-from blocksd.config import SourceSettings
-from blocksd.desk import Desk
-from blocksd.document import Parser, decode, serialize, split
+from blocksd.client.sending import _outcome, block_of
+from blocksd.core.executor import access_of
 from blocksd.errors import BlocksdError, Damaged, InvalidFile, NotFound
-from blocksd.label import label_of_path, parse_agent_pattern
-from blocksd.reply import refused
-from blocksd.request import Entry, Request, parse
-from blocksd.revision import Change
-from blocksd.sending import _outcome, block_of
-from blocksd.sheet import Postponed
-from blocksd.sources import Sources
+from blocksd.files.document import Parser, decode, serialize, split
+from blocksd.files.file_edit import Postponed
+from blocksd.model.label import label_of_path, parse_agent_pattern
+from blocksd.model.revision import Change
+from blocksd.requests.execution import decide
+from blocksd.requests.reply import refused
+from blocksd.requests.request import Entry, Request, parse
+from blocksd.requests.workspace import Desk
+from blocksd.settings.config import SourceSettings
+from blocksd.sources.sources import Sources
 from looking import Looking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from blocksd.ledger import Ledger
+    from blocksd.state.state import Ledger
 
 NOTES = "---\nagents: [ann]  # her\ntags: [a, b]\nmetadata: {k: 1}\n---\none\ntwo\nthree\n"
 
@@ -66,7 +67,7 @@ class Office(Looking):
             if request.op in ("open_file", "close_file"):
                 json.dumps(access_of(request, self.sources, self._check_known, "").as_json())
             else:
-                json.dumps(self.desk.carry_out(request))
+                json.dumps(decide(self.desk, request))
             self.desk.edits()
         except Postponed:
             assert self.desk.mark == mark

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from blocksd.request import OPS
+from blocksd.requests.request import OPS
 from fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from blocksd.document import Parser
 from blocksd.errors import InvalidFile
+from blocksd.files.document import Parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from blocksd.block import Block
+    from blocksd.model.block import Block
 
 EDITS = ("append", "replace", "insert", "patch", "update")
 """What gives a block another value, made of the one that is there."""

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from blocksd.begun import ATTEMPTS
-from blocksd.document import decode, split
-from blocksd.label import TEMPORARY, is_pattern, label_of_path
-from blocksd.pending import Pending
-from blocksd.problem import JOURNAL
-from blocksd.repair import differing
-from blocksd.revision import FILE, MERGE, OPERATOR
+from blocksd.files.document import decode, split
+from blocksd.journal.intents import Pending
+from blocksd.mirror.repair import differing
+from blocksd.model.label import TEMPORARY, is_pattern, label_of_path
+from blocksd.model.problem import JOURNAL
+from blocksd.model.revision import FILE, MERGE, OPERATOR
+from blocksd.requests.started import ATTEMPTS
 from machine.asked import EDITS, SEVERAL, after, block_of, made_of
 from machine.broken import checks, must
 from rig import assert_level
@@ -23,8 +23,8 @@ from rig import assert_level
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from blocksd.block import Block
-    from blocksd.revision import Revision
+    from blocksd.model.block import Block
+    from blocksd.model.revision import Revision
     from machine.asked import Asked
     from rig import Rig
 

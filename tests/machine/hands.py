@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from blocksd.errors import InvalidFile
-from blocksd.folder import Folder, Reading, Refused
-from blocksd.root import Root
+from blocksd.files.folder import Folder, Reading, Refused
+from blocksd.files.root import Root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,7 +40,18 @@ LOOKS = ("identity", "open", "stat", "readlink", "scandir", "status", "read", "c
 CALLS = (*EFFECTS, *LOOKS, "start_sync", "set_times", "set_owner", "set_attribute", "has_writer")
 """All of them, each of which is one system call or a few that fail together."""
 
-COMPOSED = ("reopen", "release", "is_current", "check", "names", "move", "exchange", "can_exchange", "exists")
+COMPOSED = (
+    "reopen",
+    "release",
+    "is_current",
+    "check",
+    "names",
+    "move",
+    "exchange",
+    "can_exchange",
+    "exists",
+    "leads_to_directory",
+)
 """What is made of them, or never fails."""
 
 _SQLITE = (

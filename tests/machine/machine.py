@@ -16,11 +16,11 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from blocksd.begun import ATTEMPTS
-from blocksd.label import TEMPORARY
-from blocksd.outcomes import Outcomes
-from blocksd.request import Entry
-from blocksd.revision import OPERATOR
+from blocksd.journal.results import Outcomes
+from blocksd.model.label import TEMPORARY
+from blocksd.model.revision import OPERATOR
+from blocksd.requests.request import Entry
+from blocksd.requests.started import ATTEMPTS
 from machine.asked import Asked, Hunk, block_of, lines_of
 from machine.audit import Memory, Save, agent_parts, check, check_folders, path_of, private_folders
 from machine.broken import Broken, must

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from blocksd.history import JournalReader
-from blocksd.label import label_of_path
-from blocksd.outcomes import Outcomes
+from blocksd.journal.history import JournalReader
+from blocksd.journal.results import Outcomes
+from blocksd.model.label import label_of_path
 from machine.asked import SEVERAL, block_of
 from machine.audit import Save, agent_parts, path_of, private_folders
 from machine.broken import must
@@ -21,7 +21,7 @@ from machine.hands import Killed
 from machine.machine import World
 
 if TYPE_CHECKING:
-    from blocksd.block import Block
+    from blocksd.model.block import Block
     from machine.asked import Asked
 
 _REPEATED = 3

@@ -9,36 +9,28 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from blocksd import (
-    core,
-    database,
-    edits,
-    fresh_file,
-    journal,
-    mirror,
-    projection,
-    projector,
-    recovery,
-    root,
-    stale,
-    writer,
-)
-from blocksd.attachment import Attachments
-from blocksd.attempt import Attempt
-from blocksd.clerk import Clerk
-from blocksd.content import OTHER, Content, content
-from blocksd.core import Core
-from blocksd.deletions import Deletions
-from blocksd.desk import Desk
-from blocksd.folder import Absent
-from blocksd.intake import Intake
-from blocksd.ledger import Ledger
-from blocksd.operations import Operations
-from blocksd.pending import Pending
-from blocksd.private_folders import PrivateFolders
-from blocksd.request import parse
-from blocksd.root import Root
-from blocksd.writer import Writer
+from blocksd.core import core, projector, recovery
+from blocksd.core.core import Core
+from blocksd.core.deletions import Deletions
+from blocksd.core.executor import Clerk
+from blocksd.core.intake import Intake
+from blocksd.core.private_folders import PrivateFolders
+from blocksd.files import fresh_file, root, writer
+from blocksd.files.content import OTHER, Content, content
+from blocksd.files.folder import Absent
+from blocksd.files.root import Root
+from blocksd.files.writer import Writer
+from blocksd.journal import database, journal
+from blocksd.journal.intents import Pending
+from blocksd.mirror import mirror, projection
+from blocksd.model import edits
+from blocksd.model.attachment import Attachments
+from blocksd.requests.changeset import Attempt
+from blocksd.requests.operations import Operations
+from blocksd.requests.request import parse
+from blocksd.requests.workspace import Desk
+from blocksd.state import stale
+from blocksd.state.state import Ledger
 from machine import hands
 from machine.broken import Broken, must
 from machine.disk import ALL
@@ -603,7 +595,7 @@ def trusts_that_nobody_saved(patch: Patch) -> None:
         base = Content(staged.base, is_open=False)
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(
-                "blocksd.writer.content", lambda root, path: base if path == staged.aside else real(root, path)
+                "blocksd.files.writer.content", lambda root, path: base if path == staged.aside else real(root, path)
             )
             return put_in(self, staged)
 

@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from blocksd.request import Entry
+from blocksd.requests.request import Entry
 from rig import Rig
 
 ROUNDS = 300

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import pytest
 
-from blocksd.cli import cli
+from blocksd.cli.main import cli
 from support import eventually
 
 if TYPE_CHECKING:

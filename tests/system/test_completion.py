@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import pytest
 
-from blocksd import completion
-from blocksd.cli import cli
+from blocksd.cli import completion
+from blocksd.cli.main import cli
 from support import eventually, require
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.journal import Journal
+from blocksd.journal.journal import Journal
 from rig import revision
 from support import Daemon, RedisServer, bound_by_rights, require
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blocksd.client import Client
-from blocksd.control import ACCEPT_DELETIONS, ask
+from blocksd.client.client import Client
 from blocksd.errors import JournalUnusable
-from blocksd.history import JournalReader
+from blocksd.journal.history import JournalReader
+from blocksd.service.control import ACCEPT_DELETIONS, ask
 from shimmed import shim
 from support import Daemon, RedisServer, eventually
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.config import Config
-from blocksd.history import JournalReader
-from blocksd.reader import Readable
-from blocksd.report import Reporter
-from blocksd.service import Service
-from blocksd.watcher import Hint, Watcher
+from blocksd.files.watcher import Hint, Watcher
+from blocksd.journal.history import JournalReader
+from blocksd.monitoring.log import Reporter
+from blocksd.requests.consumer import Readable
+from blocksd.service.service import Service
+from blocksd.settings.config import Config
 from rig import Rig
 from support import Daemon, do_without, eventually, require
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from blocksd.revision import Revision
+    from blocksd.model.revision import Revision
     from support import Changes, RedisServer
 
     RunDaemon = Callable[..., Daemon]
@@ -468,7 +468,7 @@ def test_inboxes_that_cannot_be_read_are_said_once(in_process: InProcess) -> Non
 def test_watchdog_starves_while_something_is_dead(in_process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said when that lasts, once, and when it is over; what is amiss for a moment is not worth a word."""
     fed: list[None] = []
-    monkeypatch.setattr("blocksd.notify.watchdog", lambda: fed.append(None))
+    monkeypatch.setattr("blocksd.monitoring.sd_notify.watchdog", lambda: fed.append(None))
     service = in_process.service
     in_process.tick()
     assert len(fed) == 1
@@ -495,7 +495,7 @@ def test_watchdog_is_fed_while_what_is_wrong_was_said(
 ) -> None:
     """A folder that is gone, or cannot be watched: starting again would not help."""
     fed: list[None] = []
-    monkeypatch.setattr("blocksd.notify.watchdog", lambda: fed.append(None))
+    monkeypatch.setattr("blocksd.monitoring.sd_notify.watchdog", lambda: fed.append(None))
 
     def refuse(_: Watcher) -> None:
         raise OSError(24, "Too many open files")

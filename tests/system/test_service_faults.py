@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.client import Client
-from blocksd.config import Config
-from blocksd.control import STATUS, ask
-from blocksd.core import Core
-from blocksd.deliveries import Deliveries
+from blocksd.client.client import Client
+from blocksd.core.core import Core
 from blocksd.errors import BlocksdError
-from blocksd.lookout import Lookout
-from blocksd.presence import Presence
-from blocksd.reader import Reader
-from blocksd.reloader import Reloader
-from blocksd.report import Reporter
-from blocksd.service import Service
+from blocksd.monitoring.log import Reporter
+from blocksd.requests.consumer import Reader
+from blocksd.service.control import STATUS, ask
+from blocksd.service.deliveries import Deliveries
+from blocksd.service.lookout import Lookout
+from blocksd.service.presence import Presence
+from blocksd.service.reloader import Reloader
+from blocksd.service.service import Service
+from blocksd.settings.config import Config
 from support import DEADLINE, RedisServer, eventually
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def test_loop_that_only_fails_is_noticed(
 ) -> None:
     """Its watchdog is no longer fed, though the ticks go on."""
     faulty = Faulty(folder, tmp_path / "state", server.url)
-    monkeypatch.setattr("blocksd.guard.LASTING_SECONDS", 0.5)
+    monkeypatch.setattr("blocksd.service.guard.LASTING_SECONDS", 0.5)
 
     def story() -> None:
         eventually(lambda: faulty.said("ready:"), "it is ready")

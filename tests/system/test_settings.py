@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.cli import cli
-from blocksd.config import SETTINGS
+from blocksd.cli.main import cli
+from blocksd.settings.config import SETTINGS
 from support import eventually
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blocksd.history import JournalReader
+from blocksd.journal.history import JournalReader
 from following import Between, Follower
 from shimmed import Machine
 from soaking import AGENTS, BLOCKS, HEAD, PEOPLE, Actor, Agent, Model, Person, faults_of, journal_of, missed, texts_of
@@ -24,7 +24,7 @@ from support import Daemon, RedisServer, eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from blocksd.revision import Revision
+    from blocksd.model.revision import Revision
 
 SECONDS = float(os.environ.get("BLOCKSD_SOAK_SECONDS", "0"))
 """For how long; 0: a few seconds."""

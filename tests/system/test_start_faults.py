@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd import embedded
-from blocksd.config import Config
-from blocksd.console import exit_code
+from blocksd.cli.console import exit_code
 from blocksd.errors import BlocksdError
-from blocksd.service import Service
+from blocksd.service import embedded
+from blocksd.service.server_data import Binary
+from blocksd.service.service import Service
+from blocksd.settings.config import Config
 from support import valkey_binary
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def test_call_fails_at_a_start(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: int
 ) -> None:
     """With a server of its own: the state directory, its lock, the journal, the password, the record, each in turn."""
-    monkeypatch.setattr(embedded, "find_binary", lambda: embedded.Binary(valkey_binary(), "Valkey 9.1"))
+    monkeypatch.setattr(embedded, "find_binary", lambda: Binary(valkey_binary(), "Valkey 9.1"))
     (folder / "notes.md").write_text("one\n")
     codes: list[int] = []
     for number in range(1, 40):

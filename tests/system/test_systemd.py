@@ -186,7 +186,7 @@ def values(machine: Machine, label: str) -> list[str]:
     """Every value the journal has of a block."""
     reading = f"""
 import json
-from blocksd.history import JournalReader
+from blocksd.journal.history import JournalReader
 journal = JournalReader("{STATE}/journal.db")
 print(json.dumps([revision.block.value for revision in journal.history("{label}")]))
 """

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd import runner
-from blocksd import watching as watching_module
-from blocksd.history import JournalReader
-from blocksd.revision import Change
-from blocksd.view import BlockView
-from blocksd.watching import Reset
+from blocksd.client import runner
+from blocksd.client import watching as watching_module
+from blocksd.client.watching import Reset
+from blocksd.journal.history import JournalReader
+from blocksd.mirror.view import BlockView
+from blocksd.model.revision import Change
 from following import WAYS, Follower, Scope, client_of
 from support import DEADLINE, Daemon, RedisServer, eventually
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from blocksd.revision import Revision
-    from blocksd.watching import Item
+    from blocksd.client.watching import Item
+    from blocksd.model.revision import Revision
 
 SCOPES = {"everything": Scope(), "a block": Scope(label="notes"), "an agent": Scope(agent="ann")}
 
@@ -32,7 +32,8 @@ LABELS = ("notes", "other", "others", "moved", "agents/ann/persona")
 
 PROGRAM = """
 import json, sys
-from blocksd import Change, Reset, connect, watching
+from blocksd import Change, Reset, connect
+from blocksd.client import watching
 
 watching.LISTEN_SECONDS, watching.PROVE_SECONDS = 0.05, 0.3
 url, options, last = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])

@@ -73,9 +73,18 @@ def test_contents(wheel: Path) -> None:
     """All of the package, its scripts for Redis and its mark of being typed; the licence and the man page; no tests."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    package = {f"blocksd/{path.name}" for path in PACKAGE.iterdir() if path.is_file()}
+    package = {
+        f"blocksd/{path.relative_to(PACKAGE)}"
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
     assert {name for name in names if name.startswith("blocksd/")} == package
-    assert {"blocksd/apply.lua", "blocksd/lease.lua", "blocksd/py.typed", "blocksd/cli.py"} <= package
+    assert {
+        "blocksd/mirror/apply.lua",
+        "blocksd/mirror/lease.lua",
+        "blocksd/py.typed",
+        "blocksd/cli/main.py",
+    } <= package
     about = {name.partition("/")[2] for name in names - package}
     assert about == {
         "METADATA",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.history import JournalReader
+from blocksd.journal.history import JournalReader
 from rig import EFFECTS
 from support import MORTAL, Daemon, RedisServer, eventually, quiet_environ, require
 

@@ -26,7 +26,7 @@ from blocksd import (
 )
 
 if TYPE_CHECKING:
-    from blocksd.queries import Order
+    from blocksd.client.queries import Order
 
 
 def blocking(order: Order, seen: list[Item]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blocksd.journal import Journal
+from blocksd.journal.journal import Journal
 from looking import Fickle, Looking
 
 if TYPE_CHECKING:

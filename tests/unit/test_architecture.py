@@ -1,197 +1,79 @@
-"""One way to flow: a module imports only from those above it."""
+"""One way to flow: a package, and a module, imports only from those above it."""
 
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 import blocksd
 
-ORDER = (
+PACKAGES = (
     "errors",
-    "machine",
-    "lock",
-    "label",
-    "nearest",
-    "block",
-    "frontmatter",
-    "document",
-    "problem",
-    "rollback",
-    "attachment",
-    "edits",
-    "differences",
-    "merge",
-    "prompt",
-    "revision",
-    "problems",
-    "faults",
-    "safety",
-    "health",
-    "audit",
-    "stale",
-    "beneath",
-    "root",
-    "links",
-    "unclosed",
-    "openers",
-    "folder",
-    "look_queue",
-    "tables",
-    "identity",
-    "row",
-    "agent_lists",
-    "swap",
-    "salvage",
-    "database",
-    "history",
+    "model",
+    "settings",
+    "files",
     "journal",
-    "rescue",
-    "pending",
-    "outcomes",
-    "keys",
-    "acl",
-    "settings_file",
-    "config",
-    "sentinel",
-    "connection",
-    "request",
-    "reply",
-    "inbox",
-    "begun",
-    "inboxes",
-    "spent",
-    "reader",
-    "script",
-    "projection",
     "mirror",
-    "repair",
-    "view",
-    "sheet",
-    "undoing",
-    "arguments",
-    "attempt",
-    "agent_operations",
-    "operations",
-    "desk",
-    "content",
-    "fresh_file",
-    "writer",
-    "ledger",
-    "retention",
-    "private_folders",
-    "sweeper",
-    "deletions",
-    "intake",
-    "scrub",
-    "source",
+    "state",
     "sources",
-    "source_mirror",
-    "strays",
-    "verifier",
-    "projector",
-    "recovery",
-    "clerk",
+    "requests",
     "core",
-    "watcher",
-    "record",
-    "server_data",
-    "embedded",
-    "notify",
-    "control",
-    "standing",
-    "listener",
-    "presence",
-    "lookout",
-    "deliveries",
-    "supervisor",
-    "pulse",
-    "guard",
-    "reloader",
-    "stages",
-    "service",
-    "plan",
-    "queries",
-    "sending",
-    "asking",
-    "agent_asking",
-    "lazy_blocks",
-    "watching",
-    "memory",
-    "tools",
-    "runner",
-    "subscription",
-    "watch",
-    "agent_memory",
-    "resources",
     "client",
-    "report",
-    "metrics",
-    "console",
-    "options",
-    "completion",
-    "finding",
-    "host",
-    "server",
-    "host_checks",
-    "server_checks",
+    "monitoring",
+    "service",
     "doctor",
-    "commands_config",
-    "commands_daemon",
-    "commands_read",
-    "commands_write",
-    "commands_admin",
     "cli",
-    "manual",
 )
-"""The modules, from those that know nothing of the others to the one that knows them all. What is imported for types
-alone does not count."""
+"""From the package that knows nothing of the others to the one that knows them all; `errors` is a module."""
 
-PACKAGE = Path(blocksd.__file__).parent
+MODULES_PER_PACKAGE = 16
 
-
-class _Imports(ast.NodeVisitor):
-    """Which modules of the package a module imports when it runs, at its top or in a function."""
-
-    def __init__(self) -> None:
-        self.found: set[str] = set()
-
-    def visit_If(self, node: ast.If) -> None:
-        if ast.unparse(node.test) != "TYPE_CHECKING":
-            self.generic_visit(node)
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        assert node.level == 0, "imports are absolute"
-        package, _, module = str(node.module).partition(".")
-        if package == "blocksd":
-            self.found |= {module.partition(".")[0]} if module else {alias.name for alias in node.names}
-
-    def visit_Import(self, node: ast.Import) -> None:
-        for alias in node.names:
-            package, _, module = alias.name.partition(".")
-            if package == "blocksd" and module:
-                self.found.add(module)
+ROOT = Path(blocksd.__file__).parent
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in ROOT.rglob("*.py")}
 
 
 def imports_of(module: str) -> set[str]:
-    visitor = _Imports()
-    visitor.visit(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8")))
-    return visitor.found
+    """Return the modules that one imports, at its top, in a function, or for types alone."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are absolute"
+            package, _, name = str(node.module).partition(".")
+            if package == "blocksd":
+                full = [f"{name}.{alias.name}".removeprefix(".") for alias in node.names]
+                found |= {one if one in MODULES else name for one in full}
+        elif isinstance(node, ast.Import):
+            assert not any(alias.name.startswith("blocksd") for alias in node.names), f"{module}: import names from it"
+    return found - {""}
 
 
-def test_every_module_has_its_place() -> None:
-    """A new module is put into the order, or the order is not one."""
-    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
-    assert modules == set(ORDER)
-    assert len(ORDER) == len(set(ORDER))
+PARTS = {module: imports_of(module) for module in MODULES if module not in ("__init__", "__main__")}
 
 
-def test_modules_import_only_from_those_above() -> None:
-    """Whoever reads a module needs to know those before it in the order, and no others."""
-    wrong = {
+def test_packages_import_only_from_those_above() -> None:
+    """Packages have an order, types included, so that a reader needs to know only those above."""
+    place = {package: number for number, package in enumerate(PACKAGES)}
+    wrong = [
         (module, imported)
-        for place, module in enumerate(ORDER)
-        for imported in imports_of(module)
-        if imported not in ORDER[:place]
-    }
-    assert wrong == set()
+        for module, all_imported in PARTS.items()
+        for imported in all_imported
+        if place[imported.partition(".")[0]] > place[module.partition(".")[0]]
+    ]
+    assert wrong == []
+
+
+def test_no_module_needs_itself() -> None:
+    """The modules have an order, too: there is no circle of imports, not even of types."""
+    assert len(list(TopologicalSorter(PARTS).static_order())) == len(PARTS)
+
+
+@pytest.mark.parametrize("package", PACKAGES[1:])
+def test_packages_are_small_rooms(package: str) -> None:
+    """A package has a sentence that says what is inside, and not too many modules."""
+    text = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8")))
+    assert text is not None
+    assert text.endswith(".")
+    assert 1 < len(list((ROOT / package).glob("*.py"))) - 1 <= MODULES_PER_PACKAGE

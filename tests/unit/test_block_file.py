@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.block import FILE_KEYS, Block, block_id, check_fields
-from blocksd.document import Parser, parse
 from blocksd.errors import InvalidFile, InvalidLabel
-from blocksd.label import label_of_path, path_of_label
-from blocksd.problem import Problem, problem_of
+from blocksd.files.document import Parser, parse
+from blocksd.model.block import FILE_KEYS, Block, block_id, check_fields
+from blocksd.model.label import label_of_path, path_of_label
+from blocksd.model.problem import Problem, problem_of
 from fenced import BY_PARSER, fenced
 
 if TYPE_CHECKING:

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 
 import blocksd
-from blocksd import errors, request
-from blocksd.acl import users
-from blocksd.block import FILE_KEYS
-from blocksd.cli import cli
-from blocksd.config import SETTINGS, Config
-from blocksd.keys import Keys
-from blocksd.problem import Problem
-from blocksd.projection import fields_of
-from blocksd.revision import Kind
+from blocksd import errors
+from blocksd.cli.main import cli
+from blocksd.mirror.acl import users
+from blocksd.mirror.keys import Keys
+from blocksd.mirror.projection import fields_of
+from blocksd.model.block import FILE_KEYS
+from blocksd.model.problem import Problem
+from blocksd.model.revision import Kind
+from blocksd.requests import request
+from blocksd.settings.config import SETTINGS, Config
 from fenced import BY_HAND, BY_PARSER, ROOT
 from rig import revision
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LAYOUT = (ROOT / "daemon/docs/redis.md").read_text(encoding="utf-8")
-SOURCES = [path.read_text(encoding="utf-8") for path in Path(blocksd.__file__).parent.glob("*.py")]
+SOURCES = [path.read_text(encoding="utf-8") for path in Path(blocksd.__file__).parent.rglob("*.py")]
 DOCUMENTS = (*BY_HAND, *BY_PARSER)
 
 
@@ -162,7 +163,7 @@ def test_no_document_of_the_package_is_left_out() -> None:
 
 def test_the_sample_blocks_are_in_order() -> None:
     """The first folder a user sees has no problem."""
-    from blocksd.commands_daemon import examine
+    from blocksd.cli.commands_daemon import examine
 
     blocks, problems = examine(str(ROOT / "blocks.d"))
     assert (blocks, problems) == (4, [])
@@ -170,7 +171,7 @@ def test_the_sample_blocks_are_in_order() -> None:
 
 def test_every_metric_is_in_the_readme() -> None:
     """Whoever draws or alerts reads of them there."""
-    from blocksd.metrics import Metrics
+    from blocksd.monitoring.metrics import Metrics
 
     metrics = Metrics("127.0.0.1", 0)
     names = {metric.name for metric in metrics.registry.collect() if metric.name.startswith("blocksd_")}

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from blocksd.errors import Misconfigured
-from blocksd.keys import Keys
-from blocksd.revision import Change, reset, timestamp
+from blocksd.mirror.keys import Keys
+from blocksd.model.revision import Change, reset, timestamp
 from rig import AT, revision
 
 

@@ -1,0 +1,137 @@
+"""How things are printed: JSON, tables, facts, ages, errors with the next step; and exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from blocksd.errors import (
+    AlreadyRunning,
+    InvalidLabel,
+    JournalUnavailable,
+    Misconfigured,
+    NotFound,
+    ProblemFile,
+    StateUnusable,
+    Unavailable,
+    VersionConflict,
+)
+from blocksd.monitoring.sd_notify import is_journal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import RenderableType
+
+    from blocksd.errors import BlocksdError
+
+
+def print_json(value: object) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, folded: bool = False) -> None:
+    """A table on a terminal; tab-separated lines, which other programs can cut, elsewhere.
+
+    On a narrow terminal only the last column gives way; of a `folded` table all but the first do, and nothing is cut.
+    """
+    rows = list(rows)
+    if not sys.stdout.isatty():
+        for row in rows:
+            click.echo("\t".join(row))
+        return
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True, padding=(0, 1, 0, 0))
+    for number, column in enumerate(columns):
+        gives_way = number > 0 if folded else number == len(columns) - 1
+        overflow: Literal["fold", "ellipsis"] = "fold" if folded else "ellipsis"
+        table.add_column(column, no_wrap=not (folded and gives_way), overflow=overflow, ratio=1 if gives_way else None)
+    for row in rows:
+        table.add_row(*row)
+    print_rich(table)
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """A name and what there is to say of it on each line, or on several of at most 80 columns."""
+    for name, text in facts:
+        print_wrapped(f"{name:<12} {text}", " " * 13)
+
+
+def print_wrapped(text: str, indent: str) -> None:
+    """A text of at most 80 columns, whose second and further lines are indented; no word is broken."""
+    import textwrap
+
+    for line in textwrap.wrap(text, 80, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False):
+        click.echo(line)
+
+
+def print_rich(what: RenderableType) -> None:
+    from rich.console import Console
+
+    Console(highlight=False, markup=False).print(what)
+
+
+def ago(at: str) -> str:
+    return f"{age(at)} ago"
+
+
+def age(at: str) -> str:
+    from datetime import UTC, datetime
+
+    return duration((datetime.now(UTC) - datetime.fromisoformat(at)).total_seconds())
+
+
+def duration(seconds: float) -> str:
+    seconds = int(seconds)
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{max(seconds, 0)} s"
+
+
+def complain(error: BlocksdError) -> None:
+    """Say what is wrong, and what to do; in the journal of systemd in one line, with its level."""
+    step = next_step(error)
+    if is_journal(sys.stderr):
+        click.echo(f"<3>blocksd: {' '.join(error.message.split())}{f' ({step})' if step else ''}", err=True)
+        return
+    click.echo(f"blocksd: {error.message}", err=True)
+    if step:
+        click.echo(f"  {step}", err=True)
+
+
+def next_step(error: BlocksdError) -> str:
+    """What a person can do about an error."""
+    near = error.facts.get("near")
+    if near:
+        return f"did you mean {near[0]!r}?"  # type: ignore[index]  # a list, as set above
+    if isinstance(error, (NotFound, InvalidLabel)):
+        return "'blocksd ls' lists the blocks, 'blocksd agents' the agents"
+    if isinstance(error, VersionConflict):
+        return "look at it again with 'blocksd show', then repeat with the version it has now"
+    if isinstance(error, ProblemFile):
+        return "'blocksd status' says what is wrong with the file"
+    if isinstance(error, AlreadyRunning):
+        return "stop it first, or give this one a folder, a --namespace and a --state-dir of its own"
+    if "socket" in error.facts:
+        return "it may be stopped, hang, or be only just starting: its log tells more"
+    if isinstance(error, JournalUnavailable):
+        return "see that its disk has space and that no other program holds it; then try again"
+    if isinstance(error, StateUnusable):
+        return "free some space, or name another with --state-dir DIR"
+    if isinstance(error, Unavailable) and not error.facts.keys().isdisjoint(("path", "file", "label")):
+        return "it is worth another try: 'blocksd status' says what is wrong"
+    if isinstance(error, Unavailable):
+        return "start the daemon with 'blocksd run FOLDER', or say where Redis is with --redis URL"
+    if error.facts.get("key") == "folder":
+        return "make one with 'mkdir', or name another: 'blocksd run FOLDER'"
+    return ""
+
+
+def exit_code(error: BlocksdError) -> int:
+    return 3 if isinstance(error, Unavailable) else 2 if isinstance(error, Misconfigured) else 1

@@ -1,0 +1,1 @@
+"""The client that agents and operators program against, blocking and for asyncio."""

@@ -1,0 +1,1 @@
+"""One round of the daemon: collect, read, decide, commit, project."""

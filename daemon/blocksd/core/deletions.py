@@ -1,0 +1,163 @@
+"""Files in force that are missing, and whether their blocks are deleted for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from blocksd.model import safety
+from blocksd.model.problem import FOLDER, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from blocksd.files.folder import Folder
+    from blocksd.journal.journal import Journal
+    from blocksd.model.problems import Problems
+    from blocksd.state.state import Ledger
+
+RootState = Literal["same", "unknown", "back", "gone", "another"]
+
+_RETRY_SECONDS = 1.0
+_LONGEST_GATHERING = 60.0
+
+
+class Decision(NamedTuple):
+    """Of the files that were missing: which are back, without a word of it, and which are deleted. The rest is held back."""
+
+    back: list[str]
+    deleted: list[str]
+
+
+class Deletions:
+    """What is missing, for how long it may be, and why all of it is held back. Times are of a monotonic clock, in seconds.
+
+    It halts when too much is missing, or the folder as a whole: that is a problem, and ends by itself when the files are
+    back, or with a person's word.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        journal: Journal,
+        ledger: Ledger,
+        problems: Problems,
+        *,
+        grace: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._folder = folder
+        self._journal = journal
+        self._ledger = ledger
+        self._problems = problems
+        self.grace = grace  # seconds that a file may be missing
+        self._clock = clock
+        self.is_folder_gone = False
+        # The folder was gone, or replaced, or is not the one the journal was made of, and not all blocks were seen since.
+        self.is_in_doubt = journal.folder not in (None, folder.root)
+        self._accepted = False  # a person has accepted the deletions that are held back
+        self.missing: dict[str, float] = {}  # path → since when
+        self.due = float("inf")  # when to decide
+
+    @property
+    def has_halted(self) -> bool:
+        """Whether deletions are held back."""
+        return FOLDER in self._problems
+
+    def is_held_back(self, path: str) -> bool:
+        """Whether the file of a block in force is missing, and its deletion is held back."""
+        return path in self.missing and self.has_halted
+
+    def miss(self, path: str) -> None:
+        """The file of a block in force is not there: that is a deletion only if it stays so."""
+        if path in self.missing:
+            return
+        now = self.missing[path] = self._clock()
+        # Deletions are gathered until no more come, and judged together: a thousand at once are another thing than one.
+        first = next(iter(self.missing.values()))
+        self.due = min(now + self.grace, first + _LONGEST_GATHERING)
+
+    def forget(self, path: str) -> None:
+        """The file is there, or need not be."""
+        if self.missing.pop(path, None) is not None and not self.missing:
+            self.due = float("inf")
+
+    def accept(self) -> int | None:
+        """A person says that the deletions held back are meant: these, not any that are still to come.
+
+        Returns how many are held back so far; None when it has not halted.
+        """
+        if not self.has_halted:
+            return None
+        self._accepted = True
+        self.due = self._clock()
+        return len(self.missing)
+
+    def put_off(self) -> None:
+        """Nothing can be decided now."""
+        self.due = self._clock() + _RETRY_SECONDS
+
+    def decide(self) -> Decision:
+        """Look once more for what is missing, and judge it, in a folder that is the one that was opened."""
+        self.due = float("inf")
+        back = [path for path in self.missing if not self._folder.is_absent(path)]
+        for path in back:
+            del self.missing[path]
+        why = self._why_held_back() if self.missing else None
+        if why is not None:
+            self._halt(why, "put the files back, or run 'blocksd resume --accept-deletions'")
+            # Hints and sweeps tell when files are back; this is for those that neither sees, and need not be soon.
+            self.due = self._clock() + _RETRY_SECONDS * max(1, len(self.missing) // 100)
+            return Decision(back, [])
+        deleted = sorted(self.missing)
+        self.missing.clear()
+        return Decision(back, deleted)
+
+    def _why_held_back(self) -> str | None:
+        blocks, vanished = len(self._ledger.paths), len(self.missing)
+        if self._accepted:
+            return None
+        if self.is_in_doubt:
+            before = self._journal.folder
+            since = "it was gone or replaced" if before == self._folder.root else f"another was served ({before})"
+            return f"{vanished} of {blocks} blocks are missing in the folder since {since}"
+        if safety.is_wiped(blocks, vanished):
+            return f"all {blocks} blocks vanished at once"
+        if safety.is_mass_deletion(blocks, vanished):
+            return f"{vanished} of {blocks} blocks vanished at once"
+        return None
+
+    def see_root(self) -> RootState:
+        """Look whether the folder is still the one that was opened; when it is not, nothing missing in it is deleted."""
+        try:
+            found = self._folder.identity()
+        except OSError:
+            return "unknown"
+        directory = self._folder.directory
+        if found is not None and found == directory.held:
+            was_gone, self.is_folder_gone = self.is_folder_gone, False
+            return "back" if was_gone else "same"
+        self.is_in_doubt = True
+        if found is None:
+            self.is_folder_gone = True
+            self._halt("the folder is gone", "put it back, or mount it again; all blocks stay as they are until then")
+            return "gone"
+        if safety.is_replaced(directory.held, found):
+            self._halt("the folder was replaced by another directory", "all blocks that are missing in it are kept")
+        directory.reopen()
+        if directory.refusal is not None:
+            self.is_folder_gone = True
+            self._halt(directory.refusal.message, "stop that daemon, or put the folder back that was there before")
+            return "gone"
+        self.is_folder_gone = False
+        return "another"
+
+    def _halt(self, message: str, hint: str) -> None:
+        self._problems.set(Problem(FOLDER, "halted", f"{message}: deletions are held back", hint))
+
+    def end_doubt(self) -> None:
+        """Nothing is missing any more, or what is missing is meant to be."""
+        if not self.is_folder_gone:
+            self._accepted = self.is_in_doubt = False
+            self._problems.remove(FOLDER)
+            if self._journal.folder != self._folder.root:
+                self._journal.folder = self._folder.root

@@ -1,0 +1,459 @@
+"""Keeps the mirror in sync with the journal: takes the lease, catches up, rebuilds, and waits for an unreachable Redis."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from blocksd.core.verifier import Verifier
+from blocksd.errors import Damaged, JournalUnusable, LeaseLost, Misconfigured, NotFound, Unavailable
+from blocksd.mirror.mirror import BATCH, LEASE_SECONDS
+from blocksd.mirror.projection import agents_commands, gone_commands, problem_commands, reply_command
+from blocksd.mirror.repair import repair_index
+from blocksd.model.faults import Faults
+from blocksd.model.revision import FILE, timestamp
+from blocksd.sources.source_mirror import SourceMirror
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from blocksd.errors import BlocksdError
+    from blocksd.journal.journal import Journal
+    from blocksd.mirror.mirror import Mirror, Place
+    from blocksd.mirror.projection import Command
+    from blocksd.model.faults import Fault
+    from blocksd.model.problem import Problem
+    from blocksd.model.problems import Problems
+    from blocksd.model.revision import Revision
+    from blocksd.requests.reply import Answer
+    from blocksd.sources.sources import Sources
+    from blocksd.state.state import Ledger
+
+HEARTBEAT_SECONDS = 1.0
+_BACK_OFF_SECONDS = (0.05, 1.0)
+_CONFIGURATION_SECONDS = 30.0
+_LEASE_SECONDS = 2.0
+_COMMIT_SECONDS = 3.0
+"""How much of a lease must be left for a commit to begin: more than it takes, from its check until all is on disk.
+
+A lease that was asked for at a moment is good for at least LEASE_SECONDS from that moment on, since Redis counts from when
+it gets to it. A daemon that goes by the moment of asking therefore stops before another can begin, without asking Redis
+again: only a commit that takes over 3 seconds, or two clocks that differ by as much in 10, could overlap with another's.
+"""
+
+
+class Listener:
+    """Who is told what happens: a log, metrics, a test. What is not overridden is not listened to."""
+
+    def on_revision(self, revision: Revision) -> None: ...
+    def on_request(self, answer: Answer, seconds: float) -> None:
+        """A request was replied to, so many seconds after it was received."""
+
+    def on_fault(self, fault: Fault, is_new: bool) -> None:  # passed on as it comes
+        """The daemon failed on one request or one file; `is_new`: for the first time in this way."""
+
+    def on_problem(self, problem: Problem) -> None: ...
+    def on_cleared(self, problem: Problem) -> None: ...
+    def on_mirror_away(self, error: BlocksdError) -> None: ...
+    def on_mirror_level(self, how: str) -> None: ...
+    def on_repaired(self, count: int) -> None: ...
+
+
+class Projector:
+    """The mirror, seen from the journal. It is level, or away, or on its way from one to the other.
+
+    Nothing is ever decided by what the mirror lacks: it is compared with the journal by epoch and seq, and made to
+    show what the journal says.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        ledger: Ledger,
+        problems: Problems,
+        sources: Sources,
+        mirror: Mirror,
+        listeners: Sequence[Listener],
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        verify_seconds: float = 60.0,
+        faults: Faults | None = None,
+    ) -> None:
+        self._faults = faults or Faults(problems)
+        self._journal = journal
+        self._ledger = ledger
+        self._problems = problems
+        self._mirror = mirror
+        self._sources = sources
+        self._source_mirror = SourceMirror(sources, mirror)
+        self._listeners = listeners
+        self.verifier = Verifier(
+            journal,
+            ledger,
+            problems,
+            sources,
+            self._source_mirror,
+            mirror,
+            seconds=verify_seconds,
+            clock=clock,
+            wall=wall,
+            on_repaired=self._tell_repaired,
+            faults=self._faults,
+        )
+        self._clock = clock
+        self._wall = wall
+        self._failures = 0
+        self._said: str | None = None
+        self._retry_at = 0.0
+        self._heartbeat_at = 0.0
+        self._catch_up_at = 0.0
+        self._retaken = 0  # as of the mirror when it was last compared for it
+        self._must_rebuild = False
+        self._work: Iterator[None] | None = None  # being brought in sync, a slice at a time
+        self._shown_agents: frozenset[str] = frozenset()
+        self._shown_problems: dict[str, Problem] = {}
+        self._shown_count = 0
+        self._heard_at = clock()
+        self._leased_at = float("-inf")  # when the lease was asked for that is ours
+        self.is_held = False  # the server is known not to serve yet: it is not asked
+        self.is_level = False
+        self.shown_seq: int | None = None  # where the mirror was last known to stand
+        self.last_error: BlocksdError | None = None
+        self.away_since: str | None = None
+
+    @property
+    def due(self) -> float:
+        """When the next step is due."""
+        if self._work is not None:
+            return 0.0
+        if not self.is_level:
+            return float("inf") if self.is_held else self._retry_at
+        if self._is_behind:  # then nothing is compared
+            return min(self._catch_up_at, self._heartbeat_at)
+        return 0.0 if self.verifier.is_due else self._heartbeat_at
+
+    @property
+    def is_said_to_be_away(self) -> bool:
+        """Whether the listeners know that the mirror cannot be written, and why."""
+        return self._said is not None
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long Redis has not been heard of."""
+        return self._clock() - self._heard_at
+
+    def hold(self, *, is_held: bool) -> None:
+        """Ask nothing of a server that is known not to serve yet; once it does, at once."""
+        if self.is_held and not is_held:
+            self._retry_at = 0.0
+        self.is_held = is_held
+
+    @property
+    def is_in_charge(self) -> bool:
+        """Return True if the lease is certain to be ours for as long as a commit takes: no other daemon does requests."""
+        return self.is_level and self._clock() < self._leased_at + LEASE_SECONDS - _COMMIT_SECONDS
+
+    def confirm(self) -> bool:
+        """Return True if `is_in_charge`, after the lease was renewed where it has become old."""
+        if self.is_level and not self.is_in_charge:
+            with self._guarded():
+                self._renew()
+        return self.is_in_charge
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the mirror is being brought in sync or compared right now."""
+        return self._work is not None or (self.is_level and self.verifier.is_due)
+
+    @property
+    def has_aside(self) -> bool:
+        """Whether agents, problems or sources changed since they were last shown."""
+        return (
+            self._ledger.attachments.known is not self._shown_agents
+            or self._problems.changes != self._shown_count
+            or self._source_mirror.is_behind
+        )
+
+    def begin_epoch(self) -> None:
+        """The journal has another epoch: what the mirror shows is of none, and is built anew."""
+        self._mirror.epoch = self._journal.epoch
+        self.is_level, self._work, self._retry_at = False, None, 0.0
+
+    def project(self, revisions: Sequence[Revision], answers: Sequence[Answer] = (), gone: Iterable[str] = ()) -> None:
+        """Show what was just journaled, and what has changed in agents, problems and sources; if the mirror is away, later.
+
+        Agents that are `gone` were deleted on request: what waits in their inboxes is for nobody.
+        Then reply to the requests that asked for it, and remove them; if the mirror is away, never.
+        """
+        if not self.is_level:
+            return
+        with self._guarded():
+            place = self._mirror.place
+            assert place is not None
+            left = gone_commands(gone, self._mirror.keys) if gone else []
+            if revisions and place.seq == revisions[0].seq - 1:
+                self._mirror.project(revisions, [*left, *self._aside_commands(answers)])
+                self._aside_is_shown()
+                self.shown_seq = revisions[-1].seq
+                return
+            while place.seq < self._journal.seq:
+                place = self._catch_up(place.seq)
+            self._show_aside(answers, left)
+
+    def step(self, *, more_follows: bool = False) -> None:
+        """One slice of bringing the mirror in sync or of comparing it, or a heartbeat, if due.
+
+        `more_follows` tells that revisions are about to be made: what is under way to Redis need not be waited for.
+        """
+        now = self._clock()
+        if self.is_level and self._work is None and now < self._heartbeat_at and more_follows:
+            return
+        with self._guarded():
+            self._mirror.settle()
+            if now >= self._heartbeat_at and (self.is_level or self._work is not None):
+                self._renew()
+                if self.is_level:
+                    self._suspect()
+                    self.verifier.grant()
+            if self._work is None:
+                if not self.is_level and now >= self._retry_at and not self.is_held:
+                    self._work = self._levelling()
+                elif self.is_level and self._is_behind and now >= self._catch_up_at:
+                    self._catch_up_at = now + _BACK_OFF_SECONDS[1]  # should the journal not be readable
+                    self._catch_up(self._mirror.place.seq if self._mirror.place is not None else 0)
+                    self._catch_up_at = 0.0
+                elif self.is_level and self.has_aside:  # also while the journal takes nothing, and that is a problem
+                    self._show_aside()
+            if self._work is not None:
+                try:
+                    if next(self._work, _DONE) is _DONE:
+                        self._work = None
+                except BaseException:  # it has ended unfinished: not at once again, and never as if it were done
+                    self._work, self._retry_at = None, now + _BACK_OFF_SECONDS[1]
+                    raise
+                self._heard_at = now
+            elif self.is_level and not more_follows and self._shows_all:
+                self.verifier.step()
+
+    @property
+    def _is_behind(self) -> bool:
+        """Return True if a round has journaled revisions and then failed before it showed them."""
+        place = self._mirror.place
+        return place is not None and place.seq < self._journal.seq
+
+    @property
+    def _shows_all(self) -> bool:
+        """Whether the mirror stands where the journal and the ledger do: only then a difference is damage."""
+        place = self._mirror.place
+        return place is not None and place.seq == self._journal.seq and not self._ledger.drafted
+
+    def _renew(self) -> None:
+        """A heartbeat: renew the lease, and see whether the mirror is where it was left."""
+        now = self._clock()
+        self._heartbeat_at = now + HEARTBEAT_SECONDS
+        if self._mirror.renew():
+            self._leased_at = now
+        # Levelling may last longer than a lease does; that the mirror is not in place is no news to it.
+        elif self.is_level:
+            self.is_level, self._work, self._retry_at = False, None, 0.0
+            self.verifier.stop()
+        self._heard_at = now
+
+    def _suspect(self) -> None:
+        """Have the mirror compared soon if the lease was gone: the server may have been put back to an earlier state.
+
+        What changed since without a revision, such as a problem, is not told by the place the mirror says it has.
+        """
+        if self._retaken != self._mirror.times_retaken:
+            self._retaken = self._mirror.times_retaken
+            self.verifier.begin()
+
+    def close(self) -> None:
+        """Give the lease up, if there is anyone to give it to."""
+        if self._mirror.place is not None:
+            with self._guarded():
+                self._mirror.release()
+            self.is_level = False
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except (Unavailable, Misconfigured) as error:
+            self._be_away(error)
+        except (JournalUnusable, sqlite3.Error):
+            raise  # it is the journal that fails, which is the core's to say
+        except Exception as error:  # noqa: BLE001  # whatever it is, the folder goes on being journaled
+            failure = self._faults.note("writing the mirror", error)
+            self._must_rebuild = True  # without what could not be written, if need be
+            self._be_away(Unavailable(f"the mirror could not be written: {failure.message}"))
+
+    def _be_away(self, error: BlocksdError) -> None:
+        """The mirror cannot be written for now: say so once, and try again later."""
+        self.is_level = False
+        self._work = None
+        self.verifier.stop()
+        self.last_error = error
+        self.away_since = self.away_since or timestamp(self._wall())
+        first, longest = _BACK_OFF_SECONDS
+        wait = min(first * 2**self._failures, longest)
+        if isinstance(error, Misconfigured):
+            wait = _CONFIGURATION_SECONDS
+        elif isinstance(error, LeaseLost):
+            wait = _LEASE_SECONDS if self._failures else first
+        elif isinstance(error, Damaged):
+            self._must_rebuild = True
+        self._failures = min(self._failures + 1, 16)
+        self._retry_at = self._clock() + wait * random.uniform(0.5, 1.0)
+        if self._said != type(error).__name__ and (self._failures > 1 or not isinstance(error, LeaseLost)):
+            self._said = type(error).__name__
+            for listener in self._listeners:
+                listener.on_mirror_away(error)
+
+    def _levelling(self) -> Iterator[None]:
+        self._leased_at = self._clock()
+        place = self._mirror.take()
+        how = "level"
+        if place.epoch == self._journal.epoch and (place.seq > self._journal.seq or not self._is_of_this_journal()):
+            # The journal is older than the mirror, or another one was continued from where it was copied: numbers that
+            # it gives out now were given out before, for other changes.
+            self._journal.begin_epoch()
+            self._mirror.epoch = self._journal.epoch
+        is_ours = place.epoch == self._journal.epoch and place.seq <= self._journal.seq
+        if self._must_rebuild or not is_ours or not self._journal.reaches_back(place.seq):
+            how = "rebuilt"
+            yield from self._rebuilding()
+            self._must_rebuild = False
+        else:
+            if place.seq < self._journal.seq:
+                how = "caught up"
+            self.shown_seq = place.seq
+            self._mirror.describe()
+            self._sign()
+            self._repair_index()
+            for _ in self._comparing_sources(announce=True):
+                yield
+        while (place := self._mirror.place or place).seq < self._journal.seq:
+            if self._catch_up(place.seq).seq < self._journal.seq:
+                yield
+        self._failures = 0
+        self._said = self.last_error = self.away_since = None
+        self.is_level = True
+        self.shown_seq = self._journal.seq
+        self._heartbeat_at = self._clock() + HEARTBEAT_SECONDS
+        self.verifier.begin()
+        self._show_aside()
+        for listener in self._listeners:
+            listener.on_mirror_level(how)
+
+    def _catch_up(self, seq: int) -> Place:
+        try:
+            revisions = self._journal.since(seq, BATCH)
+            self._mirror.project(revisions, gone_commands(self._deleted_by(revisions), self._mirror.keys))
+        except NotFound:  # pruned in the meantime: only a rebuild can bring the mirror level
+            self._must_rebuild = True
+            raise Unavailable("the journal no longer reaches back to where the mirror stands") from None
+        assert self._mirror.place is not None
+        self.shown_seq = self._mirror.place.seq
+        return self._mirror.place
+
+    def _deleted_by(self, revisions: Iterable[Revision]) -> set[str]:
+        """The agents that are not known any more since a request: a crash came before their inboxes were removed."""
+        agents: set[str] = set()
+        for revision in revisions:
+            if revision.author != FILE:
+                agents.update(revision.detached)
+        return {agent for agent in agents if not self._ledger.attachments.is_known(agent)}
+
+    def _rebuilding(self) -> Iterator[None]:
+        self.shown_seq = None
+        yield from self._mirror.begin_rebuild()
+        # What is journaled while this goes on is projected after it, in full: nothing of it can be missed.
+        seq = self._journal.seq
+        for number, labels in enumerate(_slices(self._ledger.paths)):
+            if number:
+                yield
+            self.verifier.rebuild(self._heads(labels))
+        self._repair_index()
+        for _ in self._comparing_sources(announce=False):
+            yield
+        self._mirror.end_rebuild(seq, timestamp(self._wall()))
+        self._sign()
+
+    def _sign(self) -> None:
+        """Note in the mirror which run of the journal writes it: of a journal that is restored, this run is not one."""
+        self._mirror.note([("HSET", self._mirror.keys.meta, "run", self._journal.run)])
+
+    def _is_of_this_journal(self) -> bool:
+        """Return True if this journal wrote what the mirror shows, as far as can be told."""
+        token = self._mirror.answer("HGET", self._mirror.keys.meta, "run")
+        return self._journal.is_of_run(token)
+
+    def _heads(self, labels: Sequence[str]) -> list[Revision]:
+        """The newest revisions of these blocks, as far as they are still in force.
+
+        Raises:
+            JournalDamaged: one is not what is in force.
+        """
+        return [self._ledger.confirmed(label) for label in labels if label in self._ledger.paths]
+
+    def _repair_index(self) -> list[str]:
+        self._shown_agents = self._ledger.attachments.known
+        self._shown_problems = self._problems.copy()
+        self._shown_count = self._problems.changes
+        problems = {subject: problem.dumps() for subject, problem in self._shown_problems.items()}
+        return repair_index(self._mirror, self._ledger.paths.keys(), self._shown_agents, problems)
+
+    def _comparing_sources(self, *, announce: bool) -> Iterator[int]:
+        """Compare all that is shown of sources; what changes meanwhile is shown as what changed."""
+        self._sources.shown()
+        yield from self._source_mirror.compare(timestamp(self._wall()), announce=announce)
+
+    def _show_aside(self, answers: Sequence[Answer] = (), left: Sequence[Command] = ()) -> None:
+        self._mirror.note([*left, *self._aside_commands(answers)])
+        self._aside_is_shown()
+
+    def _aside_commands(self, answers: Sequence[Answer]) -> list[Command]:
+        """Known agents, problems and sources, as far as they changed since they were last shown; then replies."""
+        keys = self._mirror.keys
+        commands: list[Command] = []
+        known = self._ledger.attachments.known
+        if known is not self._shown_agents:
+            commands += agents_commands(known - self._shown_agents, self._shown_agents - known, keys)
+        problems = self._problems
+        if self._shown_count != self._problems.changes:
+            at = timestamp(self._wall())
+            for subject in sorted(problems.keys() | self._shown_problems.keys()):
+                problem = problems.get(subject)
+                if problem != self._shown_problems.get(subject):
+                    commands += problem_commands(subject, problem, at, keys, self._mirror.epoch)
+        if self._source_mirror.is_behind:
+            at = timestamp(self._wall())
+            self._source_mirror.show_listed(at)
+            commands += self._source_mirror.changes(at)
+        return commands + [reply_command(one.entry.actor, one.entry.id, one.id, one.reply, keys) for one in answers]
+
+    def _aside_is_shown(self) -> None:
+        if self._shown_count != self._problems.changes:
+            self._shown_count = self._problems.changes
+            self._shown_problems = self._problems.copy()
+        if self._source_mirror.is_behind:
+            self._sources.shown()
+        self._shown_agents = self._ledger.attachments.known
+
+    def _tell_repaired(self, count: int) -> None:
+        for listener in self._listeners:
+            listener.on_repaired(count)
+
+
+_DONE = object()
+
+
+def _slices(names: Iterable[str]) -> Iterator[list[str]]:
+    iterator = iter(list(names))
+    while some := list(islice(iterator, BATCH)):
+        yield some

@@ -1,0 +1,104 @@
+"""Finds keys of the mirror's kinds that belong to nothing, renamed or added by hand, and removes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blocksd.mirror.projection import in_parts
+from blocksd.model.revision import OPERATOR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from blocksd.mirror.mirror import Mirror
+    from blocksd.mirror.projection import Command
+    from blocksd.sources.sources import Sources
+    from blocksd.state.state import Ledger
+
+SCANNED = 500
+"""How many keys of the server one step looks through; a shared server may have many that are not ours."""
+_INBOX_SECONDS = 3600.0  # for how long requests of an agent that is not known are kept: it may become known
+_MOST_INBOXES = 10_000  # of which it is noted since when requests wait there
+
+
+class Strays:
+    """A walk through all keys of the server, a step at a time. `step` is not to be called while anything is drafted.
+
+    An inbox whose agent is not known goes, too: at once if it is empty, and if requests wait there, after an hour in which
+    the agent was not known.
+    """
+
+    def __init__(self, mirror: Mirror, ledger: Ledger, sources: Sources, *, clock: Callable[[], float]) -> None:
+        self._mirror = mirror
+        self._ledger = ledger
+        self._clock = clock
+        self._unknown: dict[str, float] = {}  # inboxes of agents that were not known in the last walk: since when
+        self._found: dict[str, float] = {}  # the same of this walk
+        self._sources = sources
+        self._cursor = 0
+        self._prefix = f"{mirror.keys.namespace}:"
+        self._belongs: dict[str, Callable[[str], bool]] = {
+            "block": lambda label: label in ledger.paths,
+            "attached": lambda label: label in ledger.paths,
+            "agent": lambda agent: agent in ledger.attachments.known,
+            "source": lambda source: source in sources.names,
+            "source-agents": lambda source: source in sources.names,
+            "file": lambda file: file in sources.opened(),
+            "open": self._has_opened,
+        }
+        self.is_granted = False
+        """Whether the next step may be made; each takes this back, and so does the end of the walk."""
+        self._is_over = False
+
+    def begin(self) -> None:
+        """Walk from the beginning, unless a walk is under way."""
+        self._is_over = False
+
+    def stop(self) -> None:
+        self._cursor, self.is_granted, self._is_over = 0, False, True
+        self._found = {}
+
+    def step(self) -> list[str]:
+        """Look through some keys; the names of those that were removed."""
+        self.is_granted = False
+        if self._is_over:
+            return []
+        keys = self._mirror.keys
+        self._cursor, found = self._mirror.scan(self._cursor, f"{keys.namespace}:*", SCANNED)
+        self._is_over = self._cursor == 0
+        self._forget_inboxes(found)
+        strays = [key for key in found if self._is_stray(key)]
+        for words in in_parts(strays):
+            self._mirror.apply([("UNLINK", *words)])
+        return strays
+
+    def _forget_inboxes(self, found: Iterable[str]) -> None:
+        """Remove inboxes of agents that are not known, as far as they are empty or their agents not known for long."""
+        if not self._ledger.has_seen_folders:
+            return
+        now, prefix, known = self._clock(), self._mirror.keys.inbox(""), self._ledger.attachments.is_known
+        commands: list[Command] = []
+        for key in found:
+            actor = key.removeprefix(prefix)
+            if actor in (key, OPERATOR) or known(actor):
+                continue
+            since = self._unknown.get(key, now)
+            if now - since >= _INBOX_SECONDS:
+                commands.append(("UNLINK", key))
+                continue
+            commands.append(("FORGET", key))
+            if len(self._found) < _MOST_INBOXES:
+                self._found[key] = since
+        if commands:
+            self._mirror.apply(commands)
+        if self._is_over:
+            self._unknown, self._found = self._found, {}
+
+    def _is_stray(self, key: str) -> bool:
+        kind, _, name = key.removeprefix(self._prefix).partition(":")
+        belongs = self._belongs.get(kind)
+        return belongs is not None and not belongs(name)
+
+    def _has_opened(self, agent: str) -> bool:
+        opened = self._sources.opened().values()
+        return agent in self._sources.known or any(agent in agents for agents in opened)

@@ -1,0 +1,1 @@
+"""Checks of the machine, the folder and the Redis server."""

@@ -1,0 +1,245 @@
+"""Whether a Redis server is fit for a daemon, and what to change: facts in, findings out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blocksd.doctor.finding import Finding, dotted, numbers, size
+from blocksd.doctor.server import Server
+from blocksd.errors import BlocksdError, Misconfigured
+from blocksd.service.embedded import FLOOR
+from blocksd.service.server_data import Binary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from blocksd.doctor.host import Host
+    from blocksd.doctor.server import Listening, Memory, Persistence
+    from blocksd.settings.config import Config
+
+Redis = Server | Binary | BlocksdError
+"""The server in use, the one that would be started, or why there is none."""
+
+_OLDEST = {"Redis": FLOOR, "Valkey": (7, 2)}
+_SLOW_REPLY_SECONDS = 0.02
+_FULL = 0.9
+_CLOCK_SECONDS = 2.0
+
+
+def server(redis: Redis, host: Host, config: Config) -> Iterator[Finding]:
+    """All that is said of the server in use, of the one that would be started, or of there being none."""
+    check = "redis.server"
+    if isinstance(redis, Binary):
+        yield Finding(check, "ok", f"none is configured: the daemon starts {redis.path} ({redis.name})")
+        return
+    if isinstance(redis, BlocksdError):
+        yield Finding(check, "wrong", redis.message, _reach(redis))
+        return
+    yield Finding(check, "ok", f"{redis.kind} {redis.version} at {redis.url}")
+    yield version(redis.kind, redis.version)
+    yield from mode(redis, config)
+    yield latency(redis.latency)
+    yield memory(redis.user, redis.memory)
+    yield persistence(redis.user, redis.persistence)
+    yield rights(redis.user, redis.lacking)
+    yield exposure(redis)
+    yield from lease(redis, host, config.namespace)
+
+
+def _reach(error: BlocksdError) -> str:
+    if not isinstance(error, Misconfigured):
+        return "start it, or name another with --redis URL"
+    if error.facts.get("key") == "redis":
+        return ""  # what to do is in the message
+    return "mend the URL, its user and its password: --redis, or 'redis' in blocksd.toml; 'blocksd acl' prints users"
+
+
+def version(kind: str, number: str) -> Finding:
+    check, oldest = "redis.version", _OLDEST.get(kind)
+    if oldest is None:
+        return Finding(check, "unknown", f"{kind} {number} is neither Redis nor Valkey: it was never tried")
+    if numbers(number) < oldest:
+        return Finding(
+            check,
+            "wrong",
+            f"{kind} {number} is older than {dotted(oldest)}",
+            f"upgrade it to {dotted(oldest)} or newer",
+        )
+    return Finding(check, "ok", f"{kind} {number} is new enough")
+
+
+def mode(server: Server, config: Config) -> Iterator[Finding]:
+    if server.role != "master":
+        yield Finding(
+            "redis.role",
+            "wrong",
+            f"the server is a {server.role}, and refuses to be written",
+            "name its primary with --redis, or all sentinels: redis+sentinel://host:port,…/service",
+        )
+    if server.mode == "sentinel":
+        yield Finding(
+            "redis.mode",
+            "wrong",
+            "this is a sentinel, which keeps no data",
+            "--redis redis+sentinel://host:port,…/service",
+        )
+    elif server.mode == "cluster" and not (config.redis or "").startswith("redis+cluster://"):
+        yield Finding("redis.mode", "wrong", "the server is one of a cluster", "--redis redis+cluster://host:port,…")
+    elif server.mode == "cluster" and not config.namespace.startswith("{"):
+        yield Finding(
+            "redis.mode",
+            "wrong",
+            f"the keys of the namespace {config.namespace!r} are spread over the cluster",
+            f"put it in braces: --namespace '{{{config.namespace}}}'",
+        )
+
+
+def latency(seconds: float) -> Finding:
+    text = f"a round trip takes {seconds * 1000:.1f} ms"
+    if seconds > _SLOW_REPLY_SECONDS:
+        return Finding(
+            "redis.latency",
+            "warning",
+            f"{text}: every write waits for a few",
+            "use a server that is nearer: --redis URL",
+        )
+    return Finding("redis.latency", "ok", text)
+
+
+def memory(name: str, found: Memory | None) -> Finding:
+    check = "redis.memory"
+    if found is None:
+        return Finding(
+            check, "unknown", "this user may not ask whether keys are evicted", f"'ACL SETUSER {name} +info'"
+        )
+    if not found.most:
+        return Finding(check, "ok", "its memory has no limit, so nothing is evicted")
+    if found.policy != "noeviction":
+        return Finding(
+            check,
+            "wrong",
+            f"with its {size(found.most)} used up it evicts keys ({found.policy}): blocks, requests or the lease",
+            "'CONFIG SET maxmemory-policy noeviction', and the same in redis.conf",
+        )
+    if found.used > _FULL * found.most:
+        return Finding(
+            check,
+            "warning",
+            f"{size(found.used)} of {size(found.most)} are used, beyond which it refuses to be written",
+            "raise maxmemory: 'CONFIG SET maxmemory', and the same in redis.conf",
+        )
+    return Finding(check, "ok", f"{size(found.used)} of {size(found.most)} are used, and nothing is evicted")
+
+
+def persistence(name: str, found: Persistence | None) -> Finding:
+    check = "redis.persistence"
+    if found is None:
+        return Finding(
+            check, "unknown", "this user may not ask whether data are kept on disk", f"'ACL SETUSER {name} +info'"
+        )
+    if found.has_failed:
+        return Finding(
+            check,
+            "wrong",
+            "its last write to disk has failed, and it may refuse to be written",
+            "its log says why; most often its disk is full, or 'dir' in redis.conf is not its own",
+        )
+    if found.appends:
+        return Finding(check, "ok", "it keeps an append-only file")
+    lost = "the mirror is rebuilt, but waiting requests and replies are lost"
+    advice = "'CONFIG SET appendonly yes', and the same in redis.conf"
+    if found.snapshots is None:
+        return Finding(check, "unknown", f"it keeps no append-only file; if it ends without a snapshot, {lost}", advice)
+    if found.snapshots:
+        return Finding(check, "warning", f"it keeps snapshots: of what came since the last, {lost}", advice)
+    return Finding(check, "warning", f"it keeps nothing on disk: when it ends, {lost}", advice)
+
+
+def rights(name: str, lacking: tuple[str, ...] | None) -> Finding:
+    check = "redis.rights"
+    if lacking is None:
+        return Finding(
+            check, "unknown", f"what the user {name!r} may do could not be asked", f"'ACL SETUSER {name} +multi'"
+        )
+    if lacking:
+        return Finding(
+            check,
+            "wrong",
+            f"the user {name!r} lacks rights that a daemon needs: {' '.join(lacking)}",
+            f"'ACL SETUSER {name}' with these, or the daemon's user as 'blocksd acl' prints it",
+        )
+    return Finding(check, "ok", f"the user {name!r} may do all that a daemon does")
+
+
+def exposure(server: Server) -> Finding:
+    """Whether others can read along, or do as they please."""
+    check, listening = "redis.exposure", server.listening
+    far = next((host for host in server.hosts if not _is_local(host)), None)
+    if server.asks_login and far is not None and not server.url.startswith("rediss:"):
+        return Finding(
+            check,
+            "warning",
+            f"password and texts travel to {far} in the clear",
+            "use TLS (rediss://), a tunnel, or a network that only these machines are on",
+        )
+    if server.asks_login:
+        return Finding(check, "ok", "it asks for a password")
+    if far is not None or (listening is not None and _is_open(listening)):
+        return Finding(
+            check,
+            "warning",
+            "whoever can reach it over the network may read and change everything, without a password",
+            "load users as 'blocksd acl' prints them, then 'ACL SETUSER default off'; or 'bind 127.0.0.1' in redis.conf",
+        )
+    if server.has_login:
+        return Finding(
+            check,
+            "warning",
+            "its default user needs no password and may do everything, so the rights of others bind nobody",
+            "'ACL SETUSER default off', or give it a password",
+        )
+    return Finding(check, "ok", "it asks for no password, and is reached from this machine")
+
+
+def _is_open(listening: Listening) -> bool:
+    addresses = listening.bind.split() or ["*"]
+    is_far = any(not _is_local(address.removeprefix("-")) for address in addresses)
+    return is_far and listening.port != 0 and not listening.is_protected
+
+
+def _is_local(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def lease(server: Server, host: Host, namespace: str) -> Iterator[Finding]:
+    if not server.lease:
+        return
+    ours = host.journal.epoch if host.journal is not None else ""
+    there = server.meta
+    epoch, _, machine, folder = (server.lease.split(" ") + ["-"] * 3)[:4]
+    is_here = machine in ("-", host.machine)  # a cloned machine has the journal, too
+    if is_here and (epoch == ours or (folder != "-" and folder == host.folder_id)):
+        yield Finding("redis.lease", "ok", f"the namespace {namespace!r} is this daemon's")
+        return
+    yield Finding(
+        "redis.lease",
+        "wrong",
+        f"the namespace {namespace!r} is served by the daemon with pid {there.get('pid', '?')} on "
+        f"{there.get('host', '?')}, for {there.get('directory', '?')}",
+        "stop that one, or take a --namespace of your own",
+    )
+
+
+def clock(name: str, offset: float | None) -> Finding:
+    check = "clock.redis"
+    if offset is None:
+        return Finding(check, "unknown", "this user may not ask for Redis' time", f"'ACL SETUSER {name} +time'")
+    if abs(offset) > _CLOCK_SECONDS:
+        way = "ahead of" if offset > 0 else "behind"
+        return Finding(
+            check,
+            "warning",
+            f"Redis' clock is {abs(offset):.0f} s {way} this machine's: times and deadlines will not fit",
+            "'timedatectl set-ntp true' on both machines",
+        )
+    return Finding(check, "ok", f"Redis' clock and this machine's are {abs(offset) * 1000:.0f} ms apart")

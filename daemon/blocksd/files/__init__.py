@@ -1,0 +1,1 @@
+"""The folder on disk: reading, parsing, atomic writing and watching of block files."""

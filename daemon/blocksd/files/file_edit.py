@@ -1,0 +1,96 @@
+"""A block beside its file, as requests change both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from blocksd.model.block import FILE_KEYS, Block, check_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from blocksd.files.document import Document
+
+_FACTS = {field.name for field in fields(Block)} - {"value", "agents", "_facts"}
+
+
+class Postponed(Exception):  # no error: it is tried again
+    """A file is being changed by another program: look at it first, and do what was asked then.
+
+    `is_open`: the program has it open for writing, and may keep it so for ever.
+    """
+
+    def __init__(self, path: str, *, is_open: bool = False) -> None:
+        super().__init__(path)
+        self.path = path
+        self.is_open = is_open
+
+
+@dataclass(frozen=True, slots=True)
+class FileEdit:
+    """What one file is to become. `base` is what it says now, `data` what it is to say; None: there is no such file.
+
+    A new file takes over mode and owner of the file `like`, if there is one to be like.
+    """
+
+    path: str
+    base: bytes | None
+    data: bytes | None
+    like: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A block with its file, as the requests so far have left it; without a block, there is none."""
+
+    path: str
+    base: bytes | None
+    block: Block | None = None
+    document: Document | None = None
+    like: str | None = None
+
+    @property
+    def data(self) -> bytes | None:
+        return None if self.document is None else self.document.text.encode("utf-8")
+
+
+def edited(document: Document, block: Block, new: Block) -> Document:
+    """The document of `block` with what is different in `new`.
+
+    Raises:
+        EditRefused: that cannot be done without touching what must stay.
+    """
+    for key in new.changed_fields(block):
+        if key in FILE_KEYS:
+            value = getattr(new, key)
+            is_default = value == getattr(default_block(new.label), key)
+            plain = list(value) if isinstance(value, tuple) else value
+            document = document.with_key(key, None if is_default else plain)
+    return document.with_value(new.value)
+
+
+def default_block(label: str) -> Block:
+    """What a block says that says nothing."""
+    return Block(label, **check_fields(label, {}))
+
+
+def replaced(block: Block, changes: Mapping[str, Any]) -> Block:
+    """The block with these fields changed."""
+    new = replace(block, **changes)
+    return replace(new, _facts="") if _FACTS & changes.keys() else new
+
+
+class Staged(NamedTuple):
+    """A file whose new text lies beside it, under the name `aside`; all paths are below the folder.
+
+    `base` and `data` are digests of what it says now and of what it is to say; None: there is no such file. Once the new
+    text is put in, `aside` is what was there before. `new` and `old` are the inodes of the two; None: unknown.
+    """
+
+    path: str
+    aside: str
+    base: str | None
+    data: str | None
+    new: int | None = None
+    old: int | None = None

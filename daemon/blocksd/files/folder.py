@@ -1,0 +1,345 @@
+"""The directory of block files: what is in it, and what a file says, read so that half a save is never taken for one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from blocksd.errors import BlocksdError, InvalidFile
+from blocksd.files.beneath import NOT_THERE
+from blocksd.files.document import MAX_BYTES
+from blocksd.files.links import resolve
+from blocksd.files.open_writers import Openers, openers_of
+from blocksd.files.root import Root
+from blocksd.files.write_events import Unclosed
+from blocksd.model.label import SUFFIX, TEMPORARY, is_ignored, is_junk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Signature = tuple[int, int, int, int]
+"""What a file's stat says of its content: mtime in ns, ctime in ns, size in bytes, inode."""
+
+FRESH_SECONDS = 0.02
+"""A file whose mtime is this close to the moment it was read may be written again within the same tick of the file
+system's clock, and keep its signature: its signature proves nothing yet."""
+
+_SETTLE_SECONDS = 0.25
+"""For how long a file must not have been changed when nothing better tells that its writer is done: neither a lease nor
+events nor, where neither is to be had, /proc. RACE: a writer whom nothing shows, and who pauses for longer, is not waited for."""
+
+_MAYBE_IGNORED = frozenset(".#~")  # how the name of an ignored file begins, if it ends as a block's does
+_SLICE = 256
+
+
+class Found(NamedTuple):
+    """One directory entry that could matter.
+
+    `kind`: `file` (with its signature), `link`, `special` (no regular file, but named like a block), `directory`,
+    `unreadable` (a directory that could not be listed: nothing is known of what is below), `left` (a temporary of ours
+    that a crash has left).
+    """
+
+    path: str
+    kind: Literal["file", "link", "special", "directory", "unreadable", "left"]
+    signature: Signature | None = None
+    error: OSError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A file was read whole, and was the same before and after. `signature` is None while it proves nothing.
+
+    `saved_at` is when it was saved, or put where it is, in seconds since 1970.
+    """
+
+    data: bytes
+    signature: Signature | None
+    is_link: bool = False
+    saved_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """There is no such file, nor could it be elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """The file is being written: look again. `is_open`: a process has it open for writing, however long it does not write."""
+
+    is_open: bool = field(default=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The file is there but cannot be a block, or could not be read: neither absent nor changed."""
+
+    error: BlocksdError
+    signature: Signature | None
+
+
+_new: Callable[[type[Found], tuple[object, ...]], Found] = tuple.__new__
+"""How a named tuple is made without the Python in its constructor: most of a restart is spent on making these."""
+
+
+Reading = Text | Absent | Busy | Refused
+
+
+def signature_of(status: os.stat_result) -> Signature:
+    return (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+
+
+class Folder:
+    """A directory of block files, addressed by paths below it (`os.fsdecode`d, `/` between segments)."""
+
+    def __init__(self, root: Root | str) -> None:
+        self.directory = root if isinstance(root, Root) else Root(root)
+        self._unclosed = Unclosed()
+        self._openers = Openers()
+
+    @property
+    def root(self) -> str:
+        """The path of the directory, wherever symlinks led."""
+        return self.directory.path
+
+    def identity(self) -> tuple[int, int] | None:
+        """Device and inode of the directory that is there now; None when there is none.
+
+        Raises:
+            OSError: it cannot be told.
+        """
+        return self.directory.identity()
+
+    def sweep(self, below: str = "") -> Iterator[list[Found]]:
+        """All that could matter in the folder, or in one directory below it, a few hundred entries at a time.
+
+        No file is opened. A directory that cannot be listed is reported, one that is gone is not.
+        """
+        todo = [below]
+        found: list[Found] = []
+        while todo:
+            directory = todo.pop()
+            prefix = f"{directory}/" if directory else ""
+            try:
+                self._unclosed.expect(os.path.join(self.root, directory), self.directory.stat(directory).st_mode)
+                with self.directory.scandir(directory) as entries:
+                    for entry in entries:
+                        if len(found) >= _SLICE:
+                            yield found
+                            found = []
+                        name = entry.name
+                        if not name.endswith(SUFFIX):
+                            if is_ignored(name):
+                                if name.startswith(TEMPORARY):
+                                    found.append(Found(prefix + name, "left"))
+                                continue
+                            if entry.is_dir(follow_symlinks=False):
+                                todo.append(prefix + name)
+                                found.append(Found(prefix + name, "directory"))
+                            elif entry.is_symlink() and entry.is_dir():
+                                found.append(Found(prefix + name, "special"))
+                        elif name[0] not in _MAYBE_IGNORED or not is_ignored(name):
+                            try:
+                                status = entry.stat(follow_symlinks=False)
+                            except OSError as error:
+                                found.append(Found(prefix + name, "special", error=error))
+                                continue
+                            if stat.S_ISREG(status.st_mode):
+                                signature = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+                                found.append(_new(Found, (prefix + name, "file", signature, None)))
+                            else:
+                                is_link = stat.S_ISLNK(status.st_mode)
+                                found.append(Found(prefix + name, "link" if is_link else "special"))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                # ELOOP: a symlink has come to be where a directory was.
+                found.append(Found(directory, "special" if error.errno == errno.ELOOP else "unreadable", error=error))
+        yield found
+
+    def read(self, path: str, *, closed: bool) -> Reading:
+        """What a file says.
+
+        `closed` tells that a writer was just seen to close it (or to move it in whole): then it need not have settled
+        where nobody can tell whether it is open. A file that someone is in the middle of writing is Busy.
+        """
+        root = self.directory
+        try:
+            status = root.stat(path)
+            is_link = stat.S_ISLNK(status.st_mode)
+            full = path
+            if is_link:
+                full, status = self._follow(path)
+            if stat.S_ISDIR(status.st_mode) and not is_link and not path.endswith(SUFFIX):
+                return Absent()  # where a symlink was
+            if not stat.S_ISREG(status.st_mode):
+                return Refused(_special(status, is_link=is_link), None)
+            signature = signature_of(status)
+            if status.st_size > MAX_BYTES:
+                return Refused(_too_large(status.st_size), signature)
+        except OSError as error:
+            # ELOOP: a directory on the way is a symlink, which no sweep follows.
+            is_absent = error.errno in NOT_THERE
+            return Absent() if is_absent else Refused(_unreadable(error), None)
+        except InvalidFile as error:
+            return Refused(error, None)
+        try:
+            # O_NONBLOCK: should a FIFO have taken the file's place since, opening it must not wait for a writer.
+            handle = root.open(full, os.O_RDONLY | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError):
+            return Absent()
+        except OSError as error:
+            return Busy() if error.errno == errno.ELOOP else Refused(_unreadable(error), None)
+        try:
+            if self._is_being_written(full, handle, status, closed=closed):
+                return Busy(is_open=True)
+            data = root.read(handle, status.st_size + 1)
+            if len(data) != status.st_size or signature_of(root.status(handle)) != signature:
+                return Busy()
+        except OSError as error:
+            return Refused(_unreadable(error), None)  # what it says is not known: it is read again
+        finally:
+            with suppress(OSError):
+                root.close(handle)
+        fresh = abs(time.time() - status.st_mtime) < FRESH_SECONDS
+        return Text(data, None if fresh else signature, is_link, max(status.st_mtime, status.st_ctime))
+
+    def content(self, below: str) -> Iterator[str]:
+        """The files in a directory and those below it, whatever they are, but for what is nobody's; a link is a file.
+
+        What cannot be listed is named as if it were a file. No file is opened.
+        """
+        todo = [below]
+        while todo:
+            directory = todo.pop()
+            try:
+                with self.directory.scandir(directory) as entries:
+                    for entry in entries:
+                        path = f"{directory}/{entry.name}"
+                        if entry.is_dir(follow_symlinks=False):
+                            todo.append(path)
+                        elif not is_junk(entry.name):
+                            yield path
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError:
+                yield directory
+
+    def signature(self, path: str) -> Signature | None:
+        """The signature of a regular file that is there; None when there is none, or it cannot be told."""
+        try:
+            status = self.directory.stat(path)
+        except OSError:
+            return None
+        return signature_of(status) if stat.S_ISREG(status.st_mode) else None
+
+    def is_absent(self, path: str) -> bool:
+        """Return True if it is certain that there is no such file: what cannot be told is not absent."""
+        try:
+            self.directory.stat(path)
+        except OSError as error:
+            return error.errno in NOT_THERE
+        return False
+
+    def is_directory(self, path: str) -> bool | None:
+        """Return True if there is a directory, and no symlink to one; None when it cannot be told."""
+        try:
+            return stat.S_ISDIR(self.directory.stat(path).st_mode)
+        except OSError as error:
+            return False if error.errno in NOT_THERE else None
+
+    def writers(self, path: str) -> str:
+        """The processes that have a file open for writing, for a message; the empty text when none can be seen."""
+        try:
+            status = self.directory.stat(resolve(self.directory, path))
+        except OSError:
+            return ""
+        return ", ".join(map(str, openers_of(status)[:3]))
+
+    def _is_being_written(self, full: str, handle: int, status: os.stat_result, *, closed: bool) -> bool:
+        """Whether a save may be under way. The clock only decides how long to wait: wrong, it costs a moment.
+
+        That a writer was seen to be done (`closed`) does not mean that the next one has not begun: only the kernel can
+        tell.
+        """
+        writer = self.directory.has_writer(handle)
+        if writer is not None:
+            return writer
+        writer = self._unclosed.tells(os.path.join(self.root, full))
+        if writer:
+            return True
+        # The event that tells of a file just emptied comes an instant after that.
+        is_whole = status.st_size > 0 and (closed or writer is False)
+        # Any program can set the time of the last write, and none the time of the last change.
+        age = abs(time.time() - max(status.st_mtime, status.st_ctime))
+        if not is_whole and age < _SETTLE_SECONDS:
+            return True
+        return writer is None and not closed and self._openers.have(status)
+
+    def _follow(self, path: str) -> tuple[str, os.stat_result]:
+        """Where a symlink leads, which must be inside the folder."""
+        try:
+            target = resolve(self.directory, path)
+            return target, self.directory.stat(target)
+        except OSError as error:
+            if error.errno in NOT_THERE:
+                hint = "create its target, or remove the link"
+                raise InvalidFile("the symlink leads to nothing", hint=hint) from None
+            if error.errno != errno.EXDEV:
+                raise
+            if self.directory.leads_to_directory(path):
+                raise _linked_directory() from None
+            hint = "copy the file here; only links inside it are followed"
+            raise InvalidFile("the symlink leads out of the folder", hint=hint) from None
+
+
+def _special(status: os.stat_result, *, is_link: bool) -> InvalidFile:
+    if is_link and stat.S_ISDIR(status.st_mode):
+        return _linked_directory()
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    what = kinds.get(stat.S_IFMT(status.st_mode), "not a regular file")
+    return InvalidFile(f"{what} cannot be a block", hint="a block is a regular file; rename or remove this")
+
+
+def _linked_directory() -> InvalidFile:
+    message = "it is a symlink to a directory: no block is read or written through it"
+    return InvalidFile(message, hint="put the directory itself here, or link each file in it")
+
+
+def _too_large(size: int) -> InvalidFile:
+    return InvalidFile(
+        f"the file is {size} bytes, over the {MAX_BYTES} that are read", hint="is this a block? if so, split it"
+    )
+
+
+def _unreadable(error: OSError) -> InvalidFile:
+    hints = {
+        errno.EACCES: "give the daemon's user the right to read it",
+        errno.EPERM: "give the daemon's user the right to read it",
+        errno.EIO: "check the disk",
+    }
+    return InvalidFile(
+        f"it cannot be read: {os.strerror(error.errno or 0)}",
+        errno=errno.errorcode.get(error.errno or 0, "?"),
+        hint=hints.get(error.errno or 0, "it is tried again at every resync"),
+    )
+
+
+def unreadable_directory(error: OSError) -> InvalidFile:
+    """What to say of a directory that cannot be listed."""
+    return InvalidFile(
+        f"the directory cannot be listed: {os.strerror(error.errno or 0)}",
+        hint="give the daemon's user the right to read it; what is below stays as it was",
+    )

@@ -1,0 +1,94 @@
+"""Makes the file that is to take another's place: its text, and of the other's mode, owner and attributes what it may."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from blocksd.files.root import Root
+
+
+class Mark(NamedTuple):
+    """What tells a file that was made here from all that is written to it later."""
+
+    mtime_ns: int
+    size: int
+    inode: int
+
+
+def make(root: Root, path: str, data: bytes, *, like: str) -> tuple[int, Mark | None]:
+    """Make the file at `path`, which is not there; it is like the file at `like`, if there is one. Its handle, and its mark.
+
+    There is no mark where the file system cannot tell the time of a file from one a nanosecond earlier.
+
+    Raises:
+        OSError: it could not be made whole.
+    """
+    # A user who may not read the other file may not read it under this name either.
+    handle = root.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[root.write(handle, left) :]
+        mark = _mark(root, handle)
+        _take_over(root, handle, like)
+    except BaseException:
+        with suppress(OSError):
+            root.close(handle)
+        raise
+    return handle, mark
+
+
+def _mark(root: Root, handle: int) -> Mark | None:
+    """Give a file that was just written the time one nanosecond before that, which no later write can have."""
+    written_at = root.status(handle).st_mtime_ns
+    root.set_times(handle, (written_at, written_at - 1))
+    status = root.status(handle)
+    return Mark(status.st_mtime_ns, status.st_size, status.st_ino) if status.st_mtime_ns < written_at else None
+
+
+def _take_over(root: Root, handle: int, like: str) -> None:
+    """Mode, owner and extended attributes of the file at `like`, if there is one; else what a new file gets.
+
+    A daemon that is not root cannot give files away: then the owner is its own, the group stays if it may, and what the
+    owner could do, the group can, or the user who saved the file could not save it again.
+    """
+    try:
+        status = root.stat(like)
+    except FileNotFoundError:
+        mask = os.umask(0)
+        os.umask(mask)
+        root.set_mode(handle, 0o666 & ~mask)
+        return
+    own = root.status(handle)
+    if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
+        for uid, gid in ((status.st_uid, status.st_gid), (-1, status.st_gid)):
+            try:
+                root.set_owner(handle, uid, gid)
+                break
+            except OSError:  # it may not, or there is no such user in its user namespace
+                continue
+    with suppress(OSError):
+        _take_over_attributes(root, handle, like)
+    mode = stat.S_IMODE(status.st_mode)
+    if root.status(handle).st_uid != status.st_uid:
+        mode |= (mode & stat.S_IRWXU) >> 3
+    try:
+        root.set_mode(handle, mode)
+    except PermissionError:
+        # A service may be forbidden to set the bits before the permissions, which mean nothing here.
+        root.set_mode(handle, mode & 0o777)
+
+
+def _take_over_attributes(root: Root, handle: int, like: str) -> None:
+    other = root.open(like, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        attributes = root.attributes(other)
+    finally:
+        root.close(other)
+    for name, value in attributes.items():
+        with suppress(OSError):
+            root.set_attribute(handle, name, value)

@@ -1,0 +1,274 @@
+"""The log of revisions, as anyone reads it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from blocksd.errors import InvalidLabel, JournalDamaged, VersionDamaged
+from blocksd.journal.agent_lists import AgentLists
+from blocksd.journal.database import open_to_read
+from blocksd.journal.row import AGENTS, ENTRIES, STORED, check, revision_of
+from blocksd.model.label import label_of_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from blocksd.files.folder import Signature
+    from blocksd.journal.database import Database, Opened
+    from blocksd.model.revision import Revision
+
+_ENDLESS = 2**62
+_STORED = len(STORED.split(", "))
+
+
+class Head(NamedTuple):
+    """Where a label stands: its newest version, and the file it was read from (None: deleted)."""
+
+    label: str
+    version: int
+    entries: tuple[str, ...]
+    agents: frozenset[str]
+    path: str | None
+    signature: Signature | None
+
+
+class HeadDigest(NamedTuple):
+    """What tells whether a block in force is shown as it is, without reading it; `agents` is how many it has."""
+
+    label: str
+    version: int
+    digest: str
+    agents: int
+
+
+_new: Callable[[type[Head], tuple[object, ...]], Head] = tuple.__new__
+"""How a named tuple is made without the Python in its constructor: a restart makes one for each block."""
+
+
+class History:
+    """Every version that is kept, and where each label stands.
+
+    `seq` is that of the newest revision, `epoch` says of which journal it is.
+    """
+
+    def __init__(self, database: Database, opened: Opened) -> None:
+        self.database = database
+        self.path = database.path
+        self.lists = AgentLists(database)
+        self.seq = opened.seq
+        self.epoch = opened.epoch
+        self._unchecked = opened.unchecked
+
+    def heads(self, *, in_force: bool = False) -> Iterator[Head]:
+        """Where every label stands, deleted ones included unless only those `in_force` are wanted.
+
+        Raises:
+            JournalDamaged: a head is not as it was written.
+        """
+        with self.database.reading():
+            self.lists.read_ahead()
+            rows = self.database.execute(
+                "SELECT label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode FROM heads "
+                "WHERE path IS NOT NULL OR NOT ?",
+                (in_force,),
+            )
+            written, attached = self.lists.written, self.lists.attached
+            for label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode in rows:
+                if path is not None and path[:-3] != label and _label_of(path) != label:
+                    raise JournalDamaged(f"the journal has {path!r} as the file of {label!r}", path=self.path)
+                signature = (mtime_ns, ctime_ns, size, inode) if mtime_ns is not None else None
+                yield _new(Head, (label, version, written[entries], attached[agents], path, signature))
+
+    def digests(self, labels: Sequence[str]) -> list[HeadDigest]:
+        """Version and digest of those of these labels that are in force."""
+        marks = ", ".join("?" * len(labels))
+        with self.database.reading():
+            rows = self.database.execute(
+                "SELECT label, heads.version, digest, heads.agents FROM heads JOIN revisions USING (label, seq) "  # noqa: S608  # marks
+                f"WHERE label IN ({marks}) AND path IS NOT NULL AND digest IS NOT NULL",
+                tuple(labels),
+            ).fetchall()
+            return [
+                HeadDigest(label, version, digest, len(self.lists.attached[agents]))
+                for label, version, digest, agents in rows
+            ]
+
+    def count(self) -> int:
+        """How many blocks are in force."""
+        with self.database.reading():
+            return int(self.database.execute("SELECT count(path) FROM heads").fetchone()[0])
+
+    def version_of(self, label: str) -> int:
+        """The newest version of a label, deleted or not; 0 when none is known."""
+        with self.database.reading():
+            row = self.database.execute("SELECT version FROM heads WHERE label = ?", (label,)).fetchone()
+            return int(row[0]) if row else 0
+
+    def has_deleted(self) -> bool:
+        """Return True if there are labels that no block has any more."""
+        with self.database.reading():
+            return bool(self.database.execute("SELECT EXISTS (SELECT * FROM heads WHERE path IS NULL)").fetchone()[0])
+
+    def head(self, label: str) -> Revision | None:
+        """The newest revision of a label; None when it never had one.
+
+        Raises:
+            JournalDamaged: it is not as it was written.
+        """
+        with self.database.reading(), self._of_the_present():
+            row = self.database.execute(
+                f"SELECT {STORED} FROM in_force WHERE label = ? ORDER BY version DESC LIMIT 1",  # noqa: S608  # a constant
+                (label,),
+            ).fetchone()
+            if row is not None and row[1] != label:
+                raise JournalDamaged(f"the journal has another block in the place of {label!r}", path=self.path)
+            return self.revision_of(row) if row else None
+
+    def revision(self, seq: int) -> Revision | None:
+        """Return the revision of this number; None when it is not kept, or not in force yet."""
+        with self.database.reading():
+            row = self.database.execute(f"SELECT {STORED} FROM in_force WHERE seq = ?", (seq,)).fetchone()  # noqa: S608  # a constant
+            return self.revision_of(row) if row else None
+
+    def newest(self) -> Revision | None:
+        """The newest revision of all; None when there never was one.
+
+        Raises:
+            JournalDamaged: it is not as it was written.
+        """
+        with self.database.reading(), self._of_the_present():
+            row = self.database.execute(f"SELECT {STORED} FROM in_force ORDER BY seq DESC LIMIT 1").fetchone()  # noqa: S608  # a constant
+            return self.revision_of(row) if row else None
+
+    def history(self, label: str, *, limit: int = -1, damaged: list[VersionDamaged] | None = None) -> list[Revision]:
+        """A block's revisions, newest first, deletions included, and those under the labels it had before.
+
+        Those that are not as they were written are not among them, but in `damaged`.
+
+        Raises:
+            VersionDamaged: there is one, and no list for it.
+        """
+        found: list[Revision] = []
+        with self.database.reading():
+            for name, since, before in self._names(label):
+                rows = self.database.execute(
+                    f"SELECT {STORED} FROM in_force WHERE label = ? AND seq >= ? AND seq < ? "  # noqa: S608  # a constant
+                    "ORDER BY version DESC LIMIT ?",
+                    (name, since, before, limit - len(found) if limit >= 0 else -1),
+                )
+                for row in rows:
+                    try:
+                        found.append(self.revision_of(row))
+                    except VersionDamaged as error:
+                        if damaged is None:
+                            raise
+                        damaged.append(error)
+        return found
+
+    def version(self, label: str, version: int) -> Revision | None:
+        """One version of a block, under whatever label it was; None when it is not kept, or never was.
+
+        If it had none of this number, that of the block which had the label before it.
+
+        Raises:
+            VersionDamaged: it is not as it was written.
+        """
+        with self.database.reading():
+            for name, since, before in (*self._names(label), (label, 0, _ENDLESS)):
+                row = self.database.execute(
+                    f"SELECT {STORED} FROM in_force WHERE label = ? AND version = ? AND seq >= ? AND seq < ?",  # noqa: S608  # a constant
+                    (name, version, since, before),
+                ).fetchone()
+                if row is not None:
+                    return self.revision_of(row)
+        return None
+
+    def positions(self, label: str) -> dict[int, int | None]:
+        """The versions of a block that are kept: of each that undo, redo or a renaming made, the one it stands at.
+
+        What another block was under the same label, before that was given another, is not among them.
+        """
+        found: dict[int, int | None] = {}
+        with self.database.reading():
+            for name, since, before in self._names(label):
+                (left,) = self.database.execute(
+                    "SELECT coalesce(max(seq), 0) FROM in_force WHERE renamed_from = ? AND seq < ?", (name, before)
+                ).fetchone()
+                found.update(
+                    self.database.execute(
+                        "SELECT version, position FROM in_force WHERE label = ? AND seq >= ? AND seq < ?",
+                        (name, max(since, left), before),
+                    )
+                )
+        return found
+
+    def _names(self, label: str) -> Iterator[tuple[str, int, int]]:
+        """The labels that a block has had, the newest first, each with the seqs from which and before which it had it."""
+        name: str | None = label
+        before = _ENDLESS
+        while name is not None:
+            renamed = self.database.execute(
+                "SELECT seq, renamed_from FROM in_force WHERE label = ? AND seq < ? AND renamed_from IS NOT NULL "
+                "ORDER BY seq DESC LIMIT 1",
+                (name, before),
+            ).fetchone()
+            since, earlier = renamed if renamed is not None else (0, None)
+            yield name, since, before
+            name, before = earlier, since
+
+    def unmerged(self) -> list[str]:
+        """The labels whose newest revision is a stale save that is still to be merged."""
+        with self.database.reading():
+            rows = self.database.execute(
+                "SELECT label FROM heads JOIN revisions USING (label, seq) WHERE stale_base IS NOT NULL AND path IS NOT NULL"
+            )
+            return [label for (label,) in rows]
+
+    def revision_of(self, row: tuple[Any, ...]) -> Revision:
+        """The revision in a row of `STORED`.
+
+        Raises:
+            VersionDamaged: it is not as it was written.
+        """
+        self.check(row)
+        return revision_of(row, self.lists.written[row[ENTRIES]], self.lists.attached[row[AGENTS]])
+
+    def check(self, row: tuple[Any, ...]) -> None:
+        """See whether a row of `STORED` is as it was written; one of `COLUMNS` is of a revision that is still to be.
+
+        Raises:
+            VersionDamaged: it is not.
+        """
+        if len(row) == _STORED:
+            check(row, unchecked=self._unchecked)
+
+    @contextmanager
+    def _of_the_present(self) -> Iterator[None]:
+        """What is damaged within is no old version, which could be done without."""
+        try:
+            yield
+        except VersionDamaged as error:
+            raise JournalDamaged(error.message, path=self.path) from error
+
+
+def _label_of(path: str) -> str | None:
+    try:
+        return label_of_path(path)
+    except InvalidLabel:
+        return None
+
+
+class JournalReader(History):
+    """The log as any process may read it, while the daemon writes on; `seq` was the newest when it was opened."""
+
+    def __init__(self, path: str) -> None:
+        """Open an existing journal for reading.
+
+        Raises:
+            JournalUnusable: there is none, or it cannot be read.
+        """
+        super().__init__(*open_to_read(path))
+
+    def close(self) -> None:
+        self.database.close()

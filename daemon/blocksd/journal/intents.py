@@ -1,0 +1,259 @@
+"""Write-ahead intents: revisions and file changes prepared in the journal but not yet confirmed."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from blocksd.errors import JournalUnusable
+from blocksd.files.file_edit import Staged
+from blocksd.journal.row import STORED
+from blocksd.journal.schema import SQLITE_ERRORS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from blocksd.files.folder import Signature
+    from blocksd.journal.journal import Journal
+    from blocksd.model.revision import Revision
+
+Key = tuple[str, str]
+"""The actor and the id of a request."""
+
+
+_FINISHED = 2**63 - 1
+"""The number of a row in `prepared` that says which files were displaced last: all revisions are in force beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Revisions that come into force as soon as their files say so, with the outcomes of their requests.
+
+    `paths` are the files of their blocks, by label; `folders_gone` the directories, below the folder, that are removed
+    after their files. An outcome is a reply as `Outcomes` keeps it. `is_same_boot` tells whether the machine has run since.
+    """
+
+    revisions: Sequence[Revision]
+    paths: Mapping[str, str]
+    staged: Sequence[Staged]
+    outcomes: Mapping[Key, str]
+    at: str
+    folders_gone: Sequence[str] = ()
+    is_same_boot: bool = True
+
+
+class Kept(NamedTuple):
+    """A file that lies aside, and may be all there is of a save: it is not removed unread. `boot` is the one it is of."""
+
+    staged: Staged
+    boot: str
+
+
+def _kept_in(row: tuple[str] | None) -> list[Kept]:
+    return [Kept(Staged(*one), boot) for one, boot in json.loads(row[0])] if row is not None else []
+
+
+class Pending:
+    """The write-ahead part of a journal: what is prepared, until it is finished or given up.
+
+    Revisions are written once, when they are prepared. The row in `prepared` says from which number on they are not in
+    force; the view `in_force` leaves those out for everybody who reads.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._database = journal.database
+        self._kept: list[Kept] = []
+        self._stored: list[Kept] | None = None  # as the journal has them; None: unknown
+
+    def prepare(self, prepared: Prepared, *, is_durable: bool = True) -> None:
+        """Write what is about to be done to files. It is on disk when this returns, and so is all that came before.
+
+        Raises:
+            JournalUnusable: nothing was written.
+        """
+        plan = json.dumps(
+            {
+                "boot": self._journal.boot_id,
+                "at": prepared.at,
+                "paths": dict(prepared.paths),
+                "staged": prepared.staged,
+                "outcomes": [(*key, outcome) for key, outcome in prepared.outcomes.items()],
+                "folders": prepared.folders_gone,
+            }
+        )
+        self._journal.numbers.begin()
+        with self._database.writing(is_durable=is_durable):
+            self._journal.insert(prepared.revisions)
+            self._replace_prepared((self._journal.seq + 1, plan))
+            self._journal.count_logged(2 * len(plan))
+        self._journal.numbers.keep()
+
+    def finish(
+        self,
+        prepared: Prepared,
+        signatures: Mapping[str, Signature | None] | None = None,
+        *,
+        is_durable: bool = False,
+        was: Prepared | None = None,
+        kept: Sequence[Staged] = (),
+    ) -> None:
+        """Bring what was prepared into force: the files say so. `signatures` are those of the files, by path.
+
+        Unless `is_durable`, a crash may undo this, but not `prepare`: so what tells that the files were changed stays
+        until something later is on disk. `was` is what was prepared, if this is only a part of it, numbered anew.
+        Directories that are to go are remembered until `forget_folders`, and so are the `kept` files that lie aside. What
+        the files displaced is noted until the next `prepare`: a daemon that starts in between finds it among the `kept`.
+
+        Raises:
+            JournalUnusable: nothing was written.
+        """
+        signatures = signatures or {}
+        files = {
+            revision.label: (path, signatures.get(path))
+            for revision in prepared.revisions
+            if (path := prepared.paths.get(revision.label)) is not None
+        }
+        kept_then = [*self.kept, *self.keep_aside(kept)]
+        self._journal.numbers.begin()
+        with self._database.writing(is_durable=is_durable):
+            if was is not None:
+                self._delete_revisions()
+                self._journal.insert(prepared.revisions)
+            self._journal.enforce(prepared.revisions, files)
+            self._database.executemany(
+                "INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, ?)",
+                ((*key, outcome, prepared.at, self._journal.seq) for key, outcome in prepared.outcomes.items()),
+            )
+            self._database.executemany(
+                "INSERT OR IGNORE INTO pending_folders VALUES (?)", ((path,) for path in prepared.folders_gone)
+            )
+            displaced = self.keep_aside([one for one in prepared.staged if one.base is not None])
+            self._replace_prepared(*([(_FINISHED, json.dumps(displaced))] if displaced else []))
+            self._write_kept(kept_then)
+        self._journal.numbers.keep()
+        self._kept, self._stored = kept_then, list(kept_then)
+        if prepared.revisions:
+            self._journal.seq = prepared.revisions[-1].seq
+
+    def give_up(self, kept: Sequence[Staged] = ()) -> None:
+        """Forget what was prepared: its files say again what they did. That is on disk when this returns.
+
+        But for `kept`, of which that cannot be told: what lies aside of them is not removed unread.
+
+        Raises:
+            JournalUnusable: that could not be written; `recover` does it.
+        """
+        kept_then = [*self.kept, *self.keep_aside(kept)]
+        with self._database.writing(is_durable=True):
+            self._delete_revisions()
+            self._replace_prepared()
+            self._write_kept(kept_then)
+        self._kept, self._stored = kept_then, list(kept_then)
+
+    @property
+    def kept(self) -> list[Kept]:
+        """The files aside that could not be read, also those that were so when the daemon ended.
+
+        Besides, what the last files displaced that the daemon put in before it ended: it may not have read that again. But
+        not after a power cut, which leaves no save in there that its writer had on disk.
+
+        Raises:
+            JournalUnusable: that cannot be told.
+        """
+        if self._stored is None:
+            with self._database.reading():
+                row = self._database.execute("SELECT value FROM meta WHERE key = 'kept'").fetchone()
+                last = self._database.execute("SELECT plan FROM prepared WHERE seq = ?", (_FINISHED,)).fetchone()
+            self._stored, displaced = _kept_in(row), _kept_in(last)
+            displaced = [one for one in displaced if one.boot == self.boot_id]
+            more = (one for one in (*displaced, *self._kept) if one not in self._stored)
+            self._kept = [*self._stored, *more]
+        return self._kept
+
+    def keep(self, kept: Sequence[Kept]) -> None:
+        """These, and no others, are not to be removed unread. Where that cannot be written, it is at the next call."""
+        self._kept = list(kept)
+        if self._kept != self._stored:
+            with suppress(JournalUnusable):
+                with self._database.writing(is_durable=True):
+                    self._write_kept(self._kept)
+                self._stored = list(self._kept)
+
+    def write_again(self) -> None:
+        """Have what is kept in a journal that took the place of the one before, whatever was lost with that."""
+        self._stored = None
+        with suppress(JournalUnusable):
+            self.keep(self.kept)
+
+    def keep_aside(self, staged: Sequence[Staged]) -> list[Kept]:
+        """Return files of this boot, as they are kept."""
+        return [Kept(one, self._journal.boot_id) for one in staged]
+
+    def _write_kept(self, kept: Sequence[Kept]) -> None:
+        """Write what is kept in the transaction that is open, unless it is what the journal has."""
+        if kept != self._stored:
+            self._database.execute("INSERT OR REPLACE INTO meta VALUES ('kept', ?)", (json.dumps(kept),))
+
+    def _replace_prepared(self, *rows: tuple[int, str]) -> None:
+        self._database.execute("DELETE FROM prepared")
+        self._database.executemany("INSERT INTO prepared VALUES (?, ?)", rows)
+
+    @property
+    def boot_id(self) -> str:
+        return self._journal.boot_id
+
+    def _delete_revisions(self) -> None:
+        self._database.execute("DELETE FROM revisions WHERE seq >= (SELECT seq FROM prepared)")
+
+    def prepared(self) -> Prepared | None:
+        """Return what a crash has left prepared, or a journal that took no more."""
+        with self._database.reading():
+            row = self._database.execute("SELECT seq, plan FROM prepared WHERE seq < ?", (_FINISHED,)).fetchone()
+            if row is None:
+                return None
+            rows = self._database.execute(
+                f"SELECT {STORED} FROM revisions WHERE seq >= ? ORDER BY seq",  # noqa: S608  # a constant
+                (row[0],),
+            ).fetchall()
+            revisions = [self._journal.revision_of(row) for row in rows]
+        plan: dict[str, Any] = json.loads(row[1])
+        return Prepared(
+            revisions,
+            plan["paths"],
+            [Staged(*one) for one in plan["staged"]],
+            {(actor, request_id): outcome for actor, request_id, outcome in plan["outcomes"]},
+            plan["at"],
+            tuple(plan["folders"]),
+            is_same_boot=plan["boot"] == self._journal.boot_id,
+        )
+
+    def sync(self) -> None:
+        """Have all that was finished on disk.
+
+        Raises:
+            JournalUnusable: that cannot be said.
+        """
+        self._journal.sync()
+
+    def folders_gone(self) -> list[str]:
+        """The directories that are to go, and have not been seen to be gone."""
+        with self._database.reading():
+            return [path for (path,) in self._database.execute("SELECT path FROM pending_folders")]
+
+    def forget_folders(self) -> None:
+        """They are gone, or are to stay.
+
+        Raises:
+            JournalUnusable: that could not be written; they must be looked at again before anything else is written.
+        """
+        try:
+            # The next agent of that name begins with nothing open. Done twice after a crash, it is done once.
+            self._database.execute(
+                "DELETE FROM open_files WHERE 'agents/' || agent IN (SELECT path FROM pending_folders)"
+            )
+            self._database.execute("DELETE FROM pending_folders")
+        except SQLITE_ERRORS as error:
+            raise self._database.unwritable(error) from error

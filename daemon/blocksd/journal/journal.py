@@ -1,0 +1,356 @@
+"""The ordered, durable log of revisions, as the daemon writes it: SQLite, in the state directory.
+
+The folder is the truth; the journal is its memory: every version there ever was, the number each change has, and
+what the folder looked like when it was last read, so that an unchanged folder is not read again.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import uuid
+import zlib
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from blocksd.errors import JournalUnusable, NotFound
+from blocksd.journal.agent_lists import ListNumbers
+from blocksd.journal.database import LOG_STEP_BYTES, open_to_write, rescue
+from blocksd.journal.history import History
+from blocksd.journal.row import MARKS, STORED, chars_of, checksum_of, row_of
+from blocksd.journal.schema import SQLITE_ERRORS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from blocksd.files.folder import Signature
+    from blocksd.journal.database import Opened
+    from blocksd.model.revision import Revision
+
+_UNKNOWN = (None, None, None, None)
+_COMPRESS_CHARS = 512
+_NO_EDIT = "(kind = 'updated' AND fields = 'agents' AND position IS NOT NULL AND request_id IS NULL)"
+"""Of revisions that are none of the block's file: agents came or went that its file did not name."""
+_CHECKPOINT_CHARS = 4 * 1024 * 1024
+_MOST_LOG_BYTES = 16 * 1024 * 1024  # of the write-ahead log, before it is moved into the database under load, too
+
+
+class Journal(History):
+    """The log of one folder's revisions, as the one daemon writes it, from one thread.
+
+    What else is kept in its file is written through its `database` and `numbers`.
+    """
+
+    def __init__(self, path: str, *, boot_id: str = "") -> None:
+        """Open the journal at `path`, or make one; `boot_id` identifies this boot of the machine.
+
+        Raises:
+            JournalUnusable: it is of a newer version of blocksd, or cannot be opened.
+        """
+        database, self.opened = open_to_write(path, boot_id)
+        super().__init__(database, self.opened)
+        self.numbers = ListNumbers(database)
+        self.boot_id = boot_id
+        self._log_path = f"{path}-wal"
+        self._next_log_bytes = _MOST_LOG_BYTES
+        self._folder = self.opened.folder
+        self._logged = _CHECKPOINT_CHARS  # about how much was written since the last checkpoint; at first unknown
+
+    @property
+    def folder(self) -> str | None:
+        """The folder whose revisions these are; None as long as nobody has said."""
+        return self._folder
+
+    @folder.setter
+    def folder(self, path: str) -> None:
+        with self.database.writing():
+            self.database.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (path,))
+        self._folder = path
+
+    def is_of_run(self, token: str | None) -> bool:
+        """Return True if one of the last runs that wrote to this journal had this token; None is of no run that has one."""
+        return token is None or token in self.opened.runs
+
+    @property
+    def run(self) -> str:
+        """The token of this run: whatever it writes elsewhere is known by it again."""
+        return self.opened.runs[-1]
+
+    def begin_epoch(self) -> None:
+        """From here on numbers are of another epoch: some of this one were given out that are not in this journal.
+
+        Raises:
+            JournalUnusable: it could not be written; the epoch stays.
+        """
+        epoch = uuid.uuid4().hex
+        with self.database.writing(is_durable=True):
+            self.database.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch,))
+        self.epoch = epoch
+
+    def check_in_place(self) -> None:
+        """See whether the journal's file is still where it was opened, and as this process left it.
+
+        Raises:
+            JournalMissing: it is not.
+            JournalUnusable: it cannot be locked.
+        """
+        self.database.check_in_place()
+
+    def put_back(self) -> Opened | None:
+        """Put a journal that was removed, replaced or overwritten back into its place, in a new epoch; None: it is there.
+
+        Raises:
+            JournalUnusable: it cannot be done yet.
+        """
+        if self.database.is_in_place or self.database.accept(epoch=self.epoch, run=self.run, seq=self.seq):
+            return None
+        return self.repair()
+
+    def repair(self) -> Opened:
+        """Put a journal in the place of this one, of all in it that is as it was written, in a new epoch.
+
+        Raises:
+            JournalUnusable: it cannot be done yet.
+        """
+        return self._go_on(rescue(self.database, self.boot_id, seq=self.seq))
+
+    def _go_on(self, opened: Opened) -> Opened:
+        self.opened = opened
+        self.seq, self.epoch, self._unchecked, self._folder = opened.seq, opened.epoch, opened.unchecked, opened.folder
+        self.lists.forget()
+        self.numbers.forget()
+        return opened
+
+    def append(self, revisions: Sequence[Revision], files: Mapping[str, tuple[str, Signature | None]]) -> None:
+        """Write revisions, and which file says each of the labels in `files` (path, signature): all or nothing.
+
+        Raises:
+            JournalUnusable: nothing was written.
+        """
+        self.numbers.begin()
+        with self.database.writing():
+            self.insert(revisions)
+            self.enforce(revisions, files)
+        self.numbers.keep()
+        if revisions:
+            self.seq = revisions[-1].seq
+
+    def insert(self, revisions: Iterable[Revision]) -> None:
+        """Insert revisions, in the transaction that is open; no label stands at them yet."""
+        for revision in revisions:
+            block = revision.block
+            entries = self.numbers.of(block.agents) if block is not None else None
+            row = row_of(revision, entries, self.numbers.of(revision.agents))
+            self.database.execute(
+                f"INSERT INTO revisions ({STORED}) VALUES ({MARKS}, ?)",  # noqa: S608  # constants
+                (*row, checksum_of(row)),
+            )
+            self._logged += chars_of(revision)
+
+    def enforce(self, revisions: Iterable[Revision], files: Mapping[str, tuple[str, Signature | None]]) -> None:
+        """Let labels stand at revisions that were inserted, and note their files, in the transaction that is open."""
+        written = set()
+        for revision in revisions:
+            self._enforce(revision, files.get(revision.label))
+            written.add(revision.label)
+        touched = [label for label in files if label not in written]
+        if touched:
+            self.database.executemany(
+                "UPDATE heads SET path = ?, mtime_ns = ?, ctime_ns = ?, size = ?, inode = ? WHERE label = ?",
+                ((files[label][0], *(files[label][1] or _UNKNOWN), label) for label in touched),
+            )
+
+    def _enforce(self, revision: Revision, file: tuple[str, Signature | None] | None) -> None:
+        block = revision.block
+        entries = self.numbers.of(block.agents) if block is not None else None
+        if revision.renamed_from is not None:
+            self.database.execute("UPDATE heads SET path = NULL WHERE label = ?", (revision.renamed_from,))
+        head = (revision.label, revision.seq, revision.version, entries, self.numbers.of(revision.agents))
+        if block is None:
+            path = None
+        elif file is None:  # by other agents, for a file that was not touched, or with none in the end
+            self.database.execute(
+                "INSERT INTO heads (label, seq, version, entries, agents) VALUES (?, ?, ?, ?, ?) ON CONFLICT (label) DO "
+                "UPDATE SET seq = excluded.seq, version = excluded.version, entries = excluded.entries, "
+                "agents = excluded.agents",
+                head,
+            )
+            return
+        else:
+            path = file[0]
+        signature = (file[1] if file is not None else None) or _UNKNOWN
+        self.database.execute(
+            "INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*head, path, *signature)
+        )
+
+    def since(self, seq: int, limit: int) -> list[Revision]:
+        """The revisions after `seq`, at most `limit`.
+
+        Raises:
+            NotFound: some of them are no longer kept.
+        """
+        with self.database.reading():
+            rows = self.database.execute(
+                f"SELECT {STORED} FROM in_force WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608  # a constant
+                (seq, limit),
+            ).fetchall()
+            if [row[0] for row in rows] != list(range(seq + 1, seq + 1 + min(limit, self.seq - seq))):
+                raise NotFound(f"not all revisions after {seq} are kept", seq=seq)
+            return [self.revision_of(row) for row in rows]  # VersionDamaged is a NotFound: it is not kept either
+
+    def reaches_back(self, seq: int) -> bool:
+        """Whether every revision after `seq` is kept."""
+        with self.database.reading():
+            (kept,) = self.database.execute("SELECT count(*) FROM in_force WHERE seq > ?", (seq,)).fetchone()
+        return bool(kept == self.seq - seq)
+
+    def prune(self, labels: Collection[str], *, versions: int, before: str | None = None) -> int:
+        """Forget versions of these labels, and compress those that stay, in one transaction. How many are forgotten.
+
+        On a full disk nothing is forgotten: there is another time.
+        """
+        forgotten = 0
+        with suppress(sqlite3.OperationalError), self.database.transaction():
+            forgotten = self.forget_versions(labels, versions=versions, before=before)
+            self.compress(labels)
+        return forgotten
+
+    def forget_versions(self, labels: Iterable[str], *, versions: int, before: str | None = None) -> int:
+        """Forget what is beyond the newest `versions` of each label, or older than `before`; the newest stays. How many.
+
+        Versions that tell only which agents came or went push no edit out: as many edits as `versions` stay whatever their
+        number, and of the others the one that each edit was made on top of, by which undo goes back.
+
+        What SQLite raises is raised as it is; the transaction is the caller's. So it is in `compress` and `forget_deleted`.
+        """
+        execute = self.database.execute
+        forgotten = 0
+        for label in labels:
+            (newest,) = execute("SELECT coalesce(max(version), 0) FROM in_force WHERE label = ?", (label,)).fetchone()
+            forgotten += self._forget_beyond(label, newest - max(1, versions), max(1, versions))
+            last = 0
+            if before is not None:
+                for version, at in execute(
+                    "SELECT version, at FROM revisions WHERE label = ? AND version < ? ORDER BY version",
+                    (label, newest),
+                ):
+                    if at >= before:
+                        break
+                    last = max(last, version)
+            if last:
+                forgotten += execute("DELETE FROM revisions WHERE label = ? AND version <= ?", (label, last)).rowcount
+        return forgotten
+
+    def _forget_beyond(self, label: str, last: int, edits: int) -> int:
+        """Forget versions of a label up to `last`, but for the edits among the newest `edits` of all. How many."""
+        execute = self.database.execute
+        if (
+            last < 1
+            or not execute("SELECT 1 FROM revisions WHERE label = ? AND version <= ?", (label, last)).fetchone()
+        ):
+            return 0
+        oldest = execute(
+            f"SELECT version FROM revisions WHERE label = ? AND NOT {_NO_EDIT} ORDER BY version DESC LIMIT 1 OFFSET ?",  # noqa: S608  # a constant
+            (label, edits - 1),
+        ).fetchone()
+        forgotten = 0
+        if oldest is not None:
+            forgotten = execute(
+                "DELETE FROM revisions WHERE label = ? AND version <= ?", (label, min(last, oldest[0] - 1))
+            ).rowcount
+        return (
+            forgotten
+            + execute(
+                f"DELETE FROM revisions WHERE label = ?1 AND version <= ?2 AND {_NO_EDIT} AND version + 1 NOT IN "  # noqa: S608  # a constant
+                f"(SELECT version FROM revisions WHERE label = ?1 AND version <= ?2 + 1 AND NOT {_NO_EDIT})",
+                (label, last),
+            ).rowcount
+        )
+
+    def compress(self, labels: Iterable[str]) -> None:
+        """Store all but the newest long values of these labels compressed."""
+        execute = self.database.execute
+        for label in labels:
+            old = execute(
+                "SELECT seq, value FROM revisions WHERE label = ?1 AND version < (SELECT max(version) FROM in_force "
+                "WHERE label = ?1) AND typeof(value) = 'text' AND length(value) >= ?2",
+                (label, _COMPRESS_CHARS),
+            ).fetchall()
+            for seq, value in old:
+                execute("UPDATE revisions SET value = ? WHERE seq = ?", (zlib.compress(value.encode("utf-8")), seq))
+
+    def forget_deleted(self, label: str, before: str) -> bool:
+        """Forget a label that no block has any more, if all that is kept of it is from before; whether it is forgotten.
+
+        The newest revision of all stays: it tells which numbers were given out.
+        """
+        execute = self.database.execute
+        (kept,) = execute(
+            "SELECT count(*) FROM revisions WHERE label = ? AND (at >= ? OR seq >= ?)", (label, before, self.seq)
+        ).fetchone()
+        if kept:
+            return False
+        if not execute("DELETE FROM heads WHERE label = ? AND path IS NULL", (label,)).rowcount:
+            return False
+        execute("DELETE FROM revisions WHERE label = ?", (label,))
+        return True
+
+    def count_logged(self, chars: int) -> None:
+        """Something else was written, too: it counts for when the next checkpoint is due."""
+        self._logged += chars
+
+    def checkpoint(self) -> None:
+        """Move what was logged into the database, if it has become much. Takes fsyncs: for idle moments.
+
+        The size of the log's file does not tell how much that is: it is used again from its beginning. If it is long, and no
+        reader needs it, it is cut.
+        """
+        if self._logged >= _CHECKPOINT_CHARS and self._move_log() and self.log_bytes > LOG_STEP_BYTES:
+            with suppress(*SQLITE_ERRORS):
+                self.database.checkpoint("TRUNCATE")
+
+    def bound_log(self) -> None:
+        """Move what was logged into the database once the log's file is too long, however much there is to do.
+
+        What a reader still needs of the log stays there. Then that is tried again when it has grown by some more, so that
+        no reader makes every round wait for a disk.
+        """
+        size = self.log_bytes
+        if size >= self._next_log_bytes:
+            is_all_moved = self._move_log()
+            self._next_log_bytes = _MOST_LOG_BYTES if is_all_moved else size + LOG_STEP_BYTES
+
+    @property
+    def log_bytes(self) -> int:
+        """The size of the write-ahead log's file."""
+        try:
+            return os.stat(self._log_path).st_size
+        except OSError:  # it is made with the first write
+            return 0
+
+    def _move_log(self) -> bool:
+        """Return True if all that was logged is in the database: then the log begins anew."""
+        self._logged = 0
+        try:
+            return self.database.checkpoint("PASSIVE")
+        except SQLITE_ERRORS:  # the disk is full, say: what is in the log is safe there
+            return False
+
+    def sync(self) -> None:
+        """Have all that was committed so far on disk: a commit that waits for the disk takes those before it along.
+
+        Raises:
+            JournalUnusable: that cannot be said.
+        """
+        with self.database.writing(is_durable=True):
+            self.database.execute(
+                "INSERT INTO meta VALUES ('syncs', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1"
+            )
+
+    def close(self) -> None:
+        """Close, and note that nothing is missing: where that cannot be written, the next start will doubt it."""
+        with suppress(JournalUnusable):
+            self.put_back()
+        with suppress(*SQLITE_ERRORS, JournalUnusable), self.database.writing(is_durable=True):
+            self.database.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
+        self.database.close()

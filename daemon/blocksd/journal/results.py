@@ -1,0 +1,134 @@
+"""The outcomes of requests, and which files they have opened."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from blocksd.errors import JournalUnusable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from blocksd.journal.database import Database
+
+KEPT_OF_ACTOR = 1000
+"""How many outcomes of each actor, the newest, are kept whatever their age."""
+
+_FEW = 64  # more than are kept, of an actor that has asked for no more: nobody looks for those
+_ACTORS_AT_ONCE = 100
+_ACTORS_COUNTED = 10_000
+_LOOKS_AT_ALL = (
+    256  # every so many times all that have more than are kept are looked at, not only those who ask for more
+)
+
+
+class Access(NamedTuple):
+    """An agent opened a file, or opened it again, `at` this time; None: it closed it."""
+
+    agent: str
+    file: str
+    at: str | None
+
+    def as_json(self) -> dict[str, str | None]:
+        """The access as it travels."""
+        return {"agent": self.agent, "file": self.file, "last_accessed_at": self.at}
+
+
+class Outcomes:
+    """What stands in a journal beside its log: the outcomes of requests, and the files that are open.
+
+    An outcome is the reply as JSON, but for blocks, which are in the log: `block` is true for the block of the revision
+    `seq` beside it.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._written: dict[str, int] = {}  # actor → how many were written since the last look at its outcomes
+        self._many: dict[str, int] = {}  # actor → how many it has, of those with more than are kept whatever their age
+        self._looks = 0
+
+    def of(self, actor: str, request_id: str) -> str | None:
+        """Return the outcome of a request; None when it has not been carried out, or too long ago."""
+        with self._database.reading():
+            row = self._database.execute(
+                "SELECT outcome FROM requests WHERE actor = ? AND id = ?", (actor, request_id)
+            ).fetchone()
+            return row[0] if row else None
+
+    def open_files(self) -> list[Access]:
+        """The files that agents have opened and not closed."""
+        with self._database.reading():
+            rows = self._database.execute("SELECT agent, file, last_accessed_at FROM open_files")
+            return list(map(Access._make, rows))
+
+    def settle(self, accesses: Sequence[Access], outcomes: Mapping[tuple[str, str], str], at: str) -> None:
+        """Write the outcomes of requests (by actor and id), and what they did to open files: all or nothing.
+
+        It is on disk when this returns.
+
+        Raises:
+            JournalUnusable: nothing was written.
+        """
+        with self._database.writing(is_durable=True):
+            for agent, file, opened_at in accesses:
+                if opened_at is None:
+                    self._database.execute("DELETE FROM open_files WHERE agent = ? AND file = ?", (agent, file))
+                else:
+                    self._database.execute(
+                        "INSERT OR REPLACE INTO open_files VALUES (?, ?, ?)", (agent, file, opened_at)
+                    )
+            self._database.executemany(
+                "INSERT INTO requests VALUES (?, ?, ?, ?, (SELECT coalesce(max(seq), 0) FROM in_force))",
+                ((actor, request_id, outcome, at) for (actor, request_id), outcome in outcomes.items()),
+            )
+        self.count(outcomes)
+
+    def count(self, outcomes: Mapping[tuple[str, str], str]) -> None:
+        """Note that these outcomes were written, for `forget`."""
+        for actor, _ in outcomes:
+            self._written[actor] = self._written.get(actor, 0) + 1
+
+    @property
+    def counted(self) -> int:
+        """Of how many actors it is noted how much they have asked for."""
+        return len(self._written)
+
+    def forget(self, before: str) -> None:
+        """Forget outcomes from before this time, but for the newest of each actor. On a full disk nothing is forgotten.
+
+        Newer is what came later in the log, so that a clock that was wrong for a while makes nothing old. Only actors that
+        have asked for something are looked at, and one that has very many outcomes only when they are half as many again.
+        """
+        with suppress(JournalUnusable), self._database.reading():
+            if not self._looks:
+                self._many.update(
+                    self._database.execute(
+                        "SELECT actor, count(*) FROM requests GROUP BY actor HAVING count(*) > ?", (KEPT_OF_ACTOR,)
+                    )
+                )
+            for actor in self._due():
+                self._forget(actor, before)
+            self._looks += 1
+
+    def _due(self) -> list[str]:
+        often = {actor: written for actor, written in self._written.items() if written >= _FEW}
+        if len(self._written) > _ACTORS_COUNTED:  # the next start looks at all
+            self._written = often
+        due = {actor for actor, written in often.items() if 2 * written >= self._many.get(actor, 0)}
+        if self._looks % _LOOKS_AT_ALL == 0:
+            due.update(self._many)
+        return sorted(due)[:_ACTORS_AT_ONCE]
+
+    def _forget(self, actor: str, before: str) -> None:
+        (count,) = self._database.execute("SELECT count(*) FROM requests WHERE actor = ?", (actor,)).fetchone()
+        if count > KEPT_OF_ACTOR:
+            count -= self._database.execute(
+                "DELETE FROM requests WHERE actor = ?1 AND at < ?2 AND (seq, at, id) < "
+                "(SELECT seq, at, id FROM requests WHERE actor = ?1 ORDER BY seq DESC, at DESC, id DESC LIMIT 1 OFFSET ?3)",
+                (actor, before, KEPT_OF_ACTOR - 1),
+            ).rowcount
+        self._written.pop(actor, None)
+        self._many.pop(actor, None)
+        if count > KEPT_OF_ACTOR:
+            self._many[actor] = count

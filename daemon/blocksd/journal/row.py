@@ -1,0 +1,173 @@
+"""`Revision` ↔ a row of the journal's table of revisions."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from blocksd.errors import VersionDamaged
+from blocksd.model.block import Block
+from blocksd.model.revision import Revision
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COLUMNS = (
+    "seq, label, version, kind, value, facts, entries, agents, fields, attached, detached, digest, author, at, "
+    "created_at, request_id, renamed_from, position, reverts, stale_base"
+)
+MARKS = ", ".join("?" * len(COLUMNS.split(",")))
+STORED = f"{COLUMNS}, checksum"
+"""What the log has of a revision; the checksum is of all but its value and facts, which have a digest."""
+ENTRIES, AGENTS = 6, 7
+"""Where in a row the numbers of its two lists of agents are."""
+
+_NAMES = COLUMNS.split(", ")
+_VALUE, _FACTS, _DIGEST = (_NAMES.index(name) for name in ("value", "facts", "digest"))
+_ROW_CHARS = 1000  # about what a revision takes besides its value
+_COMPRESS_CHARS = 4096  # what is longer takes more than a page of the log
+_FASTEST = 1
+
+
+def chars_of(revision: Revision) -> int:
+    """About how much a revision is in the log."""
+    return _ROW_CHARS + (len(revision.block.value) if revision.block is not None else 0)
+
+
+def row_of(revision: Revision, entries: int | None, agents: int | None) -> tuple[object, ...]:
+    """A revision as the table has it, in the order of `COLUMNS`, with the numbers of its two lists of agents."""
+    block = revision.block
+    return (
+        revision.seq,
+        revision.label,
+        revision.version,
+        revision.kind,
+        _stored(block.value) if block is not None else None,
+        block.facts if block is not None else None,
+        entries,
+        agents,
+        ",".join(revision.fields),
+        ",".join(revision.attached),
+        ",".join(revision.detached),
+        revision.digest,
+        revision.author,
+        revision.at,
+        revision.created_at,
+        revision.request_id,
+        revision.renamed_from,
+        revision.position,
+        ",".join(map(str, revision.reverts)) or None,
+        revision.stale_base,
+    )
+
+
+def _stored(value: str) -> str | bytes:
+    """Return the text, or the same compressed if that saves pages of the log: they cost more than to compress it."""
+    if len(value) < _COMPRESS_CHARS:
+        return value
+    data = value.encode("utf-8")
+    compressed = zlib.compress(data, _FASTEST)
+    return compressed if len(compressed) < len(data) else value
+
+
+def checksum_of(row: Sequence[object]) -> int:
+    """The checksum of a row in the order of `COLUMNS`."""
+    return zlib.crc32(
+        repr((*row[:_VALUE], row[_FACTS] is None, *row[ENTRIES : len(_NAMES)])).encode("utf-8", "replace")
+    )
+
+
+def check(row: Sequence[Any], *, unchecked: int = 0) -> None:
+    """See whether a row of `STORED` is as it was written; up to the seq `unchecked` rows may have no checksum.
+
+    Raises:
+        VersionDamaged: it is not.
+    """
+    seq, label, version, facts, checksum = row[0], row[1], row[2], row[_FACTS], row[-1]
+    has_none = checksum is None and type(seq) is int and seq <= unchecked
+    is_sound = has_none or checksum == checksum_of(row)
+    if is_sound and facts is not None:
+        try:
+            is_sound = row[_DIGEST] == blake2b(f"{facts}\n{text_of(row[_VALUE])}".encode(), digest_size=16).hexdigest()
+        except (TypeError, ValueError, zlib.error):
+            is_sound = False
+    if not is_sound:
+        raise VersionDamaged(
+            f"version {version!r:.20} of {label!r:.200} is damaged in the journal: it is not what was written",
+            label=str(label),
+            version=version if type(version) is int else None,
+            seq=seq,
+        )
+
+
+def text_of(value: str | bytes) -> str:
+    """A value as it was before it was compressed, if it was.
+
+    Raises:
+        TypeError, ValueError, zlib.error: it is neither a text nor a compressed one.
+    """
+    return value if isinstance(value, str) else zlib.decompress(value).decode("utf-8")
+
+
+def revision_of(row: Sequence[Any], entries: tuple[str, ...], agents: frozenset[str]) -> Revision:
+    """The revision in a row, with the lists of agents whose numbers are in it."""
+    (
+        seq,
+        label,
+        version,
+        kind,
+        value,
+        facts,
+        _,
+        _,
+        fields,
+        attached,
+        detached,
+        digest,
+        author,
+        at,
+        created,
+        request,
+        renamed_from,
+        position,
+        reverts,
+        stale_base,
+    ) = row[: len(_NAMES)]
+    block = None
+    if facts is not None:
+        known = json.loads(facts)
+        known["tags"] = tuple(known["tags"])
+        block = Block(value=text_of(value), agents=entries, _facts=facts, **known)
+    return Revision(
+        seq=seq,
+        label=label,
+        version=version,
+        kind=kind,
+        block=block,
+        at=at,
+        created_at=created,
+        author=author,
+        fields=words(fields),
+        agents=agents,
+        attached=words(attached),
+        detached=words(detached),
+        digest=digest,
+        request_id=request,
+        renamed_from=renamed_from,
+        position=position,
+        reverts=tuple(map(int, words(reverts or ""))),
+        stale_base=stale_base,
+    )
+
+
+def words(text: str) -> tuple[str, ...]:
+    """What was joined with commas, which neither a field nor an agent has in its name."""
+    return tuple(text.split(",")) if text else ()
+
+
+def digest_of_list(base: int | None, text: str) -> bytes:
+    """What tells a stored list from others, and shows whether it is as it was written."""
+    whole = f"{text}" if base is None else f"{base};{text}"
+    return blake2b(whole.encode("utf-8", "replace"), digest_size=16).digest()

@@ -1,0 +1,124 @@
+"""Redis users that may do what they have to, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blocksd.model.label import parse_agent
+from blocksd.model.revision import OPERATOR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from blocksd.mirror.keys import Keys
+
+_CONNECTING = (
+    *("+hello", "+auth", "+ping", "+echo", "+reset", "+quit", "+multi", "+exec"),
+    *("+client|setname", "+client|getname", "+client|id"),
+)
+"""What clients send on their own: each command by its name, since a category holds what disturbs others.
+
+Not CLIENT SETINFO: Redis 7.0 refuses a rule that names it, and clients do without."""
+_CLUSTER = ("+cluster|slots", "+cluster|shards", "+cluster|nodes", "+command", "+asking", "+readonly", "+readwrite")
+"""What clients of a cluster send besides."""
+_READING = (
+    *("+get", "+exists", "+type", "+hget", "+hmget", "+hgetall", "+hkeys", "+hlen"),
+    *("+smembers", "+sismember", "+scard", "+zrange", "+zrangebylex", "+zrevrangebylex", "+zscore", "+zcard"),
+    *("+xrange", "+xrevrange", "+xread", "+subscribe", "+unsubscribe"),
+)
+
+
+def users(keys: Keys, agents: Iterable[str], *, database: int = 0) -> list[str]:
+    """ACL rules for a users file, or, without the word `user`, for ACL SETUSER: a line for each user.
+
+    They are `<namespace>-daemon`, `-operator`, `-reader`, and `-agent-<id>` for each agent, without a password: put
+    `>password` in place of `PASSWORD`. Selectors and read-only keys are those of Redis 7.0. A `database` other than 0
+    may be selected, and no other one; a namespace in braces is on a cluster, whose map may be asked for.
+
+    Raises:
+        InvalidLabel: one of `agents` is no agent id.
+    """
+    name = keys.namespace.strip("{}")
+    mirror = _mirror(keys)
+    reading: tuple[str, ...] = (*_CONNECTING, *_READING)
+    if database:
+        reading += (f"+select|{database}",)
+    if keys.namespace.startswith("{"):
+        reading += _CLUSTER
+    asking = {OPERATOR: f"{name}-operator", **{parse_agent(agent): f"{name}-agent-{agent}" for agent in agents}}
+    return [
+        # The daemon's scripts do whatever they do under its name; it looks for channels and through all keys.
+        _line(
+            f"{name}-daemon", f"~{keys.namespace}:*", f"&{keys.namespace}:*", "+@all", "-@admin", "-@dangerous", "+info"
+        ),
+        _line(f"{name}-reader", *mirror, *reading),
+        *(
+            _line(
+                user,
+                *mirror,
+                f"%W~{keys.inbox(actor)}",
+                f"~{keys.reply(actor, '*')}",
+                *reading,
+                "+xadd",
+                "+blpop",
+            )
+            for actor, user in asking.items()
+        ),
+    ]
+
+
+def daemon_commands(keys: Keys) -> list[tuple[str | int, ...]]:
+    """One command of each kind that the daemon sends, and one for each kind of key and channel it touches.
+
+    They are there to ask whether a user may send them, not to be carried out.
+    """
+    key = keys.meta
+    of_a_kind = (keys.block, keys.attached, keys.agent, keys.source, keys.source_agents, keys.file, keys.open)
+    indexes = (keys.agents, keys.labels, keys.ids, keys.problems, keys.lease, keys.changes, keys.sources)
+    touched = (*indexes, *(kind("x") for kind in of_a_kind), keys.inbox(OPERATOR), keys.reply(OPERATOR, "x"))
+    channels = (
+        keys.changes,
+        keys.resets,
+        keys.changes_of_block("x"),
+        keys.changes_of_agent("x"),
+        keys.changes_of_source("x"),
+    )
+    return [
+        ("EVALSHA", "0" * 40, 1, key),
+        ("EVAL", "return 1", 1, key),
+        ("GET", key),
+        ("SET", key, "x", "PX", 1),
+        *((command, key) for command in ("PTTL", "TYPE", "DEL", "UNLINK")),
+        ("EXPIRE", key, 1),
+        *((command, key) for command in ("HGETALL", "HLEN")),
+        *((command, key, "x") for command in ("HGET", "HMGET", "HDEL")),
+        ("HSET", key, "x", "x"),
+        ("SMEMBERS", key),
+        *((command, key, "x") for command in ("SADD", "SREM", "RPUSH", "XDEL")),
+        ("ZADD", key, 0, "x"),
+        *((command, key, "x") for command in ("ZREM", "ZSCORE")),
+        ("ZCARD", key),
+        ("SCARD", key),
+        ("ZRANGE", key, 0, -1),
+        ("XADD", key, "*", "x", "x"),
+        *((command, key, "-", "+") for command in ("XRANGE", "XREVRANGE")),
+        ("XLEN", key),
+        ("XINFO", "STREAM", key),
+        ("MEMORY", "USAGE", key),
+        ("CLIENT", "TRACKING", "ON"),
+        ("SCAN", 0),
+        *(("PUBLISH", channel, "x") for channel in channels),
+        *(("TYPE", one) for one in touched),
+    ]
+
+
+def _line(user: str, *rules: str) -> str:
+    return " ".join(("user", user, "on", "PASSWORD", "resetkeys", "resetchannels", *rules))
+
+
+def _mirror(keys: Keys) -> tuple[str, ...]:
+    """To read all that the daemon shows, but no inbox and no reply."""
+    single = (keys.agents, keys.labels, keys.ids, keys.problems, keys.meta, keys.lease, keys.changes, keys.sources)
+    many = (keys.block, keys.attached, keys.agent, keys.source, keys.source_agents, keys.file, keys.open)
+    readable = (*single, *(key("*") for key in many))
+    return (*(f"%R~{key}" for key in readable), f"&{keys.changes}", f"&{keys.changes}:*")

@@ -1,0 +1,234 @@
+"""A Redis URL → a client that fails fast, and what its failures mean."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from blocksd.errors import BlocksdError, Damaged, Misconfigured, Unavailable
+
+if TYPE_CHECKING:
+    from redis import RedisError
+
+CONNECT_SECONDS = 1.0
+REPLY_SECONDS = 2.0
+"""How long the daemon waits for Redis before it goes on without: the folder does not wait with it."""
+
+_SCRIPT_NOT_PERMITTED = ("NOPERM", "ACL failure in script", "The user executing the script can't")
+"""How servers say, without an error code, that a script's commands or keys are more than its user may touch."""
+
+_LISTS = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+_OPTIONS = ("ssl_", "sentinel_username", "sentinel_password", "username", "password", "client_name")
+_LONGEST = 600  # of a message: what answers may say anything
+_MAY_PASS = frozenset(
+    (
+        "ClusterError",
+        "ReadOnlyError",
+        "OutOfMemoryError",
+        "NoScriptError",
+        "ExecAbortError",
+        "AskError",
+        "TryAgainError",
+    )
+)
+_WORDS_THAT_MAY_PASS = (
+    *("LOADING", "MISCONF", "OOM", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "NOREPLICAS", "BUSY"),
+    *("NOSCRIPT", "UNKILLABLE", "MOVED", "ASK", "UNBLOCKED", "EXECABORT"),
+)
+_FORMS = (
+    "redis://, rediss://, unix://, redis+sentinel://host:port,…/service, redis+cluster://host:port,…, "
+    "and rediss+sentinel:// and rediss+cluster:// for TLS"
+)
+
+
+def connect(
+    url: str, *, reply_seconds: float = REPLY_SECONDS, asynchronous: bool = False, protocol: int | None = None
+) -> Any:
+    """A client for the server at `url`, of `redis` or, `asynchronous`, of `redis.asyncio`; nothing is sent yet.
+
+    Forms: `redis://`, `rediss://` and `unix://` as redis-py reads them; `redis+sentinel://[user:password@]host:port,
+    host:port/service[/db]`, with `?sentinel_username=` and `&sentinel_password=` for the sentinels' own login;
+    `redis+cluster://[user:password@]host:port,host:port`; `rediss+…` for TLS. An IPv6 address in a list of hosts is in
+    brackets. A client by Sentinel follows a failover, and waits for no reply longer than REPLY_SECONDS. A command is sent once: redis-py would send it again when a reply
+    is lost, and it would run twice. `protocol` is that of the wire (RESP 2 or 3).
+
+    Raises:
+        Misconfigured: `url` is none of these forms.
+    """
+    from blocksd.mirror import sentinel  # not before it is needed: redis-py takes its time
+
+    package = "redis.asyncio" if asynchronous else "redis"
+    redis, cluster, retry, backoff = map(
+        import_module, (package, f"{package}.cluster", f"{package}.retry", "redis.backoff")
+    )
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "encoding_errors": "surrogateescape",
+        "legacy_responses": False,
+        "socket_timeout": reply_seconds,
+        "socket_connect_timeout": CONNECT_SECONDS,
+        "retry": retry.Retry(backoff.NoBackoff(), 0),
+    }
+    if protocol is not None:
+        options["protocol"] = protocol
+    try:
+        scheme, _, rest = url.partition("://")
+        if scheme in ("redis", "rediss", "unix"):
+            parts = urlsplit(url)
+            if scheme != "unix" and "@" in parts.path + parts.fragment:
+                raise ValueError("'/', '?' and '#' in a password must be percent-encoded")
+            return redis.Redis.from_url(url, **options)
+        if scheme in _LISTS:
+            place = _Place.of(rest)
+            if scheme.startswith("rediss"):
+                options["ssl"] = True
+            if scheme.endswith("sentinel"):
+                # A master that hangs is replaced: after each wait the sentinels are asked for the one there is now.
+                options["socket_timeout"] = min(reply_seconds, REPLY_SECONDS)
+                service, _, db = place.path.strip("/").partition("/")
+                login = {name: place.options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+                shared = {name: value for name, value in place.options.items() if name.startswith("ssl_")}
+                options["db"] = int(db or 0)
+                return sentinel.master_client(
+                    service,
+                    place.hosts,
+                    {**options, **place.options},
+                    {**options, "db": 0, "socket_timeout": CONNECT_SECONDS, **shared, **login},
+                    asynchronous=asynchronous,
+                )
+            nodes = [cluster.ClusterNode(host, port) for host, port in place.hosts]
+            with translated(url):  # a cluster client asks for the slots at once
+                return cluster.RedisCluster(startup_nodes=nodes, **{**options, **place.options})
+    except (ValueError, TypeError) as error:
+        raise Misconfigured(f"{masked(url)} is not a Redis URL: {error}", url=masked(url)) from None
+    raise Misconfigured(f"{masked(url)} is not a Redis URL: the forms are {_FORMS}", url=masked(url))
+
+
+def database_of(url: str) -> int:
+    """The number of the database that a URL names. Raises Misconfigured as `connect` does."""
+    if url.startswith(("redis+cluster://", "rediss+cluster://")):
+        return 0
+    client = connect(url)
+    try:
+        return int(client.connection_pool.connection_kwargs.get("db") or 0)
+    finally:
+        client.close()
+
+
+class _Place(NamedTuple):
+    """What a URL with a list of hosts says, after its scheme."""
+
+    hosts: list[tuple[str, int]]
+    path: str
+    options: dict[str, Any]
+
+    @classmethod
+    def of(cls, rest: str) -> _Place:
+        """Raises ValueError when it is not `[user:password@]host:port,…[/path][?options]`."""
+        from redis.connection import parse_url
+
+        place, _, query = rest.partition("?")
+        authority, slash, path = place.partition("/")
+        if "@" in path + query.partition("=")[0] or "#" in rest:
+            raise ValueError("'/', '?' and '#' in a password must be percent-encoded")
+        login, _, listed = authority.rpartition("@")
+        parse: Any = parse_url
+        options: dict[str, Any] = parse(f"redis://localhost?{query}")  # as redis-py reads them, and numbers as numbers
+        del options["host"]
+        if unknown := sorted(name for name in options if not name.startswith(_OPTIONS)):
+            raise ValueError(f"unknown option {unknown[0]!r}")
+        user, colon, password = login.partition(":")
+        if user:
+            options["username"] = unquote(user)
+        if colon:
+            options["password"] = unquote(password)
+        return cls([_host(one) for one in listed.split(",")], slash + path, options)
+
+
+def _host(place: str) -> tuple[str, int]:
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\[\]:@]+)):([0-9]{1,5})", place)
+    if found is None or int(found[3]) > 65_535:
+        raise ValueError(f"{place[:80]!r} is not host:port (an IPv6 address is in brackets)")
+    return found[1] or found[2], int(found[3])
+
+
+def masked(url: str) -> str:
+    """The URL without its passwords, for messages; also one that is wrong, for the message that says so."""
+    url = re.sub(r"([?&]\w*pas\w*=)[^&#]*", r"\1***", url)
+    scheme, mark, rest = url.partition("://") if "://" in url else ("", "", url)
+    login, _, place = rest.rpartition("@")
+    user, colon, _ = login.partition(":")
+    return f"{scheme}{mark}{user}:***@{place}" if colon else f"{scheme}{mark}{rest}"
+
+
+def packed(*words: str | int) -> list[bytes]:
+    """A command as `send_packed_command` takes it. redis-py makes the same, and takes twice as long."""
+    parts = [str(word).encode() for word in words]
+    return [b"".join([b"*%d\r\n" % len(parts), *[b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]])]
+
+
+def translated(url: str) -> _Translated:
+    """Raise whatever comes of talking to a server as an error of ours.
+
+    Raises:
+        Misconfigured: the server refuses the login or a right, which trying again does not help.
+        Damaged: it refuses a command for what stands at a key (of another type, say).
+        Unavailable: anything else: it cannot be reached or does not serve for now, or what answers is no Redis.
+    """
+    return _Translated(url)
+
+
+class _Translated:
+    """The context that `translated` makes. One is entered for every command, so it is no generator."""
+
+    __slots__ = ("_url",)
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if error is None or isinstance(error, BlocksdError) or not isinstance(error, Exception):
+            return
+        import redis
+
+        if isinstance(error, redis.RedisError):
+            raise _ours(error, self._url) from error
+        # RedisClusterException and its like; and what redis-py's parsing makes of bytes that are no reply.
+        kind = "" if isinstance(error, OSError) or type(error).__module__.startswith("redis") else type(error).__name__
+        why = f"what answers cannot be understood ({kind}: {error})" if kind else str(error)
+        place = masked(self._url)
+        raise Unavailable(f"Redis at {place} does not serve: {why}"[:_LONGEST], url=place) from error
+
+
+def _ours(error: RedisError, url: str) -> BlocksdError:
+    import redis
+
+    place = masked(url)
+    cause = error.__cause__ or error.__context__  # where redis.asyncio puts a login that was refused
+    refusals = (
+        redis.AuthenticationError,
+        redis.exceptions.NoPermissionError,
+        redis.exceptions.AuthorizationError,
+        redis.exceptions.AuthenticationWrongNumberOfArgsError,
+    )
+    for one in (error, cause):
+        if isinstance(one, refusals) or (isinstance(one, redis.ResponseError) and _refuses_login(str(one))):
+            return Misconfigured(f"Redis at {place} refuses the login: {one}"[:_LONGEST], url=place)
+    if isinstance(error, redis.InvalidResponse):
+        return Unavailable(f"what answers at {place} is not Redis: {error}"[:_LONGEST], url=place)
+    is_refused = isinstance(error, redis.ResponseError) and _MAY_PASS.isdisjoint(
+        kind.__name__ for kind in type(error).__mro__
+    )
+    if is_refused and str(error).partition(" ")[0] not in _WORDS_THAT_MAY_PASS:
+        return Damaged(f"Redis at {place} refuses a command: {error}"[:_LONGEST], url=place)
+    return Unavailable(f"Redis at {place} does not serve: {error}"[:_LONGEST], url=place)
+
+
+def _refuses_login(text: str) -> bool:
+    word = text.partition(" ")[0]
+    return word in ("NOAUTH", "WRONGPASS", "NOPERM") or any(part in text for part in _SCRIPT_NOT_PERMITTED)

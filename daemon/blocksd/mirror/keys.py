@@ -1,0 +1,102 @@
+"""Every Redis key and channel name.
+
+All of a namespace's keys start with `<namespace>:`. With the namespace `blocks`:
+
+| key | type | holds |
+|---|---|---|
+| `blocks:block:<label>` | hash | the block: `value description limit read_only hidden tags metadata …`, and `label version digest id created_at updated_at updated_by chars`; lists and maps as JSON, booleans `true`/`false`, no field for null |
+| `blocks:attached:<label>` | set | ids of the agents attached to it |
+| `blocks:agent:<agent>` | hash | name → label of every block attached to the agent |
+| `blocks:agents` | zset | known agents, score 0 |
+| `blocks:labels` | zset | labels, score 0 |
+| `blocks:ids` | hash | block id → label |
+| `blocks:problems` | hash | path → JSON of a `Problem` |
+| `blocks:meta` | hash | `epoch seq schema directory host machine folder_id pid started_at run` |
+| `blocks:lease` | string | `<epoch> <token> <machine> <folder_id>` of the daemon in charge; expires unless renewed |
+| `blocks:changes` | stream | one entry per change, id `<seq>-0`, field `change`; a reset is `<seq>-1` |
+| `blocks:sources` | hash | source → JSON of its `description`, `instructions`, `limit` and `directory` |
+| `blocks:source:<source>` | hash | path of each of its text files, below its directory → JSON of its `bytes` and `updated_at` |
+| `blocks:source-agents:<source>` | set | ids of the agents that see it |
+| `blocks:file:<source>/<path>` | hash | a file that is open for some agent: `value` (its first `limit` characters), `chars` (of all of it), `limit source path updated_at` |
+| `blocks:open:<agent>` | hash | `<source>/<path>` of each file open for the agent → when it was last opened |
+| `blocks:inbox:<actor>` | stream | requests of an agent, or of `operator`: one field `request`, JSON; an entry is removed when it is done |
+| `blocks:reply:<actor>:<request id>` | list | the one reply to a request, JSON; expires after 60 s |
+
+Channels: `blocks:changes` (every change), `blocks:changes:reset` (resets, for who follows one block or agent), `blocks:changes:block:<label>` (one block's), `blocks:changes:agent:<agent>`
+(what came to or went from an agent, and its private blocks' changes), `blocks:changes:source:<source>` (one source's).
+Each message is a change as one line of JSON. What is said of sources and open files has no seq and is not in the stream:
+`{"kind": "source", "source", "files": [at most 100 paths that changed], "at", "epoch"}`, also to each agent that began
+or ceased to see the source, and to an agent `{"kind": "opened" | "closed", "agent", "file", "at", "epoch"}`.
+
+On a Redis Cluster the namespace carries a hash tag (`{blocks}`), so that all of its keys live in one slot.
+"""
+
+from __future__ import annotations
+
+from blocksd.model.label import parse_namespace
+
+SCHEMA = 1
+
+
+class Keys:
+    """The key and channel names of one namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        """Raises Misconfigured when `namespace` is not one."""
+        self.namespace = parse_namespace(namespace)
+        self.agents = f"{namespace}:agents"
+        self.labels = f"{namespace}:labels"
+        self.ids = f"{namespace}:ids"
+        self.problems = f"{namespace}:problems"
+        self.meta = f"{namespace}:meta"
+        self.lease = f"{namespace}:lease"
+        self.changes = f"{namespace}:changes"
+        self.sources = f"{namespace}:sources"
+
+    @property
+    def resets(self) -> str:
+        """The channel of resets, for who follows one block or agent."""
+        return f"{self.changes}:reset"
+
+    def block(self, label: str) -> str:
+        return f"{self.namespace}:block:{label}"
+
+    def attached(self, label: str) -> str:
+        return f"{self.namespace}:attached:{label}"
+
+    def agent(self, agent: str) -> str:
+        return f"{self.namespace}:agent:{agent}"
+
+    def source(self, name: str) -> str:
+        """The listing of one file source."""
+        return f"{self.namespace}:source:{name}"
+
+    def source_agents(self, name: str) -> str:
+        """The agents that see one file source."""
+        return f"{self.namespace}:source-agents:{name}"
+
+    def file(self, file: str) -> str:
+        """What is shown of an open file, named `<source>/<path>`."""
+        return f"{self.namespace}:file:{file}"
+
+    def open(self, agent: str) -> str:
+        """The files an agent has open."""
+        return f"{self.namespace}:open:{agent}"
+
+    def inbox(self, actor: str) -> str:
+        return f"{self.namespace}:inbox:{actor}"
+
+    def reply(self, actor: str, request_id: str) -> str:
+        return f"{self.namespace}:reply:{actor}:{request_id}"
+
+    def changes_of_block(self, label: str) -> str:
+        """The channel of one block's changes."""
+        return f"{self.changes}:block:{label}"
+
+    def changes_of_agent(self, agent: str) -> str:
+        """The channel of what comes to and goes from one agent."""
+        return f"{self.changes}:agent:{agent}"
+
+    def changes_of_source(self, name: str) -> str:
+        """The channel of one file source's changes."""
+        return f"{self.changes}:source:{name}"

@@ -1,0 +1,209 @@
+"""What the mirror shows of blocks, agents, problems and replies, as Redis commands; nothing is sent from here."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from blocksd.model.block import FILE_KEYS, block_id
+from blocksd.model.label import name_for_agent, owner
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from blocksd.mirror.keys import Keys
+    from blocksd.model.problem import Problem
+    from blocksd.model.revision import Revision
+
+Command = tuple[str, ...]
+"""A Redis command, word by word; or ANNOUNCE, REPLY or FORGET, which apply.lua explains."""
+
+CHANGES_KEPT = 100_000
+REPLY_SECONDS = 60
+"""How long a reply waits for whoever asked."""
+
+_WORDS = 1000  # Lua unpacks at most about 8,000 words into one call
+
+
+def fields_of(revision: Revision) -> dict[str, str]:
+    """A block's hash in the mirror."""
+    block = revision.block
+    assert block is not None
+    fields = {"label": block.label, "id": block_id(block.label), "created_at": revision.created_at}
+    return fields | _shown(revision, ("value", *FILE_KEYS))
+
+
+def _shown(revision: Revision, names: Iterable[str]) -> dict[str, str]:
+    """These fields of a block as the hash has them, without those that are null, and what every revision changes."""
+    block = revision.block
+    shown = {
+        "version": str(revision.version),
+        "digest": revision.digest or "",
+        "updated_at": revision.at,
+        "updated_by": revision.author,
+    }
+    for name in names:
+        value = getattr(block, name)
+        if name == "value":
+            shown["value"] = value
+            shown["chars"] = str(len(value))
+        elif name != "agents" and value is not None:
+            shown[name] = value if isinstance(value, str) else _json(value)
+    return shown
+
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _json(value: object) -> str:
+    if value is True:
+        return "true"
+    if value is False:
+        return "false"
+    if isinstance(value, int):
+        return str(value)
+    return _encode(value) if value else "{}" if isinstance(value, dict) else "[]"
+
+
+def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
+    """One revision in the mirror, its entry in the stream and its notifications: the data first."""
+    label, block = revision.label, revision.block
+    if block is not None and revision.kind == "updated":
+        shown = _shown(revision, revision.fields)
+        commands: list[Command] = [("HSET", keys.block(label), *(word for pair in shown.items() for word in pair))]
+        nulls = [name for name in revision.fields if name not in shown and name != "agents"]
+        if nulls:
+            commands.append(("HDEL", keys.block(label), *nulls))
+    else:
+        commands = _block_commands(revision, keys)
+    name = name_for_agent(label)
+    if revision.renamed_from is not None:
+        commands += _renaming_commands(revision, revision.renamed_from, keys)
+    for words in in_parts(revision.detached):
+        commands.append(("SREM", keys.attached(label), *words))
+        commands += [("HDEL", keys.agent(agent), name) for agent in words]
+    for words in in_parts(revision.attached):
+        commands.append(("SADD", keys.attached(label), *words))
+        commands += [("HSET", keys.agent(agent), name, label) for agent in words]
+    change = revision.change(epoch)
+    labels = [label] if revision.renamed_from is None else [label, revision.renamed_from]
+    concerned = sorted({*revision.attached, *revision.detached, *filter(None, map(owner, labels))})
+    channels = (*map(keys.changes_of_block, labels), *map(keys.changes_of_agent, concerned))
+    commands.append(announcement(f"{revision.seq}-0", change, keys.changes, *channels))
+    commands.append(("HSET", keys.meta, "seq", str(revision.seq)))
+    return commands
+
+
+def _renaming_commands(revision: Revision, old: str, keys: Keys) -> list[Command]:
+    """What is under the label a block had before goes; who stays attached has it under the new one."""
+    label, name, old_name = revision.label, name_for_agent(revision.label), name_for_agent(old)
+    commands: list[Command] = [
+        ("DEL", keys.block(old), keys.attached(old), keys.attached(label)),
+        ("ZREM", keys.labels, old),
+        ("HDEL", keys.ids, block_id(old)),
+    ]
+    commands += [("HDEL", keys.agent(agent), old_name) for agent in sorted({*revision.agents, *revision.detached})]
+    for words in in_parts(sorted(revision.agents)):
+        commands.append(("SADD", keys.attached(label), *words))
+        commands += [("HSET", keys.agent(agent), name, label) for agent in words]
+    return commands
+
+
+def announcement(entry_id: str, change: str, *channels: str) -> Command:
+    """A change: into the stream, and, sent once, to any number of channels."""
+    return ("ANNOUNCE", entry_id, str(CHANGES_KEPT), change, *channels)
+
+
+def _block_commands(revision: Revision, keys: Keys) -> list[Command]:
+    """All of a block but who is attached to it, on a clean place: whatever stood there is gone."""
+    label = revision.label
+    if revision.block is None:
+        return [
+            ("DEL", keys.block(label), keys.attached(label)),
+            ("ZREM", keys.labels, label),
+            ("HDEL", keys.ids, block_id(label)),
+        ]
+    fields = fields_of(revision)
+    return [
+        ("DEL", keys.block(label)),
+        ("HSET", keys.block(label), *(word for pair in fields.items() for word in pair)),
+        ("ZADD", keys.labels, "0", label),
+        ("HSET", keys.ids, fields["id"], label),
+    ]
+
+
+def rebuild_commands(revision: Revision, keys: Keys) -> list[Command]:
+    """A block as it is, over whatever the mirror holds of it; no notification."""
+    commands = _block_commands(revision, keys)
+    commands.append(("DEL", keys.attached(revision.label)))
+    name = name_for_agent(revision.label)
+    for words in in_parts(sorted(revision.agents)):
+        commands.append(("SADD", keys.attached(revision.label), *words))
+        commands += [("HSET", keys.agent(agent), name, revision.label) for agent in words]
+    return commands
+
+
+def new_zset_commands(key: str, members: Iterable[str]) -> list[Command]:
+    """What makes a key the sorted set of these, all of score 0, whatever stands there."""
+    parts = in_parts(sorted(members))
+    return [("DEL", key), *(("ZADD", key, *(word for one in part for word in ("0", one))) for part in parts)]
+
+
+def new_hash_commands(key: str, fields: Mapping[str, str]) -> list[Command]:
+    """What makes a key the hash of these fields, whatever stands there."""
+    parts = in_parts([word for pair in fields.items() for word in pair])
+    return [("DEL", key), *(("HSET", key, *part) for part in parts)]
+
+
+def hash_commands(key: str, shown: object, wanted: Mapping[str, str]) -> list[Command]:
+    """What makes the hash that is shown, or whatever else stands in its place, the one that is wanted."""
+    if not isinstance(shown, dict):
+        return new_hash_commands(key, wanted)
+    stray = sorted(field for field in shown if field not in wanted)
+    changed = {field: text for field, text in wanted.items() if shown.get(field) != text}
+    return [*(("HDEL", key, *part) for part in in_parts(stray)), *new_hash_commands(key, changed)[1:]]
+
+
+def set_commands(key: str, shown: object, wanted: Collection[str]) -> list[Command]:
+    """The same for a set."""
+    commands: list[Command] = []
+    if not isinstance(shown, (set, frozenset)):
+        commands, shown = [("DEL", key)], frozenset[str]()
+    commands += [("SREM", key, *part) for part in in_parts(sorted(shown - set(wanted)))]
+    return commands + [("SADD", key, *part) for part in in_parts(sorted(set(wanted) - shown))]
+
+
+def agents_commands(known: Iterable[str], unknown: Iterable[str], keys: Keys) -> list[Command]:
+    """Agents that became known, and ones that are no longer: their inboxes go, unless a request waits there."""
+    removed: list[Command] = [("ZREM", keys.agents, *part) for part in in_parts(sorted(unknown))]
+    removed += [("FORGET", keys.inbox(agent)) for agent in sorted(unknown)]
+    return new_zset_commands(keys.agents, known)[1:] + removed
+
+
+def gone_commands(agents: Iterable[str], keys: Keys) -> list[Command]:
+    """Agents were deleted by requests: what waits in their inboxes is for nobody, and nothing is open for them."""
+    return [("DEL", keys.inbox(agent), keys.open(agent)) for agent in sorted(agents)]
+
+
+def problem_commands(subject: str, problem: Problem | None, at: str, keys: Keys, epoch: str) -> list[Command]:
+    """A problem came (or changed), or, for None, went."""
+    notice: dict[str, Any] = {"kind": "cleared", "subject": subject, "at": at, "epoch": epoch}
+    stored: Command = ("HDEL", keys.problems, subject)
+    if problem is not None:
+        notice |= {"kind": "rejected", "label": problem.label, "problem": problem.as_json()}
+        stored = ("HSET", keys.problems, subject, problem.dumps())
+    return [stored, ("PUBLISH", keys.changes, _encode(notice))]
+
+
+def reply_command(actor: str, entry_id: str, request_id: str | None, reply: str | None, keys: Keys) -> Command:
+    """An entry of an inbox is done; None: it gets no reply."""
+    done: Command = ("REPLY", keys.inbox(actor), entry_id)
+    if request_id is None or reply is None:
+        return done
+    return (*done, keys.reply(actor, request_id), str(REPLY_SECONDS), reply)
+
+
+def in_parts(words: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The words, as many at a time as one command may have."""
+    for start in range(0, len(words), _WORDS):
+        yield words[start : start + _WORDS]

@@ -1,0 +1,122 @@
+"""A Lua script of the package, called on a server now, with its outcome waited for later."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from blocksd.errors import Unavailable
+from blocksd.mirror.connection import packed, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Script:
+    """One script on one server, and at most one call of it under way, on a connection of its own.
+
+    Both steps of a call raise Unavailable when the server does not serve, Damaged when a command of the script fails,
+    Misconfigured when the server refuses the login; after any of them nothing is under way.
+    """
+
+    def __init__(self, client: Any, name: str, *, url: str) -> None:
+        self._client = client
+        self._url = url
+        self._script = client.register_script(files(__package__).joinpath(name).read_text(encoding="utf-8"))
+        self._connection: Any = None
+        self._under_way: tuple[Any, ...] | None = None
+
+    @property
+    def server(self) -> str | None:
+        """What the server has called itself, and its version; None before the first call, and of a cluster."""
+        greeting = getattr(self._connection, "handshake_metadata", None) or {}
+        name, version = greeting.get("server"), greeting.get("version")
+        return f"{str(name).capitalize()} {version}" if name and version else None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a call has been sent that was not waited for."""
+        return self._under_way is not None
+
+    def send(self, keys: tuple[str, ...], arguments: tuple[str, ...]) -> None:
+        """Call the script, which may be run twice if the connection was lost: `outcome` tells of the later one."""
+        import redis
+
+        words = self._under_way = (len(keys), *keys, *arguments)
+        try:
+            with translated(self._url):
+                self._connect()
+                if self._connection is not None:
+                    command = packed("EVALSHA", self._script.sha, *words)
+                    try:
+                        self._connection.send_packed_command(command)
+                    except redis.ConnectionError:  # the server went and came back while nothing was sent
+                        self._connection.disconnect()
+                        self._connection.connect()
+                        self._connection.send_packed_command(command)
+        except BaseException:
+            self._abandon()
+            raise
+
+    def outcome(self) -> list[Any]:
+        """What the script returns in the call that is under way, which then is no more."""
+        import redis
+
+        assert self._under_way is not None
+        words, self._under_way = self._under_way, None
+        try:
+            with translated(self._url):
+                try:
+                    if self._connection is not None:
+                        return _rows(self._connection.read_response(), self._url)
+                except redis.exceptions.NoScriptError:
+                    pass
+                # A cluster's client finds the node for each command.
+                return _rows(self._evaluate(words), self._url)
+        except BaseException:
+            self._abandon()
+            raise
+
+    def call(self, keys: Sequence[str], arguments: Sequence[str]) -> list[Any]:
+        """Call the script on any connection, and wait for what it returns."""
+        with translated(self._url):
+            return _rows(self._evaluate((len(keys), *keys, *arguments)), self._url)
+
+    def _evaluate(self, words: tuple[Any, ...]) -> Any:
+        import redis
+
+        try:
+            return self._client.evalsha(self._script.sha, *words)
+        except redis.exceptions.NoScriptError:
+            # With its text, which the server keeps, and not loaded first: it may be flushed again in between.
+            return self._client.eval(self._script.script, *words)
+
+    def _connect(self) -> None:
+        """See that there is a connection, to the server that is the master now."""
+        from blocksd.mirror.sentinel import is_left_behind
+
+        if not hasattr(self._client, "connection_pool"):
+            return
+        if self._connection is None:
+            self._connection = self._client.connection_pool.get_connection()
+            return
+        if is_left_behind(self._client, self._connection):
+            self._connection.disconnect()
+        if not self._connection.is_connected:
+            # Left to itself it goes back to the address it had, without asking the sentinels.
+            self._connection.connect()
+
+    def _abandon(self) -> None:
+        """The connection is in doubt: an outcome read from it later might be that of another call."""
+        self._under_way = None
+        if self._connection is not None:
+            self._connection.disconnect()
+
+
+def _rows(outcome: Any, url: str) -> list[Any]:
+    """What a script of ours returned: a list, unless what answers is no Redis."""
+    if not isinstance(outcome, list) or not outcome:
+        from blocksd.mirror.connection import masked
+
+        raise Unavailable(f"what answers at {masked(url)} is not Redis: it answers a script with {outcome!r:.80}")
+    return outcome

@@ -1,0 +1,235 @@
+"""Blocks and agents as the mirror shows them, and pages of either."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from blocksd.errors import Damaged
+from blocksd.model.block import FILE_KEYS, TEXT_KEYS, block_id
+from blocksd.model.label import name_for_agent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from blocksd.model.revision import Revision
+
+T = TypeVar("T")
+
+_OURS = ("label", "id", "version", "value", "chars", "digest", "created_at", "updated_at", "updated_by")
+_NEEDED = frozenset(
+    (*_OURS, "limit", "read_only", "hidden", "tags", "metadata", "is_template", "preserve_on_migration")
+)
+_TEXTS = frozenset(("label", "id", "value", "digest", "created_at", "updated_at", "updated_by", *TEXT_KEYS))
+_ORDER = (*_OURS[:5], *(key for key in FILE_KEYS if key != "agents"), *_OURS[5:])
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise Damaged(f"the mirror shows {text[:20]!r} where a number must be") from None
+
+
+class BlockView:
+    """One block, as it was when it was read: a view of its hash in the mirror, which never changes.
+
+    Times are RFC 3339 texts in UTC. Who is attached is not part of it: `client.blocks.agents.list(block.id)`.
+    """
+
+    __slots__ = ("_fields", "description", "hidden", "is_template", "label", "limit", "name", "read_only", "value")
+
+    _fields: Mapping[str, str]
+    label: str
+    name: str
+    """What an agent it is attached to calls it."""
+    value: str
+    limit: int
+    """How many characters (Unicode code points) the value may have."""
+    description: str | None
+    read_only: bool
+    hidden: bool
+    is_template: bool
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        """Raises Damaged when `fields` are not all that a block has."""
+        if not fields.keys() >= _NEEDED:
+            missing = ", ".join(sorted(_NEEDED - fields.keys()))
+            raise Damaged(f"the mirror shows half a block {fields.get('label', '')!r}: {missing} missing")
+        put = object.__setattr__
+        put(self, "_fields", fields)
+        # What every prompt needs is taken out at once, the rest when it is asked for.
+        put(self, "label", fields["label"])
+        put(self, "name", name_for_agent(fields["label"]))
+        put(self, "value", fields["value"])
+        put(self, "limit", _number(fields["limit"]))
+        put(self, "description", fields.get("description"))
+        put(self, "read_only", fields["read_only"] == "true")
+        put(self, "hidden", fields["hidden"] == "true")
+        put(self, "is_template", fields["is_template"] == "true")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a block that was read cannot be changed: {name}")
+
+    @property
+    def id(self) -> str:
+        return self._fields["id"]
+
+    @property
+    def chars(self) -> int:
+        """How many characters the value has."""
+        return len(self.value)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return tuple(self._parsed("tags"))
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        metadata: dict[str, Any] = self._parsed("metadata")
+        return metadata
+
+    @property
+    def version(self) -> int:
+        """Counts the block's revisions; never reused, not even after it was deleted."""
+        return _number(self._fields["version"])
+
+    @property
+    def digest(self) -> str:
+        return self._fields["digest"]
+
+    @property
+    def created_at(self) -> str:
+        return self._fields["created_at"]
+
+    @property
+    def updated_at(self) -> str:
+        return self._fields["updated_at"]
+
+    @property
+    def updated_by(self) -> str:
+        """The author of the newest revision: `file`, `operator` or an agent id."""
+        return self._fields["updated_by"]
+
+    @property
+    def project_id(self) -> str | None:
+        return self._fields.get("project_id")
+
+    @property
+    def template_name(self) -> str | None:
+        return self._fields.get("template_name")
+
+    @property
+    def template_id(self) -> str | None:
+        return self._fields.get("template_id")
+
+    @property
+    def base_template_id(self) -> str | None:
+        return self._fields.get("base_template_id")
+
+    @property
+    def deployment_id(self) -> str | None:
+        return self._fields.get("deployment_id")
+
+    @property
+    def entity_id(self) -> str | None:
+        return self._fields.get("entity_id")
+
+    @property
+    def preserve_on_migration(self) -> bool:
+        return self._fields["preserve_on_migration"] == "true"
+
+    def as_json(self) -> dict[str, Any]:
+        """Every field, as JSON types."""
+        return {name: self._parsed(name) for name in _ORDER}
+
+    def _parsed(self, name: str) -> Any:
+        text = self._fields.get(name)
+        if text is None or name in _TEXTS:
+            return text
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise Damaged(f"the mirror shows no {name} that could be one for {self.label!r}") from None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BlockView) and self._fields == other._fields
+
+    def __hash__(self) -> int:
+        return hash((self.label, self.version, self.digest))
+
+    def __repr__(self) -> str:
+        return f"BlockView({self.label!r}, version={self.version}, chars={self.chars})"
+
+
+def shown(revision: Revision) -> dict[str, Any] | None:
+    """A block as replies show it: every field, as JSON types; None when the revision deleted it."""
+    block = revision.block
+    if block is None:
+        return None
+    facts = {
+        **block.as_json(),
+        "id": block_id(block.label),
+        "version": revision.version,
+        "chars": len(block.value),
+        "digest": revision.digest,
+        "created_at": revision.created_at,
+        "updated_at": revision.at,
+        "updated_by": revision.author,
+    }
+    return {name: facts[name] for name in _ORDER}
+
+
+def shown_as(label: str, fields: Mapping[str, str]) -> BlockView | None:
+    """The block that a hash shows, where the one with this label must be; None when that is another's, or nothing."""
+    return BlockView(fields) if fields and fields.get("label", label) == label else None
+
+
+def view_of(block: Mapping[str, Any]) -> BlockView:
+    """A block from the JSON of it in a reply: the same as when it is read from the mirror."""
+    return BlockView(
+        {
+            name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for name, value in block.items()
+            if value is not None
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AgentView:
+    """A known agent, with the blocks attached to it: what it calls each → the label."""
+
+    id: str
+    blocks: Mapping[str, str] = field(hash=False)
+
+    @property
+    def name(self) -> str:
+        """The same as the id: agents have no other name here."""
+        return self.id
+
+    def as_json(self) -> dict[str, Any]:
+        return {"agent": self.id, "blocks": self.blocks}
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Sequence[T], Generic[T]):
+    """Part of a listing: a sequence. `next` is what to pass as `after` for the part that follows; None: there is none."""
+
+    items: tuple[T, ...]
+    next: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T, ...]: ...
+    def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
+        return self.items[index]

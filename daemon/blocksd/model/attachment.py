@@ -1,0 +1,315 @@
+"""Who is attached to what: `agents:` entries and private folders → agent ids, and where two names collide."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import translate
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from blocksd.model.label import PRIVATE, is_pattern, name_for_agent, owner
+from blocksd.model.rollback import Undo, UndoDict, UndoSet
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+NOBODY: frozenset[str] = frozenset()
+
+_PRIVATE = f"{PRIVATE}/"
+
+
+@lru_cache(maxsize=1024)
+def _matcher(pattern: str) -> re.Pattern[str]:
+    return re.compile(translate(pattern))
+
+
+@lru_cache(maxsize=1024)
+def _sorted_out(entries: tuple[str, ...]) -> tuple[frozenset[str], bool]:
+    """The ids an `agents:` list names plainly, and whether it has patterns besides."""
+    plain = frozenset(entry for entry in entries if not is_pattern(entry))
+    return plain, len(plain) < len(entries)
+
+
+def matches(pattern: str, agent: str) -> bool:
+    """Whether an entry of `agents:` names this agent."""
+    if not is_pattern(pattern):
+        return pattern == agent
+    # Most patterns are `*` or `support-*`. No pattern is compiled for these: there may be more than are remembered.
+    if _is_prefix(pattern):
+        return agent.startswith(pattern[:-1])
+    return bool(_matcher(pattern).match(agent))
+
+
+def _is_prefix(pattern: str) -> bool:
+    """Return True if a pattern is the beginning of an id, and then anything."""
+    return pattern.find("*") == len(pattern) - 1 and "?" not in pattern and "[" not in pattern
+
+
+class Attachments:
+    """The attachment sets of all blocks in force, kept expanded.
+
+    Invariants, after each method:
+      1. an agent is known iff an `agents:` entry names it plainly, or its private folder exists;
+      2. `attached[label]` holds known agents only, each matched by an entry of the block, or its owner;
+      3. no agent is attached to two blocks under one name: who came first stays, the later is in `refused`.
+
+    Every change is noted in `undo`, by which it can be taken back.
+    """
+
+    def __init__(self, undo: Undo | None = None) -> None:
+        self._undo = undo = undo if undo is not None else Undo()
+        self.attached: UndoDict[str, frozenset[str]] = UndoDict(undo)
+        self.refused: UndoDict[str, frozenset[str]] = UndoDict(undo)
+        self._entries: UndoDict[str, tuple[str, ...]] = UndoDict(undo)
+        self._patterned: UndoSet[str] = UndoSet(undo)
+        self._named: UndoDict[str, int] = UndoDict(undo)  # how many blocks name an agent plainly
+        self._private: UndoDict[str, UndoSet[str]] = UndoDict(undo)  # a private block's name → its owners
+        self._folders: frozenset[str] = NOBODY
+        self._known: frozenset[str] | None = None
+
+    @property
+    def known(self) -> frozenset[str]:
+        """The ids of all known agents: the same object for as long as they are the same."""
+        if self._known is None:
+            self._known = frozenset(self._named.keys() | self._folders)
+        return self._known
+
+    def is_known(self, agent: str) -> bool:
+        """Return True if the agent is known, without a list of all that are."""
+        return agent in self._named or agent in self._folders
+
+    def _change_agents(self, folders: frozenset[str]) -> None:
+        """Set the private folders, and make the set of known agents anew when it is asked for."""
+        self._undo.add(self._restore_agents, self._folders, self._known)
+        self._folders, self._known = folders, None
+
+    def _restore_agents(self, folders: frozenset[str], known: frozenset[str] | None) -> None:
+        self._folders, self._known = folders, known
+
+    def load(self, label: str, entries: tuple[str, ...], attached: frozenset[str]) -> None:
+        """Take a block over as the journal has it, without deciding anything anew; `loaded` comes after the last."""
+        self.attached.load(label, attached)
+        if label.startswith(_PRIVATE):
+            self._note(label, ())
+        elif entries:
+            self._entries.load(label, entries)
+
+    def loaded(self, folders: Iterable[str] = ()) -> None:
+        """All blocks are taken over. The private folders known of are `folders`, and those that blocks are in.
+
+        Nobody comes or goes by it. An agent that is attached by a pattern alone had a private folder when that was
+        journaled, so it counts as one that has: if the folder went since, the first sweep that sees all folders
+        detaches the agent.
+        """
+        labels_of: dict[tuple[str, ...], list[str]] = {}
+        for label, entries in self._entries.items():
+            labels_of.setdefault(entries, []).append(label)
+        named = dict(self._named)
+        for entries, labels in labels_of.items():
+            plain, has_patterns = _sorted_out(entries)
+            for name in plain:
+                named[name] = named.get(name, 0) + len(labels)
+            if has_patterns:
+                self._patterned.update(labels)
+        self._named = UndoDict(self._undo, named)
+        distinct = {id(agents): agents for agents in map(self.attached.__getitem__, self._patterned)}
+        matched = NOBODY.union(*distinct.values()).difference(named)
+        self._folders = matched.union(self.owners, folders)
+        self._known = None
+        for name in self._private:
+            if name in self.attached:
+                for label in (name, *self._private_twins(name, self._private[name])):
+                    self._expand(label)
+
+    def expand_all(self) -> dict[str, frozenset[str]]:
+        """Do not rely on what was loaded of who is attached. Returns the new sets of all blocks whose set changed."""
+        return self._settle(list(self.attached))
+
+    @property
+    def owners(self) -> set[str]:
+        """The agents that have private blocks."""
+        return {agent for agents in self._private.values() for agent in agents}
+
+    def put(self, label: str, entries: tuple[str, ...]) -> dict[str, frozenset[str]]:
+        """A block is in force with these entries. Returns the new sets of all blocks whose set changed."""
+        self.attached.setdefault(label, NOBODY)
+        appeared, vanished = self._note(label, entries)
+        return self._settle({label, *self._touching(label), *self._matching(appeared | vanished)})
+
+    def drop(self, label: str) -> dict[str, frozenset[str]]:
+        """A block is gone. Returns the new sets of the other blocks whose set changed."""
+        affected = self._touching(label)
+        _, vanished = self._note(label, ())
+        self._patterned.discard(label)
+        agent = owner(label)
+        if agent is not None:
+            owners = self._private[name_for_agent(label)]
+            owners.discard(agent)
+            if not owners:
+                del self._private[name_for_agent(label)]
+        gone_from = self.attached.pop(label, NOBODY)
+        self.refused.pop(label, None)
+        if agent is None:
+            affected |= self._private_twins(label, gone_from)
+        return self._settle({*affected, *self._matching(vanished)})
+
+    def set_folders(self, agents: Iterable[str]) -> dict[str, frozenset[str]]:
+        """These agents have a private folder, and no others. Returns the new sets of all blocks whose set changed."""
+        new = frozenset(agents)
+        changed = {agent for agent in new ^ self._folders if agent not in self._named}
+        self._change_agents(new)
+        return self._settle(self._matching(changed))
+
+    @property
+    def folders(self) -> frozenset[str]:
+        """The agents that have a private folder."""
+        return self._folders
+
+    def has_folder(self, agent: str) -> bool:
+        """Whether an agent has a private folder."""
+        return agent in self._folders
+
+    def private(self, agent: str) -> list[str]:
+        """The private blocks of an agent, by label."""
+        return sorted(f"{_PRIVATE}{agent}/{name}" for name, owners in self._private.items() if agent in owners)
+
+    def rivals(self, label: str, entries: Iterable[str]) -> frozenset[str]:
+        """The agents that a block with these entries would want and could not have: they see another under its name."""
+        agent, name = owner(label), name_for_agent(label)
+        if agent is not None:
+            return self.attached.get(name, NOBODY) & {agent}
+        return frozenset(
+            one
+            for one in self._private.get(name, ())
+            if self.attached.get(f"{_PRIVATE}{one}/{name}") and any(matches(entry, one) for entry in entries)
+        )
+
+    def entries(self, label: str) -> tuple[str, ...]:
+        """A block's entries, as written."""
+        return self._entries.get(label, ())
+
+    def naming(self, agent: str) -> list[str]:
+        """The blocks whose entries name an agent plainly, by label."""
+        if agent not in self._named:
+            return []
+        return sorted(label for label, entries in self._entries.items() if agent in entries)
+
+    def _note(self, label: str, entries: tuple[str, ...]) -> tuple[set[str], set[str]]:
+        """Take note of a block's entries; which agents became known by it, and which unknown."""
+        agent = owner(label)
+        if agent is not None:
+            self._private.setdefault(name_for_agent(label), UndoSet(self._undo)).add(agent)
+            return set(), set()
+        old = self._entries.get(label, ())
+        if old is entries or old == entries:
+            return set(), set()
+        if entries:
+            self._entries[label] = entries
+        else:
+            self._entries.pop(label, None)
+        after, has_patterns = _sorted_out(entries)
+        if has_patterns:
+            self._patterned.add(label)
+        else:
+            self._patterned.discard(label)
+        self._change_agents(self._folders)
+        before, _ = _sorted_out(old)
+        appeared, vanished = set(), set()
+        named = self._named
+        for name in after - before:
+            if name in named:
+                named[name] += 1
+                continue
+            named[name] = 1
+            if name not in self._folders:
+                appeared.add(name)
+        for name in before - after:
+            named[name] -= 1
+            if not named[name]:
+                del named[name]
+                if name not in self._folders:
+                    vanished.add(name)
+        return appeared, vanished
+
+    def _matching(self, agents: set[str]) -> set[str]:
+        """The blocks with a pattern that names one of these agents."""
+        if not agents:
+            return set()
+        return {
+            label
+            for label in self._patterned
+            if any(matches(entry, agent) for entry in self._entries[label] if is_pattern(entry) for agent in agents)
+        }
+
+    def _touching(self, label: str) -> set[str]:
+        """The blocks that share a name with this one, for some agent."""
+        agent = owner(label)
+        if agent is None:
+            return self._private_twins(label, self._private.get(label, set()))
+        name = name_for_agent(label)
+        return {name} if name in self.attached else set()
+
+    def _private_twins(self, label: str, agents: Iterable[str]) -> set[str]:
+        owners: Collection[str] = self._private.get(label, ())
+        return {f"{_PRIVATE}{agent}/{label}" for agent in agents if agent in owners}
+
+    def _settle(self, labels: Iterable[str]) -> dict[str, frozenset[str]]:
+        """Expand these blocks again, and whatever that frees or takes a name for; what changed.
+
+        It ends: a name once taken is only given up by its holder, and each block that loses an agent frees one name.
+        """
+        changed: dict[str, frozenset[str]] = {}
+        # Private blocks first: of two that come at the same moment, the agent's own wins.
+        todo = [label for label in labels if label in self.attached]
+        if len(todo) > 1:
+            todo.sort(key=lambda label: (owner(label) is None, label))
+        while todo:
+            label = todo.pop(0)
+            if label not in self.attached:
+                continue
+            old, new = self.attached[label], self._expand(label)
+            if new != old:
+                self.attached[label] = changed[label] = new
+                if owner(label) is None:
+                    todo += sorted(self._private_twins(label, old ^ new))
+                else:
+                    todo += sorted(self._touching(label))
+        return changed
+
+    def _expand(self, label: str) -> frozenset[str]:
+        """Who is to be attached; who is not, for the sake of another block of that name, is noted in `refused`."""
+        agent = owner(label)
+        if agent is not None:
+            wanted = frozenset((agent,))
+            taken = wanted & self.attached.get(name_for_agent(label), NOBODY)
+        else:
+            wanted = self._wanted(label)
+            taken = frozenset(
+                owner_
+                for owner_ in self._private.get(label, ())
+                if owner_ in wanted and self.attached.get(f"{_PRIVATE}{owner_}/{label}")
+            )
+        if taken:
+            self.refused[label] = taken
+        else:
+            self.refused.pop(label, None)
+        return wanted - taken if taken else wanted
+
+    def _wanted(self, label: str) -> frozenset[str]:
+        entries = self._entries.get(label, ())
+        if label not in self._patterned:
+            return frozenset(entries)
+        if "*" in entries:
+            return self.known
+        patterns = [entry for entry in entries if is_pattern(entry)]
+        prefixes = tuple(entry[:-1] for entry in patterns if _is_prefix(entry))
+        others = [_matcher(entry) for entry in patterns if not _is_prefix(entry)]
+        plain = {entry for entry in entries if not is_pattern(entry)}
+        return frozenset(
+            plain
+            | {
+                agent
+                for agent in self.known
+                if agent.startswith(prefixes) or any(other.match(agent) for other in others)
+            }
+        )

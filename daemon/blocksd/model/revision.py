@@ -1,0 +1,201 @@
+"""`Revision` and `Change`, and their JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from blocksd.errors import Damaged
+from blocksd.model.attachment import NOBODY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blocksd.model.block import Block
+
+Kind = Literal["created", "updated", "deleted", "renamed"]
+
+FILE = "file"
+"""The author of what was found in the folder."""
+OPERATOR = "operator"
+"""The actor, and author, for whoever manages the blocks."""
+MERGE = "merge"
+"""The author of what was put together from a stale save and what had been written on request meanwhile."""
+
+
+def timestamp(seconds: float) -> str:
+    """A time for revisions and problems: RFC 3339 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One accepted change to one block, with the whole block after it.
+
+    `seq` is its gap-free number among all revisions of the folder, `version` among those of the block. `agents` are
+    the ids attached after it, `attached` and `detached` those that came and went by it. `block` is None when it was
+    deleted. `created_at` is when the block came into being (again, after a deletion). Times as `timestamp` makes them.
+
+    A `renamed` one has the label the block had before in `renamed_from`. One made by undo or redo stands where the
+    version `position` stood, and so does one that changed nothing but the label, or who matches a pattern. `reverts` are
+    versions whose text it undid, as far as that could be told. A stale save, made of version `stale_base` and to be merged
+    with what came between, is followed by one of the author `merge`.
+    """
+
+    seq: int
+    label: str
+    version: int
+    kind: Kind
+    block: Block | None
+    at: str
+    created_at: str
+    author: str = FILE
+    fields: tuple[str, ...] = ()
+    agents: frozenset[str] = NOBODY
+    attached: tuple[str, ...] = ()
+    detached: tuple[str, ...] = ()
+    digest: str | None = None
+    request_id: str | None = None
+    renamed_from: str | None = None
+    position: int | None = None
+    reverts: tuple[int, ...] = ()
+    stale_base: int | None = None
+
+    def summary(self) -> dict[str, object]:
+        """What was done to which block, when and by whom."""
+        names = ("seq", "kind", "label", "version", "author", "at")
+        return {name: getattr(self, name) for name in names}
+
+    def change(self, epoch: str) -> str:
+        """The notification of this revision: one line of JSON."""
+        more: dict[str, object] = {}
+        if self.renamed_from is not None:
+            more["from"] = self.renamed_from
+        if self.reverts:
+            more["reverts"] = self.reverts
+        return json.dumps(
+            {
+                "seq": self.seq,
+                "kind": self.kind,
+                "label": self.label,
+                "version": self.version,
+                "fields": self.fields,
+                "attached": self.attached,
+                "detached": self.detached,
+                "author": self.author,
+                "digest": self.digest,
+                "at": self.at,
+                "request_id": self.request_id,
+                "epoch": epoch,
+                **more,
+            },
+            ensure_ascii=False,
+        )
+
+
+_TEXT, _NUMBER, _LIST = (str, type(None)), (int, type(None)), (list, type(None))
+_KEYS: dict[str, tuple[type, ...]] = {
+    "kind": (str,),
+    "seq": _NUMBER,
+    "version": _NUMBER,
+    **dict.fromkeys(("epoch", "label", "author", "at", "from", "request_id"), _TEXT),
+    **dict.fromkeys(("fields", "attached", "detached"), _LIST),
+}
+"""What a notification has under these keys, if it has them."""
+
+
+def _is_one_of(value: object, kinds: tuple[type, ...]) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A notification as a subscriber receives it.
+
+    `kind` is a revision's (`created`, `updated`, `deleted`, `renamed`), or `reset` (the mirror was built anew at `seq`), or
+    `repaired` (without a `seq`: the mirror showed the blocks in `labels`, and what the agents in `raw["agents"]` have,
+    wrongly until now), or, of what is no revision and has no `seq`: `rejected` and `cleared` (a problem came or went), `source`, `opened`
+    and `closed` (files that agents see beside their blocks). `raw` is all that was sent.
+    """
+
+    kind: str
+    seq: int | None
+    epoch: str | None
+    label: str | None
+    raw: dict[str, Any]
+
+    @classmethod
+    def loads(cls, text: str) -> Change:
+        """Read a notification.
+
+        Raises:
+            Damaged: it is none: a client that may publish may publish anything.
+        """
+        try:
+            raw = json.loads(text)
+        except (ValueError, RecursionError):
+            raw = None
+        if not isinstance(raw, dict) or not all(_is_one_of(raw.get(key), kinds) for key, kinds in _KEYS.items()):
+            raise Damaged(f"there is {text[:40]!r} where a change must be")
+        for key in ("fields", "attached", "detached"):
+            if not all(isinstance(one, str) for one in raw.get(key) or ()):
+                raise Damaged(f"a change names {str(raw[key])[:40]} as its {key}")
+        return cls(raw["kind"], raw.get("seq"), raw.get("epoch"), raw.get("label"), raw)
+
+    @property
+    def version(self) -> int | None:
+        """The block's version after it."""
+        return self.raw.get("version")
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of the fields that changed; of a new block, those that are not at their defaults."""
+        return tuple(self.raw.get("fields") or ())
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The blocks it is about: of `repaired`, those to read again."""
+        return tuple(self.raw.get("labels", () if self.label is None else (self.label,)))
+
+    @property
+    def attached(self) -> tuple[str, ...]:
+        """The agents that came."""
+        return tuple(self.raw.get("attached") or ())
+
+    @property
+    def detached(self) -> tuple[str, ...]:
+        """The agents that went."""
+        return tuple(self.raw.get("detached") or ())
+
+    @property
+    def author(self) -> str | None:
+        """Whose it was: `file`, `operator`, `merge` or an agent id."""
+        return self.raw.get("author")
+
+    @property
+    def at(self) -> str | None:
+        """When, as `timestamp` makes it."""
+        return self.raw.get("at")
+
+    @property
+    def renamed_from(self) -> str | None:
+        """The label the block had before, when it was renamed."""
+        return self.raw.get("from")
+
+    @property
+    def request_id(self) -> str | None:
+        """The request that asked for it, if one did."""
+        return self.raw.get("request_id")
+
+
+def reset(seq: int, epoch: str, at: str) -> str:
+    """The change that says: the mirror was built anew, read everything again."""
+    return json.dumps({"seq": seq, "kind": "reset", "at": at, "epoch": epoch})
+
+
+def repaired(labels: Sequence[str], agents: Sequence[str], indexes: Sequence[str], epoch: str, at: str) -> str:
+    """The change that says: these blocks, lists of agents' blocks, and indexes were shown wrongly, and are not any more."""
+    facts = {"labels": list(labels), "agents": list(agents), "indexes": list(indexes)}
+    return json.dumps({"seq": None, "kind": "repaired", **facts, "at": at, "epoch": epoch}, ensure_ascii=False)

@@ -1,0 +1,1 @@
+"""What a running daemon reports: events, log, metrics, status and systemd notifications."""

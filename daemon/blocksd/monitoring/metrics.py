@@ -1,0 +1,196 @@
+"""What Prometheus is told: counts of what happens, and once a second how the service stands.
+
+Nothing that could take any number of values is a label: no block, no agent, no request.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
+
+from blocksd.errors import Misconfigured
+from blocksd.model.problem import FOLDER
+from blocksd.model.revision import FILE, MERGE, OPERATOR
+from blocksd.monitoring.events import ServiceListener
+from blocksd.requests.inbox import REFUSALS
+from blocksd.requests.request import OPS
+
+if TYPE_CHECKING:
+    from threading import Thread
+    from wsgiref.simple_server import WSGIServer
+
+    from blocksd.errors import BlocksdError
+    from blocksd.model.faults import Fault
+    from blocksd.model.problem import Problem
+    from blocksd.model.revision import Revision
+    from blocksd.monitoring.events import Started
+    from blocksd.monitoring.status import Standing
+    from blocksd.requests.reply import Answer
+
+_SOURCES = (FILE, MERGE, OPERATOR)  # whoever else writes is an agent
+_STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # when a series began is of use to nobody here, and doubles their number
+
+
+class Metrics(ServiceListener):
+    """A listener that counts, and serves what it has counted at `host` and `port` for as long as the service runs."""
+
+    is_timing = True
+
+    def __init__(self, host: str, port: int) -> None:
+        self._address = (host, port)
+        self._server: tuple[WSGIServer, Thread] | None = None
+        self._is_away = self._is_halted = False
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        Info("blocksd_build", "The version of blocksd.", registry=registry).info({"version": version("blocksd")})
+        self._revisions = Counter(
+            "blocksd_revisions",
+            "Revisions since the start, by kind and source (file, merge, operator, agent).",
+            ("kind", "source"),
+            registry=registry,
+        )
+        self._requests = Counter(
+            "blocksd_requests",
+            "Requests replied to since the start; the outcome is ok, or the code of the error.",
+            ("op", "outcome"),
+            registry=registry,
+        )
+        self._faults = Counter(
+            "blocksd_internal_errors",
+            "Requests and files that the daemon failed on, by a fault of its own, since the start.",
+            registry=registry,
+        )
+        self._request_seconds = Histogram(
+            "blocksd_request_seconds",
+            "From when the daemon received a request to its reply.",
+            buckets=_STAGE_SECONDS,
+            registry=registry,
+        )
+        self._stage_seconds = Histogram(
+            "blocksd_stage_seconds",
+            "Parts of a round of work, from the beginning of each to that of the next: look (files are read), journal; "
+            "of requests make_folder, stage, flush, prepare, put_in, finish, settle, remove_folders; project (to Redis, "
+            "with the replies), clear_away, mirror (a slice of levelling or comparing, a heartbeat, or nothing).",
+            ("stage",),
+            buckets=_STAGE_SECONDS,
+            registry=registry,
+        )
+        self._halts = Counter("blocksd_halts", "How often deletions were held back since the start.", registry=registry)
+        self._reconnects = Counter(
+            "blocksd_reconnects",
+            "How often the mirror became level again after Redis was away, since the start.",
+            registry=registry,
+        )
+        self._problems = Gauge("blocksd_problems", "What is wrong right now.", ("severity",), registry=registry)
+        self._refused = Counter(
+            "blocksd_refused_entries",
+            "Entries of inboxes that were not carried out since the start: dropped (no request, and no id to reply to), "
+            "oversized, surplus (more than an inbox may hold).",
+            ("reason",),
+            registry=registry,
+        )
+        self._refusals: dict[str, int] = dict.fromkeys(REFUSALS, 0)
+        self._queue = Gauge(
+            "blocksd_queue", "Files to look at, and requests that are not done.", ("what",), registry=registry
+        )
+        gauges = {
+            "blocks": "Blocks in force.",
+            "agents": "Known agents.",
+            "seq": "The number of the newest revision.",
+            "mirror_lag": "How many revisions the mirror does not show; all, if that is not known.",
+            "mirror_level": "1 if the mirror shows everything, else 0.",
+            "watches": "inotify watches in use.",
+            "ready": "1 once the folder has been read and the mirror was level, or Redis was said to be away.",
+            "heartbeat_timestamp_seconds": "When the loop last told how it stands: once a second.",
+        }
+        self._gauges = {name: Gauge(f"blocksd_{name}", text, registry=registry) for name, text in gauges.items()}
+        for op in OPS:  # so that the first failure is an increase, and not a series out of nothing
+            self._requests.labels(op, "ok")
+
+    def on_start(self, started: Started) -> None:
+        """Serve.
+
+        Raises:
+            Misconfigured: the address cannot be had.
+        """
+        host, port = self._address
+        try:
+            self._server = start_http_server(port, host, registry=self.registry)
+        except OSError as error:
+            why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had: {error.strerror or error}"
+            raise Misconfigured(f"the address for metrics, {host} port {port}, {why}", key="metrics") from None
+
+    def on_stop(self) -> None:
+        if self._server is not None:
+            server, thread = self._server
+            server.shutdown()
+            server.server_close()
+            thread.join()
+            self._server = None
+
+    def on_revision(self, revision: Revision) -> None:
+        source = revision.author if revision.author in _SOURCES else "agent"
+        self._revisions.labels(revision.kind, source).inc()
+
+    def on_request(self, answer: Answer, seconds: float) -> None:
+        self._requests.labels(answer.op or "none", answer.outcome).inc()
+        self._request_seconds.observe(seconds)
+
+    def on_fault(self, fault: Fault, is_new: bool) -> None:  # as the listener has it
+        self._faults.inc()
+
+    def on_stage(self, stage: str, seconds: float) -> None:
+        self._stage_seconds.labels(stage.replace(" ", "_")).observe(seconds)
+
+    def on_problem(self, problem: Problem) -> None:
+        if problem.subject == FOLDER and not self._is_halted:
+            self._is_halted = True
+            self._halts.inc()
+
+    def on_cleared(self, problem: Problem) -> None:
+        if problem.subject == FOLDER:
+            self._is_halted = False
+
+    def on_mirror_away(self, error: BlocksdError) -> None:
+        self._is_away = True
+
+    def on_mirror_level(self, how: str) -> None:
+        if self._is_away:
+            self._is_away = False
+            self._reconnects.inc()
+
+    def on_standing(self, standing: Standing) -> None:
+        values = {
+            "blocks": standing.blocks,
+            "agents": standing.agents,
+            "seq": standing.seq,
+            "mirror_lag": standing.mirror_lag,
+            "mirror_level": standing.mirror == "level",
+            "watches": standing.watches,
+            "ready": standing.read is None,
+            "heartbeat_timestamp_seconds": time.time(),
+        }
+        for name, value in values.items():
+            self._gauges[name].set(value)
+        for reason, before in self._refusals.items():
+            self._refusals[reason] = standing.refused.get(reason, 0)
+            self._refused.labels(reason).inc(self._refusals[reason] - before)
+        self._problems.labels("problem").set(standing.problems)
+        self._problems.labels("warning").set(standing.warnings)
+        self._queue.labels("files").set(standing.files)
+        self._queue.labels("requests").set(standing.requests)

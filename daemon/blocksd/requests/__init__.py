@@ -1,0 +1,1 @@
+"""What actors ask for: protocol, queue, permissions and operations."""

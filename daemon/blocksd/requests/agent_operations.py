@@ -1,0 +1,78 @@
+"""What the ops do that are about a whole agent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from blocksd.errors import AlreadyExists, InvalidField, InvalidRequest, NotFound
+from blocksd.model.attachment import matches
+from blocksd.model.label import PRIVATE, is_block_file, owner, parse_agent, parse_label, printable
+from blocksd.requests.arguments import list_of, named, new_block, only, text_of
+from blocksd.requests.changeset import MAX_BLOCKS, MOST_LEFT
+
+if TYPE_CHECKING:
+    from blocksd.requests.changeset import Attempt
+    from blocksd.requests.request import Request
+
+
+def create_agent(attempt: Attempt, request: Request) -> None:
+    """An agent with blocks of its own, attached to others."""
+    only(request, "agent", "blocks", "attach", "tags")
+    agent = parse_agent(text_of(request, "agent"))
+    # A folder alone may be what a crash has left of this very request.
+    if attempt.private(agent) or attempt.naming(agent):
+        raise AlreadyExists(f"there is an agent {agent!r} already", agent=agent)
+    blocks = request.args.get("blocks")
+    blocks = [{"name": "persona"}, {"name": "human"}] if blocks is None else blocks
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        raise InvalidField("blocks must be a list of objects", field="args.blocks")
+    if len(blocks) > MAX_BLOCKS:
+        raise InvalidField(f"blocks are {len(blocks)}, over the {MAX_BLOCKS} of one request", field="args.blocks")
+    attempt.make_folder(agent)
+    if not blocks and (others := attempt.left_of(agent)):
+        raise InvalidField(
+            f"agents/{agent} holds {others[0]!r}, which is no block: an agent without blocks needs an empty folder",
+            field="args.blocks",
+        )
+    for given in blocks:
+        args = {"tags": request.args.get("tags"), **given}
+        name = args.pop("name", None) or args.pop("label", None)
+        label = parse_label(f"{PRIVATE}/{agent}/{parse_label(named(name, 'name', 'a block needs a name'))}")
+        attempt.make(new_block(label, args, is_operator=attempt.is_operator))
+        attempt.labels.append(label)
+    for name in list_of(request, "attach"):
+        label = parse_label(name)
+        block = attempt.present(label)
+        if owner(label) is not None:
+            raise InvalidRequest(f"{label!r} is private: it cannot be attached", field="args.attach")
+        if not any(matches(entry, agent) for entry in block.agents):
+            attempt.put(label, replace(block, agents=(*block.agents, agent)))
+        attempt.labels.append(label)
+    attempt.facts["agent"] = agent
+
+
+def delete_agent(attempt: Attempt, request: Request) -> None:
+    """The agent's own blocks go, no other names it any more, and what it has open is closed.
+
+    Files that are not its blocks stay where they are, and are named. Where one of them is meant to be a block, the agent
+    is known as before: it has a private folder.
+    """
+    only(request, "agent")
+    agent = parse_agent(text_of(request, "agent"))
+    private, naming = attempt.private(agent), attempt.naming(agent)
+    if not (private or naming or attempt.has_folder(agent)):
+        raise NotFound(f"there is no agent {agent!r}", agent=agent)
+    for label in private:
+        attempt.remove(label)
+        attempt.labels.append(label)
+    for label in naming:
+        block = attempt.present(label)
+        attempt.put(label, replace(block, agents=tuple(entry for entry in block.agents if entry != agent)))
+        attempt.labels.append(label)
+    left = attempt.left_of(agent)
+    if not any(is_block_file(path.rpartition("/")[2]) for path in left):
+        attempt.remove_folder(agent)
+    attempt.agents_gone.add(agent)
+    attempt.facts["agent"] = agent
+    attempt.facts["left"] = [*attempt.facts.get("left", ()), *map(printable, left)][:MOST_LEFT]

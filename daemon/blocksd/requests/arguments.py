@@ -1,0 +1,108 @@
+"""What the arguments of a request say, checked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from blocksd.errors import InvalidField, InvalidRequest
+from blocksd.files.document import normalize_newlines
+from blocksd.files.file_edit import default_block
+from blocksd.model.block import FILE_KEYS, Block, check_fields
+from blocksd.model.label import parse_agent
+from blocksd.model.nearest import nearest
+from blocksd.requests.request import MAX_NUMBER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from blocksd.requests.request import Request
+
+FIELDS = ("value", *FILE_KEYS)
+"""What a request may set."""
+
+OF_AGENTS = ("value", "description")
+"""What one by an agent may."""
+
+
+def named(text: str | None, field: str, why: str) -> str:
+    """The name of a block; `why` says who names it how, should it be missing."""
+    if not isinstance(text, str) or not text:
+        raise InvalidRequest(f"{why}: {field!r} is missing", field=field)
+    return text
+
+
+def only(request: Request, *names: str) -> None:
+    """Raises InvalidRequest when there are arguments of other names."""
+    for name in request.args:
+        if name not in names:
+            takes = f"it takes {', '.join(names)}" if names else "it takes none"
+            raise InvalidRequest(f"{request.op} takes no argument {name[:80]!r}; {takes}", field=f"args.{name[:80]}")
+
+
+def text_of(request: Request, name: str) -> str:
+    """An argument that is a text and must be there."""
+    text = request.args.get(name)
+    if not isinstance(text, str):
+        raise InvalidField(f"{request.op} needs the argument {name!r}, a text", field=f"args.{name}")
+    return text
+
+
+def texts_of(request: Request, *names: str) -> list[str]:
+    """The arguments of these names, all of them texts; there are no others."""
+    only(request, *names)
+    return [text_of(request, name) for name in names]
+
+
+def number_of(request: Request, name: str, default: int | None = None, *, least: int) -> int:
+    """An argument that is a whole number from `least` to `MAX_NUMBER`."""
+    number = request.args.get(name, default)
+    if type(number) is not int or not least <= number <= MAX_NUMBER:
+        raise InvalidField(f"{name} must be a whole number from {least} to {MAX_NUMBER}", field=f"args.{name}")
+    return number
+
+
+def list_of(request: Request, name: str) -> list[str]:
+    """An argument that is a list of texts; empty when it is not there."""
+    given = request.args.get(name) or []
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        raise InvalidField(f"{name} must be a list of texts", field=f"args.{name}")
+    return given
+
+
+def agents_of(request: Request) -> list[str]:
+    """The only argument, `agents`: at least one id."""
+    only(request, "agents")
+    agents = [parse_agent(agent) for agent in list_of(request, "agents")]
+    if not agents:
+        raise InvalidField("agents must name at least one agent", field="args.agents")
+    return agents
+
+
+def block_fields(label: str, args: Mapping[str, Any], *, is_operator: bool) -> dict[str, Any]:
+    """The block fields among the arguments; null stands for the default."""
+    allowed = FIELDS if is_operator else OF_AGENTS
+    for key in args:
+        if key not in FIELDS:
+            near = nearest(key, FIELDS)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; the fields are {', '.join(FIELDS)}"
+            raise InvalidRequest(f"a block has no field {key[:80]!r}{hint}", field=f"args.{key[:80]}")
+        if key not in allowed:
+            raise InvalidRequest(f"an agent may change {' and '.join(allowed)}, not {key}", field=f"args.{key}")
+    value = args.get("value")
+    if value is not None and not isinstance(value, str):
+        raise InvalidField("value must be text", field="args.value")
+    checked = check_fields(label, {key: given for key, given in args.items() if key != "value"})
+    defaults = default_block(label)
+    found = {
+        key: checked[key] if given is not None and key in checked else getattr(defaults, key)
+        for key, given in args.items()
+        if key != "value"
+    }
+    if "value" in args:
+        found["value"] = normalize_newlines(value or "")
+    return found
+
+
+def new_block(label: str, args: Mapping[str, Any], *, is_operator: bool) -> Block:
+    """A block with the fields among the arguments, and else the defaults."""
+    return Block(label, **{**check_fields(label, {}), **block_fields(label, args, is_operator=is_operator)})

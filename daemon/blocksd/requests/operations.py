@@ -1,0 +1,277 @@
+"""What each op does, if whoever asks may."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from blocksd.errors import (
+    BlocksdError,
+    InvalidField,
+    InvalidRequest,
+    MergeConflict,
+    NotAttached,
+    NotFound,
+)
+from blocksd.files.document import normalize_newlines
+from blocksd.files.file_edit import default_block, replaced
+from blocksd.model import edits
+from blocksd.model.attachment import matches
+from blocksd.model.label import PRIVATE, owner, parse_label
+from blocksd.model.merge import merge
+from blocksd.requests.agent_operations import create_agent, delete_agent
+from blocksd.requests.arguments import agents_of, block_fields, named, new_block, number_of, only, text_of, texts_of
+from blocksd.requests.undoing import redone, undone
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from blocksd.model.block import Block
+    from blocksd.requests.changeset import Attempt
+    from blocksd.requests.request import Request
+    from blocksd.requests.workspace import Desk
+
+_OF_WHOLE_AGENTS = {"create_agent": create_agent, "delete_agent": delete_agent}
+_MAX_BATCH = 1000
+
+_EDIT_WORK, _PATCH_WORK, _MERGE_WORK = 2, 16, 8
+"""How often an edit goes through a value, a patch and a merge in their lines: in units of one search for a text."""
+
+
+class Operations:
+    """What can be asked: `_<op>` is what an op does to a block, by way of the attempt, or why it is refused."""
+
+    def __init__(self, desk: Desk, attempt: Attempt) -> None:
+        self._desk = desk
+        self._ledger = desk.ledger
+        self._attempt = attempt
+
+    def do(self, op: str, request: Request) -> str | None:
+        """Do one thing; the label of the block it was done to, or None when it was done to several."""
+        if op == "batch":
+            self._batch(request)
+            return None
+        if op in _OF_WHOLE_AGENTS:
+            self._only_operator(op)
+            _OF_WHOLE_AGENTS[op](self._attempt, request)
+            return None
+        label = self._new_label(request) if op == "create" else self._label(request)
+        self._desk.merge_first(label)
+        getattr(self, f"_{op}")(label, request)
+        to: str = self._attempt.facts.pop("to", label)
+        return to
+
+    # --- naming ---
+
+    def _label(self, request: Request) -> str:
+        """The label of the block a request names."""
+        if self._attempt.is_operator:
+            label = parse_label(named(request.label, "label", "operators name a block by its label"))
+            if not self._attempt.has(label) and request.op not in ("undo", "redo", "restore"):
+                raise self._attempt.unknown(label)
+            return label
+        name = parse_label(named(request.name, "name", "agents name a block by the name they have for it"))
+        private = f"{PRIVATE}/{self._attempt.actor}/{name}"
+        attached, refused = self._ledger.attachments.attached, self._ledger.attachments.refused
+        if self._attempt.has(private) and private not in refused:
+            return private
+        if self._attempt.has(name):
+            if self._attempt.actor not in attached.get(name, ()):
+                raise NotAttached(
+                    f"the block {name!r} is not attached to {self._attempt.actor!r}",
+                    agent=self._attempt.actor,
+                    name=name,
+                )
+            return name
+        if request.op in ("undo", "redo", "restore") and self._ledger.newest(private) is not None:
+            return private
+        raise NotFound(f"{self._attempt.actor!r} has no block {name!r}", agent=self._attempt.actor, name=name)
+
+    def _new_label(self, request: Request) -> str:
+        if self._attempt.is_operator:
+            return parse_label(named(request.label, "label", "operators name a block by its label"))
+        name = named(request.name, "name", "agents name a block by the name they have for it")
+        return parse_label(f"{PRIVATE}/{self._attempt.actor}/{parse_label(name)}")
+
+    def _only_operator(self, what: str) -> None:
+        if not self._attempt.is_operator:
+            raise InvalidRequest(f"an agent may not {what.replace('_', ' an ', 1)}", field="op")
+
+    # --- operations ---
+
+    def _create(self, label: str, request: Request) -> None:
+        self._attempt.make(new_block(label, request.args, is_operator=self._attempt.is_operator))
+
+    def _update(self, label: str, request: Request) -> None:
+        wanted = block_fields(label, request.args, is_operator=self._attempt.is_operator)
+        block = self._attempt.present(label)
+        base = self._attempt.expected(label, request)
+        if base is not None:
+            for name, value in wanted.items():
+                before, now = getattr(base, name), getattr(block, name)
+                if name == "value":
+                    wanted[name] = self._merge(before, value, now)
+                elif now not in (before, value):
+                    raise MergeConflict(
+                        f"{name} was changed meanwhile", field=name, base=before, ours=value, theirs=now
+                    )
+        self._attempt.put(label, replaced(block, wanted))
+
+    def _append(self, label: str, request: Request) -> None:
+        (content,) = texts_of(request, "content")
+        base = self._base(label, request)
+        if base is None:
+            self._attempt.append(label, content)
+        else:
+            self._edit(label, base, lambda value: edits.append(value, content))
+
+    def _replace(self, label: str, request: Request) -> None:
+        old, new = texts_of(request, "old_content", "new_content")
+        self._edit(label, self._base(label, request), lambda value: edits.replace(value, old, new))
+
+    def _insert(self, label: str, request: Request) -> None:
+        only(request, "content", "line")
+        content = text_of(request, "content")
+        line = number_of(request, "line", -1, least=-1)
+        self._edit(label, self._base(label, request), lambda value: edits.insert(value, content, line))
+
+    def _patch(self, label: str, request: Request) -> None:
+        (patch,) = texts_of(request, "patch")
+        self._edit(
+            label,
+            self._base(label, request),
+            lambda value: edits.patch(value, patch, spend=self._attempt.spend),
+            work=_PATCH_WORK,
+        )
+
+    def _base(self, label: str, request: Request) -> Block | None:
+        """The block to merge against, if there is one, of a block that is there."""
+        self._attempt.check_present(label)
+        return self._attempt.expected(label, request)
+
+    def _edit(self, label: str, base: Block | None, change: Callable[[str], str], *, work: int = _EDIT_WORK) -> None:
+        block = self._attempt.present(label)
+        self._attempt.spend(work * len((block if base is None else base).value))
+        value = change(block.value) if base is None else self._merge(base.value, change(base.value), block.value)
+        self._attempt.put(label, replaced(block, {"value": normalize_newlines(value)}))
+
+    def _merge(self, base: str, ours: str, theirs: str) -> str:
+        self._attempt.spend(_MERGE_WORK * (len(base) + len(ours) + len(theirs)))
+        return merge(base, ours, theirs, budget=self._attempt.effort)
+
+    def _delete(self, label: str, request: Request) -> None:
+        only(request)
+        self._attempt.expected(label, request)
+        self._attempt.remove(label)
+
+    def _rename(self, label: str, request: Request) -> None:
+        (to,) = texts_of(request, "to")
+        self._attempt.present(label)
+        if not self._attempt.is_operator:
+            if owner(label) != self._attempt.actor:
+                raise InvalidRequest(
+                    f"an agent may rename blocks of its own, not {label!r}, which is shared", field="name"
+                )
+            to = f"{PRIVATE}/{self._attempt.actor}/{parse_label(to)}"
+        new = parse_label(to)
+        self._attempt.expected(label, request)
+        if new != label:
+            self._attempt.rename(label, new)
+            self._attempt.facts["to"] = new
+
+    def _attach(self, label: str, request: Request) -> None:
+        self._only_operator("attach")
+        self._attempt.expected(label, request)
+        block = self._attempt.present(label)
+        if owner(label) is not None:
+            raise InvalidRequest(f"{label!r} is private: it belongs to {owner(label)!r} alone", field="label")
+        new = [a for a in agents_of(request) if not any(matches(entry, a) for entry in block.agents)]
+        self._attempt.put(label, replace(block, agents=(*block.agents, *dict.fromkeys(new))))
+
+    def _detach(self, label: str, request: Request) -> None:
+        self._only_operator("detach")
+        self._attempt.expected(label, request)
+        agents = agents_of(request)
+        for agent in agents:
+            self._check_detachable(label, agent)
+        block = self._attempt.present(label)
+        self._attempt.put(label, replace(block, agents=tuple(entry for entry in block.agents if entry not in agents)))
+
+    def _check_detachable(self, label: str, agent: str) -> None:
+        block = self._attempt.present(label)
+        if agent in block.agents:
+            return
+        patterns = [entry for entry in block.agents if matches(entry, agent)]
+        if patterns:
+            raise InvalidRequest(
+                f"{agent!r} is attached to {label!r} by {patterns[0]!r}: change 'agents' instead", field="args.agents"
+            )
+        raise NotAttached(f"the block {label!r} is not attached to {agent!r}", agent=agent, name=label)
+
+    def _undo(self, label: str, request: Request) -> None:
+        self._go(label, request, undone)
+
+    def _redo(self, label: str, request: Request) -> None:
+        self._go(label, request, redone)
+
+    def _positions(self, label: str) -> dict[int, int | None]:
+        newest = self._ledger.newest(label)
+        if newest is None:
+            raise self._attempt.unknown(label)
+        if newest.block is not None and not self._attempt.has(label):
+            raise NotFound(f"the block {label!r} has another label by now", label=label)
+        return self._ledger.positions(label)
+
+    def _go(self, label: str, request: Request, where: Callable[[Mapping[int, int | None], str], int]) -> None:
+        only(request)
+        if self._attempt.is_changed(label):  # what versions there will be is not known yet
+            raise InvalidRequest(f"{label!r} was changed by the same batch: {request.op} it in another", field="op")
+        version = where(self._positions(label), label)
+        self._attempt.expected(label, request)
+        self._bring_back(label, version, position=version)
+
+    def _restore(self, label: str, request: Request) -> None:
+        only(request, "version")
+        version = number_of(request, "version", least=1)
+        self._positions(label)
+        self._attempt.expected(label, request)
+        self._bring_back(label, version, position=None)
+
+    def _bring_back(self, label: str, version: int, *, position: int | None) -> None:
+        block = self._desk.version(label, version).block
+        if block is None and position is not None and self._attempt.has(label):  # as it was then: deleted
+            self._attempt.remove(label, position=position)
+            return
+        if block is None:
+            raise InvalidRequest(f"version {version} of {label!r} is its deletion", field="args.version")
+        if block.label != label:  # as it was called then; a description that came with that name is not its own
+            before, now = default_block(block.label).description, default_block(label).description
+            block = replaced(
+                block, {"label": label, "description": now if block.description == before else block.description}
+            )
+        if not self._attempt.has(label):
+            if not self._attempt.is_operator and owner(label) != self._attempt.actor:
+                raise InvalidRequest("an agent may bring back blocks of its own", field="name")
+            self._attempt.make(block, position=position)
+        else:
+            self._attempt.put(label, block, position=position)
+
+    # --- several ---
+
+    def _batch(self, request: Request) -> None:
+        only(request, "requests")
+        parts = request.args.get("requests")
+        if not isinstance(parts, list) or not 1 <= len(parts) <= _MAX_BATCH:
+            raise InvalidField(f"requests must be a list of 1 to {_MAX_BATCH} requests", field="args.requests")
+        for number, part in enumerate(parts, 1):
+            self._attempt.part = number
+            try:
+                one = request.part(part)
+                if one.op in ("batch", "open_file", "close_file"):
+                    raise InvalidRequest(f"{one.op} cannot be part of a batch", field="op")
+                label = self.do(one.op, one)
+            except BlocksdError as error:
+                error.facts["request"] = number
+                raise
+            if label is not None:
+                self._attempt.labels.append(label)

@@ -1,0 +1,81 @@
+"""What whoever sent a request is told."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from blocksd.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from blocksd.errors import BlocksdError
+    from blocksd.model.revision import Revision
+    from blocksd.requests.request import Entry
+
+_REFUSED = re.compile(
+    r'\{"id": "[^"]*", "ok": false, "error": \{"code": "(\w+)"'
+)  # how `refused` begins; replies may be long
+
+
+class Answer(NamedTuple):
+    """An entry is done. The reply is JSON; None: whoever sent it cannot be told. `op` is None if it was no request."""
+
+    entry: Entry
+    id: str | None
+    reply: str | None
+    op: str | None = None
+
+    @property
+    def outcome(self) -> str:
+        """`ok`, or the code of the error."""
+        found = _REFUSED.match(self.reply) if self.reply is not None else None
+        return found[1] if found else "ok" if self.reply is not None else InvalidRequest.code
+
+
+def accepted(request_id: str, **facts: object) -> str:
+    """The reply that says it was done."""
+    return json.dumps({"id": request_id, "ok": True, **facts})
+
+
+def kept(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is kept of the facts of a reply, from which the reply can be made again.
+
+    A block is kept in its revision, not a second time: it is true here, beside the `seq` of the revision.
+    """
+    return {name: _kept(name, value) for name, value in facts.items()}
+
+
+def _kept(name: str, value: Any) -> Any:
+    if name == "block" and value is not None:
+        return True
+    return [kept(one) for one in value] if name == "results" else value
+
+
+def repeated(outcome: str, block_of: Callable[[int], dict[str, Any] | None]) -> str:
+    """Return a reply made again of what was kept of it; `block_of` is the block of a revision, None if it is not kept."""
+    if '"block": ' not in outcome:
+        return outcome
+    reply = json.loads(outcome)
+    for one in (reply, *reply.get("results", ())):
+        if one.get("block") is True:
+            one["block"] = block_of(one["seq"])
+    error = reply.get("error", {})
+    if isinstance(error.get("block"), int):
+        error["block"] = block_of(error["block"])
+    return json.dumps(reply)
+
+
+def refused(request_id: str, error: BlocksdError) -> str:
+    """The reply that says why it was not."""
+    return json.dumps({"id": request_id, "ok": False, "error": error.as_json()})
+
+
+def kept_refusal(request_id: str, error: BlocksdError, shown: Revision | None) -> str:
+    """Return the same as it is kept: in place of the block that it may show, the number of the revision `shown` in it."""
+    facts = error.as_json()
+    if facts.get("block") is not None:
+        facts["block"] = shown.seq if shown is not None else None
+    return json.dumps({"id": request_id, "ok": False, "error": facts})

@@ -1,0 +1,1 @@
+"""What is configured, from where, and where a running daemon is found."""

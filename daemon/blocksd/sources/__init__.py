@@ -1,0 +1,1 @@
+"""Directories of text files that agents see beside blocks."""

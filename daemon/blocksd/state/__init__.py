@@ -1,0 +1,1 @@
+"""The blocks in force, and the draft of what follows."""

@@ -1,0 +1,48 @@
+"""An agent is known by its folder."""
+
+from __future__ import annotations
+
+from blocksd.core.private_folders import PrivateFolders
+from looking import GRACE, Looking
+
+
+def test_private_folder_makes_an_agent_known(looking: Looking) -> None:
+    """An agent is known by its folder, even an empty one, and unknown again without it."""
+    looking.save("shared", '---\nagents: "*"\n---\ntext\n')
+    (looking.root / "agents" / "one").mkdir(parents=True)
+    looking.intake.hint_tree("agents/one")
+    (revision,) = looking.wait(1)
+    assert (revision.label, revision.fields, revision.attached) == ("shared", ("agents",), ("one",))
+    (looking.root / "agents" / "one").rmdir()
+    looking.intake.hint_tree("agents/one")
+    (revision,) = looking.wait(GRACE * 2)
+    assert (revision.label, revision.detached) == ("shared", ("one",))
+
+
+def test_only_folders_of_agents_count(looking: Looking) -> None:
+    """Right below `agents`, named as an agent can be; one with a block in force counts as there until that is deleted."""
+    looking.save("agents/ann/notes", "text\n")
+    folders = PrivateFolders(looking.folder, looking.ledger)
+    assert folders.set(["agents", "agents/bob", "agents/bob/deep", "agents/no agent", "bobby"])
+    assert looking.ledger.attachments.folders == {"ann", "bob"}
+    assert not folders.set(["agents/bob", "agents/ann"])
+    (looking.root / "agents" / "eve").mkdir()
+    assert folders.look_at(["agents/eve", "agents/bob", "agents/ann", "other"])
+    assert looking.ledger.attachments.folders == {"ann", "eve"}
+    assert not folders.look_at(["agents/eve", "eve"])
+
+
+def test_folder_without_a_block_is_an_agents_only_if_it_is_empty(looking: Looking) -> None:
+    """Files of other programs make nobody known; what a desktop leaves behind does not count, and a bad block does."""
+    for agent, path in (("ann", ".DS_Store"), ("bob", "deep/readme.txt"), ("cyd", "bad.md"), ("dan", "x/.blocksd-1")):
+        full = looking.root / "agents" / agent / path
+        full.parent.mkdir(parents=True)
+        full.write_text("---\n")
+    folders = PrivateFolders(looking.folder, looking.ledger)
+    directories = ["agents/ann", "agents/bob", "agents/bob/deep", "agents/cyd", "agents/dan", "agents/dan/x"]
+    assert folders.set(directories)
+    assert looking.ledger.attachments.folders == {"ann", "cyd", "dan"}
+    assert not folders.look_at(["agents/ann", "agents/bob"])
+    (looking.root / "agents/bob/deep/readme.txt").unlink()
+    assert folders.look_at(["agents/bob"])
+    assert looking.ledger.attachments.folders == {"ann", "bob", "cyd", "dan"}

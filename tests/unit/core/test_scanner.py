@@ -1,0 +1,95 @@
+"""What differs from what is known of the folder is looked at, wherever it is."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from blocksd.files.root import Root
+from blocksd.model.label import printable
+from looking import GRACE, Looking, drop, fill, happened
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def test_small_folder_is_compared_and_read_in_one_look(looking: Looking) -> None:
+    """A sweep takes no more looks than it has slices, and what it finds is read in the same one."""
+    fill(looking, 3)
+    looking.write("block-001", "saved\n")
+    looking.intake.hint_all()
+    looking.intake.look(256)
+    assert [one.label for one in looking.ledger.drafted] == ["block-001"]
+    assert not looking.intake.sweeper.is_sweeping
+    assert looking.intake.backlog == 0
+
+
+def test_directory_that_cannot_be_listed_keeps_its_blocks(looking: Looking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing below a directory that cannot be listed counts as gone; what is beside it does."""
+    looking.write("deep/er/block", "text\n")
+    looking.write("deep/block", "text\n")
+    looking.write("deeper", "text\n")
+    looking.write("notes", "text\n")
+    looking.sweep()
+    real = Root.scandir
+
+    def scandir(root: Root, path: str) -> object:
+        if path.startswith("deep"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(root, path)
+
+    monkeypatch.setattr(Root, "scandir", scandir)
+    drop(looking, ["deeper"])
+    assert happened(looking.sweep()) == [("deleted", "deeper")]
+    assert looking.problem("deep/").message == "the directory cannot be listed: Permission denied"
+    monkeypatch.undo()
+    assert looking.sweep() == []
+    assert looking.problems == {}
+
+
+def test_problem_of_a_file_that_is_gone_goes_with_it(looking: Looking) -> None:
+    """No event need tell of it; nor need the ledger know of a file that never was in force."""
+    looking.write("notes", b"\xff")
+    looking.sweep()
+    assert looking.problem().code == "problem_file"
+    odd = os.fsdecode(b"caf\xe9.md")
+    (looking.root / odd).write_bytes(b"")
+    looking.sweep()
+    looking.ledger.begin_again()
+    (looking.root / "notes.md").unlink()
+    looking.sweep()
+    assert list(looking.problems) == [printable(odd)]
+
+
+def test_directory_that_vanishes_takes_its_blocks_along(looking: Looking) -> None:
+    """A hint at a directory is one at all that was below it."""
+    for label in ("deep/one", "deep/er/two", "deepest", "notes"):
+        looking.save(label, "text\n")
+    shutil.rmtree(looking.root / "deep")
+    looking.intake.hint_tree("deep")
+    assert happened(looking.wait(GRACE * 2)) == [("deleted", "deep/er/two"), ("deleted", "deep/one")]
+
+
+def test_many_trees_are_one_sweep(looking: Looking) -> None:
+    """A few trees are compared one by one; the folder as a whole, or many of them, slice by slice."""
+    sweeper = looking.intake.sweeper
+    for trees, is_swept in ((["one", "two"], False), ([""], True), (map(str, range(17)), True)):
+        before = sweeper.sweeps
+        for tree in trees:
+            looking.intake.hint_tree(tree)
+        assert sweeper.is_due
+        looking.look()
+        assert not sweeper.is_due
+        assert sweeper.sweeps - before == is_swept
+
+
+def test_sweep_that_is_given_up_has_seen_nothing(looking: Looking) -> None:
+    """What it would have found, the next one finds."""
+    looking.write("notes", "text\n")
+    looking.intake.hint_all()
+    looking.intake.sweeper.give_up()
+    assert looking.look() == []
+    assert looking.intake.sweeper.sweeps == 1
+    assert happened(looking.sweep()) == [("created", "notes")]

@@ -1,0 +1,203 @@
+"""What facts about a Redis server mean: each check, fit and unfit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blocksd.doctor import server_checks as checks
+from blocksd.doctor.host import Disk, Host, Inotify, JournalState, Place, Program
+from blocksd.doctor.server import Listening, Memory, Persistence, Server
+from blocksd.errors import Misconfigured, Unavailable
+from blocksd.service.server_data import Binary
+from blocksd.settings.config import Config
+from support import advises
+
+if TYPE_CHECKING:
+    from blocksd.doctor.finding import Finding
+
+SERVER = Server(
+    url="redis://127.0.0.1:6379",
+    hosts=("127.0.0.1",),
+    user="default",
+    has_login=False,
+    asks_login=False,
+    kind="Valkey",
+    version="9.1.2",
+    mode="standalone",
+    role="master",
+    latency=0.0002,
+    offset=0.001,
+    memory=Memory(2**20, 0, "noeviction"),
+    persistence=Persistence(appends=True, snapshots="", has_failed=False),
+    listening=Listening("127.0.0.1 -::1", 6379, is_protected=True),
+    lacking=(),
+)
+PLACE = Place("/srv/blocks.d", "directory", "/srv/blocks.d", "rwx", Disk("ext4", "/srv", 2**33, None))
+HOST = Host(
+    name="one",
+    user="blocksd",
+    program=Program((3, 12), (3, 40), ()),
+    folder=PLACE,
+    state=PLACE,
+    sources=(),
+    inotify=Inotify(8192, 128),
+    open_files=(1024, 4096),
+    clock_is_kept=True,
+    journal=JournalState(epoch="e1"),
+    machine="m1",
+    folder_id="fd:1",
+)
+CONFIG = Config(redis="redis://127.0.0.1:6379")
+
+
+def states(redis: Any, config: Config = CONFIG) -> dict[str, str]:
+    return {finding.check: finding.state for finding in checks.server(redis, HOST, config)}
+
+
+def test_sound_server() -> None:
+    """Nothing is to be changed of a server that is as it should be."""
+    assert set(states(SERVER).values()) == {"ok"}
+    assert set(states(SERVER)) == {
+        f"redis.{name}" for name in ("server", "version", "latency", "memory", "persistence", "rights", "exposure")
+    }
+
+
+def test_no_server() -> None:
+    """The one that would be started is named; why none serves is said, with what to do."""
+    (started,) = checks.server(Binary("/usr/bin/redis-server", "Redis 7.0.15"), HOST, CONFIG)
+    advises(started, "ok", "/usr/bin/redis-server (Redis 7.0.15)")
+    (away,) = checks.server(Unavailable("Redis at x does not serve: refused"), HOST, CONFIG)
+    advises(away, "wrong", "does not serve", "--redis URL")
+    (refused,) = checks.server(Misconfigured("Redis at x refuses the login"), HOST, CONFIG)
+    advises(refused, "wrong", "blocksd acl")
+    (none,) = checks.server(Misconfigured("none is installed: give --redis URL", key="redis"), HOST, CONFIG)
+    assert (none.state, none.advice) == ("wrong", "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "state"),
+    [
+        ("Redis", "7.0.15", "ok"),
+        ("Redis", "8.2", "ok"),
+        ("Redis", "6.2.14", "wrong"),
+        ("Valkey", "7.2.5", "ok"),
+        ("Valkey", "7.1", "wrong"),
+        ("dragonfly", "1.2", "unknown"),
+    ],
+)
+def test_version(kind: str, version: str, state: str) -> None:
+    """Redis from 7.0, Valkey from 7.2; of others nothing is known."""
+    advises(checks.version(kind, version), state, version)
+
+
+def test_mode() -> None:
+    """It is a primary; a cluster and a sentinel are named as what they are, a cluster's namespace is in braces."""
+    assert list(checks.mode(SERVER, CONFIG)) == []
+    (replica,) = checks.mode(replace(SERVER, role="replica"), CONFIG)
+    advises(replica, "wrong", "refuses to be written", "redis+sentinel://")
+    (sentinel,) = checks.mode(replace(SERVER, mode="sentinel"), CONFIG)
+    advises(sentinel, "wrong", "redis+sentinel://")
+    clustered = replace(SERVER, mode="cluster")
+    (cluster,) = checks.mode(clustered, CONFIG)
+    advises(cluster, "wrong", "redis+cluster://")
+    config = Config(redis="redis+cluster://127.0.0.1:7000")
+    (spread,) = checks.mode(clustered, config)
+    advises(spread, "wrong", "--namespace '{blocks}'")
+    assert list(checks.mode(clustered, replace(config, namespace="{blocks}"))) == []
+
+
+def test_latency() -> None:
+    """A server that is far away makes every write slow."""
+    advises(checks.latency(0.001), "ok", "1.0 ms")
+    advises(checks.latency(0.08), "warning", "80.0 ms", "nearer")
+
+
+def test_memory() -> None:
+    """A server with a limit does not evict, and has some left."""
+    advises(checks.memory("ann", Memory(5, 0, "allkeys-lru")), "ok", "no limit")
+    advises(checks.memory("ann", Memory(5, 2**30, "noeviction")), "ok")
+    for policy in ("allkeys-lru", "volatile-ttl"):
+        advises(checks.memory("ann", Memory(5, 2**30, policy)), "wrong", policy, "maxmemory-policy noeviction")
+    advises(checks.memory("ann", Memory(2**30 - 1, 2**30, "noeviction")), "warning", "CONFIG SET maxmemory")
+    advises(checks.memory("ann", None), "unknown", "ACL SETUSER ann +info")
+
+
+def test_persistence() -> None:
+    """Without it the mirror is rebuilt, but requests and replies are lost; that is said."""
+
+    def kept(*, appends: bool = False, snapshots: str | None = "", has_failed: bool = False) -> Finding:
+        return checks.persistence("ann", Persistence(appends, snapshots, has_failed))
+
+    advises(kept(appends=True), "ok")
+    advises(kept(snapshots="3600 1"), "warning", "since the last", "appendonly yes")
+    advises(kept(), "warning", "requests and replies are lost", "appendonly yes")
+    advises(kept(snapshots=None), "unknown", "appendonly yes")
+    advises(kept(appends=True, has_failed=True), "wrong", "has failed", "log")
+    advises(checks.persistence("ann", None), "unknown", "ACL SETUSER ann +info")
+
+
+def test_rights() -> None:
+    """What the user lacks is named as ACL rules."""
+    advises(checks.rights("ann", ()), "ok", "'ann'")
+    advises(checks.rights("ann", ("+hset", "~blocks:*")), "wrong", "+hset ~blocks:*", "ACL SETUSER ann", "blocksd acl")
+    advises(checks.rights("ann", None), "unknown", "ACL SETUSER ann +multi")
+
+
+def test_exposure() -> None:
+    """Nobody reads along, or may do everything without a password, who is not on this machine."""
+    local = replace(SERVER, listening=None)
+    far = replace(local, url="redis://db.example:6379", hosts=("db.example",))
+    guarded = replace(far, has_login=True, asks_login=True)
+    for fine in (local, replace(local, hosts=()), replace(local, hosts=("::1",)), replace(local, hosts=("localhost",))):
+        advises(checks.exposure(fine), "ok")
+    advises(checks.exposure(far), "warning", "without a password", "ACL SETUSER default off")
+    advises(checks.exposure(guarded), "warning", "in the clear", "rediss://")
+    advises(checks.exposure(replace(guarded, url="rediss://db.example")), "ok")
+    advises(checks.exposure(replace(local, has_login=True)), "warning", "bind nobody", "ACL SETUSER default off")
+
+
+@pytest.mark.parametrize(
+    ("bind", "port", "is_protected", "state"),
+    [
+        ("127.0.0.1 -::1", 6379, False, "ok"),
+        ("127.0.0.1 -::1", 6379, True, "ok"),
+        ("* -::*", 6379, True, "ok"),
+        ("* -::*", 6379, False, "warning"),
+        ("", 6379, False, "warning"),
+        ("10.0.0.5", 6379, False, "warning"),
+        ("* -::*", 0, False, "ok"),
+    ],
+)
+def test_open_to_the_network(bind: str, port: int, is_protected: bool, state: str) -> None:
+    """A server reached on this machine may be open to others all the same."""
+    server = replace(SERVER, listening=Listening(bind, port, is_protected))
+    advises(checks.exposure(server), state)
+    asking = replace(server, has_login=True, asks_login=True)
+    advises(checks.exposure(asking), "ok")
+
+
+def test_lease() -> None:
+    """A namespace is in the charge of this daemon, of nobody, or of another that is named."""
+
+    def held(lease: str, **meta: str) -> list[Finding]:
+        return list(checks.lease(replace(SERVER, lease=lease, meta=meta), HOST, "blocks"))
+
+    assert held("") == []
+    assert held("e1 token")[0].state == "ok"
+    assert held("e1 token m1 fd:2")[0].state == "ok"
+    assert held("e2 token m1 fd:1", host="one", directory="/srv/blocks.d")[0].state == "ok"
+    for lease in ("e1 token m2 fd:1", "e2 token m1 fd:2", "e2 token - -", "e2 token"):
+        assert held(lease, host="one", directory="/srv/blocks.d")[0].state == "wrong"
+    (other,) = held("e2 token m2 fd:1", host="two", directory="/srv/blocks.d", pid="7")
+    advises(other, "wrong", "pid 7 on two", "--namespace")
+
+
+def test_clock() -> None:
+    """Two clocks that differ are named, with which is ahead."""
+    advises(checks.clock("ann", 0.01), "ok", "10 ms")
+    advises(checks.clock("ann", 30.0), "warning", "30 s ahead of", "timedatectl")
+    advises(checks.clock("ann", -30.0), "warning", "30 s behind")
+    advises(checks.clock("ann", None), "unknown", "ACL SETUSER ann +time")

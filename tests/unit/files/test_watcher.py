@@ -1,0 +1,330 @@
+"""File events become hints; nothing that matters goes without one, and nothing else makes one."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from blocksd.files.watcher import Hint, Watcher, Watchers
+from support import DEADLINE, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+class Watched:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.hints: queue.SimpleQueue[Hint] = queue.SimpleQueue()
+        self.watcher = Watcher(str(root), self.hints.put)
+        self._fences = 0
+
+    def since(self) -> set[Hint]:
+        """All hints since the last call: a file made now has the last one."""
+        self._fences += 1
+        fence = Hint("closed", f"fence-{self._fences}.md")
+        (self.root / fence.path).touch()
+        found = set()
+        while (hint := self.hints.get(timeout=DEADLINE)) != fence:
+            found.add(hint)
+        return {hint for hint in found if not hint.path.startswith("fence-")}
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    root = tmp_path / "blocks.d"
+    (root / "deep" / "er").mkdir(parents=True)
+    (root / "notes.md").write_text("text")
+    (root / "deep" / "notes.md").write_text("text")
+    result = Watched(root)
+    result.watcher.start()
+    yield result
+    result.watcher.stop()
+
+
+def write(root: Path) -> None:
+    (root / "notes.md").write_text("other")
+
+
+def rename(root: Path) -> None:
+    (root / "notes.md").rename(root / "deep" / "er" / "moved.md")
+
+
+def rename_over(root: Path) -> None:
+    (root / ".notes.tmp").write_text("other")
+    (root / ".notes.tmp").rename(root / "notes.md")
+
+
+def move_in(root: Path) -> None:
+    (root.parent / "outside").write_text("other")
+    (root.parent / "outside").rename(root / "notes.md")
+
+
+def move_out(root: Path) -> None:
+    (root / "notes.md").rename(root.parent / "outside")
+
+
+def delete(root: Path) -> None:
+    (root / "notes.md").unlink()
+
+
+def link(root: Path) -> None:
+    (root / "link.md").symlink_to("notes.md")
+
+
+def hard_link(root: Path) -> None:
+    os.link(root / "notes.md", root / "link.md")
+
+
+def swap(root: Path) -> None:
+    (root / "..tmp").symlink_to("deep")
+    (root / "..tmp").rename(root / "..data")
+
+
+@pytest.mark.parametrize(
+    ("act", "hints"),
+    [
+        (write, {Hint("closed", "notes.md")}),
+        (rename, {Hint("touched", "notes.md"), Hint("closed", "deep/er/moved.md")}),
+        (rename_over, {Hint("closed", "notes.md")}),
+        (move_in, {Hint("closed", "notes.md")}),
+        (move_out, {Hint("touched", "notes.md")}),
+        (delete, {Hint("touched", "notes.md")}),
+        (link, {Hint("touched", "link.md")}),
+        (hard_link, {Hint("touched", "link.md")}),
+        (swap, {Hint("closed", "..data")}),
+    ],
+)
+def test_what_happens_to_a_file_is_hinted_at(watched: Watched, act: Callable[[Path], None], hints: set[Hint]) -> None:
+    """Whatever may change what a block says leads to a look at it; only a writer that is done is said to be."""
+    act(watched.root)
+    assert watched.since() >= hints
+
+
+def read(root: Path) -> None:
+    (root / "notes.md").read_text()
+
+
+def list_all(root: Path) -> None:
+    list(os.walk(root))
+
+
+def touch_temporaries(root: Path) -> None:
+    for name in ("4913", ".notes.md.swp", "notes.md~", "#notes.md#", "notes.md___jb_tmp___", "readme.txt"):
+        (root / name).write_text("text")
+        (root / name).unlink()
+    (root / ".#notes.md").symlink_to("someone@host")
+
+
+def test_symlink_in_the_place_of_a_directory_is_hinted_at(watched: Watched) -> None:
+    """When it comes, when it goes, and when a file takes its place."""
+    (watched.root / "deep").rename(watched.root.parent / "moved")
+    assert watched.since() == {Hint("tree", "deep")}
+    (watched.root / "deep").symlink_to("../moved")
+    assert watched.since() == {Hint("tree", "deep")}
+    (watched.root / "other").symlink_to("../moved")
+    assert watched.since() == {Hint("tree", "other")}
+    (watched.root / "other").rename(watched.root / "renamed")
+    assert watched.since() == {Hint("tree", "other"), Hint("tree", "renamed")}
+    (watched.root / "plain").write_text("text")
+    assert watched.since() == set()
+    (watched.root / "plain").rename(watched.root / "renamed")
+    assert watched.since() == {Hint("tree", "renamed")}
+    (watched.root / "deep").unlink()
+    assert watched.since() == {Hint("tree", "deep")}
+    (watched.root / "renamed").unlink()
+    assert watched.since() == set()
+
+
+@pytest.mark.parametrize("act", [read, list_all, touch_temporaries])
+def test_what_is_nobodys_business_makes_no_hint(watched: Watched, act: Callable[[Path], None]) -> None:
+    """Reading is no event, or each look would lead to another; nor are files that are never looked at."""
+    act(watched.root)
+    assert watched.since() == set()
+
+
+def test_new_directories_are_watched(watched: Watched) -> None:
+    """A directory that is made, moved in or renamed is hinted at as a tree, and what happens in it later is seen."""
+    (watched.root / "made").mkdir()
+    outside = watched.root.parent / "outside"
+    (outside / "sub").mkdir(parents=True)
+    outside.rename(watched.root / "moved-in")
+    (watched.root / "deep").rename(watched.root / "renamed")
+    trees = {Hint("tree", name) for name in ("made", "moved-in", "deep", "renamed")}
+    assert watched.since() >= trees
+    directories = {"made", "moved-in", "moved-in/sub", "renamed", "renamed/er"}
+    eventually(lambda: not watched.watcher.unwatched(directories))
+    for directory in directories:
+        (watched.root / directory / "new.md").write_text("text")
+    assert watched.since() >= {Hint("closed", f"{directory}/new.md") for directory in directories}
+
+
+def test_lost_events_are_admitted(watched: Watched) -> None:
+    """When the kernel drops events the hint is: look everywhere."""
+    assert watched.watcher._observer is not None
+    (emitter,) = watched.watcher._observer.emitters
+    emitter._inotify.on_queue_overflow()  # type: ignore[attr-defined]  # there is no public way to make it happen
+    assert Hint("everything") in watched.since()
+    (watched.root / "deep" / "notes.md").write_text("other")
+    assert Hint("closed", "deep/notes.md") in watched.since()
+
+
+def test_unwatched_directories_are_known(watched: Watched) -> None:
+    """Which directories give no events can be asked: here, one that is not there."""
+    assert watched.watcher.unwatched({"deep", "deep/er", "elsewhere"}) == {"elsewhere"}
+    assert len(watched.watcher._watched()) == 3
+
+
+def test_health_is_that_of_the_directory_that_is_there_now(watched: Watched) -> None:
+    """A watch on a directory that was moved away, replaced or deleted is worth nothing."""
+    root, away = watched.root, watched.root.with_name("away")
+    assert watched.watcher.is_healthy()
+    root.rename(away)
+    assert not watched.watcher.is_healthy()
+    root.mkdir()
+    assert not watched.watcher.is_healthy()
+    root.rmdir()
+    away.rename(root)
+    assert watched.watcher.is_healthy()
+
+
+def test_missing_root_cannot_be_watched(tmp_path: Path) -> None:
+    """That is an error at once, and leaves nothing behind."""
+    before = threading.active_count()
+    watcher = Watcher(str(tmp_path / "missing"), print)
+    with pytest.raises(FileNotFoundError):
+        watcher.start()
+    assert not watcher.is_healthy()
+    watcher.stop()
+    assert threading.active_count() == before
+
+
+def test_stop_ends_every_thread_and_hint(tmp_path: Path) -> None:
+    """A stopped watcher says nothing more, keeps no thread and no file handle, and may be stopped again."""
+    threads, handles = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    hints: list[Hint] = []
+    watcher = Watcher(str(tmp_path), hints.append)
+    watcher.start()
+    assert watcher.is_healthy()
+    watcher.stop()
+    watcher.stop()
+    assert not watcher.is_healthy()
+    assert threading.active_count() == threads
+    assert len(os.listdir("/proc/self/fd")) == handles
+    (tmp_path / "notes.md").write_text("text")
+    assert hints == []
+
+
+# --- several directories ---
+
+
+class Watching:
+    """Watchers of two directories, and what they hint at."""
+
+    def __init__(self, home: Path) -> None:
+        self.roots = {name: home / name for name in ("one", "two")}
+        for root in self.roots.values():
+            root.mkdir()
+        self.hints: queue.SimpleQueue[tuple[str, Hint]] = queue.SimpleQueue()
+        self.watchers = Watchers(lambda name, hint: self.hints.put((name, hint)), wanted=lambda name: name != "never")
+
+    def watch(self) -> list[str]:
+        return [self.watchers.watch(name, str(root), set()) for name, root in self.roots.items()]
+
+    def until(self, wanted: tuple[str, Hint]) -> set[tuple[str, Hint]]:
+        """All hints up to this one."""
+        found = set()
+        while (hint := self.hints.get(timeout=DEADLINE)) != wanted:
+            found.add(hint)
+        return found
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Iterator[Watching]:
+    made = Watching(tmp_path)
+    yield made
+    made.watchers.stop()
+
+
+def test_each_directory_has_its_name(watching: Watching) -> None:
+    """Files of any name are of interest that are wanted; begun, a directory is hinted at as a whole, once."""
+    assert watching.watch() == ["", ""]
+    assert watching.watch() == ["", ""]
+    assert {watching.hints.get(timeout=DEADLINE) for _ in range(2)} == {
+        ("one", Hint("everything")),
+        ("two", Hint("everything")),
+    }
+    (watching.roots["one"] / "never").touch()
+    (watching.roots["two"] / "guide.txt").touch()
+    (watching.roots["one"] / "last").touch()
+    found = watching.until(("one", Hint("closed", "last")))
+    assert not [hint for _, hint in found if hint.path == "never"]
+    if ("two", Hint("closed", "guide.txt")) not in found:
+        watching.until(("two", Hint("closed", "guide.txt")))
+
+
+def test_directory_that_is_another_is_watched_anew(watching: Watching, tmp_path: Path) -> None:
+    """Gone, there is nothing to say; replaced, it is watched from the next time on."""
+    watching.watch()
+    watching.roots["one"].rename(tmp_path / "away")
+    assert watching.watch() == ["", ""]
+    watching.roots["one"].mkdir()
+    assert watching.watch() == ["", ""]
+    watching.until(("one", Hint("everything")))
+    watching.until(("one", Hint("everything")))
+    (watching.roots["one"] / "new.txt").touch()
+    watching.until(("one", Hint("closed", "new.txt")))
+    watching.roots["one"] = tmp_path / "away"
+    watching.watch()
+    (tmp_path / "away" / "moved.txt").touch()
+    watching.until(("one", Hint("closed", "moved.txt")))
+
+
+def test_what_cannot_be_watched_is_told(watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No inotify instance is left, or no watch for some directories below."""
+
+    def refuse(_: Watcher) -> None:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Watcher, "start", refuse)
+        assert watching.watch() == ["it cannot be watched: Too many open files; changes are found late"] * 2
+    assert watching.watch() == ["", ""]
+    (watching.roots["one"] / "deep").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(Watcher, "unwatched", lambda _, directories: directories)
+        root = str(watching.roots["one"])
+        assert watching.watchers.watch("one", root, {"deep", "gone"}) == ""
+        said = watching.watchers.watch("one", root, {"deep", "gone"})
+    assert said == "1 of 2 directories are not watched: changes there are found late"
+    watching.watchers.begin_again()
+    assert watching.watch() == ["", ""]
+
+
+def test_directories_that_are_of_no_interest_any_more(watching: Watching) -> None:
+    """They are left alone, and the others go on being watched."""
+    watching.watch()
+    watching.until(("two", Hint("everything")))
+    threads = threading.active_count()
+    watching.watchers.keep(["two"])
+    assert threading.active_count() < threads
+    (watching.roots["one"] / "a.txt").touch()
+    (watching.roots["two"] / "a.txt").touch()
+    assert {name for name, _ in watching.until(("two", Hint("closed", "a.txt")))} <= {"two"}
+    watching.watchers.keep([])
+    assert watching.watch() == ["", ""]
+    watching.until(("one", Hint("everything")))
+
+
+def test_stopped_watchers_leave_nothing(watching: Watching) -> None:
+    """No thread."""
+    threads = threading.active_count()
+    watching.watch()
+    assert threading.active_count() > threads
+    watching.watchers.stop()
+    assert threading.active_count() == threads

@@ -1,0 +1,46 @@
+"""What is known to be wrong: said once, counted, and right again."""
+
+from __future__ import annotations
+
+from blocksd.model.problem import Problem
+from blocksd.model.problems import Problems
+
+
+def test_problem_is_as_old_as_the_first_of_its_subject() -> None:
+    """Saying the same again is no change; another one in its place is, and is no younger."""
+    now = 0.0
+    problems = Problems(lambda: now)
+    problems.set(Problem("notes.md", "odd", "one"))
+    now = 60.0
+    problems.set(Problem("notes.md", "odd", "one"))
+    assert problems.changes == 1
+    problems.set(Problem("notes.md", "odd", "two"))
+    assert problems.changes == 2
+    assert problems == {"notes.md": Problem("notes.md", "odd", "two", since="1970-01-01T00:00:00.000Z")}
+    assert "notes.md" in problems
+    assert len(problems) == 1
+
+
+def test_what_is_right_again_is_a_change_once() -> None:
+    """What never was wrong cannot be right again; a copy stays as it was."""
+    problems = Problems(lambda: 0.0)
+    problems.set(Problem("notes.md", "odd", "one"))
+    before = problems.copy()
+    for _ in range(2):
+        problems.remove("notes.md")
+    assert problems.changes == 2
+    assert problems == {}
+    assert list(before) == ["notes.md"]
+
+
+def test_warnings_are_counted() -> None:
+    """Of all that is wrong they are what keeps nothing from being in force."""
+    problems = Problems(lambda: 0.0)
+    for warning in (True, True, False, True):
+        problems.set(Problem("notes.md", "odd", f"{warning}", warning=warning))
+        assert problems.warnings == warning
+    problems.set(Problem("other.md", "odd", "odd", warning=True))
+    assert problems.warnings == 2
+    for subject in ("notes.md", "notes.md", "other.md"):
+        problems.remove(subject)
+    assert problems.warnings == 0

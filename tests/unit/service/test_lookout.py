@@ -1,0 +1,121 @@
+"""The folder is watched, as far as it can be."""
+
+from __future__ import annotations
+
+import queue
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blocksd.files.watcher import Hint, Watcher
+from blocksd.monitoring.events import Notes
+from blocksd.service.lookout import Lookout
+from blocksd.sources.sources import Sources
+from looking import Looking
+from support import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+class Watched(Looking):
+    """A folder that is watched; its hints are passed on when a test says so."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self.hints: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        sources = Sources((), self.ledger, self.problems, [], clock=lambda: self.now)
+        self.lookout = Lookout(
+            self.folder, self.intake, self.problems, sources, self.hints.put, Notes([]), resync_seconds=3600.0
+        )
+        self.write("deep/block", "text\n")
+        self.lookout.start()
+        self.sweep()
+
+    @property
+    def watcher(self) -> Watcher:
+        assert self.lookout._watcher is not None
+        return self.lookout._watcher
+
+    def until(self, condition: Callable[[], Any]) -> None:
+        def step() -> Any:
+            while not self.hints.empty():
+                self.lookout.pass_on(self.hints.get())
+            self.wait(0.01)
+            return condition()
+
+        eventually(step)
+
+    def tick(self) -> None:
+        self.lookout.keep()
+        self.until(lambda: not self.intake.sweeper.is_sweeping and not self.intake.backlog)
+
+    def close(self) -> None:
+        self.lookout.stop()
+        super().close()
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    made = Watched(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("which", ["observer", "reader", "emitter"])
+def test_dead_watcher_is_replaced(watched: Watched, which: str) -> None:
+    """When a thread that watches has died, the next tick puts another in its place and has the folder compared."""
+    before = watched.watcher
+    assert before._observer is not None
+    assert before._fd is not None
+    (emitter,) = before._observer.emitters
+    thread: Any = {"observer": before._observer, "reader": before._fd, "emitter": emitter}[which]
+    thread.stop()
+    thread.join(10)
+    assert not watched.lookout.is_watching
+    watched.write("notes", "one\n")
+    watched.tick()
+    assert watched.watcher is not before
+    assert watched.lookout.is_watching
+    assert "notes" in watched.ledger.paths
+    watched.write("deep/later", "two\n")
+    watched.until(lambda: "deep/later" in watched.ledger.paths)
+    assert watched.problems == {}
+
+
+def test_directory_without_a_watch(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watcher is replaced once for a directory it does not reach; if that does not help it is said, until it is over."""
+    before, problems = watched.watcher, watched.problems
+    monkeypatch.setattr(Watcher, "unwatched", lambda *_: {"deep"})
+    watched.tick()
+    again = watched.watcher
+    assert again is not before
+    for _ in range(3):
+        watched.tick()
+    assert watched.watcher is again
+    assert problems["<watcher>"].message == "1 of 1 directories are not watched: changes in them are found every 3600 s"
+    assert "fs.inotify.max_user_watches" in problems["<watcher>"].hint
+    monkeypatch.undo()
+    watched.tick()
+    assert problems == {}
+
+
+def test_directory_that_is_gone_needs_no_watch(watched: Watched) -> None:
+    """A directory that the last sweep saw, and that was removed since, is no reason to do anything."""
+    before = watched.watcher
+    eventually(lambda: not before.unwatched({"deep"}))
+    shutil.rmtree(watched.root / "deep")
+    eventually(lambda: before.unwatched({"deep"}))
+    watched.tick()
+    assert watched.watcher is before
+    assert watched.problems == {}
+
+
+def test_lost_events_have_everything_compared(watched: Watched) -> None:
+    """What came by no event is found."""
+    watched.lookout.stop()
+    watched.write("unseen", "text\n")
+    watched.lookout.pass_on(Hint("everything"))
+    watched.until(lambda: "unseen" in watched.ledger.paths)
