@@ -134,12 +134,20 @@ def _patched(value: str, hunks: list[Hunk]) -> str | None:
 # --- several blocks ---
 
 
-def made_of(asked: Asked, blocks: Mapping[str, Block]) -> Made:
+def made_of(asked: Asked, blocks: Mapping[str, Block]) -> Made | None:
     """What a request makes of the blocks in force; by label, and each label's in order.
 
     The edits of one block are one: what it was in between is never in force, and if it is as before, nothing was done.
+    None: a block that it needs is not there.
     """
     now = dict(blocks)
+    try:
+        return _made_of(asked, blocks, now)
+    except KeyError:
+        return None
+
+
+def _made_of(asked: Asked, blocks: Mapping[str, Block], now: dict[str, Block]) -> Made:
     made: dict[str, list[Block | None]] = {}
     for label, block in _steps(asked.op, "", asked.args, now):
         steps = made.setdefault(label, [])
