@@ -559,6 +559,15 @@ def test_label_of_a_renamed_block_can_be_used_again(rig: Office) -> None:
     assert_level(rig, rig.raw)
 
 
+def test_block_renamed_to_another_agent_takes_no_other_block_along(rig: Office) -> None:
+    """Its new agent keeps what it has under the old name, and its former agent what it has under the new one."""
+    rig.do("operator", "create", "agents/bob/goals")
+    rig.do("operator", "rename", "agents/bob/persona", to="agents/ann/goals")
+    assert_level(rig, rig.raw)
+    assert rig.raw.hget("blocks:agent:ann", "persona") == "agents/ann/persona"
+    assert rig.raw.hget("blocks:agent:bob", "goals") == "agents/bob/goals"
+
+
 def test_agent_renames_its_own_block(rig: Office) -> None:
     """To another of its own names; not one that is shared, and to nobody else's."""
     reply = rig.do("ann", "rename", "persona", to="self")

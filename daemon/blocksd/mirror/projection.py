@@ -76,15 +76,16 @@ def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
             commands.append(("HDEL", keys.block(label), *nulls))
     else:
         commands = _block_commands(revision, keys)
-    name = name_for_agent(label)
     if revision.renamed_from is not None:
         commands += _renaming_commands(revision, revision.renamed_from, keys)
-    for words in in_parts(revision.detached):
-        commands.append(("SREM", keys.attached(label), *words))
-        commands += [("HDEL", keys.agent(agent), name) for agent in words]
-    for words in in_parts(revision.attached):
-        commands.append(("SADD", keys.attached(label), *words))
-        commands += [("HSET", keys.agent(agent), name, label) for agent in words]
+    else:
+        name = name_for_agent(label)
+        for words in in_parts(revision.detached):
+            commands.append(("SREM", keys.attached(label), *words))
+            commands += [("HDEL", keys.agent(agent), name) for agent in words]
+        for words in in_parts(revision.attached):
+            commands.append(("SADD", keys.attached(label), *words))
+            commands += [("HSET", keys.agent(agent), name, label) for agent in words]
     change = revision.change(epoch)
     labels = [label] if revision.renamed_from is None else [label, revision.renamed_from]
     concerned = sorted({*revision.attached, *revision.detached, *filter(None, map(owner, labels))})
@@ -95,14 +96,18 @@ def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
 
 
 def _renaming_commands(revision: Revision, old: str, keys: Keys) -> list[Command]:
-    """What is under the label a block had before goes; who stays attached has it under the new one."""
+    """Remove the block from under its old label, for the agents that had it there, and attach it under the new one.
+
+    Only they: a newly attached agent may have another block under the old name, a detached one under the new.
+    """
     label, name, old_name = revision.label, name_for_agent(revision.label), name_for_agent(old)
+    had = revision.agents.difference(revision.attached).union(revision.detached)
     commands: list[Command] = [
         ("DEL", keys.block(old), keys.attached(old), keys.attached(label)),
         ("ZREM", keys.labels, old),
         ("HDEL", keys.ids, block_id(old)),
     ]
-    commands += [("HDEL", keys.agent(agent), old_name) for agent in sorted({*revision.agents, *revision.detached})]
+    commands += [("HDEL", keys.agent(agent), old_name) for agent in sorted(had)]
     for words in in_parts(sorted(revision.agents)):
         commands.append(("SADD", keys.attached(label), *words))
         commands += [("HSET", keys.agent(agent), name, label) for agent in words]
