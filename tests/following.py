@@ -12,10 +12,7 @@ from collections import deque
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from blocksd.client.agent_memory import AsyncMemory
-from blocksd.client.client import AsyncClient, Client
-from blocksd.client.watch import AsyncWatch
-from blocksd.client.watching import Reset
+from blocksd import AsyncClient, Client, Reset
 from blocksd.errors import Unavailable
 from support import DEADLINE, eventually
 
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from blocksd.client.watching import Item
+    from blocksd import Item
     from blocksd.model.revision import Revision
 
 WAYS = ("blocking", "asyncio")
@@ -40,7 +37,7 @@ class Alike:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._target, name)
-        return Alike(found, self._loop) if callable(found) else found
+        return Alike(found, self._loop) if callable(found) or _is_asynchronous(found) else found
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._run(self._target, *args, **kwargs)
@@ -72,7 +69,16 @@ class Alike:
                 return _END
 
         result = asyncio.run_coroutine_threadsafe(call(), self._loop).result()
-        return Alike(result, self._loop) if isinstance(result, AsyncClient | AsyncMemory | AsyncWatch) else result
+        return Alike(result, self._loop) if _is_asynchronous(result) else result
+
+
+def _is_asynchronous(one: object) -> bool:
+    return type(one).__name__.startswith("Async")
+
+
+def alike(client: Client | AsyncClient, loop: asyncio.AbstractEventLoop) -> Client:
+    """A client of either kind, used like a blocking one."""
+    return cast("Client", Alike(client, loop) if isinstance(client, AsyncClient) else client)
 
 
 @contextmanager
@@ -97,7 +103,7 @@ def client_of(way: str, url: str) -> Iterator[Client]:
             yield client
     else:
         with looping() as loop:
-            client = cast("Client", Alike(AsyncClient(url), loop))
+            client = alike(AsyncClient(url), loop)
             try:
                 yield client
             finally:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from blocksd.client.watching import Reset
+from blocksd import Reset
 from blocksd.journal.history import JournalReader
 from following import Scope
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from blocksd.client.watching import Item
+    from blocksd import Item
     from blocksd.model.revision import Revision
     from support import Daemon
 

@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from blocksd.client.agent_memory import AsyncMemory, Memory
-    from blocksd.client.client import AsyncClient, Client, aconnect, connect
-    from blocksd.client.tools import AsyncTools, Tools
+    from blocksd.client.blocking.client import Client, connect
+    from blocksd.client.blocking.memory import Memory, Tools
+    from blocksd.client.client_async import AsyncClient, aconnect
+    from blocksd.client.memory_async import AsyncMemory, AsyncTools
     from blocksd.client.watch import AsyncWatch, Watch
-    from blocksd.client.watching import Item, Reset
     from blocksd.errors import (
         AlreadyExists,
         BlocksdError,
@@ -35,26 +35,27 @@ if TYPE_CHECKING:
     from blocksd.mirror.view import AgentView, BlockView, Page
     from blocksd.model.prompt import Style, ToolUsageRules
     from blocksd.model.revision import Change
+    from blocksd.protocol.reset import Item, Reset
 
 _HOMES = {
     "AgentView": "mirror.view",
     "AlreadyExists": "errors",
-    "AsyncClient": "client.client",
-    "AsyncMemory": "client.agent_memory",
-    "AsyncTools": "client.tools",
+    "AsyncClient": "client.client_async",
+    "AsyncMemory": "client.memory_async",
+    "AsyncTools": "client.memory_async",
     "AsyncWatch": "client.watch",
     "BlockView": "mirror.view",
     "BlocksdError": "errors",
     "Change": "model.revision",
-    "Client": "client.client",
+    "Client": "client.blocking.client",
     "Damaged": "errors",
     "InvalidField": "errors",
     "InvalidLabel": "errors",
     "InvalidRequest": "errors",
-    "Item": "client.watching",
+    "Item": "protocol.reset",
     "LabelConflict": "errors",
     "LimitExceeded": "errors",
-    "Memory": "client.agent_memory",
+    "Memory": "client.blocking.memory",
     "MergeConflict": "errors",
     "Misconfigured": "errors",
     "NotAttached": "errors",
@@ -62,15 +63,15 @@ _HOMES = {
     "Page": "mirror.view",
     "ProblemFile": "errors",
     "ReadOnly": "errors",
-    "Reset": "client.watching",
+    "Reset": "protocol.reset",
     "Style": "model.prompt",
     "ToolUsageRules": "model.prompt",
-    "Tools": "client.tools",
+    "Tools": "client.blocking.memory",
     "Unavailable": "errors",
     "VersionConflict": "errors",
     "Watch": "client.watch",
-    "aconnect": "client.client",
-    "connect": "client.client",
+    "aconnect": "client.client_async",
+    "connect": "client.blocking.client",
 }
 
 __all__ = [

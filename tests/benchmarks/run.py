@@ -603,17 +603,17 @@ def bench_prompt(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Ro
     memory = client.memory("ann")
     memory.compile()
     asked: list[float] = []
-    ask = memory._runner.ask
+    ask = memory._transport.ask
 
-    def timed(question: Any) -> list[Any]:
+    def timed(*commands: Any, **options: Any) -> list[Any]:
         begin = time.perf_counter()
         try:
-            return ask(question)
+            return ask(*commands, **options)
         finally:
             asked.append(time.perf_counter() - begin)
 
     floor_times, cold, beyond, scoped, hgets = [], [], [], [], []
-    memory._runner.ask = timed  # type: ignore[method-assign]
+    memory._transport.ask = timed  # type: ignore[method-assign]
     for _ in range(rounds):
         begin = time.perf_counter()
         names = bare.hgetall("blocks:agent:ann")
@@ -622,7 +622,7 @@ def bench_prompt(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Ro
             pipeline.hgetall(f"blocks:block:{label}")
         pipeline.execute()
         floor_times.append(time.perf_counter() - begin)
-        memory._state.forget()
+        memory._kept.forget()
         asked.clear()
         begin = time.perf_counter()
         memory.compile()

@@ -16,6 +16,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "every_backend: what a server says decides, so that each kind is tried; others use one of them"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that uses `backend` runs on one, and, with the mark `every_backend`, on each that it can use."""
+    if "backend" in metafunc.fixturenames:
+        is_faked = "library_url" in metafunc.fixturenames
+        backends: tuple[str, ...] = (*BACKENDS, "fakeredis") if is_faked else BACKENDS
+        if metafunc.definition.get_closest_marker("every_backend") is None:
+            backends = BACKENDS[:1]
+        metafunc.parametrize("backend", backends, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of a backend."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(scope="session")
 def standing_server() -> Iterator[Callable[[str], RedisServer]]:
     """The one server of a backend for the whole session, emptied."""

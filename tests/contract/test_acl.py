@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from blocksd.client.client import Client
+from blocksd import Client
 from blocksd.errors import Misconfigured, ReadOnly
 from blocksd.mirror.acl import users
 from blocksd.mirror.keys import Keys

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import itertools
 import selectors
@@ -16,18 +15,20 @@ import fakeredis
 import pytest
 
 import rig as rig_module
-from blocksd import aconnect, connect
-from blocksd.client import queries, runner, subscription, watching
-from blocksd.client.agent_memory import AsyncMemory
-from blocksd.client.client import AsyncClient, Client
+from blocksd import AsyncClient, Client, aconnect, connect
+from blocksd.client import subscription_async, transport_async
+from blocksd.client.blocking import subscription, transport
 from blocksd.errors import Damaged, InvalidField, InvalidLabel, Misconfigured, NotFound, Unavailable
 from blocksd.mirror.connection import connect as connect_to_server
 from blocksd.model.block import block_id
+from blocksd.protocol import listing, watching, wire
+from following import alike, looping
 from rig import Rig
-from support import BACKENDS, DEADLINE, Daemon, RedisServer, binary_of, eventually
+from support import Daemon, RedisServer, binary_of, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    import asyncio
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from blocksd import BlockView, Page
@@ -82,46 +83,10 @@ def names(listing: str, page: Page[Any]) -> list[str]:
 # --- either client, on any server ---
 
 
-class Alike:
-    """A client of either kind as a blocking one: what is to be awaited is run to its end, on a loop of its own thread."""
-
-    def __init__(self, target: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self._target = target
-        self._loop = loop
-
-    def __getattr__(self, name: str) -> Alike:
-        return Alike(getattr(self._target, name), self._loop)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        result = self._target(*args, **kwargs)
-        if isinstance(result, AsyncMemory):
-            return Alike(result, self._loop)
-        return self._run(result) if inspect.iscoroutine(result) else result
-
-    def __enter__(self) -> Any:
-        is_blocking = hasattr(self._target, "__enter__")
-        target = self._target.__enter__() if is_blocking else self._run(self._target.__aenter__())
-        return Alike(target, self._loop)
-
-    def __exit__(self, *error: object) -> None:
-        if hasattr(self._target, "__exit__"):
-            self._target.__exit__(*error)
-        else:
-            self._run(self._target.__aexit__(*error))
-
-    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(DEADLINE)
-
-
 @pytest.fixture(scope="module")
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    running = asyncio.new_event_loop()
-    thread = threading.Thread(target=running.run_forever)
-    thread.start()
-    yield running
-    running.call_soon_threadsafe(running.stop)
-    thread.join()
-    running.close()
+    with looping() as running:
+        yield running
 
 
 @pytest.fixture(params=[Client, AsyncClient], ids=["blocking", "asyncio"])
@@ -130,7 +95,7 @@ def open_client(request: pytest.FixtureRequest, loop: asyncio.AbstractEventLoop)
     opened: list[Client] = []
 
     def start(url: str) -> Client:
-        opened.append(cast("Client", Alike(request.param(url), loop)))
+        opened.append(alike(request.param(url), loop))
         return opened[-1]
 
     yield start
@@ -144,10 +109,10 @@ def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "LISTEN_SECONDS", 0.05)
 
 
-@pytest.fixture(scope="module", params=(*BACKENDS, "fakeredis"))
-def library_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def library_url(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A mirror of `FILES` that is only read."""
-    if request.param == "fakeredis":
+    if backend == "fakeredis":
         fake = fakeredis.FakeServer()
         options: dict[str, Any] = {
             "decode_responses": True,
@@ -162,11 +127,11 @@ def library_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(rig_module, "connect", connect_to_fake)
-            patch.setattr(runner, "connect", connect_to_fake)
-            patch.setattr(subscription, "connect", connect_to_fake)
+            for module in (transport, transport_async, subscription, subscription_async):
+                patch.setattr(module, "connect", connect_to_fake)
             yield from _library(FAKE, tmp_path_factory.mktemp("library"))
     else:
-        server = RedisServer(binary_of(request.param))
+        server = RedisServer(binary_of(backend))
         server.start()
         yield from _library(server.url, tmp_path_factory.mktemp("library"))
         server.remove()
@@ -189,10 +154,10 @@ def library(library_url: str, open_client: Callable[[str], Client]) -> Client:
     return open_client(library_url)
 
 
-@pytest.fixture(params=BACKENDS)
-def emptied(request: pytest.FixtureRequest, standing_server: Callable[[str], RedisServer]) -> RedisServer:
-    """A server of each kind, with nothing on it."""
-    return standing_server(request.param)
+@pytest.fixture
+def emptied(backend: str, standing_server: Callable[[str], RedisServer]) -> RedisServer:
+    """A server with nothing on it."""
+    return standing_server(backend)
 
 
 @pytest.fixture
@@ -221,6 +186,7 @@ def raw(emptied: RedisServer) -> Iterator[Any]:
 # --- one block ---
 
 
+@pytest.mark.every_backend
 def test_block_is_retrieved_as_it_is(rig: Rig, client: Client) -> None:
     """A block comes with all its fields, and with what its newest revision says."""
     shown = client.blocks.retrieve("notes")
@@ -252,6 +218,7 @@ def test_block_is_known_by_id_and_label(library: Client, label: str) -> None:
     assert library.blocks.retrieve(block.id) == block
 
 
+@pytest.mark.every_backend
 def test_label_has_many_spellings(library: Client) -> None:
     """A label is found in whatever Unicode form it is written."""
     assert library.blocks.retrieve("cafe\N{COMBINING ACUTE ACCENT}").label == "café"
@@ -325,13 +292,14 @@ def test_blocks_are_those_for_which_every_condition_holds(
     blocks = library.blocks
     assert labels_of(blocks.list(**wanted)) == found
     assert blocks.count(**wanted) == len(found)
-    monkeypatch.setattr(queries, "_PAGE", 2)
-    monkeypatch.setattr(queries, "_LABELS", 2)
+    monkeypatch.setattr(listing, "PAGE", 2)
+    monkeypatch.setattr(listing, "NAMES", 2)
     assert labels_of(blocks.list(**wanted)) == found
     assert labels_of(blocks.list(order="desc", **wanted)) == found[::-1]
     assert blocks.count(**wanted) == len(found)
 
 
+@pytest.mark.every_backend
 def test_listed_blocks_are_whole(library: Client) -> None:
     """A block in a listing is the block one retrieves."""
     listed = library.blocks.list(show_hidden_blocks=True)
@@ -392,6 +360,7 @@ def expected_page(
     return between[:limit], between[limit - 1] if len(between) > limit else None
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("listing", LISTINGS)
 def test_page_lies_between_its_cursors(library: Client, listing: str) -> None:
     """Whatever cursors, size and order: the page is what lies between, and `next` is where the rest begins."""
@@ -414,6 +383,7 @@ def test_id_is_a_cursor(library: Client) -> None:
     assert labels_of(blocks.list(after=notes, order="desc", limit=1)) == ["human"]
 
 
+@pytest.mark.every_backend
 def test_cursor_outlives_its_block(rig: Rig, client: Client) -> None:
     """Where a block was that is deleted by now, a listing goes on; what came behind the cursor is not shown twice."""
     for name in "abcdef":
@@ -452,6 +422,7 @@ def test_listings_are_longer_than_one_reading(rig: Rig, client: Client) -> None:
 # --- agents ---
 
 
+@pytest.mark.every_backend
 def test_agents_come_with_their_blocks(library: Client) -> None:
     """A known agent is shown with the names it has for its blocks; one that nothing is attached to has none."""
     agents = library.agents
@@ -469,6 +440,7 @@ def test_agents_come_with_their_blocks(library: Client) -> None:
     assert agents.retrieve("idle").name == "idle"
 
 
+@pytest.mark.every_backend
 def test_agents_of_a_block(library: Client) -> None:
     """The agents attached to a block are listed and counted, whether it is named by id or label."""
     agents = library.blocks.agents
@@ -486,6 +458,7 @@ def test_agents_of_a_block(library: Client) -> None:
     assert agents.counts([]) == {}
 
 
+@pytest.mark.every_backend
 def test_blocks_of_an_agent(library: Client) -> None:
     """An agent's blocks come by its own names for them, hidden ones included."""
     blocks = library.agents.blocks
@@ -500,6 +473,7 @@ def test_blocks_of_an_agent(library: Client) -> None:
     assert list(blocks.list("idle")) == []
 
 
+@pytest.mark.every_backend
 def test_block_of_an_agent(library: Client) -> None:
     """An agent's block is found by the name the agent has for it, by its label and by its id."""
     retrieve = library.agents.blocks.retrieve
@@ -642,6 +616,7 @@ def test_many_names_are_not_all_told(rig: Rig, client: Client) -> None:
 # --- the mirror itself ---
 
 
+@pytest.mark.every_backend
 def test_mirror_tells_of_itself(library: Client) -> None:
     """How much there is, what is wrong with which file, and how far the mirror is."""
     assert library.counts() == {"blocks": len(FILES), "agents": len(AGENTS), "problems": len(BAD)}
@@ -649,9 +624,9 @@ def test_mirror_tells_of_itself(library: Client) -> None:
     assert [problem["subject"] for problem in problems] == ["also bad.md", "bad.md"]
     assert "limit" in problems[1]["message"]
     assert library.meta()["seq"] == str(len(FILES))
-    assert library.is_kept()
 
 
+@pytest.mark.every_backend
 def test_mirror_outlives_its_daemon(rig: Rig, client: Client) -> None:
     """When the daemon stops, its mirror is still read, and known to be kept by nobody."""
     assert client.is_kept()
@@ -660,6 +635,7 @@ def test_mirror_outlives_its_daemon(rig: Rig, client: Client) -> None:
     assert client.blocks.retrieve("notes").value.startswith("one")
 
 
+@pytest.mark.every_backend
 def test_server_without_a_mirror_is_empty(emptied: RedisServer, open_client: Callable[[str], Client]) -> None:
     """Where no daemon ever was there is nothing, and no error."""
     client = open_client(emptied.url)
@@ -733,6 +709,7 @@ READS = {
 """Which questions are about which key."""
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("key", READS)
 def test_key_of_another_type_is_damage(rig: Rig, client: Client, raw: Any, key: str) -> None:
     """What cannot be read is neither absent nor an error of Redis, until it is mended; the rest is read as ever."""
@@ -749,6 +726,7 @@ def test_key_of_another_type_is_damage(rig: Rig, client: Client, raw: Any, key: 
         ask(client)
 
 
+@pytest.mark.every_backend
 def test_half_a_block_is_no_block(rig: Rig, client: Client, raw: Any) -> None:
     """A block of which the mirror shows only a part, until it is mended, is neither absent nor half a block."""
     raw.delete("blocks:block:notes")
@@ -796,7 +774,7 @@ def test_server_that_hangs_is_unavailable(
     any_server: RedisServer, open_client: Callable[[str], Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reply is waited for only so long; a late one is not taken for that to the next question."""
-    monkeypatch.setattr(runner, "_REPLY_SECONDS", 0.2)
+    monkeypatch.setattr(wire, "REPLY_SECONDS", 0.2)
     client = open_client(any_server.url)
     assert not client.is_kept()
     any_server.pause()
@@ -951,7 +929,7 @@ def find(
     opened: list[Client] = []
 
     def start(*args: Any, **kwargs: Any) -> Client:
-        opened.append(cast("Client", Alike(request.param(*args, **kwargs), loop)))
+        opened.append(alike(request.param(*args, **kwargs), loop))
         return opened[-1]
 
     for variable in ("BLOCKSD_REDIS", "BLOCKSD_CONFIG", "STATE_DIRECTORY", "BLOCKSD_NAMESPACE"):
@@ -1045,6 +1023,7 @@ def test_server_is_not_asked_by_connecting(find: Callable[..., Client]) -> None:
             ask()
 
 
+@pytest.mark.every_backend
 def test_key_renamed_by_hand_is_no_block(client: Client, raw: Any) -> None:
     """What stands under another's key is not shown as if it were there: a stray is no block, and a block is not it."""
     raw.rename("blocks:block:notes", "blocks:block:stray")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.client import watching as watching_module
-from blocksd.client.client import Client
+from blocksd.client.blocking.client import Client
 from blocksd.mirror.acl import users
 from blocksd.mirror.keys import Keys
+from blocksd.protocol import watching as watching_module
 from following import Follower
 from rig import Rig, assert_level
 from sentinels import free_ports

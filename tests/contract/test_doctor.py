@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.client.client import Client
+from blocksd import Client
 from blocksd.doctor import server_checks as checks
 from blocksd.doctor.server import Listening, look
 from blocksd.errors import Misconfigured, Unavailable

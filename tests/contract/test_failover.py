@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blocksd.client import watching as watching_module
-from blocksd.client.client import Client
-from blocksd.client.subscription import Subscription
-from blocksd.client.watching import Connect, Ping, Subscribe
+from blocksd import Client
+from blocksd.client.blocking.subscription import Subscription
 from blocksd.errors import Unavailable
 from blocksd.mirror.sentinel import is_left_behind
+from blocksd.protocol import watching as watching_module
+from blocksd.protocol.steps import Connect, Ping, Subscribe
 from following import Follower
 from rig import Rig, assert_level
 from sentinels import Watched

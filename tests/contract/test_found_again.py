@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blocksd.client.client import Client
-from blocksd.client.plan import Ask
-from blocksd.client.runner import Asyncio, Blocking
+from blocksd.client.blocking.transport import Transport
+from blocksd.client.transport_async import AsyncTransport
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.service.lock import lock_state
 from blocksd.settings.record import FoundUrl, write
+from following import WAYS, client_of
 from rig import Rig
 from support import RedisServer, eventually, valkey_binary
 
@@ -41,30 +41,29 @@ def test_next_question_is_asked_where_the_server_is_now(
     there = f"unix://:secret@{other.socket}"
     write(state, folder="/f", namespace="blocks", redis=server.url)
     before = server.url if how == "cut off" else f"unix://:wrong@{other.socket}"
-    runner = Blocking(FoundUrl(before, state), "blocks")
-    given = Blocking(before, "blocks")
+    transport = Transport(FoundUrl(before, state), "blocks")
+    given = Transport(before, "blocks")
     write(state, folder="/f", namespace="blocks", redis=there)
     if how == "cut off":
         server.kill()
-    ping = Ask((("PING",),))
     with pytest.raises(Unavailable, match="is another now"):
-        runner.ask(ping)
-    assert runner.ask(ping)
+        transport.ask(("PING",))
+    assert transport.ask(("PING",))
     with pytest.raises((Unavailable, Misconfigured)):
-        given.ask(ping)
+        given.ask(("PING",))
     with pytest.raises((Unavailable, Misconfigured)):
-        given.ask(ping)
-    runner.close()
+        given.ask(("PING",))
+    transport.close()
     given.close()
     lock.release()
 
 
 async def _ask_twice(url: str) -> bool:
-    runner = Asyncio(url, "blocks")
+    transport = AsyncTransport(url, "blocks")
     with pytest.raises(Unavailable, match="is another now"):
-        await runner.ask(Ask((("PING",),)))
-    found = await runner.ask(Ask((("PING",),)))
-    await runner.close()
+        await transport.ask(("PING",))
+    found = await transport.ask(("PING",))
+    await transport.close()
     return bool(found)
 
 
@@ -79,26 +78,25 @@ def test_asyncio_does_the_same(other: RedisServer, tmp_path: Path) -> None:
     lock.release()
 
 
-def test_watch_goes_on_at_the_new_place(server: RedisServer, other: RedisServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_watch_goes_on_at_the_new_place(server: RedisServer, other: RedisServer, tmp_path: Path, way: str) -> None:
     """It misses nothing of what the daemon shows there."""
     state = str(tmp_path / "state")
     lock = lock_state(state)
     rig = Rig(tmp_path / "one", server.url)
     rig.save_and_settle("notes", "one\n")
     write(state, folder="/f", namespace="blocks", redis=server.url)
-    client = Client(FoundUrl(server.url, state))
     seen: list[int | None] = []
-    watch = client.watch(since=0, callback=lambda item: seen.append(item.seq))
-    eventually(lambda: seen)
-    rig.crash()
-    rig.url = f"unix://:secret@{other.socket}"
-    rig.open()
-    rig.save_and_settle("later", "two\n")
-    write(state, folder="/f", namespace="blocks", redis=rig.url)
-    server.kill()
-    eventually(lambda: rig.journal.seq in seen, "it is heard of at the new place")
-    assert [block.label for block in client.blocks.list()] == ["later", "notes"]
-    watch.close()
-    client.close()
+    with client_of(way, FoundUrl(server.url, state)) as client:
+        client.watch(since=0, callback=lambda item: seen.append(item.seq))
+        eventually(lambda: seen)
+        rig.crash()
+        rig.url = f"unix://:secret@{other.socket}"
+        rig.open()
+        rig.save_and_settle("later", "two\n")
+        write(state, folder="/f", namespace="blocks", redis=rig.url)
+        server.kill()
+        eventually(lambda: rig.journal.seq in seen, "it is heard of at the new place")
+        assert client.counts()["blocks"] == 2
     rig.close()
     lock.release()

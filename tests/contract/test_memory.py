@@ -5,18 +5,18 @@ from __future__ import annotations
 import gc
 import json
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakSet
 
 import pytest
 
-from blocksd.client import runner
-from blocksd.client import watching as watching_module
-from blocksd.client.memory import MemoryState
-from blocksd.client.plan import Ask
-from blocksd.client.watching import Watching
+from blocksd.client.blocking.memory import Memory
+from blocksd.client.blocking.transport import Transport
 from blocksd.errors import InvalidField, InvalidLabel, NotFound, Unavailable
 from blocksd.mirror.keys import Keys
 from blocksd.model.prompt import File, Source, ToolUsageRules, compile_prompt
+from blocksd.protocol import watching as watching_module
+from blocksd.protocol import wire
 from following import Between, client_of
 from rig import AT, Rig
 from support import RedisServer, binary_of, eventually
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from blocksd.client.agent_memory import Memory
-    from blocksd.client.client import Client
+    from blocksd import Client
     from blocksd.model.prompt import Style
+    from blocksd.protocol.wire import Command
 
 KEYS = Keys("blocks")
 STYLES: tuple[Style, ...] = ("standard", "line-numbered", "nested", "directories")
@@ -39,7 +39,7 @@ def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching_module, "LISTEN_SECONDS", 0.02)
     monkeypatch.setattr(watching_module, "PROVE_SECONDS", 0.2)
     monkeypatch.setattr(watching_module, "PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr(runner, "_REPLY_SECONDS", 0.4)
+    monkeypatch.setattr(wire, "REPLY_SECONDS", 0.4)
 
 
 @pytest.fixture
@@ -314,29 +314,37 @@ def test_what_is_heard_while_it_is_read(rig: Rig, memory: Memory, raw: Any) -> N
     becomes(memory, lambda: wanted(rig), "the last is seen")
 
 
+class Interrupted(Transport):
+    """Asks, and has something happen between the questions."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, "blocks")
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def ask(self, *commands: Command, together: bool = False) -> list[Any]:
+        replies = super().ask(*commands, together=together)
+        self.meanwhile()
+        return replies
+
+
 def test_what_was_heard_while_it_was_read(rig: Rig) -> None:
     """What was read while a change was heard, or while nothing could be heard, is given once and not kept."""
-    watching = Watching(KEYS, agent="ann")
-    state = MemoryState(KEYS, "ann", watching)
-    asking = runner.Blocking(rig.url, "blocks")
-    asking.run(state.look())
-    assert not state.is_fresh  # it does not listen yet
+    transport = Interrupted(rig.url)
+    memory = Memory(transport, "ann", WeakSet())
+    memory._follower = cast("Any", "none, but it is not needed")
+    watching, kept = memory._watching, memory._kept
+    memory.get_blocks()
+    assert not kept.is_fresh  # it does not listen yet
     watching.life = 1
-    plan = state.look()
-    first = next(plan)
-    assert isinstance(first, Ask)
-    replies = asking.ask(first)
-    state.forget()
-    question = plan.send(replies)
-    assert isinstance(question, Ask)
-    with pytest.raises(StopIteration):
-        plan.send(asking.ask(question))
-    assert not state.is_fresh
-    asking.run(state.look())
-    assert state.is_fresh
+    transport.meanwhile = kept.forget
+    memory.get_blocks()
+    assert not kept.is_fresh
+    transport.meanwhile = lambda: None
+    memory.get_blocks()
+    assert kept.is_fresh
     watching.life = 2
-    assert not state.is_fresh
-    asking.close()
+    assert not kept.is_fresh
+    transport.close()
 
 
 # --- losses ---

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blocksd.client import runner
-from blocksd.client.client import Client
+from blocksd import Client
 from blocksd.errors import Unavailable
+from blocksd.protocol import wire
 from rig import Rig, assert_level
 from support import RedisServer, valkey_binary
 
@@ -86,7 +86,7 @@ def test_what_answers_is_no_redis(
     tmp_path: Path, server: RedisServer, answer: str, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is said once, in a sentence; nothing ends, files are journaled, and the mirror is in sync when Redis is there."""
-    monkeypatch.setattr(runner, "_REPLY_SECONDS", 0.2)
+    monkeypatch.setattr(wire, "REPLY_SECONDS", 0.2)
     url = server.url
     if moment == "while it runs":
         server.start()

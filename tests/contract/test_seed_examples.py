@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import blocksd
-from blocksd.client import watching
+from blocksd.protocol import watching
 from rig import Rig
 from support import BACKENDS
 

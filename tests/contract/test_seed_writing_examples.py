@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import blocksd
-from blocksd.client import watching
+from blocksd.protocol import watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

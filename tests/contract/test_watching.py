@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.client import runner
-from blocksd.client import watching as watching_module
-from blocksd.client.client import AsyncClient, Client
-from blocksd.client.watching import Reset
+from blocksd import AsyncClient, Client, Reset
 from blocksd.errors import InvalidLabel, Misconfigured, Unavailable
+from blocksd.protocol import watching as watching_module
+from blocksd.protocol import wire
 from following import Between, Follower, Scope, client_of
 from rig import Rig
 from support import RedisServer, binary_of, eventually
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from blocksd.client.watching import Item
+    from blocksd import Item
 
 ANN = "agents/ann/persona"
 ENDLESS = 3600.0
@@ -38,7 +37,7 @@ def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching_module, "LISTEN_SECONDS", 0.02)
     monkeypatch.setattr(watching_module, "PROVE_SECONDS", 0.2)
     monkeypatch.setattr(watching_module, "PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr(runner, "_REPLY_SECONDS", 0.4)
+    monkeypatch.setattr(wire, "REPLY_SECONDS", 0.4)
 
 
 @pytest.fixture(params=[("valkey", "blocking"), ("redis", "asyncio")], ids="-".join)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import itertools
 import json
 import signal
@@ -16,10 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from blocksd import errors
-from blocksd.client import runner, sending, watching
-from blocksd.client.client import AsyncClient, Client
-from blocksd.client.plan import Ask, Pause
+from blocksd import AsyncClient, Client, errors
 from blocksd.errors import (
     AlreadyExists,
     BlocksdError,
@@ -37,7 +33,8 @@ from blocksd.errors import (
     VersionConflict,
 )
 from blocksd.journal.history import JournalReader
-from following import Between, looping
+from blocksd.protocol import watching, wire
+from following import Between, alike, looping
 from support import DEADLINE, Daemon, RedisServer, binary_of, eventually
 
 if TYPE_CHECKING:
@@ -45,38 +42,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blocksd import BlockView, Memory
-    from blocksd.client.plan import Plan
     from blocksd.model.revision import Revision
 
 NAMES = itertools.count(1)
-HOMES = ("client", "resources", "agent_memory", "tools", "runner", "watch")
-
-
-class Alike:
-    """What is made for asyncio code, used like its blocking twin: what is to be awaited is run on a loop of its own."""
-
-    def __init__(self, target: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self._target = target
-        self._loop = loop
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._target, name)
-        is_ours = type(found).__module__.removeprefix("blocksd.client.") in HOMES
-        return Alike(found, self._loop) if is_ours or callable(found) else found
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        async def call() -> Any:
-            result = self._target(*args, **kwargs)
-            return await result if inspect.isawaitable(result) else result
-
-        result = asyncio.run_coroutine_threadsafe(call(), self._loop).result(3 * DEADLINE)
-        return Alike(result, self._loop) if type(result).__name__.startswith("Async") else result
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 class Place:
@@ -117,10 +85,10 @@ class Place:
             self.daemon.kill()
 
 
-@pytest.fixture(scope="module", params=["valkey", "redis"])
-def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+@pytest.fixture(scope="module")
+def place(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """One for all tests that leave it as it is; each has labels of its own."""
-    server = RedisServer(binary_of(request.param))
+    server = RedisServer(binary_of(backend))
     server.start()
     made = Place(server, tmp_path_factory.mktemp("place"))
     yield made
@@ -150,8 +118,7 @@ def open_client(request: pytest.FixtureRequest, loop: asyncio.AbstractEventLoop)
     opened: list[Client] = []
 
     def start(url: str) -> Client:
-        made = Client(url) if request.param == "blocking" else Alike(AsyncClient(url), loop)
-        opened.append(cast("Client", made))
+        opened.append(alike(Client(url) if request.param == "blocking" else AsyncClient(url), loop))
         return opened[-1]
 
     yield start
@@ -168,8 +135,8 @@ def client(place: Place, open_client: Callable[[str], Client]) -> Client:
 def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is silent is doubted sooner than in life."""
     monkeypatch.setattr(watching, "LISTEN_SECONDS", 0.05)
-    monkeypatch.setattr(runner, "_REPLY_SECONDS", 1.0)
-    monkeypatch.setattr(sending, "_WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(wire, "REPLY_SECONDS", 1.0)
+    monkeypatch.setattr(wire, "WAIT_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -187,6 +154,7 @@ def agent() -> str:
 # --- blocks ---
 
 
+@pytest.mark.every_backend
 def test_create_makes_block_and_file(place: Place, client: Client, label: str, agent: str) -> None:
     """A block is made with all that is given; what is returned is what the mirror shows by then, and the file says it."""
     block = client.blocks.create(
@@ -232,6 +200,7 @@ def test_create_makes_block_and_file(place: Place, client: Client, label: str, a
     assert place.text(label).endswith("---\none\ntwo – ünï 💾\n")
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("by", ["id", "label"])
 def test_block_is_written_to_by_id_and_label(place: Place, client: Client, label: str, agent: str, by: str) -> None:
     """Every way of writing takes a block's id as well as its label, and returns the block as it is then."""
@@ -429,7 +398,7 @@ def test_refusal_is_raised_with_its_facts(
         (InvalidLabel, lambda client: client.agents.create(name="no agent!")),
         (InvalidRequest, lambda client: client.blocks.create(label="a b")),
         (InvalidRequest, lambda client: client.blocks.create(label="unmade", limit="x")),
-        (InvalidRequest, lambda client: client.blocks.create(label="unmade", valeu="x")),
+        (TypeError, lambda client: client.blocks.create(label="unmade", valeu="x")),
         (InvalidRequest, lambda client: client.blocks.create(label="unmade", metadata={"x": object()})),
         (InvalidRequest, lambda client: client.blocks.create(label="unmade", metadata={"x": float("nan")})),
         (InvalidRequest, lambda client: client.blocks.create(label="unmade", value="\ud800")),
@@ -481,6 +450,7 @@ def test_conflict_is_refused_merged_or_overwritten(
     assert one.blocks.update(label, value="last", expect_version=4).value == "last"
 
 
+@pytest.mark.every_backend
 def test_edit_loses_nothing(place: Place, client: Client, label: str) -> None:
     """Eight who edit one block at once, each on top of what it read, lose none of each other's edits."""
     client.blocks.create(label=label)
@@ -499,6 +469,7 @@ def test_edit_loses_nothing(place: Place, client: Client, label: str) -> None:
     assert len(place.revisions(label)) == 33
 
 
+@pytest.mark.every_backend
 def test_crowd(place: Place, label: str) -> None:
     """More who write at once through one client than it has connections lose nothing, and none is refused."""
 
@@ -532,7 +503,7 @@ def test_edit_begins_again_with_the_newer_value(client: Client, label: str) -> N
 
 def _url_of(client: Any) -> str:
     target: Any = getattr(client, "_target", client)
-    url: str = target._runner.url
+    url: str = target._transport.url
     return url
 
 
@@ -550,6 +521,7 @@ def test_edit_that_changes_nothing(place: Place, client: Client, label: str) -> 
 # --- agents ---
 
 
+@pytest.mark.every_backend
 def test_create_agent(place: Place, client: Client, label: str, agent: str) -> None:
     """An agent is made with blocks of its own and attached to shared ones; its id is the name that is given."""
     shared = client.blocks.create(label=label, value="shared")
@@ -611,6 +583,7 @@ def test_delete_agent(place: Place, client: Client, label: str, agent: str) -> N
     assert client.agents.retrieve(f"{agent}-third").blocks
 
 
+@pytest.mark.every_backend
 def test_blocks_of_an_agent(client: Client, label: str, agent: str) -> None:
     """A block is attached to and detached from an agent by id, and changed by the name the agent has for it."""
     shared = client.blocks.create(label=label, value="one")
@@ -645,6 +618,7 @@ def memory(client: Client, label: str, agent: str) -> Iterator[Memory]:
     opened.close()
 
 
+@pytest.mark.every_backend
 def test_memory_writes_as_the_agent(place: Place, memory: Memory, label: str, agent: str) -> None:
     """Whatever an agent writes, under its own names, is in the file, has it for author, and is returned."""
     steps: list[tuple[Callable[[], BlockView], str]] = [
@@ -722,6 +696,7 @@ def test_memory_of_nobody(client: Client, agent: str) -> None:
     assert caught.value.facts == {"agent": agent}
 
 
+@pytest.mark.every_backend
 def test_own_write_is_never_hidden_by_what_is_kept(place: Place, memory: Memory, label: str) -> None:
     """Whoever writes and then reads sees it, as often as it is done, while others write as well."""
     with Client(place.server.url) as other:
@@ -871,6 +846,7 @@ def test_server_is_away(open_client: Callable[[str], Client], tmp_path: Path) ->
     assert caught.value.facts == {"url": f"unix://{tmp_path}/none.sock", "request_id": "x"}
 
 
+@pytest.mark.every_backend
 def test_same_id_is_done_once(place: Place, client: Client, label: str) -> None:
     """A request that is made again under its id has the first outcome, be it done or refused."""
     client.blocks.create(label=label, value="one")
@@ -883,7 +859,7 @@ def test_same_id_is_done_once(place: Place, client: Client, label: str) -> None:
     assert [revision.version for revision in place.revisions(label)] == [1, 2]
 
 
-# --- errors as they travel, and plans ---
+# --- errors as they travel ---
 
 
 def _kinds(kind: type[BlocksdError] = BlocksdError) -> Iterator[type[BlocksdError]]:
@@ -908,21 +884,6 @@ def test_error_travels(kind: type[BlocksdError]) -> None:
             errors.InvalidFile,
             errors.EditRefused,
         )
-
-
-def test_plan_catches_what_goes_wrong(open_client: Callable[[str], Client], tmp_path: Path) -> None:
-    """A plan has the errors of what it asks raised where it asks, can wait, and can go on."""
-    client: Any = open_client(f"unix://{tmp_path}/none.sock")
-
-    def plan() -> Plan[str]:
-        try:
-            yield Ask((("PING",),))
-        except Unavailable:
-            yield Pause(0.01)
-            return "caught"
-        return "not raised"
-
-    assert client._runner.run(plan()) == "caught"
 
 
 def test_inbox_that_is_none(own: Place, open_client: Callable[[str], Client]) -> None:

@@ -9,13 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blocksd.client.sending import _outcome, block_of
 from blocksd.core.executor import access_of
 from blocksd.errors import BlocksdError, Damaged, InvalidFile, NotFound
 from blocksd.files.document import Parser, decode, serialize, split
 from blocksd.files.file_edit import Postponed
 from blocksd.model.label import label_of_path, parse_agent_pattern
 from blocksd.model.revision import Change
+from blocksd.protocol.wire import block_of, outcome
 from blocksd.requests.execution import decide
 from blocksd.requests.reply import refused
 from blocksd.requests.request import Entry, Request, parse
@@ -137,7 +137,7 @@ def entry(data: bytes) -> None:
 def reply(data: bytes) -> None:
     """A reply, as a client reads it."""
     with suppress(BlocksdError):
-        block_of(_outcome(_text(data), "r-1")).as_json()
+        block_of(outcome(_text(data), "r-1")).as_json()
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {"request": request, "file": file, "entry": entry, "reply": reply}

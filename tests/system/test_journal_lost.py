@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blocksd.client.client import Client
+from blocksd import Client
 from blocksd.errors import JournalUnusable
 from blocksd.journal.history import JournalReader
 from blocksd.service.control import ACCEPT_DELETIONS, ask

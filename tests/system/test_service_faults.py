@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.client.client import Client
+from blocksd import Client
 from blocksd.core.core import Core
 from blocksd.errors import BlocksdError
 from blocksd.monitoring.log import Reporter

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.client import runner
-from blocksd.client import watching as watching_module
-from blocksd.client.watching import Reset
+from blocksd import Reset
 from blocksd.journal.history import JournalReader
 from blocksd.mirror.view import BlockView
 from blocksd.model.revision import Change
+from blocksd.protocol import watching as watching_module
+from blocksd.protocol import wire
 from following import WAYS, Follower, Scope, client_of
 from support import DEADLINE, Daemon, RedisServer, eventually
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from blocksd.client.watching import Item
+    from blocksd import Item
     from blocksd.model.revision import Revision
 
 SCOPES = {"everything": Scope(), "a block": Scope(label="notes"), "an agent": Scope(agent="ann")}
@@ -33,7 +33,7 @@ LABELS = ("notes", "other", "others", "moved", "agents/ann/persona")
 PROGRAM = """
 import json, sys
 from blocksd import Change, Reset, connect
-from blocksd.client import watching
+from blocksd.protocol import watching
 
 watching.LISTEN_SECONDS, watching.PROVE_SECONDS = 0.05, 0.3
 url, options, last = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
@@ -96,7 +96,7 @@ def _item(line: dict[str, Any]) -> Item:
 def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching_module, "LISTEN_SECONDS", 0.05)
     monkeypatch.setattr(watching_module, "PROVE_SECONDS", 0.3)
-    monkeypatch.setattr(runner, "_REPLY_SECONDS", 1.0)
+    monkeypatch.setattr(wire, "REPLY_SECONDS", 1.0)
 
 
 def journaled(daemon: Daemon) -> list[Revision]:

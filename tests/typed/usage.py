@@ -26,7 +26,7 @@ from blocksd import (
 )
 
 if TYPE_CHECKING:
-    from blocksd.client.queries import Order
+    from blocksd.protocol.listing import Order
 
 
 def blocking(order: Order, seen: list[Item]) -> None:
@@ -233,4 +233,4 @@ def mistakes(client: Client) -> None:
     client.blocks.append("notes", "x", on_conflict="ask")  # type: ignore[arg-type]
     client.blocks.update_many([{"value": "x"}])  # type: ignore[typeddict-item]
     client.edit("notes", len)  # type: ignore[arg-type]
-    client.memory("ann").core_memory_append("human", "x").upper()  # type: ignore[attr-defined]
+    client.memory("ann").core_memory_append("human", "x").upper()  # type: ignore[attr-defined, func-returns-value]

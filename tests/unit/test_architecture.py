@@ -21,6 +21,7 @@ PACKAGES = (
     "sources",
     "requests",
     "core",
+    "protocol",
     "client",
     "monitoring",
     "service",

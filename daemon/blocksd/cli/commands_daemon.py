@@ -174,7 +174,7 @@ def _status(config: Config) -> dict[str, Any]:
 
 def _traces(config: Config, daemon: dict[str, str] | None) -> dict[str, Any]:
     """What the journal and Redis tell of a daemon that is not there, does not answer, or is elsewhere."""
-    from blocksd.client.client import Client
+    from blocksd.client.blocking.client import Client
     from blocksd.mirror.connection import masked
 
     url = config.redis or (daemon["redis"] if daemon else None)

@@ -15,7 +15,6 @@ import click
 from blocksd.cli import completion
 from blocksd.cli.console import age, ago, print_json, print_table
 from blocksd.cli.options import daemon_options, json_option, load, open_client
-from blocksd.client.watching import Reset
 from blocksd.errors import NotFound, Unavailable, VersionDamaged
 from blocksd.mirror.acl import users
 from blocksd.mirror.connection import database_of
@@ -24,15 +23,16 @@ from blocksd.model.audit import Audited, Thresholds
 from blocksd.model.audit import audit as audited
 from blocksd.model.prompt import STYLES, compile_prompt
 from blocksd.monitoring.status import count
+from blocksd.protocol.reset import Reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from blocksd.client.client import Client
-    from blocksd.client.watching import Item
+    from blocksd.client.blocking.client import Client
     from blocksd.mirror.view import BlockView
     from blocksd.model.prompt import Style
     from blocksd.model.revision import Revision
+    from blocksd.protocol.reset import Item
     from blocksd.settings.config import Config
 
 

@@ -17,7 +17,7 @@ from blocksd.errors import InvalidRequest, NotFound
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from blocksd.client.client import Client
+    from blocksd.client.blocking.client import Client
     from blocksd.mirror.view import BlockView
 
 

@@ -13,7 +13,7 @@ from blocksd.settings.record import FoundUrl, running_daemon
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from blocksd.client.client import Client
+    from blocksd.client.blocking.client import Client
     from blocksd.settings.config import Config, Resolved
 
 
@@ -90,6 +90,6 @@ def open_client(config: Config) -> Client:
     Raises:
         Unavailable: no daemon runs that could say where.
     """
-    from blocksd.client.client import Client
+    from blocksd.client.blocking.client import Client
 
     return Client(url_of(config), config.namespace)

@@ -1,21 +1,12 @@
-"""An agent's memory as tools for a language model."""
-
-from __future__ import annotations
+"""The tools that a language model is offered for an agent's memory: their definitions, and how calls are checked."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from blocksd.client import memory
-from blocksd.errors import BlocksdError, Misconfigured, NotAttached, NotFound, Unavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    from blocksd.client.memory import MemoryState
-    from blocksd.client.plan import Plan
-    from blocksd.mirror.view import BlockView
+from blocksd.errors import BlocksdError
+from blocksd.mirror.view import BlockView
 
 _TYPES = {"string": str, "integer": int}
 _LABEL = "The name of the block."
@@ -24,12 +15,12 @@ _NUMBERS = "Line numbers shown beside a value are not part of it: leave them out
 
 @dataclass(frozen=True, slots=True)
 class _Tool:
-    """`parameters` are those of `act`: name → JSON type and description; those in `optional` may be left out."""
+    """`parameters` are those of the memory's `method`: name → JSON type and description; `optional` ones may be left out."""
 
     name: str
     description: str
     parameters: Mapping[str, tuple[str, str]]
-    act: Callable[..., Plan[BlockView] | Plan[None]]
+    method: str
     optional: tuple[str, ...] = ()
 
     @property
@@ -55,7 +46,7 @@ _TOOLS = {
             "memory_append",
             f"Add text on a new line at the end of a memory block. {_NUMBERS}",
             {"label": ("string", _LABEL), "content": ("string", "The text to add.")},
-            memory.append,
+            "append",
         ),
         _Tool(
             "memory_replace",
@@ -66,7 +57,7 @@ _TOOLS = {
                 "old_content": ("string", "The text to replace, with the same white space and line breaks."),
                 "new_content": ("string", "What to put in its place; empty to remove the text."),
             },
-            memory.replace,
+            "replace",
         ),
         _Tool(
             "memory_insert",
@@ -79,21 +70,21 @@ _TOOLS = {
                     "The line after which to insert it: 0 for the start, -1 (the default) for the end.",
                 ),
             },
-            memory.insert,
+            "insert",
             optional=("line",),
         ),
         _Tool(
             "memory_rethink",
             "Replace everything in a memory block by new text. What is not in the new text is no longer in the block.",
             {"label": ("string", _LABEL), "new_value": ("string", "The whole new text of the block.")},
-            memory.rethink,
+            "rethink",
         ),
         _Tool(
             "memory_apply_patch",
             "Apply a unified diff to a memory block: all of its hunks, or none. Each hunk begins with @@; below it, "
             "lines of context begin with a space, removed lines with -, added lines with +.",
             {"label": ("string", _LABEL), "patch": ("string", "The unified diff.")},
-            memory.apply_patch,
+            "apply_patch",
         ),
         _Tool(
             "memory_create",
@@ -103,30 +94,27 @@ _TOOLS = {
                 "value": ("string", "The text of the block."),
                 "description": ("string", "What the block is for, and how to use it."),
             },
-            memory.create_block,
+            "create_block",
             optional=("value", "description"),
         ),
         _Tool(
             "memory_delete",
             "Delete a memory block of your own. Blocks that are shared with others cannot be deleted.",
             {"label": ("string", _LABEL)},
-            memory.delete_block,
+            "delete_block",
         ),
         _Tool(
             "memory_rename",
             "Give a memory block of your own another name.",
             {"label": ("string", _LABEL), "to": ("string", "The new name.")},
-            memory.rename_block,
+            "rename_block",
         ),
     )
 }
 
 
-class _Definitions:
-    """The tools, as models are told of them; whoever gets the definitions may change them."""
-
-    def __init__(self, state: MemoryState) -> None:
-        self._state = state
+class ToolDefinitions:
+    """The definitions of the tools. Each call makes them anew, so a caller may change them."""
 
     @property
     def definitions(self) -> list[dict[str, Any]]:
@@ -134,7 +122,7 @@ class _Definitions:
         return [tool.definition for tool in _TOOLS.values()]
 
     def openai(self) -> list[dict[str, Any]]:
-        """The same, as OpenAI's chat completions and whatever speaks like them take it for `tools`."""
+        """The same, as OpenAI's chat completions and compatible APIs take it for `tools`."""
         return [{"type": "function", "function": definition} for definition in self.definitions]
 
     def anthropic(self) -> list[dict[str, Any]]:
@@ -145,83 +133,51 @@ class _Definitions:
         ]
 
 
-class Tools(_Definitions):
-    """An agent's memory as tools: hand a model the definitions, and pass on what it calls."""
+class Mistake(Exception):
+    """A model called a tool that does not exist, or with arguments it does not take."""
 
-    def __init__(self, state: MemoryState, run: Callable[[Plan[str]], str]) -> None:
-        super().__init__(state)
-        self._run = run
-
-    def call(self, name: str, arguments: Mapping[str, Any] | str) -> str:
-        """Do what a model has called for; what to tell it. `arguments` may be the JSON text it gave.
-
-        What it got wrong, and what it may not do, is told it in words that it can act on, and never raised.
-
-        Raises:
-            Unavailable: Redis or the daemon does not serve; whether it was done may not be known.
-        """
-        return self._run(call_tool(self._state, name, arguments))
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
 
 
-class AsyncTools(_Definitions):
-    """An agent's memory as tools, for asyncio code: like `Tools`, with `call` to be awaited."""
+def checked(name: str, arguments: Mapping[str, Any] | str) -> tuple[str, dict[str, Any]]:
+    """The memory's method for a call, and its arguments, without those that are optional and null.
 
-    def __init__(self, state: MemoryState, run: Callable[[Plan[str]], Coroutine[Any, Any, str]]) -> None:
-        super().__init__(state)
-        self._run = run
-
-    async def call(self, name: str, arguments: Mapping[str, Any] | str) -> str:
-        """Do what a model has called for; what to tell it. Like `Tools.call`."""
-        return await self._run(call_tool(self._state, name, arguments))
-
-
-class _Mistake(Exception):  # never leaves this module
-    """The model called for what there is not."""
-
-
-def call_tool(state: MemoryState, name: str, arguments: Mapping[str, Any] | str) -> Plan[str]:
-    """The plan of one call."""
-    try:
-        tool = _tool(name)
-        given = _checked(tool, arguments)
-        block = yield from tool.act(state, **given)
-    except _Mistake as mistake:
-        return f"Not done: {mistake}"
-    except (Unavailable, Misconfigured):
-        raise
-    except (NotFound, NotAttached) as error:
-        names = yield from memory.list_block_labels(state)
-        return f"Not done: {error.message}. Your blocks: {', '.join(names) or 'none'}"
-    except BlocksdError as error:
-        return f"Not done: {error.message}"
-    if block is None:
-        return f"Done: {given['label']!r} is deleted"
-    return f"Done: {block.name!r} has {block.chars} of at most {block.limit} characters"
-
-
-def _tool(name: str) -> _Tool:
+    Raises:
+        Mistake: there is no such tool, or the arguments are not those it takes.
+    """
     if name not in _TOOLS:
-        raise _Mistake(f"there is no tool {name!r}. The tools: {', '.join(_TOOLS)}")
-    return _TOOLS[name]
-
-
-def _checked(tool: _Tool, arguments: Mapping[str, Any] | str) -> dict[str, Any]:
-    """The arguments, without those that are optional and null."""
+        raise Mistake(f"there is no tool {name!r}. The tools: {', '.join(_TOOLS)}")
+    tool = _TOOLS[name]
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments or "{}")
         except (ValueError, RecursionError) as error:
-            raise _Mistake(f"the arguments are not JSON: {error}") from None
+            raise Mistake(f"the arguments are not JSON: {error}") from None
     if not isinstance(arguments, Mapping):
-        raise _Mistake(f"the arguments of {tool.name} are an object")
-    for name in arguments:
-        if name not in tool.parameters:
+        raise Mistake(f"the arguments of {tool.name} are an object")
+    for argument in arguments:
+        if argument not in tool.parameters:
             takes = ", ".join(tool.parameters)
-            raise _Mistake(f"{tool.name} has no argument {name!r}. Its arguments: {takes}")
+            raise Mistake(f"{tool.name} has no argument {argument!r}. Its arguments: {takes}")
     given = {name: value for name, value in arguments.items() if value is not None or name not in tool.optional}
-    for name, (kind, _) in tool.parameters.items():
-        if name not in given and name not in tool.optional:
-            raise _Mistake(f"{tool.name} needs the argument {name!r}")
-        if name in given and type(given[name]) is not _TYPES[kind]:
-            raise _Mistake(f"{name!r} must be {'a text' if kind == 'string' else 'a whole number'}")
-    return given
+    for argument, (kind, _) in tool.parameters.items():
+        if argument not in given and argument not in tool.optional:
+            raise Mistake(f"{tool.name} needs the argument {argument!r}")
+        if argument in given and type(given[argument]) is not _TYPES[kind]:
+            raise Mistake(f"{argument!r} must be {'a text' if kind == 'string' else 'a whole number'}")
+    return tool.method, given
+
+
+def done(block: BlockView | None, label: str) -> str:
+    """The answer to a model whose call was done; `block` is None when it is deleted."""
+    if block is None:
+        return f"Done: {label!r} is deleted"
+    return f"Done: {block.name!r} has {block.chars} of at most {block.limit} characters"
+
+
+def not_done(error: Mistake | BlocksdError, names: list[str] | None = None) -> str:
+    """The answer to a model whose call was not done; `names` are the blocks there are, if the name was wrong."""
+    blocks = "" if names is None else f". Your blocks: {', '.join(names) or 'none'}"
+    return f"Not done: {error.message}{blocks}"

@@ -1,55 +1,74 @@
-"""Changes one by one, as they happen: for blocking and for asyncio code."""
-
-from __future__ import annotations
+"""Changes one by one, as they happen: for blocking code (a thread for a callback) and for asyncio code (a task)."""
 
 import asyncio
 import inspect
 import threading
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Self
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
 
-from blocksd.client.plan import Ask, Pause
-from blocksd.client.subscription import AsyncSubscription, Subscription
-from blocksd.client.watching import Emit, Live, Reset
+from blocksd.client import reading_async
+from blocksd.client.blocking import reading
+from blocksd.client.blocking.subscription import Subscription
+from blocksd.client.blocking.transport import Transport
+from blocksd.client.subscription_async import AsyncSubscription
+from blocksd.client.transport_async import AsyncTransport
 from blocksd.errors import BlocksdError
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from types import TracebackType
-
-    from blocksd.client.runner import Asyncio, Blocking
-    from blocksd.client.watching import Item, Step, Watching
+from blocksd.protocol.reset import Item, Reset
+from blocksd.protocol.steps import Ask, Emit, Live, Pause, Step
+from blocksd.protocol.watching import Watching
 
 
-class Watch:
-    """Changes one by one, as they happen: an iterator that ends when it is closed.
+class _Driver:
+    """Takes the steps of a watch one by one, and keeps what came of the last."""
 
-    What happens after it was made is in it. With a callback, a thread of its own passes every item to it instead, one
-    after the other; an exception from the callback ends the watch, and is shown like that of any thread.
-    """
-
-    def __init__(self, runner: Blocking, watching: Watching, callback: Callable[[Item], object] | None = None) -> None:
-        """Raises Unavailable when Redis does not serve."""
-        self._runner = runner
+    def __init__(self, watching: Watching) -> None:
         self._watching = watching
         self._steps = watching.steps()
         self._answer: Any = None
         self._error: BlocksdError | None = None
-        self._closed = threading.Event()
-        self._busy = threading.Lock()
-        self._subscription = Subscription(runner.url, runner.keys)
-        self._thread: threading.Thread | None = None
-        self._first = self._advance(until_live=True)
-        if callback is not None:
-            self._thread = threading.Thread(target=self._call, args=(callback,), name="blocksd-watch", daemon=True)
-            self._thread.start()
+        self._first: Item | None = None
+        self._is_started = False
 
     @property
     def place(self) -> tuple[str | None, int | None]:
         """The epoch, and the seq up to which everything was passed on."""
         return self._watching.place
 
-    def __iter__(self) -> Watch:
+    def _next_step(self) -> Step:
+        step = self._steps.send(self._answer) if self._error is None else self._steps.throw(self._error)
+        self._answer, self._error = None, None
+        return step
+
+    def _end(self) -> None:
+        self._steps.close()
+        self._watching.life = None
+
+
+class Watch(_Driver):
+    """Changes one by one, as they happen: an iterator that ends when it is closed.
+
+    What happens after it was made is in it. With a callback, a thread passes every item to it instead, one after the
+    other; an exception from the callback ends the watch, and is shown like that of any thread.
+    """
+
+    def __init__(
+        self, transport: Transport, watching: Watching, callback: Callable[[Item], object] | None = None
+    ) -> None:
+        """Listens at once. Raises Unavailable when Redis does not serve."""
+        super().__init__(watching)
+        self._transport = transport
+        self._subscription = Subscription(transport.url, transport.keys)
+        self._closed = threading.Event()
+        self._busy = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self.start()
+        if callback is not None:
+            self.call(callback)
+
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Item:
@@ -68,12 +87,23 @@ class Watch:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def start(self) -> None:
+        """Listen from now on, if it does not yet. Raises Unavailable when Redis does not serve."""
+        if not self._is_started:
+            self._first = self._advance(until_live=True)
+            self._is_started = True
+
+    def call(self, callback: Callable[[Item], object]) -> None:
+        """Pass every item to `callback` from now on, in the background."""
+        self._thread = threading.Thread(target=self._call, args=(callback,), name="blocksd-watch", daemon=True)
+        self._thread.start()
+
     def stop(self) -> None:
-        """Have it end soon: whoever waits for the next item stops waiting within a second."""
+        """Have it end soon: a caller that waits for the next item stops waiting within a second."""
         self._closed.set()
 
     def close(self) -> None:
-        """End it, and wait for its thread, if it has one."""
+        """End it, and wait for what runs in the background."""
         self._closed.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
@@ -92,38 +122,33 @@ class Watch:
             self._release()
 
     def _release(self) -> None:
-        self._steps.close()
-        self._watching.life = None
+        self._end()
         self._subscription.close()
 
     def _advance(self, *, until_live: bool = False) -> Item | None:
         """The next item; None when closed (or, if so asked, when live)."""
         while not self._closed.is_set():
             try:
-                step = self._steps.send(self._answer) if self._error is None else self._steps.throw(self._error)
-                self._answer, self._error = None, None
-                if isinstance(step, Emit):
-                    return self._ready(step.item)
-                if until_live and isinstance(step, Live):
-                    return None
+                step = self._next_step()
             except BaseException:
                 self._closed.set()
                 self._release()
                 raise
+            if isinstance(step, Emit):
+                if isinstance(step.item, Reset):
+                    step.item.read_by(partial(reading.blocks_with, self._transport), asynchronous=False)
+                return step.item
+            if until_live and isinstance(step, Live):
+                return None
             try:
                 self._answer = self._perform(step)
             except BlocksdError as error:
                 self._error = error
         return None
 
-    def _ready(self, item: Item) -> Item:
-        if isinstance(item, Reset):
-            item.read_by(self._runner.run, self._runner.keys, asynchronous=False)
-        return item
-
     def _perform(self, step: Step) -> Any:
         if isinstance(step, Ask):
-            return self._runner.ask(step)
+            return self._transport.ask(*step.commands)
         if isinstance(step, Pause):
             return self._closed.wait(step.seconds)
         if isinstance(step, (Emit, Live)):
@@ -131,7 +156,7 @@ class Watch:
         return self._subscription.perform(step)
 
 
-class AsyncWatch:
+class AsyncWatch(_Driver):
     """Changes one by one, as they happen: an asynchronous iterator that ends when it is closed.
 
     What happens after it was entered (`async with`), or first asked, is in it. With a callback, which may be a coroutine
@@ -139,29 +164,22 @@ class AsyncWatch:
     """
 
     def __init__(
-        self, runner: Asyncio, watching: Watching, callback: Callable[[Item], Awaitable[object] | object] | None = None
+        self,
+        transport: AsyncTransport,
+        watching: Watching,
+        callback: Callable[[Item], Awaitable[object] | object] | None = None,
     ) -> None:
-        self._runner = runner
-        self._watching = watching
-        self._steps = watching.steps()
-        self._answer: Any = None
-        self._error: BlocksdError | None = None
+        super().__init__(watching)
+        self._transport = transport
+        self._subscription = AsyncSubscription(transport.url, transport.keys)
         self._closed = False
-        self._subscription = AsyncSubscription(runner.url, runner.keys)
         self._under_way: asyncio.Task[Any] | None = None
         self._starting = asyncio.Lock()
-        self._is_started = False
-        self._first: Item | None = None
         self._task: asyncio.Task[None] | None = None
         if callback is not None:
             self.call(callback)
 
-    @property
-    def place(self) -> tuple[str | None, int | None]:
-        """The epoch, and the seq up to which everything was passed on."""
-        return self._watching.place
-
-    def __aiter__(self) -> AsyncWatch:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Item:
@@ -185,24 +203,24 @@ class AsyncWatch:
         await self.close()
 
     async def start(self) -> None:
-        """Listen from now on. Raises Unavailable when Redis does not serve."""
+        """Listen from now on, if it does not yet. Raises Unavailable when Redis does not serve."""
         async with self._starting:
             if not self._is_started:
                 self._first = await self._advance(until_live=True)
                 self._is_started = True
 
     def call(self, callback: Callable[[Item], Awaitable[object] | object]) -> None:
-        """Pass every item to `callback` from now on, in a task."""
+        """Pass every item to `callback` from now on, in the background."""
         self._task = asyncio.create_task(self._call(callback))
 
     def stop(self) -> None:
-        """Have it end soon."""
+        """Have it end soon: a caller that waits for the next item stops waiting within a second."""
         self._closed = True
         if self._task is not None:
             self._task.cancel()
 
     async def close(self) -> None:
-        """End it."""
+        """End it, and wait for what runs in the background."""
         self._closed = True
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
@@ -224,8 +242,7 @@ class AsyncWatch:
         if self._under_way is not None:
             self._under_way.cancel()
             await asyncio.gather(self._under_way, return_exceptions=True)
-        self._steps.close()
-        self._watching.life = None
+        self._end()
         await self._subscription.close()
 
     async def _advance(self, *, until_live: bool = False) -> Item | None:
@@ -233,16 +250,17 @@ class AsyncWatch:
         while not self._closed:
             if self._under_way is None:
                 try:
-                    step = self._steps.send(self._answer) if self._error is None else self._steps.throw(self._error)
-                    self._answer, self._error = None, None
-                    if isinstance(step, Emit):
-                        return self._ready(step.item)
-                    if until_live and isinstance(step, Live):
-                        return None
+                    step = self._next_step()
                 except BaseException:
                     self._closed = True
                     await self._release()
                     raise
+                if isinstance(step, Emit):
+                    if isinstance(step.item, Reset):
+                        step.item.read_by(partial(reading_async.blocks_with, self._transport), asynchronous=True)
+                    return step.item
+                if until_live and isinstance(step, Live):
+                    return None
                 self._under_way = asyncio.create_task(self._perform(step))
             # Who waits may be cancelled, by a timeout say, and ask again: what is under way is not, and not lost.
             await asyncio.wait((self._under_way,))
@@ -254,14 +272,9 @@ class AsyncWatch:
                     self._error = error
         return None
 
-    def _ready(self, item: Item) -> Item:
-        if isinstance(item, Reset):
-            item.read_by(self._runner.run, self._runner.keys, asynchronous=True)
-        return item
-
     async def _perform(self, step: Step) -> Any:
         if isinstance(step, Ask):
-            return await self._runner.ask(step)
+            return await self._transport.ask(*step.commands)
         if isinstance(step, Pause):
             return await asyncio.sleep(step.seconds)
         if isinstance(step, (Emit, Live)):

@@ -1,9 +1,7 @@
 """Blocks and agents as the mirror shows them, and pages of either."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -12,8 +10,6 @@ from blocksd.model.block import FILE_KEYS, TEXT_KEYS, block_id
 from blocksd.model.label import name_for_agent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from blocksd.model.revision import Revision
 
 T = TypeVar("T")
@@ -44,7 +40,7 @@ class BlockView:
     _fields: Mapping[str, str]
     label: str
     name: str
-    """What an agent it is attached to calls it."""
+    """The name that an agent it is attached to has for it."""
     value: str
     limit: int
     """How many characters (Unicode code points) the value may have."""
@@ -75,6 +71,7 @@ class BlockView:
 
     @property
     def id(self) -> str:
+        """Another name of the block: `block-` and a UUID."""
         return self._fields["id"]
 
     @property
@@ -84,10 +81,12 @@ class BlockView:
 
     @property
     def tags(self) -> tuple[str, ...]:
+        """The tags, sorted."""
         return tuple(self._parsed("tags"))
 
     @property
     def metadata(self) -> dict[str, Any]:
+        """The metadata, as JSON types."""
         metadata: dict[str, Any] = self._parsed("metadata")
         return metadata
 
@@ -98,14 +97,17 @@ class BlockView:
 
     @property
     def digest(self) -> str:
+        """A digest of what the block says: equal blocks have equal digests."""
         return self._fields["digest"]
 
     @property
     def created_at(self) -> str:
+        """When the block came into being."""
         return self._fields["created_at"]
 
     @property
     def updated_at(self) -> str:
+        """When the newest revision was made."""
         return self._fields["updated_at"]
 
     @property
@@ -115,30 +117,37 @@ class BlockView:
 
     @property
     def project_id(self) -> str | None:
+        """Carried for Letta, as the five that follow are."""
         return self._fields.get("project_id")
 
     @property
     def template_name(self) -> str | None:
+        """The name of the template it was made of."""
         return self._fields.get("template_name")
 
     @property
     def template_id(self) -> str | None:
+        """The id of the template it was made of."""
         return self._fields.get("template_id")
 
     @property
     def base_template_id(self) -> str | None:
+        """The id of the template's base."""
         return self._fields.get("base_template_id")
 
     @property
     def deployment_id(self) -> str | None:
+        """The deployment it belongs to."""
         return self._fields.get("deployment_id")
 
     @property
     def entity_id(self) -> str | None:
+        """The entity it belongs to."""
         return self._fields.get("entity_id")
 
     @property
     def preserve_on_migration(self) -> bool:
+        """Carried for Letta."""
         return self._fields["preserve_on_migration"] == "true"
 
     def as_json(self) -> dict[str, Any]:
@@ -164,7 +173,7 @@ class BlockView:
         return f"BlockView({self.label!r}, version={self.version}, chars={self.chars})"
 
 
-def shown(revision: Revision) -> dict[str, Any] | None:
+def shown(revision: "Revision") -> dict[str, Any] | None:
     """A block as replies show it: every field, as JSON types; None when the revision deleted it."""
     block = revision.block
     if block is None:
@@ -211,6 +220,7 @@ class AgentView:
         return self.id
 
     def as_json(self) -> dict[str, Any]:
+        """The agent, as JSON types."""
         return {"agent": self.id, "blocks": self.blocks}
 
 

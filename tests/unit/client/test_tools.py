@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import pytest
 
-from blocksd.client.memory import MemoryState
-from blocksd.client.plan import Ask, Pause
-from blocksd.client.tools import AsyncTools, Tools
-from blocksd.client.watching import Watching
+from blocksd import AsyncMemory, Memory
+from blocksd.client.blocking.transport import Transport
+from blocksd.client.transport_async import AsyncTransport
 from blocksd.errors import BlocksdError, InvalidRequest, Misconfigured, NotFound, Unavailable
 from blocksd.mirror.keys import Keys
 from blocksd.mirror.projection import fields_of
@@ -20,7 +20,8 @@ from blocksd.model.block import Block
 from blocksd.model.revision import Revision
 
 if TYPE_CHECKING:
-    from blocksd.client.plan import Plan
+    from blocksd import Tools
+    from blocksd.protocol.wire import Command
 
 NAMES = [
     "memory_append",
@@ -37,29 +38,16 @@ BLOCK = Block("agents/ann/human", value="Bob")
 REVISION = Revision(1, BLOCK.label, 1, "created", BLOCK, AT, AT, digest=BLOCK.digest)
 
 
-class Script:
+class Script(Transport):
     """Redis and a daemon that give one outcome to every request, and remember the requests."""
 
     def __init__(self, outcome: BlocksdError | None = None) -> None:
+        self.keys = Keys("blocks")
         self.outcome = outcome
         self.requests: list[dict[str, Any]] = []
 
-    def run(self, plan: Plan[str]) -> str:
-        try:
-            step = next(plan)
-            while True:
-                assert not isinstance(step, Pause)
-                step = plan.send(self._reply(step))
-        except StopIteration as done:
-            result: str = done.value
-            return result
-
-    async def arun(self, plan: Plan[str]) -> str:
-        await asyncio.sleep(0)
-        return self.run(plan)
-
-    def _reply(self, asked: Ask) -> list[Any]:
-        return [self._reply_to(*command) for command in asked.commands]
+    def ask(self, *commands: Command, together: bool = False) -> list[Any]:
+        return [self._reply_to(*command) for command in commands]
 
     def _reply_to(self, word: str | int, key: str | int, *rest: str | int) -> Any:
         if word == "XADD":
@@ -81,13 +69,19 @@ class Script:
         return json.dumps({"id": "1", "ok": True, "block": None if gone else shown(REVISION)})
 
 
-def state() -> MemoryState:
-    keys = Keys("blocks")
-    return MemoryState(keys, "ann", Watching(keys, agent="ann"))
+class AsyncScript(AsyncTransport):
+    """The same, to be awaited."""
+
+    def __init__(self) -> None:
+        self.keys = Keys("blocks")
+
+    async def ask(self, *commands: Command, together: bool = False) -> list[Any]:
+        await asyncio.sleep(0)
+        return Script().ask(*commands)
 
 
-def tools_of(script: Script) -> Tools:
-    return Tools(state(), script.run)
+def tools_of(script: Transport) -> Tools:
+    return Memory(script, "ann", WeakSet()).tools()
 
 
 # --- definitions ---
@@ -208,17 +202,17 @@ def test_what_is_no_mistake_of_the_model_is_raised() -> None:
     with pytest.raises(Unavailable, match=r"The folder is gone\."):
         tools.call("memory_append", {"label": "human", "content": "x"})
 
-    def refuse(_plan: Plan[str]) -> str:
-        raise Misconfigured("Redis refuses the login.")
+    class Refused(Script):
+        def ask(self, *commands: Command, together: bool = False) -> list[Any]:
+            raise Misconfigured("Redis refuses the login.")
 
     with pytest.raises(Misconfigured):
-        Tools(state(), refuse).call("memory_delete", {"label": "human"})
+        tools_of(Refused()).call("memory_delete", {"label": "human"})
 
 
 def test_calls_are_awaited_in_asyncio_code() -> None:
     """For asyncio code the same definitions and the same calls, to be awaited."""
-    script = Script()
-    tools = AsyncTools(state(), script.arun)
-    assert tools.definitions == tools_of(script).definitions
+    tools = AsyncMemory(AsyncScript(), "ann", WeakSet()).tools()
+    assert tools.definitions == tools_of(Script()).definitions
     told = asyncio.run(tools.call("memory_append", {"label": "human", "content": "x"}))
     assert told == "Done: 'human' has 3 of at most 20000 characters"

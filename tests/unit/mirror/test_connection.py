@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import redis
 
-from blocksd.client import sending
 from blocksd.errors import BlocksdError, Damaged, Misconfigured, Unavailable
 from blocksd.mirror.connection import connect, masked, packed, translated
+from blocksd.protocol import wire
 
 SECRET = "hunter2"
 
@@ -56,7 +56,7 @@ def test_master_that_hangs_is_not_waited_for(*, asynchronous: bool) -> None:
     """However patient a client is: the sentinels may name another. It waits longer than a request waits at a time."""
     client = connect("redis+sentinel://one:26379/main", reply_seconds=10.0, asynchronous=asynchronous)
     pool = client.connection_pool
-    assert sending._WAIT_SECONDS < pool.connection_kwargs["socket_timeout"] == 2.0
+    assert wire.WAIT_SECONDS < pool.connection_kwargs["socket_timeout"] == 2.0
     [one] = pool.sentinel_manager.sentinels
     assert one.connection_pool.connection_kwargs["socket_timeout"] == 1.0
 

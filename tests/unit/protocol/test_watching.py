@@ -11,30 +11,22 @@ from typing import TYPE_CHECKING, Any
 import fakeredis
 import pytest
 
-from blocksd.client import watching as watching_module
-from blocksd.client.plan import Ask, Pause
-from blocksd.client.watching import (
-    Connect,
-    Emit,
-    Heard,
-    Listen,
-    Live,
-    Ping,
-    Reset,
-    Subscribe,
-    Watching,
-)
+from blocksd import Reset
 from blocksd.errors import InvalidLabel, Misconfigured, Unavailable
 from blocksd.mirror.keys import Keys
 from blocksd.mirror.projection import commands_of, rebuild_commands
+from blocksd.mirror.view import shown_as
 from blocksd.model.revision import Change, repaired
+from blocksd.protocol import steps
+from blocksd.protocol import watching as watching_module
+from blocksd.protocol.steps import Ask, Connect, Emit, Heard, Listen, Live, Pause, Ping, Subscribe
+from blocksd.protocol.watching import Watching
 from rig import AT, Clock, revision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from blocksd.client.plan import Plan
-    from blocksd.client.watching import Item
+    from blocksd import BlockView, Item
 
 KEYS = Keys("blocks")
 ALL = KEYS.changes
@@ -162,14 +154,11 @@ class Driver:
             step = self._resume(step)
         return self.items[before:]
 
-    def _carry_out(self, plan: Plan[Any]) -> Any:
-        """As a client does with its queries."""
-        answer: Any = None
-        try:
-            while True:
-                answer = self._perform(plan.send(answer))
-        except StopIteration as done:
-            return done.value
+    def _blocks_with(self, labels: Sequence[str]) -> list[BlockView]:
+        """As a client reads them."""
+        replies = self._perform(Ask(tuple(("HGETALL", KEYS.block(label)) for label in labels)))
+        found = [shown_as(label, fields) for label, fields in zip(labels, replies, strict=True)]
+        return [block for block in found if block is not None]
 
     def _resume(self, step: Any) -> Any:
         if not isinstance(step, Ask | Listen):
@@ -185,7 +174,7 @@ class Driver:
             return self.inbox.popleft() if self.inbox else None
         if isinstance(step, Emit):
             if isinstance(step.item, Reset):
-                step.item.read_by(self._carry_out, KEYS, asynchronous=False)
+                step.item.read_by(self._blocks_with, asynchronous=False)
             self.items.append(step.item)
             self.after_emit()
         if self.is_down and not isinstance(step, Live | Pause | Emit):
@@ -284,7 +273,7 @@ def test_unavailable_after_the_first_item_is_not_raised(server: Server, monkeypa
             raise Unavailable("down")
 
     driver.before_ask = cut
-    monkeypatch.setattr(watching_module, "_PAGE", 1)
+    monkeypatch.setattr(steps, "ENTRIES", 1)
     driver.run()
     assert told(driver.items) == [("created", 1), ("created", 2)]
     assert [type(step) for step in driver.log] == [
@@ -375,7 +364,7 @@ def test_gap_is_filled_from_the_stream(server: Server) -> None:
 
 def test_gap_longer_than_a_page(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stream is read in pages."""
-    monkeypatch.setattr(watching_module, "_PAGE", 3)
+    monkeypatch.setattr(steps, "ENTRIES", 3)
     driver = follow(server)
     missed = [server.change(is_told=False) for _ in range(9)]
     last = server.change()

@@ -1,141 +1,46 @@
-"""Every change once, in order and without a gap: what a subscription does, apart from how bytes are moved.
-
-A watch is a generator of steps. Whoever drives it performs each step and sends back what came of it; when Redis does
-not serve, `Unavailable` is raised at the step. So blocking and asyncio code follow changes in one and the same way.
-"""
+"""Every change once, in order and without a gap: what a subscription does, apart from how bytes are moved."""
 
 from __future__ import annotations
 
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from blocksd.client.lazy_blocks import LazyBlocks
-from blocksd.client.plan import Ask, Pause, ask
-from blocksd.client.queries import blocks_with
-from blocksd.errors import Damaged, Misconfigured, Unavailable
+from blocksd.errors import Misconfigured, Unavailable
 from blocksd.model.label import parse_agent, parse_label
 from blocksd.model.revision import Change
+from blocksd.protocol.reset import Reset
+from blocksd.protocol.steps import (
+    Connect,
+    Emit,
+    Heard,
+    Listen,
+    Live,
+    Pause,
+    Ping,
+    Subscribe,
+    ask,
+    entries_after,
+    epoch_and_seq,
+    labels_at,
+    parsed,
+    resets_at,
+    sources_of,
+)
 
 if TYPE_CHECKING:
-    from blocksd.client.plan import Plan
     from blocksd.mirror.keys import Keys
-    from blocksd.mirror.view import BlockView
+    from blocksd.protocol.reset import Item
+    from blocksd.protocol.steps import Steps
 
 LISTEN_SECONDS = 1.0
 PROVE_SECONDS = 5.0
 """How often a subscription is put to the proof: silence may be a lost one."""
 PATIENCE_SECONDS = 5.0
 """For how long an answer is waited for before the connection counts as lost."""
-_PAGE = 1000
 _LONGEST_PAUSE = 2.0
 _REPAIRS_KEPT = 100
-
-
-class Reset:
-    """Changes were missed that cannot be had any more, or the mirror was built anew: read everything again.
-
-    `labels` are the blocks the watch is about, as of `seq`; of others there is no block (any more). The next change
-    passed on comes after `seq`. `blocks` reads them when they are asked for, so they are at least as new as `seq`; in
-    asyncio code they are read by `aload` first.
-    """
-
-    __slots__ = ("_blocks", "epoch", "labels", "seq")
-
-    kind: Literal["reset"] = "reset"
-
-    def __init__(
-        self, seq: int, epoch: str, blocks: Mapping[str, BlockView] | None = None, *, labels: Iterable[str] = ()
-    ) -> None:
-        self.seq = seq
-        self.epoch = epoch
-        self.labels: tuple[str, ...] = tuple(sorted(labels if blocks is None else blocks))
-        self._blocks = LazyBlocks(self.labels, dict(blocks) if blocks is not None else None)
-
-    @property
-    def blocks(self) -> Mapping[str, BlockView]:
-        """By label. One that was deleted meanwhile is not in it."""
-        return self._blocks
-
-    def load(self) -> dict[str, BlockView]:
-        """All of the blocks, read now."""
-        return dict(self._blocks)
-
-    async def aload(self) -> dict[str, BlockView]:
-        """All of the blocks, read now, in asyncio code; after that they are in `blocks`."""
-        return await self._blocks.aload()
-
-    def read_by(self, run: Callable[[Plan[list[BlockView]]], Any], keys: Keys, *, asynchronous: bool) -> Reset:
-        """Have the blocks read with this, which carries plans out."""
-        self._blocks.read_by(lambda labels: run(blocks_with(keys, labels)), asynchronous=asynchronous)
-        return self
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Reset):
-            return NotImplemented
-        return (self.seq, self.epoch, self.labels) == (other.seq, other.epoch, other.labels)
-
-    def __hash__(self) -> int:
-        return hash((self.seq, self.epoch))
-
-    def __repr__(self) -> str:
-        return f"Reset(seq={self.seq}, epoch={self.epoch!r}, {len(self.labels)} blocks)"
-
-
-Item = Change | Reset
-
-
-@dataclass(frozen=True, slots=True)
-class Connect:
-    """Open a connection for listening, in place of the one there was."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subscribe:
-    """Ask for these channels (or, `off`, not for them any more)."""
-
-    channels: tuple[str, ...]
-    off: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Ping:
-    """Ask for a `pong` on the connection for listening."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listen:
-    """Wait for what comes, at most so long; a Heard, or None."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What came: a `message`, a `subscribe` or `unsubscribe` confirmed, a `pong`."""
-
-    kind: str
-    channel: str
-    data: str
-
-
-@dataclass(frozen=True, slots=True)
-class Emit:
-    """Pass this on."""
-
-    item: Item
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """From here on, whatever happens will be heard."""
-
-
-Step = Ask | Connect | Subscribe | Ping | Listen | Emit | Live | Pause
-Steps = Generator[Step, Any, None]
 
 
 class Watching:
@@ -197,7 +102,7 @@ class Watching:
         """The epoch, and the seq up to which everything was passed on."""
         return self._epoch, self._last
 
-    def steps(self) -> Steps:
+    def steps(self) -> Steps[None]:
         """Go on for ever. Raises Unavailable only when Redis does not serve at the very beginning."""
         failures = 0
         while True:
@@ -213,7 +118,7 @@ class Watching:
                 failures = min(failures + 1, 8)
                 yield Pause(min(0.05 * 2**failures, _LONGEST_PAUSE) * random.uniform(0.5, 1.0))
 
-    def _begin(self) -> Steps:
+    def _begin(self) -> Steps[None]:
         self._subscribed.clear()
         self._heard.clear()
         self._is_aligned = False
@@ -221,22 +126,22 @@ class Watching:
             yield from self._find_place()
         elif self._agent is not None:
             # What concerns it without a seq is not in the stream.
-            self._sources = yield from self._sources_now()
+            self._sources = yield from sources_of(self._keys, self._agent)
         yield from self._align()
         self._is_begun = True
         self._lives += 1
         self.life = self._lives
         yield Live()
 
-    def _find_place(self) -> Steps:
-        epoch, seq = yield from self._place()
+    def _find_place(self) -> Steps[None]:
+        epoch, seq = yield from epoch_and_seq(self._keys)
         if self._last is None:
             self._last, self._epoch = seq, epoch
-            self._resets = yield from self._resets_at(seq)
+            self._resets = yield from resets_at(self._keys, seq)
             self._repaired.extend(self._resets)
         if self._agent is not None:
-            self._labels = yield from self._labels_at(self._last)
-            self._sources = yield from self._sources_now()
+            self._labels = yield from labels_at(self._keys, self._agent, self._last)
+            self._sources = yield from sources_of(self._keys, self._agent)
         self._is_placed = True
 
     # --- subscriptions ---
@@ -254,8 +159,8 @@ class Watching:
             *map(keys.changes_of_source, self._sources),
         }
 
-    def _align(self) -> Steps:
-        """Subscribe to what the watch is about by now, and catch up with what came before the subscription did."""
+    def _align(self) -> Steps[None]:
+        """Subscribe to what the watch is about now, and catch up with what came before the subscription did."""
         if self._is_aligned:
             return
         while not self._is_aligned:
@@ -267,7 +172,7 @@ class Watching:
             self._subscribed -= extra
             yield Subscribe(tuple(sorted(extra)), off=True)
 
-    def _subscribe(self, channels: set[str]) -> Steps:
+    def _subscribe(self, channels: set[str]) -> Steps[None]:
         missing = set(channels)
         yield Subscribe(tuple(sorted(missing)))
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -282,13 +187,13 @@ class Watching:
             else:
                 self._heard.append(heard)
 
-    def _follow(self) -> Steps:
+    def _follow(self) -> Steps[None]:
         proved_at, waiting = time.monotonic(), None
         while True:
             heard = self._heard.popleft() if self._heard else (yield Listen(LISTEN_SECONDS))
             if heard is not None:
                 if heard.kind == "message":
-                    change = _parsed(heard.data)
+                    change = parsed(heard.data)
                     if change is not None:
                         yield from self._hear(change)
                 elif heard.kind == "subscribe":  # nobody asked: the connection was lost and made again
@@ -299,13 +204,13 @@ class Watching:
                 yield from self._align()
             now = time.monotonic()
             if waiting is None and now - proved_at >= PROVE_SECONDS:
-                waiting, proved_at = (yield from self._place()), now
+                waiting, proved_at = (yield from epoch_and_seq(self._keys)), now
                 yield Ping()
             elif waiting is not None and heard is None and now - proved_at >= PATIENCE_SECONDS:
                 raise Unavailable("the subscription has gone silent")
 
-    def _prove(self, epoch: str | None, seq: int) -> Steps:
-        """The mirror stood there when the ping was sent, and everything up to it has been heard by now."""
+    def _prove(self, epoch: str | None, seq: int) -> Steps[None]:
+        """Handle a pong: the mirror stood there when the ping was sent, and everything up to it has been heard."""
         assert self._last is not None
         if epoch is None:  # being rebuilt: a reset will be announced
             return
@@ -317,13 +222,13 @@ class Watching:
 
     # --- changes ---
 
-    def _hear(self, change: Change) -> Steps:
+    def _hear(self, change: Change) -> Steps[None]:
         assert self._last is not None
         if change.epoch not in (None, self._epoch) and change.kind != "reset":
             # Channels are of the server, not of a database: another's mirror may have the same namespace there.
             if change.epoch == self._foreign:
                 return
-            epoch, _ = yield from self._place()
+            epoch, _ = yield from epoch_and_seq(self._keys)
             if epoch is not None and epoch != change.epoch:
                 self._foreign = change.epoch
                 return
@@ -331,7 +236,7 @@ class Watching:
             yield from self._pass_on_repaired(change)
         elif change.seq is None:
             if self._agent is not None and change.kind == "source":
-                self._sources = yield from self._sources_now()
+                self._sources = yield from sources_of(self._keys, self._agent)
                 self._is_aligned = False
             yield from self._emit(change)
         elif change.kind == "reset" or change.epoch != self._epoch or self._is_behind:
@@ -343,7 +248,7 @@ class Watching:
             else:
                 yield from self._pass_on(change.seq, change)
 
-    def _pass_on_repaired(self, change: Change) -> Steps:
+    def _pass_on_repaired(self, change: Change) -> Steps[None]:
         """The mirror has shown something wrongly, and does not any more. It has no seq, and is passed on once."""
         if change.raw in self._repaired:
             return
@@ -355,12 +260,12 @@ class Watching:
             is_ours = self._agent in agents or not self._labels.isdisjoint(change.labels)
             if self._agent in agents:  # what is followed was told by what was shown wrongly
                 assert self._last is not None
-                self._labels = yield from self._labels_at(self._last)
+                self._labels = yield from labels_at(self._keys, self._agent, self._last)
                 self._is_aligned = False
         if is_ours:
             yield from self._emit(change)
 
-    def _pass_on(self, seq: int, change: Change) -> Steps:
+    def _pass_on(self, seq: int, change: Change) -> Steps[None]:
         self._move(seq)
         if self._agent is not None:
             label = change.label or ""
@@ -380,9 +285,9 @@ class Watching:
         if is_ours:
             yield from self._emit(change)
 
-    def _catch_up(self) -> Steps:
-        """What the stream has after `_last`; or a Reset, when it does not reach back to there."""
-        epoch, seq = yield from self._place()
+    def _catch_up(self) -> Steps[None]:
+        """Pass on what the stream has after `_last`; or a Reset, when it does not reach back to there."""
+        epoch, seq = yield from epoch_and_seq(self._keys)
         assert self._last is not None
         self._is_behind = epoch is None
         if epoch is None:  # being rebuilt: a reset will be announced, to channels that may be known already
@@ -391,9 +296,9 @@ class Watching:
             yield from self._reset()
             return
         self._epoch = epoch
-        after = f"{self._last}-0"
-        while True:
-            entries = yield from self._entries(after)
+        after: str | None = f"{self._last}-0"
+        while after is not None:
+            entries, after = yield from entries_after(self._keys, after)
             for place, change in entries:
                 number = int(place.partition("-")[0])
                 if change.kind == "reset":
@@ -408,27 +313,24 @@ class Watching:
                     yield from self._reset()
                     return
                 yield from self._pass_on(number, change)
-            if len(entries) < _PAGE:
-                break
-            after = entries[-1][0]
         if self._last < seq:  # the stream has lost its end
             yield from self._reset()
 
-    def _reset(self) -> Steps:
+    def _reset(self) -> Steps[None]:
         """Pass on how things stand, and go on from there."""
-        epoch, seq = yield from self._place()
+        epoch, seq = yield from epoch_and_seq(self._keys)
         self._is_behind = True
         if epoch is None:
             return
-        resets = yield from self._resets_at(seq)
+        resets = yield from resets_at(self._keys, seq)
         if self._label is not None:
             labels = [self._label]
         elif self._agent is not None:
-            labels = list((yield from self._labels_at(seq)))
-            self._sources = yield from self._sources_now()
+            labels = list((yield from labels_at(self._keys, self._agent, seq)))
+            self._sources = yield from sources_of(self._keys, self._agent)
         else:
             (labels,) = yield from ask(("ZRANGE", self._keys.labels, 0, -1))
-        still, _ = yield from self._place()
+        still, _ = yield from epoch_and_seq(self._keys)
         if still != epoch:  # cleared while it was read: what is missing in it may well be there
             return
         self._epoch, self._last, self._resets, self._labels = epoch, seq, resets, set(labels)
@@ -436,67 +338,10 @@ class Watching:
         self._repaired.extend(resets)
         yield from self._emit(Reset(seq, epoch, labels=labels))
 
-    def _emit(self, item: Item) -> Steps:
+    def _emit(self, item: Item) -> Steps[None]:
         self._is_begun = True
         yield Emit(item)
 
     def _move(self, seq: int) -> None:
         if seq != self._last:
             self._last, self._resets = seq, []
-
-    # --- what is asked ---
-
-    def _place(self) -> Plan[tuple[str | None, int]]:
-        ((epoch, seq),) = yield from ask(("HMGET", self._keys.meta, "epoch", "seq"))
-        return epoch, int(seq or 0)
-
-    def _entries(self, after: str) -> Plan[list[tuple[str, Change]]]:
-        (entries,) = yield from ask(("XRANGE", self._keys.changes, f"({after}", "+", "COUNT", _PAGE))
-        changes = [(place, _parsed((fields or {}).get("change"))) for place, fields in entries]
-        return [(place, change) for place, change in changes if change is not None and _is_place(place)]
-
-    def _resets_at(self, seq: int) -> Plan[list[dict[str, Any]]]:
-        (entries,) = yield from ask(("XRANGE", self._keys.changes, f"({seq}-0", str(seq)))
-        changes = [_parsed((fields or {}).get("change")) for _, fields in entries]
-        return [change.raw for change in changes if change is not None]
-
-    def _labels_now(self) -> Plan[list[str]]:
-        assert self._agent is not None
-        (names,) = yield from ask(("HGETALL", self._keys.agent(self._agent)))
-        return list(names.values())
-
-    def _sources_now(self) -> Plan[set[str]]:
-        """The file sources the agent sees."""
-        assert self._agent is not None
-        (known,) = yield from ask(("HKEYS", self._keys.sources))
-        seen = yield from ask(*(("SISMEMBER", self._keys.source_agents(name), self._agent) for name in known))
-        return {name for name, is_seen in zip(known, seen, strict=True) if is_seen}
-
-    def _labels_at(self, seq: int) -> Plan[set[str]]:
-        """The blocks attached to the agent at `seq`: those of now, unless what first became of one since tells other."""
-        found = yield from self._labels_now()
-        labels, told = set(found), set()
-        after = f"{seq}-0"
-        while True:
-            entries = yield from self._entries(after)
-            for _, change in entries:
-                came, went = self._agent in change.attached, self._agent in change.detached
-                if change.label is not None and change.label not in told and (came or went):
-                    told.add(change.label)
-                    (labels.add if went else labels.discard)(change.label)
-            if len(entries) < _PAGE:
-                return labels
-            after = entries[-1][0]
-
-
-def _parsed(text: str | None) -> Change | None:
-    """A change as it was sent; None for what anyone else put there: the next number, or a proof, tells what is missing."""
-    try:
-        change = Change.loads(text or "")
-    except Damaged:
-        return None
-    return change if change.seq is None or change.seq >= 0 else None
-
-
-def _is_place(entry_id: str) -> bool:
-    return entry_id.partition("-")[0].isdigit()

@@ -1,0 +1,233 @@
+"""The blocks of a namespace, as a resource of the client."""
+
+import builtins
+from collections.abc import Collection, Mapping
+from operator import attrgetter
+from typing import Any
+
+from blocksd.client.agents_async import AsyncBlockAgents
+from blocksd.client.block_edits_async import AsyncBlockEdits
+from blocksd.client.reading_async import block_named, resolve
+from blocksd.mirror.view import BlockView, Page
+from blocksd.model.revision import OPERATOR
+from blocksd.protocol import listing
+from blocksd.protocol.fields import FIELDS, TERMS, UNCHANGED, Unchanged, Update, given
+from blocksd.protocol.listing import FILTERS, Filter, Order, Span
+from blocksd.protocol.wire import TIMEOUT_SECONDS, OnConflict, block_of
+
+
+class AsyncBlocks(AsyncBlockEdits):
+    """All blocks."""
+
+    @property
+    def agents(self) -> AsyncBlockAgents:
+        """The agents attached to a block."""
+        return AsyncBlockAgents(self._transport)
+
+    async def list(
+        self,
+        *,
+        limit: int | None = None,
+        before: str | None = None,
+        after: str | None = None,
+        order: Order = "asc",
+        label: str | None = None,
+        label_search: str | None = None,
+        description_search: str | None = None,
+        value_search: str | None = None,
+        tags: Collection[str] = (),
+        match_all_tags: bool = False,
+        connected_to_agents_count_gt: int | None = None,
+        connected_to_agents_count_lt: int | None = None,
+        connected_to_agents_count_eq: int | Collection[int] | None = None,
+        templates_only: bool = False,
+        show_hidden_blocks: bool = False,
+    ) -> Page[BlockView]:
+        """Blocks, by label: all that are not hidden, or those for which every condition given holds.
+
+        `limit` None gives all of them. `after` and `before` are labels (or ids) between which the page lies, in the order
+        of the listing; with `before` alone, it ends there. A label serves as a cursor even when its block is gone.
+
+        `label` finds this label, and blocks of agents by the name the agent has for it: `human` finds each agent's
+        `human` as well. The searches look for a part of the text, in capital or small letters alike. `tags` finds blocks
+        with any of these tags, or, with `match_all_tags`, all of them. `connected_to_agents_count_gt`, `_lt` and `_eq`
+        are about how many agents are attached; `_eq` may be several numbers. Hidden blocks are listed with
+        `show_hidden_blocks`.
+
+        Raises:
+            InvalidLabel: a cursor or `label` is none.
+            InvalidField: `order`, `limit` or `tags` cannot be so.
+            NotFound: a cursor is the id of no block.
+        """
+        wanted = Filter(given(locals(), FILTERS))
+        if after is not None:
+            after = await resolve(self._transport, after)
+        if before is not None:
+            before = await resolve(self._transport, before)
+        span = Span.of(after=after, before=before, order=order, limit=limit)
+        found: list[BlockView] = []
+        size = (
+            listing.PAGE if limit is None else min(listing.PAGE, limit + 1)
+        )  # one more tells whether something follows
+        while not span.is_done and (limit is None or len(found) <= limit):
+            found += await self._wanted(wanted, span, size)
+            size = listing.PAGE
+        return span.page(found, attrgetter("label"))
+
+    async def count(
+        self,
+        *,
+        label: str | None = None,
+        label_search: str | None = None,
+        description_search: str | None = None,
+        value_search: str | None = None,
+        tags: Collection[str] = (),
+        match_all_tags: bool = False,
+        connected_to_agents_count_gt: int | None = None,
+        connected_to_agents_count_lt: int | None = None,
+        connected_to_agents_count_eq: int | Collection[int] | None = None,
+        templates_only: bool = False,
+        show_hidden_blocks: bool = False,
+    ) -> int:
+        """How many blocks `list` would give with these conditions."""
+        wanted = Filter(given(locals(), FILTERS))
+        span, count = Span(), 0
+        while not span.is_done:
+            count += len(await self._wanted(wanted, span, listing.PAGE))
+        return count
+
+    async def _wanted(self, wanted: Filter, span: Span, size: int) -> builtins.list[BlockView]:
+        """The wanted ones among the next blocks of a listing."""
+        keys = self._transport.keys
+        if wanted.label is None:
+            labels = await self._next(span, size)
+        else:
+            labels, private = [wanted.label], Span.private()
+            while not private.is_done:
+                labels += wanted.named(await self._next(private, listing.NAMES))
+            labels, span.is_done = span.between(labels), True
+        labels = wanted.matching(labels)
+        return wanted.wanted(labels, await self._transport.ask(*wanted.commands(keys, labels)))
+
+    async def _next(self, span: Span, size: int) -> builtins.list[str]:
+        (labels,) = await self._transport.ask(span.command(self._transport.keys.labels, size))
+        return span.take(labels, size)
+
+    async def retrieve(self, block_id: str) -> BlockView:
+        """One block, by its id or its label.
+
+        Raises:
+            NotFound: there is no such block.
+            InvalidLabel: it is neither an id nor a label.
+        """
+        return await block_named(self._transport, block_id)
+
+    async def create(
+        self,
+        *,
+        label: str,
+        value: str | None = None,
+        description: str | None = None,
+        limit: int | None = None,
+        read_only: bool | None = None,
+        hidden: bool | None = None,
+        tags: Collection[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        agents: Collection[str] | None = None,
+        project_id: str | None = None,
+        is_template: bool | None = None,
+        template_name: str | None = None,
+        template_id: str | None = None,
+        base_template_id: str | None = None,
+        deployment_id: str | None = None,
+        entity_id: str | None = None,
+        preserve_on_migration: bool | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        request_id: str | None = None,
+    ) -> BlockView:
+        """Make a block, and its file. A private one has the label `agents/<agent>/<name>`.
+
+        None stands for a field's default. `agents` says who it is attached to: ids, patterns (`support-*`), or `*` for
+        every agent.
+
+        Raises:
+            AlreadyExists: there is one.
+            LabelConflict: its label could not be told from another, or one of its agents has another block of this name.
+            LimitExceeded: its value is over its limit.
+            InvalidRequest: it cannot be: what is wrong is in the message.
+        """
+        fields = {name: value for name, value in given(locals(), FIELDS).items() if value is not None}
+        terms = {"timeout_seconds": timeout_seconds, "request_id": request_id}
+        return block_of(await self._transport.request(OPERATOR, "create", fields, label=label, **terms))
+
+    async def update(
+        self,
+        block_id: str,
+        *,
+        value: str | Unchanged | None = UNCHANGED,
+        description: str | Unchanged | None = UNCHANGED,
+        limit: int | Unchanged | None = UNCHANGED,
+        read_only: bool | Unchanged | None = UNCHANGED,
+        hidden: bool | Unchanged | None = UNCHANGED,
+        tags: Collection[str] | Unchanged | None = UNCHANGED,
+        metadata: Mapping[str, Any] | Unchanged | None = UNCHANGED,
+        agents: Collection[str] | Unchanged | None = UNCHANGED,
+        project_id: str | Unchanged | None = UNCHANGED,
+        is_template: bool | Unchanged | None = UNCHANGED,
+        template_name: str | Unchanged | None = UNCHANGED,
+        template_id: str | Unchanged | None = UNCHANGED,
+        base_template_id: str | Unchanged | None = UNCHANGED,
+        deployment_id: str | Unchanged | None = UNCHANGED,
+        entity_id: str | Unchanged | None = UNCHANGED,
+        preserve_on_migration: bool | Unchanged | None = UNCHANGED,
+        expect_version: int | None = None,
+        on_conflict: OnConflict | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        request_id: str | None = None,
+    ) -> BlockView:
+        """Change fields of a block; the others stay, and so does all of its file that says them.
+
+        None stands for a field's default. The last four arguments are those of every edit.
+
+        Raises:
+            NotFound: there is no such block.
+            VersionConflict, MergeConflict: it is not of the version expected.
+            LabelConflict: one of its new agents has another block of this name.
+            LimitExceeded: its value would be over its limit.
+            InvalidRequest: a field cannot be so: what is wrong is in the message.
+            ProblemFile: its file has a problem, or cannot say this.
+        """
+        return await self._edit("update", block_id, given(locals(), FIELDS), given(locals(), TERMS))
+
+    modify = update
+
+    async def update_many(
+        self,
+        updates: Collection[Update],
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        request_id: str | None = None,
+    ) -> builtins.list[BlockView]:
+        """Change several blocks at once: all of them, or, if one cannot be, none.
+
+        Raises:
+            BlocksdError: what `update` raises. Facts: `request`, which of them it was, from 1.
+        """
+        requests = []
+        for one in updates:
+            fields: dict[str, Any] = dict(one)
+            version, on_conflict = fields.pop("expect_version", None), fields.pop("on_conflict", None)
+            label = await resolve(self._transport, fields.pop("block_id"))
+            expect = None if version is None else {"version": version}
+            requests.append(
+                {"op": "update", "label": label, "args": fields, "expect": expect, "on_conflict": on_conflict}
+            )
+        if not requests:
+            return []
+        terms = {"timeout_seconds": timeout_seconds, "request_id": request_id}
+        reply = await self._transport.request(OPERATOR, "batch", {"requests": requests}, **terms)
+        shown = {one["label"]: block_of(one) for one in reply["results"] if "block" in one}
+        for result in reply["results"]:
+            if result["label"] not in shown:  # more than a reply shows: as it is now
+                shown[result["label"]] = await block_named(self._transport, result["label"])
+        return [shown[result["label"]] for result in reply["results"]]

@@ -1,0 +1,172 @@
+"""The client: one namespace of a server, for agents and operators to program against."""
+
+import json
+import random
+from asyncio import sleep
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+from weakref import WeakSet
+
+from blocksd.client.agents_async import AsyncAgents
+from blocksd.client.blocks_async import AsyncBlocks
+from blocksd.client.memory_async import AsyncMemory
+from blocksd.client.transport_async import AsyncTransport
+from blocksd.client.watch import AsyncWatch
+from blocksd.errors import Unavailable, VersionConflict
+from blocksd.mirror.view import BlockView, view_of
+from blocksd.protocol.fields import text
+from blocksd.protocol.reset import Item
+from blocksd.protocol.watching import Watching
+from blocksd.protocol.wire import TIMEOUT_SECONDS
+from blocksd.settings import config as configuration
+from blocksd.settings.record import FoundUrl, running_daemon
+
+_LONGEST_EDIT_PAUSE = 0.1
+
+
+def aconnect(url: str | None = None, namespace: str | None = None) -> "AsyncClient":
+    """A client for asyncio code. Nothing is sent yet; an unreachable Redis shows at the first question.
+
+    `url` is a Redis URL; None stands for what the settings say (`BLOCKSD_REDIS`, `blocksd.toml`), and else for the
+    server of the daemon that runs on this machine. `namespace` None is the one set, and else `blocks`.
+
+    Raises:
+        Unavailable: no URL is given, nor set, and no daemon runs.
+        Misconfigured: `url` or `namespace` is none.
+    """
+    if url is not None and namespace is not None:
+        return AsyncClient(url, namespace)
+    config = configuration.load({"namespace": namespace})
+    url = url or config.redis
+    if url is None:
+        daemon = running_daemon(config.state)
+        if daemon is None:
+            raise Unavailable(f"no daemon is running for the namespace {config.namespace!r} (state in {config.state})")
+        url = FoundUrl(daemon["redis"], config.state)
+    return AsyncClient(url, config.namespace)
+
+
+class AsyncClient:
+    """Reads and writes one namespace, in asyncio code.
+
+    Every method that asks raises Unavailable when Redis does not serve, or the mirror is being repaired; those that write,
+    also when there was no reply in time. Blocks are named by id or label. Several tasks may share a client; a watch or a
+    memory belongs to one at a time.
+    """
+
+    def __init__(self, url: str, namespace: str = "blocks") -> None:
+        """Nothing is sent yet. Raises Misconfigured when `url` or `namespace` is none."""
+        self._transport = AsyncTransport(url, namespace)
+        self._opened: WeakSet[AsyncWatch] = WeakSet()
+
+    @property
+    def blocks(self) -> AsyncBlocks:
+        """All blocks."""
+        return AsyncBlocks(self._transport)
+
+    @property
+    def agents(self) -> AsyncAgents:
+        """All known agents."""
+        return AsyncAgents(self._transport)
+
+    async def meta(self) -> dict[str, str]:
+        """The daemon that keeps this mirror, and where the mirror stands; empty when there never was one."""
+        (found,) = await self._transport.ask(("HGETALL", self._transport.keys.meta))
+        return dict(found)
+
+    async def is_kept(self) -> bool:
+        """Return True if a daemon keeps the mirror right now."""
+        (found,) = await self._transport.ask(("EXISTS", self._transport.keys.lease))
+        return bool(found)
+
+    async def counts(self) -> dict[str, int]:
+        """How many blocks, agents and problems there are."""
+        keys = self._transport.keys
+        replies = await self._transport.ask(("ZCARD", keys.labels), ("ZCARD", keys.agents), ("HLEN", keys.problems))
+        return dict(zip(("blocks", "agents", "problems"), replies, strict=True))
+
+    async def problems(self) -> list[dict[str, Any]]:
+        """The problems of files, by path: the JSON of each."""
+        (found,) = await self._transport.ask(("HGETALL", self._transport.keys.problems))
+        return [json.loads(found[subject]) for subject in sorted(found)]
+
+    async def edit(
+        self, block_id: str, change: Callable[[str], str], *, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> BlockView:
+        """Replace a block's value by what `change` makes of it, without losing what another writes meanwhile.
+
+        `change` is called again, with the newer value, whenever there is one. The block is returned as it is then.
+
+        Raises:
+            VersionConflict: the block changed faster than it could be changed.
+            NotFound, LimitExceeded, ProblemFile: as `update` does.
+        """
+        give_up_at = monotonic() + timeout_seconds
+        block = await self.blocks.retrieve(block_id)
+        while (value := text(change(block.value))) != block.value:
+            try:
+                return await self.blocks.update(
+                    block.label, value=value, expect_version=block.version, timeout_seconds=timeout_seconds
+                )
+            except VersionConflict as conflict:
+                newer: Any = conflict.facts.get("block")
+                if newer is None or monotonic() > give_up_at:
+                    raise
+                block = view_of(newer)
+            await sleep(random.uniform(0, _LONGEST_EDIT_PAUSE))
+        return block
+
+    def memory(self, agent_id: str) -> AsyncMemory:
+        """The memory of one agent. Nothing is sent yet.
+
+        Raises:
+            InvalidLabel: it cannot be the id of an agent.
+        """
+        return AsyncMemory(self._transport, agent_id, self._opened)
+
+    def watch(
+        self,
+        *,
+        label: str | None = None,
+        agent: str | None = None,
+        since: int | tuple[str, int] | Item | None = None,
+        callback: Callable[[Item], Awaitable[object] | object] | None = None,
+    ) -> AsyncWatch:
+        """Every change once, in order: from now on, or after `since`: a seq (of whatever epoch the mirror
+        has), an epoch and a seq, or the last item received.
+
+        With `label`, that block's changes only; with `agent`, those of whatever is attached to it, as that changes.
+        A `Reset` among them tells that changes were missed which cannot be had any more, or that `since` is of another
+        epoch; its `blocks` are the present state. A `repaired` tells which blocks the mirror showed wrongly until now. A
+        lost connection is made again, and what was missed is caught up with. Problems of files (`rejected`, `cleared`)
+        are passed on by a watch of everything, and only while it is connected.
+
+        The watch is an iterator. With `callback`, every item is passed to that instead, in the background, until the
+        watch is closed.
+
+        Raises:
+            Unavailable: Redis does not serve where the watch begins.
+        """
+        watching = Watching(self._transport.keys, since=since, label=label, agent=agent)
+        watch = AsyncWatch(self._transport, watching, callback)
+        self._opened.add(watch)
+        return watch
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the client, with its watches and memories."""
+        opened = list(self._opened)
+        for one in opened:
+            one.stop()
+        for one in opened:
+            await one.close()
+        await self._transport.close()

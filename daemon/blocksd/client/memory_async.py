@@ -1,0 +1,159 @@
+"""An agent's memory, as agents program against it."""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from types import TracebackType
+from typing import Any, Self
+from weakref import WeakSet, finalize
+
+from blocksd.client import tools
+from blocksd.client.memory_writes_async import AsyncMemoryWrites
+from blocksd.client.reading_async import look
+from blocksd.client.transport_async import AsyncTransport
+from blocksd.client.watch import AsyncWatch
+from blocksd.errors import BlocksdError, Misconfigured, NotAttached, NotFound, Unavailable
+from blocksd.mirror.view import BlockView
+from blocksd.model.prompt import Style, ToolUsageRules, compile_prompt, order
+from blocksd.protocol.reset import Item
+from blocksd.protocol.sight import Sight, not_attached
+from blocksd.protocol.watching import Watching
+
+
+class AsyncMemory(AsyncMemoryWrites):
+    """The blocks of one agent, under its own names for them, and the text they make in its context window.
+
+    The agent is the author of what is written here, and sees it at once. From the first question on, the memory follows
+    the agent's changes in the background, on another connection: while nothing that concerns the agent changes, nothing is
+    asked again. While that connection is interrupted, every answer is read anew. A connection that is cut without a sign
+    is noticed within a quarter of a minute.
+    """
+
+    def __init__(self, transport: AsyncTransport, agent_id: str, opened: WeakSet[AsyncWatch]) -> None:
+        super().__init__(transport, agent_id)
+        self._opened = opened
+        self._follower: AsyncWatch | None = None
+
+    async def get_blocks(self) -> list[BlockView]:
+        """The blocks attached to the agent: persona, human, then by name."""
+        return order((await self._sight()).blocks.values())
+
+    async def get_block(self, label: str) -> BlockView:
+        """The block the agent knows by this name.
+
+        Raises:
+            NotFound: it has none; the message names those it has.
+        """
+        blocks = (await self._sight()).blocks
+        if label not in blocks:
+            raise not_attached(self._agent, label, blocks)
+        return blocks[label]
+
+    async def list_block_labels(self) -> list[str]:
+        """The names the agent has for its blocks, in the same order."""
+        return [block.name for block in await self.get_blocks()]
+
+    async def compile(
+        self,
+        *,
+        style: Style = "standard",
+        tool_usage_rules: ToolUsageRules | str | None = None,
+        sources: Collection[str] | None = None,
+        max_files_open: int | None = None,
+    ) -> str:
+        """The text for the agent's context window; no round trip while nothing that concerns it has changed.
+
+        `style` is `standard`, `line-numbered`, `nested` or `directories`. `sources` names the file sources to show; None
+        shows all that the agent sees. With `max_files_open`, only so many open files, those last opened, are shown open.
+        """
+        shown = None if sources is None else tuple(sources)
+        key = (style, tool_usage_rules, shown, max_files_open)
+        text = self._kept.text(key)
+        if text is None:
+            sight = await self._sight()
+            text = compile_prompt(
+                sight.blocks.values(),
+                style=style,
+                tool_usage_rules=tool_usage_rules,
+                sources=[source for source in sight.sources if shown is None or source.name in shown],
+                max_files_open=max_files_open,
+            )
+            self._kept.put_text(key, text, sight)
+        return text
+
+    async def _sight(self) -> Sight:
+        if self._follower is None:
+            await self._follow()
+        sight = self._kept.sight
+        if sight is None:
+            mark = self._kept.mark()
+            sight = await look(self._transport, self._agent)
+            self._kept.put(sight, mark)
+        return sight
+
+    def tools(self) -> "AsyncTools":
+        """The tools for a language model to write here by itself: their definitions, and a way to call them."""
+        return AsyncTools(self._transport, self._agent, self)
+
+    def watch(
+        self,
+        *,
+        since: int | tuple[str, int] | Item | None = None,
+        callback: Callable[[Item], Awaitable[object] | object] | None = None,
+    ) -> AsyncWatch:
+        """Every change to what the agent is attached to, as that changes; like the client's `watch`."""
+        watching = Watching(self._transport.keys, since=since, agent=self._agent)
+        watch = AsyncWatch(self._transport, watching, callback)
+        self._opened.add(watch)
+        return watch
+
+    async def _follow(self) -> None:
+        follower = self._follower = AsyncWatch(self._transport, self._watching)
+        self._opened.add(follower)
+        finalize(self, follower.stop)  # a memory that is collected follows no longer
+        try:
+            await follower.start()
+        except BaseException:
+            self._follower = None
+            raise
+        follower.call(self._kept.forget)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop following."""
+        if self._follower is not None:
+            await self._follower.close()
+
+
+class AsyncTools(tools.ToolDefinitions):
+    """An agent's memory as tools: hand a model the definitions, and pass on what it calls."""
+
+    def __init__(self, transport: AsyncTransport, agent: str, memory: AsyncMemoryWrites) -> None:
+        self._transport = transport
+        self._agent = agent
+        self._memory = memory
+
+    async def call(self, name: str, arguments: Mapping[str, Any] | str) -> str:
+        """Call a tool for a model, and return the answer to give it. `arguments` may be the JSON text it gave.
+
+        A mistake of the model, and a refusal, is an answer in words that it can act on, and never raised.
+
+        Raises:
+            Unavailable: Redis or the daemon does not serve; whether it was done may not be known.
+        """
+        try:
+            method, given = tools.checked(name, arguments)
+            block = await getattr(self._memory, method)(**given)
+        except (Unavailable, Misconfigured):
+            raise
+        except (NotFound, NotAttached) as error:
+            sight = await look(self._transport, self._agent)
+            return tools.not_done(error, [block.name for block in order(sight.blocks.values())])
+        except (tools.Mistake, BlocksdError) as error:
+            return tools.not_done(error)
+        return tools.done(block, str(given["label"]))

@@ -1,0 +1,107 @@
+"""Reads from the mirror that several parts of the client share: labels, blocks, agents, and an agent's sight."""
+
+import re
+from collections.abc import Sequence
+
+from blocksd.client.transport_async import AsyncTransport
+from blocksd.errors import Damaged, NotFound, Unavailable
+from blocksd.mirror.view import AgentView, BlockView, shown_as
+from blocksd.model.label import PRIVATE, name_for_agent, owner, parse_agent, parse_label
+from blocksd.protocol import listing
+from blocksd.protocol.sight import Look, Sight, not_attached
+
+_ID = re.compile(r"block-[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_ATTEMPTS = 5  # at reading what is changed while it is read
+
+
+async def resolve(transport: AsyncTransport, block: str) -> str:
+    """The label of a block named by its id or its label. The block of a label need not be there.
+
+    Raises:
+        InvalidLabel: it is neither.
+        NotFound: no block has this id.
+    """
+    if not _ID.fullmatch(block):
+        return parse_label(block)
+    (label,) = await transport.ask(("HGET", transport.keys.ids, block))
+    if label is None:
+        raise NotFound(f"there is no block with the id {block}", id=block)
+    return str(label)
+
+
+async def block_named(transport: AsyncTransport, block_id: str) -> BlockView:
+    """One block, by its id or its label. Raises as `blocks.retrieve` does."""
+    keys, label = transport.keys, await resolve(transport, block_id)
+    commands = ("HGETALL", keys.block(label)), ("ZSCORE", keys.labels, label)
+    fields, score = await transport.ask(*commands, together=True)
+    block = shown_as(label, fields)
+    if block is None and score is not None:
+        raise Damaged(f"the mirror lists the block {label!r} and does not show it", label=label)
+    if block is None:
+        raise NotFound(f"there is no block {label!r}", label=label)
+    return block
+
+
+async def blocks_with(transport: AsyncTransport, labels: Sequence[str]) -> list[BlockView]:
+    """The blocks of these labels, without those that are not there."""
+    found: list[BlockView] = []
+    for some in listing.parts(labels, listing.PAGE):
+        replies = await transport.ask(*(("HGETALL", transport.keys.block(label)) for label in some))
+        blocks = (shown_as(label, fields) for label, fields in zip(some, replies, strict=True))
+        found += [block for block in blocks if block is not None]
+    return found
+
+
+async def agent_named(transport: AsyncTransport, agent_id: str) -> AgentView:
+    """A known agent. Raises as `agents.retrieve` does."""
+    keys, agent = transport.keys, parse_agent(agent_id)
+    names, score = await transport.ask(("HGETALL", keys.agent(agent)), ("ZSCORE", keys.agents, agent))
+    if not names and score is None:
+        raise NotFound(f"there is no agent {agent!r}", agent=agent)
+    return AgentView(agent, names)
+
+
+async def agents_with(transport: AsyncTransport, agents: Sequence[str]) -> list[AgentView]:
+    """The agents of these ids, each with what it is attached to: nothing, if it is not known."""
+    views: list[AgentView] = []
+    for some in listing.parts(agents, listing.PAGE):
+        replies = await transport.ask(*(("HGETALL", transport.keys.agent(agent)) for agent in some))
+        views += [AgentView(agent, names) for agent, names in zip(some, replies, strict=True)]
+    return views
+
+
+async def block_of_agent(transport: AsyncTransport, agent_id: str, block_label: str) -> BlockView:
+    """The block an agent knows by this name, or by this label or id. Raises as `agents.blocks.retrieve` does."""
+    keys, agent, label = transport.keys, parse_agent(agent_id), await resolve(transport, block_label)
+    name = name_for_agent(label) if owner(label) == agent else label
+    # A name may be that of either block; a private label or an id means the one block, whichever has the name.
+    is_name = name == label and not _ID.fullmatch(block_label)
+    candidates = (f"{PRIVATE}/{agent}/{name}", name) if is_name else (label,)
+    for _ in range(_ATTEMPTS):
+        found, *hashes = await transport.ask(
+            ("HGET", keys.agent(agent), name), *(("HGETALL", keys.block(one)) for one in candidates)
+        )
+        if found not in candidates:
+            break
+        block = shown_as(found, hashes[candidates.index(found)])
+        if block is not None:
+            return block
+    else:
+        raise Damaged(f"the mirror does not show the block {found!r}, which agent {agent!r} has")
+    raise not_attached(agent, block_label, (await agent_named(transport, agent)).blocks)
+
+
+async def look(transport: AsyncTransport, agent: str) -> Sight:
+    """Read an agent's sight.
+
+    Raises:
+        NotFound: it is not known.
+        Unavailable: the mirror is being built, or changes faster than it can be read.
+    """
+    for _ in range(_ATTEMPTS):
+        one = Look(transport.keys, agent)
+        replies = await transport.ask(*one.first_commands())
+        sight = one.sight(await transport.ask(*one.second_commands(replies)))
+        if sight is not None:
+            return sight
+    raise Unavailable(f"the blocks of {agent!r} change faster than they can be read")

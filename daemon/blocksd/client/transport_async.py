@@ -1,0 +1,67 @@
+"""The connection on which a client asks: commands and requests to one namespace of one server."""
+
+from asyncio import sleep
+from collections.abc import Mapping
+from typing import Any
+
+from blocksd.errors import Misconfigured, Unavailable
+from blocksd.mirror.connection import connect
+from blocksd.mirror.keys import Keys
+from blocksd.protocol import wire
+from blocksd.protocol.wire import Command, Request
+
+
+class AsyncTransport:
+    """One namespace of one server. Several tasks may use it at once."""
+
+    def __init__(self, url: str, namespace: str) -> None:
+        """Nothing is sent yet."""
+        self.url = url
+        self.keys = Keys(namespace)
+        self._redis = connect(url, reply_seconds=wire.REPLY_SECONDS, asynchronous=True)
+
+    async def ask(self, *commands: Command, together: bool = False) -> list[Any]:
+        """Send commands in one round trip; their replies. With `together`, no other command comes between them.
+
+        Raises:
+            Unavailable: Redis does not serve, or the mirror is being repaired.
+        """
+        if not commands:
+            return []
+        try:
+            with wire.reading_mirror(self.url):
+                if len(commands) == 1:
+                    return [await self._redis.execute_command(*commands[0])]
+                pipeline = self._redis.pipeline(transaction=together)
+                for command in commands:
+                    pipeline.execute_command(*command)
+                replies: list[Any] = await pipeline.execute()
+                return replies
+        except (Unavailable, Misconfigured) as error:
+            self.url = wire.moved_to(self.url, error)
+            self._redis = connect(self.url, reply_seconds=wire.REPLY_SECONDS, asynchronous=True)
+            raise wire.moved(self.url) from error
+
+    async def request(self, actor: str, op: str, args: Mapping[str, Any] | None = None, **terms: Any) -> dict[str, Any]:
+        """Make one request of the daemon; its reply. `terms` are those of `Request`.
+
+        Raises:
+            Unavailable: there was no reply in time; whether it was done is not known. Facts: `request_id`.
+            NotFound: `actor` is no agent that is known.
+            BlocksdError: the daemon refuses.
+        """
+        request = Request(self.keys, actor, op, args=args, **terms)
+        while request.is_open:
+            try:
+                request.check(await self.ask(*request.check_commands()))
+                replies = await self.ask(*request.commands())
+            except Unavailable as error:
+                await sleep(request.failed(error))
+                continue
+            if (reply := request.take(replies)) is not None:
+                return reply
+        raise request.unanswered()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()

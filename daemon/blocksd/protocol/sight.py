@@ -1,0 +1,161 @@
+"""The blocks and files an agent sees at one moment, and how long that holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from blocksd.errors import NotFound, Unavailable
+from blocksd.mirror.view import BlockView, shown_as
+from blocksd.model.prompt import File, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from blocksd.mirror.keys import Keys
+    from blocksd.protocol.watching import Watching
+    from blocksd.protocol.wire import Command
+
+_TEXTS_KEPT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """The blocks an agent sees, by the names it has for them, and its file sources."""
+
+    blocks: Mapping[str, BlockView]
+    sources: tuple[Source, ...]
+
+
+class Kept:
+    """An agent's sight, and the texts compiled from it, as long as they hold.
+
+    Invariant: what is kept was read while the agent was followed (`watching.life`), and nothing was heard since.
+    """
+
+    def __init__(self, watching: Watching) -> None:
+        self._watching = watching
+        self._heard = 0
+        self._read_at: tuple[int, int | None] = (0, None)  # how much was heard then, and in which life
+        self._sight: Sight | None = None
+        self._texts: dict[object, str] = {}
+
+    def forget(self, _item: object = None) -> None:
+        """Note a change that concerns the agent."""
+        self._heard += 1
+
+    def mark(self) -> tuple[int, int | None]:
+        """The moment before a sight is read."""
+        return self._heard, self._watching.life
+
+    @property
+    def is_fresh(self) -> bool:
+        """True while nothing has changed since the sight was read."""
+        return self._read_at[1] is not None and self._read_at == self.mark()
+
+    @property
+    def sight(self) -> Sight | None:
+        """The sight, while it holds."""
+        return self._sight if self.is_fresh else None
+
+    def put(self, sight: Sight, mark: tuple[int, int | None]) -> None:
+        """Keep a sight that was read after `mark`."""
+        self._sight, self._read_at, self._texts = sight, mark, {}
+
+    def text(self, key: object) -> str | None:
+        """The text compiled under this key, while it holds."""
+        return self._texts.get(key) if self.is_fresh else None
+
+    def put_text(self, key: object, text: str, sight: Sight) -> None:
+        """Keep a text compiled from `sight`, unless another has been read since."""
+        if sight is self._sight:
+            if len(self._texts) >= _TEXTS_KEPT:
+                self._texts.clear()
+            self._texts[key] = text
+
+
+class Look:
+    """One attempt at reading what an agent sees, in two round trips."""
+
+    def __init__(self, keys: Keys, agent: str) -> None:
+        self._keys = keys
+        self._agent = agent
+        self._labels: list[str] = []
+        self._sources: dict[str, str] = {}
+        self._opened: dict[str, str] = {}
+
+    def first_commands(self) -> Sequence[Command]:
+        """Read the names of the agent's blocks, sources and open files."""
+        keys, agent = self._keys, self._agent
+        return (
+            ("HGETALL", keys.agent(agent)),
+            ("ZSCORE", keys.agents, agent),
+            ("HGETALL", keys.sources),
+            ("HGETALL", keys.open(agent)),
+            ("HGET", keys.meta, "epoch"),  # last: a mirror that is built anew is without it from before the beginning
+        )
+
+    def second_commands(self, replies: Sequence[Any]) -> Sequence[Command]:
+        """Read their contents, by the replies to the first commands.
+
+        Raises:
+            Unavailable: there is no mirror yet.
+            NotFound: the agent is not known.
+        """
+        names, score, sources, self._opened, epoch = replies
+        if epoch is None:
+            raise Unavailable("there is no mirror yet, or it is being built anew")
+        if not names and score is None:
+            raise NotFound(f"there is no agent {self._agent!r}", agent=self._agent)
+        keys = self._keys
+        self._labels = list(names.values())
+        self._sources = dict(sorted(sources.items()))
+        return (
+            *(("HGETALL", keys.block(label)) for label in self._labels),
+            *(("SISMEMBER", keys.source_agents(name), self._agent) for name in self._sources),
+            *(("HGETALL", keys.source(name)) for name in self._sources),
+            *(("HGETALL", keys.file(file)) for file in self._opened),
+        )
+
+    def sight(self, replies: Sequence[Any]) -> Sight | None:
+        """The agent's sight, by the replies to the second commands; None when it changed while it was read."""
+        hashes, rest = replies[: len(self._labels)], replies[len(self._labels) :]
+        shown = [shown_as(label, fields) for label, fields in zip(self._labels, hashes, strict=True)]
+        if not all(shown):
+            return None
+        count = len(self._sources)
+        contents = dict(zip(self._opened, rest[2 * count :], strict=True))
+        seen = zip(self._sources.items(), rest[:count], rest[count : 2 * count], strict=True)
+        return Sight(
+            {block.name: block for block in shown if block is not None},
+            tuple(
+                self._source(name, json.loads(about), listing, contents)
+                for (name, about), is_seen, listing in seen
+                if is_seen
+            ),
+        )
+
+    def _source(
+        self, name: str, about: Mapping[str, Any], listing: Iterable[str], contents: Mapping[str, Mapping[str, str]]
+    ) -> Source:
+        files = []
+        for path in sorted(listing):
+            content = contents.get(f"{name}/{path}")
+            files.append(
+                File(
+                    path,
+                    is_open=bool(content),
+                    value=content["value"] if content else "",
+                    limit=int(about["limit"]),
+                    last_accessed_at=self._opened.get(f"{name}/{path}"),
+                )
+            )
+        return Source(name, about.get("description"), about.get("instructions"), tuple(files))
+
+
+def not_attached(agent: str, name: str, names: Iterable[str]) -> NotFound:
+    """The error for a name by which an agent knows no block."""
+    known = sorted(names)
+    shown = ", ".join(known[:10]) + (", …" if len(known) > 10 else "") if known else "none"
+    return NotFound(f"agent {agent!r} has no block {name!r} (it has: {shown})", agent=agent, name=name, names=known)
