@@ -437,6 +437,12 @@ def private_folders(rig: Rig) -> list[str]:
     return [entry.name for entry in place.iterdir() if entry.is_dir()] if place.is_dir() else []
 
 
+def private_files(rig: Rig) -> set[str]:
+    """The files below private folders, by path."""
+    place = rig.root / "agents"
+    return {str(path.relative_to(rig.root)) for path in place.rglob("*") if path.is_file()}
+
+
 def agent_parts(asked: Asked) -> list[dict[str, Any]]:
     """What a request says of agents that are to be, or no longer to be: `op` and `args`."""
     parts = asked.args["requests"] if asked.op == "batch" else [{"op": asked.op, "args": asked.args}]
@@ -445,13 +451,21 @@ def agent_parts(asked: Asked) -> list[dict[str, Any]]:
 
 @checks("folders")
 def check_folders(
-    rig: Rig, before: Sequence[str], seq: int, done: Sequence[Asked], memory: Memory, *, can_remove: bool
+    rig: Rig,
+    before: Sequence[str],
+    files: set[str],
+    seq: int,
+    done: Sequence[Asked],
+    memory: Memory,
+    *,
+    can_remove: bool,
 ) -> None:
     """Right after a round: an agent that was made in it has a folder; one that was deleted has none, or what is not ours
     in it; and no other has one, but for a block or a file that was put in it.
 
-    `before` are the folders that were there before it, when the journal was at `seq`; `done` is what was asked of agents
-    and done in it, in order. Unless it `can_remove` them, because a call for that failed, folders may be left.
+    `before` are the folders that were there before it, and `files` those in them, when the journal was at `seq`; `done` is
+    what was asked of agents and done in it, in order. A file that a person removed in it was there when it was decided that
+    the folder stays. Unless it `can_remove` them, because a call for that failed, folders may be left.
     """
     folders = private_folders(rig)
     if len(done) > 1 and any(asked.may_be_lost for asked in done):
@@ -462,8 +476,10 @@ def check_folders(
     must("folders", last.keys() - deleted <= set(folders), "no folder was made for one of", last)
     if not can_remove:
         return  # no promise: a directory that cannot be removed now stays, as if another program had put it there
+    ours = {path_of(one.label) for one in rig.journal.since(seq, 1_000_000) if one.kind == "deleted"}
+    left_or_removed = private_files(rig) | {path for path in files - ours if memory.last.get(path, path) is None}
     for agent in deleted:
-        left = [name for _, _, names in os.walk(rig.root / "agents" / agent) for name in names]
+        left = [path for path in left_or_removed if path.startswith(f"agents/{agent}/")]
         must("folders", agent not in folders or left, "the folder of", agent, "is still there")
         named = any(agent in head.entries for head in rig.journal.heads() if head.path is not None)
         is_known = agent in rig.core.ledger.attachments.known

@@ -22,7 +22,7 @@ from blocksd.model.revision import OPERATOR
 from blocksd.requests.request import Entry
 from blocksd.requests.started import ATTEMPTS
 from machine.asked import Asked, Hunk, block_of, lines_of
-from machine.audit import Memory, Save, agent_parts, check, check_folders, path_of, private_folders
+from machine.audit import Memory, Save, agent_parts, check, check_folders, path_of, private_files, private_folders
 from machine.broken import Broken, must
 from machine.disk import Disk, Log
 from machine.hands import CALLS, ERRORS, Hands, Killed
@@ -760,6 +760,7 @@ class World(RuleBasedStateMachine):
     def _round(self, at: int | str = -1, happens: Callable[[], None] | None = None) -> None:
         """What has come into the inboxes is passed on; then a round, in which something may happen before an effect."""
         rig, folders, seq = self.rig, private_folders(self.rig), self.rig.journal.seq
+        files = private_files(rig)
         failed = len(self.hands.failed)
         self._pass_on(self.raw)
         try:
@@ -770,7 +771,7 @@ class World(RuleBasedStateMachine):
         rig.clock.advance(0.001)
         done = self._just_done()
         can_remove = _KEEPING_FOLDERS.isdisjoint(self.hands.failed[failed:])
-        check_folders(rig, folders, seq, done, self.memory, can_remove=can_remove)
+        check_folders(rig, folders, files, seq, done, self.memory, can_remove=can_remove)
         self._collect()
 
     def _live_a_round(self, at: int | str = -1, happens: Callable[[], None] | None = None) -> None:
