@@ -9,12 +9,23 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 
-BY_HAND = ("README.md", "CONTRIBUTING.md", "daemon/docs/redis.md")
-"""What a person follows from top to bottom, with a daemon running. (systemd/README.md is followed on a machine of its
-own, in tests/system/test_systemd.py.)"""
+BY_HAND = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "daemon/docs/architecture.md",
+    "daemon/docs/benchmarks.md",
+    "daemon/docs/cli.md",
+    "daemon/docs/letta.md",
+    "daemon/docs/operations.md",
+    "daemon/docs/python.md",
+    "daemon/docs/redis.md",
+    "daemon/docs/settings.md",
+)
+"""Documents that a test follows from top to bottom, with a daemon running. (tests/system/test_systemd.py follows
+systemd/README.md on a separate machine.)"""
 
 BY_PARSER = ("daemon/docs/block-file.md",)
-"""What is read, and run by nobody."""
+"""Documents whose examples are given to the parser."""
 
 _FENCE = re.compile(r"(?P<indent> *)```(?P<language>.*)")
 _COMMENT = re.compile(r"<!-- (?P<words>.+) -->")

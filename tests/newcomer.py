@@ -11,6 +11,8 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
+import sysconfig
 import termios
 import threading
 from contextlib import suppress
@@ -130,15 +132,15 @@ class Terminal:
 class Newcomer:
     """What they have so far: files, terminals, and what was said and replied."""
 
-    def __init__(self, directory: Path, *, venv: Path | None = None) -> None:
-        """`venv` is where the package is installed already."""
+    def __init__(self, directory: Path, *, is_installed: bool = False) -> None:
+        """With `is_installed`, the clone has a `.venv` with the package."""
         self.clone = directory / "blocksd"
         self.home = directory / "home"
         self.home.mkdir()
         left_out = shutil.ignore_patterns(".git", ".*cache", ".venv", ".hypothesis", "__pycache__", "node_modules")
         shutil.copytree(ROOT, self.clone, ignore=left_out)
-        if venv is not None:
-            (self.clone / ".venv").symlink_to(venv)
+        if is_installed:
+            install(self.clone / ".venv")
         mine = ("BLOCKSD_", "XDG_STATE", "XDG_CONFIG_HOME", "VIRTUAL_ENV", "STATE_DIRECTORY")
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(mine)},
@@ -264,6 +266,8 @@ class Newcomer:
     # --- what is said ---
 
     def _text(self, block: Fenced) -> None:
+        if block.mark.startswith("drawing"):  # tests/unit/test_architecture.py looks at it
+            return
         self._expect(block.text.rstrip("\n"))
 
     def _expect(self, text: str) -> None:
@@ -366,12 +370,31 @@ class Newcomer:
         _, warnings = Parser().parse(block.text.encode(), "block")
         assert not warnings
 
+    def offer_models(self) -> None:
+        """Install clients of language models that need no network."""
+        for package in ("openai", "anthropic"):
+            shutil.copy(ROOT / "tests" / "fake_models.py", self.clone / f"{package}.py")
+
     def end(self) -> None:
         """Close all terminals, the last opened first."""
         if self._client is not None:
             self._client.close()
         for terminal in reversed(self.terminals):
             terminal.end()
+
+
+def install(venv: Path) -> None:
+    """Make a virtual environment with the packages of the one that runs this test: in a moment, and without network."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    places = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+    borrowed = "".join(f"import site; site.addsitedir({place!r})\n" for place in places)
+    (own,) = venv.glob("lib/python*/site-packages")
+    (own / "borrowed.pth").write_text(borrowed, encoding="utf-8")
+    for name, module in (("blocksd", "blocksd.cli.main"), ("pip", "pip._internal.cli.main")):
+        script = venv / "bin" / name
+        code = f"import sys\nfrom {module} import main\nsys.exit(main())\n"
+        script.write_text(f"#!{venv}/bin/python\n{code}", encoding="utf-8")
+        script.chmod(0o755)
 
 
 def documents(text: str) -> list[dict[str, Any]]:

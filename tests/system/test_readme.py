@@ -16,13 +16,42 @@ from newcomer import Newcomer
 from support import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from fenced import Fenced
 
 pytestmark = pytest.mark.timeout(240)
 
 BLOCKS = {document: fenced(document) for document in BY_HAND}
+OTHERS = [document for document in BY_HAND if document not in ("README.md", "daemon/docs/redis.md")]
+WITHOUT_DAEMON = ("CONTRIBUTING.md", "daemon/docs/operations.md")
+"""Documents that need no daemon, or start one themselves."""
+
+
+def write_again(newcomer: Newcomer) -> None:
+    newcomer.enter("blocksd append persona 'I am version two.'")
+
+
+def spoil(newcomer: Newcomer) -> None:
+    (newcomer.clone / "blocks.d" / "persona.md").write_text("spoilt\n", encoding="utf-8")
+    (newcomer.clone / "blocks.d" / "human.md").unlink()
+    (newcomer.home / ".local/state/blocksd/blocks/journal.db").unlink()
+
+
+def is_restored(newcomer: Newcomer) -> None:
+    """Assert that blocks and history are those of the backup."""
+    assert (newcomer.clone / "blocks.d" / "persona.md").read_text(encoding="utf-8").endswith("I am version two.\n")
+    assert (newcomer.clone / "blocks.d" / "human.md").exists()
+    newcomer.enter("blocksd restore persona 1 && blocksd restore persona 2")
+
+
+MEANWHILE: dict[str, Callable[[Newcomer], None]] = {
+    "## Change settings\n\nAfter": write_again,
+    "To restore a backup": spoil,
+    "## Upgrade": is_restored,
+    "## Uninstall": is_restored,
+}
+"""What happens before a block of a document, by the text that stands before it."""
 
 
 class Story:
@@ -38,7 +67,11 @@ class Story:
         number = self._blocks.index(block)
         while len(self._outcomes) <= number:
             try:
-                self.newcomer.do(self._blocks[len(self._outcomes)])
+                next_one = self._blocks[len(self._outcomes)]
+                for words, act in MEANWHILE.items():
+                    if words in next_one.before:
+                        act(self.newcomer)
+                self.newcomer.do(next_one)
                 self._outcomes.append(None)
             except (Exception, pytest.fail.Exception, pytest.skip.Exception) as outcome:  # noqa: BLE001  # raised below
                 self._outcomes.append(outcome)
@@ -55,10 +88,9 @@ def readme(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 
 
 @pytest.fixture(scope="module")
-def layout(readme: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    """A daemon that has been through all that can be announced, with the package installed as the README says."""
-    readme.read_to(BLOCKS["README.md"][0])
-    newcomer = Newcomer(tmp_path_factory.mktemp("layout"), venv=readme.newcomer.clone / ".venv")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """A daemon that has been through all that can be announced."""
+    newcomer = Newcomer(tmp_path_factory.mktemp("layout"), is_installed=True)
     (newcomer.clone / "manuals").mkdir()
     (newcomer.clone / "manuals" / "returns.txt").write_text("Goods come back within 30 days.\n")
     settings = 'delete_grace = 0.1\nresync_seconds = 1\n[sources.manuals]\npath = "manuals"\nagents = ["support-*"]\n'
@@ -71,8 +103,23 @@ def layout(readme: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def contributing(tmp_path_factory: pytest.TempPathFactory) -> Story:
-    return Story("CONTRIBUTING.md", Newcomer(tmp_path_factory.mktemp("contributing")))
+def stories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Story]]:
+    """Each document, with a newcomer who has the package installed and, but for `WITHOUT_DAEMON`, a daemon running."""
+    begun: dict[str, Story] = {}
+
+    def story(document: str) -> Story:
+        if document not in begun:
+            newcomer = Newcomer(tmp_path_factory.mktemp("story"), is_installed=True)
+            begun[document] = Story(document, newcomer)
+            if document not in WITHOUT_DAEMON:
+                newcomer.offer_models()
+                newcomer.enter(". .venv/bin/activate")
+                newcomer.enter("blocksd run blocks.d")
+        return begun[document]
+
+    yield story
+    for one in begun.values():
+        one.newcomer.end()
 
 
 def stir(newcomer: Newcomer) -> None:
@@ -117,16 +164,26 @@ def test_readme(block: Fenced, readme: Story) -> None:
     readme.read_to(block)
 
 
-@each("CONTRIBUTING.md")
-def test_contributing(block: Fenced, contributing: Story) -> None:
-    """Its commands are those that CI runs, and its examples are in the code."""
-    contributing.read_to(block)
+@pytest.mark.parametrize("block", [block for document in OTHERS for block in BLOCKS[document]], ids=str)
+def test_document(block: Fenced, stories: Callable[[str], Story]) -> None:
+    """Its commands and programs do what it says, and its examples look like what the daemon says."""
+    stories(block.document).read_to(block)
 
 
 @each("daemon/docs/redis.md")
 def test_redis_layout(block: Fenced, layout: Story) -> None:
     """Its commands, programs and requests do what it says, and its examples look like what the daemon says."""
     layout.read_to(block)
+
+
+def test_uninstalling_leaves_the_blocks(stories: Callable[[str], Story]) -> None:
+    """The program and, if asked for, the state are removed; the folder is as it was."""
+    document = "daemon/docs/operations.md"
+    story = stories(document)
+    story.read_to(BLOCKS[document][-1])
+    assert not (story.newcomer.clone / ".venv").exists()
+    assert list((story.newcomer.home / ".local/state/blocksd").glob("*")) == []
+    assert (story.newcomer.clone / "blocks.d" / "persona.md").exists()
 
 
 def test_program_that_misses_nothing_reads_all_again_after_a_loss(layout: Story) -> None:
@@ -152,7 +209,7 @@ def facts_of(code: str) -> set[str]:
 VERSION_0 = {"expect": {"version": 0}}
 REFUSED: list[tuple[str, str, dict[str, Any]]] = [
     ("not_found", "operator", {"op": "append", "label": "persna", "args": {"content": "x"}}),
-    ("not_found", "operator", {"op": "restore", "label": "persona", "args": {"version": 99}}),
+    ("not_found", "operator", {"op": "restore", "label": "persona", "args": {"version": 999_999}}),
     ("not_found", "operator", {"op": "delete_agent", "args": {"agent": "nobody"}}),
     ("not_found", "support-2", {"op": "append", "name": "nothing", "args": {"content": "x"}}),
     ("not_found", "support-2", {"op": "open_file", "args": {"file": "manuals/nothing.txt"}}),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import blocksd
+from fenced import ROOT as CLONE
+from fenced import fenced
 
 PACKAGES = (
     "errors",
@@ -78,3 +81,31 @@ def test_packages_are_small_rooms(package: str) -> None:
     assert text is not None
     assert text.endswith(".")
     assert 1 < len(list((ROOT / package).glob("*.py"))) - 1 <= MODULES_PER_PACKAGE
+
+
+DRAWINGS = [block for block in fenced("daemon/docs/architecture.md") if block.mark.startswith("drawing")]
+PEOPLE = {"agent", "editor", "subscribers"}
+
+
+def test_map_in_the_documents_shows_the_packages() -> None:
+    """All of them, in their order, with what each is for; and each file that a reader is sent to is there."""
+    rows = [re.split(r" {3,}", line) for line in DRAWINGS[0].text.splitlines()]
+    columns = [name for row in rows for name in " ".join(row[:-1]).split()]
+    assert columns == list(PACKAGES)
+    text = (CLONE / "daemon/docs/architecture.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \| \w", text, re.MULTILINE) == list(PACKAGES)
+    named = re.findall(r"`(\w+/(?:\w+\.(?:py|lua))?)`", text)
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_drawings_in_the_documents_name_packages() -> None:
+    """The columns of a drawn way are packages and people, and the stages of a round are those of the core."""
+    _, stages, *ways = DRAWINGS
+    assert [name for way in ways for name in way.text.split("\n")[0].split() if name not in {*PACKAGES, *PEOPLE}] == []
+    assert len(ways) == 2
+    names = re.findall(
+        r"\w+", (ast.get_docstring(ast.parse(MODULES["core.__init__"].read_text())) or "").partition(":")[2]
+    )
+    assert len(names) == 5
+    assert [name for name in names if name not in stages.text] == []

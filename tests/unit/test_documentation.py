@@ -1,4 +1,4 @@
-"""What users can type or set is in the README, and what other programs meet is in the specifications."""
+"""All that users can type, set or read is in a document, and each document names only what there is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
@@ -29,40 +29,92 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LAYOUT = (ROOT / "daemon/docs/redis.md").read_text(encoding="utf-8")
+PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "daemon/docs").glob("*.md")}
+LAYOUT = PAGES["redis"]
 SOURCES = [path.read_text(encoding="utf-8") for path in Path(blocksd.__file__).parent.rglob("*.py")]
-DOCUMENTS = (*BY_HAND, *BY_PARSER)
+DOCUMENTS = (*BY_HAND, *BY_PARSER, "systemd/README.md")
+
+
+def test_readme_is_short() -> None:
+    """A screen and a half; the rest is in `daemon/docs`."""
+    assert len(README.splitlines()) <= 220
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_every_page_is_in_the_readme(page: str) -> None:
+    """With what it describes."""
+    assert re.search(rf"^\| \[{page}\.md\]\(daemon/docs/{page}\.md\) \| \w", README, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", sorted(cli.commands))
-def test_every_command_is_in_the_readme(command: str) -> None:
-    """A command nobody reads of is one nobody uses."""
-    assert f"`blocksd {command}" in README
+def test_every_command_is_described(command: str) -> None:
+    """By a row in the page of commands."""
+    assert re.search(rf"^\| `blocksd {command}[ `]", PAGES["cli"], re.MULTILINE)
+
+
+def test_no_other_commands_are_described() -> None:
+    """In no document: a command that is not there would be tried."""
+    texts = {"README": README, **PAGES, "systemd": (ROOT / "systemd/README.md").read_text(encoding="utf-8")}
+    named = {
+        (page, word)
+        for page, text in texts.items()
+        for word in re.findall(r"(?:`|^[$#] )blocksd ([a-z]+)", text, re.MULTILINE)
+    }
+    assert {(page, word) for page, word in named if word not in cli.commands} == set()
 
 
 @pytest.mark.parametrize("name", [setting.name for setting in fields(Config)])
-def test_every_setting_is_in_the_readme(name: str) -> None:
+def test_every_setting_is_described(name: str) -> None:
     """With its key in TOML and its name in the environment."""
-    assert f"| `{name}` | `BLOCKSD_{name.upper()}` |" in README
+    assert f"| `{name}` | `BLOCKSD_{name.upper()}` |" in PAGES["settings"]
 
 
-def test_what_needs_a_restart_is_in_the_readme() -> None:
+def test_what_needs_a_restart_is_described() -> None:
     """Those settings and no others, so that nobody waits for a reload to do it."""
     *others, last = [f"`{name}`" for name, setting in SETTINGS.items() if not setting.metadata["is_live"]]
-    assert f"All but {', '.join(others)} and {last} follow" in " ".join(README.split())
+    assert f"All but {', '.join(others)} and {last} follow" in " ".join(PAGES["settings"].split())
 
 
 @pytest.mark.parametrize("key", FILE_KEYS)
-def test_every_frontmatter_key_is_in_the_readme(key: str) -> None:
-    """Those of blocksd in the table, those that are only carried below it."""
-    assert f"`{key}`" in README
+def test_every_frontmatter_key_is_described(key: str) -> None:
+    """By a row in the specification of the block file, and in the comparison with Letta if Letta has it."""
+    assert re.search(rf"^\| `{key}` \|", PAGES["block-file"], re.MULTILINE)
+    assert f"`{key}`" in PAGES["letta"] or key == "agents"
 
 
-def test_every_key_of_the_mirror_is_in_the_readme() -> None:
-    """Other programs read them."""
-    keys = vars(Keys("blocks"))
-    del keys["namespace"]
-    assert not [name for name in keys.values() if f"`{name}`" not in README]
+@pytest.mark.parametrize("name", sorted(blocksd.__all__))
+def test_every_error_of_the_client_is_described(name: str) -> None:
+    """By a row in the page about Python, but for the root of the tree."""
+    public = getattr(blocksd, name)
+    if isinstance(public, type) and issubclass(public, blocksd.BlocksdError) and public is not blocksd.BlocksdError:
+        assert re.search(rf"^\| .*`{name}`.* \|", PAGES["python"], re.MULTILINE)
+
+
+def test_calls_in_documents_exist() -> None:
+    """Whatever is called `client.…`, `memory.…` or `tools.…` there is an attribute of these objects."""
+    with blocksd.connect("redis://127.0.0.1:1", "blocks") as client:
+        memory = client.memory("ann")
+        roots: dict[str, Any] = {"client": client, "memory": memory, "tools": memory.tools(), "blocksd": blocksd}
+        text = "\n".join((README, PAGES["python"], PAGES["letta"]))
+        text = text.replace("client.memory(agent_id).tools()", "tools").replace("client.memory(agent_id)", "memory")
+        called = set(re.findall(r"(?<![\w./-])(client|memory|tools|blocksd)((?:\.[a-z_]\w*)+)", text))
+        assert len(called) > 40
+        missing = []
+        for root, path in called:
+            found = roots[root]
+            for name in path.split(".")[1:]:
+                found = getattr(found, name, None)
+            if found is None and path != ".toml":
+                missing.append(f"{root}{path}")
+    assert missing == []
+
+
+def test_every_tool_is_described() -> None:
+    """In the comparison with Letta's tools, with its parameters in order."""
+    with blocksd.connect("redis://127.0.0.1:1", "blocks") as client:
+        definitions = client.memory("ann").tools().definitions
+    tools = [f"`{one['name']}({', '.join(one['parameters']['properties'])})`" for one in definitions]
+    assert [tool for tool in tools if f"| {tool} |" not in PAGES["letta"]] == []
 
 
 def test_every_key_is_specified() -> None:
@@ -148,11 +200,19 @@ def test_every_redis_user_is_specified() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
-    """Those to files of this repository."""
+    """Those to files of this repository, and to headings in them."""
     text = (ROOT / document).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
     here = (ROOT / document).parent
     assert [link for link in links if not (here / link.partition("#")[0]).exists()] == []
+    for path, _, anchor in (link.partition("#") for link in links if "#" in link):
+        linked = (here / path if path else ROOT / document).read_text(encoding="utf-8")
+        assert anchor in {anchor_of(heading) for heading in re.findall(r"^#+ (.+)$", linked, re.MULTILINE)}, anchor
+
+
+def anchor_of(heading: str) -> str:
+    """Return the name under which a page links to a heading, as GitHub makes it."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def test_no_document_of_the_package_is_left_out() -> None:
@@ -169,10 +229,10 @@ def test_the_sample_blocks_are_in_order() -> None:
     assert (blocks, problems) == (4, [])
 
 
-def test_every_metric_is_in_the_readme() -> None:
-    """Whoever draws or alerts reads of them there."""
+def test_every_metric_is_described() -> None:
+    """An operator who draws graphs or sets alerts reads of them in the page about operations."""
     from blocksd.monitoring.metrics import Metrics
 
     metrics = Metrics("127.0.0.1", 0)
     names = {metric.name for metric in metrics.registry.collect() if metric.name.startswith("blocksd_")}
-    assert not [name for name in names if f"`{name}" not in README]
+    assert not [name for name in names if f"`{name}" not in PAGES["operations"]]
