@@ -47,7 +47,7 @@ class Pane(NamedTuple):
 
 
 class Tmux:
-    """A server of our own, with one window."""
+    """A separate tmux server with one window."""
 
     def __init__(self, directory: str) -> None:
         self._words = ["tmux", "-f", os.devnull, "-S", f"{directory}/tmux"]
