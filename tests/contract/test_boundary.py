@@ -679,6 +679,22 @@ def test_file_that_cannot_be_read_is_read_when_it_can(broken: Broken) -> None:
     assert "notes.md" not in broken.core.problems
 
 
+@pytest.mark.parametrize("op", ["create", "rename"])
+def test_place_of_a_new_file_that_cannot_be_read_is_not_taken(broken: Broken, op: str) -> None:
+    """Nobody knows whether there is a file: the request is refused as one that may be sent again, and is done then."""
+    broken.breaks = lambda name, path="", *_: name in ("open", "stat") and str(path).endswith("new.md")
+    broken.core.intake.hint_file("new.md", closed=True)
+    pass_time(broken)
+    assert "Input/output error" in broken.problem("new.md")["message"]
+    asked = ("operator", "create", "new", {}) if op == "create" else ("operator", "rename", "notes", {"to": "new"})
+    *words, given = asked
+    assert broken.ask(*words, **given)["error"]["code"] == "unavailable"
+    broken.breaks = lambda *_: False
+    assert broken.ask(*words, **given)["ok"]
+    broken.settle()
+    assert "new" in broken.core.ledger.paths
+
+
 STEPS = int(os.environ.get("BLOCKSD_TEST_FAILING_STEPS", "100"))
 
 

@@ -148,6 +148,8 @@ class Desk:
             if isinstance(reading, Absent):
                 return Sheet(path_of_label(label), None)
             path = path_of_label(label)
+            if isinstance(reading, Refused) and "errno" in reading.error.facts:
+                raise _problem(label, reading.error)
             if path not in self.ledger.signatures:
                 raise Postponed(path)
             raise ProblemFile(
