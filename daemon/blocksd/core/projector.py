@@ -270,6 +270,7 @@ class Projector:
         """
         if self._retaken != self._mirror.times_retaken:
             self._retaken = self._mirror.times_retaken
+            self._mirror.describe()
             self.verifier.begin()
 
     def close(self) -> None:
