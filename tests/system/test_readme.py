@@ -1,6 +1,6 @@
-"""What the README and the documents beside it show works as it stands there: every code block of them is gone through.
+"""Every code block of the README and of the documents beside it does what the document says.
 
-The blocks of a document are one story, gone through from top to bottom: whoever wants one has all before it done first.
+The blocks of a document are one story, done from top to bottom: a block is done after all that stand before it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(240)
 
 BLOCKS = {document: fenced(document) for document in BY_HAND}
-OTHERS = [document for document in BY_HAND if document not in ("README.md", "daemon/docs/redis.md")]
-WITHOUT_DAEMON = ("CONTRIBUTING.md", "daemon/docs/operations.md")
+LAYOUT = "daemon/docs/redis.md"
+OPERATIONS = "daemon/docs/operations.md"
+NOT_INSTALLED = ("README.md",)
+"""Documents that tell how to install the package."""
+WITHOUT_DAEMON = ("README.md", "CONTRIBUTING.md", OPERATIONS)
 """Documents that need no daemon, or start one themselves."""
 
 
@@ -55,7 +58,7 @@ MEANWHILE: dict[str, Callable[[Newcomer], None]] = {
 
 
 class Story:
-    """A document, and who follows it. What came of each block is remembered."""
+    """A document, the newcomer who follows it, and the outcome of each block done so far."""
 
     def __init__(self, document: str, newcomer: Newcomer) -> None:
         self.newcomer = newcomer
@@ -63,7 +66,7 @@ class Story:
         self._outcomes: list[BaseException | None] = []
 
     def read_to(self, block: Fenced) -> None:
-        """Go on until this block is done; raises what came of it, if it did not come true."""
+        """Go on until this block is done. Raises its failure, if it did not come true."""
         number = self._blocks.index(block)
         while len(self._outcomes) <= number:
             try:
@@ -81,45 +84,43 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def readme(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    newcomer = Newcomer(tmp_path_factory.mktemp("readme"))
-    yield Story("README.md", newcomer)
-    newcomer.end()
-
-
-@pytest.fixture(scope="module")
-def layout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    """A daemon that has been through all that can be announced."""
-    newcomer = Newcomer(tmp_path_factory.mktemp("layout"), is_installed=True)
-    (newcomer.clone / "manuals").mkdir()
-    (newcomer.clone / "manuals" / "returns.txt").write_text("Goods come back within 30 days.\n")
-    settings = 'delete_grace = 0.1\nresync_seconds = 1\n[sources.manuals]\npath = "manuals"\nagents = ["support-*"]\n'
-    (newcomer.clone / "blocksd.toml").write_text(settings)
-    newcomer.enter(". .venv/bin/activate")
-    newcomer.enter("blocksd run blocks.d")
-    stir(newcomer)
-    yield Story("daemon/docs/redis.md", newcomer)
-    newcomer.end()
-
-
-@pytest.fixture(scope="module")
 def stories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Story]]:
-    """Each document, with a newcomer who has the package installed and, but for `WITHOUT_DAEMON`, a daemon running."""
+    """Each document, with a newcomer who has what it asks for."""
     begun: dict[str, Story] = {}
 
     def story(document: str) -> Story:
         if document not in begun:
-            newcomer = Newcomer(tmp_path_factory.mktemp("story"), is_installed=True)
+            newcomer = Newcomer(tmp_path_factory.mktemp("story"), is_installed=document not in NOT_INSTALLED)
             begun[document] = Story(document, newcomer)
             if document not in WITHOUT_DAEMON:
-                newcomer.offer_models()
-                newcomer.enter(". .venv/bin/activate")
-                newcomer.enter("blocksd run blocks.d")
+                prepare(document, newcomer)
         return begun[document]
 
     yield story
     for one in begun.values():
         one.newcomer.end()
+
+
+@pytest.fixture(scope="module")
+def layout(stories: Callable[[str], Story]) -> Story:
+    """A daemon that has been through all that can be announced."""
+    return stories(LAYOUT)
+
+
+def prepare(document: str, newcomer: Newcomer) -> None:
+    """Start a daemon, and for the Redis layout announce a change of every kind."""
+    if document == LAYOUT:
+        (newcomer.clone / "manuals").mkdir()
+        (newcomer.clone / "manuals" / "returns.txt").write_text("Goods come back within 30 days.\n")
+        settings = (
+            'delete_grace = 0.1\nresync_seconds = 1\n[sources.manuals]\npath = "manuals"\nagents = ["support-*"]\n'
+        )
+        (newcomer.clone / "blocksd.toml").write_text(settings)
+    newcomer.offer_models()
+    newcomer.enter(". .venv/bin/activate")
+    newcomer.enter("blocksd run blocks.d")
+    if document == LAYOUT:
+        stir(newcomer)
 
 
 def stir(newcomer: Newcomer) -> None:
@@ -154,33 +155,19 @@ def stir(newcomer: Newcomer) -> None:
     pubsub.close()
 
 
-def each(document: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("block", BLOCKS[document], ids=str)
-
-
-@each("README.md")
-def test_readme(block: Fenced, readme: Story) -> None:
-    """Someone who follows it from top to bottom sees what it says."""
-    readme.read_to(block)
-
-
-@pytest.mark.parametrize("block", [block for document in OTHERS for block in BLOCKS[document]], ids=str)
-def test_document(block: Fenced, stories: Callable[[str], Story]) -> None:
-    """Its commands and programs do what it says, and its examples look like what the daemon says."""
-    stories(block.document).read_to(block)
-
-
-@each("daemon/docs/redis.md")
-def test_redis_layout(block: Fenced, layout: Story) -> None:
-    """Its commands, programs and requests do what it says, and its examples look like what the daemon says."""
-    layout.read_to(block)
+@pytest.mark.parametrize("document", BY_HAND)
+def test_document(document: str, stories: Callable[[str], Story], subtests: pytest.Subtests) -> None:
+    """A reader who follows it from top to bottom sees what it says: of each command, program, request and file."""
+    story = stories(document)
+    for block in BLOCKS[document]:
+        with subtests.test(str(block)):
+            story.read_to(block)
 
 
 def test_uninstalling_leaves_the_blocks(stories: Callable[[str], Story]) -> None:
     """The program and, if asked for, the state are removed; the folder is as it was."""
-    document = "daemon/docs/operations.md"
-    story = stories(document)
-    story.read_to(BLOCKS[document][-1])
+    story = stories(OPERATIONS)
+    story.read_to(BLOCKS[OPERATIONS][-1])
     assert not (story.newcomer.clone / ".venv").exists()
     assert list((story.newcomer.home / ".local/state/blocksd").glob("*")) == []
     assert (story.newcomer.clone / "blocks.d" / "persona.md").exists()
@@ -188,7 +175,7 @@ def test_uninstalling_leaves_the_blocks(stories: Callable[[str], Story]) -> None
 
 def test_program_that_misses_nothing_reads_all_again_after_a_loss(layout: Story) -> None:
     """When Redis has lost everything, the program of the specification notices, and finds all blocks again."""
-    block = next(b for b in BLOCKS["daemon/docs/redis.md"] if b.text == "$ python every_change.py\n")
+    block = next(b for b in BLOCKS[LAYOUT] if b.text == "$ python every_change.py\n")
     layout.read_to(block)
     newcomer = layout.newcomer
     program = next(one for one in newcomer.terminals if "every_change" in one.command)
@@ -201,7 +188,7 @@ def test_program_that_misses_nothing_reads_all_again_after_a_loss(layout: Story)
 
 def facts_of(code: str) -> set[str]:
     """What the specification says that an error of this code tells."""
-    text = (ROOT / "daemon/docs/redis.md").read_text(encoding="utf-8")
+    text = (ROOT / LAYOUT).read_text(encoding="utf-8")
     (row,) = re.findall(rf"^\| `{code}` \| [^|]+ \| (.+) \|$", text, re.MULTILINE)
     return {"code", "message", "request", *re.findall(r"`(\w+)`", row)}
 
