@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import errno
+import time
 from typing import TYPE_CHECKING
 
+from blocksd.core.decide import FolderView
+from blocksd.core.executor import look_once
 from blocksd.core.intake import Intake
 from blocksd.files.folder import Folder, Reading
 from blocksd.journal.journal import Journal
+from blocksd.model.faults import Faults
 from blocksd.model.problems import Problems
-from blocksd.state.state import Ledger
+from blocksd.model.revision import timestamp
+from blocksd.state.schedule import Schedule
+from blocksd.state.stale import Writes
+from blocksd.state.state import State
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,16 +62,25 @@ class Looking:
     def open(self) -> None:
         """Start, or start again: nothing is known but what the journal holds."""
         self.journal = Journal(str(self.home / "journal.db"), boot_id="one boot")
-        self.ledger = Ledger(self.journal, wall=lambda: self.wall)
+        self.state = State(self.journal)
         self.problems = Problems(lambda: self.wall)
+        self.schedule = Schedule()
+        self.writes = Writes(self.journal.seq, clock=lambda: self.now, wall=time.time)
         self.intake = Intake(
             self.folder,
             self.journal,
-            self.ledger,
+            self.state,
             self.problems,
+            Faults(self.problems),
+            self.schedule,
             delete_grace=GRACE,
-            stale_window=WINDOW,
             clock=lambda: self.now,
+        )
+        self.view = FolderView(
+            self.state,
+            self.folder,
+            self.intake,
+            lambda revision, saved_at: self.writes.is_within(WINDOW, revision, saved_at),
         )
 
     def close(self) -> None:
@@ -91,10 +107,12 @@ class Looking:
         """All that is due at this moment."""
         revisions: list[Revision] = []
         while self.intake.due <= self.now:
-            files = self.intake.look(256)
-            self.journal.append(self.ledger.drafted, files)
-            revisions += self.ledger.settle()
+            revisions += self.look_once(256)
         return revisions
+
+    def look_once(self, limit: int) -> list[Revision]:
+        """Read at most so many files, and journal what they say."""
+        return look_once(self.view, self.journal, limit, timestamp(self.wall))
 
     def wait(self, seconds: float) -> list[Revision]:
         """All that becomes due in this time."""

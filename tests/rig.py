@@ -278,7 +278,7 @@ class Rig:
 
     def is_settled(self) -> bool:
         core, place = self.core, self.mirror.place
-        level = core.projector.is_level and not core.projector.is_busy
+        level = core.projector.is_in_sync and not core.projector.is_busy
         return (
             core.is_settled
             and not core._mended_at  # the problem of a journal that failed is over a while after it works again
@@ -302,9 +302,9 @@ class Rig:
         """Until all that was saved is journaled, whether there is a mirror or not."""
         self.run(
             lambda: (
-                self.core.intake.sweeper.sweeps
+                self.core.intake.scanner.sweeps
                 and not self.core.intake.backlog
-                and not self.core.intake.sweeper.is_sweeping
+                and not self.core.intake.scanner.is_sweeping
             )
         )
 
@@ -387,7 +387,7 @@ def assert_level(rig: Rig, client: Any) -> None:
         subject: problem.as_json() for subject, problem in rig.core.problems.items()
     }
     newest = [rig.journal.head(head.label) for head in rig.journal.heads() if head.path is not None]
-    wanted = expected([head for head in newest if head is not None], rig.core.ledger.attachments.known, namespace)
+    wanted = expected([head for head in newest if head is not None], rig.core.state.attachments.known, namespace)
     assert everything == wanted
     if rig.journal.seq:
         last = client.xrevrange(f"{namespace}:changes", count=1)

@@ -105,7 +105,7 @@ def ways(home: Path, url: str, client: Any) -> dict[str, Way]:
     entries = [Entry("ann", id_, fields.get("request")) for id_, fields in client.xrange("blocks:inbox:ann")]
 
     def append() -> None:
-        rig.core.inbox.put(entries)
+        rig.core.inbox.add(entries)
         rig.round()
 
     found["one append"] = way_of(append)

@@ -40,10 +40,12 @@ import floors
 from blocksd.journal.journal import Journal
 from blocksd.model.block import Block
 from blocksd.model.prompt import compile_prompt
+from blocksd.model.revision import timestamp
 from blocksd.monitoring.log import Reporter
 from blocksd.service.service import Service
 from blocksd.settings.config import Config
-from blocksd.state.state import Ledger
+from blocksd.state.state import State
+from blocksd.state.state_draft import StateDraft
 from support import RedisServer, valkey_binary
 
 if TYPE_CHECKING:
@@ -315,21 +317,23 @@ def bench_departed(server: RedisServer, root: Path, *, quick: bool) -> Iterator[
 def note_departed(path: Path, count: int) -> None:
     """Put into a journal what so many agents leave that had a block of 1 KiB, changed it once, and were deleted."""
     journal = Journal(str(path))
-    ledger = Ledger(journal, wall=time.time)
+    state = State(journal)
     for first in range(0, count, 500):
         labels = [f"agents/session-{number:06}/notes" for number in range(first, min(first + 500, count))]
         for value in (BODY, BODY + "more\n", None):
-            ledger.begin()
+            draft = StateDraft(state, timestamp(time.time()))
             for label in labels:
                 if value is None:
-                    ledger.delete(label)
+                    draft.delete(label)
                 else:
-                    ledger.enforce(label, f"{label}.md")
-                    ledger.put(Block(label, value=value))
-            journal.append(ledger.drafted, {label: (f"{label}.md", None) for label in labels if value is not None})
-            ledger.settle()
+                    draft.enforce(label, f"{label}.md")
+                    draft.put(Block(label, value=value))
+            journal.append(draft.revisions, {label: (f"{label}.md", None) for label in labels if value is not None})
+            draft.apply()
         journal.compress(labels)
-        ledger.set_folders(())
+        draft = StateDraft(state, timestamp(time.time()))
+        draft.set_folders(())
+        draft.apply()
     journal.close()
 
 

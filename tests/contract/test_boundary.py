@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.core.executor import WRITER_PATIENCE_SECONDS
 from blocksd.files.folder import Folder
 from blocksd.files.root import Root
 from blocksd.model.problem import FOLDER
+from blocksd.requests.answers import WRITER_PATIENCE_SECONDS
 from contract.test_requests import NOTES, Office, effects
 from failing import ERRORS, FailingRoot
 from rig import assert_level
@@ -208,9 +208,9 @@ def test_folder_of_an_agent_that_is_a_symlink(rig: Office, elsewhere: Path, name
     rig.core.intake.hint_tree("agents/ann")
     rig.core.intake.hint_tree("agents/eve")
     rig.round()
-    assert "eve" not in rig.core.ledger.attachments.known
+    assert "eve" not in rig.core.state.attachments.known
     rig.resync()
-    assert "eve" not in rig.core.ledger.attachments.known
+    assert "eve" not in rig.core.state.attachments.known
     for agent in ("ann", "eve"):
         rig.ask("operator", "delete_agent", agent=agent)
     rig.resync()
@@ -782,11 +782,11 @@ def test_symlink_in_the_place_of_a_directory_is_a_problem_at_once(rig: Office) -
     """It has a remedy; when that is done, the problem is over and the blocks are back."""
     moved = swap_for_symlink(rig, "team")
     rig.settle()
-    assert rig.core.intake.sweeper.sweeps == 1
+    assert rig.core.intake.scanner.sweeps == 1
     problem = rig.core.problems["team"]
     assert "symlink to a directory" in problem.message
     assert "put the directory itself here" in problem.hint
-    assert "team/goals" not in rig.core.ledger.paths
+    assert "team/goals" not in rig.core.state.paths
     (rig.root / "team").unlink()
     moved.rename(rig.root / "team")
     rig.core.intake.hint_tree("team")

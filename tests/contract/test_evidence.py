@@ -80,7 +80,7 @@ def ask(raw: Any, rig: Rig, actor: str, request_id: str, op: str, label: str, **
 def deliver(raw: Any, rig: Rig, actor: str) -> bool:
     """Put what is in an inbox where the reader does; done."""
     found = raw.xrange(f"blocks:inbox:{actor}")
-    rig.core.inbox.put([Entry(actor, one, fields["request"]) for one, fields in found])
+    rig.core.inbox.add([Entry(actor, one, fields["request"]) for one, fields in found])
     return True
 
 
@@ -287,7 +287,7 @@ def test_damaged_journal_is_not_believed(rig: Rig, raw: Any, name: str) -> None:
     raw.flushall()
     rig.open().settle()
     assert shown_blocks(raw) == IN_FILES
-    assert rig.core.ledger.attachments.known == {"ann", "bob"}
+    assert rig.core.state.attachments.known == {"ann", "bob"}
     rig.save_and_settle("notes", "---\nagents: [ann]\n---\nstill alive\n")
     assert_level(rig, raw)
 
@@ -409,14 +409,14 @@ def test_scrub_reads_files_that_look_unchanged(rig: Rig, raw: Any) -> None:
     """A file whose bytes changed under the same signature says what is in force."""
     path = rig.root / "notes.md"
     before = os.stat(path)
-    signature = rig.core.ledger.signatures["notes.md"]
+    signature = rig.core.state.signatures["notes.md"]
     with open(path, "r+b") as file:
         file.seek(-2, os.SEEK_END)
         file.write(b"7")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     now = os.stat(path)
-    rig.core.ledger.signatures["notes.md"] = (now.st_mtime_ns, now.st_ctime_ns, now.st_size, now.st_ino)
-    assert signature != rig.core.ledger.signatures["notes.md"]
+    rig.core.state.signatures["notes.md"] = (now.st_mtime_ns, now.st_ctime_ns, now.st_size, now.st_ino)
+    assert signature != rig.core.state.signatures["notes.md"]
     scrub(rig)
     assert raw.hget("blocks:block:notes", "value") == "line 7"
 

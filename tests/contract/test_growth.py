@@ -40,9 +40,9 @@ class Town(Rig):
 
     def pass_on(self) -> None:
         """Hand over what is in the inboxes of known agents, as the reader does."""
-        for actor in sorted(self.core.ledger.attachments.known | {"operator"}):
+        for actor in sorted(self.core.state.attachments.known | {"operator"}):
             found = self.raw.xrange(f"blocks:inbox:{actor}")
-            self.core.inbox.put(Entry(actor, one, fields["request"]) for one, fields in found)
+            self.core.inbox.add(Entry(actor, one, fields["request"]) for one, fields in found)
 
     def do(self, actor: str, op: str, **more: Any) -> None:
         request_id = self.send(actor, op, **more)
@@ -60,7 +60,7 @@ class Town(Rig):
         if by_hand:
             shutil.rmtree(self.root / "agents" / agent)
             self.core.intake.hint_tree(f"agents/{agent}")
-            self.run(lambda: not self.core.ledger.attachments.is_known(agent), f"{agent} is gone")
+            self.run(lambda: not self.core.state.attachments.is_known(agent), f"{agent} is gone")
         else:
             self.do("operator", "delete_agent", args={"agent": agent})
 
@@ -69,14 +69,14 @@ class Town(Rig):
         (self.root / "agents" / agent).mkdir()
         self.core.intake.hint_tree(f"agents/{agent}")
         self.resync()
-        assert self.core.ledger.attachments.is_known(agent)
+        assert self.core.state.attachments.is_known(agent)
 
     def wait(self, seconds: float) -> None:
         """Let time pass, and what is due then be done."""
         for _ in range(int(seconds / 1800) + 1):
             self.clock.advance(1800.0)
             self.wall_offset += 1800.0
-            self.run(lambda: self.core.retention.due > self.clock() + 1)
+            self.run(lambda: self.core.schedule.at("retention") > self.clock() + 1)
 
     def inboxes(self) -> set[str]:
         return {key.removeprefix("blocks:inbox:") for key in self.raw.scan_iter("blocks:inbox:*", count=1000)}
@@ -170,7 +170,7 @@ def test_crash_before_the_mirror_hears_of_a_deleted_agent(town: Town, *, has_blo
         town.raw.xdel("blocks:inbox:bob", town.raw.xadd("blocks:inbox:bob", {"request": "x"}))
     town.send("operator", "delete_agent", args={"agent": "bob"})
     found = town.raw.xrange("blocks:inbox:operator")
-    town.core.inbox.put(Entry("operator", one, fields["request"]) for one, fields in found)
+    town.core.inbox.add(Entry("operator", one, fields["request"]) for one, fields in found)
     for effect in town.core.round():
         if effect == "project":
             break
@@ -202,7 +202,7 @@ def test_request_of_an_agent_whose_folder_is_away_waits_an_hour(town: Town) -> N
     town.core.intake.hint_tree("agents/ann")
     town.settle()
     town.resync()
-    assert not town.core.ledger.attachments.is_known("ann")
+    assert not town.core.state.attachments.is_known("ann")
     assert "ann" in town.inboxes()
     town.wait(3600)
     town.resync()
@@ -215,7 +215,7 @@ def test_empty_inbox_goes_with_its_agent(town: Town) -> None:
     town.run(lambda: town.core.projector.verifier.passes > 0)
     shutil.rmtree(town.root / "agents" / "ann")
     town.core.intake.hint_tree("agents/ann")
-    town.run(lambda: not town.core.ledger.attachments.is_known("ann"))
+    town.run(lambda: not town.core.state.attachments.is_known("ann"))
     town.round()
     assert (town.inboxes(), town.core.projector.verifier.passes) == (set(), 1)
 
@@ -236,9 +236,9 @@ def test_requests_sent_while_no_daemon_ran_are_kept_until_folders_were_seen(town
     town.open()
     strays = town.core.projector.verifier._strays
     town.core.projector.step()
-    town.run(lambda: town.core.projector.is_level)
+    town.run(lambda: town.core.projector.is_in_sync)
     strays._unknown["blocks:inbox:eve"] = float("-inf")
-    town.core.ledger.has_seen_folders = False
+    town.core.state.has_seen_folders = False
     strays.begin()
     strays.step()
     assert "eve" in town.inboxes()

@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.core import executor as clerk
 from blocksd.errors import Unavailable
-from blocksd.files import file_edit as sheet
+from blocksd.files import file_edit
 from blocksd.files.document import Parser
 from blocksd.files.writer import Writer
 from blocksd.model.label import clash_key as clash_key_of
 from blocksd.model.problem import INTERNAL
-from blocksd.requests import changeset as attempting
-from blocksd.requests import execution
-from blocksd.requests import workspace as desks
+from blocksd.requests import answers, changeset, execution
+from blocksd.requests import workspace as workspaces
 from blocksd.requests.operations import Operations
 from blocksd.requests.reply import accepted as accepted_reply
 from blocksd.requests.request import Entry
 from blocksd.requests.started import ATTEMPTS, _Key
 from blocksd.settings.config import SourceSettings
+from blocksd.state.state_draft import StateDraft
 from rig import Rig, assert_level
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class Office(Rig):
     def pass_on(self) -> None:
         for key in sorted(self.client.scan_iter("blocks:inbox:*")):
             actor = key.removeprefix("blocks:inbox:")
-            self.core.inbox.put(Entry(actor, one, fields.get("request")) for one, fields in self.client.xrange(key))
+            self.core.inbox.add(Entry(actor, one, fields.get("request")) for one, fields in self.client.xrange(key))
 
     def reply(self, actor: str, request_id: str) -> dict[str, Any]:
         """What is replied; it is taken away."""
@@ -181,20 +180,20 @@ def test_failure_after_a_request_was_decided_takes_it_back(rig: Office, monkeypa
     """All of it, files and revisions alike, and none of what was decided before it in the same round."""
     first = rig.put("operator", op="append", label="notes", args={"content": "two"})
     bad = rig.put("operator", op="create_agent", args={"agent": "zoe", "attach": ["notes"]})
-    real = rig.core.ledger.follow_folders
+    real = StateDraft.follow_folders
 
-    def follow_folders() -> None:
-        real()
-        if "zoe" in rig.core.ledger.attachments.known:
+    def follow_folders(draft: StateDraft) -> None:
+        real(draft)
+        if "zoe" in draft.attachments.known:
             raise OverflowError
 
-    monkeypatch.setattr(rig.core.ledger, "follow_folders", follow_folders)
+    monkeypatch.setattr(StateDraft, "follow_folders", follow_folders)
     rig.pass_on()
     assert rig.reply("operator", first)["ok"]
     assert rig.reply("operator", bad)["error"]["code"] == "internal_error"
     assert not (rig.root / "agents/zoe").exists()
     assert (rig.root / "notes.md").read_text() == "---\nagents: [ann, bob]\n---\none\ntwo\n"
-    assert "zoe" not in rig.core.ledger.attachments.known
+    assert "zoe" not in rig.core.state.attachments.known
     rig.settle()
 
 
@@ -206,7 +205,7 @@ def test_reply_that_cannot_be_made_takes_its_request_back(rig: Office, monkeypat
             raise MemoryError
         return accepted_reply(request_id, **facts)
 
-    monkeypatch.setattr(clerk, "accepted", accepted)
+    monkeypatch.setattr(answers, "accepted", accepted)
     bad = rig.put("operator", op="append", label="notes", args={"content": "lost"})
     good = rig.put("operator", op="append", label="all", args={"content": "kept"})
     rig.pass_on()
@@ -271,24 +270,24 @@ def test_appends_of_a_batch_put_the_value_together_once(rig: Office, monkeypatch
     rig.write("long", f"---\nlimit: {limit}\n---\n" + "x" * 1_000_000 + "\n")
     rig.settle()
     made: list[int] = []
-    attempts: list[attempting.Attempt] = []
+    changesets: list[changeset.Changeset] = []
 
     def edited(document: Document, block: Block, new: Block) -> Document:
         made.append(1)
-        return sheet.edited(document, block, new)
+        return file_edit.edited(document, block, new)
 
-    class Watched(attempting.Attempt):
-        def __init__(self, desk: desks.Desk, actor: str) -> None:
-            super().__init__(desk, actor)
-            attempts.append(self)
+    class Watched(changeset.Changeset):
+        def __init__(self, workspace: workspaces.Workspace, actor: str) -> None:
+            super().__init__(workspace, actor)
+            changesets.append(self)
 
-    monkeypatch.setattr(attempting, "edited", edited)
-    monkeypatch.setattr(execution, "Attempt", Watched)
+    monkeypatch.setattr(changeset, "edited", edited)
+    monkeypatch.setattr(execution, "Changeset", Watched)
     parts = [{"op": "append", "label": "long", "args": {"content": f"line {n}"}} for n in range(1000)]
     assert rig.ask("operator", "batch", requests=parts)["ok"]
     assert rig.value("long").endswith("\nline 999")
-    assert (len(made), len(attempts)) == (1, 1)
-    assert attempts[0].work < 4_000_000
+    assert (len(made), len(changesets)) == (1, 1)
+    assert changesets[0].work < 4_000_000
 
 
 def test_batch_that_takes_too_much_work_is_refused(rig: Office) -> None:
@@ -297,7 +296,7 @@ def test_batch_that_takes_too_much_work_is_refused(rig: Office) -> None:
     rig.settle()
     patch = {"op": "patch", "label": "long", "args": {"patch": "@@ -0,0 +1 @@\n+b\n"}}
     error = rig.ask("operator", "batch", requests=[patch] * 100)["error"]
-    assert (error["code"], error["limit"]) == ("limit_exceeded", attempting.MAX_WORK)
+    assert (error["code"], error["limit"]) == ("limit_exceeded", changeset.MAX_WORK)
     assert "work" in error["message"]
     assert error["request"] < 10
     assert rig.journal.history("long")[0].version == 1
@@ -309,7 +308,7 @@ def test_patch_of_many_hunks_that_must_be_searched_is_refused(rig: Office) -> No
     rig.settle()
     patch = "".join(f"@@\n-line {n}\n+x\n" for n in range(40_000))
     error = rig.ask("operator", "patch", "long", patch=patch)["error"]
-    assert (error["code"], error["limit"]) == ("limit_exceeded", attempting.MAX_WORK)
+    assert (error["code"], error["limit"]) == ("limit_exceeded", changeset.MAX_WORK)
     exact = "".join(f"@@ -{n + 1} +{n + 1} @@\n-line {n}\n+x\n" for n in range(20_000))
     assert rig.ask("operator", "patch", "long", patch=exact)["ok"]
 
@@ -351,8 +350,8 @@ def test_agent_with_many_blocks_costs_what_it_has(rig: Office, monkeypatch: pyte
         calls += 1
         return real(label)
 
-    monkeypatch.setattr(attempting, "clash_key", clash_key)
-    monkeypatch.setattr(attempting, "name_for_agent", clash_key)
+    monkeypatch.setattr(changeset, "clash_key", clash_key)
+    monkeypatch.setattr(changeset, "name_for_agent", clash_key)
     reply = rig.ask("operator", "create_agent", agent="zoe", blocks=[{"name": f"b{n}"} for n in range(200)])
     assert reply["ok"]
     assert len(reply["results"]) == 200
@@ -362,7 +361,7 @@ def test_agent_with_many_blocks_costs_what_it_has(rig: Office, monkeypatch: pyte
 def test_round_ends_when_it_has_much_to_write(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests that are over it wait for the next round, in their order; each is replied to."""
     size = 100_000
-    monkeypatch.setattr(clerk, "ROUND", 8 * size // 3)
+    monkeypatch.setattr(answers, "ROUND", 8 * size // 3)
     rig.write("long", f"---\nlimit: {size + 100_000}\n---\n" + "x" * size + "\n")
     rig.settle()
     sent = [rig.put("operator", op="append", label="long", args={"content": str(n)}) for n in range(8)]
@@ -438,7 +437,7 @@ def test_suspect_is_begun_though_another_waits_for_a_file(rig: Office) -> None:
         waits = rig.put("operator", op="append", label="notes", args={"content": "two"})
         suspect = rig.put("operator", op="append", label="other", args={"content": "two"})
         found = rig.client.xrange("blocks:inbox:operator")
-        rig.core._begun._counts.update({_Key("operator", entry_id): ATTEMPTS - 1 for entry_id, _ in found})
+        rig.core._started._counts.update({_Key("operator", entry_id): ATTEMPTS - 1 for entry_id, _ in found})
         rig.pass_on()
         rig.run(lambda: rig.client.exists(f"blocks:reply:operator:{suspect}"))
         assert not rig.client.exists(f"blocks:reply:operator:{waits}")
@@ -450,7 +449,7 @@ def test_request_that_waits_is_not_taken_for_one_that_ends_the_daemon(
 ) -> None:
     """However often the daemon is killed meanwhile: it was not under way."""
     with monkeypatch.context() as patch:
-        patch.setattr(desks.Desk, "open", Failing(sheet.Postponed("notes.md")))
+        patch.setattr(workspaces.Workspace, "open", Failing(file_edit.Postponed("notes.md")))
         sent = rig.put("operator", op="append", label="notes", args={"content": "two"})
         for _ in range(ATTEMPTS + 1):
             rig.pass_on()
@@ -518,7 +517,7 @@ def test_deleted_agent_asks_in_vain(rig: Office) -> None:
     gone = rig.put("operator", op="delete_agent", args={"agent": "ann"})
     rig.pass_on()
     late = rig.put("ann", op="create", name="diary", args={"value": "I am still here"})
-    rig.core.inbox.put([Entry("ann", one, f["request"]) for one, f in rig.client.xrange("blocks:inbox:ann")])
+    rig.core.inbox.add([Entry("ann", one, f["request"]) for one, f in rig.client.xrange("blocks:inbox:ann")])
     assert rig.reply("operator", gone)["ok"]
     assert rig.reply("ann", late)["error"]["code"] == "not_found"
     rig.resync()
@@ -554,7 +553,7 @@ def test_open_files_are_closed_though_the_daemon_ends_at_once(rig: Office) -> No
         rig.crash()
         rig.open()
         rig.settle()
-        assert "ann" not in rig.core.ledger.attachments.known, effect
+        assert "ann" not in rig.core.state.attachments.known, effect
         assert rig.ask("operator", "create_agent", agent="ann")["ok"]
         rig.settle()
         assert not rig.client.exists("blocks:open:ann"), effect

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.errors import JournalUnusable
-from blocksd.journal.results import Outcomes
+from blocksd.journal.results import Results
 from blocksd.requests.request import Entry
 from blocksd.settings.config import SourceSettings
 from rig import Ear, Rig
@@ -107,7 +107,7 @@ def pass_on(rig: Rig, raw: Any, *actors: str) -> None:
     """What the reader does: hand over all that is in the inboxes."""
     for actor in actors or ("operator", "support-1", "ann"):
         entries = raw.xrange(f"blocks:inbox:{actor}")
-        rig.core.inbox.put(Entry(actor, entry_id, fields.get("request")) for entry_id, fields in entries)
+        rig.core.inbox.add(Entry(actor, entry_id, fields.get("request")) for entry_id, fields in entries)
 
 
 def reply(raw: Any, actor: str, request_id: str) -> dict[str, Any] | None:
@@ -294,9 +294,9 @@ def test_entry_nobody_can_be_told_of_is_dropped(rig: Rig, raw: Any, text: str) -
     raw.xadd("blocks:inbox:support-1", {"request": text.encode("utf-8", "surrogateescape")})
     raw.xadd("blocks:inbox:support-1", {"other": "field"})
     reader_like = rig.client.xrange("blocks:inbox:support-1")
-    rig.core.inbox.put(Entry("support-1", entry_id, fields.get("request")) for entry_id, fields in reader_like)
+    rig.core.inbox.add(Entry("support-1", entry_id, fields.get("request")) for entry_id, fields in reader_like)
     rig.run(lambda: raw.xlen("blocks:inbox:support-1") == 0)
-    assert len(rig.core.clerk.dropped) == 2
+    assert len(rig.core.dropped) == 2
     assert served(rig, raw, "support-1", "r-1")["ok"]
     assert list(raw.scan_iter("blocks:reply:*")) == ["blocks:reply:support-1:r-1"]
 
@@ -406,7 +406,7 @@ def test_journal_that_takes_nothing_keeps_requests_waiting(rig: Rig, raw: Any, m
         raise JournalUnusable("the journal cannot be written: the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Outcomes, "settle", full)
+        patch.setattr(Results, "write", full)
         ask(raw, "support-1", "r-1")
         pass_on(rig, raw)
         rig.run(lambda: "<journal>" in rig.core.problems)
@@ -427,11 +427,11 @@ def test_journal_that_takes_no_request_is_said_once(rig: Rig, raw: Any, monkeypa
     def full(*_: Any) -> None:
         raise JournalUnusable("the journal cannot be written: the disk is full")
 
-    while None in rig.core.ledger.signatures.values():  # a file that was too fresh to be known is news for the journal
+    while None in rig.core.state.signatures.values():  # a file that was too fresh to be known is news for the journal
         rig.resync()
     rig.heard.problems.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(Outcomes, "settle", full)
+        patch.setattr(Results, "write", full)
         ask(raw, "support-1", "r-1")
         end, restarts = rig.clock() + 20.0, -1
         while rig.clock() < end:
@@ -468,13 +468,13 @@ def test_request_is_not_carried_out_while_another_may_be_in_charge(rig: Rig, raw
     """Whoever is level with the mirror holds the lease; a daemon that is not leaves requests where they are."""
     raw.set("blocks:lease", "another daemon")
     raw.hset("blocks:meta", mapping={"host": "elsewhere", "epoch": "e", "seq": "0"})
-    rig.run(lambda: not rig.core.projector.is_level)
+    rig.run(lambda: not rig.core.projector.is_in_sync)
     ask(raw, "support-1", "r-1")
     pass_on(rig, raw)
     for _ in range(10):
         rig.round()
     assert raw.xlen("blocks:inbox:support-1") == 1
-    assert Outcomes(rig.journal.database).of("support-1", "r-1") is None
+    assert Results(rig.journal.database).of("support-1", "r-1") is None
     raw.delete("blocks:lease")
     settle(rig)
     pass_on(rig, raw)
@@ -785,7 +785,7 @@ def test_rebuild_clears_what_is_stale(rig: Rig, raw: Any) -> None:
     raw.hset("blocks:source:old", "x.txt", "{}")
     ask(raw, "support-1", "r-1")
     raw.hset("blocks:meta", "epoch", "another")
-    rig.run(lambda: not rig.core.projector.is_level)
+    rig.run(lambda: not rig.core.projector.is_in_sync)
     settle(rig)
     assert not [key for key in of_sources(raw) if "old" in key or "stranger" in key]
     assert raw.xlen("blocks:inbox:support-1") == 1

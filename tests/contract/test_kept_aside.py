@@ -57,7 +57,7 @@ def rig(tmp_path: Path, server: RedisServer, sick: Sick, monkeypatch: pytest.Mon
 
 def ask(rig: Rig, number: int, label: str = "deep/notes") -> None:
     content = f'{{"id": "r-{number}", "op": "append", "label": "{label}", "args": {{"content": "line {number}"}}}}'
-    rig.core.inbox.put([Entry("operator", f"{number}-0", content)])
+    rig.core.inbox.add([Entry("operator", f"{number}-0", content)])
 
 
 def until(rig: Rig, effect: str) -> None:
@@ -362,7 +362,7 @@ def test_late_save_to_a_block_of_an_agent_that_is_deleted(rig: Rig) -> None:
     rig.save_and_settle("agents/ann/persona", "one\n")
     persona = rig.root / "agents" / "ann" / "persona.md"
     with persona.open("r+") as file:
-        rig.core.inbox.put([Entry("operator", "1-0", '{"id": "r", "op": "delete_agent", "args": {"agent": "ann"}}')])
+        rig.core.inbox.add([Entry("operator", "1-0", '{"id": "r", "op": "delete_agent", "args": {"agent": "ann"}}')])
         for name in rig.core.round():
             if name == "finish":
                 file.write("late\n")

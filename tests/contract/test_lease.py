@@ -37,7 +37,7 @@ def append(rig: Rig, raw: Any, request_id: str) -> Callable[[], list[str]]:
     """Put a request into the operator's inbox, and have it read."""
     request = {"id": request_id, "op": "append", "label": "notes", "args": {"content": "more"}}
     entry_id = raw.xadd("blocks:inbox:operator", {"request": json.dumps(request)})
-    rig.core.inbox.put([Entry("operator", entry_id, json.dumps(request))])
+    rig.core.inbox.add([Entry("operator", entry_id, json.dumps(request))])
     return lambda: raw.lrange(f"blocks:reply:operator:{request_id}", 0, -1)
 
 

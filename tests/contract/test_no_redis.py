@@ -106,7 +106,7 @@ def test_what_answers_is_no_redis(
     for _ in range(3):
         rig.clock.advance(2.0)
         rig.round()
-    assert not rig.core.projector.is_level
+    assert not rig.core.projector.is_in_sync
     assert len(rig.heard.away) <= 2
     assert all(isinstance(error, Unavailable) and "Redis" in error.message for error in rig.heard.away)
     with Client(url) as client, pytest.raises(Unavailable):

@@ -12,8 +12,8 @@ import pytest
 
 from blocksd.files.root import Root
 from blocksd.journal.database import Database
-from blocksd.journal.intents import Pending
-from blocksd.journal.results import Outcomes
+from blocksd.journal.intents import Intents
+from blocksd.journal.results import Results
 from blocksd.model.label import TEMPORARY
 from blocksd.requests.request import Entry
 from rig import Rig
@@ -48,7 +48,7 @@ class Powered(Rig):
 
     def pass_on(self) -> None:
         found = self.raw.xrange("blocks:inbox:operator")
-        self.core.inbox.put(Entry("operator", one, fields.get("request")) for one, fields in found)
+        self.core.inbox.add(Entry("operator", one, fields.get("request")) for one, fields in found)
 
     def reply(self, request_id: str) -> dict[str, Any]:
         (text,) = self.raw.lrange(f"blocks:reply:operator:{request_id}", 0, -1)
@@ -77,7 +77,7 @@ class Powered(Rig):
     def value(self, label: str) -> str | None:
         """The value, which file, journal and mirror agree on."""
         self.settle()
-        block = self.core.ledger.block(label)
+        block = self.core.state.block(label)
         assert self.raw.hget(f"blocks:block:{label}", "value") == (block.value if block is not None else None)
         path = self.root / f"{label}.md"
         assert path.exists() == (block is not None)
@@ -122,7 +122,7 @@ def rig(
     yield made
     made.settle()
     assert made.temporaries() == []
-    assert Pending(made.journal).prepared() is None
+    assert Intents(made.journal).prepared() is None
     assert made.journal.reaches_back(made.pruned), "no number is missing"
     made.crash()
 
@@ -265,9 +265,9 @@ def test_what_was_displaced_goes_in_an_idle_moment(rig: Powered) -> None:
     assert rig.temporaries() != []
     rig.clock.advance(rig.core.wait_seconds())
     rig.run(lambda: not rig.temporaries(), "tidied up")
-    assert rig.core.clerk.tidy_due == float("inf")
+    assert rig.core.executor.tidy_due == float("inf")
     rig.lose_power()
-    assert Pending(rig.journal).prepared() is None
+    assert Intents(rig.journal).prepared() is None
     assert rig.value("notes") == "one\nadded"
 
 
@@ -283,10 +283,10 @@ def test_what_was_displaced_is_not_swept_up_before(rig: Powered) -> None:
     """It lies there as what a crash leaves does."""
     rig.ask(append("notes", "added"))
     before = rig.temporaries()
-    rig.clock.advance(rig.core.clerk.tidy_due - rig.clock() - 0.5)
-    sweeps = rig.core.intake.sweeper.sweeps
+    rig.clock.advance(rig.core.executor.tidy_due - rig.clock() - 0.5)
+    sweeps = rig.core.intake.scanner.sweeps
     rig.core.intake.hint_all()
-    while rig.core.intake.sweeper.sweeps == sweeps:
+    while rig.core.intake.scanner.sweeps == sweeps:
         rig.round()
     rig.round()
     assert rig.temporaries() == before != []
@@ -318,7 +318,7 @@ def test_nothing_is_kept_where_the_disk_is_not_waited_for(rig: Powered, raw: Any
     other.settle()
     raw.xadd("others:inbox:operator", {"request": json.dumps(append("notes", "x", id="1"))})
     found = raw.xrange("others:inbox:operator")
-    other.core.inbox.put(Entry("operator", one, fields.get("request")) for one, fields in found)
+    other.core.inbox.add(Entry("operator", one, fields.get("request")) for one, fields in found)
     other.run(lambda: raw.exists("others:reply:operator:1"))
     assert other.temporaries() == []
     other.crash()
@@ -421,7 +421,7 @@ def test_what_is_taken_back_is_not_taken_for_done_by_the_next_start(
 
     with monkeypatch.context() as patch:
         patch.setattr(Root, "renameat2", disturbed)
-        patch.setattr(Pending, "give_up", dies)
+        patch.setattr(Intents, "give_up", dies)
         with pytest.raises(Dead):
             rig.ask(create("new"), append("other", "b"))
     rig.raw.delete("blocks:inbox:operator")
@@ -454,7 +454,7 @@ def test_folder_that_cannot_be_read_at_a_start_is_tried_again(rig: Powered, monk
         patch.setattr(Root, "stat", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
         rig.lose_power()
         rig.round()
-        assert Pending(rig.journal).prepared() is not None
+        assert Intents(rig.journal).prepared() is not None
     assert rig.value("notes") == "one\nadded"
 
 
@@ -479,10 +479,10 @@ class Names:
             patch.setattr(Root, name, self._noting(getattr(Root, name), places, is_directory="directory" in name))
         patch.setattr(Root, "unlink", self._unlinking(Root.unlink))
         patch.setattr(Root, "sync_directory", self._syncing(Root.sync_directory))
-        patch.setattr(Pending, "prepare", self._checked(Pending.prepare, self._is_prepared))
+        patch.setattr(Intents, "prepare", self._checked(Intents.prepare, self._is_prepared))
         for name in ("finish", "give_up", "forget_folders"):
-            patch.setattr(Pending, name, self._checked(getattr(Pending, name), self._is_done))
-        patch.setattr(Outcomes, "settle", self._checked(Outcomes.settle, self._is_done))
+            patch.setattr(Intents, name, self._checked(getattr(Intents, name), self._is_done))
+        patch.setattr(Results, "write", self._checked(Results.write, self._is_done))
 
     def _creating(self, real: Callable[..., int]) -> Callable[..., int]:
         def opening(root: Root, path: str, flags: int, *more: Any) -> int:
@@ -522,7 +522,7 @@ class Names:
         return syncing
 
     def _checked(self, real: Callable[..., Any], check: Callable[..., None]) -> Callable[..., Any]:
-        def checking(pending: Pending | Outcomes, *args: Any, **options: Any) -> Any:
+        def checking(pending: Intents | Results, *args: Any, **options: Any) -> Any:
             check(real.__name__, *args)
             return real(pending, *args, **options)
 
@@ -579,7 +579,7 @@ def test_names_that_an_acknowledgement_relies_on_are_on_disk(
     with monkeypatch.context() as patch:
         names = Names(patch)
         assert [reply["ok"] for reply in furnished.ask(*asked)] == [True] * len(asked)
-        assert {"finish", "settle"} & set(names.checks)
+        assert {"finish", "write"} & set(names.checks)
 
 
 @pytest.mark.parametrize("boots", [True, False])
@@ -598,7 +598,7 @@ def test_names_that_recovery_relies_on_are_on_disk(
         furnished.raw.delete("blocks:inbox:operator")
         furnished.lose_power(boots=boots)
         assert {"finish", "give_up"} & set(names.checks)
-        assert Pending(furnished.journal).prepared() is None
+        assert Intents(furnished.journal).prepared() is None
 
 
 @pytest.mark.parametrize("is_saved", [True, False])

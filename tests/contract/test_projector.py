@@ -79,7 +79,7 @@ def ear(raw: Any, rig: Rig) -> Iterator[Ear]:  # noqa: ARG001  # the rig is leve
 
 
 def is_away(rig: Rig) -> bool:
-    return bool(rig.heard.away) and not rig.core.projector.is_level
+    return bool(rig.heard.away) and not rig.core.projector.is_in_sync
 
 
 def save_while_away(rig: Rig, text: str) -> None:
@@ -87,7 +87,7 @@ def save_while_away(rig: Rig, text: str) -> None:
     before = rig.journal.seq
     rig.write("notes", text)
     rig.run(lambda: rig.journal.seq > before, "it is journaled")
-    assert not rig.core.projector.is_level
+    assert not rig.core.projector.is_in_sync
 
 
 def seqs(changes: list[dict[str, Any]]) -> list[int]:
@@ -144,12 +144,12 @@ def test_restarted_daemon_goes_on_where_it_was(rig: Rig, raw: Any, ear: Ear) -> 
 
 def test_private_folder_that_goes_with_its_last_block(rig: Rig, raw: Any) -> None:
     """Nobody tells of the folder itself: the agent is unknown with the deletion of the block, not only after the next sweep."""
-    sweeps = rig.core.intake.sweeper.sweeps
+    sweeps = rig.core.intake.scanner.sweeps
     shutil.rmtree(rig.root / "agents" / "bob")
     rig.core.intake.hint_file("agents/bob/persona.md", closed=True)
     rig.settle()
-    assert rig.core.intake.sweeper.sweeps == sweeps
-    assert rig.core.ledger.attachments.known == {"ann"}
+    assert rig.core.intake.scanner.sweeps == sweeps
+    assert rig.core.state.attachments.known == {"ann"}
     assert raw.smembers("blocks:attached:shared") == {"ann"}
     assert_level(rig, raw)
 
@@ -248,19 +248,23 @@ def test_redis_dies_in_the_middle(rig: Rig, server: RedisServer) -> None:
 def test_how_the_mirror_stands_is_known(rig: Rig, server: RedisServer) -> None:
     """Where it was last seen, since when it is away, and that this was said; when it is level, none of that."""
     projector, seq = rig.core.projector, rig.journal.seq
-    assert (projector.shown_seq, projector.away_since, projector.is_said_to_be_away) == (seq, None, False)
+    assert (projector.shown_seq, projector.unreachable_since, projector.is_said_to_be_unreachable) == (seq, None, False)
     server.kill()
     rig.write("agents/bob/persona", "two\n")
-    rig.run(lambda: rig.journal.seq == seq + 1 and projector.is_said_to_be_away)
-    since = projector.away_since
+    rig.run(lambda: rig.journal.seq == seq + 1 and projector.is_said_to_be_unreachable)
+    since = projector.unreachable_since
     assert since is not None
     rig.clock.advance(100.0)
     rig.round()
     assert projector.silent_seconds >= 100.0
-    assert (projector.shown_seq, projector.away_since) == (seq, since)
+    assert (projector.shown_seq, projector.unreachable_since) == (seq, since)
     server.start()
     rig.settle()
-    assert (projector.shown_seq, projector.away_since, projector.is_said_to_be_away) == (seq + 1, None, False)
+    assert (projector.shown_seq, projector.unreachable_since, projector.is_said_to_be_unreachable) == (
+        seq + 1,
+        None,
+        False,
+    )
     assert projector.silent_seconds <= 1.5
 
 
@@ -291,7 +295,7 @@ def test_picture_of_the_mirror(rig: Rig, server: RedisServer) -> None:
     server.start()
     assert through("level") == ["away", "rebuilding", "level"]
     assert (picture().away_since, picture().mirror_lag) == (None, 0)
-    rig.core.projector.is_level = False
+    rig.core.projector.is_in_sync = False
     rig.core.projector._retry_at = rig.clock() + 1.0
     for number in range(600):
         rig.write(f"many/{number}", "saved meanwhile\n")
@@ -500,7 +504,7 @@ def test_older_snapshot(tmp_path: Path, server: RedisServer, make_rig: Callable[
     rig.save_and_settle("notes", "two\n")
     rig.remove("doomed")
     rig.save_and_settle("later", "x\n")
-    rig.run(lambda: "doomed" not in rig.core.ledger.paths)
+    rig.run(lambda: "doomed" not in rig.core.state.paths)
     rig.settle()
     raw.close()
     server.kill()
@@ -649,7 +653,7 @@ def test_lease_is_given_up_by_a_start_that_is_cut_short(
         rig.write(f"block{number}", "text\n")
     for _ in range(rounds):
         rig.round()
-    assert not rig.core.projector.is_level
+    assert not rig.core.projector.is_in_sync
     rig.close()
     assert not raw.exists("blocks:lease")
     rig.open().settle()
@@ -666,7 +670,7 @@ def test_lease_is_kept_through_a_long_rebuild(make_rig: Callable[..., Rig], raw:
     rig.clock.advance(2.0)
     rounds = 0
     rig.round()
-    while not rig.core.projector.is_level:
+    while not rig.core.projector.is_in_sync:
         raw.pexpire("blocks:lease", 5_000)
         rig.clock.advance(1.1)
         rig.round()
@@ -911,7 +915,7 @@ def test_polling_does_not_compare_the_mirror_more_often(make_rig: Callable[..., 
     """The folder is polled every second, the mirror is compared once a minute."""
     rig = make_rig(poll=True)
     rig.write("notes", "one\n")
-    rig.run(lambda: rig.core.projector.is_level)
+    rig.run(lambda: rig.core.projector.is_in_sync)
     verifier_ = rig.core.projector.verifier
     begun, passes = rig.clock(), verifier_.passes
     rig.run(lambda: rig.clock() > begun + 150)
@@ -947,9 +951,9 @@ def test_mirror_is_rebuilt_at_full_speed_while_the_journal_takes_nothing(
         rig.write("notes", "two\n")
         rig.run(lambda: "<journal>" in rig.core.problems)
         raw.flushall()
-        rig.run(lambda: not rig.core.projector.is_level)
+        rig.run(lambda: not rig.core.projector.is_in_sync)
         begun = rig.clock()
-        rig.run(lambda: rig.core.projector.is_level)
+        rig.run(lambda: rig.core.projector.is_in_sync)
         assert rig.clock() - begun < 1.5
     rig.settle()
     assert_level(rig, raw)
@@ -986,7 +990,7 @@ def test_unforeseen_error_while_the_mirror_is_written(
         rig.run(lambda: rig.core.faults.count >= 1)
         rig.run(lambda: raw.hget("blocks:block:agents/bob/persona", "value") == "I am Bob!")
         rig.run(lambda: raw.hget("blocks:block:shared", "value") == "for all")
-        rig.run(lambda: rig.core.projector.is_level)
+        rig.run(lambda: rig.core.projector.is_in_sync)
         assert "nobody foresaw this" in told[0]
         assert "in fail" in told[0], "the traceback leads to the place"
     rig.resync()
@@ -1331,7 +1335,7 @@ def test_journaled_change_is_shown_though_the_round_fails_after_it(
 ) -> None:
     """journal that fails between a save and its projection: the mirror follows meanwhile, and nothing spins."""
     rig.run(lambda: rig.core.projector.verifier.passes > 0)
-    monkeypatch.setattr(rig.core, "_carry_out", unusable)
+    monkeypatch.setattr(rig.core.executor, "carry_out", unusable)
     rig.core.projector.verifier.begin()
     rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
     rig.clock.advance(rig.core.wait_seconds())

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from blocksd.mirror.keys import Keys
-from blocksd.requests.consumer import News, Readable, Reader, Refused
+from blocksd.requests.consumer import Consumer, News, Readable, Refused
 from blocksd.requests.inboxes import Inboxes
 from blocksd.requests.request import Entry
 from support import DEADLINE, RedisServer, eventually
@@ -49,7 +49,7 @@ class Desk:
     def __init__(self, server: RedisServer, *, url: str = "", lease: str = "") -> None:
         self.queue: queue.SimpleQueue[News] = queue.SimpleQueue()
         self.refused: list[Refused] = []
-        self.reader = Reader(url or server.url, Keys("blocks"), self.queue.put, lease=lambda: lease)
+        self.reader = Consumer(url or server.url, Keys("blocks"), self.queue.put, lease=lambda: lease)
         self.reader.start()
 
     def next(self) -> News:

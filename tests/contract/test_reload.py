@@ -33,7 +33,7 @@ class Reloading(Rig):
         """What an agent or an operator asks for, carried out."""
         number = next(self.numbers)
         request = {"id": f"r-{number}", "op": "append", "label": label, "args": {"content": content}}
-        self.core.inbox.put([Entry("operator", f"{number}-0", json.dumps(request))])
+        self.core.inbox.add([Entry("operator", f"{number}-0", json.dumps(request))])
         self.settle()
 
     def texts(self, label: str) -> list[str | None]:
@@ -53,11 +53,11 @@ def test_everything_is_compared(rig: Reloading) -> None:
     """At once, whatever has changed: what came by no event is found."""
     (rig.root / "unseen.md").write_text("unseen\n")
     rig.settle()
-    assert "unseen" not in rig.core.ledger.paths
+    assert "unseen" not in rig.core.state.paths
     rig.reconfigure()
     assert rig.core.wait_seconds() == 0
     rig.settle()
-    assert "unseen" in rig.core.ledger.paths
+    assert "unseen" in rig.core.state.paths
     assert rig.heard.repaired == []
 
 
@@ -67,11 +67,11 @@ def test_sweep_under_way_begins_again(rig: Reloading) -> None:
         (rig.root / f"block-{number}.md").write_text("text\n")
     rig.core.intake.hint_all()
     rig.round()
-    assert rig.core.intake.sweeper.is_sweeping
+    assert rig.core.intake.scanner.is_sweeping
     (rig.root / "aaa.md").write_text("late\n")
     rig.reconfigure()
     rig.settle()
-    assert len(rig.core.ledger.paths) == 602
+    assert len(rig.core.state.paths) == 602
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_time_between_comparisons(rig: Reloading, settings: dict[str, Any]) -> N
     """Of everything."""
     rig.reconfigure(**settings)
     rig.settle()
-    sweeps, begun = rig.core.intake.sweeper.sweeps, rig.clock()
-    rig.run(lambda: rig.core.intake.sweeper.sweeps > sweeps)
+    sweeps, begun = rig.core.intake.scanner.sweeps, rig.clock()
+    rig.run(lambda: rig.core.intake.scanner.sweeps > sweeps)
     assert 4 < rig.clock() - begun < 8
 
 
@@ -147,5 +147,5 @@ def test_history(rig: Reloading, settings: dict[str, Any], kept: list[str]) -> N
     for _ in range(6):  # what is old is told once the time of day has gone on for an hour
         rig.clock.advance(1900.0)
         rig.wall_offset += 1900.0
-        rig.run(lambda: rig.core.retention.due > rig.clock() + 1)
+        rig.run(lambda: rig.core.schedule.at("retention") > rig.clock() + 1)
     assert rig.texts("notes") == kept

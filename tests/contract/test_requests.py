@@ -18,10 +18,10 @@ from blocksd.files import writer as writing
 from blocksd.files.document import parse
 from blocksd.files.file_edit import Postponed
 from blocksd.files.root import Root
-from blocksd.journal.intents import Pending
-from blocksd.journal.results import Outcomes
+from blocksd.journal.intents import Intents
+from blocksd.journal.results import Results
 from blocksd.requests.request import OPS, Entry
-from blocksd.requests.workspace import Desk
+from blocksd.requests.workspace import Workspace
 from rig import Ear, Rig, assert_level, shown
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Office(Rig):
         """What the reader does: hand over all that is in the inboxes."""
         for key in sorted(self.raw.scan_iter("blocks:inbox:*")):
             actor = key.removeprefix("blocks:inbox:")
-            self.core.inbox.put(Entry(actor, one, fields.get("request")) for one, fields in self.raw.xrange(key))
+            self.core.inbox.add(Entry(actor, one, fields.get("request")) for one, fields in self.raw.xrange(key))
 
     def reply(self, actor: str, request_id: str) -> dict[str, Any] | None:
         texts = self.raw.lrange(f"blocks:reply:{actor}:{request_id}", 0, -1)
@@ -116,7 +116,7 @@ class Office(Rig):
             "files": {name: (self.read(name), os.stat(self.root / name).st_ino) for name in self.lasting()},
             "revisions": self.journal.since(0, 10_000),
             "heads": sorted((head.label, head.version, head.path) for head in self.journal.heads()),
-            "prepared": Pending(self.journal).prepared(),
+            "prepared": Intents(self.journal).prepared(),
             "mirror": shown(self.raw),
             "announced": self.raw.xlen("blocks:changes"),
         }
@@ -130,7 +130,7 @@ class Office(Rig):
 
     def lasting(self) -> list[str]:
         """The same, but for what is kept until the journal is on disk."""
-        return [name for name in self.names() if not self.core.clerk.keeps(name)]
+        return [name for name in self.names() if not self.core.executor.needs(name)]
 
     def temporaries(self) -> list[str]:
         return [name for name in self.lasting() if ".blocksd" in name]
@@ -722,7 +722,7 @@ def test_agent_that_is_deleted_and_created_at_once_is_known(rig: Office) -> None
     assert [name for name in rig.lasting() if name.startswith("agents/bob")] == ["agents/bob"]
     for number in range(2):
         rig.do("operator", "batch", requests=parts)
-        assert os.listdir(rig.root / "agents/bob") == []
+        assert [name for name in rig.lasting() if name.startswith("agents/bob")] == ["agents/bob"]
         rig.resync()
         assert rig.raw.zscore("blocks:agents", "bob") == 0, number
     rig.do("operator", "batch", requests=[*parts, parts[0]])
@@ -1637,7 +1637,7 @@ def test_file_that_cannot_be_written(rig: Office, monkeypatch: pytest.MonkeyPatc
     assert rig.value("notes") == "one"
     assert rig.value("other") == "for Bob\na"
     assert rig.temporaries() == []
-    assert Pending(rig.journal).prepared() is None
+    assert Intents(rig.journal).prepared() is None
     assert_level(rig, rig.raw)
     rig.do("ann", "append", "notes", content="b", request_id="same")
     assert rig.value("notes") == "one\nb"
@@ -1695,10 +1695,10 @@ def test_agent_whose_outcome_is_journaled_stays_as_it_is(rig: Office, monkeypatc
     ]
     rig.pass_on()
     with monkeypatch.context() as patch:
-        patch.setattr(Outcomes, "settle", full)
+        patch.setattr(Results, "write", full)
         rig.round()
     assert "<journal>" in rig.core.problems
-    assert rig.core.ledger.attachments.known == {"ann", "zoe"}
+    assert rig.core.state.attachments.known == {"ann", "zoe"}
     assert [reply["ok"] for reply in rig.replies(*(("operator", one) for one in requests))] == [True, True, False]
     assert_level(rig, rig.raw)
 
@@ -1706,8 +1706,8 @@ def test_agent_whose_outcome_is_journaled_stays_as_it_is(rig: Office, monkeypatc
 # --- what follows ---
 
 
-def test_what_requests_set_free_is_seen_in_the_same_round(rig: Office) -> None:
-    """A label that another file stood back for, and a name."""
+def test_what_requests_set_free_is_seen_at_once(rig: Office) -> None:
+    """A label that another file stood back for, in the round that follows at once, and a name."""
     rig.write("Other", "stood back\n")
     rig.write("persona", "---\nagents: [ann]\n---\nrefused\n")
     rig.settle()
@@ -1716,6 +1716,8 @@ def test_what_requests_set_free_is_seen_in_the_same_round(rig: Office) -> None:
     rig.send("operator", "delete", "other")
     rig.send("ann", "rename", "persona", to="self")
     rig.pass_on()
+    rig.round()
+    assert rig.core.wait_seconds() == 0.0
     rig.round()
     assert rig.raw.hget("blocks:block:Other", "value") == "stood back"
     assert rig.raw.hget("blocks:agent:ann", "persona") == "persona"
@@ -1881,9 +1883,9 @@ def test_request_to_a_stale_save_that_waits_to_be_merged(rig: Office, monkeypatc
     rig.do("ann", "append", "notes", content="from Ann")
     rig.write("notes", NOTES.replace("one", "zero\none"))
     with monkeypatch.context() as patch:
-        patch.setattr(Desk, "merge_stale", lambda *_: (_ for _ in ()).throw(Postponed("notes.md")))
+        patch.setattr(Workspace, "merge_stale", lambda *_: (_ for _ in ()).throw(Postponed("notes.md")))
         rig.round()
-    assert rig.core.intake.stale == {"notes"}
+    assert rig.core.state.unmerged == {"notes"}
     sent = ("ann", rig.send("ann", "append", "notes", content="more"))
     rig.pass_on()
     rig.round()  # before the clock has moved
@@ -2060,7 +2062,7 @@ def crash_and_ask_again(rig: Office, number: int) -> str | None:
     (rig.root / "agents/yan").mkdir()
     rig.settle()
     rig.save_and_settle("agents/ann/persona", "I am Ann.\n")
-    assert rig.core.ledger.attachments.known >= {"yan", "zoe"}
+    assert rig.core.state.attachments.known >= {"yan", "zoe"}
     sent = mixed(rig)
     rig.pass_on()
     at = crashed_at(rig, number, lambda: all(rig.reply(*one) for one in sent))
@@ -2092,10 +2094,10 @@ def test_every_crash_is_survived(make: Callable[..., Office], raw: Any) -> None:
         at = crash_and_ask_again(rig, number)
         seen.add(at)
         assert rig.temporaries() == []
-        assert Pending(rig.journal).prepared() is None
+        assert Intents(rig.journal).prepared() is None
         assert_level(rig, raw)
         assert sorted(rig.value("notes").split("\n")) == ["<1>", "<2>", "<5>", "one"], at
-        assert rig.core.ledger.attachments.known == {"ann", "bob", "carl", "dora"}, at
+        assert rig.core.state.attachments.known == {"ann", "bob", "carl", "dora"}, at
         done = as_done(rig)
         plain = plain or done
         assert done["versions"] == plain["versions"], (at, number)
@@ -2263,20 +2265,20 @@ def test_anything_may_be_asked(fuzzed: Office, asked: list[tuple[str, Any]]) -> 
         assert reply["ok"] or reply["error"]["code"] != "error", reply
     fuzzed.run(lambda: not any(fuzzed.raw.xlen(f"blocks:inbox:{actor}") for actor in ("operator", "ann")))
     assert fuzzed.temporaries() == []
-    assert Pending(fuzzed.journal).prepared() is None
+    assert Intents(fuzzed.journal).prepared() is None
     fuzzed.settle()
     assert_agreed(fuzzed)
 
 
 def assert_agreed(rig: Office) -> None:
     """Files, ledger and mirror say the same."""
-    for label, path in rig.core.ledger.paths.items():
-        block = rig.core.ledger.block(label)
+    for label, path in rig.core.state.paths.items():
+        block = rig.core.state.block(label)
         assert parse((rig.root / path).read_bytes(), label) == block, label
         assert block is not None
         assert rig.raw.hget(f"blocks:block:{label}", "value") == block.value
     files = {name.removesuffix(".md") for name in rig.names() if name.endswith(".md")}
-    assert files == set(rig.core.ledger.paths)
+    assert files == set(rig.core.state.paths)
     assert set(rig.raw.zrange("blocks:labels", 0, -1)) == files
     for key in rig.raw.scan_iter("blocks:reply:*"):
         rig.raw.delete(key)

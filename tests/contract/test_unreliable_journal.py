@@ -85,7 +85,7 @@ def live(rig: Rig, raw: Any, number: int) -> None:
 
     def read() -> bool:
         entries = raw.xrange("blocks:inbox:operator")
-        rig.core.inbox.put(Entry("operator", one, fields.get("request")) for one, fields in entries)
+        rig.core.inbox.add(Entry("operator", one, fields.get("request")) for one, fields in entries)
         rig.round()
         rig.core.idle()
         rig.clock.advance(max(rig.core.wait_seconds(), 0.01))
@@ -171,7 +171,7 @@ def test_unforeseen_error_ends_a_stage_and_not_the_daemon(rig: Rig, raw: Any, mo
 
     rig.tolerates_errors = True
     with monkeypatch.context() as patch:
-        patch.setattr(rig.core.sources, "look", fault)
+        patch.setattr(rig.core.intake, "collect", fault)
         rig.write("notes", "two\n")
         rig.run(lambda: "<journal>" in rig.core.problems)
         end = rig.clock() + 10.0

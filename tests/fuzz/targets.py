@@ -9,31 +9,30 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blocksd.core.executor import access_of
+from blocksd.protocol.wire import block_of, outcome
 from blocksd.errors import BlocksdError, Damaged, InvalidFile, NotFound
 from blocksd.files.document import Parser, decode, serialize, split
 from blocksd.files.file_edit import Postponed
 from blocksd.model.label import label_of_path, parse_agent_pattern
 from blocksd.model.revision import Change
-from blocksd.protocol.wire import block_of, outcome
-from blocksd.requests.execution import decide
+from blocksd.requests.answers import access_of
+from blocksd.requests.execution import carry_out
 from blocksd.requests.reply import refused
 from blocksd.requests.request import Entry, Request, parse
-from blocksd.requests.workspace import Desk
+from blocksd.requests.workspace import Workspace
 from blocksd.settings.config import SourceSettings
 from blocksd.sources.sources import Sources
+from blocksd.state.state_draft import StateDraft
 from looking import Looking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from blocksd.state.state import Ledger
-
 NOTES = "---\nagents: [ann]  # her\ntags: [a, b]\nmetadata: {k: 1}\n---\none\ntwo\nthree\n"
 
 
 class Office(Looking):
-    """A folder of a few blocks, and a desk on which requests are decided and taken back; nothing is written."""
+    """A folder of a few blocks, on which requests are decided and thrown away; nothing is written."""
 
     def __init__(self) -> None:
         home = Path(tempfile.mkdtemp(prefix="blocksd-fuzz-"))
@@ -45,46 +44,48 @@ class Office(Looking):
         self.write("agents/ann/persona", "I am Ann.\n")
         self.write("agents/bob/persona", "I am Bob.\n")
         self.sweep()
-        self.desk = Desk(self.folder, self.ledger)
+        self.parser = Parser()
         manuals = home / "manuals"
         manuals.mkdir()
         (manuals / "one.txt").write_text("text\n")
         settings = [SourceSettings("manuals", str(manuals), agents=("ann",))]
-        self.sources = Sources(settings, self.ledger, self.problems, (), clock=lambda: self.now)
+        self.sources = Sources(settings, self.state, self.problems, (), self.schedule, clock=lambda: self.now)
         while not self.sources.is_settled:
             self.sources.look()
             self.now += 1.0
 
     def decide(self, actor: str, text: str | None) -> None:
-        """Decide on an entry, and take it back; what is refused has changed nothing."""
-        self.desk.begin()
+        """Decide on an entry, and throw it away; what is refused has changed nothing."""
+        draft = StateDraft(self.state, "")
+        workspace = Workspace(self.folder, draft, self.parser)
         request = parse(Entry(actor, "1-0", text))
         if not isinstance(request, Request):
             refused(request.id or "", request.error)
             return
-        mark, before = self.desk.mark, _facts(self.ledger)
+        before, in_force = _facts(draft), _facts(StateDraft(self.state, ""))
         try:
             if request.op in ("open_file", "close_file"):
                 json.dumps(access_of(request, self.sources, self._check_known, "").as_json())
             else:
-                json.dumps(decide(self.desk, request))
-            self.desk.edits()
+                with workspace.all_or_nothing():
+                    json.dumps(carry_out(workspace, request))
+            workspace.edits()
         except Postponed:
-            assert self.desk.mark == mark
+            assert (_facts(draft), workspace.files) == (before, {})
         except BlocksdError as error:
             refused(request.id, error)
-            assert self.desk.mark == mark, "what is refused has changed something"
-        self.desk.back_to(mark)
-        assert _facts(self.ledger) == before, "what was taken back has left something"
+            assert (_facts(draft), workspace.files) == (before, {}), "what is refused has changed something"
+        assert _facts(StateDraft(self.state, "")) == in_force, "what was thrown away has left something"
 
     def _check_known(self, agent: str) -> None:
-        if not self.ledger.attachments.is_known(agent):
+        if not self.state.attachments.is_known(agent):
             raise NotFound("there is no such agent")
 
 
-def _facts(ledger: Ledger) -> tuple[Any, ...]:
-    attachments = ledger.attachments
-    return dict(ledger.paths), list(ledger.drafted), dict(attachments.attached), attachments.folders, attachments.known
+def _facts(draft: StateDraft) -> tuple[Any, ...]:
+    attachments = draft.attachments
+    paths = {label: draft.path_of(label) for label in draft.in_force()}
+    return paths, list(draft.revisions), dict(attachments.attached), attachments.folders, attachments.known
 
 
 def _remove(home: Path) -> None:

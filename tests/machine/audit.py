@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from blocksd.files.document import decode, split
-from blocksd.journal.intents import Pending
+from blocksd.journal.intents import Intents
 from blocksd.mirror.repair import differing
 from blocksd.model.label import TEMPORARY, is_pattern, label_of_path
 from blocksd.model.problem import JOURNAL
@@ -79,12 +79,12 @@ def check(rig: Rig, raw: Any, memory: Memory) -> None:
     """All of it, of a daemon that has come to rest."""
     revisions = rig.journal.since(0, 1_000_000)
     states = check_journal(revisions, memory)
-    known = rig.core.ledger.attachments.known | {OPERATOR}
+    known = rig.core.state.attachments.known | {OPERATOR}
     check_requests(revisions, states, memory, known)
     check_people(rig, revisions, memory)
     check_folder(rig, revisions, memory)
-    must("rest", not rig.core.intake.stale)
-    must("nothing prepared", Pending(rig.journal).prepared() is None)
+    must("rest", not rig.core.state.unmerged)
+    must("nothing prepared", Intents(rig.journal).prepared() is None)
     numbers = [entry_id.partition("-") for entry_id, _ in raw.xrange(f"{rig.namespace}:changes")]
     announced = [int(seq) for seq, _, part in numbers if part == "0"]
     must("stream", announced == list(range(rig.journal.seq - len(announced) + 1, rig.journal.seq + 1)))
@@ -98,7 +98,7 @@ def check(rig: Rig, raw: Any, memory: Memory) -> None:
         raw.delete(key)
     must("mirror", raw.exists(f"{rig.namespace}:meta"), "there is none")
     checks("mirror")(assert_level)(rig, raw)
-    heads = [head for head in map(rig.journal.head, rig.core.ledger.paths) if head is not None]
+    heads = [head for head in map(rig.journal.head, rig.core.state.paths) if head is not None]
     must("mirror", differing(rig.mirror, heads) == [])
 
 
@@ -390,7 +390,7 @@ def check_people(rig: Rig, revisions: list[Revision], memory: Memory) -> None:
 @checks("in force")
 def check_folder(rig: Rig, revisions: list[Revision], memory: Memory) -> None:
     """Every file is in force or a problem; what is in force is what the journal says; nothing else lies about."""
-    ledger, problems = rig.core.ledger, rig.core.problems
+    state, problems = rig.core.state, rig.core.problems
     present = set()
     for directory, _, names in os.walk(rig.root):
         for name in names:
@@ -398,12 +398,12 @@ def check_folder(rig: Rig, revisions: list[Revision], memory: Memory) -> None:
             if name.endswith(".md") and not name.startswith("."):
                 present.add(os.path.relpath(os.path.join(directory, name), rig.root))
     for path in present:
-        must("in force", path in ledger.labels or path in problems, path, "is neither in force nor a problem")
+        must("in force", path in state.labels or path in problems, path, "is neither in force nor a problem")
     for head in rig.journal.heads():
-        must("in force", ledger.paths.get(head.label) == head.path)
+        must("in force", state.paths.get(head.label) == head.path)
     check_agents(rig)
     newest = {one.label: one for one in revisions}
-    for label, path in ledger.paths.items():
+    for label, path in state.paths.items():
         must("in force", path in present or path in problems, path, "is in force, and not there")
         if path in problems and not problems[path].warning:
             continue
@@ -419,7 +419,7 @@ def check_agents(rig: Rig) -> None:
     """Who is known has a folder, or is named by a block."""
     folders = set(private_folders(rig))
     named = {entry for head in rig.journal.heads() if head.path is not None for entry in head.entries}
-    known = rig.core.ledger.attachments.known
+    known = rig.core.state.attachments.known
     must(
         "agents",
         known == folders | {entry for entry in named if not is_pattern(entry)},
@@ -482,7 +482,7 @@ def check_folders(
         left = [path for path in left_or_removed if path.startswith(f"agents/{agent}/")]
         must("folders", agent not in folders or left, "the folder of", agent, "is still there")
         named = any(agent in head.entries for head in rig.journal.heads() if head.path is not None)
-        is_known = agent in rig.core.ledger.attachments.known
+        is_known = agent in rig.core.state.attachments.known
         must("folders", is_known == named or left, agent, "is still known")
     if memory.has_crashed or JOURNAL in rig.core.problems:
         return  # it may be of a request that a crash has interrupted: it is done again, or was refused since

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from blocksd.journal.results import Outcomes
+from blocksd.journal.results import Results
 from blocksd.model.label import TEMPORARY
 from blocksd.model.revision import OPERATOR
 from blocksd.requests.request import Entry
@@ -686,7 +686,7 @@ class World(RuleBasedStateMachine):
         worked, unheard, compared, counted, told = 0, list[Asked](), 0, 0, 0
         seq = rig.journal.seq
         # A request that was begun and not ended twice is done alone, lest it is what ends the daemon: a round for each.
-        alone = sum(count >= ATTEMPTS - 1 for count in rig.core._begun._counts.values())
+        alone = sum(count >= ATTEMPTS - 1 for count in rig.core._started._counts.values())
         while True:
             for asked in self._unanswered():
                 if asked.may_be_lost and not self._is_waiting(asked):
@@ -700,7 +700,7 @@ class World(RuleBasedStateMachine):
             compared += is_compared and not has_worked
             counted += has_worked or not is_compared
             rig.clock.advance(rig.core.wait_seconds())
-            is_idle = not rig.core.inbox.is_waiting and rig.core.clerk.tidy_due == float("inf")
+            is_idle = not rig.core.inbox.is_waiting and rig.core.executor.tidy_due == float("inf")
             if rig.clock() > end and rig.is_settled() and is_idle and not self._unanswered():
                 break
             if counted >= MOST_ROUNDS_AT_ALL + alone or compared > MOST_SLICES:
@@ -731,14 +731,14 @@ class World(RuleBasedStateMachine):
         return asked.actor in self._listened_to()
 
     def _listened_to(self) -> frozenset[str]:
-        return self.rig.core.ledger.attachments.known | {OPERATOR}
+        return self.rig.core.state.attachments.known | {OPERATOR}
 
     def _done(self) -> tuple[Any, ...]:
         """What is another after each round in which anything was done."""
         core = self.rig.core
         replies = sum(len(asked.replies) for asked in self.memory.asked.values())
-        sweeps = core.intake.sweeper.sweeps
-        return self.rig.journal.seq, replies, sweeps, self.rig.mirror.place, core.projector.is_level
+        sweeps = core.intake.scanner.sweeps
+        return self.rig.journal.seq, replies, sweeps, self.rig.mirror.place, core.projector.is_in_sync
 
     def _everything(self) -> dict[str, Any]:
         files = {}
@@ -747,7 +747,7 @@ class World(RuleBasedStateMachine):
                 status = os.stat(os.path.join(directory, name))
                 files[os.path.join(directory, name)] = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
         said = self.raw.xrange(f"{self.rig.namespace}:changes")
-        known, problems = self.rig.core.ledger.attachments.known, set(self.rig.core.problems)
+        known, problems = self.rig.core.state.attachments.known, set(self.rig.core.problems)
         seen = {"problems": problems, "agents": known}
         return {"journal": self.rig.journal.seq, "folder": files, "stream": said, **seen}
 
@@ -809,11 +809,11 @@ class World(RuleBasedStateMachine):
         """What has come into the inboxes of those that are listened to."""
         for actor in sorted(self._listened_to().intersection(ACTORS)):
             entries = client.xrange(f"{self.rig.namespace}:inbox:{actor}")
-            self.rig.core.inbox.put(Entry(actor, entry_id, fields.get("request")) for entry_id, fields in entries)
+            self.rig.core.inbox.add(Entry(actor, entry_id, fields.get("request")) for entry_id, fields in entries)
 
     def _just_done(self) -> list[Asked]:
         """What was asked about agents and was done in this round, in order."""
-        kept = Outcomes(self.rig.journal.database)
+        kept = Results(self.rig.journal.database)
         outcomes = {asked.id: kept.of(asked.actor, asked.id) for asked in self.undecided}
         decided = [asked for asked in self.undecided if outcomes[asked.id] is not None]
         self.undecided = [asked for asked in self.undecided if outcomes[asked.id] is None]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from blocksd.journal.history import JournalReader
-from blocksd.journal.results import Outcomes
+from blocksd.journal.results import Results
 from blocksd.model.label import label_of_path
 from machine.asked import SEVERAL, block_of
 from machine.audit import Save, agent_parts, path_of, private_folders
@@ -196,7 +196,7 @@ class PowerWorld(World):
 
     def _ask_again(self, revised: set[str]) -> None:
         """Clients repeat requests of theirs, and get the same replies: nothing that was acknowledged is forgotten."""
-        kept, seq = Outcomes(self.rig.journal.database), self.rig.journal.seq
+        kept, seq = Results(self.rig.journal.database), self.rig.journal.seq
         answered = [asked for asked in self.memory.asked.values() if asked.is_answered]
         for asked in answered:
             must("acknowledged", kept.of(asked.actor, asked.id) is not None, "the outcome is forgotten of", asked)

@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from blocksd.core import core, projector, recovery
+from blocksd.core import core, decide, intake, projector, recovery
 from blocksd.core.core import Core
 from blocksd.core.deletions import Deletions
-from blocksd.core.executor import Clerk
+from blocksd.core.executor import Executor
 from blocksd.core.intake import Intake
-from blocksd.core.private_folders import PrivateFolders
 from blocksd.files import fresh_file, root, writer
 from blocksd.files.content import OTHER, Content, content
 from blocksd.files.folder import Absent
 from blocksd.files.root import Root
 from blocksd.files.writer import Writer
 from blocksd.journal import database, journal
-from blocksd.journal.intents import Pending
+from blocksd.journal.intents import Intents
 from blocksd.mirror import mirror, projection
 from blocksd.model import edits
 from blocksd.model.attachment import Attachments
-from blocksd.requests.changeset import Attempt
+from blocksd.requests import answers
+from blocksd.requests.changeset import Changeset
 from blocksd.requests.operations import Operations
 from blocksd.requests.request import parse
-from blocksd.requests.workspace import Desk
+from blocksd.requests.workspace import Workspace
 from blocksd.state import stale
-from blocksd.state.state import Ledger
+from blocksd.state.state import State
 from machine import hands
 from machine.broken import Broken, must
 from machine.disk import ALL
@@ -523,31 +523,31 @@ def test_processes_are_killed_before_every_effect() -> None:
 
 
 def finishes_before_files_are_put_in(patch: Patch) -> None:
-    prepare, finish = Pending.prepare, Pending.finish
+    prepare, finish = Intents.prepare, Intents.finish
     finished: list[Any] = []
 
-    def both(self: Pending, prepared: Any, *, is_durable: bool = True) -> None:
+    def both(self: Intents, prepared: Any, *, is_durable: bool = True) -> None:
         prepare(self, prepared, is_durable=is_durable)
         finish(self, prepared)
         finished.append(prepared)
 
-    def later(self: Pending, prepared: Any, *signatures: Any, **more: Any) -> None:
+    def later(self: Intents, prepared: Any, *signatures: Any, **more: Any) -> None:
         if not any(prepared is one for one in finished):  # what recovery finds prepared, it finishes as ever
             finish(self, prepared, *signatures, **more)
 
-    patch.setattr(Pending, "prepare", both)
-    patch.setattr(Pending, "finish", later)
+    patch.setattr(Intents, "prepare", both)
+    patch.setattr(Intents, "finish", later)
 
 
 def puts_in_what_was_not_prepared(patch: Patch) -> None:
-    finish, prepare = Pending.finish, Pending.prepare
+    finish, prepare = Intents.finish, Intents.prepare
 
-    def both(self: Pending, prepared: Any, *signatures: Any, **more: Any) -> None:
+    def both(self: Intents, prepared: Any, *signatures: Any, **more: Any) -> None:
         prepare(self, prepared)
         finish(self, prepared, *signatures, **more)
 
-    patch.setattr(Pending, "prepare", lambda _self, _prepared, **_: None)
-    patch.setattr(Pending, "finish", both)
+    patch.setattr(Intents, "prepare", lambda _self, _prepared, **_: None)
+    patch.setattr(Intents, "finish", both)
 
 
 def takes_unreadable_for_absent(patch: Patch) -> None:
@@ -561,22 +561,22 @@ def takes_unreadable_for_absent(patch: Patch) -> None:
 
 
 def removes_requests_when_they_are_read(patch: Patch) -> None:
-    carry_out = Clerk.carry_out
+    collect = Core._collect_requests
 
-    def removing(self: Clerk) -> Any:
+    def removing(self: Core, due: Any) -> Any:
         client = World.server.client()
         for key in client.scan_iter("*:inbox:*"):
             client.delete(key)
         client.close()
-        return carry_out(self)
+        return collect(self, due)
 
-    patch.setattr(Clerk, "carry_out", removing)
+    patch.setattr(Core, "_collect_requests", removing)
 
 
 def forgets_outcomes(patch: Patch) -> None:
     for name in ("prepare", "finish"):
-        real = getattr(Pending, name)
-        patch.setattr(Pending, name, _without_outcomes(real))
+        real = getattr(Intents, name)
+        patch.setattr(Intents, name, _without_outcomes(real))
 
 
 def _without_outcomes(real: Callable[..., None]) -> Callable[..., None]:
@@ -604,7 +604,7 @@ def trusts_that_nobody_saved(patch: Patch) -> None:
 
 
 def merges_no_stale_saves(patch: Patch) -> None:
-    patch.setattr(Desk, "merge_stale", lambda _self, _label: None)
+    patch.setattr(Workspace, "merge_stale", lambda _self, _label: None)
 
 
 def takes_what_is_not_merged_for_a_base(patch: Patch) -> None:
@@ -624,17 +624,16 @@ def takes_nothing_back_at_start(patch: Patch) -> None:
 
 
 def rewrites_equal_bytes(patch: Patch) -> None:
-    put = Intake._put
+    enforce = decide._enforce
 
-    def rewriting(self: Intake, block: Any, saved_at: float) -> bool:
-        path = os.path.join(self._folder.root, self._ledger.paths[block.label])
-        with open(path, "rb+") as file:
+    def rewriting(view: Any, draft: Any, path: str, *block: Any, **more: Any) -> None:
+        with open(os.path.join(view.folder.root, path), "rb+") as file:
             data = file.read()
             file.seek(0)
             file.write(data)
-        return put(self, block, saved_at)
+        enforce(view, draft, path, *block, **more)
 
-    patch.setattr(Intake, "_put", rewriting)
+    patch.setattr(decide, "_enforce", rewriting)
 
 
 def announces_no_deletions(patch: Patch) -> None:
@@ -656,9 +655,9 @@ def shows_the_detached_as_attached(patch: Patch) -> None:
 
 
 def replies_before_it_is_done(patch: Patch) -> None:
-    prepare = Pending.prepare
+    prepare = Intents.prepare
 
-    def replying(self: Pending, prepared: Any, **more: Any) -> None:
+    def replying(self: Intents, prepared: Any, **more: Any) -> None:
         prepare(self, prepared, **more)
         client = World.server.client()
         (lease,) = client.scan_iter("*:lease")
@@ -668,7 +667,7 @@ def replies_before_it_is_done(patch: Patch) -> None:
             client.rpush(key, outcome)
         client.close()
 
-    patch.setattr(Pending, "prepare", replying)
+    patch.setattr(Intents, "prepare", replying)
 
 
 def goes_on_with_what_the_journal_has_half_done(patch: Patch) -> None:
@@ -677,8 +676,8 @@ def goes_on_with_what_the_journal_has_half_done(patch: Patch) -> None:
 
 def patches_what_was_there_before(patch: Patch) -> None:
     def patched(self: Operations, label: str, request: Any) -> None:
-        newest = self._ledger.newest(label)
-        before = self._desk.version(label, newest.version - 1).block if newest is not None else None
+        newest = self._workspace.draft.newest(label)
+        before = self._workspace.version(label, newest.version - 1).block if newest is not None else None
         value = before.value if before is not None else ""
         self._edit(label, None, lambda _: edits.patch(value, request.args["patch"]))
 
@@ -722,7 +721,7 @@ def counts_no_places_that_overlap(patch: Patch) -> None:
 
 
 def looks_at_no_version(patch: Patch) -> None:
-    patch.setattr(Attempt, "expected", lambda *_: None)
+    patch.setattr(Changeset, "expected", lambda *_: None)
 
 
 def forgets_the_folders_of_the_deleted(patch: Patch) -> None:
@@ -732,7 +731,7 @@ def forgets_the_folders_of_the_deleted(patch: Patch) -> None:
 def forgets_the_folders_of_the_deleted_in_a_crash(patch: Patch) -> None:
     recover = recovery.recover
 
-    def forgetting(pending: Pending, hand: Writer, **more: Any) -> bool:
+    def forgetting(pending: Intents, hand: Writer, **more: Any) -> bool:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(Writer, "remove_directory", lambda *_: True)
             return recover(pending, hand, **more)
@@ -741,11 +740,11 @@ def forgets_the_folders_of_the_deleted_in_a_crash(patch: Patch) -> None:
 
 
 def leaves_the_deleted_attached(patch: Patch) -> None:
-    patch.setattr(Attempt, "naming", lambda *_: [])
+    patch.setattr(Changeset, "naming", lambda *_: [])
 
 
 def does_not_see_what_a_batch_has_made(patch: Patch) -> None:
-    patch.setattr(Attempt, "private", lambda self, agent: self._ledger.attachments.private(agent))
+    patch.setattr(Changeset, "private", lambda self, agent: self._workspace.draft.attachments.private(agent))
 
 
 def makes_no_folders(patch: Patch) -> None:
@@ -766,7 +765,7 @@ def brings_back_the_version_before(patch: Patch) -> None:
 
 
 def tries_again_all_the_time(patch: Patch) -> None:
-    patch.setattr(Clerk, "_try_again_at", lambda self: self._clock() + 0.01)
+    patch.setattr(Core, "_try_again_at", lambda self: self._clock() + 0.01)
 
 
 def tells_of_an_error_in_clean_up(patch: Patch) -> None:
@@ -785,7 +784,7 @@ def takes_unreadable_for_another_text(patch: Patch) -> None:
 
 
 def lets_a_fault_of_one_request_out(patch: Patch) -> None:
-    patch.setattr(Clerk, "_answer", lambda self, entry, work: self._answer_request(parse(entry), work))
+    patch.setattr(answers._Deciding, "answer", lambda self, entry: self._answer_request(parse(entry)))
     _breaks_appends(patch)
 
 
@@ -819,7 +818,7 @@ def exchanges_what_is_open(patch: Patch) -> None:
 
 
 def removes_what_a_crash_has_left_unread(patch: Patch) -> None:
-    patch.setattr(Pending, "keep_aside", lambda _self, _staged: [])
+    patch.setattr(Intents, "of_this_boot", lambda _self, _staged: [])
 
 
 def removes_what_is_displaced_unread(patch: Patch) -> None:
@@ -868,8 +867,8 @@ def syncs_no_texts(patch: Patch) -> None:
 
 
 def prepares_in_memory(patch: Patch) -> None:
-    prepare = Pending.prepare
-    patch.setattr(Pending, "prepare", lambda self, prepared, **_: prepare(self, prepared, is_durable=False))
+    prepare = Intents.prepare
+    patch.setattr(Intents, "prepare", lambda self, prepared, **_: prepare(self, prepared, is_durable=False))
 
 
 def keeps_its_epoch(patch: Patch) -> None:
@@ -882,7 +881,7 @@ def takes_all_back_when_in_doubt(patch: Patch) -> None:
 
 
 def removes_the_evidence_at_once(patch: Patch) -> None:
-    patch.setattr(Clerk, "_retire", Clerk._discard)
+    patch.setattr(Executor, "_retire", Executor._discard)
 
 
 def takes_all_back_for_one(patch: Patch) -> None:
@@ -921,17 +920,17 @@ def trusts_folders_that_were_there(patch: Patch) -> None:
 
 def counts_versions_of_the_deleted_anew(patch: Patch) -> None:
     """As far as the journal lets it: a version that it has cannot be given out twice."""
-    version_of = Ledger.version_of
+    version_of = State.version_of
 
-    def counted(self: Ledger, label: str) -> int:
+    def counted(self: State, label: str) -> int:
         version = version_of(self, label)
-        return version if label in self._versions or not version else 10 * version
+        return version if label in self.versions or not version else 10 * version
 
-    patch.setattr(Ledger, "version_of", counted)
+    patch.setattr(State, "version_of", counted)
 
 
 def takes_folders_for_gone(patch: Patch) -> None:
-    patch.setattr(PrivateFolders, "set", lambda self, _directories: self._set(()))
+    patch.setattr(intake, "look_at_all", lambda *_: set())
 
 
 def forgets_who_was_known_by_a_folder(patch: Patch) -> None:

@@ -28,7 +28,7 @@ def main() -> None:
         for actor in ("operator", "ann"):
             entries = client.xrange(f"blocks:inbox:{actor}")
             waiting += len(entries)
-            rig.core.inbox.put(Entry(actor, entry_id, fields.get("request")) for entry_id, fields in entries)
+            rig.core.inbox.add(Entry(actor, entry_id, fields.get("request")) for entry_id, fields in entries)
         for effect in rig.core.round():
             if effect == name:
                 left -= 1

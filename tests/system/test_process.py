@@ -431,7 +431,7 @@ class InProcess:
 
     def tick(self) -> None:
         self.service._tick()
-        self.until(lambda: not self.core.intake.sweeper.is_sweeping and not self.core.intake.backlog)
+        self.until(lambda: not self.core.intake.scanner.is_sweeping and not self.core.intake.backlog)
 
 
 @pytest.fixture

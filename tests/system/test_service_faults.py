@@ -14,7 +14,7 @@ from blocksd import Client
 from blocksd.core.core import Core
 from blocksd.errors import BlocksdError
 from blocksd.monitoring.log import Reporter
-from blocksd.requests.consumer import Reader
+from blocksd.requests.consumer import Consumer
 from blocksd.service.control import STATUS, ask
 from blocksd.service.deliveries import Deliveries
 from blocksd.service.lookout import Lookout
@@ -43,7 +43,7 @@ PLACES: dict[str, tuple[type, str]] = {
     "to see to what is watched": (Lookout, "keep"),
     "to see whether all is well": (Service, "_beat"),
     "to tell how it stands": (Service, "standing"),
-    "reading the inboxes": (Reader, "_serve"),
+    "reading the inboxes": (Consumer, "_serve"),
 }
 
 

@@ -117,29 +117,31 @@ def examine(path: str) -> tuple[int, list[Problem]]:
 
     Returns how many blocks are in force, and what is wrong.
     """
+    from blocksd.core.decide import FolderView
+    from blocksd.core.executor import look_once
     from blocksd.core.intake import Intake
     from blocksd.files.folder import Folder
     from blocksd.journal.journal import Journal
+    from blocksd.model.faults import Faults
     from blocksd.model.problems import Problems
-    from blocksd.state.state import Ledger
+    from blocksd.model.revision import timestamp
+    from blocksd.state.schedule import Schedule
+    from blocksd.state.state import State
 
     with tempfile.TemporaryDirectory(prefix="blocksd-check-") as directory:
         journal = Journal(os.path.join(directory, "journal.db"))
-        ledger = Ledger(journal, wall=time.time)
-        problems = Problems(time.time)
-        intake = Intake(
-            Folder(path), journal, ledger, problems, delete_grace=0.0, stale_window=0.0, clock=time.monotonic
-        )
+        state, problems, folder = State(journal), Problems(time.time), Folder(path)
+        faults, clock = Faults(problems), time.monotonic
+        intake = Intake(folder, journal, state, problems, faults, Schedule(), delete_grace=0.0, clock=clock)
+        view = FolderView(state, folder, intake, lambda _revision, _saved_at: False)
         intake.hint_all()
         while intake.due < float("inf"):
             time.sleep(min(0.05, max(0.0, intake.due - time.monotonic())))
-            files = intake.look(256)
-            journal.append(ledger.drafted, files)
-            ledger.settle()
+            look_once(view, journal, 256, timestamp(time.time()))
             if intake.is_stuck:
                 break
         journal.close()
-        return len(ledger.paths), [problems[subject] for subject in sorted(problems)]
+        return len(state.paths), [problems[subject] for subject in sorted(problems)]
 
 
 @click.command()

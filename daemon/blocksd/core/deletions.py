@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from blocksd.files.folder import Folder
     from blocksd.journal.journal import Journal
     from blocksd.model.problems import Problems
-    from blocksd.state.state import Ledger
+    from blocksd.state.schedule import Schedule
+    from blocksd.state.state import State
 
 RootState = Literal["same", "unknown", "back", "gone", "another"]
 
@@ -39,21 +40,24 @@ class Deletions:
         self,
         folder: Folder,
         journal: Journal,
-        ledger: Ledger,
+        state: State,
         problems: Problems,
+        schedule: Schedule,
         *,
         grace: float,
         clock: Callable[[], float],
     ) -> None:
         self._folder = folder
         self._journal = journal
-        self._ledger = ledger
+        self._state = state
         self._problems = problems
+        self._schedule = schedule
         self.grace = grace  # seconds that a file may be missing
         self._clock = clock
         self.is_folder_gone = False
         # The folder was gone, or replaced, or is not the one the journal was made of, and not all blocks were seen since.
         self.is_in_doubt = journal.folder not in (None, folder.root)
+        self.is_open = True  # it is in doubt, has halted, or the journal does not know its folder yet
         self._accepted = False  # a person has accepted the deletions that are held back
         self.missing: dict[str, float] = {}  # path → since when
         self.due = float("inf")  # when to decide
@@ -90,6 +94,7 @@ class Deletions:
             return None
         self._accepted = True
         self.due = self._clock()
+        self._schedule.hasten("files", self.due)
         return len(self.missing)
 
     def put_off(self) -> None:
@@ -113,7 +118,7 @@ class Deletions:
         return Decision(back, deleted)
 
     def _why_held_back(self) -> str | None:
-        blocks, vanished = len(self._ledger.paths), len(self.missing)
+        blocks, vanished = len(self._state.paths), len(self.missing)
         if self._accepted:
             return None
         if self.is_in_doubt:
@@ -136,7 +141,7 @@ class Deletions:
         if found is not None and found == directory.held:
             was_gone, self.is_folder_gone = self.is_folder_gone, False
             return "back" if was_gone else "same"
-        self.is_in_doubt = True
+        self.is_in_doubt = self.is_open = True
         if found is None:
             self.is_folder_gone = True
             self._halt("the folder is gone", "put it back, or mount it again; all blocks stay as they are until then")
@@ -152,12 +157,13 @@ class Deletions:
         return "another"
 
     def _halt(self, message: str, hint: str) -> None:
+        self.is_open = True
         self._problems.set(Problem(FOLDER, "halted", f"{message}: deletions are held back", hint))
 
     def end_doubt(self) -> None:
         """Nothing is missing any more, or what is missing is meant to be."""
         if not self.is_folder_gone:
-            self._accepted = self.is_in_doubt = False
+            self._accepted = self.is_in_doubt = self.is_open = False
             self._problems.remove(FOLDER)
             if self._journal.folder != self._folder.root:
                 self._journal.folder = self._folder.root

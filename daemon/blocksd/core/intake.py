@@ -1,48 +1,81 @@
-"""What the folder says: looks at files, and decides what is in force by them.
+"""Finds out what the folder says: which files to read, and what each of them says.
 
-Hints say where to look, nothing more. What is in force is in the ledger, what is wrong with the rest in the problems;
-nothing here writes anything.
+Hints say where to look, nothing more. Nothing here decides what is in force, and nothing is written.
 """
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.core.deletions import Deletions
-from blocksd.core.private_folders import PrivateFolders
-from blocksd.core.scanner import Sweeper
-from blocksd.errors import BlocksdError, InvalidFile, JournalUnusable
+from blocksd.core.private_folders import look_at_all, look_at_some
+from blocksd.core.scanner import Scanner
+from blocksd.errors import BlocksdError, InvalidFile
 from blocksd.files.document import Parser
 from blocksd.files.folder import Absent, Busy, Refused, Text
-from blocksd.model.faults import Faults
-from blocksd.model.label import (
-    CONFIG_MAP,
-    PRIVATE,
-    clash_key,
-    is_block_file,
-    is_ignored,
-    label_of_path,
-    printable,
-)
-from blocksd.model.problem import Problem, label_conflict, name_conflict, problem_of, warning_of
-from blocksd.state.read_queue import LookQueue
-from blocksd.state.stale import Writes, origin_of
+from blocksd.model.label import CONFIG_MAP, PRIVATE, clash_key, is_block_file, is_ignored, label_of_path, printable
+from blocksd.model.problem import name_conflict
+from blocksd.state.read_queue import ReadQueue
+from blocksd.state.schedule import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from blocksd.files.folder import Folder, Signature
+    from blocksd.files.folder import Folder, Reading, Signature
     from blocksd.journal.journal import Journal
     from blocksd.model.block import Block
+    from blocksd.model.faults import Faults
+    from blocksd.model.problem import Problem, Warned
     from blocksd.model.problems import Problems
-    from blocksd.state.state import Ledger
+    from blocksd.state.schedule import Schedule
+    from blocksd.state.state import State
 
 _SEARCH_SECONDS = 60.0  # between two searches for the processes that write a file
 
 
+class FileRead(NamedTuple):
+    """One file as it was read. A text that is no block has an `error`, and so has a file whose writer never ends."""
+
+    path: str
+    reading: Reading
+    label: str | None = None
+    block: Block | None = None
+    warnings: tuple[Warned, ...] = ()
+    error: BlocksdError | None = None
+
+
+@dataclass(slots=True)
+class Observed:
+    """What was seen of the folder in one round: values, of which nothing is known yet what follows.
+
+    `deleted` are files that have been missing for long enough; `folders` tells of some agents whether they have a private
+    folder, `all_folders` names all that have one, if a whole folder was seen.
+    """
+
+    files: list[FileRead] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    folders: dict[str, bool] = field(default_factory=dict)
+    all_folders: set[str] | None = None
+
+
+@dataclass(slots=True)
+class FileNews:
+    """What follows from what was observed besides revisions. All of it is by path."""
+
+    reports: dict[str, Problem | None] = field(default_factory=dict)
+    """The problem that a file has now, or that it has none."""
+    missing: dict[str, bool] = field(default_factory=dict)
+    """Of files of blocks in force: that they are not there, or are there (again)."""
+    later: list[str] = field(default_factory=list)
+    """Files whose label another one has that is missing: to be read when its grace is over."""
+    blocked: dict[str, str] = field(default_factory=dict)
+    """Files whose label another one has, with that label."""
+    links: dict[str, bool] = field(default_factory=dict)
+
+
 class Intake:
-    """The daemon's view of one folder. It owns what finds the files to look at, and what judges those that are missing.
+    """The daemon's view of one folder. It owns what finds the files to read, and what judges those that are missing.
 
     Times are of a monotonic clock, in seconds.
     """
@@ -51,45 +84,40 @@ class Intake:
         self,
         folder: Folder,
         journal: Journal,
-        ledger: Ledger,
+        state: State,
         problems: Problems,
+        faults: Faults,
+        schedule: Schedule,
         *,
         delete_grace: float,
-        stale_window: float,
         clock: Callable[[], float],
-        wall: Callable[[], float] = time.time,
-        faults: Faults | None = None,
     ) -> None:
-        self._faults = faults or Faults(problems)
         self._folder = folder
-        self._journal = journal
-        self._ledger = ledger
+        self._state = state
         self._problems = problems
-        self.stale_window = stale_window  # seconds
-        self.writes = Writes(journal.seq, clock=clock, wall=wall)
+        self._faults = faults
+        self._schedule = schedule
         self._clock = clock
-        self.deletions = Deletions(folder, journal, ledger, problems, grace=delete_grace, clock=clock)
-        self._reported: set[str] = set()  # files that have a problem, whatever the ledger knows of them
-        self._queue = LookQueue(clock)
-        self.sweeper = Sweeper(
-            folder, ledger, self._queue, problems, known=lambda: self._reported.union(ledger.signatures)
+        self.deletions = Deletions(folder, journal, state, problems, schedule, grace=delete_grace, clock=clock)
+        self._reported: set[str] = set()  # files that have a problem, whatever the state knows of them
+        self._queue = ReadQueue(clock)
+        self.scanner = Scanner(
+            folder, state, self._queue, problems, known=lambda: self._reported.union(state.signatures)
         )
-        self._private_folders = PrivateFolders(folder, ledger)
         self._writers: dict[
             str, tuple[str, float]
-        ] = {}  # which processes write a file, and when they were searched for
-        self._standing_back: dict[str, set[str]] = {}  # clash key → files whose label another has
+        ] = {}  # file → which processes write it, and when they were searched for
+        self._blocked: dict[str, set[str]] = {}  # clash key → files whose label another has
         self.reset()
 
     def reset(self) -> None:
-        """The ledger begins anew. A sweep under way has compared with what is forgotten now: it is void."""
-        self.sweeper.give_up()
-        self._files: dict[str, tuple[str, Signature | None]] = {}
-        self._names_noted = False
-        self._parser = Parser()
+        """What was read is void, and so is a sweep under way: it has compared with what is forgotten now."""
+        self.scanner.give_up()
+        self.parser = Parser()
         self._links: set[str] = set()
-        self._expected: dict[str, Signature] = {}  # of files that were written on request, and not looked at since
-        self.stale = set(self._journal.unmerged())  # blocks whose newest revision is a stale save, to be merged
+        self._expected: dict[str, Signature] = {}  # of files that were written on request, and not read since
+        self._has_checked_names = False
+        self._schedule.set_due("files", self.due)
 
     # --- hints ---
 
@@ -103,6 +131,7 @@ class Intake:
         elif name == CONFIG_MAP:  # what the links lead to has changed, all at once
             for link in self._links:
                 self._queue.add(link, closed=True)
+        self._schedule.hasten("files", self._queue.due)
 
     def expect(self, signatures: Mapping[str, Signature | None]) -> None:
         """These files were written on request, and say what is in force: hints of that are no news."""
@@ -110,8 +139,8 @@ class Intake:
             if signature is not None:
                 self._expected[path] = signature
 
-    def look_again(self, path: str) -> None:
-        """A file is not what the ledger says. If it is known to be missing, that is decided when its grace is over."""
+    def reread(self, path: str) -> None:
+        """A file is not what the state says. If it is known to be missing, that is decided when its grace is over."""
         if path not in self.deletions.missing:
             self.hint_file(path, closed=False)
 
@@ -120,248 +149,118 @@ class Intake:
         if is_block_file(path.rpartition("/")[2]):  # in the place of a block
             self.hint_file(path, closed=False)
         elif not path or not any(map(is_ignored, path.split("/"))):
-            self.sweeper.hint(path)
+            self.scanner.hint(path)
             if path in self._reported:  # it was a symlink
                 self._queue.add(path)
+            self._schedule.hasten("files", 0.0)
 
     def hint_all(self) -> None:
         """Something happened somewhere: sweep the folder from the beginning."""
-        self.sweeper.begin()
+        self.scanner.begin()
+        self._schedule.hasten("files", 0.0)
 
     # --- when ---
 
     @property
     def backlog(self) -> int:
-        """How many files are known to need a look."""
+        """How many files are known to need reading."""
         return self._queue.backlog
 
     @property
     def due(self) -> float:
-        """When the next look is due."""
+        """When there is something to read or to decide."""
         if self._is_anothers:
-            return float("inf")
-        return 0.0 if self.sweeper.is_due else min(self.deletions.due, self._queue.due)
+            return NEVER
+        return 0.0 if self.scanner.is_due else min(self.deletions.due, self._queue.due)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is known to need a look, but what is held back."""
-        nothing = self._queue.is_empty and not self.sweeper.is_due
+        """Return True if nothing is known to need reading, but what is held back."""
+        nothing = self._queue.is_empty and not self.scanner.is_due
         return nothing and (not self.deletions.missing or self.deletions.has_halted)
 
     @property
     def is_stuck(self) -> bool:
-        """Whether all that is left to look at is being written, and has been waited for in vain."""
-        return self._queue.is_stuck and not self.sweeper.is_due
-
-    # --- looking ---
+        """Return True if all that is left to read is being written, and was tried often enough."""
+        return self._queue.is_stuck and not self.scanner.is_due
 
     @property
     def _is_anothers(self) -> bool:
         """Return True if the folder is another daemon's for now: nothing in it is looked at. `check_root` sees that end."""
         return self._folder.directory.refusal is not None
 
-    def look(self, limit: int) -> dict[str, tuple[str, Signature | None]]:
-        """Look at what is due, at most `limit` files, and draft what follows from it.
+    # --- collect and read ---
 
-        Returns which file says each label now, and its signature, as far as that changed: for the journal, with what
-        was drafted.
+    def collect(self, limit: int) -> tuple[Observed, dict[str, bool]]:
+        """Find out which files to read, at most `limit`; return them, each with whether its writer was seen to close it.
+
+        What the directories tell is observed on the way: which files are gone for good, and which private folders there are.
         """
-        now = self._clock()
-        self._ledger.begin()
+        now, scanner, observed = self._clock(), self.scanner, Observed()
         if self._is_anothers:
-            return {}
-        self._queue.advance(now)
-        if self._private_folders.look_at(self.sweeper.look_at_trees()):
-            self.note_names()
+            return observed, {}
+        trees = scanner.look_at_trees() if scanner.is_due else set()
         if now >= self.deletions.due:
-            self._decide_deletions()
+            observed.deleted = self._gone_for_good()
             if self._is_anothers:
-                return {}
+                return observed, {}
+            # With the last block its folder may have gone, unseen while the block was in force.
+            trees |= {"/".join(path.split("/")[:2]) for path in observed.deleted if path.startswith(f"{PRIVATE}/")}
+        if trees:
+            observed.folders = look_at_some(self._folder, sorted(trees))
         # The first sweep goes first: it tells how much there is to read. Later ones go on when there is nothing to read.
-        left = self._look_at_ready(limit) if self.sweeper.sweeps else limit
-        if self.sweeper.is_sweeping and left:
-            if self.sweeper.step():
-                self._see_private_folders()
-            if self.sweeper.sweeps:
-                self._look_at_ready(left)
-        self._ledger.follow_folders()
-        if not self._names_noted:
-            self._note_refused_names()
-        if self.sweeper.sweeps and self._queue.is_empty and not (self.deletions.missing or self.sweeper.is_sweeping):
-            self.deletions.end_doubt()
-        files, self._files = self._files, {}
+        if scanner.is_sweeping and (not scanner.sweeps or self._queue.backlog < limit) and scanner.step():
+            observed.all_folders = self._all_private_folders()
+        return observed, self._queue.take_batch(now, limit) if scanner.sweeps else {}
+
+    def read(self, batch: Mapping[str, bool]) -> list[FileRead]:
+        """Read these files, each once: the shared ones after the private ones."""
+        files = []
+        for path in sorted(batch, key=_private_first):
+            try:
+                found = self._read(path, closed=batch[path])
+            except Exception as error:  # noqa: BLE001  # whatever it is: this file is a problem, and its last good version stays
+                found = self.failed(path, error)
+            if found is not None:
+                files.append(found)
         return files
 
-    def _look_at_ready(self, limit: int) -> int:
-        """Look at files that are known to need it, at most `limit`; how many more it could have been."""
-        batch = sorted(self._queue.first(limit), key=_private_first)
-        for path in batch:
-            mark = self._ledger.mark
-            try:
-                self._look_at(path, closed=self._queue.take(path))
-            except JournalUnusable:
-                raise
-            except Exception as error:  # noqa: BLE001  # whatever it is: this file is a problem, and its last good version stays
-                self._ledger.back_to(mark)
-                self._ledger.signatures[path] = self._folder.signature(path)
-                self._report(path, self._faults.note("looking at a file", error))
-        return limit - len(batch)
+    def failed(self, path: str, error: Exception) -> FileRead:
+        """Return what is known of a file on which the daemon failed."""
+        failure = self._faults.note("looking at a file", error)
+        return FileRead(path, Refused(failure, self._folder.signature(path)), error=failure)
 
-    def check_root(self) -> bool:
-        """Look whether the folder is still the one that was opened; False when it is another or gone."""
-        root = self.deletions.see_root()
-        if root == "back" or root == "another":
-            self.hint_all()
-        return root != "gone" and root != "another"
-
-    def _see_private_folders(self) -> None:
-        """Those that a sweep has seen are all there are, if it has seen the whole of the right folder."""
-        is_whole = not self.sweeper.unlisted and not self.deletions.is_in_doubt and self.check_root()
-        if is_whole and self._private_folders.set(self.sweeper.directories):
-            self.note_names()
-
-    def _look_at(self, path: str, *, closed: bool) -> None:
+    def _read(self, path: str, *, closed: bool) -> FileRead | None:
         expected = self._expected.pop(path, None)
-        if expected is not None and expected == self._ledger.signatures.get(path) == self._folder.signature(path):
+        if expected is not None and expected == self._state.signatures.get(path) == self._folder.signature(path):
             self._queue.stop_waiting(path)
             self.deletions.forget(path)
-            return
+            return None
         reading = self._folder.read(path, closed=closed)
         if isinstance(reading, Busy):
             if self._queue.wait_for_writer(path):
-                self._report_writer(path, is_open=reading.is_open)
-            return
+                return FileRead(path, reading, error=self._still_written(path, is_open=reading.is_open))
+            return None
         self._queue.stop_waiting(path)
         self._writers.pop(path, None)
-        if isinstance(reading, Absent):
-            self._miss(path)
-            return
-        self.deletions.forget(path)
         if isinstance(reading, Refused):
-            self._ledger.signatures[path] = reading.signature
-            self._report(path, reading.error)
-            return
+            return FileRead(path, reading, error=reading.error)
+        if isinstance(reading, Absent):
+            return FileRead(path, reading)
+        label = None
         try:
             label = label_of_path(path)
-            if not self._may_enforce(label, path, reading):
-                return
-            block, warnings = self._parser.parse(reading.data, label)
+            block, warnings = self.parser.parse(reading.data, label)
+        except InvalidFile as error:
+            return FileRead(path, reading, label, error=error)
         except BlocksdError as error:
-            self._ledger.signatures[path] = reading.signature
-            self._report(path, error if isinstance(error, InvalidFile) else _unusable_name(error))
-            return
-        if warnings:
-            self._problems.set(warning_of(path, label, warnings))
-        else:
-            self._clear(path)
-        self._accept(path, block, reading, is_odd=bool(warnings))
+            return FileRead(
+                path, reading, label, error=InvalidFile(error.message, **error.facts, hint="rename the file")
+            )
+        return FileRead(path, reading, label, block, warnings)
 
-    def _accept(self, path: str, block: Block, reading: Text, *, is_odd: bool) -> None:
-        label, ledger = block.label, self._ledger
-        (self._links.add if reading.is_link else self._links.discard)(path)
-        known_signature = ledger.signatures.get(path)
-        ledger.enforce(label, path)
-        ledger.signatures[path] = reading.signature
-        changed = self._put(block, reading.saved_at)
-        if changed or reading.signature != known_signature:
-            # What a file is warned of is not journaled: after a restart it is read again, and warned of again.
-            self._files[label] = (path, None if is_odd else reading.signature)
-        if changed:
-            self._names_noted = False
-
-    def _put(self, block: Block, saved_at: float) -> bool:
-        """Draft what a file says; a save of an old text is noted to be merged with what was written since."""
-        ledger, label = self._ledger, block.label
-        origin = origin_of(
-            block,
-            ledger.newest(label),
-            lambda revision: self.writes.is_within(self.stale_window, revision, saved_at),
-            lambda version: ledger.kept(label, version),
-        )
-        if origin.stale_base is not None:
-            self.stale.add(label)
-        return ledger.put(block, stale_base=origin.stale_base, reverts=origin.reverts)
-
-    def block_in_file(self, label: str) -> Block | None:
-        """What the file of a block in force says right now; None if it cannot be told."""
-        path = self._ledger.paths.get(label)
-        reading = self._folder.read(path, closed=False) if path is not None else None
-        if not isinstance(reading, Text):
-            return None
-        try:
-            return Parser().parse(reading.data, label)[0]
-        except BlocksdError:
-            return None
-
-    def let_go(self, label: str, path: str) -> None:
-        """A block was deleted or renamed on request: what was known of its file is void."""
-        self._links.discard(path)
-        self._parser.forget(label)
-        self._clear(path)
-        self._names_noted = False
-        # One of the files that had to stand back for this label may have it now.
-        for other in self._standing_back.pop(clash_key(label), ()):
-            self._queue.add(other)
-
-    def note_names(self) -> None:
-        """Names may have been given or taken: see again who cannot have what."""
-        self._names_noted = False
-
-    def _delete(self, path: str) -> None:
-        label = self._ledger.labels[path]
-        self._ledger.delete(label)
-        self.let_go(label, path)
-
-    def _may_enforce(self, label: str, path: str, reading: Text) -> bool:
-        """Whether this file may say the label: the first file in force keeps it, for as long as it is there."""
-        paths = self._ledger.paths
-        holder = self._ledger.holder(label)
-        if holder is None or paths[holder] == path:
-            return True
-        other = paths[holder]
-        if self._folder.is_absent(other):
-            if holder == label:  # the same label in another spelling: the file was renamed
-                self.deletions.forget(other)
-                return True
-            self._miss(other)
-            self._queue.postpone(path, self.deletions.grace)
-            return False
-        self._ledger.signatures[path] = reading.signature
-        self._standing_back.setdefault(clash_key(label), set()).add(path)
-        self._set_problem_of(path, label_conflict(path, label, other))
-        return False
-
-    # --- deletions ---
-
-    def _miss(self, path: str) -> None:
-        """The file is not there."""
-        if path in self._ledger.labels:
-            self.deletions.miss(path)
-        else:
-            self._ledger.signatures.pop(path, None)
-            self._clear(path)
-
-    def _decide_deletions(self) -> None:
-        if not self.check_root():
-            self.deletions.put_off()
-            return
-        decision = self.deletions.decide()
-        for path in decision.back:
-            self._queue.add(path)
-        for path in decision.deleted:
-            self._delete(path)
-        # With the last block its folder may have gone, unseen while the block was in force.
-        folders = {"/".join(path.split("/")[:2]) for path in decision.deleted if path.startswith(f"{PRIVATE}/")}
-        if self._private_folders.look_at(sorted(folders)):
-            self.note_names()
-
-    # --- problems ---
-
-    def _report(self, path: str, error: BlocksdError) -> None:
-        self._set_problem_of(path, problem_of(path, error, label=self._ledger.labels.get(path)))
-
-    def _report_writer(self, path: str, *, is_open: bool) -> None:
-        """A file has been written for long: say by which process, for which is searched seldom."""
+    def _still_written(self, path: str, *, is_open: bool) -> InvalidFile:
+        """Say that a file has been written for long, and by which process, for which is searched seldom."""
         found, at = self._writers.get(path, ("", -_SEARCH_SECONDS))
         if is_open and self._clock() - at >= _SEARCH_SECONDS:
             found = self._folder.writers(path)
@@ -371,29 +270,96 @@ class Intake:
         else:
             message = "it is being written all the time"
         hint = "the text that was read last stays in force; it is read as soon as it is closed"
-        self._report(path, InvalidFile(message, hint=hint))
+        return InvalidFile(message, hint=hint)
 
-    def _set_problem_of(self, path: str, problem: Problem) -> None:
-        self._reported.add(path)
-        self._problems.set(problem)
+    def check_root(self) -> bool:
+        """Check whether the folder is still the one that was opened; False when it is another or gone."""
+        root = self.deletions.see_root()
+        self._schedule.hasten("files", self.due)
+        if root == "back" or root == "another":
+            self.hint_all()
+        return root != "gone" and root != "another"
 
-    def _clear(self, path: str) -> None:
-        self._reported.discard(path)
-        self._problems.remove(printable(path))
+    def _all_private_folders(self) -> set[str] | None:
+        """Those that a sweep has seen are all there are, if it has seen the whole of the right folder."""
+        if self.scanner.unlisted or self.deletions.is_in_doubt or not self.check_root():
+            return None
+        return look_at_all(self._folder, self.scanner.directories, self._state.attachments.owners)
 
-    def _note_refused_names(self) -> None:
-        """A block that some agents cannot have, since they see another under its name: a problem under its label."""
-        self._names_noted = True
-        refused = self._ledger.attachments.refused
+    def _gone_for_good(self) -> list[str]:
+        if not self.check_root():
+            self.deletions.put_off()
+            return []
+        decision = self.deletions.decide()
+        for path in decision.back:
+            self._queue.add(path)
+        return decision.deleted
+
+    # --- after a decision ---
+
+    def follow(self, observed: Observed, news: FileNews) -> None:
+        """Take note of what follows from what was observed, once that is journaled."""
+        for path, is_missing in news.missing.items():
+            if is_missing:
+                self.deletions.miss(path)
+            else:
+                self.deletions.forget(path)
+        for path in news.later:
+            self._queue.postpone(path, self.deletions.grace)
+        for path, label in news.blocked.items():
+            self._blocked.setdefault(clash_key(label), set()).add(path)
+        for path, is_link in news.links.items():
+            (self._links.add if is_link else self._links.discard)(path)
+        for path, problem in news.reports.items():
+            if problem is not None:
+                self._reported.add(path)
+                self._problems.set(problem)
+            elif path in self._reported:
+                self._clear(path)
+        if observed.all_folders is not None:
+            self._state.has_seen_folders = True
+        is_open = self.deletions.is_open and not self.deletions.missing
+        if is_open and self.scanner.sweeps and self._queue.is_empty and not self.scanner.is_sweeping:
+            self.deletions.end_doubt()
+        self._schedule.set_due("files", self.due)
+
+    def release(self, released: Mapping[str, str]) -> None:
+        """These labels are free, with the file that had each: what was known of the files is void."""
+        for label, path in released.items():
+            self._links.discard(path)
+            self.parser.forget(label)
+            self._clear(path)
+            # One of the files that had to wait for this label may have it now.
+            for other in self._blocked.pop(clash_key(label), ()):
+                self._queue.add(other)
+        self._schedule.hasten("files", self._queue.due)
+
+    def check_names(self, *, have_changed: bool) -> None:
+        """Report a block that some agents cannot have, since they see another under its name: under its label."""
+        if self._has_checked_names and not have_changed:
+            return
+        self._has_checked_names = True
+        refused = self._state.attachments.refused
         for problem in [p for p in self._problems.values() if p.code == "name_conflict" and p.subject not in refused]:
             self._problems.remove(problem.subject)
         for label, agents in refused.items():
             self._problems.set(name_conflict(label, agents))
 
+    def _clear(self, path: str) -> None:
+        self._reported.discard(path)
+        self._problems.remove(printable(path))
+
+    def block_in_file(self, label: str) -> Block | None:
+        """The block that the file of a block in force says right now; None if it cannot be told."""
+        path = self._state.paths.get(label)
+        reading = self._folder.read(path, closed=False) if path is not None else None
+        if not isinstance(reading, Text):
+            return None
+        try:
+            return Parser().parse(reading.data, label)[0]
+        except BlocksdError:
+            return None
+
 
 def _private_first(path: str) -> tuple[bool, str]:
     return (not path.startswith(f"{PRIVATE}/"), path)
-
-
-def _unusable_name(error: BlocksdError) -> InvalidFile:
-    return InvalidFile(error.message, **error.facts, hint="rename the file")

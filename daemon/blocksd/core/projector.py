@@ -13,7 +13,6 @@ from blocksd.errors import Damaged, JournalUnusable, LeaseLost, Misconfigured, N
 from blocksd.mirror.mirror import BATCH, LEASE_SECONDS
 from blocksd.mirror.projection import agents_commands, gone_commands, problem_commands, reply_command
 from blocksd.mirror.repair import repair_index
-from blocksd.model.faults import Faults
 from blocksd.model.revision import FILE, timestamp
 from blocksd.sources.source_mirror import SourceMirror
 
@@ -24,13 +23,14 @@ if TYPE_CHECKING:
     from blocksd.journal.journal import Journal
     from blocksd.mirror.mirror import Mirror, Place
     from blocksd.mirror.projection import Command
-    from blocksd.model.faults import Fault
+    from blocksd.model.faults import Fault, Faults
     from blocksd.model.problem import Problem
     from blocksd.model.problems import Problems
     from blocksd.model.revision import Revision
     from blocksd.requests.reply import Answer
     from blocksd.sources.sources import Sources
-    from blocksd.state.state import Ledger
+    from blocksd.state.schedule import Schedule
+    from blocksd.state.state import State
 
 HEARTBEAT_SECONDS = 1.0
 _BACK_OFF_SECONDS = (0.05, 1.0)
@@ -63,7 +63,7 @@ class Listener:
 
 
 class Projector:
-    """The mirror, seen from the journal. It is level, or away, or on its way from one to the other.
+    """The mirror, seen from the journal. It is in sync, or unreachable, or on its way from one to the other.
 
     Nothing is ever decided by what the mirror lacks: it is compared with the journal by epoch and seq, and made to
     show what the journal says.
@@ -72,20 +72,22 @@ class Projector:
     def __init__(
         self,
         journal: Journal,
-        ledger: Ledger,
+        state: State,
         problems: Problems,
         sources: Sources,
         mirror: Mirror,
         listeners: Sequence[Listener],
+        faults: Faults,
+        schedule: Schedule,
         *,
         clock: Callable[[], float],
         wall: Callable[[], float],
         verify_seconds: float = 60.0,
-        faults: Faults | None = None,
     ) -> None:
-        self._faults = faults or Faults(problems)
+        self._faults = faults
+        self._schedule = schedule
         self._journal = journal
-        self._ledger = ledger
+        self._state = state
         self._problems = problems
         self._mirror = mirror
         self._sources = sources
@@ -93,7 +95,7 @@ class Projector:
         self._listeners = listeners
         self.verifier = Verifier(
             journal,
-            ledger,
+            state,
             problems,
             sources,
             self._source_mirror,
@@ -120,24 +122,24 @@ class Projector:
         self._heard_at = clock()
         self._leased_at = float("-inf")  # when the lease was asked for that is ours
         self.is_held = False  # the server is known not to serve yet: it is not asked
-        self.is_level = False
+        self.is_in_sync = False
         self.shown_seq: int | None = None  # where the mirror was last known to stand
         self.last_error: BlocksdError | None = None
-        self.away_since: str | None = None
+        self.unreachable_since: str | None = None
 
     @property
     def due(self) -> float:
         """When the next step is due."""
         if self._work is not None:
             return 0.0
-        if not self.is_level:
+        if not self.is_in_sync:
             return float("inf") if self.is_held else self._retry_at
         if self._is_behind:  # then nothing is compared
             return min(self._catch_up_at, self._heartbeat_at)
         return 0.0 if self.verifier.is_due else self._heartbeat_at
 
     @property
-    def is_said_to_be_away(self) -> bool:
+    def is_said_to_be_unreachable(self) -> bool:
         """Whether the listeners know that the mirror cannot be written, and why."""
         return self._said is not None
 
@@ -151,15 +153,16 @@ class Projector:
         if self.is_held and not is_held:
             self._retry_at = 0.0
         self.is_held = is_held
+        self._schedule.set_due("mirror", self.due)
 
     @property
     def is_in_charge(self) -> bool:
         """Return True if the lease is certain to be ours for as long as a commit takes: no other daemon does requests."""
-        return self.is_level and self._clock() < self._leased_at + LEASE_SECONDS - _COMMIT_SECONDS
+        return self.is_in_sync and self._clock() < self._leased_at + LEASE_SECONDS - _COMMIT_SECONDS
 
     def confirm(self) -> bool:
         """Return True if `is_in_charge`, after the lease was renewed where it has become old."""
-        if self.is_level and not self.is_in_charge:
+        if self.is_in_sync and not self.is_in_charge:
             with self._guarded():
                 self._renew()
         return self.is_in_charge
@@ -167,13 +170,13 @@ class Projector:
     @property
     def is_busy(self) -> bool:
         """Whether the mirror is being brought in sync or compared right now."""
-        return self._work is not None or (self.is_level and self.verifier.is_due)
+        return self._work is not None or (self.is_in_sync and self.verifier.is_due)
 
     @property
     def has_aside(self) -> bool:
         """Whether agents, problems or sources changed since they were last shown."""
         return (
-            self._ledger.attachments.known is not self._shown_agents
+            self._state.attachments.known is not self._shown_agents
             or self._problems.changes != self._shown_count
             or self._source_mirror.is_behind
         )
@@ -181,7 +184,8 @@ class Projector:
     def begin_epoch(self) -> None:
         """The journal has another epoch: what the mirror shows is of none, and is built anew."""
         self._mirror.epoch = self._journal.epoch
-        self.is_level, self._work, self._retry_at = False, None, 0.0
+        self.is_in_sync, self._work, self._retry_at = False, None, 0.0
+        self._schedule.set_due("mirror", 0.0)
 
     def project(self, revisions: Sequence[Revision], answers: Sequence[Answer] = (), gone: Iterable[str] = ()) -> None:
         """Show what was just journaled, and what has changed in agents, problems and sources; if the mirror is away, later.
@@ -189,7 +193,7 @@ class Projector:
         Agents that are `gone` were deleted on request: what waits in their inboxes is for nobody.
         Then reply to the requests that asked for it, and remove them; if the mirror is away, never.
         """
-        if not self.is_level:
+        if not self.is_in_sync:
             return
         with self._guarded():
             place = self._mirror.place
@@ -210,23 +214,29 @@ class Projector:
         `more_follows` tells that revisions are about to be made: what is under way to Redis need not be waited for.
         """
         now = self._clock()
-        if self.is_level and self._work is None and now < self._heartbeat_at and more_follows:
+        if self.is_in_sync and self._work is None and now < self._heartbeat_at and more_follows:
             return
+        try:
+            self._step(now, more_follows=more_follows)
+        finally:
+            self._schedule.set_due("mirror", self.due)
+
+    def _step(self, now: float, *, more_follows: bool) -> None:
         with self._guarded():
             self._mirror.settle()
-            if now >= self._heartbeat_at and (self.is_level or self._work is not None):
+            if now >= self._heartbeat_at and (self.is_in_sync or self._work is not None):
                 self._renew()
-                if self.is_level:
+                if self.is_in_sync:
                     self._suspect()
                     self.verifier.grant()
             if self._work is None:
-                if not self.is_level and now >= self._retry_at and not self.is_held:
-                    self._work = self._levelling()
-                elif self.is_level and self._is_behind and now >= self._catch_up_at:
+                if not self.is_in_sync and now >= self._retry_at and not self.is_held:
+                    self._work = self._resynchronizing()
+                elif self.is_in_sync and self._is_behind and now >= self._catch_up_at:
                     self._catch_up_at = now + _BACK_OFF_SECONDS[1]  # should the journal not be readable
                     self._catch_up(self._mirror.place.seq if self._mirror.place is not None else 0)
                     self._catch_up_at = 0.0
-                elif self.is_level and self.has_aside:  # also while the journal takes nothing, and that is a problem
+                elif self.is_in_sync and self.has_aside:  # also while the journal takes nothing, and that is a problem
                     self._show_aside()
             if self._work is not None:
                 try:
@@ -236,7 +246,7 @@ class Projector:
                     self._work, self._retry_at = None, now + _BACK_OFF_SECONDS[1]
                     raise
                 self._heard_at = now
-            elif self.is_level and not more_follows and self._shows_all:
+            elif self.is_in_sync and not more_follows and self._shows_all:
                 self.verifier.step()
 
     @property
@@ -249,7 +259,7 @@ class Projector:
     def _shows_all(self) -> bool:
         """Whether the mirror stands where the journal and the ledger do: only then a difference is damage."""
         place = self._mirror.place
-        return place is not None and place.seq == self._journal.seq and not self._ledger.drafted
+        return place is not None and place.seq == self._journal.seq
 
     def _renew(self) -> None:
         """A heartbeat: renew the lease, and see whether the mirror is where it was left."""
@@ -258,8 +268,8 @@ class Projector:
         if self._mirror.renew():
             self._leased_at = now
         # Levelling may last longer than a lease does; that the mirror is not in place is no news to it.
-        elif self.is_level:
-            self.is_level, self._work, self._retry_at = False, None, 0.0
+        elif self.is_in_sync:
+            self.is_in_sync, self._work, self._retry_at = False, None, 0.0
             self.verifier.stop()
         self._heard_at = now
 
@@ -278,28 +288,28 @@ class Projector:
         if self._mirror.place is not None:
             with self._guarded():
                 self._mirror.release()
-            self.is_level = False
+            self.is_in_sync = False
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         try:
             yield
         except (Unavailable, Misconfigured) as error:
-            self._be_away(error)
+            self._be_unreachable(error)
         except (JournalUnusable, sqlite3.Error):
             raise  # it is the journal that fails, which is the core's to say
         except Exception as error:  # noqa: BLE001  # whatever it is, the folder goes on being journaled
             failure = self._faults.note("writing the mirror", error)
             self._must_rebuild = True  # without what could not be written, if need be
-            self._be_away(Unavailable(f"the mirror could not be written: {failure.message}"))
+            self._be_unreachable(Unavailable(f"the mirror could not be written: {failure.message}"))
 
-    def _be_away(self, error: BlocksdError) -> None:
+    def _be_unreachable(self, error: BlocksdError) -> None:
         """The mirror cannot be written for now: say so once, and try again later."""
-        self.is_level = False
+        self.is_in_sync = False
         self._work = None
         self.verifier.stop()
         self.last_error = error
-        self.away_since = self.away_since or timestamp(self._wall())
+        self.unreachable_since = self.unreachable_since or timestamp(self._wall())
         first, longest = _BACK_OFF_SECONDS
         wait = min(first * 2**self._failures, longest)
         if isinstance(error, Misconfigured):
@@ -315,7 +325,7 @@ class Projector:
             for listener in self._listeners:
                 listener.on_mirror_away(error)
 
-    def _levelling(self) -> Iterator[None]:
+    def _resynchronizing(self) -> Iterator[None]:
         self._leased_at = self._clock()
         place = self._mirror.take()
         how = "level"
@@ -342,8 +352,8 @@ class Projector:
             if self._catch_up(place.seq).seq < self._journal.seq:
                 yield
         self._failures = 0
-        self._said = self.last_error = self.away_since = None
-        self.is_level = True
+        self._said = self.last_error = self.unreachable_since = None
+        self.is_in_sync = True
         self.shown_seq = self._journal.seq
         self._heartbeat_at = self._clock() + HEARTBEAT_SECONDS
         self.verifier.begin()
@@ -368,14 +378,14 @@ class Projector:
         for revision in revisions:
             if revision.author != FILE:
                 agents.update(revision.detached)
-        return {agent for agent in agents if not self._ledger.attachments.is_known(agent)}
+        return {agent for agent in agents if not self._state.attachments.is_known(agent)}
 
     def _rebuilding(self) -> Iterator[None]:
         self.shown_seq = None
         yield from self._mirror.begin_rebuild()
         # What is journaled while this goes on is projected after it, in full: nothing of it can be missed.
         seq = self._journal.seq
-        for number, labels in enumerate(_slices(self._ledger.paths)):
+        for number, labels in enumerate(_slices(self._state.paths)):
             if number:
                 yield
             self.verifier.rebuild(self._heads(labels))
@@ -400,14 +410,14 @@ class Projector:
         Raises:
             JournalDamaged: one is not what is in force.
         """
-        return [self._ledger.confirmed(label) for label in labels if label in self._ledger.paths]
+        return [self._state.confirmed(label) for label in labels if label in self._state.paths]
 
     def _repair_index(self) -> list[str]:
-        self._shown_agents = self._ledger.attachments.known
+        self._shown_agents = self._state.attachments.known
         self._shown_problems = self._problems.copy()
         self._shown_count = self._problems.changes
         problems = {subject: problem.dumps() for subject, problem in self._shown_problems.items()}
-        return repair_index(self._mirror, self._ledger.paths.keys(), self._shown_agents, problems)
+        return repair_index(self._mirror, self._state.paths.keys(), self._shown_agents, problems)
 
     def _comparing_sources(self, *, announce: bool) -> Iterator[int]:
         """Compare all that is shown of sources; what changes meanwhile is shown as what changed."""
@@ -422,7 +432,7 @@ class Projector:
         """Known agents, problems and sources, as far as they changed since they were last shown; then replies."""
         keys = self._mirror.keys
         commands: list[Command] = []
-        known = self._ledger.attachments.known
+        known = self._state.attachments.known
         if known is not self._shown_agents:
             commands += agents_commands(known - self._shown_agents, self._shown_agents - known, keys)
         problems = self._problems
@@ -444,7 +454,7 @@ class Projector:
             self._shown_problems = self._problems.copy()
         if self._source_mirror.is_behind:
             self._sources.shown()
-        self._shown_agents = self._ledger.attachments.known
+        self._shown_agents = self._state.attachments.known
 
     def _tell_repaired(self, count: int) -> None:
         for listener in self._listeners:

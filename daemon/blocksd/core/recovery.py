@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from blocksd.files.file_edit import Staged
     from blocksd.files.writer import Found, Writer
-    from blocksd.journal.intents import Key, Pending, Prepared
+    from blocksd.journal.intents import Intents, Key, Prepared
     from blocksd.model.revision import Revision
 
 
@@ -172,7 +172,7 @@ def _renumbered(outcome: str, numbers: dict[int, int]) -> str:
     return json.dumps(reply)
 
 
-def recover(pending: Pending, writer: Writer, *, is_patient: bool = False) -> bool:
+def recover(intents: Intents, writer: Writer, *, is_patient: bool = False) -> bool:
     """Finish, or take back, what a crash, or a journal that took no more, has interrupted.
 
     Returns True if there was anything. If a symlink or a file has come to stand where a directory was, nothing can be told
@@ -183,18 +183,18 @@ def recover(pending: Pending, writer: Writer, *, is_patient: bool = False) -> bo
         JournalUnusable: the journal still takes no more.
         Unavailable, ProblemFile: the files cannot be read or written now; nothing was decided of their requests.
     """
-    prepared = pending.prepared()
+    prepared = intents.prepared()
     if prepared is not None:
-        _finish_or_take_back(prepared, pending, writer, is_patient=is_patient)
-    give_back_kept(pending, writer)  # before a request is done on top of what it would be put back over
-    remove_folders(pending, writer)
+        _finish_or_take_back(prepared, intents, writer, is_patient=is_patient)
+    give_back_kept(intents, writer)  # before a request is done on top of what it would be put back over
+    remove_folders(intents, writer)
     return prepared is not None
 
 
 _IN_THE_WAY = ("ELOOP", "ENOTDIR")  # something that is no directory is on the path
 
 
-def _finish_or_take_back(prepared: Prepared, pending: Pending, writer: Writer, *, is_patient: bool) -> None:
+def _finish_or_take_back(prepared: Prepared, intents: Intents, writer: Writer, *, is_patient: bool) -> None:
     if prepared.staged and writer.is_empty:
         raise Misconfigured("the folder is empty, but files in it were being written: is it mounted?", key="folder")
     groups = groups_of(prepared)
@@ -217,11 +217,11 @@ def _finish_or_take_back(prepared: Prepared, pending: Pending, writer: Writer, *
     writer.sync(told)
     kept = [*untold, *late]
     if len(done) == len(groups):
-        pending.finish(prepared, is_durable=True, kept=kept)
+        intents.finish(prepared, is_durable=True, kept=kept)
     elif done:
-        pending.finish(part_of(prepared, done), is_durable=True, was=prepared, kept=kept)
+        intents.finish(part_of(prepared, done), is_durable=True, was=prepared, kept=kept)
     else:
-        pending.give_up(kept)
+        intents.give_up(kept)
     for one in told:
         if one not in late:
             writer.discard(one)
@@ -229,32 +229,32 @@ def _finish_or_take_back(prepared: Prepared, pending: Pending, writer: Writer, *
         writer.remove_made()
 
 
-def give_back_kept(pending: Pending, writer: Writer) -> list[str]:
+def give_back_kept(intents: Intents, writer: Writer) -> list[str]:
     """Put back the saves among the files that are kept aside, as far as they can be read now; return where.
 
     What says its old text, or the new one that was never put in, is removed. What was kept before the machine ended may
     be what a power cut has left of a text: it stays where it is, until a person removes it.
     """
-    if not pending.kept:
+    if not intents.kept:
         return []
     left, given_back = [], []
-    for kept in pending.kept:
+    for kept in intents.kept:
         one = kept.staged
         try:
             _, aside = writer.look(one)
             is_new = aside is not None and one.data is not None and one.data == aside.digest
-            if aside is not None and aside.digest != one.base and not is_new and kept.boot != pending.boot_id:
+            if aside is not None and aside.digest != one.base and not is_new and kept.boot != intents.boot_id:
                 left.append(kept)
                 continue
             if not is_new and writer.is_saved_late(one):
-                pending.sync()
+                intents.sync()
                 writer.give_back_save(one)
                 given_back.append(one.path)
         except (Unavailable, ProblemFile):
             left.append(kept)
         else:
             writer.discard(one)
-    pending.keep(left)
+    intents.set_kept(left)
     return given_back
 
 
@@ -294,10 +294,10 @@ def _can_be_taken_back(one: Staged, writer: Writer, *, is_same_boot: bool) -> bo
     return is_same_boot or one.data is None or aside is None or aside.digest in (one.base, one.data)
 
 
-def remove_folders(pending: Pending, writer: Writer) -> list[str]:
+def remove_folders(intents: Intents, writer: Writer) -> list[str]:
     """Remove the directories of deleted agents, but for those in which another program has put something: return those."""
-    folders = pending.folders_gone()
+    folders = intents.folders_gone()
     left = [folder for folder in folders if not writer.remove_directory(folder)]
     if folders:
-        pending.forget_folders()
+        intents.forget_folders()
     return left

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from blocksd.journal.journal import Journal
-    from blocksd.state.state import Ledger
+    from blocksd.state.schedule import Schedule
+    from blocksd.state.state import State
 
 _DAY_SECONDS = 86_400.0
 _PASS_SECONDS = 3600.0  # from one look at everything to the next
@@ -51,43 +52,38 @@ class Retention:
     def __init__(
         self,
         journal: Journal,
-        ledger: Ledger,
+        state: State,
         limits: Limits,
+        schedule: Schedule,
         *,
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
         self._journal = journal
-        self._ledger = ledger
+        self._state = state
         self.limits = limits
         self._clock = clock
         self._wall = wall
         self._touched: set[str] = set()
         self._steps: Iterator[None] | None = None
-        self._due = clock() + _SLICE_SECONDS
+        self._schedule = schedule
+        schedule.set_due("retention", clock() + _SLICE_SECONDS)
         self._pass_at = clock() + _SLICE_SECONDS
         self._seen_at: tuple[float, float] | None = None  # the last time, by the clock and by the time of day
         self._steady_since = clock()
-
-    @property
-    def due(self) -> float:
-        """When the next slice is due."""
-        return self._due
 
     def touch(self, label: str, version: int) -> None:
         """A block has a new version: the old ones, if there are any, are looked at soon."""
         if version > 1:
             self._touched.add(label)
 
-    def begin_again(self) -> None:
+    def restart(self) -> None:
         """The journal is another one: what was found in it is void."""
         self._steps = None
 
     def step(self, pause: float) -> None:
-        """Forget one slice of what is old, if that is due; when there is no more, pause for so many seconds."""
+        """Forget one slice of what is old; when there is no more, pause for so many seconds."""
         now = self._clock()
-        if now < self._due:
-            return
         self._watch_clock(now)
         try:
             with self._journal.database.reading():
@@ -98,7 +94,7 @@ class Retention:
             self._steps, is_over = None, True
         if is_over:
             self._steps = None
-        self._due = now + (max(pause, _SLICE_SECONDS) if is_over else _SLICE_SECONDS)
+        self._schedule.set_due("retention", now + (max(pause, _SLICE_SECONDS) if is_over else _SLICE_SECONDS))
 
     def _watch_clock(self, now: float) -> None:
         """See whether the time of day goes on as time does."""
@@ -174,11 +170,11 @@ class Retention:
 
     def _forget_deleted(self, label: str, before: str | None) -> None:
         """Forget a label that no block has, once its last revision is too old. A block of that label begins anew."""
-        if before is not None and label not in self._ledger.paths and self._journal.forget_deleted(label, before):
-            self._ledger.forget(label)
+        if before is not None and label not in self._state.paths and self._journal.forget_deleted(label, before):
+            self._state.forget(label)
 
     def _is_departed(self, agent: str | None) -> bool:
-        return agent is not None and not self._ledger.attachments.is_known(agent)
+        return agent is not None and not self._state.attachments.is_known(agent)
 
     def _forget_asides(self) -> None:
         """Forget open files of agents that are not known, once they are too old, and damaged versions after a month."""
@@ -191,7 +187,7 @@ class Retention:
         before = self.before_departed
         if before is None:
             return
-        known = self._ledger.attachments.known
+        known = self._state.attachments.known
         execute = self._journal.database.execute
         with self._writing():
             gone = [
@@ -210,7 +206,7 @@ class Retention:
         actor = ""
         while self.is_steady:
             before = timestamp(self._wall() - _GONE_DAYS * _DAY_SECONDS)
-            known = self._ledger.attachments.known
+            known = self._state.attachments.known
             with self._writing():
                 for _ in range(_TOUCHED):
                     (found,) = execute("SELECT min(actor) FROM requests WHERE actor > ?", (actor,)).fetchone()

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
     from blocksd.files.folder import Folder, Found
     from blocksd.model.problems import Problems
-    from blocksd.state.read_queue import LookQueue
-    from blocksd.state.state import Ledger
+    from blocksd.state.read_queue import ReadQueue
+    from blocksd.state.state import State
 
 _MOST_TREES = 16  # are compared one by one
 
 
-class Sweeper:
+class Scanner:
     """Sweeps of the whole folder, a slice at a time, and looks into single trees of it. No file is opened.
 
     What is below a directory that cannot be listed does not count as missing.
@@ -28,14 +28,14 @@ class Sweeper:
     def __init__(
         self,
         folder: Folder,
-        ledger: Ledger,
-        queue: LookQueue,
+        state: State,
+        queue: ReadQueue,
         problems: Problems,
         known: Callable[[], set[str]],
     ) -> None:
         """`queue` is where files wait to be looked at; `known` makes a set of the files that are to be there."""
         self._folder = folder
-        self._ledger = ledger
+        self._state = state
         self._queue = queue
         self._problems = problems
         self._known = known
@@ -75,7 +75,7 @@ class Sweeper:
             return set()
         for tree in trees:
             below = f"{tree}/"
-            for path in [path for path in self._ledger.signatures if path.startswith(below)]:
+            for path in [path for path in self._state.signatures if path.startswith(below)]:
                 self._queue.add(path)
             for found in self._folder.sweep(tree):
                 self._compare(found, set(), set(), set())
@@ -109,7 +109,7 @@ class Sweeper:
         self.sweeps += 1
 
     def _compare(self, found: Sequence[Found], unseen: set[str], directories: set[str], unlisted: set[str]) -> None:
-        signatures, queue = self._ledger.signatures, self._queue
+        signatures, queue = self._state.signatures, self._queue
         for path, kind, signature, error in found:
             if kind == "file":
                 unseen.discard(path)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from blocksd.core.intake import Intake
     from blocksd.journal.journal import Journal
     from blocksd.model.problems import Problems
-    from blocksd.state.state import Ledger
+    from blocksd.state.schedule import Schedule
+    from blocksd.state.state import State
 
 _SLICE_SECONDS = 10.0
 _REVISIONS = 50  # of a slice
@@ -39,41 +40,40 @@ class Scrub:
     def __init__(
         self,
         journal: Journal,
-        ledger: Ledger,
+        state: State,
         problems: Problems,
         intake: Intake,
+        schedule: Schedule,
         *,
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
         self._journal = journal
-        self._ledger = ledger
+        self._state = state
         self._problems = problems
         self._intake = intake
         self._clock = clock
         self._wall = wall
-        self.due = clock() + _SLICE_SECONDS
+        self._schedule = schedule
+        schedule.set_due("scrub", clock() + _SLICE_SECONDS)
         self.repaired = 0
-        self.begin_again()
-        self._tell()
+        self.restart()
+        self._report()
 
-    def begin_again(self) -> None:
+    def restart(self) -> None:
         """The journal is another one: all of it is to be checked."""
         self._seq = 0
         self._label = ""
         self._files: list[str] = []
 
     def step(self) -> None:
-        """Check one slice, if that is due.
+        """Check one slice.
 
         Raises:
             JournalDamaged: what the journal says of the present cannot be trusted.
             JournalUnusable: it cannot be read or written.
         """
-        now = self._clock()
-        if now < self.due:
-            return
-        self.due = now + _SLICE_SECONDS
+        self._schedule.set_due("scrub", self._clock() + _SLICE_SECONDS)
         self._check_revisions()
         self._check_heads()
         self._check_files()
@@ -101,7 +101,7 @@ class Scrub:
         """Repair a damaged revision from the file, or take it out of the log."""
         label, version = row[_LABEL], row[_VERSION]
         newest = self._journal.version_of(label) if isinstance(label, str) else 0
-        if version == newest and label in self._ledger.paths:
+        if version == newest and label in self._state.paths:
             if not self._repair_from_file(row, label):
                 raise JournalDamaged(error.message, path=self._journal.path) from error
             return
@@ -117,7 +117,7 @@ class Scrub:
                 ),
             )
             self._journal.database.execute("DELETE FROM revisions WHERE seq = ?", (row[_SEQ],))
-        self._tell()
+        self._report()
 
     def _repair_from_file(self, row: tuple[Any, ...], label: str) -> bool:
         """Write a block's value and facts again, if its file says what was written there; whether it does."""
@@ -156,13 +156,13 @@ class Scrub:
     def _check_files(self) -> None:
         """Have some files read, though they look as they did: what they say is what is in force."""
         if not self._files:
-            self._files = list(self._ledger.paths.values())
+            self._files = list(self._state.paths.values())
         for path in islice(reversed(self._files), _FILES):
             if printable(path) not in self._problems:  # it is known that its file says something else
                 self._intake.hint_file(path, closed=False)
         del self._files[-_FILES:]
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         """Name what was taken out of the log, for as long as it is remembered."""
         with self._journal.database.reading():
             (count,) = self._journal.database.execute("SELECT count(*) FROM damaged").fetchone()

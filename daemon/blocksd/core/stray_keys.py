@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from blocksd.mirror.mirror import Mirror
     from blocksd.mirror.projection import Command
     from blocksd.sources.sources import Sources
-    from blocksd.state.state import Ledger
+    from blocksd.state.state import State
 
 SCANNED = 500
 """How many keys of the server one step looks through; a shared server may have many that are not ours."""
@@ -28,9 +28,9 @@ class Strays:
     the agent was not known.
     """
 
-    def __init__(self, mirror: Mirror, ledger: Ledger, sources: Sources, *, clock: Callable[[], float]) -> None:
+    def __init__(self, mirror: Mirror, state: State, sources: Sources, *, clock: Callable[[], float]) -> None:
         self._mirror = mirror
-        self._ledger = ledger
+        self._state = state
         self._clock = clock
         self._unknown: dict[str, float] = {}  # inboxes of agents that were not known in the last walk: since when
         self._found: dict[str, float] = {}  # the same of this walk
@@ -38,9 +38,9 @@ class Strays:
         self._cursor = 0
         self._prefix = f"{mirror.keys.namespace}:"
         self._belongs: dict[str, Callable[[str], bool]] = {
-            "block": lambda label: label in ledger.paths,
-            "attached": lambda label: label in ledger.paths,
-            "agent": lambda agent: agent in ledger.attachments.known,
+            "block": lambda label: label in state.paths,
+            "attached": lambda label: label in state.paths,
+            "agent": lambda agent: agent in state.attachments.known,
             "source": lambda source: source in sources.names,
             "source-agents": lambda source: source in sources.names,
             "file": lambda file: file in sources.opened(),
@@ -74,9 +74,9 @@ class Strays:
 
     def _forget_inboxes(self, found: Iterable[str]) -> None:
         """Remove inboxes of agents that are not known, as far as they are empty or their agents not known for long."""
-        if not self._ledger.has_seen_folders:
+        if not self._state.has_seen_folders:
             return
-        now, prefix, known = self._clock(), self._mirror.keys.inbox(""), self._ledger.attachments.is_known
+        now, prefix, known = self._clock(), self._mirror.keys.inbox(""), self._state.attachments.is_known
         commands: list[Command] = []
         for key in found:
             actor = key.removeprefix(prefix)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from blocksd.model.revision import Revision
     from blocksd.sources.source_mirror import SourceMirror
     from blocksd.sources.sources import Sources
-    from blocksd.state.state import Ledger
+    from blocksd.state.state import State
 
 PASS_SECONDS = 600.0
 """Within this time all blocks are compared by version and digest, however many there are."""
@@ -53,7 +53,7 @@ class Verifier:
     def __init__(
         self,
         journal: Journal,
-        ledger: Ledger,
+        state: State,
         problems: Problems,
         sources: Sources,
         source_mirror: SourceMirror,
@@ -68,11 +68,11 @@ class Verifier:
         self._faults = faults
         self.seconds = seconds
         self._journal = journal
-        self._ledger = ledger
+        self._state = state
         self._problems = problems
         self._source_mirror = source_mirror
         self._mirror = mirror
-        self._strays = Strays(mirror, ledger, sources, clock=clock)
+        self._strays = Strays(mirror, state, sources, clock=clock)
         self._clock = clock
         self._wall = wall
         self._on_repaired = on_repaired
@@ -109,7 +109,7 @@ class Verifier:
             self._pass = self._comparing()
             self._strays.begin()
         if self._pass is not None:
-            keys = len(self._ledger.paths) + len(self._ledger.attachments.known)
+            keys = len(self._state.paths) + len(self._state.attachments.known)
             self._credit += elapsed * max(KEYS_A_SECOND, keys / PASS_SECONDS)
         self._strays.is_granted = self._pass is not None
         self._tell(now)
@@ -150,17 +150,17 @@ class Verifier:
 
     def _comparing(self) -> Iterator[int]:
         """Yields after each slice how many keys it has compared."""
-        labels = list(self._ledger.paths)
+        labels = list(self._state.paths)
         parts = -(-len(labels) // READ_IN_FULL) or 1
         for some in _slices(labels, _SLICE):
             self._compare_blocks(some, parts)
             yield len(some)
         is_thorough = self._number % 16 == 0
         problems = {subject: problem.dumps() for subject, problem in self._problems.copy().items()}
-        known = self._ledger.attachments.known
+        known = self._state.attachments.known
         wrong = repair_index(
             self._mirror,
-            self._ledger.paths.keys(),
+            self._state.paths.keys(),
             known,
             problems,
             reads_agents=is_thorough or len(known) <= READ_IN_FULL,
@@ -208,7 +208,7 @@ class Verifier:
 
     def _comparing_agents(self) -> Iterator[int]:
         """Each agent by the number of its blocks, and some in full. Blocks with the same agents are looked at together."""
-        attached = self._ledger.attachments.attached
+        attached = self._state.attachments.attached
         groups: dict[frozenset[str], list[str]] = {}
         for labels in _slices(attached, _WALKED):
             for label in labels:
@@ -221,7 +221,7 @@ class Verifier:
                 for agent in agents:
                     counts[agent] += len(groups[agents])
             yield 0
-        known = self._ledger.attachments.known
+        known = self._state.attachments.known
         parts = max(-(-len(known) // READ_IN_FULL), -(-counts.total() // _NAMES_READ), 1)
         chosen: set[str] = set()
         for agents_ in _slices(known, _WALKED):
@@ -247,7 +247,7 @@ class Verifier:
         """The blocks of these agents as of now: name → label."""
         names: dict[str, dict[str, str]] = {agent: {} for agent in agents}
         some = names.keys()
-        for label, attached in self._ledger.attachments.attached.items():
+        for label, attached in self._state.attachments.attached.items():
             for agent in attached & some:
                 names[agent][name_for_agent(label)] = label
         return names

@@ -41,7 +41,7 @@ class FileEdit:
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
+class BlockFile:
     """A block with its file, as the requests so far have left it; without a block, there is none."""
 
     path: str
@@ -52,6 +52,7 @@ class Sheet:
 
     @property
     def data(self) -> bytes | None:
+        """The bytes that the file is to have; None if it is to go."""
         return None if self.document is None else self.document.text.encode("utf-8")
 
 

@@ -145,8 +145,8 @@ class Writer:
             self._root.close(handle)
         return inode
 
-    def flush(self) -> None:
-        """Have all new texts on disk, waiting for them together: each alone would wait for as long.
+    def flush(self, named: Iterable[Staged] = ()) -> None:
+        """Have all new texts on disk, waiting for them together: each alone would wait for as long; then some of their names.
 
         Raises:
             Unavailable: that cannot be said of one of them.
@@ -161,6 +161,7 @@ class Writer:
                     self._root.close(handle)
             except OSError as error:
                 raise self._unwritable(path, error) from None
+        self.sync(named)
 
     def make_directory(self, path: str) -> None:
         """Make a directory below the folder, with those above it.

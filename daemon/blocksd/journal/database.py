@@ -244,6 +244,7 @@ class Database:
         self.check_in_place()
         try:
             if is_durable:
+                self._roll_back()  # what is torn would refuse the next statement, as if the journal were damaged
                 self.execute("PRAGMA synchronous=FULL")
             with self.transaction():
                 yield

@@ -32,7 +32,7 @@ class Prepared:
     """Revisions that come into force as soon as their files say so, with the outcomes of their requests.
 
     `paths` are the files of their blocks, by label; `folders_gone` the directories, below the folder, that are removed
-    after their files. An outcome is a reply as `Outcomes` keeps it. `is_same_boot` tells whether the machine has run since.
+    after their files. An outcome is a reply as `Results` keeps it. `is_same_boot` tells whether the machine has run since.
     """
 
     revisions: Sequence[Revision]
@@ -55,7 +55,7 @@ def _kept_in(row: tuple[str] | None) -> list[Kept]:
     return [Kept(Staged(*one), boot) for one, boot in json.loads(row[0])] if row is not None else []
 
 
-class Pending:
+class Intents:
     """The write-ahead part of a journal: what is prepared, until it is finished or given up.
 
     Revisions are written once, when they are prepared. The row in `prepared` says from which number on they are not in
@@ -63,7 +63,7 @@ class Pending:
     """
 
     def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+        self.journal = journal
         self._database = journal.database
         self._kept: list[Kept] = []
         self._stored: list[Kept] | None = None  # as the journal has them; None: unknown
@@ -76,7 +76,7 @@ class Pending:
         """
         plan = json.dumps(
             {
-                "boot": self._journal.boot_id,
+                "boot": self.journal.boot_id,
                 "at": prepared.at,
                 "paths": dict(prepared.paths),
                 "staged": prepared.staged,
@@ -84,12 +84,12 @@ class Pending:
                 "folders": prepared.folders_gone,
             }
         )
-        self._journal.numbers.begin()
+        self.journal.numbers.begin()
         with self._database.writing(is_durable=is_durable):
-            self._journal.insert(prepared.revisions)
-            self._replace_prepared((self._journal.seq + 1, plan))
-            self._journal.count_logged(2 * len(plan))
-        self._journal.numbers.keep()
+            self.journal.insert(prepared.revisions)
+            self._replace_prepared((self.journal.seq + 1, plan))
+            self.journal.count_logged(2 * len(plan))
+        self.journal.numbers.keep()
 
     def finish(
         self,
@@ -116,27 +116,27 @@ class Pending:
             for revision in prepared.revisions
             if (path := prepared.paths.get(revision.label)) is not None
         }
-        kept_then = [*self.kept, *self.keep_aside(kept)]
-        self._journal.numbers.begin()
+        kept_then = [*self.kept, *self.of_this_boot(kept)]
+        self.journal.numbers.begin()
         with self._database.writing(is_durable=is_durable):
             if was is not None:
                 self._delete_revisions()
-                self._journal.insert(prepared.revisions)
-            self._journal.enforce(prepared.revisions, files)
+                self.journal.insert(prepared.revisions)
+            self.journal.enforce(prepared.revisions, files)
             self._database.executemany(
                 "INSERT OR IGNORE INTO requests VALUES (?, ?, ?, ?, ?)",
-                ((*key, outcome, prepared.at, self._journal.seq) for key, outcome in prepared.outcomes.items()),
+                ((*key, outcome, prepared.at, self.journal.seq) for key, outcome in prepared.outcomes.items()),
             )
             self._database.executemany(
                 "INSERT OR IGNORE INTO pending_folders VALUES (?)", ((path,) for path in prepared.folders_gone)
             )
-            displaced = self.keep_aside([one for one in prepared.staged if one.base is not None])
+            displaced = self.of_this_boot([one for one in prepared.staged if one.base is not None])
             self._replace_prepared(*([(_FINISHED, json.dumps(displaced))] if displaced else []))
             self._write_kept(kept_then)
-        self._journal.numbers.keep()
+        self.journal.numbers.keep()
         self._kept, self._stored = kept_then, list(kept_then)
         if prepared.revisions:
-            self._journal.seq = prepared.revisions[-1].seq
+            self.journal.seq = prepared.revisions[-1].seq
 
     def give_up(self, kept: Sequence[Staged] = ()) -> None:
         """Forget what was prepared: its files say again what they did. That is on disk when this returns.
@@ -146,7 +146,7 @@ class Pending:
         Raises:
             JournalUnusable: that could not be written; `recover` does it.
         """
-        kept_then = [*self.kept, *self.keep_aside(kept)]
+        kept_then = [*self.kept, *self.of_this_boot(kept)]
         with self._database.writing(is_durable=True):
             self._delete_revisions()
             self._replace_prepared()
@@ -173,8 +173,8 @@ class Pending:
             self._kept = [*self._stored, *more]
         return self._kept
 
-    def keep(self, kept: Sequence[Kept]) -> None:
-        """These, and no others, are not to be removed unread. Where that cannot be written, it is at the next call."""
+    def set_kept(self, kept: Sequence[Kept]) -> None:
+        """Set which files aside are not to be removed unread. Where that cannot be written, it is at the next call."""
         self._kept = list(kept)
         if self._kept != self._stored:
             with suppress(JournalUnusable):
@@ -186,11 +186,11 @@ class Pending:
         """Have what is kept in a journal that took the place of the one before, whatever was lost with that."""
         self._stored = None
         with suppress(JournalUnusable):
-            self.keep(self.kept)
+            self.set_kept(self.kept)
 
-    def keep_aside(self, staged: Sequence[Staged]) -> list[Kept]:
+    def of_this_boot(self, staged: Sequence[Staged]) -> list[Kept]:
         """Return files of this boot, as they are kept."""
-        return [Kept(one, self._journal.boot_id) for one in staged]
+        return [Kept(one, self.journal.boot_id) for one in staged]
 
     def _write_kept(self, kept: Sequence[Kept]) -> None:
         """Write what is kept in the transaction that is open, unless it is what the journal has."""
@@ -203,7 +203,7 @@ class Pending:
 
     @property
     def boot_id(self) -> str:
-        return self._journal.boot_id
+        return self.journal.boot_id
 
     def _delete_revisions(self) -> None:
         self._database.execute("DELETE FROM revisions WHERE seq >= (SELECT seq FROM prepared)")
@@ -218,7 +218,7 @@ class Pending:
                 f"SELECT {STORED} FROM revisions WHERE seq >= ? ORDER BY seq",  # noqa: S608  # a constant
                 (row[0],),
             ).fetchall()
-            revisions = [self._journal.revision_of(row) for row in rows]
+            revisions = [self.journal.revision_of(row) for row in rows]
         plan: dict[str, Any] = json.loads(row[1])
         return Prepared(
             revisions,
@@ -227,7 +227,7 @@ class Pending:
             {(actor, request_id): outcome for actor, request_id, outcome in plan["outcomes"]},
             plan["at"],
             tuple(plan["folders"]),
-            is_same_boot=plan["boot"] == self._journal.boot_id,
+            is_same_boot=plan["boot"] == self.journal.boot_id,
         )
 
     def sync(self) -> None:
@@ -236,7 +236,7 @@ class Pending:
         Raises:
             JournalUnusable: that cannot be said.
         """
-        self._journal.sync()
+        self.journal.sync()
 
     def folders_gone(self) -> list[str]:
         """The directories that are to go, and have not been seen to be gone."""

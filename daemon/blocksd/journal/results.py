@@ -35,7 +35,7 @@ class Access(NamedTuple):
         return {"agent": self.agent, "file": self.file, "last_accessed_at": self.at}
 
 
-class Outcomes:
+class Results:
     """What stands in a journal beside its log: the outcomes of requests, and the files that are open.
 
     An outcome is the reply as JSON, but for blocks, which are in the log: `block` is true for the block of the revision
@@ -62,7 +62,7 @@ class Outcomes:
             rows = self._database.execute("SELECT agent, file, last_accessed_at FROM open_files")
             return list(map(Access._make, rows))
 
-    def settle(self, accesses: Sequence[Access], outcomes: Mapping[tuple[str, str], str], at: str) -> None:
+    def write(self, accesses: Sequence[Access], outcomes: Mapping[tuple[str, str], str], at: str) -> None:
         """Write the outcomes of requests (by actor and id), and what they did to open files: all or nothing.
 
         It is on disk when this returns.

@@ -8,10 +8,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from blocksd.model.label import PRIVATE, is_pattern, name_for_agent, owner
-from blocksd.model.rollback import Undo, UndoDict, UndoSet
+from blocksd.model.layer import Layer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, MutableMapping
 
 NOBODY: frozenset[str] = frozenset()
 
@@ -45,6 +45,9 @@ def _is_prefix(pattern: str) -> bool:
     return pattern.find("*") == len(pattern) - 1 and "?" not in pattern and "[" not in pattern
 
 
+_PARTS = ("attached", "refused", "_entries", "_patterned", "_named", "_private")
+
+
 class Attachments:
     """The attachment sets of all blocks in force, kept expanded.
 
@@ -53,46 +56,51 @@ class Attachments:
       2. `attached[label]` holds known agents only, each matched by an entry of the block, or its owner;
       3. no agent is attached to two blocks under one name: who came first stays, the later is in `refused`.
 
-    Every change is noted in `undo`, by which it can be taken back.
+    A `branch` takes changes that leave this one as it is, until `merge` makes them here.
     """
 
-    def __init__(self, undo: Undo | None = None) -> None:
-        self._undo = undo = undo if undo is not None else Undo()
-        self.attached: UndoDict[str, frozenset[str]] = UndoDict(undo)
-        self.refused: UndoDict[str, frozenset[str]] = UndoDict(undo)
-        self._entries: UndoDict[str, tuple[str, ...]] = UndoDict(undo)
-        self._patterned: UndoSet[str] = UndoSet(undo)
-        self._named: UndoDict[str, int] = UndoDict(undo)  # how many blocks name an agent plainly
-        self._private: UndoDict[str, UndoSet[str]] = UndoDict(undo)  # a private block's name → its owners
+    def __init__(self) -> None:
+        self.attached: MutableMapping[str, frozenset[str]] = {}
+        self.refused: MutableMapping[str, frozenset[str]] = {}
+        self._entries: MutableMapping[str, tuple[str, ...]] = {}
+        self._patterned: MutableMapping[str, None] = {}
+        self._named: MutableMapping[str, int] = {}  # how many blocks name an agent plainly
+        self._private: MutableMapping[str, MutableMapping[str, None]] = {}  # a private block's name → its owners
         self._folders: frozenset[str] = NOBODY
         self._known: frozenset[str] | None = None
+
+    def branch(self) -> Attachments:
+        """Return attachments that are as these, and can change without them."""
+        branch = Attachments()
+        for name in _PARTS:
+            setattr(branch, name, Layer(getattr(self, name)))
+        branch._folders, branch._known = self._folders, self._known
+        return branch
+
+    def merge(self, branch: Attachments) -> None:
+        """Make the changes of a branch here."""
+        for name in _PARTS:
+            getattr(branch, name).merge()
+        self._folders, self._known = branch._folders, branch._known
 
     @property
     def known(self) -> frozenset[str]:
         """The ids of all known agents: the same object for as long as they are the same."""
         if self._known is None:
-            self._known = frozenset(self._named.keys() | self._folders)
+            self._known = self._folders.union(self._named)
         return self._known
 
     def is_known(self, agent: str) -> bool:
         """Return True if the agent is known, without a list of all that are."""
         return agent in self._named or agent in self._folders
 
-    def _change_agents(self, folders: frozenset[str]) -> None:
-        """Set the private folders, and make the set of known agents anew when it is asked for."""
-        self._undo.add(self._restore_agents, self._folders, self._known)
-        self._folders, self._known = folders, None
-
-    def _restore_agents(self, folders: frozenset[str], known: frozenset[str] | None) -> None:
-        self._folders, self._known = folders, known
-
     def load(self, label: str, entries: tuple[str, ...], attached: frozenset[str]) -> None:
         """Take a block over as the journal has it, without deciding anything anew; `loaded` comes after the last."""
-        self.attached.load(label, attached)
+        self.attached[label] = attached
         if label.startswith(_PRIVATE):
             self._note(label, ())
         elif entries:
-            self._entries.load(label, entries)
+            self._entries[label] = entries
 
     def loaded(self, folders: Iterable[str] = ()) -> None:
         """All blocks are taken over. The private folders known of are `folders`, and those that blocks are in.
@@ -110,8 +118,8 @@ class Attachments:
             for name in plain:
                 named[name] = named.get(name, 0) + len(labels)
             if has_patterns:
-                self._patterned.update(labels)
-        self._named = UndoDict(self._undo, named)
+                self._patterned.update(dict.fromkeys(labels))
+        self._named = named
         distinct = {id(agents): agents for agents in map(self.attached.__getitem__, self._patterned)}
         matched = NOBODY.union(*distinct.values()).difference(named)
         self._folders = matched.union(self.owners, folders)
@@ -140,12 +148,12 @@ class Attachments:
         """A block is gone. Returns the new sets of the other blocks whose set changed."""
         affected = self._touching(label)
         _, vanished = self._note(label, ())
-        self._patterned.discard(label)
+        self._patterned.pop(label, None)
         agent = owner(label)
         if agent is not None:
-            owners = self._private[name_for_agent(label)]
-            owners.discard(agent)
-            if not owners:
+            owners = self._owners(name_for_agent(label))
+            owners.pop(agent, None)
+            if next(iter(owners), None) is None:
                 del self._private[name_for_agent(label)]
         gone_from = self.attached.pop(label, NOBODY)
         self.refused.pop(label, None)
@@ -157,7 +165,7 @@ class Attachments:
         """These agents have a private folder, and no others. Returns the new sets of all blocks whose set changed."""
         new = frozenset(agents)
         changed = {agent for agent in new ^ self._folders if agent not in self._named}
-        self._change_agents(new)
+        self._folders, self._known = new, None
         return self._settle(self._matching(changed))
 
     @property
@@ -198,7 +206,7 @@ class Attachments:
         """Take note of a block's entries; which agents became known by it, and which unknown."""
         agent = owner(label)
         if agent is not None:
-            self._private.setdefault(name_for_agent(label), UndoSet(self._undo)).add(agent)
+            self._owners(name_for_agent(label))[agent] = None
             return set(), set()
         old = self._entries.get(label, ())
         if old is entries or old == entries:
@@ -209,10 +217,10 @@ class Attachments:
             self._entries.pop(label, None)
         after, has_patterns = _sorted_out(entries)
         if has_patterns:
-            self._patterned.add(label)
+            self._patterned[label] = None
         else:
-            self._patterned.discard(label)
-        self._change_agents(self._folders)
+            self._patterned.pop(label, None)
+        self._known = None
         before, _ = _sorted_out(old)
         appeared, vanished = set(), set()
         named = self._named
@@ -231,6 +239,13 @@ class Attachments:
                     vanished.add(name)
         return appeared, vanished
 
+    def _owners(self, name: str) -> MutableMapping[str, None]:
+        """Return the owners of the private blocks of a name, to be changed."""
+        private = self._private
+        if isinstance(private, Layer) and not private.has_changed(name):
+            private[name] = Layer(private.get(name, {}))
+        return private.setdefault(name, {})
+
     def _matching(self, agents: set[str]) -> set[str]:
         """The blocks with a pattern that names one of these agents."""
         if not agents:
@@ -245,7 +260,7 @@ class Attachments:
         """The blocks that share a name with this one, for some agent."""
         agent = owner(label)
         if agent is None:
-            return self._private_twins(label, self._private.get(label, set()))
+            return self._private_twins(label, self._private.get(label, ()))
         name = name_for_agent(label)
         return {name} if name in self.attached else set()
 

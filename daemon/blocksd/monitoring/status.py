@@ -82,7 +82,7 @@ def standing_of(core: Core, *, seq: int, read: int | None, watches: int, watch_l
     """How a core stands, with what only its service knows."""
     problems, projector = core.problems, core.projector
     mirror: Literal["level", "behind", "rebuilding", "away"] = "away"
-    if projector.is_level:
+    if projector.is_in_sync:
         mirror = "level" if projector.shown_seq == seq else "behind"
     elif projector.is_busy:
         mirror = "rebuilding" if projector.shown_seq is None else "behind"
@@ -91,12 +91,12 @@ def standing_of(core: Core, *, seq: int, read: int | None, watches: int, watch_l
     reason = error.message if error is not None else server.message if server is not None else None
     halted = problems.get(FOLDER)
     return Standing(
-        blocks=len(core.ledger.paths),
-        agents=len(core.ledger.attachments.known),
+        blocks=len(core.state.paths),
+        agents=len(core.state.attachments.known),
         seq=seq,
         mirror=mirror,
         mirror_seq=projector.shown_seq,
-        away_since=projector.away_since if mirror == "away" else None,
+        away_since=projector.unreachable_since if mirror == "away" else None,
         away_reason=reason if mirror == "away" else None,
         files=core.intake.backlog,
         requests=len(core.inbox),

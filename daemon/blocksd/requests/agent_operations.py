@@ -12,16 +12,16 @@ from blocksd.requests.arguments import list_of, named, new_block, only, text_of
 from blocksd.requests.changeset import MAX_BLOCKS, MOST_LEFT
 
 if TYPE_CHECKING:
-    from blocksd.requests.changeset import Attempt
+    from blocksd.requests.changeset import Changeset
     from blocksd.requests.request import Request
 
 
-def create_agent(attempt: Attempt, request: Request) -> None:
+def create_agent(changeset: Changeset, request: Request) -> None:
     """An agent with blocks of its own, attached to others."""
     only(request, "agent", "blocks", "attach", "tags")
     agent = parse_agent(text_of(request, "agent"))
     # A folder alone may be what a crash has left of this very request.
-    if attempt.private(agent) or attempt.naming(agent):
+    if changeset.private(agent) or changeset.naming(agent):
         raise AlreadyExists(f"there is an agent {agent!r} already", agent=agent)
     blocks = request.args.get("blocks")
     blocks = [{"name": "persona"}, {"name": "human"}] if blocks is None else blocks
@@ -29,8 +29,8 @@ def create_agent(attempt: Attempt, request: Request) -> None:
         raise InvalidField("blocks must be a list of objects", field="args.blocks")
     if len(blocks) > MAX_BLOCKS:
         raise InvalidField(f"blocks are {len(blocks)}, over the {MAX_BLOCKS} of one request", field="args.blocks")
-    attempt.make_folder(agent)
-    if not blocks and (others := attempt.left_of(agent)):
+    changeset.make_folder(agent)
+    if not blocks and (others := changeset.left_of(agent)):
         raise InvalidField(
             f"agents/{agent} holds {others[0]!r}, which is no block: an agent without blocks needs an empty folder",
             field="args.blocks",
@@ -39,20 +39,20 @@ def create_agent(attempt: Attempt, request: Request) -> None:
         args = {"tags": request.args.get("tags"), **given}
         name = args.pop("name", None) or args.pop("label", None)
         label = parse_label(f"{PRIVATE}/{agent}/{parse_label(named(name, 'name', 'a block needs a name'))}")
-        attempt.make(new_block(label, args, is_operator=attempt.is_operator))
-        attempt.labels.append(label)
+        changeset.make(new_block(label, args, is_operator=changeset.is_operator))
+        changeset.labels.append(label)
     for name in list_of(request, "attach"):
         label = parse_label(name)
-        block = attempt.present(label)
+        block = changeset.present(label)
         if owner(label) is not None:
             raise InvalidRequest(f"{label!r} is private: it cannot be attached", field="args.attach")
         if not any(matches(entry, agent) for entry in block.agents):
-            attempt.put(label, replace(block, agents=(*block.agents, agent)))
-        attempt.labels.append(label)
-    attempt.facts["agent"] = agent
+            changeset.put(label, replace(block, agents=(*block.agents, agent)))
+        changeset.labels.append(label)
+    changeset.facts["agent"] = agent
 
 
-def delete_agent(attempt: Attempt, request: Request) -> None:
+def delete_agent(changeset: Changeset, request: Request) -> None:
     """The agent's own blocks go, no other names it any more, and what it has open is closed.
 
     Files that are not its blocks stay where they are, and are named. Where one of them is meant to be a block, the agent
@@ -60,19 +60,19 @@ def delete_agent(attempt: Attempt, request: Request) -> None:
     """
     only(request, "agent")
     agent = parse_agent(text_of(request, "agent"))
-    private, naming = attempt.private(agent), attempt.naming(agent)
-    if not (private or naming or attempt.has_folder(agent)):
+    private, naming = changeset.private(agent), changeset.naming(agent)
+    if not (private or naming or changeset.has_folder(agent)):
         raise NotFound(f"there is no agent {agent!r}", agent=agent)
     for label in private:
-        attempt.remove(label)
-        attempt.labels.append(label)
+        changeset.remove(label)
+        changeset.labels.append(label)
     for label in naming:
-        block = attempt.present(label)
-        attempt.put(label, replace(block, agents=tuple(entry for entry in block.agents if entry != agent)))
-        attempt.labels.append(label)
-    left = attempt.left_of(agent)
+        block = changeset.present(label)
+        changeset.put(label, replace(block, agents=tuple(entry for entry in block.agents if entry != agent)))
+        changeset.labels.append(label)
+    left = changeset.left_of(agent)
     if not any(is_block_file(path.rpartition("/")[2]) for path in left):
-        attempt.remove_folder(agent)
-    attempt.agents_gone.add(agent)
-    attempt.facts["agent"] = agent
-    attempt.facts["left"] = [*attempt.facts.get("left", ()), *map(printable, left)][:MOST_LEFT]
+        changeset.remove_folder(agent)
+    changeset.agents_gone.add(agent)
+    changeset.facts["agent"] = agent
+    changeset.facts["left"] = [*changeset.facts.get("left", ()), *map(printable, left)][:MOST_LEFT]

@@ -36,10 +36,11 @@ from blocksd.requests.arguments import OF_AGENTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from blocksd.files.file_edit import Sheet
+    from blocksd.files.file_edit import BlockFile
     from blocksd.model.block import Block
     from blocksd.requests.request import Request
-    from blocksd.requests.workspace import Desk
+    from blocksd.requests.workspace import Workspace
+    from blocksd.state.state_draft import StateDraft
 
 MAX_BLOCKS = 1000
 """How many blocks one request may touch: each is a file to read, to stage and to put in, and a round waits for them all."""
@@ -82,25 +83,24 @@ class _Tail:
         self.chars += sum(map(len, pieces))
 
 
-class Attempt:
-    """One request of an actor, who may not change everything: sheets on top of the desk's, and what they come to.
+class Changeset:
+    """What one request of an actor changes: files on top of the workspace's, and the steps that draft its revisions.
 
-    `steps` tell the ledger, `labels` and `facts` are for the reply. The edits of one block by one request are one step,
-    and its file is made, and checked, once: what the block was in between is never in force.
+    `labels` and `facts` are for the reply. The edits of one block by one request are one step, and its file is made, and
+    checked, once: what the block was in between is never in force.
     """
 
-    def __init__(self, desk: Desk, actor: str) -> None:
-        self._desk = desk
-        self._ledger = desk.ledger
+    def __init__(self, workspace: Workspace, actor: str) -> None:
+        self._workspace = workspace
         self.actor = actor
-        self.sheets: dict[str, Sheet] = {}
-        self.steps: list[Callable[[str, str], object]] = []
+        self.files: dict[str, BlockFile] = {}
+        self.steps: list[Callable[[StateDraft, str, str], object]] = []
         self._changed: dict[str, int | None] = {}  # label → the part of the batch that changed it last
         self._edits: dict[str, _Edit] = {}  # label → the step that a further edit of the block joins
-        self._said: dict[str, Block] = {}  # label → what the document of a sheet says, where its block is ahead
-        self._tails: dict[str, _Tail] = {}  # label → what was appended, and is not yet part of the sheet's block
-        self._keys: dict[str, set[str]] = {}  # clash key → labels with sheets
-        self._names: dict[str, set[str]] = {}  # what agents call a block → labels with sheets
+        self._said: dict[str, Block] = {}  # label → what the document of a file says, where its block is ahead
+        self._tails: dict[str, _Tail] = {}  # label → what was appended, and is not yet part of the file's block
+        self._keys: dict[str, set[str]] = {}  # clash key → labels with files
+        self._names: dict[str, set[str]] = {}  # what agents call a block → labels with files
         self.labels: list[str] = []
         self.facts: dict[str, Any] = {}
         self.directories: set[str] = set()  # that are to be made for files
@@ -132,28 +132,28 @@ class Attempt:
 
     # --- what is there by now ---
 
-    def _sheet(self, label: str) -> Sheet:
-        """A block's sheet, without what was appended since."""
-        if label not in self.sheets:
-            if len(self.sheets) >= MAX_BLOCKS:
+    def _file(self, label: str) -> BlockFile:
+        """A block's file, without what was appended since."""
+        if label not in self.files:
+            if len(self.files) >= MAX_BLOCKS:
                 raise LimitExceeded(f"one request may touch {MAX_BLOCKS} blocks, not more", limit=MAX_BLOCKS)
-            self._desk.merge_first(label)
-            sheet = self._desk.open(label)
-            self.spend(len(sheet.base or b""))
-            self._set(label, sheet)
-        return self.sheets[label]
+            self._workspace.merge_first(label)
+            file = self._workspace.open(label)
+            self.spend(len(file.base or b""))
+            self._set(label, file)
+        return self.files[label]
 
-    def _set(self, label: str, sheet: Sheet) -> None:
-        self.sheets[label] = sheet
+    def _set(self, label: str, file: BlockFile) -> None:
+        self.files[label] = file
         self._keys.setdefault(clash_key(label), set()).add(label)
         self._names.setdefault(name_for_agent(label), set()).add(label)
 
     def _peek(self, label: str) -> Block | None:
         """A block as it is by now, its value perhaps without what was appended; without a look at its file."""
-        for sheets in (self.sheets, self._desk.sheets):
-            if label in sheets:
-                return sheets[label].block
-        return self._ledger.block(label)
+        for files in (self.files, self._workspace.files):
+            if label in files:
+                return files[label].block
+        return self._workspace.draft.block(label)
 
     def block(self, label: str) -> Block | None:
         """A block as it is by now, without a look at its file."""
@@ -162,22 +162,22 @@ class Attempt:
 
     def has(self, label: str) -> bool:
         """Return True if there is such a block by now, without a look at what it says."""
-        for sheets in (self.sheets, self._desk.sheets):
-            if label in sheets:
-                return sheets[label].block is not None
-        return label in self._ledger.paths
+        for files in (self.files, self._workspace.files):
+            if label in files:
+                return files[label].block is not None
+        return self._workspace.draft.path_of(label) is not None
 
     def present(self, label: str) -> Block:
         """A block that is there and may be changed by who asks."""
         self.check_present(label)
         self._gather(label)
-        block = self.sheets[label].block
+        block = self.files[label].block
         assert block is not None
         return block
 
     def check_present(self, label: str) -> Block:
         """The same, but what was appended may not be part of its value yet."""
-        block = self._sheet(label).block
+        block = self._file(label).block
         if block is None:
             raise self.unknown(label)
         if block.read_only and not self.is_operator:
@@ -190,36 +190,41 @@ class Attempt:
         Raises:
             ProblemFile: there can be none, since its path leads through a symlink.
         """
-        self._desk.check_no_symlink(path_of_label(label))
-        return NotFound(f"there is no block {label!r}", label=label, near=nearest(label, self._ledger.paths))
+        self._workspace.check_no_symlink(path_of_label(label))
+        return NotFound(
+            f"there is no block {label!r}", label=label, near=nearest(label, self._workspace.draft.in_force())
+        )
 
     def is_changed(self, label: str) -> bool:
-        """Whether this very attempt is to change it."""
+        """Return True if this very request changes the block."""
         return label in self._changed
 
     def private(self, agent: str) -> list[str]:
         """The private blocks of an agent as they are by now."""
-        self.spend(len(self._ledger.paths))  # at most so many are looked through
-        labels = {*self._ledger.attachments.private(agent), *(label for label in self.sheets if owner(label) == agent)}
+        self.spend(len(self._workspace.draft.state.paths))  # at most so many are looked through
+        labels = {
+            *self._workspace.draft.attachments.private(agent),
+            *(label for label in self.files if owner(label) == agent),
+        }
         return sorted(filter(self.has, labels))
 
     def naming(self, agent: str) -> list[str]:
         """The blocks that name an agent plainly by now."""
-        self.spend(len(self._ledger.paths))
-        labels = {*self._ledger.attachments.naming(agent), *self.sheets}
+        self.spend(len(self._workspace.draft.state.paths))
+        labels = {*self._workspace.draft.attachments.naming(agent), *self.files}
         return sorted(label for label in labels if (block := self._peek(label)) is not None and agent in block.agents)
 
     def has_folder(self, agent: str) -> bool:
         return agent in self.folders_made or (
-            self._ledger.attachments.has_folder(agent) and agent not in self.folders_gone
+            self._workspace.draft.attachments.has_folder(agent) and agent not in self.folders_gone
         )
 
     def left_of(self, agent: str) -> list[str]:
         """The files in an agent's private folder that are none of its blocks, at most `MOST_LEFT`."""
-        ours = {self._ledger.paths[label] for label in self._ledger.attachments.private(agent)}
-        ours |= {sheet.path for label, sheet in self.sheets.items() if owner(label) == agent}
-        ours |= {sheet.path for label, sheet in self._desk.sheets.items() if owner(label) == agent}
-        return sorted(islice(self._desk.others(f"{PRIVATE}/{agent}", ours), MOST_LEFT))
+        ours = {str(self._workspace.draft.path_of(label)) for label in self._workspace.draft.attachments.private(agent)}
+        ours |= {file.path for label, file in self.files.items() if owner(label) == agent}
+        ours |= {file.path for label, file in self._workspace.files.items() if owner(label) == agent}
+        return sorted(islice(self._workspace.others(f"{PRIVATE}/{agent}", ours), MOST_LEFT))
 
     def expected(self, label: str, request: Request) -> Block | None:
         """The block to merge against, when it is not of the version expected; else None.
@@ -229,16 +234,16 @@ class Attempt:
         """
         if request.expect is None or request.on_conflict == "overwrite":
             return None
-        version = self._ledger.version_of(label)
+        version = self._workspace.draft.version_of(label)
         if request.expect == version:
             return None
         if request.on_conflict == "merge":
-            base = self._desk.version(label, request.expect)
+            base = self._workspace.version(label, request.expect)
             self.spend(len(base.block.value) if base.block is not None else 0)
             # What the block was under another label, nobody has read under this one: they mean another block's version.
             if base.block is not None and base.label == label:
                 return base.block
-        newest = self._ledger.newest(label)
+        newest = self._workspace.draft.newest(label)
         raise VersionConflict(
             f"{label!r} is at version {version}, not {request.expect}",
             label=label,
@@ -289,7 +294,7 @@ class Attempt:
         """Put what was appended to a block into its value."""
         tail = self._tails.pop(label, None)
         if tail is not None:
-            block = self.sheets[label].block
+            block = self.files[label].block
             assert block is not None
             value = block.value + "".join(tail.pieces)
             self.spend(len(value))
@@ -297,11 +302,11 @@ class Attempt:
 
     def _change(self, label: str, new: Block, position: int | None) -> None:
         """Note what a block is to be: with its first edit as a step, with further ones in that step."""
-        sheet = self.sheets[label]
-        assert sheet.block is not None
-        self._said.setdefault(label, sheet.block)
-        if new is not sheet.block:
-            self._set(label, replace(sheet, block=new))
+        file = self.files[label]
+        assert file.block is not None
+        self._said.setdefault(label, file.block)
+        if new is not file.block:
+            self._set(label, replace(file, block=new))
         self._changed[label] = self.part
         edit = self._edits.get(label)
         if edit is None:
@@ -313,10 +318,10 @@ class Attempt:
         self._count(edit.block)
         self._edits[label] = edit
 
-        def step(actor: str, request_id: str) -> None:
+        def step(draft: StateDraft, actor: str, request_id: str) -> None:
             if edit.path is not None:
-                self._ledger.enforce(label, edit.path)
-            self._ledger.put(edit.block, author=actor, request_id=request_id, position=edit.position)
+                draft.enforce(label, edit.path)
+            draft.put(edit.block, author=actor, request_id=request_id, position=edit.position)
 
         self.steps.append(step)
 
@@ -331,7 +336,7 @@ class Attempt:
     def _count_directories(self, path: str) -> None:
         """Raises LimitExceeded when too many directories are to be made so that this file, too, can be there."""
         directory = path.rpartition("/")[0]
-        while directory and directory not in self.directories and not self._desk.has_directory(directory):
+        while directory and directory not in self.directories and not self._workspace.has_directory(directory):
             self.directories.add(directory)
             directory = directory.rpartition("/")[0]
         if len(self.directories) > MAX_DIRECTORIES:
@@ -347,9 +352,9 @@ class Attempt:
         check_value(block.value, block.limit)
         self._check_names(label, block.agents)
         document = split(decode(serialize(block)))
-        self._count_directories(self._sheet(label).path)
-        self._keep(label, replace(self._sheet(label), block=block, document=document))
-        self._step(label, _Edit(block, position, self.sheets[label].path))
+        self._count_directories(self._file(label).path)
+        self._keep(label, replace(self._file(label), block=block, document=document))
+        self._step(label, _Edit(block, position, self.files[label].path))
 
     def finish(self) -> None:
         """Make the files of what was changed.
@@ -367,41 +372,41 @@ class Attempt:
                 raise
 
     def _write_out(self, label: str) -> None:
-        """Have the document of a sheet say what its block says."""
+        """Have the document of a file say what its block says."""
         self._gather(label)
         said = self._said.pop(label, None)
-        sheet = self.sheets[label]
-        if said is None or sheet.block is None or sheet.document is None:
+        file = self.files[label]
+        if said is None or file.block is None or file.document is None:
             return
         try:
-            document = edited(sheet.document, said, sheet.block)
+            document = edited(file.document, said, file.block)
         except EditRefused as error:
             raise ProblemFile(error.message, label=label, **error.facts) from None
-        self._keep(label, replace(sheet, document=document))
+        self._keep(label, replace(file, document=document))
 
-    def _keep(self, label: str, sheet: Sheet) -> None:
-        data = sheet.data
+    def _keep(self, label: str, file: BlockFile) -> None:
+        data = file.data
         assert data is not None
         if len(data) > MAX_BYTES:
             raise LimitExceeded(f"the file would be {len(data)} bytes, over the {MAX_BYTES} that are read", label=label)
-        if self._desk.parse(data, label) != sheet.block:
+        if self._workspace.parse(data, label) != file.block:
             raise ProblemFile(
                 f"the file of {label!r} cannot say this without losing something", label=label, hint="edit it by hand"
             )
-        self._set(label, sheet)
+        self._set(label, file)
         self._changed.setdefault(label, self.part)
 
     def _check_free(self, label: str) -> None:
         """Raises AlreadyExists, or LabelConflict when some file systems could not tell the label from another."""
         if self.has(label):
             raise AlreadyExists(f"there is a block {label!r} already", label=label)
-        for other in (self._ledger.holder(label), *self._keys.get(clash_key(label), ())):
+        for other in (self._workspace.draft.holder(label), *self._keys.get(clash_key(label), ())):
             if other is not None and other != label and self.has(other):
                 raise LabelConflict(f"{label!r} could not be told from {other!r}", label=label, other=other)
 
     def _check_names(self, label: str, entries: Iterable[str]) -> None:
         """Raises LabelConflict when an agent would see two blocks under one name (Letta's unique constraint)."""
-        name, agent, attachments = name_for_agent(label), owner(label), self._ledger.attachments
+        name, agent, attachments = name_for_agent(label), owner(label), self._workspace.draft.attachments
         rivals = {
             one
             for one in attachments.rivals(label, entries) - attachments.refused.get(label, NOBODY)
@@ -411,13 +416,13 @@ class Attempt:
             shared = self._peek(name)
             rivals |= {agent} if shared is not None and any(matches(entry, agent) for entry in shared.agents) else set()
         for other in self._names.get(name, ()):
-            sheet = self.sheets[other]
-            if other == label or sheet.block is None:
+            file = self.files[other]
+            if other == label or file.block is None:
                 continue
             if agent is None and owner(other) is not None:
                 rivals |= {str(owner(other))} if any(matches(entry, str(owner(other))) for entry in entries) else set()
             elif agent is not None and owner(other) is None:
-                rivals |= {agent} if any(matches(entry, agent) for entry in sheet.block.agents) else set()
+                rivals |= {agent} if any(matches(entry, agent) for entry in file.block.agents) else set()
         if rivals:
             some = ", ".join(sorted(rivals)[:5]) + (", …" if len(rivals) > 5 else "")
             raise LabelConflict(
@@ -431,7 +436,7 @@ class Attempt:
             raise InvalidRequest(f"an agent may delete blocks of its own, not {label!r}, which is shared", field="name")
         self._go(label)
         self.steps.append(
-            lambda actor, id_: self._ledger.delete(label, author=actor, request_id=id_, position=position)
+            lambda draft, actor, id_: draft.delete(label, author=actor, request_id=id_, position=position)
         )
 
     def _go(self, label: str) -> None:
@@ -439,45 +444,45 @@ class Attempt:
         self._gather(label)
         self._edits.pop(label, None)
         self._said.pop(label, None)
-        self._set(label, replace(self.sheets[label], block=None, document=None))
+        self._set(label, replace(self.files[label], block=None, document=None))
         self._changed[label] = self.part
 
     def rename(self, label: str, new: str) -> None:
         """The block is to be called `new`, with its file."""
         self.present(label)
         self._write_out(label)
-        sheet = self.sheets[label]
-        document = sheet.document
+        file = self.files[label]
+        document = file.document
         assert document is not None
         data = document.text.encode("utf-8")
         self.spend(len(data))
         try:
-            block = self._desk.parse(data, new)
+            block = self._workspace.parse(data, new)
         except InvalidFile as error:
             raise InvalidRequest(f"{label!r} cannot be {new!r}: {error.message}", field="args.to") from None
         self._count(block)
         self._go(label)
         self._check_free(new)
         self._check_names(new, block.agents)
-        self._count_directories(self._sheet(new).path)
-        self._keep(new, replace(self._sheet(new), block=block, document=document, like=sheet.path))
-        path = self.sheets[new].path
+        self._count_directories(self._file(new).path)
+        self._keep(new, replace(self._file(new), block=block, document=document, like=file.path))
+        path = self.files[new].path
         self.steps.append(
-            lambda actor, id_: self._ledger.rename(block, old=label, path=path, author=actor, request_id=id_)
+            lambda draft, actor, id_: draft.rename(block, old=label, path=path, author=actor, request_id=id_)
         )
 
     def make_folder(self, agent: str) -> None:
         """The agent is to have a private folder."""
-        self.spend(len(self._ledger.attachments.folders))
-        self._desk.check_writable(f"{PRIVATE}/{agent}")
-        self._desk.check_no_symlink(f"{PRIVATE}/{agent}/")
+        self.spend(len(self._workspace.draft.attachments.folders))
+        self._workspace.check_writable(f"{PRIVATE}/{agent}")
+        self._workspace.check_no_symlink(f"{PRIVATE}/{agent}/")
         self.folders_made.add(agent)
         self.folders_gone.discard(agent)
-        self.steps.append(lambda _actor, _id: self._ledger.set_folders(self._ledger.attachments.folders | {agent}))
+        self.steps.append(lambda draft, _actor, _id: draft.set_folders(draft.attachments.folders | {agent}))
 
     def remove_folder(self, agent: str) -> None:
         """The agent is to have none."""
-        self.spend(len(self._ledger.attachments.folders))
+        self.spend(len(self._workspace.draft.attachments.folders))
         self.folders_gone.add(agent)
         self.folders_made.discard(agent)
-        self.steps.append(lambda _actor, _id: self._ledger.set_folders(self._ledger.attachments.folders - {agent}))
+        self.steps.append(lambda draft, _actor, _id: draft.set_folders(draft.attachments.folders - {agent}))

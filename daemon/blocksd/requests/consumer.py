@@ -92,7 +92,7 @@ class _Orders(NamedTuple):
     held_back: frozenset[str] = frozenset()
 
 
-class Reader:
+class Consumer:
     """Reads the inboxes, from a thread and a connection of its own, and passes what is in them to `sink`.
 
     What it passes is a list of entries; or, when that has changed, whether they can be read; or how many entries were

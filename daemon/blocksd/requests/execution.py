@@ -1,63 +1,56 @@
-"""Decides on one request: what its blocks and their files become, and what its reply says. Nothing here writes anything."""
+"""Carries one request out in the workspace of a round: what it changes, and what its reply says."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from blocksd.mirror.view import shown
-from blocksd.requests.changeset import Attempt
+from blocksd.requests.changeset import Changeset
 from blocksd.requests.operations import Operations
 
 if TYPE_CHECKING:
     from blocksd.requests.request import Request
-    from blocksd.requests.workspace import Desk
-    from blocksd.state.state import Ledger
+    from blocksd.requests.workspace import Workspace
+    from blocksd.state.state_draft import StateDraft
 
 MAX_REPLY = 1024 * 1024
 """How many characters of blocks a reply about several blocks shows; of the others it tells where they are."""
 
 
-def decide(desk: Desk, request: Request) -> dict[str, Any]:
-    """Do what is asked, as far as it can be done without writing; what the reply says of it.
+def carry_out(workspace: Workspace, request: Request) -> dict[str, Any]:
+    """Do what is asked in the workspace; return the facts of the reply.
 
     Raises:
         Postponed: it cannot be told yet.
-        BlocksdError: it is refused.
+        BlocksdError: it is refused. After any error the workspace is to be put back, by its `all_or_nothing`.
     """
-    mark = desk.mark
+    changeset = Changeset(workspace, request.actor)
     try:
-        return _decide(desk, request)
-    except Exception:  # whatever it is: the request has changed nothing
-        desk.back_to(mark)
-        raise
-
-
-def _decide(desk: Desk, request: Request) -> dict[str, Any]:
-    attempt = Attempt(desk, request.actor)
-    try:
-        label = Operations(desk, attempt).do(request.op, request)
-        attempt.finish()
+        label = Operations(workspace, changeset).do(request.op, request)
+        changeset.finish()
     finally:
-        desk.work += attempt.work
-    with desk.ledger.together():
-        for step in attempt.steps:
-            step(request.actor, request.id)
-    reply = _results(desk.ledger, attempt) if label is None else {**attempt.facts, **_outcome(desk.ledger, label)}
-    desk.sheets = desk.sheets | attempt.sheets  # a new one: a mark has the old
-    desk.agents_gone = desk.agents_gone | attempt.agents_gone
-    desk.directories |= attempt.directories
-    desk.folders_made = (desk.folders_made - attempt.folders_gone) | attempt.folders_made
-    desk.folders_gone = (desk.folders_gone - attempt.folders_made) | attempt.folders_gone
-    return reply
+        workspace.work += changeset.work
+    draft = workspace.draft
+    with draft.together():
+        for step in changeset.steps:
+            step(draft, request.actor, request.id)
+    workspace.files = workspace.files | changeset.files  # a new one: the one before is what an error goes back to
+    workspace.agents_gone = workspace.agents_gone | changeset.agents_gone
+    workspace.directories |= changeset.directories
+    workspace.folders_made = (workspace.folders_made - changeset.folders_gone) | changeset.folders_made
+    workspace.folders_gone = (workspace.folders_gone - changeset.folders_made) | changeset.folders_gone
+    if label is None:
+        return {**changeset.facts, **_results(draft, changeset.labels)}
+    return {**changeset.facts, **_result(draft, label)}
 
 
-def _results(ledger: Ledger, attempt: Attempt) -> dict[str, Any]:
-    """What the reply to a request about several blocks says: a block once, and no more of them than it may hold."""
+def _results(draft: StateDraft, labels: list[str]) -> dict[str, Any]:
+    """The facts of a reply to a request about several blocks: a block once, and no more of them than it may hold."""
     results: list[dict[str, Any]] = []
     told: set[str] = set()
     left = MAX_REPLY
-    for label in attempt.labels:
-        newest = ledger.newest(label)
+    for label in labels:
+        newest = draft.newest(label)
         assert newest is not None
         result: dict[str, Any] = {"label": label, "seq": newest.seq, "version": newest.version}
         size = len(newest.block.value) + len(newest.block.facts) if newest.block is not None else 0
@@ -66,10 +59,10 @@ def _results(ledger: Ledger, attempt: Attempt) -> dict[str, Any]:
             left -= size
             result["block"] = shown(newest)
         results.append(result)
-    return {**attempt.facts, "seq": max((one["seq"] for one in results), default=None), "results": results}
+    return {"seq": max((one["seq"] for one in results), default=None), "results": results}
 
 
-def _outcome(ledger: Ledger, label: str) -> dict[str, Any]:
-    newest = ledger.newest(label)
+def _result(draft: StateDraft, label: str) -> dict[str, Any]:
+    newest = draft.newest(label)
     assert newest is not None
     return {"label": label, "seq": newest.seq, "version": newest.version, "block": shown(newest)}

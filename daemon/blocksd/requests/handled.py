@@ -18,7 +18,7 @@ _MOST = 2**63 - 1
 Mark = tuple[int, int]
 
 
-class Spent:
+class Handled:
     """The newest entry of each actor up to which all were dealt with: ids only grow as long as a stream lives.
 
     An entry up to there comes in again when Redis is restored from a snapshot. Usually its outcome is known. If that is

@@ -7,6 +7,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from blocksd.requests.request import MAX_BYTES
+from blocksd.state.schedule import NEVER, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -29,13 +30,14 @@ class Inbox:
     time, and is read again.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, schedule: Schedule | None = None) -> None:
+        """`schedule` says when there is something to carry out."""
         self._clock = clock
+        self._schedule = schedule or Schedule()
         self._waiting: dict[str, deque[Entry]] = {}
-        self._held: dict[Entry, float] = {}  # entry → when it was put in
+        self._held: dict[Entry, float] = {}  # entry → when it was added
         self._under_way: list[Entry] = []
         self._chars = 0
-        self._due = 0.0
         self._loads: dict[str, tuple[int, int]] = {}  # actor → how many of its entries are here, and their characters
         self.crowded: frozenset[str] = frozenset()
         """Actors of which no more should be read for now, however much room there is for others."""
@@ -45,38 +47,33 @@ class Inbox:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether there is something to take."""
+        """Return True if there is something to take."""
         return bool(self._waiting)
-
-    @property
-    def due(self) -> float:
-        """When there is something to take, on the clock of whoever postpones."""
-        return self._due if self._waiting else float("inf")
 
     @property
     def is_full(self) -> bool:
         """Whether no more should be read for now."""
         return len(self._held) >= _HELD or self._chars >= _HELD_CHARS
 
-    def put(self, entries: Iterable[Entry]) -> None:
-        """These were read; those that are here already are not taken twice."""
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Add entries that were read; those that are here already are not added twice."""
         now = self._clock()
         for entry in entries:
             if entry not in self._held:
                 self._held[entry] = now
                 self._weigh(entry, 1)
                 self._waiting.setdefault(entry.actor, deque()).append(entry)
-                self._due = 0.0
+                self._schedule.set_due("requests", 0.0)
 
     def received_at(self, entry: Entry) -> float:
-        """When an entry that is here was put in."""
+        """When an entry that is here was added."""
         return self._held[entry]
 
     def __len__(self) -> int:
         """How many entries wait, or are under way."""
         return len(self._held)
 
-    def take(self, limit: int) -> list[Entry]:
+    def take_next(self, limit: int) -> list[Entry]:
         """The entries to deal with next, at most `limit`: one of each actor in turn, each actor's in their order."""
         taken: list[Entry] = []
         while self._waiting and len(taken) < limit:
@@ -86,6 +83,8 @@ class Inbox:
             if entries:
                 self._waiting[actor] = entries  # behind the others
         self._under_way += taken
+        if not self._waiting:
+            self._schedule.set_due("requests", NEVER)
         return taken
 
     def postpone(self, entries: Iterable[Entry], until: float, *, cut: Sequence[Entry] = ()) -> None:
@@ -100,16 +99,16 @@ class Inbox:
         if cut:
             turns = dict.fromkeys(entry.actor for entry in cut)
             self._waiting = {actor: self._waiting[actor] for actor in dict.fromkeys([*turns, *self._waiting])}
-        self._due = until if entries else 0.0
+        self._schedule.set_due("requests", NEVER if not self._waiting else until if entries else 0.0)
 
-    def done(self) -> None:
-        """What was taken is done: replied to, and removed from Redis."""
+    def remove_done(self) -> None:
+        """Remove what was taken: it was replied to, and removed from Redis."""
         for entry in self._under_way:
             del self._held[entry]
             self._weigh(entry, -1)
         self._under_way.clear()
 
-    def begin_again(self) -> None:
+    def forget_all(self) -> None:
         """Forget all: where it is kept, it is read again."""
         self._waiting.clear()
         self._held.clear()
@@ -118,6 +117,7 @@ class Inbox:
         self.crowded = frozenset()
         self._chars = 0
         self.restarts += 1
+        self._schedule.set_due("requests", NEVER)
 
     def _weigh(self, entry: Entry, sign: int) -> None:
         chars = sign * len(entry.text or "")

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from blocksd.model.block import Block
-    from blocksd.requests.changeset import Attempt
+    from blocksd.requests.changeset import Changeset
     from blocksd.requests.request import Request
-    from blocksd.requests.workspace import Desk
+    from blocksd.requests.workspace import Workspace
 
 _OF_WHOLE_AGENTS = {"create_agent": create_agent, "delete_agent": delete_agent}
 _MAX_BATCH = 1000
@@ -39,12 +39,11 @@ _EDIT_WORK, _PATCH_WORK, _MERGE_WORK = 2, 16, 8
 
 
 class Operations:
-    """What can be asked: `_<op>` is what an op does to a block, by way of the attempt, or why it is refused."""
+    """What can be asked: `_<op>` is what an op does to a block, by way of the changeset, or why it is refused."""
 
-    def __init__(self, desk: Desk, attempt: Attempt) -> None:
-        self._desk = desk
-        self._ledger = desk.ledger
-        self._attempt = attempt
+    def __init__(self, workspace: Workspace, changeset: Changeset) -> None:
+        self._workspace = workspace
+        self._changeset = changeset
 
     def do(self, op: str, request: Request) -> str | None:
         """Do one thing; the label of the block it was done to, or None when it was done to several."""
@@ -53,59 +52,59 @@ class Operations:
             return None
         if op in _OF_WHOLE_AGENTS:
             self._only_operator(op)
-            _OF_WHOLE_AGENTS[op](self._attempt, request)
+            _OF_WHOLE_AGENTS[op](self._changeset, request)
             return None
         label = self._new_label(request) if op == "create" else self._label(request)
-        self._desk.merge_first(label)
+        self._workspace.merge_first(label)
         getattr(self, f"_{op}")(label, request)
-        to: str = self._attempt.facts.pop("to", label)
+        to: str = self._changeset.facts.pop("to", label)
         return to
 
     # --- naming ---
 
     def _label(self, request: Request) -> str:
         """The label of the block a request names."""
-        if self._attempt.is_operator:
+        if self._changeset.is_operator:
             label = parse_label(named(request.label, "label", "operators name a block by its label"))
-            if not self._attempt.has(label) and request.op not in ("undo", "redo", "restore"):
-                raise self._attempt.unknown(label)
+            if not self._changeset.has(label) and request.op not in ("undo", "redo", "restore"):
+                raise self._changeset.unknown(label)
             return label
         name = parse_label(named(request.name, "name", "agents name a block by the name they have for it"))
-        private = f"{PRIVATE}/{self._attempt.actor}/{name}"
-        attached, refused = self._ledger.attachments.attached, self._ledger.attachments.refused
-        if self._attempt.has(private) and private not in refused:
+        private = f"{PRIVATE}/{self._changeset.actor}/{name}"
+        attached, refused = self._workspace.draft.attachments.attached, self._workspace.draft.attachments.refused
+        if self._changeset.has(private) and private not in refused:
             return private
-        if self._attempt.has(name):
-            if self._attempt.actor not in attached.get(name, ()):
+        if self._changeset.has(name):
+            if self._changeset.actor not in attached.get(name, ()):
                 raise NotAttached(
-                    f"the block {name!r} is not attached to {self._attempt.actor!r}",
-                    agent=self._attempt.actor,
+                    f"the block {name!r} is not attached to {self._changeset.actor!r}",
+                    agent=self._changeset.actor,
                     name=name,
                 )
             return name
-        if request.op in ("undo", "redo", "restore") and self._ledger.newest(private) is not None:
+        if request.op in ("undo", "redo", "restore") and self._workspace.draft.newest(private) is not None:
             return private
-        raise NotFound(f"{self._attempt.actor!r} has no block {name!r}", agent=self._attempt.actor, name=name)
+        raise NotFound(f"{self._changeset.actor!r} has no block {name!r}", agent=self._changeset.actor, name=name)
 
     def _new_label(self, request: Request) -> str:
-        if self._attempt.is_operator:
+        if self._changeset.is_operator:
             return parse_label(named(request.label, "label", "operators name a block by its label"))
         name = named(request.name, "name", "agents name a block by the name they have for it")
-        return parse_label(f"{PRIVATE}/{self._attempt.actor}/{parse_label(name)}")
+        return parse_label(f"{PRIVATE}/{self._changeset.actor}/{parse_label(name)}")
 
     def _only_operator(self, what: str) -> None:
-        if not self._attempt.is_operator:
+        if not self._changeset.is_operator:
             raise InvalidRequest(f"an agent may not {what.replace('_', ' an ', 1)}", field="op")
 
     # --- operations ---
 
     def _create(self, label: str, request: Request) -> None:
-        self._attempt.make(new_block(label, request.args, is_operator=self._attempt.is_operator))
+        self._changeset.make(new_block(label, request.args, is_operator=self._changeset.is_operator))
 
     def _update(self, label: str, request: Request) -> None:
-        wanted = block_fields(label, request.args, is_operator=self._attempt.is_operator)
-        block = self._attempt.present(label)
-        base = self._attempt.expected(label, request)
+        wanted = block_fields(label, request.args, is_operator=self._changeset.is_operator)
+        block = self._changeset.present(label)
+        base = self._changeset.expected(label, request)
         if base is not None:
             for name, value in wanted.items():
                 before, now = getattr(base, name), getattr(block, name)
@@ -115,13 +114,13 @@ class Operations:
                     raise MergeConflict(
                         f"{name} was changed meanwhile", field=name, base=before, ours=value, theirs=now
                     )
-        self._attempt.put(label, replaced(block, wanted))
+        self._changeset.put(label, replaced(block, wanted))
 
     def _append(self, label: str, request: Request) -> None:
         (content,) = texts_of(request, "content")
         base = self._base(label, request)
         if base is None:
-            self._attempt.append(label, content)
+            self._changeset.append(label, content)
         else:
             self._edit(label, base, lambda value: edits.append(value, content))
 
@@ -140,65 +139,65 @@ class Operations:
         self._edit(
             label,
             self._base(label, request),
-            lambda value: edits.patch(value, patch, spend=self._attempt.spend),
+            lambda value: edits.patch(value, patch, spend=self._changeset.spend),
             work=_PATCH_WORK,
         )
 
     def _base(self, label: str, request: Request) -> Block | None:
         """The block to merge against, if there is one, of a block that is there."""
-        self._attempt.check_present(label)
-        return self._attempt.expected(label, request)
+        self._changeset.check_present(label)
+        return self._changeset.expected(label, request)
 
     def _edit(self, label: str, base: Block | None, change: Callable[[str], str], *, work: int = _EDIT_WORK) -> None:
-        block = self._attempt.present(label)
-        self._attempt.spend(work * len((block if base is None else base).value))
+        block = self._changeset.present(label)
+        self._changeset.spend(work * len((block if base is None else base).value))
         value = change(block.value) if base is None else self._merge(base.value, change(base.value), block.value)
-        self._attempt.put(label, replaced(block, {"value": normalize_newlines(value)}))
+        self._changeset.put(label, replaced(block, {"value": normalize_newlines(value)}))
 
     def _merge(self, base: str, ours: str, theirs: str) -> str:
-        self._attempt.spend(_MERGE_WORK * (len(base) + len(ours) + len(theirs)))
-        return merge(base, ours, theirs, budget=self._attempt.effort)
+        self._changeset.spend(_MERGE_WORK * (len(base) + len(ours) + len(theirs)))
+        return merge(base, ours, theirs, budget=self._changeset.effort)
 
     def _delete(self, label: str, request: Request) -> None:
         only(request)
-        self._attempt.expected(label, request)
-        self._attempt.remove(label)
+        self._changeset.expected(label, request)
+        self._changeset.remove(label)
 
     def _rename(self, label: str, request: Request) -> None:
         (to,) = texts_of(request, "to")
-        self._attempt.present(label)
-        if not self._attempt.is_operator:
-            if owner(label) != self._attempt.actor:
+        self._changeset.present(label)
+        if not self._changeset.is_operator:
+            if owner(label) != self._changeset.actor:
                 raise InvalidRequest(
                     f"an agent may rename blocks of its own, not {label!r}, which is shared", field="name"
                 )
-            to = f"{PRIVATE}/{self._attempt.actor}/{parse_label(to)}"
+            to = f"{PRIVATE}/{self._changeset.actor}/{parse_label(to)}"
         new = parse_label(to)
-        self._attempt.expected(label, request)
+        self._changeset.expected(label, request)
         if new != label:
-            self._attempt.rename(label, new)
-            self._attempt.facts["to"] = new
+            self._changeset.rename(label, new)
+            self._changeset.facts["to"] = new
 
     def _attach(self, label: str, request: Request) -> None:
         self._only_operator("attach")
-        self._attempt.expected(label, request)
-        block = self._attempt.present(label)
+        self._changeset.expected(label, request)
+        block = self._changeset.present(label)
         if owner(label) is not None:
             raise InvalidRequest(f"{label!r} is private: it belongs to {owner(label)!r} alone", field="label")
         new = [a for a in agents_of(request) if not any(matches(entry, a) for entry in block.agents)]
-        self._attempt.put(label, replace(block, agents=(*block.agents, *dict.fromkeys(new))))
+        self._changeset.put(label, replace(block, agents=(*block.agents, *dict.fromkeys(new))))
 
     def _detach(self, label: str, request: Request) -> None:
         self._only_operator("detach")
-        self._attempt.expected(label, request)
+        self._changeset.expected(label, request)
         agents = agents_of(request)
         for agent in agents:
             self._check_detachable(label, agent)
-        block = self._attempt.present(label)
-        self._attempt.put(label, replace(block, agents=tuple(entry for entry in block.agents if entry not in agents)))
+        block = self._changeset.present(label)
+        self._changeset.put(label, replace(block, agents=tuple(entry for entry in block.agents if entry not in agents)))
 
     def _check_detachable(self, label: str, agent: str) -> None:
-        block = self._attempt.present(label)
+        block = self._changeset.present(label)
         if agent in block.agents:
             return
         patterns = [entry for entry in block.agents if matches(entry, agent)]
@@ -215,32 +214,32 @@ class Operations:
         self._go(label, request, redone)
 
     def _positions(self, label: str) -> dict[int, int | None]:
-        newest = self._ledger.newest(label)
+        newest = self._workspace.draft.newest(label)
         if newest is None:
-            raise self._attempt.unknown(label)
-        if newest.block is not None and not self._attempt.has(label):
+            raise self._changeset.unknown(label)
+        if newest.block is not None and not self._changeset.has(label):
             raise NotFound(f"the block {label!r} has another label by now", label=label)
-        return self._ledger.positions(label)
+        return self._workspace.draft.positions(label)
 
     def _go(self, label: str, request: Request, where: Callable[[Mapping[int, int | None], str], int]) -> None:
         only(request)
-        if self._attempt.is_changed(label):  # what versions there will be is not known yet
+        if self._changeset.is_changed(label):  # what versions there will be is not known yet
             raise InvalidRequest(f"{label!r} was changed by the same batch: {request.op} it in another", field="op")
         version = where(self._positions(label), label)
-        self._attempt.expected(label, request)
+        self._changeset.expected(label, request)
         self._bring_back(label, version, position=version)
 
     def _restore(self, label: str, request: Request) -> None:
         only(request, "version")
         version = number_of(request, "version", least=1)
         self._positions(label)
-        self._attempt.expected(label, request)
+        self._changeset.expected(label, request)
         self._bring_back(label, version, position=None)
 
     def _bring_back(self, label: str, version: int, *, position: int | None) -> None:
-        block = self._desk.version(label, version).block
-        if block is None and position is not None and self._attempt.has(label):  # as it was then: deleted
-            self._attempt.remove(label, position=position)
+        block = self._workspace.version(label, version).block
+        if block is None and position is not None and self._changeset.has(label):  # as it was then: deleted
+            self._changeset.remove(label, position=position)
             return
         if block is None:
             raise InvalidRequest(f"version {version} of {label!r} is its deletion", field="args.version")
@@ -249,12 +248,12 @@ class Operations:
             block = replaced(
                 block, {"label": label, "description": now if block.description == before else block.description}
             )
-        if not self._attempt.has(label):
-            if not self._attempt.is_operator and owner(label) != self._attempt.actor:
+        if not self._changeset.has(label):
+            if not self._changeset.is_operator and owner(label) != self._changeset.actor:
                 raise InvalidRequest("an agent may bring back blocks of its own", field="name")
-            self._attempt.make(block, position=position)
+            self._changeset.make(block, position=position)
         else:
-            self._attempt.put(label, block, position=position)
+            self._changeset.put(label, block, position=position)
 
     # --- several ---
 
@@ -264,7 +263,7 @@ class Operations:
         if not isinstance(parts, list) or not 1 <= len(parts) <= _MAX_BATCH:
             raise InvalidField(f"requests must be a list of 1 to {_MAX_BATCH} requests", field="args.requests")
         for number, part in enumerate(parts, 1):
-            self._attempt.part = number
+            self._changeset.part = number
             try:
                 one = request.part(part)
                 if one.op in ("batch", "open_file", "close_file"):
@@ -274,4 +273,4 @@ class Operations:
                 error.facts["request"] = number
                 raise
             if label is not None:
-                self._attempt.labels.append(label)
+                self._changeset.labels.append(label)

@@ -25,7 +25,7 @@ class _Key(NamedTuple):
     id: str
 
 
-class Begun:
+class StartedRequests:
     """The requests of the round that is under way, in a file beside the journal.
 
     It is overwritten in place and never synced: it is to outlive the process, not the machine, and must cost nothing. A

@@ -10,7 +10,7 @@ from blocksd.requests.consumer import Refused
 if TYPE_CHECKING:
     from blocksd.core.core import Core
     from blocksd.monitoring.events import Notes
-    from blocksd.requests.consumer import Readable, Reader
+    from blocksd.requests.consumer import Consumer, Readable
     from blocksd.requests.request import Entry
 
 _UNREAD_TICKS = 3  # for so long inboxes may be unreadable, when Redis has only just come back
@@ -22,7 +22,7 @@ class Deliveries:
     `put` and `note` take what it has put into its sink.
     """
 
-    def __init__(self, reader: Reader, core: Core, notes: Notes) -> None:
+    def __init__(self, reader: Consumer, core: Core, notes: Notes) -> None:
         self._reader = reader
         self._core = core
         self._notes = notes
@@ -31,7 +31,7 @@ class Deliveries:
         self._obstacle: str | None = None  # to reading inboxes
         self._obstacle_ticks = 0
         self._crowded: frozenset[str] = frozenset()  # as the reader knows them
-        self._was_in_sync = core.projector.is_level
+        self._was_in_sync = core.projector.is_in_sync
         self._refused: dict[str, Refused] = {}  # by actor, since it was last logged
 
     def start(self) -> None:
@@ -56,7 +56,7 @@ class Deliveries:
             self._core.inbox.refused.update(news.counts())
         else:
             self._was_read = True
-            self._core.inbox.put(news)
+            self._core.inbox.add(news)
 
     def note(self, readable: Readable) -> None:
         """Whether inboxes can be read has changed."""
@@ -65,11 +65,11 @@ class Deliveries:
     def direct(self) -> None:
         """Once a round: tell the reader whose inboxes to read, and when to go on."""
         core = self._core
-        if core.projector.is_level != self._was_in_sync:
-            self._was_in_sync = core.projector.is_level
+        if core.projector.is_in_sync != self._was_in_sync:
+            self._was_in_sync = core.projector.is_in_sync
             if self._was_in_sync:  # Redis was lost: replies may be, too, and this may be another server
                 self._reader.reconnect()
-        known, restarts = core.ledger.attachments.known, core.inbox.restarts
+        known, restarts = core.state.attachments.known, core.inbox.restarts
         if self._followed is None or self._followed[0] is not known or self._followed[1] != restarts:
             self._followed = (known, restarts)
             self._reader.follow(known, restarts)
@@ -79,12 +79,12 @@ class Deliveries:
         if self._was_read and not core.inbox.is_full:
             self._was_read = False
             self._reader.resume()
-        if core.clerk.dropped:
-            for unusable in core.clerk.dropped:
+        if core.dropped:
+            for unusable in core.dropped:
                 one = Refused(unusable.entry.actor, dropped=1)
                 self._refused[one.actor] = one.added_to(self._refused.get(one.actor))
-            core.inbox.refused["dropped"] += len(core.clerk.dropped)
-            core.clerk.dropped.clear()
+            core.inbox.refused["dropped"] += len(core.dropped)
+            core.dropped.clear()
 
     def _say_refused(self) -> None:
         """Log what was refused, of each actor once a minute at most, and then all of it."""
@@ -101,7 +101,7 @@ class Deliveries:
             self._obstacle_ticks = 0
             problems.remove(INBOX)
             return
-        self._obstacle_ticks = self._obstacle_ticks + 1 if self._core.projector.is_level else 0
+        self._obstacle_ticks = self._obstacle_ticks + 1 if self._core.projector.is_in_sync else 0
         if self._obstacle_ticks >= _UNREAD_TICKS:
             hint = "see 'blocksd acl' for what the daemon must be allowed; it is tried again"
             message = f"no requests can be read: {self._obstacle}"

@@ -126,7 +126,7 @@ class Lookout:
     def _see_what_is_watched(self, watcher: Watcher) -> None:
         intake, now = self._intake, time.monotonic()
         # What the last sweep saw may be gone by now, and gives no events for that reason.
-        root, unwatched = self._root, watcher.unwatched(intake.sweeper.directories)
+        root, unwatched = self._root, watcher.unwatched(intake.scanner.directories)
         missing = [directory for directory in unwatched if os.path.isdir(os.path.join(root, directory))]
         if not missing:
             self._rearm_at = 0.0
@@ -134,7 +134,7 @@ class Lookout:
             return
         if self._rearm_at:  # not a race that events cannot show, since a new watcher has not reached them either
             self._degraded(
-                f"{len(missing)} of {len(intake.sweeper.directories)} directories are not watched: changes in them are found "
+                f"{len(missing)} of {len(intake.scanner.directories)} directories are not watched: changes in them are found "
                 f"every {self.resync_seconds:g} s",
                 f"raise fs.inotify.max_user_watches (sysctl; now {inotify_limit('max_user_watches') or 'unknown'})",
             )

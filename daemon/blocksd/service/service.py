@@ -33,7 +33,7 @@ from blocksd.monitoring.events import Notes, Ready, Started
 from blocksd.monitoring.status import Standing, standing_of
 from blocksd.monitoring.timings import timed
 from blocksd.monitoring.watchdog import Pulse, vitals_of
-from blocksd.requests.consumer import Readable, Reader, Refused
+from blocksd.requests.consumer import Consumer, Readable, Refused
 from blocksd.service.control import ACCEPT_DELETIONS, STATUS, Question
 from blocksd.service.deliveries import Deliveries
 from blocksd.service.embedded import EmbeddedServer
@@ -211,7 +211,7 @@ class Service:
         assert self._presence is not None
         core.rescue.claim = self._presence.claim
         self._guard = Guard(core.faults)
-        reader = Reader(self.redis_url, mirror.keys, self._queue.put, lease=lambda: mirror.lease)
+        reader = Consumer(self.redis_url, mirror.keys, self._queue.put, lease=lambda: mirror.lease)
         self._deliveries = Deliveries(reader, core, self._notes)
         self._lookout = Lookout(
             self.folder,
@@ -325,7 +325,7 @@ class Service:
         gc.enable()
         notify.ready()
         self._show(self.standing())
-        state, problems, is_in_sync = self.core.ledger, self.core.problems, self.core.projector.is_level
+        state, problems, is_in_sync = self.core.state, self.core.problems, self.core.projector.is_in_sync
         blocks, agents = len(state.paths), len(state.attachments.known)
         ready = Ready(blocks, agents, len(problems), self.journal.seq, is_in_sync)
         for listener in self._listeners:
@@ -377,7 +377,7 @@ class Service:
         elif isinstance(news, (Hint, SourceHint)):
             self.core.compare_soon()
         elif isinstance(news, list):
-            self.core.inbox.begin_again()
+            self.core.inbox.forget_all()
 
     def _pass_on(self, news: _News | None) -> None:
         if isinstance(news, Hint):

@@ -17,7 +17,7 @@ from blocksd.files.links import resolve
 from blocksd.model.label import CONFIG_MAP, is_ignored, printable
 from blocksd.model.problem import Problem
 from blocksd.model.revision import timestamp
-from blocksd.state.read_queue import LookQueue
+from blocksd.state.read_queue import ReadQueue
 
 if TYPE_CHECKING:
     import os
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from blocksd.files.folder import Signature, Text
     from blocksd.files.root import Root
     from blocksd.settings.config import SourceSettings
+    from blocksd.state.schedule import Schedule
 
 MAX_FILES = 10_000
 """How many files one source may have."""
@@ -72,9 +73,10 @@ class Source:
     A directory or file that cannot be read is neither absent nor changed: what was known of it stays.
     """
 
-    def __init__(self, settings: SourceSettings, *, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: SourceSettings, schedule: Schedule, *, clock: Callable[[], float]) -> None:
         self.settings = settings
         self.name = settings.name
+        self._schedule = schedule
         self._clock = clock
         self._folder = Folder(settings.path)
         self._identity: tuple[int, int] | None = None  # of the directory that was scanned
@@ -86,9 +88,10 @@ class Source:
         self._unlisted: set[str] = set()  # directories that could not be listed
         self._has_too_many = False
         self._trouble: Problem | None = None
-        self._queue = LookQueue(clock)
+        self._queue = ReadQueue(clock)
         self._scan: Iterator[None] | None = None
         self._scan_at = clock()
+        schedule.hasten("sources", self._scan_at)
 
     @property
     def root(self) -> str:
@@ -107,10 +110,12 @@ class Source:
             self.hint_all()
         elif is_path(path):
             self._queue.hint(path, closed=closed)
+            self._schedule.hasten("sources", self._queue.due)
 
     def hint_all(self) -> None:
         """Something happened somewhere: compare the directory with what is known of it."""
         self._scan_at = self._clock()
+        self._schedule.hasten("sources", self._scan_at)
 
     def check_root(self) -> None:
         """See whether the directory is still the one that was scanned: no event tells when it is moved away."""

@@ -16,6 +16,7 @@ from blocksd.model.attachment import NOBODY, matches
 from blocksd.model.label import printable
 from blocksd.model.problem import Problem
 from blocksd.sources.source import Source, is_path
+from blocksd.state.schedule import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from blocksd.model.problems import Problems
     from blocksd.settings.config import SourceSettings
     from blocksd.sources.source import Facts, Seen
-    from blocksd.state.state import Ledger
+    from blocksd.state.schedule import Schedule
+    from blocksd.state.state import State
 
 
 @dataclass(slots=True)
@@ -55,15 +57,17 @@ class Sources:
     def __init__(
         self,
         settings: Iterable[SourceSettings],
-        ledger: Ledger,
+        state: State,
         problems: Problems,
         accesses: Iterable[Access],
+        schedule: Schedule,
         *,
         clock: Callable[[], float],
     ) -> None:
         """`accesses` are the files that agents have open, as the journal has them."""
-        self._ledger = ledger
+        self._state = state
         self._problems = problems
+        self._schedule = schedule
         self._clock = clock
         self._known: frozenset[str] | None = None
         self._sources: dict[str, Source] = {}
@@ -91,7 +95,7 @@ class Sources:
             if one.mistake:
                 self._mistakes[one.name] = _mistake(one, is_served=source is not None)
             elif source is None or source.settings != one:
-                source = Source(one, clock=self._clock)
+                source = Source(one, self._schedule, clock=self._clock)
             if source is not None:
                 sources[one.name] = source
         self._sources = sources
@@ -208,8 +212,9 @@ class Sources:
     def look(self) -> None:
         """Look at what is due, for a few milliseconds, and at who the agents are."""
         if not self._sources:
+            self._schedule.set_due("sources", NEVER)
             return
-        known = self._ledger.attachments.known
+        known = self._state.attachments.known
         if known is not self._known:
             self._known = known
             for source in self._sources.values():
@@ -222,6 +227,7 @@ class Sources:
                 self._unmark(source.name)
                 self.unshown.listed.add(source.name)
             self._report(source)
+        self._schedule.set_due("sources", self.due)
 
     def set_unwatched(self, name: str, why: str) -> None:
         """No events come from (parts of) this source; the empty text: they do."""

@@ -15,7 +15,7 @@ _LONGEST_WAIT = 1.0
 _PATIENCE = 8  # looks at a file that is being written, each after a longer wait, before it is called a problem
 
 
-class LookQueue:
+class ReadQueue:
     """Files by their paths, each of which is in it once. Times are of a monotonic clock, in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -71,6 +71,11 @@ class LookQueue:
     def take(self, path: str) -> bool:
         """It is looked at now. Returns whether its writer was seen to close it."""
         return self._ready.pop(path)
+
+    def take_batch(self, now: float, limit: int) -> dict[str, bool]:
+        """Take the files that have been due for longest, at most so many; of each, whether its writer closed it."""
+        self.advance(now)
+        return {path: self._ready.pop(path) for path in self.first(limit)}
 
     def clear(self) -> None:
         """No look is due any more; what waits goes on waiting."""

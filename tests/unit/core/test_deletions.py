@@ -177,8 +177,8 @@ def test_folder_replaced_during_a_sweep_is_swept_again(looking: Looking) -> None
     looking.sweep()
     path = next(iter(looking.folder.sweep()))[0].path
     looking.intake.hint_all()
-    looking.intake.look(256)
-    assert looking.intake.sweeper.is_sweeping
+    looking.look_once(256)
+    assert looking.intake.scanner.is_sweeping
     shutil.copytree(looking.root, looking.root.with_name("copy"))
     looking.root.rename(looking.root.with_name("away"))
     looking.root.with_name("copy").rename(looking.root)

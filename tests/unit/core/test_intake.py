@@ -63,7 +63,7 @@ def test_hint_of_what_was_written_on_request_is_no_news(looking: Looking) -> Non
     looking.save("notes", "one\n")
     for text in ("one\n", "two\n"):
         os.utime(looking.root / "notes.md", (1_700_000_000, 1_700_000_000))  # as no later save will have it
-        signature = looking.ledger.signatures["notes.md"] = folder.signature("notes.md")
+        signature = looking.state.signatures["notes.md"] = folder.signature("notes.md")
         looking.intake.expect({"notes.md": signature, "other.md": None})
         folder.reads.clear()
         looking.intake.hint_file("notes.md", closed=True)
@@ -83,11 +83,12 @@ def test_file_not_journaled_is_looked_at_again(looking: Looking) -> None:
     for label in labels:
         looking.write(label, f"{label}\n")
     looking.intake.hint_all()
-    while not looking.ledger.drafted:  # found, but lost
-        looking.intake.look(256)
-    looking.ledger.load()
+    while not (batch := looking.intake.collect(256)[1]):
+        pass
+    assert looking.intake.read(batch)  # found, but lost
+    looking.state.load()
     looking.intake.reset()
-    assert not looking.intake.sweeper.is_sweeping
+    assert not looking.intake.scanner.is_sweeping
     assert sorted(happened(looking.sweep())) == [("created", label) for label in labels]
 
 
@@ -96,8 +97,7 @@ def test_look_is_bounded(looking: Looking) -> None:
     for number in range(100):
         looking.write(f"block-{number}", "text\n")
         looking.intake.hint_file(f"block-{number}.md", closed=True)
-    looking.intake.look(10)
-    assert len(looking.ledger.drafted) == 10
+    assert len(looking.look_once(10)) == 10
     assert looking.intake.backlog == 90
 
 
@@ -123,7 +123,7 @@ def test_hint_at_what_no_sweep_would_find(looking: Looking, path: str) -> None:
     looking.intake.hint_tree(os.path.dirname(path))
     assert looking.wait(1) == []
     assert looking.sweep() == []
-    assert looking.ledger.paths == {}
+    assert looking.state.paths == {}
 
 
 def test_links_are_read_again_when_a_config_map_is_swapped(looking: Looking) -> None:
@@ -247,12 +247,12 @@ def test_rename_in_normalization_is_no_change(looking: Looking) -> None:
     """NFC and NFD spell one label."""
     composed, decomposed = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
     looking.save(decomposed, "text\n")
-    assert looking.ledger.paths == {composed: f"{decomposed}.md"}
+    assert looking.state.paths == {composed: f"{decomposed}.md"}
     (looking.root / f"{decomposed}.md").rename(looking.root / f"{composed}.md")
     looking.intake.hint_file(f"{composed}.md", closed=True)
     looking.intake.hint_file(f"{decomposed}.md", closed=False)
     assert looking.wait(5) == []
-    assert looking.ledger.paths == {composed: f"{composed}.md"}
+    assert looking.state.paths == {composed: f"{composed}.md"}
     assert looking.problems == {}
     assert happened(looking.remove(composed)) == [("deleted", composed)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blocksd.core.private_folders import PrivateFolders
+from blocksd.core.private_folders import look_at_all, look_at_some, private_folders
 from looking import GRACE, Looking
 
 
@@ -22,14 +22,19 @@ def test_private_folder_makes_an_agent_known(looking: Looking) -> None:
 def test_only_folders_of_agents_count(looking: Looking) -> None:
     """Right below `agents`, named as an agent can be; one with a block in force counts as there until that is deleted."""
     looking.save("agents/ann/notes", "text\n")
-    folders = PrivateFolders(looking.folder, looking.ledger)
-    assert folders.set(["agents", "agents/bob", "agents/bob/deep", "agents/no agent", "bobby"])
-    assert looking.ledger.attachments.folders == {"ann", "bob"}
-    assert not folders.set(["agents/bob", "agents/ann"])
+    attachments, folder = looking.state.attachments, looking.folder
+    every = look_at_all(folder, ["agents", "agents/bob", "agents/bob/deep", "agents/no agent", "bobby"], {"ann"})
+    assert private_folders(attachments, {}, every) == {"ann", "bob"}
+    attachments.set_folders({"ann", "bob"})
+    assert private_folders(attachments, {}, look_at_all(folder, ["agents/bob", "agents/ann"], {"ann"})) == {
+        "ann",
+        "bob",
+    }
     (looking.root / "agents" / "eve").mkdir()
-    assert folders.look_at(["agents/eve", "agents/bob", "agents/ann", "other"])
-    assert looking.ledger.attachments.folders == {"ann", "eve"}
-    assert not folders.look_at(["agents/eve", "eve"])
+    some = look_at_some(folder, ["agents/eve", "agents/bob", "agents/ann", "other"])
+    assert private_folders(attachments, some, None) == {"ann", "eve"}
+    attachments.set_folders({"ann", "eve"})
+    assert private_folders(attachments, look_at_some(folder, ["agents/eve", "eve"]), None) == {"ann", "eve"}
 
 
 def test_folder_without_a_block_is_an_agents_only_if_it_is_empty(looking: Looking) -> None:
@@ -38,11 +43,12 @@ def test_folder_without_a_block_is_an_agents_only_if_it_is_empty(looking: Lookin
         full = looking.root / "agents" / agent / path
         full.parent.mkdir(parents=True)
         full.write_text("---\n")
-    folders = PrivateFolders(looking.folder, looking.ledger)
+    attachments, folder = looking.state.attachments, looking.folder
     directories = ["agents/ann", "agents/bob", "agents/bob/deep", "agents/cyd", "agents/dan", "agents/dan/x"]
-    assert folders.set(directories)
-    assert looking.ledger.attachments.folders == {"ann", "cyd", "dan"}
-    assert not folders.look_at(["agents/ann", "agents/bob"])
+    known = {"ann", "cyd", "dan"}
+    assert private_folders(attachments, {}, look_at_all(folder, directories, set())) == known
+    attachments.set_folders(known)
+    some = look_at_some(folder, ["agents/ann", "agents/bob"])
+    assert private_folders(attachments, some, None) == known
     (looking.root / "agents/bob/deep/readme.txt").unlink()
-    assert folders.look_at(["agents/bob"])
-    assert looking.ledger.attachments.folders == {"ann", "bob", "cyd", "dan"}
+    assert private_folders(attachments, look_at_some(folder, ["agents/bob"]), None) == known | {"bob"}

@@ -9,11 +9,14 @@ import pytest
 from blocksd.core.retention import Limits, Retention
 from blocksd.errors import InvalidRequest
 from blocksd.journal.journal import Journal
-from blocksd.journal.results import Access, Outcomes
+from blocksd.journal.results import Access, Results
 from blocksd.model.block import Block
+from blocksd.model.revision import timestamp
 from blocksd.requests.undoing import undone
 from blocksd.settings.config import Config
-from blocksd.state.state import Ledger
+from blocksd.state.schedule import Schedule
+from blocksd.state.state import State
+from blocksd.state.state_draft import StateDraft
 from journaled import chain, lists_in, put
 from rig import AT, Clock, revision
 
@@ -37,8 +40,20 @@ class Keeping:
         return 1_800_000_000.0 + self.clock() + self.wall_offset
 
     def begin(self) -> None:
-        self.ledger = Ledger(self.journal, wall=self.wall)
-        self.retention = Retention(self.journal, self.ledger, self.limits, clock=self.clock, wall=self.wall)
+        self.state = State(self.journal)
+        self.schedule = Schedule()
+        self.retention = Retention(
+            self.journal, self.state, self.limits, self.schedule, clock=self.clock, wall=self.wall
+        )
+
+    @property
+    def due(self) -> float:
+        """When the next step is due."""
+        return self.schedule.at("retention")
+
+    def draft(self) -> StateDraft:
+        """Return a draft on what is in force."""
+        return StateDraft(self.state, timestamp(self.wall()))
 
     def restart(self) -> None:
         self.journal.close()
@@ -46,21 +61,28 @@ class Keeping:
         self.begin()
 
     def write(self, label: str, value: str, *, agents: tuple[str, ...] = ()) -> None:
-        self.ledger.begin()
-        self.ledger.enforce(label, f"{label}.md")
-        self.ledger.put(Block(label, value=value, agents=agents))
-        self.journal_it()
+        draft = self.draft()
+        draft.enforce(label, f"{label}.md")
+        draft.put(Block(label, value=value, agents=agents))
+        self.journal_it(draft)
 
     def delete(self, label: str) -> None:
-        self.ledger.begin()
-        self.ledger.delete(label)
-        self.journal_it()
+        draft = self.draft()
+        draft.delete(label)
+        self.journal_it(draft)
 
-    def journal_it(self) -> None:
-        drafted = self.ledger.drafted
+    def set_folders(self, *agents: str) -> None:
+        draft = self.draft()
+        draft.set_folders(agents)
+        draft.follow_folders()
+        self.journal_it(draft)
+
+    def journal_it(self, draft: StateDraft) -> None:
+        drafted = draft.revisions
         files = {one.label: (f"{one.label}.md", None) for one in drafted if one.kind == "created"}
         self.journal.append(drafted, files)
-        for one in self.ledger.settle():
+        draft.apply()
+        for one in drafted:
             self.retention.touch(one.label, one.version)
 
     def wait(self, seconds: float, step: float = 900.0) -> None:
@@ -69,10 +91,10 @@ class Keeping:
         while self.clock() < end:
             self.clock.advance(min(step, end - self.clock()))
             for _ in range(10_000):
-                if self.retention.due > self.clock():
-                    if self.retention.due > self.clock() + 1.0:
+                if self.due > self.clock():
+                    if self.due > self.clock() + 1.0:
                         break
-                    self.clock.advance(self.retention.due - self.clock())
+                    self.clock.advance(self.due - self.clock())
                 self.retention.step(60.0)
 
     def rows(self, table: str) -> int:
@@ -121,16 +143,16 @@ def test_deleted_blocks_are_forgotten(keeping: Keeping) -> None:
     keeping.write("notes", "x")
     keeping.delete("notes")
     keeping.write("notes", "y")
-    assert keeping.ledger.newest("notes").version == 3  # type: ignore[union-attr]  # it is there
+    assert keeping.state.newest("notes").version == 3  # type: ignore[union-attr]  # it is there
     keeping.delete("notes")
     keeping.write("other", "x")
     keeping.wait(DAY / 2)
     assert keeping.rows("heads") == 2
     keeping.wait(DAY)
     assert (keeping.rows("heads"), keeping.rows("revisions")) == (1, 1)
-    assert keeping.ledger.newest("notes") is None
+    assert keeping.state.newest("notes") is None
     keeping.write("notes", "z")
-    assert keeping.ledger.newest("notes").version == 1  # type: ignore[union-attr]  # it is there
+    assert keeping.state.newest("notes").version == 1  # type: ignore[union-attr]  # it is there
     keeping.restart()
     assert keeping.journal.seq == 6
 
@@ -148,15 +170,15 @@ def test_numbers_go_on_when_the_newest_revision_is_forgotten(keeping: Keeping) -
 def test_renamed_block_keeps_its_history(keeping: Keeping) -> None:
     """Its old label is forgotten, not the block."""
     keeping.write("old", "x")
-    keeping.ledger.begin()
-    keeping.ledger.rename(Block("new", value="x"), old="old", path="new.md", author="operator", request_id="1")
-    keeping.journal.append(keeping.ledger.drafted, {"new": ("new.md", None)})
-    keeping.ledger.settle()
+    draft = keeping.draft()
+    draft.rename(Block("new", value="x"), old="old", path="new.md", author="operator", request_id="1")
+    keeping.journal.append(draft.revisions, {"new": ("new.md", None)})
+    draft.apply()
     assert [one.version for one in keeping.journal.history("new")] == [2, 1]
     keeping.wait(2 * DAY)
     assert [one.version for one in keeping.journal.history("new")] == [2]
     assert keeping.rows("heads") == 1
-    assert keeping.ledger.block("new") == Block("new", value="x")
+    assert keeping.state.block("new") == Block("new", value="x")
 
 
 def test_clock_that_is_wrong_for_a_moment_forgets_nothing(keeping: Keeping) -> None:
@@ -201,7 +223,7 @@ def test_lists_written_meanwhile_stay(keeping: Keeping) -> None:
         keeping.write(f"b{number:04}", "x")
     steps = 0
     keeping.clock.advance(3601.0)
-    while keeping.retention.due <= keeping.clock() or steps < 100:
+    while keeping.due <= keeping.clock() or steps < 100:
         keeping.clock.advance(0.3)
         keeping.retention.step(60.0)
         steps += 1
@@ -214,8 +236,8 @@ def test_lists_written_meanwhile_stay(keeping: Keeping) -> None:
 def test_open_files_of_agents_that_are_gone_are_forgotten(keeping: Keeping) -> None:
     """Those of known agents stay, however old."""
     keeping.write("notes", "x", agents=("ann",))
-    outcomes = Outcomes(keeping.journal.database)
-    outcomes.settle([Access("ann", "m/a", AT), Access("bob", "m/a", AT)], {}, AT)
+    outcomes = Results(keeping.journal.database)
+    outcomes.write([Access("ann", "m/a", AT), Access("bob", "m/a", AT)], {}, AT)
     keeping.wait(3 * 3600.0)
     assert [one.agent for one in outcomes.open_files()] == ["ann"]
 
@@ -244,9 +266,7 @@ def test_agents_that_come_and_go_leave_nothing(keeping: Keeping) -> None:
             keeping.write(label, f"what is said in {number}")
             keeping.write(label, f"what is said in {number}, and more")
             keeping.delete(label)
-            keeping.ledger.set_folders(())
-            keeping.ledger.follow_folders()
-            keeping.journal_it()
+            keeping.set_folders()
             if number % 100 == 0:
                 keeping.wait(120.0, step=60.0)
         keeping.wait(1.2 * DAY)
@@ -266,7 +286,7 @@ def test_agents_that_come_and_go_leave_nothing(keeping: Keeping) -> None:
     assert keeping.rows("revisions") <= 10
     assert max(lists) <= 12
     assert sizes[-1] <= sizes[0] + 4
-    assert len(keeping.ledger._versions) == 1
+    assert len(keeping.state.versions) == 1
 
 
 def test_pruned_chain_is_untouched_by_others(journal: Journal) -> None:
@@ -282,8 +302,8 @@ def test_pruned_chain_is_untouched_by_others(journal: Journal) -> None:
 def test_outcomes_of_agents_that_are_gone_are_forgotten(keeping: Keeping) -> None:
     """Those of known agents and of operators stay, as many as are kept."""
     keeping.write("notes", "x", agents=("ann",))
-    outcomes = Outcomes(keeping.journal.database)
-    outcomes.settle([], {(actor, "r-1"): "done" for actor in ("ann", "bob", "operator")}, AT)
+    outcomes = Results(keeping.journal.database)
+    outcomes.write([], {(actor, "r-1"): "done" for actor in ("ann", "bob", "operator")}, AT)
     keeping.wait(3 * 3600.0)
     found = [actor for actor in ("ann", "bob", "operator") if outcomes.of(actor, "r-1")]
     assert found == ["ann", "operator"]
@@ -298,9 +318,9 @@ def test_what_departed_agents_had_is_forgotten_by_default(journal: Journal) -> N
     for label in ("agents/bob/notes", "agents/ann/old", "shared"):
         keeping.delete(label)
     keeping.write("last", "x")
-    outcomes = Outcomes(journal.database)
-    outcomes.settle([Access("ann", "m/a", AT), Access("bob", "m/a", AT)], {}, AT)
-    keeping.ledger.set_folders(("ann",))
+    outcomes = Results(journal.database)
+    outcomes.write([Access("ann", "m/a", AT), Access("bob", "m/a", AT)], {}, AT)
+    keeping.set_folders("ann")
     keeping.wait(29 * DAY, step=4 * 3600.0)
     assert len(keeping.journal.history("agents/bob/notes")) == 2
     keeping.wait(2 * DAY, step=3600.0)
@@ -316,7 +336,7 @@ def test_departed_agent_that_came_again_keeps_what_it_had(journal: Journal) -> N
     keeping.write("agents/bob/notes", "x")
     keeping.delete("agents/bob/notes")
     keeping.write("last", "x")
-    keeping.ledger.set_folders(("bob",))
+    keeping.set_folders("bob")
     keeping.wait(3 * DAY, step=3600.0)
     assert len(keeping.journal.history("agents/bob/notes")) == 2
 
@@ -327,10 +347,7 @@ def test_agents_that_come_and_go_push_no_edit_out(keeping: Keeping) -> None:
     for edit in range(6):
         keeping.write("shared", f"edit {edit}", agents=("*",))
         for number in range(10):
-            keeping.ledger.begin()
-            keeping.ledger.set_folders((f"session-{edit}-{number}",))
-            keeping.ledger.follow_folders()
-            keeping.journal_it()
+            keeping.set_folders(f"session-{edit}-{number}")
     keeping.wait(120.0, step=30.0)
     kept = keeping.journal.history("shared")
     assert [one.block.value for one in kept if one.position is None and one.block] == [

@@ -20,9 +20,8 @@ def test_small_folder_is_compared_and_read_in_one_look(looking: Looking) -> None
     fill(looking, 3)
     looking.write("block-001", "saved\n")
     looking.intake.hint_all()
-    looking.intake.look(256)
-    assert [one.label for one in looking.ledger.drafted] == ["block-001"]
-    assert not looking.intake.sweeper.is_sweeping
+    assert [one.label for one in looking.look_once(256)] == ["block-001"]
+    assert not looking.intake.scanner.is_sweeping
     assert looking.intake.backlog == 0
 
 
@@ -50,14 +49,13 @@ def test_directory_that_cannot_be_listed_keeps_its_blocks(looking: Looking, monk
 
 
 def test_problem_of_a_file_that_is_gone_goes_with_it(looking: Looking) -> None:
-    """No event need tell of it; nor need the ledger know of a file that never was in force."""
+    """No event need tell of it; nor need the state know of a file that never was in force."""
     looking.write("notes", b"\xff")
     looking.sweep()
     assert looking.problem().code == "problem_file"
     odd = os.fsdecode(b"caf\xe9.md")
     (looking.root / odd).write_bytes(b"")
     looking.sweep()
-    looking.ledger.begin_again()
     (looking.root / "notes.md").unlink()
     looking.sweep()
     assert list(looking.problems) == [printable(odd)]
@@ -74,22 +72,22 @@ def test_directory_that_vanishes_takes_its_blocks_along(looking: Looking) -> Non
 
 def test_many_trees_are_one_sweep(looking: Looking) -> None:
     """A few trees are compared one by one; the folder as a whole, or many of them, slice by slice."""
-    sweeper = looking.intake.sweeper
+    scanner = looking.intake.scanner
     for trees, is_swept in ((["one", "two"], False), ([""], True), (map(str, range(17)), True)):
-        before = sweeper.sweeps
+        before = scanner.sweeps
         for tree in trees:
             looking.intake.hint_tree(tree)
-        assert sweeper.is_due
+        assert scanner.is_due
         looking.look()
-        assert not sweeper.is_due
-        assert sweeper.sweeps - before == is_swept
+        assert not scanner.is_due
+        assert scanner.sweeps - before == is_swept
 
 
 def test_sweep_that_is_given_up_has_seen_nothing(looking: Looking) -> None:
     """What it would have found, the next one finds."""
     looking.write("notes", "text\n")
     looking.intake.hint_all()
-    looking.intake.sweeper.give_up()
+    looking.intake.scanner.give_up()
     assert looking.look() == []
-    assert looking.intake.sweeper.sweeps == 1
+    assert looking.intake.scanner.sweeps == 1
     assert happened(looking.sweep()) == [("created", "notes")]

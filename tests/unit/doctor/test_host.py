@@ -15,7 +15,7 @@ import pytest
 from blocksd.doctor import host
 from blocksd.doctor.host import Disk, Tree, journal_state, look, mount_of, place_of, tree_of, try_out
 from blocksd.files.root import Root
-from blocksd.journal.intents import Pending, Prepared
+from blocksd.journal.intents import Intents, Prepared
 from blocksd.journal.journal import Journal
 from blocksd.journal.schema import SCHEMA
 from blocksd.settings.config import Config, SourceSettings
@@ -135,7 +135,7 @@ def test_journal_with_something_prepared(tmp_path: Path) -> None:
     make_journal(path)
     later = "2026-12-01T09:00:00.000Z"
     journal = Journal(str(path))
-    Pending(journal).prepare(Prepared([replace(revision(journal.seq + 1, "other"), at=later)], {}, [], {}, later))
+    Intents(journal).prepare(Prepared([replace(revision(journal.seq + 1, "other"), at=later)], {}, [], {}, later))
     journal.close()
     assert journal_state(str(path)).newest_at == AT
     with sqlite3.connect(path) as db:

@@ -11,7 +11,7 @@ from blocksd.cli.console import exit_code
 from blocksd.errors import JournalUnusable
 from blocksd.journal.history import JournalReader
 from blocksd.journal.journal import Journal
-from blocksd.journal.results import Outcomes
+from blocksd.journal.results import Results
 from journaled import SIGNATURE, chain, put
 from rig import AT, revision
 
@@ -186,7 +186,7 @@ def test_only_requests_wait_for_the_disk(journal: Journal) -> None:
         lambda statement: levels.append(synchronous()) if statement == "COMMIT" else None
     )
     put(journal, *chain(1))
-    Outcomes(journal.database).settle([], {("ann", "r-1"): "one"}, AT)
+    Results(journal.database).write([], {("ann", "r-1"): "one"}, AT)
     journal.database.connection.set_trace_callback(None)
     assert levels == [1, 2]
     assert synchronous() == 1

@@ -10,9 +10,9 @@ import pytest
 from blocksd.errors import JournalUnusable
 from blocksd.files.file_edit import Staged
 from blocksd.journal.history import JournalReader
-from blocksd.journal.intents import Pending, Prepared
+from blocksd.journal.intents import Intents, Prepared
 from blocksd.journal.journal import Journal
-from blocksd.journal.results import Outcomes
+from blocksd.journal.results import Results
 from journaled import SIGNATURE, THEN, fill_up, make_room, of_requests, prepared, put
 from rig import revision
 
@@ -26,8 +26,8 @@ def before(journal: Journal) -> Journal:
 
 def state(journal: Journal) -> tuple[object, ...]:
     heads = sorted((head.label, head.version, head.path, head.agents) for head in journal.heads())
-    outcome = Outcomes(journal.database).of("ann", "r-1")
-    return journal.seq, journal.since(0, 99), heads, outcome, Pending(journal).prepared()
+    outcome = Results(journal.database).of("ann", "r-1")
+    return journal.seq, journal.since(0, 99), heads, outcome, Intents(journal).prepared()
 
 
 def again(journal: Journal) -> Journal:
@@ -41,36 +41,36 @@ def again(journal: Journal) -> Journal:
 def test_prepared_comes_back_as_it_was(before: Journal, *, crashed: bool, is_durable: bool) -> None:
     """Every field of it, to whoever opens the journal after a crash; nobody else sees any of it."""
     old = state(before)
-    Pending(before).prepare(prepared(), is_durable=is_durable)
+    Intents(before).prepare(prepared(), is_durable=is_durable)
     found = again(before) if crashed else before
-    assert Pending(found).prepared() == prepared()
+    assert Intents(found).prepared() == prepared()
     assert state(found)[:-1] == old[:-1]
     found.database.close()
 
 
 def test_nothing_is_prepared_in_a_new_journal(journal: Journal) -> None:
     """There is nothing to finish or to take back."""
-    assert Pending(journal).prepared() is None
-    Pending(journal).give_up()
-    assert Pending(journal).prepared() is None
+    assert Intents(journal).prepared() is None
+    Intents(journal).give_up()
+    assert Intents(journal).prepared() is None
 
 
 @pytest.mark.parametrize("crashed", [False, True])
 def test_prepared_is_finished(before: Journal, *, crashed: bool) -> None:
     """Its revisions are the newest, their files known, their outcomes there; nothing is prepared any more."""
-    Pending(before).prepare(prepared())
+    Intents(before).prepare(prepared())
     found = again(before) if crashed else before
-    Pending(found).finish(Pending(found).prepared() or prepared())
+    Intents(found).finish(Intents(found).prepared() or prepared())
     found = again(found)
     assert found.seq == 6
     assert found.since(2, 99) == of_requests()
-    assert Pending(found).prepared() is None
+    assert Intents(found).prepared() is None
     assert {head.label: (head.version, head.path) for head in found.heads()} == {
         "notes": (3, "notes.md"),
         "new": (3, "new.md"),
         "gone": (2, None),
     }
-    outcomes = Outcomes(found.database)
+    outcomes = Results(found.database)
     assert [outcomes.of(actor, "r-1") for actor in ("ann", "operator", "bob")] == ['{"ok": true}', "{}", None]
     found.database.close()
 
@@ -79,22 +79,22 @@ def test_prepared_is_finished(before: Journal, *, crashed: bool) -> None:
 def test_prepared_is_given_up(before: Journal, *, crashed: bool) -> None:
     """Then it is as if it had never been, and the same can be prepared again."""
     old = state(before)
-    Pending(before).prepare(prepared())
+    Intents(before).prepare(prepared())
     found = again(before) if crashed else before
-    Pending(found).give_up()
+    Intents(found).give_up()
     assert state(found) == old
-    Pending(found).prepare(prepared())
-    Pending(found).finish(prepared())
+    Intents(found).prepare(prepared())
+    Intents(found).finish(prepared())
     assert found.since(2, 99) == of_requests()
     found.database.close()
 
 
 def test_stop_keeps_what_is_prepared(before: Journal) -> None:
     """Also when the journal is closed in order in the middle of it: its lists of agents are not taken for unused."""
-    Pending(before).prepare(prepared())
+    Intents(before).prepare(prepared())
     before.close()
     found = Journal(before.path, boot_id="boot")
-    assert Pending(found).prepared() == prepared()
+    assert Intents(found).prepared() == prepared()
     found.database.close()
 
 
@@ -104,20 +104,20 @@ def test_full_disk_prepares_and_finishes_nothing(before: Journal) -> None:
     big = replace(prepared(), outcomes={("ann", f"r-{n}"): "x" * 5000 for n in range(50)})
     fill_up(before)
     with pytest.raises(JournalUnusable, match="full"):
-        Pending(before).prepare(big)
+        Intents(before).prepare(big)
     assert state(before) == old
     make_room(before)
-    Pending(before).prepare(big)
+    Intents(before).prepare(big)
     fill_up(before)
     huge = [revision(seq, f"b{seq}", value="x" * 4000, agents=(f"a{seq}",)) for seq in range(3, 60)]
     with pytest.raises(JournalUnusable, match="full"):
-        Pending(before).finish(replace(big, revisions=huge))
+        Intents(before).finish(replace(big, revisions=huge))
     assert before.seq == 2
-    assert Pending(before).prepared() is not None
+    assert Intents(before).prepared() is not None
     make_room(before)
-    Pending(before).finish(big)
+    Intents(before).finish(big)
     assert before.since(2, 99) == of_requests()
-    assert Outcomes(before.database).of("ann", "r-49") == "x" * 5000
+    assert Results(before.database).of("ann", "r-49") == "x" * 5000
 
 
 def test_block_that_came_and_went_in_one_go_is_remembered(journal: Journal) -> None:
@@ -129,8 +129,8 @@ def test_block_that_came_and_went_in_one_go_is_remembered(journal: Journal) -> N
         revision(4, "third", kind="deleted", version=2),
     ]
     whole = Prepared(made, {"second": "second.md"}, (), {}, THEN)
-    Pending(journal).prepare(whole)
-    Pending(journal).finish(whole)
+    Intents(journal).prepare(whole)
+    Intents(journal).finish(whole)
     assert {head.label: (head.version, head.path) for head in journal.heads()} == {
         "first": (1, None),
         "second": (2, "second.md"),
@@ -160,8 +160,8 @@ def logged(journal: Journal, *all_prepared: Prepared) -> int:
     """How many bytes of log each of them takes, on average."""
     journal.database.checkpoint("TRUNCATE")
     for one in all_prepared:
-        Pending(journal).prepare(one, is_durable=False)
-        Pending(journal).finish(one, {one.staged[0].path: SIGNATURE})
+        Intents(journal).prepare(one, is_durable=False)
+        Intents(journal).finish(one, {one.staged[0].path: SIGNATURE})
     return journal.log_bytes // len(all_prepared)
 
 
@@ -185,7 +185,7 @@ def test_journal_grows_by_little_more_than_its_versions(journal: Journal) -> Non
 def test_what_is_prepared_is_in_nobodys_sight(before: Journal) -> None:
     """Whatever is asked of the log, by the daemon or by another process."""
     old = before.since(0, 99), before.newest(), before.head("notes"), before.history("notes"), before.positions("notes")
-    Pending(before).prepare(prepared())
+    Intents(before).prepare(prepared())
     reader = JournalReader(before.path)
     for history in (before, reader):
         assert (history.seq, history.count()) == (2, 2)
@@ -197,7 +197,7 @@ def test_what_is_prepared_is_in_nobodys_sight(before: Journal) -> None:
     assert before.since(0, 99) == old[0]
     assert before.reaches_back(0)
     before.prune(["notes"], versions=1)
-    Pending(before).finish(prepared())
+    Intents(before).finish(prepared())
     assert (reader.newest(), reader.revision(3)) == (of_requests()[-1], of_requests()[0])
     reader.close()
     assert before.since(2, 99) == of_requests()
@@ -205,13 +205,13 @@ def test_what_is_prepared_is_in_nobodys_sight(before: Journal) -> None:
 
 def test_part_of_what_is_prepared_is_finished(before: Journal) -> None:
     """The rest is as if it had never been; the numbers have no gap."""
-    Pending(before).prepare(prepared())
+    Intents(before).prepare(prepared())
     _, second, third, _ = of_requests()
     part = replace(prepared(), revisions=[replace(second, seq=3), replace(third, seq=4)], outcomes={("x", "1"): "done"})
-    Pending(before).finish(part, was=prepared(), is_durable=True)
+    Intents(before).finish(part, was=prepared(), is_durable=True)
     found = again(before)
     assert found.since(2, 99) == part.revisions
-    assert Pending(found).prepared() is None
-    assert Outcomes(found.database).of("ann", "r-1") is None
+    assert Intents(found).prepared() is None
+    assert Results(found.database).of("ann", "r-1") is None
     assert {head.label: head.version for head in found.heads()} == {"notes": 1, "new": 3, "gone": 2}
     found.database.close()

@@ -4,7 +4,7 @@ import pytest
 
 from blocksd.errors import JournalUnusable
 from blocksd.journal.journal import Journal
-from blocksd.journal.results import KEPT_OF_ACTOR, Access, Outcomes
+from blocksd.journal.results import KEPT_OF_ACTOR, Access, Results
 from journaled import chain, put
 from rig import AT
 
@@ -12,16 +12,16 @@ from rig import AT
 def test_accesses_and_outcomes_are_kept_together(journal: Journal) -> None:
     """Opened, renewed, closed; each request by its actor. All of it is there after a crash."""
     later = AT.replace("09:", "10:")
-    outcomes = Outcomes(journal.database)
-    outcomes.settle(
+    outcomes = Results(journal.database)
+    outcomes.write(
         [Access("ann", "m/a", AT), Access("bob", "m/a", AT), Access("ann", "m/b", AT)],
         {("ann", "r-1"): "one", ("bob", "r-1"): "two"},
         AT,
     )
-    outcomes.settle([Access("ann", "m/a", later), Access("ann", "m/b", None)], {("ann", "r-2"): "three"}, later)
+    outcomes.write([Access("ann", "m/a", later), Access("ann", "m/b", None)], {("ann", "r-2"): "three"}, later)
     journal.database.close()
     again = Journal(journal.path, boot_id="boot")
-    outcomes = Outcomes(again.database)
+    outcomes = Results(again.database)
     assert sorted(outcomes.open_files()) == [Access("ann", "m/a", later), Access("bob", "m/a", AT)]
     found = [outcomes.of(*key) for key in (("ann", "r-1"), ("bob", "r-1"), ("ann", "r-2"), ("bob", "r-2"))]
     assert found == ["one", "two", "three", None]
@@ -30,10 +30,10 @@ def test_accesses_and_outcomes_are_kept_together(journal: Journal) -> None:
 
 def test_requests_are_settled_all_or_nothing(journal: Journal) -> None:
     """One outcome is there already: neither the other nor what they did is written."""
-    outcomes = Outcomes(journal.database)
-    outcomes.settle([], {("ann", "r-1"): "one"}, AT)
+    outcomes = Results(journal.database)
+    outcomes.write([], {("ann", "r-1"): "one"}, AT)
     with pytest.raises(JournalUnusable):
-        outcomes.settle([Access("ann", "m/a", AT)], {("ann", "r-2"): "two", ("ann", "r-1"): "again"}, AT)
+        outcomes.write([Access("ann", "m/a", AT)], {("ann", "r-2"): "two", ("ann", "r-1"): "again"}, AT)
     assert outcomes.open_files() == []
     assert outcomes.of("ann", "r-2") is None
     put(journal, *chain(1))
@@ -59,7 +59,7 @@ YESTERDAY, NOW = "2026-11-20T08:59:59.000Z", "2026-11-21T09:00:00.000Z"
 def test_outcomes_of_a_day_are_kept(journal: Journal) -> None:
     """None that is younger is forgotten, however many there are."""
     ask(journal, 3 * KEPT_OF_ACTOR, at=NOW)
-    Outcomes(journal.database).forget(YESTERDAY)
+    Results(journal.database).forget(YESTERDAY)
     assert kept(journal) == 3 * KEPT_OF_ACTOR
 
 
@@ -68,8 +68,8 @@ def test_newest_outcomes_of_each_actor_are_kept(journal: Journal) -> None:
     ask(journal, 5, "bob")
     ask(journal, KEPT_OF_ACTOR, at="2030-01-01T00:00:00.000Z")  # the clock was ahead
     ask(journal, KEPT_OF_ACTOR, start=KEPT_OF_ACTOR)
-    Outcomes(journal.database).forget("2040-01-01T00:00:00.000Z")
-    outcomes = Outcomes(journal.database)
+    Results(journal.database).forget("2040-01-01T00:00:00.000Z")
+    outcomes = Results(journal.database)
     assert (kept(journal, "bob"), kept(journal)) == (5, KEPT_OF_ACTOR)
     assert outcomes.of("ann", f"r-{KEPT_OF_ACTOR - 1}") is None
     assert outcomes.of("ann", f"r-{KEPT_OF_ACTOR}") == "done"
@@ -77,7 +77,7 @@ def test_newest_outcomes_of_each_actor_are_kept(journal: Journal) -> None:
 
 def test_outcomes_are_forgotten_while_an_actor_asks_on(journal: Journal) -> None:
     """What it has asked for since the last look makes it due, not each look; what is many is looked at now and then."""
-    outcomes = Outcomes(journal.database)
+    outcomes = Results(journal.database)
     outcomes.forget(NOW)
     ask(journal, KEPT_OF_ACTOR + 10)
     outcomes.forget(NOW)
@@ -96,7 +96,7 @@ def test_outcomes_are_forgotten_while_an_actor_asks_on(journal: Journal) -> None
 
 def test_actors_that_came_and_went_are_not_counted_for_ever(journal: Journal) -> None:
     """Each of very many has asked for a few things."""
-    outcomes = Outcomes(journal.database)
+    outcomes = Results(journal.database)
     outcomes.count({(f"agent-{number}", "r"): "" for number in range(20_000)})
     outcomes.forget(NOW)
     assert outcomes.counted == 0
@@ -106,8 +106,8 @@ def test_full_disk_forgets_nothing(journal: Journal) -> None:
     """There is another time."""
     ask(journal, KEPT_OF_ACTOR + 1)
     journal.database.execute("PRAGMA query_only=1")
-    Outcomes(journal.database).forget(NOW)
+    Results(journal.database).forget(NOW)
     journal.database.execute("PRAGMA query_only=0")
     assert kept(journal) == KEPT_OF_ACTOR + 1
-    Outcomes(journal.database).forget(NOW)
+    Results(journal.database).forget(NOW)
     assert kept(journal) == KEPT_OF_ACTOR

@@ -13,9 +13,9 @@ from blocksd.files.content import digest
 from blocksd.files.file_edit import Staged
 from blocksd.files.writer import Writer
 from blocksd.journal.history import JournalReader
-from blocksd.journal.intents import Pending
+from blocksd.journal.intents import Intents
 from blocksd.journal.journal import Journal
-from blocksd.journal.results import Access, Outcomes
+from blocksd.journal.results import Access, Results
 from blocksd.journal.row import digest_of_list
 from blocksd.journal.schema import MIGRATIONS
 from journaled import THEN, of_requests, prepared
@@ -60,14 +60,14 @@ def test_older_journal_is_brought_up_to_date(path: str, schema: int) -> None:
     assert (found.block.value, found.block.agents) == ("one", ("ann", "bob"))
     assert found.agents == {"ann", "bob"}
     assert (found.renamed_from, found.position, found.reverts, found.stale_base) == (None, None, (), None)
-    outcomes = Outcomes(journal.database)
+    outcomes = Results(journal.database)
     assert (outcomes.open_files(), outcomes.of("ann", "r-0"), outcomes.of("ann", "r-1")) == ([], outcome, None)
-    assert Pending(journal).prepared() is None
+    assert Intents(journal).prepared() is None
     (head,) = journal.heads()
     assert (head.path, head.signature) == ("notes.md", (1, 2, 3, 4))
     whole = replace(prepared(), revisions=[replace(one, seq=one.seq - 1) for one in of_requests()])
-    Pending(journal).prepare(whole)
-    Pending(journal).finish(whole)
+    Intents(journal).prepare(whole)
+    Intents(journal).finish(whole)
     assert journal.seq == 5
     journal.close()
     reader = JournalReader(path)
@@ -105,7 +105,7 @@ def test_what_is_pending_in_an_older_journal_is_carried_over(path: str, tmp_path
     old.close()
     journal = Journal(path, boot_id="boot")
     assert (journal.seq, list(journal.heads()), journal.newest()) == (0, [], None)
-    pending, outcomes = Pending(journal), Outcomes(journal.database)
+    pending, outcomes = Intents(journal), Results(journal.database)
     prepared = pending.prepared()
     assert prepared is not None
     assert prepared.staged == [Staged("notes.md", ".blocksd-1", None, digest(b"one"))]
@@ -142,6 +142,6 @@ def test_journal_of_an_older_schema_is_brought_up_to_date(path: str) -> None:
         JournalReader(path)
     opened = Journal(path, boot_id="boot")
     assert (opened.epoch, opened.opened.how) == ("old", "ok")
-    Outcomes(opened.database).settle([Access("ann", "manuals/a.txt", AT)], {("ann", "r-1"): "done"}, AT)
+    Results(opened.database).write([Access("ann", "manuals/a.txt", AT)], {("ann", "r-1"): "done"}, AT)
     opened.close()
     JournalReader(path).close()

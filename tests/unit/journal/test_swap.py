@@ -17,7 +17,7 @@ from blocksd.errors import JournalUnavailable
 from blocksd.files.file_edit import Staged
 from blocksd.journal import salvage, swap
 from blocksd.journal.database import rescue
-from blocksd.journal.intents import Pending
+from blocksd.journal.intents import Intents
 from blocksd.journal.journal import Journal
 from journaled import chain, put
 
@@ -279,15 +279,15 @@ def test_empty_journal_with_a_log_is_damaged(tmp_path: Path) -> None:
 def test_files_that_are_kept_outlive_a_repair(tmp_path: Path) -> None:
     """Files aside that may be all there is of a save are still not removed unread."""
     journal = Journal(str(tmp_path / "journal.db"), boot_id="one")
-    pending = Pending(journal)
-    pending.keep(pending.keep_aside([Staged("notes.md", ".blocksd-1", "0" * 32, "1" * 32)]))
+    pending = Intents(journal)
+    pending.set_kept(pending.of_this_boot([Staged("notes.md", ".blocksd-1", "0" * 32, "1" * 32)]))
     journal.database.execute("UPDATE meta SET value = 5 WHERE key = 'unchecked'")
     kept = pending.kept
     journal.repair()
-    assert Pending(journal).kept == kept
+    assert Intents(journal).kept == kept
     assert journal.opened.unchecked == 5
     journal.database.execute("DELETE FROM meta WHERE key = 'kept'")  # lost in the next repair
     journal.repair()
     pending.write_again()
-    assert Pending(journal).kept == kept
+    assert Intents(journal).kept == kept
     journal.close()

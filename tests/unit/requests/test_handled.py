@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blocksd.requests.handled import Spent
+from blocksd.requests.handled import Handled
 from blocksd.requests.request import Entry
 
 if TYPE_CHECKING:
@@ -17,16 +17,16 @@ def entry(number: int, actor: str = "ann", *, part: int = 0) -> Entry:
     return Entry(actor, f"{NOW_MS + number}-{part}", "{}")
 
 
-def spent(journal: Journal) -> Spent:
-    return Spent(journal.database, wall=lambda: NOW_MS / 1000)
+def spent(journal: Journal) -> Handled:
+    return Handled(journal.database, wall=lambda: NOW_MS / 1000)
 
 
 @pytest.fixture
-def marks(journal: Journal) -> Spent:
+def marks(journal: Journal) -> Handled:
     return spent(journal)
 
 
-def test_all_up_to_the_newest_are_spent_once_that_is_written(marks: Spent, journal: Journal) -> None:
+def test_all_up_to_the_newest_are_spent_once_that_is_written(marks: Handled, journal: Journal) -> None:
     """Of each actor by itself, in this run and in the next."""
     marks.note([entry(1), entry(3), entry(2), entry(9, "bob")], [])
     assert not marks.has(entry(1))
@@ -38,7 +38,7 @@ def test_all_up_to_the_newest_are_spent_once_that_is_written(marks: Spent, journ
         assert not one.has(entry(1, "cid"))
 
 
-def test_entry_that_waits_is_not_spent(marks: Spent) -> None:
+def test_entry_that_waits_is_not_spent(marks: Handled) -> None:
     """Though others have overtaken it; when it is done, all are."""
     marks.note([entry(3)], [entry(2)])
     marks.write({"ann"})
@@ -49,7 +49,7 @@ def test_entry_that_waits_is_not_spent(marks: Spent) -> None:
     assert [number for number in range(1, 6) if marks.has(entry(number))] == [1, 2, 3]
 
 
-def test_made_up_ids_lock_no_inbox(marks: Spent) -> None:
+def test_made_up_ids_lock_no_inbox(marks: Handled) -> None:
     """One of the far future, the highest there is, and what is no id."""
     highest = Entry("ann", f"{2**64 - 1}-{2**64 - 1}", "{}")
     marks.note([entry(10**9), highest, Entry("ann", "*", "{}")], [])
@@ -58,7 +58,7 @@ def test_made_up_ids_lock_no_inbox(marks: Spent) -> None:
     assert not marks.has(highest)
 
 
-def test_marks_of_agents_that_are_gone_are_forgotten(marks: Spent, journal: Journal) -> None:
+def test_marks_of_agents_that_are_gone_are_forgotten(marks: Handled, journal: Journal) -> None:
     """And so they stay as few as those that are known."""
     marks.note([entry(1), entry(1, "bob")], [])
     marks.write({"ann", "bob"})

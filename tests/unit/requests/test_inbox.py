@@ -10,58 +10,63 @@ def numbered(actor: str, *numbers: int) -> list[Entry]:
     return [Entry(actor, f"{number}-0", "{}") for number in numbers]
 
 
+def due(inbox: Inbox) -> float:
+    """When there is something to take, as its schedule says."""
+    return inbox._schedule.at("requests")
+
+
 def test_entries_know_since_when_they_are_here() -> None:
-    """From when they were first put in, until they are done."""
+    """From when they were first added, until they are done."""
     now = 5.0
     inbox = Inbox(lambda: now)
     first, second = numbered("ann", 1, 2)
-    inbox.put([first])
+    inbox.add([first])
     now = 6.0
-    inbox.put([first, second])
+    inbox.add([first, second])
     assert (inbox.received_at(first), inbox.received_at(second), len(inbox)) == (5.0, 6.0, 2)
-    inbox.take(1)
+    inbox.take_next(1)
     assert len(inbox) == 2
-    inbox.done()
+    inbox.remove_done()
     assert len(inbox) == 1
-    inbox.begin_again()
+    inbox.forget_all()
     assert len(inbox) == 0
 
 
 def test_postponed_entries_come_first() -> None:
     """In the order they had, before what came later of the same actor; when there is one to take is told."""
     inbox = Inbox()
-    assert inbox.due == float("inf")
-    inbox.put([*numbered("ann", 1, 2, 3), *numbered("bob", 1)])
-    assert inbox.due == 0.0
-    taken = inbox.take(3)
+    assert due(inbox) == float("inf")
+    inbox.add([*numbered("ann", 1, 2, 3), *numbered("bob", 1)])
+    assert due(inbox) == 0.0
+    taken = inbox.take_next(3)
     assert [(one.actor, one.id) for one in taken] == [("ann", "1-0"), ("bob", "1-0"), ("ann", "2-0")]
     inbox.postpone([taken[0], taken[2]], 5.0)
-    assert inbox.due == 5.0
-    inbox.done()
-    inbox.put(numbered("ann", 1, 2, 4))
-    assert [one.id for one in inbox.take(9)] == ["1-0", "2-0", "3-0", "4-0"]
+    assert due(inbox) == 5.0
+    inbox.remove_done()
+    inbox.add(numbered("ann", 1, 2, 4))
+    assert [one.id for one in inbox.take_next(9)] == ["1-0", "2-0", "3-0", "4-0"]
     inbox.postpone([], 9.0)
-    inbox.done()
-    inbox.put(numbered("bob", 1))
-    assert inbox.due == 0.0
+    inbox.remove_done()
+    inbox.add(numbered("bob", 1))
+    assert due(inbox) == 0.0
 
 
 def test_new_entry_does_not_wait_with_postponed_ones() -> None:
     """What comes in can be taken at once; what is there already, and is read again, is nothing new."""
     inbox = Inbox()
-    inbox.put(numbered("ann", 1))
-    inbox.postpone(inbox.take(1), 5.0)
-    inbox.put(numbered("ann", 1))
-    assert inbox.due == 5.0
-    inbox.put(numbered("bob", 1))
-    assert inbox.due == 0.0
+    inbox.add(numbered("ann", 1))
+    inbox.postpone(inbox.take_next(1), 5.0)
+    inbox.add(numbered("ann", 1))
+    assert due(inbox) == 5.0
+    inbox.add(numbered("bob", 1))
+    assert due(inbox) == 0.0
 
 
 def test_actors_take_turns() -> None:
     """Who sends a thousand requests does not keep the others waiting; those of one actor stay in order."""
     inbox = Inbox()
-    inbox.put([*numbered("loud", *range(1000)), *numbered("ann", 1, 2), *numbered("bob", 1)])
-    taken = [(one.actor, one.id) for one in inbox.take(7)]
+    inbox.add([*numbered("loud", *range(1000)), *numbered("ann", 1, 2), *numbered("bob", 1)])
+    taken = [(one.actor, one.id) for one in inbox.take_next(7)]
     assert taken == [
         ("loud", "0-0"),
         ("ann", "1-0"),
@@ -71,68 +76,68 @@ def test_actors_take_turns() -> None:
         ("loud", "2-0"),
         ("loud", "3-0"),
     ]
-    inbox.put(numbered("bob", 2))
-    assert [one.actor for one in inbox.take(3)] == ["loud", "bob", "loud"]
+    inbox.add(numbered("bob", 2))
+    assert [one.actor for one in inbox.take_next(3)] == ["loud", "bob", "loud"]
 
 
 def test_entry_is_not_held_twice() -> None:
     """Not while it waits, nor while it is under way; when it is done it may come again."""
     inbox = Inbox()
-    inbox.put(numbered("ann", 1))
-    inbox.put(numbered("ann", 1))
-    assert len(inbox.take(9)) == 1
-    inbox.put(numbered("ann", 1))
+    inbox.add(numbered("ann", 1))
+    inbox.add(numbered("ann", 1))
+    assert len(inbox.take_next(9)) == 1
+    inbox.add(numbered("ann", 1))
     assert not inbox.is_waiting
-    inbox.done()
-    inbox.put(numbered("ann", 1))
+    inbox.remove_done()
+    inbox.add(numbered("ann", 1))
     assert inbox.is_waiting
 
 
 def test_what_is_forgotten_is_read_again() -> None:
     """Whoever reads is told to begin from the start."""
     inbox = Inbox()
-    inbox.put(numbered("ann", 1, 2))
-    inbox.take(1)
+    inbox.add(numbered("ann", 1, 2))
+    inbox.take_next(1)
     assert inbox.restarts == 0
-    inbox.begin_again()
+    inbox.forget_all()
     assert (inbox.is_waiting, inbox.restarts) == (False, 1)
-    inbox.put(numbered("ann", 1, 2))
-    assert [one.id for one in inbox.take(9)] == ["1-0", "2-0"]
+    inbox.add(numbered("ann", 1, 2))
+    assert [one.id for one in inbox.take_next(9)] == ["1-0", "2-0"]
 
 
 def test_inbox_is_bounded() -> None:
     """By number and by size; what is done makes room."""
     inbox = Inbox()
-    inbox.put(numbered("ann", *range(2000)))
+    inbox.add(numbered("ann", *range(2000)))
     assert inbox.is_full
-    inbox.take(2000)
+    inbox.take_next(2000)
     assert inbox.is_full
-    inbox.done()
+    inbox.remove_done()
     assert not inbox.is_full
-    inbox.put([Entry("ann", f"{number}-0", str(number) * MAX_BYTES) for number in range(8)])
+    inbox.add([Entry("ann", f"{number}-0", str(number) * MAX_BYTES) for number in range(8)])
     assert inbox.is_full
-    inbox.take(1)
-    inbox.done()
+    inbox.take_next(1)
+    inbox.remove_done()
     assert not inbox.is_full
 
 
 def test_actor_with_much_is_crowded() -> None:
     """By number and by size; others are not, and what is done or forgotten makes room."""
     inbox = Inbox()
-    inbox.put(numbered("loud", *range(127)))
-    inbox.put(numbered("ann", 1, 2))
+    inbox.add(numbered("loud", *range(127)))
+    inbox.add(numbered("ann", 1, 2))
     assert inbox.crowded == frozenset()
-    inbox.put(numbered("loud", 127))
-    inbox.put([Entry("long", f"{number}-0", "x" * MAX_BYTES) for number in range(2)])
+    inbox.add(numbered("loud", 127))
+    inbox.add([Entry("long", f"{number}-0", "x" * MAX_BYTES) for number in range(2)])
     assert inbox.crowded == {"loud", "long"}
     assert not inbox.is_full
-    inbox.take(3)
+    inbox.take_next(3)
     assert inbox.crowded == {"loud", "long"}, "what is under way is here"
-    inbox.done()
+    inbox.remove_done()
     assert inbox.crowded == frozenset()
-    inbox.put(numbered("loud", *range(500)))
+    inbox.add(numbered("loud", *range(500)))
     assert inbox.crowded == {"loud"}
-    inbox.begin_again()
+    inbox.forget_all()
     assert inbox.crowded == frozenset()
 
 
@@ -140,11 +145,11 @@ def test_turns_go_on_where_a_round_was_cut() -> None:
     """An actor whose one request comes after many of another waits for one of them, not for all."""
     inbox = Inbox()
     many = numbered("operator", 1, 2, 3, 4)
-    inbox.put(many)
-    inbox.take(64)
+    inbox.add(many)
+    inbox.take_next(64)
     (late,) = numbered("ann", 9)
-    inbox.put([late])
+    inbox.add([late])
     inbox.postpone(many[1:], 0.0, cut=many[1:])
-    assert inbox.take(64) == [many[1], late, many[2], many[3]]
+    assert inbox.take_next(64) == [many[1], late, many[2], many[3]]
     inbox.postpone([late, *many[2:]], 0.0, cut=[late, *many[2:]])
-    assert inbox.take(64) == [late, many[2], many[3]]
+    assert inbox.take_next(64) == [late, many[2], many[3]]

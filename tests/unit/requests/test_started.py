@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from blocksd.requests.request import Entry
-from blocksd.requests.started import ATTEMPTS, Begun
+from blocksd.requests.started import ATTEMPTS, StartedRequests
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,32 +24,32 @@ def place(tmp_path: Path) -> str:
 def test_request_under_way_at_the_end_counts_as_begun(place: str) -> None:
     """Each time the daemon ends without an end; those that are over do not count, nor does an end in good order."""
     for attempt in range(ATTEMPTS + 2):
-        begun = Begun(place)
+        begun = StartedRequests(place)
         assert [begun.attempts(one) for one in ENTRIES] == [attempt, 0, 0]
         begun.begin([ENTRIES[1]])
         begun.end([ENTRIES[1]])
         begun.begin([ENTRIES[0]])
-    begun = Begun(place)
+    begun = StartedRequests(place)
     begun.end([ENTRIES[0]])
     begun.close()
-    assert Begun(place).attempts(ENTRIES[0]) == 0
+    assert StartedRequests(place).attempts(ENTRIES[0]) == 0
 
 
 def test_last_attempt_is_made_alone(place: str) -> None:
     """So that those that were begun with it are cleared."""
-    begun = Begun(place)
+    begun = StartedRequests(place)
     assert begun.first_alone(ENTRIES) == 3
     for _ in range(ATTEMPTS - 1):
-        begun = Begun(place)
+        begun = StartedRequests(place)
         assert begun.first_alone(ENTRIES) == 3
         begun.begin(ENTRIES[1:])
-    begun = Begun(place)
+    begun = StartedRequests(place)
     assert begun.first_alone(ENTRIES) == 1, "up to the first of them"
     assert begun.first_alone(ENTRIES[1:]) == 1, "that one alone"
     begun.begin([ENTRIES[1]])
     begun.end([ENTRIES[1]])
     begun.begin([ENTRIES[2]])
-    begun = Begun(place)
+    begun = StartedRequests(place)
     assert [begun.attempts(one) for one in ENTRIES] == [0, 0, ATTEMPTS]
 
 
@@ -58,15 +58,15 @@ def test_damaged_file_says_nothing(place: str, damage: bytes) -> None:
     """It is written anew."""
     with open(place, "wb") as file:
         file.write(damage)
-    begun = Begun(place)
+    begun = StartedRequests(place)
     assert [begun.attempts(one) for one in ENTRIES] == [0, 0, 0]
     begun.begin(ENTRIES)
-    assert Begun(place).attempts(ENTRIES[0]) == 1
+    assert StartedRequests(place).attempts(ENTRIES[0]) == 1
 
 
 def test_file_that_cannot_be_had_costs_nothing_but_the_memory(tmp_path: Path) -> None:
     """Requests are begun all the same."""
-    begun = Begun(os.path.join(tmp_path, "none", "begun"))
+    begun = StartedRequests(os.path.join(tmp_path, "none", "begun"))
     begun.begin(ENTRIES)
     begun.end(ENTRIES)
     assert begun.first_alone(ENTRIES) == 3

@@ -11,32 +11,36 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.errors import BlocksdError, ProblemFile, Unavailable
-from blocksd.files.document import parse
+from blocksd.files.document import Parser, parse
 from blocksd.files.file_edit import FileEdit, Postponed
 from blocksd.requests import execution
-from blocksd.requests.execution import decide
+from blocksd.requests.execution import carry_out
 from blocksd.requests.request import Entry, Request, Unusable
 from blocksd.requests.request import parse as parse_entry
-from blocksd.requests.workspace import Desk
+from blocksd.requests.workspace import Workspace
+from blocksd.state.state_draft import StateDraft
 from looking import Looking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+AT = "2026-11-20T09:00:00.000Z"
 NOTES = "---\nagents: [ann]  # her\n---\none\n"
 
 
 class Office(Looking):
-    """A folder that was looked at, and a desk."""
+    """A folder that was read, and the workspace of one round."""
 
     def open(self) -> None:
         super().open()
-        self.desk = Desk(self.folder, self.ledger)
         self.number = 0
+        self.begin()
 
-    def begin(self) -> None:
-        self.desk.begin()
+    def begin(self, unwritable: dict[str, BlocksdError] | None = None) -> None:
+        """Begin a round on what is in force."""
+        self.draft = StateDraft(self.state, AT)
+        self.workspace = Workspace(self.folder, self.draft, Parser(), unwritable=unwritable)
 
     def ask(self, actor: str, op: str, where: str | None = None, **args: Any) -> dict[str, Any]:
         self.number += 1
@@ -46,36 +50,36 @@ class Office(Looking):
         request = parse_entry(Entry(actor, f"{self.number}-0", json.dumps(given)))
         assert isinstance(request, Request)
         assert not isinstance(request, Unusable)
-        return decide(self.desk, request)
+        with self.workspace.all_or_nothing():
+            return carry_out(self.workspace, request)
 
     def edits(self) -> dict[str, FileEdit]:
-        return {edit.path: edit for edit in self.desk.edits()}
+        return {edit.path: edit for edit in self.workspace.edits()}
 
     def paper(self) -> tuple[Any, ...]:
-        """All that is on the desk and in the ledger."""
-        ledger = self.ledger
+        """All that is in the workspace and drafted."""
+        draft = self.draft
         return (
-            dict(self.desk.sheets),
-            set(self.desk.folders_made),
-            set(self.desk.folders_gone),
-            list(ledger.drafted),
-            dict(ledger.paths),
-            dict(ledger.attachments.attached),
-            ledger.attachments.known,
-            ledger.attachments.folders,
+            dict(self.workspace.files),
+            set(self.workspace.folders_made),
+            set(self.workspace.folders_gone),
+            list(draft.revisions),
+            dict(draft.paths),
+            dict(draft.attachments.attached),
+            draft.attachments.known,
+            draft.attachments.folders,
         )
 
     def assert_agreed(self) -> None:
-        """What the files are to say is what the ledger has, and nothing of it is in the folder yet."""
+        """What the files are to say is what is drafted, and nothing of it is in the folder yet."""
         for path, edit in self.edits().items():
             on_disk = self.root / path
             assert edit.base == (on_disk.read_bytes() if on_disk.exists() else None)
             label = path.removesuffix(".md")
-            block = self.ledger.block(label)
+            block = self.draft.block(label)
             assert (parse(edit.data, label) if edit.data is not None else None) == block
-        assert {**self.desk.paths} == {
-            label: path for label, path in self.ledger.paths.items() if label in self.desk.sheets
-        }
+        paths = {label: self.draft.path_of(label) for label in self.workspace.files}
+        assert self.workspace.paths == {label: path for label, path in paths.items() if path is not None}
 
 
 @pytest.fixture
@@ -108,7 +112,7 @@ def test_edits_that_cancel_out_touch_no_file(office: Office) -> None:
     office.ask("operator", "append", "notes", content="two")
     office.ask("operator", "undo", "notes")
     assert office.edits() == {}
-    assert [one.version for one in office.ledger.drafted] == [2, 3]
+    assert [one.version for one in office.draft.revisions] == [2, 3]
     office.assert_agreed()
 
 
@@ -117,8 +121,8 @@ def test_block_that_comes_and_goes_touches_no_file(office: Office) -> None:
     office.ask("operator", "create", "new", value="x")
     office.ask("operator", "delete", "new")
     assert office.edits() == {}
-    assert office.desk.paths == {}
-    assert office.desk.gone == {"new": "new.md"}
+    assert office.workspace.paths == {}
+    assert office.workspace.gone == {"new": "new.md"}
     office.assert_agreed()
 
 
@@ -179,7 +183,7 @@ REFUSED: list[tuple[str, str, str | None, dict[str, Any]]] = [
 def test_refusal_changes_nothing(
     office: Office, actor: str, op: str, where: str | None, args: dict[str, Any], *, busy: bool
 ) -> None:
-    """Neither sheets nor ledger, whatever was done in the round before it."""
+    """Neither files nor draft, whatever was done in the round before it."""
     if busy:
         office.ask("operator", "append", "open", content="more")
         office.ask("operator", "create", "agents/yan/x")
@@ -254,14 +258,13 @@ def test_file_with_a_problem_is_refused(office: Office, text: str) -> None:
 
 def test_file_that_could_not_be_written_is_refused(office: Office) -> None:
     """For this round, with the reason; the next one tries again."""
-    office.desk.begin({"notes.md": Unavailable("full", path="notes.md"), "agents/bob": Unavailable("full")})
+    office.begin({"notes.md": Unavailable("full", path="notes.md"), "agents/bob": Unavailable("full")})
     with pytest.raises(Unavailable):
         office.ask("operator", "append", "notes", content="x")
     with pytest.raises(Unavailable):
         office.ask("operator", "create_agent", agent="bob", blocks=[])
     office.ask("operator", "append", "open", content="x")
     office.begin()
-    office.ledger.begin_again()
     office.ask("operator", "append", "notes", content="x")
 
 
@@ -273,17 +276,17 @@ def test_agents_of_one_batch_are_all_known(office: Office) -> None:
         {"op": "delete_agent", "args": {"agent": "ann"}},
     ]
     office.ask("operator", "batch", requests=parts)
-    assert office.ledger.attachments.known == {"bob", "carl"}
-    assert office.ledger.attachments.attached["open"] == {"bob", "carl"}
-    assert (office.desk.folders_made, office.desk.folders_gone) == ({"bob", "carl"}, {"ann"})
+    assert office.draft.attachments.known == {"bob", "carl"}
+    assert office.draft.attachments.attached["open"] == {"bob", "carl"}
+    assert (office.workspace.folders_made, office.workspace.folders_gone) == ({"bob", "carl"}, {"ann"})
     office.assert_agreed()
 
 
 def test_agent_whose_folder_is_there_can_be_created(office: Office) -> None:
     """A crash may have left it; one with as much as one block is there already."""
-    office.ledger.set_folders({"ann", "bob"})
+    office.draft.set_folders({"ann", "bob"})
     office.ask("operator", "create_agent", agent="bob")
-    assert "agents/bob/persona" in office.ledger.paths
+    assert office.draft.path_of("agents/bob/persona") is not None
     with pytest.raises(BlocksdError, match="there is an agent 'ann' already"):
         office.ask("operator", "create_agent", agent="ann")
 
@@ -296,7 +299,7 @@ def test_undo_and_redo_go_along_a_row_of_states(office: Office, seed: int) -> No
     place = 0
 
     def shown() -> str | None:
-        block = office.ledger.block("notes")
+        block = office.draft.block("notes")
         return block.value if block is not None else None
 
     for step in range(40):
@@ -344,9 +347,9 @@ def test_directories_that_are_to_be_made_are_part_of_the_load(office: Office) ->
     """A round is cut before it makes too many; those that are there cost nothing, and one is counted once."""
     office.begin()
     office.ask("operator", "create", "flat", value="v")
-    flat = office.desk.load
+    flat = office.workspace.load
     office.ask("operator", "create", "one/two/three/x", value="v")
-    deep = office.desk.load - flat
+    deep = office.workspace.load - flat
     office.ask("operator", "create", "one/two/three/z", value="v")
-    again = office.desk.load - flat - deep
+    again = office.workspace.load - flat - deep
     assert deep > 3 * again

@@ -19,6 +19,7 @@ from blocksd.settings.config import SourceSettings
 from blocksd.sources import source as source_module
 from blocksd.sources.source import Source, differing
 from blocksd.sources.sources import Sources, Unshown
+from blocksd.state.schedule import Schedule
 from rig import Clock
 
 if TYPE_CHECKING:
@@ -53,13 +54,13 @@ class Shelf:
         self.root.mkdir()
         self.clock = Clock()
         self.problems = Said()
-        self.ledger: Any = SimpleNamespace(attachments=SimpleNamespace(known=frozenset({"support-1", "ann"})))
+        self.state: Any = SimpleNamespace(attachments=SimpleNamespace(known=frozenset({"support-1", "ann"})))
         self.accesses: list[Access] = []
         self.settings: dict[str, Any] = {"agents": ("support-*",), "limit": 10}
 
     def open(self, *more: SourceSettings) -> Shelf:
         settings = (SourceSettings("manuals", str(self.root), **self.settings), *more)
-        self.sources = Sources(settings, self.ledger, self.problems, self.accesses, clock=self.clock)
+        self.sources = Sources(settings, self.state, self.problems, self.accesses, Schedule(), clock=self.clock)
         self.look()
         return self
 
@@ -410,7 +411,7 @@ def test_directory_that_is_not_watched_is_a_warning(shelf: Shelf) -> None:
 
 
 def know(shelf: Shelf, *agents: str) -> Unshown:
-    shelf.ledger.attachments.known = frozenset(agents)
+    shelf.state.attachments.known = frozenset(agents)
     return shelf.look()
 
 
@@ -512,7 +513,7 @@ def test_opening_again_renews(shelf: Shelf) -> None:
 
 def test_closed_by_one_is_open_to_the_other(shelf: Shelf) -> None:
     """The content goes with the last who has it open."""
-    shelf.ledger.attachments.known = frozenset({"support-1", "support-2"})
+    shelf.state.attachments.known = frozenset({"support-1", "support-2"})
     write(shelf.root / "a.txt", "x")
     shelf.open()
     shelf.let_open("support-1", "manuals/a.txt")
@@ -578,8 +579,8 @@ def test_open_files_are_known_from_the_start(shelf: Shelf) -> None:
     write(shelf.root / "a.txt", "x")
     shelf.accesses = [Access("support-1", "manuals/a.txt", THEN), Access("support-1", "gone/b.txt", THEN)]
     settings = [SourceSettings("manuals", str(shelf.root), agents=("support-*",))]
-    shelf.sources = Sources(settings, shelf.ledger, shelf.problems, shelf.accesses, clock=shelf.clock)
-    shelf.sources._attach(shelf.source, shelf.ledger.attachments.known)
+    shelf.sources = Sources(settings, shelf.state, shelf.problems, shelf.accesses, Schedule(), clock=shelf.clock)
+    shelf.sources._attach(shelf.source, shelf.state.attachments.known)
     assert shelf.sources.is_undecided("support-1", "manuals/a.txt")
     assert not shelf.sources.is_undecided("support-1", "gone/b.txt")
     unshown = shelf.look()
@@ -590,7 +591,7 @@ def test_open_files_are_known_from_the_start(shelf: Shelf) -> None:
 
 def test_nothing_is_looked_at_without_sources(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has none pays nothing."""
-    sources = Sources((), shelf.ledger, shelf.problems, (), clock=shelf.clock)
+    sources = Sources((), shelf.state, shelf.problems, (), Schedule(), clock=shelf.clock)
     monkeypatch.setattr("os.stat", lambda *_: pytest.fail("a stat"))
     sources.look()
     sources.hint_all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from blocksd.state.read_queue import SETTLE_SECONDS, LookQueue
+from blocksd.state.read_queue import SETTLE_SECONDS, ReadQueue
 from rig import Clock
 
 
@@ -14,11 +14,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def queue(clock: Clock) -> LookQueue:
-    return LookQueue(clock)
+def queue(clock: Clock) -> ReadQueue:
+    return ReadQueue(clock)
 
 
-def test_file_is_due_when_its_writer_is_done(queue: LookQueue, clock: Clock) -> None:
+def test_file_is_due_when_its_writer_is_done(queue: ReadQueue, clock: Clock) -> None:
     """At once if that was seen; else a little later, which more hints do not put off."""
     queue.hint("one.md", closed=True)
     assert (queue.due, queue.backlog) == (0.0, 1)
@@ -36,7 +36,7 @@ def test_file_is_due_when_its_writer_is_done(queue: LookQueue, clock: Clock) -> 
     assert queue.due == float("inf")
 
 
-def test_close_ends_the_wait(queue: LookQueue, clock: Clock) -> None:
+def test_close_ends_the_wait(queue: ReadQueue, clock: Clock) -> None:
     """A file is looked at once for both, as one that was closed; what is known of it is not forgotten for less."""
     queue.hint("one.md", closed=False)
     queue.hint("one.md", closed=True)
@@ -47,7 +47,7 @@ def test_close_ends_the_wait(queue: LookQueue, clock: Clock) -> None:
     assert queue.is_empty
 
 
-def test_longest_due_come_first(queue: LookQueue) -> None:
+def test_longest_due_come_first(queue: ReadQueue) -> None:
     """They are due until they are taken; seeing them again does not change their order."""
     for path in ("b.md", "c.md", "a.md", "b.md"):
         queue.add(path)
@@ -56,7 +56,7 @@ def test_longest_due_come_first(queue: LookQueue) -> None:
     assert queue.first(2) == ["c.md", "a.md"]
 
 
-def test_patience_with_a_writer_ends(queue: LookQueue, clock: Clock) -> None:
+def test_patience_with_a_writer_ends(queue: ReadQueue, clock: Clock) -> None:
     """The waits grow to a second; after eight of them it was in vain, until the writer is done or begins anew."""
     waits = []
     for number in range(12):
@@ -74,7 +74,7 @@ def test_patience_with_a_writer_ends(queue: LookQueue, clock: Clock) -> None:
     assert not queue.wait_for_writer("one.md")
 
 
-def test_not_stuck_while_anything_else_waits(queue: LookQueue) -> None:
+def test_not_stuck_while_anything_else_waits(queue: ReadQueue) -> None:
     """One file that is written all the time does not speak for another."""
     for _ in range(9):
         queue.wait_for_writer("one.md")
@@ -83,7 +83,7 @@ def test_not_stuck_while_anything_else_waits(queue: LookQueue) -> None:
     assert not queue.is_stuck
 
 
-def test_clear_leaves_what_waits(queue: LookQueue) -> None:
+def test_clear_leaves_what_waits(queue: ReadQueue) -> None:
     """Only what is due is dropped."""
     queue.add("one.md")
     queue.postpone("two.md", 1.0)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.model.block import Block
-from blocksd.state.state import Ledger
+from blocksd.model.revision import timestamp
+from blocksd.state.state import State
+from blocksd.state.state_draft import StateDraft
 
 if TYPE_CHECKING:
     from blocksd.journal.journal import Journal
@@ -18,52 +20,74 @@ NOW = 1_800_000_000.0
 
 
 class Book:
-    """A ledger, and what is done with it between two looks at the journal."""
+    """The state, and a draft on top of it."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self.ledger = Ledger(journal, wall=lambda: NOW)
-        self.ledger.begin()
+        self.state = State(journal)
+        self.begin()
+
+    def begin(self) -> None:
+        """Throw the draft away, and begin another one."""
+        self.draft = StateDraft(self.state, timestamp(NOW))
 
     def put(self, label: str, value: str = "", *, agents: tuple[str, ...] = (), **facts: Any) -> bool:
-        self.ledger.enforce(label, f"{label}.md")
-        return self.ledger.put(Block(label, value, agents=agents), **facts)
+        self.draft.enforce(label, f"{label}.md")
+        return self.draft.put(Block(label, value, agents=agents), **facts)
 
     def rename(self, old: str, new: str) -> None:
-        block = self.ledger.block(old)
+        block = self.draft.block(old)
         assert block is not None
         block = Block(new, block.value, agents=block.agents)
-        self.ledger.rename(block, old=old, path=f"{new}.md", author="operator", request_id="r-1")
+        self.draft.rename(block, old=old, path=f"{new}.md", author="operator", request_id="r-1")
 
     def settle(self) -> list[Revision]:
-        """Journal what was drafted, and let another ledger see that it holds the same."""
-        self.ledger.follow_folders()
-        files = {label: (path, None) for label, path in self.ledger.paths.items()}
-        self.journal.append(self.ledger.drafted, files)
-        done = self.ledger.settle()
-        other = Ledger(self.journal, wall=lambda: NOW)
-        other.load(self.ledger.attachments.folders)
-        assert view(other) == view(self.ledger)
-        self.ledger.begin()
-        return done
+        """Journal what was drafted, put it into force, and see that a state that is loaded is the same."""
+        self.draft.follow_folders()
+        done, below = self.draft.revisions, self.draft.below
+        before = [*below.revisions, *done] if below is not None else done
+        paths = {label: self.draft.path_of(label) for label in self.draft.in_force()}
+        self.journal.append(before, {label: (path, None) for label, path in paths.items() if path is not None})
+        if below is not None:
+            below.apply()
+        self.draft.apply()
+        other = State(self.journal)
+        other.load(self.state.attachments.folders)
+        assert view(other) == view(self.state)
+        self.begin()
+        return before
 
     @property
     def drafts(self) -> list[tuple[str, str, int]]:
-        return [(one.kind, one.label, one.version) for one in self.ledger.drafted]
+        return [(one.kind, one.label, one.version) for one in self.draft.revisions]
 
 
-def view(ledger: Ledger) -> dict[str, Any]:
-    """All that can be asked of a ledger."""
+def view(state: State) -> dict[str, Any]:
+    """All that can be asked of a state, or of a draft on top of it."""
+    overlay = StateDraft(state, "")
+    return seen_by(overlay) | {"labels": dict(state.labels)}
+
+
+def seen_by(overlay: StateDraft) -> dict[str, Any]:
+    """All that can be asked of a draft."""
+    labels = {*LABELS, *overlay.in_force()}
+    attachments = overlay.attachments
     return {
-        "paths": dict(ledger.paths),
-        "labels": dict(ledger.labels),
-        "newest": {label: ledger.newest(label) for label in ledger._versions},
-        "blocks": {label: ledger.block(label) for label in ledger._versions},
-        "attached": dict(ledger.attachments.attached),
-        "refused": dict(ledger.attachments.refused),
-        "known": ledger.attachments.known,
-        "folders": ledger.attachments.folders,
-        "holders": {label: ledger.holder(label.upper()) for label in ledger._versions},
+        "paths": {label: overlay.path_of(label) for label in labels},
+        "in force": set(overlay.in_force()),
+        "owners": {path: overlay.label_of(path) for path in (f"{label}.md" for label in labels)},
+        "newest": {label: overlay.newest(label) for label in labels},
+        "versions": {label: overlay.version_of(label) for label in labels},
+        "blocks": {label: overlay.block(label) for label in labels},
+        "attached": dict(attachments.attached),
+        "refused": dict(attachments.refused),
+        "known": attachments.known,
+        "folders": attachments.folders,
+        "holders": {label: overlay.holder(label.upper()) for label in labels},
+        "entries": dict(attachments._entries),
+        "named": dict(attachments._named),
+        "private": {name: set(owners) for name, owners in attachments._private.items()},
+        "patterned": set(attachments._patterned),
     }
 
 
@@ -77,8 +101,8 @@ def test_block_comes_changes_and_goes(book: Book) -> None:
     assert book.put("notes", "1")
     assert not book.put("notes", "1")
     assert book.put("notes", "2", author="ann", request_id="r-1")
-    book.ledger.delete("notes")
-    assert book.ledger.block("notes") is None
+    book.draft.delete("notes")
+    assert book.draft.block("notes") is None
     assert book.put("notes", "2")
     assert book.drafts == [
         ("created", "notes", 1),
@@ -98,33 +122,32 @@ def test_drafts_are_there_at_once(book: Book) -> None:
     book.put("notes", "1")
     book.settle()
     book.put("notes", "2")
-    found = [book.ledger.version("notes", number) for number in (1, 2)]
+    found = [book.draft.version("notes", number) for number in (1, 2)]
     assert [one.block.value for one in found if one is not None and one.block is not None] == ["1", "2"]
-    assert book.ledger.version("notes", 3) is None
-    newest = book.ledger.newest("notes")
+    assert book.draft.version("notes", 3) is None
+    newest = book.draft.newest("notes")
     assert newest is not None
     assert newest.version == 2
-    assert book.ledger.newest("none") is None
+    assert book.draft.newest("none") is None
 
 
 def test_what_could_not_be_journaled_is_forgotten(book: Book) -> None:
     """Blocks, labels, versions, and agents that became known by it."""
     book.put("notes", "1", agents=("*",))
     book.settle()
-    before = view(book.ledger)
+    before = view(book.state)
     book.put("notes", "2", agents=("*", "ann"))
     book.put("agents/zoe/diary", "x")
     book.rename("notes", "moved")
-    book.ledger.set_folders({"bob"})
-    book.ledger.follow_folders()
-    assert book.ledger.drafted
-    book.ledger.begin_again()
-    assert view(book.ledger) == before
-    assert book.ledger.drafted == []
-    book.ledger.set_folders({"bob"})
+    book.draft.set_folders({"bob"})
+    book.draft.follow_folders()
+    assert book.draft.revisions
+    assert view(book.state) == before
+    book.begin()
+    assert seen_by(book.draft) | {"labels": dict(book.state.labels)} == before
+    book.draft.set_folders({"bob"})
     book.settle()
-    book.ledger.begin_again()
-    assert book.ledger.attachments.folders == {"bob"}, "that was settled"
+    assert book.draft.attachments.folders == {"bob"}, "that was put into force"
 
 
 def test_renamed_block_takes_everything_along(book: Book) -> None:
@@ -132,13 +155,13 @@ def test_renamed_block_takes_everything_along(book: Book) -> None:
     for value in ("1", "2", "3"):
         book.put("notes", value, agents=("ann",))
     book.put("other", "x")
-    book.ledger.delete("other")
+    book.draft.delete("other")
     book.settle()
     book.rename("notes", "other")
     (moved,) = book.settle()
     assert (moved.kind, moved.label, moved.renamed_from, moved.version) == ("renamed", "other", "notes", 4)
     assert (moved.attached, moved.detached, moved.agents) == ((), (), frozenset({"ann"}))
-    assert (book.ledger.holder("notes"), book.ledger.holder("OTHER")) == (None, "other")
+    assert (book.draft.holder("notes"), book.draft.holder("OTHER")) == (None, "other")
     assert book.put("notes", "again")
     assert book.drafts == [("created", "notes", 4)]
     book.settle()
@@ -160,7 +183,7 @@ def test_agents_that_match_come_by_a_revision_of_their_own(book: Book) -> None:
     book.put("open", "x", agents=("*",))
     book.put("open", "y", agents=("*",))
     book.put("notes", "x", agents=("ann",))
-    book.ledger.put(Block("open", "x", agents=("*",)), author="operator", position=1)
+    book.draft.put(Block("open", "x", agents=("*",)), author="operator", position=1)
     book.put("more", "x", agents=("bob",))
     done = [one for one in book.settle() if one.label == "open"]
     assert [(one.version, one.position, one.fields) for one in done] == [
@@ -186,27 +209,27 @@ def test_private_block_makes_its_agent_known(book: Book) -> None:
     """Patterns name it from then on; its folder may outlive its blocks."""
     book.put("open", "x", agents=("*",))
     book.put("agents/ann/persona", "x")
-    book.ledger.follow_folders()
+    book.draft.follow_folders()
     assert book.drafts == [("created", "open", 1), ("created", "agents/ann/persona", 1), ("updated", "open", 2)]
-    assert book.ledger.attachments.attached["open"] == {"ann"}
+    assert book.draft.attachments.attached["open"] == {"ann"}
     book.settle()
-    book.ledger.delete("agents/ann/persona")
-    assert book.ledger.attachments.known == {"ann"}
+    book.draft.delete("agents/ann/persona")
+    assert book.draft.attachments.known == {"ann"}
     book.settle()
-    assert book.ledger.set_folders([])
-    book.ledger.follow_folders()
-    assert [one.detached for one in book.ledger.drafted] == [("ann",)]
+    assert book.draft.set_folders([])
+    book.draft.follow_folders()
+    assert [one.detached for one in book.draft.revisions] == [("ann",)]
     book.settle()
 
 
 def test_other_spelling_of_a_label_is_held(book: Book) -> None:
     """As long as the block is in force, under the label it has by then."""
     book.put("Straße", "x")
-    assert book.ledger.holder("STRASSE") == "Straße"
+    assert book.draft.holder("STRASSE") == "Straße"
     book.settle()
     book.rename("Straße", "weg")
-    assert book.ledger.holder("strasse") is None
-    assert book.ledger.holder("WEG") == "weg"
+    assert book.draft.holder("strasse") is None
+    assert book.draft.holder("WEG") == "weg"
     book.settle()
 
 
@@ -214,88 +237,98 @@ def test_file_of_another_spelling_takes_over(book: Book) -> None:
     """The label stays in force; it is another file that says it."""
     book.put("notes", "x")
     book.settle()
-    book.ledger.enforce("notes", "Notes.md")
-    assert (book.ledger.paths, book.ledger.labels) == ({"notes": "Notes.md"}, {"Notes.md": "notes"})
-    assert not book.ledger.put(Block("notes", "x"))
+    book.draft.enforce("notes", "Notes.md")
+    found = book.draft.path_of("notes"), book.draft.label_of("Notes.md"), book.draft.label_of("notes.md")
+    assert found == ("Notes.md", "notes", None)
+    assert not book.draft.put(Block("notes", "x"))
 
 
-# --- what was drafted is taken back ---
+# --- drafts are thrown away, or taken over by what is below ---
 
 LABELS = ("notes", "Plan", "persona", "agents/ann/persona", "agents/bob/persona", "agents/ann/plan")
 ENTRIES = ((), ("ann",), ("*",), ("b*", "zoe"), ("ann", "bob"))
 
 
 def change(book: Book, dice: random.Random) -> None:
-    """Draft something, as looks at files and requests do."""
-    ledger, label = book.ledger, dice.choice(LABELS)
+    """Draft something, as files and requests do."""
+    draft, label = book.draft, dice.choice(LABELS)
     deed = dice.randrange(6)
     if deed < 3:
         agents = () if label.startswith("agents/") else dice.choice(ENTRIES)
         book.put(label, str(dice.randrange(3)), agents=agents)
-        ledger.signatures[f"{label}.md"] = (dice.randrange(9), 1, 1, 1)
-    elif deed == 3 and label in ledger.paths:
-        ledger.delete(label)
-    elif deed == 4 and label in ledger.paths:
+        draft.signatures[f"{label}.md"] = (dice.randrange(9), 1, 1, 1)
+    elif deed == 3 and draft.path_of(label) is not None:
+        draft.delete(label)
+    elif deed == 4 and draft.path_of(label) is not None:
         new = dice.choice(LABELS)
-        if new not in ledger.paths and new.startswith("agents/") == label.startswith("agents/"):
+        if draft.path_of(new) is None and new.startswith("agents/") == label.startswith("agents/"):
             book.rename(label, new)
     elif deed == 5:
-        ledger.set_folders(ledger.attachments.owners | set(dice.choice(((), ("ann",), ("cyd", "dan")))))
-        ledger.follow_folders()
-
-
-def all_of(ledger: Ledger) -> dict[str, Any]:
-    """All that can be asked of a ledger, and what it remembers for later."""
-    inner = {name: dict(getattr(ledger.attachments, name)) for name in ("_entries", "_named")}
-    private = {name: set(owners) for name, owners in ledger.attachments._private.items()}
-    return (
-        view(ledger)
-        | inner
-        | {
-            "private": private,
-            "patterned": set(ledger.attachments._patterned),
-            "signatures": dict(ledger.signatures),
-            "moved": dict(ledger._moved),
-            "come": set(ledger._come),
-            "drafts": list(ledger.drafted),
-        }
-    )
+        draft.set_folders(draft.attachments.owners | set(dice.choice(((), ("ann",), ("cyd", "dan")))))
+        draft.follow_folders()
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_a_draft_is_taken_back_as_if_it_never_was(book: Book, seed: int) -> None:
-    """Whatever was drafted: all of it, and then the ledger is as one that was just loaded; or all since a mark."""
+def test_a_draft_changes_nothing_below(book: Book, seed: int) -> None:
+    """Whatever is drafted, the state and the draft below are as they were; thrown away, it is as if it never was."""
     dice = random.Random(seed)
     for _ in range(4):
         for _ in range(dice.randrange(6)):
             change(book, dice)
         book.settle()
-        settled = all_of(book.ledger)
+        settled = view(book.state)
         for _ in range(dice.randrange(6)):
             change(book, dice)
-        mark, before = book.ledger.mark, all_of(book.ledger)
+        book.draft.follow_folders()
+        below, before = book.draft, seen_by(book.draft)
+        book.draft = below.branch()
+        assert seen_by(book.draft) == before
         for _ in range(dice.randrange(8)):
             change(book, dice)
-        book.ledger.back_to(mark)
-        assert all_of(book.ledger) == before
-        book.ledger.begin_again()
-        assert all_of(book.ledger) == settled
-        loaded = Ledger(book.journal, wall=lambda: NOW)
-        loaded.load(book.ledger.attachments.folders)
-        assert view(loaded) == view(book.ledger)
-        book.ledger.begin()
+        assert seen_by(below) == before
+        assert view(book.state) == settled
+        loaded = State(book.journal)
+        loaded.load(book.state.attachments.folders)
+        assert view(loaded) == settled
+        book.begin()
 
 
-def test_taking_a_draft_back_costs_what_was_drafted(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks in force are not read again for it, however many there are."""
+@pytest.mark.parametrize("seed", range(25))
+def test_a_draft_is_taken_over_by_what_is_below(book: Book, seed: int) -> None:
+    """By another draft, or, layer after layer, by the state: all that can be asked stays the same."""
+    dice = random.Random(seed)
+    for _ in range(4):
+        for _ in range(dice.randrange(4)):
+            change(book, dice)
+        book.draft.follow_folders()
+        below = book.draft
+        for _ in range(3):
+            book.draft = below.branch()
+            for _ in range(dice.randrange(5)):
+                change(book, dice)
+            book.draft.follow_folders()
+            after = seen_by(book.draft)
+            below.absorb(book.draft)
+            assert seen_by(below) == after
+        book.draft = below.branch() if dice.randrange(2) else below
+        for _ in range(dice.randrange(5)):
+            change(book, dice)
+        book.draft.follow_folders()
+        after = seen_by(book.draft)
+        book.settle()
+        assert seen_by(book.draft) == after
+
+
+def test_a_draft_costs_what_was_drafted(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks in force are not read or copied for it, however many there are, nor to throw it away."""
     for number in range(50):
         book.put(f"b{number}", "x", agents=("*",))
     book.settle()
     monkeypatch.setattr(book.journal, "heads", lambda: pytest.fail("all blocks were read"))
-    mark = book.ledger.mark
     book.put("b7", "y")
-    assert book.ledger.mark - mark < 20
-    book.ledger.begin_again()
-    newest = book.ledger.newest("b7")
+    held = [len(part) for part in (book.draft.paths, book.draft.labels, book.draft.signatures, book.draft.drafted)]
+    assert max(held) == 1
+    book.begin()
+    newest = book.draft.newest("b7")
     assert newest is not None
-    assert (newest.version, book.ledger.drafted, book.ledger.mark) == (1, [], 0)
+    assert (newest.version, book.draft.revisions) == (1, [])

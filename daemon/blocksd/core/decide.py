@@ -1,0 +1,212 @@
+"""Decides what follows from what was read and asked for: one round's draft. Nothing is changed by it.
+
+What it needs of a file or an old version that was not read yet, it reads by way of the workspace and the state, which
+change nothing. What fails on the way is logged and counted where it fails.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from blocksd.core.intake import FileNews
+from blocksd.core.private_folders import private_folders
+from blocksd.errors import JournalUnusable
+from blocksd.files.folder import Absent, Busy, Text
+from blocksd.model.problem import label_conflict, problem_of, warning_of
+from blocksd.requests.answers import Answers, answer_requests
+from blocksd.requests.workspace import Workspace
+from blocksd.state.stale import origin_of
+from blocksd.state.state_draft import StateDraft
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from blocksd.core.intake import FileRead, Intake, Observed
+    from blocksd.errors import BlocksdError
+    from blocksd.files.file_edit import FileEdit
+    from blocksd.files.folder import Folder, Signature
+    from blocksd.model.block import Block
+    from blocksd.model.revision import Revision
+    from blocksd.requests.answers import RequestView
+    from blocksd.requests.request import Entry
+    from blocksd.state.state import State
+
+
+class Asked(NamedTuple):
+    """What is to be done on request in one round.
+
+    `later` are requests that wait for the next round, `merges` blocks whose stale saves are to be merged. `unwritable` are
+    files that could not be written to just now, and why: requests to them are refused.
+    """
+
+    entries: Sequence[Entry] = ()
+    later: Sequence[Entry] = ()
+    merges: frozenset[str] = frozenset()
+    unwritable: Mapping[str, BlocksdError] = {}
+
+
+@dataclass(slots=True)
+class Draft:
+    """What one round comes to: decided on, and not committed. To throw it away costs nothing.
+
+    `observed` are the revisions of what the folder says, `files` which file says each label now. `requested` are those of
+    what was asked for, on top of them, which come into force by the `edits` of files: `paths` are the files of the blocks
+    that are touched by them, `gone` of those that are no more. `folders_made` and `folders_gone` are private folders.
+    """
+
+    seen: Observed
+    observed: StateDraft
+    requested: StateDraft
+    asked: Asked
+    files: dict[str, tuple[str, Signature | None]] = field(default_factory=dict)
+    news: FileNews = field(default_factory=FileNews)
+    answers: Answers = field(default_factory=Answers)
+    edits: list[FileEdit] = field(default_factory=list)
+    paths: dict[str, str] = field(default_factory=dict)
+    gone: dict[str, str] = field(default_factory=dict)
+    folders_made: set[str] = field(default_factory=set)
+    folders_gone: set[str] = field(default_factory=set)
+    agents_gone: set[str] = field(default_factory=set)
+
+    def __str__(self) -> str:
+        drafted = [*self.observed.revisions, *self.requested.revisions]
+        lines = [f"{one.seq} {one.kind} {one.label} v{one.version} by {one.author}" for one in drafted]
+        lines += [f"{'write' if edit.data is not None else 'remove'} {edit.path}" for edit in self.edits]
+        lines += [f"reply {one.outcome} to {one.entry.actor} {one.entry.id}" for one in self.answers.answers]
+        return "\n".join(lines)
+
+
+class FolderView(NamedTuple):
+    """What may be looked at while files are decided on: `is_recent` tells whether a revision was written just before a
+    file was saved, at a time of day.
+    """
+
+    state: State
+    folder: Folder
+    intake: Intake
+    is_recent: Callable[[Revision, float], bool]
+
+
+def decide(view: FolderView, requests: RequestView, seen: Observed, asked: Asked, at: str) -> Draft:
+    """Decide what one round comes to. `at` is when its revisions happen.
+
+    Raises:
+        JournalUnusable: what is in force cannot be read.
+    """
+    draft = decide_on_files(view, seen, asked, at)
+    # A stale save is merged at once.
+    new = {one.label for one in draft.observed.revisions if one.stale_base is not None}
+    if asked.entries or asked.later or asked.merges or new:
+        draft.requested = draft.observed.branch() if draft.observed else StateDraft(view.state, at)
+        _decide_on_requests(view, requests, draft, new)
+    return draft
+
+
+# --- what files say ---
+
+
+def decide_on_files(view: FolderView, seen: Observed, asked: Asked, at: str) -> Draft:
+    """Decide what follows from what was seen of the folder."""
+    while True:
+        observed = StateDraft(view.state, at)
+        draft = Draft(seen, observed, observed, asked)
+        for path in seen.deleted:
+            label = observed.label_of(path)
+            if label is not None:
+                observed.delete(label)
+        if seen.folders or seen.all_folders is not None:
+            observed.set_folders(private_folders(observed.attachments, seen.folders, seen.all_folders))
+        for place, one in enumerate(seen.files):
+            try:
+                _decide_on_file(view, draft, one)
+            except JournalUnusable:
+                raise
+            except Exception as error:  # noqa: BLE001  # whatever it is: this file is a problem, and its last good version stays
+                seen.files[place] = view.intake.failed(one.path, error)
+                break
+        else:
+            observed.follow_folders()
+            return draft
+
+
+def _decide_on_file(view: FolderView, draft: Draft, one: FileRead) -> None:
+    path, reading, state, news = one.path, one.reading, draft.observed, draft.news
+    if isinstance(reading, Absent):
+        _decide_on_missing(draft, path)
+        return
+    if isinstance(reading, Busy):
+        assert one.error is not None
+        news.reports[path] = problem_of(path, one.error, label=state.label_of(path))
+        return
+    news.missing[path] = False
+    label = one.label
+    if not isinstance(reading, Text) or label is None:
+        assert one.error is not None
+        state.signatures[path] = reading.signature
+        news.reports[path] = problem_of(path, one.error, label=state.label_of(path))
+        return
+    holder = state.holder(label)
+    taken_by = state.path_of(holder) if holder is not None else None
+    if taken_by is not None and taken_by != path:
+        if not view.folder.is_absent(taken_by):
+            state.signatures[path] = reading.signature
+            news.blocked[path] = label
+            news.reports[path] = label_conflict(path, label, taken_by)
+            return
+        if holder != label:
+            _decide_on_missing(draft, taken_by)
+            news.later.append(path)
+            return
+        news.missing[taken_by] = False  # the same label in another spelling: the file was renamed
+    if one.block is None:
+        assert one.error is not None
+        state.signatures[path] = reading.signature
+        news.reports[path] = problem_of(path, one.error, label=state.label_of(path))
+        return
+    news.reports[path] = warning_of(path, label, one.warnings) if one.warnings else None
+    news.links[path] = reading.is_link
+    _enforce(view, draft, path, one.block, reading, is_odd=bool(one.warnings))
+
+
+def _decide_on_missing(draft: Draft, path: str) -> None:
+    """The file is not there: of a block in force that is a deletion if it stays so."""
+    if draft.observed.label_of(path) is not None:
+        draft.news.missing[path] = True
+    else:
+        draft.observed.forget_file(path)
+        draft.news.reports[path] = None
+
+
+def _enforce(view: FolderView, draft: Draft, path: str, block: Block, reading: Text, *, is_odd: bool) -> None:
+    """Draft what a file says; a save of an old text is to be merged with what was written since."""
+    state, label = draft.observed, block.label
+    known_signature = state.signature_of(path)
+    state.enforce(label, path)
+    state.signatures[path] = reading.signature
+    origin = origin_of(
+        block,
+        state.newest(label),
+        lambda revision: view.is_recent(revision, reading.saved_at),
+        lambda version: state.undamaged(label, version),
+    )
+    changed = state.put(block, stale_base=origin.stale_base, reverts=origin.reverts)
+    if changed or reading.signature != known_signature:
+        # What a file is warned of is not journaled: after a restart it is read again, and warned of again.
+        draft.files[label] = (path, None if is_odd else reading.signature)
+
+
+# --- what was asked for ---
+
+
+def _decide_on_requests(view: FolderView, requests: RequestView, draft: Draft, new: set[str]) -> None:
+    read = {one.path: one.reading for one in draft.seen.files if isinstance(one.reading, Text)}
+    workspace = Workspace(
+        view.folder, draft.requested, view.intake.parser, read=read, unwritable=draft.asked.unwritable
+    )
+    asked = draft.asked
+    draft.answers = answer_requests(requests, workspace, asked.entries, asked.merges | new, asked.later)
+    draft.edits = workspace.edits()
+    draft.paths, draft.gone = workspace.paths, workspace.gone
+    draft.folders_made, draft.folders_gone = workspace.folders_made, workspace.folders_gone
+    draft.agents_gone = workspace.agents_gone

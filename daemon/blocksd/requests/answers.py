@@ -1,0 +1,310 @@
+"""Decides what the requests of one round come to: each is answered, refused, or has to wait."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from blocksd.errors import (
+    BlocksdError,
+    InvalidRequest,
+    JournalDamaged,
+    JournalUnusable,
+    Misconfigured,
+    NotFound,
+    Unavailable,
+)
+from blocksd.files.file_edit import Postponed
+from blocksd.journal.results import Access
+from blocksd.mirror.view import shown
+from blocksd.model.faults import Fault
+from blocksd.model.label import parse_agent, printable
+from blocksd.model.problem import FOLDER, Problem, unmerged, unmerged_subject
+from blocksd.model.revision import OPERATOR, timestamp
+from blocksd.requests.execution import carry_out
+from blocksd.requests.reply import Answer, accepted, kept, kept_refusal, refused, repeated
+from blocksd.requests.request import Request, Unusable, parse
+from blocksd.requests.started import ATTEMPTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from blocksd.journal.results import Results
+    from blocksd.model.faults import Faults
+    from blocksd.model.problems import Problems
+    from blocksd.requests.handled import Handled
+    from blocksd.requests.request import Entry
+    from blocksd.requests.started import StartedRequests
+    from blocksd.requests.workspace import Workspace
+    from blocksd.sources.sources import Sources
+
+ROUND = 8 * 1024 * 1024
+"""How many characters a round takes requests for, of revisions to write and of texts to search: what goes over it waits
+for the next, so that a round takes a fraction of the time after which the daemon counts as hung."""
+
+WRITER_PATIENCE_SECONDS = 10.0
+"""For how long a request waits for a file that another program has open for writing."""
+
+MERGE_SECONDS = (1.0, 300.0)
+"""Until a stale save whose file could not be written is merged again, the first time and at most."""
+
+PAUSE_SECONDS = (0.01, 1.0)
+"""Until a request to a file that another program is changing is tried again, at least and at most."""
+
+Key = tuple[str, str]
+"""The actor and the id of a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestView:
+    """What may be looked at while requests are decided, besides the workspace; nothing of it is changed.
+
+    `waiting` are requests that wait for a file that is open: since when.
+    """
+
+    results: Results
+    handled: Handled
+    started: StartedRequests
+    sources: Sources
+    problems: Problems
+    faults: Faults
+    waiting: Mapping[Entry, float]
+    is_held_back: Callable[[str], bool]
+    """Return True if a file is missing, and the deletion of its block is held back."""
+    is_folder_in_doubt: bool
+    now: float
+    wall: float
+
+
+@dataclass(slots=True)
+class Answers:
+    """What the requests of a round come to.
+
+    `replies` are those of all its requests. Outcomes, as they are kept, are `settled` if they wait for no file, else
+    `edited`: they stand as soon as the files say so. Of merges, `merged` are over, and `unmerged` are tried again, first
+    after the shorter of two times.
+    """
+
+    answers: list[Answer] = field(default_factory=list)
+    replies: dict[Key, str] = field(default_factory=dict)
+    settled: dict[Key, str] = field(default_factory=dict)
+    edited: dict[Key, str] = field(default_factory=dict)
+    accesses: list[Access] = field(default_factory=list)
+    postponed: list[Entry] = field(default_factory=list)
+    cut: Sequence[Entry] = ()  # those of the postponed that wait for nothing but the next round
+    waiting: dict[Entry, float] = field(default_factory=dict)  # those that wait for an open file: since when
+    dropped: list[Unusable] = field(default_factory=list)  # entries that cannot be replied to, for a log
+    reread: list[str] = field(default_factory=list)  # files that are not as they were read last
+    merged: list[str] = field(default_factory=list)
+    unmerged: dict[str, tuple[float, float]] = field(default_factory=dict)
+    problems: dict[str, Problem | None] = field(default_factory=dict)  # by subject
+
+
+def answer_requests(
+    view: RequestView, workspace: Workspace, entries: Sequence[Entry], merges: Iterable[str], later: Sequence[Entry]
+) -> Answers:
+    """Merge stale saves and decide on requests, in a workspace; those that come `later` wait for the next round."""
+    deciding = _Deciding(view, workspace)
+    answers = deciding.answers
+    for label in sorted(merges):
+        deciding.merge(label)
+    for place, entry in enumerate(entries):
+        if place and workspace.load > ROUND:
+            answers.cut = [*entries[place:], *later]
+            answers.postponed += answers.cut
+            return answers
+        answer = deciding.answer(entry)
+        if answer is not None:
+            answers.answers.append(answer)
+    if later:
+        # One that waits for a file must not be taken again and again in the place of one to be done alone.
+        answers.cut = later
+        answers.postponed = [*later, *answers.postponed]
+    return answers
+
+
+class _Deciding:
+    """The requests of one round so far."""
+
+    def __init__(self, view: RequestView, workspace: Workspace) -> None:
+        self._view = view
+        self._workspace = workspace
+        self.answers = Answers()
+
+    def merge(self, label: str) -> None:
+        """Put a stale save and what came before it together; what cannot be merged any more stays as it was saved."""
+        answers = self.answers
+        try:
+            with self._workspace.all_or_nothing():
+                self._workspace.merge_stale(label)
+        except Postponed as postponed:
+            answers.reread.append(postponed.path)
+            answers.unmerged[label] = PAUSE_SECONDS
+            return
+        except JournalDamaged:
+            raise
+        except (Unavailable, JournalUnusable) as error:
+            answers.unmerged[label] = MERGE_SECONDS
+            answers.problems[unmerged_subject(label)] = unmerged(label, error)
+            return
+        except BlocksdError:
+            pass
+        except Exception as error:  # noqa: BLE001  # a fault of ours: the save stays as it is
+            self._view.faults.note("merging a save", error)
+        answers.merged.append(label)
+        answers.problems[unmerged_subject(label)] = None
+
+    def answer(self, entry: Entry) -> Answer | None:
+        """What an entry comes to, whatever goes wrong with it; None: it cannot be told yet."""
+        request: Request | Unusable | None = None
+        try:
+            request = parse(entry)
+            if isinstance(request, Unusable):
+                return self._answer_unusable(request)
+            return self._answer_request(request)
+        except (JournalUnusable, Misconfigured):
+            raise
+        except Exception as error:  # noqa: BLE001  # a fault of ours: this request ends by it, and nothing else
+            return self._failed(entry, request, error)
+
+    def _failed(self, entry: Entry, request: Request | Unusable | None, error: Exception) -> Answer:
+        answers = self.answers
+        key = entry.actor, getattr(request, "id", None) or ""
+        answers.edited.pop(key, None)
+        answers.replies.pop(key, None)
+        failure = self._view.faults.note("carrying a request out", error)
+        if request is None or request.id is None:
+            answers.dropped.append(Unusable(entry, None, failure))
+            return Answer(entry, None, None)
+        outcome = refused(request.id, failure)
+        if isinstance(request, Request):
+            answers.settled[key] = answers.replies[key] = outcome
+        return Answer(entry, request.id, outcome, getattr(request, "op", None))
+
+    def _answer_unusable(self, unusable: Unusable) -> Answer:
+        if unusable.id is None:
+            self.answers.dropped.append(unusable)
+            return Answer(unusable.entry, None, None)
+        return Answer(unusable.entry, unusable.id, refused(unusable.id, unusable.error))
+
+    def _answer_request(self, request: Request) -> Answer | None:
+        entry, answers, key = request.entry, self.answers, (request.actor, request.id)
+        outcome = answers.replies.get(key) or self._repeated(key)
+        if outcome is None:
+            try:
+                self._check_entry(entry)
+                outcome = self._do(request, key)
+            except Postponed as postponed:
+                error = self._why_not_wait(postponed, entry)
+                if error is None:
+                    answers.reread.append(postponed.path)
+                    answers.postponed.append(entry)
+                    return None
+                outcome = refused(request.id, error)
+            except JournalDamaged:
+                raise
+            except JournalUnusable as error:  # a version that is wanted for this, and cannot be read
+                outcome = refused(request.id, Unavailable(error.message))
+            except BlocksdError as error:
+                outcome = refused(request.id, error)
+                if not isinstance(error, Unavailable):  # which may pass, and is worth another try
+                    label = error.facts.get("label")
+                    is_shown = "block" in error.facts and isinstance(label, str)
+                    in_it = self._workspace.draft.newest(str(label)) if is_shown else None
+                    answers.settled[key] = kept_refusal(request.id, error, in_it)
+                    answers.replies[key] = outcome
+        return Answer(entry, request.id, outcome, request.op)
+
+    def _repeated(self, key: Key) -> str | None:
+        """The reply to a request that was done before, made again; None when it was not, or too long ago."""
+        outcome = self._view.results.of(*key)
+        return repeated(outcome, self._block_of) if outcome is not None else None
+
+    def _block_of(self, seq: int) -> dict[str, Any] | None:
+        revision = self._workspace.draft.revision(seq)
+        return shown(revision) if revision is not None else None
+
+    def _check_entry(self, entry: Entry) -> None:
+        """Check that an entry may be carried out.
+
+        Raises:
+            InvalidRequest: it was dealt with so long ago that its outcome is forgotten.
+            InternalError: the daemon ended each time it began this request.
+        """
+        if self._view.handled.has(entry):
+            raise InvalidRequest(
+                f"the entry {entry.id} is not newer than others of this inbox that were dealt with long ago: nothing was done; "
+                "read the block, and send the request again if it is still wanted",
+                field="id",
+            )
+        attempts = self._view.started.attempts(entry)
+        if attempts >= ATTEMPTS:
+            inbox = f"inbox of {printable(entry.actor)}"
+            text = f"the request {entry.id} in the {inbox} was begun {attempts} times"
+            raise self._view.faults.add(Fault("each time it began a request", "Unfinished", inbox, text))
+
+    def _do(self, request: Request, key: Key) -> str:
+        """The reply to a request, once it is done.
+
+        Raises:
+            Postponed: it cannot be done yet.
+            BlocksdError: it is refused.
+        """
+        view, workspace, answers = self._view, self._workspace, self.answers
+        request.check_deadline(view.wall)
+        if request.op in ("open_file", "close_file"):
+            access = access_of(request, view.sources, self._check_known, timestamp(view.wall))
+            answers.accesses.append(access)
+            answers.settled[key] = answers.replies[key] = accepted(request.id, **access.as_json())
+            return answers.settled[key]
+        if view.is_folder_in_doubt and (problem := view.problems.get(FOLDER)) is not None:
+            raise Unavailable(f"{problem.message}; nothing can be written until it is back", path="")
+        self._check_known(request.actor)
+        before = workspace.agents_gone
+        with workspace.all_or_nothing():
+            facts = carry_out(workspace, request)
+            edited, reply = accepted(request.id, **kept(facts)), accepted(request.id, **facts)
+        for agent in workspace.agents_gone - before:
+            opened = {*view.sources.opened_by(agent), *(one.file for one in answers.accesses if one.agent == agent)}
+            answers.accesses += [Access(agent, file, None) for file in sorted(opened)]
+        answers.edited[key], answers.replies[key] = edited, reply
+        return reply
+
+    def _check_known(self, agent: str) -> None:
+        """Raises NotFound when there is no such agent any more: what it had asked for would bring it back."""
+        if agent != OPERATOR and not self._workspace.draft.attachments.is_known(agent):
+            raise NotFound(f"there is no agent {printable(agent)!r}", agent=printable(agent))
+
+    def _why_not_wait(self, postponed: Postponed, entry: Entry) -> Unavailable | None:
+        """Why a request is refused that waits for a file; None while it may wait."""
+        view, path = self._view, printable(postponed.path)
+        if view.is_held_back(postponed.path):
+            return Unavailable(view.problems[FOLDER].message)
+        if not postponed.is_open:
+            return None
+        since = view.waiting.get(entry, view.now)
+        if view.now - since < WRITER_PATIENCE_SECONDS:
+            self.answers.waiting[entry] = since
+            return None
+        problem = view.problems.get(path)
+        why = problem.message if problem is not None else "it is open for writing by another program"
+        return Unavailable(f"{path}: {why}; nothing is written to it until it is closed", path=path)
+
+
+def access_of(request: Request, sources: Sources, check_known: Callable[[str], None], at: str) -> Access:
+    """Return what a request to open or close a file comes to, at this time.
+
+    Raises:
+        BlocksdError: it may not, or there is no such agent or file.
+    """
+    if request.actor == OPERATOR:
+        agent, file = request.texts("agent", "file")
+        agent = parse_agent(agent)
+    else:
+        agent, (file,) = request.actor, request.texts("file")
+    check_known(agent)
+    if request.op == "close_file":
+        sources.check_close(agent, file)
+        return Access(agent, file, None)
+    sources.check_open(agent, file)
+    return Access(agent, file, at)

@@ -1,0 +1,212 @@
+"""What differs from the state by revisions that are not journaled yet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blocksd.model.label import clash_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Self
+
+    from blocksd.files.folder import Signature
+    from blocksd.model.attachment import Attachments
+    from blocksd.model.block import Block
+    from blocksd.model.revision import Revision
+    from blocksd.state.state import State
+
+
+FORGOTTEN: Signature = (-1, -1, -1, -1)
+"""In place of a signature: the file was never read, or is not there any more."""
+
+
+class Overlay:
+    """What differs from the state, which stays as it is: it costs as much as was drafted, and is thrown away for nothing.
+
+    An overlay may lie on top of another one (`below`), which takes over what it holds by `absorb`. In the dictionaries,
+    None stands for what is no longer there.
+    """
+
+    def __init__(self, state: State, at: str, below: Overlay | None = None) -> None:
+        """`at` is when its revisions happen."""
+        self.state = state
+        self.below = below
+        self.layers: tuple[Overlay, ...] = (self, *(below.layers if below is not None else ()))
+        self._at = at
+        self._first_seq = below.next_seq if below is not None else state.journal.seq + 1
+        self.attachments: Attachments = below.attachments if below is not None else state.attachments
+        self.has_attachments = False
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was drafted, which is now below."""
+        self.revisions: list[Revision] = []
+        self.paths: dict[str, str | None] = {}
+        self.labels: dict[str, str | None] = {}
+        self.taken: dict[str, str | None] = {}
+        self.signatures: dict[str, Signature | None] = {}
+        self.released: dict[str, str] = {}  # labels that became free, with the file that had each
+        self.versions: dict[str, int] = {}
+        self.drafted: dict[str, Revision] = {}
+
+    def branch(self) -> Self:
+        """Return an overlay on top of this one."""
+        return type(self)(self.state, self._at, self)
+
+    def absorb(self, above: Overlay) -> None:
+        """Take over what an overlay on top of this one holds."""
+        if above.has_attachments:
+            if self.has_attachments:
+                self.attachments.merge(above.attachments)
+            else:
+                self.attachments, self.has_attachments = above.attachments, True
+        self.revisions += above.revisions
+        for name in ("paths", "labels", "taken", "signatures", "released", "versions", "drafted"):
+            getattr(self, name).update(getattr(above, name))
+
+    def apply(self) -> None:
+        """Put into force what is held here, which was journaled, after what is below; then it holds nothing."""
+        if self.below is not None:
+            self.below.absorb(self)
+            self.below.apply()
+            self.clear()
+            return
+        state = self.state
+        if self.has_attachments:
+            state.attachments.merge(self.attachments)
+        for changes, ours in ((self.paths, state.paths), (self.labels, state.labels), (self.taken, state.taken)):
+            for key, value in changes.items():
+                if value is None:
+                    ours.pop(key, None)
+                else:
+                    ours[key] = value
+        for path, signature in self.signatures.items():
+            if signature == FORGOTTEN:
+                state.signatures.pop(path, None)
+            else:
+                state.signatures[path] = signature
+        state.moved = {}
+        for revision in self.revisions:
+            state.versions[revision.label] = revision.version
+            state.note_newest(revision)
+            for label in filter(None, (revision.label, revision.renamed_from)):
+                state.unmerged.discard(label)
+                if label not in state.paths and label in state.versions:
+                    del state.versions[label]
+                    state.has_deleted = True
+            if revision.stale_base is not None:
+                state.unmerged.add(revision.label)
+        self.clear()
+
+    def __bool__(self) -> bool:
+        """Return True if there is anything to journal or to put into force."""
+        return bool(self.revisions or self.paths or self.signatures or self.has_attachments)
+
+    @property
+    def next_seq(self) -> int:
+        return self._first_seq + len(self.revisions)
+
+    # --- what is in force ---
+
+    def path_of(self, label: str) -> str | None:
+        """The file of the block in force under a label."""
+        for one in self.layers:
+            if label in one.paths:
+                return one.paths[label]
+        return self.state.paths.get(label)
+
+    def label_of(self, path: str) -> str | None:
+        """The block in force that a file has."""
+        for one in self.layers:
+            if path in one.labels:
+                return one.labels[path]
+        return self.state.labels.get(path)
+
+    def in_force(self) -> list[str]:
+        """All labels of blocks in force."""
+        changed = {label: path for one in reversed(self.layers) for label, path in one.paths.items()}
+        new = [label for label, path in changed.items() if path is not None]
+        return new + [label for label in self.state.paths if label not in changed]
+
+    def signature_of(self, path: str) -> Signature | None:
+        """The signature that a file had when it was read, `FORGOTTEN` if it is not known; None: it proves nothing."""
+        for one in self.layers:
+            if path in one.signatures:
+                return one.signatures[path]
+        return self.state.signatures.get(path, FORGOTTEN)
+
+    def holder(self, label: str) -> str | None:
+        """The label in force that no other than this one may stand beside: itself, or one in another spelling."""
+        key = clash_key(label)
+        if self.path_of(key) is not None:
+            return key
+        for one in self.layers:
+            if key in one.taken:
+                return one.taken[key]
+        return self.state.taken.get(key)
+
+    def newest(self, label: str) -> Revision | None:
+        """The newest revision of a label; None when it never had one.
+
+        Raises:
+            JournalDamaged: it is not as it was written.
+        """
+        for one in self.layers:
+            if label in one.drafted:
+                return one.drafted[label]
+        return self.state.newest(label)
+
+    def version_of(self, label: str) -> int:
+        """The version of the newest revision of a label; 0 when none is known."""
+        for one in self.layers:
+            if label in one.versions:
+                return one.versions[label]
+        return self.state.version_of(label)
+
+    def block(self, label: str) -> Block | None:
+        """The block in force under a label."""
+        newest = self.newest(label) if self.path_of(label) is not None else None
+        return newest.block if newest is not None else None
+
+    def _drafted(self) -> Iterator[Revision]:
+        """All that is drafted here and below, the newest first."""
+        for one in self.layers:
+            yield from reversed(one.revisions)
+
+    def version(self, label: str, version: int) -> Revision | None:
+        """A version of a block; None when it is not kept.
+
+        Raises:
+            VersionDamaged: it is not as it was written.
+        """
+        for revision in self._drafted():
+            if revision.label == label:
+                if revision.version == version:
+                    return revision
+                label = revision.renamed_from or label
+        return self.state.version(label, version)
+
+    def undamaged(self, label: str, version: int) -> Revision | None:
+        """The same; None also when it is damaged, for a caller that can do without it."""
+        for revision in self._drafted():
+            if revision.label == label and revision.version == version:
+                return revision
+        return self.state.undamaged(label, version)
+
+    def revision(self, seq: int) -> Revision | None:
+        """The revision of this number; None when it is not kept."""
+        if seq <= self.state.journal.seq:
+            return self.state.journal.revision(seq)
+        return next((revision for revision in self._drafted() if revision.seq == seq), None)
+
+    def positions(self, label: str) -> dict[int, int | None]:
+        """The versions of a block that are kept: where those that undo or redo made stand."""
+        drafted: dict[int, int | None] = {}
+        for revision in self._drafted():
+            if revision.renamed_from == label:  # the block that had the label took its versions along
+                return drafted
+            if revision.label == label:
+                drafted[revision.version] = revision.position
+                label = revision.renamed_from or label
+        return self.state.journal.positions(label) | drafted

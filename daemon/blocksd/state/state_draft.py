@@ -1,0 +1,250 @@
+"""Drafts revisions: what becomes of the blocks in force when files say something else, or requests ask for it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from blocksd.model.attachment import NOBODY
+from blocksd.model.block import Block
+from blocksd.model.label import clash_key, owner
+from blocksd.model.revision import FILE, Revision
+from blocksd.state.overlay import FORGOTTEN, Overlay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from blocksd.model.attachment import Attachments
+    from blocksd.model.revision import Kind
+    from blocksd.state.state import State
+
+
+class StateDraft(Overlay):
+    """An overlay on which changes are drafted: each method adds the revisions that follow from one change."""
+
+    def __init__(self, state: State, at: str, below: Overlay | None = None) -> None:
+        super().__init__(state, at, below)
+        self._together: dict[str, str] | None = None  # label → by which author, while changes go together
+        self._come: set[str] = set()  # labels that came into force, and of which nothing is drafted yet
+        self._moved = dict(state.moved) if below is None else {}  # sets changed by private folders, not yet drafted
+
+    def forget_file(self, path: str) -> None:
+        """A file that no block has is not there any more."""
+        self.signatures[path] = FORGOTTEN
+
+    def enforce(self, label: str, path: str) -> None:
+        """The file at `path` says the label."""
+        before = self.path_of(label)
+        if before is None:
+            self._come.add(label)
+            agent = owner(label)
+            if agent is not None and not self.attachments.has_folder(agent):
+                self.set_folders(self.attachments.folders | {agent})
+        elif before == path:
+            return
+        else:
+            self.labels[before] = None
+            self.signatures[before] = FORGOTTEN
+        self.paths[label] = path
+        self.labels[path] = label
+        self.taken[clash_key(label)] = label
+
+    def put(
+        self,
+        block: Block,
+        *,
+        author: str = FILE,
+        request_id: str | None = None,
+        position: int | None = None,
+        reverts: tuple[int, ...] = (),
+        stale_base: int | None = None,
+    ) -> bool:
+        """Draft a block as it is here; True if that makes a revision. Others may follow, of who is attached.
+
+        `position` is the version that an undo or redo went to; `reverts` are versions whose text is undone by it;
+        `stale_base` is the version that a stale save was made of.
+        """
+        label = block.label
+        before = self._before(label)
+        is_new = before is None or before.block is None
+        fields = (Block(label) if before is None or before.block is None else before.block).changed_fields(block)
+        self._come.discard(label)
+        if not is_new and not fields:
+            return False
+        others: dict[str, frozenset[str]] = {}
+        if is_new or "agents" in fields:
+            others = self._changing_attachments().put(label, block.agents)
+            others.pop(label, None)
+        self._draft(before, block, fields, author, request_id, position, reverts, stale_base)
+        self._others_changed(others, author)
+        return True
+
+    def delete(
+        self, label: str, *, author: str = FILE, request_id: str | None = None, position: int | None = None
+    ) -> None:
+        """Draft that a block is gone, and its file with it. `position` is the deletion that an undo or redo went to."""
+        before = self.newest(label)
+        assert before is not None
+        self._release(label)
+        others = self._changing_attachments().drop(label)
+        self._append(
+            Revision(
+                seq=self.next_seq,
+                label=label,
+                version=before.version + 1,
+                kind="deleted",
+                block=None,
+                at=self._at,
+                created_at=before.created_at,
+                author=author,
+                detached=tuple(sorted(before.agents)),
+                request_id=request_id,
+                position=position,
+            )
+        )
+        self._others_changed(others, author)
+
+    def rename(self, block: Block, *, old: str, path: str, author: str, request_id: str) -> None:
+        """Draft that a block has another label, and its file another path; its history goes on under it."""
+        before, there = self.newest(old), self.newest(block.label)
+        assert before is not None
+        self._release(old)
+        attachments = self._changing_attachments()
+        others = attachments.drop(old)
+        others |= attachments.put(block.label, block.agents)
+        others.pop(block.label, None)
+        self.enforce(block.label, path)
+        self._come.discard(block.label)
+        self.versions[block.label] = max(before.version, there.version if there is not None else 0)
+        self._draft(before, block, ("label",), author, request_id, _position(before), kind="renamed", renamed_from=old)
+        self._others_changed(others, author)
+
+    def set_folders(self, agents: Iterable[str]) -> bool:
+        """Set which agents have a private folder; True if that is new. `follow_folders` drafts what follows."""
+        agents = set(agents)
+        if agents == self.attachments.folders:
+            return False
+        self._moved = self._moved | self._changing_attachments().set_folders(agents)
+        return True
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Changes within are one change: who is attached to other blocks by it is drafted once, at its end.
+
+        Else a hundred agents that come at once would be a hundred revisions of each block that is for all of them.
+        """
+        self._together = {}
+        try:
+            yield
+            changed, self._together = self._together, None
+            for label, author in changed.items():
+                self._reattach((label,), author)
+            self.follow_folders()
+        finally:
+            self._together = None
+
+    def _others_changed(self, changed: Iterable[str], author: str) -> None:
+        """Draft who is attached to these blocks, whose files have not changed, now or at the end of what goes together."""
+        if self._together is None:
+            self._reattach(changed, author)
+        else:
+            for label in changed:
+                self._together.setdefault(label, author)
+
+    def follow_folders(self) -> None:
+        """Draft what private folders that came or went have changed."""
+        if self._moved:
+            moved, self._moved = self._moved, {}
+            self._reattach(moved, FILE)
+
+    def _changing_attachments(self) -> Attachments:
+        """The attachments, to be changed here and nowhere else."""
+        if not self.has_attachments:
+            self.attachments, self.has_attachments = self.attachments.branch(), True
+        return self.attachments
+
+    def _before(self, label: str) -> Revision | None:
+        """What was in force under a label, if anything was: the block it last had may have been renamed."""
+        newest = self.newest(label)
+        if newest is not None and label in self._come:
+            return replace(newest, block=None, agents=NOBODY)
+        return newest
+
+    def _release(self, label: str) -> None:
+        path = self.path_of(label)
+        assert path is not None
+        self.paths[label] = self.labels[path] = self.taken[clash_key(label)] = None
+        self.signatures[path] = FORGOTTEN
+        self.released[label] = path
+
+    def _draft(
+        self,
+        before: Revision | None,
+        block: Block,
+        fields: tuple[str, ...],
+        author: str,
+        request_id: str | None,
+        position: int | None = None,
+        reverts: tuple[int, ...] = (),
+        stale_base: int | None = None,
+        *,
+        kind: Kind | None = None,
+        renamed_from: str | None = None,
+    ) -> None:
+        """Append the revision that makes `block` the newest of its label, with the attachment set of the moment."""
+        label = block.label
+        is_new = before is None or before.block is None
+        had = before.agents if before is not None else NOBODY
+        has = self.attachments.attached[label]
+        # The same object compares element by element, too; and the journal knows a set by its identity.
+        if has is not had and has == had:
+            has = had
+        self._append(
+            Revision(
+                seq=self.next_seq,
+                label=label,
+                version=self.version_of(label) + 1,
+                kind=kind or ("created" if is_new else "updated"),
+                block=block,
+                at=self._at,
+                created_at=self._at if before is None or is_new else before.created_at,
+                author=author,
+                fields=fields,
+                agents=has,
+                attached=tuple(sorted(has - had)) if has is not had else (),
+                detached=tuple(sorted(had - has)) if has is not had else (),
+                digest=_digest(before if fields == ("agents",) else None, block),
+                request_id=request_id,
+                renamed_from=renamed_from,
+                position=position,
+                reverts=reverts,
+                stale_base=stale_base,
+            )
+        )
+
+    def _reattach(self, changed: Iterable[str], author: str) -> None:
+        """Draft revisions of blocks whose files have not changed, but who is attached to them has."""
+        for label in sorted(changed):
+            newest = self.newest(label) if self.path_of(label) is not None else None
+            if newest is not None and newest.block is not None and newest.agents != self.attachments.attached[label]:
+                # No edit: undo passes over it, and a stale save that is to be merged still is.
+                stale_base = newest.stale_base
+                self._draft(newest, newest.block, ("agents",), author, None, _position(newest), stale_base=stale_base)
+
+    def _append(self, revision: Revision) -> None:
+        self.revisions.append(revision)
+        self.versions[revision.label] = revision.version
+        self.drafted[revision.label] = revision
+
+
+def _digest(before: Revision | None, block: Block) -> str:
+    """A block's digest; of one with the value of its revision before, that is known if the facts are the same, too."""
+    if before is not None and before.block is not None and before.digest and before.block.facts == block.facts:
+        return before.digest
+    return block.digest
+
+
+def _position(revision: Revision) -> int:
+    """The version at which a revision stands: its own, unless it is no edit."""
+    return revision.version if revision.position is None else revision.position
