@@ -469,6 +469,7 @@ def test_save_that_was_kept_is_not_forgotten_before_it_is_on_disk_in_its_place(
                 pass
         cut.hands.forget()
         assert KEPT in cut.rig.core.problems
+        cut.rig.clock.advance(1.0)
         is_cut = cut.lose_power(cut.rig.core.round(), calls, Choice(0, ALL))
         cut.come_back()
         is_shown = [(cut.rig.root / "deep" / one).read_text() for one in asides(cut.rig)] == ["one\nlate\n"]

@@ -63,7 +63,7 @@ _CALM_SECONDS = 2.0  # after which a journal that had nothing to take counts as 
 _SPACE_HINT = "free some space, or make the state directory writable; it is retried"
 _FOLDER_HINT = "see that the folder is there and can be written; it is retried"
 _AT_ONCE = (0.0, 0.0)
-_STAGED: frozenset[Work] = frozenset(("files", "sources", "requests", "merges", "retry"))
+_STAGED: frozenset[Work] = frozenset(("files", "sources", "requests", "merges", "retry", "kept"))
 _HOUSEKEEPING: tuple[Work, ...] = ("retention", "scrub")
 
 _log = logging.getLogger(__name__)
@@ -100,6 +100,7 @@ class Core:
         self.schedule.set_due("sweep", 0.0)  # the first round begins the first sweep
         self.schedule.set_due("roots", 0.0)
         self.schedule.set_due("mirror", 0.0)
+        self.schedule.set_due("kept", 0.0)  # what the run before may have left
         self._blocked_until = 0.0
         self._mended_at = 0.0  # when a journal that failed counts as repaired if nothing is left for it; 0: it is
         self._sent: list[tuple[Answer, float]] = []  # replies, and when what they reply to was received
@@ -423,7 +424,7 @@ class Core:
         elif answers:
             self.inbox.forget_all()
         self._end_taken()
-        if self.executor.has_left:
+        if self.executor.has_displaced or self.schedule.at("kept") <= self._clock():
             yield "clear away"
             self.executor.clear_away()
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from blocksd.sources.sources import Sources
     from blocksd.state.schedule import Schedule
 
-_REST_SECONDS = 1.0  # after which what was done last is synced, if no request has come that does that on the way
+_REST_SECONDS = 1.0  # after which what was done last is synced, if no request has done that; what is kept is tried again
 
 
 class Conflict(Exception):  # no error: the draft is thrown away
@@ -204,13 +204,8 @@ class Executor:
 
     @property
     def has_displaced(self) -> bool:
-        """Return True if there is what was displaced, and has not been looked at again."""
-        return bool(self._displaced)
-
-    @property
-    def has_left(self) -> bool:
-        """Return True if `clear_away` has something to do."""
-        return bool(self._displaced or self._free or self._intents.kept or KEPT in self._problems)
+        """Return True if something that was displaced has not been looked at again, or can be removed."""
+        return bool(self._displaced or self._free)
 
     def clear_away(self) -> None:
         """Remove what was displaced, as far as it is no longer needed; what a crash leaves, the next start looks at.
@@ -223,6 +218,7 @@ class Executor:
                 self._intake.hint_file(path, closed=False)
         read = self._read_displaced()
         self._report_kept()
+        self._schedule.set_due("kept", self._clock() + _REST_SECONDS if self._intents.kept else NEVER)
         self._discard(self._free)
         self._free = []
         self._retire(read)

@@ -13,6 +13,7 @@ Work = Literal[
     "requests",  # carry requests out
     "merges",  # merge stale saves
     "mirror",  # heartbeat, resynchronisation and verification
+    "kept",  # put back saves that lie aside and could not be read
     "tidy",  # sync the last commit and remove what it displaced
     "retention",  # forget old history
     "scrub",  # check what the journal holds
