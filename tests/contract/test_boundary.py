@@ -692,7 +692,7 @@ def test_place_of_a_new_file_that_cannot_be_read_is_not_taken(broken: Broken, op
     broken.breaks = lambda *_: False
     assert broken.ask(*words, **given)["ok"]
     broken.settle()
-    assert "new" in broken.core.ledger.paths
+    assert "new" in broken.core.state.paths
 
 
 STEPS = int(os.environ.get("BLOCKSD_TEST_FAILING_STEPS", "100"))

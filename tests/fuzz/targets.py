@@ -9,12 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blocksd.protocol.wire import block_of, outcome
 from blocksd.errors import BlocksdError, Damaged, InvalidFile, NotFound
 from blocksd.files.document import Parser, decode, serialize, split
 from blocksd.files.file_edit import Postponed
 from blocksd.model.label import label_of_path, parse_agent_pattern
 from blocksd.model.revision import Change
+from blocksd.protocol.wire import block_of, outcome
 from blocksd.requests.answers import access_of
 from blocksd.requests.execution import carry_out
 from blocksd.requests.reply import refused

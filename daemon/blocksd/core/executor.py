@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from blocksd.sources.sources import Sources
     from blocksd.state.schedule import Schedule
 
-_REST_SECONDS = 1.0  # after which what was done last is synced, if no request has done that; what is kept is tried again
+_REST_SECONDS = (
+    1.0  # after which what was done last is synced, if no request has done that; what is kept is tried again
+)
 
 
 class Conflict(Exception):  # no error: the draft is thrown away
