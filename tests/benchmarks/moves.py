@@ -95,11 +95,15 @@ def ways(home: Path, url: str, client: Any) -> dict[str, Way]:
         rig.core.intake.hint_file("notes.md", closed=True)
         rig.round()
 
-    os.utime(path, (time.time() - 100,) * 2)
-    rig.settle()
+    def prepare() -> None:
+        """See that the file was not saved just now, and that nothing is due."""
+        os.utime(path, (time.time() - 100,) * 2)
+        rig.settle()
+        rig.round()
+
+    prepare()
     found["one saved file"] = way_of(save)
-    os.utime(path, (time.time() - 100,) * 2)
-    rig.settle()
+    prepare()
     request = {"id": "r1", "op": "append", "name": "notes", "args": {"content": "hi"}}
     client.xadd("blocks:inbox:ann", {"request": json.dumps(request)})
     entries = [Entry("ann", id_, fields.get("request")) for id_, fields in client.xrange("blocks:inbox:ann")]

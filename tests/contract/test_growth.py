@@ -76,7 +76,7 @@ class Town(Rig):
         for _ in range(int(seconds / 1800) + 1):
             self.clock.advance(1800.0)
             self.wall_offset += 1800.0
-            self.run(lambda: self.core.schedule.at("retention") > self.clock() + 1)
+            self.run(lambda: self.core.schedule["retention"] > self.clock() + 1)
 
     def inboxes(self) -> set[str]:
         return {key.removeprefix("blocks:inbox:") for key in self.raw.scan_iter("blocks:inbox:*", count=1000)}

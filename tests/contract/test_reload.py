@@ -147,5 +147,5 @@ def test_history(rig: Reloading, settings: dict[str, Any], kept: list[str]) -> N
     for _ in range(6):  # what is old is told once the time of day has gone on for an hour
         rig.clock.advance(1900.0)
         rig.wall_offset += 1900.0
-        rig.run(lambda: rig.core.schedule.at("retention") > rig.clock() + 1)
+        rig.run(lambda: rig.core.schedule["retention"] > rig.clock() + 1)
     assert rig.texts("notes") == kept

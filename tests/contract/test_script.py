@@ -31,12 +31,12 @@ def send(script: Script, *commands: tuple[str, ...]) -> None:
 def test_outcome_is_that_of_the_call(bench: Bench) -> None:
     """What was sent is under way until its outcome was waited for; then the next may be sent."""
     script = called(bench.client, bench.url)
-    assert not script.is_under_way
+    assert not script.under_way
     for number in range(3):
         send(script, ("SET", "blocks:x", str(number)))
-        assert script.is_under_way
+        assert script.under_way
         assert script.outcome() == ["ok"]
-        assert not script.is_under_way
+        assert not script.under_way
         assert bench.client.get("blocks:x") == str(number)
 
 
@@ -81,7 +81,7 @@ def test_error_of_a_script_leaves_nothing_under_way(bench: Bench) -> None:
     send(script, ("SET", "blocks:x", "1"), ("SADD", "blocks:x", "1"))
     with pytest.raises(Damaged, match="WRONGTYPE"):
         script.outcome()
-    assert not script.is_under_way
+    assert not script.under_way
     send(script, ("DEL", "blocks:x"))
     assert script.outcome() == ["ok"]
 
@@ -99,10 +99,10 @@ def test_call_after_the_server_was_away(any_server: RedisServer) -> None:
     any_server.kill()
     with pytest.raises(Unavailable):
         script.outcome()
-    assert not script.is_under_way
+    assert not script.under_way
     with pytest.raises(Unavailable):
         send(script, ("SET", "blocks:x", "2"))
-    assert not script.is_under_way
+    assert not script.under_way
     any_server.start()
     client.set("blocks:lease", "mine")
     send(script, ("SET", "blocks:x", "3"))

@@ -288,6 +288,7 @@ class HandledRoot(Root):
 
 def _handled(name: str) -> Callable[..., Any]:
     real = getattr(Root, name)
+    is_plain = isinstance(vars(Root)[name], staticmethod)  # a call on a handle
 
     def call(self: HandledRoot, *args: Any, **options: Any) -> Any:
         hands = self.hands
@@ -296,11 +297,11 @@ def _handled(name: str) -> Callable[..., Any]:
             hands.disk.note()
         if name == "close":  # it is closed, whatever is said of it
             hands.closed(args[0])
-            real(self, *args)
+            real(*args)
             hands.called(name, is_effect)
             return None
         hands.called(name, is_effect)
-        result = real(self, *args, **options)
+        result = real(*args, **options) if is_plain else real(self, *args, **options)
         if name == "open":
             hands.opened(result)
         if hands.disk is not None and is_effect:
@@ -374,7 +375,9 @@ def calls_of_root() -> set[str]:
     return {
         name
         for name, found in vars(Root).items()
-        if inspect.isfunction(found) and not name.startswith("_") and name != "held"
+        if (inspect.isfunction(found) or isinstance(found, staticmethod))
+        and not name.startswith("_")
+        and name != "held"
     }
 
 

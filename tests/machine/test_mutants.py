@@ -938,7 +938,7 @@ def forgets_who_was_known_by_a_folder(patch: Patch) -> None:
 
     def forgetting(self: Attachments, folders: Any = ()) -> None:
         loaded(self, folders)
-        self._folders, self._known = frozenset(self.owners), None
+        self._folders, self.listed = frozenset(self.owners), None
 
     patch.setattr(Attachments, "loaded", forgetting)
 

@@ -97,10 +97,10 @@ class Core:
         self._wall = wall
         self.rescue = Rescue(journal, clock=clock)
         self.schedule = Schedule()
-        self.schedule.set_due("sweep", 0.0)  # the first round begins the first sweep
-        self.schedule.set_due("roots", 0.0)
-        self.schedule.set_due("mirror", 0.0)
-        self.schedule.set_due("kept", 0.0)  # what the run before may have left
+        self.schedule["sweep"] = 0.0  # the first round begins the first sweep
+        self.schedule["roots"] = 0.0
+        self.schedule["mirror"] = 0.0
+        self.schedule["kept"] = 0.0  # what the run before may have left
         self._blocked_until = 0.0
         self._mended_at = 0.0  # when a journal that failed counts as repaired if nothing is left for it; 0: it is
         self._sent: list[tuple[Answer, float]] = []  # replies, and when what they reply to was received
@@ -211,7 +211,7 @@ class Core:
 
     def compare_soon(self) -> None:
         """Compare everything as soon as may be: something that was hinted at is lost."""
-        self.schedule.set_due("sweep", 0.0)
+        self.schedule["sweep"] = 0.0
 
     @property
     def is_settled(self) -> bool:
@@ -229,7 +229,7 @@ class Core:
     @property
     def _may_keep_house(self) -> bool:
         """Return True if nothing else is known to be done: old content and checks can wait."""
-        has_work = self.schedule.at("files") <= self._clock() or self.inbox.is_waiting
+        has_work = self.schedule["files"] <= self._clock() or self.inbox.is_waiting
         return bool(self.intake.scanner.sweeps) and not self._blocked_until and not has_work
 
     def wait_seconds(self) -> float:
@@ -264,10 +264,10 @@ class Core:
         if has_worked or "mirror" in due:
             yield "mirror"
             with self._stage("keep the mirror in sync"):
-                self.projector.step(more_follows=self.intake.backlog > 0 and not self._blocked_until)
+                self.projector.step(more_follows=not self.schedule["files"] and not self._blocked_until)
                 if self._sent:
                     self._tell_answers()
-        if self.schedule.at("tidy") <= self._clock():  # the round may have done it on the way
+        if self.schedule["tidy"] <= self._clock():  # the round may have done it on the way
             yield "tidy"
             with self._stage("remove what was displaced"):
                 self.executor.tidy()
@@ -284,7 +284,7 @@ class Core:
         """
         if self._blocked_until or self._must_reload:
             self._recover()
-        if self.executor.has_displaced:  # an error has ended the round before: nothing is done on top of a late save
+        if self.executor.displaced:  # an error has ended the round before: nothing is done on top of a late save
             yield "clear away"
             self.executor.clear_away()
         # 1. Collect: which files to read, and which requests to carry out.
@@ -307,12 +307,15 @@ class Core:
 
     def _collect_requests(self, due: set[Work]) -> Asked:
         """The requests to carry out now, noted as begun, and the stale saves to merge."""
-        inbox, now = self.inbox, self._clock()
-        if inbox.is_waiting and not self.projector.confirm():  # another daemon may be in charge of the namespace
+        inbox, now, times = self.inbox, self._clock(), self.schedule
+        if (
+            times["requests"] < NEVER and not self.projector.confirm()
+        ):  # another daemon may be in charge of the namespace
             inbox.forget_all()
         merges = frozenset(label for label in self.state.unmerged if self._merge_at.get(label, _AT_ONCE)[0] <= now)
         # News of a file may be what a request waits for.
-        if not merges and not (inbox.is_waiting and ("requests" in due or "files" in due)):
+        is_due = "requests" in due or "files" in due
+        if not merges and (times["requests"] == NEVER or not is_due):
             return Asked()
         entries = inbox.take_next(REQUESTS)
         alone = self._started.first_alone(entries) if entries else 0
@@ -349,9 +352,10 @@ class Core:
             self._follow_answers(draft)
         self._set_merges_due()
         have_changed = draft.observed.has_attachments or draft.requested.has_attachments
-        self.intake.check_names(have_changed=have_changed)
+        if have_changed or not self.intake.has_checked_names:
+            self.intake.check_names()
         if have_changed:
-            self.schedule.set_due("sources", 0.0)  # who sees them may have changed
+            self.schedule["sources"] = 0.0  # who sees them may have changed
         self._remove_left()
         self._blocked_until = 0.0
         if revisions:
@@ -402,7 +406,7 @@ class Core:
 
     def _set_merges_due(self) -> None:
         at = min((self._merge_at.get(label, _AT_ONCE)[0] for label in self.state.unmerged), default=NEVER)
-        self.schedule.set_due("merges", at)
+        self.schedule["merges"] = at
 
     def _try_again_at(self) -> float:
         """When postponed requests are tried again: soon if others wait, else when there may be news of a file."""
@@ -424,7 +428,7 @@ class Core:
         elif answers:
             self.inbox.forget_all()
         self._end_taken()
-        if self.executor.has_displaced or self.schedule.at("kept") <= self._clock():
+        if self.executor.displaced or self.executor.free or self.schedule["kept"] <= self._clock():
             yield "clear away"
             self.executor.clear_away()
 
@@ -435,7 +439,7 @@ class Core:
             self._taken = []
 
     def _check_roots(self, now: float) -> None:
-        self.schedule.set_due("roots", now + _RETRY_SECONDS)
+        self.schedule["roots"] = now + _RETRY_SECONDS
         with self._stage("look at the roots"):
             self.intake.check_root()
             self.sources.check_roots()
@@ -444,7 +448,7 @@ class Core:
                 self._journal.check_in_place()
 
     def _begin_sweep(self, now: float) -> None:
-        self.schedule.set_due("sweep", now + self._config.sweep_seconds)
+        self.schedule["sweep"] = now + self._config.sweep_seconds
         with self._stage("begin a sweep"):
             for path in list(self._writer.left):
                 self._writer.remove(path)
@@ -474,14 +478,14 @@ class Core:
         if isinstance(error, LeaseLost):
             if is_blocking:
                 self._begin_again()
-                self.schedule.set_due("sweep", self._clock())
+                self.schedule["sweep"] = self._clock()
             self._log_once(name, error.message)
         elif isinstance(error, BlocksdError):
             if self.rescue.note(error):
                 hint = str(error.facts.get("hint") or HINT)
                 self._be_blocked(Problem(JOURNAL, JournalUnusable.code, error.message, hint), is_in_doubt=True)
                 self._blocked_until = self._clock()
-                self.schedule.set_due("retry", 0.0)
+                self.schedule["retry"] = 0.0
                 self._tell_problems()  # it may be over before the next time
             elif is_blocking:
                 self._be_blocked(_cannot(error), is_in_doubt=False)
@@ -560,8 +564,8 @@ class Core:
         now = self._clock()
         self._blocked_until = now + _RETRY_SECONDS
         self._mended_at = now + _CALM_SECONDS
-        self.schedule.set_due("retry", self._blocked_until)
-        self.schedule.set_due("sweep", self._blocked_until)
+        self.schedule["retry"] = self._blocked_until
+        self.schedule["sweep"] = self._blocked_until
         self._must_reload = self._must_reload or is_in_doubt
         self.problems.set(problem)
         self._begin_again()
@@ -572,7 +576,7 @@ class Core:
             self._mended_at = 0.0
             self.problems.remove(JOURNAL)
         is_ahead = self._mended_at > self._clock()
-        self.schedule.set_due("retry", self._mended_at if is_ahead else NEVER)
+        self.schedule["retry"] = self._mended_at if is_ahead else NEVER
 
     def _begin_again(self) -> None:
         """Forget what is in memory only: it is read again."""

@@ -126,7 +126,8 @@ def decide_on_files(view: FolderView, seen: Observed, asked: Asked, at: str) -> 
                 seen.files[place] = view.intake.failed(one.path, error)
                 break
         else:
-            observed.follow_folders()
+            if observed.moved:
+                observed.follow_folders()
             return draft
 
 
@@ -146,8 +147,11 @@ def _decide_on_file(view: FolderView, draft: Draft, one: FileRead) -> None:
         state.signatures[path] = reading.signature
         news.reports[path] = problem_of(path, one.error, label=state.label_of(path))
         return
-    holder = state.holder(label)
-    taken_by = state.path_of(holder) if holder is not None else None
+    holder: str | None = label
+    taken_by = state.path_of(label)
+    if taken_by is None:
+        holder = state.holder(label)
+        taken_by = state.path_of(holder) if holder is not None else None
     if taken_by is not None and taken_by != path:
         if not view.folder.is_absent(taken_by):
             state.signatures[path] = reading.signature
@@ -182,7 +186,8 @@ def _enforce(view: FolderView, draft: Draft, path: str, block: Block, reading: T
     """Draft what a file says; a save of an old text is to be merged with what was written since."""
     state, label = draft.observed, block.label
     known_signature = state.signature_of(path)
-    state.enforce(label, path)
+    if state.path_of(label) != path:
+        state.enforce(label, path)
     state.signatures[path] = reading.signature
     origin = origin_of(
         block,

@@ -81,14 +81,14 @@ class Executor:
         self._is_in_charge = is_in_charge
         self._clock = clock
         self._wall = wall
-        self._displaced: dict[str, Staged] = {}  # by `aside`: what was put in, and what it displaced not read again
+        self.displaced: dict[str, Staged] = {}  # by `aside`: what was put in, and what it displaced not read again
         self._retired: dict[str, Staged] = {}  # by `aside`: what is over, and not known to be on disk
-        self._free: list[Staged] = []  # what was retired, and is known to be on disk
+        self.free: list[Staged] = []  # what was retired, and is known to be on disk
 
     @property
     def tidy_due(self) -> float:
         """When what is retired is to be synced."""
-        return self._schedule.at("tidy")
+        return self._schedule["tidy"]
 
     def carry_out(self, draft: Draft) -> Generator[str, None, list[Revision]]:
         """Do what was asked for: in the files, then in the journal. Yields the name of each durable effect before it happens.
@@ -183,7 +183,7 @@ class Executor:
         signatures = {one.path: writer.signature(one) for one in staged if printable(one.path) not in self._problems}
         intents.finish(prepared, signatures, is_durable=bool(folders_gone))
         self._results.count(draft.answers.edited)
-        self._displaced.update((one.aside, one) for one in staged)
+        self.displaced.update((one.aside, one) for one in staged)
         if folders_gone:
             self._discard(self._read_displaced())
             yield "remove folders"
@@ -204,11 +204,6 @@ class Executor:
 
     # --- what was displaced ---
 
-    @property
-    def has_displaced(self) -> bool:
-        """Return True if something that was displaced has not been looked at again, or can be removed."""
-        return bool(self._displaced or self._free)
-
     def clear_away(self) -> None:
         """Remove what was displaced, as far as it is no longer needed; what a crash leaves, the next start looks at.
 
@@ -220,15 +215,15 @@ class Executor:
                 self._intake.hint_file(path, closed=False)
         read = self._read_displaced()
         self._report_kept()
-        self._schedule.set_due("kept", self._clock() + _REST_SECONDS if self._intents.kept else NEVER)
-        self._discard(self._free)
-        self._free = []
+        self._schedule["kept"] = self._clock() + _REST_SECONDS if self._intents.kept else NEVER
+        self._discard(self.free)
+        self.free = []
         self._retire(read)
 
     def _read_displaced(self) -> list[Staged]:
         """Look once more at what was displaced, and put back what was saved to it; those that nothing is kept aside of."""
         read, unread = [], []
-        for one in self._displaced.values():
+        for one in self.displaced.values():
             try:
                 if self._writer.is_saved_late(one):
                     self._intents.sync()
@@ -238,7 +233,7 @@ class Executor:
                 unread.append(one)
             else:
                 read.append(one)
-        self._displaced = {}
+        self.displaced = {}
         if unread:
             self._intents.set_kept([*self._intents.kept, *self._intents.of_this_boot(unread)])
         return read
@@ -250,17 +245,17 @@ class Executor:
             JournalUnusable: that cannot be done now.
         """
         if self._retired:
-            self._schedule.set_due("tidy", self._clock() + _REST_SECONDS)
+            self._schedule["tidy"] = self._clock() + _REST_SECONDS
             self._intents.sync()
             self._all_is_on_disk()
-        self._discard(self._free)
-        self._free = []
+        self._discard(self.free)
+        self.free = []
 
     def needs(self, path: str) -> bool:
         """Return True if a temporary of ours is not left behind by a crash, but still needed."""
         return (
             path in self._retired
-            or path in self._displaced
+            or path in self.displaced
             or any(kept.staged.aside == path for kept in self._intents.kept)
         )
 
@@ -286,13 +281,13 @@ class Executor:
             return
         self._retired.update((one.aside, one) for one in staged)
         if self._retired:
-            self._schedule.set_due("tidy", self._clock() + _REST_SECONDS)
+            self._schedule["tidy"] = self._clock() + _REST_SECONDS
 
     def _all_is_on_disk(self) -> None:
         """What was committed is on disk, and all that was committed before: what is retired is free."""
-        self._free += self._retired.values()
+        self.free += self._retired.values()
         self._retired = {}
-        self._schedule.set_due("tidy", NEVER)
+        self._schedule["tidy"] = NEVER
 
     def _take_back(self, put_in: Sequence[Staged], staged: Sequence[Staged]) -> None:
         """Take back what was put in, and give up the whole round: first in the files, then in the journal, on disk both.
@@ -328,9 +323,10 @@ def journal_files(draft: Draft, journal: Journal, intake: Intake) -> Generator[s
     if revisions or draft.files:
         yield "journal"
         journal.append(revisions, draft.files)
-    if observed:
+    if revisions or draft.seen.has_looked:
         observed.apply()
-    intake.follow(draft.seen, draft.news)
+    if draft.seen.has_looked:
+        intake.follow(draft.seen, draft.news)
     if released:
         intake.release(released)
     return revisions
@@ -345,7 +341,7 @@ def look_once(view: FolderView, journal: Journal, limit: int, at: str) -> list[R
     revisions = draft.observed.revisions
     for _ in journal_files(draft, journal, intake):
         pass
-    intake.check_names(have_changed=draft.observed.has_attachments)
+    intake.check_names()
     return revisions
 
 

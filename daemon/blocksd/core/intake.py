@@ -57,6 +57,8 @@ class Observed:
     deleted: list[str] = field(default_factory=list)
     folders: dict[str, bool] = field(default_factory=dict)
     all_folders: set[str] | None = None
+    has_looked: bool = False
+    """Whether anything was looked at; else there is nothing to follow from it."""
 
 
 @dataclass(slots=True)
@@ -116,22 +118,22 @@ class Intake:
         self.parser = Parser()
         self._links: set[str] = set()
         self._expected: dict[str, Signature] = {}  # of files that were written on request, and not read since
-        self._has_checked_names = False
-        self._schedule.set_due("files", self.due)
+        self.has_checked_names = False
+        self._schedule["files"] = self.due
 
     # --- hints ---
 
     def hint_file(self, path: str, *, closed: bool) -> None:
         """Something happened to this file; `closed` if its writer was seen to be done."""
-        *directories, name = path.split("/")
-        if any(is_ignored(directory) or is_block_file(directory) for directory in directories):
+        directories, _, name = path.rpartition("/")
+        if directories and any(is_ignored(one) or is_block_file(one) for one in directories.split("/")):
             return  # no sweep goes there either
         if is_block_file(name):
             self._queue.hint(path, closed=closed)
         elif name == CONFIG_MAP:  # what the links lead to has changed, all at once
             for link in self._links:
                 self._queue.add(link, closed=True)
-        self._schedule.hasten("files", self._queue.due)
+        self._schedule.hasten("files", 0.0 if closed else self._queue.due)
 
     def expect(self, signatures: Mapping[str, Signature | None]) -> None:
         """These files were written on request, and say what is in force: hints of that are no news."""
@@ -196,7 +198,7 @@ class Intake:
 
         What the directories tell is observed on the way: which files are gone for good, and which private folders there are.
         """
-        now, scanner, observed = self._clock(), self.scanner, Observed()
+        now, scanner, observed = self._clock(), self.scanner, Observed(has_looked=True)
         if self._is_anothers:
             return observed, {}
         trees = scanner.look_at_trees() if scanner.is_due else set()
@@ -209,7 +211,7 @@ class Intake:
         if trees:
             observed.folders = look_at_some(self._folder, sorted(trees))
         # The first sweep goes first: it tells how much there is to read. Later ones go on when there is nothing to read.
-        if scanner.is_sweeping and (not scanner.sweeps or self._queue.backlog < limit) and scanner.step():
+        if scanner.is_due and (not scanner.sweeps or self._queue.backlog < limit) and scanner.step():
             observed.all_folders = self._all_private_folders()
         return observed, self._queue.take_batch(now, limit) if scanner.sweeps else {}
 
@@ -241,15 +243,16 @@ class Intake:
             if self._queue.wait_for_writer(path):
                 return FileRead(path, reading, error=self._still_written(path, is_open=reading.is_open))
             return None
-        self._queue.stop_waiting(path)
-        self._writers.pop(path, None)
+        if path in self._queue.looks:
+            self._queue.stop_waiting(path)
+            self._writers.pop(path, None)
         if isinstance(reading, Refused):
             return FileRead(path, reading, error=reading.error)
         if isinstance(reading, Absent):
             return FileRead(path, reading)
         label = None
         try:
-            label = label_of_path(path)
+            label = self._state.labels.get(path) or label_of_path(path)
             block, warnings = self.parser.parse(reading.data, label)
         except InvalidFile as error:
             return FileRead(path, reading, label, error=error)
@@ -302,7 +305,7 @@ class Intake:
         for path, is_missing in news.missing.items():
             if is_missing:
                 self.deletions.miss(path)
-            else:
+            elif path in self.deletions.missing:
                 self.deletions.forget(path)
         for path in news.later:
             self._queue.postpone(path, self.deletions.grace)
@@ -321,7 +324,7 @@ class Intake:
         is_open = self.deletions.is_open and not self.deletions.missing
         if is_open and self.scanner.sweeps and self._queue.is_empty and not self.scanner.is_sweeping:
             self.deletions.end_doubt()
-        self._schedule.set_due("files", self.due)
+        self._schedule["files"] = self.due
 
     def release(self, released: Mapping[str, str]) -> None:
         """These labels are free, with the file that had each: what was known of the files is void."""
@@ -334,11 +337,9 @@ class Intake:
                 self._queue.add(other)
         self._schedule.hasten("files", self._queue.due)
 
-    def check_names(self, *, have_changed: bool) -> None:
+    def check_names(self) -> None:
         """Report a block that some agents cannot have, since they see another under its name: under its label."""
-        if self._has_checked_names and not have_changed:
-            return
-        self._has_checked_names = True
+        self.has_checked_names = True
         refused = self._state.attachments.refused
         for problem in [p for p in self._problems.values() if p.code == "name_conflict" and p.subject not in refused]:
             self._problems.remove(problem.subject)

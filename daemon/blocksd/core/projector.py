@@ -136,7 +136,7 @@ class Projector:
             return float("inf") if self.is_held else self._retry_at
         if self._is_behind:  # then nothing is compared
             return min(self._catch_up_at, self._heartbeat_at)
-        return 0.0 if self.verifier.is_due else self._heartbeat_at
+        return 0.0 if self.verifier.running is not None and self.verifier.is_due else self._heartbeat_at
 
     @property
     def is_said_to_be_unreachable(self) -> bool:
@@ -153,7 +153,7 @@ class Projector:
         if self.is_held and not is_held:
             self._retry_at = 0.0
         self.is_held = is_held
-        self._schedule.set_due("mirror", self.due)
+        self._schedule["mirror"] = self.due
 
     @property
     def is_in_charge(self) -> bool:
@@ -176,16 +176,16 @@ class Projector:
     def has_aside(self) -> bool:
         """Whether agents, problems or sources changed since they were last shown."""
         return (
-            self._state.attachments.known is not self._shown_agents
+            self._state.attachments.listed is not self._shown_agents
             or self._problems.changes != self._shown_count
-            or self._source_mirror.is_behind
+            or (self._sources.is_used and self._source_mirror.is_behind)
         )
 
     def begin_epoch(self) -> None:
         """The journal has another epoch: what the mirror shows is of none, and is built anew."""
         self._mirror.epoch = self._journal.epoch
         self.is_in_sync, self._work, self._retry_at = False, None, 0.0
-        self._schedule.set_due("mirror", 0.0)
+        self._schedule["mirror"] = 0.0
 
     def project(self, revisions: Sequence[Revision], answers: Sequence[Answer] = (), gone: Iterable[str] = ()) -> None:
         """Show what was just journaled, and what has changed in agents, problems and sources; if the mirror is away, later.
@@ -219,7 +219,7 @@ class Projector:
         try:
             self._step(now, more_follows=more_follows)
         finally:
-            self._schedule.set_due("mirror", self.due)
+            self._schedule["mirror"] = self.due
 
     def _step(self, now: float, *, more_follows: bool) -> None:
         with self._guarded():
@@ -246,7 +246,7 @@ class Projector:
                     self._work, self._retry_at = None, now + _BACK_OFF_SECONDS[1]
                     raise
                 self._heard_at = now
-            elif self.is_in_sync and not more_follows and self._shows_all:
+            elif self.verifier.running is not None and self.is_in_sync and not more_follows and self._shows_all:
                 self.verifier.step()
 
     @property
@@ -432,8 +432,8 @@ class Projector:
         """Known agents, problems and sources, as far as they changed since they were last shown; then replies."""
         keys = self._mirror.keys
         commands: list[Command] = []
-        known = self._state.attachments.known
-        if known is not self._shown_agents:
+        if self._state.attachments.listed is not self._shown_agents:
+            known = self._state.attachments.known
             commands += agents_commands(known - self._shown_agents, self._shown_agents - known, keys)
         problems = self._problems
         if self._shown_count != self._problems.changes:
@@ -442,7 +442,7 @@ class Projector:
                 problem = problems.get(subject)
                 if problem != self._shown_problems.get(subject):
                     commands += problem_commands(subject, problem, at, keys, self._mirror.epoch)
-        if self._source_mirror.is_behind:
+        if self._sources.is_used and self._source_mirror.is_behind:
             at = timestamp(self._wall())
             self._source_mirror.show_listed(at)
             commands += self._source_mirror.changes(at)
@@ -452,9 +452,10 @@ class Projector:
         if self._shown_count != self._problems.changes:
             self._shown_count = self._problems.changes
             self._shown_problems = self._problems.copy()
-        if self._source_mirror.is_behind:
+        if self._sources.is_used and self._source_mirror.is_behind:
             self._sources.shown()
-        self._shown_agents = self._state.attachments.known
+        if self._state.attachments.listed is not self._shown_agents:
+            self._shown_agents = self._state.attachments.known
 
     def _tell_repaired(self, count: int) -> None:
         for listener in self._listeners:

@@ -67,7 +67,7 @@ class Retention:
         self._touched: set[str] = set()
         self._steps: Iterator[None] | None = None
         self._schedule = schedule
-        schedule.set_due("retention", clock() + _SLICE_SECONDS)
+        schedule["retention"] = clock() + _SLICE_SECONDS
         self._pass_at = clock() + _SLICE_SECONDS
         self._seen_at: tuple[float, float] | None = None  # the last time, by the clock and by the time of day
         self._steady_since = clock()
@@ -94,7 +94,7 @@ class Retention:
             self._steps, is_over = None, True
         if is_over:
             self._steps = None
-        self._schedule.set_due("retention", now + (max(pause, _SLICE_SECONDS) if is_over else _SLICE_SECONDS))
+        self._schedule["retention"] = now + (max(pause, _SLICE_SECONDS) if is_over else _SLICE_SECONDS)
 
     def _watch_clock(self, now: float) -> None:
         """See whether the time of day goes on as time does."""

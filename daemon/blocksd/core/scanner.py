@@ -41,6 +41,7 @@ class Scanner:
         self._known = known
         self._trees: set[str] = set()
         self._sweep: Iterator[None] | None = None
+        self.is_due = False  # there is something to compare
         self.sweeps = 0  # that have come to their end
         self.directories: set[str] = set()  # as of the last sweep
         self.unlisted: set[str] = set()  # those that it could not list
@@ -49,27 +50,26 @@ class Scanner:
     def hint(self, tree: str) -> None:
         """Something happened to this directory, or to the folder itself (the empty path)."""
         self._trees.add(tree)
+        self.is_due = True
 
     def begin(self) -> None:
         """Sweep from the beginning."""
         self._sweep = self._sweeping()
+        self.is_due = True
 
     def give_up(self) -> None:
         """What a sweep under way has been compared with is void, and so is the sweep."""
         self._sweep = None
+        self.is_due = bool(self._trees)
 
     @property
     def is_sweeping(self) -> bool:
         return self._sweep is not None
 
-    @property
-    def is_due(self) -> bool:
-        """Whether there is anything to compare."""
-        return self._sweep is not None or bool(self._trees)
-
     def look_at_trees(self) -> set[str]:
         """Compare the trees that were hinted at: these. If they are too many, a sweep is begun in their place."""
         trees, self._trees = self._trees, set()
+        self.is_due = self._sweep is not None
         if "" in trees or len(trees) > _MOST_TREES:
             self.begin()
             return set()
@@ -86,6 +86,7 @@ class Scanner:
         if self._sweep is None or next(self._sweep, _OVER) is not _OVER:
             return False
         self._sweep = None
+        self.is_due = bool(self._trees)
         return True
 
     def _sweeping(self) -> Iterator[None]:

@@ -55,7 +55,7 @@ class Scrub:
         self._clock = clock
         self._wall = wall
         self._schedule = schedule
-        schedule.set_due("scrub", clock() + _SLICE_SECONDS)
+        schedule["scrub"] = clock() + _SLICE_SECONDS
         self.repaired = 0
         self.restart()
         self._report()
@@ -73,7 +73,7 @@ class Scrub:
             JournalDamaged: what the journal says of the present cannot be trusted.
             JournalUnusable: it cannot be read or written.
         """
-        self._schedule.set_due("scrub", self._clock() + _SLICE_SECONDS)
+        self._schedule["scrub"] = self._clock() + _SLICE_SECONDS
         self._check_revisions()
         self._check_heads()
         self._check_files()

@@ -77,7 +77,7 @@ class Verifier:
         self._wall = wall
         self._on_repaired = on_repaired
         self._number = random.randrange(1 << 16)  # of the pass: which part it reads in full
-        self._pass: Iterator[int] | None = None
+        self.running: Iterator[int] | None = None  # the pass that is under way
         self._begin_at = clock()
         self._granted_at = clock()
         self._credit = 0.0  # how many keys may be compared now
@@ -91,27 +91,27 @@ class Verifier:
 
     def stop(self) -> None:
         """The mirror cannot be compared for now: the next pass begins at its beginning."""
-        self._pass, self._credit = None, 0.0
+        self.running, self._credit = None, 0.0
         self._strays.stop()
 
     @property
     def is_due(self) -> bool:
         """Return True if a slice may be compared right now."""
-        return self._pass is not None and self._credit > 0
+        return self.running is not None and self._credit > 0
 
     def grant(self) -> None:
         """Once a heartbeat: allow as many keys to be compared as the time since the last one is worth."""
         now = self._clock()
         elapsed, self._granted_at = now - self._granted_at, now
-        if self._pass is None and now >= self._begin_at:
+        if self.running is None and now >= self._begin_at:
             self._begin_at = now + self.seconds
             self._number += 1
-            self._pass = self._comparing()
+            self.running = self._comparing()
             self._strays.begin()
-        if self._pass is not None:
+        if self.running is not None:
             keys = len(self._state.paths) + len(self._state.attachments.known)
             self._credit += elapsed * max(KEYS_A_SECOND, keys / PASS_SECONDS)
-        self._strays.is_granted = self._pass is not None
+        self._strays.is_granted = self.running is not None
         self._tell(now)
 
     def step(self) -> None:
@@ -120,14 +120,14 @@ class Verifier:
             self._remove_strays()
         if not self.is_due:
             return
-        assert self._pass is not None
+        assert self.running is not None
         try:
-            cost = next(self._pass, None)
+            cost = next(self.running, None)
         except BaseException:
             self.stop()
             raise
         if cost is None:
-            self._pass, self._credit = None, 0.0
+            self.running, self._credit = None, 0.0
             self.passes += 1
             self._tell(self._clock())
         else:

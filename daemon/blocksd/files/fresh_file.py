@@ -45,7 +45,7 @@ def make(root: Root, path: str, data: bytes, *, like: str) -> tuple[int, Mark | 
 def _mark(root: Root, handle: int) -> Mark | None:
     """Give a file that was just written the time one nanosecond before that, which no later write can have."""
     written_at = root.status(handle).st_mtime_ns
-    root.set_times(handle, (written_at, written_at - 1))
+    root.set_times(handle, ns=(written_at, written_at - 1))
     status = root.status(handle)
     return Mark(status.st_mtime_ns, status.st_size, status.st_ino) if status.st_mtime_ns < written_at else None
 

@@ -238,37 +238,21 @@ class Root:
 
     # --- by handle ---
 
-    def status(self, handle: int) -> os.stat_result:
-        return os.fstat(handle)
-
-    def read(self, handle: int, size: int) -> bytes:
-        return os.read(handle, size)
-
-    def write(self, handle: int, data: bytes | memoryview) -> int:
-        """Write some of it; how many bytes."""
-        return os.write(handle, data)
+    status = staticmethod(os.fstat)
+    read = staticmethod(os.read)
+    write = staticmethod(os.write)
+    sync = staticmethod(os.fsync)
+    close = staticmethod(os.close)
+    set_times = staticmethod(os.utime)
+    set_mode = staticmethod(os.fchmod)
+    set_owner = staticmethod(os.fchown)
+    set_attribute = staticmethod(os.setxattr)
 
     def start_sync(self, handle: int) -> None:
         """Begin to write a file to disk, and do not wait: sync_file_range(2). Where there is no such thing, `sync` does it all."""
         start = getattr(_libc, "sync_file_range", None)
         if start is not None:
             start(handle, ctypes.c_int64(0), ctypes.c_int64(0), _WRITE)
-
-    def sync(self, handle: int) -> None:
-        """Have a file on disk."""
-        os.fsync(handle)
-
-    def close(self, handle: int) -> None:
-        os.close(handle)
-
-    def set_times(self, handle: int, ns: tuple[int, int]) -> None:
-        os.utime(handle, ns=ns)
-
-    def set_mode(self, handle: int, mode: int) -> None:
-        os.fchmod(handle, mode)
-
-    def set_owner(self, handle: int, uid: int, gid: int) -> None:
-        os.fchown(handle, uid, gid)
 
     def attributes(self, handle: int) -> dict[str, bytes]:
         """The extended attributes that can be read."""
@@ -279,9 +263,6 @@ class Root:
             except OSError:
                 continue
         return found
-
-    def set_attribute(self, handle: int, name: str, value: bytes) -> None:
-        os.setxattr(handle, name, value)
 
     def has_writer(self, handle: int) -> bool | None:
         """Return True if some process has the file open for writing: the kernel then refuses a read lease on it.

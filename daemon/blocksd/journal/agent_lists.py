@@ -128,21 +128,22 @@ class _Long(NamedTuple):
 class ListNumbers:
     """The numbers of lists. One that has none yet is stored, and gets one, in the transaction that is open.
 
-    Such a number stands once the transaction is committed: whoever opens it calls `begin` before and `keep` after it.
+    Such a number stands once the transaction is committed. As long as there are `fresh` ones, `begin` is to be called
+    before a transaction, and `keep` after it.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._known: dict[Agents, int] = {}
-        self._same: dict[int, tuple[Agents, int]] = {}  # by the identity of the list
-        self._new: dict[Agents, int] = {}
+        self.same: dict[int, tuple[Agents, int]] = {}  # by the identity of the list
+        self.fresh: dict[Agents, int] = {}
         self._long: list[_Long] = []
-        self._new_long: list[_Long] = []
+        self._fresh_long: list[_Long] = []
 
     def begin(self) -> None:
         """A transaction begins: what was given out in one that failed is void."""
-        self._new.clear()
-        self._new_long = list(self._long)
+        self.fresh.clear()
+        self._fresh_long = self._long
 
     def of(self, agents: Agents) -> int | None:
         """The number of a list; None of the empty one.
@@ -151,36 +152,36 @@ class ListNumbers:
         """
         if not agents:
             return None
-        same = self._same.get(id(agents))
+        same = self.same.get(id(agents))
         if same is not None and same[0] is agents:
             return same[1]
         number = self._known.get(agents)
         if number is not None:  # an equal list: from now on it is recognised, too
-            if len(self._same) >= 2 * _REMEMBERED:
-                self._same.clear()
-            self._same[id(agents)] = (agents, number)
+            if len(self.same) >= 2 * _REMEMBERED:
+                self.same.clear()
+            self.same[id(agents)] = (agents, number)
             return number
-        number = self._new.get(agents)
+        number = self.fresh.get(agents)
         if number is None:
             is_long = isinstance(agents, frozenset) and len(agents) >= _LONG
-            number = self._new[agents] = self._store_long(agents) if is_long else self._store(None, _joined(agents))
+            number = self.fresh[agents] = self._store_long(agents) if is_long else self._store(None, _joined(agents))
         return number
 
     def _store_long(self, agents: Agents) -> int:
         """Store a long set: as what is different from one that was stored before, if that is little, or whole."""
         assert isinstance(agents, frozenset)
-        for place, other in enumerate(self._new_long):
+        for place, other in enumerate(self._fresh_long):
             if abs(len(agents) - len(other.agents)) > len(agents) // 4:
                 continue
             text = f"{_joined(agents - other.agents)};{_joined(other.agents - agents)}"
             if len(text) <= other.left:
-                del self._new_long[place]
                 number = self._store(other.number, text)
-                self._new_long.insert(0, _Long(agents, number, other.left - len(text)))
+                others = [*self._fresh_long[:place], *self._fresh_long[place + 1 :]]
+                self._fresh_long = [_Long(agents, number, other.left - len(text)), *others]
                 return number
         text = _joined(agents)
         number = self._store(None, text)
-        self._new_long = [_Long(agents, number, len(text)), *self._new_long[: _RECENT - 1]]
+        self._fresh_long = [_Long(agents, number, len(text)), *self._fresh_long[: _RECENT - 1]]
         return number
 
     def _store(self, base: int | None, text: str) -> int:
@@ -194,22 +195,22 @@ class ListNumbers:
 
     def keep(self) -> None:
         """The transaction is committed: the numbers given out in it stand."""
-        if not self._new:
+        if not self.fresh:
             return
-        if len(self._known) + len(self._new) > _REMEMBERED or sum(map(len, self._known)) > _REMEMBERED_AGENTS:
+        if len(self._known) + len(self.fresh) > _REMEMBERED or sum(map(len, self._known)) > _REMEMBERED_AGENTS:
             self._known.clear()
-            self._same.clear()
-        for agents, number in self._new.items():
+            self.same.clear()
+        for agents, number in self.fresh.items():
             self._known[agents] = number
-            self._same[id(agents)] = (agents, number)
-        self._long = self._new_long
-        self._new.clear()
+            self.same[id(agents)] = (agents, number)
+        self._long = self._fresh_long
+        self.fresh.clear()
 
     def forget(self) -> None:
         """Some numbers are given up: every list is looked for again."""
         self._known.clear()
-        self._same.clear()
-        self._new.clear()
+        self.same.clear()
+        self.fresh.clear()
         self._long.clear()
 
 

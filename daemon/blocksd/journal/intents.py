@@ -84,12 +84,14 @@ class Intents:
                 "folders": prepared.folders_gone,
             }
         )
-        self.journal.numbers.begin()
+        if self.journal.numbers.fresh:
+            self.journal.numbers.begin()
         with self._database.writing(is_durable=is_durable):
             self.journal.insert(prepared.revisions)
             self._replace_prepared((self.journal.seq + 1, plan))
             self.journal.count_logged(2 * len(plan))
-        self.journal.numbers.keep()
+        if self.journal.numbers.fresh:
+            self.journal.numbers.keep()
 
     def finish(
         self,
@@ -117,7 +119,8 @@ class Intents:
             if (path := prepared.paths.get(revision.label)) is not None
         }
         kept_then = [*self.kept, *self.of_this_boot(kept)]
-        self.journal.numbers.begin()
+        if self.journal.numbers.fresh:
+            self.journal.numbers.begin()
         with self._database.writing(is_durable=is_durable):
             if was is not None:
                 self._delete_revisions()
@@ -133,7 +136,8 @@ class Intents:
             displaced = self.of_this_boot([one for one in prepared.staged if one.base is not None])
             self._replace_prepared(*([(_FINISHED, json.dumps(displaced))] if displaced else []))
             self._write_kept(kept_then)
-        self.journal.numbers.keep()
+        if self.journal.numbers.fresh:
+            self.journal.numbers.keep()
         self._kept, self._stored = kept_then, list(kept_then)
         if prepared.revisions:
             self.journal.seq = prepared.revisions[-1].seq

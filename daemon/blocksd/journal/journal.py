@@ -17,13 +17,14 @@ from blocksd.errors import JournalUnusable, NotFound
 from blocksd.journal.agent_lists import ListNumbers
 from blocksd.journal.database import LOG_STEP_BYTES, open_to_write, rescue
 from blocksd.journal.history import History
-from blocksd.journal.row import MARKS, STORED, chars_of, checksum_of, row_of
+from blocksd.journal.row import MARKS, ROW_CHARS, STORED, stored_row
 from blocksd.journal.schema import SQLITE_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from blocksd.files.folder import Signature
+    from blocksd.journal.agent_lists import Agents
     from blocksd.journal.database import Opened
     from blocksd.model.revision import Revision
 
@@ -127,11 +128,13 @@ class Journal(History):
         Raises:
             JournalUnusable: nothing was written.
         """
-        self.numbers.begin()
+        if self.numbers.fresh:
+            self.numbers.begin()
         with self.database.writing():
             self.insert(revisions)
             self.enforce(revisions, files)
-        self.numbers.keep()
+        if self.numbers.fresh:
+            self.numbers.keep()
         if revisions:
             self.seq = revisions[-1].seq
 
@@ -139,13 +142,19 @@ class Journal(History):
         """Insert revisions, in the transaction that is open; no label stands at them yet."""
         for revision in revisions:
             block = revision.block
-            entries = self.numbers.of(block.agents) if block is not None else None
-            row = row_of(revision, entries, self.numbers.of(revision.agents))
+            entries = self._number_of(block.agents) if block is not None else None
             self.database.execute(
                 f"INSERT INTO revisions ({STORED}) VALUES ({MARKS}, ?)",  # noqa: S608  # constants
-                (*row, checksum_of(row)),
+                stored_row(revision, entries, self._number_of(revision.agents)),
             )
-            self._logged += chars_of(revision)
+            self._logged += ROW_CHARS + (len(block.value) if block is not None else 0)
+
+    def _number_of(self, agents: Agents) -> int | None:
+        """The number of a list of agents. Most revisions have the list of the one before: then nothing is looked up."""
+        if not agents:
+            return None
+        same = self.numbers.same.get(id(agents))
+        return same[1] if same is not None and same[0] is agents else self.numbers.of(agents)
 
     def enforce(self, revisions: Iterable[Revision], files: Mapping[str, tuple[str, Signature | None]]) -> None:
         """Let labels stand at revisions that were inserted, and note their files, in the transaction that is open."""
@@ -162,10 +171,10 @@ class Journal(History):
 
     def _enforce(self, revision: Revision, file: tuple[str, Signature | None] | None) -> None:
         block = revision.block
-        entries = self.numbers.of(block.agents) if block is not None else None
+        entries = self._number_of(block.agents) if block is not None else None
         if revision.renamed_from is not None:
             self.database.execute("UPDATE heads SET path = NULL WHERE label = ?", (revision.renamed_from,))
-        head = (revision.label, revision.seq, revision.version, entries, self.numbers.of(revision.agents))
+        head = (revision.label, revision.seq, revision.version, entries, self._number_of(revision.agents))
         if block is None:
             path = None
         elif file is None:  # by other agents, for a file that was not touched, or with none in the end

@@ -26,20 +26,20 @@ ENTRIES, AGENTS = 6, 7
 
 _NAMES = COLUMNS.split(", ")
 _VALUE, _FACTS, _DIGEST = (_NAMES.index(name) for name in ("value", "facts", "digest"))
-_ROW_CHARS = 1000  # about what a revision takes besides its value
+ROW_CHARS = 1000  # about what a revision takes besides its value
 _COMPRESS_CHARS = 4096  # what is longer takes more than a page of the log
 _FASTEST = 1
 
 
 def chars_of(revision: Revision) -> int:
     """About how much a revision is in the log."""
-    return _ROW_CHARS + (len(revision.block.value) if revision.block is not None else 0)
+    return ROW_CHARS + (len(revision.block.value) if revision.block is not None else 0)
 
 
-def row_of(revision: Revision, entries: int | None, agents: int | None) -> tuple[object, ...]:
-    """A revision as the table has it, in the order of `COLUMNS`, with the numbers of its two lists of agents."""
+def stored_row(revision: Revision, entries: int | None, agents: int | None) -> tuple[object, ...]:
+    """A revision as the table has it, in the order of `STORED`, with the numbers of its two lists of agents."""
     block = revision.block
-    return (
+    row = (
         revision.seq,
         revision.label,
         revision.version,
@@ -61,6 +61,7 @@ def row_of(revision: Revision, entries: int | None, agents: int | None) -> tuple
         ",".join(map(str, revision.reverts)) or None,
         revision.stale_base,
     )
+    return (*row, checksum_of(row))
 
 
 def _stored(value: str) -> str | bytes:

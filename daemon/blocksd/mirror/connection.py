@@ -192,17 +192,23 @@ class _Translated:
         pass
 
     def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
-        if error is None or isinstance(error, BlocksdError) or not isinstance(error, Exception):
-            return
-        import redis
+        if error is not None:
+            raise_translated(error, self._url)
 
-        if isinstance(error, redis.RedisError):
-            raise _ours(error, self._url) from error
-        # RedisClusterException and its like; and what redis-py's parsing makes of bytes that are no reply.
-        kind = "" if isinstance(error, OSError) or type(error).__module__.startswith("redis") else type(error).__name__
-        why = f"what answers cannot be understood ({kind}: {error})" if kind else str(error)
-        place = masked(self._url)
-        raise Unavailable(f"Redis at {place} does not serve: {why}"[:_LONGEST], url=place) from error
+
+def raise_translated(error: BaseException, url: str) -> None:
+    """Raise the error of ours that an error in talking to a server stands for, unless it is one, or none to be handled."""
+    if isinstance(error, BlocksdError) or not isinstance(error, Exception):
+        return
+    import redis
+
+    if isinstance(error, redis.RedisError):
+        raise _ours(error, url) from error
+    # RedisClusterException and its like; and what redis-py's parsing makes of bytes that are no reply.
+    kind = "" if isinstance(error, OSError) or type(error).__module__.startswith("redis") else type(error).__name__
+    why = f"what answers cannot be understood ({kind}: {error})" if kind else str(error)
+    place = masked(url)
+    raise Unavailable(f"Redis at {place} does not serve: {why}"[:_LONGEST], url=place) from error
 
 
 def _ours(error: RedisError, url: str) -> BlocksdError:

@@ -58,6 +58,10 @@ class Keys:
         """The channel of resets, for who follows one block or agent."""
         return f"{self.changes}:reset"
 
+    def of_block(self, label: str) -> tuple[str, str]:
+        """The key of a block, and the channel of its changes."""
+        return f"{self.namespace}:block:{label}", f"{self.changes}:block:{label}"
+
     def block(self, label: str) -> str:
         return f"{self.namespace}:block:{label}"
 

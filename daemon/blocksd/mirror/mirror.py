@@ -305,7 +305,7 @@ class Mirror:
 
     def settle(self) -> None:
         """Wait for what is under way."""
-        if not self._apply.is_under_way:
+        if self._apply.under_way is None:
             return
         with self._doubted():
             outcome = self._apply.outcome()

@@ -68,17 +68,18 @@ def _json(value: object) -> str:
 def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
     """One revision in the mirror, its entry in the stream and its notifications: the data first."""
     label, block = revision.label, revision.block
+    key, channel = keys.of_block(label)
     if block is not None and revision.kind == "updated":
         shown = _shown(revision, revision.fields)
-        commands: list[Command] = [("HSET", keys.block(label), *(word for pair in shown.items() for word in pair))]
+        commands: list[Command] = [("HSET", key, *(word for pair in shown.items() for word in pair))]
         nulls = [name for name in revision.fields if name not in shown and name != "agents"]
         if nulls:
-            commands.append(("HDEL", keys.block(label), *nulls))
+            commands.append(("HDEL", key, *nulls))
     else:
         commands = _block_commands(revision, keys)
     if revision.renamed_from is not None:
         commands += _renaming_commands(revision, revision.renamed_from, keys)
-    else:
+    elif revision.attached or revision.detached:
         name = name_for_agent(label)
         for words in in_parts(revision.detached):
             commands.append(("SREM", keys.attached(label), *words))
@@ -87,9 +88,13 @@ def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
             commands.append(("SADD", keys.attached(label), *words))
             commands += [("HSET", keys.agent(agent), name, label) for agent in words]
     change = revision.change(epoch)
-    labels = [label] if revision.renamed_from is None else [label, revision.renamed_from]
-    concerned = sorted({*revision.attached, *revision.detached, *filter(None, map(owner, labels))})
-    channels = (*map(keys.changes_of_block, labels), *map(keys.changes_of_agent, concerned))
+    owners = [owner(label)]
+    channels = [channel]
+    if revision.renamed_from is not None:
+        owners.append(owner(revision.renamed_from))
+        channels.append(keys.changes_of_block(revision.renamed_from))
+    concerned = sorted({*revision.attached, *revision.detached, *filter(None, owners)})
+    channels += map(keys.changes_of_agent, concerned)
     commands.append(announcement(f"{revision.seq}-0", change, keys.changes, *channels))
     commands.append(("HSET", keys.meta, "seq", str(revision.seq)))
     return commands

@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import Unavailable
-from blocksd.mirror.connection import packed, translated
+from blocksd.mirror.connection import packed, raise_translated, translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Script:
         self._url = url
         self._script = client.register_script(files(__package__).joinpath(name).read_text(encoding="utf-8"))
         self._connection: Any = None
-        self._under_way: tuple[Any, ...] | None = None
+        self.under_way: tuple[Any, ...] | None = None  # a call that has been sent and was not waited for
 
     @property
     def server(self) -> str | None:
@@ -33,48 +33,43 @@ class Script:
         name, version = greeting.get("server"), greeting.get("version")
         return f"{str(name).capitalize()} {version}" if name and version else None
 
-    @property
-    def is_under_way(self) -> bool:
-        """Whether a call has been sent that was not waited for."""
-        return self._under_way is not None
-
     def send(self, keys: tuple[str, ...], arguments: tuple[str, ...]) -> None:
         """Call the script, which may be run twice if the connection was lost: `outcome` tells of the later one."""
         import redis
 
-        words = self._under_way = (len(keys), *keys, *arguments)
+        words = self.under_way = (len(keys), *keys, *arguments)
         try:
-            with translated(self._url):
-                self._connect()
-                if self._connection is not None:
-                    command = packed("EVALSHA", self._script.sha, *words)
-                    try:
-                        self._connection.send_packed_command(command)
-                    except redis.ConnectionError:  # the server went and came back while nothing was sent
-                        self._connection.disconnect()
-                        self._connection.connect()
-                        self._connection.send_packed_command(command)
-        except BaseException:
+            self._connect()
+            if self._connection is not None:
+                command = packed("EVALSHA", self._script.sha, *words)
+                try:
+                    self._connection.send_packed_command(command)
+                except redis.ConnectionError:  # the server went and came back while nothing was sent
+                    self._connection.disconnect()
+                    self._connection.connect()
+                    self._connection.send_packed_command(command)
+        except BaseException as error:
             self._abandon()
+            raise_translated(error, self._url)
             raise
 
     def outcome(self) -> list[Any]:
         """What the script returns in the call that is under way, which then is no more."""
         import redis
 
-        assert self._under_way is not None
-        words, self._under_way = self._under_way, None
+        assert self.under_way is not None
+        words, self.under_way = self.under_way, None
         try:
-            with translated(self._url):
-                try:
-                    if self._connection is not None:
-                        return _rows(self._connection.read_response(), self._url)
-                except redis.exceptions.NoScriptError:
-                    pass
-                # A cluster's client finds the node for each command.
-                return _rows(self._evaluate(words), self._url)
-        except BaseException:
+            try:
+                if self._connection is not None:
+                    return _rows(self._connection.read_response(), self._url)
+            except redis.exceptions.NoScriptError:
+                pass
+            # A cluster's client finds the node for each command.
+            return _rows(self._evaluate(words), self._url)
+        except BaseException as error:
             self._abandon()
+            raise_translated(error, self._url)
             raise
 
     def call(self, keys: Sequence[str], arguments: Sequence[str]) -> list[Any]:
@@ -93,22 +88,24 @@ class Script:
 
     def _connect(self) -> None:
         """See that there is a connection, to the server that is the master now."""
-        from blocksd.mirror.sentinel import is_left_behind
-
-        if not hasattr(self._client, "connection_pool"):
+        pool = getattr(self._client, "connection_pool", None)
+        if pool is None:
             return
         if self._connection is None:
-            self._connection = self._client.connection_pool.get_connection()
+            self._connection = pool.get_connection()
             return
-        if is_left_behind(self._client, self._connection):
-            self._connection.disconnect()
+        if hasattr(pool, "master_address"):
+            from blocksd.mirror.sentinel import is_left_behind
+
+            if is_left_behind(self._client, self._connection):
+                self._connection.disconnect()
         if not self._connection.is_connected:
             # Left to itself it goes back to the address it had, without asking the sentinels.
             self._connection.connect()
 
     def _abandon(self) -> None:
         """The connection is in doubt: an outcome read from it later might be that of another call."""
-        self._under_way = None
+        self.under_way = None
         if self._connection is not None:
             self._connection.disconnect()
 

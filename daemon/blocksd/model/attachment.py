@@ -67,28 +67,28 @@ class Attachments:
         self._named: MutableMapping[str, int] = {}  # how many blocks name an agent plainly
         self._private: MutableMapping[str, MutableMapping[str, None]] = {}  # a private block's name → its owners
         self._folders: frozenset[str] = NOBODY
-        self._known: frozenset[str] | None = None
+        self.listed: frozenset[str] | None = None  # the known agents, if they were listed since they changed
 
     def branch(self) -> Attachments:
         """Return attachments that are as these, and can change without them."""
         branch = Attachments()
         for name in _PARTS:
             setattr(branch, name, Layer(getattr(self, name)))
-        branch._folders, branch._known = self._folders, self._known
+        branch._folders, branch.listed = self._folders, self.listed
         return branch
 
     def merge(self, branch: Attachments) -> None:
         """Make the changes of a branch here."""
         for name in _PARTS:
             getattr(branch, name).merge()
-        self._folders, self._known = branch._folders, branch._known
+        self._folders, self.listed = branch._folders, branch.listed
 
     @property
     def known(self) -> frozenset[str]:
         """The ids of all known agents: the same object for as long as they are the same."""
-        if self._known is None:
-            self._known = self._folders.union(self._named)
-        return self._known
+        if self.listed is None:
+            self.listed = self._folders.union(self._named)
+        return self.listed
 
     def is_known(self, agent: str) -> bool:
         """Return True if the agent is known, without a list of all that are."""
@@ -123,7 +123,7 @@ class Attachments:
         distinct = {id(agents): agents for agents in map(self.attached.__getitem__, self._patterned)}
         matched = NOBODY.union(*distinct.values()).difference(named)
         self._folders = matched.union(self.owners, folders)
-        self._known = None
+        self.listed = None
         for name in self._private:
             if name in self.attached:
                 for label in (name, *self._private_twins(name, self._private[name])):
@@ -165,7 +165,7 @@ class Attachments:
         """These agents have a private folder, and no others. Returns the new sets of all blocks whose set changed."""
         new = frozenset(agents)
         changed = {agent for agent in new ^ self._folders if agent not in self._named}
-        self._folders, self._known = new, None
+        self._folders, self.listed = new, None
         return self._settle(self._matching(changed))
 
     @property
@@ -220,7 +220,7 @@ class Attachments:
             self._patterned[label] = None
         else:
             self._patterned.pop(label, None)
-        self._known = None
+        self.listed = None
         before, _ = _sorted_out(old)
         appeared, vanished = set(), set()
         named = self._named

@@ -63,7 +63,7 @@ class Inbox:
                 self._held[entry] = now
                 self._weigh(entry, 1)
                 self._waiting.setdefault(entry.actor, deque()).append(entry)
-                self._schedule.set_due("requests", 0.0)
+                self._schedule["requests"] = 0.0
 
     def received_at(self, entry: Entry) -> float:
         """When an entry that is here was added."""
@@ -84,7 +84,7 @@ class Inbox:
                 self._waiting[actor] = entries  # behind the others
         self._under_way += taken
         if not self._waiting:
-            self._schedule.set_due("requests", NEVER)
+            self._schedule["requests"] = NEVER
         return taken
 
     def postpone(self, entries: Iterable[Entry], until: float, *, cut: Sequence[Entry] = ()) -> None:
@@ -99,7 +99,7 @@ class Inbox:
         if cut:
             turns = dict.fromkeys(entry.actor for entry in cut)
             self._waiting = {actor: self._waiting[actor] for actor in dict.fromkeys([*turns, *self._waiting])}
-        self._schedule.set_due("requests", NEVER if not self._waiting else until if entries else 0.0)
+        self._schedule["requests"] = NEVER if not self._waiting else until if entries else 0.0
 
     def remove_done(self) -> None:
         """Remove what was taken: it was replied to, and removed from Redis."""
@@ -117,7 +117,7 @@ class Inbox:
         self.crowded = frozenset()
         self._chars = 0
         self.restarts += 1
-        self._schedule.set_due("requests", NEVER)
+        self._schedule["requests"] = NEVER
 
     def _weigh(self, entry: Entry, sign: int) -> None:
         chars = sign * len(entry.text or "")

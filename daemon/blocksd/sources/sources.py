@@ -73,11 +73,13 @@ class Sources:
         self._sources: dict[str, Source] = {}
         self._mistakes: dict[str, Problem] = {}
         self._agents: dict[str, frozenset[str]] = {}
+        self.is_used = False  # there are sources, or files that agents have opened, or were
         self._opened: dict[str, dict[str, str]] = {}  # file → agent → when it last opened it
         self._contents: dict[str, dict[str, str]] = {}
         self.unshown = Unshown()
         self.reconfigure(settings)
         for agent, file, at in accesses:
+            self.is_used = True
             if at is not None:
                 self._opened.setdefault(file, {})[agent] = at
 
@@ -88,6 +90,8 @@ class Sources:
 
         One that was served, and whose settings are wrong now, is served as it was.
         """
+        settings = list(settings)
+        self.is_used = self.is_used or bool(settings)
         before, sources = self._sources, dict[str, Source]()
         strange, self._mistakes = self._mistakes.keys(), {}
         for one in settings:
@@ -212,7 +216,7 @@ class Sources:
     def look(self) -> None:
         """Look at what is due, for a few milliseconds, and at who the agents are."""
         if not self._sources:
-            self._schedule.set_due("sources", NEVER)
+            self._schedule["sources"] = NEVER
             return
         known = self._state.attachments.known
         if known is not self._known:
@@ -227,7 +231,7 @@ class Sources:
                 self._unmark(source.name)
                 self.unshown.listed.add(source.name)
             self._report(source)
-        self._schedule.set_due("sources", self.due)
+        self._schedule["sources"] = self.due
 
     def set_unwatched(self, name: str, why: str) -> None:
         """No events come from (parts of) this source; the empty text: they do."""

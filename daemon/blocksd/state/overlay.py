@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blocksd.model.label import clash_key
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
 
     from blocksd.files.folder import Signature
     from blocksd.model.attachment import Attachments
-    from blocksd.model.block import Block
     from blocksd.model.revision import Revision
     from blocksd.state.state import State
 
 
 FORGOTTEN: Signature = (-1, -1, -1, -1)
 """In place of a signature: the file was never read, or is not there any more."""
+
+
+_RECENT = 256  # revisions that are remembered
 
 
 class Overlay:
@@ -34,7 +34,8 @@ class Overlay:
         self.below = below
         self.layers: tuple[Overlay, ...] = (self, *(below.layers if below is not None else ()))
         self._at = at
-        self._first_seq = below.next_seq if below is not None else state.journal.seq + 1
+        before = below.first_seq + len(below.revisions) if below is not None else state.journal.seq + 1
+        self.first_seq: int = before  # the number of the first revision drafted here
         self.attachments: Attachments = below.attachments if below is not None else state.attachments
         self.has_attachments = False
         self.clear()
@@ -89,7 +90,8 @@ class Overlay:
         state.moved = {}
         for revision in self.revisions:
             state.versions[revision.label] = revision.version
-            state.note_newest(revision)
+            state.recent.pop(revision.label, None)
+            state.recent[revision.label] = revision
             for label in filter(None, (revision.label, revision.renamed_from)):
                 state.unmerged.discard(label)
                 if label not in state.paths and label in state.versions:
@@ -97,77 +99,21 @@ class Overlay:
                     state.has_deleted = True
             if revision.stale_base is not None:
                 state.unmerged.add(revision.label)
+        while len(state.recent) > _RECENT:
+            del state.recent[next(iter(state.recent))]
         self.clear()
 
     def __bool__(self) -> bool:
         """Return True if there is anything to journal or to put into force."""
         return bool(self.revisions or self.paths or self.signatures or self.has_attachments)
 
-    @property
-    def next_seq(self) -> int:
-        return self._first_seq + len(self.revisions)
-
-    # --- what is in force ---
-
-    def path_of(self, label: str) -> str | None:
-        """The file of the block in force under a label."""
-        for one in self.layers:
-            if label in one.paths:
-                return one.paths[label]
-        return self.state.paths.get(label)
-
-    def label_of(self, path: str) -> str | None:
-        """The block in force that a file has."""
-        for one in self.layers:
-            if path in one.labels:
-                return one.labels[path]
-        return self.state.labels.get(path)
+    # --- what is in force, and what was ---
 
     def in_force(self) -> list[str]:
         """All labels of blocks in force."""
         changed = {label: path for one in reversed(self.layers) for label, path in one.paths.items()}
         new = [label for label, path in changed.items() if path is not None]
         return new + [label for label in self.state.paths if label not in changed]
-
-    def signature_of(self, path: str) -> Signature | None:
-        """The signature that a file had when it was read, `FORGOTTEN` if it is not known; None: it proves nothing."""
-        for one in self.layers:
-            if path in one.signatures:
-                return one.signatures[path]
-        return self.state.signatures.get(path, FORGOTTEN)
-
-    def holder(self, label: str) -> str | None:
-        """The label in force that no other than this one may stand beside: itself, or one in another spelling."""
-        key = clash_key(label)
-        if self.path_of(key) is not None:
-            return key
-        for one in self.layers:
-            if key in one.taken:
-                return one.taken[key]
-        return self.state.taken.get(key)
-
-    def newest(self, label: str) -> Revision | None:
-        """The newest revision of a label; None when it never had one.
-
-        Raises:
-            JournalDamaged: it is not as it was written.
-        """
-        for one in self.layers:
-            if label in one.drafted:
-                return one.drafted[label]
-        return self.state.newest(label)
-
-    def version_of(self, label: str) -> int:
-        """The version of the newest revision of a label; 0 when none is known."""
-        for one in self.layers:
-            if label in one.versions:
-                return one.versions[label]
-        return self.state.version_of(label)
-
-    def block(self, label: str) -> Block | None:
-        """The block in force under a label."""
-        newest = self.newest(label) if self.path_of(label) is not None else None
-        return newest.block if newest is not None else None
 
     def _drafted(self) -> Iterator[Revision]:
         """All that is drafted here and below, the newest first."""

@@ -22,7 +22,7 @@ class ReadQueue:
         self._clock = clock
         self._ready: dict[str, bool] = {}  # path → whether its writer was seen to close it
         self._later: dict[str, float] = {}
-        self._looks: dict[str, int] = {}  # at files that are being written
+        self.looks: dict[str, int] = {}  # at files that are being written
 
     def __contains__(self, path: str) -> bool:
         """Whether a look at this file is due."""
@@ -32,7 +32,7 @@ class ReadQueue:
         """Something happened to this file; `closed` if its writer was seen to be done."""
         if closed:
             self._later.pop(path, None)
-            self._looks.pop(path, None)  # if it is being written again, that is another save
+            self.looks.pop(path, None)  # if it is being written again, that is another save
             self._ready[path] = True
         elif path not in self._ready:
             self._later.setdefault(path, self._clock() + SETTLE_SECONDS)
@@ -50,13 +50,13 @@ class ReadQueue:
 
     def wait_for_writer(self, path: str) -> bool:
         """It is being written: look at it again, each time later. Returns whether that was in vain often enough."""
-        looks = self._looks[path] = self._looks.get(path, 0) + 1
+        looks = self.looks[path] = self.looks.get(path, 0) + 1
         self.postpone(path, min(SETTLE_SECONDS * 2 ** min(looks, 8), _LONGEST_WAIT))
         return looks > _PATIENCE
 
     def stop_waiting(self, path: str) -> None:
         """It is not being written any more."""
-        self._looks.pop(path, None)
+        self.looks.pop(path, None)
 
     def advance(self, now: float) -> None:
         """It is so late by now: looks that waited for that are due."""
@@ -99,4 +99,4 @@ class ReadQueue:
     @property
     def is_stuck(self) -> bool:
         """Whether all that is left to look at is being written, and has been waited for in vain."""
-        return not self._ready and all(self._looks.get(path, 0) > _PATIENCE for path in self._later)
+        return not self._ready and all(self.looks.get(path, 0) > _PATIENCE for path in self._later)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from blocksd.model.block import Block
     from blocksd.model.revision import Revision
 
-_NEWEST_KEPT = 256
-
 
 class State:
     """Each block in force with its file, version and attachment set; what it says is read from the journal when needed.
@@ -46,7 +44,7 @@ class State:
         self.signatures: dict[str, Signature | None] = {}  # of every file that was read, in force or not
         self.versions: dict[str, int] = {}
         self.taken: dict[str, str] = {}  # clash key → label; those that are their own key may be left out
-        self._newest: dict[str, Revision] = {}  # some of the newest revisions
+        self.recent: dict[str, Revision] = {}  # the newest revisions of some labels
         attach = self.attachments.load
         for label, version, entries, agents, path, signature in heads:
             assert path is not None
@@ -70,14 +68,7 @@ class State:
     def forget(self, label: str) -> None:
         """Forget a label that no block has, of which the journal knows nothing any more."""
         if label not in self.paths:
-            self._newest.pop(label, None)
-
-    def note_newest(self, revision: Revision) -> None:
-        """A revision was journaled: it is the newest of its label."""
-        self._newest.pop(revision.label, None)
-        self._newest[revision.label] = revision
-        while len(self._newest) > _NEWEST_KEPT:
-            del self._newest[next(iter(self._newest))]
+            self.recent.pop(label, None)
 
     # --- what the journal has of it ---
 
@@ -87,7 +78,7 @@ class State:
         Raises:
             JournalDamaged: it is not as it was written.
         """
-        newest = self._newest.get(label)
+        newest = self.recent.get(label)
         if newest is not None:
             return newest
         if label in self.paths:
@@ -138,7 +129,7 @@ class State:
         Raises:
             VersionDamaged: it is not as it was written.
         """
-        newest = self._newest.get(label)
+        newest = self.recent.get(label)
         if newest is not None and newest.version == version:
             return newest
         return self.journal.version(label, version)

@@ -15,6 +15,7 @@ from blocksd.state.overlay import FORGOTTEN, Overlay
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from blocksd.files.folder import Signature
     from blocksd.model.attachment import Attachments
     from blocksd.model.revision import Kind
     from blocksd.state.state import State
@@ -27,7 +28,67 @@ class StateDraft(Overlay):
         super().__init__(state, at, below)
         self._together: dict[str, str] | None = None  # label → by which author, while changes go together
         self._come: set[str] = set()  # labels that came into force, and of which nothing is drafted yet
-        self._moved = dict(state.moved) if below is None else {}  # sets changed by private folders, not yet drafted
+        self.moved = dict(state.moved) if below is None else {}  # sets changed by private folders, not yet drafted
+
+    @property
+    def next_seq(self) -> int:
+        return self.first_seq + len(self.revisions)
+
+    def path_of(self, label: str) -> str | None:
+        """The file of the block in force under a label."""
+        for one in self.layers:
+            if label in one.paths:
+                return one.paths[label]
+        return self.state.paths.get(label)
+
+    def label_of(self, path: str) -> str | None:
+        """The block in force that a file has."""
+        for one in self.layers:
+            if path in one.labels:
+                return one.labels[path]
+        return self.state.labels.get(path)
+
+    def signature_of(self, path: str) -> Signature | None:
+        """The signature that a file had when it was read, `FORGOTTEN` if it is not known; None: it proves nothing."""
+        for one in self.layers:
+            if path in one.signatures:
+                return one.signatures[path]
+        return self.state.signatures.get(path, FORGOTTEN)
+
+    def holder(self, label: str) -> str | None:
+        """The label in force that no other than this one may stand beside: itself, or one in another spelling."""
+        key = clash_key(label)
+        if self.path_of(key) is not None:
+            return key
+        for one in self.layers:
+            if key in one.taken:
+                return one.taken[key]
+        return self.state.taken.get(key)
+
+    def newest(self, label: str) -> Revision | None:
+        """The newest revision of a label; None when it never had one.
+
+        Raises:
+            JournalDamaged: it is not as it was written.
+        """
+        for one in self.layers:
+            if label in one.drafted:
+                return one.drafted[label]
+        return self.state.recent.get(label) or self.state.newest(label)
+
+    def version_of(self, label: str) -> int:
+        """The version of the newest revision of a label; 0 when none is known."""
+        for one in self.layers:
+            if label in one.versions:
+                return one.versions[label]
+        return self.state.versions.get(label) or self.state.version_of(label)
+
+    def block(self, label: str) -> Block | None:
+        """The block in force under a label."""
+        newest = self.newest(label) if self.path_of(label) is not None else None
+        return newest.block if newest is not None else None
+
+    # --- what changes ---
 
     def forget_file(self, path: str) -> None:
         """A file that no block has is not there any more."""
@@ -125,7 +186,7 @@ class StateDraft(Overlay):
         agents = set(agents)
         if agents == self.attachments.folders:
             return False
-        self._moved = self._moved | self._changing_attachments().set_folders(agents)
+        self.moved = self.moved | self._changing_attachments().set_folders(agents)
         return True
 
     @contextmanager
@@ -154,8 +215,8 @@ class StateDraft(Overlay):
 
     def follow_folders(self) -> None:
         """Draft what private folders that came or went have changed."""
-        if self._moved:
-            moved, self._moved = self._moved, {}
+        if self.moved:
+            moved, self.moved = self.moved, {}
             self._reattach(moved, FILE)
 
     def _changing_attachments(self) -> Attachments:

@@ -49,7 +49,7 @@ class Keeping:
     @property
     def due(self) -> float:
         """When the next step is due."""
-        return self.schedule.at("retention")
+        return self.schedule["retention"]
 
     def draft(self) -> StateDraft:
         """Return a draft on what is in force."""

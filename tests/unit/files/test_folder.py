@@ -174,20 +174,20 @@ def test_file_that_changes_while_it_is_read_is_busy(root: Path, monkeypatch: pyt
     old(path)
     real = Root.read
 
-    def interfere(held: Root, handle: int, size: int) -> bytes:
+    def interfere(_held: Root, handle: int, size: int) -> bytes:
         if change == "grows":
             with path.open("a") as file:
                 file.write(" and more")
         elif change == "shrinks":
             os.truncate(path, 1)
         elif change == "is rewritten":
-            data = real(held, handle, size)
+            data = real(handle, size)
             path.write_text("TEXT")
             return data
         else:
             path.with_name("other").write_text("TEXT")
             path.with_name("other").rename(path)
-        return real(held, handle, size)
+        return real(handle, size)
 
     monkeypatch.setattr(Root, "read", interfere)
     assert read(root) == Busy()

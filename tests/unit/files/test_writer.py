@@ -297,10 +297,10 @@ def test_set_group_id_bit_is_no_hindrance(root: Path, writer: Writer, monkeypatc
     """A service that may not set it, as under RestrictSUIDSGID=, writes a file that has it all the same, without it."""
     real = Root.set_mode
 
-    def set_mode(held: Root, handle: int, mode: int) -> None:
+    def set_mode(_held: Root, handle: int, mode: int) -> None:
         if mode & (stat.S_ISUID | stat.S_ISGID):
             raise PermissionError(errno.EPERM, "no")
-        real(held, handle, mode)
+        real(handle, mode)
 
     (root / "notes.md").write_bytes(OLD)
     (root / "notes.md").chmod(0o2660)
@@ -410,7 +410,7 @@ def test_short_writes_are_no_fault(root: Path, writer: Writer, monkeypatch: pyte
     """The kernel may take a text in pieces."""
     real = Root.write
     with monkeypatch.context() as patch:
-        patch.setattr(Root, "write", lambda held, handle, data: real(held, handle, data[:3]))
+        patch.setattr(Root, "write", lambda _held, handle, data: real(handle, data[:3]))
         assert write(writer, create(data=b"0123456789"))
     assert (root / "notes.md").read_bytes() == b"0123456789"
 
@@ -809,7 +809,7 @@ def test_where_times_are_too_coarse_nothing_is_known(
     root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then the file is read again, as any other."""
-    monkeypatch.setattr(Root, "set_times", lambda *_: None)
+    monkeypatch.setattr(Root, "set_times", lambda *_, **__: None)
     staged = writer.stage(create())
     assert writer.put_in(staged)
     assert writer.signature(staged) is None

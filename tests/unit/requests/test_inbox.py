@@ -12,7 +12,7 @@ def numbered(actor: str, *numbers: int) -> list[Entry]:
 
 def due(inbox: Inbox) -> float:
     """When there is something to take, as its schedule says."""
-    return inbox._schedule.at("requests")
+    return inbox._schedule["requests"]
 
 
 def test_entries_know_since_when_they_are_here() -> None:
