@@ -265,9 +265,12 @@ def replies_of(client: Any, namespace: str, count: int) -> list[dict[str, Any]]:
 def test_lease_of_a_daemon_that_may_be_dead_is_waited_for(folder: Path, client: Any, run_daemon: RunDaemon) -> None:
     """As after a reboot of the machine, or its clone's: it is taken when it expires, and not before."""
     (folder / "notes.md").write_text("one\n")
-    client.set("blocks:lease", "e0 t0 another-machine fd:1", px=1500)
-    daemon = run_daemon()
-    assert "it is seen whether that daemon lives" in daemon.said()
+    client.set("blocks:lease", "e0 t0 another-machine fd:1", px=60_000)
+    daemon = run_daemon(ready=False)
+    eventually(lambda: "it is seen whether that daemon lives" in daemon.said(), "it waits")
+    assert client.get("blocks:lease").partition(" ")[0] == "e0"
+    client.pexpire("blocks:lease", 300)
+    eventually(lambda: "ready:" in daemon.said(), "it is ready")
     assert client.get("blocks:lease").partition(" ")[0] != "e0"
 
 
