@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +18,30 @@ if TYPE_CHECKING:
 
 # In the background of a shell SIGINT is ignored; what tests start would ignore it, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Hundreds of daemons and commands are started: without what Python has compiled before, each takes half a second more.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+MOST_PROCESSES = 16
+"""How many processes share the tests at most, however many processors there are."""
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Two processes for each processor, as half of the time a test waits; tests named one by one need no other process."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None  # xdist reads it
+    if all("::" in argument for argument in config.args):
+        return 0
+    return min(2 * len(os.sched_getaffinity(0)), MOST_PROCESSES)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why tests were skipped: one line for each reason."""
+    skipped = [report.longrepr for report in terminalreporter.stats.get("skipped", [])]
+    reasons = Counter(where[2].removeprefix("Skipped: ") for where in skipped)
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"SKIPPED {count}: {reason}")
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ HANDS = {"vim blocks.d/persona.md": ("Go", "I ask when I am not sure.", "\x1b", 
 
 ELSEWHERE = {
     ".ci/run": (".ci/run", "# What CI runs"),
-    "python3 -m venv .venv && .venv/bin/pip install --quiet --editable '.[test]' && .venv/bin/pytest -n 4": (
+    "python3 -m venv .venv && .venv/bin/pip install --quiet --editable '.[test]' && .venv/bin/pytest": (
         ".ci/run",
         "'/<!-- test -->/,",
     ),
@@ -65,7 +65,8 @@ ELSEWHERE = {
     ),
     ".venv/bin/ruff check && .venv/bin/ruff format --check": (".ci/run", ".venv/bin/ruff format --check"),
     ".venv/bin/mypy": (".ci/run", ".venv/bin/mypy"),
-    ".venv/bin/pytest tests/unit": ("pyproject.toml", 'testpaths = ["tests"]'),
+    ".venv/bin/pytest": (".ci/run", "'/<!-- test -->/,"),
+    ".venv/bin/pytest -m slow": (".ci/run", ".venv/bin/pytest -m slow"),
     ".venv/bin/python -m blocksd.cli.manual > daemon/man/blocksd.1": (
         "daemon/blocksd/cli/manual.py",
         "daemon/man/blocksd.1",

@@ -16,12 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "every_backend: what a server says decides, so that each kind is tried; others use one of them"
-    )
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that uses `backend` runs on one, and, with the mark `every_backend`, on each that it can use."""
     if "backend" in metafunc.fixturenames:

@@ -307,6 +307,7 @@ def shown_blocks(raw: Any) -> dict[str, tuple[str, set[str]]]:
     }
 
 
+@pytest.mark.slow
 def test_flipped_bits_are_never_silent(rig: Rig, raw: Any) -> None:
     """Of a journal with a bit flipped anywhere, the mirror shows what the files say, or the daemon refuses in words."""
     rig.close()

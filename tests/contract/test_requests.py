@@ -2084,6 +2084,7 @@ def crash_and_ask_again(rig: Office, number: int) -> str | None:
     return at
 
 
+@pytest.mark.slow
 def test_every_crash_is_survived(make: Callable[..., Office], raw: Any) -> None:
     """Before any durable effect: asked again under the same ids, each request is done, once, and replied to."""
     plain: dict[str, Any] | None = None

@@ -335,6 +335,7 @@ redis.call('HSET', KEYS[2], 'seq', ARGV[2])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [("valkey", "blocking"), ("redis", "asyncio")], ids="-".join)
 @pytest.mark.parametrize(("missed", "kept"), [(100_000, 100_000), (100_000, 50_000)], ids=["kept", "gone"])
 def test_a_hundred_thousand_changes_missed(

@@ -18,6 +18,8 @@ from support import RedisServer, valkey_binary
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = int(os.environ.get("BLOCKSD_MACHINE_EXAMPLES", "0"))
 """How many worlds of each kind are tried, others every time; 0: a few, always the same."""
 

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
     Patch = pytest.MonkeyPatch
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def server() -> Iterator[RedisServer]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     RunDaemon = Callable[..., Daemon]
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = Path(sys.executable).with_name("blocksd")
 LABELS = ["notes", "policies/refunds", "policies/returns"]
 

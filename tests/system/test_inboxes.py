@@ -58,6 +58,7 @@ def peak_memory(daemon: Daemon) -> float:
     return int(found[1]) / 1024
 
 
+@pytest.mark.slow
 def test_long_entries_cost_no_memory(daemon: Daemon, client: Any) -> None:
     """Eight of them are refused, with a reply where they have an id, and never come to the daemon."""
     assert append(client, "bob", 1)["ok"]

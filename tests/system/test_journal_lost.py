@@ -97,6 +97,7 @@ OVERWRITES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OVERWRITES)
 def test_journal_overwritten_while_it_runs(run_daemon: RunDaemon, server: RedisServer, folder: Path, name: str) -> None:
     """Though nobody asks for anything: it is said, a sound journal is in its place, and all goes on in a new epoch."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from support import RedisServer
 
+pytestmark = pytest.mark.slow
+
 LOCALES = {
     "C": {"LC_ALL": "C"},
     "C, and Python is not to help": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},

@@ -102,6 +102,7 @@ def test_sigterm_ends_it_in_order(folder: Path, client: Any, run_daemon: RunDaem
     assert_whole(run_daemon(), client, folder)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_loses_and_doubles_nothing(folder: Path, client: Any, run_daemon: RunDaemon) -> None:
     """kill -9 in the middle of bursts of saves, again and again: each start finds what is left to do, and only that."""
     random_ = random.Random(2026)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from fenced import Fenced
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("readme"), pytest.mark.timeout(240)]
 
 BLOCKS = {document: fenced(document) for document in BY_HAND}
 LAYOUT = "daemon/docs/redis.md"

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from blocksd.model.revision import Revision
 
+pytestmark = pytest.mark.slow
+
 SECONDS = float(os.environ.get("BLOCKSD_SOAK_SECONDS", "0"))
 """For how long; 0: a few seconds."""
 

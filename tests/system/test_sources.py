@@ -113,6 +113,7 @@ def test_files_come_and_go(run: RunDaemon, client: Any, manuals: Path) -> None:
     eventually(lambda: client.hkeys("blocks:source:manuals") == ["guide.txt"])
 
 
+@pytest.mark.slow
 def test_killed_daemon_loses_and_doubles_no_request(run: RunDaemon, client: Any, manuals: Path) -> None:
     """kill -9 while requests come in: each is replied once, and what is shown is what was replied last."""
     names = [f"{number}.txt" for number in range(20)]

@@ -172,6 +172,7 @@ def test_memory_follows_the_files(
     assert [item.kind for item in heard] == ["created", *["updated"] * 5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCOPES)
 def test_killed_programs_go_on(
     run_daemon: Callable[..., Daemon], server: RedisServer, folder: Path, tmp_path: Path, name: str

@@ -18,7 +18,8 @@ from support import eventually, require
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "daemon" / "blocksd"
 
-pytestmark = pytest.mark.timeout(400)  # what it needs may have to be fetched
+# What it needs may have to be fetched.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel"), pytest.mark.timeout(400)]
 
 
 def run(*words: str | Path, **options: Any) -> str:

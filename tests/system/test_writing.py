@@ -128,6 +128,7 @@ def save_in_place(path: Path, text: str) -> None:
     path.write_text(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save", [save_anew, save_in_place])
 def test_person_and_processes_lose_nothing_of_each_other(
     folder: Path,
@@ -229,6 +230,7 @@ def saving_in_vim(path: Path, backupcopy: str) -> Iterator[list[str]]:
         vim.quit()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backupcopy", ["auto", "yes", "no"])
 def test_vim_and_processes_lose_nothing_of_each_other(
     folder: Path,
@@ -250,6 +252,7 @@ def test_vim_and_processes_lose_nothing_of_each_other(
     assert_all_of_both(daemon, client, lines, written)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backupcopy", ["auto", "yes"])
 def test_killed_twenty_times_it_does_every_request_once(
     folder: Path,
@@ -299,6 +302,7 @@ REQUESTS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("effect", "person"),
     [*((effect, False) for effect in EFFECTS), ("put in", True), ("finish", True), ("project", True)],
