@@ -6,8 +6,8 @@ import errno
 import time
 from typing import TYPE_CHECKING
 
+from blocksd.core.core import look_once
 from blocksd.core.decide import FolderView
-from blocksd.core.executor import look_once
 from blocksd.core.intake import Intake
 from blocksd.files.folder import Folder, Reading
 from blocksd.journal.journal import Journal

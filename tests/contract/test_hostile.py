@@ -200,10 +200,10 @@ def test_failure_after_a_request_was_decided_takes_it_back(rig: Office, monkeypa
 def test_reply_that_cannot_be_made_takes_its_request_back(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """The block was decided on by then: neither its file nor its history has changed."""
 
-    def accepted(request_id: str, **facts: Any) -> str:
+    def accepted(request_id: str, facts: Any) -> tuple[str, str]:
         if request_id == bad:
             raise MemoryError
-        return accepted_reply(request_id, **facts)
+        return accepted_reply(request_id, facts)
 
     monkeypatch.setattr(answers, "accepted", accepted)
     bad = rig.put("operator", op="append", label="notes", args={"content": "lost"})
@@ -437,7 +437,7 @@ def test_suspect_is_begun_though_another_waits_for_a_file(rig: Office) -> None:
         waits = rig.put("operator", op="append", label="notes", args={"content": "two"})
         suspect = rig.put("operator", op="append", label="other", args={"content": "two"})
         found = rig.client.xrange("blocks:inbox:operator")
-        rig.core._started._counts.update({_Key("operator", entry_id): ATTEMPTS - 1 for entry_id, _ in found})
+        rig.core._started.counts.update({_Key("operator", entry_id): ATTEMPTS - 1 for entry_id, _ in found})
         rig.pass_on()
         rig.run(lambda: rig.client.exists(f"blocks:reply:operator:{suspect}"))
         assert not rig.client.exists(f"blocks:reply:operator:{waits}")

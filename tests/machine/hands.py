@@ -41,6 +41,7 @@ CALLS = (*EFFECTS, *LOOKS, "start_sync", "set_times", "set_owner", "set_attribut
 """All of them, each of which is one system call or a few that fail together."""
 
 COMPOSED = (
+    "open_to_read",
     "reopen",
     "release",
     "is_current",

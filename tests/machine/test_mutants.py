@@ -628,12 +628,12 @@ def takes_nothing_back_at_start(patch: Patch) -> None:
 def rewrites_equal_bytes(patch: Patch) -> None:
     enforce = decide._enforce
 
-    def rewriting(view: Any, draft: Any, path: str, *block: Any, **more: Any) -> None:
-        with open(os.path.join(view.folder.root, path), "rb+") as file:
+    def rewriting(view: Any, draft: Any, one: Any, *read: Any, **more: Any) -> None:
+        with open(os.path.join(view.folder.root, one.path), "rb+") as file:
             data = file.read()
             file.seek(0)
             file.write(data)
-        enforce(view, draft, path, *block, **more)
+        enforce(view, draft, one, *read, **more)
 
     patch.setattr(decide, "_enforce", rewriting)
 

@@ -117,8 +117,8 @@ def examine(path: str) -> tuple[int, list[Problem]]:
 
     Returns how many blocks are in force, and what is wrong.
     """
+    from blocksd.core.core import look_once
     from blocksd.core.decide import FolderView
-    from blocksd.core.executor import look_once
     from blocksd.core.intake import Intake
     from blocksd.files.folder import Folder
     from blocksd.journal.journal import Journal

@@ -7,8 +7,8 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING
 
-from blocksd.core.decide import Asked, FolderView, decide
-from blocksd.core.executor import Conflict, Executor, journal_files
+from blocksd.core.decide import Asked, FolderView, decide, decide_on_files
+from blocksd.core.executor import Conflict, Executor
 from blocksd.core.intake import Intake, Observed
 from blocksd.core.projector import Projector
 from blocksd.core.recovery import recover
@@ -185,7 +185,6 @@ class Core:
             schedule,
             is_in_charge=lambda: self.projector.is_in_charge,
             clock=clock,
-            wall=wall,
         )
         self.retention = Retention(journal, self.state, _limits(config), schedule, clock=clock, wall=wall)
         self.scrub = Scrub(journal, self.state, self.problems, self.intake, schedule, clock=clock, wall=wall)
@@ -245,13 +244,13 @@ class Core:
     def round(self) -> Iterator[str]:
         """Do what is due, and nothing else. Yields the name of each durable effect before it happens."""
         now = self._clock()
-        due = self.schedule.due(now)
+        due = {work for work, at in self.schedule.items() if at <= now}
         if "roots" in due:
             self._check_roots(now)
         if "sweep" in due:
             self._begin_sweep(now)
         if not due.isdisjoint(("roots", "sweep")):
-            due = self.schedule.due(now)  # with what they have found
+            due = {work for work, at in self.schedule.items() if at <= now}  # with what they have found
         has_worked = False
         if now >= self._blocked_until and not due.isdisjoint(_STAGED):
             has_worked = True
@@ -301,7 +300,8 @@ class Core:
         # 5. Project: one call of the server, with the replies.
         yield from self._project(draft, revisions)
         for revision in revisions:
-            self.retention.touch(revision.label, revision.version)
+            if revision.version > 1:
+                self.retention.touched.add(revision.label)
             for listener in self._listeners:
                 listener.on_revision(revision)
 
@@ -342,14 +342,17 @@ class Core:
 
     def _commit(self, draft: Draft) -> Generator[str, None, list[Revision]]:
         """Bring a draft into force; what was asked for may come to nothing, and is decided on anew in the next round."""
-        revisions = yield from journal_files(draft, self._journal, self.intake)
-        try:
-            revisions = revisions + (yield from self.executor.carry_out(draft))
-        except Conflict as conflict:
-            self._throw_away(draft, conflict)
-        else:
-            self._unwritable = {}
-            self._follow_answers(draft)
+        if draft.files or draft.observed.revisions:
+            yield "journal"
+        revisions = journal_files(draft, self._journal, self.intake)
+        if draft.requested is not draft.observed:
+            try:
+                revisions = revisions + (yield from self.executor.carry_out(draft))
+            except Conflict as conflict:
+                self._throw_away(draft, conflict)
+            else:
+                self._unwritable = {}
+                self._follow_answers(draft)
         self._set_merges_due()
         have_changed = draft.observed.has_attachments or draft.requested.has_attachments
         if have_changed or not self.intake.has_checked_names:
@@ -358,8 +361,10 @@ class Core:
             self.schedule["sources"] = 0.0  # who sees them may have changed
         self._remove_left()
         self._blocked_until = 0.0
-        if revisions:
+        if draft.requested is not draft.observed:
             self.writes.note(revisions)
+        elif revisions:
+            self.writes.noted = revisions[-1].seq
         if self._mended_at:
             self._be_mended(has_journaled=bool(revisions or draft.files or draft.answers.settled))
         return revisions
@@ -379,7 +384,7 @@ class Core:
 
     def _follow_answers(self, draft: Draft) -> None:
         """Take note of what follows from requests, once they are done."""
-        answers, asked, now = draft.answers, draft.asked, self._clock()
+        answers, now = draft.answers, self._clock()
         for label in answers.merged:
             self.state.unmerged.discard(label)
             self._merge_at.pop(label, None)
@@ -400,7 +405,7 @@ class Core:
                 entry: since for entry, since in (self._waiting | answers.waiting).items() if entry not in decided
             }
         self.dropped += answers.dropped
-        if asked.entries or asked.later:
+        if answers.postponed:
             self.inbox.postpone(answers.postponed, 0.0 if answers.cut else self._try_again_at(), cut=answers.cut)
             self._handled.note((), answers.postponed)
 
@@ -423,7 +428,7 @@ class Core:
             self.projector.project(revisions, answers, {agent for agent in draft.agents_gone if not known(agent)})
         if answers and self.projector.is_in_sync:
             self._sent = [(answer, self.inbox.received_at(answer.entry)) for answer in answers]
-            self._handled.note((answer.entry for answer in answers), ())
+            self._handled.note([answer.entry for answer in answers], ())
             self.inbox.remove_done()
         elif answers:
             self.inbox.forget_all()
@@ -550,6 +555,7 @@ class Core:
             self._doubt_since = self._clock()
         recover(self._intents, self._writer, is_patient=is_patient)
         self._doubt_since = None
+        self.schedule["kept"] = 0.0  # it may have left something
         if self._must_reload:
             self.state.reload()
             self.intake.reset()
@@ -656,6 +662,32 @@ def _cannot(error: BlocksdError) -> Problem:
     """Why nothing can be taken in."""
     hint = error.facts.get("hint") or (_SPACE_HINT if isinstance(error, JournalUnusable) else _FOLDER_HINT)
     return Problem(JOURNAL, error.code, error.message, str(hint))
+
+
+def journal_files(draft: Draft, journal: Journal, intake: Intake) -> list[Revision]:
+    """Journal the revisions of what the folder says, and put them into force."""
+    observed, seen = draft.observed, draft.seen
+    revisions, released = observed.revisions, observed.released
+    if revisions or draft.files:
+        journal.append(revisions, draft.files)
+    if revisions or seen.has_looked:
+        observed.apply()
+    if seen.has_looked:
+        intake.follow(seen, draft.news)
+    if released:
+        intake.release(released)
+    return revisions
+
+
+def look_once(view: FolderView, journal: Journal, limit: int, at: str) -> list[Revision]:
+    """Do the part of a round that is about the folder: for checks of a folder without a daemon."""
+    intake = view.intake
+    seen, batch = intake.collect(limit)
+    seen.files = intake.read(batch)
+    draft = decide_on_files(view, seen, Asked(), at)
+    revisions = journal_files(draft, journal, intake)
+    intake.check_names()
+    return revisions
 
 
 def _limits(config: Config) -> Limits:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from blocksd.errors import BlocksdError
     from blocksd.files.file_edit import FileEdit
     from blocksd.files.folder import Folder, Signature
-    from blocksd.model.block import Block
     from blocksd.model.revision import Revision
     from blocksd.requests.answers import RequestView
     from blocksd.requests.request import Entry
@@ -148,7 +147,8 @@ def _decide_on_file(view: FolderView, draft: Draft, one: FileRead) -> None:
         news.reports[path] = problem_of(path, one.error, label=state.label_of(path))
         return
     holder: str | None = label
-    taken_by = state.path_of(label)
+    taken_by, known_signature, newest = state.known(path, label)
+    is_new = taken_by != path
     if taken_by is None:
         holder = state.holder(label)
         taken_by = state.path_of(holder) if holder is not None else None
@@ -170,7 +170,9 @@ def _decide_on_file(view: FolderView, draft: Draft, one: FileRead) -> None:
         return
     news.reports[path] = warning_of(path, label, one.warnings) if one.warnings else None
     news.links[path] = reading.is_link
-    _enforce(view, draft, path, one.block, reading, is_odd=bool(one.warnings))
+    if is_new:
+        state.enforce(label, path)
+    _enforce(view, draft, one, reading, newest, has_changed=reading.signature != known_signature)
 
 
 def _decide_on_missing(draft: Draft, path: str) -> None:
@@ -182,23 +184,24 @@ def _decide_on_missing(draft: Draft, path: str) -> None:
         draft.news.reports[path] = None
 
 
-def _enforce(view: FolderView, draft: Draft, path: str, block: Block, reading: Text, *, is_odd: bool) -> None:
+def _enforce(
+    view: FolderView, draft: Draft, one: FileRead, reading: Text, newest: Revision | None, *, has_changed: bool
+) -> None:
     """Draft what a file says; a save of an old text is to be merged with what was written since."""
-    state, label = draft.observed, block.label
-    known_signature = state.signature_of(path)
-    if state.path_of(label) != path:
-        state.enforce(label, path)
+    state, path, block = draft.observed, one.path, one.block
+    assert block is not None
+    label = block.label
     state.signatures[path] = reading.signature
     origin = origin_of(
         block,
-        state.newest(label),
+        newest,
         lambda revision: view.is_recent(revision, reading.saved_at),
         lambda version: state.undamaged(label, version),
     )
     changed = state.put(block, stale_base=origin.stale_base, reverts=origin.reverts)
-    if changed or reading.signature != known_signature:
+    if changed or has_changed:
         # What a file is warned of is not journaled: after a restart it is read again, and warned of again.
-        draft.files[label] = (path, None if is_odd else reading.signature)
+        draft.files[label] = (path, None if one.warnings else reading.signature)
 
 
 # --- what was asked for ---

@@ -6,26 +6,23 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from blocksd.core.decide import Asked, decide_on_files
 from blocksd.core.recovery import give_back_kept, remove_folders
 from blocksd.errors import BlocksdError, JournalUnusable, LeaseLost, ProblemFile, Unavailable, Undecided
 from blocksd.files.writer import saved_over
 from blocksd.journal.intents import Prepared
 from blocksd.model.label import PRIVATE, printable
 from blocksd.model.problem import KEPT, Problem
-from blocksd.model.revision import timestamp
 from blocksd.state.schedule import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    from blocksd.core.decide import Draft, FolderView
+    from blocksd.core.decide import Draft
     from blocksd.core.intake import Intake
     from blocksd.files.file_edit import Staged
     from blocksd.files.folder import Signature
     from blocksd.files.writer import Writer
     from blocksd.journal.intents import Intents
-    from blocksd.journal.journal import Journal
     from blocksd.journal.results import Results
     from blocksd.model.problems import Problems
     from blocksd.model.revision import Revision
@@ -68,7 +65,6 @@ class Executor:
         *,
         is_in_charge: Callable[[], bool],
         clock: Callable[[], float],
-        wall: Callable[[], float],
     ) -> None:
         """`is_in_charge` tells whether no other daemon can be doing the same requests."""
         self._intents = intents
@@ -80,7 +76,6 @@ class Executor:
         self._schedule = schedule
         self._is_in_charge = is_in_charge
         self._clock = clock
-        self._wall = wall
         self.displaced: dict[str, Staged] = {}  # by `aside`: what was put in, and what it displaced not read again
         self._retired: dict[str, Staged] = {}  # by `aside`: what is over, and not known to be on disk
         self.free: list[Staged] = []  # what was retired, and is known to be on disk
@@ -112,7 +107,7 @@ class Executor:
                 draft.requested.apply()
         if settled or answers.accesses:
             yield "settle"
-            self._results.write(answers.accesses, settled, timestamp(self._wall()))
+            self._results.write(answers.accesses, settled, draft.requested.at)
             if answers.accesses:
                 self._sources.apply(answers.accesses)
         return revisions
@@ -148,7 +143,7 @@ class Executor:
             draft.gone | draft.paths,
             staged,
             draft.answers.edited,
-            timestamp(self._wall()),
+            draft.requested.at,
             folders_gone,
         )
         try:
@@ -210,12 +205,13 @@ class Executor:
         After a power cut the journal may say only that the files of the last round were about to be changed. What they
         displaced tells that they were, so it stays until that is on disk: the next `prepare` takes it along, or `tidy`.
         """
-        if self._intents.kept:
+        if self._schedule["kept"] < NEVER:
             for path in give_back_kept(self._intents, self._writer):
                 self._intake.hint_file(path, closed=False)
         read = self._read_displaced()
-        self._report_kept()
-        self._schedule["kept"] = self._clock() + _REST_SECONDS if self._intents.kept else NEVER
+        if self._schedule["kept"] < NEVER:
+            self._report_kept()
+            self._schedule["kept"] = self._clock() + _REST_SECONDS if self._intents.kept else NEVER
         self._discard(self.free)
         self.free = []
         self._retire(read)
@@ -235,6 +231,7 @@ class Executor:
                 read.append(one)
         self.displaced = {}
         if unread:
+            self._schedule["kept"] = 0.0
             self._intents.set_kept([*self._intents.kept, *self._intents.of_this_boot(unread)])
         return read
 
@@ -314,35 +311,6 @@ class Executor:
     def _discard(self, staged: Sequence[Staged]) -> None:
         for one in staged:
             self._writer.discard(one)
-
-
-def journal_files(draft: Draft, journal: Journal, intake: Intake) -> Generator[str, None, list[Revision]]:
-    """Journal the revisions of what the folder says, and put them into force."""
-    observed = draft.observed
-    revisions, released = observed.revisions, observed.released
-    if revisions or draft.files:
-        yield "journal"
-        journal.append(revisions, draft.files)
-    if revisions or draft.seen.has_looked:
-        observed.apply()
-    if draft.seen.has_looked:
-        intake.follow(draft.seen, draft.news)
-    if released:
-        intake.release(released)
-    return revisions
-
-
-def look_once(view: FolderView, journal: Journal, limit: int, at: str) -> list[Revision]:
-    """Do the part of a round that is about the folder: for checks of a folder without a daemon."""
-    intake = view.intake
-    seen, batch = intake.collect(limit)
-    seen.files = intake.read(batch)
-    draft = decide_on_files(view, seen, Asked(), at)
-    revisions = draft.observed.revisions
-    for _ in journal_files(draft, journal, intake):
-        pass
-    intake.check_names()
-    return revisions
 
 
 def _to_be_found(draft: Draft, staged: Sequence[Staged]) -> list[Staged]:

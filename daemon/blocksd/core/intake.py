@@ -126,14 +126,12 @@ class Intake:
     def hint_file(self, path: str, *, closed: bool) -> None:
         """Something happened to this file; `closed` if its writer was seen to be done."""
         directories, _, name = path.rpartition("/")
-        if directories and any(is_ignored(one) or is_block_file(one) for one in directories.split("/")):
-            return  # no sweep goes there either
-        if is_block_file(name):
+        if path in self._state.signatures or (is_block_file(name) and not _is_out_of_sight(directories)):
             self._queue.hint(path, closed=closed)
-        elif name == CONFIG_MAP:  # what the links lead to has changed, all at once
-            for link in self._links:
+        elif name == CONFIG_MAP and not _is_out_of_sight(directories):
+            for link in self._links:  # what the links lead to has changed, all at once
                 self._queue.add(link, closed=True)
-        self._schedule.hasten("files", 0.0 if closed else self._queue.due)
+        self._schedule["files"] = self.due
 
     def expect(self, signatures: Mapping[str, Signature | None]) -> None:
         """These files were written on request, and say what is in force: hints of that are no news."""
@@ -173,7 +171,9 @@ class Intake:
         """When there is something to read or to decide."""
         if self._is_anothers:
             return NEVER
-        return 0.0 if self.scanner.is_due else min(self.deletions.due, self._queue.due)
+        if self.scanner.is_due or self._queue.ready:
+            return 0.0
+        return min(self.deletions.due, self._queue.due) if self._queue.later else self.deletions.due
 
     @property
     def is_idle(self) -> bool:
@@ -360,6 +360,11 @@ class Intake:
             return Parser().parse(reading.data, label)[0]
         except BlocksdError:
             return None
+
+
+def _is_out_of_sight(directories: str) -> bool:
+    """Return True if no sweep goes into these directories, either."""
+    return bool(directories) and any(is_ignored(one) or is_block_file(one) for one in directories.split("/"))
 
 
 def _private_first(path: str) -> tuple[bool, str]:

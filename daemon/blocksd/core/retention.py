@@ -64,18 +64,13 @@ class Retention:
         self.limits = limits
         self._clock = clock
         self._wall = wall
-        self._touched: set[str] = set()
+        self.touched: set[str] = set()  # blocks with a new version: their old ones are looked at soon
         self._steps: Iterator[None] | None = None
         self._schedule = schedule
         schedule["retention"] = clock() + _SLICE_SECONDS
         self._pass_at = clock() + _SLICE_SECONDS
         self._seen_at: tuple[float, float] | None = None  # the last time, by the clock and by the time of day
         self._steady_since = clock()
-
-    def touch(self, label: str, version: int) -> None:
-        """A block has a new version: the old ones, if there are any, are looked at soon."""
-        if version > 1:
-            self._touched.add(label)
 
     def restart(self) -> None:
         """The journal is another one: what was found in it is void."""
@@ -137,12 +132,12 @@ class Retention:
     # --- history ---
 
     def _prune_touched(self) -> Iterator[None]:
-        while self._touched:
-            labels = list(islice(self._touched, _TOUCHED))
+        while self.touched:
+            labels = list(islice(self.touched, _TOUCHED))
             with self._writing():
                 self._journal.forget_versions(labels, versions=self.limits.versions, before=self.before)
                 self._journal.compress(labels)
-            self._touched.difference_update(labels)
+            self.touched.difference_update(labels)
             yield
 
     def _prune_all(self) -> Iterator[None]:

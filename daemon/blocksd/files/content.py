@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import stat
 from contextlib import suppress
 from hashlib import blake2b
@@ -45,7 +44,7 @@ def content(root: Root, path: str) -> Content:
         OSError: it cannot be told.
     """
     try:
-        handle = _open(root, path)
+        handle, has_writer = _open(root, path)
     except OSError as error:
         if error.errno in NOT_THERE:
             return Content(None, is_open=False)
@@ -56,7 +55,7 @@ def content(root: Root, path: str) -> Content:
         status = root.status(handle)
         if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
             return Content(OTHER, is_open=False)
-        is_open = root.has_writer(handle) is True
+        is_open = has_writer is True
         hashed = blake2b(digest_size=16)
         while part := root.read(handle, _READ_AT_ONCE):
             hashed.update(part)
@@ -83,11 +82,11 @@ def digest_if_readable(root: Root, path: str) -> str | None:
         return UNREAD
 
 
-def _open(root: Root, path: str) -> int:
+def _open(root: Root, path: str) -> tuple[int, bool | None]:
     """Open a file, or what a symlink leads to, to read it. A FIFO in its place is not waited for."""
     try:
-        return root.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        return root.open_to_read(path)
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        return root.open(resolve(root, path), os.O_RDONLY | os.O_NONBLOCK)
+        return root.open_to_read(resolve(root, path))

@@ -190,14 +190,13 @@ class Folder:
         except InvalidFile as error:
             return Refused(error, None)
         try:
-            # O_NONBLOCK: should a FIFO have taken the file's place since, opening it must not wait for a writer.
-            handle = root.open(full, os.O_RDONLY | os.O_NONBLOCK)
+            handle, has_writer = root.open_to_read(full)
         except (FileNotFoundError, NotADirectoryError):
             return Absent()
         except OSError as error:
             return Busy() if error.errno == errno.ELOOP else Refused(_unreadable(error), None)
         try:
-            if self._is_being_written(full, handle, status, closed=closed):
+            if self._is_being_written(full, has_writer, status, closed=closed):
                 return Busy(is_open=True)
             data = root.read(handle, status.st_size + 1)
             if len(data) != status.st_size or signature_of(root.status(handle)) != signature:
@@ -262,13 +261,12 @@ class Folder:
             return ""
         return ", ".join(map(str, openers_of(status)[:3]))
 
-    def _is_being_written(self, full: str, handle: int, status: os.stat_result, *, closed: bool) -> bool:
+    def _is_being_written(self, full: str, writer: bool | None, status: os.stat_result, *, closed: bool) -> bool:
         """Whether a save may be under way. The clock only decides how long to wait: wrong, it costs a moment.
 
         That a writer was seen to be done (`closed`) does not mean that the next one has not begun: only the kernel can
         tell.
         """
-        writer = self.directory.has_writer(handle)
         if writer is not None:
             return writer
         writer = self._unclosed.tells(os.path.join(self.root, full))

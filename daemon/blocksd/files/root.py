@@ -280,6 +280,11 @@ class Root:
 
     # --- of several calls ---
 
+    def open_to_read(self, path: str) -> tuple[int, bool | None]:
+        """Open a file, without waiting for a FIFO's writer; its handle, and whether a process has it open for writing."""
+        handle = self.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        return handle, self.has_writer(handle)
+
     def move(self, old: str, new: str) -> None:
         """Give a file another name, if nothing has it."""
         try:

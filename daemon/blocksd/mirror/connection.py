@@ -163,12 +163,6 @@ def masked(url: str) -> str:
     return f"{scheme}{mark}{user}:***@{place}" if colon else f"{scheme}{mark}{rest}"
 
 
-def packed(*words: str | int) -> list[bytes]:
-    """A command as `send_packed_command` takes it. redis-py makes the same, and takes twice as long."""
-    parts = [str(word).encode() for word in words]
-    return [b"".join([b"*%d\r\n" % len(parts), *[b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]])]
-
-
 def translated(url: str) -> _Translated:
     """Raise whatever comes of talking to a server as an error of ours.
 

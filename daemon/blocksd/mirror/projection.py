@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from blocksd.model.block import FILE_KEYS, block_id
-from blocksd.model.label import name_for_agent, owner
+from blocksd.model.label import PRIVATE, name_for_agent, owner
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -88,11 +88,11 @@ def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
             commands.append(("SADD", keys.attached(label), *words))
             commands += [("HSET", keys.agent(agent), name, label) for agent in words]
     change = revision.change(epoch)
-    owners = [owner(label)]
-    channels = [channel]
+    labels, channels = [label], [channel]
     if revision.renamed_from is not None:
-        owners.append(owner(revision.renamed_from))
+        labels.append(revision.renamed_from)
         channels.append(keys.changes_of_block(revision.renamed_from))
+    owners = [owner(one) for one in labels if one.startswith(PRIVATE)]
     concerned = sorted({*revision.attached, *revision.detached, *filter(None, owners)})
     channels += map(keys.changes_of_agent, concerned)
     commands.append(announcement(f"{revision.seq}-0", change, keys.changes, *channels))

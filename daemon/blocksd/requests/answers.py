@@ -22,7 +22,7 @@ from blocksd.model.label import parse_agent, printable
 from blocksd.model.problem import FOLDER, Problem, unmerged, unmerged_subject
 from blocksd.model.revision import OPERATOR, timestamp
 from blocksd.requests.execution import carry_out
-from blocksd.requests.reply import Answer, accepted, kept, kept_refusal, refused, repeated
+from blocksd.requests.reply import Answer, accepted, kept_refusal, refused, repeated
 from blocksd.requests.request import Request, Unusable, parse
 from blocksd.requests.started import ATTEMPTS
 
@@ -188,7 +188,8 @@ class _Deciding:
         return Answer(unusable.entry, unusable.id, refused(unusable.id, unusable.error))
 
     def _answer_request(self, request: Request) -> Answer | None:
-        entry, answers, key = request.entry, self.answers, (request.actor, request.id)
+        entry, answers = request.entry, self.answers
+        key = (entry.actor, request.id)
         outcome = answers.replies.get(key) or self._repeated(key)
         if outcome is None:
             try:
@@ -231,13 +232,13 @@ class _Deciding:
             InvalidRequest: it was dealt with so long ago that its outcome is forgotten.
             InternalError: the daemon ended each time it began this request.
         """
-        if self._view.handled.has(entry):
+        if self._view.handled.marks and self._view.handled.has(entry):
             raise InvalidRequest(
                 f"the entry {entry.id} is not newer than others of this inbox that were dealt with long ago: nothing was done; "
                 "read the block, and send the request again if it is still wanted",
                 field="id",
             )
-        attempts = self._view.started.attempts(entry)
+        attempts = self._view.started.attempts(entry) if self._view.started.counts else 0
         if attempts >= ATTEMPTS:
             inbox = f"inbox of {printable(entry.actor)}"
             text = f"the request {entry.id} in the {inbox} was begun {attempts} times"
@@ -251,19 +252,20 @@ class _Deciding:
             BlocksdError: it is refused.
         """
         view, workspace, answers = self._view, self._workspace, self.answers
-        request.check_deadline(view.wall)
+        if request.deadline is not None:
+            request.check_deadline(view.wall)
         if request.op in ("open_file", "close_file"):
             access = access_of(request, view.sources, self._check_known, timestamp(view.wall))
             answers.accesses.append(access)
-            answers.settled[key] = answers.replies[key] = accepted(request.id, **access.as_json())
+            answers.settled[key] = answers.replies[key] = accepted(request.id, access.as_json())[1]
             return answers.settled[key]
         if view.is_folder_in_doubt and (problem := view.problems.get(FOLDER)) is not None:
             raise Unavailable(f"{problem.message}; nothing can be written until it is back", path="")
-        self._check_known(request.actor)
+        self._check_known(request.entry.actor)
         before = workspace.agents_gone
         with workspace.all_or_nothing():
             facts = carry_out(workspace, request)
-            edited, reply = accepted(request.id, **kept(facts)), accepted(request.id, **facts)
+            edited, reply = accepted(request.id, facts)
         for agent in workspace.agents_gone - before:
             opened = {*view.sources.opened_by(agent), *(one.file for one in answers.accesses if one.agent == agent)}
             answers.accesses += [Access(agent, file, None) for file in sorted(opened)]

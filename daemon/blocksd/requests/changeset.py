@@ -93,6 +93,7 @@ class Changeset:
     def __init__(self, workspace: Workspace, actor: str) -> None:
         self._workspace = workspace
         self.actor = actor
+        self.is_operator = actor == OPERATOR
         self.files: dict[str, BlockFile] = {}
         self.steps: list[Callable[[StateDraft, str, str], object]] = []
         self._changed: dict[str, int | None] = {}  # label → the part of the batch that changed it last
@@ -111,10 +112,6 @@ class Changeset:
         self.effort = Effort(MERGES * CAP)
         self.work = 0
         self._written = 0
-
-    @property
-    def is_operator(self) -> bool:
-        return self.actor == OPERATOR
 
     def spend(self, chars: int) -> None:
         """Count so many characters that are about to be gone through.
@@ -144,6 +141,9 @@ class Changeset:
         return self.files[label]
 
     def _set(self, label: str, file: BlockFile) -> None:
+        if label in self.files:
+            self.files[label] = file
+            return
         self.files[label] = file
         self._keys.setdefault(clash_key(label), set()).add(label)
         self._names.setdefault(name_for_agent(label), set()).add(label)

@@ -24,7 +24,7 @@ def carry_out(workspace: Workspace, request: Request) -> dict[str, Any]:
         Postponed: it cannot be told yet.
         BlocksdError: it is refused. After any error the workspace is to be put back, by its `all_or_nothing`.
     """
-    changeset = Changeset(workspace, request.actor)
+    changeset = Changeset(workspace, request.entry.actor)
     try:
         label = Operations(workspace, changeset).do(request.op, request)
         changeset.finish()
@@ -33,7 +33,7 @@ def carry_out(workspace: Workspace, request: Request) -> dict[str, Any]:
     draft = workspace.draft
     with draft.together():
         for step in changeset.steps:
-            step(draft, request.actor, request.id)
+            step(draft, changeset.actor, request.id)
     workspace.files = workspace.files | changeset.files  # a new one: the one before is what an error goes back to
     workspace.agents_gone = workspace.agents_gone | changeset.agents_gone
     workspace.directories |= changeset.directories

@@ -34,7 +34,7 @@ class Handled:
             str, Mark
         ] = {}  # the first of an actor's entries that wait for something, others overtaking them
         with database.reading():
-            self._marks: dict[str, Mark] = {
+            self.marks: dict[str, Mark] = {
                 actor: (ms, number) for actor, ms, number in database.execute("SELECT actor, ms, number FROM spent")
             }
 
@@ -55,7 +55,7 @@ class Handled:
 
     def has(self, entry: Entry) -> bool:
         """Return True if this entry was dealt with before the last time that marks were written."""
-        mark = self._marks.get(entry.actor)
+        mark = self.marks.get(entry.actor)
         if mark is None:
             return False
         its = _mark_of(entry)
@@ -71,18 +71,18 @@ class Handled:
         new = {
             actor: mark
             for actor, mark in self._done.items()
-            if actor not in self._open and mark > self._marks.get(actor, (0, 0)) and mark[0] <= latest
+            if actor not in self._open and mark > self.marks.get(actor, (0, 0)) and mark[0] <= latest
         }
-        gone = [actor for actor in self._marks if actor not in known and actor not in new]
+        gone = [actor for actor in self.marks if actor not in known and actor not in new]
         if new or gone:
             with self._database.writing():
                 self._database.executemany(
                     "INSERT OR REPLACE INTO spent VALUES (?, ?, ?)", ((actor, *mark) for actor, mark in new.items())
                 )
                 self._database.executemany("DELETE FROM spent WHERE actor = ?", ((actor,) for actor in gone))
-            self._marks.update(new)
+            self.marks.update(new)
             for actor in gone:
-                del self._marks[actor]
+                del self.marks[actor]
         self._done = {actor: mark for actor, mark in self._done.items() if actor in self._open}
 
 

@@ -10,7 +10,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocksd.errors import InvalidRequest, Unavailable
-from blocksd.mirror.connection import REPLY_SECONDS, connect, masked, packed, translated
+from blocksd.mirror.connection import REPLY_SECONDS, connect, masked, translated
+from blocksd.mirror.script import packed
 from blocksd.requests.reply import refused
 from blocksd.requests.request import MAX_BYTES, Entry
 

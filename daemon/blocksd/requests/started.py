@@ -34,7 +34,7 @@ class StartedRequests:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._counts: dict[_Key, int] = {}
+        self.counts: dict[_Key, int] = {}
         self._handle: int | None = None
         self._size = 0
         with suppress(OSError):
@@ -57,11 +57,11 @@ class StartedRequests:
         self._size = os.fstat(self._handle).st_size
         with suppress(ValueError, TypeError, KeyError, OverflowError, RecursionError):  # damaged: it says nothing
             for actor, entry, count in json.loads(os.pread(self._handle, _MOST_BYTES, 0))[:_MOST_SUSPECTS]:
-                self._counts[_Key(str(actor), str(entry))] = int(count)
+                self.counts[_Key(str(actor), str(entry))] = int(count)
 
     def attempts(self, entry: Entry) -> int:
         """How often the daemon ended while this request was under way."""
-        return self._counts.get(_Key(entry.actor, entry.id), 0) if self._counts else 0
+        return self.counts.get(_Key(entry.actor, entry.id), 0) if self.counts else 0
 
     def first_alone(self, entries: Sequence[Entry]) -> int:
         """How many of the entries to begin at once: one that has a last attempt left is begun alone.
@@ -76,13 +76,13 @@ class StartedRequests:
     def begin(self, entries: Iterable[Entry]) -> None:
         """These are under way from now on."""
         counts = {_Key(entry.actor, entry.id): self.attempts(entry) + 1 for entry in entries}
-        self._write(self._counts | counts)
+        self._write(self.counts | counts)
 
     def end(self, entries: Iterable[Entry] = ()) -> None:
         """Nothing is under way any more; these are done, and no longer suspected."""
-        for entry in entries if self._counts else ():
-            self._counts.pop(_Key(entry.actor, entry.id), None)
-        self._write(self._counts)
+        for entry in entries if self.counts else ():
+            self.counts.pop(_Key(entry.actor, entry.id), None)
+        self._write(self.counts)
 
     def _write(self, counts: dict[_Key, int]) -> None:
         if self._handle is None:

@@ -16,6 +16,7 @@ from blocksd.model.label import path_of_label, printable
 from blocksd.model.revision import MERGE
 from blocksd.state.overlay import FORGOTTEN
 from blocksd.state.stale import merged
+from blocksd.state.state_draft import StateDraft
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from blocksd.files.folder import Folder, Reading
     from blocksd.model.block import Block
     from blocksd.model.revision import Revision
-    from blocksd.state.state_draft import StateDraft
 
 _FILE_CHARS = (
     32 * 1024
@@ -66,7 +66,7 @@ class Workspace:
     def all_or_nothing(self) -> Iterator[None]:
         """Changes within are kept if all goes well; after an error, all is as it was before."""
         before, draft = (self.files, self.folders_made, self.folders_gone, self.agents_gone), self.draft
-        self.draft = draft.branch()
+        self.draft = StateDraft(draft.state, draft.at, draft)
         try:
             yield
             draft.absorb(self.draft)
@@ -116,11 +116,8 @@ class Workspace:
 
     def edits(self) -> list[FileEdit]:
         """What the files are to become."""
-        return [
-            FileEdit(file.path, file.base, file.data, file.like)
-            for file in self.files.values()
-            if file.data != file.base
-        ]
+        changed = [(file, data) for file in self.files.values() if (data := file.data) != file.base]
+        return [FileEdit(file.path, file.base, data, file.like) for file, data in changed]
 
     @property
     def load(self) -> int:

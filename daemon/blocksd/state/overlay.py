@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Self
 
     from blocksd.files.folder import Signature
     from blocksd.model.attachment import Attachments
@@ -21,6 +21,7 @@ FORGOTTEN: Signature = (-1, -1, -1, -1)
 _RECENT = 256  # revisions that are remembered
 
 
+@dataclass(slots=True, eq=False)
 class Overlay:
     """What differs from the state, which stays as it is: it costs as much as was drafted, and is thrown away for nothing.
 
@@ -28,32 +29,34 @@ class Overlay:
     None stands for what is no longer there.
     """
 
-    def __init__(self, state: State, at: str, below: Overlay | None = None) -> None:
-        """`at` is when its revisions happen."""
-        self.state = state
-        self.below = below
-        self.layers: tuple[Overlay, ...] = (self, *(below.layers if below is not None else ()))
-        self._at = at
-        before = below.first_seq + len(below.revisions) if below is not None else state.journal.seq + 1
-        self.first_seq: int = before  # the number of the first revision drafted here
-        self.attachments: Attachments = below.attachments if below is not None else state.attachments
-        self.has_attachments = False
-        self.clear()
+    state: State
+    at: str
+    """When its revisions happen."""
+    below: Overlay | None = None
+    revisions: list[Revision] = field(default_factory=list)
+    paths: dict[str, str | None] = field(default_factory=dict)
+    labels: dict[str, str | None] = field(default_factory=dict)
+    taken: dict[str, str | None] = field(default_factory=dict)
+    signatures: dict[str, Signature | None] = field(default_factory=dict)
+    released: dict[str, str] = field(default_factory=dict)
+    """Labels that became free, with the file that had each."""
+    versions: dict[str, int] = field(default_factory=dict)
+    drafted: dict[str, Revision] = field(default_factory=dict)
+    """The newest revision of each label, of those drafted here."""
+    has_attachments: bool = False
+    """Whether `attachments` are its own, and not those below."""
+    layers: tuple[Overlay, ...] = field(init=False, repr=False)
+    """This overlay and those below it, the uppermost first."""
+    attachments: Attachments = field(init=False, repr=False)
+    first_seq: int = field(init=False)
+    """The number of the first revision drafted here."""
 
     def clear(self) -> None:
-        """Forget what was drafted, which is now below."""
-        self.revisions: list[Revision] = []
-        self.paths: dict[str, str | None] = {}
-        self.labels: dict[str, str | None] = {}
-        self.taken: dict[str, str | None] = {}
-        self.signatures: dict[str, Signature | None] = {}
-        self.released: dict[str, str] = {}  # labels that became free, with the file that had each
-        self.versions: dict[str, int] = {}
-        self.drafted: dict[str, Revision] = {}
-
-    def branch(self) -> Self:
-        """Return an overlay on top of this one."""
-        return type(self)(self.state, self._at, self)
+        """Forget what was drafted, which is below now."""
+        self.revisions = []
+        self.released = {}
+        for part in (self.paths, self.labels, self.taken, self.signatures, self.versions, self.drafted):
+            part.clear()
 
     def absorb(self, above: Overlay) -> None:
         """Take over what an overlay on top of this one holds."""
@@ -62,7 +65,7 @@ class Overlay:
                 self.attachments.merge(above.attachments)
             else:
                 self.attachments, self.has_attachments = above.attachments, True
-        self.revisions += above.revisions
+        self.revisions = self.revisions + above.revisions
         for name in ("paths", "labels", "taken", "signatures", "released", "versions", "drafted"):
             getattr(self, name).update(getattr(above, name))
 

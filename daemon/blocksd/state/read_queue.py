@@ -20,33 +20,33 @@ class ReadQueue:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._ready: dict[str, bool] = {}  # path → whether its writer was seen to close it
-        self._later: dict[str, float] = {}
+        self.ready: dict[str, bool] = {}  # path → whether its writer was seen to close it
+        self.later: dict[str, float] = {}
         self.looks: dict[str, int] = {}  # at files that are being written
 
     def __contains__(self, path: str) -> bool:
         """Whether a look at this file is due."""
-        return path in self._ready
+        return path in self.ready
 
     def hint(self, path: str, *, closed: bool) -> None:
         """Something happened to this file; `closed` if its writer was seen to be done."""
         if closed:
-            self._later.pop(path, None)
+            self.later.pop(path, None)
             self.looks.pop(path, None)  # if it is being written again, that is another save
-            self._ready[path] = True
-        elif path not in self._ready:
-            self._later.setdefault(path, self._clock() + SETTLE_SECONDS)
+            self.ready[path] = True
+        elif path not in self.ready:
+            self.later.setdefault(path, self._clock() + SETTLE_SECONDS)
 
     def add(self, path: str, *, closed: bool = False) -> None:
         """Look at it as soon as can be."""
         if closed:
-            self._ready[path] = True
+            self.ready[path] = True
         else:
-            self._ready.setdefault(path, False)
+            self.ready.setdefault(path, False)
 
     def postpone(self, path: str, seconds: float) -> None:
         """Look at it after so long a time."""
-        self._later[path] = self._clock() + seconds
+        self.later[path] = self._clock() + seconds
 
     def wait_for_writer(self, path: str) -> bool:
         """It is being written: look at it again, each time later. Returns whether that was in vain often enough."""
@@ -60,43 +60,43 @@ class ReadQueue:
 
     def advance(self, now: float) -> None:
         """It is so late by now: looks that waited for that are due."""
-        for path in [path for path, due in self._later.items() if due <= now]:
-            del self._later[path]
-            self._ready.setdefault(path, False)
+        for path in [path for path, due in self.later.items() if due <= now]:
+            del self.later[path]
+            self.ready.setdefault(path, False)
 
     def first(self, limit: int) -> list[str]:
         """The files that have been due for longest, at most so many."""
-        return list(islice(self._ready, limit))
+        return list(islice(self.ready, limit))
 
     def take(self, path: str) -> bool:
         """It is looked at now. Returns whether its writer was seen to close it."""
-        return self._ready.pop(path)
+        return self.ready.pop(path)
 
     def take_batch(self, now: float, limit: int) -> dict[str, bool]:
         """Take the files that have been due for longest, at most so many; of each, whether its writer closed it."""
         self.advance(now)
-        return {path: self._ready.pop(path) for path in self.first(limit)}
+        return {path: self.ready.pop(path) for path in self.first(limit)}
 
     def clear(self) -> None:
         """No look is due any more; what waits goes on waiting."""
-        self._ready.clear()
+        self.ready.clear()
 
     @property
     def backlog(self) -> int:
         """How many looks are due."""
-        return len(self._ready)
+        return len(self.ready)
 
     @property
     def due(self) -> float:
         """When the next look is due."""
-        return 0.0 if self._ready else min(self._later.values(), default=float("inf"))
+        return 0.0 if self.ready else min(self.later.values(), default=float("inf"))
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to look at, now or later."""
-        return not (self._ready or self._later)
+        return not (self.ready or self.later)
 
     @property
     def is_stuck(self) -> bool:
         """Whether all that is left to look at is being written, and has been waited for in vain."""
-        return not self._ready and all(self.looks.get(path, 0) > _PATIENCE for path in self._later)
+        return not self.ready and all(self.looks.get(path, 0) > _PATIENCE for path in self.later)

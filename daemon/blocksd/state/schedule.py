@@ -33,10 +33,6 @@ class Schedule(dict[Work, float]):
         if at < self[work]:
             self[work] = at
 
-    def due(self, now: float) -> set[Work]:
-        """The kinds of work that are due."""
-        return {work for work, at in self.items() if at <= now}
-
     def next(self, *, but: tuple[Work, ...] = (), only: tuple[Work, ...] = ()) -> float:
         """When anything is due next; `but` for some kinds, or `only` of some."""
         return min((at for work, at in self.items() if work not in but and (not only or work in only)), default=NEVER)

@@ -41,7 +41,7 @@ class Writes:
 
     def __init__(self, seq: int, *, clock: Callable[[], float], wall: Callable[[], float]) -> None:
         """`seq` is that of the newest revision of the runs before."""
-        self._first = self._noted = seq
+        self._first = self.noted = seq
         self._clock = clock
         self._wall = wall
         self._at: dict[int, float] = {}  # of those by request, the oldest first
@@ -49,7 +49,7 @@ class Writes:
     def note(self, revisions: Sequence[Revision]) -> None:
         """These were written just now."""
         for revision in revisions:
-            self._noted = max(self._noted, revision.seq)
+            self.noted = max(self.noted, revision.seq)
             if revision.author != FILE:
                 self._at[revision.seq] = self._clock()
         while len(self._at) > _NOTED:
@@ -65,7 +65,7 @@ class Writes:
         if revision.seq <= self._first:
             written_at = datetime.fromisoformat(revision.at).timestamp()
             return abs(saved_at - written_at) <= window
-        if revision.seq > self._noted:  # in this very round
+        if revision.seq > self.noted:  # in this very round
             return True
         at = self._at.get(revision.seq)
         if at is None:

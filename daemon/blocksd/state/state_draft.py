@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from blocksd.model.attachment import NOBODY
@@ -18,17 +18,30 @@ if TYPE_CHECKING:
     from blocksd.files.folder import Signature
     from blocksd.model.attachment import Attachments
     from blocksd.model.revision import Kind
-    from blocksd.state.state import State
 
 
+@dataclass(slots=True, eq=False)
 class StateDraft(Overlay):
     """An overlay on which changes are drafted: each method adds the revisions that follow from one change."""
 
-    def __init__(self, state: State, at: str, below: Overlay | None = None) -> None:
-        super().__init__(state, at, below)
-        self._together: dict[str, str] | None = None  # label → by which author, while changes go together
-        self._come: set[str] = set()  # labels that came into force, and of which nothing is drafted yet
-        self.moved = dict(state.moved) if below is None else {}  # sets changed by private folders, not yet drafted
+    moved: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Sets changed by private folders, or by a journal that has lost something, not yet drafted."""
+    _come: set[str] = field(default_factory=set)  # labels that came into force, and of which nothing is drafted yet
+    _together: dict[str, str] | None = None  # label → by which author, while changes go together
+
+    def __post_init__(self) -> None:
+        below = self.below
+        if below is None:
+            self.layers, self.attachments = (self,), self.state.attachments
+            self.first_seq = self.state.journal.seq + 1
+            self.moved = dict(self.state.moved)
+        else:
+            self.layers, self.attachments = (self, *below.layers), below.attachments
+            self.first_seq = below.first_seq + len(below.revisions)
+
+    def branch(self) -> StateDraft:
+        """Return a draft on top of this one."""
+        return StateDraft(self.state, self.at, self)
 
     @property
     def next_seq(self) -> int:
@@ -75,6 +88,10 @@ class StateDraft(Overlay):
             if label in one.drafted:
                 return one.drafted[label]
         return self.state.recent.get(label) or self.state.newest(label)
+
+    def known(self, path: str, label: str) -> tuple[str | None, Signature | None, Revision | None]:
+        """The file of a block, the signature that the file at `path` had when it was read, and the newest revision."""
+        return self.path_of(label), self.signature_of(path), self.newest(label)
 
     def version_of(self, label: str) -> int:
         """The version of the newest revision of a label; 0 when none is known."""
@@ -156,7 +173,7 @@ class StateDraft(Overlay):
                 version=before.version + 1,
                 kind="deleted",
                 block=None,
-                at=self._at,
+                at=self.at,
                 created_at=before.created_at,
                 author=author,
                 detached=tuple(sorted(before.agents)),
@@ -268,8 +285,8 @@ class StateDraft(Overlay):
                 version=self.version_of(label) + 1,
                 kind=kind or ("created" if is_new else "updated"),
                 block=block,
-                at=self._at,
-                created_at=self._at if before is None or is_new else before.created_at,
+                at=self.at,
+                created_at=self.at if before is None or is_new else before.created_at,
                 author=author,
                 fields=fields,
                 agents=has,

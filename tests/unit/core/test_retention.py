@@ -83,7 +83,8 @@ class Keeping:
         self.journal.append(drafted, files)
         draft.apply()
         for one in drafted:
-            self.retention.touch(one.label, one.version)
+            if one.version > 1:
+                self.retention.touched.add(one.label)
 
     def wait(self, seconds: float, step: float = 900.0) -> None:
         """Let time pass, and what is due then be done."""

@@ -7,7 +7,8 @@ import pytest
 import redis
 
 from blocksd.errors import BlocksdError, Damaged, Misconfigured, Unavailable
-from blocksd.mirror.connection import connect, masked, packed, translated
+from blocksd.mirror.connection import connect, masked, translated
+from blocksd.mirror.script import packed
 from blocksd.protocol import wire
 
 SECRET = "hunter2"
