@@ -692,7 +692,9 @@ class World(RuleBasedStateMachine):
                 if asked.may_be_lost and not self._is_waiting(asked):
                     self._send(asked)  # as clients do that get no reply
             unheard += (one for one in self.memory.asked.values() if not (one.is_answered or self._hears(one)))
-            before, is_compared, problems = self._done(), rig.core.projector.verifier.is_due, rig.core.problems.changes
+            before, problems = self._done(), rig.core.problems.changes
+            due = {work for work, at in rig.core.schedule.items() if at <= rig.clock()}
+            is_compared = rig.core.projector.verifier.is_due or (bool(due) and due <= {"retention", "scrub"})
             self._round()
             has_worked, has_told = self._done() != before, rig.core.problems.changes != problems
             worked += has_worked
