@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from blocksd.errors import JournalUnusable
+from blocksd.journal.intents import Intents
 from blocksd.journal.journal import Journal
 from blocksd.requests.request import Entry
 from rig import Rig, assert_level
@@ -144,6 +146,31 @@ def test_journal_fails_while_it_is_closed(rig: Rig, error: Exception) -> None:
         rig.open()
         rig.settle()
     rig.close()
+
+
+def test_failure_after_a_commit_leaves_memory_as_the_journal_is(
+    rig: Rig, raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was committed is in force, whatever fails behind it: an agent whose deletion was journaled is not known."""
+    rig.write("agents/ann/persona", "I am Ann.\n")
+    rig.settle()
+    failed: list[int] = []
+
+    def fails(_intents: Intents) -> list[str]:
+        failed.append(rig.journal.seq)
+        raise JournalUnusable("the journal cannot be read: once", path=rig.journal.path)
+
+    text = json.dumps({"id": "r", "op": "delete_agent", "args": {"agent": "ann"}})
+    entry = Entry("operator", raw.xadd("blocks:inbox:operator", {"request": text}), text)
+    with monkeypatch.context() as patch:
+        patch.setattr(Intents, "folders_gone", fails)
+        rig.core.inbox.add([entry])
+        rig.round()
+    assert failed == [rig.journal.seq]
+    assert "ann" not in rig.core.state.attachments.known
+    rig.settle()
+    raw.delete("blocks:inbox:operator")
+    assert_level(rig, raw)
 
 
 def test_error_that_lasts_is_logged_once(rig: Rig, raw: Any, caplog: pytest.LogCaptureFixture) -> None:

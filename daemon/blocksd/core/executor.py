@@ -179,12 +179,12 @@ class Executor:
         intents.finish(prepared, signatures, is_durable=bool(folders_gone))
         self._results.count(draft.answers.edited)
         self.displaced.update((one.aside, one) for one in staged)
+        self._enforce(draft, signatures)  # before anything that may fail: the journal has it
         if folders_gone:
             self._discard(self._read_displaced())
             yield "remove folders"
             for folder in remove_folders(intents, writer):
                 self._intake.hint_tree(folder)
-        self._enforce(draft, signatures)
 
     def _enforce(self, draft: Draft, signatures: dict[str, Signature | None]) -> None:
         """Put into force what was journaled."""
