@@ -23,7 +23,7 @@ from blocksd.errors import Misconfigured, Unavailable
 from blocksd.service import embedded
 from blocksd.service.embedded import FLOOR, Address, EmbeddedServer, find_binary
 from blocksd.service.server_data import Binary
-from support import binary_of, eventually, require, valkey_binary
+from support import DEADLINE, binary_of, eventually, require, valkey_binary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -146,13 +146,13 @@ def test_only_loopback_is_bound(server: EmbeddedServer) -> None:
 
 def test_answer_of_any_kind_is_a_sign_of_life(server: EmbeddedServer, short_path: Path) -> None:
     """Also that it loads, or has too many clients; a server that takes connections and says nothing does not answer."""
-    assert server.answers(1.0)
+    assert server.answers(DEADLINE)
     address = server.address
     assert address is not None
     client_of(address).config_set("maxclients", 1)
     keeper = client_of(address)
     keeper.ping()
-    assert server.answers(1.0)
+    assert server.answers(DEADLINE)
     os.kill(address.pid, signal.SIGSTOP)
     assert not server.answers(0.1)
     os.kill(address.pid, signal.SIGCONT)
@@ -169,7 +169,7 @@ def test_answer_of_any_kind_is_a_sign_of_life(server: EmbeddedServer, short_path
         loading = threading.Thread(target=load)
         loading.start()
         server.address = replace(address, socket=place)
-        assert server.answers(1.0)
+        assert server.answers(DEADLINE)
         loading.join()
         server.address = replace(address, socket=place + "-gone")
         assert not server.answers(1.0)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     RunDaemon = Callable[..., Daemon]
 
+pytestmark = pytest.mark.slow
+
 
 def kept(daemon: Daemon, label: str) -> list[str | None]:
     """Every value that a journal in its place has; none while there is no such journal."""
@@ -97,7 +99,6 @@ OVERWRITES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", OVERWRITES)
 def test_journal_overwritten_while_it_runs(run_daemon: RunDaemon, server: RedisServer, folder: Path, name: str) -> None:
     """Though nobody asks for anything: it is said, a sound journal is in its place, and all goes on in a new epoch."""

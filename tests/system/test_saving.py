@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from support import Changes, Daemon, RedisServer
 
+pytestmark = pytest.mark.slow
+
 GRACE = "0.3"
 """Shorter than by default, for speed; still far longer than any editor leaves a file away."""
 
@@ -277,7 +279,6 @@ def test_file_left_open_is_read_when_it_has_settled(saved: Saved) -> None:
     assert saved.is_updated_once()
 
 
-@pytest.mark.slow
 def test_thousand_saves_a_second(saved: Saved) -> None:
     """Saves in place that come faster than they are read are coalesced: every text announced is one that was saved."""
     texts = [f"save {number}\n" + "line\n" * (number % 50) for number in range(3000)]
@@ -293,7 +294,6 @@ def test_thousand_saves_a_second(saved: Saved) -> None:
     assert set(values) <= {"one", *(text.removesuffix("\n") for text in texts)}
 
 
-@pytest.mark.slow
 def test_thousand_atomic_saves_a_second(saved: Saved) -> None:
     """The same, by renaming over the file: it is never seen as deleted."""
     for number in range(2000):
@@ -328,7 +328,6 @@ def test_rename_storm_ends_right(saved: Saved) -> None:
     assert [label for label in deleted if "moved" not in label and "fence" not in label] == ["storm-0"]
 
 
-@pytest.mark.slow
 def test_tree_of_thousands_is_copied_in(saved: Saved) -> None:
     """`cp -r` of thousands of files in many directories creates each block once."""
     source = saved.folder.parent / "source"
