@@ -69,8 +69,16 @@ class FailingRoot(Root):
         raise OSError(number, os.strerror(number))
 
 
+def call_of_root(name: str) -> Callable[..., Any]:
+    """A call of a root, as a function of the root and the arguments."""
+    found: Any = vars(Root)[name]
+    if isinstance(found, staticmethod):  # it is of the system, and takes a handle
+        return lambda _root, *args, **options: found.__func__(*args, **options)
+    return found  # type: ignore[no-any-return]  # a method
+
+
 def _failing(name: str) -> Any:
-    real = getattr(Root, name)
+    real = call_of_root(name)
     if name == "scandir":
 
         @contextmanager
@@ -80,7 +88,7 @@ def _failing(name: str) -> Any:
                 yield entries
 
         return scandir
-    return lambda self, *args: self._does(name, lambda *words: real(self, *words), *args)
+    return lambda self, *args, **options: self._does(name, lambda *words: real(self, *words, **options), *args)
 
 
 for _name in CALLS:

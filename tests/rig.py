@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.core.core import Core
-from blocksd.core.projector import Listener
+from blocksd.core.listener import Listener
 from blocksd.files.folder import Folder
 from blocksd.journal.journal import Journal
 from blocksd.mirror.connection import connect
@@ -259,8 +259,8 @@ class Rig:
         """One round; an error in it that nobody foresaw, and that the daemon would survive, is one of the test, too."""
         for _ in self.core.round():
             pass
-        if self.core.unexpected is not None and not self.tolerates_errors:
-            raise self.core.unexpected
+        if self.core.failures.unexpected is not None and not self.tolerates_errors:
+            raise self.core.failures.unexpected
 
     def run(self, until: Callable[[], Any], what: str = "") -> None:
         """Round after round, without waiting for anything but the server, until it is so."""
@@ -281,7 +281,7 @@ class Rig:
         level = core.projector.is_in_sync and not core.projector.is_busy
         return (
             core.is_settled
-            and not core._mended_at  # the problem of a journal that failed is over a while after it works again
+            and not core.failures.calm_at  # the problem of a journal that failed is over a while after it works again
             and core.intake.due == float("inf")
             and level
             and place is not None

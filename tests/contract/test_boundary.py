@@ -554,7 +554,7 @@ def test_clean_up_that_fails_takes_nothing_back(broken: Broken, call: str, numbe
     rig.crash()
     rig.open()
     pass_time(rig, 2)
-    assert rig.core.unexpected is None
+    assert rig.core.failures.unexpected is None
     rig.breaks = lambda *_: False
     rig.resync()
     rig.resync()
@@ -592,7 +592,7 @@ def test_daemon_starts_with_something_prepared_whatever_fails(broken: Broken, ca
         rig.number = number
         rig.open()
         pass_time(rig, 1.5)
-        assert rig.core.unexpected is None
+        assert rig.core.failures.unexpected is None
         rig.crash()
     rig.breaks = lambda *_: False
     rig.open().settle()
@@ -741,7 +741,7 @@ def test_calls_that_fail_lose_and_double_nothing(
         value = rig.value(label)
         assert Counter(value.split()) - Counter(tokens[label]) == Counter(["begin"]), "nothing is doubled"
         assert Counter(tokens[label]) - Counter(value.split()) == Counter(), "nothing is lost"
-    assert rig.core.unexpected is None
+    assert rig.core.failures.unexpected is None
     assert rig.core.problems == {}
     assert rig.temporaries() == []
     raw.delete("blocks:inbox:operator")

@@ -348,7 +348,7 @@ def test_late_save_when_the_round_ends_in_an_error(rig: Rig, monkeypatch: pytest
         rig.round()
         assert notes.read_text() == "one\nline 1\n"
         file.write("one\nlate\n")
-    rig.core.unexpected = None
+    rig.core.failures.unexpected = None
     rig.settle()
     rig.resync()
     assert asides(rig) == []

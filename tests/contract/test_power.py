@@ -16,6 +16,7 @@ from blocksd.journal.intents import Intents
 from blocksd.journal.results import Results
 from blocksd.model.label import TEMPORARY
 from blocksd.requests.request import Entry
+from failing import call_of_root
 from rig import Rig
 
 if TYPE_CHECKING:
@@ -646,7 +647,7 @@ def test_request_that_was_refused_as_unavailable_is_done_once(
 ) -> None:
     """Whatever it was that failed, nothing of it is left when it is asked for again under its id."""
     calls: list[int] = []
-    real = getattr(Root, call)
+    real = call_of_root(call)
 
     def failing(*args: Any) -> Any:
         calls.append(1)

@@ -130,7 +130,7 @@ def test_journal_fails_at_any_call(rig: Rig, raw: Any, error: Exception, length:
         live(rig, raw, number)
         failing.failing = range(0)
         assert_all_is_there(rig, raw, number)
-    assert rig.core.unexpected is None
+    assert rig.core.failures.unexpected is None
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -204,7 +204,7 @@ def test_unforeseen_error_ends_a_stage_and_not_the_daemon(rig: Rig, raw: Any, mo
         end = rig.clock() + 10.0
         rig.run(lambda: rig.clock() > end)
         assert rig.core.problems["<journal>"].code == "internal_error"
-    assert isinstance(rig.core.unexpected, ZeroDivisionError)
+    assert isinstance(rig.core.failures.unexpected, ZeroDivisionError)
     with monkeypatch.context() as patch:
         patch.setattr(rig.core.projector, "step", fault)
         rig.write("notes", "three\n")

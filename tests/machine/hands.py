@@ -15,6 +15,7 @@ import redis
 from blocksd.errors import InvalidFile
 from blocksd.files.folder import Folder, Reading, Refused
 from blocksd.files.root import Root
+from failing import call_of_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -288,8 +289,7 @@ class HandledRoot(Root):
 
 
 def _handled(name: str) -> Callable[..., Any]:
-    real = getattr(Root, name)
-    is_plain = isinstance(vars(Root)[name], staticmethod)  # a call on a handle
+    real = call_of_root(name)
 
     def call(self: HandledRoot, *args: Any, **options: Any) -> Any:
         hands = self.hands
@@ -298,11 +298,11 @@ def _handled(name: str) -> Callable[..., Any]:
             hands.disk.note()
         if name == "close":  # it is closed, whatever is said of it
             hands.closed(args[0])
-            real(*args)
+            real(self, *args)
             hands.called(name, is_effect)
             return None
         hands.called(name, is_effect)
-        result = real(*args, **options) if is_plain else real(self, *args, **options)
+        result = real(self, *args, **options)
         if name == "open":
             hands.opened(result)
         if hands.disk is not None and is_effect:

@@ -789,8 +789,8 @@ class World(RuleBasedStateMachine):
             raise
         except Exception as error:
             raise Broken("lives", repr(error)) from error
-        if core.unexpected is not None:
-            raise Broken("no unforeseen error", repr(core.unexpected)) from core.unexpected
+        if core.failures.unexpected is not None:
+            raise Broken("no unforeseen error", repr(core.failures.unexpected)) from core.failures.unexpected
 
     def _come_back(self) -> None:
         """After a crash: another daemon, of the same journal; what cannot be read still cannot."""

@@ -14,6 +14,7 @@ from blocksd.core.core import Core
 from blocksd.core.deletions import Deletions
 from blocksd.core.executor import Executor
 from blocksd.core.intake import Intake
+from blocksd.core.request_flow import RequestFlow
 from blocksd.files import fresh_file, root, writer
 from blocksd.files.content import OTHER, Content, content
 from blocksd.files.folder import Absent
@@ -563,16 +564,16 @@ def takes_unreadable_for_absent(patch: Patch) -> None:
 
 
 def removes_requests_when_they_are_read(patch: Patch) -> None:
-    collect = Core._collect_requests
+    collect = RequestFlow.collect
 
-    def removing(self: Core, due: Any) -> Any:
+    def removing(self: RequestFlow, due: Any) -> Any:
         client = World.server.client()
         for key in client.scan_iter("*:inbox:*"):
             client.delete(key)
         client.close()
         return collect(self, due)
 
-    patch.setattr(Core, "_collect_requests", removing)
+    patch.setattr(RequestFlow, "collect", removing)
 
 
 def forgets_outcomes(patch: Patch) -> None:
@@ -767,7 +768,7 @@ def brings_back_the_version_before(patch: Patch) -> None:
 
 
 def tries_again_all_the_time(patch: Patch) -> None:
-    patch.setattr(Core, "_try_again_at", lambda self: self._clock() + 0.01)
+    patch.setattr(RequestFlow, "_try_again_at", lambda self: self._clock() + 0.01)
 
 
 def tells_of_an_error_in_clean_up(patch: Patch) -> None:

@@ -87,8 +87,8 @@ class FolderView(NamedTuple):
     is_recent: Callable[[Revision, float], bool]
 
 
-def decide(view: FolderView, requests: RequestView, seen: Observed, asked: Asked, at: str) -> Draft:
-    """Decide what one round comes to. `at` is when its revisions happen.
+def decide(view: FolderView, requests: Callable[[], RequestView], seen: Observed, asked: Asked, at: str) -> Draft:
+    """Decide what one round comes to. `at` is when its revisions happen; `requests` is called if there are any.
 
     Raises:
         JournalUnusable: what is in force cannot be read.
@@ -98,7 +98,7 @@ def decide(view: FolderView, requests: RequestView, seen: Observed, asked: Asked
     new = {one.label for one in draft.observed.revisions if one.stale_base is not None}
     if asked.entries or asked.later or asked.merges or new:
         draft.requested = draft.observed.branch() if draft.observed else StateDraft(view.state, at)
-        _decide_on_requests(view, requests, draft, new)
+        _decide_on_requests(view, requests(), draft, new)
     return draft
 
 

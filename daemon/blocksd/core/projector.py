@@ -19,11 +19,12 @@ from blocksd.sources.source_mirror import SourceMirror
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from blocksd.core.listener import Listener
     from blocksd.errors import BlocksdError
     from blocksd.journal.journal import Journal
     from blocksd.mirror.mirror import Mirror, Place
     from blocksd.mirror.projection import Command
-    from blocksd.model.faults import Fault, Faults
+    from blocksd.model.faults import Faults
     from blocksd.model.problem import Problem
     from blocksd.model.problems import Problems
     from blocksd.model.revision import Revision
@@ -43,23 +44,6 @@ A lease that was asked for at a moment is good for at least LEASE_SECONDS from t
 it gets to it. A daemon that goes by the moment of asking therefore stops before another can begin, without asking Redis
 again: only a commit that takes over 3 seconds, or two clocks that differ by as much in 10, could overlap with another's.
 """
-
-
-class Listener:
-    """Who is told what happens: a log, metrics, a test. What is not overridden is not listened to."""
-
-    def on_revision(self, revision: Revision) -> None: ...
-    def on_request(self, answer: Answer, seconds: float) -> None:
-        """A request was replied to, so many seconds after it was received."""
-
-    def on_fault(self, fault: Fault, is_new: bool) -> None:  # passed on as it comes
-        """The daemon failed on one request or one file; `is_new`: for the first time in this way."""
-
-    def on_problem(self, problem: Problem) -> None: ...
-    def on_cleared(self, problem: Problem) -> None: ...
-    def on_mirror_away(self, error: BlocksdError) -> None: ...
-    def on_mirror_level(self, how: str) -> None: ...
-    def on_repaired(self, count: int) -> None: ...
 
 
 class Projector:

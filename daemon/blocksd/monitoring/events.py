@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from blocksd.core.projector import Listener
+from blocksd.core.listener import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

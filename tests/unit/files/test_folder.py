@@ -15,6 +15,7 @@ import pytest
 from blocksd.files import folder as folder_module
 from blocksd.files.folder import Absent, Busy, Folder, Found, Reading, Refused, Text
 from blocksd.files.root import Root
+from failing import call_of_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,7 +196,7 @@ def test_file_that_changes_while_it_is_read_is_busy(root: Path, monkeypatch: pyt
 
 def interfering(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], None]) -> None:
     """Let something happen right before a call."""
-    real = getattr(Root, name)
+    real = call_of_root(name)
 
     def call(*args: Any) -> Any:
         act()

@@ -1,0 +1,55 @@
+"""Receives what happens in the core: a log, metrics, a test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from blocksd.errors import BlocksdError
+    from blocksd.model.faults import Fault
+    from blocksd.model.problem import Problem
+    from blocksd.model.problems import Problems
+    from blocksd.model.revision import Revision
+    from blocksd.requests.reply import Answer
+
+
+class Listener:
+    """Receives what happens. Every method is a no-op by default."""
+
+    def on_revision(self, revision: Revision) -> None: ...
+    def on_request(self, answer: Answer, seconds: float) -> None:
+        """A request was replied to, so many seconds after it was received."""
+
+    def on_fault(self, fault: Fault, is_new: bool) -> None:  # passed on as it comes
+        """The daemon failed on one request or one file; `is_new`: for the first time in this way."""
+
+    def on_problem(self, problem: Problem) -> None: ...
+    def on_cleared(self, problem: Problem) -> None: ...
+    def on_mirror_away(self, error: BlocksdError) -> None: ...
+    def on_mirror_level(self, how: str) -> None: ...
+    def on_repaired(self, count: int) -> None: ...
+
+
+class ProblemNews:
+    """Tells listeners which problems came and went since they were told last."""
+
+    def __init__(self, problems: Problems, listeners: Sequence[Listener]) -> None:
+        self._problems = problems
+        self._listeners = listeners
+        self._told: dict[str, Problem] = {}
+        self.count = 0
+        """How many changes of problems there had been when they were told last."""
+
+    def tell(self) -> None:
+        """Tell what has changed."""
+        self.count = self._problems.changes
+        told, self._told = self._told, self._problems.copy()
+        for subject in sorted(told.keys() | self._told.keys()):
+            problem = self._told.get(subject)
+            for listener in self._listeners:
+                if problem is None:
+                    listener.on_cleared(told[subject])
+                elif problem != told.get(subject):
+                    listener.on_problem(problem)

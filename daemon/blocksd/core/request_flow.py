@@ -1,0 +1,185 @@
+"""Which requests are carried out in a round, and what becomes of them once they are decided on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blocksd.core.decide import Asked
+from blocksd.model.revision import OPERATOR, timestamp
+from blocksd.requests.answers import PAUSE_SECONDS, Answers, RequestView
+from blocksd.state.schedule import NEVER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from blocksd.core.decide import Draft
+    from blocksd.core.executor import Conflict
+    from blocksd.core.intake import Intake
+    from blocksd.errors import BlocksdError
+    from blocksd.journal.results import Results
+    from blocksd.model.faults import Faults
+    from blocksd.model.problems import Problems
+    from blocksd.requests.handled import Handled
+    from blocksd.requests.inbox import Inbox
+    from blocksd.requests.reply import Answer
+    from blocksd.requests.request import Entry, Unusable
+    from blocksd.requests.started import StartedRequests
+    from blocksd.sources.sources import Sources
+    from blocksd.state.schedule import Schedule, Work
+    from blocksd.state.state import State
+
+REQUESTS = 64
+"""How many requests are carried out in one round: each may have to read a file."""
+
+OUTCOMES_KEPT_SECONDS = 86_400.0
+"""For how long a request that is sent again gets the first outcome, at least; the newest of each actor do for longer."""
+
+_AT_ONCE = (0.0, 0.0)
+
+
+class RequestFlow:
+    """Requests and merges on their way: taken, and then done, postponed, or forgotten to be read again."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        results: Results,
+        handled: Handled,
+        started: StartedRequests,
+        state: State,
+        intake: Intake,
+        sources: Sources,
+        problems: Problems,
+        faults: Faults,
+        schedule: Schedule,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._inbox = inbox
+        self._results = results
+        self._handled = handled
+        self._started = started
+        self._state = state
+        self._intake = intake
+        self._sources = sources
+        self._problems = problems
+        self._faults = faults
+        self._schedule = schedule
+        self._clock = clock
+        self._wall = wall
+        self._taken: list[Entry] = []  # requests that are under way
+        self._unwritable: dict[str, BlocksdError] = {}  # files that could not be written to in the last rounds, and why
+        self._merge_at: dict[
+            str, tuple[float, float]
+        ] = {}  # label → when a merge is tried again, and after how long then
+        self._waiting: dict[Entry, float] = {}  # requests that wait for an open file: since when
+        self.dropped: list[Unusable] = []  # entries that could not be replied to, for a log
+        self.set_merges_due()
+
+    def collect(self, due: Collection[Work]) -> Asked:
+        """Take the requests to carry out now, noted as begun, and the stale saves to merge."""
+        now = self._clock()
+        merges = frozenset(label for label in self._state.unmerged if self._merge_at.get(label, _AT_ONCE)[0] <= now)
+        # News of a file may be what a request waits for.
+        is_due = self._schedule["requests"] < NEVER and ("requests" in due or "files" in due)
+        if not merges and not is_due:
+            return Asked()
+        entries = self._inbox.take_next(REQUESTS)
+        alone = self._started.first_alone(entries) if entries else 0
+        self._taken = entries[:alone]
+        if self._taken:
+            self._started.begin(self._taken)
+        return Asked(self._taken, entries[alone:], merges, self._unwritable)
+
+    def view(self) -> RequestView:
+        """What may be looked at while requests are decided."""
+        deletions = self._intake.deletions
+        return RequestView(
+            self._results,
+            self._handled,
+            self._started,
+            self._sources,
+            self._problems,
+            self._faults,
+            self._waiting,
+            deletions.is_held_back,
+            deletions.is_in_doubt,
+            self._clock(),
+            self._wall(),
+        )
+
+    def follow(self, draft: Draft) -> None:
+        """Take note of what follows from requests, once they are done."""
+        answers, now = draft.answers, self._clock()
+        self._unwritable = {}
+        for label in answers.merged:
+            self._state.unmerged.discard(label)
+            self._merge_at.pop(label, None)
+        for label, (shortest, longest) in answers.unmerged.items():
+            _, wait = self._merge_at.get(label, _AT_ONCE)
+            wait = min(max(2 * wait, shortest), longest)
+            self._merge_at[label] = now + wait, wait
+        for subject, problem in answers.problems.items():
+            if problem is not None:
+                self._problems.set(problem)
+            else:
+                self._problems.remove(subject)
+        for path in answers.reread:
+            self._intake.reread(path)
+        if answers.waiting or self._waiting:
+            decided = {answer.entry for answer in answers.answers}
+            waiting = self._waiting | answers.waiting
+            self._waiting = {entry: since for entry, since in waiting.items() if entry not in decided}
+        self.dropped += answers.dropped
+        if answers.postponed:
+            self._inbox.postpone(answers.postponed, 0.0 if answers.cut else self._try_again_at(), cut=answers.cut)
+            self._handled.note((), answers.postponed)
+
+    def throw_away(self, draft: Draft, conflict: Conflict) -> None:
+        """Nothing of what was asked for was done; all of it is decided anew, since refusals may have been for its sake."""
+        draft.answers = Answers()
+        until = 0.0
+        if conflict.why is not None:
+            self._unwritable = {**self._unwritable, conflict.path: conflict.why}
+        else:
+            self._intake.hint_file(conflict.path, closed=False)
+            until = self._try_again_at()
+        entries = [*draft.asked.entries, *draft.asked.later]
+        if entries:
+            self._inbox.postpone(entries, until)
+
+    def set_merges_due(self) -> None:
+        """Note when the next stale save is to be merged."""
+        at = [self._merge_at.get(label, _AT_ONCE)[0] for label in self._state.unmerged]
+        self._schedule["merges"] = min(at, default=NEVER)
+
+    def _try_again_at(self) -> float:
+        """When postponed requests are tried again: soon if others wait, else when there may be news of a file."""
+        now = self._clock()
+        shortest, longest = PAUSE_SECONDS
+        return now + shortest if self._inbox.is_waiting else min(max(now + shortest, self._intake.due), now + longest)
+
+    def replied(self, answers: list[Answer]) -> list[tuple[Answer, float]]:
+        """These replies are on their way: return each with when its request was received."""
+        received = [(answer, self._inbox.received_at(answer.entry)) for answer in answers]
+        self._handled.note([answer.entry for answer in answers], ())
+        self._inbox.remove_done()
+        return received
+
+    def end(self) -> None:
+        """What was taken is over: it was replied to, or is taken again."""
+        if self._taken:
+            self._started.end(self._taken)
+            self._taken = []
+
+    def begin_again(self) -> None:
+        """Forget all requests: they are read again."""
+        self.end()
+        self._inbox.forget_all()
+
+    def forget_results(self, *, is_steady: bool) -> None:
+        """Forget outcomes that are a day old, if it is known what time it is (`is_steady`); never before marks tell of them."""
+        self._handled.write(self._state.attachments.known | {OPERATOR})
+        if is_steady:
+            self._results.forget(timestamp(self._wall() - OUTCOMES_KEPT_SECONDS))
