@@ -40,8 +40,7 @@ import floors
 from blocksd.journal.journal import Journal
 from blocksd.model.block import Block
 from blocksd.model.prompt import compile_prompt
-from blocksd.model.revision import timestamp
-from blocksd.monitoring.log import Reporter
+from blocksd.monitoring.log import EventLog
 from blocksd.service.service import Service
 from blocksd.settings.config import Config
 from blocksd.state.state import State
@@ -114,7 +113,7 @@ def save(path: Path, text: str) -> float:
 def service(folder: Path, state: Path, url: str, namespace: str = "blocks") -> Iterator[Service]:
     """A daemon in this process, on the thread it needs: used where the process is what is measured."""
     config = Config(folder=str(folder), redis=url, state_dir=str(state), namespace=namespace)
-    running = Service(config, [Reporter(io.StringIO())])
+    running = Service(config, [EventLog(io.StringIO())])
     yield running
     running._give_up()
 

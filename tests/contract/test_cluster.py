@@ -191,7 +191,7 @@ def test_node_of_a_namespace_is_lost_and_comes_back_empty(cluster: Cluster, serv
     try:
         writer.more()
         cluster.servers[number].kill()
-        eventually(lambda: "Redis is away" in served.said(), "the daemon has noticed")
+        eventually(lambda: "Redis is unreachable" in served.said(), "the daemon has noticed")
         cluster.start(number)
         writer.more()
         lines = writer.stop()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.monitoring.events import Notes, ServiceListener
-from blocksd.monitoring.status import standing_of
+from blocksd.monitoring.events import Notices, ServiceListener
+from blocksd.monitoring.status import status_of
 from blocksd.requests.consumer import Readable, Refused
 from blocksd.requests.request import Entry
 from blocksd.service.deliveries import Deliveries
@@ -56,7 +56,7 @@ def rig(tmp_path: Path, standing_server: Callable[[str], RedisServer]) -> Iterat
 
 def deliveries_of(rig: Rig) -> tuple[Deliveries, Any]:
     reader: Any = Reading()
-    return Deliveries(reader, rig.core, Notes([])), reader
+    return Deliveries(reader, rig.core, Notices([])), reader
 
 
 def test_reader_follows_the_agents_that_are_known(rig: Rig) -> None:
@@ -147,14 +147,14 @@ class Words(ServiceListener):
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def on_note(self, message: str, level: str) -> None:
+    def on_notice(self, message: str, level: str) -> None:
         self.said.append(message)
 
 
 def test_refused_entries_are_counted_and_logged_seldom(rig: Rig) -> None:
     """Of each actor once a minute, and then all of them; `status` has the numbers."""
     words, now = Words(), 100.0
-    deliveries = Deliveries(Reading(), rig.core, Notes([words], clock=lambda: now))  # type: ignore[arg-type]
+    deliveries = Deliveries(Reading(), rig.core, Notices([words], clock=lambda: now))  # type: ignore[arg-type]
     deliveries.put(Refused("loud", dropped=3))
     rig.core.inbox.add([Entry("ann", "1-0", "not JSON")])
     rig.run(lambda: rig.core.dropped)
@@ -176,5 +176,5 @@ def test_refused_entries_are_counted_and_logged_seldom(rig: Rig) -> None:
     assert last.startswith("dropped from the inbox of loud: 1500 that are no requests and have no id to reply to, ")
     assert last.endswith(" 3 of over 1048576 bytes, 21 beyond the 10000 that wait")
     assert rig.core.inbox.refused == {"dropped": 1504, "oversized": 3, "surplus": 21}
-    standing = standing_of(rig.core, seq=1, read=None, watches=0, watch_limit=None)
-    assert standing.as_json()["refused"] == {"dropped": 1504, "oversized": 3, "surplus": 21}
+    status = status_of(rig.core, seq=1, read=None, watches=0, watch_limit=None)
+    assert status.as_json()["refused"] == {"dropped": 1504, "oversized": 3, "surplus": 21}

@@ -18,7 +18,7 @@ from blocksd.errors import Damaged, JournalUnusable, Misconfigured, Unavailable
 from blocksd.mirror import mirror as mirror_module
 from blocksd.mirror import projection
 from blocksd.model.block import block_id
-from blocksd.monitoring.status import standing_of
+from blocksd.monitoring.status import status_of
 from rig import Ear, Rig, announced, assert_level
 from support import RedisServer, eventually
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blocksd.model.revision import Revision
-    from blocksd.monitoring.status import Standing
+    from blocksd.monitoring.status import Status
 
 
 @pytest.fixture
@@ -271,8 +271,8 @@ def test_how_the_mirror_stands_is_known(rig: Rig, server: RedisServer) -> None:
 def test_picture_of_the_mirror(rig: Rig, server: RedisServer) -> None:
     """It is level, away (with the reason), being rebuilt where nothing is known of it, behind, and level again."""
 
-    def picture() -> Standing:
-        return standing_of(rig.core, seq=rig.journal.seq, read=None, watches=0, watch_limit=None)
+    def picture() -> Status:
+        return status_of(rig.core, seq=rig.journal.seq, read=None, watches=0, watch_limit=None)
 
     def through(until: str) -> list[str]:
         """What it is called on the way to this."""

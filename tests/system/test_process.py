@@ -17,7 +17,7 @@ import pytest
 
 from blocksd.files.watcher import Hint, Watcher
 from blocksd.journal.history import JournalReader
-from blocksd.monitoring.log import Reporter
+from blocksd.monitoring.log import EventLog
 from blocksd.requests.consumer import Readable
 from blocksd.service.service import Service
 from blocksd.settings.config import Config
@@ -410,7 +410,7 @@ class InProcess:
     def __init__(self, folder: Path, state: Path, url: str) -> None:
         config = Config(folder=str(folder), redis=url, state_dir=str(state), resync_seconds=3600.0)
         self.log = io.StringIO()
-        self.service = Service(config, [Reporter(self.log)])
+        self.service = Service(config, [EventLog(self.log)])
         self.core = self.service.core
         self.service._lookout.start()
         self.until(lambda: self.core.is_settled)
@@ -480,7 +480,7 @@ def test_watchdog_starves_while_something_is_dead(in_process: InProcess, monkeyp
     reader = deliveries._reader
     deliveries._reader = Idle(is_alive=False)  # type: ignore[assignment]
     in_process.tick()
-    assert in_process.said("not well") == []
+    assert in_process.said("unhealthy") == []
     for _ in range(4):
         in_process.tick()
     assert len(fed) == 1
@@ -489,8 +489,8 @@ def test_watchdog_starves_while_something_is_dead(in_process: InProcess, monkeyp
         in_process.tick()
     assert len(fed) == 4
     assert [line[9:] for line in in_process.said("well")] == [
-        "not well: nobody reads the inboxes; the watchdog is not fed",
-        "well again; the watchdog is fed",
+        "unhealthy: the inboxes are not read; watchdog pings stopped",
+        "healthy again; watchdog pings resumed",
     ]
 
 
@@ -518,7 +518,7 @@ def test_watchdog_is_fed_while_what_is_wrong_was_said(
     in_process.until(lambda: "<folder>" not in in_process.core.problems)
     in_process.tick()
     assert len(fed) == 5
-    assert in_process.said("not well") == []
+    assert in_process.said("unhealthy") == []
 
 
 def test_what_happens_often_is_said_seldom(in_process: InProcess) -> None:
@@ -562,7 +562,7 @@ def on_disk(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def test_flushed_mirror_is_built_anew(folder: Path, client: Any, run_daemon: RunDaemon, changes: Changes) -> None:
-    """After FLUSHALL the mirror is level again by itself, with a `reset`; edits meanwhile are in it; no file is touched."""
+    """After FLUSHALL the mirror is in sync again by itself, with a `reset`; edits meanwhile are in it; no file is touched."""
     for number in range(200):
         (folder / f"block-{number}.md").write_text(f"text {number}\n")
     daemon = run_daemon()
@@ -588,7 +588,7 @@ def test_redis_killed_and_empty(folder: Path, client: Any, server: RedisServer, 
     server.kill()
     (folder / "notes.md").write_text("two\n")
     eventually(lambda: daemon.values("notes") == ["one", "two"], "it is journaled without Redis")
-    assert "Redis is away" in eventually(lambda: "away" in daemon.said() and daemon.said())
+    assert "Redis is unreachable" in eventually(lambda: "unreachable" in daemon.said() and daemon.said())
     before = on_disk(folder)
     server.start()
     eventually(lambda: shown(client) == {"notes": "two", "other": "same"})

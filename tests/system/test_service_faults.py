@@ -13,8 +13,8 @@ import pytest
 from blocksd import Client
 from blocksd.core.core import Core
 from blocksd.errors import BlocksdError
-from blocksd.monitoring.log import Reporter
-from blocksd.requests.consumer import Consumer
+from blocksd.monitoring.log import EventLog
+from blocksd.requests.consumer import Reader
 from blocksd.service.control import STATUS, ask
 from blocksd.service.deliveries import Deliveries
 from blocksd.service.lookout import Lookout
@@ -42,8 +42,8 @@ PLACES: dict[str, tuple[type, str]] = {
     "to see to the reader of inboxes": (Deliveries, "keep"),
     "to see to what is watched": (Lookout, "keep"),
     "to see whether all is well": (Service, "_beat"),
-    "to tell how it stands": (Service, "standing"),
-    "reading the inboxes": (Consumer, "_serve"),
+    "to tell how it stands": (Service, "status"),
+    "reading the inboxes": (Reader, "_serve"),
 }
 
 
@@ -53,7 +53,7 @@ class Faulty:
     def __init__(self, folder: Path, state: Path, url: str) -> None:
         self.config = Config(folder=str(folder), redis=url, state_dir=str(state), resync_seconds=3600.0)
         self.log = io.StringIO()
-        self.service = Service(self.config, [Reporter(self.log)])
+        self.service = Service(self.config, [EventLog(self.log)])
         self.failure: BaseException | None = None
 
     def run(self, story: Callable[[], None]) -> None:
@@ -155,7 +155,7 @@ def test_loop_that_only_fails_is_noticed(
     def story() -> None:
         eventually(lambda: faulty.said("ready:"), "it is ready")
         fail_first(monkeypatch, Core, "round", 1_000_000)
-        eventually(lambda: faulty.said("not well: it fails each time to do a round"), "it is said")
+        eventually(lambda: faulty.said("unhealthy: each attempt fails to do a round"), "it is said")
 
     faulty.run(story)
 

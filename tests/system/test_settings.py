@@ -212,8 +212,8 @@ def test_what_can_change_does_and_the_rest_is_named(start: Callable[..., Reloade
     client.hset("blocks:block:notes", "value", "damaged")  # which only a comparison finds
     eventually(lambda: client.hget("blocks:block:notes", "value") == "one", "it is compared every 0.3 s")
     said = running.reload("resync_seconds = 3600\n")
-    assert "the configuration was read again, changed: resync_seconds, log_level, log_format\n" in said
-    assert "the configuration was read again, nothing has changed\n" in running.reload("resync_seconds = 3600\n")
+    assert "the configuration was reloaded, changed: resync_seconds, log_level, log_format\n" in said
+    assert "the configuration was reloaded, nothing changed\n" in running.reload("resync_seconds = 3600\n")
     assert problem(client) is None
 
 
@@ -234,7 +234,7 @@ def test_wrong_configuration_leaves_the_one_before(
     running = start("delete_grace = 0.2\n")
     where = said.format(path=running.path)
     answer = running.reload(text)
-    assert "the configuration is wrong: the one before stays in force" in answer
+    assert "the configuration is invalid: the one before stays in force" in answer
     found = eventually(lambda: problem(client))
     assert where in found["message"]
     assert found["hint"] == "mend it, and reload again; the configuration before stays in force"

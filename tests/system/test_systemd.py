@@ -172,7 +172,7 @@ def test_redis_that_is_away_is_no_reason_to_wait(make_machine: Callable[..., Mac
     """With a Redis that cannot be reached it is ready all the same, and says so; the folder is journaled."""
     machine = make_machine("Environment=BLOCKSD_REDIS=redis://127.0.0.1:1/0")
     assert machine.says("blocksd", "ActiveState") == "active"
-    assert "Redis is away, the mirror follows when it is back" in machine.log("blocksd")
+    assert "Redis is unreachable, the mirror follows when it is back" in machine.log("blocksd")
     save(machine, "notes", "text\n")
     eventually(lambda: history(machine, "notes"))
     assert machine.says("blocksd", "NRestarts") == "0"

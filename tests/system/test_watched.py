@@ -283,14 +283,14 @@ def test_absence_of_redis_is_two_lines(watched: Daemon, server: RedisServer) -> 
     """Its beginning and its end, however often it is tried in between; nothing else is said of it."""
     before = len(watched.said().splitlines())
     server.kill()
-    eventually(lambda: "Redis is away" in watched.said())
+    eventually(lambda: "Redis is unreachable" in watched.said())
     away = status(watched)
     eventually(lambda: status(watched)["uptime_seconds"] > away["uptime_seconds"] + 3, "it is tried a few times")
     server.start()
-    eventually(lambda: "level again" in watched.said())
+    eventually(lambda: "in sync again" in watched.said())
     first, second = watched.said().splitlines()[before:]
-    assert "Redis is away" in first
-    assert "the mirror is level again (rebuilt)" in second
+    assert "Redis is unreachable" in first
+    assert "the mirror is in sync again (rebuilt)" in second
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
@@ -422,16 +422,16 @@ def test_what_systemd_is_told(folder: Path, tmp_path: Path, server: RedisServer,
     told = heard(systemd, "READY=1")
     assert told[0].startswith("STATUS=reading the folder")
     assert not [one for one in told if "serving" in one]
-    assert heard(systemd, "STATUS=.*") == ["STATUS=serving 1 block to 1 agent, seq 1, mirror level"]
+    assert heard(systemd, "STATUS=.*") == ["STATUS=serving 1 block to 1 agent, seq 1, mirror in sync"]
     (folder / "notes.md").write_text("---\nagents: [ann]\n---\ntwo\n")
-    heard(systemd, "STATUS=serving 1 block to 1 agent, seq 2, mirror level")
+    heard(systemd, "STATUS=serving 1 block to 1 agent, seq 2, mirror in sync")
     server.kill()
-    heard(systemd, "STATUS=serving 1 block to 1 agent, seq 2, mirror away")
+    heard(systemd, "STATUS=serving 1 block to 1 agent, seq 2, mirror unreachable")
     for _ in range(3):
         assert heard(systemd, "WATCHDOG=1") == ["WATCHDOG=1"]
     assert daemon.stop() == 0
     assert heard(systemd, "STOPPING=1")[-1] == "STOPPING=1"
-    assert "not well" not in daemon.said()
+    assert "unhealthy" not in daemon.said()
 
 
 def test_ready_without_redis(folder: Path, tmp_path: Path, server: RedisServer, systemd: socket.socket) -> None:
@@ -441,6 +441,6 @@ def test_ready_without_redis(folder: Path, tmp_path: Path, server: RedisServer, 
     env = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
     daemon = Daemon(folder, tmp_path / "state", "--redis", server.url, env=env).start(ready=False)
     heard(systemd, "READY=1")
-    assert "Redis is away: " in daemon.said()
-    assert heard(systemd, "STATUS=.*") == ["STATUS=serving 1 block to 0 agents, seq 1, mirror away"]
+    assert "Redis is unreachable: " in daemon.said()
+    assert heard(systemd, "STATUS=.*") == ["STATUS=serving 1 block to 0 agents, seq 1, mirror unreachable"]
     assert daemon.stop() == 0

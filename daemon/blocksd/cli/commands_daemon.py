@@ -45,21 +45,21 @@ def run(**flags: Any) -> None:
     Without --redis a server of our own is started: valkey-server or redis-server if installed, else the one that comes
     with blocksd[embedded]. Its address, with the password, is in the file redis-url in the state directory.
     """
-    from blocksd.monitoring.log import Reporter
+    from blocksd.monitoring.log import EventLog
     from blocksd.service.service import Service
 
     resolved = resolve(flags)
     config = resolved.config
-    reporter = Reporter(level=config.log_level, as_json=config.log_format == "json")
-    reporter.capture()
+    log = EventLog(level=config.log_level, as_json=config.log_format == "json")
+    log.capture()
     try:
         # Once there is a file, that it cannot be read is an error, and never a return to the defaults.
-        listeners = [reporter, *_metrics(config)]
+        listeners = [log, *_metrics(config)]
         Service(config, listeners, lambda: resolve(flags, file=resolved.file).config).run()
     except BlocksdError as error:
-        if not reporter.as_json:
+        if not log.as_json:
             raise
-        reporter.on_failure(error, next_step(error))
+        log.on_failure(error, next_step(error))
         sys.exit(exit_code(error))
 
 

@@ -1,1 +1,1 @@
-"""What a running daemon reports: events, log, metrics, status and systemd notifications."""
+"""Reports of a running daemon: events, log, metrics, status, and notifications to systemd."""

@@ -1,4 +1,4 @@
-"""Who is told how the service goes."""
+"""Events of a running service, and the listeners that receive them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Literal
 from blocksd.core.listener import Listener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from blocksd.monitoring.status import Standing
+    from blocksd.monitoring.status import Status
     from blocksd.settings.config import Reload
 
 Level = Literal["error", "warning", "info", "debug"]
 
-SELDOM_SECONDS = 60.0
-"""Between two notes on what may happen again and again."""
+RARE_SECONDS = 60.0
+"""The least time between two notices on the same topic by `post_rarely`."""
 
-_REMEMBERED = 1000
+_TOPICS_KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The daemon has started: its folder, its server (without a password), its namespace and its state directory."""
+    """The daemon has started. `redis` is the server's URL without a password."""
 
     folder: str
     redis: str
@@ -34,7 +34,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The folder has been read: how many blocks, agents and problems there are, the newest seq, and how the mirror is."""
+    """The daemon has read the folder: how many blocks, agents and problems there are, and the newest seq."""
 
     blocks: int
     agents: int
@@ -44,44 +44,60 @@ class Ready:
 
 
 class ServiceListener(Listener):
-    """Who is told how the service goes, besides what becomes of the blocks."""
+    """Receives events of the service, besides those of the core. Every method is a no-op by default."""
 
     is_timing = False
-    """Whether `on_stage` is wanted."""
+    """True if the listener wants `on_stage`."""
 
     def on_start(self, started: Started) -> None: ...
     def on_progress(self, done: int, left: int) -> None: ...
     def on_ready(self, ready: Ready) -> None: ...
     def on_reload(self, reload: Reload) -> None: ...
-    def on_standing(self, standing: Standing) -> None:
-        """How the service stands, once a second."""
+    def on_status(self, status: Status) -> None:
+        """Receive the status, once a second."""
 
     def on_stage(self, stage: str, seconds: float) -> None:
-        """How long a part of a round took: from the beginning of one effect to that of the next."""
+        """Receive how long a stage of a round took."""
 
-    def on_note(self, message: str, level: Level) -> None: ...
+    def on_notice(self, message: str, level: Level) -> None: ...
     def on_stop(self) -> None: ...
 
 
-class Notes:
-    """What there is to say besides: every listener is told."""
+class Notices:
+    """Passes messages for the log to every listener."""
 
     def __init__(self, listeners: Sequence[ServiceListener], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._listeners = listeners
         self._clock = clock
-        self._due: dict[str, float] = {}  # what is said seldom → when it may be said again
+        self._allowed_at: dict[str, float] = {}  # topic → when it may be posted again
 
-    def say(self, message: str, level: Level) -> None:
+    def post(self, message: str, level: Level) -> None:
         for listener in self._listeners:
-            listener.on_note(message, level)
+            listener.on_notice(message, level)
 
-    def say_seldom(self, what: str, message: str) -> bool:
-        """Say what may happen many times a second, but not as often; return True if it is said now."""
+    def post_rarely(self, topic: str, message: str) -> bool:
+        """Post a warning, unless one on the topic was posted within `RARE_SECONDS`. Return True if it is posted."""
         now = self._clock()
-        if now < self._due.get(what, 0.0):
+        if now < self._allowed_at.get(topic, 0.0):
             return False
-        if len(self._due) >= _REMEMBERED:
-            self._due = {said: due for said, due in self._due.items() if due > now}
-        self._due[what] = now + SELDOM_SECONDS
-        self.say(message, "warning")
+        if len(self._allowed_at) >= _TOPICS_KEPT:
+            self._allowed_at = {other: at for other, at in self._allowed_at.items() if at > now}
+        self._allowed_at[topic] = now + RARE_SECONDS
+        self.post(message, "warning")
         return True
+
+
+def time_stages(
+    effects: Iterable[str], report: Callable[[str, float], object], *, clock: Callable[[], float] = time.perf_counter
+) -> None:
+    """Run a round, and report each stage with its seconds: from its effect to the next effect.
+
+    The time before the first effect is called `look`.
+    """
+    stage, began = "look", clock()
+    for effect in effects:
+        now = clock()
+        if stage != "look" or effect != "mirror":  # an idle round would hide how long a look takes that finds a file
+            report(stage, now - began)
+        stage, began = effect, now
+    report(stage, clock() - began)

@@ -1,7 +1,7 @@
-"""When the watchdog is not to be fed: named predicates, and nothing else.
+"""Health checks: named predicates that decide whether the watchdog is pinged.
 
-A daemon that hangs, or half of which is dead, is to be started again. What it knows and has said is no reason for that:
-a folder that cannot be watched, or a Redis that is away, would be the same afterwards.
+systemd restarts a daemon that hangs, or half of which is dead. A fault that the daemon knows and has reported is no reason
+for a restart: a folder that cannot be watched, or a Redis that is unreachable, would be the same afterwards.
 """
 
 from __future__ import annotations
@@ -9,64 +9,54 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SILENT_SECONDS = 15.0
-"""For how long Redis may not be heard of while the mirror counts as level, or on its way there."""
+"""How long Redis may be silent while the mirror counts as in sync, or as catching up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """The parts of a daemon at one moment. That its loop lives is proven by asking."""
+    """The facts that health depends on, at one moment. The main loop proves that it is alive by asking for them."""
 
     is_polling: bool
-    is_watching: bool  # file events come in, by threads that live
-    is_blindness_said: bool  # a problem says that they do not
-    is_level: bool
-    is_levelling: bool
-    is_absence_said: bool  # it was said that Redis is away, and why
-    silent_seconds: float  # since Redis was last heard of
-    is_reading: bool  # the thread that reads inboxes lives
+    is_watching: bool  # file events arrive, by threads that are alive
+    is_watch_loss_reported: bool
+    is_in_sync: bool
+    is_catching_up: bool
+    is_unreachable_reported: bool
+    silent_seconds: float  # since Redis last answered
+    is_reading: bool  # the thread that reads inboxes is alive
     is_server_running: bool  # the embedded server; true if there is none
-    is_server_loss_said: bool
-    failing: tuple[str, ...] = ()  # parts of the loop that have done nothing but fail for long, each after "to"
+    is_server_loss_reported: bool
+    failing: tuple[str, ...] = ()  # parts of the loop that have failed each time for long, each after "to"
 
 
-def is_blind(vitals: Vitals) -> bool:
-    """Whether saves are only seen when everything is compared, and nobody was told."""
-    return not (vitals.is_polling or vitals.is_watching or vitals.is_blindness_said)
+def is_unwatched(vitals: Vitals) -> bool:
+    """Return True if only the next full comparison would find a save, and no problem says so."""
+    return not (vitals.is_polling or vitals.is_watching or vitals.is_watch_loss_reported)
 
 
-def is_cut_off(vitals: Vitals) -> bool:
-    """Whether the mirror is neither level nor on its way there, and nobody was told."""
-    return not (vitals.is_level or vitals.is_levelling or vitals.is_absence_said)
+def is_disconnected(vitals: Vitals) -> bool:
+    """Return True if the mirror is neither in sync nor catching up, and no problem says so."""
+    return not (vitals.is_in_sync or vitals.is_catching_up or vitals.is_unreachable_reported)
 
 
 def is_stalled(vitals: Vitals) -> bool:
-    """Whether the mirror is thought to be level, or on its way there, but nothing proves it."""
-    return (vitals.is_level or vitals.is_levelling) and vitals.silent_seconds > SILENT_SECONDS
-
-
-def is_deaf(vitals: Vitals) -> bool:
-    """Whether nobody reads what agents ask for."""
-    return not vitals.is_reading
+    """Return True if the mirror counts as in sync, or as catching up, but Redis has not answered for long."""
+    return (vitals.is_in_sync or vitals.is_catching_up) and vitals.silent_seconds > SILENT_SECONDS
 
 
 def is_serverless(vitals: Vitals) -> bool:
-    """Whether the embedded server is gone, and nobody was told."""
-    return not (vitals.is_server_running or vitals.is_server_loss_said)
+    """Return True if the embedded server does not run, and no problem says so."""
+    return not (vitals.is_server_running or vitals.is_server_loss_reported)
 
 
-def is_failing(vitals: Vitals) -> bool:
-    """Return True if a part of the loop does nothing but fail."""
-    return bool(vitals.failing)
-
-
-def ailments(vitals: Vitals) -> list[str]:
-    """Why the watchdog is not to be fed, in words; none: the daemon is well, or has said what is wrong with it."""
+def faults_of(vitals: Vitals) -> list[str]:
+    """Return the reasons not to ping the watchdog, in words; none if the daemon is healthy or has reported its faults."""
     found = (
-        (is_blind, "the folder is not watched"),
-        (is_cut_off, "the mirror is not kept level"),
-        (is_stalled, f"Redis has not been heard of for {SILENT_SECONDS:.0f} s"),
-        (is_deaf, "nobody reads the inboxes"),
-        (is_serverless, "the embedded server does not run"),
-        (is_failing, f"it fails each time to {', to '.join(vitals.failing)}"),
+        (is_unwatched(vitals), "the folder is not watched"),
+        (is_disconnected(vitals), "the mirror is not kept in sync"),
+        (is_stalled(vitals), f"Redis has not answered for {SILENT_SECONDS:.0f} s"),
+        (not vitals.is_reading, "the inboxes are not read"),
+        (is_serverless(vitals), "the embedded server does not run"),
+        (bool(vitals.failing), f"each attempt fails to {', to '.join(vitals.failing)}"),
     )
-    return [words for predicate, words in found if predicate(vitals)]
+    return [words for is_found, words in found if is_found]

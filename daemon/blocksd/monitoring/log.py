@@ -1,4 +1,4 @@
-"""The log of a running service: for a person at a terminal, for the journal of systemd, or as JSON; one event per line."""
+"""The log of a running service, one event per line: text for a terminal or for systemd's journal, or JSON."""
 
 from __future__ import annotations
 
@@ -30,21 +30,13 @@ if TYPE_CHECKING:
     from blocksd.requests.reply import Answer
     from blocksd.settings.config import Reload
 
-_PROGRESS_FROM = 500
-"""A folder with fewer blocks to read is there before anyone could look at a progress bar."""
-
-_PRIORITIES: dict[str, int] = {"error": 3, "warning": 4, "info": 6, "debug": 7}
-"""The levels, and what they are called in the journal (sd-daemon(3))."""
-
-_BREAKING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-"""What could end a line, or move a terminal's cursor."""
+_PROGRESS_FROM = 500  # files; a smaller folder is read before a progress bar could be seen
+_PRIORITIES: dict[str, int] = {"error": 3, "warning": 4, "info": 6, "debug": 7}  # in systemd's journal: sd-daemon(3)
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # they could end a line, or move a terminal's cursor
 
 
-class Reporter(ServiceListener):
-    """Says each event on one line of `stream`, with its facts: text for people, JSON for programs.
-
-    `level` is the least that is said.
-    """
+class EventLog(ServiceListener):
+    """Writes each event of at least `level` as one line to `stream`: as text, or as JSON with all facts."""
 
     def __init__(self, stream: TextIO | None = None, *, level: str = "info", as_json: bool = False) -> None:
         self._stream = stream if stream is not None else sys.stderr
@@ -52,12 +44,12 @@ class Reporter(ServiceListener):
         self.level = level
         self.as_json = as_json
         self._is_ready = False
-        self._is_away = False  # and that was said
+        self._is_unreachable = False  # Redis, and the log says so
         self._progress: Any = None
 
     def on_start(self, started: Started) -> None:
         facts = asdict(started)
-        self._say("start", " · ".join(f"{name} {value}" for name, value in facts.items()), facts)
+        self._write("start", " · ".join(f"{name} {value}" for name, value in facts.items()), facts)
 
     def on_progress(self, done: int, left: int) -> None:
         if self.as_json or not self._stream.isatty() or done + left < _PROGRESS_FROM:
@@ -76,19 +68,19 @@ class Reporter(ServiceListener):
         if self._progress is not None:
             self._progress.stop()
         self._is_ready = True
-        level = "" if ready.is_in_sync else "; Redis is away, the mirror follows when it is back"
+        mirror = "" if ready.is_in_sync else "; Redis is unreachable, the mirror follows when it is back"
         counted = [count(ready.blocks, "block"), count(ready.agents, "agent"), count(ready.problems, "problem")]
         facts = {"blocks": ready.blocks, "agents": ready.agents, "problems": ready.problems, "seq": ready.seq}
-        self._say("ready", f"ready: {', '.join(counted)}{level}", facts)
+        self._write("ready", f"ready: {', '.join(counted)}{mirror}", facts)
 
     def on_revision(self, revision: Revision) -> None:
         if not self._is_ready and not self.as_json:
-            return  # the first mirroring is one event, not a thousand
+            return  # the first read of the folder is one line, not a thousand
         agents = [f"+{agent}" for agent in revision.attached] + [f"-{agent}" for agent in revision.detached]
         some = " ".join(agents[:5]) + (f" and {len(agents) - 5} more" if len(agents) > 5 else "")
         author = f" by {revision.author}" if revision.author != FILE else ""
         detail = f" ({', '.join(revision.fields)})" if revision.fields and revision.kind == "updated" else ""
-        self._say(
+        self._write(
             revision.kind,
             f"{revision.kind} {revision.label} v{revision.version}{detail}{author}{f' {some}' if some else ''}",
             {
@@ -101,111 +93,113 @@ class Reporter(ServiceListener):
         )
 
     def on_request(self, answer: Answer, seconds: float) -> None:
-        if self._is_said("debug"):
-            op, actor, outcome = answer.op or "what is no request", answer.entry.actor, answer.outcome
+        if self._is_logged("debug"):
+            op, actor, outcome = answer.op or "an invalid request", answer.entry.actor, answer.outcome
             text = f"request: {op} by {actor}: {outcome}, {seconds * 1000:.1f} ms"
             facts = {"op": answer.op, "actor": actor, "id": answer.id, "outcome": outcome, "seconds": round(seconds, 6)}
-            self._say("request", text, facts, "debug")
+            self._write("request", text, facts, "debug")
 
     def on_fault(self, fault: Fault, is_new: bool) -> None:  # as the listener has it
         if is_new:
             text = f"failed {fault.during}, which is a fault in blocksd: {fault.error} at {fault.place}; {fault.text}"
             facts = {"during": fault.during, "error": fault.error, "place": fault.place, "traceback": fault.text}
-            self._say("fault", text, facts, "error")
+            self._write("fault", text, facts, "error")
 
     def on_problem(self, problem: Problem) -> None:
-        kind: Level = "warning" if problem.warning else "error"
-        name = "warning" if problem.warning else "problem"
-        self._say(name, f"{name}: {problem.sentence()}", problem.as_json(), kind)
+        name, level = ("warning", "warning") if problem.warning else ("problem", "error")
+        self._write(name, f"{name}: {problem.sentence()}", problem.as_json(), level)
 
     def on_cleared(self, problem: Problem) -> None:
-        self._say("cleared", f"cleared: {problem.subject}", {"subject": problem.subject})
+        self._write("cleared", f"cleared: {problem.subject}", {"subject": problem.subject})
 
     def on_mirror_away(self, error: BlocksdError) -> None:
-        self._is_away = True
-        text = f"Redis is away: {error.message}; the folder goes on being journaled"
-        self._say("away", text, error.as_json(), "error" if isinstance(error, Misconfigured) else "warning")
+        self._is_unreachable = True
+        text = f"Redis is unreachable: {error.message}; changes are still journaled"
+        self._write("away", text, error.as_json(), "error" if isinstance(error, Misconfigured) else "warning")
 
     def on_mirror_level(self, how: str) -> None:
-        if self._is_ready and (self._is_away or how != "level"):
-            self._say("level", f"the mirror is level again ({how})", {"how": how})
-        self._is_away = False
+        if self._is_ready and (self._is_unreachable or how != "level"):
+            detail = f" ({how})" if how != "level" else ""
+            self._write("level", f"the mirror is in sync again{detail}", {"how": how})
+        self._is_unreachable = False
 
     def on_repaired(self, places: int) -> None:
-        text = f"the mirror differed in {count(places, 'place')}, and was repaired"
-        self._say("repaired", text, {"count": places}, "warning")
+        text = f"the mirror differed in {count(places, 'place')} and was repaired"
+        self._write("repaired", text, {"count": places}, "warning")
 
     def on_reload(self, reload: Reload) -> None:
-        """The configuration was read again: what it says of logging holds from here on."""
+        """Log the new settings, and follow those about logging."""
         self.as_json, self.level = reload.config.log_format == "json", reload.config.log_level
-        changed = f"changed: {', '.join(reload.changed)}" if reload.changed else "nothing has changed"
+        changed = f"changed: {', '.join(reload.changed)}" if reload.changed else "nothing changed"
         waiting = f"; needs a restart: {', '.join(reload.waiting)}" if reload.waiting else ""
-        text = f"the configuration was read again, {changed}{waiting}"
-        self._say("reload", text, {"changed": reload.changed, "waiting": reload.waiting})
+        text = f"the configuration was reloaded, {changed}{waiting}"
+        self._write("reload", text, {"changed": reload.changed, "waiting": reload.waiting})
 
-    def on_note(self, message: str, level: Level) -> None:
-        self._say("note", message, {}, level)
+    def on_notice(self, message: str, level: Level) -> None:
+        self._write("note", message, {}, level)
 
     def on_stop(self) -> None:
         if self._progress is not None:
             self._progress.stop()
-        self._say("stop", "stopped", {})
+        self._write("stop", "stopped", {})
 
     def on_failure(self, error: BlocksdError, next_step: str) -> None:
-        """The service has not started, or had to end."""
+        """Log the error that kept the service from starting, or ended it."""
         step = f" ({next_step})" if next_step else ""
-        self._say("failure", f"{error.message}{step}", {**error.as_json(), "hint": next_step}, "error")
+        self._write("failure", f"{error.message}{step}", {**error.as_json(), "hint": next_step}, "error")
 
     def capture(self) -> None:
-        """Say here, too, what libraries log and warn of, and what a thread, or the process, dies of."""
-        logging.getLogger().addHandler(_Foreign(self))
+        """Log the warnings of libraries, and uncaught exceptions of threads and of the process, too."""
+        logging.getLogger().addHandler(_LibraryLog(self))
         logging.captureWarnings(capture=True)
-        died: set[tuple[str, type[BaseException]]] = set()
+        seen: set[tuple[str, type[BaseException]]] = set()
 
-        def on_thread_death(what: threading.ExceptHookArgs) -> None:
-            name = what.thread.name if what.thread is not None else "a thread"
-            if what.exc_value is not None and (name, what.exc_type) not in died:  # it is begun again, and may die again
-                died.add((name, what.exc_type))
-                self._say_death(f"the thread {name} has died", what.exc_value)
+        def on_thread_failure(failure: threading.ExceptHookArgs) -> None:
+            name = failure.thread.name if failure.thread is not None else "a thread"
+            if (
+                failure.exc_value is not None and (name, failure.exc_type) not in seen
+            ):  # it is restarted, and may fail again
+                seen.add((name, failure.exc_type))
+                self._write_death(f"the thread {name} has died", failure.exc_value)
 
-        def on_death(_: type[BaseException], error: BaseException, __: TracebackType | None) -> None:
-            self._say_death("blocksd has died", error)
+        def on_failure(_: type[BaseException], error: BaseException, __: TracebackType | None) -> None:
+            self._write_death("blocksd has died", error)
 
-        threading.excepthook = on_thread_death
-        sys.excepthook = on_death
+        threading.excepthook = on_thread_failure
+        sys.excepthook = on_failure
 
-    def _say_death(self, what: str, error: BaseException) -> None:
-        why = "".join(traceback.format_exception(error)).rstrip()
-        self._say("death", f"{what}, which is a fault in blocksd: {error!r}; {why}", {}, "error")
+    def _write_death(self, what: str, error: BaseException) -> None:
+        trace = "".join(traceback.format_exception(error)).rstrip()
+        self._write("death", f"{what}, which is a fault in blocksd: {error!r}; {trace}", {}, "error")
 
-    def _is_said(self, level: Level) -> bool:
+    def _is_logged(self, level: str) -> bool:
         return _PRIORITIES[level] <= _PRIORITIES[self.level]
 
-    def _say(self, event: str, text: str, facts: dict[str, Any], level: Level = "info") -> None:
-        if not self._is_said(level):
+    def _write(self, event: str, text: str, facts: dict[str, Any], level: str = "info") -> None:
+        if not self._is_logged(level):
             return
         if self.as_json:
             head = {"at": timestamp(time.time()), "level": level, "event": event}
             line = json.dumps({**head, "message": text, **facts, **head}, ensure_ascii=False, default=str)
-            line = _BREAKING.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+            line = _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
         else:
-            line = _BREAKING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+            line = _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
             line = line if self._is_journal else f"{time.strftime('%H:%M:%S')} {line}"
         priority = f"<{_PRIORITIES[level]}>" if self._is_journal else ""
-        with suppress(OSError):  # a log on a full disk is no reason to stop
-            self._stream.write(f"{priority}{line}\n")  # whole, since threads come here, too
+        with suppress(OSError):  # a log on a full disk must not stop the daemon
+            self._stream.write(f"{priority}{line}\n")  # in one call, since threads log, too
             self._stream.flush()
 
 
-class _Foreign(logging.Handler):
-    """What libraries log, from warnings on, as events of ours."""
+class _LibraryLog(logging.Handler):
+    """Passes what libraries log, from warnings on, to the log."""
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self, log: EventLog) -> None:
         super().__init__(logging.WARNING)
-        self._reporter = reporter
+        self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
         text = f"{record.name}: {record.getMessage()}"
         if record.exc_info and record.exc_info[1] is not None:
             text += "; " + "".join(traceback.format_exception(record.exc_info[1])).rstrip()
-        self._reporter.on_note(text, "error" if record.levelno >= logging.ERROR else "warning")
+        self._log.on_notice(text, "error" if record.levelno >= logging.ERROR else "warning")

@@ -1,12 +1,13 @@
-"""What Prometheus is told: counts of what happens, and once a second how the service stands.
+"""Metrics for Prometheus: counts of events, and gauges of the status, once a second.
 
-Nothing that could take any number of values is a label: no block, no agent, no request.
+No label can take arbitrarily many values: none names a block, an agent or a request.
 """
 
 from __future__ import annotations
 
 import errno
 import time
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -37,43 +38,52 @@ if TYPE_CHECKING:
     from blocksd.model.problem import Problem
     from blocksd.model.revision import Revision
     from blocksd.monitoring.events import Started
-    from blocksd.monitoring.status import Standing
+    from blocksd.monitoring.status import Status
     from blocksd.requests.reply import Answer
 
-_SOURCES = (FILE, MERGE, OPERATOR)  # whoever else writes is an agent
+_SOURCES = (FILE, MERGE, OPERATOR)  # any other author is an agent
 _STAGE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # when a series began is of use to nobody here, and doubles their number
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the time a series began has no use here, and doubles the number of series
+
+
+_GAUGES = {
+    "blocks": "Blocks in force.",
+    "agents": "Known agents.",
+    "seq": "The number of the newest revision.",
+    "mirror_lag": "How many revisions the mirror does not show; all, if that is not known.",
+    "mirror_level": "1 if the mirror shows everything, else 0.",
+    "watches": "inotify watches in use.",
+    "ready": "1 once the folder has been read and the mirror was in sync, or Redis was reported unreachable.",
+    "heartbeat_timestamp_seconds": "When the main loop last updated these gauges: once a second.",
+}
 
 
 class Metrics(ServiceListener):
-    """A listener that counts, and serves what it has counted at `host` and `port` for as long as the service runs."""
+    """Counts events, and serves the counts at `host` and `port` while the service runs."""
 
     is_timing = True
 
     def __init__(self, host: str, port: int) -> None:
         self._address = (host, port)
         self._server: tuple[WSGIServer, Thread] | None = None
-        self._is_away = self._is_halted = False
+        self._is_unreachable = self._is_halted = False
         self.registry = registry = CollectorRegistry()
+        counter = partial(Counter, registry=registry)
         ProcessCollector(registry=registry)
         Info("blocksd_build", "The version of blocksd.", registry=registry).info({"version": version("blocksd")})
-        self._revisions = Counter(
+        self._revisions = counter(
             "blocksd_revisions",
             "Revisions since the start, by kind and source (file, merge, operator, agent).",
             ("kind", "source"),
-            registry=registry,
         )
-        self._requests = Counter(
+        self._requests = counter(
             "blocksd_requests",
             "Requests replied to since the start; the outcome is ok, or the code of the error.",
             ("op", "outcome"),
-            registry=registry,
         )
-        self._faults = Counter(
-            "blocksd_internal_errors",
-            "Requests and files that the daemon failed on, by a fault of its own, since the start.",
-            registry=registry,
+        self._faults = counter(
+            "blocksd_internal_errors", "Internal errors since the start, each of one request or one file."
         )
         self._request_seconds = Histogram(
             "blocksd_request_seconds",
@@ -85,54 +95,41 @@ class Metrics(ServiceListener):
             "blocksd_stage_seconds",
             "Parts of a round of work, from the beginning of each to that of the next: look (files are read), journal; "
             "of requests make_folder, stage, flush, prepare, put_in, finish, settle, remove_folders; project (to Redis, "
-            "with the replies), clear_away, mirror (a slice of levelling or comparing, a heartbeat, or nothing).",
+            "with the replies), clear_away, mirror (a slice of catching up or comparing, a heartbeat, or nothing).",
             ("stage",),
             buckets=_STAGE_SECONDS,
             registry=registry,
         )
-        self._halts = Counter("blocksd_halts", "How often deletions were held back since the start.", registry=registry)
-        self._reconnects = Counter(
-            "blocksd_reconnects",
-            "How often the mirror became level again after Redis was away, since the start.",
-            registry=registry,
+        self._halts = counter("blocksd_halts", "How often deletions were held back since the start.")
+        self._reconnects = counter(
+            "blocksd_reconnects", "How often the mirror was in sync again after Redis was unreachable, since the start."
         )
-        self._problems = Gauge("blocksd_problems", "What is wrong right now.", ("severity",), registry=registry)
-        self._refused = Counter(
+        self._problems = Gauge("blocksd_problems", "Present problems.", ("severity",), registry=registry)
+        self._refused = counter(
             "blocksd_refused_entries",
-            "Entries of inboxes that were not carried out since the start: dropped (no request, and no id to reply to), "
+            "Inbox entries that were not executed since the start: dropped (no request, and no id to reply to), "
             "oversized, surplus (more than an inbox may hold).",
             ("reason",),
-            registry=registry,
         )
         self._refusals: dict[str, int] = dict.fromkeys(REFUSALS, 0)
         self._queue = Gauge(
-            "blocksd_queue", "Files to look at, and requests that are not done.", ("what",), registry=registry
+            "blocksd_queue", "Files waiting to be read, and requests that are not done.", ("what",), registry=registry
         )
-        gauges = {
-            "blocks": "Blocks in force.",
-            "agents": "Known agents.",
-            "seq": "The number of the newest revision.",
-            "mirror_lag": "How many revisions the mirror does not show; all, if that is not known.",
-            "mirror_level": "1 if the mirror shows everything, else 0.",
-            "watches": "inotify watches in use.",
-            "ready": "1 once the folder has been read and the mirror was level, or Redis was said to be away.",
-            "heartbeat_timestamp_seconds": "When the loop last told how it stands: once a second.",
-        }
-        self._gauges = {name: Gauge(f"blocksd_{name}", text, registry=registry) for name, text in gauges.items()}
-        for op in OPS:  # so that the first failure is an increase, and not a series out of nothing
+        self._gauges = {name: Gauge(f"blocksd_{name}", text, registry=registry) for name, text in _GAUGES.items()}
+        for op in OPS:  # so that the first request is an increase, not a new series
             self._requests.labels(op, "ok")
 
     def on_start(self, started: Started) -> None:
-        """Serve.
+        """Start to serve.
 
         Raises:
-            Misconfigured: the address cannot be had.
+            Misconfigured: the address cannot be used.
         """
         host, port = self._address
         try:
             self._server = start_http_server(port, host, registry=self.registry)
         except OSError as error:
-            why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had: {error.strerror or error}"
+            why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror or error}"
             raise Misconfigured(f"the address for metrics, {host} port {port}, {why}", key="metrics") from None
 
     def on_stop(self) -> None:
@@ -167,30 +164,30 @@ class Metrics(ServiceListener):
             self._is_halted = False
 
     def on_mirror_away(self, error: BlocksdError) -> None:
-        self._is_away = True
+        self._is_unreachable = True
 
     def on_mirror_level(self, how: str) -> None:
-        if self._is_away:
-            self._is_away = False
+        if self._is_unreachable:
+            self._is_unreachable = False
             self._reconnects.inc()
 
-    def on_standing(self, standing: Standing) -> None:
+    def on_status(self, status: Status) -> None:
         values = {
-            "blocks": standing.blocks,
-            "agents": standing.agents,
-            "seq": standing.seq,
-            "mirror_lag": standing.mirror_lag,
-            "mirror_level": standing.mirror == "level",
-            "watches": standing.watches,
-            "ready": standing.read is None,
+            "blocks": status.blocks,
+            "agents": status.agents,
+            "seq": status.seq,
+            "mirror_lag": status.mirror_lag,
+            "mirror_level": status.mirror == "level",
+            "watches": status.watches,
+            "ready": status.read is None,
             "heartbeat_timestamp_seconds": time.time(),
         }
         for name, value in values.items():
             self._gauges[name].set(value)
         for reason, before in self._refusals.items():
-            self._refusals[reason] = standing.refused.get(reason, 0)
+            self._refusals[reason] = status.refused.get(reason, 0)
             self._refused.labels(reason).inc(self._refusals[reason] - before)
-        self._problems.labels("problem").set(standing.problems)
-        self._problems.labels("warning").set(standing.warnings)
-        self._queue.labels("files").set(standing.files)
-        self._queue.labels("requests").set(standing.requests)
+        self._problems.labels("problem").set(status.problems)
+        self._problems.labels("warning").set(status.warnings)
+        self._queue.labels("files").set(status.files)
+        self._queue.labels("requests").set(status.requests)

@@ -1,4 +1,4 @@
-"""Tells systemd how the service stands (sd_notify(3)), if there is one, and knows whether it has the log."""
+"""Notifications to systemd by its protocol (sd_notify(3)). Without systemd they do nothing."""
 
 from __future__ import annotations
 
@@ -8,53 +8,53 @@ import time
 from contextlib import suppress
 from typing import TextIO
 
-_PATIENCE_SECONDS = 0.5  # for a systemd that is busy; the loop must go on
+_SEND_SECONDS = 0.5  # a busy systemd must not stop the main loop
 
 
 def ready() -> None:
-    """The service has started, or has read its configuration again."""
+    """Say that the service has started, or has reloaded its settings."""
     _send("READY=1")
 
 
 def reloading() -> None:
-    """The configuration is being read again; `ready` says when that is done."""
+    """Say that the service reloads its settings; `ready` ends that."""
     _send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
 def stopping() -> None:
-    """The service is ending."""
+    """Say that the service stops."""
     _send("STOPPING=1")
 
 
 def starting(seconds: float) -> None:
-    """The service is still starting, and may take so much longer: a large folder takes its time."""
+    """Ask for so many seconds more to start: a large folder takes its time."""
     _send(f"EXTEND_TIMEOUT_USEC={seconds * 1_000_000:.0f}")
 
 
 def watchdog() -> None:
-    """The service is well: feed the watchdog."""
+    """Ping the watchdog."""
     _send("WATCHDOG=1")
 
 
 def status(text: str) -> None:
-    """One line for `systemctl status`."""
+    """Set the line that `systemctl status` shows."""
     _send(f"STATUS={' '.join(text.split())}")
 
 
 def is_journal(stream: TextIO) -> bool:
-    """Whether what is written there goes to the journal of systemd, which has a time and a level for each line."""
+    """Return True if the stream leads to systemd's journal, which adds time and level to each line."""
     with suppress(OSError, ValueError):
-        status = os.fstat(stream.fileno())
-        return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+        found = os.fstat(stream.fileno())
+        return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
     return False
 
 
 def _send(state: str) -> None:
-    """One datagram, UTF-8; `@` begins the address of an abstract socket. Whether anyone hears it is not ours to mend."""
+    """Send one datagram. A systemd that does not take it is ignored: the service goes on."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        channel.settimeout(_PATIENCE_SECONDS)
-        channel.connect("\0" + address[1:] if address.startswith("@") else address)
+        channel.settimeout(_SEND_SECONDS)
+        channel.connect("\0" + address[1:] if address.startswith("@") else address)  # `@`: an abstract socket
         channel.send(state.encode("utf-8"))

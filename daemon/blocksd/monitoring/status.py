@@ -1,4 +1,4 @@
-"""How a running daemon stands: the one picture that systemd, metrics and `blocksd status` are shown."""
+"""A status snapshot, shared by `blocksd status`, systemd and metrics."""
 
 from __future__ import annotations
 
@@ -13,40 +13,44 @@ if TYPE_CHECKING:
 
     from blocksd.core.core import Core
 
+MirrorState = Literal["level", "behind", "rebuilding", "away"]
+"""The states of the mirror as JSON names them: `level` is in sync, `away` unreachable."""
+
+MIRROR_WORDS = {"level": "in sync", "away": "unreachable", "rebuilding": "rebuilding"}
+
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Status:
     """A daemon at one moment, in numbers.
 
-    The mirror is `level`, `behind` (some revisions are not shown yet), `rebuilding`, or `away`: then `away_since`
-    (RFC 3339) and `away_reason` are given. `mirror_seq` is where it is known to stand. `watch_limit` is None where it
-    cannot be seen, `read` once the daemon is ready.
+    `away_since` (RFC 3339) and `away_reason` are given while the mirror is `away`. `mirror_seq` is the last known seq of
+    the mirror.
     """
 
     blocks: int
     agents: int
     seq: int
-    mirror: Literal["level", "behind", "rebuilding", "away"]
+    mirror: MirrorState
     mirror_seq: int | None
     away_since: str | None
     away_reason: str | None
-    files: int  # to look at
+    files: int  # waiting to be read
     requests: int  # read and not done
     watches: int
-    watch_limit: int | None
+    watch_limit: int | None  # None: unknown
     problems: int
     warnings: int
-    read: int | None  # files, on the way to the first readiness
+    read: int | None  # files read so far while the daemon starts; None: it is ready
     halted: str | None  # why deletions are held back
-    refused: Mapping[str, int] = field(default_factory=dict)  # entries of inboxes, unseen, since the start, by reason
+    refused: Mapping[str, int] = field(default_factory=dict)  # inbox entries refused unread since the start, by reason
 
     @property
     def mirror_lag(self) -> int:
-        """How many revisions the mirror does not show; all, where it is not known to show any."""
+        """The number of revisions the mirror does not show; all of them, where that is unknown."""
         return self.seq - (self.mirror_seq or 0)
 
     def as_json(self) -> dict[str, Any]:
-        """The picture as `blocksd status` gets it; problems are listed there."""
+        """Return the status as `blocksd status` shows it, without the list of problems."""
         return {
             "blocks": self.blocks,
             "agents": self.agents,
@@ -64,13 +68,13 @@ class Standing:
         }
 
     def sentence(self) -> str:
-        """One line for `systemctl status`."""
+        """Return one line for `systemctl status`."""
         if self.read is not None:
             total = self.read + self.files
             return "reading the folder" + (f": {self.read} of {total}" if total else "")
         if self.halted is not None:
             return f"halted: {self.halted}"
-        mirror = f"{self.mirror_lag} behind" if self.mirror == "behind" else self.mirror
+        mirror = MIRROR_WORDS.get(self.mirror, f"{self.mirror_lag} behind")
         problems = f", {count(self.problems, 'problem')}" if self.problems else ""
         return (
             f"serving {count(self.blocks, 'block')} to {count(self.agents, 'agent')}, seq {self.seq}, "
@@ -78,26 +82,27 @@ class Standing:
         )
 
 
-def standing_of(core: Core, *, seq: int, read: int | None, watches: int, watch_limit: int | None) -> Standing:
-    """How a core stands, with what only its service knows."""
+def status_of(core: Core, *, seq: int, read: int | None, watches: int, watch_limit: int | None) -> Status:
+    """Return the status of a core, with the facts that only its service knows."""
     problems, projector = core.problems, core.projector
-    mirror: Literal["level", "behind", "rebuilding", "away"] = "away"
-    if projector.is_in_sync:
+    mirror: MirrorState = "away"
+    if projector.is_level:
         mirror = "level" if projector.shown_seq == seq else "behind"
     elif projector.is_busy:
         mirror = "rebuilding" if projector.shown_seq is None else "behind"
-    error = projector.last_error if mirror == "away" else None
-    server = problems.get(SERVER)
-    reason = error.message if error is not None else server.message if server is not None else None
+    reason = None
+    if mirror == "away":
+        cause = projector.last_error or problems.get(SERVER)
+        reason = cause.message if cause is not None else None
     halted = problems.get(FOLDER)
-    return Standing(
-        blocks=len(core.state.paths),
-        agents=len(core.state.attachments.known),
+    return Status(
+        blocks=len(core.ledger.paths),
+        agents=len(core.ledger.attachments.known),
         seq=seq,
         mirror=mirror,
         mirror_seq=projector.shown_seq,
-        away_since=projector.unreachable_since if mirror == "away" else None,
-        away_reason=reason if mirror == "away" else None,
+        away_since=projector.away_since if mirror == "away" else None,
+        away_reason=reason,
         files=core.intake.backlog,
         requests=len(core.inbox),
         watches=watches,

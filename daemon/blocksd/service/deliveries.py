@@ -9,8 +9,8 @@ from blocksd.requests.consumer import Refused
 
 if TYPE_CHECKING:
     from blocksd.core.core import Core
-    from blocksd.monitoring.events import Notes
-    from blocksd.requests.consumer import Consumer, Readable
+    from blocksd.monitoring.events import Notices
+    from blocksd.requests.consumer import Readable, Reader
     from blocksd.requests.request import Entry
 
 _UNREAD_TICKS = 3  # for so long inboxes may be unreadable, when Redis has only just come back
@@ -22,10 +22,10 @@ class Deliveries:
     `put` and `note` take what it has put into its sink.
     """
 
-    def __init__(self, reader: Consumer, core: Core, notes: Notes) -> None:
+    def __init__(self, reader: Reader, core: Core, notices: Notices) -> None:
         self._reader = reader
         self._core = core
-        self._notes = notes
+        self._notices = notices
         self._followed: tuple[frozenset[str], int] | None = None
         self._was_read = False  # entries have come in, and the reader waits to be told to go on
         self._obstacle: str | None = None  # to reading inboxes
@@ -89,7 +89,7 @@ class Deliveries:
     def _say_refused(self) -> None:
         """Log what was refused, of each actor once a minute at most, and then all of it."""
         for actor, refused in list(self._refused.items()):
-            if self._notes.say_seldom(f"an inbox {actor}", refused.sentence()):
+            if self._notices.post_rarely(f"an inbox {actor}", refused.sentence()):
                 del self._refused[actor]
 
     def keep(self) -> None:

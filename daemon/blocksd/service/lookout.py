@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from blocksd.core.intake import Intake
     from blocksd.files.folder import Folder
     from blocksd.model.problems import Problems
-    from blocksd.monitoring.events import Notes
+    from blocksd.monitoring.events import Notices
     from blocksd.sources.sources import Sources
 
 
@@ -41,7 +41,7 @@ class Lookout:
         problems: Problems,
         sources: Sources,
         sink: Callable[[Hint | SourceHint], object],
-        notes: Notes,
+        notices: Notices,
         *,
         resync_seconds: float,
     ) -> None:
@@ -52,7 +52,7 @@ class Lookout:
         self._problems = problems
         self._sources = sources
         self._sink = sink
-        self._notes = notes
+        self._notices = notices
         self._root = folder.root
         self._watcher: Watcher | None = None
         self._source_watchers = Watchers(
@@ -110,7 +110,7 @@ class Lookout:
         elif hint.kind == "tree":
             intake.hint_tree(hint.path)
         else:
-            self._notes.say_seldom("an overflow", "file events were lost; the whole folder is compared")
+            self._notices.post_rarely("an overflow", "file events were lost; the whole folder is compared")
             intake.hint_all()
 
     def pass_on_from_source(self, name: str, hint: Hint) -> None:

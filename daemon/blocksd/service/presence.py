@@ -14,7 +14,7 @@ from blocksd.settings import record
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from blocksd.monitoring.events import Notes
+    from blocksd.monitoring.events import Notices
     from blocksd.service.control import Question
     from blocksd.service.lock import Lock
 
@@ -25,14 +25,14 @@ class Presence:
     As long as another daemon has the lock, nothing is written there.
     """
 
-    def __init__(self, state: str, sink: Callable[[Question], object], notes: Notes) -> None:
+    def __init__(self, state: str, sink: Callable[[Question], object], notices: Notices) -> None:
         """Lock the state directory, which is made if there is none. `sink` is passed the questions that are asked.
 
         Raises:
             AlreadyRunning, Misconfigured, StateUnusable: see `lock_state`.
         """
         self._state = state
-        self._notes = notes
+        self._notices = notices
         self._control = Control(state, sink)
         self._lock: Lock = lock_state(state)
         self._record: dict[str, str] | None = None
@@ -74,7 +74,7 @@ class Presence:
         self._lock.release()
         self._lock = taken
         self.taken_by_another = ""
-        self._notes.say(
+        self._notices.post(
             f"the lock in the state directory {self._state} was removed while the daemon ran: it was taken again",
             "error",
         )
@@ -84,7 +84,7 @@ class Presence:
         try:
             self.claim()
         except JournalUnusable as error:
-            self._notes.say_seldom("the state directory", error.message)
+            self._notices.post_rarely("the state directory", error.message)
             return
         if self._record is not None and not record.is_there(self._state):
             with suppress(OSError):  # full, say: it is tried again
@@ -121,5 +121,5 @@ class Presence:
         except OSError as error:
             said = f"there can be no control socket in {self._state} ({error.strerror or error}): nobody can ask"
         if said and said != self._said:
-            self._notes.say(said, "warning")
+            self._notices.post(said, "warning")
         self._said = said

@@ -29,11 +29,10 @@ from blocksd.model.faults import Failed
 from blocksd.model.problem import CONFIG
 from blocksd.model.revision import timestamp
 from blocksd.monitoring import sd_notify as notify
-from blocksd.monitoring.events import Notes, Ready, Started
-from blocksd.monitoring.status import Standing, standing_of
-from blocksd.monitoring.timings import timed
-from blocksd.monitoring.watchdog import Pulse, vitals_of
-from blocksd.requests.consumer import Consumer, Readable, Refused
+from blocksd.monitoring.events import Notices, Ready, Started, time_stages
+from blocksd.monitoring.status import Status, status_of
+from blocksd.monitoring.watchdog import Watchdog, vitals_of
+from blocksd.requests.consumer import Readable, Reader, Refused
 from blocksd.service.control import ACCEPT_DELETIONS, STATUS, Question
 from blocksd.service.deliveries import Deliveries
 from blocksd.service.embedded import EmbeddedServer
@@ -82,13 +81,13 @@ class Service:
         self._must_reload = False
         self._listeners = listeners
         self._timing = [listener for listener in listeners if listener.is_timing]
-        self._notes = Notes(listeners)
-        self._pulse = Pulse(self._notes)
+        self._notices = Notices(listeners)
+        self._watchdog = Watchdog(self._notices)
         self._queue: queue.SimpleQueue[_News | None] = queue.SimpleQueue()
         self._stopping = False
         self._began_at = time.monotonic()
         self._begun: int | None = 0  # how many files were read, until it is ready
-        self._said_status = ""
+        self._shown_status = ""
         self._presence: Presence | None = None
         self._folder_lock = Lock(f"folder {os.path.realpath(config.folder)}")
         self._mirror: Mirror | None = None
@@ -107,7 +106,7 @@ class Service:
         # Nothing that is made until all blocks are there is garbage: the collector would walk through it again and again.
         gc.disable()
         try:
-            self._presence = Presence(state, self._queue.put, self._notes)
+            self._presence = Presence(state, self._queue.put, self._notices)
             self._open_folder()
             self.journal = Journal(os.path.join(state, "journal.db"), boot_id=boot_id())
             self._take_namespace()
@@ -131,7 +130,7 @@ class Service:
         for lock, what in ((self._presence, "state directory"), (self._folder_lock, "folder")):
             if lock is not None and lock.unsupported:
                 message = f"the {what} cannot be locked ({lock.unsupported}): only the lease in Redis keeps others out"
-                self._notes.say(message, "warning")
+                self._notices.post(message, "warning")
 
     def _claim_folder(self, handle: int) -> None:
         """Lock the directory that is at the folder's path now, before anything in it is read or written.
@@ -194,7 +193,7 @@ class Service:
             except LeaseLost as error:
                 left = mirror.lease_left()
                 if left_before is None:
-                    self._notes.say(f"{error.message}; it is seen whether that daemon lives", "warning")
+                    self._notices.post(f"{error.message}; it is seen whether that daemon lives", "warning")
                 elif left > left_before or time.monotonic() > deadline:
                     raise AlreadyRunning(error.message, **error.facts) from None
                 left_before = left
@@ -211,19 +210,19 @@ class Service:
         assert self._presence is not None
         core.rescue.claim = self._presence.claim
         self._guard = Guard(core.faults)
-        reader = Consumer(self.redis_url, mirror.keys, self._queue.put, lease=lambda: mirror.lease)
-        self._deliveries = Deliveries(reader, core, self._notes)
+        reader = Reader(self.redis_url, mirror.keys, self._queue.put, lease=lambda: mirror.lease)
+        self._deliveries = Deliveries(reader, core, self._notices)
         self._lookout = Lookout(
             self.folder,
             core.intake,
             core.problems,
             core.sources,
             self._queue.put,
-            self._notes,
+            self._notices,
             resync_seconds=config.resync_seconds,
         )
         if self._embedded is not None:
-            self._supervisor = Supervisor(self._embedded, config.state, core.problems, self._notes, self._queue.put)
+            self._supervisor = Supervisor(self._embedded, config.state, core.problems, self._notices, self._queue.put)
             self._embedded.on_progress = self._supervisor.on_progress
             core.projector.hold(is_held=True)
         self.core = core  # the last: where it is, all is
@@ -244,7 +243,7 @@ class Service:
             for listener in self._listeners:
                 listener.on_start(started)
             if sentence := sentence_of(self.journal.opened):
-                self._notes.say(sentence, "error" if self.journal.opened.set_aside else "warning")
+                self._notices.post(sentence, "error" if self.journal.opened.set_aside else "warning")
             self.core.rescue.done.clear()
             self._loop()
         finally:
@@ -299,7 +298,7 @@ class Service:
 
     def _round(self) -> None:
         if self._timing:
-            timed(self._effects(), self._tell_stage)
+            time_stages(self._effects(), self._tell_stage)
             return
         for _ in self._effects():
             pass
@@ -307,7 +306,7 @@ class Service:
     def _effects(self) -> Iterator[str]:
         """A round. Between two of its effects the watchdog is fed: many that are slow are no hang."""
         for effect in self.core.round():
-            self._pulse.progress(is_starting=self._begun is not None)
+            self._watchdog.report_progress(is_starting=self._begun is not None)
             yield effect
 
     def _tell_stage(self, stage: str, seconds: float) -> None:
@@ -324,8 +323,8 @@ class Service:
         gc.freeze()
         gc.enable()
         notify.ready()
-        self._show(self.standing())
-        state, problems, is_in_sync = self.core.state, self.core.problems, self.core.projector.is_in_sync
+        self._show(self.status())
+        state, problems, is_in_sync = self.core.ledger, self.core.problems, self.core.projector.is_level
         blocks, agents = len(state.paths), len(state.attachments.known)
         ready = Ready(blocks, agents, len(problems), self.journal.seq, is_in_sync)
         for listener in self._listeners:
@@ -337,7 +336,7 @@ class Service:
         notify.reloading()
         reload = self._reloader.reload()
         if reload is None:
-            self._notes.say("the configuration is wrong: the one before stays in force", "warning")
+            self._notices.post("the configuration is invalid: the one before stays in force", "warning")
         else:
             for listener in self._listeners:
                 listener.on_reload(reload)
@@ -410,10 +409,10 @@ class Service:
         with guard("see whether all is well"):
             self._beat()
         with guard("tell how it stands"):
-            standing = self.standing()
-            self._show(standing)
+            status = self.status()
+            self._show(status)
             for listener in self._listeners:
-                listener.on_standing(standing)
+                listener.on_status(status)
 
     def _beat(self) -> None:
         vitals = vitals_of(
@@ -424,7 +423,7 @@ class Service:
             is_server_running=self._supervisor is None or self._supervisor.is_alive,
             failing=self._guard.failing,
         )
-        self._pulse.beat(vitals, is_starting=self._begun is not None)
+        self._watchdog.check(vitals, is_starting=self._begun is not None)
 
     def _keep_state(self) -> None:
         """Make again what was removed from the state directory; say it if the journal is another."""
@@ -433,7 +432,7 @@ class Service:
         if self._supervisor is not None:
             self._supervisor.is_barred = bool(self._presence.taken_by_another)
         for sentence in self.core.rescue.sentences():
-            self._notes.say(sentence, "error")
+            self._notices.post(sentence, "error")
 
     def _keep_server(self) -> None:
         """See how the embedded server is; while it does not serve, nothing waits for it."""
@@ -441,12 +440,12 @@ class Service:
             self._supervisor.keep()
             self.core.projector.hold(is_held=not self._supervisor.is_serving)
 
-    def _show(self, standing: Standing) -> None:
+    def _show(self, status: Status) -> None:
         """Tell systemd how things stand, when that has changed."""
-        status = standing.sentence()
-        if status != self._said_status:
-            self._said_status = status
-            notify.status(status)
+        sentence = status.sentence()
+        if sentence != self._shown_status:
+            self._shown_status = sentence
+            notify.status(sentence)
 
     def _answer(self, question: Question) -> None:
         answer: dict[str, Any]
@@ -493,9 +492,9 @@ class Service:
         if self._presence is not None:
             self._presence.leave()
 
-    def standing(self) -> Standing:
+    def status(self) -> Status:
         """How the service stands right now."""
-        return standing_of(
+        return status_of(
             self.core,
             seq=self.journal.seq,
             read=self._begun,
@@ -521,7 +520,7 @@ class Service:
             "redis_server": self._mirror.server if self._mirror is not None else None,
             "redis_embedded": self._embedded is not None,
             "polling": self.config.poll,
-            **self.standing().as_json(),
+            **self.status().as_json(),
             "last_reload": self._reloader.last,
             "last_change": newest.summary() if newest is not None else None,
             "problems": [problem.as_json() for _, problem in sorted(self.core.problems.items())],

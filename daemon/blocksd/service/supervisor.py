@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from blocksd.model.problems import Problems
-    from blocksd.monitoring.events import Notes
+    from blocksd.monitoring.events import Notices
     from blocksd.service.embedded import EmbeddedServer
 
 FIRST_SECONDS, LONGEST_SECONDS = 1.0, 60.0
@@ -61,7 +61,7 @@ class Supervisor:
         server: EmbeddedServer,
         state: str,
         problems: Problems,
-        notes: Notes,
+        notices: Notices,
         sink: Callable[[ServerNews | Failed], object],
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -70,7 +70,7 @@ class Supervisor:
         self._server = server
         self._log_path = os.path.join(state, "redis", "redis.log")
         self._problems = problems
-        self._notes = notes
+        self._notices = notices
         self._sink = sink
         self._clock = clock
         self._wait_seconds = FIRST_SECONDS  # before the next start
@@ -197,10 +197,10 @@ class Supervisor:
         self.start()
         news, starts = self.news, self._starts
         while self._server.set_aside:
-            self._notes.say(self._server.set_aside.pop(0), "warning")
+            self._notices.post(self._server.set_aside.pop(0), "warning")
         if news.state == "serves":
             if starts > max(self._told, 1):
-                self._notes.say("the embedded server had ended; it was started again", "warning")
+                self._notices.post("the embedded server had ended; it was started again", "warning")
             self._told = starts
             self._problems.remove(SERVER)
         elif news.state == "silent":
@@ -221,4 +221,4 @@ class Supervisor:
         now = self._clock()
         if news.detail and now >= self._progress_at:
             self._progress_at = now + _PROGRESS_SECONDS
-            self._notes.say(f"the embedded server is not ready yet: {news.detail}", "info")
+            self._notices.post(f"the embedded server is not ready yet: {news.detail}", "info")

@@ -18,7 +18,7 @@ from blocksd.errors import LeaseLost, Misconfigured, Unavailable
 from blocksd.model.faults import Fault
 from blocksd.model.problem import Problem
 from blocksd.model.revision import Revision
-from blocksd.monitoring.log import Reporter
+from blocksd.monitoring.log import EventLog
 from blocksd.requests.reply import Answer, accepted, refused
 from blocksd.requests.request import Entry
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 AT = "2026-11-20T09:00:00.000Z"
 REVISION = Revision(6, "notes", 2, "updated", None, AT, AT, "support-1", fields=("value",), attached=("ann",))
-ANSWER = Answer(Entry("support-1", "1-0", "{}"), "r1", accepted("r1", {"seq": 6})[1], "append")
-EVENTS: dict[str, tuple[str, Callable[[Reporter], object]]] = {
+ANSWER = Answer(Entry("support-1", "1-0", "{}"), "r1", accepted("r1", seq=6), "append")
+EVENTS: dict[str, tuple[str, Callable[[EventLog], object]]] = {
     "revision": ("info", lambda log: log.on_revision(REVISION)),
     "request": ("debug", lambda log: log.on_request(ANSWER, 0.0042)),
     "problem": ("error", lambda log: log.on_problem(Problem("bad.md", "problem_file", "no", "do", line=3))),
@@ -40,7 +40,7 @@ EVENTS: dict[str, tuple[str, Callable[[Reporter], object]]] = {
     "level": ("info", lambda log: log.on_mirror_level("rebuilt")),
     "repaired": ("warning", lambda log: log.on_repaired(2)),
     "fault": ("error", lambda log: log.on_fault(Fault("reading", "KeyError", "x.py:3", "line\n  more"), is_new=True)),
-    "note": ("error", lambda log: log.on_note("not well", "error")),
+    "note": ("error", lambda log: log.on_notice("not well", "error")),
     "stop": ("info", lambda log: log.on_stop()),
     "failure": ("error", lambda log: log.on_failure(Misconfigured("no Redis", key="redis"), "give one")),
 }
@@ -49,7 +49,7 @@ EVENTS: dict[str, tuple[str, Callable[[Reporter], object]]] = {
 def said(level: str = "debug", *, as_json: bool = False, event: str | None = None) -> list[str]:
     """The lines of one event, or of all."""
     stream = io.StringIO()
-    log = Reporter(stream, level=level, as_json=as_json)
+    log = EventLog(stream, level=level, as_json=as_json)
     log._is_ready = True
     for name, (_, tell) in EVENTS.items():
         if event in (None, name):
@@ -86,10 +86,10 @@ def test_words_for_people() -> None:
         "problem: bad.md:3: no (do)",
         "warning: odd.md: odd",
         "cleared: bad.md",
-        "Redis is away: it does not serve; the folder goes on being journaled",
-        "Redis is away: it refuses the login; the folder goes on being journaled",
-        "the mirror is level again (rebuilt)",
-        "the mirror differed in 2 places, and was repaired",
+        "Redis is unreachable: it does not serve; changes are still journaled",
+        "Redis is unreachable: it refuses the login; changes are still journaled",
+        "the mirror is in sync again (rebuilt)",
+        "the mirror differed in 2 places and was repaired",
         "failed reading, which is a fault in blocksd: KeyError at x.py:3; line\\n  more",
         "not well",
         "stopped",
@@ -108,7 +108,7 @@ def test_facts_for_programs() -> None:
     )
     assert (events["problem"]["subject"], events["problem"]["line"], events["problem"]["hint"]) == ("bad.md", 3, "do")
     stream = io.StringIO()
-    log = Reporter(stream, as_json=True)
+    log = EventLog(stream, as_json=True)
     log.on_mirror_away(LeaseLost("taken", holder={"pid": 7}, event="x", level="y", at="z"))
     shown = json.loads(stream.getvalue())
     assert (shown["event"], shown["level"], shown["holder"]) == ("away", "warning", {"pid": 7})
@@ -118,12 +118,12 @@ def test_facts_for_programs() -> None:
 def test_outcome_of_a_refused_request() -> None:
     """Its code is in the log; what was no request at all is called that."""
     stream = io.StringIO()
-    log = Reporter(stream, level="debug")
+    log = EventLog(stream, level="debug")
     log.on_request(Answer(ANSWER.entry, "r2", refused("r2", Unavailable("later")), "update"), 1.0)
     log.on_request(Answer(ANSWER.entry, None, None), 0.0)
     assert [line[9:] for line in stream.getvalue().splitlines()] == [
         "request: update by support-1: unavailable, 1000.0 ms",
-        "request: what is no request by support-1: invalid_request, 0.0 ms",
+        "request: an invalid request by support-1: invalid_request, 0.0 ms",
     ]
 
 
@@ -131,7 +131,7 @@ def test_outcome_of_a_refused_request() -> None:
 def test_nothing_ends_a_line_early(*, as_json: bool) -> None:
     """Line ends of any kind, and what moves a terminal's cursor, are escaped."""
     stream = io.StringIO()
-    Reporter(stream, as_json=as_json).on_note("a\nb\r\nc\x1b[2Jd\x85e\u2028f\x00", "warning")
+    EventLog(stream, as_json=as_json).on_notice("a\nb\r\nc\x1b[2Jd\x85e\u2028f\x00", "warning")
     (line,) = stream.getvalue().splitlines()
     assert "\x1b" not in line
     if as_json:
@@ -146,7 +146,7 @@ def test_journal_of_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with path.open("w") as stream:
         status = os.fstat(stream.fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
-        log = Reporter(stream, level="debug")
+        log = EventLog(stream, level="debug")
         for _, tell in EVENTS.values():
             tell(log)
         log.as_json = True
@@ -158,14 +158,14 @@ def test_journal_of_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert lines[3] == "<6>cleared: bad.md"
     assert lines[-1].startswith('<4>{"at": ')
     with (tmp_path / "another").open("w") as stream:
-        Reporter(stream).on_stop()
+        EventLog(stream).on_stop()
     assert re.fullmatch(r"\d\d:\d\d:\d\d stopped\n", (tmp_path / "another").read_text())
 
 
 def test_level_again_needs_to_have_been_away() -> None:
     """A mirror whose lease had only run out was never said to be away; one that was built anew is news anyhow."""
     stream = io.StringIO()
-    log = Reporter(stream)
+    log = EventLog(stream)
     log.on_mirror_level("level")  # the first time
     log._is_ready = True
     log.on_mirror_level("level")
@@ -175,16 +175,16 @@ def test_level_again_needs_to_have_been_away() -> None:
     log.on_mirror_level("level")
     log.on_mirror_level("caught up")
     assert [line[9:] for line in stream.getvalue().splitlines()[1:]] == [
-        "the mirror is level again (level)",
-        "the mirror is level again (caught up)",
+        "the mirror is in sync again",
+        "the mirror is in sync again (caught up)",
     ]
 
 
 def test_full_disk_does_not_stop_anything() -> None:
     """What cannot be logged is not."""
     with open("/dev/full", "w", encoding="utf-8") as stream:
-        log = Reporter(stream)
-        log.on_note("text", "error")
+        log = EventLog(stream)
+        log.on_notice("text", "error")
         log.on_stop()
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # so that closing succeeds
 
@@ -198,7 +198,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     root, before = logging.getLogger(), logging.getLogger().handlers[:]
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        Reporter(stream).capture()
+        EventLog(stream).capture()
         yield stream
         logging.captureWarnings(capture=False)
     root.handlers[:] = before

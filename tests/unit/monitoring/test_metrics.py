@@ -19,7 +19,7 @@ from blocksd.model.problem import FOLDER, Problem
 from blocksd.model.revision import Revision
 from blocksd.monitoring.events import Started
 from blocksd.monitoring.metrics import Metrics
-from blocksd.monitoring.status import Standing
+from blocksd.monitoring.status import Status
 from blocksd.requests.reply import Answer, accepted, refused
 from blocksd.requests.request import OPS, Entry
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 AT = "2026-11-20T09:00:00.000Z"
-STANDING = Standing(
+STATUS = Status(
     blocks=4,
     agents=2,
     seq=41,
@@ -149,7 +149,7 @@ def test_reconnects_follow_an_absence(metrics: Metrics) -> None:
 
 def test_how_it_stands(metrics: Metrics) -> None:
     """As of the last second."""
-    metrics.on_standing(STANDING)
+    metrics.on_status(STATUS)
     found = samples(metrics)
     wanted = {
         "blocks": 4,
@@ -167,8 +167,8 @@ def test_how_it_stands(metrics: Metrics) -> None:
     assert {name: found[f"blocksd_{name}"] for name in wanted} == wanted
     assert found["blocksd_heartbeat_timestamp_seconds"] > 1e9
     assert found["blocksd_refused_entries_total dropped"] == 0
-    metrics.on_standing(replace(STANDING, mirror="level", mirror_seq=41, read=3, refused={"dropped": 5}))
-    metrics.on_standing(replace(STANDING, mirror="level", mirror_seq=41, read=3, refused={"dropped": 7, "surplus": 1}))
+    metrics.on_status(replace(STATUS, mirror="level", mirror_seq=41, read=3, refused={"dropped": 5}))
+    metrics.on_status(replace(STATUS, mirror="level", mirror_seq=41, read=3, refused={"dropped": 7, "surplus": 1}))
     found = samples(metrics)
     refused = [found[f"blocksd_refused_entries_total {reason}"] for reason in ("dropped", "oversized", "surplus")]
     assert refused == [7, 0, 1]
@@ -211,7 +211,7 @@ def test_served_for_as_long_as_it_runs(host: str) -> None:
     assert threading.active_count() == before
 
 
-@pytest.mark.parametrize(("host", "why"), [("127.0.0.1", "is in use"), ("192.0.2.1", "cannot be had")])
+@pytest.mark.parametrize(("host", "why"), [("127.0.0.1", "is in use"), ("192.0.2.1", "cannot be used")])
 def test_address_that_cannot_be_had(host: str, why: str) -> None:
     """That is a mistake in the configuration, said at start."""
     with socket.socket() as other:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from blocksd.monitoring.status import Standing
+from blocksd.monitoring.status import Status
 
-SERVING = Standing(
+SERVING = Status(
     blocks=4,
     agents=2,
     seq=41,
@@ -31,10 +31,10 @@ SERVING = Standing(
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({}, "serving 4 blocks to 2 agents, seq 41, mirror level"),
-        ({"blocks": 1, "agents": 1, "problems": 1}, "serving 1 block to 1 agent, seq 41, mirror level, 1 problem"),
+        ({}, "serving 4 blocks to 2 agents, seq 41, mirror in sync"),
+        ({"blocks": 1, "agents": 1, "problems": 1}, "serving 1 block to 1 agent, seq 41, mirror in sync, 1 problem"),
         ({"mirror": "behind", "mirror_seq": 38}, "serving 4 blocks to 2 agents, seq 41, mirror 3 behind"),
-        ({"mirror": "away"}, "serving 4 blocks to 2 agents, seq 41, mirror away"),
+        ({"mirror": "away"}, "serving 4 blocks to 2 agents, seq 41, mirror unreachable"),
         ({"read": 1200, "files": 8800}, "reading the folder: 1200 of 10000"),
         ({"read": 0}, "reading the folder"),
         (

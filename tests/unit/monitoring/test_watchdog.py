@@ -6,43 +6,43 @@ from dataclasses import replace
 
 import pytest
 
-from blocksd.monitoring.events import Level, Notes, ServiceListener
+from blocksd.monitoring.events import Level, Notices, ServiceListener
 from blocksd.monitoring.health import Vitals
-from blocksd.monitoring.watchdog import FED_SECONDS, ROUND_SECONDS, Pulse
+from blocksd.monitoring.watchdog import PING_SECONDS, ROUND_SECONDS, Watchdog
 from rig import Clock
 
 WELL = Vitals(
     is_polling=False,
     is_watching=True,
-    is_blindness_said=False,
-    is_level=True,
-    is_levelling=False,
-    is_absence_said=False,
+    is_watch_loss_reported=False,
+    is_in_sync=True,
+    is_catching_up=False,
+    is_unreachable_reported=False,
     silent_seconds=0.0,
     is_reading=True,
     is_server_running=True,
-    is_server_loss_said=False,
+    is_server_loss_reported=False,
 )
 DEAF = replace(WELL, is_reading=False)
 BLIND = replace(WELL, is_watching=False)
 
 
 class Patient(ServiceListener):
-    """A daemon's pulse, what systemd is sent, and what is noted."""
+    """A daemon's watchdog, what systemd is sent, and what is noted."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sent: list[str] = []
         self.notes: list[tuple[Level, str]] = []
         self.clock = Clock()
-        self.pulse = Pulse(Notes([self]), clock=self.clock)
+        self.watchdog = Watchdog(Notices([self]), clock=self.clock)
         monkeypatch.setattr("blocksd.monitoring.sd_notify._send", self.sent.append)
 
-    def on_note(self, message: str, level: Level) -> None:
+    def on_notice(self, message: str, level: Level) -> None:
         self.notes.append((level, message))
 
     def beat(self, *moments: Vitals, is_starting: bool = False) -> None:
         for vitals in moments:
-            self.pulse.beat(vitals, is_starting=is_starting)
+            self.watchdog.check(vitals, is_starting=is_starting)
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ def test_what_lasts_is_said_once(patient: Patient) -> None:
     patient.beat(DEAF, DEAF, DEAF, WELL, WELL)
     assert patient.sent == ["WATCHDOG=1"] * 2
     assert patient.notes == [
-        ("error", "not well: nobody reads the inboxes; the watchdog is not fed"),
-        ("info", "well again; the watchdog is fed"),
+        ("error", "unhealthy: the inboxes are not read; watchdog pings stopped"),
+        ("info", "healthy again; watchdog pings resumed"),
     ]
 
 
@@ -81,27 +81,27 @@ def test_round_that_makes_progress_is_fed(patient: Patient) -> None:
     """Once a second at most, however many effects it has."""
     patient.beat(WELL)
     for _ in range(50):
-        patient.pulse.progress(is_starting=False)
+        patient.watchdog.report_progress(is_starting=False)
     assert patient.sent == ["WATCHDOG=1"]
     for second in range(1, 4):
-        patient.clock.advance(FED_SECONDS)
+        patient.clock.advance(PING_SECONDS)
         for _ in range(50):
-            patient.pulse.progress(is_starting=False)
+            patient.watchdog.report_progress(is_starting=False)
         assert patient.sent == ["WATCHDOG=1"] * (1 + second)
-    patient.clock.advance(FED_SECONDS)
-    patient.pulse.progress(is_starting=True)
+    patient.clock.advance(PING_SECONDS)
+    patient.watchdog.report_progress(is_starting=True)
     assert patient.sent[-1] == "EXTEND_TIMEOUT_USEC=60000000"
 
 
 def test_progress_is_no_cure(patient: Patient) -> None:
     """What ailed before the round goes on ailing; and a round without an end is a hang."""
     patient.beat(DEAF)
-    patient.clock.advance(FED_SECONDS)
-    patient.pulse.progress(is_starting=False)
+    patient.clock.advance(PING_SECONDS)
+    patient.watchdog.report_progress(is_starting=False)
     assert patient.sent == []
     patient.beat(WELL)
     patient.clock.advance(ROUND_SECONDS)
-    patient.pulse.progress(is_starting=False)
+    patient.watchdog.report_progress(is_starting=False)
     assert patient.sent == ["WATCHDOG=1"]
 
 
@@ -109,5 +109,5 @@ def test_loop_that_only_fails_is_not_fed(patient: Patient) -> None:
     """Though it goes round."""
     patient.beat(*[replace(WELL, failing=("do a round", "see to the embedded server"))] * 2)
     assert patient.sent == []
-    words = "it fails each time to do a round, to see to the embedded server"
-    assert patient.notes == [("error", f"not well: {words}; the watchdog is not fed")]
+    words = "each attempt fails to do a round, to see to the embedded server"
+    assert patient.notes == [("error", f"unhealthy: {words}; watchdog pings stopped")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.files.watcher import Hint, Watcher
-from blocksd.monitoring.events import Notes
+from blocksd.monitoring.events import Notices
 from blocksd.service.lookout import Lookout
 from blocksd.sources.sources import Sources
 from looking import Looking
@@ -28,7 +28,7 @@ class Watched(Looking):
         self.hints: queue.SimpleQueue[Any] = queue.SimpleQueue()
         sources = Sources((), self.state, self.problems, [], self.schedule, clock=lambda: self.now)
         self.lookout = Lookout(
-            self.folder, self.intake, self.problems, sources, self.hints.put, Notes([]), resync_seconds=3600.0
+            self.folder, self.intake, self.problems, sources, self.hints.put, Notices([]), resync_seconds=3600.0
         )
         self.write("deep/block", "text\n")
         self.lookout.start()

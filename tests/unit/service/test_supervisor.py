@@ -10,7 +10,7 @@ import pytest
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.model.problem import SERVER
 from blocksd.model.problems import Problems
-from blocksd.monitoring.events import Notes, ServiceListener
+from blocksd.monitoring.events import Notices, ServiceListener
 from blocksd.service.supervisor import LONGEST_SECONDS, SLOW_SECONDS, ServerNews, Supervisor
 from rig import Clock
 from support import DEADLINE, eventually
@@ -77,9 +77,11 @@ class Supervised(ServiceListener):
         self.problems = Problems(lambda: 0.0)
         self.notes: list[tuple[Level, str]] = []
         self.news: list[ServerNews | Failed] = []
-        self.supervisor = Supervisor(server, "/state", self.problems, Notes([self]), self.news.append, clock=self.clock)
+        self.supervisor = Supervisor(
+            server, "/state", self.problems, Notices([self]), self.news.append, clock=self.clock
+        )
 
-    def on_note(self, message: str, level: Level) -> None:
+    def on_notice(self, message: str, level: Level) -> None:
         self.notes.append((level, message))
 
     def keep(self) -> None:
