@@ -18,8 +18,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from blocksd.embedded.binary import _bundled
 from blocksd.journal.history import JournalReader
-from blocksd.service.embedded import _bundled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -115,7 +115,7 @@ def service(folder: Path, state: Path, url: str, namespace: str = "blocks") -> I
     config = Config(folder=str(folder), redis=url, state_dir=str(state), namespace=namespace)
     running = Service(config, [EventLog(io.StringIO())])
     yield running
-    running._give_up()
+    running.close()
 
 
 @contextmanager

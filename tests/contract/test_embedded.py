@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
+from blocksd.embedded import binary, probe
+from blocksd.embedded import server as embedded
+from blocksd.embedded.binary import FLOOR, Binary, find_binary, version_of
+from blocksd.embedded.endpoint import Address, Endpoint
+from blocksd.embedded.server import EmbeddedServer
 from blocksd.errors import Misconfigured, Unavailable
-from blocksd.service import embedded
-from blocksd.service.embedded import FLOOR, Address, EmbeddedServer, find_binary
-from blocksd.service.server_data import Binary
 from support import DEADLINE, binary_of, eventually, require, valkey_binary
 
 if TYPE_CHECKING:
@@ -330,7 +332,7 @@ def test_data_of_another_kind_of_server_are_set_aside(
 
     def use(backend: str) -> None:
         path = binary_of(backend)
-        monkeypatch.setattr(embedded, "find_binary", lambda: Binary(path, embedded._version(path)[0]))
+        monkeypatch.setattr(embedded, "find_binary", lambda: Binary(path, version_of(path)[0]))
 
     use(before)
     first = make()
@@ -342,7 +344,7 @@ def test_data_of_another_kind_of_server_are_set_aside(
     here = second.start()
     assert client_of(here).get("key") is None
     assert (here.socket, here.password) == (there.socket, there.password)
-    (said,) = second.set_aside
+    (said,) = second.messages
     assert f"the server is {second.binary.name} now" in said  # type: ignore[union-attr]  # it was started
     (aside,) = asides(tmp_path)
     assert f"kept in {tmp_path}/redis/{aside}" in said
@@ -351,7 +353,7 @@ def test_data_of_another_kind_of_server_are_set_aside(
     second.stop()
     third = make()
     assert client_of(third.start()).get("key") == "other"
-    assert third.set_aside == []
+    assert third.messages == []
 
 
 def spoil(state: Path) -> None:
@@ -369,8 +371,8 @@ def test_data_that_cannot_be_loaded_are_set_aside(make: Callable[..., EmbeddedSe
         spoil(tmp_path)
         assert server.start().password == password
         assert client_of(server.address).ping()
-        assert len(server.set_aside) == number + 1
-        assert "cannot be loaded: " in server.set_aside[-1]
+        assert len(server.messages) == number + 1
+        assert "cannot be loaded: " in server.messages[-1]
     assert len(asides(tmp_path)) == 2
     newest = tmp_path / "redis" / asides(tmp_path)[-1]
     assert next((newest / "appendonlydir").iterdir()).read_bytes() == b"nonsense"
@@ -383,9 +385,9 @@ def test_data_are_kept_where_they_are_if_they_are_not_to_blame(
     server = make()
     client_of(server.start()).set("key", "value")
     server.stop()
-    write = EmbeddedServer._write_settings
+    write = Endpoint.write_settings
 
-    def with_nonsense(self: EmbeddedServer, address: Address) -> str:
+    def with_nonsense(self: Endpoint, address: Address) -> str:
         path = write(self, address)
         with open(path, "a", encoding="utf-8") as settings:
             settings.write("logfile redis.log\nno-such-setting yes\n")
@@ -393,7 +395,7 @@ def test_data_are_kept_where_they_are_if_they_are_not_to_blame(
 
     said = set()
     with monkeypatch.context() as patch:
-        patch.setattr(EmbeddedServer, "_write_settings", with_nonsense)
+        patch.setattr(Endpoint, "write_settings", with_nonsense)
         for _ in range(2):
             with pytest.raises(Unavailable, match=r"does not start: .*\w") as refused:
                 server.start()
@@ -447,8 +449,8 @@ class Slow:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *states: str | None) -> None:
         self.states = list(states)
-        self.real = embedded._state_of
-        monkeypatch.setattr(embedded, "_state_of", self.state_of)
+        self.real = probe.state_of
+        monkeypatch.setattr(probe, "state_of", self.state_of)
 
     def state_of(self, address: Address) -> str | None:
         return self.states.pop(0) if self.states else self.real(address)
@@ -478,15 +480,15 @@ def test_real_loading_is_seen(make: Callable[..., EmbeddedServer], monkeypatch: 
     client.bgrewriteaof()  # what it loads key by key, and so may load slowly
     eventually(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
     server.stop()
-    write = EmbeddedServer._write_settings
+    write = Endpoint.write_settings
 
-    def slow(self: EmbeddedServer, address: Address) -> str:
+    def slow(self: Endpoint, address: Address) -> str:
         path = write(self, address)
         with open(path, "a", encoding="utf-8") as settings:
             settings.write("key-load-delay 200\nloading-process-events-interval-bytes 1024\n")
         return path
 
-    monkeypatch.setattr(EmbeddedServer, "_write_settings", slow)
+    monkeypatch.setattr(Endpoint, "write_settings", slow)
     said: list[str] = []
     server.on_progress = said.append
     assert client_of(server.start()).dbsize() == 2000
@@ -498,8 +500,8 @@ def test_server_that_hangs_at_its_start_is_ended(
 ) -> None:
     """When it neither answers nor works; with data or without, none is left."""
     monkeypatch.setattr(embedded, "SILENT_SECONDS", 0.05)
-    monkeypatch.setattr(embedded, "_work_of", lambda _: 0)
-    monkeypatch.setattr(embedded, "_state_of", lambda _: None)
+    monkeypatch.setattr(probe, "work_of", lambda _: 0)
+    monkeypatch.setattr(probe, "state_of", lambda _: None)
     server = make()
     with pytest.raises(Unavailable, match="does not start"):
         server.start()
@@ -510,7 +512,7 @@ def test_server_that_works_is_not_ended(make: Callable[..., EmbeddedServer], mon
     """Though it does not answer: it may be busy with one large piece."""
     monkeypatch.setattr(embedded, "SILENT_SECONDS", 0.0)
     ticks = itertools.count()
-    monkeypatch.setattr(embedded, "_work_of", lambda _: next(ticks))
+    monkeypatch.setattr(probe, "work_of", lambda _: next(ticks))
     Slow(monkeypatch, *[None] * 50)
     assert client_of(make().start()).ping()
 
@@ -518,9 +520,9 @@ def test_server_that_works_is_not_ended(make: Callable[..., EmbeddedServer], mon
 def test_work_of_a_process_grows(server: EmbeddedServer) -> None:
     """As it reads, or uses the processor."""
     assert server.address is not None
-    before = embedded._work_of(server.address.pid)
+    before = probe.work_of(server.address.pid)
     client = client_of(server.address)
-    eventually(lambda: client.set("key", "x" * 100_000) and embedded._work_of(server.address.pid) > before)  # type: ignore[union-attr]  # it runs
+    eventually(lambda: client.set("key", "x" * 100_000) and probe.work_of(server.address.pid) > before)  # type: ignore[union-attr]  # it runs
 
 
 def test_hung_server_of_a_dead_daemon_is_replaced(
@@ -550,7 +552,7 @@ def test_stop_of_a_hung_server_is_bounded(make: Callable[..., EmbeddedServer]) -
 
 def test_start_is_given_up_for_a_stop(make: Callable[..., EmbeddedServer], monkeypatch: pytest.MonkeyPatch) -> None:
     """However long the server would still load."""
-    monkeypatch.setattr(embedded, "_state_of", lambda _: "it loads its data")
+    monkeypatch.setattr(probe, "state_of", lambda _: "it loads its data")
     server = make()
     progress = threading.Event()
     server.on_progress = lambda _: progress.set()
@@ -576,7 +578,7 @@ def test_start_is_given_up_for_a_stop(make: Callable[..., EmbeddedServer], monke
 
 PARENT = """
 import sys
-from blocksd.service.embedded import EmbeddedServer
+from blocksd.embedded.server import EmbeddedServer
 address = EmbeddedServer(sys.argv[1]).start()
 print(address.pid, flush=True)
 sys.stdin.read()
@@ -639,17 +641,17 @@ def test_bundled_server_needs_no_path(tmp_path: Path) -> None:
     found = find_binary({"PATH": str(tmp_path)})
     assert found.path == valkey_binary()
     assert found.name.startswith("Valkey ")
-    assert embedded._version(found.path)[1] >= FLOOR
+    assert version_of(found.path)[1] >= FLOOR
 
 
 def test_floor_is_what_debian_has() -> None:
     """Debian's redis-server is new enough."""
-    assert embedded._version(binary_of("redis"))[1] >= FLOOR == (7, 0)
+    assert version_of(binary_of("redis"))[1] >= FLOOR == (7, 0)
 
 
 def test_no_server_is_a_matter_of_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With none at all, or only old ones, that is said, naming them and what to do."""
-    monkeypatch.setattr(embedded, "_bundled", lambda: None)
+    monkeypatch.setattr(binary, "_bundled", lambda: None)
     with pytest.raises(Misconfigured, match="give --redis URL") as refusal:
         find_binary({"PATH": str(tmp_path)})
     assert refusal.value.facts["key"] == "redis"

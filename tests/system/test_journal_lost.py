@@ -251,7 +251,7 @@ def test_state_directory_that_another_daemon_has_taken(
     daemon.state.mkdir(mode=0o700)
     lock = os.open(daemon.state / "lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    eventually(lambda: "is another daemon's now" in daemon.said(), "it is said")
+    eventually(lambda: "another daemon owns it now" in daemon.said(), "it is said")
     (folder / "notes.md").write_text("two\n")
     client = server.client()
     eventually(lambda: client.hexists("blocks:problems", "<journal>"), "it is a problem")

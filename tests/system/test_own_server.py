@@ -120,7 +120,7 @@ def test_stop_with_a_hung_server(folder: Path, run_own: Callable[..., Daemon]) -
 def test_hung_server_is_said_and_started_again(folder: Path, run_own: Callable[..., Daemon]) -> None:
     """`status` names it and fails; the server is replaced on its data, and all is in sync, though nobody helps."""
     (folder / "notes.md").write_text("one\n")
-    daemon = run_own(code="from blocksd.service import supervisor\nsupervisor.LOOK_SECONDS = 0.25\n")
+    daemon = run_own(code="import blocksd.embedded.supervisor\nblocksd.embedded.supervisor.PROBE_SECONDS = 0.25\n")
     eventually(lambda: client_of(daemon).hget("blocks:block:notes", "value") == "one", "the mirror is in sync")
     pid, url = server_of(daemon), (daemon.state / "redis-url").read_text()
     os.kill(pid, signal.SIGSTOP)
@@ -144,7 +144,7 @@ def test_killed_server_is_started_again(folder: Path, run_own: Callable[..., Dae
     daemon = run_own()
     os.kill(server_of(daemon), signal.SIGKILL)
     (folder / "notes.md").write_text("two\n")
-    eventually(lambda: "it was started again" in daemon.said(), "it is said")
+    eventually(lambda: "was restarted" in daemon.said(), "it is said")
     eventually(lambda: client_of(daemon).hget("blocks:block:notes", "value") == "two", "the mirror is in sync")
     pid = server_of(daemon)
     daemon.kill()

@@ -266,12 +266,9 @@ def replies_of(client: Any, namespace: str, count: int) -> list[dict[str, Any]]:
 def test_lease_of_a_daemon_that_may_be_dead_is_waited_for(folder: Path, client: Any, run_daemon: RunDaemon) -> None:
     """As after a reboot of the machine, or its clone's: it is taken when it expires, and not before."""
     (folder / "notes.md").write_text("one\n")
-    client.set("blocks:lease", "e0 t0 another-machine fd:1", px=60_000)
-    daemon = run_daemon(ready=False)
-    eventually(lambda: "it is seen whether that daemon lives" in daemon.said(), "it waits")
-    assert client.get("blocks:lease").partition(" ")[0] == "e0"
-    client.pexpire("blocks:lease", 300)
-    eventually(lambda: "ready:" in daemon.said(), "it is ready")
+    client.set("blocks:lease", "e0 t0 another-machine fd:1", px=1500)
+    daemon = run_daemon()
+    assert "waiting to see whether that daemon is alive" in daemon.said()
     assert client.get("blocks:lease").partition(" ")[0] != "e0"
 
 
@@ -412,13 +409,13 @@ class InProcess:
         self.log = io.StringIO()
         self.service = Service(config, [EventLog(self.log)])
         self.core = self.service.core
-        self.service._lookout.start()
+        self.service._threads.folder_watch.start()
         self.until(lambda: self.core.is_settled)
 
     @property
     def watcher(self) -> Watcher:
-        assert self.service._lookout._watcher is not None
-        return self.service._lookout._watcher
+        assert self.service._threads.folder_watch._watcher is not None
+        return self.service._threads.folder_watch._watcher
 
     def until(self, condition: Callable[[], Any]) -> None:
         def step() -> Any:
@@ -444,7 +441,7 @@ def in_process(folder: Path, tmp_path: Path, server: RedisServer) -> Iterator[In
     (folder / "deep" / "block.md").write_text("text\n")
     running = InProcess(folder, tmp_path / "state", server.url)
     yield running
-    running.service._give_up()
+    running.service.close()
 
 
 class Idle:
@@ -461,7 +458,7 @@ class Idle:
 def test_inboxes_that_cannot_be_read_are_said_once(in_process: InProcess) -> None:
     """What their reader says comes to the loop as all news do."""
     service = in_process.service
-    service._deliveries._reader = Idle()  # type: ignore[assignment]
+    service._threads.inbox_feed._reader = Idle()  # type: ignore[assignment]
     for obstacle in ("NOPERM no xread", None):
         service._queue.put(Readable(obstacle))
         for _ in range(5):
@@ -476,7 +473,7 @@ def test_watchdog_starves_while_something_is_dead(in_process: InProcess, monkeyp
     service = in_process.service
     in_process.tick()
     assert len(fed) == 1
-    deliveries = service._deliveries
+    deliveries = service._threads.inbox_feed
     reader = deliveries._reader
     deliveries._reader = Idle(is_alive=False)  # type: ignore[assignment]
     in_process.tick()

@@ -16,11 +16,12 @@ from blocksd.errors import BlocksdError
 from blocksd.monitoring.log import EventLog
 from blocksd.requests.consumer import Reader
 from blocksd.service.control import STATUS, ask
-from blocksd.service.deliveries import Deliveries
-from blocksd.service.lookout import Lookout
-from blocksd.service.presence import Presence
+from blocksd.service.folder_watch import FolderWatch
+from blocksd.service.inbox_feed import InboxFeed
 from blocksd.service.reloader import Reloader
 from blocksd.service.service import Service
+from blocksd.service.state_directory import StateDirectory
+from blocksd.service.threads import Threads
 from blocksd.settings.config import Config
 from support import DEADLINE, RedisServer, eventually
 
@@ -30,19 +31,19 @@ if TYPE_CHECKING:
 
 PLACES: dict[str, tuple[type, str]] = {
     # what is said to have failed: where the fault is
-    "to start what works beside the loop": (Lookout, "start"),
+    "to start the threads": (FolderWatch, "start"),
     "to do a round": (Core, "round"),
-    "to direct the reader of inboxes": (Deliveries, "direct"),
-    "to say how the start goes on": (Service, "_begin_to_serve"),
-    "to read the configuration again": (Reloader, "reload"),
-    "to wait for what is due": (Core, "wait_seconds"),
-    "to take in what threads have passed on": (Lookout, "pass_on"),
-    "to see to the state directory": (Presence, "keep"),
-    "to see to the embedded server": (Service, "_keep_server"),
-    "to see to the reader of inboxes": (Deliveries, "keep"),
-    "to see to what is watched": (Lookout, "keep"),
-    "to see whether all is well": (Service, "_beat"),
-    "to tell how it stands": (Service, "status"),
+    "to direct the inbox reader": (InboxFeed, "direct"),
+    "to report the progress of the start": (Service, "_begin_to_serve"),
+    "to reload the configuration": (Reloader, "reload"),
+    "to find out how long to wait": (Core, "wait_seconds"),
+    "to handle news from threads": (FolderWatch, "apply_hint"),
+    "to check the state directory": (StateDirectory, "restore"),
+    "to check the embedded server": (Threads, "_check_server"),
+    "to check the inbox reader": (InboxFeed, "check"),
+    "to check the folder watch": (FolderWatch, "check"),
+    "to check the health": (Service, "_check_health"),
+    "to report the status": (Service, "status"),
     "reading the inboxes": (Reader, "_serve"),
 }
 
@@ -150,7 +151,7 @@ def test_loop_that_only_fails_is_noticed(
 ) -> None:
     """Its watchdog is no longer fed, though the ticks go on."""
     faulty = Faulty(folder, tmp_path / "state", server.url)
-    monkeypatch.setattr("blocksd.service.guard.LASTING_SECONDS", 0.5)
+    monkeypatch.setattr("blocksd.service.fault_barrier.LASTING_SECONDS", 0.5)
 
     def story() -> None:
         eventually(lambda: faulty.said("ready:"), "it is ready")
@@ -167,7 +168,7 @@ def test_thread_that_ends_by_a_fault_is_begun_again(folder: Path, tmp_path: Path
 
     def story() -> None:
         eventually(lambda: faulty.said("ready:"), "it is ready")
-        watcher = faulty.service._lookout._watcher
+        watcher = faulty.service._threads.folder_watch._watcher
         assert watcher is not None
         assert watcher._fd is not None
 
@@ -177,7 +178,7 @@ def test_thread_that_ends_by_a_fault_is_begun_again(folder: Path, tmp_path: Path
         watcher._fd.handle_event = fail  # type: ignore[method-assign, assignment]  # whatever it hears of next
         (folder / "notes.md").write_text("one\n")
         eventually(lambda: is_shown(server, "notes"), "it is seen all the same")
-        eventually(lambda: faulty.service._lookout._watcher not in (None, watcher), "another watches")
+        eventually(lambda: faulty.service._threads.folder_watch._watcher not in (None, watcher), "another watches")
 
     faulty.run(story)
     assert faulty.said("failed in the thread") == 1

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.cli.console import exit_code
+from blocksd.embedded import server as embedded
+from blocksd.embedded.binary import Binary
 from blocksd.errors import BlocksdError
-from blocksd.service import embedded
-from blocksd.service.server_data import Binary
 from blocksd.service.service import Service
 from blocksd.settings.config import Config
 from support import valkey_binary
@@ -59,7 +59,7 @@ def test_call_fails_at_a_start(
             except BlocksdError as refusal:
                 codes.append(exit_code(refusal))
             else:
-                service._give_up()
+                service.close()
             if failing.calls < number:
                 break
     else:

@@ -27,6 +27,7 @@ PACKAGES = (
     "protocol",
     "client",
     "monitoring",
+    "embedded",
     "service",
     "doctor",
     "cli",

@@ -11,10 +11,10 @@ from blocksd.doctor import server_checks
 from blocksd.doctor.host import look as look_at_host
 from blocksd.doctor.server import Server
 from blocksd.doctor.server import look as look_at_server
+from blocksd.embedded.binary import find_binary
 from blocksd.errors import BlocksdError
 from blocksd.mirror.keys import Keys
 from blocksd.model.label import printable
-from blocksd.service.embedded import find_binary
 from blocksd.settings.record import running_daemon
 
 if TYPE_CHECKING:

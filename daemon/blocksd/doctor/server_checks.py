@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from blocksd.doctor.finding import Finding, dotted, numbers, size
 from blocksd.doctor.server import Server
+from blocksd.embedded.binary import FLOOR, Binary
 from blocksd.errors import BlocksdError, Misconfigured
-from blocksd.service.embedded import FLOOR
-from blocksd.service.server_data import Binary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

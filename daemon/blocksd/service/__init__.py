@@ -1,1 +1,1 @@
-"""The process around the core: threads, signals, control socket and the embedded server."""
+"""The process around the core: start and stop, the main loop, threads, signals and the control socket."""

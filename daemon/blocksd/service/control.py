@@ -1,7 +1,7 @@
-"""The control socket: a question to the running daemon, and the answer of its main loop.
+"""The control socket, `control.sock` in the state directory: commands ask the running daemon, and its main loop answers.
 
-It is `control.sock` in the state directory, for its user alone. One question is one word on a line, its answer one line
-of JSON, and then the connection is closed. That the loop itself answers proves that it lives.
+A question is one word on a line, its answer one line of JSON, and then the connection is closed. An answer proves that the
+main loop is alive.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 STATUS = "status"
-"""How does the daemon stand?"""
+"""Asks for the report that `blocksd status` shows."""
 ACCEPT_DELETIONS = "accept-deletions"
-"""Are deletions held back? Then they are meant."""
+"""Accepts deletions that are held back."""
 
 ANSWER_SECONDS = 5.0
-"""How long a question waits for the loop: a Redis that hangs may hold it for some seconds."""
+"""How long a question waits for the main loop, which a hanging Redis may block for some seconds."""
 
 _NAME = "control.sock"
 _TRANSFER_SECONDS = 1.0
 _QUESTION_BYTES = 100
-_PAUSE_SECONDS = 0.1  # until the next connection is taken, when one could not be
+_PAUSE_SECONDS = 0.1  # after a connection could not be accepted
 
 
 class Question:
-    """A word that was asked; whoever takes it from the queue answers it."""
+    """A question from the socket, which the main loop answers."""
 
     def __init__(self, word: str) -> None:
         self.word = word
@@ -44,39 +44,39 @@ class Question:
         self._answer.set_result(answer)
 
     def wait(self, seconds: float) -> dict[str, Any]:
-        """The answer.
+        """Wait for the answer.
 
         Raises:
-            TimeoutError: there is none yet.
+            TimeoutError: there is none in time.
         """
         return self._answer.result(seconds)
 
 
 class Control:
-    """Listens, from a thread of its own, and passes questions to `sink`, one at a time."""
+    """A thread that listens and passes questions to `sink`, one at a time."""
 
     def __init__(self, state: str, sink: Callable[[Question], object]) -> None:
         self._state = state
         self._sink = sink
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
-        self._place: tuple[int, int] | None = None  # device and inode of the socket's file
+        self._identity: tuple[int, int] | None = None  # device and inode of the socket's file
         self._ending = threading.Event()
 
     def start(self) -> None:
-        """Listen. What another daemon of this state directory has left is removed: the lock proves it dead.
+        """Listen. A socket that another daemon left is removed: the lock proves that daemon dead.
 
         Raises:
-            OSError: there can be no socket in this directory.
+            OSError: no socket can be made in this directory.
         """
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            os.fchmod(listening.fileno(), 0o600)  # the file takes its mode from here: it never is anybody else's
+            os.fchmod(listening.fileno(), 0o600)  # the file takes this mode, so that no other user can ever connect
             with _address(self._state) as address:
                 with suppress(FileNotFoundError):
                     os.unlink(address)
                 listening.bind(address)
-                self._place = _place_of(address)
+                self._identity = _identity_of(address)
             listening.listen()
         except OSError:
             listening.close()
@@ -87,11 +87,11 @@ class Control:
 
     @property
     def is_in_place(self) -> bool:
-        """Return True if questions are taken at the socket that is in the directory, as far as that can be told."""
+        """True if the thread listens at the socket that is in the directory, or that is unknown."""
         if self._thread is None or not self._thread.is_alive():
             return False
         try:
-            return _place_of(os.path.join(self._state, _NAME)) == self._place
+            return _identity_of(os.path.join(self._state, _NAME)) == self._identity
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:
@@ -102,7 +102,7 @@ class Control:
         if self._socket is None or self._thread is None:
             return
         with suppress(OSError):
-            if self.is_in_place or not self._thread.is_alive():  # else it is not ours to remove
+            if self.is_in_place or not self._thread.is_alive():  # else another daemon's socket is there
                 os.unlink(os.path.join(self._state, _NAME))
         self._ending.set()
         with suppress(OSError):
@@ -115,10 +115,10 @@ class Control:
         while not ending.is_set():
             try:
                 connection, _ = listening.accept()
-            except OSError:  # too many files are open, say: that passes
+            except OSError:  # too many open files, for example
                 ending.wait(_PAUSE_SECONDS)
                 continue
-            with connection, suppress(OSError):  # whoever asked has gone, or never said what
+            with connection, suppress(OSError):  # the client has gone, or sent nothing
                 connection.settimeout(_TRANSFER_SECONDS)
                 with connection.makefile("rwb") as channel:
                     question = Question(channel.readline(_QUESTION_BYTES).decode("utf-8", "replace").strip())
@@ -127,10 +127,10 @@ class Control:
 
 
 def ask(state: str, word: str, *, seconds: float = ANSWER_SECONDS + _TRANSFER_SECONDS) -> dict[str, Any]:
-    """What the daemon of this state directory answers.
+    """Ask the daemon of this state directory, and return its answer.
 
     Raises:
-        Unavailable: nobody listens, or there is no answer in time. Facts: `socket`, where it was asked.
+        Unavailable: no daemon listens, or none answers in time. Facts: `socket`, the path.
     """
     path = os.path.join(state, _NAME)
     try:
@@ -148,14 +148,14 @@ def ask(state: str, word: str, *, seconds: float = ANSWER_SECONDS + _TRANSFER_SE
     return answer
 
 
-def _place_of(path: str) -> tuple[int, int]:
+def _identity_of(path: str) -> tuple[int, int]:
     status = os.stat(path)
     return status.st_dev, status.st_ino
 
 
 @contextmanager
 def _address(state: str) -> Iterator[str]:
-    """The socket's address while it is used: its path may be longer than the 107 bytes that an address takes."""
+    """Provide the socket's address by a handle: its path may be longer than the 107 bytes that an address takes."""
     directory = os.open(state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{directory}/{_NAME}"

@@ -1,4 +1,4 @@
-"""The right to be the one daemon of a directory, and who has it."""
+"""Locks that make a daemon the only one of its directory, and the pid that holds one."""
 
 from __future__ import annotations
 
@@ -11,30 +11,39 @@ from contextlib import suppress
 from blocksd.errors import AlreadyRunning, Misconfigured, StateUnusable
 
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EIO)
-"""How file systems without locks say so, those of the network among them."""
+"""Errors of file systems without locks, network file systems among them."""
 
-PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.EINTR)
-"""Errors that may pass by themselves, so that a start is worth another try."""
+TRANSIENT_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ENOMEM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ESTALE,
+    errno.EINTR,
+)
+"""Errors that may pass, so that another start is worth a try."""
 
 
 class Lock:
-    """The right to be the one daemon of a file or directory, for as long as this process lives."""
+    """An exclusive lock on a file or directory. The kernel releases it when this process ends."""
 
     def __init__(self, what: str) -> None:
-        """`what` names it in errors."""
+        """Make a lock that is not held yet; `what` names it in errors."""
         self._what = what
         self._handle = -1
         self.unsupported = ""  # why the file system takes no locks; empty: it does
 
     def take(self, handle: int) -> None:
-        """Lock the file or directory of a handle, and keep the handle; what was locked before is let go.
+        """Lock the file or directory of a handle, and keep the handle in place of the one before.
 
-        Where there are no locks, it is taken all the same, and `unsupported` says why that proves nothing.
+        On a file system without locks the call succeeds, and `unsupported` says why the lock proves nothing.
 
         Raises:
-            AlreadyRunning: another process has it; what was locked before still is. Facts: `pid`, if it can be told.
+            AlreadyRunning: another process has it; the lock before is still held. Facts: `pid`, None if unknown.
         """
-        if self._is_held(handle):  # a second lock on it would be refused because of the first, which is our own
+        if self._is_held(handle):  # flock would refuse a second lock because of the first
             os.close(handle)
             return
         try:
@@ -55,10 +64,10 @@ class Lock:
         self.unsupported = unsupported
 
     def take_directory(self, place: int) -> None:
-        """Lock the directory of a handle, which may be one that only names it (O_PATH) and stays the caller's.
+        """Lock the directory of a handle, which may be of O_PATH, and which the caller keeps.
 
         Raises:
-            AlreadyRunning: another process has it; what was locked before still is.
+            AlreadyRunning: another process has it; the lock before is still held.
             OSError: it cannot be opened.
         """
         self.take(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place))
@@ -66,29 +75,29 @@ class Lock:
     def release(self) -> None:
         handle, self._handle = self._handle, -1
         if handle >= 0:
-            with suppress(OSError):  # closed it is, whatever close says of the file
+            with suppress(OSError):  # the handle is closed even if close reports an error of the file
                 os.close(handle)
 
     def _is_held(self, handle: int) -> bool:
-        """Return True if what is locked is the file or directory of this handle, which may have been away meanwhile."""
+        """Return True if this lock is on the file or directory of the handle."""
         held = self.status
         return held is not None and os.path.samestat(held, os.fstat(handle))
 
     @property
     def status(self) -> os.stat_result | None:
-        """The status of what is locked; None when nothing is."""
+        """The status of the locked file or directory; None: none is locked."""
         with suppress(OSError):
             return os.fstat(self._handle)
         return None
 
 
 def lock_state(state: str) -> Lock:
-    """The lock of a state directory, which is made if there is none.
+    """Lock a state directory, and make it if there is none.
 
     Raises:
         AlreadyRunning: another process has it.
-        Misconfigured: there can be no state directory, for a reason that will not pass.
-        StateUnusable: there is none, for a reason that may pass.
+        Misconfigured: there can be no state directory, and a retry would not help.
+        StateUnusable: there is none for now.
     """
     lock = Lock(f"state directory {state}")
     try:
@@ -100,16 +109,16 @@ def lock_state(state: str) -> Lock:
 
 
 def state_error(state: str, error: OSError) -> Misconfigured | StateUnusable:
-    """What an error of the operating system on the state directory means."""
+    """Return an error of the state directory for one of the operating system."""
     path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else state
     message = f"the state directory {state} cannot be used: {path}: {error.strerror or error}"
-    if error.errno in PASSING:
+    if error.errno in TRANSIENT_ERRORS:
         return StateUnusable(message, path=path, errno=error.errno)
     return Misconfigured(message, key="state_dir")
 
 
 def holder(status: os.stat_result) -> int | None:
-    """The process that holds the lock on a file, if it can be told: the kernel lists all locks by inode."""
+    """Return the pid that holds the lock on a file, if the kernel lists it (proc_locks(5))."""
     with suppress(OSError), open("/proc/locks", encoding="ascii") as locks:
         for line in locks:
             found = re.search(r"FLOCK\s+ADVISORY\s+WRITE (\d+) \w+:\w+:(\d+) ", line)

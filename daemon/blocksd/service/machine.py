@@ -1,4 +1,4 @@
-"""Identifies this machine, in this boot, and a directory on it: names and paths do not, since two machines may share them."""
+"""Ids of this machine in this boot, and of a directory on it: two machines may share names and paths."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _MACHINE_IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 
 
 def boot_id() -> str:
-    """The random id of this boot of the kernel, which containers share with their host; empty if it cannot be read."""
+    """Return the kernel's random id of this boot, which containers share with their host; empty if it is unknown."""
     return _read(_BOOT_ID)
 
 
 def machine_id() -> str:
-    """An id of this machine in this boot; empty if it cannot be told.
+    """Return an id of this machine in this boot; empty if it is unknown.
 
-    /etc/machine-id alone does not do: cloned machines share it, and containers may have none. What two processes of the
-    same id can see of each other's locks is therefore certain. The id is hashed: machine-id(5) asks not to publish it.
+    /etc/machine-id is not enough: cloned machines share it, and containers may have none. Two processes with the same id
+    therefore see each other's locks. The id is hashed, because machine-id(5) asks not to publish it.
     """
     boot = boot_id()
     if not boot:
@@ -32,7 +32,7 @@ def machine_id() -> str:
 
 
 def folder_id(status: os.stat_result) -> str:
-    """An id of a directory on its machine: its device and inode."""
+    """Return an id of a directory on its machine: its device and inode."""
     return f"{status.st_dev:x}:{status.st_ino:x}"
 
 

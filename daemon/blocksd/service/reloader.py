@@ -1,4 +1,4 @@
-"""The configuration in force, and what comes of reading it again."""
+"""The configuration in force, and its reload."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ if TYPE_CHECKING:
 
 
 class Reloader:
-    """Holds the configuration in force, which a reload replaces as far as that can be done at run time.
+    """Holds the configuration in force. A reload replaces the settings that can change at run time.
 
-    `problem` is what is wrong with the configuration, `last` what `blocksd status` tells of the last reload.
+    `problem` is a problem with the configuration, `last` the report on the last reload for `blocksd status`.
     """
 
     def __init__(self, config: Config, read: Callable[[], Config], environ: Mapping[str, str] = os.environ) -> None:
-        """`read` reads the configuration again, as it was read for `config`."""
+        """Begin with `config`; `read` reads the configuration again."""
         self.config = config
         self._read = read
         self._environ = environ
         self.last: dict[str, Any] | None = None
-        self.problem = self._strangeness()
+        self.problem = self._check_variables()
 
     def reload(self) -> Reload | None:
-        """What comes of the configuration as it is now; None: it is wrong, and the one before stays in force."""
+        """Read the configuration again, and return the changes; None: it is invalid, and the one before stays in force."""
         self.last = {"at": timestamp(time.time()), "changed": [], "waiting": [], "error": None}
         try:
             reload = reloaded(self.config, self._read())
         except Misconfigured as error:
             self.last["error"] = error.message
-            hint = "mend it, and reload again; the configuration before stays in force"
+            hint = "correct it, and reload again; the configuration before stays in force"
             self.problem = Problem(CONFIG, error.code, error.message, hint)
             return None
         self.last |= {"changed": reload.changed, "waiting": reload.waiting}
         self.config = reload.config
-        self.problem = self._strangeness()
+        self.problem = self._check_variables()
         return reload
 
-    def _strangeness(self) -> Problem | None:
-        """Variables that look like settings, and are none."""
-        strange = unknown_variables(self._environ)
-        if not strange:
+    def _check_variables(self) -> Problem | None:
+        """Return a warning about environment variables that look like settings and are none."""
+        unknown = unknown_variables(self._environ)
+        if not unknown:
             return None
-        return Problem(CONFIG, "warning", "; ".join(strange), "correct the environment, and start again", warning=True)
+        return Problem(CONFIG, "warning", "; ".join(unknown), "correct the environment, and restart", warning=True)

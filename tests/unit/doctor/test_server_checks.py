@@ -10,8 +10,8 @@ import pytest
 from blocksd.doctor import server_checks as checks
 from blocksd.doctor.host import Disk, Host, Inotify, JournalState, Place, Program
 from blocksd.doctor.server import Listening, Memory, Persistence, Server
+from blocksd.embedded.binary import Binary
 from blocksd.errors import Misconfigured, Unavailable
-from blocksd.service.server_data import Binary
 from blocksd.settings.config import Config
 from support import advises
 

@@ -6,23 +6,23 @@ import pytest
 
 from blocksd.model.faults import Fault, Faults
 from blocksd.model.problems import Problems
-from blocksd.service.guard import LASTING_SECONDS, Guard
+from blocksd.service.fault_barrier import LASTING_SECONDS, FaultBarrier
 from rig import Clock
 
 
 class Guarded:
-    """A guard, and what it tells."""
+    """A barrier, and what it tells."""
 
     def __init__(self) -> None:
         self.told: list[tuple[Fault, bool]] = []
         self.clock = Clock()
-        self.guard = Guard(Faults(Problems(lambda: 0.0), self._tell), clock=self.clock)
+        self.barrier = FaultBarrier(Faults(Problems(lambda: 0.0), self._tell), clock=self.clock)
 
     def _tell(self, fault: Fault, is_new: bool) -> None:  # as it is called
         self.told.append((fault, is_new))
 
     def do(self, part: str, *, fails: bool) -> None:
-        with self.guard(part):
+        with self.barrier(part):
             if fails:
                 raise KeyError(part)
 
@@ -38,26 +38,26 @@ def test_error_ends_a_part_and_is_told_once(guarded: Guarded) -> None:
         guarded.do("read", fails=True)
     assert [(fault.during, is_new) for fault, is_new in guarded.told] == [("to read", True)] + [("to read", False)] * 2
     assert "in do" in guarded.told[0][0].text
-    assert guarded.guard.failures == 3
+    assert guarded.barrier.failures == 3
 
 
 def test_part_that_only_fails_is_failing(guarded: Guarded) -> None:
     """After a while, until it succeeds once; what others do is no matter."""
     guarded.do("read", fails=True)
     guarded.do("write", fails=False)
-    assert not guarded.guard.failing
+    assert not guarded.barrier.failing
     guarded.clock.advance(LASTING_SECONDS)
     guarded.do("read", fails=True)
-    assert guarded.guard.failing == ("read",)
+    assert guarded.barrier.failing == ("read",)
     guarded.do("read", fails=False)
-    assert not guarded.guard.failing
+    assert not guarded.barrier.failing
     guarded.do("read", fails=True)
-    assert not guarded.guard.failing
+    assert not guarded.barrier.failing
 
 
 def test_what_is_meant_to_end_the_daemon_does(guarded: Guarded) -> None:
     """An interrupt, say."""
-    with pytest.raises(KeyboardInterrupt), guarded.guard("read"):
+    with pytest.raises(KeyboardInterrupt), guarded.barrier("read"):
         raise KeyboardInterrupt
 
 
@@ -67,6 +67,6 @@ def test_listener_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch, guard
     def fail(*_: object) -> None:
         raise OSError("the log is full")
 
-    monkeypatch.setattr(guarded.guard._faults, "note", fail)
+    monkeypatch.setattr(guarded.barrier._faults, "note", fail)
     guarded.do("read", fails=True)
-    assert guarded.guard.failures == 1
+    assert guarded.barrier.failures == 1

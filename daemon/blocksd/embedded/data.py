@@ -1,4 +1,4 @@
-"""The data of the embedded server: which kind and major version of server wrote them, and where they go when it is another."""
+"""The data of the embedded server: marked with the server that wrote them, and set aside for another one."""
 
 from __future__ import annotations
 
@@ -7,28 +7,23 @@ import os
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from blocksd.settings.record import write_private
 
+if TYPE_CHECKING:
+    from blocksd.embedded.binary import Binary
+
 KEPT = 2
-"""How many sets of data are kept that were set aside: the newest."""
+"""How many sets of data that were set aside are kept, the newest."""
 
 _MARK = "written-by.json"
 _PREFIX = "set-aside-"
 _NAMES = ("appendonlydir", "dump.rdb", _MARK)
 
 
-@dataclass(frozen=True, slots=True)
-class Binary:
-    """A server program: where it is, and what it calls itself."""
-
-    path: str
-    name: str
-
-
 class ServerData:
-    """What a server has written in a directory. It can be made anew from the journal, but for what waits in inboxes."""
+    """The data of a server in a directory. The journal can rebuild all but the requests that wait in inboxes."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
@@ -39,20 +34,20 @@ class ServerData:
         """Return True if a server has written anything."""
         return any(os.path.lexists(self._path(name)) for name in _NAMES if name != _MARK)
 
-    def belong_to(self, binary: Binary) -> str | None:
-        """Set the data aside if another kind or major version of server wrote them; a sentence that says so, else None."""
+    def set_aside_foreign(self, binary: Binary) -> str | None:
+        """Set the data aside if another kind or major version of server wrote them, and return a message about it."""
         mark = self._mark()
         if mark is None or mark == _mark_of(binary):
             return None
         return self.set_aside(binary, f"{mark['kind']} {mark['major']} wrote them, and the server is {binary.name} now")
 
-    def written_by(self, binary: Binary) -> None:
-        """Note which server writes here from now on."""
+    def mark_written_by(self, binary: Binary) -> None:
+        """Record which server writes the data from here on."""
         if self._mark() != _mark_of(binary):
             write_private(self._path(_MARK), json.dumps(_mark_of(binary)))
 
     def set_aside(self, binary: Binary, why: str) -> str:
-        """Move the data to a directory with a date in its name; a sentence that says where they are, and why."""
+        """Move the data to a directory with a date in its name, and return a message with the place and the reason."""
         mark = self._mark()
         written = f"{mark['kind']}-{mark['major']}" if mark is not None else "unknown"
         name = f"{_PREFIX}{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{written}"
@@ -61,11 +56,11 @@ class ServerData:
         for one in _NAMES:
             with suppress(FileNotFoundError):
                 os.rename(self._path(one), os.path.join(aside, one))
-        self._forget_old()
-        return f"the data of the embedded server were set aside, since {why}; they are kept in {aside}"
+        self._remove_old()
+        return f"the data of the embedded server were set aside, because {why}; they are kept in {aside}"
 
     def put_back(self) -> None:
-        """Put back what was set aside last, in place of what was written since."""
+        """Replace the present data by those that were set aside last."""
         aside, self._aside = self._aside, None
         if aside is None:
             return
@@ -79,13 +74,13 @@ class ServerData:
         with suppress(OSError):
             os.rmdir(aside)
 
-    def _forget_old(self) -> None:
-        kept = sorted(name for name in os.listdir(self._directory) if name.startswith(_PREFIX))
-        for name in kept[:-KEPT]:
+    def _remove_old(self) -> None:
+        old = sorted(name for name in os.listdir(self._directory) if name.startswith(_PREFIX))
+        for name in old[:-KEPT]:
             shutil.rmtree(self._path(name), ignore_errors=True)
 
     def _free(self, path: str) -> str:
-        """The path, or the next after it that nothing has."""
+        """Return the path, with a number if it is taken."""
         free, number = path, 1
         while os.path.lexists(free):
             number += 1

@@ -11,7 +11,7 @@ from blocksd.monitoring.events import Notices, ServiceListener
 from blocksd.monitoring.status import status_of
 from blocksd.requests.consumer import Readable, Refused
 from blocksd.requests.request import Entry
-from blocksd.service.deliveries import Deliveries
+from blocksd.service.inbox_feed import InboxFeed
 from rig import Rig
 
 if TYPE_CHECKING:
@@ -54,90 +54,90 @@ def rig(tmp_path: Path, standing_server: Callable[[str], RedisServer]) -> Iterat
     made.crash()
 
 
-def deliveries_of(rig: Rig) -> tuple[Deliveries, Any]:
+def feed_of(rig: Rig) -> tuple[InboxFeed, Any]:
     reader: Any = Reading()
-    return Deliveries(reader, rig.core, Notices([])), reader
+    return InboxFeed(reader, rig.core, Notices([])), reader
 
 
 def test_reader_follows_the_agents_that_are_known(rig: Rig) -> None:
     """It is told when they are others, or when everything is to be read again, and at no other time."""
-    deliveries, reader = deliveries_of(rig)
-    deliveries.direct()
-    deliveries.direct()
+    feed, reader = feed_of(rig)
+    feed.direct()
+    feed.direct()
     assert reader.followed == [(frozenset({"one"}), 0)]
     rig.write("notes", "---\nagents: [one, two]\n---\ntext\n")
     rig.settle()
-    deliveries.direct()
-    rig.core.inbox.forget_all()
-    deliveries.direct()
+    feed.direct()
+    rig.core.inbox.begin_again()
+    feed.direct()
     assert reader.followed[1:] == [(frozenset({"one", "two"}), 0), (frozenset({"one", "two"}), 1)]
 
 
 def test_reader_goes_on_when_there_is_room(rig: Rig) -> None:
     """What it has read is put where requests wait; while that is full, it waits, too."""
-    deliveries, reader = deliveries_of(rig)
-    deliveries.direct()
+    feed, reader = feed_of(rig)
+    feed.direct()
     assert reader.resumed == 0, "it has not passed anything on"
     request = json.dumps({"id": "r-1", "op": "append", "label": "notes", "args": {"content": "more"}})
-    deliveries.put([Entry("operator", "1-0", request)])
-    deliveries.direct()
+    feed.receive([Entry("operator", "1-0", request)])
+    feed.direct()
     assert (len(rig.core.inbox), reader.resumed) == (1, 1)
-    deliveries.put([Entry("operator", f"2-{number}", "x" * 1_000_000) for number in range(9)])
-    deliveries.direct()
+    feed.receive([Entry("operator", f"2-{number}", "x" * 1_000_000) for number in range(9)])
+    feed.direct()
     assert reader.resumed == 1
-    rig.core.inbox.forget_all()
-    deliveries.direct()
-    deliveries.direct()
+    rig.core.inbox.begin_again()
+    feed.direct()
+    feed.direct()
     assert reader.resumed == 2
 
 
 def test_inboxes_that_cannot_be_read_are_said_once(rig: Rig) -> None:
     """If Redis is there otherwise, and it lasts; also that they can be again."""
-    deliveries, reader = deliveries_of(rig)
+    feed, reader = feed_of(rig)
     problems = rig.core.problems
-    deliveries.note(Readable("NOPERM no xread"))
-    deliveries.keep()
-    deliveries.keep()
+    feed.set_obstacle(Readable("NOPERM no xread"))
+    feed.check()
+    feed.check()
     assert "<inbox>" not in problems, "Redis may only just be back"
     before = problems.changes
     for _ in range(4):
-        deliveries.keep()
+        feed.check()
     assert problems["<inbox>"].message == "no requests can be read: NOPERM no xread"
-    deliveries.note(Readable(None))
+    feed.set_obstacle(Readable(None))
     for _ in range(3):
-        deliveries.keep()
+        feed.check()
     assert problems == {}
     assert problems.changes == before + 2
     assert reader.starts == 9, "one that has died is begun again"
-    rig.core.projector.is_in_sync = False
-    deliveries.note(Readable("nobody there"))
+    rig.core.projector.is_level = False
+    feed.set_obstacle(Readable("nobody there"))
     for _ in range(5):
-        deliveries.keep()
+        feed.check()
     assert problems == {}, "that Redis is away is said already"
 
 
 def test_reader_begins_anew_when_redis_was_lost(rig: Rig) -> None:
     """Once, when the mirror is in sync again: it may be on another server, and replies may be lost."""
-    deliveries, reader = deliveries_of(rig)
-    deliveries.direct()
-    rig.core.projector.is_in_sync = False
-    deliveries.direct()
-    deliveries.direct()
+    feed, reader = feed_of(rig)
+    feed.direct()
+    rig.core.projector.is_level = False
+    feed.direct()
+    feed.direct()
     assert reader.reconnects == 0
-    rig.core.projector.is_in_sync = True
-    deliveries.direct()
-    deliveries.direct()
+    rig.core.projector.is_level = True
+    feed.direct()
+    feed.direct()
     assert reader.reconnects == 1
 
 
 def test_actor_with_much_is_held_back(rig: Rig) -> None:
     """The reader is told when that begins and when it ends; others' entries are read meanwhile."""
-    deliveries, reader = deliveries_of(rig)
-    deliveries.put([Entry("operator", f"1-{number}", "{}") for number in range(200)])
-    deliveries.direct()
+    feed, reader = feed_of(rig)
+    feed.receive([Entry("operator", f"1-{number}", "{}") for number in range(200)])
+    feed.direct()
     assert (reader.held_back, reader.resumed) == ({"operator"}, 1)
-    rig.core.inbox.forget_all()
-    deliveries.direct()
+    rig.core.inbox.begin_again()
+    feed.direct()
     assert reader.held_back == frozenset()
 
 
@@ -154,24 +154,24 @@ class Words(ServiceListener):
 def test_refused_entries_are_counted_and_logged_seldom(rig: Rig) -> None:
     """Of each actor once a minute, and then all of them; `status` has the numbers."""
     words, now = Words(), 100.0
-    deliveries = Deliveries(Reading(), rig.core, Notices([words], clock=lambda: now))  # type: ignore[arg-type]
-    deliveries.put(Refused("loud", dropped=3))
-    rig.core.inbox.add([Entry("ann", "1-0", "not JSON")])
-    rig.run(lambda: rig.core.dropped)
-    deliveries.direct()
-    deliveries.keep()
+    feed = InboxFeed(Reading(), rig.core, Notices([words], clock=lambda: now))  # type: ignore[arg-type]
+    feed.receive(Refused("loud", dropped=3))
+    rig.core.inbox.put([Entry("ann", "1-0", "not JSON")])
+    rig.run(lambda: rig.core.clerk.dropped)
+    feed.direct()
+    feed.check()
     assert sorted(words.said) == [
         "dropped from the inbox of ann: 1 that are no requests and have no id to reply to",
         "dropped from the inbox of loud: 3 that are no requests and have no id to reply to",
     ]
     for _ in range(3):
-        deliveries.put(Refused("loud", dropped=500, surplus=7))
-        deliveries.put(Refused("loud", oversized=1))
-        deliveries.keep()
+        feed.receive(Refused("loud", dropped=500, surplus=7))
+        feed.receive(Refused("loud", oversized=1))
+        feed.check()
     assert len(words.said) == 2
     now += 61
-    deliveries.keep()
-    deliveries.keep()
+    feed.check()
+    feed.check()
     (last,) = words.said[2:]
     assert last.startswith("dropped from the inbox of loud: 1500 that are no requests and have no id to reply to, ")
     assert last.endswith(" 3 of over 1048576 bytes, 21 beyond the 10000 that wait")

@@ -10,7 +10,7 @@ import pytest
 
 from blocksd.files.watcher import Hint, Watcher
 from blocksd.monitoring.events import Notices
-from blocksd.service.lookout import Lookout
+from blocksd.service.folder_watch import FolderWatch
 from blocksd.sources.sources import Sources
 from looking import Looking
 from support import eventually
@@ -26,34 +26,34 @@ class Watched(Looking):
     def __init__(self, home: Path) -> None:
         super().__init__(home)
         self.hints: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        sources = Sources((), self.state, self.problems, [], self.schedule, clock=lambda: self.now)
-        self.lookout = Lookout(
+        sources = Sources((), self.ledger, self.problems, [], clock=lambda: self.now)
+        self.watch = FolderWatch(
             self.folder, self.intake, self.problems, sources, self.hints.put, Notices([]), resync_seconds=3600.0
         )
         self.write("deep/block", "text\n")
-        self.lookout.start()
+        self.watch.start()
         self.sweep()
 
     @property
     def watcher(self) -> Watcher:
-        assert self.lookout._watcher is not None
-        return self.lookout._watcher
+        assert self.watch._watcher is not None
+        return self.watch._watcher
 
     def until(self, condition: Callable[[], Any]) -> None:
         def step() -> Any:
             while not self.hints.empty():
-                self.lookout.pass_on(self.hints.get())
+                self.watch.apply_hint(self.hints.get())
             self.wait(0.01)
             return condition()
 
         eventually(step)
 
     def tick(self) -> None:
-        self.lookout.keep()
-        self.until(lambda: not self.intake.scanner.is_sweeping and not self.intake.backlog)
+        self.watch.check()
+        self.until(lambda: not self.intake.sweeper.is_sweeping and not self.intake.backlog)
 
     def close(self) -> None:
-        self.lookout.stop()
+        self.watch.stop()
         super().close()
 
 
@@ -74,12 +74,12 @@ def test_dead_watcher_is_replaced(watched: Watched, which: str) -> None:
     thread: Any = {"observer": before._observer, "reader": before._fd, "emitter": emitter}[which]
     thread.stop()
     thread.join(10)
-    assert not watched.lookout.is_watching
+    assert not watched.watch.is_watching
     watched.write("notes", "one\n")
     watched.tick()
     assert watched.watcher is not before
-    assert watched.lookout.is_watching
-    assert "notes" in watched.state.paths
+    assert watched.watch.is_watching
+    assert "notes" in watched.ledger.paths
     watched.write("deep/later", "two\n")
     watched.until(lambda: "deep/later" in watched.state.paths)
     assert watched.problems == {}
@@ -115,7 +115,7 @@ def test_directory_that_is_gone_needs_no_watch(watched: Watched) -> None:
 
 def test_lost_events_have_everything_compared(watched: Watched) -> None:
     """What came by no event is found."""
-    watched.lookout.stop()
+    watched.watch.stop()
     watched.write("unseen", "text\n")
-    watched.lookout.pass_on(Hint("everything"))
-    watched.until(lambda: "unseen" in watched.state.paths)
+    watched.watch.apply_hint(Hint("everything"))
+    watched.until(lambda: "unseen" in watched.ledger.paths)

@@ -1,4 +1,4 @@
-"""Has the folder and the sources watched, as far as they can be."""
+"""Watches the folder and the sources, and passes hints to the core."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 
 class SourceHint(NamedTuple):
-    """Look here, in this source."""
+    """A hint about a path in a source."""
 
     source: str
     hint: Hint
 
 
-class Lookout:
-    """The watchers of the folder and of the sources. They put hints into `sink`; whoever takes one out passes it on here.
+class FolderWatch:
+    """Runs the watchers of the folder and of the sources. They put hints into `sink`, and the main loop passes them on here.
 
-    A watcher that has failed is begun again, and all that it watches is looked at. What cannot be watched is a problem:
+    A watcher that fails is replaced, and all that it watches is compared. Directories that cannot be watched are a problem:
     changes there are found every `resync_seconds`.
     """
 
@@ -45,7 +45,7 @@ class Lookout:
         *,
         resync_seconds: float,
     ) -> None:
-        """`folder` is what `intake` looks at."""
+        """Watch `folder`, which `intake` reads."""
         self.resync_seconds = resync_seconds
         self._folder = folder
         self._intake = intake
@@ -62,48 +62,47 @@ class Lookout:
         self._rearm_at = 0.0  # when to try another watcher for directories without a watch; 0: there are none
 
     def start(self) -> None:
-        """Watch the folder; the sources follow."""
-        self._root = self._folder.root  # which is another when the folder is a symlink that is switched
+        """Watch the folder; `check` starts to watch the sources."""
+        self._root = self._folder.root  # another one after a symlink to the folder was switched
         watcher = Watcher(self._root, self._sink)
         try:
             watcher.start()
         except OSError as error:
-            self._degraded(
+            self._report(
                 f"the folder cannot be watched: {error.strerror or error}",
                 "raise fs.inotify.max_user_instances and fs.inotify.max_user_watches (sysctl)",
             )
             return
         self._watcher = watcher
 
-    def keep(self) -> None:
-        """Once a second: see whether all that is there is watched, and mend what is not."""
-        self._keep_sources()
+    def check(self) -> None:
+        """Replace watchers that have failed or miss a directory; once a second."""
+        self._check_sources()
         if not os.path.isdir(self._folder.root):
             return
         watcher = self._watcher
         if watcher is None or self._root != self._folder.root or not watcher.is_healthy():
             self._rearm()
         else:
-            self._see_what_is_watched(watcher)
+            self._check_coverage(watcher)
 
     def stop(self) -> None:
-        """Stop watching."""
         self._source_watchers.stop()
         if self._watcher is not None:
             self._watcher.stop()
 
     @property
     def is_watching(self) -> bool:
-        """Whether file events come in from the folder that is there now."""
+        """True if file events arrive from the folder that exists now."""
         return self._watcher is not None and self._watcher.is_healthy()
 
     @property
     def watches(self) -> int:
-        """How many of the user's inotify watches it uses."""
+        """The number of inotify watches in use."""
         return self._source_watchers.watches + (self._watcher.watches if self._watcher is not None else 0)
 
-    def pass_on(self, hint: Hint) -> None:
-        """A hint from the folder: look there."""
+    def apply_hint(self, hint: Hint) -> None:
+        """Pass a hint about the folder to the intake."""
         intake = self._intake
         if hint.kind == "closed" or hint.kind == "touched":
             intake.hint_file(hint.path, closed=hint.kind == "closed")
@@ -113,9 +112,9 @@ class Lookout:
             self._notices.post_rarely("an overflow", "file events were lost; the whole folder is compared")
             intake.hint_all()
 
-    def pass_on_from_source(self, name: str, hint: Hint) -> None:
-        """A hint from a source: look there, if it is one still."""
-        if name not in self._sources.names:  # it has gone since
+    def apply_source_hint(self, name: str, hint: Hint) -> None:
+        """Pass a hint to its source, unless that is no longer served."""
+        if name not in self._sources.names:
             return
         source = self._sources.source(name)
         if hint.kind == "closed" or hint.kind == "touched":
@@ -123,18 +122,18 @@ class Lookout:
         else:
             source.hint_all()
 
-    def _see_what_is_watched(self, watcher: Watcher) -> None:
+    def _check_coverage(self, watcher: Watcher) -> None:
         intake, now = self._intake, time.monotonic()
-        # What the last sweep saw may be gone by now, and gives no events for that reason.
-        root, unwatched = self._root, watcher.unwatched(intake.scanner.directories)
+        # A directory that the last sweep saw may have been removed since, and then needs no watch.
+        root, unwatched = self._root, watcher.unwatched(intake.sweeper.directories)
         missing = [directory for directory in unwatched if os.path.isdir(os.path.join(root, directory))]
         if not missing:
             self._rearm_at = 0.0
             self._problems.remove(WATCHER)
             return
-        if self._rearm_at:  # not a race that events cannot show, since a new watcher has not reached them either
-            self._degraded(
-                f"{len(missing)} of {len(intake.scanner.directories)} directories are not watched: changes in them are found "
+        if self._rearm_at:  # a new watcher has not reached them either, so it is not a race with `mkdir`
+            self._report(
+                f"{len(missing)} of {len(intake.sweeper.directories)} directories are not watched: changes in them are found "
                 f"every {self.resync_seconds:g} s",
                 f"raise fs.inotify.max_user_watches (sysctl; now {inotify_limit('max_user_watches') or 'unknown'})",
             )
@@ -142,7 +141,7 @@ class Lookout:
             self._rearm_at = now + self.resync_seconds
             self._rearm()
 
-    def _keep_sources(self) -> None:
+    def _check_sources(self) -> None:
         sources, now = self._sources, time.monotonic()
         self._source_watchers.keep(sources.names)
         if now >= self._rewatch_at:
@@ -159,5 +158,5 @@ class Lookout:
         self.start()
         self._intake.hint_all()
 
-    def _degraded(self, message: str, hint: str) -> None:
+    def _report(self, message: str, hint: str) -> None:
         self._problems.set(Problem(WATCHER, "degraded", message, hint, warning=True))

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from blocksd.embedded.supervisor import LONGEST_SECONDS, SLOW_SECONDS, ServerState, Supervisor
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.model.problem import SERVER
 from blocksd.model.problems import Problems
 from blocksd.monitoring.events import Notices, ServiceListener
-from blocksd.service.supervisor import LONGEST_SECONDS, SLOW_SECONDS, ServerNews, Supervisor
 from rig import Clock
 from support import DEADLINE, eventually
 
@@ -29,7 +29,7 @@ class Pretended:
         self.is_there = False
         self.is_placed = True
         self.is_answering = True
-        self.set_aside: list[str] = []
+        self.messages: list[str] = []
         self.calls: list[str] = []
         self.may_start = threading.Event()
         self.may_start.set()
@@ -47,19 +47,15 @@ class Pretended:
     def is_in_place(self) -> bool:
         return self.is_placed
 
-    def end_for_lost_files(self) -> None:
-        self.calls.append("end for lost files")
-        self.is_there, self.is_placed = False, True
-
     def answers(self, seconds: float) -> bool:  # the signature of what it pretends to be
         return self.is_answering
 
-    def end_for_silence(self, seconds: float) -> None:
-        self.calls.append(f"end after {seconds:g} seconds")
-        self.is_there, self.is_answering = False, True
+    def end_for_restart(self, why: str) -> None:
+        self.calls.append(f"end: {why}")
+        self.is_there, self.is_placed, self.is_answering = False, True, True
 
-    def give_up(self) -> None:
-        self.calls.append("give up")
+    def cancel_start(self) -> None:
+        self.calls.append("cancel the start")
         self.may_start.set()
 
     def stop(self) -> None:
@@ -76,7 +72,7 @@ class Supervised(ServiceListener):
         self.clock = Clock()
         self.problems = Problems(lambda: 0.0)
         self.notes: list[tuple[Level, str]] = []
-        self.news: list[ServerNews | Failed] = []
+        self.news: list[ServerState | Failed] = []
         self.supervisor = Supervisor(
             server, "/state", self.problems, Notices([self]), self.news.append, clock=self.clock
         )
@@ -84,10 +80,10 @@ class Supervised(ServiceListener):
     def on_notice(self, message: str, level: Level) -> None:
         self.notes.append((level, message))
 
-    def keep(self) -> None:
+    def report(self) -> None:
         """A tick, without the thread."""
         self.supervisor.start = lambda: None  # type: ignore[method-assign]  # a test is in its place
-        self.supervisor.keep()
+        self.supervisor.report()
 
 
 @pytest.fixture
@@ -100,7 +96,7 @@ def test_server_that_does_not_start_is_said_once(supervised: Supervised) -> None
     server, problems = supervised.server, supervised.problems
     for _ in range(5):
         assert not supervised.supervisor.start_server()
-        supervised.keep()
+        supervised.report()
     assert problems.changes == 1
     problem = problems[SERVER]
     assert problem.message == "the embedded server does not start: the embedded server does not start: no space"
@@ -112,7 +108,7 @@ def test_server_that_does_not_start_is_said_once(supervised: Supervised) -> None
         server.obstacle = obstacle
         for _ in range(3):
             assert not supervised.supervisor.start_server()
-            supervised.keep()
+            supervised.report()
     assert problems[SERVER].message == "the embedded server does not start: /state: No space left on device"
     assert problems.changes == 3
     assert supervised.notes == []
@@ -120,12 +116,12 @@ def test_server_that_does_not_start_is_said_once(supervised: Supervised) -> None
     for _ in range(2):
         assert supervised.supervisor.start_server()
         for _ in range(3):
-            supervised.keep()
+            supervised.report()
     assert dict(problems) == {}
-    assert supervised.notes == [("warning", "the embedded server had ended; it was started again")]
+    assert supervised.notes == [("warning", "the embedded server had ended and was restarted")]
     server.obstacle = Unavailable("no space")
     supervised.supervisor.start_server()
-    supervised.keep()
+    supervised.report()
     assert problems[SERVER].message == "the embedded server has ended, and does not start: no space"
 
 
@@ -133,9 +129,9 @@ def test_fault_of_ours_is_a_problem(supervised: Supervised) -> None:
     """The thread goes on, and the traceback is in the log."""
     supervised.server.obstacle = ZeroDivisionError("a fault")
     assert not supervised.supervisor.start_server()
-    supervised.keep()
+    supervised.report()
     assert supervised.problems[SERVER].code == "internal_error"
-    failures = [news for news in supervised.news if not isinstance(news, ServerNews)]
+    failures = [news for news in supervised.news if not isinstance(news, ServerState)]
     assert [failed.during for failed in failures] == ["starting the embedded server"] * len(failures)
     assert failures[0].error.__traceback__ is not None
 
@@ -156,7 +152,7 @@ def test_fault_while_it_is_watched(supervised: Supervised) -> None:
     Supervisor.start(supervised.supervisor)
     eventually(lambda: server.starts == 2, "it is looked for again")
     assert supervised.supervisor.is_alive
-    assert [news.during for news in supervised.news if not isinstance(news, ServerNews)] == [
+    assert [news.during for news in supervised.news if not isinstance(news, ServerState)] == [
         "watching the embedded server"
     ]
     supervised.supervisor.stop()
@@ -170,11 +166,13 @@ def test_server_whose_files_are_lost_is_started_again(supervised: Supervised) ->
     Supervisor.start(supervisor)
     eventually(lambda: supervisor.is_serving, "it serves")
     server.is_placed = False
-    eventually(lambda: server.starts == 2 and server.calls == ["end for lost files"], "it is started again")
-    supervisor.is_barred = True
+    eventually(lambda: server.starts == 2, "it is started again")
+    (said,) = server.calls
+    assert "in /state/redis were removed while it ran" in said
+    supervisor.is_blocked = True
     server.is_there = False
-    eventually(lambda: supervisor.news.state == "failed", "it is not started")
-    assert "another daemon's" in supervisor.news.detail
+    eventually(lambda: supervisor.state.phase == "failed", "it is not started")
+    assert "another daemon owns" in supervisor.state.detail
     assert server.starts == 2
     supervisor.stop()
 
@@ -183,7 +181,7 @@ def test_silent_server_is_a_problem_and_then_started_again(
     supervised: Supervised, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing waits for it meanwhile. One that answers again in time is left alone."""
-    monkeypatch.setattr("blocksd.service.supervisor._WATCH_SECONDS", 0.001)
+    monkeypatch.setattr("blocksd.embedded.supervisor._WATCH_SECONDS", 0.001)
     server, supervisor, clock = supervised.server, supervised.supervisor, supervised.clock
     server.obstacle = None
     supervisor.pause = lambda *_: 0.0  # type: ignore[method-assign]  # without a pause
@@ -196,15 +194,15 @@ def test_silent_server_is_a_problem_and_then_started_again(
     watching = threading.Thread(target=supervisor._run, daemon=True)
     watching.start()
     eventually(lambda: supervisor.is_serving, "it serves")
-    supervisor.hung_looks = 10**9
+    supervisor.hung_probes = 10**9
     server.is_answering = False
 
     def is_said() -> bool:
         clock.advance(1.0)
-        return supervisor.news.state == "silent"
+        return supervisor.state.phase == "silent"
 
     eventually(is_said, "it is said")
-    supervised.keep()
+    supervised.report()
     assert supervised.problems[SERVER].message.startswith("the embedded server does not answer")
     assert not supervised.problems[SERVER].warning
     server.is_answering = True
@@ -214,9 +212,9 @@ def test_silent_server_is_a_problem_and_then_started_again(
         return supervisor.is_serving
 
     eventually(is_over, "it answers again")
-    supervised.keep()
+    supervised.report()
     assert (dict(supervised.problems), server.starts, supervised.notes) == ({}, 1, [])
-    supervisor.hung_looks = 10
+    supervisor.hung_probes = 10
     server.is_answering = False
 
     def is_started() -> bool:
@@ -224,7 +222,8 @@ def test_silent_server_is_a_problem_and_then_started_again(
         return server.starts == 2 and supervisor.is_serving
 
     eventually(is_started, "it is started again")
-    assert server.calls == ["end after 10 seconds"]
+    (said,) = server.calls
+    assert "did not answer for 10 seconds" in said
     supervisor.stop()
     watching.join(DEADLINE)
 
@@ -232,12 +231,12 @@ def test_silent_server_is_a_problem_and_then_started_again(
 def test_start_that_takes_long_is_said(supervised: Supervised) -> None:
     """Once as a problem, and how far it has come every ten seconds; it is over when the server serves."""
     supervisor, clock, problems = supervised.supervisor, supervised.clock, supervised.problems
-    supervised.keep()
+    supervised.report()
     assert SERVER not in problems
     clock.advance(SLOW_SECONDS + 0.1)
     for second in range(25):
         supervisor.on_progress(f"it loads its data: {second} %")
-        supervised.keep()
+        supervised.report()
         clock.advance(1.0)
     assert problems.changes == 1
     assert problems[SERVER].warning
@@ -246,15 +245,15 @@ def test_start_that_takes_long_is_said(supervised: Supervised) -> None:
     ]
     supervised.server.obstacle = None
     supervisor.start_server()
-    supervised.keep()
+    supervised.report()
     assert dict(problems) == {}
 
 
 def test_data_set_aside_are_said(supervised: Supervised) -> None:
     """Where they are, once."""
-    supervised.server.set_aside = ["they are kept in /x"]
-    supervised.keep()
-    supervised.keep()
+    supervised.server.messages = ["they are kept in /x"]
+    supervised.report()
+    supervised.report()
     assert supervised.notes == [("warning", "they are kept in /x")]
 
 
@@ -271,11 +270,11 @@ def test_nobody_waits_for_a_start(supervised: Supervised) -> None:
     server.may_start.clear()
     supervisor.start()
     eventually(lambda: server.starts)
-    supervisor.keep()
+    supervisor.report()
     assert supervisor.is_alive
     assert not supervisor.is_serving
     supervisor.begin_stop()
-    assert server.calls[0] == "give up"
+    assert server.calls[0] == "cancel the start"
     supervisor.stop()
     assert not supervisor.is_alive
     assert server.calls[-1] == "stop"
@@ -283,7 +282,7 @@ def test_nobody_waits_for_a_start(supervised: Supervised) -> None:
 
 def test_server_is_started_again_by_the_thread(supervised: Supervised, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is seen to have ended; what has become of it is passed on."""
-    monkeypatch.setattr("blocksd.service.supervisor._WATCH_SECONDS", 0.001)
+    monkeypatch.setattr("blocksd.embedded.supervisor._WATCH_SECONDS", 0.001)
     monkeypatch.setattr(supervised.supervisor, "pause", lambda _: 0.0)
     server = supervised.server
     server.obstacle = None
@@ -292,5 +291,10 @@ def test_server_is_started_again_by_the_thread(supervised: Supervised, monkeypat
     server.is_there = False
     eventually(lambda: server.starts == 2 and supervised.supervisor.is_serving)
     supervised.supervisor.stop()
-    assert [getattr(news, "state", "?") for news in supervised.news] == ["starts", "serves", "starts", "serves"]
+    assert [getattr(news, "phase", "?") for news in supervised.news] == [
+        "starting",
+        "serving",
+        "starting",
+        "serving",
+    ]
     assert not server.is_there
