@@ -485,7 +485,7 @@ def test_watchdog_starves_while_something_is_dead(in_process: InProcess, monkeyp
     for _ in range(3):
         in_process.tick()
     assert len(fed) == 4
-    assert [line[9:] for line in in_process.said("well")] == [
+    assert [line[9:] for line in in_process.said("healthy")] == [
         "unhealthy: the inboxes are not read; watchdog pings stopped",
         "healthy again; watchdog pings resumed",
     ]

@@ -198,7 +198,7 @@ def test_state_directory_without_a_socket(folder: Path, run_daemon: RunDaemon, t
     (folder / "notes.md").write_text("one\n")
     (tmp_path / "state" / "control.sock" / "in the way").mkdir(parents=True)
     daemon = run_daemon()
-    assert daemon.said().count("there can be no control socket") == 1
+    assert daemon.said().count("no control socket can be made") == 1
     shown = status(daemon)
     assert (shown["running"], shown["answers"], shown["blocks"]) == (True, False, 1)
 
@@ -335,7 +335,7 @@ def test_password_of_the_embedded_server_is_nowhere(folder: Path, tmp_path: Path
         seen = [daemon.command("status").stdout, daemon.command("status", "--json").stdout]
         assert re.search(r"redis +redis://127\.0\.0\.1:\d+ \(embedded (Redis|Valkey) \d", seen[0])
         os.kill(json.loads((daemon.state / "redis" / "server.json").read_text())["pid"], signal.SIGKILL)
-        eventually(lambda: "it was started again" in daemon.said())
+        eventually(lambda: "was restarted" in daemon.said())
         eventually(lambda: status(daemon)["mirror"] == "level")
         seen += [daemon.command("status").stdout, daemon.said()]
         assert daemon.said().count("embedded server") == 1

@@ -50,14 +50,15 @@ def _findings(flags: dict[str, Any]) -> list[Finding]:
     from blocksd.doctor.doctor import examine
 
     try:
-        resolved = resolve(flags)
+        config = resolve(flags).config
     except Misconfigured as error:
-        return [Finding("settings.file", "wrong", error.message, "mend what it names; nothing else was looked at")]
-    config = resolved.config
+        return [
+            Finding("settings.file", "wrong", error.message, "correct the setting it names; nothing else was checked")
+        ]
     daemon = running_daemon(config.state)
     if daemon is not None and flags["folder"] is None:
         config = replace(config, folder=daemon["folder"])
-    return examine(config, resolved.file)
+    return examine(config)
 
 
 def _print(findings: list[Finding]) -> None:

@@ -1,4 +1,4 @@
-"""What a check of the doctor's comes to."""
+"""A finding: the result of one check, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 State = Literal["ok", "warning", "wrong", "unknown"]
-"""`wrong` is what keeps a daemon from doing what it promises; `warning` is what may one day, or puts something at risk."""
+"""`wrong`: a daemon cannot keep its promises. `warning`: it may fail one day, or something is at risk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check came to. `check` is `<group>.<name>` and stable; `advice` says what to change, if anything."""
+    """The result of one check. `check` is `<group>.<name>` and stable; `advice` says what to change, if anything."""
 
     check: str
     state: State
@@ -24,7 +24,7 @@ class Finding:
 
 
 def size(count: int) -> str:
-    """A number of bytes, for people."""
+    """Return a number of bytes as text."""
     for exponent, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB")):
         if count >= 1024**exponent:
             return f"{count / 1024**exponent:.1f} {unit}"
@@ -32,7 +32,7 @@ def size(count: int) -> str:
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """A version's leading numbers: `8.2rc1` is 8, 2."""
+    """Return a version's leading numbers: `8.2rc1` is 8, 2."""
     found = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(map(int, found[0].split("."))) if found else ()
 

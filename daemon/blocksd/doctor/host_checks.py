@@ -1,4 +1,4 @@
-"""Whether this machine, the folder and the state directory are fit for a daemon, and what to change: facts in, findings out."""
+"""Checks of this machine, the folder and the state directory: pure functions from facts to findings."""
 
 from __future__ import annotations
 
@@ -6,132 +6,42 @@ import shlex
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from blocksd.doctor.finding import Finding, dotted, numbers, size
-from blocksd.journal.schema import SCHEMA
+from blocksd.doctor.finding import Finding, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from blocksd.doctor.host import Inotify, JournalState, Library, Place, Program, Running, SourcePlace, Tree, Trial
-    from blocksd.settings.config import Config
-
-_OLDEST_PYTHON = (3, 11)
-_OLDEST_SQLITE = (3, 37)  # the first with STRICT tables
+    from blocksd.doctor.host import JournalState, Place, Trial
 
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "fuse.sshfs", "fuse.glusterfs")
-_SHARED = ("fuse", "fuseblk", "virtiofs", "vboxsf", "vmhgfs", "prl_fs")  # with another system, or made by a program
+_SHARED = ("fuse", "fuseblk", "virtiofs", "vboxsf", "vmhgfs", "prl_fs")  # with another system, or provided by a program
 _FLEETING = ("tmpfs", "ramfs")
 
 _LITTLE_SPACE = (16 * 2**20, 256 * 2**20)  # bytes: wrong, warning
 _FEW_FILES = (100, 10_000)
 _SLOW_SYNC_SECONDS = 0.1
-_FULL = 0.9
 _OPEN_FILES = 256
-_CLIENTS = 10_000  # that a Redis server takes unless its limit of open files is lower
-_OWN_FILES = 32  # that it keeps for itself
+_CLIENTS = 10_000  # a Redis server takes, unless its limit of open files is lower
+_OWN_FILES = 32  # a Redis server keeps for itself
 _CLOCK_SECONDS = 2.0
 
 _POLL = "set 'poll = true' in blocksd.toml, or run the daemon with --poll"
 
 
-# --- what runs blocksd ---
-
-
-def python(program: Program) -> Finding:
-    version = dotted(program.python)
-    if program.python < _OLDEST_PYTHON:
-        return Finding(
-            "program.python",
-            "wrong",
-            f"Python {version} is older than {dotted(_OLDEST_PYTHON)}",
-            f"install blocksd with a newer one: 'python{dotted(_OLDEST_PYTHON)} -m venv', or 'pipx install --python'",
-        )
-    return Finding("program.python", "ok", f"Python {version}")
-
-
-def sqlite(program: Program) -> Finding:
-    version = dotted(program.sqlite)
-    if program.sqlite < _OLDEST_SQLITE:
-        return Finding(
-            "program.sqlite",
-            "wrong",
-            f"SQLite {version} cannot keep the journal, which needs {dotted(_OLDEST_SQLITE)}",
-            "install blocksd with a Python that has a newer SQLite: \"python -c 'import sqlite3; "
-            "print(sqlite3.sqlite_version)'\" says which it has",
-        )
-    return Finding("program.sqlite", "ok", f"SQLite {version}")
-
-
-def libraries(program: Program) -> Iterator[Finding]:
-    fitting = [library for library in program.libraries if fits(library.installed, library.wanted)]
-    for library in program.libraries:
-        if library not in fitting:
-            yield _unfit(library)
-    if fitting:
-        yield Finding(
-            "program.libraries", "ok", ", ".join(f"{library.name} {library.installed}" for library in fitting)
-        )
-
-
-def _unfit(library: Library) -> Finding:
-    is_there = f"{library.name} {library.installed}" if library.installed else f"no {library.name}"
-    return Finding(
-        "program.libraries",
-        "wrong",
-        f"{is_there} is installed, and {library.wanted} is needed",
-        f"pip install '{library.name}{library.wanted}'",
-    )
-
-
-def fits(version: str | None, wanted: str) -> bool:
-    """Whether a version is among those wanted: `>=` and `<` with a number, joined with commas."""
-    has = numbers(version or "")
-    parts = [part.strip() for part in wanted.split(",")]
-    return bool(has) and all(
-        has >= numbers(part[2:]) if part.startswith(">=") else has < numbers(part[1:]) for part in parts
-    )
-
-
-def user(ours: str, running: Running | None) -> Iterator[Finding]:
-    if running is not None and running.user not in ("", ours):
+def user(ours: str, daemon: str | None) -> Iterator[Finding]:
+    if daemon not in (None, ours):
         yield Finding(
             "program.user",
             "warning",
-            f"the daemon runs as user {running.user}, and what follows was tried as user {ours}",
-            f"run it as the daemon's user: 'sudo -u {running.user} blocksd doctor …'",
+            f"the daemon runs as user {daemon}, but these checks ran as user {ours}",
+            f"run it as the daemon's user: 'sudo -u {daemon} blocksd doctor …'",
         )
 
 
-# --- settings and folder ---
+# --- the folder ---
 
 
-def settings(config: Config, file: str | None) -> Finding:
-    where = f"those in {file}" if file is not None else "there is no settings file, and they"
-    return Finding("settings.file", "ok", f"{where} are in order; the namespace is {config.namespace!r}")
-
-
-def variables(unknown: tuple[str, ...]) -> Iterator[Finding]:
-    for sentence in unknown:
-        yield Finding("settings.variables", "warning", sentence, "'blocksd config' shows what is set, and where")
-
-
-def file_source(source: SourcePlace) -> Finding:
-    check, name, place = "settings.source", f"source {source.name}", source.place
-    if place is None:
-        return Finding(check, "wrong", f"{name}: {source.mistake}", f"mend [sources.{source.name}] in blocksd.toml")
-    if place.kind != "directory":
-        return Finding(
-            check,
-            "wrong",
-            f"{name}: there is no directory {place.path}",
-            f"make it, or change 'path' of [sources.{source.name}] in blocksd.toml",
-        )
-    if not {"r", "x"} <= set(place.rights):
-        return Finding(check, "wrong", f"{name}: {place.path} cannot be read", _give(place, "rX"))
-    return Finding(check, "ok", f"{name}: {place.path} can be read")
-
-
-def folder_access(place: Place, tree: Tree | None) -> Finding:
+def folder_access(place: Place) -> Finding:
     check = "folder.access"
     if place.kind == "missing":
         return Finding(
@@ -144,19 +54,12 @@ def folder_access(place: Place, tree: Tree | None) -> Finding:
         return Finding(check, "wrong", f"{place.path} is no directory", "name another as 'folder' in blocksd.toml")
     if not {"r", "x"} <= set(place.rights):
         return Finding(check, "wrong", f"{place.path} cannot be read", _give(place, "rwX"))
-    if tree is not None and tree.unlisted:
-        return Finding(
-            check,
-            "wrong",
-            f"of the directories in {place.path}, {tree.unlisted} cannot be read",
-            "'blocksd check' names them; " + _give(place, "rwX"),
-        )
     if "w" not in place.rights:
         return Finding(
             check,
             "warning",
-            f"{place.path} can be read, but not written: what agents write is refused",
-            f"if agents are to write: {_give(place, 'rwX')}",
+            f"{place.path} can be read, but not written: requests of agents are refused",
+            f"to let agents write: {_give(place, 'rwX')}",
         )
     return Finding(check, "ok", f"{place.path} can be read and written")
 
@@ -167,27 +70,28 @@ def folder_sharing(place: Place) -> Iterator[Finding]:
         yield Finding(
             "folder.sharing",
             "warning",
-            f"the group {place.group} may write, but new files get the group of whoever makes them",
-            f"'chmod g+s {shlex.quote(place.path)}', and of the directories in it: then they get this one",
+            f"the group {place.group} may write, but a new file gets the group of the user who makes it",
+            f"'chmod g+s {shlex.quote(place.path)}', and the same for the directories in it: then a new file gets this group",
         )
 
 
 def folder_events(place: Place, trial: Trial | None, *, polls: bool) -> Iterator[Finding]:
     check, kind = "folder.events", place.disk.kind
+    where = f"the folder is on {kind or 'a file system of unknown type'}"
     if place.kind != "directory":
         return
     if polls:
-        yield Finding(check, "ok", "it is compared again and again, and needs no events")
+        yield Finding(check, "ok", "the daemon polls, and needs no file events")
     elif kind in _NETWORK:
-        yield Finding(check, "warning", f"it is on {kind}: what other machines change there gives no events", _POLL)
+        yield Finding(check, "warning", f"{where}: changes by other machines give no file events", _POLL)
     elif trial is not None and trial.is_noticed is False:
-        yield Finding(check, "wrong", f"it is on {kind}, and no event came when a file was made in it", _POLL)
+        yield Finding(check, "wrong", f"{where}, and a new file gave no file event", _POLL)
     elif _is_shared(kind):
-        yield Finding(check, "warning", f"it is on {kind}: what is changed from outside may give no events", _POLL)
+        yield Finding(check, "warning", f"{where}: changes from outside may give no file events", _POLL)
     elif trial is None or trial.is_noticed is None:
-        yield Finding(check, "unknown", "whether changes in it give events could not be tried")
+        yield Finding(check, "unknown", f"{where}; file events could not be tried")
     else:
-        yield Finding(check, "ok", f"it is on {kind}, and changes give events")
+        yield Finding(check, "ok", f"{where}, and changes give file events")
 
 
 def folder_writing(place: Place, trial: Trial | None) -> Iterator[Finding]:
@@ -195,30 +99,21 @@ def folder_writing(place: Place, trial: Trial | None) -> Iterator[Finding]:
     if trial is None:
         return
     if trial.error:
-        yield Finding(check, "wrong", f"no file can be written in {place.path}: {trial.error}", _mend(place))
+        yield Finding(check, "wrong", f"no file can be written in {place.path}: {trial.error}", _disk_advice(place))
     elif not trial.can_exchange:
         yield Finding(
             check,
             "warning",
-            f"{place.disk.kind} cannot exchange two files at once: a save in the moment of an agent's write can be lost",
-            "keep the folder on a local file system, as ext4, xfs or btrfs",
+            f"the file system{f' {place.disk.kind}' if place.disk.kind else ''} cannot exchange two files in one step: a save "
+            "at the moment of an agent's write can be lost",
+            "keep the folder on a local file system such as ext4, xfs or btrfs",
         )
     else:
-        yield _synced(check, "files are exchanged at once", trial)
-
-
-def folder_holder(place: Place, holder: int | None, running: Running | None) -> Iterator[Finding]:
-    if holder is not None and (running is None or holder != running.pid):
-        yield Finding(
-            "folder.holder",
-            "wrong",
-            f"{place.path} is in the charge of a daemon with another state directory, pid {holder}",
-            "name that one's --namespace or --state-dir, or stop it",
-        )
+        yield _synced(check, "files are exchanged in one step", trial)
 
 
 def space(check: str, place: Place) -> Finding:
-    """What is left of a file system: bytes, and files."""
+    """Check the space left on a file system: bytes, and files."""
     disk = place.disk
     where = f"on {disk.mount or place.nearest}"
     for free, (least, few), text in (
@@ -226,7 +121,7 @@ def space(check: str, place: Place) -> Finding:
         (disk.free_files, _FEW_FILES, f"room for {disk.free_files} files is left {where}"),
     ):
         if free is not None and free < few:
-            return Finding(check, "wrong" if free < least else "warning", text, "free some, or use another disk")
+            return Finding(check, "wrong" if free < least else "warning", text, "free some space, or use another disk")
     return Finding(check, "ok", f"{size(disk.free_bytes)} are left {where}")
 
 
@@ -263,20 +158,22 @@ def state_disk(place: Place) -> Finding:
     if kind in _NETWORK:
         return Finding(check, "wrong", f"{path} is on {kind}, where a journal is not safe", elsewhere)
     if kind in _FLEETING:
-        return Finding(check, "warning", f"{path} is on {kind}: all history is lost at a reboot", elsewhere)
+        return Finding(check, "warning", f"{path} is on {kind}: the history is lost at a reboot", elsewhere)
     if kind == "overlay":
-        message = f"{path} is in a container's own layer: all history goes with the container"
+        message = f"{path} is in the layer of a container: the history is lost with the container"
         return Finding(check, "warning", message, "mount a volume there")
     if _is_shared(kind):
         return Finding(check, "warning", f"{path} is on {kind}, where a journal may not be safe", elsewhere)
     if not kind:
         return Finding(check, "unknown", f"the kernel does not say on what file system {path} is")
-    return Finding(check, "ok", f"it is on {kind}")
+    return Finding(check, "ok", f"the state directory is on {kind}")
 
 
 def state_writing(place: Place, trial: Trial | None) -> Iterator[Finding]:
     if trial is not None and trial.error:
-        yield Finding("state.writing", "wrong", f"no file can be written in {place.path}: {trial.error}", _mend(place))
+        yield Finding(
+            "state.writing", "wrong", f"no file can be written in {place.path}: {trial.error}", _disk_advice(place)
+        )
     elif trial is not None:
         yield _synced("state.writing", "files are written", trial)
 
@@ -290,21 +187,14 @@ def journal(state: JournalState | None) -> Finding:
             check,
             "wrong",
             f"the journal cannot be read: {state.error}",
-            "mend its rights; if it is damaged, the next start keeps it aside and begins a new one",
-        )
-    if state.schema > SCHEMA:
-        return Finding(
-            check,
-            "wrong",
-            f"the journal is of schema {state.schema}, newer than the {SCHEMA} this blocksd knows",
-            "upgrade: 'pip install --upgrade blocksd', or 'pipx upgrade blocksd'",
+            "correct its rights; if it is damaged, the next start keeps it aside and begins a new one",
         )
     if state.damage is None:
         return Finding(
             check,
             "unknown",
             "the journal is too large to be checked in a few seconds",
-            "when there is time: sqlite3 journal.db 'PRAGMA quick_check', in the state directory",
+            "when the daemon is stopped: sqlite3 journal.db 'PRAGMA quick_check', in the state directory",
         )
     if state.damage:
         return Finding(
@@ -314,49 +204,10 @@ def journal(state: JournalState | None) -> Finding:
             "stop the daemon and move journal.db away: the next start begins a new one from the folder; "
             '"sqlite3 journal.db .recover" may save the history',
         )
-    return Finding(check, "ok", f"the journal is sound (schema {state.schema})")
-
-
-def set_aside(names: tuple[str, ...]) -> Iterator[Finding]:
-    for name in names:
-        yield Finding(
-            "state.set-aside",
-            "warning",
-            f"a damaged journal was set aside: {name}",
-            'its history may be saved with "sqlite3 FILE .recover"; remove it when nobody needs it',
-        )
-
-
-def daemon(running: Running | None, holder: int | None) -> Finding:
-    check = "state.daemon"
-    if running is not None:
-        return Finding(check, "ok", f"a daemon runs, pid {running.pid}, and serves {running.folder}")
-    if holder is not None:
-        return Finding(check, "unknown", f"pid {holder} has the state directory, and does not say what it serves")
-    return Finding(check, "ok", "no daemon runs")
+    return Finding(check, "ok", "the journal is sound")
 
 
 # --- limits ---
-
-
-def watches(inotify: Inotify, needed: int) -> Finding:
-    return _limit("limits.watches", "max_user_watches", inotify.max_watches, inotify.watches, needed)
-
-
-def instances(inotify: Inotify, needed: int) -> Finding:
-    return _limit("limits.instances", "max_user_instances", inotify.max_instances, inotify.instances, needed)
-
-
-def _limit(check: str, name: str, most: int | None, used: int, needed: int) -> Finding:
-    setting, what = f"fs.inotify.{name}", f"inotify {check.partition('.')[2]}"
-    if most is None:
-        return Finding(check, "unknown", f"the kernel does not say what {setting} is")
-    figures = f"{what}: {needed} needed, {used} in use by this user's other programs, of {most}"
-    if needed + used <= _FULL * most:
-        return Finding(check, "ok", figures)
-    enough = 2 ** (2 * (needed + used)).bit_length()
-    advice = f"'sysctl {setting}={enough}', and the same line in /etc/sysctl.d/blocksd.conf"
-    return Finding(check, "wrong" if needed + used > most else "warning", figures, advice)
 
 
 def open_files(soft: int, hard: int, *, has_own_server: bool) -> Finding:
@@ -366,7 +217,7 @@ def open_files(soft: int, hard: int, *, has_own_server: bool) -> Finding:
         return Finding(check, "wrong", f"only {soft} files may be open at once", raised)
     if has_own_server and 0 <= hard < _CLIENTS + _OWN_FILES:
         clients = max(0, hard - _OWN_FILES)
-        return Finding(check, "warning", f"a server of our own takes no more than {clients} clients", raised)
+        return Finding(check, "warning", f"the embedded server takes no more than {clients} clients", raised)
     return Finding(check, "ok", f"{soft if soft >= 0 else 'any number of'} files may be open at once")
 
 
@@ -388,18 +239,6 @@ def journal_clock(state: JournalState | None, now: float) -> Iterator[Finding]:
         yield Finding("clock.journal", "ok", "no revision is in the future")
 
 
-def machine_clock(is_kept: bool | None) -> Iterator[Finding]:
-    if is_kept:
-        yield Finding("clock.machine", "ok", "this machine's clock is synchronized")
-    elif is_kept is False:
-        yield Finding(
-            "clock.machine",
-            "unknown",
-            "the kernel knows of nothing that synchronizes this machine's clock",
-            "'timedatectl set-ntp true', unless its host does",
-        )
-
-
 # --- words ---
 
 
@@ -416,9 +255,9 @@ def _synced(check: str, done: str, trial: Trial) -> Finding:
 
 
 def _give(place: Place, rights: str) -> str:
-    """How to give the daemon's user rights to a directory and what is in it, as setfacl(1) writes them."""
+    """Return how to give the daemon's user rights to a directory and what is in it, as setfacl(1) writes them."""
     return f"as its owner: 'setfacl -R -m u:USER:{rights} {shlex.quote(place.path)}', or chown, chmod"
 
 
-def _mend(place: Place) -> str:
-    return f"see whether {place.disk.mount or place.path} is full, read-only or failing: 'df', 'mount', 'dmesg'"
+def _disk_advice(place: Place) -> str:
+    return f"check whether {place.disk.mount or place.path} is full, read-only or failing: 'df', 'mount', 'dmesg'"

@@ -1,11 +1,11 @@
-"""What can be seen of a Redis server, as far as a daemon depends on it."""
+"""Facts about a Redis server that a daemon depends on."""
 
 from __future__ import annotations
 
 import re
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -25,7 +25,7 @@ _WITH_SUBCOMMANDS = ("client", "memory", "script", "xinfo")
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """How much of it the server uses and may use, in bytes (0: any amount), and what it does when there is no more."""
+    """The server's use and limit of memory, in bytes (0: no limit), and what it does at the limit."""
 
     used: int
     most: int
@@ -34,7 +34,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Persistence:
-    """How the server keeps its data: an append-only file, snapshots (None: not known), and whether the last write failed."""
+    """How the server keeps its data: by an append-only file, by snapshots (None: unknown), and True if the last write failed."""
 
     appends: bool
     snapshots: str | None
@@ -43,7 +43,7 @@ class Persistence:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where the server listens: the addresses as set, and whether those without a password must be on its machine."""
+    """Where the server listens; `is_protected`: clients without a password must be on its machine."""
 
     bind: str
     port: int
@@ -54,9 +54,8 @@ class Listening:
 class Server:
     """A server that answers. `url` has no password; `hosts` are those it names, none for a Unix socket.
 
-    `asks_login`: it does not answer those who give no password; `has_login`: `url` gives one. `offset` is by how many
-    seconds its clock is ahead. `lacking` are the ACL rules that `user` lacks to be the daemon's. What this user may not
-    ask, or the server does not tell, is None.
+    `asks_login`: the server requires a password; `has_login`: `url` gives one. `offset` is by how many seconds its clock is
+    ahead. `lacking` are the ACL rules that `user` lacks. None stands for what this user may not ask.
     """
 
     url: str
@@ -74,12 +73,10 @@ class Server:
     persistence: Persistence | None = None
     listening: Listening | None = None
     lacking: tuple[str, ...] | None = None
-    lease: str = ""
-    meta: Mapping[str, str] = field(default_factory=dict)
 
 
 def look(url: str, keys: Keys) -> Server:
-    """Ask the server at `url` what it is, and what its user may do in a namespace. Nothing is written.
+    """Collect the facts about the server at `url`, and the rights of its user in a namespace. Nothing is written.
 
     Raises:
         Unavailable: it does not serve.
@@ -118,13 +115,11 @@ def _look(client: Any, url: str, keys: Keys) -> Server:
         persistence=_persistence(client, config),
         listening=_listening(config),
         lacking=_lacking(client, keys),
-        lease=_ask(client, "GET", keys.lease) or "",
-        meta=_ask(client, "HGETALL", keys.meta) or {},
     )
 
 
 def _asks_login(url: str) -> bool:
-    """Whether the server refuses those who give no password, as far as a URL of one server tells."""
+    """Return True if the server refuses clients without a password. Sentinels and clusters are not tried."""
     if "+" in url.partition("://")[0]:
         return True
     bare = re.sub(r"password=[^&#]*", "", re.sub(r"://[^/@]*@", "://", url))
@@ -140,7 +135,7 @@ def _asks_login(url: str) -> bool:
 
 
 def _ask(client: Any, *words: str) -> Any:
-    """What a command answers; None when this user may not ask, or a key is of another type."""
+    """Return the answer to a command; None: this user may not ask, or a key is of another type."""
     import redis
 
     try:
@@ -148,13 +143,13 @@ def _ask(client: Any, *words: str) -> Any:
     except redis.exceptions.NoPermissionError:
         return None
     except redis.ResponseError as error:
-        if str(error).startswith(("WRONGTYPE", "MOVED", "ERR")):  # ERR: a server that does not know the command
+        if str(error).startswith(("WRONGTYPE", "MOVED", "ERR")):  # ERR: the server does not know the command
             return None
         raise
 
 
 def _latency(client: Any) -> float:
-    """How long a round trip takes, in seconds."""
+    """Return the median of some round trips, in seconds."""
     times = []
     for _ in range(_ROUND_TRIPS):
         begun = time.perf_counter()
@@ -192,9 +187,9 @@ def _listening(config: Mapping[str, str] | None) -> Listening | None:
 
 
 def _lacking(client: Any, keys: Keys) -> tuple[str, ...] | None:
-    """The ACL rules this user lacks to do what a daemon does.
+    """Return the ACL rules that this user lacks to be the daemon's.
 
-    Each command is queued in a transaction that is then discarded: a server looks at the rights first.
+    Each command is queued in a transaction that is then discarded: the server checks the rights when it queues.
     """
     import redis
 
@@ -216,7 +211,7 @@ def _lacking(client: Any, keys: Keys) -> tuple[str, ...] | None:
 
 @contextmanager
 def _connection(client: Any) -> Iterator[Any]:
-    """A connection that is closed afterwards, and takes with it what was begun on it."""
+    """Provide a connection that is closed afterwards, which discards the transaction."""
     connection = client.connection_pool.get_connection()
     try:
         yield connection
@@ -231,7 +226,7 @@ def _send(connection: Any, *words: str | int) -> Any:
 
 
 def _rule(words: tuple[str | int, ...], refusal: str, keys: Keys) -> str:
-    """The ACL rule whose lack a refusal tells of."""
+    """Return the ACL rule that a refusal names."""
     if "to run the" in refusal:
         command = str(words[0]).lower()
         return f"+{command}|{str(words[1]).lower()}" if command in _WITH_SUBCOMMANDS else f"+{command}"

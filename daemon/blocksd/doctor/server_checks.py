@@ -1,4 +1,4 @@
-"""Whether a Redis server is fit for a daemon, and what to change: facts in, findings out."""
+"""Checks of a Redis server: pure functions from facts to findings."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from blocksd.errors import BlocksdError, Misconfigured
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from blocksd.doctor.host import Host
     from blocksd.doctor.server import Listening, Memory, Persistence
     from blocksd.settings.config import Config
 
 Redis = Server | Binary | BlocksdError
-"""The server in use, the one that would be started, or why there is none."""
+"""The server in use, the program that a daemon would start, or why there is neither."""
 
 _OLDEST = {"Redis": FLOOR, "Valkey": (7, 2)}
 _SLOW_REPLY_SECONDS = 0.02
@@ -25,8 +24,8 @@ _FULL = 0.9
 _CLOCK_SECONDS = 2.0
 
 
-def server(redis: Redis, host: Host, config: Config) -> Iterator[Finding]:
-    """All that is said of the server in use, of the one that would be started, or of there being none."""
+def server(redis: Redis, config: Config) -> Iterator[Finding]:
+    """Yield the findings about the server in use, about the program that would be started, or that there is neither."""
     check = "redis.server"
     if isinstance(redis, Binary):
         yield Finding(check, "ok", f"none is configured: the daemon starts {redis.path} ({redis.name})")
@@ -42,21 +41,20 @@ def server(redis: Redis, host: Host, config: Config) -> Iterator[Finding]:
     yield persistence(redis.user, redis.persistence)
     yield rights(redis.user, redis.lacking)
     yield exposure(redis)
-    yield from lease(redis, host, config.namespace)
 
 
 def _reach(error: BlocksdError) -> str:
     if not isinstance(error, Misconfigured):
         return "start it, or name another with --redis URL"
     if error.facts.get("key") == "redis":
-        return ""  # what to do is in the message
-    return "mend the URL, its user and its password: --redis, or 'redis' in blocksd.toml; 'blocksd acl' prints users"
+        return ""  # the message has the advice
+    return "correct the URL, its user and its password: --redis, or 'redis' in blocksd.toml; 'blocksd acl' prints users"
 
 
 def version(kind: str, number: str) -> Finding:
     check, oldest = "redis.version", _OLDEST.get(kind)
     if oldest is None:
-        return Finding(check, "unknown", f"{kind} {number} is neither Redis nor Valkey: it was never tried")
+        return Finding(check, "unknown", f"{kind} {number} is neither Redis nor Valkey, and is not tested")
     if numbers(number) < oldest:
         return Finding(
             check,
@@ -72,7 +70,7 @@ def mode(server: Server, config: Config) -> Iterator[Finding]:
         yield Finding(
             "redis.role",
             "wrong",
-            f"the server is a {server.role}, and refuses to be written",
+            f"the server is a {server.role}, and refuses writes",
             "name its primary with --redis, or all sentinels: redis+sentinel://host:port,…/service",
         )
     if server.mode == "sentinel":
@@ -99,8 +97,8 @@ def latency(seconds: float) -> Finding:
         return Finding(
             "redis.latency",
             "warning",
-            f"{text}: every write waits for a few",
-            "use a server that is nearer: --redis URL",
+            f"{text}, and every write takes a few",
+            "use a nearer server: --redis URL",
         )
     return Finding("redis.latency", "ok", text)
 
@@ -108,40 +106,38 @@ def latency(seconds: float) -> Finding:
 def memory(name: str, found: Memory | None) -> Finding:
     check = "redis.memory"
     if found is None:
-        return Finding(
-            check, "unknown", "this user may not ask whether keys are evicted", f"'ACL SETUSER {name} +info'"
-        )
+        return Finding(check, "unknown", "this user may not ask about memory", f"'ACL SETUSER {name} +info'")
     if not found.most:
-        return Finding(check, "ok", "its memory has no limit, so nothing is evicted")
+        return Finding(check, "ok", "its memory has no limit, so no key is evicted")
     if found.policy != "noeviction":
         return Finding(
             check,
             "wrong",
-            f"with its {size(found.most)} used up it evicts keys ({found.policy}): blocks, requests or the lease",
+            f"at its limit of {size(found.most)} it evicts keys ({found.policy}): blocks, requests or the lease",
             "'CONFIG SET maxmemory-policy noeviction', and the same in redis.conf",
         )
     if found.used > _FULL * found.most:
         return Finding(
             check,
             "warning",
-            f"{size(found.used)} of {size(found.most)} are used, beyond which it refuses to be written",
+            f"{size(found.used)} of {size(found.most)} are used; at the limit it refuses writes",
             "raise maxmemory: 'CONFIG SET maxmemory', and the same in redis.conf",
         )
-    return Finding(check, "ok", f"{size(found.used)} of {size(found.most)} are used, and nothing is evicted")
+    return Finding(check, "ok", f"{size(found.used)} of {size(found.most)} are used, and no key is evicted")
 
 
 def persistence(name: str, found: Persistence | None) -> Finding:
     check = "redis.persistence"
     if found is None:
         return Finding(
-            check, "unknown", "this user may not ask whether data are kept on disk", f"'ACL SETUSER {name} +info'"
+            check, "unknown", "this user may not ask how data are kept on disk", f"'ACL SETUSER {name} +info'"
         )
     if found.has_failed:
         return Finding(
             check,
             "wrong",
-            "its last write to disk has failed, and it may refuse to be written",
-            "its log says why; most often its disk is full, or 'dir' in redis.conf is not its own",
+            "its last write to disk has failed, and it may refuse writes",
+            "its log says why; most often its disk is full, or it may not write to 'dir' of redis.conf",
         )
     if found.appends:
         return Finding(check, "ok", "it keeps an append-only file")
@@ -158,7 +154,7 @@ def rights(name: str, lacking: tuple[str, ...] | None) -> Finding:
     check = "redis.rights"
     if lacking is None:
         return Finding(
-            check, "unknown", f"what the user {name!r} may do could not be asked", f"'ACL SETUSER {name} +multi'"
+            check, "unknown", f"the rights of the user {name!r} could not be checked", f"'ACL SETUSER {name} +multi'"
         )
     if lacking:
         return Finding(
@@ -167,11 +163,11 @@ def rights(name: str, lacking: tuple[str, ...] | None) -> Finding:
             f"the user {name!r} lacks rights that a daemon needs: {' '.join(lacking)}",
             f"'ACL SETUSER {name}' with these, or the daemon's user as 'blocksd acl' prints it",
         )
-    return Finding(check, "ok", f"the user {name!r} may do all that a daemon does")
+    return Finding(check, "ok", f"the user {name!r} has all rights that a daemon needs")
 
 
 def exposure(server: Server) -> Finding:
-    """Whether others can read along, or do as they please."""
+    """Check that nobody else can read the blocks or change them."""
     check, listening = "redis.exposure", server.listening
     far = next((host for host in server.hosts if not _is_local(host)), None)
     if server.asks_login and far is not None and not server.url.startswith("rediss:"):
@@ -179,7 +175,7 @@ def exposure(server: Server) -> Finding:
             check,
             "warning",
             f"password and texts travel to {far} in the clear",
-            "use TLS (rediss://), a tunnel, or a network that only these machines are on",
+            "use TLS (rediss://), a tunnel, or a private network",
         )
     if server.asks_login:
         return Finding(check, "ok", "it asks for a password")
@@ -187,14 +183,14 @@ def exposure(server: Server) -> Finding:
         return Finding(
             check,
             "warning",
-            "whoever can reach it over the network may read and change everything, without a password",
+            "anyone who reaches it over the network may read and change everything, without a password",
             "load users as 'blocksd acl' prints them, then 'ACL SETUSER default off'; or 'bind 127.0.0.1' in redis.conf",
         )
     if server.has_login:
         return Finding(
             check,
             "warning",
-            "its default user needs no password and may do everything, so the rights of others bind nobody",
+            "its default user needs no password and may do everything, so the rights of other users protect nothing",
             "'ACL SETUSER default off', or give it a password",
         )
     return Finding(check, "ok", "it asks for no password, and is reached from this machine")
@@ -210,25 +206,6 @@ def _is_local(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def lease(server: Server, host: Host, namespace: str) -> Iterator[Finding]:
-    if not server.lease:
-        return
-    ours = host.journal.epoch if host.journal is not None else ""
-    there = server.meta
-    epoch, _, machine, folder = (server.lease.split(" ") + ["-"] * 3)[:4]
-    is_here = machine in ("-", host.machine)  # a cloned machine has the journal, too
-    if is_here and (epoch == ours or (folder != "-" and folder == host.folder_id)):
-        yield Finding("redis.lease", "ok", f"the namespace {namespace!r} is this daemon's")
-        return
-    yield Finding(
-        "redis.lease",
-        "wrong",
-        f"the namespace {namespace!r} is served by the daemon with pid {there.get('pid', '?')} on "
-        f"{there.get('host', '?')}, for {there.get('directory', '?')}",
-        "stop that one, or take a --namespace of your own",
-    )
-
-
 def clock(name: str, offset: float | None) -> Finding:
     check = "clock.redis"
     if offset is None:
@@ -238,7 +215,7 @@ def clock(name: str, offset: float | None) -> Finding:
         return Finding(
             check,
             "warning",
-            f"Redis' clock is {abs(offset):.0f} s {way} this machine's: times and deadlines will not fit",
+            f"Redis' clock is {abs(offset):.0f} s {way} this machine's: times and deadlines are wrong",
             "'timedatectl set-ntp true' on both machines",
         )
     return Finding(check, "ok", f"Redis' clock and this machine's are {abs(offset) * 1000:.0f} ms apart")

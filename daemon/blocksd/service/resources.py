@@ -60,9 +60,11 @@ class Resources:
                 self._mirror: Mirror | None = None
                 self._open_folder(opened)
                 self.journal = Journal(os.path.join(config.state, "journal.db"), boot_id=boot_id())
-                opened.callback(self.journal.close)
-                self._open_namespace()
-                self.state.publish(folder=self.folder.root, namespace=config.namespace, redis=self.redis_url)
+                with ExitStack() as unowned:
+                    unowned.callback(self.journal.close)
+                    self._open_namespace()
+                    self.state.publish(folder=self.folder.root, namespace=config.namespace, redis=self.redis_url)
+                    unowned.pop_all()  # the caller closes the journal, before the rest
             except OSError as error:
                 raise state_error(config.state, error) from error
             self._opened = opened.pop_all()

@@ -73,7 +73,10 @@ class Service:
             opened.callback(self._resources.close)
             self.journal = self._resources.journal
             try:
-                self.core = Core(self._resources.folder, self.journal, self._resources.mirror, listeners, config)
+                with ExitStack() as unowned:
+                    unowned.callback(self.journal.close)
+                    self.core = Core(self._resources.folder, self.journal, self._resources.mirror, listeners, config)
+                    unowned.pop_all()  # the core closes the journal
             except OSError as error:
                 raise state_error(config.state, error) from error
             self.core.rescue.claim = self._resources.state.claim

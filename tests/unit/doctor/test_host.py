@@ -5,20 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from blocksd.doctor import host
-from blocksd.doctor.host import Disk, Tree, journal_state, look, mount_of, place_of, tree_of, try_out
+from blocksd.doctor.host import Disk, journal_state, look, mount_of, place_of, try_out
 from blocksd.files.root import Root
 from blocksd.journal.intents import Intents, Prepared
 from blocksd.journal.journal import Journal
-from blocksd.journal.schema import SCHEMA
-from blocksd.settings.config import Config, SourceSettings
+from blocksd.settings.config import Config
 from rig import AT, revision
 
 MOUNTS = """\
@@ -67,8 +64,6 @@ def test_place(tmp_path: Path) -> None:
     assert (missing.kind, missing.nearest, missing.path) == ("missing", str(tmp_path), str(tmp_path / "a" / "b"))
     assert other.kind == "other"
     assert there.disk.free_bytes > 0
-    if is_on_a_listed_mount(tmp_path):
-        assert there.disk.kind
 
 
 def test_trial(tmp_path: Path) -> None:
@@ -105,19 +100,6 @@ def test_trial_without_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (trial.error, trial.can_exchange, trial.is_noticed) == ("", False, False)
 
 
-def test_tree(tmp_path: Path) -> None:
-    """The directories that are watched: not the hidden ones."""
-    for name in ("a/b", "c", ".git/objects"):
-        (tmp_path / name).mkdir(parents=True)
-    assert tree_of(str(tmp_path)) == Tree(4)
-
-
-def test_tree_that_is_very_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counting ends after a while."""
-    monkeypatch.setattr(host, "CHECK_SECONDS", -1.0)
-    assert not tree_of(str(tmp_path)).is_whole
-
-
 def make_journal(path: Path) -> None:
     journal = Journal(str(path))
     journal.append([revision(number, f"block-{number}", value="text" * 500) for number in range(1, 60)], {})
@@ -125,12 +107,11 @@ def make_journal(path: Path) -> None:
 
 
 def test_journal(tmp_path: Path) -> None:
-    """Its schema, its epoch, when its newest revision was made, and that it is sound."""
+    """When its newest revision was made, and that it is sound."""
     path = tmp_path / "journal.db"
     make_journal(path)
     state = journal_state(str(path))
-    assert (state.error, state.schema, state.newest_at, state.damage) == ("", SCHEMA, AT, "")
-    assert len(state.epoch) == 32
+    assert (state.error, state.newest_at, state.damage) == ("", AT, "")
 
 
 def test_journal_with_something_prepared(tmp_path: Path) -> None:
@@ -147,16 +128,6 @@ def test_journal_with_something_prepared(tmp_path: Path) -> None:
     db.close()
     state = journal_state(str(path))
     assert (state.error, state.newest_at) == ("", later)
-
-
-def test_journal_of_a_newer_schema(tmp_path: Path) -> None:
-    """It is told, whatever else is different in it."""
-    path = tmp_path / "journal.db"
-    make_journal(path)
-    with sqlite3.connect(path) as db:
-        db.execute(f"PRAGMA user_version = {SCHEMA + 1}")
-    db.close()
-    assert journal_state(str(path)).schema == SCHEMA + 1
 
 
 def test_journal_that_is_none(tmp_path: Path) -> None:
@@ -195,50 +166,14 @@ def test_journal_that_is_very_large(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_everything(tmp_path: Path) -> None:
-    """A look at a machine where nothing runs: the folder, a source and the state directory, which is not made."""
+    """A look at a machine where nothing runs: the folder, and the state directory, which is not made."""
     folder = tmp_path / "blocks.d"
     (folder / "a").mkdir(parents=True)
-    sources = (SourceSettings("manuals", str(folder / "a")), SourceSettings("bad", mistake="it has no path"))
-    seen = look(Config(folder=str(folder), state_dir=str(tmp_path / "state"), sources=sources))
-    assert (seen.folder.kind, seen.state.kind, seen.journal, seen.running) == ("directory", "missing", None, None)
-    assert (seen.folder_holder, seen.state_holder, seen.state_trial) == (None, None, None)
+    seen = look(Config(folder=str(folder), state_dir=str(tmp_path / "state")))
+    assert (seen.folder.kind, seen.state.kind, seen.journal, seen.daemon_user) == ("directory", "missing", None, None)
+    assert seen.state_trial is None
     assert seen.folder_trial is not None
-    assert seen.tree == Tree(2)
-    assert [(source.name, source.mistake, source.tree) for source in seen.sources] == [
-        ("manuals", "", Tree(1)),
-        ("bad", "it has no path", None),
-    ]
-    assert {library.name for library in seen.program.libraries} >= {"redis", "watchdog", "click"}
-    assert all(library.installed for library in seen.program.libraries)
     assert not (tmp_path / "state").exists()
-
-
-def test_journals_set_aside(tmp_path: Path) -> None:
-    """Those that a start has set aside are found, without what SQLite lays beside them."""
-    for name in ("journal.db.damaged-20261120T090000", "journal.db.damaged-20261120T090000-wal", "journal.db"):
-        (tmp_path / name).touch()
-    seen = look(Config(folder=str(tmp_path), state_dir=str(tmp_path)))
-    assert seen.set_aside == (str(tmp_path / "journal.db.damaged-20261120T090000"),)
-
-
-def test_watches_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What other programs of this user watch counts, and what the daemon watches does not."""
-    code = (
-        "import ctypes; libc = ctypes.CDLL(None); handle = libc.inotify_init(); "
-        "libc.inotify_add_watch(handle, b'/', 8); print(flush=True); input()"
-    )
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        monkeypatch.setattr(os, "listdir", lambda _path: [str(other.pid), "self"])
-        used = host._inotify(os.geteuid(), except_for=None)
-        without = host._inotify(os.geteuid(), except_for=other.pid)
-        of_another = host._inotify(os.geteuid() + 1, except_for=None)
-        other.communicate("\n")
-    assert used.max_watches
-    assert (used.instances, used.watches) == (1, 1)
-    assert (without.instances, without.watches) == (of_another.instances, of_another.watches) == (0, 0)
 
 
 def test_disk_of_an_unknown_kind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
