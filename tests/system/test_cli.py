@@ -209,8 +209,8 @@ def test_status_without_a_daemon() -> None:
         ("show zzzzzz", "there is no block 'zzzzzz'", "'blocksd ls' lists the blocks"),
         ("show ../../etc/passwd", "'../../etc/passwd' is not a label", "'blocksd ls'"),
         ("show gone", "there is no block 'gone'", "'blocksd ls'"),
-        ("history note", "there never was a block 'note'", "did you mean 'notes'?"),
-        ("diff note", "there never was a block 'note'", "did you mean 'notes'?"),
+        ("history note", "the journal has no block 'note'", "did you mean 'notes'?"),
+        ("diff note", "the journal has no block 'note'", "did you mean 'notes'?"),
         ("diff notes 7", "version 7 of 'notes' is not kept", "'blocksd"),
         ("ls --agent nobody", "there is no agent 'nobody'", "'blocksd agents'"),
     ],
@@ -342,8 +342,8 @@ def test_watch_prints_what_was_and_what_comes(daemon: Daemon) -> None:
         assert watch.wait(10) == 130
         taken, go_on = watch.stderr.read().strip().splitlines()
     place = f"{lines[-1]['epoch']}:{lines[-1]['seq']}"
-    assert taken == f"--since 0 is taken for the epoch {lines[-1]['epoch']}"
-    assert go_on == f"go on with --since {place}"
+    assert taken == f"--since 0 is taken to be in the epoch {lines[-1]['epoch']}"
+    assert go_on == f"continue with --since {place}"
     daemon.command("append", "notes", "later")
     with watching(daemon, "--since", place, "--json") as watch:
         assert watch.stdout is not None

@@ -105,7 +105,6 @@ def test_text(folder: Path) -> None:
         "state",
         "limits",
         "redis",
-        "clock",
     ]
     at = next(number for number, line in enumerate(lines) if line.startswith("  wrong"))
     assert lines[at - 1] == "redis"

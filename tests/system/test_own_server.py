@@ -126,7 +126,7 @@ def test_hung_server_is_said_and_started_again(folder: Path, run_own: Callable[.
     os.kill(pid, signal.SIGSTOP)
     (folder / "notes.md").write_text("two\n")
     shown = eventually(lambda: (found := daemon.command("status")).returncode == 1 and found.stdout, "status fails")
-    assert "away since" in shown
+    assert "unreachable since" in shown
     eventually(lambda: "the embedded server does not answer" in daemon.command("status").stdout, "status names it")
     assert daemon.values("notes") == ["one", "two"]
     eventually(lambda: "did not answer for 2.5 seconds: it was ended" in daemon.said(), "it is ended")

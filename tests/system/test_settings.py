@@ -87,7 +87,7 @@ def test_where_each_setting_was_made(place: Path) -> None:
     assert rows["state_dir"] == ("/var/lib/blocksd", "$STATE_DIRECTORY")
     assert rows["poll"] == ("true", "$BLOCKSD_POLL")
     assert rows["sources.manuals"] == ("/srv/manuals", "blocksd.toml:3")
-    assert rows["sources.wrong"] == ("a mistake, and not served", "blocksd.toml:5")
+    assert rows["sources.wrong"] == ("wrong, and not served", "blocksd.toml:5")
     assert "settings file: blocksd.toml\n" in result.stderr
     assert "warning: $BLOCKSD_POL_SECONDS is no setting; did you mean '$BLOCKSD_POLL_SECONDS'?" in result.stderr
     assert "blocksd: source wrong: it has no path (blocksd.toml:5)" in result.stderr
@@ -237,7 +237,7 @@ def test_wrong_configuration_leaves_the_one_before(
     assert "the configuration is invalid: the one before stays in force" in answer
     found = eventually(lambda: problem(client))
     assert where in found["message"]
-    assert found["hint"] == "mend it, and reload again; the configuration before stays in force"
+    assert found["hint"] == "correct it, and reload again; the configuration before stays in force"
     eventually(lambda: f"problem: <config>: {found['message']}" in running.said())
     status = running.daemon.command("status", "--config", os.devnull)
     assert (status.returncode, f"<config>: {found['message']}" in " ".join(status.stdout.split())) == (1, True)

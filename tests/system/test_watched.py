@@ -100,7 +100,7 @@ def test_status_while_redis_is_away(watched: Daemon, server: RedisServer, folder
     lag = status(watched)["mirror_lag"]
     assert lag == status(watched)["seq"] - 3
     told = watched.command("status")
-    assert re.search(r"mirror +away since \S+ \(\d+ s\): Redis at", told.stdout)
+    assert re.search(r"mirror +unreachable since \S+ \(\d+ s\): Redis at", told.stdout)
     assert (told.returncode, "problems     none" in told.stdout) == (1, True)
     server.start()
     eventually(lambda: status(watched)["mirror"] == "level")
@@ -129,7 +129,7 @@ def test_daemon_that_hangs(watched: Daemon) -> None:
     finally:
         watched.process.send_signal(signal.SIGCONT)
     assert [one.returncode for one in asking] == [3, 3, 3]
-    assert f"runs, but does not answer, pid {watched.process.pid}" in text
+    assert f"runs but does not answer, pid {watched.process.pid}" in text
     assert "its log tells more" in hint
     shown = json.loads(found)
     assert (shown["running"], shown["answers"], shown["seq"], shown["mirror"]) == (True, False, 3, "level")
@@ -178,7 +178,7 @@ def test_status_after_a_reload(folder: Path, run_daemon: RunDaemon, tmp_path: Pa
     assert "reloaded" not in daemon.command("status", "--config", os.devnull).stdout
     for settings_now, shown in (
         ("log_level = 'error'\nmetrics = 9464\n", "changed: log_level, needs a restart: metrics"),
-        ("log_level = 'loud'\n", "in vain: log_level must be 'error'"),
+        ("log_level = 'loud'\n", "failed: log_level must be 'error'"),
         ("log_level = 'error'\n", "nothing changed"),
     ):
         before = status(daemon)["last_reload"]

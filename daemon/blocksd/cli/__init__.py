@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: commands that read, write and administer, their output, and the man page."""

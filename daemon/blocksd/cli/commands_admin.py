@@ -1,11 +1,13 @@
-"""The commands for whoever keeps the machine: doctor, completion."""
+"""Commands for administrators: doctor, audit, acl, completion."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 import textwrap
+from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
@@ -14,9 +16,15 @@ from click.shell_completion import get_completion_class
 
 from blocksd.cli import completion as offers
 from blocksd.cli.console import print_json
-from blocksd.cli.options import daemon_options, json_option, resolve
+from blocksd.cli.options import daemon_options, json_option, load, open_client, resolve
 from blocksd.doctor.finding import Finding
-from blocksd.errors import Misconfigured
+from blocksd.errors import Misconfigured, Unavailable
+from blocksd.mirror.acl import users
+from blocksd.mirror.connection import database_of
+from blocksd.mirror.keys import Keys
+from blocksd.model.audit import Audited, Thresholds
+from blocksd.model.audit import audit as audited
+from blocksd.model.prompt import compile_prompt
 from blocksd.monitoring.status import count
 from blocksd.settings.record import running_daemon
 
@@ -28,14 +36,14 @@ _MARK = max(map(len, _COLOURS)) + 2
 @click.command()
 @click.argument("folder", required=False, shell_complete=offers.directories)
 @daemon_options
-@click.option("--poll", is_flag=True, default=None, help="As if the daemon did without file events.")
+@click.option("--poll", is_flag=True, default=None, help="Check for a daemon that uses no file events.")
 @json_option
 def doctor(as_json: bool, **flags: Any) -> None:
-    """Say whether all that a daemon needs is fit for it.
+    """Check what a daemon depends on, and say what to change.
 
-    If not, say what to change. FOLDER is by default what the running daemon serves, else what is configured. Looks at versions, rights, file
-    systems, limits, the journal, Redis and its user, and clocks. Works before the first start and beside a running
-    daemon, and is best run by its user. Leaves everything as it was. Exit code 1 if anything is wrong.
+    It checks what a daemon cannot report itself: rights, file systems, space, the journal, limits, clocks, and the Redis
+    server with its user. It works before the first start and beside a running daemon, changes nothing, and is best run by
+    the daemon's user. FOLDER is by default the running daemon's, else the configured one. Exit code 1 if a check fails.
     """
     findings = _findings(flags)
     if as_json:
@@ -87,16 +95,98 @@ def _wrapped(text: str, indent: int) -> list[str]:
 
 
 @click.command()
+@daemon_options
+@click.option("--strict", is_flag=True, help="Exit code 1 if there is a finding.")
+@click.option(
+    "--stale-days",
+    type=click.IntRange(min=1),
+    metavar="DAYS",
+    default=Thresholds().stale_days,
+    show_default=True,
+    help="A block is stale after so many days without a change.",
+)
+@click.option(
+    "--prompt-chars",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=Thresholds().prompt_chars,
+    show_default=True,
+    help="The most characters a prompt may have.",
+)
+@json_option
+def audit(strict: bool, stale_days: int, prompt_chars: int, as_json: bool, **flags: Any) -> None:
+    """Find blocks and agents that need care, and say what to do.
+
+    It finds unused blocks, agents without blocks, missing or default descriptions, blocks near their limit, prompts that
+    are too long, and blocks that have not changed for long.
+    """
+    with open_client(load(flags)) as client:
+        blocks = {block.label: block for block in client.blocks.list(show_hidden_blocks=True)}
+        counts = client.blocks.agents.counts(list(blocks))
+        names = {agent.id: agent.blocks for agent in client.agents.list()}
+    findings = audited(
+        [
+            Audited(
+                label=block.label,
+                chars=block.chars,
+                limit=block.limit,
+                description=block.description,
+                updated_at=block.updated_at,
+                agents=counts[block.label],
+                read_only=block.read_only,
+                hidden=block.hidden,
+                is_template=block.is_template,
+            )
+            for block in blocks.values()
+        ],
+        names,
+        {
+            agent: len(compile_prompt([blocks[label] for label in attached.values() if label in blocks]))
+            for agent, attached in names.items()
+        },
+        now=datetime.now(UTC),
+        thresholds=Thresholds(stale_days=stale_days, prompt_chars=prompt_chars),
+    )
+    if as_json:
+        print_json([finding.as_json() for finding in findings])
+    else:
+        for finding in findings:
+            click.echo(f"{finding.subject}: {finding.message}\n  {finding.advice}")
+        click.echo(f"{count(len(findings), 'finding')} in {count(len(blocks), 'block')}", err=True)
+    if strict and findings:
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("agents", nargs=-1, shell_complete=offers.agents, metavar="[AGENT]…")
+@daemon_options
+def acl(agents: tuple[str, ...], **flags: Any) -> None:
+    """Print Redis users with the least rights they need.
+
+    They are lines of an ACL file. There is one for the daemon, one for operators, one that only reads, and one for each AGENT; without AGENT, for each
+    agent of the running daemon. Replace PASSWORD by >secret.
+    """
+    config = load(flags)
+    if not agents:
+        with suppress(Unavailable), open_client(config) as client:
+            agents = tuple(agent.id for agent in client.agents.list())
+    database = database_of(config.redis) if config.redis is not None else 0
+    for line in users(Keys(config.namespace), agents, database=database):
+        click.echo(line)
+
+
+@click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what has SHELL complete commands, labels and agents.
+    """Print a script that completes words in SHELL.
 
     \b
     blocksd completion bash > ~/.local/share/bash-completion/completions/blocksd
     blocksd completion zsh > ~/.zfunc/_blocksd  # a directory of your $fpath
     blocksd completion fish > ~/.config/fish/completions/blocksd.fish
 
-    It holds from the next shell on. Labels and agents are the running daemon's.
+    It works in the next shell you open. It completes commands, labels and agents; the last two come from the
+    running daemon.
     """  # noqa: D301  # \b is click's mark for lines that stay as they are
     script = get_completion_class(shell)
     assert script is not None

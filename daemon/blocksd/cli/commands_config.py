@@ -1,4 +1,4 @@
-"""The command config: what is set, and where; and a settings file to begin with."""
+"""The command config: the settings in force and their origins, and an example of a settings file."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 @json_option
 @click.option("--example", is_flag=True, help="Print a settings file with every key, its meaning and its default.")
 def config(example: bool, as_json: bool, **flags: Any) -> None:
-    """Show the settings in force, and where each was made.
+    """Show the settings in force, and where each comes from.
 
-    They are what 'blocksd run' would find here and now, with these options and in this environment; passwords are
-    masked. Exit code 2 if something is wrong with them.
+    These are the settings that 'blocksd run' would use here, with these options and in this environment. Passwords are
+    masked. Exit code 2 if a setting is wrong.
     """
     if example:
         click.echo("\n".join(_example()))
@@ -52,7 +52,7 @@ def config(example: bool, as_json: bool, **flags: Any) -> None:
 
 
 def _value(resolved: Resolved, name: str) -> Any:
-    """A setting as it may be shown, with what follows from one that was not made."""
+    """Return a setting without secrets; the state directory with its default."""
     value = resolved.config.state if name == "state_dir" else getattr(resolved.config, name)
     return masked(value) if SETTINGS[name].metadata["is_secret"] and value is not None else value
 
@@ -76,7 +76,7 @@ def _rows(resolved: Resolved) -> Iterator[tuple[str, str, str]]:
         value = _value(resolved, name)
         if name == "sources" and value:
             for source in value:
-                what = "a mistake, and not served" if source.mistake else printable(source.path)
+                what = "wrong, and not served" if source.mistake else printable(source.path)
                 yield f"sources.{printable(source.name)}", what, resolved.origin("sources", source.name)
         else:
             yield name, _text(value), _origin(resolved, name)
@@ -95,12 +95,12 @@ _HEAD = """\
 #
 # This file is looked for as blocksd.toml in the working directory, then in
 # ~/.config/blocksd/, then in /etc/blocksd/; `--config FILE` and
-# $BLOCKSD_CONFIG name another. Flags and $BLOCKSD_<KEY> go before what it says.
+# $BLOCKSD_CONFIG name another. Flags and $BLOCKSD_<KEY> override it.
 #
-# Each line shows the default or, where there is none, an example: to make a
-# setting, remove the `#` before its key. `blocksd config` shows what is in
-# force. A daemon that runs reads its settings again on SIGHUP (`systemctl
-# reload blocksd`); those marked "(restart)" follow at the next start.
+# Each line shows the default or, where there is none, an example: to change a
+# setting, remove the `#` before its key. `blocksd config` shows the settings in
+# force. A running daemon reloads its settings on SIGHUP (`systemctl reload
+# blocksd`); those marked "(restart)" apply at the next start.
 """
 
 

@@ -1,32 +1,29 @@
-"""The commands that change blocks: as an operator, through the daemon."""
+"""Commands that change blocks, as requests of the operator to the daemon."""
 
 from __future__ import annotations
 
-import difflib
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from blocksd.cli import completion
 from blocksd.cli.console import print_json
-from blocksd.cli.options import daemon_options, json_option, load, open_client
-from blocksd.errors import InvalidRequest, NotFound
+from blocksd.cli.options import daemon_options, json_option, load, near_labels, open_client
+from blocksd.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from blocksd.client.blocking.client import Client
     from blocksd.mirror.view import BlockView
 
 
 def _field_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The fields of a block but its value."""
+    """Add options for the fields of a block, except its value."""
     for option in (
-        click.option("--hidden/--no-hidden", default=None, help="Leave it out of listings and prompts."),
+        click.option("--hidden/--no-hidden", default=None, help="Leave it out of lists and prompts."),
         click.option("--read-only/--no-read-only", default=None, help="Agents may not change it."),
-        click.option("--limit", type=int, metavar="N", help="How many characters it may have."),
+        click.option("--limit", type=int, metavar="N", help="The most characters it may have."),
         click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag; may be repeated."),
         click.option(
             "--agent",
@@ -36,19 +33,19 @@ def _field_options(command: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             help="An agent, or a pattern; may be repeated.",
         ),
-        click.option("--description", metavar="TEXT", help="What it is for."),
+        click.option("--description", metavar="TEXT", help="What the block is for; agents read it."),
     ):
         command = option(command)
     return command
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields that were given: no flag, and no repeated option without a value."""
+    """Return the fields that were given as options."""
     return {name: value for name, value in fields.items() if value not in (None, ())}
 
 
 _version_option = click.option(
-    "--version", "version", type=int, metavar="N", help="Only if it is at this version; else nothing is done."
+    "--version", "version", type=int, metavar="N", help="Only if the block is at this version; else nothing is changed."
 )
 
 
@@ -59,10 +56,14 @@ _version_option = click.option(
 @_field_options
 @json_option
 def new(label: str, value: str | None, *, as_json: bool, **flags: Any) -> None:
-    """Make a block. Without VALUE it is read from standard input, or, on a terminal, written in $EDITOR.
+    """Create a block.
 
-    LABEL agents/AGENT/NAME makes a private block of an agent.
-    """
+    Without VALUE, the value is read from standard input, or, on a terminal, written in $EDITOR. A LABEL such as
+    agents/AGENT/NAME makes a private block of one agent.
+
+    \b
+    blocksd new policies/refunds "30 days." --agent 'support-*'
+    """  # noqa: D301  # \b is click's mark for lines that stay as they are
     fields = _given({name: flags.pop(name) for name in _FIELDS})
     with open_client(load(flags)) as client:
         _print(client.blocks.create(label=label, value=_value(value, ""), **fields), "created", as_json=as_json)
@@ -76,13 +77,13 @@ def new(label: str, value: str | None, *, as_json: bool, **flags: Any) -> None:
 @_version_option
 @json_option
 def set_block(label: str, value: str | None, *, version: int | None, as_json: bool, **flags: Any) -> None:
-    """Change a block: its value, or what the options name, or both.
+    """Change a block's value or fields, or both.
 
-    Without VALUE and options the value is read from standard input, or, on a terminal, edited in $EDITOR; what others
-    write while the editor is open is merged. VALUE - stands for standard input.
+    Without VALUE and options, the value is read from standard input, or, on a terminal, edited in $EDITOR; edits by others
+    meanwhile are merged. VALUE - stands for standard input.
     """
     fields = _given({name: flags.pop(name) for name in _FIELDS})
-    with open_client(load(flags)) as client, _near(label, client):
+    with open_client(load(flags)) as client, near_labels(client, label):
         if value is not None or not fields:
             before = client.blocks.retrieve(label)
             fields["value"] = _value(value, before.value)
@@ -102,8 +103,11 @@ _FIELDS = ("description", "agents", "tags", "limit", "read_only", "hidden")
 @daemon_options
 @json_option
 def append(label: str, content: str | None, *, as_json: bool, **flags: Any) -> None:
-    """Add lines to the end of a block. Without CONTENT they are read from standard input, or written in $EDITOR."""
-    with open_client(load(flags)) as client, _near(label, client):
+    """Add lines to the end of a block.
+
+    Without CONTENT, they are read from standard input, or, on a terminal, written in $EDITOR.
+    """
+    with open_client(load(flags)) as client, near_labels(client, label):
         _print(client.blocks.append(label, _value(content, "")), "updated", as_json=as_json)
 
 
@@ -114,11 +118,11 @@ def append(label: str, content: str | None, *, as_json: bool, **flags: Any) -> N
 @daemon_options
 @json_option
 def replace(label: str, old: str, new_text: str, *, as_json: bool, **flags: Any) -> None:
-    """Replace a piece of a block's text.
+    """Replace the text OLD of a block by NEW.
 
-    OLD, which must be in exactly one place of the block, becomes NEW.
+    OLD must occur exactly once in the block.
     """
-    with open_client(load(flags)) as client, _near(label, client):
+    with open_client(load(flags)) as client, near_labels(client, label):
         _print(client.blocks.replace(label, old, new_text), "updated", as_json=as_json)
 
 
@@ -127,10 +131,13 @@ def replace(label: str, old: str, new_text: str, *, as_json: bool, **flags: Any)
 @daemon_options
 @_version_option
 def rm(labels: tuple[str, ...], *, version: int | None, **flags: Any) -> None:
-    """Delete blocks, for every agent. 'blocksd undo LABEL' brings one back."""
+    """Delete blocks, for every agent.
+
+    'blocksd undo LABEL' restores one.
+    """
     with open_client(load(flags)) as client:
         for label in labels:
-            with _near(label, client):
+            with near_labels(client, label):
                 client.blocks.delete(label, expect_version=version)
             click.echo(f"deleted {label}")
 
@@ -141,8 +148,8 @@ def rm(labels: tuple[str, ...], *, version: int | None, **flags: Any) -> None:
 @daemon_options
 @json_option
 def mv(label: str, to: str, *, as_json: bool, **flags: Any) -> None:
-    """Give a block another label; its history and its agents stay."""
-    with open_client(load(flags)) as client, _near(label, client):
+    """Rename a block. It keeps its history and its agents."""
+    with open_client(load(flags)) as client, near_labels(client, label):
         _print(client.blocks.rename(label, to), f"renamed {label} to", as_json=as_json)
 
 
@@ -153,7 +160,7 @@ def mv(label: str, to: str, *, as_json: bool, **flags: Any) -> None:
 @json_option
 def attach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) -> None:
     """Attach a block to agents."""
-    with open_client(load(flags)) as client, _near(label, client):
+    with open_client(load(flags)) as client, near_labels(client, label):
         _print(client.blocks.attach(label, agents), "attached", as_json=as_json)
 
 
@@ -164,7 +171,7 @@ def attach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) 
 @json_option
 def detach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) -> None:
     """Detach a block from agents."""
-    with open_client(load(flags)) as client, _near(label, client):
+    with open_client(load(flags)) as client, near_labels(client, label):
         _print(client.blocks.detach(label, agents), "detached", as_json=as_json)
 
 
@@ -173,10 +180,9 @@ def detach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) 
 @daemon_options
 @json_option
 def undo(label: str, *, as_json: bool, **flags: Any) -> None:
-    """Take the newest edit of a block back.
+    """Undo the newest edit of a block.
 
-    A deletion, too, and that a deleted block came again; again for the edit
-    before. A renaming stays: 'blocksd mv' takes it back.
+    A second undo undoes the edit before, and so on; a deletion can be undone, too. To undo a rename, use 'blocksd mv'.
     """
     with open_client(load(flags)) as client:
         _print_or_gone(label, client.blocks.undo(label), "undone", as_json=as_json)
@@ -187,7 +193,7 @@ def undo(label: str, *, as_json: bool, **flags: Any) -> None:
 @daemon_options
 @json_option
 def redo(label: str, *, as_json: bool, **flags: Any) -> None:
-    """Do again what was undone last."""
+    """Redo the edit that was undone last."""
     with open_client(load(flags)) as client:
         _print_or_gone(label, client.blocks.redo(label), "redone", as_json=as_json)
 
@@ -198,9 +204,9 @@ def redo(label: str, *, as_json: bool, **flags: Any) -> None:
 @daemon_options
 @json_option
 def restore(label: str, version: str, *, as_json: bool, **flags: Any) -> None:
-    """Make a block again what it was at VERSION.
+    """Restore a block to an older VERSION.
 
-    'blocksd history LABEL' lists them.
+    'blocksd history LABEL' lists the versions.
     """
     if not version.removeprefix("v").isdecimal():
         raise click.BadParameter(f"{version!r} is not a version; 'blocksd history LABEL' lists them")
@@ -212,27 +218,15 @@ COMMANDS = (new, set_block, append, replace, rm, mv, attach, detach, undo, redo,
 
 
 def _value(given: str | None, before: str) -> str:
-    """A text from the command line, from standard input, or from the editor."""
+    """Return a text from the command line, from standard input, or from the editor."""
     if given not in (None, "-"):
         return str(given)
     if given == "-" or not sys.stdin.isatty():
         return sys.stdin.read().removesuffix("\n")
     written = click.edit(f"{before}\n", extension=".md")
     if written is None:
-        raise InvalidRequest("nothing was written: the editor was left without saving")
+        raise InvalidRequest("nothing was written: the editor was closed without saving")
     return written.removesuffix("\n")
-
-
-@contextmanager
-def _near(label: str, client: Client) -> Iterator[None]:
-    """When there is no such block, say which one may be meant."""
-    try:
-        yield
-    except NotFound as error:
-        if not error.facts.get("near"):
-            labels = [block.label for block in client.blocks.list(show_hidden_blocks=True)]
-            error.facts["near"] = difflib.get_close_matches(label, labels, n=1)
-        raise
 
 
 def _print(block: BlockView, done: str, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a shell offers for a label, an agent or a directory that is being typed."""
+"""Shell completion of labels, agents and directories."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _OFFERED = 500
 
 
 def labels(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """The labels in the mirror that begin so."""
+    """Return the labels in the mirror with this prefix."""
     return _offered(context, lambda keys: keys.labels, incomplete)
 
 
 def agents(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """The known agents that begin so."""
+    """Return the known agents with this prefix."""
     return _offered(context, lambda keys: keys.agents, incomplete)
 
 
 def directories(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """Any directory: the shell knows them."""
+    """Leave directories to the shell."""
     return [CompletionItem(incomplete, type="dir")]
 
 
 def _offered(context: click.Context, key: Callable[[Keys], str], incomplete: str) -> list[CompletionItem[str]]:
-    """What of an index begins so. Nobody wants to wait for that, or to read what went wrong: then it is nothing."""
-    import redis  # noqa: F401  # takes its time, which is not the server's
+    """Return members of an index with this prefix; none after an error, or if that takes too long for a shell."""
+    import redis  # noqa: F401  # importing takes time, which must not count
 
     found: list[str] = []
     asking = threading.Thread(target=_ask, args=(context.params, key, incomplete, found), daemon=True)

@@ -1,10 +1,10 @@
-"""How things are printed: JSON, tables, facts, ages, errors with the next step; and exit codes."""
+"""Output of commands: JSON, tables, facts, ages, problems, and errors with the next step and the exit code."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -34,9 +34,9 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, folded: bool = False) -> None:
-    """A table on a terminal; tab-separated lines, which other programs can cut, elsewhere.
+    """Print a table to a terminal, and tab-separated lines elsewhere.
 
-    On a narrow terminal only the last column gives way; of a `folded` table all but the first do, and nothing is cut.
+    On a narrow terminal the last column is cut; in a `folded` table all but the first are wrapped.
     """
     rows = list(rows)
     if not sys.stdout.isatty():
@@ -57,17 +57,26 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, folded
 
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
-    """A name and what there is to say of it on each line, or on several of at most 80 columns."""
+    """Print a name and a text on each line, wrapped at 80 columns."""
     for name, text in facts:
         print_wrapped(f"{name:<12} {text}", " " * 13)
 
 
 def print_wrapped(text: str, indent: str) -> None:
-    """A text of at most 80 columns, whose second and further lines are indented; no word is broken."""
+    """Print a text wrapped at 80 columns, with all but its first line indented."""
     import textwrap
 
     for line in textwrap.wrap(text, 80, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False):
         click.echo(line)
+
+
+def print_problem(problem: dict[str, Any], indent: str) -> None:
+    """Print a problem, and its remedy below it."""
+    place = f"{problem['subject']}:{problem['line']}" if problem["line"] else problem["subject"]
+    warning = "warning: " if problem["warning"] else ""
+    print_wrapped(f"{indent}{warning}{place}: {problem['message']}", f"{indent}  ")
+    if problem["hint"]:
+        print_wrapped(f"{indent}  {problem['hint']}", f"{indent}  ")
 
 
 def print_rich(what: RenderableType) -> None:
@@ -95,7 +104,7 @@ def duration(seconds: float) -> str:
 
 
 def complain(error: BlocksdError) -> None:
-    """Say what is wrong, and what to do; in the journal of systemd in one line, with its level."""
+    """Print an error and the next step; for systemd's journal, in one line with its level."""
     step = next_step(error)
     if is_journal(sys.stderr):
         click.echo(f"<3>blocksd: {' '.join(error.message.split())}{f' ({step})' if step else ''}", err=True)
@@ -106,28 +115,28 @@ def complain(error: BlocksdError) -> None:
 
 
 def next_step(error: BlocksdError) -> str:
-    """What a person can do about an error."""
+    """Return what a person can do about an error."""
     near = error.facts.get("near")
     if near:
         return f"did you mean {near[0]!r}?"  # type: ignore[index]  # a list, as set above
     if isinstance(error, (NotFound, InvalidLabel)):
         return "'blocksd ls' lists the blocks, 'blocksd agents' the agents"
     if isinstance(error, VersionConflict):
-        return "look at it again with 'blocksd show', then repeat with the version it has now"
+        return "read it again with 'blocksd show', then retry with its present version"
     if isinstance(error, ProblemFile):
-        return "'blocksd status' says what is wrong with the file"
+        return "'blocksd status' shows what is wrong with the file"
     if isinstance(error, AlreadyRunning):
-        return "stop it first, or give this one a folder, a --namespace and a --state-dir of its own"
+        return "stop it first, or give this one another folder, --namespace and --state-dir"
     if "socket" in error.facts:
-        return "it may be stopped, hang, or be only just starting: its log tells more"
+        return "it may be stopped, hang, or be starting: see its log"
     if isinstance(error, JournalUnavailable):
-        return "see that its disk has space and that no other program holds it; then try again"
+        return "check that its disk has space and that no other program holds it; then try again"
     if isinstance(error, StateUnusable):
         return "free some space, or name another with --state-dir DIR"
     if isinstance(error, Unavailable) and not error.facts.keys().isdisjoint(("path", "file", "label")):
-        return "it is worth another try: 'blocksd status' says what is wrong"
+        return "try again; 'blocksd status' shows what is wrong"
     if isinstance(error, Unavailable):
-        return "start the daemon with 'blocksd run FOLDER', or say where Redis is with --redis URL"
+        return "start the daemon with 'blocksd run FOLDER', or name a server with --redis URL"
     if error.facts.get("key") == "folder":
         return "make one with 'mkdir', or name another: 'blocksd run FOLDER'"
     return ""

@@ -1,7 +1,7 @@
-"""The group of commands: errors become sentences with the next step, and exit codes.
+"""The command `blocksd`: its commands by group, and its exit codes.
 
-Exit codes: 0 done; 1 refused, or problems found; 2 used or configured wrongly; 3 the daemon, Redis or, for
-now, the journal is unavailable.
+Errors become sentences with the next step. Exit codes: 0 done; 1 refused, or problems found; 2 wrong usage or
+configuration; 3 the daemon, Redis or the journal is unavailable.
 """
 
 from __future__ import annotations
@@ -13,31 +13,32 @@ import sys
 
 import click
 
-from blocksd.cli.commands_admin import completion, doctor
+from blocksd.cli.commands_admin import acl, audit, completion, doctor
 from blocksd.cli.commands_config import config
-from blocksd.cli.commands_daemon import check, resume, run, status
-from blocksd.cli.commands_read import acl, agents, audit, diff, history, list_blocks, render, show, watch
+from blocksd.cli.commands_daemon import check, resume, run
+from blocksd.cli.commands_history import diff, history
+from blocksd.cli.commands_read import agents, list_blocks, render, show, watch
+from blocksd.cli.commands_status import status
 from blocksd.cli.commands_write import COMMANDS as WRITING
 from blocksd.cli.console import complain, exit_code
 from blocksd.errors import BlocksdError, Misconfigured
 
 _EPILOG = (
     "Exit codes: 0 done, 1 refused or problems found, 2 wrong usage or configuration, "
-    "3 daemon or Redis unavailable or, for now, the journal."
+    "3 daemon or Redis unavailable or the journal unusable for now."
 )
 
 
 SECTIONS = {
-    "The daemon": (run, check, status, resume),
-    "Look": (list_blocks, show, agents, render, watch, history, diff, audit),
-    "Change": WRITING,
-    "Keep the machine": (config, doctor, acl, completion),
+    "Read": (list_blocks, show, agents, render, history, diff, watch, audit),
+    "Write": WRITING,
+    "Administration": (run, status, check, resume, doctor, config, acl, completion),
 }
-"""All commands, in the order in which help shows them."""
+"""All commands by group, in the order of `--help`."""
 
 
 class _Sections(click.Group):
-    """A group whose help shows its commands by section."""
+    """A group of commands whose help shows them by section."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -54,9 +55,15 @@ class _Sections(click.Group):
 def cli() -> None:
     """Memory blocks for AI agents, as plain files.
 
-    `blocksd run blocks.d` watches a folder of Markdown files, mirrors each as a block into Redis, and announces every
-    change. The other commands show what is there, and change it through the daemon.
-    """
+    `blocksd run blocks.d` watches a folder of Markdown files, mirrors each file as a block into Redis, and announces every
+    change. The other commands read blocks from the mirror, and change them through the daemon.
+
+    \b
+    blocksd run blocks.d           # in one terminal
+    blocksd new notes "Be brief."  # in another
+    blocksd ls
+    blocksd watch
+    """  # noqa: D301  # \b is click's mark for lines that stay as they are
 
 
 for _command in itertools.chain(*SECTIONS.values()):
@@ -64,10 +71,9 @@ for _command in itertools.chain(*SECTIONS.values()):
 
 
 def _speak_utf8() -> None:
-    """Read and write UTF-8, whatever the locale says: files, labels and texts are UTF-8, and so are file names.
+    """Use UTF-8 in any locale: files, labels, texts and file names are UTF-8.
 
-    Python takes arguments and file names in the locale's encoding, once and for all: where that is another, it is begun
-    again in its UTF-8 mode.
+    Python fixes the encoding of arguments and file names at its start: where that is another, restart it in UTF-8 mode.
     """
     if sys.getfilesystemencoding().lower() not in ("utf-8", "utf8") and not sys.flags.utf8_mode:
         words: list[str] = [sys.executable, "-X", "utf8", "-m", "blocksd", *sys.argv[1:]]
@@ -78,7 +84,7 @@ def _speak_utf8() -> None:
 
 
 def main() -> None:
-    """The command `blocksd`."""
+    """Run the command `blocksd`, and exit."""
     _speak_utf8()
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
@@ -89,7 +95,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except UnicodeError as error:  # a byte that is none of UTF-8: of an argument, a variable, or what is piped in
+    except UnicodeError as error:  # in an argument, a variable, or standard input
         complain(Misconfigured(f"an argument or the input is not UTF-8: {error}"))
         sys.exit(2)
     except BlocksdError as error:

@@ -1,4 +1,4 @@
-"""The man page, made of what `--help` says and of the settings: `python -m blocksd.cli.manual > daemon/man/blocksd.1`."""
+"""The man page, made of `--help` and the settings: `python -m blocksd.cli.manual > daemon/man/blocksd.1`."""
 
 from __future__ import annotations
 
@@ -18,30 +18,36 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _WIDTH = 100  # of the source, not of what is shown
-_COMMON = 5  # an option that so many commands have is described once, for all of them
+_COMMON = 5  # an option of so many commands is described once
 
 _ENVIRONMENT = (
     ("BLOCKSD_CONFIG", "The file of settings, instead of those under FILES."),
     (
         "STATE_DIRECTORY, XDG_STATE_HOME",
-        "Where the state directory is, unless `state_dir` says so. systemd sets the first.",
+        "The place of the state directory, unless `state_dir` is set. systemd sets the first.",
     ),
-    ("CREDENTIALS_DIRECTORY", f"Where systemd puts credentials: `{CREDENTIAL}` is the URL of the Redis server."),
-    ("XDG_CONFIG_HOME", "What stands for ~/.config under FILES."),
-    ("VISUAL, EDITOR", "What a value is written in, where none is given on a terminal."),
-    ("NOTIFY_SOCKET", "Where `blocksd run` tells systemd that it is ready, and that it lives."),
+    (
+        "CREDENTIALS_DIRECTORY",
+        f"The directory of systemd's credentials: `{CREDENTIAL}` is the URL of the Redis server.",
+    ),
+    ("XDG_CONFIG_HOME", "Replaces ~/.config under FILES."),
+    ("VISUAL, EDITOR", "The editor for a value that is not given on a terminal."),
+    ("NOTIFY_SOCKET", "The socket by which `blocksd run` notifies systemd."),
 )
 _FILES = (
-    ("blocksd.toml, ~/.config/blocksd/blocksd.toml, /etc/blocksd/blocksd.toml", "Settings; the first that is there."),
+    (
+        "blocksd.toml, ~/.config/blocksd/blocksd.toml, /etc/blocksd/blocksd.toml",
+        "Settings; the first file that exists.",
+    ),
     (
         "~/.local/state/blocksd/NAMESPACE",
-        "The state directory: `journal.db`; of a server of the daemon's own, `redis` and, with its password, `redis-url`.",
+        "The state directory: `journal.db`; for the embedded server, `redis` and, with its password, `redis-url`.",
     ),
 )
 
 
 def page() -> str:
-    """The man page blocksd(1), in the macros of man(7) and in ASCII."""
+    """Return the man page blocksd(1), in the macros of man(7) and in ASCII."""
     context = click.Context(cli, info_name="blocksd", **cli.context_settings)
     commands = list(_walk(context))
     common = _common(commands)
@@ -76,7 +82,7 @@ def page() -> str:
 
 
 def _walk(above: click.Context) -> Iterator[click.Context]:
-    """The commands of a group, and those of the groups in it."""
+    """Yield the commands of a group, and those of the groups in it."""
     group = above.command
     assert isinstance(group, click.Group)
     for name in group.list_commands(above):
@@ -89,13 +95,13 @@ def _walk(above: click.Context) -> Iterator[click.Context]:
 
 
 def _options(context: click.Context) -> list[tuple[str, str]]:
-    """What `--help` says of a command's own options: how they are written, and what they mean."""
+    """Return a command's options as `--help` shows them: how they are written, and their meaning."""
     options = (parameter for parameter in context.command.params if isinstance(parameter, click.Option))
     return [record for record in (option.get_help_record(context) for option in options) if record is not None]
 
 
 def _help(context: click.Context) -> tuple[str, str]:
-    """What every command has besides."""
+    """Return the same for the option `--help`."""
     option = context.command.get_help_option(context)
     assert option is not None
     record = option.get_help_record(context)
@@ -124,9 +130,9 @@ def _usage(context: click.Context) -> str:
 
 def _settings() -> Iterator[str]:
     yield from _text(
-        "A flag goes before the environment, the environment before the credentials of systemd, those before the file "
-        "of settings, which is TOML, and that before the default. A daemon that runs reads its settings again on "
-        "SIGHUP; those marked (restart) follow at the next start."
+        "A flag overrides the environment, which overrides the credentials of systemd, which override the file of "
+        "settings in TOML, which overrides the default. A running daemon reloads its settings on SIGHUP; those marked "
+        "(restart) apply at the next start."
     )
     for name, setting in SETTINGS.items():
         about, default = setting.metadata, setting.default
@@ -136,12 +142,12 @@ def _settings() -> Iterator[str]:
         meaning = f"{about['meaning']}.{'' if about['is_live'] else ' (restart)'}  [default: {shown}]"
         yield from _items([(f"{_bold(name)}, {_bold('BLOCKSD_' + name.upper())}", _capitalized(meaning))])
     yield ".PP"
-    yield from _text("Each source is a table of its own, `[sources.NAME]`, with the keys:")
+    yield from _text("Each source is a table `[sources.NAME]` with the keys:")
     yield from _items((_bold(name), f"{_capitalized(key.metadata['meaning'])}.") for name, key in SOURCE_KEYS.items())
 
 
 def _text(text: str) -> Iterator[str]:
-    """Paragraphs as click's help has them: one that begins with a backspace keeps its lines."""
+    """Format paragraphs of click's help: one that begins with a backspace keeps its lines."""
     for number, paragraph in enumerate(re.split(r"\n\s*\n", cleandoc(text))):
         if number:
             yield ".PP"
@@ -152,7 +158,7 @@ def _text(text: str) -> Iterator[str]:
 
 
 def _items(items: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """A list of terms, which are roff already, and what is said of each."""
+    """Format a list of terms, which are roff already, with a text each."""
     for term, text in items:
         yield from (".TP", term, *_lines(text))
 
@@ -162,7 +168,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _declared(option: str) -> str:
-    """An option as it is written: what is typed as it stands in bold, what it stands for in italics."""
+    """Format an option: literal text in bold, placeholders in italics."""
     return " ".join(
         _bold(word) if word.startswith("-") else word if word == "/" else _italic(word) for word in option.split(" ")
     )
@@ -177,7 +183,7 @@ def _italic(text: str) -> str:
 
 
 def _roff(text: str) -> str:
-    """One line of text, so that nothing in it is taken for a request; what is in backticks is bold."""
+    """Escape one line of text for roff; text in backticks becomes bold."""
     text = text.replace("\\", "\\e").replace("-", "\\-")
     text = re.sub("`([^`]*)`", r"\\fB\1\\fR", text)
     text = "".join(char if char.isascii() else f"\\[u{ord(char):04X}]" for char in text)

@@ -1,44 +1,46 @@
-"""The options that say which daemon is meant, and what follows from them."""
+"""The options that name a daemon, and the configuration and client that follow from them."""
 
 from __future__ import annotations
 
+import difflib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from blocksd.errors import Unavailable
+from blocksd.errors import NotFound, Unavailable
 from blocksd.settings import config as configuration
 from blocksd.settings.record import FoundUrl, running_daemon
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from blocksd.client.blocking.client import Client
     from blocksd.settings.config import Config, Resolved
 
 
 def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say which daemon is meant."""
+    """Add the options that name a daemon."""
     for option in (
-        click.option("--namespace", metavar="NAME", help="Which namespace of Redis.  [default: blocks]"),
+        click.option("--namespace", metavar="NAME", help="The namespace in Redis.  [default: blocks]"),
         click.option(
             "--redis",
             metavar="URL",
-            help="Which Redis: redis://, rediss://, unix://, redis+sentinel://, "
+            help="The Redis server: redis://, rediss://, unix://, redis+sentinel://, "
             "redis+cluster://.  [default: the running daemon's]",
         ),
         click.option(
             "--state-dir",
             metavar="DIR",
             type=click.Path(),
-            help="Where the daemon keeps its journal.  [default: ~/.local/state/blocksd/NAMESPACE]",
+            help="The directory of the daemon's journal.  [default: ~/.local/state/blocksd/NAMESPACE]",
         ),
         click.option(
             "--config",
             "config_path",
             metavar="FILE",
             type=click.Path(),
-            help="Settings in TOML.  [default: blocksd.toml]",
+            help="The file of settings, in TOML.  [default: blocksd.toml]",
         ),
     ):
         command = option(command)
@@ -49,25 +51,25 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def load(flags: dict[str, Any]) -> Config:
-    """The configuration, with what was typed before all else.
+    """Return the configuration; options come before all other sources.
 
     Raises:
-        Misconfigured: something in it is wrong.
+        Misconfigured: a setting is wrong.
     """
     return resolve(flags).config
 
 
 def resolve(flags: dict[str, Any], *, file: str | None = None) -> Resolved:
-    """As `load`, with where each setting comes from; `file` is the settings file where no flag names one."""
+    """Return the configuration and the origin of each setting; `file` is the settings file where no option names one."""
     settings = {name: value for name, value in flags.items() if name != "config_path"}
     return configuration.resolve(settings, path=flags.get("config_path") or file)
 
 
 def daemon_of(config: Config) -> dict[str, str]:
-    """What the daemon that is meant says of itself.
+    """Return the record of the running daemon.
 
     Raises:
-        Unavailable: it does not run.
+        Unavailable: none runs.
     """
     daemon = running_daemon(config.state)
     if daemon is None:
@@ -76,20 +78,42 @@ def daemon_of(config: Config) -> dict[str, str]:
 
 
 def url_of(config: Config) -> str:
-    """Where Redis is: as configured, else as the running daemon says.
+    """Return the URL of Redis: the configured one, else the running daemon's.
 
     Raises:
-        Unavailable: no daemon runs that could say where.
+        Unavailable: none is configured, and no daemon runs.
     """
     return config.redis if config.redis is not None else FoundUrl(daemon_of(config)["redis"], config.state)
 
 
 def open_client(config: Config) -> Client:
-    """A reader of the mirror the daemon keeps, wherever that is.
+    """Return a client of the daemon's mirror.
 
     Raises:
-        Unavailable: no daemon runs that could say where.
+        Unavailable: no Redis is configured, and no daemon runs.
     """
     from blocksd.client.blocking.client import Client
 
     return Client(url_of(config), config.namespace)
+
+
+@contextmanager
+def near_labels(client: Client, label: str) -> Iterator[None]:
+    """Add the most similar label to an error about one that does not exist."""
+    try:
+        yield
+    except NotFound as error:
+        if not error.facts.get("near"):
+            labels = [block.label for block in client.blocks.list(show_hidden_blocks=True)]
+            error.facts["near"] = difflib.get_close_matches(label, labels, n=1)
+        raise
+
+
+@contextmanager
+def near_agents(client: Client, agent: str) -> Iterator[None]:
+    """Add the most similar agent to an error about one that does not exist."""
+    try:
+        yield
+    except NotFound as error:
+        error.facts["near"] = difflib.get_close_matches(agent, [one.id for one in client.agents.list()], n=1)
+        raise

@@ -1,0 +1,138 @@
+"""Commands that show versions from the journal: history, diff."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from blocksd.cli import completion
+from blocksd.cli.console import ago, print_json, print_table
+from blocksd.cli.options import daemon_options, json_option, load
+from blocksd.errors import NotFound, Unavailable, VersionDamaged
+
+if TYPE_CHECKING:
+    from blocksd.model.revision import Revision
+    from blocksd.settings.config import Config
+
+
+@click.command()
+@click.argument("label", shell_complete=completion.labels)
+@daemon_options
+@click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many versions.")
+@json_option
+def history(label: str, limit: int, as_json: bool, **flags: Any) -> None:
+    """List a block's versions, newest first.
+
+    A version that is damaged in the journal is named instead, and the exit code is 1.
+    """
+    revisions, damaged = _revisions(load(flags), label, limit)
+    for error in damaged:
+        click.echo(f"warning: {error.message}", err=True)
+    if as_json:
+        print_json([_revision_json(revision) for revision in revisions])
+    else:
+        _print_history(revisions)
+    if damaged:
+        sys.exit(1)
+
+
+def _print_history(revisions: list[Revision]) -> None:
+    rows = [
+        (
+            f"v{revision.version}",
+            str(revision.seq),
+            ago(revision.at),
+            revision.author,
+            revision.kind,
+            str(len(revision.block.value)) if revision.block else "-",
+            ", ".join(revision.fields),
+        )
+        for revision in revisions
+    ]
+    print_table(("version", "seq", "when", "who", "what", "chars", "fields"), rows)
+
+
+@click.command()
+@click.argument("label", shell_complete=completion.labels)
+@click.argument("old", required=False, metavar="[A]")
+@click.argument("new", required=False, metavar="[B]")
+@daemon_options
+@json_option
+def diff(label: str, old: str | None, new: str | None, as_json: bool, **flags: Any) -> None:
+    """Show how a block's value changed.
+
+    It compares version A with B, or A with the value now. Without either, it shows the newest change.
+
+    \b
+    blocksd diff notes        # the newest change
+    blocksd diff notes v3 v7
+    """  # noqa: D301  # \b is click's mark for lines that stay as they are
+    found, damaged = _revisions(load(flags), label, -1)
+    revisions = {revision.version: revision for revision in found}
+    wrong = {error.facts["version"]: error for error in damaged}
+    newest = max({*revisions, *(version for version in wrong if isinstance(version, int))}, default=0)
+    before = _version(old) if old is not None else newest - 1
+    after = _version(new) if new is not None else newest
+    for version in (before, after):
+        if version in wrong:
+            raise wrong[version]
+        if version != 0 and version not in revisions:
+            raise NotFound(f"version {version} of {label!r} is not kept", label=label, version=version)
+    old_lines, new_lines = (_value_lines(revisions.get(version)) for version in (before, after))
+    lines = list(difflib.unified_diff(old_lines, new_lines, f"{label} v{before}", f"{label} v{after}", lineterm=""))
+    if as_json:
+        print_json({"label": label, "from": before, "to": after, "diff": "".join(f"{line}\n" for line in lines)})
+        return
+    colours = {"+": "green", "-": "red", "@": "cyan"}
+    for line in lines:
+        click.echo(click.style(line, fg=colours.get(line[:1])))
+
+
+def _version(text: str) -> int:
+    try:
+        return int(text.removeprefix("v"))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a version; 'blocksd history LABEL' lists them") from None
+
+
+def _value_lines(revision: Revision | None) -> list[str]:
+    return revision.block.value.split("\n") if revision is not None and revision.block is not None else []
+
+
+def _revisions(config: Config, label: str, limit: int) -> tuple[list[Revision], list[VersionDamaged]]:
+    """Return a block's versions, newest first, and those that are damaged in the journal."""
+    from blocksd.journal.history import JournalReader
+
+    path = os.path.join(config.state, "journal.db")
+    if not os.path.exists(path):
+        raise Unavailable(f"there is no journal in {config.state}")
+    journal = JournalReader(path)
+    try:
+        damaged: list[VersionDamaged] = []
+        revisions = journal.history(label, limit=limit, damaged=damaged)
+        if not revisions and not damaged:
+            near = difflib.get_close_matches(label, [head.label for head in journal.heads()], n=1)
+            raise NotFound(f"the journal has no block {label!r}", label=label, near=near)
+        return revisions, damaged
+    finally:
+        journal.close()
+
+
+def _revision_json(revision: Revision) -> dict[str, Any]:
+    return {
+        "seq": revision.seq,
+        "version": revision.version,
+        "kind": revision.kind,
+        "at": revision.at,
+        "author": revision.author,
+        "fields": revision.fields,
+        "attached": revision.attached,
+        "detached": revision.detached,
+        "digest": revision.digest,
+        "request_id": revision.request_id,
+        "block": revision.block and {**revision.block.as_json(), "agents": revision.block.agents},
+    }

@@ -1,0 +1,223 @@
+"""The command status: asks the daemon, or finds out from the journal and Redis."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from blocksd.cli.console import age, ago, duration, print_facts, print_json, print_problem
+from blocksd.cli.options import daemon_options, json_option, load
+from blocksd.errors import Misconfigured, Unavailable
+from blocksd.monitoring.status import MIRROR_WORDS, count
+from blocksd.requests.inbox import REFUSALS
+from blocksd.service.control import STATUS, ask
+from blocksd.settings.record import running_daemon
+
+if TYPE_CHECKING:
+    from blocksd.settings.config import Config
+
+
+@click.command()
+@daemon_options
+@json_option
+def status(as_json: bool, **flags: Any) -> None:
+    """Show the state of the daemon, and all problems.
+
+    The state is what the daemon serves, and whether the mirror is in sync. If the daemon does not run or does not answer, the facts come from the journal and from Redis, as far as they go. Exit
+    code 1 if there are problems or the mirror is not in sync, 3 if no daemon runs, or it does not answer.
+    """
+    config = load(flags)
+    report = _status(config)
+    if as_json:
+        print_json(report)
+    else:
+        _show_status(report)
+    if not report["running"] or report["answers"] is False:
+        sys.exit(3)
+    if report["mirror"] != "level" or any(not problem["warning"] for problem in report["problems"]):
+        sys.exit(1)
+
+
+def _status(config: Config) -> dict[str, Any]:
+    """Return the daemon's report; without an answer, the facts from the journal and from Redis."""
+    daemon = running_daemon(config.state)
+    if daemon is not None:
+        with suppress(Unavailable):
+            return ask(config.state, STATUS)
+    return _traces(config, daemon)
+
+
+def _traces(config: Config, daemon: dict[str, str] | None) -> dict[str, Any]:
+    """Return the facts about a daemon that does not run, does not answer, or runs elsewhere."""
+    from blocksd.client.blocking.client import Client
+    from blocksd.mirror.connection import masked
+
+    url = config.redis or (daemon["redis"] if daemon else None)
+    journaled, epoch = _journaled(config.state)
+    report: dict[str, Any] = {
+        "running": daemon is not None,
+        "answers": None if daemon is None else False,
+        "pid": daemon["pid"] if daemon else None,
+        "version": None,
+        "host": None,
+        "started_at": None,
+        "uptime_seconds": None,
+        "folder": daemon["folder"] if daemon else None,
+        "namespace": config.namespace,
+        "state": config.state,
+        "redis": masked(url) if url else None,
+        "redis_server": None,
+        "redis_embedded": None,
+        "polling": None,
+        **journaled,
+        "agents": None,
+        "mirror": "unknown",
+        "mirror_seq": None,
+        "mirror_lag": None,
+        "away_since": None,
+        "away_reason": None,
+        "queue": {"files": None, "requests": None},
+        "refused": dict.fromkeys(REFUSALS),
+        "watches": {"used": None, "limit": None},
+        "ready": None,
+        "halted": None,
+        "last_reload": None,
+        "problems": [],
+    }
+    if url is None:
+        return report
+    client = Client(url, config.namespace)
+    try:
+        meta, counts = client.meta(), client.counts()
+        # A lease outlives its daemon; the lock proves that the daemon of this state directory is dead.
+        report["running"] = report["running"] or (client.is_kept() and meta.get("epoch") != epoch)
+        report["problems"] = client.problems()
+    except (Unavailable, Misconfigured) as error:
+        return report | {"mirror": "away", "away_reason": error.message}
+    finally:
+        client.close()
+    if not meta:
+        return report | {"mirror": "empty"}
+    report["pid"] = report["pid"] or int(meta["pid"])
+    report["folder"] = report["folder"] or meta.get("directory")
+    report |= {"host": meta.get("host"), "started_at": meta.get("started_at"), "agents": counts["agents"]}
+    report["blocks"] = report["blocks"] if report["blocks"] is not None else counts["blocks"]
+    if "seq" not in meta:
+        return report | {"mirror": "rebuilding"}
+    shown = int(meta["seq"])
+    lag = max(0, (report["seq"] or 0) - shown)
+    return report | {"mirror": "behind" if lag else "level", "mirror_seq": shown, "mirror_lag": lag}
+
+
+def _journaled(state: str) -> tuple[dict[str, Any], str | None]:
+    """Return the facts from the journal, and its epoch, if there is one."""
+    from blocksd.errors import JournalUnusable
+    from blocksd.journal.history import JournalReader
+
+    try:
+        journal = JournalReader(os.path.join(state, "journal.db"))
+        try:
+            newest = journal.newest()
+            last_change = newest.summary() if newest is not None else None
+            return {"blocks": journal.count(), "seq": journal.seq, "last_change": last_change}, journal.epoch
+        finally:
+            journal.close()
+    except JournalUnusable:
+        return {"blocks": None, "seq": None, "last_change": None}, None
+
+
+def _show_status(report: dict[str, Any]) -> None:
+    print_facts(
+        [
+            ("daemon", _daemon_text(report)),
+            *((name, report[name] or "-") for name in ("folder", "namespace", "state")),
+            ("redis", _redis_text(report)),
+        ]
+    )
+    click.echo()
+    print_facts(
+        [
+            *((name, _or_dash(report[name])) for name in ("blocks", "agents", "seq")),
+            ("last change", _change_text(report["last_change"])),
+            ("mirror", _mirror_text(report)),
+        ]
+    )
+    if report["answers"]:
+        queue, watches = report["queue"], report["watches"]
+        click.echo()
+        print_facts(
+            [
+                ("queue", f"{count(queue['files'], 'file')} to look at, {count(queue['requests'], 'request')} waiting"),
+                *([("dropped", _refused_text(report["refused"]))] if any(report["refused"].values()) else []),
+                ("watches", "none, it polls" if report["polling"] else _of(watches["used"], watches["limit"])),
+                *([("reloaded", _reload_text(report["last_reload"]))] if report["last_reload"] else []),
+            ]
+        )
+    click.echo()
+    problems = report["problems"]
+    print_facts([("problems", str(len(problems) or "none"))])
+    for problem in problems:
+        print_problem(problem, "  ")
+    if not report["running"]:
+        click.echo("start it with: blocksd run FOLDER", err=True)
+    elif report["answers"] is False:
+        click.echo("it may be stopped, hang, or be starting: see its log", err=True)
+
+
+def _daemon_text(report: dict[str, Any]) -> str:
+    if not report["running"]:
+        return "not running"
+    if report["answers"] is False:
+        return f"runs but does not answer, pid {report['pid']}; the rest is from the journal and Redis"
+    how = f"{'starting' if report['ready'] is False else 'running'}, pid {report['pid']}"
+    if report["answers"] is None:  # known by its lease alone
+        return f"{how} on {report['host']}" + (f", for {age(report['started_at'])}" if report["started_at"] else "")
+    return f"{how}, for {duration(report['uptime_seconds'])}, version {report['version']}"
+
+
+def _redis_text(report: dict[str, Any]) -> str:
+    about = " ".join(filter(None, ("embedded" if report["redis_embedded"] else "", report["redis_server"])))
+    return f"{report['redis'] or '-'}{f' ({about})' if about else ''}"
+
+
+def _change_text(change: dict[str, Any] | None) -> str:
+    if change is None:
+        return "-"
+    return f"{change['seq']} {change['label']} v{change['version']}, {ago(change['at'])} by {change['author']}"
+
+
+def _reload_text(reload: dict[str, Any]) -> str:
+    when = ago(reload["at"])
+    if reload["error"] is not None:
+        return f"{when}, failed: {reload['error']}"
+    changed = f", changed: {', '.join(reload['changed'])}" if reload["changed"] else ""
+    waiting = f", needs a restart: {', '.join(reload['waiting'])}" if reload["waiting"] else ""
+    return f"{when}{changed or ', nothing changed'}{waiting}"
+
+
+def _mirror_text(report: dict[str, Any]) -> str:
+    mirror: str = report["mirror"]
+    if mirror == "behind":
+        return f"{report['mirror_lag']} behind"
+    if mirror == "away":
+        since = f" since {report['away_since']} ({age(report['away_since'])})" if report["away_since"] else ""
+        return f"unreachable{since}: {report['away_reason']}"
+    return {**MIRROR_WORDS, "empty": "never written"}.get(mirror, mirror)
+
+
+def _refused_text(refused: dict[str, int]) -> str:
+    """Return how many inbox entries were not executed since the start, and why."""
+    reasons = zip(REFUSALS, ("not requests", "too long", "more than an inbox may hold"), strict=True)
+    return ", ".join(f"{refused[reason]} {words}" for reason, words in reasons if refused[reason])
+
+
+def _or_dash(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
+def _of(number: int, limit: int | None) -> str:
+    return str(number) if limit is None else f"{number} of {limit}"
