@@ -40,6 +40,7 @@ import floors
 from blocksd.journal.journal import Journal
 from blocksd.model.block import Block
 from blocksd.model.prompt import compile_prompt
+from blocksd.model.revision import timestamp
 from blocksd.monitoring.log import EventLog
 from blocksd.service.service import Service
 from blocksd.settings.config import Config

@@ -68,7 +68,7 @@ def test_reader_follows_the_agents_that_are_known(rig: Rig) -> None:
     rig.write("notes", "---\nagents: [one, two]\n---\ntext\n")
     rig.settle()
     feed.direct()
-    rig.core.inbox.begin_again()
+    rig.core.inbox.forget_all()
     feed.direct()
     assert reader.followed[1:] == [(frozenset({"one", "two"}), 0), (frozenset({"one", "two"}), 1)]
 
@@ -85,7 +85,7 @@ def test_reader_goes_on_when_there_is_room(rig: Rig) -> None:
     feed.receive([Entry("operator", f"2-{number}", "x" * 1_000_000) for number in range(9)])
     feed.direct()
     assert reader.resumed == 1
-    rig.core.inbox.begin_again()
+    rig.core.inbox.forget_all()
     feed.direct()
     feed.direct()
     assert reader.resumed == 2
@@ -109,7 +109,7 @@ def test_inboxes_that_cannot_be_read_are_said_once(rig: Rig) -> None:
     assert problems == {}
     assert problems.changes == before + 2
     assert reader.starts == 9, "one that has died is begun again"
-    rig.core.projector.is_level = False
+    rig.core.projector.is_in_sync = False
     feed.set_obstacle(Readable("nobody there"))
     for _ in range(5):
         feed.check()
@@ -120,11 +120,11 @@ def test_reader_begins_anew_when_redis_was_lost(rig: Rig) -> None:
     """Once, when the mirror is in sync again: it may be on another server, and replies may be lost."""
     feed, reader = feed_of(rig)
     feed.direct()
-    rig.core.projector.is_level = False
+    rig.core.projector.is_in_sync = False
     feed.direct()
     feed.direct()
     assert reader.reconnects == 0
-    rig.core.projector.is_level = True
+    rig.core.projector.is_in_sync = True
     feed.direct()
     feed.direct()
     assert reader.reconnects == 1
@@ -136,7 +136,7 @@ def test_actor_with_much_is_held_back(rig: Rig) -> None:
     feed.receive([Entry("operator", f"1-{number}", "{}") for number in range(200)])
     feed.direct()
     assert (reader.held_back, reader.resumed) == ({"operator"}, 1)
-    rig.core.inbox.begin_again()
+    rig.core.inbox.forget_all()
     feed.direct()
     assert reader.held_back == frozenset()
 
@@ -156,8 +156,8 @@ def test_refused_entries_are_counted_and_logged_seldom(rig: Rig) -> None:
     words, now = Words(), 100.0
     feed = InboxFeed(Reading(), rig.core, Notices([words], clock=lambda: now))  # type: ignore[arg-type]
     feed.receive(Refused("loud", dropped=3))
-    rig.core.inbox.put([Entry("ann", "1-0", "not JSON")])
-    rig.run(lambda: rig.core.clerk.dropped)
+    rig.core.inbox.add([Entry("ann", "1-0", "not JSON")])
+    rig.run(lambda: rig.core.dropped)
     feed.direct()
     feed.check()
     assert sorted(words.said) == [

@@ -14,7 +14,7 @@ from blocksd import Client
 from blocksd.core.core import Core
 from blocksd.errors import BlocksdError
 from blocksd.monitoring.log import EventLog
-from blocksd.requests.consumer import Reader
+from blocksd.requests.consumer import Consumer
 from blocksd.service.control import STATUS, ask
 from blocksd.service.folder_watch import FolderWatch
 from blocksd.service.inbox_feed import InboxFeed
@@ -44,7 +44,7 @@ PLACES: dict[str, tuple[type, str]] = {
     "to check the folder watch": (FolderWatch, "check"),
     "to check the health": (Service, "_check_health"),
     "to report the status": (Service, "status"),
-    "reading the inboxes": (Reader, "_serve"),
+    "reading the inboxes": (Consumer, "_serve"),
 }
 
 

@@ -86,7 +86,7 @@ def status_of(core: Core, *, seq: int, read: int | None, watches: int, watch_lim
     """Return the status of a core, with the facts that only its service knows."""
     problems, projector = core.problems, core.projector
     mirror: MirrorState = "away"
-    if projector.is_level:
+    if projector.is_in_sync:
         mirror = "level" if projector.shown_seq == seq else "behind"
     elif projector.is_busy:
         mirror = "rebuilding" if projector.shown_seq is None else "behind"
@@ -96,12 +96,12 @@ def status_of(core: Core, *, seq: int, read: int | None, watches: int, watch_lim
         reason = cause.message if cause is not None else None
     halted = problems.get(FOLDER)
     return Status(
-        blocks=len(core.ledger.paths),
-        agents=len(core.ledger.attachments.known),
+        blocks=len(core.state.paths),
+        agents=len(core.state.attachments.known),
         seq=seq,
         mirror=mirror,
         mirror_seq=projector.shown_seq,
-        away_since=projector.away_since if mirror == "away" else None,
+        away_since=projector.unreachable_since if mirror == "away" else None,
         away_reason=reason,
         files=core.intake.backlog,
         requests=len(core.inbox),

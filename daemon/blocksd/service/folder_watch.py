@@ -125,7 +125,7 @@ class FolderWatch:
     def _check_coverage(self, watcher: Watcher) -> None:
         intake, now = self._intake, time.monotonic()
         # A directory that the last sweep saw may have been removed since, and then needs no watch.
-        root, unwatched = self._root, watcher.unwatched(intake.sweeper.directories)
+        root, unwatched = self._root, watcher.unwatched(intake.scanner.directories)
         missing = [directory for directory in unwatched if os.path.isdir(os.path.join(root, directory))]
         if not missing:
             self._rearm_at = 0.0
@@ -133,7 +133,7 @@ class FolderWatch:
             return
         if self._rearm_at:  # a new watcher has not reached them either, so it is not a race with `mkdir`
             self._report(
-                f"{len(missing)} of {len(intake.sweeper.directories)} directories are not watched: changes in them are found "
+                f"{len(missing)} of {len(intake.scanner.directories)} directories are not watched: changes in them are found "
                 f"every {self.resync_seconds:g} s",
                 f"raise fs.inotify.max_user_watches (sysctl; now {inotify_limit('max_user_watches') or 'unknown'})",
             )

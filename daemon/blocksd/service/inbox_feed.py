@@ -10,7 +10,7 @@ from blocksd.requests.consumer import Refused
 if TYPE_CHECKING:
     from blocksd.core.core import Core
     from blocksd.monitoring.events import Notices
-    from blocksd.requests.consumer import Readable, Reader
+    from blocksd.requests.consumer import Consumer, Readable
     from blocksd.requests.request import Entry
 
 _GRACE_TICKS = 3  # how long inboxes may be unreadable after Redis came back
@@ -19,7 +19,7 @@ _GRACE_TICKS = 3  # how long inboxes may be unreadable after Redis came back
 class InboxFeed:
     """Connects the reader of inboxes with the core: entries and refusals to the core, directions to the reader."""
 
-    def __init__(self, reader: Reader, core: Core, notices: Notices) -> None:
+    def __init__(self, reader: Consumer, core: Core, notices: Notices) -> None:
         self._reader = reader
         self._core = core
         self._notices = notices
@@ -53,7 +53,7 @@ class InboxFeed:
             self._core.inbox.refused.update(news.counts())
         else:
             self._is_waiting = True
-            self._core.inbox.put(news)
+            self._core.inbox.add(news)
 
     def set_obstacle(self, readable: Readable) -> None:
         """Take from the reader why inboxes cannot be read, or that they can."""
@@ -62,8 +62,8 @@ class InboxFeed:
     def direct(self) -> None:
         """Tell the reader which inboxes to read, and when to go on; once a round."""
         core = self._core
-        if core.projector.is_level != self._was_in_sync:
-            self._was_in_sync = core.projector.is_level
+        if core.projector.is_in_sync != self._was_in_sync:
+            self._was_in_sync = core.projector.is_in_sync
             if self._was_in_sync:  # Redis was lost: replies may be lost, too, and this may be another server
                 self._reader.reconnect()
         known, restarts = core.state.attachments.known, core.inbox.restarts
@@ -94,7 +94,7 @@ class InboxFeed:
             self._obstacle_ticks = 0
             problems.remove(INBOX)
             return
-        self._obstacle_ticks = self._obstacle_ticks + 1 if self._core.projector.is_level else 0
+        self._obstacle_ticks = self._obstacle_ticks + 1 if self._core.projector.is_in_sync else 0
         if self._obstacle_ticks >= _GRACE_TICKS:
             hint = "see 'blocksd acl' for the rights the daemon needs; it is retried"
             message = f"no requests can be read: {self._obstacle}"

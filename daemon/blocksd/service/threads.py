@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from blocksd.embedded.supervisor import ServerState, Supervisor
 from blocksd.files.watcher import Hint
 from blocksd.monitoring.watchdog import vitals_of
-from blocksd.requests.consumer import Readable, Reader, Refused
+from blocksd.requests.consumer import Consumer, Readable, Refused
 from blocksd.service.folder_watch import FolderWatch, SourceHint
 from blocksd.service.inbox_feed import InboxFeed
 
@@ -51,7 +51,7 @@ class Threads:
             resources.server.on_progress = self._supervisor.on_progress
             core.projector.hold(is_held=True)
         mirror = resources.mirror
-        reader = Reader(resources.redis_url, mirror.keys, sink, lease=lambda: mirror.lease)
+        reader = Consumer(resources.redis_url, mirror.keys, sink, lease=lambda: mirror.lease)
         self.inbox_feed = InboxFeed(reader, core, notices)
         opened.callback(self.inbox_feed.join)
         opened.callback(core.close)
@@ -101,7 +101,7 @@ class Threads:
         if isinstance(news, (Hint, SourceHint)):
             self._core.compare_soon()
         elif isinstance(news, list):
-            self._core.inbox.begin_again()
+            self._core.inbox.forget_all()
 
     def check(self, barrier: FaultBarrier) -> None:
         """Restart what has died, and report what cannot run; once a second."""

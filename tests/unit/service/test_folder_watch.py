@@ -26,7 +26,7 @@ class Watched(Looking):
     def __init__(self, home: Path) -> None:
         super().__init__(home)
         self.hints: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        sources = Sources((), self.ledger, self.problems, [], clock=lambda: self.now)
+        sources = Sources((), self.state, self.problems, [], self.schedule, clock=lambda: self.now)
         self.watch = FolderWatch(
             self.folder, self.intake, self.problems, sources, self.hints.put, Notices([]), resync_seconds=3600.0
         )
@@ -50,7 +50,7 @@ class Watched(Looking):
 
     def tick(self) -> None:
         self.watch.check()
-        self.until(lambda: not self.intake.sweeper.is_sweeping and not self.intake.backlog)
+        self.until(lambda: not self.intake.scanner.is_sweeping and not self.intake.backlog)
 
     def close(self) -> None:
         self.watch.stop()
@@ -79,7 +79,7 @@ def test_dead_watcher_is_replaced(watched: Watched, which: str) -> None:
     watched.tick()
     assert watched.watcher is not before
     assert watched.watch.is_watching
-    assert "notes" in watched.ledger.paths
+    assert "notes" in watched.state.paths
     watched.write("deep/later", "two\n")
     watched.until(lambda: "deep/later" in watched.state.paths)
     assert watched.problems == {}
@@ -118,4 +118,4 @@ def test_lost_events_have_everything_compared(watched: Watched) -> None:
     watched.watch.stop()
     watched.write("unseen", "text\n")
     watched.watch.apply_hint(Hint("everything"))
-    watched.until(lambda: "unseen" in watched.ledger.paths)
+    watched.until(lambda: "unseen" in watched.state.paths)
