@@ -1,22 +1,17 @@
-"""One source: which text files are below its directory, and what they say when they change.
-
-As with blocks, hints say where to look; what is there, only a look tells. Nothing here writes anything.
-"""
+"""One source: reads the text files below its directory, when a hint or a scan finds a change. Writes nothing."""
 
 from __future__ import annotations
 
-import errno
-import json
 import stat
-from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from blocksd.files.folder import Absent, Busy, Folder, Found, Refused, signature_of
+from blocksd.files.folder import Absent, Busy, Folder, Refused, signature_of
 from blocksd.files.links import resolve
-from blocksd.model.label import CONFIG_MAP, is_ignored, printable
+from blocksd.model.label import CONFIG_MAP, printable
 from blocksd.model.problem import Problem
-from blocksd.model.revision import timestamp
+from blocksd.sources.text_file import Facts, Seen, is_path
+from blocksd.sources.walk import walk
 from blocksd.state.read_queue import ReadQueue
 
 if TYPE_CHECKING:
@@ -24,53 +19,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from blocksd.files.folder import Signature, Text
-    from blocksd.files.root import Root
     from blocksd.settings.config import SourceSettings
     from blocksd.state.schedule import Schedule
 
 MAX_FILES = 10_000
-"""How many files one source may have."""
+"""The most files one source may have."""
 
 _RETRY_SECONDS = 1.0
-_SLICE = 256
-_LOOKED_AT_ONCE = 64
-_READ_AT_ONCE = 4 * 1024 * 1024  # bytes
+_FILES_AT_ONCE = 64
+_BYTES_AT_ONCE = 4 * 1024 * 1024
 _NEVER = float("inf")
-
-
-class Facts(NamedTuple):
-    """What is known of a text file. `signature` is None while it proves nothing."""
-
-    signature: Signature | None
-    size: int
-    mtime_ns: int
-
-    @property
-    def updated_at(self) -> str:
-        return timestamp(self.mtime_ns / 1e9)
-
-    def dumps(self) -> str:
-        """The file as the mirror lists it."""
-        return json.dumps({"bytes": self.size, "updated_at": self.updated_at})
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a look at one path came to: a text file that says `text`, or, without `facts`, none (any more).
-
-    `is_news`: it was not listed before, or not as it is now.
-    """
-
-    path: str
-    is_news: bool
-    facts: Facts | None = None
-    text: str = ""
+_DONE = object()
 
 
 class Source:
-    """The view of one source's directory. Times are of a monotonic clock, in seconds.
+    """The text files of one source. Times are of a monotonic clock, in seconds.
 
-    A directory or file that cannot be read is neither absent nor changed: what was known of it stays.
+    A directory or file that cannot be read is neither absent nor changed: the facts known of it stay.
     """
 
     def __init__(self, settings: SourceSettings, schedule: Schedule, *, clock: Callable[[], float]) -> None:
@@ -82,12 +47,12 @@ class Source:
         self._identity: tuple[int, int] | None = None  # of the directory that was scanned
         self.files: dict[str, Facts] = {}
         self.directories: set[str] = set()  # as of the last scan
-        self.is_listed = False  # it was scanned, and all that was found was looked at
-        self.unwatched = ""  # why its changes are found late
-        self._not_read: dict[str, tuple[Signature | None, str]] = {}  # path → why
+        self.is_listed = False  # it was scanned, and all files found were read
+        self.unwatched = ""  # why changes are found late
+        self._unreadable: dict[str, tuple[Signature | None, str]] = {}  # path → why
         self._unlisted: set[str] = set()  # directories that could not be listed
         self._has_too_many = False
-        self._trouble: Problem | None = None
+        self._failure: Problem | None = None
         self._queue = ReadQueue(clock)
         self._scan: Iterator[None] | None = None
         self._scan_at = clock()
@@ -99,31 +64,31 @@ class Source:
 
     @property
     def is_settled(self) -> bool:
-        """Whether all of it has been looked at, or cannot be."""
-        return self.is_listed or self._trouble is not None
+        """True if all files have been read, or the directory cannot be."""
+        return self.is_listed or self._failure is not None
 
     # --- hints ---
 
     def hint_file(self, path: str, *, closed: bool) -> None:
-        """Something happened to this file; `closed` if its writer was seen to be done."""
-        if path.rpartition("/")[2] == CONFIG_MAP:  # what the links lead to has changed, all at once
+        """Read this file soon; `closed`: its writer was seen to close it."""
+        if path.rpartition("/")[2] == CONFIG_MAP:  # one link of a ConfigMap switches all files
             self.hint_all()
         elif is_path(path):
             self._queue.hint(path, closed=closed)
             self._schedule.hasten("sources", self._queue.due)
 
     def hint_all(self) -> None:
-        """Something happened somewhere: compare the directory with what is known of it."""
+        """Compare the whole directory soon."""
         self._scan_at = self._clock()
         self._schedule.hasten("sources", self._scan_at)
 
     def check_root(self) -> None:
-        """See whether the directory is still the one that was scanned: no event tells when it is moved away."""
+        """Compare the directory if it is another one than was scanned: no event tells that it was moved."""
         if self._scan is None and self._identity_now() != self._identity:
             self.hint_all()
 
     def _identity_now(self) -> tuple[int, int] | None:
-        """Device and inode of what is there, wherever links lead; None when that cannot be told."""
+        """Return the directory's device and inode, wherever links lead; None if they are unknown."""
         try:
             return self._folder.identity()
         except OSError:
@@ -131,23 +96,23 @@ class Source:
 
     @property
     def due(self) -> float:
-        """When the next look is due."""
+        """The time of the next read or scan."""
         return 0.0 if self._scan is not None else min(self._scan_at, self._queue.due)
 
     @property
     def is_due(self) -> bool:
         return self.due <= self._clock()
 
-    # --- looking ---
+    # --- reading ---
 
-    def look(self) -> list[Seen]:
-        """Look at what is due, for a few milliseconds."""
+    def read_due(self) -> list[Seen]:
+        """Read files that are due, and scan, for a few milliseconds."""
         try:
-            return self._look()
+            return self._read_due()
         finally:
             self._folder.directory.release()  # it may be unmounted
 
-    def _look(self) -> list[Seen]:
+    def _read_due(self) -> list[Seen]:
         now = self._clock()
         self._queue.advance(now)
         if self._scan is None and now >= self._scan_at:
@@ -157,25 +122,25 @@ class Source:
             self._scan = None
         seen: list[Seen] = []
         size = 0
-        for path in self._queue.first(_LOOKED_AT_ONCE):
-            if size >= _READ_AT_ONCE or path not in self._queue:  # it is in trouble since
+        for path in self._queue.first(_FILES_AT_ONCE):
+            if size >= _BYTES_AT_ONCE or path not in self._queue:  # the directory has failed since
                 break
-            one = self._look_at(path, closed=self._queue.take(path))
+            one = self._read(path, closed=self._queue.take(path))
             if one is not None:
                 seen.append(one)
                 size += one.facts.size if one.facts is not None else 0
-        if not (self.is_listed or self._trouble or self._scan or self._queue.backlog or self._scan_at <= now):
+        if not (self.is_listed or self._failure or self._scan or self._queue.backlog or self._scan_at <= now):
             self.is_listed = True
         return seen
 
-    def look_at(self, path: str) -> Seen | None:
-        """Look at one file; None: it cannot be told what it says, for now, and what was known of it stays."""
+    def read(self, path: str) -> Seen | None:
+        """Read one file; None: it cannot be read for now, and the facts known of it stay."""
         try:
-            return self._look_at(path, closed=False)
+            return self._read(path, closed=False)
         finally:
             self._folder.directory.release()
 
-    def _look_at(self, path: str, *, closed: bool) -> Seen | None:
+    def _read(self, path: str, *, closed: bool) -> Seen | None:
         reading = self._folder.read(path, closed=closed)
         if isinstance(reading, Busy):
             self._queue.wait_for_writer(path)
@@ -183,21 +148,21 @@ class Source:
         self._queue.stop_waiting(path)
         if isinstance(reading, Refused):
             if "errno" in reading.error.facts:
-                self._not_read[path] = (None, reading.error.message)
+                self._unreadable[path] = (None, reading.error.message)
                 return None
             if self._is_file(path):
                 return self._leave_out(path, reading.signature, reading.error.message)
-            reading = Absent()  # a directory, say, is in its place
+            reading = Absent()  # a directory, for example, is in its place
         if isinstance(reading, Absent):
-            trouble = self._look_for_trouble()
-            if trouble is not None:
-                self._be_in_trouble(trouble)
+            failure = self._find_failure()
+            if failure is not None:
+                self._fail(failure)
                 return None
-            self._not_read.pop(path, None)
+            self._unreadable.pop(path, None)
             return Seen(path, self.files.pop(path, None) is not None)
-        return self._read(path, reading)
+        return self._decode(path, reading)
 
-    def _read(self, path: str, reading: Text) -> Seen | None:
+    def _decode(self, path: str, reading: Text) -> Seen | None:
         why, text = "", ""
         try:
             text = reading.data.decode("utf-8-sig")
@@ -217,17 +182,17 @@ class Source:
         except OSError:  # gone since
             self._queue.add(path)
             return None
-        self._not_read.pop(path, None)
+        self._unreadable.pop(path, None)
         known = self.files.get(path)
         facts = self.files[path] = Facts(reading.signature, len(reading.data), mtime_ns)
         return Seen(path, known is None or known[1:] != facts[1:], facts, text)
 
     def _leave_out(self, path: str, signature: Signature | None, why: str) -> Seen:
-        self._not_read[path] = (signature, why)
+        self._unreadable[path] = (signature, why)
         return Seen(path, self.files.pop(path, None) is not None)
 
     def is_same(self, path: str) -> bool:
-        """Whether the file is still what was read of it."""
+        """Return True if the file has not changed since it was read."""
         facts = self.files.get(path)
         try:
             return facts is not None and facts.signature == signature_of(self._status(path))
@@ -237,13 +202,13 @@ class Source:
             self._folder.directory.release()
 
     def _status(self, path: str) -> os.stat_result:
-        """The status of a file, or of what a symlink leads to."""
+        """Return the status of a file; of a symlink, that of its target."""
         directory = self._folder.directory
         status = directory.stat(path)
         return directory.stat(resolve(directory, path)) if stat.S_ISLNK(status.st_mode) else status
 
     def _is_file(self, path: str) -> bool:
-        """Return True if there is a regular file or a symlink, or it cannot be told."""
+        """Return True if there is a regular file or a symlink, or that is unknown."""
         try:
             mode = self._folder.directory.stat(path).st_mode
         except OSError:
@@ -251,24 +216,24 @@ class Source:
         return stat.S_ISREG(mode) or stat.S_ISLNK(mode)
 
     def why_not(self, path: str) -> str:
-        """Why a file that is there is not listed; the empty text when there is nothing to say."""
-        return self._not_read.get(path, (None, ""))[1]
+        """Return why a file that exists is not listed; empty: no reason is known."""
+        return self._unreadable.get(path, (None, ""))[1]
 
     # --- scanning ---
 
     def _scanning(self) -> Iterator[None]:
-        """Compare the whole directory with what is known of it, a slice at a time."""
+        """Compare the whole directory with the known facts, a slice at a time."""
         folder = self._folder
-        folder.directory.reopen()  # it may be a symlink that leads elsewhere now
+        folder.directory.reopen()  # a symlink may lead elsewhere now
         self._identity = self._identity_now()
-        trouble = self._look_for_trouble()
-        if trouble is not None:
-            self._be_in_trouble(trouble)
+        failure = self._find_failure()
+        if failure is not None:
+            self._fail(failure)
             return
         files: dict[str, Signature | None] = {}
         directories: set[str] = set()
         unlisted: set[str] = set()
-        for slice_ in _walk(folder.directory):
+        for slice_ in walk(folder.directory):
             for path, kind, signature, _ in slice_:
                 if kind == "file":
                     files[path] = signature
@@ -278,38 +243,38 @@ class Source:
             if len(files) > MAX_FILES:
                 break
         if "" in unlisted:
-            self._be_in_trouble(self._look_for_trouble() or self._unreadable())
+            self._fail(self._find_failure() or self._unreadable_problem())
             return
         known = {path: facts.signature for path, facts in self.files.items()}
-        known |= {path: signature for path, (signature, _) in self._not_read.items()}
+        known |= {path: signature for path, (signature, _) in self._unreadable.items()}
         changed, unseen = differing(known, files)
         self._has_too_many = len(files) > MAX_FILES
-        # Of what is below a directory that was not listed, nothing is known; of what was not reached, too.
+        # Nothing is known of files below a directory that was not listed, or that were not reached.
         unseen = {path for path in unseen if not any(path.startswith(f"{directory}/") for directory in unlisted)}
         if self._has_too_many:
             unseen = {path for path in unseen if folder.is_absent(path)}
-        for path in [*sorted(unseen), *changed]:  # what is gone makes room
+        for path in [*sorted(unseen), *changed]:  # files that are gone make room
             self._queue.add(path)
-        self._trouble = None
+        self._failure = None
         self.directories, self._unlisted = directories, unlisted
 
-    def _look_for_trouble(self) -> Problem | None:
-        """Why there is no directory to read; None when there is one."""
+    def _find_failure(self) -> Problem | None:
+        """Return why there is no directory to read; None: there is one."""
         try:
             if self._folder.identity() is not None:
                 return None
         except OSError:
-            return self._unreadable()
-        hint = "create it, or mount it; what was last read of it stays until then"
+            return self._unreadable_problem()
+        hint = "create it, or mount it; until then agents see what was last read"
         return self._problem("source_missing", f"there is no directory {printable(self.root)}", hint)
 
-    def _unreadable(self) -> Problem:
-        hint = "give the daemon's user the right to read it; what was last read of it stays until then"
+    def _unreadable_problem(self) -> Problem:
+        hint = "give the daemon's user the right to read it; until then agents see what was last read"
         return self._problem("source_unreadable", f"the directory {printable(self.root)} cannot be listed", hint)
 
-    def _be_in_trouble(self, trouble: Problem) -> None:
-        """The directory as a whole cannot be read: it is tried again."""
-        self._trouble = trouble
+    def _fail(self, failure: Problem) -> None:
+        """Record that the whole directory cannot be read, and retry later."""
+        self._failure = failure
         self._scan_at = self._clock() + _RETRY_SECONDS
         self._queue.clear()
 
@@ -323,22 +288,22 @@ class Source:
         return Problem(self.subject, code, message, hint, warning=warning)
 
     def problem(self) -> Problem | None:
-        """What is wrong with it that matters most; of a first scan that is under way, nothing is said yet."""
-        if self._trouble is not None or not self.is_listed:
-            return self._trouble
+        """Return the problem that matters most; None while the first scan is under way."""
+        if self._failure is not None or not self.is_listed:
+            return self._failure
         if self._has_too_many:
-            hint = "name a directory with fewer, or make several sources of it"
+            hint = "name a directory with fewer files, or split it into several sources"
             return self._problem("too_many_files", f"it has more than {MAX_FILES} files: the others are left out", hint)
         if self._unlisted:
             some = ", ".join(sorted(map(printable, self._unlisted))[:3])
-            hint = "give the daemon's user the right to read them; what is below stays as it was"
+            hint = "give the daemon's user the right to read them; the files below stay as they were"
             return self._problem("unlisted", f"{len(self._unlisted)} of its directories cannot be listed: {some}", hint)
         if self.unwatched:
             hint = "raise fs.inotify.max_user_instances and fs.inotify.max_user_watches (sysctl)"
             return self._problem("degraded", self.unwatched, hint, warning=True)
-        if self._not_read:
-            path, (_, why) = min(self._not_read.items())
-            others = len(self._not_read) - 1
+        if self._unreadable:
+            path, (_, why) = min(self._unreadable.items())
+            others = len(self._unreadable) - 1
             more = f", and {others} more" if others else ""
             hint = "only text files are shown to agents"
             return self._problem(
@@ -347,64 +312,11 @@ class Source:
         return None
 
 
-_DONE = object()
-
-
-def is_path(path: str) -> bool:
-    """Whether this could be the path of a file that is listed: printable, and nothing hidden in it, nor `..`."""
-    return path.isprintable() and all(segment and not is_ignored(segment) for segment in path.split("/"))
-
-
 def differing(known: dict[str, Signature | None], found: dict[str, Signature | None]) -> tuple[list[str], set[str]]:
-    """Which of the files that were found are not what is known of them, at most `MAX_FILES` in all, and which are missing.
+    """Return the found files that differ from the known ones, at most `MAX_FILES`, and the known ones that are missing.
 
-    A signature that proves nothing (None) is no knowledge.
+    A signature of None proves nothing, so its file differs.
     """
     some = islice(found.items(), MAX_FILES)
     changed = [path for path, signature in some if signature is None or known.get(path) != signature]
     return changed, known.keys() - found.keys()
-
-
-def _walk(root: Root) -> Iterator[list[Found]]:
-    """All that could be a text file below `root`, and the directories, a few hundred at a time. No file is opened."""
-    todo = [""]
-    found: list[Found] = []
-    while todo:
-        directory = todo.pop()
-        prefix = f"{directory}/" if directory else ""
-        try:
-            with root.scandir(directory) as entries:
-                for entry in entries:
-                    if is_ignored(entry.name):
-                        continue
-                    if len(found) >= _SLICE:
-                        yield found
-                        found = []
-                    path = prefix + entry.name
-                    if entry.is_dir(follow_symlinks=False):
-                        todo.append(path)
-                        found.append(Found(path, "directory"))
-                        continue
-                    try:
-                        status = entry.stat(follow_symlinks=False)
-                        if stat.S_ISLNK(status.st_mode):
-                            status = root.stat(_led_to(root, path))
-                    except OSError:
-                        continue
-                    if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
-                        found.append(Found(path, "file", signature_of(status)))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            found.append(Found(directory, "unreadable", error=error))
-    yield found
-
-
-def _led_to(root: Root, path: str) -> str:
-    """Where a symlink leads; that it leads out is seen when it is read, and said then."""
-    try:
-        return resolve(root, path)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        return path

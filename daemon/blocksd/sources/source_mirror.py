@@ -1,4 +1,4 @@
-"""Shows sources, and the files that are open in them, in the mirror: what has changed, or, after a doubt, all of it."""
+"""Writes sources and their open files to the mirror: changes, or, after a doubt, a comparison of everything."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from blocksd.sources.sources import Sources
 
 FILES_NAMED = 100
-"""How many changed files one notification names at most."""
+"""The most changed files that one notification names."""
 
 
 class SourceMirror:
-    """What the mirror shows of sources; who calls it deals with the mirror's errors."""
+    """The part of the mirror that shows sources. The caller handles the mirror's errors."""
 
     def __init__(self, sources: Sources, mirror: Mirror) -> None:
         self._sources = sources
@@ -29,11 +29,11 @@ class SourceMirror:
 
     @property
     def is_behind(self) -> bool:
-        """Whether something changed since it was last shown."""
+        """True if the mirror does not show all changes."""
         return bool(self._sources.unshown)
 
     def show_listed(self, at: str) -> None:
-        """Compare what is shown of sources that have come to be known in full, or have gone."""
+        """Compare the mirror with sources that were scanned for the first time, or are not served any more."""
         unshown = self._sources.unshown
         for name in sorted(unshown.listed):
             files = [file for file in self._sources.opened() if file.startswith(f"{name}/")]
@@ -47,7 +47,7 @@ class SourceMirror:
         unshown.listed.clear()
 
     def changes(self, at: str) -> list[Command]:
-        """What has changed since it was last shown, with its notifications. `Sources.shown` tells that it is shown."""
+        """Return commands for all changes, with their notifications. After they are sent, call `Sources.shown`."""
         keys, sources, unshown = self._mirror.keys, self._sources, self._sources.unshown
         commands: list[Command] = [
             ("HSET", keys.sources, name, sources.about(name)) for name in sorted(unshown.configured)
@@ -78,10 +78,10 @@ class SourceMirror:
         return [stored, *self._opened_or_closed(agent, file, is_open=now is not None, at=at)]
 
     def compare(self, at: str, *, announce: bool, is_repair: bool = False) -> Iterator[int]:
-        """Compare all that is shown with what should be, and mend it, a slice at a time; how many keys were wrong.
+        """Compare and repair everything, a slice at a time. Yield how many keys were wrong.
 
-        `announce` tells who listens of each difference; not needed where they are told to read everything again. Contents are
-        announced if this `is_repair`: else those that differ are of files that changed, and are announced with these.
+        `announce` publishes each difference; a reset makes that superfluous. Contents are announced only if this `is_repair`:
+        else they differ because their files changed, which `changes` announces.
         """
         keys, sources = self._mirror.keys, self._sources
         (shown,) = self._mirror.ask([("HGETALL", keys.sources)])
@@ -97,9 +97,9 @@ class SourceMirror:
             yield wrong
         for files in _slices(opened.keys() | strays):
             yield self._compare_contents(files, at if announce and is_repair else None)
-        (shown,) = self._mirror.ask([("HGETALL", keys.sources)])  # meanwhile they may be others
+        (shown,) = self._mirror.ask([("HGETALL", keys.sources)])  # they may have changed meanwhile
         wanted = {name: sources.about(name) for name in sources.names}
-        # What is no longer served goes before its name does, so that it is found again should this be cut short.
+        # The keys of a source that is not served go before its name, so that a crash in between leaves the name to find them.
         for name in sorted(shown if isinstance(shown, dict) else ()):
             if name not in wanted:
                 self._mirror.note([("DEL", keys.source(name), keys.source_agents(name))])
@@ -114,7 +114,7 @@ class SourceMirror:
         yield int(bool(repairs))
 
     def _compare_files(self, name: str, at: str, *, announce: bool) -> int:
-        """Compare what is shown of one source that is known in full, or has gone, and mend it; how many keys were wrong."""
+        """Compare and repair the list of one source. Return how many keys were wrong."""
         keys, agents = self._mirror.keys, self._sources.agents(name)
         source = self._sources.source(name) if name in self._sources.names else None
         shown, seen_by = self._mirror.ask([("HGETALL", keys.source(name)), ("SMEMBERS", keys.source_agents(name))])
@@ -138,7 +138,7 @@ class SourceMirror:
         return wrong
 
     def _compare_agents(self, agents: list[str], at: str, *, announce: bool) -> tuple[int, set[str]]:
-        """What is open to these agents: how many keys were wrong, and which files were shown and should not be."""
+        """Compare and repair the open files of these agents. Return how many keys were wrong, and the files shown wrongly."""
         keys, sources = self._mirror.keys, self._sources
         answers = self._mirror.ask([("HGETALL", keys.open(agent)) for agent in agents])
         files_of: dict[str, dict[str, str]] = {agent: {} for agent in agents}
@@ -167,7 +167,7 @@ class SourceMirror:
         return wrong, strays
 
     def _compare_contents(self, files: Iterable[str], at: str | None = None) -> int:
-        """What is shown of these files: how many keys were wrong. With a time, who listens is told of them."""
+        """Compare and repair the contents of these files. Return how many keys were wrong. With a time, announce them."""
         keys, sources = self._mirror.keys, self._sources
         wanted: dict[str, Mapping[str, str]] = {}
         for file in files:
@@ -186,7 +186,7 @@ class SourceMirror:
         return sum(map(bool, repairs))
 
     def _source_changed(self, name: str, paths: Iterable[str], agents: Iterable[str], at: str) -> list[Command]:
-        """The notification that a source has changed, or who sees it."""
+        """Return the notification that a source, or the agents that see it, have changed."""
         keys = self._mirror.keys
         notice = {
             "kind": "source",

@@ -18,7 +18,7 @@ from blocksd.model.problems import Problems
 from blocksd.settings.config import SourceSettings
 from blocksd.sources import source as source_module
 from blocksd.sources.source import Source, differing
-from blocksd.sources.sources import Sources, Unshown
+from blocksd.sources.sources import Sources
 from blocksd.state.schedule import Schedule
 from rig import Clock
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blocksd.model.problem import Problem
+    from blocksd.sources.text_file import Unshown
 
 THEN = "2026-11-20T09:00:00.000Z"
 LATER = "2026-11-20T09:00:01.000Z"
