@@ -6,7 +6,7 @@ import io
 import signal
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -170,12 +170,12 @@ def test_thread_that_ends_by_a_fault_is_begun_again(folder: Path, tmp_path: Path
         eventually(lambda: faulty.said("ready:"), "it is ready")
         watcher = faulty.service._threads.folder_watch._watcher
         assert watcher is not None
-        assert watcher._fd is not None
+        assert watcher._tree is not None
 
-        def fail(_event: object) -> None:
+        def fail() -> NoReturn:
             raise ZeroDivisionError("in a thread of the watcher's")
 
-        watcher._fd.handle_event = fail  # type: ignore[method-assign, assignment]  # whatever it hears of next
+        watcher._tree.inotify.read = fail  # type: ignore[method-assign]  # whatever it hears of next
         (folder / "notes.md").write_text("one\n")
         eventually(lambda: is_shown(server, "notes"), "it is seen all the same")
         eventually(lambda: faulty.service._threads.folder_watch._watcher not in (None, watcher), "another watches")

@@ -14,9 +14,8 @@ from blocksd.errors import BlocksdError, InvalidFile
 from blocksd.files.beneath import NOT_THERE
 from blocksd.files.document import MAX_BYTES
 from blocksd.files.links import resolve
-from blocksd.files.open_writers import Openers, openers_of
+from blocksd.files.open_writers import Openers, Unclosed, openers_of
 from blocksd.files.root import Root
-from blocksd.files.write_events import Unclosed
 from blocksd.model.label import SUFFIX, TEMPORARY, is_ignored, is_junk
 
 if TYPE_CHECKING:

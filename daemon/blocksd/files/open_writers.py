@@ -1,4 +1,7 @@
-"""Which processes have a file open for writing, as far as /proc lets it be seen: of all processes for root, else of its user."""
+"""Finds files that another process has open for writing, where the kernel grants no lease: by /proc and by file events.
+
+/proc shows the files of all processes to root, and else those of the same user.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,26 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from blocksd.files import inotify
+from blocksd.files.inotify import Inotify
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _KEPT_SECONDS = 1.0  # a search, at least
 _SHARE = 0.05  # of the time, at most, is spent on searches
+
+_MASK = (
+    inotify.MODIFY
+    | inotify.CLOSE_WRITE
+    | inotify.MOVED_FROM
+    | inotify.MOVED_TO
+    | inotify.CREATE
+    | inotify.DELETE
+    | inotify.ONLYDIR
+)
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_MOST_FILES = 10_000  # beyond which those are forgotten that are closed
 
 
 class Opener(NamedTuple):
@@ -73,3 +91,63 @@ def _is_for_writing(pid: int, handle: str) -> bool:
             if line.startswith("flags:"):
                 return int(line.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY
     return False
+
+
+class Unclosed:
+    """Knows by their events which files were written to and not closed since, from when it first watched their directory.
+
+    It has no thread: events wait in the kernel until a question is asked.
+    """
+
+    def __init__(self) -> None:
+        self._inotify: Inotify | None = None
+        self._is_open: dict[tuple[int, bytes], bool] = {}  # by watch and name; False: closed, or moved in whole
+
+    def __del__(self) -> None:
+        if self._inotify is not None:
+            self._inotify.close()
+
+    def expect(self, directory: str, mode: int) -> None:
+        """Watch a directory of this mode ahead of any question, if other users may write in it: their files give no lease."""
+        if os.geteuid() != 0 and mode & _OTHERS:
+            self._watch(os.fsencode(directory))
+
+    def tells(self, path: str) -> bool | None:
+        """Return True if the file was written to and not closed since, False if it was closed or moved in whole.
+
+        None when nothing was seen of it, as where there are no events.
+        """
+        directory, name = os.path.split(os.fsencode(path))
+        return self._is_open.get((self._watch(directory), name))
+
+    def _watch(self, directory: bytes) -> int:
+        """Watch a directory, if it is not watched yet, and take in all events until now; return the watch, or -1."""
+        try:
+            if self._inotify is None:
+                self._inotify = Inotify()
+            watch = self._inotify.add(directory, _MASK)
+        except OSError:
+            return -1
+        self._take_events(self._inotify)
+        return watch
+
+    def _take_events(self, source: Inotify) -> None:
+        while events := source.read():
+            for event in events:
+                self._take(*event)
+
+    def _take(self, watch: int, mask: int, name: bytes) -> None:
+        if mask & inotify.OVERFLOW:
+            self._is_open.clear()
+        elif mask & inotify.IGNORED:  # the directory is gone
+            self._is_open = {file: is_open for file, is_open in self._is_open.items() if file[0] != watch}
+        elif mask & inotify.ISDIR:
+            return
+        elif mask & (inotify.MODIFY | inotify.CREATE):
+            self._is_open[watch, name] = True
+        elif mask & (inotify.CLOSE_WRITE | inotify.MOVED_TO):
+            if len(self._is_open) >= _MOST_FILES:
+                self._is_open = {file: is_open for file, is_open in self._is_open.items() if is_open}
+            self._is_open[watch, name] = False
+        else:
+            self._is_open.pop((watch, name), None)

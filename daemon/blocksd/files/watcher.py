@@ -1,52 +1,39 @@
-"""File events → hints. A hint says where to look; what is there, only a look can tell."""
+"""File events → hints. A hint names a place to look at; only a look tells what is there.
+
+The threads are watchdog's, the emitter is ours. watchdog's own emitter for Linux holds back a file that is moved out of
+the folder, and all events behind it, for half a second. Nor does it tell of lost events, of a directory that it could not
+watch, or a file that is made from one that is moved in whole. Its queue would cost a change of threads for each hint.
+"""
 
 from __future__ import annotations
 
-import logging
 import os
+import select
 import threading
-import warnings
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from watchdog.events import (
-    DirCreatedEvent,
-    DirDeletedEvent,
-    DirMovedEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
-from watchdog.observers.api import BaseObserver
-from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
-from watchdog.observers.inotify_c import InotifyFD
-from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper, PathedInotifyEvent
+from watchdog.events import FileSystemEventHandler
+from watchdog.observers.api import BaseObserver, EventEmitter
 
+from blocksd.files import inotify
+from blocksd.files.inotify import Inotify
 from blocksd.model.label import CONFIG_MAP, is_block_file, is_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-# Reading a file must not count as an event, or each look would cause another.
-_EVENTS: list[type[FileSystemEvent]] = [
-    FileClosedEvent,
-    FileMovedEvent,
-    FileDeletedEvent,
-    FileCreatedEvent,
-    DirMovedEvent,
-    DirDeletedEvent,
-    DirCreatedEvent,
-]
-
-# Watching a directory again says so with a text as long as the table of all watches. It is harmless.
-warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
-# That events were lost is a hint, and said by whoever takes it.
-logging.getLogger("watchdog").setLevel(logging.ERROR)
+# Reading a file is no event, or each look would cause another.
+_MASK = (
+    inotify.CLOSE_WRITE
+    | inotify.MOVED_FROM
+    | inotify.MOVED_TO
+    | inotify.CREATE
+    | inotify.DELETE
+    | inotify.DELETE_SELF
+    | inotify.ONLYDIR
+)
 
 
 class Hint(NamedTuple):
@@ -61,7 +48,7 @@ class Hint(NamedTuple):
 
 
 class Watcher:
-    """Watches a folder, and passes hints to `sink`, from threads of its own.
+    """Watches a folder, and passes hints to `sink`, from a thread of its own.
 
     It can fail in silence: the limit on watches, a lost root, a dead thread. `is_healthy` and `unwatched` tell.
     """
@@ -74,21 +61,20 @@ class Watcher:
         self._sink = sink
         self._wanted = wanted
         self._observer: BaseObserver | None = None
-        self._fd: InotifyFD | None = None
+        self._tree: _Tree | None = None
         self._identity: tuple[int, int] | None = None
 
     def start(self) -> None:
         """Watch the directory that is there now.
 
         Raises:
-            OSError: it cannot be watched: it is gone, or the user's inotify instances are used up.
+            OSError: it cannot be watched: it is gone, or the user's inotify instances or watches are used up.
         """
         status = os.stat(self._root)
-        self._fd = InotifyFD()
-        self._fd.start()
-        self._observer = observer = BaseObserver(_Emitter, inotify_fd=self._fd, sink=self._sink, wanted=self._wanted)
+        self._tree = _Tree(os.fsencode(self._root))
+        self._observer = observer = BaseObserver(_Emitter, tree=self._tree, sink=self._sink, wanted=self._wanted)
         try:
-            observer.schedule(FileSystemEventHandler(), self._root, recursive=True, event_filter=_EVENTS)
+            observer.schedule(FileSystemEventHandler(), self._root, recursive=True)
             observer.start()
         except BaseException:
             self.stop()
@@ -96,140 +82,172 @@ class Watcher:
         self._identity = (status.st_dev, status.st_ino)
 
     def stop(self) -> None:
-        """Stop watching; its threads end."""
-        self._identity = None
-        if self._observer is not None and self._observer.is_alive():
-            self._observer.stop()
-            self._observer.join()
-        if self._fd is not None and self._fd.is_alive():
-            self._fd.stop()
-            self._fd.join()
-        self._observer = self._fd = None
+        """Stop watching; the threads end."""
+        observer, self._observer, self._identity = self._observer, None, None
+        if observer is not None:
+            observer.stop()  # and its emitter, also when the observer's own thread is dead
+            if observer.is_alive():
+                observer.join()
+        if self._tree is not None:
+            self._tree.close()
 
     def is_healthy(self) -> bool:
-        """Whether the directory that is there now is watched, by threads that live."""
+        """Return True if the directory that is there now is watched, by threads that live."""
         try:
             status = os.stat(self._root)
         except OSError:
             return False
-        if self._observer is None or self._fd is None or self._identity != (status.st_dev, status.st_ino):
+        if self._observer is None or self._identity != (status.st_dev, status.st_ino):
             return False
         emitters = self._observer.emitters
-        threads = [self._observer, self._fd, *emitters]
+        threads = [self._observer, *emitters]
         return bool(emitters) and all(thread.is_alive() and thread.should_keep_running() for thread in threads)
 
     @property
     def watches(self) -> int:
         """How many of the user's inotify watches it uses."""
-        return len(self._fd._watch_for_wd) if self._fd is not None else 0  # noqa: SLF001  # there is no public way to ask
+        return len(self._tree.paths) if self._tree is not None else 0
 
     def unwatched(self, directories: set[str]) -> set[str]:
-        """Which of these directories (below the root) no events come from."""
+        """Return those of these directories (below the root) that no events come from."""
         return directories - self._watched()
 
     def _watched(self) -> set[str]:
         prefix = os.fsencode(self._root) + b"/"
-        groups = [emitter._inotify for emitter in (self._observer.emitters if self._observer else ())]  # type: ignore[attr-defined]  # noqa: SLF001  # there is no public way to ask
-        paths = [path for group in groups if group is not None for path in list(group._active_callbacks_by_path)]  # noqa: SLF001  # as above
+        paths = list(self._tree.paths.values()) if self._tree is not None else []
         return {os.fsdecode(path.removeprefix(prefix)) for path in paths}
 
 
-class _Emitter(InotifyEmitter):
-    """An emitter whose events are hints already, and go to the sink without passing through its queue."""
+class _Tree:
+    """The watches on a directory and all those below it, from one thread. `paths` has them by their numbers."""
 
-    def __init__(
-        self, *args: Any, sink: Callable[[Hint], object], wanted: Callable[[str], bool], **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self._sink = sink
-        self._wanted = wanted
-
-    def on_thread_start(self) -> None:
-        root = os.fsencode(self.watch.path)
-        self._inotify = _Group(
-            self._inotify_fd,
-            root,
-            is_recursive=True,
-            event_mask=self.get_event_mask_from_filter(),
-            sink=self._sink,
-            wanted=self._wanted,
-        )
-
-
-@dataclass
-class _Group(InotifyWatchGroup):
-    """The watches of a folder. watchdog tells of an overflow nowhere else but here."""
-
-    sink: Callable[[Hint], object] = print
-    wanted: Callable[[str], bool] = is_block_file
-
-    def __post_init__(self) -> None:
-        self._move_event_grouper = _Hints(self.path, self.sink, self.wanted)
-        super().__post_init__()
-
-    def on_queue_overflow(self) -> None:
-        super().on_queue_overflow()
-        self.sink(Hint("everything"))
-
-
-class _Hints(InotifyMoveEventGrouper):
-    """Stands where watchdog pairs the two halves of a move, for which it holds back a file moved away, and all events
-    behind it, for up to half a second. Hints need no pairing: each half is one.
-    """
-
-    def __init__(self, root: bytes, sink: Callable[[Hint], object], wanted: Callable[[str], bool]) -> None:
-        self._prefix = root.rstrip(b"/") + b"/"
-        self._sink = sink
-        self._wanted = wanted
-        self._moved_from: PathedInotifyEvent | None = None
-        self._links: set[bytes] = set()  # that have come while it was watching
-        self._closed = threading.Event()
-
-    def put_event(self, event: PathedInotifyEvent) -> None:
-        inotify = event.ev
-        path = os.fsdecode(event.path[len(self._prefix) :])
-        if inotify.is_moved_from:
-            self._moved_from = event
-        if inotify.is_directory or not path:
-            self._sink(Hint("tree", path))
-            return
-        name = path.rpartition("/")[2]
-        # What nobody looks at anyway need not wake anyone: editors make such files with every save.
-        if self._wanted(name) or name == CONFIG_MAP:
-            self._sink(Hint("closed" if inotify.is_close_write or inotify.is_moved_to else "touched", path))
-        elif self._is_link(event, name):  # where a directory was, or may be: what is below it is out of reach
-            self._sink(Hint("tree", path))
-
-    def _is_link(self, event: PathedInotifyEvent, name: str) -> bool:
-        """Return True if a symlink has come to a name at which no file is looked at, or has gone from there."""
-        was = event.path in self._links
-        self._links.discard(event.path)
-        if (event.ev.is_create or event.ev.is_moved_to) and not is_ignored(name) and os.path.islink(event.path):
-            self._links.add(event.path)
-            return True
-        return was
-
-    def get_queued_moved_from_event(self, cookie: int) -> PathedInotifyEvent | None:
-        """Where a directory was moved from: its watches move with it."""
-        found = self._moved_from
-        return found if found is not None and found.ev.cookie == cookie else None
-
-    def read_event(self) -> None:
-        """The emitter's own thread has nothing to do."""
-        self._closed.wait()
-
-    def discard_pending_events(self) -> None:
-        self._moved_from = None
+    def __init__(self, root: bytes) -> None:
+        self.root = root
+        self.paths: dict[int, bytes] = {}
+        self._watches: dict[bytes, int] = {}
+        self.inotify = Inotify()
 
     def close(self) -> None:
-        self._closed.set()
+        self.inotify.close()
+        self.paths.clear()
+        self._watches.clear()
+
+    def add(self, path: bytes) -> None:
+        """Watch a directory and those below it, but for those that are gone, or for which no watch is left.
+
+        A directory is listed after it is watched, so that none is missed that is made meanwhile.
+
+        Raises:
+            OSError: it is the root, and cannot be watched.
+        """
+        todo = [path]
+        while todo:
+            directory = todo.pop()
+            try:
+                watch = self.inotify.add(directory, _MASK | (inotify.DONT_FOLLOW if directory != self.root else 0))
+            except OSError:
+                if directory == self.root:
+                    raise
+                continue
+            self._watches.pop(self.paths.get(watch, b""), None)  # the same directory, under the name it had before
+            self.paths[watch], self._watches[directory] = directory, watch
+            with suppress(OSError), os.scandir(directory) as entries:
+                todo += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+    def drop(self, path: bytes) -> None:
+        """Watch a directory no longer, nor those below it."""
+        below = path + b"/"
+        for one in [one for one in self._watches if one == path or one.startswith(below)]:
+            watch = self._watches.pop(one)
+            self.paths.pop(watch, None)
+            self.inotify.remove(watch)
+
+    def forget(self, watch: int) -> None:
+        """Forget a watch that the kernel has removed."""
+        path = self.paths.pop(watch, b"")
+        if self._watches.get(path) == watch:
+            del self._watches[path]
 
 
-def inotify_limit(name: str) -> int | None:
-    """A limit of inotify (`max_user_watches`, `max_user_instances`); None where the kernel does not show it."""
-    with suppress(OSError, ValueError), open(f"/proc/sys/fs/inotify/{name}", encoding="ascii") as file:
-        return int(file.read())
-    return None
+class _Emitter(EventEmitter):
+    """Reads the events of a folder, and passes hints to the sink."""
+
+    def __init__(
+        self, *args: Any, tree: _Tree, sink: Callable[[Hint], object], wanted: Callable[[str], bool], **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._tree = tree
+        self._prefix = len(tree.root.rstrip(b"/")) + 1
+        self._sink = sink
+        self._wanted = wanted
+        self._links: set[bytes] = set()  # that have come while this was watching
+        self._wake = os.eventfd(0)
+        self._poll = select.poll()
+        for handle in (tree.inotify.handle, self._wake):
+            self._poll.register(handle, select.POLLIN)
+        self._is_waking = threading.Lock()
+
+    def on_thread_start(self) -> None:
+        self._tree.add(self._tree.root)
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            self._close()
+
+    def on_thread_stop(self) -> None:
+        with self._is_waking:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
+        if self.ident is None:  # it was never started
+            self._close()
+
+    def _close(self) -> None:
+        with self._is_waking:
+            wake, self._wake = self._wake, -1
+        if wake >= 0:
+            os.close(wake)
+
+    def queue_events(self, timeout: float) -> None:
+        """Wait for events, or for `stop`, however long that takes, and pass on what they tell."""
+        self._poll.poll()
+        for event in self._tree.inotify.read():
+            self._pass_on(event)
+
+    def _pass_on(self, event: inotify.Event) -> None:
+        mask, name, tree = event.mask, os.fsdecode(event.name), self._tree
+        if mask & inotify.OVERFLOW:
+            tree.drop(tree.root)
+            tree.add(tree.root)
+            self._sink(Hint("everything"))
+        directory = tree.paths.get(event.watch)
+        if directory is None:
+            return
+        full = directory + b"/" + event.name if name else directory
+        path = os.fsdecode(full[self._prefix :])
+        if mask & inotify.IGNORED:
+            tree.forget(event.watch)
+        elif mask & inotify.ISDIR or not name:
+            if mask & inotify.MOVED_FROM:  # its watches would tell of the name it had
+                tree.drop(full)
+            elif mask & (inotify.CREATE | inotify.MOVED_TO):
+                tree.add(full)
+            self._sink(Hint("tree", path))
+        # A file that is never looked at need not wake a thread: editors make such files with every save.
+        elif self._wanted(name) or name == CONFIG_MAP:
+            self._sink(Hint("closed" if mask & (inotify.CLOSE_WRITE | inotify.MOVED_TO) else "touched", path))
+        elif self._is_link(full, mask, name):  # where a directory was, or may be: what is below it is out of reach
+            self._sink(Hint("tree", path))
+
+    def _is_link(self, path: bytes, mask: int, name: str) -> bool:
+        """Return True if a symlink has come to a name at which no file is looked at, or has gone from there."""
+        was = path in self._links
+        self._links.discard(path)
+        if mask & (inotify.CREATE | inotify.MOVED_TO) and not is_ignored(name) and os.path.islink(path):
+            self._links.add(path)
+            return True
+        return was
 
 
 class Watchers:

@@ -6,7 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from blocksd.files.watcher import Hint, Watcher, Watchers, inotify_limit
+from blocksd.files.inotify import inotify_limit
+from blocksd.files.watcher import Hint, Watcher, Watchers
 from blocksd.model.label import is_ignored
 from blocksd.model.problem import WATCHER, Problem
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from blocksd.core.core import Core
 from blocksd.errors import BlocksdError
-from blocksd.files.watcher import inotify_limit
+from blocksd.files.inotify import inotify_limit
 from blocksd.journal.rescue import sentence_of
 from blocksd.model.faults import Failed
 from blocksd.model.problem import CONFIG

@@ -155,7 +155,7 @@ def test_without_leases_a_file_must_settle(root: Path, monkeypatch: pytest.Monke
 def test_without_leases_and_events_an_open_file_is_searched_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer that pauses is seen in /proc, if it is of the same user, also when it has set the time of the file back."""
     monkeypatch.setattr(Root, "has_writer", lambda *_: None)
-    monkeypatch.setattr("blocksd.files.write_events._libc.inotify_add_watch", lambda *_: -1)
+    monkeypatch.setattr("blocksd.files.inotify._libc.inotify_add_watch", lambda *_: -1)
     monkeypatch.setattr(folder_module, "_SETTLE_SECONDS", 0.0)
     monkeypatch.setattr("blocksd.files.open_writers._KEPT_SECONDS", 0.0)
     monkeypatch.setattr("blocksd.files.open_writers._SHARE", float("inf"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import threading
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from blocksd.files.inotify import Inotify, inotify_limit
 from blocksd.files.watcher import Hint, Watcher, Watchers
 from support import DEADLINE, eventually
 
@@ -164,20 +166,72 @@ def test_new_directories_are_watched(watched: Watched) -> None:
     assert watched.since() >= {Hint("closed", f"{directory}/new.md") for directory in directories}
 
 
-def test_lost_events_are_admitted(watched: Watched) -> None:
-    """When the kernel drops events the hint is: look everywhere."""
-    assert watched.watcher._observer is not None
-    (emitter,) = watched.watcher._observer.emitters
-    emitter._inotify.on_queue_overflow()  # type: ignore[attr-defined]  # there is no public way to make it happen
-    assert Hint("everything") in watched.since()
-    (watched.root / "deep" / "notes.md").write_text("other")
-    assert Hint("closed", "deep/notes.md") in watched.since()
+def test_lost_events_are_admitted(tmp_path: Path) -> None:
+    """When the kernel drops events the hint is: look everywhere; and everything is watched on."""
+    (tmp_path / "deep").mkdir()
+    is_held, may_go_on = threading.Event(), threading.Event()
+    hints: queue.SimpleQueue[Hint] = queue.SimpleQueue()
+
+    def sink(hint: Hint) -> None:
+        is_held.set()
+        may_go_on.wait(DEADLINE)
+        hints.put(hint)
+
+    watcher = Watcher(str(tmp_path), sink)
+    watcher.start()
+    try:
+        (tmp_path / "notes.md").touch()
+        assert is_held.wait(DEADLINE)
+        for _ in range((inotify_limit("max_queued_events") or 16_384) // 3 + 1):  # made, closed, deleted
+            (tmp_path / "notes.tmp").touch()
+            (tmp_path / "notes.tmp").unlink()
+        (tmp_path / "made").mkdir()  # of which no event tells
+        may_go_on.set()
+        eventually(lambda: hints.get(timeout=DEADLINE) == Hint("everything"))
+        for directory in ("deep", "made"):
+            (tmp_path / directory / "notes.md").write_text("other")
+            eventually(lambda path=f"{directory}/notes.md": hints.get(timeout=DEADLINE) == Hint("closed", path))  # type: ignore[misc]
+    finally:
+        may_go_on.set()
+        watcher.stop()
+
+
+def test_directory_renamed_while_it_is_new_is_watched_under_its_last_name(watched: Watched) -> None:
+    """However fast its names follow each other."""
+    names = set()
+    for number in range(100):
+        (watched.root / "t").mkdir()
+        (watched.root / "t" / "notes.md").write_text("text")
+        (watched.root / "t").rename(watched.root / f"k{number}")
+        names.add(f"k{number}")
+    watched.since()
+    assert watched.watcher.unwatched(names) == set()
+    for name in names:
+        (watched.root / name / "notes.md").write_text("other")
+    assert watched.since() >= {Hint("closed", f"{name}/notes.md") for name in names}
+
+
+def test_directories_beyond_the_limit_are_known(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is watched as far as the limit on watches goes."""
+    add = Inotify.add
+
+    def limited(self: Inotify, path: bytes, mask: int) -> int:
+        if path.endswith(b"er"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return add(self, path, mask)
+
+    monkeypatch.setattr(Inotify, "add", limited)
+    other = Watcher(str(watched.root), lambda _: None)
+    other.start()
+    assert other.is_healthy()
+    assert (other.watches, other.unwatched({"deep", "deep/er"})) == (2, {"deep/er"})
+    other.stop()
 
 
 def test_unwatched_directories_are_known(watched: Watched) -> None:
     """Which directories give no events can be asked: here, one that is not there."""
     assert watched.watcher.unwatched({"deep", "deep/er", "elsewhere"}) == {"elsewhere"}
-    assert len(watched.watcher._watched()) == 3
+    assert watched.watcher.watches == 3
 
 
 def test_health_is_that_of_the_directory_that_is_there_now(watched: Watched) -> None:

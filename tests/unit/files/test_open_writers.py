@@ -121,7 +121,7 @@ def test_nothing_is_known_of_before(root: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_where_no_events_come_nothing_is_known(root: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """That a file was written after its directory was watched, and no event came, says nothing of its writer."""
-    monkeypatch.setattr("blocksd.files.write_events.Unclosed._take_events", lambda _: None)
+    monkeypatch.setattr("blocksd.files.open_writers.Unclosed._take_events", lambda *_: None)
     path = root / "notes.md"
     write(path, "half")
     assert read(folder, closed=False) is None
@@ -173,7 +173,7 @@ def test_another_directory_in_its_place_is_watched(root: Path, folder: Folder) -
 
 def test_without_watches_a_file_must_settle(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user whose watches are used up is no worse off than where there are no events."""
-    monkeypatch.setattr("blocksd.files.write_events._libc.inotify_add_watch", lambda *_: -1)
+    monkeypatch.setattr("blocksd.files.inotify._libc.inotify_add_watch", lambda *_: -1)
     folder = Folder(str(root))
     (root / "notes.md").write_text("text")
     assert read(folder, closed=False) is None
