@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from blocksd.files.file_edit import Staged
 from blocksd.journal.intents import Prepared
+from blocksd.journal.pruning import compress, forget_versions
 from rig import revision
 
 if TYPE_CHECKING:
@@ -40,6 +41,14 @@ def chain(count: int, label: str = "notes", *, start: int = 1) -> list[Revision]
 def put(journal: Journal, *revisions: Revision) -> None:
     """Append, as the core does: a new block comes with the file that says it."""
     journal.append(revisions, {one.label: (f"{one.label}.md", None) for one in revisions if one.kind == "created"})
+
+
+def prune(journal: Journal, *labels: str, versions: int, before: str | None = None) -> int:
+    """Forget versions of these labels, and compress those that stay, as retention does. How many are forgotten."""
+    with journal.database.transaction():
+        forgotten = forget_versions(journal, labels, versions=versions, before=before)
+        compress(journal, labels)
+    return forgotten
 
 
 def lists_in(journal: Journal) -> list[str]:

@@ -12,7 +12,7 @@ from blocksd.core.intake import Intake
 from blocksd.files.folder import Folder, Reading
 from blocksd.journal.journal import Journal
 from blocksd.model.faults import Faults
-from blocksd.model.problems import Problems
+from blocksd.model.problem import Problems
 from blocksd.model.revision import timestamp
 from blocksd.state.schedule import Schedule
 from blocksd.state.stale import Writes

@@ -22,7 +22,7 @@ import pytest
 import redis
 
 from blocksd.files.document import Parser
-from blocksd.settings import config
+from blocksd.settings import loading
 from fenced import ROOT
 from support import DEADLINE, eventually, require
 
@@ -369,7 +369,7 @@ class Newcomer:
         """Put the file there, and start the daemon again."""
         name = block.mark.removeprefix("file: ")
         (self.clone / name).write_text(block.text, encoding="utf-8")
-        loaded = config.load({}, path=str(self.clone / name), environ={})
+        loaded = loading.load({}, path=str(self.clone / name), environ={})
         assert all(not source.mistake for source in loaded.sources)
         daemon = next(one for one in self.terminals if "blocksd run" in one.command and one.process.poll() is None)
         daemon.end()

@@ -38,6 +38,7 @@ import redis
 import blocksd
 import floors
 from blocksd.journal.journal import Journal
+from blocksd.journal.pruning import compress
 from blocksd.model.block import Block
 from blocksd.model.prompt import compile_prompt
 from blocksd.model.revision import timestamp
@@ -330,7 +331,7 @@ def note_departed(path: Path, count: int) -> None:
                     draft.put(Block(label, value=value))
             journal.append(draft.revisions, {label: (f"{label}.md", None) for label in labels if value is not None})
             draft.apply()
-        journal.compress(labels)
+        compress(journal, labels)
         draft = StateDraft(state, timestamp(time.time()))
         draft.set_folders(())
         draft.apply()

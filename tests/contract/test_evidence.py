@@ -228,7 +228,7 @@ def test_nothing_is_acknowledged_while_the_journal_is_lost(rig: Rig, raw: Any, m
     """Where it cannot be put back, that is a problem, and requests wait."""
     for one in rig.home.glob("journal.db*"):
         one.unlink()
-    monkeypatch.setattr("blocksd.journal.database.put_in_place", refuse)
+    monkeypatch.setattr("blocksd.journal.opening.put_in_place", refuse)
     request = json.dumps({"id": "1", "op": "append", "label": "notes", "args": {"content": "x"}})
     raw.xadd("blocks:inbox:operator", {"request": request})
     for _ in range(5):

@@ -17,6 +17,7 @@ from blocksd.journal.results import Results
 from blocksd.model.label import TEMPORARY
 from blocksd.requests.request import Entry
 from failing import call_of_root
+from journaled import prune
 from rig import Rig
 
 if TYPE_CHECKING:
@@ -697,7 +698,7 @@ def test_reply_that_is_made_again_is_the_first(rig: Powered) -> None:
     assert first[-1]["error"]["block"]["label"] == "diary"
     rig.raw.delete(*(f"blocks:reply:operator:{number}" for number in range(1, 7)))
     assert [rig.ask(one)[0] for one in asked] == first
-    rig.journal.prune(["notes"], versions=1)
+    prune(rig.journal, "notes", versions=1)
     rig.pruned = rig.journal.seq
     rig.raw.delete("blocks:reply:operator:1")
     assert rig.ask(asked[0]) == [{**first[0], "block": None}]

@@ -20,7 +20,7 @@ from blocksd.files.content import OTHER, Content, content
 from blocksd.files.folder import Absent
 from blocksd.files.root import Root
 from blocksd.files.writer import Writer
-from blocksd.journal import database, journal
+from blocksd.journal import journal, opening
 from blocksd.journal.intents import Intents
 from blocksd.mirror import mirror, projection
 from blocksd.model import edits
@@ -875,7 +875,7 @@ def prepares_in_memory(patch: Patch) -> None:
 
 
 def keeps_its_epoch(patch: Patch) -> None:
-    real = database.open_to_write
+    real = opening.open_to_write
     patch.setattr(journal, "open_to_write", lambda path, _boot, *more, **options: real(path, "boot", *more, **options))
 
 

@@ -14,12 +14,13 @@ from blocksd.cli.console import print_json, print_table
 from blocksd.cli.options import daemon_options, json_option, resolve
 from blocksd.mirror.connection import masked
 from blocksd.model.label import printable
-from blocksd.settings.config import SETTINGS, SOURCE_KEYS, unknown_variables
+from blocksd.settings.config import SETTINGS, SOURCE_KEYS
+from blocksd.settings.loading import unknown_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from blocksd.settings.config import Resolved
+    from blocksd.settings.loading import Resolved
 
 
 @click.command()

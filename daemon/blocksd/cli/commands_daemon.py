@@ -134,7 +134,7 @@ def examine(path: str) -> tuple[int, list[Problem]]:
     from blocksd.files.folder import Folder
     from blocksd.journal.journal import Journal
     from blocksd.model.faults import Faults
-    from blocksd.model.problems import Problems
+    from blocksd.model.problem import Problems
     from blocksd.model.revision import timestamp
     from blocksd.state.schedule import Schedule
     from blocksd.state.state import State

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from blocksd.cli.main import cli
-from blocksd.settings.config import CREDENTIAL, SETTINGS, SOURCE_KEYS
+from blocksd.settings.config import SETTINGS, SOURCE_KEYS
+from blocksd.settings.loading import CREDENTIAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

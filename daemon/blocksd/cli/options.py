@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blocksd.errors import NotFound, Unavailable
-from blocksd.settings import config as configuration
+from blocksd.settings import loading as configuration
 from blocksd.settings.record import FoundUrl, running_daemon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from blocksd.client.blocking.client import Client
-    from blocksd.settings.config import Config, Resolved
+    from blocksd.settings.config import Config
+    from blocksd.settings.loading import Resolved
 
 
 def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -20,7 +20,7 @@ from blocksd.protocol.fields import text
 from blocksd.protocol.reset import Item
 from blocksd.protocol.watching import Watching
 from blocksd.protocol.wire import TIMEOUT_SECONDS
-from blocksd.settings import config as configuration
+from blocksd.settings import loading as configuration
 from blocksd.settings.record import FoundUrl, running_daemon
 
 _LONGEST_EDIT_PAUSE = 0.1

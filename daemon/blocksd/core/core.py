@@ -22,8 +22,7 @@ from blocksd.journal.rescue import Rescue
 from blocksd.journal.results import Results
 from blocksd.model.faults import Faults
 from blocksd.model.label import printable
-from blocksd.model.problem import LEFT, SERVER, Problem
-from blocksd.model.problems import Problems
+from blocksd.model.problem import LEFT, SERVER, Problem, Problems
 from blocksd.model.revision import timestamp
 from blocksd.requests.handled import Handled
 from blocksd.requests.inbox import Inbox

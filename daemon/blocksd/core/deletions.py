@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from blocksd.files.folder import Folder
     from blocksd.journal.journal import Journal
-    from blocksd.model.problems import Problems
+    from blocksd.model.problem import Problems
     from blocksd.state.schedule import Schedule
     from blocksd.state.state import State
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from blocksd.files.writer import Writer
     from blocksd.journal.intents import Intents
     from blocksd.journal.results import Results
-    from blocksd.model.problems import Problems
+    from blocksd.model.problem import Problems
     from blocksd.model.revision import Revision
     from blocksd.sources.sources import Sources
     from blocksd.state.schedule import Schedule

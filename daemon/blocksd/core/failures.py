@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from blocksd.core.listener import ProblemNews
     from blocksd.journal.rescue import Rescue
     from blocksd.model.faults import Faults
-    from blocksd.model.problems import Problems
+    from blocksd.model.problem import Problems
     from blocksd.state.schedule import Schedule
 
 _RETRY_SECONDS = 1.0

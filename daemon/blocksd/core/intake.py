@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from blocksd.journal.journal import Journal
     from blocksd.model.block import Block
     from blocksd.model.faults import Faults
-    from blocksd.model.problem import Problem, Warned
-    from blocksd.model.problems import Problems
+    from blocksd.model.problem import Problem, Problems, Warned
     from blocksd.state.schedule import Schedule
     from blocksd.state.state import State
 

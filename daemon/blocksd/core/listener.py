@@ -9,8 +9,7 @@ if TYPE_CHECKING:
 
     from blocksd.errors import BlocksdError
     from blocksd.model.faults import Fault
-    from blocksd.model.problem import Problem
-    from blocksd.model.problems import Problems
+    from blocksd.model.problem import Problem, Problems
     from blocksd.model.revision import Revision
     from blocksd.requests.reply import Answer
 

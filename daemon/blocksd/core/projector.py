@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from blocksd.mirror.mirror import Mirror, Place
     from blocksd.mirror.projection import Command
     from blocksd.model.faults import Faults
-    from blocksd.model.problem import Problem
-    from blocksd.model.problems import Problems
+    from blocksd.model.problem import Problem, Problems
     from blocksd.model.revision import Revision
     from blocksd.requests.reply import Answer
     from blocksd.sources.sources import Sources

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from blocksd.errors import BlocksdError
     from blocksd.journal.results import Results
     from blocksd.model.faults import Faults
-    from blocksd.model.problems import Problems
+    from blocksd.model.problem import Problems
     from blocksd.requests.handled import Handled
     from blocksd.requests.inbox import Inbox
     from blocksd.requests.reply import Answer

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from blocksd.journal.pruning import compress, forget_deleted, forget_versions
 from blocksd.model.label import owner
 from blocksd.model.revision import OPERATOR, timestamp
 
@@ -135,8 +136,8 @@ class Retention:
         while self.touched:
             labels = list(islice(self.touched, _TOUCHED))
             with self._writing():
-                self._journal.forget_versions(labels, versions=self.limits.versions, before=self.before)
-                self._journal.compress(labels)
+                forget_versions(self._journal, labels, versions=self.limits.versions, before=self.before)
+                compress(self._journal, labels)
             self.touched.difference_update(labels)
             yield
 
@@ -150,7 +151,7 @@ class Retention:
             ).fetchall()
             before, before_departed = self.before, self.before_departed
             with self._writing():
-                self._journal.forget_versions((one for one, _ in rows), versions=self.limits.versions, before=before)
+                forget_versions(self._journal, (one for one, _ in rows), versions=self.limits.versions, before=before)
                 for one, path in rows:
                     if path is None:
                         self._forget_deleted(one, before_departed if self._is_departed(owner(one)) else before)
@@ -165,7 +166,7 @@ class Retention:
 
     def _forget_deleted(self, label: str, before: str | None) -> None:
         """Forget a label that no block has, once its last revision is too old. A block of that label begins anew."""
-        if before is not None and label not in self._state.paths and self._journal.forget_deleted(label, before):
+        if before is not None and label not in self._state.paths and forget_deleted(self._journal, label, before):
             self._state.forget(label)
 
     def _is_departed(self, agent: str | None) -> bool:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from blocksd.files.folder import Folder, Found
-    from blocksd.model.problems import Problems
+    from blocksd.model.problem import Problems
     from blocksd.state.read_queue import ReadQueue
     from blocksd.state.state import State
 

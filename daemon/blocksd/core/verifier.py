@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from blocksd.journal.journal import Journal
     from blocksd.mirror.mirror import Mirror
     from blocksd.model.faults import Faults
-    from blocksd.model.problems import Problems
+    from blocksd.model.problem import Problems
     from blocksd.model.revision import Revision
     from blocksd.sources.source_mirror import SourceMirror
     from blocksd.sources.sources import Sources

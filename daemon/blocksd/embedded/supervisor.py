@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from blocksd.embedded.server import EmbeddedServer
-    from blocksd.model.problems import Problems
+    from blocksd.model.problem import Problems
     from blocksd.monitoring.events import Notices
 
 FIRST_SECONDS, LONGEST_SECONDS = 1.0, 60.0

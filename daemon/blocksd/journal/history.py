@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocksd.errors import InvalidLabel, JournalDamaged, VersionDamaged
 from blocksd.journal.agent_lists import AgentLists
-from blocksd.journal.database import open_to_read
+from blocksd.journal.opening import open_to_read
 from blocksd.journal.row import AGENTS, ENTRIES, STORED, check, revision_of
 from blocksd.model.label import label_of_path
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from blocksd.files.folder import Signature
-    from blocksd.journal.database import Database, Opened
+    from blocksd.journal.database import Database
+    from blocksd.journal.opening import Opened
     from blocksd.model.revision import Revision
 
 _ENDLESS = 2**62

@@ -7,31 +7,27 @@ what the folder looked like when it was last read, so that an unchanged folder i
 from __future__ import annotations
 
 import os
-import sqlite3
 import uuid
-import zlib
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from blocksd.errors import JournalUnusable, NotFound
 from blocksd.journal.agent_lists import ListNumbers
-from blocksd.journal.database import LOG_STEP_BYTES, open_to_write, rescue
 from blocksd.journal.history import History
+from blocksd.journal.journal_file import LOG_STEP_BYTES
+from blocksd.journal.opening import open_to_write, rescue
 from blocksd.journal.row import MARKS, ROW_CHARS, STORED, stored_row
 from blocksd.journal.schema import SQLITE_ERRORS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from blocksd.files.folder import Signature
     from blocksd.journal.agent_lists import Agents
-    from blocksd.journal.database import Opened
+    from blocksd.journal.opening import Opened
     from blocksd.model.revision import Revision
 
 _UNKNOWN = (None, None, None, None)
-_COMPRESS_CHARS = 512
-_NO_EDIT = "(kind = 'updated' AND fields = 'agents' AND position IS NOT NULL AND request_id IS NULL)"
-"""Of revisions that are none of the block's file: agents came or went that its file did not name."""
 _CHECKPOINT_CHARS = 4 * 1024 * 1024
 _MOST_LOG_BYTES = 16 * 1024 * 1024  # of the write-ahead log, before it is moved into the database under load, too
 
@@ -212,97 +208,6 @@ class Journal(History):
         with self.database.reading():
             (kept,) = self.database.execute("SELECT count(*) FROM in_force WHERE seq > ?", (seq,)).fetchone()
         return bool(kept == self.seq - seq)
-
-    def prune(self, labels: Collection[str], *, versions: int, before: str | None = None) -> int:
-        """Forget versions of these labels, and compress those that stay, in one transaction. How many are forgotten.
-
-        On a full disk nothing is forgotten: there is another time.
-        """
-        forgotten = 0
-        with suppress(sqlite3.OperationalError), self.database.transaction():
-            forgotten = self.forget_versions(labels, versions=versions, before=before)
-            self.compress(labels)
-        return forgotten
-
-    def forget_versions(self, labels: Iterable[str], *, versions: int, before: str | None = None) -> int:
-        """Forget what is beyond the newest `versions` of each label, or older than `before`; the newest stays. How many.
-
-        Versions that tell only which agents came or went push no edit out: as many edits as `versions` stay whatever their
-        number, and of the others the one that each edit was made on top of, by which undo goes back.
-
-        What SQLite raises is raised as it is; the transaction is the caller's. So it is in `compress` and `forget_deleted`.
-        """
-        execute = self.database.execute
-        forgotten = 0
-        for label in labels:
-            (newest,) = execute("SELECT coalesce(max(version), 0) FROM in_force WHERE label = ?", (label,)).fetchone()
-            forgotten += self._forget_beyond(label, newest - max(1, versions), max(1, versions))
-            last = 0
-            if before is not None:
-                for version, at in execute(
-                    "SELECT version, at FROM revisions WHERE label = ? AND version < ? ORDER BY version",
-                    (label, newest),
-                ):
-                    if at >= before:
-                        break
-                    last = max(last, version)
-            if last:
-                forgotten += execute("DELETE FROM revisions WHERE label = ? AND version <= ?", (label, last)).rowcount
-        return forgotten
-
-    def _forget_beyond(self, label: str, last: int, edits: int) -> int:
-        """Forget versions of a label up to `last`, but for the edits among the newest `edits` of all. How many."""
-        execute = self.database.execute
-        if (
-            last < 1
-            or not execute("SELECT 1 FROM revisions WHERE label = ? AND version <= ?", (label, last)).fetchone()
-        ):
-            return 0
-        oldest = execute(
-            f"SELECT version FROM revisions WHERE label = ? AND NOT {_NO_EDIT} ORDER BY version DESC LIMIT 1 OFFSET ?",  # noqa: S608  # a constant
-            (label, edits - 1),
-        ).fetchone()
-        forgotten = 0
-        if oldest is not None:
-            forgotten = execute(
-                "DELETE FROM revisions WHERE label = ? AND version <= ?", (label, min(last, oldest[0] - 1))
-            ).rowcount
-        return (
-            forgotten
-            + execute(
-                f"DELETE FROM revisions WHERE label = ?1 AND version <= ?2 AND {_NO_EDIT} AND version + 1 NOT IN "  # noqa: S608  # a constant
-                f"(SELECT version FROM revisions WHERE label = ?1 AND version <= ?2 + 1 AND NOT {_NO_EDIT})",
-                (label, last),
-            ).rowcount
-        )
-
-    def compress(self, labels: Iterable[str]) -> None:
-        """Store all but the newest long values of these labels compressed."""
-        execute = self.database.execute
-        for label in labels:
-            old = execute(
-                "SELECT seq, value FROM revisions WHERE label = ?1 AND version < (SELECT max(version) FROM in_force "
-                "WHERE label = ?1) AND typeof(value) = 'text' AND length(value) >= ?2",
-                (label, _COMPRESS_CHARS),
-            ).fetchall()
-            for seq, value in old:
-                execute("UPDATE revisions SET value = ? WHERE seq = ?", (zlib.compress(value.encode("utf-8")), seq))
-
-    def forget_deleted(self, label: str, before: str) -> bool:
-        """Forget a label that no block has any more, if all that is kept of it is from before; whether it is forgotten.
-
-        The newest revision of all stays: it tells which numbers were given out.
-        """
-        execute = self.database.execute
-        (kept,) = execute(
-            "SELECT count(*) FROM revisions WHERE label = ? AND (at >= ? OR seq >= ?)", (label, before, self.seq)
-        ).fetchone()
-        if kept:
-            return False
-        if not execute("DELETE FROM heads WHERE label = ? AND path IS NULL", (label,)).rowcount:
-            return False
-        execute("DELETE FROM revisions WHERE label = ?", (label,))
-        return True
 
     def count_logged(self, chars: int) -> None:
         """Something else was written, too: it counts for when the next checkpoint is due."""

@@ -9,8 +9,8 @@ from blocksd.errors import JournalDamaged, JournalMissing, JournalUnusable, Vers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from blocksd.journal.database import Opened
     from blocksd.journal.journal import Journal
+    from blocksd.journal.opening import Opened
 
 HINT = "it is put together again from what is sound and from the folder; look at the disk's health if it happens again"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 import sqlite3
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import VersionDamaged
+from blocksd.journal.database import read_only
 from blocksd.journal.row import AGENTS, ENTRIES, STORED, check, digest_of_list
 from blocksd.journal.schema import MIGRATIONS, SCHEMA, SQLITE_ERRORS
 from blocksd.journal.swap import remove
@@ -54,13 +54,12 @@ def salvage(path: str, fresh: str, connection: sqlite3.Connection | None = None,
                 with _tolerating_damage():
                     _copy_sound(connection, new, newest)
             # In the end without its log, which may be what is damaged.
-            modes = ("mode=ro", "mode=ro&immutable=1") if connection is None else ("mode=ro&immutable=1",)
+            modes = ("", "&immutable=1") if connection is None else ("&immutable=1",)
             has_content = os.path.isfile(path) and os.path.getsize(path)  # of an empty file SQLite removes the log
             for number, mode in enumerate(modes if has_content else ()):
-                address = f"{pathlib.Path(path).absolute().as_uri()}?{mode}"
                 with (
                     _tolerating_damage(),
-                    closing(sqlite3.connect(address, uri=True, isolation_level=None)) as old,
+                    closing(sqlite3.connect(read_only(path, mode), uri=True, isolation_level=None)) as old,
                 ):
                     _copy_sound(old, new, newest, is_older=connection is not None or number > 0)
             _make_heads(new)

@@ -12,7 +12,7 @@ from blocksd.model.problem import INTERNAL, Problem
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from blocksd.model.problems import Problems
+    from blocksd.model.problem import Problems
 
 _KINDS = 100  # that are told apart: further ones are counted, and not told
 _CHARS = 200  # of an exception's text, which may quote what a block says

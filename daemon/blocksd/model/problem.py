@@ -1,22 +1,24 @@
-"""`Problem`: why a file is not in force, in words a person can act on, and its JSON."""
+"""Problems: why a file, or part of the system, is not in force, in words a person can act on; and all that are known."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from blocksd.model.label import name_for_agent, printable
+from blocksd.model.revision import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, KeysView, Sequence, ValuesView
 
     from blocksd.errors import BlocksdError
 
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """Something odd in a file that is in force all the same."""
+    """A warning about a file that is in force all the same."""
 
     message: str
     line: int | None
@@ -44,7 +46,7 @@ class Problem:
     since: str = ""
 
     def same_as(self, other: Problem | None) -> bool:
-        """Whether nothing has changed but the time: what was said once is not said again."""
+        """Return True if nothing but the time is different: the same problem is not announced again."""
         return other is not None and replace(self, since=other.since) == other
 
     def as_json(self) -> dict[str, Any]:
@@ -60,6 +62,57 @@ class Problem:
         return f"{place}: {self.message}" + (f" ({self.hint})" if self.hint else "")
 
 
+class Problems(Mapping[str, Problem]):
+    """The problems that are known, by subject, and how often that has changed."""
+
+    def __init__(self, wall: Callable[[], float]) -> None:
+        self._wall = wall
+        self._known: dict[str, Problem] = {}
+        self.changes = 0  # how often anything has changed
+        self.warnings = 0  # how many of the problems are warnings
+
+    def __getitem__(self, subject: str) -> Problem:
+        return self._known[subject]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __contains__(self, subject: object) -> bool:
+        return subject in self._known
+
+    def keys(self) -> KeysView[str]:
+        return self._known.keys()
+
+    def values(self) -> ValuesView[Problem]:
+        return self._known.values()
+
+    def __repr__(self) -> str:
+        return f"Problems({self._known!r})"
+
+    def copy(self) -> dict[str, Problem]:
+        """Return the problems of this moment, to compare with later."""
+        return self._known.copy()
+
+    def set(self, problem: Problem) -> None:
+        """Add or replace a problem; the same again changes nothing."""
+        known = self._known.get(problem.subject)
+        if not problem.same_as(known):
+            since = known.since if known is not None else timestamp(self._wall())
+            self._known[problem.subject] = replace(problem, since=since)
+            self.changes += 1
+            self.warnings += problem.warning - (known is not None and known.warning)
+
+    def remove(self, subject: str) -> None:
+        """Remove the problem with this subject, if there is one."""
+        removed = self._known.pop(subject, None)
+        if removed is not None:
+            self.changes += 1
+            self.warnings -= removed.warning
+
+
 CONFIG = "<config>"
 FOLDER = "<folder>"
 JOURNAL = "<journal>"
@@ -73,7 +126,7 @@ KEPT = "<kept>"
 
 
 def problem_of(path: str, error: BlocksdError, *, label: str | None = None) -> Problem:
-    """The problem an error in reading a file makes."""
+    """Return the problem for an error in reading a file."""
     line = error.facts.get("line")
     return Problem(
         subject=printable(path),
@@ -86,20 +139,20 @@ def problem_of(path: str, error: BlocksdError, *, label: str | None = None) -> P
 
 
 def warning_of(path: str, label: str, warnings: Sequence[Warned]) -> Problem:
-    """What is odd in a file that is in force all the same: at least one thing."""
+    """Return the problem for warnings, at least one, about a file that is in force."""
     first = warnings[0]
     message = "; ".join(warning.message for warning in warnings[:5])
     return Problem(printable(path), "warning", message, first.hint, label, first.line, warning=True)
 
 
 def label_conflict(path: str, label: str, holder: str) -> Problem:
-    """A file that would say a label which another file says."""
+    """Return the problem of a file whose label another file has."""
     message = f"its label {label!r} is taken by {printable(holder)}"
     return Problem(printable(path), "label_conflict", message, "rename one of the two", label)
 
 
 def name_conflict(label: str, agents: Iterable[str]) -> Problem:
-    """A block that these agents cannot have, since they see another under its name: a problem under its label."""
+    """Return the problem of a block that these agents cannot have, since they see another one under its name."""
     names = sorted(agents)
     some = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
     message = (
@@ -110,12 +163,12 @@ def name_conflict(label: str, agents: Iterable[str]) -> Problem:
 
 
 def unmerged_subject(label: str) -> str:
-    """Under which word it is shown that a save of a block waits to be merged."""
+    """Return the subject of the problem that a save of a block waits to be merged."""
     return f"merge {printable(label)}"
 
 
 def unmerged(label: str, error: BlocksdError) -> Problem:
-    """A save of an old text that cannot be put together with what was written before it: its file cannot be written."""
+    """Return the problem of a stale save that cannot be merged with what was written before it, for want of its file."""
     return Problem(
         unmerged_subject(label),
         "unmerged",

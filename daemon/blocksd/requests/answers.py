@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from blocksd.journal.results import Results
     from blocksd.model.faults import Faults
-    from blocksd.model.problems import Problems
+    from blocksd.model.problem import Problems
     from blocksd.requests.handled import Handled
     from blocksd.requests.request import Entry
     from blocksd.requests.started import StartedRequests

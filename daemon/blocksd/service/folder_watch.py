@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from blocksd.core.intake import Intake
     from blocksd.files.folder import Folder
-    from blocksd.model.problems import Problems
+    from blocksd.model.problem import Problems
     from blocksd.monitoring.events import Notices
     from blocksd.sources.sources import Sources
 

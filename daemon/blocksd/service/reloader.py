@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from blocksd.errors import Misconfigured
 from blocksd.model.problem import CONFIG, Problem
 from blocksd.model.revision import timestamp
-from blocksd.settings.config import reloaded, unknown_variables
+from blocksd.settings.config import reloaded
+from blocksd.settings.loading import unknown_variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from blocksd.journal.results import Access
-    from blocksd.model.problems import Problems
+    from blocksd.model.problem import Problems
     from blocksd.settings.config import SourceSettings
     from blocksd.sources.text_file import Seen
     from blocksd.state.schedule import Schedule

@@ -9,8 +9,7 @@ import pytest
 
 from blocksd.embedded.supervisor import LONGEST_SECONDS, SLOW_SECONDS, ServerState, Supervisor
 from blocksd.errors import Misconfigured, Unavailable
-from blocksd.model.problem import SERVER
-from blocksd.model.problems import Problems
+from blocksd.model.problem import SERVER, Problems
 from blocksd.monitoring.events import Notices, ServiceListener
 from rig import Clock
 from support import DEADLINE, eventually

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from blocksd.journal.history import Head, JournalReader
 from blocksd.model.attachment import NOBODY
-from journaled import SIGNATURE, chain, put
+from journaled import SIGNATURE, chain, prune, put
 from rig import revision
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def test_version_is_that_of_the_block_before_that_of_the_label(journal: Journal)
 def test_history_ends_where_it_was_pruned(journal: Journal) -> None:
     """Across a rename, too."""
     renamed(journal)
-    journal.prune(["b"], versions=1)
+    prune(journal, "b", versions=1)
     assert [one.seq for one in journal.history("c")] == [6, 5]
     assert journal.version("c", 1) is None
     assert journal.version("c", 4) is not None
@@ -115,7 +115,7 @@ def test_positions_are_those_kept(journal: Journal) -> None:
     made = [*chain(3), replace(revision(4, kind="updated", version=4, value="x"), position=2)]
     put(journal, *made)
     assert journal.positions("notes") == {1: None, 2: None, 3: None, 4: 2}
-    journal.prune(["notes"], versions=2)
+    prune(journal, "notes", versions=2)
     assert journal.positions("notes") == {3: None, 4: 2}
     assert journal.positions("none") == {}
 

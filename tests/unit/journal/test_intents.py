@@ -13,7 +13,7 @@ from blocksd.journal.history import JournalReader
 from blocksd.journal.intents import Intents, Prepared
 from blocksd.journal.journal import Journal
 from blocksd.journal.results import Results
-from journaled import SIGNATURE, THEN, fill_up, make_room, of_requests, prepared, put
+from journaled import SIGNATURE, THEN, fill_up, make_room, of_requests, prepared, prune, put
 from rig import revision
 
 
@@ -196,7 +196,7 @@ def test_what_is_prepared_is_in_nobodys_sight(before: Journal) -> None:
         assert history.unmerged() == []
     assert before.since(0, 99) == old[0]
     assert before.reaches_back(0)
-    before.prune(["notes"], versions=1)
+    prune(before, "notes", versions=1)
     Intents(before).finish(prepared())
     assert (reader.newest(), reader.revision(3)) == (of_requests()[-1], of_requests()[0])
     reader.close()

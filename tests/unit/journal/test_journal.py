@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import sqlite3
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from blocksd.errors import JournalUnusable, NotFound
 from blocksd.journal.history import JournalReader
 from blocksd.journal.journal import Journal
-from journaled import SIGNATURE, chain, fill_up, lists_in, make_room, put
+from journaled import SIGNATURE, chain, fill_up, lists_in, make_room, prune, put
 from rig import revision
 
 # --- writing and reading ---
@@ -80,7 +81,7 @@ def test_stored_json_keeps_unicode(journal: Journal) -> None:
 def test_pruning_keeps_the_newest(journal: Journal) -> None:
     """Of the named labels only so many versions stay; other labels keep all of theirs."""
     put(journal, *chain(5), *chain(3, "other", start=6))
-    assert journal.prune(["notes"], versions=2) == 3
+    assert prune(journal, "notes", versions=2) == 3
     assert [past.version for past in journal.history("notes")] == [5, 4]
     assert [past.version for past in journal.history("other")] == [3, 2, 1]
     assert journal.seq == 8
@@ -89,7 +90,7 @@ def test_pruning_keeps_the_newest(journal: Journal) -> None:
 def test_pruning_keeps_every_head(journal: Journal) -> None:
     """However old, the newest revision of a label stays, also that of a deleted one."""
     put(journal, *chain(2), revision(3, kind="deleted", version=3), *chain(1, "other", start=4))
-    journal.prune(["notes", "other", "unknown"], versions=1, before="2999-01-01T00:00:00.000Z")
+    prune(journal, "notes", "other", "unknown", versions=1, before="2999-01-01T00:00:00.000Z")
     assert [past.version for past in journal.history("notes")] == [3]
     assert journal.history("other") != []
 
@@ -98,7 +99,7 @@ def test_pruning_by_age(journal: Journal) -> None:
     """Revisions from before a moment are forgotten, younger ones stay."""
     old, young = chain(3), "2026-12-01T00:00:00.000Z"
     put(journal, old[0], replace(old[1], at=young), replace(old[2], at=young))
-    assert journal.prune(["notes"], versions=1000, before=young) == 1
+    assert prune(journal, "notes", versions=1000, before=young) == 1
     assert [past.version for past in journal.history("notes")] == [3, 2]
 
 
@@ -106,7 +107,7 @@ def test_pruned_revisions_cannot_be_replayed(journal: Journal) -> None:
     """Where a revision is missing, the journal says so: at the beginning of what was asked for or in the middle."""
     put(journal, revision(1, "first", value="x"), *chain(3, start=2), revision(5, "last", value="x"))
     assert journal.reaches_back(0)
-    journal.prune(["notes"], versions=1)
+    prune(journal, "notes", versions=1)
     assert [found.seq for found in journal.since(3, 10)] == [4, 5]
     assert [found.seq for found in journal.since(0, 1)] == [1]
     for seq in (0, 1, 2):
@@ -119,11 +120,11 @@ def test_old_values_are_compressed(journal: Journal) -> None:
     """All but the newest long values of a pruned label are kept compressed, and read as they were."""
     revisions = chain(4)
     put(journal, *revisions)
-    journal.prune(["notes"], versions=1000)
+    prune(journal, "notes", versions=1000)
     kinds = [kind for (kind,) in journal.database.execute("SELECT typeof(value) FROM revisions ORDER BY seq")]
     assert kinds == ["blob", "blob", "blob", "text"]
     assert journal.history("notes") == revisions[::-1]
-    journal.prune(["notes"], versions=1000)
+    prune(journal, "notes", versions=1000)
     assert journal.history("notes") == revisions[::-1]
 
 
@@ -152,7 +153,8 @@ def test_housekeeping_waits_for_room(path: str) -> None:
     journal = Journal(path, boot_id="one")
     put(journal, *chain(5))
     journal.database.execute("PRAGMA query_only=1")
-    assert journal.prune(["notes"], versions=1) == 0
+    with pytest.raises(sqlite3.OperationalError):
+        prune(journal, "notes", versions=1)
     assert len(journal.history("notes")) == 5
     journal.close()
     again = Journal(path, boot_id="two")
@@ -241,7 +243,7 @@ def test_own_checkpoints_are_no_alarm(path: str, monkeypatch: pytest.MonkeyPatch
     """However the log is moved, cut and begun anew, with readers and without: the file is as this process left it."""
     monkeypatch.setattr("blocksd.journal.journal._MOST_LOG_BYTES", 100_000)
     monkeypatch.setattr("blocksd.journal.journal._CHECKPOINT_CHARS", 50_000)
-    for module in ("journal", "database"):
+    for module in ("journal", "journal_file", "opening"):
         monkeypatch.setattr(f"blocksd.journal.{module}.LOG_STEP_BYTES", 60_000)
     journal = Journal(path)
     readers: list[JournalReader] = []

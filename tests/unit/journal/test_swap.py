@@ -16,9 +16,9 @@ import pytest
 from blocksd.errors import JournalUnavailable
 from blocksd.files.file_edit import Staged
 from blocksd.journal import salvage, swap
-from blocksd.journal.database import rescue
 from blocksd.journal.intents import Intents
 from blocksd.journal.journal import Journal
+from blocksd.journal.opening import rescue
 from journaled import chain, put
 
 if TYPE_CHECKING:

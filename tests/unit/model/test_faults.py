@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from blocksd.model.faults import Fault, Faults
-from blocksd.model.problem import INTERNAL
-from blocksd.model.problems import Problems
+from blocksd.model.problem import INTERNAL, Problems
 
 
 def fail(text: str) -> BaseException:

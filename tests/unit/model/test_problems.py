@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from blocksd.model.problem import Problem
-from blocksd.model.problems import Problems
+from blocksd.model.problem import Problem, Problems
 
 
 def test_problem_is_as_old_as_the_first_of_its_subject() -> None:

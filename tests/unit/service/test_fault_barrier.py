@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from blocksd.model.faults import Fault, Faults
-from blocksd.model.problems import Problems
+from blocksd.model.problem import Problems
 from blocksd.service.fault_barrier import LASTING_SECONDS, FaultBarrier
 from rig import Clock
 

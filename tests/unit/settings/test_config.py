@@ -20,11 +20,9 @@ from blocksd.settings.config import (
     Reload,
     SourceSettings,
     listen_address,
-    load,
     reloaded,
-    resolve,
-    unknown_variables,
 )
+from blocksd.settings.loading import load, resolve, unknown_variables
 
 NOWHERE = {"BLOCKSD_CONFIG": os.devnull}
 

@@ -14,7 +14,7 @@ from blocksd.errors import NotFound, Unavailable
 from blocksd.files.folder import Folder
 from blocksd.files.root import Root
 from blocksd.journal.results import Access
-from blocksd.model.problems import Problems
+from blocksd.model.problem import Problems
 from blocksd.settings.config import SourceSettings
 from blocksd.sources import source as source_module
 from blocksd.sources.source import Source, differing

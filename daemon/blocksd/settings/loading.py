@@ -1,0 +1,129 @@
+"""Flags, environment, credentials and the settings file → one frozen `Config`, and where each setting comes from."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blocksd.errors import Misconfigured
+from blocksd.settings.checks import checked, hint, near, type_of
+from blocksd.settings.config import SETTINGS, Config
+from blocksd.settings.settings_file import SettingsFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from blocksd.settings.checks import Where
+
+CREDENTIAL = "blocksd.redis"
+"""The systemd credential that holds the URL of the Redis server."""
+
+_NOT_OURS = re.compile("(TEST|MACHINE)_|(SERVICE|PORT)(_|$)")
+"""The test suite's variables, and those that Kubernetes sets for a service called `blocksd`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The configuration, and where it comes from. `file` is the settings file that was read, if any."""
+
+    config: Config
+    file: str | None
+    origins: Mapping[str, Where]
+
+    def origin(self, name: str, *below: str) -> str:
+        """Return the place where a setting, or a key `below` it in a table, was made; `default` if nowhere."""
+        return self.origins[name](name, *below) if name in self.origins else "default"
+
+
+def load(flags: Mapping[str, Any], *, path: str | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """Return the configuration in force. `flags` that are None were not given; `path` names a TOML file that must exist.
+
+    Raises:
+        Misconfigured: an unknown key, or a value of the wrong kind; the message says where it was set.
+    """
+    return resolve(flags, path=path, environ=environ).config
+
+
+def resolve(flags: Mapping[str, Any], *, path: str | None = None, environ: Mapping[str, str] | None = None) -> Resolved:
+    """Return the same as `load`, and where each setting comes from."""
+    environ = os.environ if environ is None else environ
+    path = path or environ.get("BLOCKSD_CONFIG") or next(filter(os.path.exists, _places(environ)), None)
+    settings: dict[str, Any] = {}
+    origins: dict[str, Where] = {}
+    for name, value, where in (
+        *(_from_file(SettingsFile(path)) if path is not None else ()),
+        *_from_credentials(environ),
+        *_from_environment(environ),
+        *_from_flags(flags),
+    ):
+        settings[name], origins[name] = checked(name, value, where), where
+    return Resolved(Config(**settings), path, origins)
+
+
+def _places(environ: Mapping[str, str]) -> list[str]:
+    home = environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+    return ["blocksd.toml", os.path.join(home, "blocksd", "blocksd.toml"), "/etc/blocksd/blocksd.toml"]
+
+
+def _at(place: str) -> Where:
+    return lambda *_: place
+
+
+def _from_file(file: SettingsFile) -> Iterator[tuple[str, Any, Where]]:
+    for name, value in file.content.items():
+        if name not in SETTINGS:
+            raise Misconfigured(f"{file.place(name)} has an unknown key {name!r}{hint(name, list(SETTINGS))}", key=name)
+        yield name, value, file.place
+
+
+def _from_credentials(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, Where]]:
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    if not directory:
+        return
+    path = os.path.join(directory, CREDENTIAL)
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Misconfigured(f"the credential {path} cannot be read: {error.strerror}", key="redis") from None
+    except UnicodeDecodeError:
+        raise Misconfigured(f"the credential {path} is not UTF-8", key="redis") from None
+    if not text:
+        raise Misconfigured(f"the credential {path} is empty: it holds the URL of the Redis server", key="redis")
+    yield "redis", text, _at(f"credential {CREDENTIAL}")
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, Where]]:
+    for name in SETTINGS:
+        variable = f"BLOCKSD_{name.upper()}"
+        if variable in environ:
+            yield name, _parsed(type_of(Config, name), environ[variable]), _at(f"${variable}")
+
+
+def _from_flags(flags: Mapping[str, Any]) -> Iterator[tuple[str, Any, Where]]:
+    for name, value in flags.items():
+        if value is not None:
+            yield name, value, _at("the argument FOLDER" if name == "folder" else f"--{name.replace('_', '-')}")
+
+
+def _parsed(wanted: Any, text: str) -> Any:
+    """Return the value that a text stands for; the text itself, if it is none of the wanted kind."""
+    try:
+        if wanted is bool:
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
+        return tomllib.loads(text) if wanted is tuple else wanted(text)
+    except (KeyError, ValueError, RecursionError):
+        return text
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each variable of the environment that looks like a setting and is none."""
+    known = [*(name.upper() for name in SETTINGS), "CONFIG"]
+    names = [name.removeprefix("BLOCKSD_") for name in sorted(environ) if name.startswith("BLOCKSD_")]
+    strange = [name for name in names if name not in known and not _NOT_OURS.match(name)]
+    return [f"$BLOCKSD_{name} is no setting{near(name, known, prefix='$BLOCKSD_')}" for name in strange]
