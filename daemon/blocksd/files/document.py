@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import InvalidField, InvalidFile, LimitExceeded
-from blocksd.files import frontmatter
+from blocksd.files import frontmatter, yaml_reader
 from blocksd.model.block import DEFAULT_LIMIT, FILE_KEYS, Block, check_fields, check_value, facts_of
 from blocksd.model.nearest import nearest
 from blocksd.model.problem import Warned
@@ -267,7 +267,7 @@ def serialize(block: Block) -> bytes:
 
 def _matter(document: Document) -> Mapping[str, Any]:
     try:
-        return frontmatter.load(document.matter)
+        return yaml_reader.load(document.matter)
     except InvalidFile as error:
         line = error.facts.get("line")
         if isinstance(line, int):

@@ -1,113 +1,29 @@
-"""The YAML between the fences: text ↔ mapping, and changing one key without touching the others.
-
-The YAML read here is 1.1 without its traps: a plain scalar is null, true, false, a decimal integer or a decimal float,
-or else text; a key is always text; and what could surprise or exhaust a reader (duplicate keys, anchors, aliases, tags,
-deep nesting) is an error. The events of the parser are walked one by one, never handed to a recursive constructor:
-the C loader crashes the process on 25,000 nested brackets.
-"""
+"""Changes one key of a frontmatter without touching the others."""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import yaml
-from yaml import (
-    AliasEvent,
-    DocumentStartEvent,
-    MappingEndEvent,
-    MappingStartEvent,
-    ScalarEvent,
-    SequenceEndEvent,
-    SequenceStartEvent,
-)
 
 from blocksd.errors import EditRefused, InvalidFile
+from blocksd.files.yaml_reader import CONSTANTS, NUMBER, Entry, load_entries
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-MAX_BYTES = 256 * 1024
-MAX_DEPTH = 32
-
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BaseDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-
-_CONSTANTS: dict[str, object] = {"": None, "~": None} | {
-    spelling: value
-    for word, value in (("null", None), ("true", True), ("false", False))
-    for spelling in (word, word.capitalize(), word.upper())
-}
-_NUMBER = re.compile(r"[-+]?(?:(?P<int>0|[1-9][0-9]*)|(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?)")
-_UNCLOSED = re.compile("unexpected end of stream|expected ':'|expected ',' or")
-"""What YAML says where it misses an end or a colon: the place to mend is where that began, not where it was noticed."""
 _LINE_END = re.compile("[\n\x85\u2028\u2029]")  # as YAML 1.1 sees it
-_MAX_DIGITS = 18  # every integer of 18 digits is exact in 64 bits, in Lua's JSON and in JavaScript's BigInt alike
-
-
-class _Entry(NamedTuple):
-    """Where one key of the top mapping stands: character offsets into the text."""
-
-    key_start: int
-    key_end: int
-    value_start: int
-    value_end: int
-
-
-def load(text: str) -> dict[str, Any]:
-    """The mapping a frontmatter says.
-
-    Raises:
-        InvalidFile: not a mapping in the YAML described above. Its `line` counts from 1 within `text`.
-    """
-    simple = _load_simple(text) if len(text) <= _SIMPLE_CHARS else None
-    return simple if simple is not None else _load(text)[0]
-
-
-_SIMPLE_CHARS = 4096
-
-# Most frontmatters are a few lines of 'key: words', 'key: 4000', 'key: true' and 'key: [a, b]', which mean in YAML what
-# they seem to mean. They are read in a fifth of the time; whatever is not exactly of this form is left to YAML.
-_SIMPLE_LINE = re.compile(
-    r"([a-z_]+): (?:(true|false)|([1-9][0-9]{0,8})|\[([A-Za-z][\w-]*(?:, [A-Za-z][\w-]*)*)\]"
-    r"|([A-Za-z](?:[\w ,.()/'!?;&+=-]*[\w.)!?'])?))\n"
-)
-
-
-def _load_simple(text: str) -> dict[str, Any] | None:
-    """What `_load` says of such a text; None for any other."""
-    found: dict[str, Any] = {}
-    at = 0
-    while at < len(text):
-        line = _SIMPLE_LINE.match(text, at)
-        if line is None or line[1] in found:
-            return None
-        key, flag, number, items, words = line.groups()
-        if words is not None:
-            value: Any = words
-        elif items is not None:
-            value = items.split(", ")
-        elif number is not None:
-            value = int(number)
-        else:
-            value = flag == "true"
-        if words in _CONSTANTS or (items is not None and not _CONSTANTS.keys().isdisjoint(value)):
-            return None
-        found[key] = value
-        at = line.end()
-    return found
 
 
 def lines_of_keys(text: str) -> dict[str, int]:
-    """On which line of `text`, from 1, each key stands.
+    """Return the line of `text`, from 1, on which each key stands.
 
     Raises:
         InvalidFile: `text` is not a frontmatter.
     """
     lines: dict[str, int] = {}
     line, counted = 1, 0
-    for key, entry in _load(text)[1].items():
+    for key, entry in load_entries(text)[1].items():
         line += text.count("\n", counted, entry.key_start)
         counted = entry.key_start
         lines[key] = line
@@ -115,13 +31,13 @@ def lines_of_keys(text: str) -> dict[str, int]:
 
 
 def set_key(text: str, key: str, value: object) -> str:
-    """`text` with `key` saying `value`, or without `key` when `value` is None; all else stays as it is.
+    """Return `text` with `key` saying `value`, or without `key` when `value` is None; all else stays as it is.
 
     Raises:
         EditRefused: that cannot be done without touching other bytes.
         InvalidFile: `text` is not a frontmatter.
     """
-    old, entries = _load(text)
+    old, entries = load_entries(text)
     if _same(old.get(key), value):
         return text
     if text.lstrip().startswith("{"):
@@ -137,7 +53,7 @@ def set_key(text: str, key: str, value: object) -> str:
             text += newline
         new = f"{text}{indent}{_dump(key)}: {_dump(value)}{newline}"
     try:
-        says = _load(new)[0]
+        says = load_entries(new)[0]
     except InvalidFile:
         says = {}
     if not _same({**old, key: value}, {**says, key: says.get(key)}):
@@ -146,7 +62,7 @@ def set_key(text: str, key: str, value: object) -> str:
 
 
 def _same(one: object, other: object) -> bool:
-    """Equality that tells 1 from true, as YAML and JSON do."""
+    """Return True if two values are equal, and neither is 1 where the other is true."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
@@ -154,12 +70,12 @@ def _indent_of(text: str, start: int) -> str:
     return text[text.rfind("\n", 0, start) + 1 : start]
 
 
-def _end_of(text: str, entry: _Entry) -> int:
-    """Behind the last visible character of the entry: the mark of a literal block lies behind its line ends."""
+def _end_of(text: str, entry: Entry) -> int:
+    """Return the place behind the last visible character of the entry: the mark of a literal block lies behind its line ends."""
     return len(text[: max(entry.value_end, entry.key_end)].rstrip(" \t\r\n"))
 
 
-def _replaced(text: str, entry: _Entry, dumped: str) -> str:
+def _replaced(text: str, entry: Entry, dumped: str) -> str:
     between = text[entry.key_end : entry.value_start]
     colon = between.find(":") + 1
     if not colon:  # `? key`, or a key alone in braces: no place to write at, so nothing changes and `set_key` refuses
@@ -170,7 +86,7 @@ def _replaced(text: str, entry: _Entry, dumped: str) -> str:
     return text[: entry.key_end + colon] + " " + dumped + text[max(_end_of(text, entry), entry.key_end + colon) :]
 
 
-def _without(text: str, entry: _Entry) -> str:
+def _without(text: str, entry: Entry) -> str:
     start = text.rfind("\n", 0, entry.key_start) + 1
     value_end = _end_of(text, entry)
     end = text.find("\n", value_end)
@@ -188,7 +104,7 @@ class _Dumper(_BaseDumper):  # type: ignore[misc]
 
 
 def _represent_text(dumper: Any, text: str) -> Any:
-    plain = text not in _CONSTANTS and not _NUMBER.match(text) and not _LINE_END.search(text)
+    plain = text not in CONSTANTS and not NUMBER.match(text) and not _LINE_END.search(text)
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
 
 
@@ -196,173 +112,8 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def _dump(value: object) -> str:
-    """`value` in YAML, on one line."""
+    """Return `value` in YAML, on one line."""
     dumped: str = yaml.dump(
         value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=1 << 30, sort_keys=False
     )
     return dumped.removesuffix("\n").removesuffix("\n...")
-
-
-def _load(text: str) -> tuple[dict[str, Any], dict[str, _Entry]]:
-    if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        raise InvalidFile(
-            f"the frontmatter is over {MAX_BYTES // 1024} KiB", hint="move long text into the body of the file"
-        )
-    try:
-        loader = _Loader(text)
-        try:
-            return _build(text, loader.get_event)
-        finally:
-            loader.dispose()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        if error.context_mark and _UNCLOSED.search(error.problem or ""):
-            mark = error.context_mark
-        if "maximum nesting depth" in (error.problem or ""):  # libyaml's own limit: it reads ahead of what we are shown
-            raise _too_deep(text, mark) from None
-        what = " ".join(part for part in (error.context, error.problem) if part)
-        raise InvalidFile(
-            f"the frontmatter is not YAML: {what}",
-            line=_line(text, mark) if mark else 1,
-            hint="put text with ': ', '#', '*', '&' or brackets in quotes",
-        ) from None
-    except yaml.YAMLError as error:
-        # A ReaderError: a character YAML does not admit. The C reader counts bytes, the other characters.
-        position = getattr(error, "position", None)
-        line = text.encode("utf-8", "replace")[:position].count(b"\n") + 1 if isinstance(position, int) else 1
-        raise InvalidFile(
-            "the frontmatter holds a character that YAML does not admit", line=line, hint="remove the character"
-        ) from None
-
-
-def _build(text: str, next_event: Callable[[], Any]) -> tuple[dict[str, Any], dict[str, _Entry]]:
-    """Walk the events once: check, construct, and note where the top mapping's entries stand."""
-    top: dict[str, Any] | None = None
-    entries: dict[str, _Entry] = {}
-    stack: list[tuple[list[Any] | dict[str, Any], str | None]] = []  # open collections, and the key each one waits for
-    collection: list[Any] | dict[str, Any] | None = None
-    key: str | None = None
-    key_mark: Any = None
-    key_end = value_start = last_end = 0
-
-    while (event := next_event()) is not None:
-        kind = type(event)
-        if kind is ScalarEvent:
-            if event.tag is not None or event.anchor is not None:
-                raise _extension(text, event)
-            if type(collection) is dict and key is None:
-                key, key_mark = event.value, event.start_mark
-                if key in collection:
-                    raise InvalidFile(
-                        f"the frontmatter says {key!r} twice", line=_line(text, key_mark), hint="remove one of the two"
-                    )
-                if len(stack) == 1:
-                    top_mark, key_end = key_mark, event.end_mark.index
-                continue
-            value: Any = _resolve(text, event) if event.implicit[0] else event.value
-            last_end = event.end_mark.index
-            if len(stack) == 1:
-                value_start = event.start_mark.index
-        elif kind is MappingStartEvent or kind is SequenceStartEvent:
-            if event.tag is not None or event.anchor is not None:
-                raise _extension(text, event)
-            if type(collection) is dict and key is None:
-                raise InvalidFile(
-                    "a key of the frontmatter is not text", line=_line(text, event.start_mark), hint="use a plain key"
-                )
-            if len(stack) >= MAX_DEPTH:
-                raise _too_deep(text, event.start_mark)
-            if len(stack) == 1:
-                value_start = event.start_mark.index
-            if collection is None and kind is SequenceStartEvent:
-                raise _not_mapping(text, event)
-            if collection is not None:
-                stack.append((collection, key))
-            else:
-                stack.append(({}, None))
-            collection, key = ({} if kind is MappingStartEvent else []), None
-            continue
-        elif kind is MappingEndEvent or kind is SequenceEndEvent:
-            value = collection
-            collection, key = stack.pop()
-            # The end of a block collection is where the next token starts, comments and blank lines included: its
-            # last leaf says where it really ends. A flow collection ends at its bracket.
-            if event.end_mark.index > event.start_mark.index:
-                last_end = event.end_mark.index
-            if not stack:
-                top = value
-                collection = None
-                continue
-        elif kind is AliasEvent:
-            raise _extension(text, event)
-        elif kind is DocumentStartEvent and top is not None:
-            raise InvalidFile(
-                "the frontmatter holds a second document",
-                line=_line(text, event.start_mark),
-                hint="remove the '...' line",
-            )
-        else:
-            continue
-
-        if type(collection) is dict:
-            collection[key] = value  # type: ignore[index]  # a dict, and its key is read
-            if len(stack) == 1:
-                entry = _Entry(top_mark.index, key_end, value_start, max(last_end, value_start))
-                entries[key] = entry  # type: ignore[index]  # as above
-            key = None
-        elif collection is not None:
-            collection.append(value)  # type: ignore[union-attr]  # not a dict, so a list
-        elif value is not None:
-            raise _not_mapping(text, event)
-    return top or {}, entries
-
-
-def _line(text: str, mark: Any) -> int:
-    """The line of a mark, from 1, as editors count: for YAML 1.1, U+0085, U+2028 and U+2029 end a line too."""
-    return text.count("\n", 0, mark.index) + 1
-
-
-def _too_deep(text: str, mark: Any) -> InvalidFile:
-    return InvalidFile(
-        f"the frontmatter nests deeper than {MAX_DEPTH}", line=_line(text, mark) if mark else 1, hint="flatten it"
-    )
-
-
-def _not_mapping(text: str, event: Any) -> InvalidFile:
-    return InvalidFile(
-        "the frontmatter is not a mapping",
-        line=_line(text, event.start_mark),
-        hint="write lines of the form 'key: value'",
-    )
-
-
-def _extension(text: str, event: Any) -> InvalidFile:
-    return InvalidFile(
-        "the frontmatter uses an anchor, an alias or a tag",
-        line=_line(text, event.start_mark),
-        hint="put text that starts with '*', '&' or '!' in quotes",
-    )
-
-
-def _resolve(text: str, event: Any) -> Any:
-    """What a plain scalar means."""
-    plain = event.value
-    if plain in _CONSTANTS:
-        return _CONSTANTS[plain]
-    if plain[0] not in "+-.0123456789":
-        return plain
-    number = _NUMBER.fullmatch(plain)
-    if number is None:
-        return plain
-    if number["int"] is None:
-        result = float(plain)
-        if result in (float("inf"), float("-inf")):
-            raise InvalidFile("a number is out of range", line=_line(text, event.start_mark), hint="put it in quotes")
-        return result
-    if len(number["int"]) > _MAX_DIGITS:
-        raise InvalidFile(
-            f"a whole number has more than {_MAX_DIGITS} digits",
-            line=_line(text, event.start_mark),
-            hint="put it in quotes",
-        )
-    return int(plain)

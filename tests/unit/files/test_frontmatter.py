@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blocksd.errors import EditRefused, InvalidFile
-from blocksd.files.frontmatter import MAX_BYTES, _load, _load_simple, lines_of_keys, load, set_key
+from blocksd.files.frontmatter import lines_of_keys, set_key
+from blocksd.files.yaml_reader import MAX_BYTES, _load_simple, load, load_entries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -197,7 +198,7 @@ def test_no_hostile_frontmatter_kills_the_process() -> None:
     script = (
         "import json, sys\n"
         "from blocksd.errors import InvalidFile\n"
-        "from blocksd.files.frontmatter import load\n"
+        "from blocksd.files.yaml_reader import load\n"
         "for text in json.load(sys.stdin):\n"
         "    try:\n"
         "        load(text)\n"
@@ -529,7 +530,7 @@ def test_the_short_way_reads_what_yaml_reads(lines: list[tuple[str, str]], end: 
     text = "\n".join(f"{key}: {value}" for key, value in lines) + end
     found = _load_simple(text)
     if found is not None:
-        said = _load(text)[0]
+        said = load_entries(text)[0]
         assert found == said
         assert [type(value) for value in found.values()] == [type(value) for value in said.values()]
 
@@ -537,4 +538,4 @@ def test_the_short_way_reads_what_yaml_reads(lines: list[tuple[str, str]], end: 
 def test_the_short_way_is_taken() -> None:
     """The form that most frontmatters have is read the short way, line for line."""
     text = "description: What the agents should know (all of them).\nlimit: 4000\nread_only: true\nagents: [a-1, b_2]\n"
-    assert _load_simple(text) == _load(text)[0]
+    assert _load_simple(text) == load_entries(text)[0]
