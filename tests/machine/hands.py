@@ -375,7 +375,8 @@ def calls_of_root() -> set[str]:
     """The methods by which anything is done to a folder, as they are now."""
     return {
         name
-        for name, found in vars(Root).items()
+        for kind in Root.__mro__[:-1]
+        for name, found in vars(kind).items()
         if (inspect.isfunction(found) or isinstance(found, staticmethod))
         and not name.startswith("_")
         and name != "held"

@@ -1,4 +1,4 @@
-"""Opens what is beneath a directory that is held open, through no symlink: by openat2(2), or directory by directory."""
+"""Holds a directory open, and opens files beneath it through no symlink: by openat2(2), or directory by directory."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ import errno
 import os
 import stat
 from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from blocksd.errors import AlreadyRunning, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-"""How a directory is opened in which something is to be done by name."""
+"""Flags to open a directory in which names are looked up."""
 
 NO_NAMES = ("", ".", "..")
-"""What no segment of a path may be."""
+"""Segments that no path may have."""
 
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """Errors that say that nothing is at a path; any other leaves it open. ELOOP: a directory on the way is a symlink."""
@@ -85,5 +91,112 @@ def _enter(above: int, name: str, flags: int, top: int) -> int:
 
 
 def os_error(number: int, path: str) -> OSError:
-    """The error that a system call with this number would raise."""
+    """Return the error that a system call raises with this number."""
     return OSError(number, os.strerror(number), path)
+
+
+class HeldDirectory:
+    """A directory that is held open: what is done is done in it, whatever its path names meanwhile. `check` compares them."""
+
+    def __init__(self, path: str, *, walks: bool | None = None, claim: Callable[[int], object] | None = None) -> None:
+        """Hold the directory at `path`, if there is one. `walks`: open each directory on the way, and do without openat2.
+
+        `claim` is called with the handle of a directory before it is held. If it raises AlreadyRunning, no directory is
+        held, and `refusal` says why. `why` is the number of the error for which none is held.
+        """
+        self.given = os.path.abspath(path)
+        self._claim = claim
+        self.refusal: AlreadyRunning | None = None
+        self._walks = walks
+        self._handle = -1
+        self.reopen()
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", -1) >= 0:
+            os.close(self._handle)
+
+    def reopen(self) -> None:
+        """Hold the directory that its path names now, in place of the one that was held."""
+        self.release()
+        self._is_released = False
+        self._identity: tuple[int, int] | None = None
+        self.why = errno.ENOENT  # there is nothing to hold
+        self.refusal = None
+        self.path = os.path.realpath(self.given)
+        try:
+            self._handle, status = self._open_claimed()
+        except OSError as error:
+            self.why = error.errno or errno.EIO
+            return
+        except AlreadyRunning as refusal:
+            self.why, self.refusal = errno.EBUSY, refusal
+            return
+        self._identity = (status.st_dev, status.st_ino)
+        if self._walks is None:
+            self._walks = not has_openat2(self._handle)
+
+    def _open_claimed(self) -> tuple[int, os.stat_result]:
+        handle = os.open(self.path, DIRECTORY)
+        try:
+            status = os.fstat(handle)
+            if self._claim is not None:
+                self._claim(handle)
+        except BaseException:
+            os.close(handle)
+            raise
+        return handle, status
+
+    def release(self) -> None:
+        """Hold it no longer, so that it can be unmounted. The next call holds what its path names then."""
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
+        self._is_released = True
+
+    def identity(self) -> tuple[int, int] | None:
+        """Device and inode of the directory that its path names now; None when there is none.
+
+        Raises:
+            OSError: it cannot be told.
+        """
+        try:
+            status = os.stat(self.given)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
+
+    @property
+    def held(self) -> tuple[int, int] | None:
+        """Device and inode of the directory that is held; None when none is."""
+        return self._identity
+
+    def is_current(self) -> bool:
+        """Return True if the path names the directory that is held.
+
+        Raises:
+            OSError: it cannot be told.
+        """
+        return self._identity is not None and self.identity() == self._identity
+
+    def check(self, path: str = "") -> None:
+        """Check that the path names the directory that is held; `path` is the file that is to be written.
+
+        Raises:
+            Unavailable: it names another, or none, or that cannot be told.
+        """
+        try:
+            if self.is_current():
+                return
+            why = "the folder is gone, or another directory is in its place"
+            if self.refusal is not None:
+                why = self.refusal.message
+        except OSError as error:
+            why = f"the folder cannot be seen: {os.strerror(error.errno or 0)}"
+        raise Unavailable(f"{why}: nothing is written to it until it is back", path=path)
+
+    def _held(self) -> int:
+        if self._is_released:
+            self.reopen()
+        if self._handle < 0:
+            raise os_error(self.why, self.path)
+        return self._handle

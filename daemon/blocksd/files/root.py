@@ -14,11 +14,10 @@ import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from blocksd.errors import AlreadyRunning, Unavailable
-from blocksd.files.beneath import DIRECTORY, NO_NAMES, NOT_THERE, has_openat2, openat2, os_error, walk
+from blocksd.files.beneath import DIRECTORY, NO_NAMES, NOT_THERE, HeldDirectory, openat2, os_error, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 NOREPLACE, EXCHANGE = 1, 2
 
@@ -29,122 +28,16 @@ _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Root:
-    """A directory that is held open, and the system calls on what is in it. A test replaces it to have calls fail.
+class Root(HeldDirectory):
+    """The folder, held open, and the system calls on what is in it. A test replaces it to have calls fail.
 
     Invariants:
       1. no symlink is followed, on the way or at the end of a path;
-      2. what is done is done in the directory that is held, whatever its path names by then: `check` compares the two;
-      3. the directory itself is never made, moved or removed.
+      2. the directory itself is never made, moved or removed.
 
     A method that takes a path raises OSError: ELOOP when a directory on the way is a symlink, EXDEV when a path or a link
     leads out, ENOENT when there is no directory to hold.
     """
-
-    def __init__(self, path: str, *, walks: bool | None = None, claim: Callable[[int], object] | None = None) -> None:
-        """Hold the directory at `path`, if there is one. `walks`: open each directory on the way, as where there is no openat2.
-
-        `claim` is called with the handle of a directory before it is held; when it raises AlreadyRunning, none is held,
-        and `refusal` says why. `why` is the number of the error for which none is held.
-        """
-        self.given = os.path.abspath(path)
-        self._claim = claim
-        self.refusal: AlreadyRunning | None = None
-        self._walks = walks
-        self._handle = -1
-        self.reopen()
-
-    def __del__(self) -> None:
-        if getattr(self, "_handle", -1) >= 0:
-            os.close(self._handle)
-
-    # --- the directory itself ---
-
-    def reopen(self) -> None:
-        """Hold the directory that its path names now, in place of the one that was held."""
-        self.release()
-        self._is_released = False
-        self._identity: tuple[int, int] | None = None
-        self.why = errno.ENOENT  # there is nothing to hold
-        self.refusal = None
-        self.path = os.path.realpath(self.given)
-        try:
-            self._handle, status = self._open_claimed()
-        except OSError as error:
-            self.why = error.errno or errno.EIO
-            return
-        except AlreadyRunning as refusal:
-            self.why, self.refusal = errno.EBUSY, refusal
-            return
-        self._identity = (status.st_dev, status.st_ino)
-        if self._walks is None:
-            self._walks = not has_openat2(self._handle)
-
-    def _open_claimed(self) -> tuple[int, os.stat_result]:
-        handle = os.open(self.path, DIRECTORY)
-        try:
-            status = os.fstat(handle)
-            if self._claim is not None:
-                self._claim(handle)
-        except BaseException:
-            os.close(handle)
-            raise
-        return handle, status
-
-    def release(self) -> None:
-        """Hold it no longer, so that it can be unmounted. The next call holds what its path names then."""
-        handle, self._handle = self._handle, -1
-        if handle >= 0:
-            os.close(handle)
-        self._is_released = True
-
-    def identity(self) -> tuple[int, int] | None:
-        """Device and inode of the directory that its path names now; None when there is none.
-
-        Raises:
-            OSError: it cannot be told.
-        """
-        try:
-            status = os.stat(self.given)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
-
-    @property
-    def held(self) -> tuple[int, int] | None:
-        """Device and inode of the directory that is held; None when none is."""
-        return self._identity
-
-    def is_current(self) -> bool:
-        """Return True if the path names the directory that is held.
-
-        Raises:
-            OSError: it cannot be told.
-        """
-        return self._identity is not None and self.identity() == self._identity
-
-    def check(self, path: str = "") -> None:
-        """See that the path names the directory that is held; `path` is the file that is to be written.
-
-        Raises:
-            Unavailable: it names another, or none, or that cannot be told.
-        """
-        try:
-            if self.is_current():
-                return
-            why = "the folder is gone, or another directory is in its place"
-            if self.refusal is not None:
-                why = self.refusal.message
-        except OSError as error:
-            why = f"the folder cannot be seen: {os.strerror(error.errno or 0)}"
-        raise Unavailable(f"{why}: nothing is written to it until it is back", path=path)
-
-    def _held(self) -> int:
-        if self._is_released:
-            self.reopen()
-        if self._handle < 0:
-            raise os_error(self.why, self.path)
-        return self._handle
 
     # --- by path ---
 
@@ -153,28 +46,27 @@ class Root:
         flags |= os.O_CLOEXEC | os.O_NOFOLLOW
         if not self._walks and path.count("/") > _FEW:
             return openat2(self._held(), path, flags, mode if flags & os.O_CREAT else 0)
-        above, name = self._parent(path)
+        above, name = self._enter(
+            path
+        )  # no context here and in `stat`: most calls are these, and it costs a microsecond
         try:
             return os.open(name, flags, mode, dir_fd=above)
         finally:
             self._leave(above)
 
     def stat(self, path: str) -> os.stat_result:
-        """The status of what is there, be it a symlink."""
+        """Return the status of what is there, be it a symlink."""
         if not path:
             return os.fstat(self._held())
-        above, name = self._parent(path)
+        above, name = self._enter(path)
         try:
             return os.stat(name, dir_fd=above, follow_symlinks=False)
         finally:
             self._leave(above)
 
     def readlink(self, path: str) -> str:
-        above, name = self._parent(path)
-        try:
+        with self._parent(path) as (above, name):
             return os.readlink(name, dir_fd=above)
-        finally:
-            self._leave(above)
 
     @contextmanager
     def scandir(self, path: str) -> Iterator[Iterator[os.DirEntry[str]]]:
@@ -187,7 +79,7 @@ class Root:
             os.close(handle)
 
     def names(self, path: str = "") -> list[str]:
-        """The names in a directory."""
+        """Return the names in a directory."""
         with self.scandir(path) as entries:
             return [entry.name for entry in entries]
 
@@ -208,25 +100,16 @@ class Root:
             os.link(old_name, new_name, src_dir_fd=above_old, dst_dir_fd=above_new, follow_symlinks=False)
 
     def unlink(self, path: str) -> None:
-        above, name = self._parent(path)
-        try:
+        with self._parent(path) as (above, name):
             os.unlink(name, dir_fd=above)
-        finally:
-            self._leave(above)
 
     def make_directory(self, path: str) -> None:
-        above, name = self._parent(path)
-        try:
+        with self._parent(path) as (above, name):
             os.mkdir(name, dir_fd=above)
-        finally:
-            self._leave(above)
 
     def remove_directory(self, path: str) -> None:
-        above, name = self._parent(path)
-        try:
+        with self._parent(path) as (above, name):
             os.rmdir(name, dir_fd=above)
-        finally:
-            self._leave(above)
 
     def sync_directory(self, path: str) -> None:
         """Have the names in a directory on disk."""
@@ -255,7 +138,7 @@ class Root:
             start(handle, ctypes.c_int64(0), ctypes.c_int64(0), _WRITE)
 
     def attributes(self, handle: int) -> dict[str, bytes]:
-        """The extended attributes that can be read."""
+        """Return the extended attributes that can be read."""
         found = {}
         for name in os.listxattr(handle):
             try:
@@ -342,40 +225,40 @@ class Root:
     def leads_to_directory(self, path: str) -> bool:
         """Return True if a symlink leads to a directory, be it outside: for the words of a problem, and nothing else."""
         try:
-            handle, name = self._parent(path)
-            try:
-                return stat.S_ISDIR(os.stat(name, dir_fd=handle).st_mode)
-            finally:
-                self._leave(handle)
+            with self._parent(path) as (above, name):
+                return stat.S_ISDIR(os.stat(name, dir_fd=above).st_mode)
         except OSError:
             return False
 
     # --- on the way ---
 
-    def _parent(self, path: str) -> tuple[int, str]:
-        """A handle of the directory in which the path ends, and the name there. `_leave` closes it."""
+    def _enter(self, path: str) -> tuple[int, str]:
+        """Return a handle of the directory in which the path ends, and the name there. `_leave` closes it."""
         directory, name = path.rpartition("/")[0], _name(path)
         return self._open_directory(directory, DIRECTORY) if directory else self._held(), name
-
-    @contextmanager
-    def _parents(self, one: str, other: str) -> Iterator[tuple[int, str, int, str]]:
-        """The same of two paths, opened once where they are in one directory."""
-        above_one, name = self._parent(one)
-        try:
-            if one.rpartition("/")[0] == other.rpartition("/")[0]:
-                yield above_one, name, above_one, _name(other)
-                return
-            above_other, other_name = self._parent(other)
-            try:
-                yield above_one, name, above_other, other_name
-            finally:
-                self._leave(above_other)
-        finally:
-            self._leave(above_one)
 
     def _leave(self, handle: int) -> None:
         if handle != self._handle:
             os.close(handle)
+
+    @contextmanager
+    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+        """The same, for as long as the context lasts."""
+        above, name = self._enter(path)
+        try:
+            yield above, name
+        finally:
+            self._leave(above)
+
+    @contextmanager
+    def _parents(self, one: str, other: str) -> Iterator[tuple[int, str, int, str]]:
+        """The same for two paths; a directory that both are in is opened once."""
+        with self._parent(one) as (above, name):
+            if one.rpartition("/")[0] == other.rpartition("/")[0]:
+                yield above, name, above, _name(other)
+            else:
+                with self._parent(other) as (above_other, other_name):
+                    yield above, name, above_other, other_name
 
     def _open_directory(self, path: str, flags: int) -> int:
         if not path:
@@ -384,7 +267,7 @@ class Root:
 
 
 def _name(path: str) -> str:
-    """The last part of a path."""
+    """Return the last segment of a path."""
     name = path.rpartition("/")[2]
     if name in NO_NAMES:
         raise os_error(errno.EINVAL, path)
@@ -392,5 +275,5 @@ def _name(path: str) -> str:
 
 
 def kept(aside: str) -> str:
-    """What a file has as its name during an exchange that takes several steps."""
+    """Return the name that a file has during an exchange that takes several steps."""
     return f"{aside}-"
