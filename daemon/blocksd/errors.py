@@ -24,7 +24,7 @@ class BlocksdError(Exception):
         self.facts = facts
 
     def as_json(self) -> dict[str, object]:
-        """The error as it travels: `code`, `message`, and the facts as further keys."""
+        """Return the error as it travels: `code`, `message`, and the facts as further keys."""
         return {"code": self.code, "message": self.message, **self.facts}
 
 
@@ -194,7 +194,7 @@ _OF_REPLIES: dict[str, type[BlocksdError]] = {
 
 
 def from_json(given: Mapping[str, object]) -> BlocksdError:
-    """The error that travelled as this; of the kinds that share a code, the one that says it of a request.
+    """Return the error that travelled as this; of the kinds that share a code, the one that says it of a request.
 
     A code that is not known here, as a newer daemon may send, is among the facts.
     """

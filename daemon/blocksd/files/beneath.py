@@ -62,7 +62,7 @@ def openat2(above: int, path: str, flags: int, mode: int = 0) -> int:
 
 @lru_cache(maxsize=16)
 def _how(flags: int, mode: int) -> ctypes.Array[ctypes.c_char]:
-    """The bytes of a struct open_how: the kernel only reads them, and there are few different ones."""
+    """Return the bytes of a struct open_how: the kernel only reads them, and there are few different ones."""
     return ctypes.create_string_buffer(bytes(_How(flags, mode, _BENEATH | _NO_SYMLINKS | _NO_MAGICLINKS)))
 
 
@@ -154,7 +154,7 @@ class HeldDirectory:
         self._is_released = True
 
     def identity(self) -> tuple[int, int] | None:
-        """Device and inode of the directory that its path names now; None when there is none.
+        """Return device and inode of the directory that its path names now; None when there is none.
 
         Raises:
             OSError: it cannot be told.

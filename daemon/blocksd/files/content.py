@@ -1,4 +1,4 @@
-"""What stands for the content of a file in the folder, so that two can be compared; or that it cannot be told."""
+"""Digests of files in the folder, to compare contents; a file that cannot be read is neither equal nor absent."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Content(NamedTuple):
 
 
 def digest(data: bytes | None) -> str | None:
-    """What stands for these bytes; None for no file."""
+    """Return the digest of these bytes; None for no file."""
     return None if data is None else blake2b(data, digest_size=16).hexdigest()
 
 
 def content(root: Root, path: str) -> Content:
-    """The content of a file, or of what the symlink leads to that is there.
+    """Return the content of a file, or of the target of a symlink.
 
     Raises:
         OSError: it cannot be told.
@@ -66,7 +66,7 @@ def content(root: Root, path: str) -> Content:
 
 
 def digest_of(root: Root, path: str) -> str | None:
-    """What stands for the content of a file; None when there is none.
+    """Return the digest of a file; None when there is none.
 
     Raises:
         OSError: it cannot be told.
@@ -75,7 +75,7 @@ def digest_of(root: Root, path: str) -> str | None:
 
 
 def digest_if_readable(root: Root, path: str) -> str | None:
-    """The same, and `UNREAD` when it cannot be told."""
+    """Return the same, or `UNREAD` when it cannot be told."""
     try:
         return digest_of(root, path)
     except OSError:

@@ -1,4 +1,4 @@
-"""A file's text ↔ `Block`, and byte-preserving edits of it."""
+"""Block files: their text ↔ `Block`, and byte-preserving edits."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Document:
 
     @property
     def newline(self) -> str:
-        """How the file ends its lines: as its first line does."""
+        """The line end of the first line, which all others have."""
         end = self.text.find("\n")
         return "\r\n" if end > 0 and self.text[end - 1] == "\r" else "\n"
 
@@ -64,7 +64,7 @@ class Document:
         return value.removesuffix("\n")
 
     def with_value(self, value: str) -> Document:
-        """The document with another value: everything above the body stays, and so does the body's style."""
+        """Return the document with another value: everything above the body stays, and so does the body's style."""
         if value == self.value:
             return self
         old = normalize_newlines(self.body)
@@ -83,7 +83,7 @@ class Document:
         return Document(opening, self.matter, closing, body.replace("\n", newline) if newline != "\n" else body)
 
     def with_key(self, key: str, value: object) -> Document:
-        """The document with one frontmatter key changed, or, for None, removed.
+        """Return the document with one frontmatter key changed, or, for None, removed.
 
         Raises:
             EditRefused: the key cannot be changed without touching other bytes.
@@ -102,7 +102,7 @@ class Document:
 
 
 def normalize_newlines(text: str) -> str:
-    r"""`text` with every line end (`\r\n`, `\r`) as `\n`, as all values have them."""
+    r"""Return `text` with every line end (`\r\n`, `\r`) as `\n`, as all values have them."""
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
@@ -127,7 +127,7 @@ def split(text: str) -> Document:
 
 
 def decode(data: bytes, *, skipped: bytes = b"") -> str:
-    """The text of a file, or of what comes after `skipped`.
+    """Return the text of a file, or of what comes after `skipped`.
 
     Raises:
         InvalidFile: not UTF-8, or a NUL in it; `offset` is the first bad byte's, from 0.
@@ -154,7 +154,7 @@ def decode(data: bytes, *, skipped: bytes = b"") -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """A file down to its body, and what it says: parsed once, compared from then on."""
+    """The head of a file, down to its body, and its meaning: parsed once, compared from then on."""
 
     data: bytes
     has_frontmatter: bool
@@ -174,10 +174,10 @@ class Parser:
         self._bytes = 0
 
     def parse(self, data: bytes, label: str) -> tuple[Block, tuple[Warned, ...]]:
-        """The block a file says, and what is odd about it.
+        """Return the block that a file describes, and the warnings about it.
 
         Raises:
-            InvalidFile: it says none; the message tells why, `line` or `offset` where, `hint` what to do.
+            InvalidFile: it describes none; the message tells why, `line` or `offset` where, `hint` what to do.
         """
         head = self._heads.get(label)
         if head is None or not data.startswith(head.data) or not head.has_frontmatter:
@@ -206,17 +206,17 @@ class Parser:
             self.forget(next(iter(self._heads)))
 
     def forget(self, label: str) -> None:
-        """The label is gone, or about to be parsed anew."""
+        """Forget the head of a label that is gone, or is about to be parsed anew."""
         head = self._heads.pop(label, None)
         if head is not None:
             self._bytes -= len(head.data)
 
 
 def parse(data: bytes, label: str) -> Block:
-    """The block a file says.
+    """Return the block that a file describes, and the warnings about it.
 
     Raises:
-        InvalidFile: it says none; the message tells why, `line` or `offset` where, `hint` what to do.
+        InvalidFile: it describes none; the message tells why, `line` or `offset` where, `hint` what to do.
     """
     return Parser().parse(data, label)[0]
 
@@ -252,7 +252,7 @@ def _unknown_key(key: str, line: int | None, *, may_guess: bool) -> Warned:
 
 
 def serialize(block: Block) -> bytes:
-    """A new file for a block: the frontmatter names what is not default, then a plain body."""
+    """Return a new file for a block: the frontmatter has what is not default, and a plain body follows."""
     document = Document("---\n", "", "---\n", "")
     default = Block(block.label, description=check_fields(block.label, {})["description"])
     for key in FILE_KEYS:
@@ -276,6 +276,6 @@ def _matter(document: Document) -> Mapping[str, Any]:
 
 
 def _lines_of_keys(document: Document) -> dict[str, int]:
-    """On which line of the file, from 1, each key of the frontmatter stands."""
+    """Return the line of the file, from 1, on which each key of the frontmatter stands."""
     above = document.opening.count("\n")
     return {key: above + line for key, line in frontmatter.lines_of_keys(document.matter).items()}

@@ -1,4 +1,4 @@
-"""A block beside its file, as requests change both."""
+"""Edits of block files: what a request makes of a block and its file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FACTS = {field.name for field in fields(Block)} - {"value", "agents", "_facts"}
 
 
 class Postponed(Exception):  # no error: it is tried again
-    """A file is being changed by another program: look at it first, and do what was asked then.
+    """A file is being changed by another program: it is read first, and the request executed then.
 
     `is_open`: the program has it open for writing, and may keep it so for ever.
     """
@@ -29,7 +29,7 @@ class Postponed(Exception):  # no error: it is tried again
 
 @dataclass(frozen=True, slots=True)
 class FileEdit:
-    """What one file is to become. `base` is what it says now, `data` what it is to say; None: there is no such file.
+    """A change of one file. `base` is its content now, `data` the new one; None: there is no such file.
 
     A new file takes over mode and owner of the file `like`, if there is one to be like.
     """
@@ -57,7 +57,7 @@ class BlockFile:
 
 
 def edited(document: Document, block: Block, new: Block) -> Document:
-    """The document of `block` with what is different in `new`.
+    """Return the document of `block` with the differences of `new`.
 
     Raises:
         EditRefused: that cannot be done without touching what must stay.
@@ -72,12 +72,12 @@ def edited(document: Document, block: Block, new: Block) -> Document:
 
 
 def default_block(label: str) -> Block:
-    """What a block says that says nothing."""
+    """Return a block whose fields are all at their defaults."""
     return Block(label, **check_fields(label, {}))
 
 
 def replaced(block: Block, changes: Mapping[str, Any]) -> Block:
-    """The block with these fields changed."""
+    """Return the block with these fields changed."""
     new = replace(block, **changes)
     return replace(new, _facts="") if _FACTS & changes.keys() else new
 
@@ -85,8 +85,8 @@ def replaced(block: Block, changes: Mapping[str, Any]) -> Block:
 class Staged(NamedTuple):
     """A file whose new text lies beside it, under the name `aside`; all paths are below the folder.
 
-    `base` and `data` are digests of what it says now and of what it is to say; None: there is no such file. Once the new
-    text is put in, `aside` is what was there before. `new` and `old` are the inodes of the two; None: unknown.
+    `base` and `data` are digests of the content now and of the new one; None: there is no such file. Once the new text is
+    put in, `aside` is the file that was there before. `new` and `old` are the inodes of the two; None: unknown.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""The directory of block files: what is in it, and what a file says, read so that half a save is never taken for one."""
+"""Lists and reads the directory of block files, so that half a save is never taken for a whole one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 Signature = tuple[int, int, int, int]
-"""What a file's stat says of its content: mtime in ns, ctime in ns, size in bytes, inode."""
+"""What a file's stat tells of its content: mtime in ns, ctime in ns, size in bytes, inode."""
 
 FRESH_SECONDS = 0.02
 """A file whose mtime is this close to the moment it was read may be written again within the same tick of the file
@@ -30,7 +30,7 @@ system's clock, and keep its signature: its signature proves nothing yet."""
 
 _SETTLE_SECONDS = 0.25
 """For how long a file must not have been changed when nothing better tells that its writer is done: neither a lease nor
-events nor, where neither is to be had, /proc. RACE: a writer whom nothing shows, and who pauses for longer, is not waited for."""
+events nor, where neither is to be had, /proc. RACE: a writer that nothing shows, and that pauses for longer, is not waited for."""
 
 _MAYBE_IGNORED = frozenset(".#~")  # how the name of an ignored file begins, if it ends as a block's does
 _SLICE = 256
@@ -108,7 +108,7 @@ class Folder:
         return self.directory.path
 
     def identity(self) -> tuple[int, int] | None:
-        """Device and inode of the directory that is there now; None when there is none.
+        """Return device and inode of the directory that is there now; None when there is none.
 
         Raises:
             OSError: it cannot be told.
@@ -116,7 +116,7 @@ class Folder:
         return self.directory.identity()
 
     def sweep(self, below: str = "") -> Iterator[list[Found]]:
-        """All that could matter in the folder, or in one directory below it, a few hundred entries at a time.
+        """Yield all that could matter in the folder, or in one directory below it, a few hundred entries at a time.
 
         No file is opened. A directory that cannot be listed is reported, one that is gone is not.
         """
@@ -163,10 +163,10 @@ class Folder:
         yield found
 
     def read(self, path: str, *, closed: bool) -> Reading:
-        """What a file says.
+        """Read a file.
 
         `closed` tells that a writer was just seen to close it (or to move it in whole): then it need not have settled
-        where nobody can tell whether it is open. A file that someone is in the middle of writing is Busy.
+        where nobody can tell whether it is open. A file in the middle of a write is Busy.
         """
         root = self.directory
         try:
@@ -209,7 +209,7 @@ class Folder:
         return Text(data, None if fresh else signature, is_link, max(status.st_mtime, status.st_ctime))
 
     def content(self, below: str) -> Iterator[str]:
-        """The files in a directory and those below it, whatever they are, but for what is nobody's; a link is a file.
+        """Yield the files in a directory and those below it, of any kind but junk; a link is a file.
 
         What cannot be listed is named as if it were a file. No file is opened.
         """
@@ -230,7 +230,7 @@ class Folder:
                 yield directory
 
     def signature(self, path: str) -> Signature | None:
-        """The signature of a regular file that is there; None when there is none, or it cannot be told."""
+        """Return the signature of a regular file that is there; None when there is none, or it cannot be told."""
         try:
             status = self.directory.stat(path)
         except OSError:
@@ -253,7 +253,7 @@ class Folder:
             return False if error.errno in NOT_THERE else None
 
     def writers(self, path: str) -> str:
-        """The processes that have a file open for writing, for a message; the empty text when none can be seen."""
+        """Return the processes that have a file open for writing, for a message; the empty text when none can be seen."""
         try:
             status = self.directory.stat(resolve(self.directory, path))
         except OSError:
@@ -261,7 +261,7 @@ class Folder:
         return ", ".join(map(str, openers_of(status)[:3]))
 
     def _is_being_written(self, full: str, writer: bool | None, status: os.stat_result, *, closed: bool) -> bool:
-        """Whether a save may be under way. The clock only decides how long to wait: wrong, it costs a moment.
+        """Return True if a save may be under way. The clock only decides how long to wait: a wrong one costs a moment.
 
         That a writer was seen to be done (`closed`) does not mean that the next one has not begun: only the kernel can
         tell.
@@ -280,7 +280,7 @@ class Folder:
         return writer is None and not closed and self._openers.have(status)
 
     def _follow(self, path: str) -> tuple[str, os.stat_result]:
-        """Where a symlink leads, which must be inside the folder."""
+        """Return the target of a symlink, which must be inside the folder, and its status."""
         try:
             target = resolve(self.directory, path)
             return target, self.directory.stat(target)
@@ -335,7 +335,7 @@ def _unreadable(error: OSError) -> InvalidFile:
 
 
 def unreadable_directory(error: OSError) -> InvalidFile:
-    """What to say of a directory that cannot be listed."""
+    """Return the error for a directory that cannot be listed."""
     return InvalidFile(
         f"the directory cannot be listed: {os.strerror(error.errno or 0)}",
         hint="give the daemon's user the right to read it; what is below stays as it was",

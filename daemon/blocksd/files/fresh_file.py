@@ -1,4 +1,4 @@
-"""Makes the file that is to take another's place: its text, and of the other's mode, owner and attributes what it may."""
+"""Makes a file that takes the place of another: with the new text, and the mode, owner and attributes of the other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Mark(NamedTuple):
-    """What tells a file that was made here from all that is written to it later."""
+    """Tells a file that was made here from one that was written to later."""
 
     mtime_ns: int
     size: int
@@ -20,7 +20,7 @@ class Mark(NamedTuple):
 
 
 def make(root: Root, path: str, data: bytes, *, like: str) -> tuple[int, Mark | None]:
-    """Make the file at `path`, which is not there; it is like the file at `like`, if there is one. Its handle, and its mark.
+    """Make the file at `path`, which is not there; it is like the file at `like`, if there is one. Return its handle and its mark.
 
     There is no mark where the file system cannot tell the time of a file from one a nanosecond earlier.
 
@@ -51,7 +51,7 @@ def _mark(root: Root, handle: int) -> Mark | None:
 
 
 def _take_over(root: Root, handle: int, like: str) -> None:
-    """Mode, owner and extended attributes of the file at `like`, if there is one; else what a new file gets.
+    """Give a file the mode, owner and extended attributes of the one at `like`, or those of a new file if there is none.
 
     A daemon that is not root cannot give files away: then the owner is its own, the group stays if it may, and what the
     owner could do, the group can, or the user who saved the file could not save it again.

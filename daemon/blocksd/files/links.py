@@ -1,4 +1,4 @@
-"""Where symlinks in the folder lead: followed here, one by one, so that none is followed by the kernel."""
+"""Follows symlinks in the folder one by one, so that the kernel follows none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_LINKS = 40  # on one way, as the kernel has it
 
 
 def resolve(root: Root, path: str) -> str:
-    """The path of what is there, with the symlink followed that it may be, and those that this leads through.
+    """Return the path of what is there, after following the symlinks that it is and leads through.
 
     Raises:
         OSError: EXDEV when it leads out of the folder, ENOENT when it leads to nothing, ELOOP when it leads in a circle or
@@ -56,7 +56,7 @@ def _is_link(root: Root, path: str) -> bool:
 
 
 def _below(root: Root, full: str) -> str:
-    """The path in the folder of what a symlink names by its full path."""
+    """Return the path in the folder of what a symlink names by its full path."""
     try:
         found = os.path.realpath(full, strict=True)
     except FileNotFoundError:
@@ -86,7 +86,7 @@ def through_symlink(root: Root, path: str) -> ProblemFile | None:
 
 
 def symlink_on(root: Root, path: str) -> str | None:
-    """The first directory on the way to a path that is a symlink, for a message; None when there is none, or it cannot be told."""
+    """Return the first directory on a path that is a symlink, for a message; None if there is none, or it cannot be told."""
     segments = path.split("/")
     try:
         for number in range(1, len(segments)):

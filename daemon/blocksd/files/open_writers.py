@@ -65,7 +65,7 @@ class Openers:
 
 
 def openers_of(status: os.stat_result) -> list[Opener]:
-    """The processes that are seen to have this file open for writing."""
+    """Return the processes that are seen to have this file open for writing."""
     wanted = (status.st_dev, status.st_ino)
     return sorted({one for one in _search() if (one.device, one.inode) == wanted})
 

@@ -1,4 +1,4 @@
-"""The folder as the operating system has it: every system call on it, none of which leaves it.
+"""The system calls on the folder, none of which leaves it.
 
 A path is relative to the folder, as `os.fsdecode` gives it, with `/` between segments; the empty path is the folder.
 """
@@ -70,7 +70,7 @@ class Root(HeldDirectory):
 
     @contextmanager
     def scandir(self, path: str) -> Iterator[Iterator[os.DirEntry[str]]]:
-        """The entries of a directory, for as long as the context lasts."""
+        """Yield the entries of a directory, for as long as the context lasts."""
         handle = self._open_directory(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with os.scandir(handle) as entries:
@@ -243,7 +243,7 @@ class Root(HeldDirectory):
 
     @contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:
-        """The same, for as long as the context lasts."""
+        """Return the same, for as long as the context lasts."""
         above, name = self._enter(path)
         try:
             yield above, name
@@ -252,7 +252,7 @@ class Root(HeldDirectory):
 
     @contextmanager
     def _parents(self, one: str, other: str) -> Iterator[tuple[int, str, int, str]]:
-        """The same for two paths; a directory that both are in is opened once."""
+        """Return the same for two paths; a directory that both are in is opened once."""
         with self._parent(one) as (above, name):
             if one.rpartition("/")[0] == other.rpartition("/")[0]:
                 yield above, name, above, _name(other)

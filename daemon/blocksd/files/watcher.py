@@ -105,7 +105,7 @@ class Watcher:
 
     @property
     def watches(self) -> int:
-        """How many of the user's inotify watches it uses."""
+        """The number of the user's inotify watches in use."""
         return len(self._tree.paths) if self._tree is not None else 0
 
     def unwatched(self, directories: set[str]) -> set[str]:
@@ -284,7 +284,7 @@ class Watchers:
 
     @property
     def watches(self) -> int:
-        """How many of the user's inotify watches they use."""
+        """The number of the user's inotify watches in use."""
         return sum(watcher.watches for _, watcher in self._watchers.values())
 
     def begin_again(self) -> None:

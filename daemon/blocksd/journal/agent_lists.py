@@ -26,7 +26,7 @@ _RECENT = 4  # how many long lists are tried as that other
 
 
 class _Remembered(dict[int | None, _Kind]):
-    """What was read is remembered: a dictionary, so that what is in it costs no more than a look into one."""
+    """Remembers lists that were read: a dictionary, so that a remembered list costs one look-up."""
 
     def __init__(self, read: Callable[[int | None], _Kind]) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class AgentLists:
         self.attached: _Remembered[frozenset[str]] = _Remembered(partial(_set, database))
 
     def read_ahead(self) -> None:
-        """Remember as many as can be, in one go."""
+        """Read as many lists as are remembered, with one query."""
         rows = self._database.execute(
             "SELECT id, agents, digest FROM agent_lists WHERE base IS NULL AND length(agents) < ? ORDER BY id LIMIT ?",
             (_READ_AHEAD_CHARS, _REMEMBERED),
@@ -64,13 +64,13 @@ class AgentLists:
         )
 
     def forget(self) -> None:
-        """Some numbers are given up: what was remembered of them is void."""
+        """Forget all lists: some of their numbers were given up."""
         self.written.clear()
         self.attached.clear()
 
 
 def _row(database: Database, number: int | None) -> tuple[str, int | None]:
-    """A list's text, and the list that it is to be added to.
+    """Return a list's text, and the number of the list that it is to be added to.
 
     Raises:
         JournalDamaged: there is no such list, or it is not as it was written.
@@ -95,7 +95,7 @@ def _set(database: Database, number: int | None) -> frozenset[str]:
 
 
 def _together(number: int, row: Callable[[int], tuple[str, int | None]]) -> frozenset[str]:
-    """A set of agents, from what it is different in from another, and that from a third, down to one that is whole."""
+    """Return a set of agents from its difference to another set, and so on, down to one that is stored whole."""
     steps: list[str] = []
     seen = {number}
     text, base = row(number)
@@ -146,7 +146,7 @@ class ListNumbers:
         self._fresh_long = self._long
 
     def of(self, agents: Agents) -> int | None:
-        """The number of a list; None of the empty one.
+        """Return the number of a list; None of the empty one.
 
         Lists are recognised by identity first: most revisions leave theirs alone, and theirs may be long.
         """
@@ -207,7 +207,7 @@ class ListNumbers:
         self.fresh.clear()
 
     def forget(self) -> None:
-        """Some numbers are given up: every list is looked for again."""
+        """Forget all numbers: some were given up."""
         self._known.clear()
         self.same.clear()
         self.fresh.clear()

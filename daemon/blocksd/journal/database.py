@@ -62,7 +62,7 @@ class Database:
         self._file = other._file
 
     def watch_file(self) -> None:
-        """From now on no other program may remove, replace or write the file: `check_in_place` looks at that."""
+        """Watch the file: no other program may remove, replace or write it from now on."""
         self._file = JournalFile(self.path)
 
     def fault(self) -> str:
@@ -169,7 +169,7 @@ class Database:
 
     @contextmanager
     def writing(self, *, is_durable: bool = False) -> Iterator[None]:
-        """A transaction that is on disk when it ends, if it is to be durable.
+        """Write in a transaction, which is on disk when it ends if it is to be durable.
 
         Raises:
             JournalUnusable: nothing was written.

@@ -1,4 +1,4 @@
-"""The log of revisions, as anyone reads it."""
+"""Reads the log of revisions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STORED = len(STORED.split(", "))
 
 
 class Head(NamedTuple):
-    """Where a label stands: its newest version, and the file it was read from (None: deleted)."""
+    """The head of a label: its newest version, and the file it was read from (None: deleted)."""
 
     label: str
     version: int
@@ -35,7 +35,7 @@ class Head(NamedTuple):
 
 
 class HeadDigest(NamedTuple):
-    """What tells whether a block in force is shown as it is, without reading it; `agents` is how many it has."""
+    """Facts of a block in force, to compare with the mirror without reading it; `agents` is how many it has."""
 
     label: str
     version: int
@@ -48,7 +48,7 @@ _new: Callable[[type[Head], tuple[object, ...]], Head] = tuple.__new__
 
 
 class History:
-    """Every version that is kept, and where each label stands.
+    """Every version that is kept, and the head of each label.
 
     `seq` is that of the newest revision, `epoch` says of which journal it is.
     """
@@ -62,7 +62,7 @@ class History:
         self._unchecked = opened.unchecked
 
     def heads(self, *, in_force: bool = False) -> Iterator[Head]:
-        """Where every label stands, deleted ones included unless only those `in_force` are wanted.
+        """Yield the head of every label, deleted ones included unless only those `in_force` are wanted.
 
         Raises:
             JournalDamaged: a head is not as it was written.
@@ -82,7 +82,7 @@ class History:
                 yield _new(Head, (label, version, written[entries], attached[agents], path, signature))
 
     def digests(self, labels: Sequence[str]) -> list[HeadDigest]:
-        """Version and digest of those of these labels that are in force."""
+        """Return version and digest of those of these labels that are in force."""
         marks = ", ".join("?" * len(labels))
         with self.database.reading():
             rows = self.database.execute(
@@ -96,12 +96,12 @@ class History:
             ]
 
     def count(self) -> int:
-        """How many blocks are in force."""
+        """Return how many blocks are in force."""
         with self.database.reading():
             return int(self.database.execute("SELECT count(path) FROM heads").fetchone()[0])
 
     def version_of(self, label: str) -> int:
-        """The newest version of a label, deleted or not; 0 when none is known."""
+        """Return the newest version of a label, deleted or not; 0 when none is known."""
         with self.database.reading():
             row = self.database.execute("SELECT version FROM heads WHERE label = ?", (label,)).fetchone()
             return int(row[0]) if row else 0
@@ -112,7 +112,7 @@ class History:
             return bool(self.database.execute("SELECT EXISTS (SELECT * FROM heads WHERE path IS NULL)").fetchone()[0])
 
     def head(self, label: str) -> Revision | None:
-        """The newest revision of a label; None when it never had one.
+        """Return the newest revision of a label; None when it never had one.
 
         Raises:
             JournalDamaged: it is not as it was written.
@@ -133,7 +133,7 @@ class History:
             return self.revision_of(row) if row else None
 
     def newest(self) -> Revision | None:
-        """The newest revision of all; None when there never was one.
+        """Return the newest revision of all; None when there never was one.
 
         Raises:
             JournalDamaged: it is not as it was written.
@@ -143,7 +143,7 @@ class History:
             return self.revision_of(row) if row else None
 
     def history(self, label: str, *, limit: int = -1, damaged: list[VersionDamaged] | None = None) -> list[Revision]:
-        """A block's revisions, newest first, deletions included, and those under the labels it had before.
+        """Return a block's revisions, newest first, deletions included, and those under the labels it had before.
 
         Those that are not as they were written are not among them, but in `damaged`.
 
@@ -168,7 +168,7 @@ class History:
         return found
 
     def version(self, label: str, version: int) -> Revision | None:
-        """One version of a block, under whatever label it was; None when it is not kept, or never was.
+        """Return one version of a block, under the label it had then; None when it is not kept, or never was.
 
         If it had none of this number, that of the block which had the label before it.
 
@@ -186,7 +186,7 @@ class History:
         return None
 
     def positions(self, label: str) -> dict[int, int | None]:
-        """The versions of a block that are kept: of each that undo, redo or a renaming made, the one it stands at.
+        """Return the versions of a block that are kept; for each that undo, redo or a renaming made, the one it stands at.
 
         What another block was under the same label, before that was given another, is not among them.
         """
@@ -205,7 +205,7 @@ class History:
         return found
 
     def _names(self, label: str) -> Iterator[tuple[str, int, int]]:
-        """The labels that a block has had, the newest first, each with the seqs from which and before which it had it."""
+        """Yield the labels that a block has had, newest first, each with the seqs from which and before which it had it."""
         name: str | None = label
         before = _ENDLESS
         while name is not None:
@@ -219,7 +219,7 @@ class History:
             name, before = earlier, since
 
     def unmerged(self) -> list[str]:
-        """The labels whose newest revision is a stale save that is still to be merged."""
+        """Return the labels whose newest revision is a stale save that is still to be merged."""
         with self.database.reading():
             rows = self.database.execute(
                 "SELECT label FROM heads JOIN revisions USING (label, seq) WHERE stale_base IS NOT NULL AND path IS NOT NULL"
@@ -227,7 +227,7 @@ class History:
             return [label for (label,) in rows]
 
     def revision_of(self, row: tuple[Any, ...]) -> Revision:
-        """The revision in a row of `STORED`.
+        """Return the revision in a row of `STORED`.
 
         Raises:
             VersionDamaged: it is not as it was written.
@@ -236,7 +236,7 @@ class History:
         return revision_of(row, self.lists.written[row[ENTRIES]], self.lists.attached[row[AGENTS]])
 
     def check(self, row: tuple[Any, ...]) -> None:
-        """See whether a row of `STORED` is as it was written; one of `COLUMNS` is of a revision that is still to be.
+        """Check that a row of `STORED` is as it was written; one of `COLUMNS` is of a revision that is still to be.
 
         Raises:
             VersionDamaged: it is not.
@@ -246,7 +246,7 @@ class History:
 
     @contextmanager
     def _of_the_present(self) -> Iterator[None]:
-        """What is damaged within is no old version, which could be done without."""
+        """Raise damage of a version as damage of the journal: the present cannot be done without."""
         try:
             yield
         except VersionDamaged as error:

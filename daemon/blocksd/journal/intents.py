@@ -59,7 +59,7 @@ class Intents:
     """The write-ahead part of a journal: what is prepared, until it is finished or given up.
 
     Revisions are written once, when they are prepared. The row in `prepared` says from which number on they are not in
-    force; the view `in_force` leaves those out for everybody who reads.
+    force; the view `in_force` leaves those out for all readers.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -69,7 +69,7 @@ class Intents:
         self._stored: list[Kept] | None = None  # as the journal has them; None: unknown
 
     def prepare(self, prepared: Prepared, *, is_durable: bool = True) -> None:
-        """Write what is about to be done to files. It is on disk when this returns, and so is all that came before.
+        """Write changes of files that are about to be made. They are on disk when this returns, and so is all that came before.
 
         Raises:
             JournalUnusable: nothing was written.
@@ -102,7 +102,7 @@ class Intents:
         was: Prepared | None = None,
         kept: Sequence[Staged] = (),
     ) -> None:
-        """Bring what was prepared into force: the files say so. `signatures` are those of the files, by path.
+        """Bring prepared revisions into force: their files are changed. `signatures` are those of the files, by path.
 
         Unless `is_durable`, a crash may undo this, but not `prepare`: so what tells that the files were changed stays
         until something later is on disk. `was` is what was prepared, if this is only a part of it, numbered anew.
@@ -143,7 +143,7 @@ class Intents:
             self.journal.seq = prepared.revisions[-1].seq
 
     def give_up(self, kept: Sequence[Staged] = ()) -> None:
-        """Forget what was prepared: its files say again what they did. That is on disk when this returns.
+        """Forget what was prepared: its files are as before. That is on disk when this returns.
 
         But for `kept`, of which that cannot be told: what lies aside of them is not removed unread.
 
@@ -187,7 +187,7 @@ class Intents:
                 self._stored = list(self._kept)
 
     def write_again(self) -> None:
-        """Have what is kept in a journal that took the place of the one before, whatever was lost with that."""
+        """Write what is kept to the journal that took the place of the one before."""
         self._stored = None
         with suppress(JournalUnusable):
             self.set_kept(self.kept)
@@ -213,7 +213,7 @@ class Intents:
         self._database.execute("DELETE FROM revisions WHERE seq >= (SELECT seq FROM prepared)")
 
     def prepared(self) -> Prepared | None:
-        """Return what a crash has left prepared, or a journal that took no more."""
+        """Return what was left prepared by a crash, or by a journal that could not be written."""
         with self._database.reading():
             row = self._database.execute("SELECT seq, plan FROM prepared WHERE seq < ?", (_FINISHED,)).fetchone()
             if row is None:
@@ -235,7 +235,7 @@ class Intents:
         )
 
     def sync(self) -> None:
-        """Have all that was finished on disk.
+        """Sync all that was finished.
 
         Raises:
             JournalUnusable: that cannot be said.
@@ -243,12 +243,12 @@ class Intents:
         self.journal.sync()
 
     def folders_gone(self) -> list[str]:
-        """The directories that are to go, and have not been seen to be gone."""
+        """Return the directories that are to go, and have not been seen to be gone."""
         with self._database.reading():
             return [path for (path,) in self._database.execute("SELECT path FROM pending_folders")]
 
     def forget_folders(self) -> None:
-        """They are gone, or are to stay.
+        """Forget the directories that were to go: they are gone, or are to stay.
 
         Raises:
             JournalUnusable: that could not be written; they must be looked at again before anything else is written.

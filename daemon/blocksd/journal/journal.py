@@ -1,7 +1,7 @@
-"""The ordered, durable log of revisions, as the daemon writes it: SQLite, in the state directory.
+"""Writes the ordered, durable log of revisions: SQLite, in the state directory.
 
-The folder is the truth; the journal is its memory: every version there ever was, the number each change has, and
-what the folder looked like when it was last read, so that an unchanged folder is not read again.
+The folder is the truth. The journal keeps every version that was, the number of each change, and the signatures of the
+files when they were last read, so that an unchanged folder is not read again.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Journal(History):
 
     @property
     def folder(self) -> str | None:
-        """The folder whose revisions these are; None as long as nobody has said."""
+        """The folder whose revisions these are; None while it is unknown."""
         return self._folder
 
     @folder.setter
@@ -70,11 +70,11 @@ class Journal(History):
 
     @property
     def run(self) -> str:
-        """The token of this run: whatever it writes elsewhere is known by it again."""
+        """The token of this run, which tells what this run writes elsewhere."""
         return self.opened.runs[-1]
 
     def begin_epoch(self) -> None:
-        """From here on numbers are of another epoch: some of this one were given out that are not in this journal.
+        """Begin another epoch: numbers of this one were given out that are not in this journal.
 
         Raises:
             JournalUnusable: it could not be written; the epoch stays.
@@ -85,7 +85,7 @@ class Journal(History):
         self.epoch = epoch
 
     def check_in_place(self) -> None:
-        """See whether the journal's file is still where it was opened, and as this process left it.
+        """Check that the journal's file is where it was opened, and as this process left it.
 
         Raises:
             JournalMissing: it is not.
@@ -135,7 +135,7 @@ class Journal(History):
             self.seq = revisions[-1].seq
 
     def insert(self, revisions: Iterable[Revision]) -> None:
-        """Insert revisions, in the transaction that is open; no label stands at them yet."""
+        """Insert revisions, in the transaction that is open; they are no heads yet."""
         for revision in revisions:
             block = revision.block
             entries = self._number_of(block.agents) if block is not None else None
@@ -153,7 +153,7 @@ class Journal(History):
         return same[1] if same is not None and same[0] is agents else self.numbers.of(agents)
 
     def enforce(self, revisions: Iterable[Revision], files: Mapping[str, tuple[str, Signature | None]]) -> None:
-        """Let labels stand at revisions that were inserted, and note their files, in the transaction that is open."""
+        """Make inserted revisions the heads of their labels, with their files, in the transaction that is open."""
         written = set()
         for revision in revisions:
             self._enforce(revision, files.get(revision.label))
@@ -189,7 +189,7 @@ class Journal(History):
         )
 
     def since(self, seq: int, limit: int) -> list[Revision]:
-        """The revisions after `seq`, at most `limit`.
+        """Return the revisions after `seq`, at most `limit`.
 
         Raises:
             NotFound: some of them are no longer kept.
@@ -204,13 +204,13 @@ class Journal(History):
             return [self.revision_of(row) for row in rows]  # VersionDamaged is a NotFound: it is not kept either
 
     def reaches_back(self, seq: int) -> bool:
-        """Whether every revision after `seq` is kept."""
+        """Return True if every revision after `seq` is kept."""
         with self.database.reading():
             (kept,) = self.database.execute("SELECT count(*) FROM in_force WHERE seq > ?", (seq,)).fetchone()
         return bool(kept == self.seq - seq)
 
     def count_logged(self, chars: int) -> None:
-        """Something else was written, too: it counts for when the next checkpoint is due."""
+        """Count something else that was written, for when the next checkpoint is due."""
         self._logged += chars
 
     def checkpoint(self) -> None:
@@ -251,7 +251,7 @@ class Journal(History):
             return False
 
     def sync(self) -> None:
-        """Have all that was committed so far on disk: a commit that waits for the disk takes those before it along.
+        """Sync all that was committed so far: a commit that waits for the disk takes those before it along.
 
         Raises:
             JournalUnusable: that cannot be said.
@@ -262,7 +262,7 @@ class Journal(History):
             )
 
     def close(self) -> None:
-        """Close, and note that nothing is missing: where that cannot be written, the next start will doubt it."""
+        """Close, and note that nothing is missing: if that cannot be written, the next start checks the journal."""
         with suppress(JournalUnusable):
             self.put_back()
         with suppress(*SQLITE_ERRORS, JournalUnusable), self.database.writing(is_durable=True):

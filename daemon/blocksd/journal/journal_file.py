@@ -115,7 +115,7 @@ def _state_of(path: str) -> State:
 
 
 def identity_of(path: str) -> str:
-    """A text that stays the same for a file, wherever it is moved to on its file system, and that no copy of it has.
+    """Return a text that stays the same for a file, wherever it is moved to on its file system, and that no copy of it has.
 
     It is the number of its inode and when that was made: a number is given out again, its birth is not. Where a file
     system keeps no births (NFS, some overlays), the device takes their place, and a copy that got the number of a file
@@ -130,7 +130,7 @@ def identity_of(path: str) -> str:
 
 
 def _birth_of(path: str) -> int | None:
-    """When a file was made, in nanoseconds since 1970; None where the system does not say."""
+    """Return the time at which a file was made, in nanoseconds since 1970; None where the system does not say."""
     statx = getattr(_libc, "statx", None)  # glibc has it since 2.28
     if statx is None:
         return None

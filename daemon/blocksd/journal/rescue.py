@@ -1,4 +1,4 @@
-"""Puts a journal right that is damaged, or was removed, replaced or overwritten while it was in use."""
+"""Repairs a journal that is damaged, or was removed, replaced or overwritten while it was in use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PAUSE_SECONDS = (0.0, 60.0, 600.0)  # after so many repairs, until the next: ea
 
 
 def sentence_of(opened: Opened) -> str:
-    """How a journal was found and what was done, for a log; empty if there is nothing to say."""
+    """Return how a journal was found and what was done, for a log; empty if there is nothing to say."""
     kept = f"; what was there is kept as {opened.set_aside}" if opened.set_aside else ""
     if opened.how == "damaged":
         return f"the journal was damaged: it was put together again from what is sound and from the folder{kept}"
@@ -33,7 +33,7 @@ def sentence_of(opened: Opened) -> str:
 
 
 class Rescue:
-    """Knows whether the journal must be put right before anything more is written to it."""
+    """Decides when the journal must be repaired, before anything more is written to it."""
 
     def __init__(self, journal: Journal, *, clock: Callable[[], float]) -> None:
         self._journal = journal
@@ -46,18 +46,18 @@ class Rescue:
         self.done: list[Opened] = []  # journals that have taken the place of others, for a log
 
     def note(self, error: Exception) -> bool:
-        """An error came up: whether it says that the journal must be put right."""
+        """Note an error; return True if the journal must be repaired because of it."""
         if isinstance(error, (JournalDamaged, VersionDamaged)):
             self._is_damaged = True
         return isinstance(error, (JournalDamaged, VersionDamaged, JournalMissing))
 
     def sentences(self) -> list[str]:
-        """What to log of the journals that have taken the place of others since this was asked last."""
+        """Return sentences for the log on the journals that have taken the place of others since the last call."""
         done, self.done = self.done, []
         return [sentence_of(opened) for opened in done]
 
     def attempt(self) -> bool:
-        """Put the journal right if it must be; whether it is another one now, in a new epoch.
+        """Repair the journal if it must be; return True if it is another one now, in a new epoch.
 
         Raises:
             JournalUnusable: it cannot be done yet.

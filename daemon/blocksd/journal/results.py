@@ -1,4 +1,4 @@
-"""The outcomes of requests, and which files they have opened."""
+"""The outcomes of requests, and the source files that agents have opened."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Access(NamedTuple):
     at: str | None
 
     def as_json(self) -> dict[str, str | None]:
-        """The access as it travels."""
+        """Return the access as it travels."""
         return {"agent": self.agent, "file": self.file, "last_accessed_at": self.at}
 
 
@@ -57,7 +57,7 @@ class Results:
             return row[0] if row else None
 
     def open_files(self) -> list[Access]:
-        """The files that agents have opened and not closed."""
+        """Return the files that agents have opened and not closed."""
         with self._database.reading():
             rows = self._database.execute("SELECT agent, file, last_accessed_at FROM open_files")
             return list(map(Access._make, rows))
@@ -85,13 +85,13 @@ class Results:
         self.count(outcomes)
 
     def count(self, outcomes: Mapping[tuple[str, str], str]) -> None:
-        """Note that these outcomes were written, for `forget`."""
+        """Count these outcomes as written, for `forget`."""
         for actor, _ in outcomes:
             self._written[actor] = self._written.get(actor, 0) + 1
 
     @property
     def counted(self) -> int:
-        """Of how many actors it is noted how much they have asked for."""
+        """The number of actors whose outcomes are counted."""
         return len(self._written)
 
     def forget(self, before: str) -> None:

@@ -74,14 +74,14 @@ def _stored(value: str) -> str | bytes:
 
 
 def checksum_of(row: Sequence[object]) -> int:
-    """The checksum of a row in the order of `COLUMNS`."""
+    """Return the checksum of a row in the order of `COLUMNS`."""
     return zlib.crc32(
         repr((*row[:_VALUE], row[_FACTS] is None, *row[ENTRIES : len(_NAMES)])).encode("utf-8", "replace")
     )
 
 
 def check(row: Sequence[Any], *, unchecked: int = 0) -> None:
-    """See whether a row of `STORED` is as it was written; up to the seq `unchecked` rows may have no checksum.
+    """Check that a row of `STORED` is as it was written; up to the seq `unchecked` rows may have no checksum.
 
     Raises:
         VersionDamaged: it is not.
@@ -104,7 +104,7 @@ def check(row: Sequence[Any], *, unchecked: int = 0) -> None:
 
 
 def text_of(value: str | bytes) -> str:
-    """A value as it was before it was compressed, if it was.
+    """Return a value as it was before it was compressed, if it was.
 
     Raises:
         TypeError, ValueError, zlib.error: it is neither a text nor a compressed one.
@@ -113,7 +113,7 @@ def text_of(value: str | bytes) -> str:
 
 
 def revision_of(row: Sequence[Any], entries: tuple[str, ...], agents: frozenset[str]) -> Revision:
-    """The revision in a row, with the lists of agents whose numbers are in it."""
+    """Return the revision in a row, with the lists of agents whose numbers are in it."""
     (
         seq,
         label,
@@ -164,11 +164,11 @@ def revision_of(row: Sequence[Any], entries: tuple[str, ...], agents: frozenset[
 
 
 def words(text: str) -> tuple[str, ...]:
-    """What was joined with commas, which neither a field nor an agent has in its name."""
+    """Split a text at its commas: neither a field nor an agent has one in its name."""
     return tuple(text.split(",")) if text else ()
 
 
 def digest_of_list(base: int | None, text: str) -> bytes:
-    """What tells a stored list from others, and shows whether it is as it was written."""
+    """Return the digest of a list as it is stored, which shows damage to it."""
     whole = f"{text}" if base is None else f"{base};{text}"
     return blake2b(whole.encode("utf-8", "replace"), digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""A journal made of what is sound in a damaged one."""
+"""Makes a journal of the sound rows of a damaged one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sq
 
 
 class _Failed(Exception):
-    """Something failed that says nothing of what is sound: what was copied is not whole."""
+    """A failure that is no damage: the copy is not whole."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
@@ -70,7 +70,7 @@ def salvage(path: str, fresh: str, connection: sqlite3.Connection | None = None,
 
 @contextmanager
 def _tolerating_damage() -> Iterator[None]:
-    """What cannot be read is left out, unless it could be read at another time."""
+    """Leave out what cannot be read, unless it could be read at another time."""
     try:
         yield
     except SQLITE_ERRORS as error:
@@ -98,7 +98,7 @@ def make_tables(database: sqlite3.Connection) -> None:
 
 
 def _copy_sound(old: sqlite3.Connection, new: sqlite3.Connection, newest: int, *, is_older: bool = False) -> None:
-    """Copy what is sound; if it `is_older`, only what does not change and is not there yet."""
+    """Copy sound rows; if the journal `is_older`, only those that never change and are not there yet."""
     factory, old.text_factory = old.text_factory, _text
     try:
         (schema,) = old.execute("PRAGMA user_version").fetchone()
@@ -115,7 +115,7 @@ def _copy_sound(old: sqlite3.Connection, new: sqlite3.Connection, newest: int, *
 
 
 def _copy_meta(old: sqlite3.Connection, new: sqlite3.Connection) -> int:
-    """Copy what is said of the whole journal; return the seq up to which revisions have no checksum."""
+    """Copy the facts of the whole journal; return the seq up to which revisions have no checksum."""
     meta: dict[Any, Any] = {}
     with _tolerating_damage():
         meta = dict(old.execute("SELECT key, value FROM meta"))
@@ -149,7 +149,7 @@ def _copy_revisions(old: sqlite3.Connection, new: sqlite3.Connection, unchecked:
 
 
 def _rows(old: sqlite3.Connection, table: str, key: str, columns: str) -> Iterator[tuple[Any, ...]]:
-    """The rows of a table from its beginning as far as it can be read, and from its end."""
+    """Yield the rows of a table from its beginning as far as it can be read, and from its end."""
     for comparison, order, first in ((">", "ASC", -(2**63)), ("<", "DESC", 2**63 - 1)):
         last = first
         statement = (
@@ -167,7 +167,7 @@ def _rows(old: sqlite3.Connection, table: str, key: str, columns: str) -> Iterat
 
 
 def _make_heads(new: sqlite3.Connection) -> None:
-    """Where every label stands, by its newest revision that is sound; no file is known, so that each is read again."""
+    """Make the head of every label from its newest sound revision; no file is known, so that each is read again."""
     heads = new.execute(
         "SELECT label, max(version), seq, kind, entries, agents, "
         "EXISTS (SELECT * FROM in_force AS later WHERE later.renamed_from = in_force.label AND later.seq > in_force.seq) "

@@ -1,4 +1,4 @@
-"""Who is attached to what: `agents:` entries and private folders → agent ids, and where two names collide."""
+"""Attachment: `agents:` entries and private folders → agent ids; and where two names collide."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def _matcher(pattern: str) -> re.Pattern[str]:
 
 @lru_cache(maxsize=1024)
 def _sorted_out(entries: tuple[str, ...]) -> tuple[frozenset[str], bool]:
-    """The ids an `agents:` list names plainly, and whether it has patterns besides."""
+    """Return the ids that an `agents:` list names plainly, and True if it has patterns besides."""
     plain = frozenset(entry for entry in entries if not is_pattern(entry))
     return plain, len(plain) < len(entries)
 
 
 def matches(pattern: str, agent: str) -> bool:
-    """Whether an entry of `agents:` names this agent."""
+    """Return True if an entry of `agents:` names this agent."""
     if not is_pattern(pattern):
         return pattern == agent
     # Most patterns are `*` or `support-*`. No pattern is compiled for these: there may be more than are remembered.
@@ -103,7 +103,7 @@ class Attachments:
             self._entries[label] = entries
 
     def loaded(self, folders: Iterable[str] = ()) -> None:
-        """All blocks are taken over. The private folders known of are `folders`, and those that blocks are in.
+        """Complete the loading. The private folders are `folders`, and those that blocks are in.
 
         Nobody comes or goes by it. An agent that is attached by a pattern alone had a private folder when that was
         journaled, so it counts as one that has: if the folder went since, the first sweep that sees all folders
@@ -130,7 +130,7 @@ class Attachments:
                     self._expand(label)
 
     def expand_all(self) -> dict[str, frozenset[str]]:
-        """Do not rely on what was loaded of who is attached. Returns the new sets of all blocks whose set changed."""
+        """Expand all blocks anew, whatever was loaded; return the new sets of all blocks whose set changed."""
         return self._settle(list(self.attached))
 
     @property
@@ -139,13 +139,13 @@ class Attachments:
         return {agent for agents in self._private.values() for agent in agents}
 
     def put(self, label: str, entries: tuple[str, ...]) -> dict[str, frozenset[str]]:
-        """A block is in force with these entries. Returns the new sets of all blocks whose set changed."""
+        """Add or change a block with these entries; return the new sets of all blocks whose set changed."""
         self.attached.setdefault(label, NOBODY)
         appeared, vanished = self._note(label, entries)
         return self._settle({label, *self._touching(label), *self._matching(appeared | vanished)})
 
     def drop(self, label: str) -> dict[str, frozenset[str]]:
-        """A block is gone. Returns the new sets of the other blocks whose set changed."""
+        """Remove a block; return the new sets of the other blocks whose set changed."""
         affected = self._touching(label)
         _, vanished = self._note(label, ())
         self._patterned.pop(label, None)
@@ -162,7 +162,7 @@ class Attachments:
         return self._settle({*affected, *self._matching(vanished)})
 
     def set_folders(self, agents: Iterable[str]) -> dict[str, frozenset[str]]:
-        """These agents have a private folder, and no others. Returns the new sets of all blocks whose set changed."""
+        """Set the agents that have a private folder; return the new sets of all blocks whose set changed."""
         new = frozenset(agents)
         changed = {agent for agent in new ^ self._folders if agent not in self._named}
         self._folders, self.listed = new, None
@@ -174,15 +174,15 @@ class Attachments:
         return self._folders
 
     def has_folder(self, agent: str) -> bool:
-        """Whether an agent has a private folder."""
+        """Return True if an agent has a private folder."""
         return agent in self._folders
 
     def private(self, agent: str) -> list[str]:
-        """The private blocks of an agent, by label."""
+        """Return the private blocks of an agent, by label."""
         return sorted(f"{_PRIVATE}{agent}/{name}" for name, owners in self._private.items() if agent in owners)
 
     def rivals(self, label: str, entries: Iterable[str]) -> frozenset[str]:
-        """The agents that a block with these entries would want and could not have: they see another under its name."""
+        """Return the agents that a block with these entries could not have, since they see another under its name."""
         agent, name = owner(label), name_for_agent(label)
         if agent is not None:
             return self.attached.get(name, NOBODY) & {agent}
@@ -193,11 +193,11 @@ class Attachments:
         )
 
     def entries(self, label: str) -> tuple[str, ...]:
-        """A block's entries, as written."""
+        """Return a block's entries, as written."""
         return self._entries.get(label, ())
 
     def naming(self, agent: str) -> list[str]:
-        """The blocks whose entries name an agent plainly, by label."""
+        """Return the blocks whose entries name an agent plainly, by label."""
         if agent not in self._named:
             return []
         return sorted(label for label, entries in self._entries.items() if agent in entries)
@@ -247,7 +247,7 @@ class Attachments:
         return private.setdefault(name, {})
 
     def _matching(self, agents: set[str]) -> set[str]:
-        """The blocks with a pattern that names one of these agents."""
+        """Return the blocks with a pattern that names one of these agents."""
         if not agents:
             return set()
         return {
@@ -257,7 +257,7 @@ class Attachments:
         }
 
     def _touching(self, label: str) -> set[str]:
-        """The blocks that share a name with this one, for some agent."""
+        """Return the blocks that share a name with this one, for some agent."""
         agent = owner(label)
         if agent is None:
             return self._private_twins(label, self._private.get(label, ()))
@@ -292,7 +292,7 @@ class Attachments:
         return changed
 
     def _expand(self, label: str) -> frozenset[str]:
-        """Who is to be attached; who is not, for the sake of another block of that name, is noted in `refused`."""
+        """Return the agents to attach; note in `refused` those that see another block under that name."""
         agent = owner(label)
         if agent is not None:
             wanted = frozenset((agent,))

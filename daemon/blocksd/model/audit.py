@@ -1,4 +1,4 @@
-"""What a maintainer should look at, and what to do about it."""
+"""The audit: findings for a maintainer, each with advice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LARGEST = 3
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """What the audit has to know of a block.
+    """The facts of a block that the audit uses.
 
     `chars` is the length of its value, in code points as `limit`; `updated_at` is RFC 3339, in UTC; `agents` is how many
     are attached.
@@ -39,7 +39,7 @@ class Audited:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to look at. Nothing is broken by it, and nothing is done about it by itself.
+    """One thing to look at. Nothing is broken by it, and the daemon does nothing about it.
 
     `subject` is a label, or for `orphan` and `oversize_prompt` an agent id. `kind` is stable, `message` says what was
     found, `advice` what to do and in which file.
@@ -56,7 +56,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """From where on something is worth a look.
+    """The thresholds of findings.
 
     `near_limit` is a share of a block's limit. `prompt_chars` is the most a prompt may have: 65,536 characters, some
     16,000 tokens, is what Letta allows all of an agent's core memory. `stale_days` is how long a block may go unchanged.
@@ -78,7 +78,7 @@ def audit(
     now: datetime,
     thresholds: Thresholds = _DEFAULTS,
 ) -> list[Finding]:
-    """All there is to look at, by kind in the order of `Kind`, then by subject.
+    """Return all findings, by kind in the order of `Kind`, then by subject.
 
     `agents` holds every known agent with what it is attached to (name → label), `prompts` the characters of each
     agent's compiled prompt, as far as they are wanted. `now` is aware of its time zone.

@@ -66,7 +66,7 @@ class Block:
 
     @property
     def name(self) -> str:
-        """What an agent it is attached to calls it."""
+        """The name by which an attached agent calls it."""
         return name_for_agent(self.label)
 
     @property
@@ -85,11 +85,11 @@ class Block:
         return blake2b(f"{self.facts}\n{self.value}".encode(), digest_size=16).hexdigest()
 
     def as_json(self) -> dict[str, Any]:
-        """Every field but `agents`, as JSON types."""
+        """Return every field but `agents`, as JSON types."""
         return {name: getattr(self, name) for name in _JSON_FIELDS}
 
     def changed_fields(self, other: Block) -> tuple[str, ...]:
-        """The names of the fields in which `other` differs, in the order of the class."""
+        """Return the names of the fields in which `other` differs, in the order of the class."""
         pairs = zip(_ALL_FIELDS, _values_of(self), _values_of(other), strict=True)
         return tuple([name for name, mine, theirs in pairs if mine is not theirs and mine != theirs])
 
@@ -103,7 +103,7 @@ _DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(Block) if f.name 
 
 
 def facts_of(label: str, given: Mapping[str, Any]) -> str:
-    """`Block.facts` of a block with these fields; the others are at their defaults."""
+    """Return `Block.facts` of a block with these fields; the others are at their defaults."""
     facts = {**_DEFAULTS, **given, "label": label}
     facts.pop("agents", None)
     return _CANONICAL.encode(facts)
@@ -114,7 +114,7 @@ FILE_KEYS = tuple(name for name in _ALL_FIELDS if name not in ("label", "value")
 
 
 def block_id(label: str) -> str:
-    """The id of the block with this label: the same in every namespace, on every machine, for good."""
+    """Return the id of the block with this label: the same in every namespace, on every machine, for good."""
     # uuid.uuid5, without the object in between: this is done for every block of a folder.
     digest = bytearray(sha1(_ID_NAMESPACE.bytes + label.encode()).digest()[:16])  # noqa: S324  # RFC 9562 has it so
     digest[6] = digest[6] & 0x0F | 0x50
@@ -124,7 +124,7 @@ def block_id(label: str) -> str:
 
 
 def default_description(label: str) -> str | None:
-    """What a block without a description says of itself: something only if it is a persona or a human."""
+    """Return the description of a block without one; None unless it is a persona or a human."""
     return _DESCRIPTIONS.get(name_for_agent(label).removeprefix("system/"))
 
 
@@ -134,7 +134,7 @@ def is_unfit(text: str) -> bool:
 
 
 def check_text(text: str, field_name: str) -> None:
-    """Raises InvalidField when `text` holds a control character other than tab and newline, or half of a surrogate pair.
+    """Raise InvalidField when `text` holds a control character other than tab and newline, or half of a surrogate pair.
 
     Facts: `field`, `line` (from 1, within the text).
     """
@@ -146,7 +146,7 @@ def check_text(text: str, field_name: str) -> None:
 
 
 def check_value(value: str, limit: int) -> None:
-    """The rules of a value, alike on every path it can come by.
+    """Check a value by the rules that hold on every path it can come by.
 
     Raises:
         LimitExceeded: it has more code points than `limit`.
@@ -160,7 +160,7 @@ def check_value(value: str, limit: int) -> None:
 
 
 def check_fields(label: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a block from what a frontmatter or a request gives: types checked, never coerced.
+    """Return the fields of a block from those in a frontmatter or a request: types checked, never coerced.
 
     Keys that are no field are left out; null stands for a field's default, like an absent key.
 
@@ -226,7 +226,7 @@ def _metadata(key: str, value: object) -> dict[str, Any]:
 
 
 def _storable(value: object, depth: int) -> bool:
-    """Whether JSON, UTF-8 and YAML can all hold `value`: a request may bring NaN, lone surrogates, a thousand brackets."""
+    """Return True if JSON, UTF-8 and YAML can hold `value`: a request may bring NaN, lone surrogates, a thousand brackets."""
     if isinstance(value, str):
         return not _SURROGATE.search(value)
     if isinstance(value, (list, tuple)):

@@ -20,7 +20,7 @@ class Effort:
 
 
 def differences(old: list[str], new: list[str], effort: Effort) -> Iterator[tuple[int, int, int, int]]:
-    """What of `old` is replaced by what of `new`: start and end in both, in order, never one right behind another.
+    """Yield the ranges of `old` that ranges of `new` replace: start and end in both, in order, none right behind another.
 
     These are the differences git finds, but for the shortcuts it takes in long texts: those of Myers' algorithm ("An
     O(ND) Difference Algorithm and Its Variations", 1986), each then moved down as far as it can be, or to where it meets
@@ -41,7 +41,7 @@ def differences(old: list[str], new: list[str], effort: Effort) -> Iterator[tupl
 
 
 def common_start(old: Sequence[str], new: Sequence[str]) -> int:
-    """How many pieces at the start are the same."""
+    """Return how many pieces at the start are the same."""
     low, high = 0, min(len(old), len(new))
     while low < high:  # by halves, since comparing slices is much faster than a loop
         middle = (low + high + 1) // 2
@@ -53,7 +53,7 @@ def common_start(old: Sequence[str], new: Sequence[str]) -> int:
 
 
 def common_end(old: Sequence[str], new: Sequence[str], most: int) -> int:
-    """How many pieces at the end are the same, up to `most`."""
+    """Return how many pieces at the end are the same, up to `most`."""
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
@@ -65,7 +65,7 @@ def common_end(old: Sequence[str], new: Sequence[str], most: int) -> int:
 
 
 def _marked(old: list[str], new: list[str], first: int, last: int, effort: Effort) -> tuple[bytearray, bytearray]:
-    """A mark (1) for each piece that only one of the texts has, other than their common start and end.
+    """Return a mark (1) for each piece that only one of the texts has, other than their common start and end.
 
     Both have one mark more than there are pieces. It is never set, and so ends every run, at index -1 as well.
     """
@@ -82,7 +82,7 @@ def _marked(old: list[str], new: list[str], first: int, last: int, effort: Effor
 
 
 def _matches(a: list[int], b: list[int], effort: Effort) -> Iterator[tuple[int, int]]:
-    """Which place in `a` is which in `b`, for as many as can be, or fewer when the effort is spent."""
+    """Yield pairs of places in `a` and `b` with the same piece: as many as there can be, fewer when the effort is spent."""
     size = len(a) + len(b) + 3
     reached = [0] * size, [0] * size
     boxes = [(0, len(a), 0, len(b))]
@@ -106,7 +106,7 @@ def _matches(a: list[int], b: list[int], effort: Effort) -> Iterator[tuple[int, 
 def _middle(
     a: list[int], b: list[int], box: tuple[int, int, int, int], reached: tuple[list[int], list[int]], effort: Effort
 ) -> tuple[int, int] | None:
-    """A point half-way on a shortest path through the box, or None when the effort is spent.
+    """Return a point half-way on a shortest path through the box, or None when the effort is spent.
 
     `reached` is how far in `a` one came on each diagonal (place in `a` less place in `b`), from the start and from the
     end; negative diagonals count from the end of the list. Its order of trying is git's, so that of several shortest
@@ -199,7 +199,7 @@ class _Run:
         return True
 
     def move_down(self) -> bool:
-        """As `move_up`."""
+        """Do the same in the other direction."""
         if self.end == len(self.pieces) or self.pieces[self.start] != self.pieces[self.end]:
             return False
         self.marks[self.start], self.marks[self.end] = 0, 1
@@ -243,7 +243,7 @@ def _move_one(run: _Run, other: _Run, effort: Effort) -> None:
 
 
 def _marked_runs(run: _Run, other: _Run) -> Iterator[tuple[int, int, int, int]]:
-    """The bounds of both, from these on, wherever one is not empty."""
+    """Yield the bounds of both runs, from these on, where one is not empty."""
     run_last, other_last = run.marks.rfind(1), other.marks.rfind(1)
     while True:
         if run or other:

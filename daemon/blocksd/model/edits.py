@@ -1,8 +1,7 @@
-"""Append, replace, insert, patch: text → text.
+"""Edits of text: append, replace, insert, patch.
 
-Each is made whole or refused: `InvalidRequest`, whose facts name the `argument` that was wrong and what it was about,
-and whose message says what would be right. Lines are what stands between line feeds; the empty value has none.
-A result that is equal to the value changes nothing, which is for the caller to see.
+Each edit is made whole, or refused with `InvalidRequest`: its facts name the `argument` that is wrong, its message says
+what would be right. Lines are the texts between line feeds; the empty value has none.
 """
 
 from __future__ import annotations
@@ -39,18 +38,18 @@ _MEANT_AS_RANGES = re.compile(r"@@ *[-+]?[0-9]")
 
 
 def append(value: str, content: str) -> str:
-    """`value`, then `content` on a line of its own; the content alone if the value is empty."""
+    """Return `value`, then `content` on a line of its own; the content alone if the value is empty."""
     check_content(content)
     return f"{value}\n{content}" if value else content
 
 
 def check_content(content: str) -> None:
-    """Raises InvalidRequest when a text cannot be appended, whatever the value is."""
+    """Raise InvalidRequest when a text cannot be appended to any value."""
     _refuse_numbers("content", content)
 
 
 def replace(value: str, old_content: str, new_content: str) -> str:
-    """`value` with `old_content`, which must be in exactly one place of it, overlapping ones counted, replaced."""
+    """Return `value` with `old_content` replaced; it must be in exactly one place, overlapping ones counted."""
     _refuse_numbers("old_content", old_content)
     _refuse_numbers("new_content", new_content)
     if not old_content:
@@ -76,7 +75,7 @@ def replace(value: str, old_content: str, new_content: str) -> str:
 
 
 def insert(value: str, content: str, line: int = -1) -> str:
-    """`value` with `content` after its line `line`, counted from 1: 0 is before the first, -1 after the last."""
+    """Return `value` with `content` after its line `line`, counted from 1: 0 is before the first, -1 after the last."""
     _refuse_numbers("content", content)
     lines = value.split("\n") if value else []
     if not -1 <= line <= len(lines):
@@ -91,7 +90,7 @@ def insert(value: str, content: str, line: int = -1) -> str:
 
 
 def patch(value: str, patch: str, *, spend: Callable[[int], object] = lambda _: None) -> str:
-    r"""`value` with a unified diff applied to it: all of its hunks, or none.
+    r"""Return `value` with a unified diff applied to it: all of its hunks, or none.
 
     File headers may be there or not, and so may the ranges of a hunk (`@@ -1,2 +1,3 @@`, or only `@@`). With ranges, a
     hunk has as many lines as they say. A hunk belongs where its context and its deleted lines are: at the line its
@@ -169,7 +168,7 @@ def _parse(patch: str) -> list[_Hunk]:
 
 
 def _headers(lines: list[str]) -> int:
-    """How many lines at the start tell of files, or are empty."""
+    """Return how many lines at the start are headers of files, or empty."""
     place = 0
     while place < len(lines):
         if not lines[place] or lines[place].startswith(("diff ", "index ")):
@@ -182,7 +181,7 @@ def _headers(lines: list[str]) -> int:
 
 
 def _parse_hunk(number: int, lines: list[str], place: int) -> tuple[_Hunk, int]:
-    """The hunk that begins at `place`, and where what follows it begins."""
+    """Return the hunk that begins at `place`, and where what follows it begins."""
     ranges = _RANGES.match(lines[place])
     if not ranges and _MEANT_AS_RANGES.match(lines[place]):
         raise InvalidRequest(
@@ -226,7 +225,7 @@ def _parse_hunk(number: int, lines: list[str], place: int) -> tuple[_Hunk, int]:
 
 
 def _locate(hunk: _Hunk, framed: str, starts: list[int], done: int, spend: Callable[[int], object]) -> int:
-    """The line of the value, from 0, that the hunk begins with, at `done` or after it.
+    """Return the line of the value, from 0, that the hunk begins with, at `done` or after it.
 
     `starts` is where each line starts in the value, with one more where another line would.
     """
@@ -273,7 +272,7 @@ def _locate_insertion(hunk: _Hunk, count: int, done: int) -> int:
 
 
 def _places(text: str, wanted: str, start: int = 0) -> Iterator[int]:
-    """Where `wanted` is in the text, from `start` on, in order; the first of them only, where there are very many."""
+    """Yield the places of `wanted` in the text, from `start` on, in order; only the first ones of very many."""
     # To find one takes up to as long as `wanted` is, and those that overlap can be as many as there are characters.
     most = max(2, min(_MOST_MATCHES, _MOST_WORK // len(wanted)))
     place = text.find(wanted, start)
@@ -284,7 +283,7 @@ def _places(text: str, wanted: str, start: int = 0) -> Iterator[int]:
 
 
 def _lines_of(text: str, places: list[int]) -> Iterator[int]:
-    """On which lines, from 1, these places are, which come in order; each line once."""
+    """Yield the lines, from 1, of these places, which come in order; each line once."""
     line, last, done = 1, 0, 0
     for place in places:
         line += text.count("\n", done, place)
@@ -295,7 +294,7 @@ def _lines_of(text: str, places: list[int]) -> Iterator[int]:
 
 
 def _refuse_numbers(argument: str, content: str, **facts: object) -> None:
-    """A text may not have what a value is shown with and does not contain: the numbers of lines, and the note on them."""
+    """Raise InvalidRequest if a text has line numbers, or the note on them, with which a value is shown."""
     if "→" not in content:
         return
     numbered = [found.start() for found in islice(_NUMBERED.finditer(content), _MOST_MATCHES)]
@@ -321,7 +320,7 @@ def _quoted(text: str) -> str:
 
 
 def _numbers(lines: list[int]) -> str:
-    """Line numbers, in words."""
+    """Return line numbers in words."""
     if len(lines) == 1:
         return f"line {lines[0]}"
     return f"lines {', '.join(map(str, lines[:10]))}{' …' if len(lines) > 10 else ''}"

@@ -1,4 +1,4 @@
-"""Exceptions that no line of the program meant: each ends one request or one file, is told once, and is counted."""
+"""Unexpected exceptions: each ends one request or one file, is logged once, and is counted."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ class Fault:
 
 
 class Failed(NamedTuple):
-    """An error that has ended something in a thread, for the thread that counts errors."""
+    """An exception in another thread, for the thread that counts them."""
 
     during: str
     error: BaseException
 
 
 class Faults:
-    """Counts failures, and shows how many there were among the problems for as long as the daemon runs."""
+    """Counts failures, and shows their number among the problems until the daemon ends."""
 
     def __init__(
         self, problems: Problems, tell: Callable[[Fault, bool], object] = lambda _fault, _is_new: None
     ) -> None:
-        """`tell` is called with each failure, and whether its kind is new: then it is worth a traceback in a log."""
+        """`tell` is called with each failure, and True if its kind is new: then it is worth a traceback in a log."""
         self._problems = problems
         self._tell = tell
         self._kinds: set[tuple[str, str, str]] = set()
         self.count = 0
 
     def note(self, during: str, error: BaseException) -> InternalError:
-        """Count a failure; what to say of it to the client that waits for the work that failed."""
+        """Count an exception; return the error for the client that waits for the work that failed."""
         frames = traceback.extract_tb(error.__traceback__)
         place = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "?"
         text = "".join(traceback.format_list(frames)) + f"{type(error).__name__}: {str(error)[:_CHARS]}"
@@ -58,7 +58,7 @@ class Faults:
         return self.add(Fault(during, type(error).__name__, place, text))
 
     def add(self, fault: Fault) -> InternalError:
-        """Count a failure, which need not be an exception."""
+        """Count a failure, which need not be an exception; return the error for the client."""
         self.count += 1
         kind = fault.during, fault.error, fault.place
         is_new = kind not in self._kinds and len(self._kinds) < _KINDS

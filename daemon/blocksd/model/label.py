@@ -41,7 +41,7 @@ RESERVED = frozenset(("operator", "file", "merge"))
 
 
 def parse_label(text: str) -> str:
-    """The label in its one spelling (NFC).
+    """Return the label in its one spelling (NFC).
 
     Raises:
         InvalidLabel: when `text` is not a label; the message says which rule it breaks.
@@ -64,7 +64,7 @@ def parse_label(text: str) -> str:
 
 
 def parse_agent(text: str) -> str:
-    """An agent id in its one spelling: one label segment.
+    """Return an agent id in its one spelling: one label segment.
 
     Raises:
         InvalidLabel: when `text` is not an agent id.
@@ -78,7 +78,7 @@ def parse_agent(text: str) -> str:
 
 
 def parse_agent_pattern(text: str) -> str:
-    """An entry of `agents:`: an agent id, `*`, or a shell-style pattern such as `support-*`.
+    """Return an entry of `agents:`: an agent id, `*`, or a shell-style pattern such as `support-*`.
 
     Raises:
         InvalidLabel: when `text` is neither an agent id nor a pattern that could match one.
@@ -93,7 +93,7 @@ def parse_agent_pattern(text: str) -> str:
 
 
 def is_pattern(text: str) -> bool:
-    """Whether an entry of `agents:` is a pattern rather than an agent id."""
+    """Return True if an entry of `agents:` is a pattern rather than an agent id."""
     return "*" in text or "?" in text or "[" in text
 
 
@@ -126,7 +126,7 @@ def _check_segment(segment: str, whole: str) -> None:
 
 
 def label_of_path(path: str) -> str:
-    """The label of a block file, from its path below the folder.
+    """Return the label of a block file, from its path below the folder.
 
     `path` is as the file system gives it (`os.fsdecode`: bytes that are not UTF-8 are lone surrogates).
 
@@ -142,12 +142,12 @@ def label_of_path(path: str) -> str:
 
 
 def path_of_label(label: str) -> str:
-    """Where a new block's file goes, below the folder."""
+    """Return the path of a new block's file, below the folder."""
     return label + SUFFIX
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or directory of this name is nobody's business: hidden, a backup, an editor's temporary.
+    """Return True if a file or directory of this name is ignored: hidden, a backup, an editor's temporary.
 
     `..md` is not: it hides nothing, its author meant a block, and is told that the name is wrong.
     """
@@ -170,27 +170,27 @@ def is_junk(name: str) -> bool:
 
 
 def is_block_file(name: str) -> bool:
-    """Whether a file of this name is meant to be a block."""
+    """Return True if a file of this name is meant to be a block."""
     return name.endswith(SUFFIX) and not is_ignored(name)
 
 
 def clash_key(label: str) -> str:
-    """Labels with equal keys may not both be in force: some file systems could not hold both."""
+    """Return a key that is equal for labels that some file systems could not hold both: only one may be in force."""
     return label.lower() if label.isascii() else unicodedata.normalize("NFC", label.casefold())
 
 
 def owner(label: str) -> str | None:
-    """The agent a private block belongs to; None for a shared block."""
+    """Return the agent a private block belongs to; None for a shared block."""
     return label.split("/", 2)[1] if label.startswith(PRIVATE + "/") else None
 
 
 def name_for_agent(label: str) -> str:
-    """What an agent calls the block: the rest of the path for its private blocks, the label for shared ones."""
+    """Return the name by which an agent calls the block: the rest of the path for private blocks, else the label."""
     return label.split("/", 2)[2] if label.startswith(PRIVATE + "/") else label
 
 
 def printable(path: str) -> str:
-    """A path for messages and keys: what is not UTF-8 or not printable is escaped."""
+    """Return a path for messages and keys, with what is not UTF-8 or not printable escaped."""
     if path.isprintable():
         return path
     return (

@@ -22,7 +22,7 @@ _WORDS = re.compile(r"\w+|\n|[^\S\n]+|[^\w\s]")
 def merge(
     base: str, ours: str, theirs: str, *, union_insertions: bool = False, cap: int = CAP, budget: Effort | None = None
 ) -> str:
-    """`base` with the changes that made it `ours` and those that made it `theirs`.
+    """Return `base` with the changes that made it `ours` and those that made it `theirs`.
 
     Lines are compared as `git merge-file` does it: changes with an unchanged line between them are all made, one that
     both sides made is made once, and others conflict. What is in conflict is then compared word by word, by the same
@@ -75,7 +75,7 @@ def _count_lines(*texts: str) -> int:
 
 
 def _ends(base: str, ours: str, theirs: str) -> tuple[int, int]:
-    """How many characters all three texts have in common at their start, up to the start of a line, and at their end."""
+    """Return how many characters all three texts share at their start, up to the start of a line, and at their end."""
     common = min(common_start(base, ours), common_start(base, theirs))
     start = base.rfind("\n", 0, common) + 1
     most = min(len(base), len(ours), len(theirs)) - start
@@ -141,7 +141,7 @@ def _merged(
     settle: Callable[[_Region], list[str] | None] = lambda _: None,
     is_glue: Callable[[str], bool] = lambda _: False,
 ) -> tuple[list[str], list[_Region]]:
-    """The pieces of both sides together, and the regions where they disagree and `settle` knows no answer either.
+    """Return the pieces of both sides together, and the regions where they disagree and `settle` knows no answer either.
 
     What `is_glue` does not keep two changes of one side apart.
     """
@@ -167,7 +167,7 @@ def _merged(
 def _regions(
     base: list[str], ours: list[str], theirs: list[str], is_glue: Callable[[str], bool], effort: Effort
 ) -> Iterator[_Region]:
-    """The changes of both sides in order, those together that touch."""
+    """Yield the changes of both sides in order, those together that touch."""
     # Both sides may take as much, whichever comes first, and leave half for the words.
     efforts = Effort(effort.left // 4), Effort(effort.left // 4)
     changes = [
@@ -191,7 +191,7 @@ def _regions(
 def _changes(
     base: list[str], new: list[str], effort: Effort, is_glue: Callable[[str], bool], *, is_ours: bool
 ) -> list[_Change]:
-    """How `base` becomes `new`; changes with nothing but glue between them are one."""
+    """Return the changes from `base` to `new`; changes with nothing but glue between them are one."""
     changes: list[_Change] = []
     for start, end, new_start, new_end in differences(base, new, effort):
         pieces = new[new_start:new_end]
@@ -203,7 +203,7 @@ def _changes(
 
 
 def _applied(base: list[str], offset: int, changes: list[_Change]) -> list[str]:
-    """`base`, which begins at `offset`, with changes of which none overlaps another, in order."""
+    """Return `base`, which begins at `offset`, with changes of which none overlaps another, in order."""
     pieces: list[str] = []
     done = offset
     for change in changes:
@@ -214,7 +214,7 @@ def _applied(base: list[str], offset: int, changes: list[_Change]) -> list[str]:
 
 
 def _united(region: _Region, effort: Effort) -> list[str] | None:
-    """All changes of a region, where each that touches another only stands beside it, and one of the two inserts."""
+    """Return all changes of a region, if those that touch only stand side by side, and one of two inserts; else None."""
     kept: list[_Change] = []
     for change in region.changes:
         before = kept[-1] if kept else None
@@ -233,7 +233,7 @@ def _united(region: _Region, effort: Effort) -> list[str] | None:
 
 
 def _woven(theirs: list[str], ours: list[str], effort: Effort) -> list[str]:
-    """All lines that either has, those of both once. That both have empty lines says nothing: then theirs, and then ours."""
+    """Return the lines of both, common ones once. If only empty lines are common: theirs, and then ours."""
     woven: list[str] = []
     done, is_alike = 0, False
     for start, end, new_start, new_end in differences(theirs, ours, effort):
@@ -244,7 +244,7 @@ def _woven(theirs: list[str], ours: list[str], effort: Effort) -> list[str]:
 
 
 def _has(pieces: list[str], wanted: list[str]) -> bool:
-    """Whether all that is `wanted` is among the pieces, in the same order."""
+    """Return True if all that is `wanted` is among the pieces, in the same order."""
     rest = iter(pieces)
     return all(piece in rest for piece in wanted)
 

@@ -1,4 +1,4 @@
-"""A name that is spelled nearly like one that is not there, found in bounded time."""
+"""Finds the known name that is most like an unknown one, in bounded time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 _ALIKE = 0.6  # as difflib.get_close_matches has it
-_MOST_NAMES = 1000  # with more of them nobody is served while they are compared
+_MOST_NAMES = 1000  # to compare more of them would make all clients wait
 _MOST_CHARS = 30_000
 """How many characters of the names are counted, to find the few that may be alike: some ten milliseconds."""
 _MOST_PAIRS = 60_000
@@ -18,7 +18,7 @@ _MOST_PAIRS = 60_000
 
 
 def nearest(name: str, names: Collection[str]) -> list[str]:
-    """The one of the names that is most like `name`, if one is alike at all: a guess, which nobody waits for."""
+    """Return the one name that is most like `name`, if one is alike at all: a guess, found in bounded time."""
     if len(names) > _MOST_NAMES or not name or len(name) ** 2 > _MOST_PAIRS:
         return []
     matcher = SequenceMatcher()

@@ -50,14 +50,14 @@ class Problem:
         return other is not None and replace(self, since=other.since) == other
 
     def as_json(self) -> dict[str, Any]:
-        """The problem as it stands in the mirror and travels on the channel."""
+        """Return the problem as it stands in the mirror and travels on the channel."""
         return asdict(self)
 
     def dumps(self) -> str:
         return json.dumps(self.as_json(), ensure_ascii=False)
 
     def sentence(self) -> str:
-        """One line for a log or a terminal."""
+        """Return one line for a log or a terminal."""
         place = f"{self.subject}:{self.line}" if self.line else self.subject
         return f"{place}: {self.message}" + (f" ({self.hint})" if self.hint else "")
 

@@ -112,7 +112,7 @@ def compile_prompt(
     sources: Iterable[Source] = (),
     max_files_open: int | None = None,
 ) -> str:
-    """The text for an agent's context window: its blocks, then the rules, then the sources; "" when there is none.
+    """Return the text for an agent's context window: its blocks, then the rules, then the sources; "" when there is none.
 
     Hidden blocks and templates are left out. Rules given as plain text are shown without a description. Of the open
     files, only the `max_files_open` accessed last are shown open (None: all).
@@ -138,7 +138,7 @@ def compile_prompt(
 
 
 def order(blocks: Iterable[B]) -> list[B]:
-    """The blocks in the order they are shown in: persona, human, then by name."""
+    """Return the blocks in the order in which they are shown: persona, human, then by name."""
     return sorted(blocks, key=lambda block: _FIRST.get(name := block.name, name))
 
 
@@ -162,7 +162,7 @@ def _memory_blocks(blocks: Iterable[Renderable], style: Style) -> list[str]:
 
 
 def _nested(blocks: list[tuple[list[str], Renderable]]) -> Iterator[list[str]]:
-    """One element for each first segment of `blocks`, which come with those segments of their names not yet shown.
+    """Yield one element for each first segment of `blocks`, which come with the segments that are not yet shown.
 
     A block that is also the parent of others is shown first in its element.
     """
@@ -193,7 +193,7 @@ def _metadata(read_only: bool, chars: int, limit: int) -> str:
 
 
 def _numbered(value: str) -> str:
-    """The lines of `value`, each with its number and line end; an empty value has none."""
+    """Return the lines of `value`, each with its number and line end; an empty value has none."""
     return "".join(f"{number}→ {line}\n" for number, line in enumerate(value.split("\n"), 1)) if value else ""
 
 
@@ -204,7 +204,7 @@ def _tool_usage_rules(rules: ToolUsageRules | str | None) -> Iterator[str]:
 
 
 def _limited(sources: Iterable[Source], max_files_open: int | None) -> list[Source]:
-    """The sources and their files by name, all files closed but the `max_files_open` accessed last."""
+    """Return the sources and their files by name, all files closed but the `max_files_open` accessed last."""
     by_name = [
         replace(source, files=tuple(sorted(source.files, key=lambda file: file.name)))
         for source in sorted(sources, key=lambda source: source.name)
@@ -276,20 +276,20 @@ def _shown(file: File) -> str:
 
 @lru_cache(maxsize=4096)
 def _tags(name: str) -> tuple[str, str]:
-    """The lines that start and end an element called `name`: one called `block` where `name` is no tag, or a taken one."""
+    """Return the start and end of an element called `name`, or `block` where `name` is no tag, or one of the format."""
     if _TAG.fullmatch(name) and _STRUCTURE.isdisjoint(name.casefold().split("/")):
         return f"<{name}>\n", f"</{name}>\n"
     return f'<block name="{_attribute(name)}">\n', "</block>\n"
 
 
 def _contained(text: str, name: str = "") -> str:
-    """`text` as it may stand in the element `name`: see the invariants of the module."""
+    """Return `text` as it may stand in the element `name`: see the invariants of the module."""
     return _beginnings(name).sub(r"<\\", text) if "<" in text else text
 
 
 @lru_cache(maxsize=1024)
 def _beginnings(name: str) -> re.Pattern[str]:
-    """Matches each `<` that begins a tag of the format, or of an element called `name` or one of its segments.
+    """Return a pattern for each `<` that begins a tag of the format, or of an element called `name` or one of its segments.
 
     A reader may be lenient, so case, whitespace and what comes after the word make no difference. The quantifiers are
     possessive: a text of a million spaces costs no more than any other.
@@ -299,5 +299,5 @@ def _beginnings(name: str) -> re.Pattern[str]:
 
 
 def _attribute(text: str) -> str:
-    """`text` as XML has it between the quotes of an attribute."""
+    """Return `text` as XML has it between the quotes of an attribute."""
     return _UNFIT_FOR_ATTRIBUTE.sub(lambda found: _ENTITIES.get(found[0], f"&#{ord(found[0])};"), text)

@@ -26,7 +26,7 @@ MERGE = "merge"
 
 
 def timestamp(seconds: float) -> str:
-    """A time for revisions and problems: RFC 3339 in UTC, to the millisecond."""
+    """Return a time for revisions and problems: RFC 3339 in UTC, to the millisecond."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
@@ -64,12 +64,12 @@ class Revision:
     stale_base: int | None = None
 
     def summary(self) -> dict[str, object]:
-        """What was done to which block, when and by whom."""
+        """Return kind, block, time and author."""
         names = ("seq", "kind", "label", "version", "author", "at")
         return {name: getattr(self, name) for name in names}
 
     def change(self, epoch: str) -> str:
-        """The notification of this revision: one line of JSON."""
+        """Return the notification of this revision: one line of JSON."""
         more: dict[str, object] = {}
         if self.renamed_from is not None:
             more["from"] = self.renamed_from
@@ -171,12 +171,12 @@ class Change:
 
     @property
     def author(self) -> str | None:
-        """Whose it was: `file`, `operator`, `merge` or an agent id."""
+        """The author: `file`, `operator`, `merge` or an agent id."""
         return self.raw.get("author")
 
     @property
     def at(self) -> str | None:
-        """When, as `timestamp` makes it."""
+        """The time, as `timestamp` makes it."""
         return self.raw.get("at")
 
     @property
@@ -191,11 +191,11 @@ class Change:
 
 
 def reset(seq: int, epoch: str, at: str) -> str:
-    """The change that says: the mirror was built anew, read everything again."""
+    """Return the change that says: the mirror was built anew, read everything again."""
     return json.dumps({"seq": seq, "kind": "reset", "at": at, "epoch": epoch})
 
 
 def repaired(labels: Sequence[str], agents: Sequence[str], indexes: Sequence[str], epoch: str, at: str) -> str:
-    """The change that says: these blocks, lists of agents' blocks, and indexes were shown wrongly, and are not any more."""
+    """Return the change that says: these blocks, lists and indexes were wrong in the mirror, and are right again."""
     facts = {"labels": list(labels), "agents": list(agents), "indexes": list(indexes)}
     return json.dumps({"seq": None, "kind": "repaired", **facts, "at": at, "epoch": epoch}, ensure_ascii=False)

@@ -12,15 +12,15 @@ MASS_ABOVE = 10
 
 
 def is_wiped(blocks: int, vanished: int) -> bool:
-    """Whether all blocks of a folder of more than `WIPE_ABOVE` vanished: a lost mount, not an edit."""
+    """Return True if all blocks of a folder of more than `WIPE_ABOVE` vanished: a lost mount, not an edit."""
     return blocks > WIPE_ABOVE and vanished >= blocks
 
 
 def is_mass_deletion(blocks: int, vanished: int) -> bool:
-    """Whether more than half of more than `MASS_ABOVE` blocks vanished in one pass."""
+    """Return True if more than half of more than `MASS_ABOVE` blocks vanished in one pass."""
     return blocks > MASS_ABOVE and 2 * vanished > blocks
 
 
 def is_replaced(expected: tuple[int, int] | None, found: tuple[int, int] | None) -> bool:
-    """Whether the folder's place is now taken by another directory (device and inode differ)."""
+    """Return True if another directory (device and inode) is in the folder's place."""
     return expected is not None and found is not None and expected != found

@@ -1,1 +1,1 @@
-"""What is configured, from where, and where a running daemon is found."""
+"""The configuration, the places it comes from, and the record of a running daemon."""

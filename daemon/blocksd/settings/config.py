@@ -175,7 +175,7 @@ class Config:
 
     @property
     def metrics_address(self) -> tuple[str, int] | None:
-        """Host and port where metrics are served; None: nowhere."""
+        """The host and port where metrics are served; None: nowhere."""
         return listen_address(self.metrics) if self.metrics is not None else None
 
 

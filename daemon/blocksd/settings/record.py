@@ -1,4 +1,4 @@
-"""What a running daemon says of itself in its state directory."""
+"""The record of a running daemon in its state directory: process, folder, namespace and URL."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FoundUrl(str):
 
 
 def looked_up(url: str) -> str:
-    """The URL that the state directory has now, if this one was found there and a daemon runs; else the URL itself."""
+    """Return the URL that the state directory has now, if this one is from there and a daemon runs; else the URL itself."""
     if isinstance(url, FoundUrl):
         daemon = running_daemon(url.state)
         if daemon is not None:
@@ -33,7 +33,7 @@ def looked_up(url: str) -> str:
 
 
 def write(state: str, *, folder: str, namespace: str, redis: str) -> None:
-    """Say that this process serves the folder, and where. `redis` is a URL and may hold a password."""
+    """Write the record of this process, with its folder. `redis` is a URL and may hold a password."""
     record = {"pid": os.getpid(), "folder": folder, "namespace": namespace, "redis": redis}
     write_private(os.path.join(state, _NAME), json.dumps(record))
 
@@ -55,7 +55,7 @@ def remove(state: str) -> None:
 
 
 def running_daemon(state: str) -> dict[str, str] | None:
-    """What the daemon of this state directory says of itself; None when none runs.
+    """Return the record of the daemon of this state directory; None when none runs.
 
     The record outlives a daemon that is killed; its lock on the file `lock` does not.
     """
@@ -77,7 +77,7 @@ def running_daemon(state: str) -> dict[str, str] | None:
 
 
 def write_private(path: str, text: str) -> None:
-    """A file only this user can read, never seen half written."""
+    """Write a file that only this user can read, and that is never seen half written."""
     handle = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text)

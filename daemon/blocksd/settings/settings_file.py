@@ -1,4 +1,4 @@
-"""A settings file in TOML: what it says, and on which line it says it."""
+"""Reads a settings file in TOML, with the line of each key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CLOSING = ("]", "}", '"""', "'''")
 
 
 class SettingsFile:
-    """A TOML file that was read. `content` is what it says."""
+    """A TOML file that was read; `content` holds its tables and keys."""
 
     def __init__(self, path: str) -> None:
         """Read it.
@@ -45,7 +45,7 @@ class SettingsFile:
             raise Misconfigured(f"{path} is not TOML: something in it is beyond all measure", key="config") from None
 
     def place(self, *keys: str) -> str:
-        """Where a key is set, or the first of a table's: `file:line`, the line on which the statement begins."""
+        """Return the place where a key, or the first of a table's, is set: `file:line`, where the statement begins."""
         return f"{self.path}:{self._lines[keys]}"
 
     @cached_property
@@ -65,7 +65,7 @@ class SettingsFile:
 
 
 def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Each header and each key with its value, and the line on which it begins; one without an end is the last."""
+    """Yield each header and each key with its value, and the line on which it begins; one without an end is the last."""
     begun: list[str] = []
     first = 0
     for number, line in enumerate(text.split("\n"), start=1):
@@ -91,7 +91,7 @@ def _is_whole(statement: str) -> bool:
 
 
 def _paths(table: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """The paths of all keys in a table and those below it; of a header, the whole path is the last."""
+    """Yield the paths of all keys in a table and those below it; of a header, the whole path is the last."""
     for key, value in table.items():
         yield (key,)
         below = value[-1] if isinstance(value, list) and value and isinstance(value[-1], dict) else value
@@ -101,7 +101,7 @@ def _paths(table: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def _place(message: str, text: str) -> tuple[str, int, int]:
-    """What a decoder's error says is wrong, and where: line and column from 1.
+    """Return the message of a decoder's error, and its place: line and column from 1.
 
     Of a value that is not closed it only knows that the file ends: then the place is where its statement begins.
     """
