@@ -113,13 +113,10 @@ def load_entries(text: str) -> tuple[dict[str, Any], dict[str, Entry]]:
         if error.context_mark and _UNCLOSED.search(error.problem or ""):
             mark = error.context_mark
         if "maximum nesting depth" in (error.problem or ""):  # libyaml's own limit: it reads ahead of what we are shown
-            raise _too_deep(text, mark) from None
+            raise _wrong(text, mark, *_TOO_DEEP) from None
         what = " ".join(part for part in (error.context, error.problem) if part)
-        raise InvalidFile(
-            f"the frontmatter is not YAML: {what}",
-            line=_line(text, mark) if mark else 1,
-            hint="put text with ': ', '#', '*', '&' or brackets in quotes",
-        ) from None
+        hint = "put text with ': ', '#', '*', '&' or brackets in quotes"
+        raise _wrong(text, mark, f"the frontmatter is not YAML: {what}", hint) from None
     except yaml.YAMLError as error:
         # A ReaderError: a character YAML does not admit. The C reader counts bytes, the other characters.
         position = getattr(error, "position", None)
@@ -143,13 +140,11 @@ def _build(text: str, next_event: Callable[[], Any]) -> tuple[dict[str, Any], di
         kind = type(event)
         if kind is ScalarEvent:
             if event.tag is not None or event.anchor is not None:
-                raise _extension(text, event)
+                raise _wrong(text, event.start_mark, *_EXTENSION)
             if type(collection) is dict and key is None:
                 key, key_mark = event.value, event.start_mark
                 if key in collection:
-                    raise InvalidFile(
-                        f"the frontmatter says {key!r} twice", line=_line(text, key_mark), hint="remove one of the two"
-                    )
+                    raise _wrong(text, key_mark, f"the frontmatter has {key!r} twice", "remove one of the two")
                 if len(stack) == 1:
                     top_mark, key_end = key_mark, event.end_mark.index
                 continue
@@ -159,17 +154,15 @@ def _build(text: str, next_event: Callable[[], Any]) -> tuple[dict[str, Any], di
                 value_start = event.start_mark.index
         elif kind is MappingStartEvent or kind is SequenceStartEvent:
             if event.tag is not None or event.anchor is not None:
-                raise _extension(text, event)
+                raise _wrong(text, event.start_mark, *_EXTENSION)
             if type(collection) is dict and key is None:
-                raise InvalidFile(
-                    "a key of the frontmatter is not text", line=_line(text, event.start_mark), hint="use a plain key"
-                )
+                raise _wrong(text, event.start_mark, "a key of the frontmatter is not text", "use a plain key")
             if len(stack) >= MAX_DEPTH:
-                raise _too_deep(text, event.start_mark)
+                raise _wrong(text, event.start_mark, *_TOO_DEEP)
             if len(stack) == 1:
                 value_start = event.start_mark.index
             if collection is None and kind is SequenceStartEvent:
-                raise _not_mapping(text, event)
+                raise _wrong(text, event.start_mark, *_NOT_MAPPING)
             if collection is not None:
                 stack.append((collection, key))
             else:
@@ -188,13 +181,9 @@ def _build(text: str, next_event: Callable[[], Any]) -> tuple[dict[str, Any], di
                 collection = None
                 continue
         elif kind is AliasEvent:
-            raise _extension(text, event)
+            raise _wrong(text, event.start_mark, *_EXTENSION)
         elif kind is DocumentStartEvent and top is not None:
-            raise InvalidFile(
-                "the frontmatter holds a second document",
-                line=_line(text, event.start_mark),
-                hint="remove the '...' line",
-            )
+            raise _wrong(text, event.start_mark, "the frontmatter holds a second document", "remove the '...' line")
         else:
             continue
 
@@ -207,35 +196,21 @@ def _build(text: str, next_event: Callable[[], Any]) -> tuple[dict[str, Any], di
         elif collection is not None:
             collection.append(value)  # type: ignore[union-attr]  # not a dict, so a list
         elif value is not None:
-            raise _not_mapping(text, event)
+            raise _wrong(text, event.start_mark, *_NOT_MAPPING)
     return top or {}, entries
 
 
-def _line(text: str, mark: Any) -> int:
-    """Return the line of a mark, from 1, as editors count: for YAML 1.1, U+0085, U+2028 and U+2029 end a line too."""
-    return text.count("\n", 0, mark.index) + 1
+_TOO_DEEP = (f"the frontmatter nests deeper than {MAX_DEPTH}", "flatten it")
+_NOT_MAPPING = ("the frontmatter is not a mapping", "write lines of the form 'key: value'")
+_EXTENSION = (
+    "the frontmatter uses an anchor, an alias or a tag",
+    "put text that starts with '*', '&' or '!' in quotes",
+)
 
 
-def _too_deep(text: str, mark: Any) -> InvalidFile:
-    return InvalidFile(
-        f"the frontmatter nests deeper than {MAX_DEPTH}", line=_line(text, mark) if mark else 1, hint="flatten it"
-    )
-
-
-def _not_mapping(text: str, event: Any) -> InvalidFile:
-    return InvalidFile(
-        "the frontmatter is not a mapping",
-        line=_line(text, event.start_mark),
-        hint="write lines of the form 'key: value'",
-    )
-
-
-def _extension(text: str, event: Any) -> InvalidFile:
-    return InvalidFile(
-        "the frontmatter uses an anchor, an alias or a tag",
-        line=_line(text, event.start_mark),
-        hint="put text that starts with '*', '&' or '!' in quotes",
-    )
+def _wrong(text: str, mark: Any, message: str, hint: str) -> InvalidFile:
+    """Return an error with its line, from 1, as editors count: for YAML 1.1, U+0085, U+2028 and U+2029 end a line too."""
+    return InvalidFile(message, line=text.count("\n", 0, mark.index) + 1 if mark else 1, hint=hint)
 
 
 def _resolve(text: str, event: Any) -> Any:
@@ -251,12 +226,9 @@ def _resolve(text: str, event: Any) -> Any:
     if number["int"] is None:
         result = float(plain)
         if result in (float("inf"), float("-inf")):
-            raise InvalidFile("a number is out of range", line=_line(text, event.start_mark), hint="put it in quotes")
+            raise _wrong(text, event.start_mark, "a number is out of range", "put it in quotes")
         return result
     if len(number["int"]) > _MAX_DIGITS:
-        raise InvalidFile(
-            f"a whole number has more than {_MAX_DIGITS} digits",
-            line=_line(text, event.start_mark),
-            hint="put it in quotes",
-        )
+        message = f"a whole number has more than {_MAX_DIGITS} digits"
+        raise _wrong(text, event.start_mark, message, "put it in quotes")
     return int(plain)

@@ -118,19 +118,15 @@ class History:
             JournalDamaged: it is not as it was written.
         """
         with self.database.reading(), self._of_the_present():
-            row = self.database.execute(
-                f"SELECT {STORED} FROM in_force WHERE label = ? ORDER BY version DESC LIMIT 1",  # noqa: S608  # a constant
-                (label,),
-            ).fetchone()
-            if row is not None and row[1] != label:
+            found = self._one("WHERE label = ? ORDER BY version DESC LIMIT 1", label)
+            if found is not None and found.label != label:
                 raise JournalDamaged(f"the journal has another block in the place of {label!r}", path=self.path)
-            return self.revision_of(row) if row else None
+            return found
 
     def revision(self, seq: int) -> Revision | None:
         """Return the revision of this number; None when it is not kept, or not in force yet."""
         with self.database.reading():
-            row = self.database.execute(f"SELECT {STORED} FROM in_force WHERE seq = ?", (seq,)).fetchone()  # noqa: S608  # a constant
-            return self.revision_of(row) if row else None
+            return self._one("WHERE seq = ?", seq)
 
     def newest(self) -> Revision | None:
         """Return the newest revision of all; None when there never was one.
@@ -139,8 +135,11 @@ class History:
             JournalDamaged: it is not as it was written.
         """
         with self.database.reading(), self._of_the_present():
-            row = self.database.execute(f"SELECT {STORED} FROM in_force ORDER BY seq DESC LIMIT 1").fetchone()  # noqa: S608  # a constant
-            return self.revision_of(row) if row else None
+            return self._one("ORDER BY seq DESC LIMIT 1")
+
+    def _one(self, where: str, *arguments: object) -> Revision | None:
+        row = self.database.execute(f"SELECT {STORED} FROM in_force {where}", arguments).fetchone()  # noqa: S608  # constants
+        return self.revision_of(row) if row else None
 
     def history(self, label: str, *, limit: int = -1, damaged: list[VersionDamaged] | None = None) -> list[Revision]:
         """Return a block's revisions, newest first, deletions included, and those under the labels it had before.
@@ -177,12 +176,11 @@ class History:
         """
         with self.database.reading():
             for name, since, before in (*self._names(label), (label, 0, _ENDLESS)):
-                row = self.database.execute(
-                    f"SELECT {STORED} FROM in_force WHERE label = ? AND version = ? AND seq >= ? AND seq < ?",  # noqa: S608  # a constant
-                    (name, version, since, before),
-                ).fetchone()
-                if row is not None:
-                    return self.revision_of(row)
+                found = self._one(
+                    "WHERE label = ? AND version = ? AND seq >= ? AND seq < ?", name, version, since, before
+                )
+                if found is not None:
+                    return found
         return None
 
     def positions(self, label: str) -> dict[int, int | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from hashlib import blake2b
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import VersionDamaged
@@ -26,6 +27,10 @@ ENTRIES, AGENTS = 6, 7
 
 _NAMES = COLUMNS.split(", ")
 _VALUE, _FACTS, _DIGEST = (_NAMES.index(name) for name in ("value", "facts", "digest"))
+_LISTS = ("fields", "attached", "detached")
+_first = attrgetter("seq", "label", "version", "kind")
+_lists = attrgetter(*_LISTS)
+_last = attrgetter("digest", "author", "at", "created_at", "request_id", "renamed_from", "position")
 ROW_CHARS = 1000  # about what a revision takes besides its value
 _COMPRESS_CHARS = 4096  # what is longer takes more than a page of the log
 _FASTEST = 1
@@ -40,24 +45,13 @@ def stored_row(revision: Revision, entries: int | None, agents: int | None) -> t
     """A revision as the table has it, in the order of `STORED`, with the numbers of its two lists of agents."""
     block = revision.block
     row = (
-        revision.seq,
-        revision.label,
-        revision.version,
-        revision.kind,
+        *_first(revision),
         _stored(block.value) if block is not None else None,
         block.facts if block is not None else None,
         entries,
         agents,
-        ",".join(revision.fields),
-        ",".join(revision.attached),
-        ",".join(revision.detached),
-        revision.digest,
-        revision.author,
-        revision.at,
-        revision.created_at,
-        revision.request_id,
-        revision.renamed_from,
-        revision.position,
+        *map(",".join, _lists(revision)),
+        *_last(revision),
         ",".join(map(str, revision.reverts)) or None,
         revision.stale_base,
     )
@@ -114,53 +108,19 @@ def text_of(value: str | bytes) -> str:
 
 def revision_of(row: Sequence[Any], entries: tuple[str, ...], agents: frozenset[str]) -> Revision:
     """Return the revision in a row, with the lists of agents whose numbers are in it."""
-    (
-        seq,
-        label,
-        version,
-        kind,
-        value,
-        facts,
-        _,
-        _,
-        fields,
-        attached,
-        detached,
-        digest,
-        author,
-        at,
-        created,
-        request,
-        renamed_from,
-        position,
-        reverts,
-        stale_base,
-    ) = row[: len(_NAMES)]
-    block = None
+    known = dict(zip(_NAMES, row, strict=False))  # the checksum is left over
+    value, facts = known.pop("value"), known.pop("facts")
+    known["block"] = None
     if facts is not None:
-        known = json.loads(facts)
-        known["tags"] = tuple(known["tags"])
-        block = Block(value=text_of(value), agents=entries, _facts=facts, **known)
-    return Revision(
-        seq=seq,
-        label=label,
-        version=version,
-        kind=kind,
-        block=block,
-        at=at,
-        created_at=created,
-        author=author,
-        fields=words(fields),
-        agents=agents,
-        attached=words(attached),
-        detached=words(detached),
-        digest=digest,
-        request_id=request,
-        renamed_from=renamed_from,
-        position=position,
-        reverts=tuple(map(int, words(reverts or ""))),
-        stale_base=stale_base,
-    )
+        fields = json.loads(facts)
+        fields["tags"] = tuple(fields["tags"])
+        known["block"] = Block(value=text_of(value), agents=entries, _facts=facts, **fields)
+    del known["entries"]
+    known["agents"] = agents
+    known["reverts"] = tuple(map(int, words(known["reverts"] or "")))
+    for name in _LISTS:
+        known[name] = words(known[name])
+    return Revision(**known)
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from blocksd.errors import InvalidField, InvalidLabel, LimitExceeded
 from blocksd.model.label import name_for_agent, owner, parse_agent_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 DEFAULT_LIMIT = 20_000
 MAX_LIMIT = 4 * 1024 * 1024
@@ -252,7 +252,7 @@ def _agents(key: str, value: object) -> tuple[str, ...]:
         raise InvalidField(f"agents: {error.message}", field=key) from None
 
 
-_CHECKS = {
+_CHECKS: dict[str, Callable[[str, object], object]] = {
     "description": _text,
     "limit": _limit,
     "read_only": _flag,
@@ -262,11 +262,7 @@ _CHECKS = {
     "agents": _agents,
     "project_id": _text,
     "is_template": _flag,
-    "template_name": _text,
-    "template_id": _text,
-    "base_template_id": _text,
-    "deployment_id": _text,
-    "entity_id": _text,
+    **dict.fromkeys(("template_name", "template_id", "base_template_id", "deployment_id", "entity_id"), _text),
     "preserve_on_migration": _flag,
 }
 

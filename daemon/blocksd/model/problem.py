@@ -11,7 +11,7 @@ from blocksd.model.label import name_for_agent, printable
 from blocksd.model.revision import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, KeysView, Sequence, ValuesView
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from blocksd.errors import BlocksdError
 
@@ -79,15 +79,6 @@ class Problems(Mapping[str, Problem]):
 
     def __len__(self) -> int:
         return len(self._known)
-
-    def __contains__(self, subject: object) -> bool:
-        return subject in self._known
-
-    def keys(self) -> KeysView[str]:
-        return self._known.keys()
-
-    def values(self) -> ValuesView[Problem]:
-        return self._known.values()
 
     def __repr__(self) -> str:
         return f"Problems({self._known!r})"

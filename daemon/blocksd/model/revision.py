@@ -70,31 +70,18 @@ class Revision:
 
     def change(self, epoch: str) -> str:
         """Return the notification of this revision: one line of JSON."""
-        more: dict[str, object] = {}
+        notification = {name: getattr(self, name) for name in _NOTIFIED} | {"epoch": epoch}
         if self.renamed_from is not None:
-            more["from"] = self.renamed_from
+            notification["from"] = self.renamed_from
         if self.reverts:
-            more["reverts"] = self.reverts
-        return json.dumps(
-            {
-                "seq": self.seq,
-                "kind": self.kind,
-                "label": self.label,
-                "version": self.version,
-                "fields": self.fields,
-                "attached": self.attached,
-                "detached": self.detached,
-                "author": self.author,
-                "digest": self.digest,
-                "at": self.at,
-                "request_id": self.request_id,
-                "epoch": epoch,
-                **more,
-            },
-            ensure_ascii=False,
-        )
+            notification["reverts"] = self.reverts
+        return json.dumps(notification, ensure_ascii=False)
 
 
+_NOTIFIED = (
+    *("seq", "kind", "label", "version", "fields", "attached", "detached"),
+    *("author", "digest", "at", "request_id"),
+)
 _TEXT, _NUMBER, _LIST = (str, type(None)), (int, type(None)), (list, type(None))
 _KEYS: dict[str, tuple[type, ...]] = {
     "kind": (str,),
