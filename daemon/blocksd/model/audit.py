@@ -103,66 +103,49 @@ def audit(
 
 
 def _of_block(block: Audited, now: datetime, thresholds: Thresholds) -> Iterator[Finding]:
+    label, path = block.label, path_of_label(block.label)
     if block.agents == 0 and not block.is_template:
-        yield _unused(block)
+        if owner(label) is None:
+            advice = f"name those who should see it under 'agents' in {path}, or remove the file"
+        else:
+            advice = f"'blocksd status' says what takes its name; rename {path}, or remove it"
+        yield Finding("unused", label, "no agent is attached to it", advice)
     if not block.hidden:
-        yield from _description(block)
+        yield from _description(block, path)
     # Divided, not multiplied: 9 of 10 is then exactly the 0.9 that was asked for.
     if block.chars / block.limit >= min(thresholds.near_limit, 1.0):
-        yield _near_limit(block)
+        figures = f"{block.chars} of {block.limit} characters"
+        if block.chars >= block.limit:
+            message = f"it is full: {figures}"
+            advice = f"nothing more can be written to it; shorten {path}, or raise 'limit' in it"
+        else:  # rounded down, so that only what is full is at 100 %
+            message = f"it holds {figures} ({100 * block.chars // block.limit} %)"
+            advice = f"shorten {path}, or raise 'limit' in it, before a longer text is refused"
+        yield Finding("near_limit", label, message, advice)
     age = now - datetime.fromisoformat(block.updated_at)
     if block.agents and not block.read_only and age >= timedelta(days=thresholds.stale_days):
-        yield _stale(block, age)
+        message = f"agents are attached to it, and it is unchanged for {age.days} days"
+        advice = (
+            f"see whether it still holds: correct {path}, set 'read_only' in it if it is meant to stay, or remove it"
+        )
+        yield Finding("stale", label, message, advice)
 
 
-def _unused(block: Audited) -> Finding:
-    path = path_of_label(block.label)
-    if owner(block.label) is None:
-        advice = f"name those who should see it under 'agents' in {path}, or remove the file"
-    else:
-        advice = f"'blocksd status' says what takes its name; rename {path}, or remove it"
-    return Finding("unused", block.label, "no agent is attached to it", advice)
+def _description(block: Audited, path: str) -> Iterator[Finding]:
+    default = default_description(block.label)
+    description = default if block.description is None else block.description
+    if not description or not description.strip():
+        message = "it has no description, by which agents know what to read in it and what to write to it"
+        yield Finding("undescribed", block.label, message, f"say what it is for under 'description' in {path}")
+    elif description == default:
+        message = f"it has the default description of a {name_for_agent(block.label).removeprefix('system/')}"
+        advice = f"that may be all it needs; if not, write 'description' in {path}"
+        yield Finding("default_description", block.label, message, advice)
 
 
 def _orphan(agent: str) -> Finding:
-    return Finding(
-        "orphan",
-        agent,
-        "the agent is attached to no block",
-        f"remove its empty folder {PRIVATE}/{agent}, or name it under 'agents' in a block's file",
-    )
-
-
-def _description(block: Audited) -> Iterator[Finding]:
-    path, default = path_of_label(block.label), default_description(block.label)
-    description = default if block.description is None else block.description
-    if not description or not description.strip():
-        yield Finding(
-            "undescribed",
-            block.label,
-            "it has no description, by which agents know what to read in it and what to write to it",
-            f"say what it is for under 'description' in {path}",
-        )
-    elif description == default:
-        name = name_for_agent(block.label).removeprefix("system/")
-        yield Finding(
-            "default_description",
-            block.label,
-            f"it has the default description of a {name}",
-            f"that may be all it needs; if not, write 'description' in {path}",
-        )
-
-
-def _near_limit(block: Audited) -> Finding:
-    path, figures = path_of_label(block.label), f"{block.chars} of {block.limit} characters"
-    if block.chars >= block.limit:
-        message = f"it is full: {figures}"
-        advice = f"nothing more can be written to it; shorten {path}, or raise 'limit' in it"
-    else:
-        # Rounded down, so that only what is full is at 100 %.
-        message = f"it holds {figures} ({100 * block.chars // block.limit} %)"
-        advice = f"shorten {path}, or raise 'limit' in it, before a longer text is refused"
-    return Finding("near_limit", block.label, message, advice)
+    advice = f"remove its empty folder {PRIVATE}/{agent}, or name it under 'agents' in a block's file"
+    return Finding("orphan", agent, "the agent is attached to no block", advice)
 
 
 def _oversize(agent: str, chars: int, most: int, attached: Iterable[Audited]) -> Finding:
@@ -171,13 +154,3 @@ def _oversize(agent: str, chars: int, most: int, attached: Iterable[Audited]) ->
     largest = ", ".join(f"{path_of_label(block.label)} ({block.chars})" for block in shown[:_LARGEST])
     advice = "shorten its largest blocks, or detach it from one" + (f": {largest}" if largest else "")
     return Finding("oversize_prompt", agent, f"its prompt is {chars} characters, over {most}", advice)
-
-
-def _stale(block: Audited, age: timedelta) -> Finding:
-    path = path_of_label(block.label)
-    return Finding(
-        "stale",
-        block.label,
-        f"agents are attached to it, and it is unchanged for {age.days} days",
-        f"see whether it still holds: correct {path}, set 'read_only' in it if it is meant to stay, or remove it",
-    )

@@ -56,20 +56,14 @@ def replace(value: str, old_content: str, new_content: str) -> str:
         raise InvalidRequest("old_content is empty: name the text to replace", argument="old_content")
     places = list(_places(value, old_content))
     if not places:
-        raise InvalidRequest(
-            f"old_content {_quoted(old_content)} is not in the value: it must be there exactly as given, "
-            "with the same white space and line breaks",
-            argument="old_content",
-            lines=[],
-        )
+        why = "is not in the value: it must be there exactly as given, with the same white space and line breaks"
+        raise InvalidRequest(f"old_content {_quoted(old_content)} {why}", argument="old_content", lines=[])
     if len(places) > 1:
         lines = list(_lines_of(value, places))
-        raise InvalidRequest(
-            f"old_content {_quoted(old_content)} is in more than one place of the value, in {_numbers(lines)}: "
-            "give more of the text around the one that is meant",
-            argument="old_content",
-            lines=lines,
+        why = (
+            f"is in more than one place of the value, in {_numbers(lines)}: give more of the text around the one meant"
         )
+        raise InvalidRequest(f"old_content {_quoted(old_content)} {why}", argument="old_content", lines=lines)
     start = places[0]
     return value[:start] + new_content + value[start + len(old_content) :]
 
@@ -129,8 +123,9 @@ class _Hunk:
     new: list[str]
     is_at_end: bool
 
-    def refusal(self, message: str, **facts: object) -> InvalidRequest:
-        return InvalidRequest(f"hunk {self.number} {message}", argument="patch", hunk=self.number, **facts)
+
+def _refusal(number: int, why: str, **facts: object) -> InvalidRequest:
+    return InvalidRequest(f"hunk {number} {why}", argument="patch", hunk=number, **facts)
 
 
 def _parse(patch: str) -> list[_Hunk]:
@@ -145,25 +140,19 @@ def _parse(patch: str) -> list[_Hunk]:
             _refuse_numbers("patch", "\n".join(hunk.new), hunk=hunk.number)
             hunks.append(hunk)
         elif line and _headers(lines[place : place + 2]):
-            raise InvalidRequest(
-                f"line {place + 1} of the patch begins with another file: a patch is for one value",
-                argument="patch",
-                lines=[place + 1],
-            )
+            message = f"line {place + 1} of the patch begins with another file: a patch is for one value"
+            raise InvalidRequest(message, argument="patch", lines=[place + 1])
         elif line:
-            raise InvalidRequest(
+            message = (
                 f"line {place + 1} of the patch, {_quoted(line)}, is in no hunk: a hunk begins with @@, has as many lines "
-                "as its ranges say, if it has any, and each of them begins with a space, - or +",
-                argument="patch",
-                lines=[place + 1],
+                "as its ranges say, if it has any, and each of them begins with a space, - or +"
             )
+            raise InvalidRequest(message, argument="patch", lines=[place + 1])
         else:
             place += 1
     if not hunks:
-        raise InvalidRequest(
-            "the patch has no hunk: give a unified diff, with a line @@ and below it lines that begin with a space, - or +",
-            argument="patch",
-        )
+        message = "the patch has no hunk: give a unified diff, with a line @@ and below it lines that begin with a space, - or +"
+        raise InvalidRequest(message, argument="patch")
     return hunks
 
 
@@ -184,11 +173,8 @@ def _parse_hunk(number: int, lines: list[str], place: int) -> tuple[_Hunk, int]:
     """Return the hunk that begins at `place`, and where what follows it begins."""
     ranges = _RANGES.match(lines[place])
     if not ranges and _MEANT_AS_RANGES.match(lines[place]):
-        raise InvalidRequest(
-            f"hunk {number} begins with {_quoted(lines[place])}: write @@ -START,COUNT +START,COUNT @@, or only @@",
-            argument="patch",
-            hunk=number,
-        )
+        why = f"begins with {_quoted(lines[place])}: write @@ -START,COUNT +START,COUNT @@, or only @@"
+        raise _refusal(number, why)
     counts = (int(ranges[2] or 1), int(ranges[4] or 1)) if ranges else None
     if lines[place].startswith("@@"):
         place += 1
@@ -210,14 +196,10 @@ def _parse_hunk(number: int, lines: list[str], place: int) -> tuple[_Hunk, int]:
         place += 1
     old, new = sides.values()
     if counts and counts != (len(old), len(new)):
-        raise InvalidRequest(
-            f"hunk {number} has {len(old)} old and {len(new)} new lines, but its ranges say {counts[0]} and {counts[1]}: "
-            "correct them, or begin the hunk with only @@",
-            argument="patch",
-            hunk=number,
-        )
+        why = f"has {len(old)} old and {len(new)} new lines, but its ranges say {counts[0]} and {counts[1]}"
+        raise _refusal(number, f"{why}: correct them, or begin the hunk with only @@")
     if not old and not new:
-        raise InvalidRequest(f"hunk {number} has no lines", argument="patch", hunk=number)
+        raise _refusal(number, "has no lines")
     if len(ends) == 1:  # on the side without the mark, the value ends with a line feed: an empty line comes last
         sides["+" if "-" in ends else "-"].append("")
     stated = int(ranges[1]) - (counts[0] > 0) if ranges and counts else None
@@ -256,14 +238,17 @@ def _locate(hunk: _Hunk, framed: str, starts: list[int], done: int, spend: Calla
         why = "is not in the value: " + (
             "its lines are there, but not one after the other" if missing is None else f"no line is {_quoted(missing)}"
         )
-    raise hunk.refusal(f"(context and deleted lines {_quoted(expected)}) {why}", expected=old, lines=found)
+    raise _refusal(hunk.number, f"(context and deleted lines {_quoted(expected)}) {why}", expected=old, lines=found)
 
 
 def _locate_insertion(hunk: _Hunk, count: int, done: int) -> int:
     if hunk.stated is None:
-        raise hunk.refusal("only adds lines, and does not say where: give lines of context around them", lines=[])
+        raise _refusal(
+            hunk.number, "only adds lines, and does not say where: give lines of context around them", lines=[]
+        )
     if not done <= hunk.stated <= count:
-        raise hunk.refusal(
+        raise _refusal(
+            hunk.number,
             f"adds lines after line {hunk.stated}, but the value has {count} lines, and {done} of them come before "
             "the hunk: correct the line, or give lines of context",
             lines=[],
@@ -300,19 +285,14 @@ def _refuse_numbers(argument: str, content: str, **facts: object) -> None:
     numbered = [found.start() for found in islice(_NUMBERED.finditer(content), _MOST_MATCHES)]
     if numbered:
         example = content[numbered[0] :].partition("\n")[0]
-        raise InvalidRequest(
+        message = (
             f"{argument} has line numbers, as in {_quoted(example)}: they are only shown, and are not in the value; "
-            "leave them out, with the arrow and the space behind it",
-            argument=argument,
-            lines=list(_lines_of(content, numbered)),
-            **facts,
+            "leave them out, with the arrow and the space behind it"
         )
+        raise InvalidRequest(message, argument=argument, lines=list(_lines_of(content, numbered)), **facts)
     if _WARNING in content:
-        raise InvalidRequest(
-            f"{argument} has the note on line numbers, which is only shown, and is not in the value: leave it out",
-            argument=argument,
-            **facts,
-        )
+        message = f"{argument} has the note on line numbers, which is only shown, and is not in the value: leave it out"
+        raise InvalidRequest(message, argument=argument, **facts)
 
 
 def _quoted(text: str) -> str:

@@ -287,7 +287,7 @@ WRONG_LINES = [
     ("---\ntags:\n  - a\n  - 1\n---\n", 2, "tags must be"),
     ("---\nlimit: 5\nagents: [a b]\n---\n", 3, "agents: 'a b'"),
     ('---\nlimit: 5\ndescription: "\\a"\n---\n', 3, r"description holds the control character U\+0007"),
-    ("---\nlimit: 5\nhidden: true\nlimit: 6\n---\n", 4, "says 'limit' twice"),
+    ("---\nlimit: 5\nhidden: true\nlimit: 6\n---\n", 4, "has 'limit' twice"),
     ("---\nlimit: 5\ntags: [a, b\nhidden: true\n---\n", 3, "not YAML"),
     ("---\nlimit: 5\nread_only\nhidden: true\n---\n", 3, "not YAML"),
     ("---\nlimit: 5\ndescription: a: b\n---\n", 3, "not YAML"),

@@ -113,9 +113,9 @@ def test_the_mapping_a_frontmatter_says(text: str, mapping: dict[str, object]) -
 
 
 REFUSED = [
-    ("a: 1\nb: 2\na: 3\n", "says 'a' twice", 3),
-    ("m:\n  a: 1\n  a: 2\n", "says 'a' twice", 3),
-    ("'a': 1\na: 2\n", "says 'a' twice", 2),
+    ("a: 1\nb: 2\na: 3\n", "has 'a' twice", 3),
+    ("m:\n  a: 1\n  a: 2\n", "has 'a' twice", 3),
+    ("'a': 1\na: 2\n", "has 'a' twice", 2),
     ("a: 1\nb: &x 1\n", "anchor", 2),
     ("a: x\u2028 y\u2029 z\x85 0\nb: &x 1\n", "anchor", 2),
     ("a: x\u2028 y\nb: @\n", "not YAML", 2),
