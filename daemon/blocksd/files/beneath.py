@@ -156,8 +156,7 @@ class HeldDirectory:
     def identity(self) -> tuple[int, int] | None:
         """Return device and inode of the directory that its path names now; None when there is none.
 
-        Raises:
-            OSError: it cannot be told.
+        Raise OSError if it cannot be told.
         """
         try:
             status = os.stat(self.given)
@@ -171,18 +170,13 @@ class HeldDirectory:
         return self._identity
 
     def is_current(self) -> bool:
-        """Return True if the path names the directory that is held.
-
-        Raises:
-            OSError: it cannot be told.
-        """
+        """Return True if the path names the directory that is held. Raise OSError if it cannot be told."""
         return self._identity is not None and self.identity() == self._identity
 
     def check(self, path: str = "") -> None:
         """Check that the path names the directory that is held; `path` is the file that is to be written.
 
-        Raises:
-            Unavailable: it names another, or none, or that cannot be told.
+        Raise Unavailable if it names another or none, or it cannot be told.
         """
         try:
             if self.is_current():

@@ -38,11 +38,7 @@ def digest(data: bytes | None) -> str | None:
 
 
 def content(root: Root, path: str) -> Content:
-    """Return the content of a file, or of the target of a symlink.
-
-    Raises:
-        OSError: it cannot be told.
-    """
+    """Return the content of a file, or of the target of a symlink. Raise OSError if it cannot be told."""
     try:
         handle, has_writer = _open(root, path)
     except OSError as error:
@@ -66,11 +62,7 @@ def content(root: Root, path: str) -> Content:
 
 
 def digest_of(root: Root, path: str) -> str | None:
-    """Return the digest of a file; None when there is none.
-
-    Raises:
-        OSError: it cannot be told.
-    """
+    """Return the digest of a file; None when there is none. Raise OSError if it cannot be told."""
     return content(root, path).digest
 
 

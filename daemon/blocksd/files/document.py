@@ -85,8 +85,7 @@ class Document:
     def with_key(self, key: str, value: object) -> Document:
         """Return the document with one frontmatter key changed, or, for None, removed.
 
-        Raises:
-            EditRefused: the key cannot be changed without touching other bytes.
+        Raise EditRefused if the key cannot be changed without touching other bytes.
         """
         newline = self.newline
         matter = frontmatter.set_key(self.matter, key, value)
@@ -109,8 +108,7 @@ def normalize_newlines(text: str) -> str:
 def split(text: str) -> Document:
     """Take a file's text apart. `split(text).text == text` for every text.
 
-    Raises:
-        InvalidFile: the frontmatter is opened but never closed.
+    Raise InvalidFile if the frontmatter is opened but never closed.
     """
     start = 1 if text.startswith(_BOM) else 0
     opened = _OPEN.match(text, start)
@@ -129,8 +127,7 @@ def split(text: str) -> Document:
 def decode(data: bytes, *, skipped: bytes = b"") -> str:
     """Return the text of a file, or of what comes after `skipped`.
 
-    Raises:
-        InvalidFile: not UTF-8, or a NUL in it; `offset` is the first bad byte's, from 0.
+    Raise InvalidFile if it is not UTF-8 or has a NUL; `offset` is the first bad byte's, from 0.
     """
     nul = data.find(b"\0")
     try:
@@ -176,8 +173,7 @@ class Parser:
     def parse(self, data: bytes, label: str) -> tuple[Block, tuple[Warned, ...]]:
         """Return the block that a file describes, and the warnings about it.
 
-        Raises:
-            InvalidFile: it describes none; the message tells why, `line` or `offset` where, `hint` what to do.
+        Raise InvalidFile if it describes none; the message tells why, `line` or `offset` where, `hint` what to do.
         """
         head = self._heads.get(label)
         if head is None or not data.startswith(head.data) or not head.has_frontmatter:
@@ -215,8 +211,7 @@ class Parser:
 def parse(data: bytes, label: str) -> Block:
     """Return the block that a file describes, and the warnings about it.
 
-    Raises:
-        InvalidFile: it describes none; the message tells why, `line` or `offset` where, `hint` what to do.
+    Raise InvalidFile if it describes none; the message tells why, `line` or `offset` where, `hint` what to do.
     """
     return Parser().parse(data, label)[0]
 

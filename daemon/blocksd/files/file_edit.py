@@ -59,8 +59,7 @@ class BlockFile:
 def edited(document: Document, block: Block, new: Block) -> Document:
     """Return the document of `block` with the differences of `new`.
 
-    Raises:
-        EditRefused: that cannot be done without touching what must stay.
+    Raise EditRefused if the text that must stay would be touched.
     """
     for key in new.changed_fields(block):
         if key in FILE_KEYS:

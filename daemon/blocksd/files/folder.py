@@ -110,8 +110,7 @@ class Folder:
     def identity(self) -> tuple[int, int] | None:
         """Return device and inode of the directory that is there now; None when there is none.
 
-        Raises:
-            OSError: it cannot be told.
+        Raise OSError if it cannot be told.
         """
         return self.directory.identity()
 

@@ -23,9 +23,7 @@ def make(root: Root, path: str, data: bytes, *, like: str) -> tuple[int, Mark | 
     """Make the file at `path`, which is not there; it is like the file at `like`, if there is one. Return its handle and its mark.
 
     There is no mark where the file system cannot tell the time of a file from one a nanosecond earlier.
-
-    Raises:
-        OSError: it could not be made whole.
+    Raise OSError if it could not be made whole.
     """
     # A user who may not read the other file may not read it under this name either.
     handle = root.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)

@@ -16,11 +16,7 @@ _LINE_END = re.compile("[\n\x85\u2028\u2029]")  # as YAML 1.1 sees it
 
 
 def lines_of_keys(text: str) -> dict[str, int]:
-    """Return the line of `text`, from 1, on which each key stands.
-
-    Raises:
-        InvalidFile: `text` is not a frontmatter.
-    """
+    """Return the line of `text`, from 1, on which each key stands. Raise InvalidFile if `text` is not a frontmatter."""
     lines: dict[str, int] = {}
     line, counted = 1, 0
     for key, entry in load_entries(text)[1].items():

@@ -197,8 +197,7 @@ class Root(HeldDirectory):
     def can_exchange(self, one: str, other: str) -> bool:
         """Let two files have each other's name, at once or not at all; False when their file system cannot do that.
 
-        Raises:
-            OSError: it may or may not.
+        Raise OSError if it cannot be told what was done.
         """
         try:
             self.renameat2(one, other, EXCHANGE)
@@ -209,11 +208,7 @@ class Root(HeldDirectory):
         return True
 
     def exists(self, path: str) -> bool:
-        """Return True if something is there, be it a symlink.
-
-        Raises:
-            OSError: it cannot be told.
-        """
+        """Return True if something is there, be it a symlink. Raise OSError if it cannot be told."""
         try:
             self.stat(path)
         except OSError as error:

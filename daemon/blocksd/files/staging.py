@@ -75,8 +75,7 @@ class Staging:
     def stage(self, edit: FileEdit) -> Staged:
         """Write an edit's new text beside its file. It is on its way to disk; `flush` waits until it is there.
 
-        Raises:
-            Unavailable, ProblemFile: it cannot be written there; nothing is left behind.
+        Raise Unavailable or ProblemFile if it cannot be written there; nothing is left behind.
         """
         if len(self._unsynced) >= _MOST_UNSYNCED:
             self.flush()
@@ -134,8 +133,7 @@ class Staging:
     def flush(self, named: Iterable[Staged] = ()) -> None:
         """Sync all new texts together, since each alone would wait for as long; then the names of those in `named`.
 
-        Raises:
-            Unavailable: that cannot be said of one of them.
+        Raise Unavailable if one of them cannot be synced.
         """
         while self._unsynced:
             aside = next(iter(self._unsynced))
@@ -152,8 +150,7 @@ class Staging:
     def make_directory(self, path: str) -> None:
         """Make a directory below the folder, with those above it.
 
-        Raises:
-            Unavailable, ProblemFile: it cannot be made.
+        Raise Unavailable or ProblemFile if it cannot be made.
         """
         self._root.check(path)
         try:
@@ -245,8 +242,7 @@ class Staging:
     def sync(self, staged: Iterable[Staged]) -> None:
         """Have the names of these files, and of what lies beside them, on disk.
 
-        Raises:
-            Unavailable: that cannot be said of one of them.
+        Raise Unavailable if one of them cannot be synced.
         """
         if self.is_durable:
             for directory, path in {os.path.dirname(one.aside): one.path for one in staged}.items():
@@ -288,11 +284,7 @@ class Staging:
 
     @property
     def is_empty(self) -> bool:
-        """Return True if the folder is empty or missing.
-
-        Raises:
-            Undecided: it cannot be told.
-        """
+        """Return True if the folder is empty or missing. Raise Undecided if it cannot be told."""
         try:
             return not self._root.names()
         except OSError as error:

@@ -67,8 +67,7 @@ class Watcher:
     def start(self) -> None:
         """Watch the directory that is there now.
 
-        Raises:
-            OSError: it cannot be watched: it is gone, or the user's inotify instances or watches are used up.
+        Raise OSError if it cannot be watched: it is gone, or the user's inotify instances or watches are used up.
         """
         status = os.stat(self._root)
         self._tree = _Tree(os.fsencode(self._root))
@@ -136,9 +135,7 @@ class _Tree:
         """Watch a directory and those below it, but for those that are gone, or for which no watch is left.
 
         A directory is listed after it is watched, so that none is missed that is made meanwhile.
-
-        Raises:
-            OSError: it is the root, and cannot be watched.
+        Raise OSError if it is the root, and cannot be watched.
         """
         todo = [path]
         while todo:

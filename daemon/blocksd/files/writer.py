@@ -89,8 +89,7 @@ class Writer(Staging):
     def is_saved_late(self, staged: Staged) -> bool:
         """Return True if a process that had open what `put_in` took the place of has saved to it since.
 
-        Raises:
-            Undecided: it cannot be told.
+        Raise Undecided if it cannot be told.
         """
         try:
             return staged.base is not None and digest_of(self._root, staged.aside) not in (None, staged.base)
@@ -186,9 +185,7 @@ class Writer(Staging):
 
         Try several times: until it is done, a save may be made of a text that must not be. A new file lies aside again
         until `discard`, to tell that it is not put in.
-
-        Raises:
-            Undecided: whether there is anything to undo cannot be told, or it cannot be undone now.
+        Raise Undecided if it cannot be told whether there is anything to undo, or it cannot be undone now.
         """
         for _ in range(_TRIES - 1):
             with suppress(Undecided):
@@ -227,8 +224,7 @@ class Writer(Staging):
     def look(self, staged: Staged) -> tuple[Found | None, Found | None]:
         """Return what is in the place of an edit that a crash may have interrupted, and beside it; None: nothing.
 
-        Raises:
-            Undecided: that cannot be told now.
+        Raise Undecided if it cannot be told now.
         """
         try:
             return self._found(self._place(staged), staged), self._found(self._aside(staged), staged)

@@ -55,8 +55,7 @@ class Entry(NamedTuple):
 def load(text: str) -> dict[str, Any]:
     """Return the mapping that a frontmatter says.
 
-    Raises:
-        InvalidFile: not a mapping in the YAML described above. Its `line` counts from 1 within `text`.
+    Raise InvalidFile if it is no mapping in the YAML described above. Its `line` counts from 1 within `text`.
     """
     simple = _load_simple(text) if len(text) <= _SIMPLE_CHARS else None
     return simple if simple is not None else load_entries(text)[0]

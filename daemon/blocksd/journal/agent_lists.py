@@ -72,8 +72,7 @@ class AgentLists:
 def _row(database: Database, number: int | None) -> tuple[str, int | None]:
     """Return a list's text, and the number of the list that it is to be added to.
 
-    Raises:
-        JournalDamaged: there is no such list, or it is not as it was written.
+    Raise JournalDamaged if there is no such list, or it is not as it was written.
     """
     found = database.execute("SELECT agents, base, digest FROM agent_lists WHERE id = ?", (number,)).fetchone()
     if found is None or not isinstance(found[0], str) or found[2] != digest_of_list(found[1], found[0]):

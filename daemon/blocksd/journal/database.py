@@ -88,9 +88,7 @@ class Database:
         """Go on with a file that another program wrote; return True if it is sound and has all that was committed.
 
         It is so after a checkpoint that another program took, or a `touch`.
-
-        Raises:
-            JournalUnusable: that cannot be told for now.
+        Raise JournalUnusable if it cannot be told now.
         """
         try:
             now = self._file.grown() if self._file is not None else None
@@ -171,8 +169,7 @@ class Database:
     def writing(self, *, is_durable: bool = False) -> Iterator[None]:
         """Write in a transaction, which is on disk when it ends if it is to be durable.
 
-        Raises:
-            JournalUnusable: nothing was written.
+        Raise JournalUnusable if it cannot be written; then nothing is.
         """
         self.check_in_place()
         try:

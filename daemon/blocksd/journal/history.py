@@ -64,8 +64,7 @@ class History:
     def heads(self, *, in_force: bool = False) -> Iterator[Head]:
         """Yield the head of every label, deleted ones included unless only those `in_force` are wanted.
 
-        Raises:
-            JournalDamaged: a head is not as it was written.
+        Raise JournalDamaged if a head is not as it was written.
         """
         with self.database.reading():
             self.lists.read_ahead()
@@ -114,8 +113,7 @@ class History:
     def head(self, label: str) -> Revision | None:
         """Return the newest revision of a label; None when it never had one.
 
-        Raises:
-            JournalDamaged: it is not as it was written.
+        Raise JournalDamaged if it is not as it was written.
         """
         with self.database.reading(), self._of_the_present():
             found = self._one("WHERE label = ? ORDER BY version DESC LIMIT 1", label)
@@ -131,8 +129,7 @@ class History:
     def newest(self) -> Revision | None:
         """Return the newest revision of all; None when there never was one.
 
-        Raises:
-            JournalDamaged: it is not as it was written.
+        Raise JournalDamaged if it is not as it was written.
         """
         with self.database.reading(), self._of_the_present():
             return self._one("ORDER BY seq DESC LIMIT 1")
@@ -145,9 +142,7 @@ class History:
         """Return a block's revisions, newest first, deletions included, and those under the labels it had before.
 
         Those that are not as they were written are not among them, but in `damaged`.
-
-        Raises:
-            VersionDamaged: there is one, and no list for it.
+        Raise VersionDamaged if there is one, and no list for it.
         """
         found: list[Revision] = []
         with self.database.reading():
@@ -170,9 +165,7 @@ class History:
         """Return one version of a block, under the label it had then; None when it is not kept, or never was.
 
         If it had none of this number, that of the block which had the label before it.
-
-        Raises:
-            VersionDamaged: it is not as it was written.
+        Raise VersionDamaged if it is not as it was written.
         """
         with self.database.reading():
             for name, since, before in (*self._names(label), (label, 0, _ENDLESS)):
@@ -225,19 +218,14 @@ class History:
             return [label for (label,) in rows]
 
     def revision_of(self, row: tuple[Any, ...]) -> Revision:
-        """Return the revision in a row of `STORED`.
-
-        Raises:
-            VersionDamaged: it is not as it was written.
-        """
+        """Return the revision in a row of `STORED`. Raise VersionDamaged if it is not as it was written."""
         self.check(row)
         return revision_of(row, self.lists.written[row[ENTRIES]], self.lists.attached[row[AGENTS]])
 
     def check(self, row: tuple[Any, ...]) -> None:
         """Check that a row of `STORED` is as it was written; one of `COLUMNS` is of a revision that is still to be.
 
-        Raises:
-            VersionDamaged: it is not.
+        Raise VersionDamaged if it is not.
         """
         if len(row) == _STORED:
             check(row, unchecked=self._unchecked)
@@ -262,11 +250,7 @@ class JournalReader(History):
     """The log as any process may read it, while the daemon writes on; `seq` was the newest when it was opened."""
 
     def __init__(self, path: str) -> None:
-        """Open an existing journal for reading.
-
-        Raises:
-            JournalUnusable: there is none, or it cannot be read.
-        """
+        """Open an existing journal for reading. Raise JournalUnusable if there is none, or it cannot be read."""
         super().__init__(*open_to_read(path))
 
     def close(self) -> None:

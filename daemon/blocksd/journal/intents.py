@@ -71,8 +71,7 @@ class Intents:
     def prepare(self, prepared: Prepared, *, is_durable: bool = True) -> None:
         """Write changes of files that are about to be made. They are on disk when this returns, and so is all that came before.
 
-        Raises:
-            JournalUnusable: nothing was written.
+        Raise JournalUnusable if it cannot be written; then nothing is.
         """
         plan = json.dumps(
             {
@@ -108,9 +107,7 @@ class Intents:
         until something later is on disk. `was` is what was prepared, if this is only a part of it, numbered anew.
         Directories that are to go are remembered until `forget_folders`, and so are the `kept` files that lie aside. What
         the files displaced is noted until the next `prepare`: a daemon that starts in between finds it among the `kept`.
-
-        Raises:
-            JournalUnusable: nothing was written.
+        Raise JournalUnusable if it cannot be written; then nothing is.
         """
         signatures = signatures or {}
         files = {
@@ -146,9 +143,7 @@ class Intents:
         """Forget what was prepared: its files are as before. That is on disk when this returns.
 
         But for `kept`, of which that cannot be told: what lies aside of them is not removed unread.
-
-        Raises:
-            JournalUnusable: that could not be written; `recover` does it.
+        Raise JournalUnusable if that cannot be written; then `recover` does it.
         """
         kept_then = [*self.kept, *self.of_this_boot(kept)]
         with self._database.writing(is_durable=True):
@@ -163,9 +158,7 @@ class Intents:
 
         Besides, what the last files displaced that the daemon put in before it ended: it may not have read that again. But
         not after a power cut, which leaves no save in there that its writer had on disk.
-
-        Raises:
-            JournalUnusable: that cannot be told.
+        Raise JournalUnusable if it cannot be told.
         """
         if self._stored is None:
             with self._database.reading():
@@ -235,11 +228,7 @@ class Intents:
         )
 
     def sync(self) -> None:
-        """Sync all that was finished.
-
-        Raises:
-            JournalUnusable: that cannot be said.
-        """
+        """Sync all that was finished. Raise JournalUnusable if that fails."""
         self.journal.sync()
 
     def folders_gone(self) -> list[str]:
@@ -250,8 +239,7 @@ class Intents:
     def forget_folders(self) -> None:
         """Forget the directories that were to go: they are gone, or are to stay.
 
-        Raises:
-            JournalUnusable: that could not be written; they must be looked at again before anything else is written.
+        Raise JournalUnusable if it cannot be written; then they must be looked at again before anything else is written.
         """
         try:
             # The next agent of that name begins with nothing open. Done twice after a crash, it is done once.

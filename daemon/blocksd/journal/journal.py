@@ -41,8 +41,7 @@ class Journal(History):
     def __init__(self, path: str, *, boot_id: str = "") -> None:
         """Open the journal at `path`, or make one; `boot_id` identifies this boot of the machine.
 
-        Raises:
-            JournalUnusable: it is of a newer version of blocksd, or cannot be opened.
+        Raise JournalUnusable if it is of a newer version of blocksd, or cannot be opened.
         """
         database, self.opened = open_to_write(path, boot_id)
         super().__init__(database, self.opened)
@@ -76,8 +75,7 @@ class Journal(History):
     def begin_epoch(self) -> None:
         """Begin another epoch: numbers of this one were given out that are not in this journal.
 
-        Raises:
-            JournalUnusable: it could not be written; the epoch stays.
+        Raise JournalUnusable if it could not be written; the epoch stays.
         """
         epoch = uuid.uuid4().hex
         with self.database.writing(is_durable=True):
@@ -96,8 +94,7 @@ class Journal(History):
     def put_back(self) -> Opened | None:
         """Put a journal that was removed, replaced or overwritten back into its place, in a new epoch; None: it is there.
 
-        Raises:
-            JournalUnusable: it cannot be done yet.
+        Raise JournalUnusable if it cannot be done yet.
         """
         if self.database.is_in_place or self.database.accept(epoch=self.epoch, run=self.run, seq=self.seq):
             return None
@@ -106,8 +103,7 @@ class Journal(History):
     def repair(self) -> Opened:
         """Put a journal in the place of this one, of all in it that is as it was written, in a new epoch.
 
-        Raises:
-            JournalUnusable: it cannot be done yet.
+        Raise JournalUnusable if it cannot be done yet.
         """
         return self._go_on(rescue(self.database, self.boot_id, seq=self.seq))
 
@@ -121,8 +117,7 @@ class Journal(History):
     def append(self, revisions: Sequence[Revision], files: Mapping[str, tuple[str, Signature | None]]) -> None:
         """Write revisions, and which file says each of the labels in `files` (path, signature): all or nothing.
 
-        Raises:
-            JournalUnusable: nothing was written.
+        Raise JournalUnusable if it cannot be written; then nothing is.
         """
         if self.numbers.fresh:
             self.numbers.begin()
@@ -189,11 +184,7 @@ class Journal(History):
         )
 
     def since(self, seq: int, limit: int) -> list[Revision]:
-        """Return the revisions after `seq`, at most `limit`.
-
-        Raises:
-            NotFound: some of them are no longer kept.
-        """
+        """Return the revisions after `seq`, at most `limit`. Raise NotFound if some of them are no longer kept."""
         with self.database.reading():
             rows = self.database.execute(
                 f"SELECT {STORED} FROM in_force WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608  # a constant
@@ -253,8 +244,7 @@ class Journal(History):
     def sync(self) -> None:
         """Sync all that was committed so far: a commit that waits for the disk takes those before it along.
 
-        Raises:
-            JournalUnusable: that cannot be said.
+        Raise JournalUnusable if that fails.
         """
         with self.database.writing(is_durable=True):
             self.database.execute(

@@ -80,11 +80,7 @@ class JournalFile:
         self.try_lock()
 
     def try_lock(self) -> None:
-        """Try a lock that no other process wants.
-
-        Raises:
-            JournalUnusable: the file system takes no locks.
-        """
+        """Try a lock that no other process wants. Raise JournalUnusable if the file system takes no locks."""
         try:
             fcntl.lockf(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB, 1)
         except OSError as error:
@@ -119,10 +115,7 @@ def identity_of(path: str) -> str:
 
     It is the number of its inode and when that was made: a number is given out again, its birth is not. Where a file
     system keeps no births (NFS, some overlays), the device takes their place, and a copy that got the number of a file
-    that was removed before cannot be told from it.
-
-    Raises:
-        OSError: there is no such file, or it cannot be looked at.
+    that was removed before cannot be told from it. Raise OSError if there is no such file, or it cannot be looked at.
     """
     status = os.stat(path)
     birth = _birth_of(path)

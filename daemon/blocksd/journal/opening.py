@@ -56,11 +56,7 @@ class Opened:
 
 
 def open_to_read(path: str) -> tuple[Database, Opened]:
-    """Open an existing journal for reading.
-
-    Raises:
-        JournalUnusable: there is none, or it cannot be read.
-    """
+    """Open an existing journal for reading. Raise JournalUnusable if there is none, or it cannot be read."""
     try:
         database = Database(path, sqlite3.connect(read_only(path), uri=True, timeout=_OPENING_SECONDS))
     except SQLITE_ERRORS as error:
@@ -108,10 +104,7 @@ def rescue(database: Database, boot_id: str, *, seq: int) -> Opened:
     """Put a journal in the place of this one, and go on there, in a new epoch.
 
     One that was removed or replaced is put back whole; of one that was damaged or overwritten, what is sound. What is in
-    its place is kept aside. `seq` is the highest that is in force.
-
-    Raises:
-        JournalUnusable: it could not be done.
+    its place is kept aside. `seq` is the highest that is in force. Raise JournalUnusable if it could not be done.
     """
     path, fault = database.path, database.fault()
     fresh = f"{path}.rescued"
@@ -210,8 +203,7 @@ def _begin(database: Database, boot_id: str) -> Opened:
 def _check(database: Database, *, is_clean: bool) -> None:
     """Check that the journal can be gone on with and, after a stop out of order, that it is sound.
 
-    Raises:
-        JournalDamaged: it is not.
+    Raise JournalDamaged if it is not.
     """
     (odd,) = database.execute(
         "SELECT EXISTS (SELECT * FROM heads WHERE (path IS NOT NULL OR NOT ?) AND (typeof(label) <> 'text' "

@@ -59,8 +59,7 @@ class Rescue:
     def attempt(self) -> bool:
         """Repair the journal if it must be; return True if it is another one now, in a new epoch.
 
-        Raises:
-            JournalUnusable: it cannot be done yet.
+        Raise JournalUnusable if it cannot be done yet.
         """
         if not self._journal.database.is_in_place:
             self.claim()

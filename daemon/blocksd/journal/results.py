@@ -65,10 +65,7 @@ class Results:
     def write(self, accesses: Sequence[Access], outcomes: Mapping[tuple[str, str], str], at: str) -> None:
         """Write the outcomes of requests (by actor and id), and what they did to open files: all or nothing.
 
-        It is on disk when this returns.
-
-        Raises:
-            JournalUnusable: nothing was written.
+        It is on disk when this returns. Raise JournalUnusable if it cannot be written; then nothing is.
         """
         with self._database.writing(is_durable=True):
             for agent, file, opened_at in accesses:

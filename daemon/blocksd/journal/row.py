@@ -77,8 +77,7 @@ def checksum_of(row: Sequence[object]) -> int:
 def check(row: Sequence[Any], *, unchecked: int = 0) -> None:
     """Check that a row of `STORED` is as it was written; up to the seq `unchecked` rows may have no checksum.
 
-    Raises:
-        VersionDamaged: it is not.
+    Raise VersionDamaged if it is not.
     """
     seq, label, version, facts, checksum = row[0], row[1], row[2], row[_FACTS], row[-1]
     has_none = checksum is None and type(seq) is int and seq <= unchecked
@@ -100,8 +99,7 @@ def check(row: Sequence[Any], *, unchecked: int = 0) -> None:
 def text_of(value: str | bytes) -> str:
     """Return a value as it was before it was compressed, if it was.
 
-    Raises:
-        TypeError, ValueError, zlib.error: it is neither a text nor a compressed one.
+    Raise TypeError, ValueError or zlib.error if it is neither a text nor a compressed one.
     """
     return value if isinstance(value, str) else zlib.decompress(value).decode("utf-8")
 

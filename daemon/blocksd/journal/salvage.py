@@ -39,9 +39,7 @@ def salvage(path: str, fresh: str, connection: sqlite3.Connection | None = None,
 
     The folder's files are all read again by it. `connection` is one that is open: what it still holds of a file that was
     overwritten comes first. `newest` is the highest seq that is known to be in force. Nothing else is changed.
-
-    Raises:
-        OSError, sqlite3.Error: it could not be done.
+    Raise OSError or sqlite3.Error if it could not be done.
     """
     remove(fresh)
     try:

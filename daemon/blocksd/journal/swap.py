@@ -16,9 +16,7 @@ def put_in_place(fresh: str, path: str, why: str) -> str | None:
 
     The replaced file keeps its content under a second name with `why` in it. From the moment at which `fresh` has the name
     that `finish` looks for, every start finishes this, whatever interrupts it.
-
-    Raises:
-        OSError: it could not be done; what is at `path` is what was there, or `finish` does the rest.
+    Raise OSError if it could not be done; what is at `path` is what was there, or `finish` does the rest.
     """
     _sync(fresh)
     aside = _keep(path, why)
@@ -31,8 +29,7 @@ def put_in_place(fresh: str, path: str, why: str) -> str | None:
 def finish(path: str) -> None:
     """Finish what was interrupted: a database that is whole, and was to have this place, gets it.
 
-    Raises:
-        OSError: it could not be done.
+    Raise OSError if it could not be done.
     """
     if os.path.lexists(_next(path)):
         with suppress(FileNotFoundError):

@@ -163,9 +163,7 @@ def check_fields(label: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a block from those in a frontmatter or a request: types checked, never coerced.
 
     Keys that are no field are left out; null stands for a field's default, like an absent key.
-
-    Raises:
-        InvalidField: a field has a value of the wrong type or out of range.
+    Raise InvalidField if a field has a value of the wrong type or out of range.
     """
     result: dict[str, Any] = {}
     for key, value in given.items():

@@ -43,8 +43,7 @@ RESERVED = frozenset(("operator", "file", "merge"))
 def parse_label(text: str) -> str:
     """Return the label in its one spelling (NFC).
 
-    Raises:
-        InvalidLabel: when `text` is not a label; the message says which rule it breaks.
+    Raise InvalidLabel if `text` is not a label; the message says which rule it breaks.
     """
     if _ASCII_LABEL.fullmatch(text) and not is_unseen(text):  # a single plain segment: most labels
         return text
@@ -64,11 +63,7 @@ def parse_label(text: str) -> str:
 
 
 def parse_agent(text: str) -> str:
-    """Return an agent id in its one spelling: one label segment.
-
-    Raises:
-        InvalidLabel: when `text` is not an agent id.
-    """
+    """Return an agent id in its one spelling: one label segment. Raise InvalidLabel if `text` is not an agent id."""
     _check_length(text)
     agent = unicodedata.normalize("NFC", text)
     _check_segment(agent, text)
@@ -80,8 +75,7 @@ def parse_agent(text: str) -> str:
 def parse_agent_pattern(text: str) -> str:
     """Return an entry of `agents:`: an agent id, `*`, or a shell-style pattern such as `support-*`.
 
-    Raises:
-        InvalidLabel: when `text` is neither an agent id nor a pattern that could match one.
+    Raise InvalidLabel if `text` is neither an agent id nor a pattern that could match one.
     """
     if not is_pattern(text):
         return parse_agent(text)
@@ -129,9 +123,7 @@ def label_of_path(path: str) -> str:
     """Return the label of a block file, from its path below the folder.
 
     `path` is as the file system gives it (`os.fsdecode`: bytes that are not UTF-8 are lone surrogates).
-
-    Raises:
-        InvalidLabel: when the path is not a label's.
+    Raise InvalidLabel if it is not the path of a label.
     """
     stem = path.removesuffix(SUFFIX)
     try:
@@ -204,8 +196,7 @@ def printable(path: str) -> str:
 def parse_namespace(text: str) -> str:
     """Return the namespace, which every Redis key and channel begins with; one in braces is a hash tag of Redis Cluster.
 
-    Raises:
-        Misconfigured: it is not 1-64 letters, digits, '_', '-' and '.'.
+    Raise Misconfigured if it is not 1-64 letters, digits, '_', '-' and '.'.
     """
     if not _NAMESPACE.fullmatch(text):
         raise Misconfigured(f"{text[:80]!r} is not a namespace: use letters, digits, '_', '-' and '.'", key="namespace")

@@ -115,11 +115,7 @@ class Change:
 
     @classmethod
     def loads(cls, text: str) -> Change:
-        """Read a notification.
-
-        Raises:
-            Damaged: it is none: a client that may publish may publish anything.
-        """
+        """Read a notification. Raise Damaged if it is none: a client that may publish may publish anything."""
         try:
             raw = json.loads(text)
         except (ValueError, RecursionError):

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 def checked(name: str, value: Any, where: Where) -> Any:
     """Return the value of a setting.
 
-    Raises:
-        Misconfigured: it cannot have this one; the message says where it was set.
+    Raise Misconfigured if it cannot have this one; the message says where it was set.
     """
     if name == "sources" and isinstance(value, dict):
         return tuple(_source(source, table, where) for source, table in value.items())

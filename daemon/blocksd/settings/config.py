@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 def listen_address(text: str) -> tuple[str, int]:
     """Return host and port to listen at: `9464` (of this machine alone), `127.0.0.1:9464`, `[::1]:9464`.
 
-    Raises:
-        Misconfigured: it has another form, or no such port can be.
+    Raise Misconfigured if it has another form, or no such port can be.
     """
     found = re.fullmatch(r"(?:([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):)?([0-9]{1,5})", text)
     if found is not None and 1 <= int(found[2]) <= 65_535:

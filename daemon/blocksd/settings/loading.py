@@ -42,8 +42,7 @@ class Resolved:
 def load(flags: Mapping[str, Any], *, path: str | None = None, environ: Mapping[str, str] | None = None) -> Config:
     """Return the configuration in force. `flags` that are None were not given; `path` names a TOML file that must exist.
 
-    Raises:
-        Misconfigured: an unknown key, or a value of the wrong kind; the message says where it was set.
+    Raise Misconfigured if an unknown key, or a value of the wrong kind; the message says where it was set.
     """
     return resolve(flags, path=path, environ=environ).config
 

@@ -23,8 +23,7 @@ class SettingsFile:
     def __init__(self, path: str) -> None:
         """Read it.
 
-        Raises:
-            Misconfigured: it cannot be read, or is not TOML; the message names the place as `file:line:column`.
+        Raise Misconfigured if it cannot be read, or is not TOML; the message names the place as `file:line:column`.
         """
         self.path = path
         try:
