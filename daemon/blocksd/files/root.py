@@ -45,7 +45,7 @@ class Root(HeldDirectory):
         """Open a file; its handle is not inherited."""
         flags |= os.O_CLOEXEC | os.O_NOFOLLOW
         if not self._walks and path.count("/") > _FEW:
-            return openat2(self._held(), path, flags, mode if flags & os.O_CREAT else 0)
+            return openat2(self._directory(), path, flags, mode if flags & os.O_CREAT else 0)
         above, name = self._enter(
             path
         )  # no context here and in `stat`: most calls are these, and it costs a microsecond
@@ -57,7 +57,7 @@ class Root(HeldDirectory):
     def stat(self, path: str) -> os.stat_result:
         """Return the status of what is there, be it a symlink."""
         if not path:
-            return os.fstat(self._held())
+            return os.fstat(self._directory())
         above, name = self._enter(path)
         try:
             return os.stat(name, dir_fd=above, follow_symlinks=False)
@@ -227,10 +227,13 @@ class Root(HeldDirectory):
 
     # --- on the way ---
 
+    def _directory(self) -> int:
+        return self._handle if self._handle >= 0 else self._held()
+
     def _enter(self, path: str) -> tuple[int, str]:
         """Return a handle of the directory in which the path ends, and the name there. `_leave` closes it."""
         directory, name = path.rpartition("/")[0], _name(path)
-        return self._open_directory(directory, DIRECTORY) if directory else self._held(), name
+        return self._open_directory(directory, DIRECTORY) if directory else self._directory(), name
 
     def _leave(self, handle: int) -> None:
         if handle != self._handle:
@@ -257,8 +260,8 @@ class Root(HeldDirectory):
 
     def _open_directory(self, path: str, flags: int) -> int:
         if not path:
-            return os.open(".", flags, dir_fd=self._held())
-        return (walk if self._walks or path.count("/") < _FEW else openat2)(self._held(), path, flags)
+            return os.open(".", flags, dir_fd=self._directory())
+        return (walk if self._walks or path.count("/") < _FEW else openat2)(self._directory(), path, flags)
 
 
 def _name(path: str) -> str:

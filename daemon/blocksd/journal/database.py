@@ -1,20 +1,27 @@
-"""The connection to a journal's SQLite file: reading, transactions, checkpoints, and the meaning of SQLite's errors."""
+"""The connection to a journal's SQLite file, which no other program may remove, replace or write."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
 import pathlib
 import sqlite3
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from blocksd.errors import JournalDamaged, JournalUnavailable, JournalUnusable
-from blocksd.journal.journal_file import JournalFile
+from blocksd.errors import JournalDamaged, JournalMissing, JournalUnavailable, JournalUnusable
 from blocksd.journal.schema import SQLITE_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+LOG_STEP_BYTES = 4 * 1024 * 1024  # by which the log may grow before it is moved; to this it is cut when it begins anew
+
+MISSING = "the journal was removed or replaced while it was in use"
+_OVERWRITTEN = "the journal was overwritten or cut by another program while it was in use"
+_FOREIGN_HINT = "see what else writes to the state directory: only the daemon may; what can still be read is put back"
+_LOCK_HINT = "see that the file system of the state directory takes locks (NFS: its lock service); it is retried"
 LOCKED_SECONDS = 1.0  # for how long a lock of another process is waited for: all else waits meanwhile
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH)
@@ -33,12 +40,22 @@ _PASSING = (
 _PASSING_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE)
 
 
+class _State(NamedTuple):
+    """What another program would change about the file and its log."""
+
+    place: tuple[int, int, int, int]  # device and inode, of both
+    size: int
+    mtime_ns: int
+    log_size: int
+
+
 class Database:
     """A connection to the file at `path`, for one thread."""
 
     def __init__(self, path: str, connection: sqlite3.Connection) -> None:
         self.path = path
-        self._file: JournalFile | None = None  # of a journal that is open for writing
+        self._left: _State | None = None  # in which this process left the file; None if it only reads
+        self._handle = -1  # of the file, on which locks are tried
         self._use(connection)
 
     def _use(self, connection: sqlite3.Connection) -> None:
@@ -51,23 +68,47 @@ class Database:
         """Close the connection, whatever SQLite says to it."""
         with suppress(*SQLITE_ERRORS):
             self.connection.close()
-        file, self._file = self._file, None
-        if file is not None:
-            file.close()
+        handle, self._handle = self._handle, -1
+        if handle >= 0:  # after the connection: this lets all locks on the file go
+            with suppress(OSError):
+                os.close(handle)
 
     def adopt(self, other: Database) -> None:
         """Close the connection, and go on with another one."""
         self.close()
         self._use(other.connection)
-        self._file = other._file
+        self._left, self._handle = other._left, other._handle
 
     def watch_file(self) -> None:
         """Watch the file: no other program may remove, replace or write it from now on."""
-        self._file = JournalFile(self.path)
+        self._left = _state_of(self.path)
+        self._handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
 
     def fault(self) -> str:
-        """Return what another program did to the file, in a sentence; empty if nothing."""
-        return self._file.fault() if self._file is not None else ""
+        """Return what another program did to the file, in a sentence; empty if nothing.
+
+        Only checkpoints write the database, and only this process takes them. Its log is written all the time, but never
+        gets shorter than the size to which SQLite cuts it.
+        """
+        left = self._left
+        if left is None:
+            return ""
+        try:
+            now = _state_of(self.path)
+        except FileNotFoundError:
+            return MISSING
+        except OSError:  # that it cannot be looked at does not say that it is another
+            return ""
+        if now.place != left.place:
+            return MISSING
+        if (now.size, now.mtime_ns) != (left.size, left.mtime_ns) or now.log_size < left.log_size:
+            return _OVERWRITTEN
+        if left.log_size < now.log_size and left.log_size < LOG_STEP_BYTES:
+            self._leave(now)
+        return ""
+
+    def _leave(self, now: _State) -> None:
+        self._left = now._replace(log_size=min(now.log_size, LOG_STEP_BYTES))
 
     @property
     def is_in_place(self) -> bool:
@@ -81,8 +122,19 @@ class Database:
             JournalMissing: it is not: nobody would find again what is written to it.
             JournalUnusable: the file system takes no locks.
         """
-        if self._file is not None:
-            self._file.check()
+        if fault := self.fault():
+            raise JournalMissing(fault, path=self.path, hint=_FOREIGN_HINT)
+        self._try_lock()
+
+    def _try_lock(self) -> None:
+        """Try a lock that no other process wants: where that fails, SQLite would wait for its own for many seconds."""
+        if self._handle < 0:
+            return
+        try:
+            fcntl.lockf(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB, 1)
+        except OSError as error:
+            message = f"the journal cannot be locked: {error.strerror or error}"
+            raise JournalUnusable(message, path=self.path, hint=_LOCK_HINT) from error
 
     def accept(self, *, epoch: str, run: str, seq: int) -> bool:
         """Go on with a file that another program wrote; return True if it is sound and has all that was committed.
@@ -91,8 +143,8 @@ class Database:
         Raise JournalUnusable if it cannot be told now.
         """
         try:
-            now = self._file.grown() if self._file is not None else None
-            if self._file is None or now is None:
+            now, left = _state_of(self.path), self._left
+            if left is None or now.place != left.place or now.size < left.size or now.log_size < left.log_size:
                 return False
             with closing(sqlite3.connect(read_only(self.path), uri=True, timeout=LOCKED_SECONDS)) as other:
                 database = Database(self.path, other)
@@ -114,7 +166,7 @@ class Database:
             if isinstance(reason, JournalDamaged):
                 return False
             raise reason from error
-        self._file.leave(now)
+        self._leave(now)
         return True
 
     def checkpoint(self, mode: Literal["PASSIVE", "TRUNCATE"]) -> bool:
@@ -128,15 +180,16 @@ class Database:
         try:
             is_busy, logged, moved = self.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         finally:
-            if self._file is not None:
-                self._file.written()
+            with suppress(OSError):
+                now = _state_of(self.path)
+                if self._left is not None and now.place == self._left.place and now.size >= self._left.size:
+                    self._leave(now)
         return not is_busy and bool(logged == moved)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Raise errors of SQLite in this context as `JournalUnusable`."""
-        if self._file is not None:
-            self._file.try_lock()
+        self._try_lock()
         try:
             self._roll_back()
             yield
@@ -188,6 +241,11 @@ class Database:
     def unwritable(self, error: Exception) -> JournalUnusable:
         """Return the error of a journal for one of SQLite in writing it."""
         return unusable("written", error, self.path, is_ours=True)
+
+
+def _state_of(path: str) -> _State:
+    file, log = os.stat(path), os.stat(f"{path}-wal")
+    return _State((file.st_dev, file.st_ino, log.st_dev, log.st_ino), file.st_size, file.st_mtime_ns, log.st_size)
 
 
 def read_only(path: str, more: str = "") -> str:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from blocksd.errors import JournalUnusable, NotFound
 from blocksd.journal.agent_lists import ListNumbers
+from blocksd.journal.database import LOG_STEP_BYTES
 from blocksd.journal.history import History
-from blocksd.journal.journal_file import LOG_STEP_BYTES
 from blocksd.journal.opening import open_to_write, rescue
 from blocksd.journal.row import MARKS, ROW_CHARS, STORED, stored_row
 from blocksd.journal.schema import SQLITE_ERRORS

@@ -13,6 +13,8 @@ from typing import Literal
 from blocksd.errors import JournalDamaged, JournalUnusable
 from blocksd.journal.database import (
     LOCKED_SECONDS,
+    LOG_STEP_BYTES,
+    MISSING,
     Database,
     is_damage,
     meta_of,
@@ -22,7 +24,7 @@ from blocksd.journal.database import (
     unopened,
     unusable,
 )
-from blocksd.journal.journal_file import LOG_STEP_BYTES, MISSING, identity_of
+from blocksd.journal.identity import identity_of
 from blocksd.journal.salvage import salvage
 from blocksd.journal.schema import MIGRATIONS, SCHEMA, SQLITE_ERRORS
 from blocksd.journal.swap import finish, put_in_place, remove

@@ -243,7 +243,7 @@ def test_own_checkpoints_are_no_alarm(path: str, monkeypatch: pytest.MonkeyPatch
     """However the log is moved, cut and begun anew, with readers and without: the file is as this process left it."""
     monkeypatch.setattr("blocksd.journal.journal._MOST_LOG_BYTES", 100_000)
     monkeypatch.setattr("blocksd.journal.journal._CHECKPOINT_CHARS", 50_000)
-    for module in ("journal", "journal_file", "opening"):
+    for module in ("journal", "database", "opening"):
         monkeypatch.setattr(f"blocksd.journal.{module}.LOG_STEP_BYTES", 60_000)
     journal = Journal(path)
     readers: list[JournalReader] = []

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blocksd.journal.journal_file import identity_of
+from blocksd.journal.identity import identity_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ def test_copy_is_another_file(tmp_path: Path) -> None:
 
 def test_without_births_the_device_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system says no birth, a file is told by its number and its device."""
-    monkeypatch.setattr("blocksd.journal.journal_file._birth_of", lambda _: None)
+    monkeypatch.setattr("blocksd.journal.identity._birth_of", lambda _: None)
     status = os.stat(tmp_path)
     assert identity_of(str(tmp_path)) == f"{status.st_ino}@{status.st_dev}"
 
