@@ -474,7 +474,7 @@ def test_request_is_not_carried_out_while_another_may_be_in_charge(rig: Rig, raw
     for _ in range(10):
         rig.round()
     assert raw.xlen("blocks:inbox:support-1") == 1
-    assert Results(rig.journal.database).of("support-1", "r-1") is None
+    assert Results(rig.journal.database).outcome_of("support-1", "r-1") is None
     raw.delete("blocks:lease")
     settle(rig)
     pass_on(rig, raw)

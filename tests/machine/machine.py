@@ -816,7 +816,7 @@ class World(RuleBasedStateMachine):
     def _just_done(self) -> list[Asked]:
         """What was asked about agents and was done in this round, in order."""
         kept = Results(self.rig.journal.database)
-        outcomes = {asked.id: kept.of(asked.actor, asked.id) for asked in self.undecided}
+        outcomes = {asked.id: kept.outcome_of(asked.actor, asked.id) for asked in self.undecided}
         decided = [asked for asked in self.undecided if outcomes[asked.id] is not None]
         self.undecided = [asked for asked in self.undecided if outcomes[asked.id] is None]
         done = [asked for asked in decided if json.loads(outcomes[asked.id] or "")["ok"]]

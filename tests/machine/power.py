@@ -199,7 +199,9 @@ class PowerWorld(World):
         kept, seq = Results(self.rig.journal.database), self.rig.journal.seq
         answered = [asked for asked in self.memory.asked.values() if asked.is_answered]
         for asked in answered:
-            must("acknowledged", kept.of(asked.actor, asked.id) is not None, "the outcome is forgotten of", asked)
+            must(
+                "acknowledged", kept.outcome_of(asked.actor, asked.id) is not None, "the outcome is forgotten of", asked
+            )
         for asked in self.memory.asked.values():
             asked.since = min(asked.since, seq)
         for asked in answered[-_REPEATED:]:

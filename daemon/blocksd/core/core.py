@@ -104,8 +104,8 @@ class Core:
         try:
             self._make_parts(folder, mirror)
         except JournalDamaged as error:
-            self.rescue.note(error)
-            self.rescue.attempt()
+            self.rescue.note_error(error)
+            self.rescue.repair_if_needed()
             mirror.epoch = journal.epoch
             self._make_parts(folder, mirror)
 
@@ -406,7 +406,7 @@ class Core:
     def _recover(self) -> None:
         """Finish or take back what was prepared when the journal took no more, before the folder is looked at."""
         failures = self.failures
-        if self.rescue.attempt():
+        if self.rescue.repair_if_needed():
             failures.must_reload = True
             self._started.open_again()
             self._intents.write_again()

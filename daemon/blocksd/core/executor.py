@@ -177,7 +177,7 @@ class Executor:
         yield "finish"
         signatures = {one.path: writer.signature(one) for one in staged if printable(one.path) not in self._problems}
         intents.finish(prepared, signatures, is_durable=bool(folders_gone))
-        self._results.count(draft.answers.edited)
+        self._results.count_written(draft.answers.edited)
         self.displaced.update((one.aside, one) for one in staged)
         self._enforce(draft, signatures)  # before anything that may fail: the journal has it
         if folders_gone:

@@ -65,7 +65,7 @@ class Failures:
                 self._schedule["sweep"] = self._clock()
             self._log_once(name, error.message)
         elif isinstance(error, BlocksdError):
-            if self._rescue.note(error):
+            if self._rescue.note_error(error):
                 hint = str(error.facts.get("hint") or HINT)
                 self._block(Problem(JOURNAL, JournalUnusable.code, error.message, hint), is_in_doubt=True)
                 self.blocked_until = self._clock()
@@ -81,7 +81,7 @@ class Failures:
             self._log_once(name, str(error))
         else:  # whatever it is, the daemon goes on; it is logged with its traceback
             self.unexpected = error
-            failure = self._faults.note(f"to {name}", error)
+            failure = self._faults.count_error(f"to {name}", error)
             if is_blocking:
                 self._block(Problem(JOURNAL, failure.code, failure.message, _FAULT_HINT), is_in_doubt=True)
 

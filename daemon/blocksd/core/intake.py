@@ -228,7 +228,7 @@ class Intake:
 
     def failed(self, path: str, error: Exception) -> FileRead:
         """Return what is known of a file on which the daemon failed."""
-        failure = self._faults.note("looking at a file", error)
+        failure = self._faults.count_error("looking at a file", error)
         return FileRead(path, Refused(failure, self._folder.signature(path)), error=failure)
 
     def _read(self, path: str, *, closed: bool) -> FileRead | None:

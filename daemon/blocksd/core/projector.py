@@ -282,7 +282,7 @@ class Projector:
         except (JournalUnusable, sqlite3.Error):
             raise  # it is the journal that fails, which is the core's to say
         except Exception as error:  # noqa: BLE001  # whatever it is, the folder goes on being journaled
-            failure = self._faults.note("writing the mirror", error)
+            failure = self._faults.count_error("writing the mirror", error)
             self._must_rebuild = True  # without what could not be written, if need be
             self._be_unreachable(Unavailable(f"the mirror could not be written: {failure.message}"))
 

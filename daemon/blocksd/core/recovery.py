@@ -241,7 +241,7 @@ def give_back_kept(intents: Intents, writer: Writer) -> list[str]:
     for kept in intents.kept:
         one = kept.staged
         try:
-            _, aside = writer.look(one)
+            _, aside = writer.inspect(one)
             is_new = aside is not None and one.data is not None and one.data == aside.digest
             if aside is not None and aside.digest != one.base and not is_new and kept.boot != intents.boot_id:
                 left.append(kept)
@@ -259,7 +259,7 @@ def give_back_kept(intents: Intents, writer: Writer) -> list[str]:
 
 
 def _state(one: Staged, writer: Writer, prepared: Prepared) -> State:
-    return state_of(one, *writer.look(one), is_same_boot=prepared.is_same_boot)
+    return state_of(one, *writer.inspect(one), is_same_boot=prepared.is_same_boot)
 
 
 def _settle(group: Group, writer: Writer, *, is_same_boot: bool) -> bool:
@@ -269,7 +269,7 @@ def _settle(group: Group, writer: Writer, *, is_same_boot: bool) -> bool:
     """
     if not group.staged:
         return True
-    states = {one: state_of(one, *writer.look(one), is_same_boot=is_same_boot) for one in group.staged}
+    states = {one: state_of(one, *writer.inspect(one), is_same_boot=is_same_boot) for one in group.staged}
     put_in = [one for one, state in states.items() if state is not State.OUT]
     if not put_in:
         return False
@@ -290,7 +290,7 @@ def _settle(group: Group, writer: Writer, *, is_same_boot: bool) -> bool:
 
 def _can_be_taken_back(one: Staged, writer: Writer, *, is_same_boot: bool) -> bool:
     """Return True unless the old text is lost: the power cut came before its writer had it on disk."""
-    _, aside = writer.look(one)
+    _, aside = writer.inspect(one)
     return is_same_boot or one.data is None or aside is None or aside.digest in (one.base, one.data)
 
 

@@ -182,4 +182,4 @@ class RequestFlow:
         """Forget outcomes that are a day old, if it is known what time it is (`is_steady`); never before marks tell of them."""
         self._handled.write(self._state.attachments.known | {OPERATOR})
         if is_steady:
-            self._results.forget(timestamp(self._wall() - OUTCOMES_KEPT_SECONDS))
+            self._results.forget_old(timestamp(self._wall() - OUTCOMES_KEPT_SECONDS))

@@ -245,8 +245,8 @@ class Retention:
         if unused:
             with self._writing():
                 self._journal.database.executemany("DELETE FROM agent_lists WHERE id = ?", unused)
-            self._journal.lists.forget()
-            self._journal.numbers.forget()
+            self._journal.lists.forget_all()
+            self._journal.numbers.forget_all()
 
     # --- ---
 

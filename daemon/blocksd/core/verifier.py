@@ -201,7 +201,7 @@ class Verifier:
             raise
         except Exception as error:  # noqa: BLE001  # it is logged with its traceback, and the others are shown
             if len(heads) == 1:
-                self._faults.note("showing a block in the mirror", error)
+                self._faults.count_error("showing a block in the mirror", error)
                 return
             for head in heads:
                 self.rebuild([head])

@@ -274,7 +274,7 @@ class Watchers:
             else ""
         )
 
-    def keep(self, names: Iterable[str]) -> None:
+    def watch_only(self, names: Iterable[str]) -> None:
         """Watch no others than these any more."""
         for name in self._watchers.keys() - set(names):
             self._end(name)
@@ -284,7 +284,7 @@ class Watchers:
         """The number of the user's inotify watches in use."""
         return sum(watcher.watches for _, watcher in self._watchers.values())
 
-    def begin_again(self) -> None:
+    def retry_unwatched(self) -> None:
         """Give the directories without a watch another chance."""
         for name in [name for name, missing in self._missing.items() if missing]:
             self._end(name)

@@ -221,7 +221,7 @@ class Writer(Staging):
                 root.move(aside, full)
         return found in (None, staged.data)
 
-    def look(self, staged: Staged) -> tuple[Found | None, Found | None]:
+    def inspect(self, staged: Staged) -> tuple[Found | None, Found | None]:
         """Return what is in the place of an edit that a crash may have interrupted, and beside it; None: nothing.
 
         Raise Undecided if it cannot be told now.

@@ -63,7 +63,7 @@ class AgentLists:
             if isinstance(agents, str) and digest == digest_of_list(None, agents)
         )
 
-    def forget(self) -> None:
+    def forget_all(self) -> None:
         """Forget all lists: some of their numbers were given up."""
         self.written.clear()
         self.attached.clear()
@@ -127,8 +127,8 @@ class _Long(NamedTuple):
 class ListNumbers:
     """The numbers of lists. One that has none yet is stored, and gets one, in the transaction that is open.
 
-    Such a number stands once the transaction is committed. As long as there are `fresh` ones, `begin` is to be called
-    before a transaction, and `keep` after it.
+    Such a number stands once the transaction is committed. As long as there are `fresh` ones, `begin_transaction` is to be called
+    before a transaction, and `keep_fresh` after it.
     """
 
     def __init__(self, database: Database) -> None:
@@ -139,12 +139,12 @@ class ListNumbers:
         self._long: list[_Long] = []
         self._fresh_long: list[_Long] = []
 
-    def begin(self) -> None:
+    def begin_transaction(self) -> None:
         """A transaction begins: what was given out in one that failed is void."""
         self.fresh.clear()
         self._fresh_long = self._long
 
-    def of(self, agents: Agents) -> int | None:
+    def number_of(self, agents: Agents) -> int | None:
         """Return the number of a list; None of the empty one.
 
         Lists are recognised by identity first: most revisions leave theirs alone, and theirs may be long.
@@ -192,7 +192,7 @@ class ListNumbers:
             ).fetchone()
         return int(found[0])
 
-    def keep(self) -> None:
+    def keep_fresh(self) -> None:
         """The transaction is committed: the numbers given out in it stand."""
         if not self.fresh:
             return
@@ -205,7 +205,7 @@ class ListNumbers:
         self._long = self._fresh_long
         self.fresh.clear()
 
-    def forget(self) -> None:
+    def forget_all(self) -> None:
         """Forget all numbers: some were given up."""
         self._known.clear()
         self.same.clear()

@@ -84,13 +84,13 @@ class Intents:
             }
         )
         if self.journal.numbers.fresh:
-            self.journal.numbers.begin()
+            self.journal.numbers.begin_transaction()
         with self._database.writing(is_durable=is_durable):
             self.journal.insert(prepared.revisions)
             self._replace_prepared((self.journal.seq + 1, plan))
             self.journal.count_logged(2 * len(plan))
         if self.journal.numbers.fresh:
-            self.journal.numbers.keep()
+            self.journal.numbers.keep_fresh()
 
     def finish(
         self,
@@ -117,7 +117,7 @@ class Intents:
         }
         kept_then = [*self.kept, *self.of_this_boot(kept)]
         if self.journal.numbers.fresh:
-            self.journal.numbers.begin()
+            self.journal.numbers.begin_transaction()
         with self._database.writing(is_durable=is_durable):
             if was is not None:
                 self._delete_revisions()
@@ -134,7 +134,7 @@ class Intents:
             self._replace_prepared(*([(_FINISHED, json.dumps(displaced))] if displaced else []))
             self._write_kept(kept_then)
         if self.journal.numbers.fresh:
-            self.journal.numbers.keep()
+            self.journal.numbers.keep_fresh()
         self._kept, self._stored = kept_then, list(kept_then)
         if prepared.revisions:
             self.journal.seq = prepared.revisions[-1].seq

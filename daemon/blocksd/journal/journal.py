@@ -110,8 +110,8 @@ class Journal(History):
     def _go_on(self, opened: Opened) -> Opened:
         self.opened = opened
         self.seq, self.epoch, self._unchecked, self._folder = opened.seq, opened.epoch, opened.unchecked, opened.folder
-        self.lists.forget()
-        self.numbers.forget()
+        self.lists.forget_all()
+        self.numbers.forget_all()
         return opened
 
     def append(self, revisions: Sequence[Revision], files: Mapping[str, tuple[str, Signature | None]]) -> None:
@@ -120,12 +120,12 @@ class Journal(History):
         Raise JournalUnusable if it cannot be written; then nothing is.
         """
         if self.numbers.fresh:
-            self.numbers.begin()
+            self.numbers.begin_transaction()
         with self.database.writing():
             self.insert(revisions)
             self.enforce(revisions, files)
         if self.numbers.fresh:
-            self.numbers.keep()
+            self.numbers.keep_fresh()
         if revisions:
             self.seq = revisions[-1].seq
 
@@ -145,7 +145,7 @@ class Journal(History):
         if not agents:
             return None
         same = self.numbers.same.get(id(agents))
-        return same[1] if same is not None and same[0] is agents else self.numbers.of(agents)
+        return same[1] if same is not None and same[0] is agents else self.numbers.number_of(agents)
 
     def enforce(self, revisions: Iterable[Revision], files: Mapping[str, tuple[str, Signature | None]]) -> None:
         """Make inserted revisions the heads of their labels, with their files, in the transaction that is open."""

@@ -45,7 +45,7 @@ class Rescue:
         """Called before a journal is put back: raises JournalUnusable unless its directory is this daemon's to write."""
         self.done: list[Opened] = []  # journals that have taken the place of others, for a log
 
-    def note(self, error: Exception) -> bool:
+    def note_error(self, error: Exception) -> bool:
         """Note an error; return True if the journal must be repaired because of it."""
         if isinstance(error, (JournalDamaged, VersionDamaged)):
             self._is_damaged = True
@@ -56,7 +56,7 @@ class Rescue:
         done, self.done = self.done, []
         return [sentence_of(opened) for opened in done]
 
-    def attempt(self) -> bool:
+    def repair_if_needed(self) -> bool:
         """Repair the journal if it must be; return True if it is another one now, in a new epoch.
 
         Raise JournalUnusable if it cannot be done yet.

@@ -48,7 +48,7 @@ class Results:
         self._many: dict[str, int] = {}  # actor → how many it has, of those with more than are kept whatever their age
         self._looks = 0
 
-    def of(self, actor: str, request_id: str) -> str | None:
+    def outcome_of(self, actor: str, request_id: str) -> str | None:
         """Return the outcome of a request; None when it has not been carried out, or too long ago."""
         with self._database.reading():
             row = self._database.execute(
@@ -79,10 +79,10 @@ class Results:
                 "INSERT INTO requests VALUES (?, ?, ?, ?, (SELECT coalesce(max(seq), 0) FROM in_force))",
                 ((actor, request_id, outcome, at) for (actor, request_id), outcome in outcomes.items()),
             )
-        self.count(outcomes)
+        self.count_written(outcomes)
 
-    def count(self, outcomes: Mapping[tuple[str, str], str]) -> None:
-        """Count these outcomes as written, for `forget`."""
+    def count_written(self, outcomes: Mapping[tuple[str, str], str]) -> None:
+        """Count these outcomes as written, for `forget_old`."""
         for actor, _ in outcomes:
             self._written[actor] = self._written.get(actor, 0) + 1
 
@@ -91,7 +91,7 @@ class Results:
         """The number of actors whose outcomes are counted."""
         return len(self._written)
 
-    def forget(self, before: str) -> None:
+    def forget_old(self, before: str) -> None:
         """Forget outcomes from before this time, but for the newest of each actor. On a full disk nothing is forgotten.
 
         Newer is what came later in the log, so that a clock that was wrong for a while makes nothing old. Only actors that

@@ -138,13 +138,13 @@ class Attachments:
         """The agents that have private blocks."""
         return {agent for agents in self._private.values() for agent in agents}
 
-    def put(self, label: str, entries: tuple[str, ...]) -> dict[str, frozenset[str]]:
+    def set_entries(self, label: str, entries: tuple[str, ...]) -> dict[str, frozenset[str]]:
         """Add or change a block with these entries; return the new sets of all blocks whose set changed."""
         self.attached.setdefault(label, NOBODY)
         appeared, vanished = self._note(label, entries)
         return self._settle({label, *self._touching(label), *self._matching(appeared | vanished)})
 
-    def drop(self, label: str) -> dict[str, frozenset[str]]:
+    def remove(self, label: str) -> dict[str, frozenset[str]]:
         """Remove a block; return the new sets of the other blocks whose set changed."""
         affected = self._touching(label)
         _, vanished = self._note(label, ())

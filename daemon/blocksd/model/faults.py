@@ -47,7 +47,7 @@ class Faults:
         self._kinds: set[tuple[str, str, str]] = set()
         self.count = 0
 
-    def note(self, during: str, error: BaseException) -> InternalError:
+    def count_error(self, during: str, error: BaseException) -> InternalError:
         """Count an exception; return the error for the client that waits for the work that failed."""
         frames = traceback.extract_tb(error.__traceback__)
         place = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "?"
@@ -55,9 +55,9 @@ class Faults:
         traceback.clear_frames(
             error.__traceback__
         )  # which hold what the work was done with: memory may be what is short
-        return self.add(Fault(during, type(error).__name__, place, text))
+        return self.count_fault(Fault(during, type(error).__name__, place, text))
 
-    def add(self, fault: Fault) -> InternalError:
+    def count_fault(self, fault: Fault) -> InternalError:
         """Count a failure, which need not be an exception; return the error for the client."""
         self.count += 1
         kind = fault.during, fault.error, fault.place

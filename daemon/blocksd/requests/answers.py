@@ -150,7 +150,7 @@ class _Deciding:
         except BlocksdError:
             pass
         except Exception as error:  # noqa: BLE001  # a fault of ours: the save stays as it is
-            self._view.faults.note("merging a save", error)
+            self._view.faults.count_error("merging a save", error)
         answers.merged.append(label)
         answers.problems[unmerged_subject(label)] = None
 
@@ -172,7 +172,7 @@ class _Deciding:
         key = entry.actor, getattr(request, "id", None) or ""
         answers.edited.pop(key, None)
         answers.replies.pop(key, None)
-        failure = self._view.faults.note("carrying a request out", error)
+        failure = self._view.faults.count_error("carrying a request out", error)
         if request is None or request.id is None:
             answers.dropped.append(Unusable(entry, None, failure))
             return Answer(entry, None, None)
@@ -218,7 +218,7 @@ class _Deciding:
 
     def _repeated(self, key: Key) -> str | None:
         """The reply to a request that was done before, made again; None when it was not, or too long ago."""
-        outcome = self._view.results.of(*key)
+        outcome = self._view.results.outcome_of(*key)
         return repeated(outcome, self._block_of) if outcome is not None else None
 
     def _block_of(self, seq: int) -> dict[str, Any] | None:
@@ -242,7 +242,7 @@ class _Deciding:
         if attempts >= ATTEMPTS:
             inbox = f"inbox of {printable(entry.actor)}"
             text = f"the request {entry.id} in the {inbox} was begun {attempts} times"
-            raise self._view.faults.add(Fault("each time it began a request", "Unfinished", inbox, text))
+            raise self._view.faults.count_fault(Fault("each time it began a request", "Unfinished", inbox, text))
 
     def _do(self, request: Request, key: Key) -> str:
         """The reply to a request, once it is done.

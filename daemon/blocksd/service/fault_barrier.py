@@ -50,7 +50,7 @@ class FaultBarrier:
         """Count and log an error. An error of a listener that logs it is caught, too."""
         self.failures += 1
         try:
-            self._faults.note(during, error)
+            self._faults.count_error(during, error)
         except Exception:  # noqa: BLE001  # a listener failed, and is a part as any other
             _log.exception("could not report a failure %s", during)
 

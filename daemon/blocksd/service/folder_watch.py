@@ -144,10 +144,10 @@ class FolderWatch:
 
     def _check_sources(self) -> None:
         sources, now = self._sources, time.monotonic()
-        self._source_watchers.keep(sources.names)
+        self._source_watchers.watch_only(sources.names)
         if now >= self._rewatch_at:
             self._rewatch_at = now + self.resync_seconds
-            self._source_watchers.begin_again()
+            self._source_watchers.retry_unwatched()
         for name in sources.names:
             source = sources.source(name)
             sources.set_unwatched(name, self._source_watchers.watch(name, source.root, source.directories))

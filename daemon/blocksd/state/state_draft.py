@@ -152,7 +152,7 @@ class StateDraft(Overlay):
             return False
         others: dict[str, frozenset[str]] = {}
         if is_new or "agents" in fields:
-            others = self._changing_attachments().put(label, block.agents)
+            others = self._changing_attachments().set_entries(label, block.agents)
             others.pop(label, None)
         self._draft(before, block, fields, author, request_id, position, reverts, stale_base)
         self._others_changed(others, author)
@@ -165,7 +165,7 @@ class StateDraft(Overlay):
         before = self.newest(label)
         assert before is not None
         self._release(label)
-        others = self._changing_attachments().drop(label)
+        others = self._changing_attachments().remove(label)
         self._append(
             Revision(
                 seq=self.next_seq,
@@ -189,8 +189,8 @@ class StateDraft(Overlay):
         assert before is not None
         self._release(old)
         attachments = self._changing_attachments()
-        others = attachments.drop(old)
-        others |= attachments.put(block.label, block.agents)
+        others = attachments.remove(old)
+        others |= attachments.set_entries(block.label, block.agents)
         others.pop(block.label, None)
         self.enforce(block.label, path)
         self._come.discard(block.label)

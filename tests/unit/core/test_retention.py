@@ -306,7 +306,7 @@ def test_outcomes_of_agents_that_are_gone_are_forgotten(keeping: Keeping) -> Non
     outcomes = Results(keeping.journal.database)
     outcomes.write([], {(actor, "r-1"): "done" for actor in ("ann", "bob", "operator")}, AT)
     keeping.wait(3 * 3600.0)
-    found = [actor for actor in ("ann", "bob", "operator") if outcomes.of(actor, "r-1")]
+    found = [actor for actor in ("ann", "bob", "operator") if outcomes.outcome_of(actor, "r-1")]
     assert found == ["ann", "operator"]
 
 

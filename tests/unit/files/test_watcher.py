@@ -356,7 +356,7 @@ def test_what_cannot_be_watched_is_told(watching: Watching, monkeypatch: pytest.
         assert watching.watchers.watch("one", root, {"deep", "gone"}) == ""
         said = watching.watchers.watch("one", root, {"deep", "gone"})
     assert said == "1 of 2 directories are not watched: changes there are found late"
-    watching.watchers.begin_again()
+    watching.watchers.retry_unwatched()
     assert watching.watch() == ["", ""]
 
 
@@ -365,12 +365,12 @@ def test_directories_that_are_of_no_interest_any_more(watching: Watching) -> Non
     watching.watch()
     watching.until(("two", Hint("everything")))
     threads = threading.active_count()
-    watching.watchers.keep(["two"])
+    watching.watchers.watch_only(["two"])
     assert threading.active_count() < threads
     (watching.roots["one"] / "a.txt").touch()
     (watching.roots["two"] / "a.txt").touch()
     assert {name for name, _ in watching.until(("two", Hint("closed", "a.txt")))} <= {"two"}
-    watching.watchers.keep([])
+    watching.watchers.watch_only([])
     assert watching.watch() == ["", ""]
     watching.until(("one", Hint("everything")))
 

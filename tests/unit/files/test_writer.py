@@ -85,7 +85,7 @@ def delete(path: str = "notes.md", base: bytes = OLD) -> FileEdit:
 
 def state(root: Path, staged: Staged) -> State:
     """How far an edit came, as the next process sees it."""
-    return state_of(staged, *Writer(str(root)).look(staged), is_same_boot=True)
+    return state_of(staged, *Writer(str(root)).inspect(staged), is_same_boot=True)
 
 
 def write(writer: Writer, edit: FileEdit) -> bool:

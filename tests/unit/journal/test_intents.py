@@ -26,7 +26,7 @@ def before(journal: Journal) -> Journal:
 
 def state(journal: Journal) -> tuple[object, ...]:
     heads = sorted((head.label, head.version, head.path, head.agents) for head in journal.heads())
-    outcome = Results(journal.database).of("ann", "r-1")
+    outcome = Results(journal.database).outcome_of("ann", "r-1")
     return journal.seq, journal.since(0, 99), heads, outcome, Intents(journal).prepared()
 
 
@@ -71,7 +71,7 @@ def test_prepared_is_finished(before: Journal, *, crashed: bool) -> None:
         "gone": (2, None),
     }
     outcomes = Results(found.database)
-    assert [outcomes.of(actor, "r-1") for actor in ("ann", "operator", "bob")] == ['{"ok": true}', "{}", None]
+    assert [outcomes.outcome_of(actor, "r-1") for actor in ("ann", "operator", "bob")] == ['{"ok": true}', "{}", None]
     found.database.close()
 
 
@@ -117,7 +117,7 @@ def test_full_disk_prepares_and_finishes_nothing(before: Journal) -> None:
     make_room(before)
     Intents(before).finish(big)
     assert before.since(2, 99) == of_requests()
-    assert Results(before.database).of("ann", "r-49") == "x" * 5000
+    assert Results(before.database).outcome_of("ann", "r-49") == "x" * 5000
 
 
 def test_block_that_came_and_went_in_one_go_is_remembered(journal: Journal) -> None:
@@ -212,6 +212,6 @@ def test_part_of_what_is_prepared_is_finished(before: Journal) -> None:
     found = again(before)
     assert found.since(2, 99) == part.revisions
     assert Intents(found).prepared() is None
-    assert Results(found.database).of("ann", "r-1") is None
+    assert Results(found.database).outcome_of("ann", "r-1") is None
     assert {head.label: head.version for head in found.heads()} == {"notes": 1, "new": 3, "gone": 2}
     found.database.close()

@@ -23,7 +23,7 @@ def test_accesses_and_outcomes_are_kept_together(journal: Journal) -> None:
     again = Journal(journal.path, boot_id="boot")
     outcomes = Results(again.database)
     assert sorted(outcomes.open_files()) == [Access("ann", "m/a", later), Access("bob", "m/a", AT)]
-    found = [outcomes.of(*key) for key in (("ann", "r-1"), ("bob", "r-1"), ("ann", "r-2"), ("bob", "r-2"))]
+    found = [outcomes.outcome_of(*key) for key in (("ann", "r-1"), ("bob", "r-1"), ("ann", "r-2"), ("bob", "r-2"))]
     assert found == ["one", "two", "three", None]
     again.close()
 
@@ -35,7 +35,7 @@ def test_requests_are_settled_all_or_nothing(journal: Journal) -> None:
     with pytest.raises(JournalUnusable):
         outcomes.write([Access("ann", "m/a", AT)], {("ann", "r-2"): "two", ("ann", "r-1"): "again"}, AT)
     assert outcomes.open_files() == []
-    assert outcomes.of("ann", "r-2") is None
+    assert outcomes.outcome_of("ann", "r-2") is None
     put(journal, *chain(1))
 
 
@@ -59,7 +59,7 @@ YESTERDAY, NOW = "2026-11-20T08:59:59.000Z", "2026-11-21T09:00:00.000Z"
 def test_outcomes_of_a_day_are_kept(journal: Journal) -> None:
     """None that is younger is forgotten, however many there are."""
     ask(journal, 3 * KEPT_OF_ACTOR, at=NOW)
-    Results(journal.database).forget(YESTERDAY)
+    Results(journal.database).forget_old(YESTERDAY)
     assert kept(journal) == 3 * KEPT_OF_ACTOR
 
 
@@ -68,37 +68,37 @@ def test_newest_outcomes_of_each_actor_are_kept(journal: Journal) -> None:
     ask(journal, 5, "bob")
     ask(journal, KEPT_OF_ACTOR, at="2030-01-01T00:00:00.000Z")  # the clock was ahead
     ask(journal, KEPT_OF_ACTOR, start=KEPT_OF_ACTOR)
-    Results(journal.database).forget("2040-01-01T00:00:00.000Z")
+    Results(journal.database).forget_old("2040-01-01T00:00:00.000Z")
     outcomes = Results(journal.database)
     assert (kept(journal, "bob"), kept(journal)) == (5, KEPT_OF_ACTOR)
-    assert outcomes.of("ann", f"r-{KEPT_OF_ACTOR - 1}") is None
-    assert outcomes.of("ann", f"r-{KEPT_OF_ACTOR}") == "done"
+    assert outcomes.outcome_of("ann", f"r-{KEPT_OF_ACTOR - 1}") is None
+    assert outcomes.outcome_of("ann", f"r-{KEPT_OF_ACTOR}") == "done"
 
 
 def test_outcomes_are_forgotten_while_an_actor_asks_on(journal: Journal) -> None:
     """What it has asked for since the last look makes it due, not each look; what is many is looked at now and then."""
     outcomes = Results(journal.database)
-    outcomes.forget(NOW)
+    outcomes.forget_old(NOW)
     ask(journal, KEPT_OF_ACTOR + 10)
-    outcomes.forget(NOW)
+    outcomes.forget_old(NOW)
     assert kept(journal) == KEPT_OF_ACTOR + 10, "nobody has told of them"
-    outcomes.count({("ann", f"r-{number}"): "" for number in range(100)})
-    outcomes.forget(NOW)
+    outcomes.count_written({("ann", f"r-{number}"): "" for number in range(100)})
+    outcomes.forget_old(NOW)
     assert kept(journal) == KEPT_OF_ACTOR
     ask(journal, KEPT_OF_ACTOR, start=KEPT_OF_ACTOR + 10)
-    outcomes.count({("ann", f"r-{number}"): "" for number in range(KEPT_OF_ACTOR)})
-    outcomes.forget(YESTERDAY)
+    outcomes.count_written({("ann", f"r-{number}"): "" for number in range(KEPT_OF_ACTOR)})
+    outcomes.forget_old(YESTERDAY)
     assert kept(journal) == 2 * KEPT_OF_ACTOR, "all are of this day"
     for _ in range(300):
-        outcomes.forget(NOW)
+        outcomes.forget_old(NOW)
     assert kept(journal) == KEPT_OF_ACTOR
 
 
 def test_actors_that_came_and_went_are_not_counted_for_ever(journal: Journal) -> None:
     """Each of very many has asked for a few things."""
     outcomes = Results(journal.database)
-    outcomes.count({(f"agent-{number}", "r"): "" for number in range(20_000)})
-    outcomes.forget(NOW)
+    outcomes.count_written({(f"agent-{number}", "r"): "" for number in range(20_000)})
+    outcomes.forget_old(NOW)
     assert outcomes.counted == 0
 
 
@@ -106,8 +106,8 @@ def test_full_disk_forgets_nothing(journal: Journal) -> None:
     """There is another time."""
     ask(journal, KEPT_OF_ACTOR + 1)
     journal.database.execute("PRAGMA query_only=1")
-    Results(journal.database).forget(NOW)
+    Results(journal.database).forget_old(NOW)
     journal.database.execute("PRAGMA query_only=0")
     assert kept(journal) == KEPT_OF_ACTOR + 1
-    Results(journal.database).forget(NOW)
+    Results(journal.database).forget_old(NOW)
     assert kept(journal) == KEPT_OF_ACTOR

@@ -61,7 +61,11 @@ def test_older_journal_is_brought_up_to_date(path: str, schema: int) -> None:
     assert found.agents == {"ann", "bob"}
     assert (found.renamed_from, found.position, found.reverts, found.stale_base) == (None, None, (), None)
     outcomes = Results(journal.database)
-    assert (outcomes.open_files(), outcomes.of("ann", "r-0"), outcomes.of("ann", "r-1")) == ([], outcome, None)
+    assert (outcomes.open_files(), outcomes.outcome_of("ann", "r-0"), outcomes.outcome_of("ann", "r-1")) == (
+        [],
+        outcome,
+        None,
+    )
     assert Intents(journal).prepared() is None
     (head,) = journal.heads()
     assert (head.path, head.signature) == ("notes.md", (1, 2, 3, 4))
@@ -120,9 +124,9 @@ def test_what_is_pending_in_an_older_journal_is_carried_over(path: str, tmp_path
     if is_in:
         (head,) = journal.heads()
         assert (journal.seq, head.path, head.agents) == (1, "notes.md", frozenset({"ann"}))
-        assert outcomes.of("ann", "r-1") == '{"id": "r-1", "ok": true, "block": {"value": "one"}}'
+        assert outcomes.outcome_of("ann", "r-1") == '{"id": "r-1", "ok": true, "block": {"value": "one"}}'
     else:
-        assert (journal.seq, list(journal.heads()), outcomes.of("ann", "r-1")) == (0, [], None)
+        assert (journal.seq, list(journal.heads()), outcomes.outcome_of("ann", "r-1")) == (0, [], None)
         assert journal.database.execute("SELECT count(*) FROM revisions").fetchone() == (0,)
     assert (root / "agents/bob").exists() == (not is_in)
     assert pending.folders_gone() == []

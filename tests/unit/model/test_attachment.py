@@ -43,7 +43,7 @@ def test_entry_names_an_agent(entry: str, agent: str, *, named: bool) -> None:
 def test_plain_entry_makes_its_agent_known() -> None:
     """Being named in a list is enough to be known, and to be attached."""
     attachments = Attachments()
-    assert attachments.put("notes", ("ann", "bob")) == {"notes": {"ann", "bob"}}
+    assert attachments.set_entries("notes", ("ann", "bob")) == {"notes": {"ann", "bob"}}
     assert attachments.known == {"ann", "bob"}
     assert "ann" in attachments.known
     assert "eve" not in attachments.known
@@ -52,7 +52,7 @@ def test_plain_entry_makes_its_agent_known() -> None:
 def test_pattern_makes_nobody_known() -> None:
     """A pattern names known agents only."""
     attachments = Attachments()
-    assert attachments.put("notes", ("support-*", "*")) == {}
+    assert attachments.set_entries("notes", ("support-*", "*")) == {}
     assert attachments.attached == {"notes": NOBODY}
     assert attachments.known == NOBODY
 
@@ -60,33 +60,33 @@ def test_pattern_makes_nobody_known() -> None:
 def test_pattern_follows_the_known_agents() -> None:
     """An agent that comes to be known is attached where a pattern names it, and detached when it is known no more."""
     attachments = Attachments()
-    attachments.put("all", ("*",))
-    attachments.put("support", ("support-*",))
-    assert attachments.put("notes", ("support-1", "ann")) == {
+    attachments.set_entries("all", ("*",))
+    attachments.set_entries("support", ("support-*",))
+    assert attachments.set_entries("notes", ("support-1", "ann")) == {
         "notes": {"support-1", "ann"},
         "all": {"support-1", "ann"},
         "support": {"support-1"},
     }
-    assert attachments.put("notes", ("ann",)) == {"notes": {"ann"}, "all": {"ann"}, "support": NOBODY}
-    assert attachments.drop("notes") == {"all": NOBODY}
+    assert attachments.set_entries("notes", ("ann",)) == {"notes": {"ann"}, "all": {"ann"}, "support": NOBODY}
+    assert attachments.remove("notes") == {"all": NOBODY}
     assert attachments.known == NOBODY
 
 
 def test_agent_named_twice_stays_known() -> None:
     """An agent is known for as long as anything names it."""
     attachments = Attachments()
-    attachments.put("all", ("*",))
-    attachments.put("one", ("ann",))
-    attachments.put("two", ("ann",))
-    assert attachments.drop("one") == {}
+    attachments.set_entries("all", ("*",))
+    attachments.set_entries("one", ("ann",))
+    attachments.set_entries("two", ("ann",))
+    assert attachments.remove("one") == {}
     assert attachments.attached["all"] == {"ann"}
-    assert attachments.drop("two") == {"all": NOBODY}
+    assert attachments.remove("two") == {"all": NOBODY}
 
 
 def test_private_folder_makes_its_agent_known() -> None:
     """An agent with a folder is known, with blocks in it or without."""
     attachments = Attachments()
-    attachments.put("all", ("*",))
+    attachments.set_entries("all", ("*",))
     assert attachments.set_folders(["ann"]) == {"all": {"ann"}}
     assert attachments.folders == {"ann"}
     assert attachments.set_folders([]) == {"all": NOBODY}
@@ -96,51 +96,51 @@ def test_private_block_belongs_to_its_agent() -> None:
     """A private block is attached to its owner, and to nobody else, whatever patterns there are."""
     attachments = Attachments()
     attachments.set_folders(["ann"])
-    attachments.put("all", ("*", "bob"))
-    assert attachments.put("agents/ann/persona", ()) == {"agents/ann/persona": {"ann"}}
+    attachments.set_entries("all", ("*", "bob"))
+    assert attachments.set_entries("agents/ann/persona", ()) == {"agents/ann/persona": {"ann"}}
     assert attachments.attached["all"] == {"ann", "bob"}
 
 
 def test_first_holder_of_a_name_keeps_it() -> None:
     """Of a shared and a private block of one name, the one that came first is attached; the later is refused there."""
     shared_first = Attachments()
-    shared_first.put("persona", ("ann", "bob"))
-    assert shared_first.put("agents/ann/persona", ()) == {}
+    shared_first.set_entries("persona", ("ann", "bob"))
+    assert shared_first.set_entries("agents/ann/persona", ()) == {}
     assert shared_first.refused == {"agents/ann/persona": {"ann"}}
     private_first = Attachments()
-    private_first.put("agents/ann/persona", ())
-    assert private_first.put("persona", ("ann", "bob")) == {"persona": {"bob"}}
+    private_first.set_entries("agents/ann/persona", ())
+    assert private_first.set_entries("persona", ("ann", "bob")) == {"persona": {"bob"}}
     assert private_first.refused == {"persona": {"ann"}}
 
 
 def test_freed_name_goes_to_who_was_refused() -> None:
     """When the holder of a name goes, or is detached, the refused block is attached at once."""
     attachments = Attachments()
-    attachments.put("persona", ("ann", "bob"))
-    attachments.put("agents/ann/persona", ())
-    assert attachments.put("persona", ("bob",)) == {"persona": {"bob"}, "agents/ann/persona": {"ann"}}
+    attachments.set_entries("persona", ("ann", "bob"))
+    attachments.set_entries("agents/ann/persona", ())
+    assert attachments.set_entries("persona", ("bob",)) == {"persona": {"bob"}, "agents/ann/persona": {"ann"}}
     assert attachments.refused == {}
-    attachments.put("persona", ("ann", "bob"))
+    attachments.set_entries("persona", ("ann", "bob"))
     assert attachments.refused == {"persona": {"ann"}}
-    assert attachments.drop("agents/ann/persona") == {"persona": {"ann", "bob"}}
+    assert attachments.remove("agents/ann/persona") == {"persona": {"ann", "bob"}}
     assert attachments.refused == {}
 
 
 def test_dropping_a_shared_block_frees_its_names() -> None:
     """So it is when a shared block goes."""
     attachments = Attachments()
-    attachments.put("persona", ("ann", "bob"))
-    attachments.put("agents/ann/persona", ())
-    assert attachments.drop("persona") == {"agents/ann/persona": {"ann"}}
+    attachments.set_entries("persona", ("ann", "bob"))
+    attachments.set_entries("agents/ann/persona", ())
+    assert attachments.remove("persona") == {"agents/ann/persona": {"ann"}}
 
 
 def test_known_is_the_same_object_until_it_changes() -> None:
     """Whoever shows the known agents sees by identity that nothing has changed."""
     attachments = Attachments()
-    attachments.put("notes", ("ann",))
+    attachments.set_entries("notes", ("ann",))
     known = attachments.known
-    attachments.put("notes", ("ann",))
-    attachments.put("agents/ann/x", ())
+    attachments.set_entries("notes", ("ann",))
+    attachments.set_entries("agents/ann/x", ())
     assert attachments.known is known
 
 
@@ -199,14 +199,14 @@ class World:
                 self.folders.add(agent)
                 self.spread(self.attachments.set_folders(self.folders))
                 before = dict(self.attachments.attached)
-            changed = self.attachments.put(label, words)
+            changed = self.attachments.set_entries(label, words)
             own = changed.pop(label, self.attachments.attached[label])
             self.tell(label, own)
         elif kind == "drop":
             if label not in self.blocks:
                 return
             del self.blocks[label]
-            changed = self.attachments.drop(label)
+            changed = self.attachments.remove(label)
             assert label not in changed
             self.tell(label, NOBODY)
             del self.seen[label]
@@ -309,7 +309,7 @@ def test_loading_compares_each_list_of_agents_a_few_times() -> None:
     attachments.loaded()
     assert len(attachments.known) == count
     assert Entries.compared <= 10 * count
-    assert attachments.put("b7", ("zoe",)) == {"b7": {"zoe"}}
+    assert attachments.set_entries("b7", ("zoe",)) == {"b7": {"zoe"}}
 
 
 def test_most_patterns_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,6 +317,6 @@ def test_most_patterns_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(attachment, "_matcher", lambda pattern: pytest.fail(f"{pattern} was compiled"))
     attachments = Attachments()
     for number in range(50):
-        attachments.put(f"b{number}", (f"team-{number}-*", "*"))
-        attachments.put(f"c{number}", (f"team-{number}-*",))
-    assert attachments.put("notes", ("team-7-ann",))["c7"] == {"team-7-ann"}
+        attachments.set_entries(f"b{number}", (f"team-{number}-*", "*"))
+        attachments.set_entries(f"c{number}", (f"team-{number}-*",))
+    assert attachments.set_entries("notes", ("team-7-ann",))["c7"] == {"team-7-ann"}

@@ -19,10 +19,10 @@ def test_each_failure_is_counted_and_each_kind_told_once() -> None:
     told: list[tuple[Fault, bool]] = []
     problems = Problems(lambda: 0.0)
     faults = Faults(problems, lambda fault, is_new: told.append((fault, is_new)))
-    error = faults.note("reading", fail("x" * 1000))
+    error = faults.count_error("reading", fail("x" * 1000))
     assert (error.code, error.facts) == ("internal_error", {"error": "KeyError"})
     for _ in range(999):
-        faults.note("reading", fail("y"))
+        faults.count_error("reading", fail("y"))
     assert faults.count == 1000
     assert [is_new for _, is_new in told] == [True, *[False] * 999]
     fault = told[0][0]
@@ -31,7 +31,7 @@ def test_each_failure_is_counted_and_each_kind_told_once() -> None:
     assert len(fault.text) < 600, "what an exception quotes is cut off"
     assert problems.changes == 10
     assert "512 times or more" in problems[INTERNAL].message
-    faults.note("writing", fail("z"))
+    faults.count_error("writing", fail("z"))
     assert told[-1][1]
     assert problems.changes == 11
 
@@ -41,5 +41,5 @@ def test_kinds_have_a_bound() -> None:
     told: list[bool] = []
     faults = Faults(Problems(lambda: 0.0), lambda _, is_new: told.append(is_new))
     for number in range(1000):
-        faults.add(Fault("reading", f"Error{number}", "x.py:1", ""))
+        faults.count_fault(Fault("reading", f"Error{number}", "x.py:1", ""))
     assert (sum(told), faults.count) == (100, 1000)
