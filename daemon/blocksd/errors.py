@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class BlocksdError(Exception):
-    """Something blocksd refuses or cannot do.
+    """The base of all errors: a thing that blocksd refuses or cannot do.
 
     `message` is one sentence for a person, without the next step (the command line adds it).
     `facts` are the values the sentence was made of, so that a program need not parse it.
@@ -101,7 +101,7 @@ class ProblemFile(BlocksdError):
 
 
 class InvalidRequest(BlocksdError, ValueError):
-    """A request asks for what cannot be done. Facts: `field` or `argument`, and what it was about."""
+    """A request asks for the impossible. Facts: `field` or `argument`, and what it was about."""
 
     code = "invalid_request"
 
@@ -135,17 +135,17 @@ class Misconfigured(BlocksdError):
 
 
 class AlreadyRunning(BlocksdError):
-    """Another daemon is in charge of the folder, the state directory or the namespace. Facts: who."""
+    """Another daemon serves the folder, the state directory or the namespace. Facts: which."""
 
     code = "already_running"
 
 
 class LeaseLost(Unavailable):
-    """The mirror is not ours to write: the lease is gone, or another daemon holds it. Facts: `holder`."""
+    """The mirror may not be written by this daemon: the lease is gone, or another daemon holds it. Facts: `holder`."""
 
 
 class Damaged(Unavailable):
-    """Something stands in the mirror where it cannot be: a key of another type. Only a rebuild helps."""
+    """The mirror has something impossible, such as a key of another type. Only a rebuild helps."""
 
 
 class StateUnusable(Unavailable):
@@ -163,7 +163,7 @@ class JournalUnavailable(JournalUnusable, Unavailable):
 
 
 class JournalDamaged(JournalUnusable):
-    """The journal is not as it was written: what it says of the present cannot be trusted. Facts: `path`."""
+    """The journal is not as it was written: its present state cannot be trusted. Facts: `path`."""
 
 
 class JournalMissing(JournalUnusable):

@@ -96,7 +96,7 @@ def os_error(number: int, path: str) -> OSError:
 
 
 class HeldDirectory:
-    """A directory that is held open: what is done is done in it, whatever its path names meanwhile. `check` compares them."""
+    """A directory that is held open: calls act on it, whatever its path names meanwhile. `check` compares the two."""
 
     def __init__(self, path: str, *, walks: bool | None = None, claim: Callable[[int], object] | None = None) -> None:
         """Hold the directory at `path`, if there is one. `walks`: open each directory on the way, and do without openat2.

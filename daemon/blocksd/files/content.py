@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from blocksd.files.root import Root
 
 OTHER = "other"
-"""In place of a digest: of what is no regular file, or is far larger than any block's."""
+"""The digest of what is no regular file, or is far larger than any block's."""
 
 UNREAD = "unread"
-"""In place of a digest: of what cannot be read, where that must stop nothing. It equals no digest."""
+"""The digest of a file that cannot be read, where that must stop nothing. It equals no other digest."""
 
 _MOST_BYTES = 64 * 1024 * 1024
 _READ_AT_ONCE = 1024 * 1024

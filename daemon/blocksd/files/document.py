@@ -70,7 +70,7 @@ class Document:
         old = normalize_newlines(self.body)
         opening, closing, newline = self.opening, self.closing, self.newline
         if not self.has_frontmatter and (_OPEN.match(value) or value.startswith(_BOM)):
-            # Only behind a frontmatter of its own would such a text be read back as it is.
+            # Only behind a frontmatter is such a text read back as it is.
             opening, closing = f"{opening}---{newline}", f"---{newline}"
         blank = final = ""
         if closing and (value.startswith("\n") or (self.has_frontmatter and old.startswith("\n"))):

@@ -42,7 +42,7 @@ class FileEdit:
 
 @dataclass(frozen=True, slots=True)
 class BlockFile:
-    """A block with its file, as the requests so far have left it; without a block, there is none."""
+    """A block with its file, as the requests so far have left it; `block` is None if there is none."""
 
     path: str
     base: bytes | None

@@ -165,7 +165,7 @@ class Folder:
         """Read a file.
 
         `closed` tells that a writer was just seen to close it (or to move it in whole): then it need not have settled
-        where nobody can tell whether it is open. A file in the middle of a write is Busy.
+        where nothing tells whether it is open. A file in the middle of a write is Busy.
         """
         root = self.directory
         try:

@@ -78,7 +78,7 @@ def _replaced(text: str, entry: Entry, dumped: str) -> str:
         return text
     if between[colon:].strip():  # a comment between key and value keeps its place
         return text[: entry.value_start] + dumped + text[_end_of(text, entry) :]
-    # A value that was empty has no place of its own, one on the following lines is drawn up to its key.
+    # An empty value has no place yet; a value on the following lines is drawn up to its key.
     return text[: entry.key_end + colon] + " " + dumped + text[max(_end_of(text, entry), entry.key_end + colon) :]
 
 

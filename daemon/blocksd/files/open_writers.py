@@ -48,7 +48,7 @@ class Opener(NamedTuple):
 
 
 class Openers:
-    """What was found by a search a moment ago: one costs milliseconds, and serves all files that are asked for meanwhile."""
+    """Remembers one search of /proc for a moment: it costs milliseconds, and serves all files meanwhile."""
 
     def __init__(self) -> None:
         self._found: set[tuple[int, int]] = set()

@@ -151,7 +151,7 @@ class Root(HeldDirectory):
         """Return True if some process has the file open for writing: the kernel then refuses a read lease on it.
 
         None when there is no telling: the file is another user's, or its file system has no leases. A lease is given back
-        at once; SIGURG, which does nothing, is what a writer who comes in that moment makes the kernel send.
+        at once; SIGURG, which does nothing, is sent by the kernel if a writer comes in that moment.
         """
         try:
             fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)

@@ -48,7 +48,7 @@ class Hint(NamedTuple):
 
 
 class Watcher:
-    """Watches a folder, and passes hints to `sink`, from a thread of its own.
+    """Watches a folder, and passes hints to `sink`, from another thread.
 
     It can fail in silence: the limit on watches, a lost root, a dead thread. `is_healthy` and `unwatched` tell.
     """

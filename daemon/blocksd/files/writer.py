@@ -137,7 +137,7 @@ class Writer(Staging):
             return self.take_back(staged)
 
     def _give_back(self, staged: Staged, full: str) -> bool:
-        """Put back what was displaced; return False if there was a save over our text: that stays, and the displaced file lies aside."""
+        """Put the displaced file back; return False if there was a save over our text, which stays instead."""
         root, aside, ours = self._root, staged.aside, staged.data
         is_saved_over = False
         try:

@@ -21,7 +21,7 @@ _Kind = TypeVar("_Kind", bound=Collection[str])
 _REMEMBERED = 1024
 _REMEMBERED_AGENTS = 1_000_000
 _READ_AHEAD_CHARS = 10_000
-_LONG = 32  # from how many agents on a list is stored as what is different from another
+_LONG = 32  # from so many agents on, a list is stored as its difference to another
 _RECENT = 4  # how many long lists are tried as that other
 
 
@@ -140,7 +140,7 @@ class ListNumbers:
         self._fresh_long: list[_Long] = []
 
     def begin_transaction(self) -> None:
-        """A transaction begins: what was given out in one that failed is void."""
+        """Begin a transaction: numbers given out in one that failed are void."""
         self.fresh.clear()
         self._fresh_long = self._long
 
@@ -167,7 +167,7 @@ class ListNumbers:
         return number
 
     def _store_long(self, agents: Agents) -> int:
-        """Store a long set: as what is different from one that was stored before, if that is little, or whole."""
+        """Store a long set: as its difference to one that was stored before, if that is small, or whole."""
         assert isinstance(agents, frozenset)
         for place, other in enumerate(self._fresh_long):
             if abs(len(agents) - len(other.agents)) > len(agents) // 4:
@@ -193,7 +193,7 @@ class ListNumbers:
         return int(found[0])
 
     def keep_fresh(self) -> None:
-        """The transaction is committed: the numbers given out in it stand."""
+        """Keep the numbers given out in the transaction, which is committed."""
         if not self.fresh:
             return
         if len(self._known) + len(self.fresh) > _REMEMBERED or sum(map(len, self._known)) > _REMEMBERED_AGENTS:

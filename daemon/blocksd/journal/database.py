@@ -41,7 +41,7 @@ _PASSING_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EM
 
 
 class _State(NamedTuple):
-    """What another program would change about the file and its log."""
+    """The marks that another program would change on the file and its log."""
 
     place: tuple[int, int, int, int]  # device and inode, of both
     size: int
@@ -212,7 +212,7 @@ class Database:
             raise
 
     def _roll_back(self) -> None:
-        """End a transaction that could neither be committed nor rolled back, so that nobody sees its unwritten rows."""
+        """End a transaction that could neither be committed nor rolled back, so that no reader sees its unwritten rows."""
         if self._is_torn:
             if self.connection.in_transaction:
                 self.execute("ROLLBACK")

@@ -203,7 +203,7 @@ def _begin(database: Database, boot_id: str) -> Opened:
 
 
 def _check(database: Database, *, is_clean: bool) -> None:
-    """Check that the journal can be gone on with and, after a stop out of order, that it is sound.
+    """Check that the journal can be used and, after a stop out of order, that it is sound.
 
     Raise JournalDamaged if it is not.
     """

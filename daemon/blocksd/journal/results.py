@@ -15,12 +15,10 @@ if TYPE_CHECKING:
 KEPT_OF_ACTOR = 1000
 """How many outcomes of each actor, the newest, are kept whatever their age."""
 
-_FEW = 64  # more than are kept, of an actor that has asked for no more: nobody looks for those
+_FEW = 64  # so many more than are kept may stay, of an actor that asks for no more
 _ACTORS_AT_ONCE = 100
 _ACTORS_COUNTED = 10_000
-_LOOKS_AT_ALL = (
-    256  # every so many times all that have more than are kept are looked at, not only those who ask for more
-)
+_LOOKS_AT_ALL = 256  # every so many times all actors with more than are kept are looked at, also idle ones
 
 
 class Access(NamedTuple):
@@ -36,7 +34,7 @@ class Access(NamedTuple):
 
 
 class Results:
-    """What stands in a journal beside its log: the outcomes of requests, and the files that are open.
+    """The outcomes of requests and the open files, which a journal keeps beside its log.
 
     An outcome is the reply as JSON, but for blocks, which are in the log: `block` is true for the block of the revision
     `seq` beside it.

@@ -37,12 +37,12 @@ _FASTEST = 1
 
 
 def chars_of(revision: Revision) -> int:
-    """About how much a revision is in the log."""
+    """Return about how many characters a revision takes in the log."""
     return ROW_CHARS + (len(revision.block.value) if revision.block is not None else 0)
 
 
 def stored_row(revision: Revision, entries: int | None, agents: int | None) -> tuple[object, ...]:
-    """A revision as the table has it, in the order of `STORED`, with the numbers of its two lists of agents."""
+    """Return the row of a revision, in the order of `STORED`, with the numbers of its two lists of agents."""
     block = revision.block
     row = (
         *_first(revision),

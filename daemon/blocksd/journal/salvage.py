@@ -80,7 +80,7 @@ def _put(new: sqlite3.Connection, table: str, names: str, row: Sequence[object])
     """Write a row, unless there is one in its place, or it cannot be one of this table."""
     marks = ", ".join("?" * len(row))
     try:
-        new.execute(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})", row)  # noqa: S608  # names of our own tables
+        new.execute(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})", row)  # noqa: S608  # names of our tables
     except (sqlite3.IntegrityError, UnicodeError):
         pass
     except sqlite3.Error as error:  # the disk is full, say
@@ -184,7 +184,7 @@ def _copy_table(old: sqlite3.Connection, new: sqlite3.Connection, table: str) ->
     """Copy what can be read of a table that has no checks of its own: texts that are texts, and numbers."""
     names = ", ".join(name for _, name, *_ in new.execute(f"PRAGMA table_info({table})"))
     with _tolerating_damage():
-        for row in old.execute(f"SELECT {names} FROM {table}"):  # noqa: S608  # names of our own tables
+        for row in old.execute(f"SELECT {names} FROM {table}"):  # noqa: S608  # names of our tables
             if "\ufffd" not in "".join(value for value in row if isinstance(value, str)):
                 _put(new, table, names, row)
 

@@ -1,4 +1,4 @@
-"""Puts one database file in the place of another, so that no crash and no power cut loses both."""
+"""Swaps one database file for another, so that no crash and no power cut loses both."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OF_THE_FILE = (_LOG, "-shm", "-journal")  # SQLite would take those of the one 
 
 
 def put_in_place(fresh: str, path: str, why: str) -> str | None:
-    """Let a database that is whole have the place of what is at `path`; return where that is kept, if there was anything.
+    """Put a whole database in the place of what is at `path`; return where that is kept, if there was anything.
 
     The replaced file keeps its content under a second name with `why` in it. From the moment at which `fresh` has the name
     that `finish` looks for, every start finishes this, whatever interrupts it.
@@ -27,7 +27,7 @@ def put_in_place(fresh: str, path: str, why: str) -> str | None:
 
 
 def finish(path: str) -> None:
-    """Finish what was interrupted: a database that is whole, and was to have this place, gets it.
+    """Finish an interrupted swap: a whole database that was to have this place gets it.
 
     Raise OSError if it could not be done.
     """

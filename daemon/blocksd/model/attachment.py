@@ -105,7 +105,7 @@ class Attachments:
     def loaded(self, folders: Iterable[str] = ()) -> None:
         """Complete the loading. The private folders are `folders`, and those that blocks are in.
 
-        Nobody comes or goes by it. An agent that is attached by a pattern alone had a private folder when that was
+        No agent is attached or detached by it. An agent that is attached by a pattern alone had a private folder when that was
         journaled, so it counts as one that has: if the folder went since, the first sweep that sees all folders
         detaches the agent.
         """

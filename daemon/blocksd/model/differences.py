@@ -24,7 +24,7 @@ def differences(old: list[str], new: list[str], effort: Effort) -> Iterator[tupl
 
     These are the differences git finds, but for the shortcuts it takes in long texts: those of Myers' algorithm ("An
     O(ND) Difference Algorithm and Its Variations", 1986), each then moved down as far as it can be, or to where it meets
-    one in the other text. So the same change is found in the same place whoever made it.
+    one in the other text. So the same change is found in the same place on both sides.
     """
     first = common_start(old, new)
     last = common_end(old, new, min(len(old), len(new)) - first)

@@ -31,14 +31,14 @@ _MOST_QUOTED = 80
 
 _NUMBERED = re.compile(r"^[ \t]*\d+→[ \t]?", re.MULTILINE)
 _WARNING = "Line numbers shown below (with arrows like '1→')"
-"""What begins the lines of a value that is shown with line numbers, and what is said above them."""
+"""The start of each line of a value that is shown with line numbers, and the note above them."""
 
 _RANGES = re.compile(r"@@ -([0-9]{1,9})(?:,([0-9]{1,9}))? \+([0-9]{1,9})(?:,([0-9]{1,9}))? @@")
 _MEANT_AS_RANGES = re.compile(r"@@ *[-+]?[0-9]")
 
 
 def append(value: str, content: str) -> str:
-    """Return `value`, then `content` on a line of its own; the content alone if the value is empty."""
+    """Return `value`, then `content` on a new line; the content alone if the value is empty."""
     check_content(content)
     return f"{value}\n{content}" if value else content
 

@@ -52,9 +52,7 @@ class Faults:
         frames = traceback.extract_tb(error.__traceback__)
         place = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "?"
         text = "".join(traceback.format_list(frames)) + f"{type(error).__name__}: {str(error)[:_CHARS]}"
-        traceback.clear_frames(
-            error.__traceback__
-        )  # which hold what the work was done with: memory may be what is short
+        traceback.clear_frames(error.__traceback__)  # they hold the values of the work, and memory may be short
         return self.count_fault(Fault(during, type(error).__name__, place, text))
 
     def count_fault(self, fault: Fault) -> InternalError:
@@ -68,7 +66,7 @@ class Faults:
         if is_new or self.count & (self.count - 1) == 0:  # at each doubling: a flood of failures is none of messages
             self._show(fault)
         return InternalError(
-            f"the daemon failed {fault.during}, by a fault of its own ({fault.error}): nothing was done; see its log",
+            f"the daemon failed {fault.during}, by a fault in its program ({fault.error}): nothing was done; see its log",
             error=fault.error,
         )
 

@@ -16,7 +16,7 @@ CONFIG_MAP = "..data"
 """The symlink by which Kubernetes replaces all files of a mounted ConfigMap at once."""
 
 TEMPORARY = ".blocksd-"
-"""How the names of the daemon's own temporaries begin: hidden, so that nobody takes them for blocks."""
+"""The prefix of the daemon's temporaries: hidden, so that they are not taken for blocks."""
 
 PRIVATE = "agents"
 """The first segment of private blocks: `agents/<agent>/<name>`."""
@@ -141,7 +141,7 @@ def path_of_label(label: str) -> str:
 def is_ignored(name: str) -> bool:
     """Return True if a file or directory of this name is ignored: hidden, a backup, an editor's temporary.
 
-    `..md` is not: it hides nothing, its author meant a block, and is told that the name is wrong.
+    `..md` is not: its author meant a block, and gets a problem about the name.
     """
     first = name[0]
     if first in ".#":
@@ -157,7 +157,7 @@ def is_unseen(segment: str) -> bool:
 
 
 def is_junk(name: str) -> bool:
-    """Return True if a desktop has left a file of this name, which holds nothing of anybody's, or the daemon has."""
+    """Return True if a file of this name is junk of a desktop, or a temporary of the daemon."""
     return name in _JUNK or name.startswith(("._", TEMPORARY))
 
 

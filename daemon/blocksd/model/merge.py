@@ -101,7 +101,7 @@ def _conflict(regions: list[_Region], lines_before: int) -> MergeConflict:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """The pieces of the base from `start` to `end` become `pieces`; `is_ours` says by whom."""
+    """The pieces of the base from `start` to `end` become `pieces`; `is_ours` tells whose change it is."""
 
     start: int
     end: int
@@ -115,7 +115,7 @@ class _Change:
 
 @dataclass(frozen=True, slots=True)
 class _Region:
-    """Changes of which each touches the one before, and what is there in each text. `start` is its place in the base."""
+    """Changes of which each touches the one before, with the pieces of each text. `start` is its place in the base."""
 
     start: int
     base: list[str]
@@ -260,7 +260,7 @@ def _merged_by_words(region: _Region, effort: Effort) -> list[str] | None:
     # White space is everywhere: that both have some says nothing of what stands around it.
     words, conflicts = _merged(base, ours, theirs, effort, is_glue=str.isspace)
     text = "".join(words)
-    # What is between two words may be gone, or what ended a line: then neither side meant what is left.
+    # The space between two words may be gone, or the end of a line: then neither side meant the text that is left.
     if conflicts or _WORDS.findall(text) != words or not (text.endswith("\n") or not text):
         return None
     return text.split("\n")[:-1]

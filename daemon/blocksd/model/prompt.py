@@ -49,7 +49,7 @@ _ENTITIES = {"&": "&amp;", '"': "&quot;", "<": "&lt;", ">": "&gt;"}
 
 
 class Renderable(Protocol):
-    """What is shown of a block, with the name its agent calls it by."""
+    """The fields of a block that a prompt shows, with the name by which its agent calls it."""
 
     @property
     def name(self) -> str: ...
@@ -72,7 +72,7 @@ B = TypeVar("B", bound=Renderable)
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of a source. `name` is its path there; `value` is what is shown of it while it is open.
+    """A file of a source. `name` is its path there; `value` is the text shown while it is open.
 
     `limit` is how many characters are shown at most. `last_accessed_at` is RFC 3339 in UTC; None is before all others.
     """

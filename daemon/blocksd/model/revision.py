@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 Kind = Literal["created", "updated", "deleted", "renamed"]
 
 FILE = "file"
-"""The author of what was found in the folder."""
+"""The author of a file save."""
 OPERATOR = "operator"
-"""The actor, and author, for whoever manages the blocks."""
+"""The actor and author for the person who manages the blocks."""
 MERGE = "merge"
-"""The author of what was put together from a stale save and what had been written on request meanwhile."""
+"""The author of a merge of a stale save with the text written on request meanwhile."""
 
 
 def timestamp(seconds: float) -> str:
@@ -90,7 +90,7 @@ _KEYS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("epoch", "label", "author", "at", "from", "request_id"), _TEXT),
     **dict.fromkeys(("fields", "attached", "detached"), _LIST),
 }
-"""What a notification has under these keys, if it has them."""
+"""The types of the values that a notification may have under these keys."""
 
 
 def _is_one_of(value: object, kinds: tuple[type, ...]) -> bool:

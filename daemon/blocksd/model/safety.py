@@ -1,8 +1,7 @@
-"""When to halt instead of acting: named predicates, and nothing else.
+"""Safety rules: named predicates that tell when deletions must wait.
 
-A program that mirrors deletions must doubt them: an unmounted disk, a `git clean` in the wrong place and a person who
-really wants ten blocks gone all look alike. What each predicate stops is held back, not forgotten: the daemon looks
-again, and goes on by itself when the files are back.
+An unmounted disk, a `git clean` in the wrong place and a person who really wants ten blocks gone all look alike. A
+deletion that a predicate stops is not forgotten: the daemon looks again, and continues when the files are back.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class Config:
     )
     redis: str | None = _setting(
         None,
-        "URL of the Redis server; none: a server of our own is started",
+        "URL of the Redis server; none: the daemon starts a server itself",
         example="redis://127.0.0.1:6379/0",
         is_secret=True,
     )

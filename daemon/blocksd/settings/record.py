@@ -50,7 +50,7 @@ def is_there(state: str) -> bool:
 
 
 def remove(state: str) -> None:
-    with suppress(OSError):  # the lock tells that nobody runs
+    with suppress(OSError):  # the lock tells that no daemon runs
         os.unlink(os.path.join(state, _NAME))
 
 
