@@ -52,6 +52,7 @@ COMPOSED = (
     "exchange",
     "can_exchange",
     "exists",
+    "find",
     "leads_to_directory",
 )
 """What is made of them, or never fails."""

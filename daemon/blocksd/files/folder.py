@@ -238,18 +238,16 @@ class Folder:
 
     def is_absent(self, path: str) -> bool:
         """Return True if it is certain that there is no such file: what cannot be told is not absent."""
-        try:
-            self.directory.stat(path)
-        except OSError as error:
-            return error.errno in NOT_THERE
+        with suppress(OSError):
+            return self.directory.find(path) is None
         return False
 
     def is_directory(self, path: str) -> bool | None:
         """Return True if there is a directory, and no symlink to one; None when it cannot be told."""
-        try:
-            return stat.S_ISDIR(self.directory.stat(path).st_mode)
-        except OSError as error:
-            return False if error.errno in NOT_THERE else None
+        with suppress(OSError):
+            status = self.directory.find(path)
+            return status is not None and stat.S_ISDIR(status.st_mode)
+        return None
 
     def writers(self, path: str) -> str:
         """Return the processes that have a file open for writing, for a message; the empty text when none can be seen."""

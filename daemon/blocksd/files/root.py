@@ -207,15 +207,18 @@ class Root(HeldDirectory):
             return False
         return True
 
-    def exists(self, path: str) -> bool:
-        """Return True if something is there, be it a symlink. Raise OSError if it cannot be told."""
+    def find(self, path: str) -> os.stat_result | None:
+        """Return the status of what is there, be it a symlink; None for nothing. Raise OSError if it cannot be told."""
         try:
-            self.stat(path)
+            return self.stat(path)
         except OSError as error:
             if error.errno in NOT_THERE:
-                return False
+                return None
             raise
-        return True
+
+    def exists(self, path: str) -> bool:
+        """Return True if something is there, be it a symlink. Raise OSError if it cannot be told."""
+        return self.find(path) is not None
 
     def leads_to_directory(self, path: str) -> bool:
         """Return True if a symlink leads to a directory, be it outside: for the words of a problem, and nothing else."""

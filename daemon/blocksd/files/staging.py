@@ -82,11 +82,11 @@ class Staging:
         self._root.check(edit.path)
         aside = ""
         try:
-            status = self._status(edit.path)
+            status = self._root.find(edit.path)
             is_link = status is not None and stat.S_ISLNK(status.st_mode)
             full = self._target(edit.path) if is_link and edit.data is not None else edit.path
             if full != edit.path:
-                status = self._status(full)
+                status = self._root.find(full)
             directory = os.path.dirname(full)
             aside = os.path.join(directory, f"{TEMPORARY}{secrets.token_hex(8)}")
             old = None if edit.base is None or status is None else status.st_ino
@@ -103,15 +103,6 @@ class Staging:
                 self._places.pop(aside, None)
                 self.remove(aside)
             raise self._unwritable(edit.path, error) from None
-
-    def _status(self, path: str) -> os.stat_result | None:
-        """Return the status of what is there, be it a symlink; None: nothing."""
-        try:
-            return self._root.stat(path)
-        except OSError as error:
-            if error.errno not in NOT_THERE:
-                raise
-            return None
 
     def _write(self, staged: Staged, data: bytes, *, like: str) -> int:
         """Write a new text aside; return its inode."""
@@ -186,9 +177,8 @@ class Staging:
 
     def _inode_of_directory(self, path: str) -> int | None:
         """Return the inode of a directory, None if there is nothing."""
-        try:
-            status = self._root.stat(path)
-        except FileNotFoundError:
+        status = self._root.find(path)
+        if status is None:
             return None
         if not stat.S_ISDIR(status.st_mode):
             number = errno.ELOOP if stat.S_ISLNK(status.st_mode) else errno.ENOTDIR

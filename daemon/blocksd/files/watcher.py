@@ -109,12 +109,9 @@ class Watcher:
 
     def unwatched(self, directories: set[str]) -> set[str]:
         """Return those of these directories (below the root) that no events come from."""
-        return directories - self._watched()
-
-    def _watched(self) -> set[str]:
         prefix = os.fsencode(self._root) + b"/"
         paths = list(self._tree.paths.values()) if self._tree is not None else []
-        return {os.fsdecode(path.removeprefix(prefix)) for path in paths}
+        return directories - {os.fsdecode(path.removeprefix(prefix)) for path in paths}
 
 
 class _Tree:

@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.errors import Undecided
-from blocksd.files.beneath import NOT_THERE
 from blocksd.files.content import Content, content, digest_if_readable, digest_of
 from blocksd.files.staging import Staging
 from blocksd.model.label import printable
@@ -232,15 +231,11 @@ class Writer(Staging):
             raise self._undecided(staged, error) from None
 
     def _found(self, path: str, staged: Staged) -> Found | None:
-        try:
-            status = self._root.stat(path)
-        except OSError as error:
-            if error.errno not in NOT_THERE:
-                raise
+        status = self._root.find(path)
+        if status is None:
             return None
-        if status.st_ino == staged.new:
-            return Found(status.st_ino, digest_if_readable(self._root, path) or "")
-        return Found(status.st_ino, digest_of(self._root, path) or "")
+        read = digest_if_readable if status.st_ino == staged.new else digest_of
+        return Found(status.st_ino, read(self._root, path) or "")
 
 
 def saved_over(staged: Staged) -> Undecided:

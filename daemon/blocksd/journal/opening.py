@@ -26,7 +26,7 @@ from blocksd.journal.database import (
 )
 from blocksd.journal.identity import identity_of
 from blocksd.journal.salvage import salvage
-from blocksd.journal.schema import MIGRATIONS, SCHEMA, SQLITE_ERRORS
+from blocksd.journal.schema import SCHEMA, SQLITE_ERRORS, migrate
 from blocksd.journal.swap import finish, put_in_place, remove
 
 _OPENING_SECONDS = 5.0  # for how long a lock of another process is waited for
@@ -174,10 +174,7 @@ def _begin(database: Database, boot_id: str) -> Opened:
     identity = identity_of(database.path)
     try:
         with database.transaction():
-            for number, migration in enumerate(MIGRATIONS[schema:], start=schema + 1):
-                for statement in migration.split(";"):
-                    database.execute(statement)
-                database.execute(f"PRAGMA user_version={number}")
+            migrate(database.connection, schema)
             meta = meta_of(database)
             is_new = "epoch" not in meta
             if not is_new:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from blocksd.errors import VersionDamaged
 from blocksd.journal.database import read_only
 from blocksd.journal.row import AGENTS, ENTRIES, STORED, check, digest_of_list
-from blocksd.journal.schema import MIGRATIONS, SCHEMA, SQLITE_ERRORS
+from blocksd.journal.schema import SCHEMA, SQLITE_ERRORS, migrate
 from blocksd.journal.swap import remove
 from blocksd.model.label import path_of_label
 
@@ -45,7 +45,7 @@ def salvage(path: str, fresh: str, connection: sqlite3.Connection | None = None,
     try:
         with closing(sqlite3.connect(fresh, isolation_level=None)) as new:
             os.chmod(fresh, 0o600)
-            make_tables(new)
+            migrate(new)
             new.execute("BEGIN")
             new.execute("DELETE FROM meta")  # what a new journal says of itself
             if connection is not None:
@@ -85,14 +85,6 @@ def _put(new: sqlite3.Connection, table: str, names: str, row: Sequence[object])
         pass
     except sqlite3.Error as error:  # the disk is full, say
         raise _Failed(error) from error
-
-
-def make_tables(database: sqlite3.Connection) -> None:
-    """Make the tables of a journal in an empty database."""
-    for migration in MIGRATIONS:
-        for statement in migration.split(";"):
-            database.execute(statement)
-    database.execute(f"PRAGMA user_version={SCHEMA}")
 
 
 def _copy_sound(old: sqlite3.Connection, new: sqlite3.Connection, newest: int, *, is_older: bool = False) -> None:

@@ -153,5 +153,14 @@ MIGRATIONS = (
 SCHEMA = len(MIGRATIONS)
 """The schema of the journals that this blocksd writes."""
 
+
+def migrate(database: sqlite3.Connection, schema: int = 0) -> None:
+    """Make a journal of the present schema of one of `schema`; 0: of an empty database."""
+    for number, migration in enumerate(MIGRATIONS[schema:], start=schema + 1):
+        for statement in migration.split(";"):
+            database.execute(statement)
+        database.execute(f"PRAGMA user_version={number}")
+
+
 SQLITE_ERRORS = (sqlite3.Error, UnicodeError)
 """What Python's module raises: the second when damaged text is in a message of SQLite's."""

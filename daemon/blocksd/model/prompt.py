@@ -250,7 +250,7 @@ def _file(file: File) -> str:
     description = f"<description>\n{_contained(file.description)}\n</description>\n" if file.description else ""
     value = f"<value>\n{_contained(file.value)}\n</value>\n" if file.is_open else ""
     return (
-        f'<file status="{_status(file)}" name="{_attribute(file.name)}">\n'
+        f'<file status="{"open" if file.is_open else "closed"}" name="{_attribute(file.name)}">\n'
         f"{description}{_metadata(file.read_only, len(_shown(file)), file.limit)}{value}</file>\n"
     )
 
@@ -259,15 +259,11 @@ def _nested_file(file: File) -> str:
     start, end = _tags(file.name)
     shown = _shown(file)
     return (
-        f'<file status="{_status(file)}">\n{start}'
+        f'<file status="{"open" if file.is_open else "closed"}">\n{start}'
         f"<description>\n{_contained(file.description or '', file.name)}\n</description>\n"
         f"{_metadata(file.read_only, len(shown), file.limit)}"
         f"<value>\n{_contained(shown, file.name)}\n</value>\n{end}</file>\n"
     )
-
-
-def _status(file: File) -> str:
-    return "open" if file.is_open else "closed"
 
 
 def _shown(file: File) -> str:

@@ -15,10 +15,11 @@ import pytest
 
 from blocksd.errors import JournalUnavailable
 from blocksd.files.file_edit import Staged
-from blocksd.journal import salvage, swap
+from blocksd.journal import swap
 from blocksd.journal.intents import Intents
 from blocksd.journal.journal import Journal
 from blocksd.journal.opening import rescue
+from blocksd.journal.schema import migrate
 from journaled import chain, put
 
 if TYPE_CHECKING:
@@ -218,15 +219,14 @@ def test_full_disk_is_not_taken_for_the_end_of_what_is_sound(tmp_path: Path, mon
     with sqlite3.connect(path) as db:
         db.execute("UPDATE heads SET version = 0")
     db.close()
-    make_tables = salvage.make_tables
 
     def on_a_small_disk(database: sqlite3.Connection) -> None:
-        make_tables(database)
+        migrate(database)
         (pages,) = database.execute("PRAGMA page_count").fetchone()
         database.execute(f"PRAGMA max_page_count={pages + 5}")
 
     with monkeypatch.context() as patch:
-        patch.setattr(salvage, "make_tables", on_a_small_disk)
+        patch.setattr("blocksd.journal.salvage.migrate", on_a_small_disk)
         for _ in range(3):
             with pytest.raises(JournalUnavailable, match="full"):
                 Journal(path)
