@@ -10,7 +10,7 @@ import pytest
 
 from blocksd.files.folder import Busy, Folder, Text
 from blocksd.files.root import Root
-from support import eventually
+from support import DEADLINE, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,8 +141,9 @@ def test_private_directory_is_not_watched_ahead(root: Path) -> None:
     assert read(folder, closed=False) == b"more"
 
 
-def test_lost_events_are_not_missed(root: Path, folder: Folder) -> None:
+def test_lost_events_are_not_missed(root: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the kernel has dropped events, nothing is believed that they would have told."""
+    monkeypatch.setattr("blocksd.files.folder._SETTLE_SECONDS", DEADLINE)
     path = root / "notes.md"
     write(path, "text")
     assert read(folder, closed=False) == b"text"
