@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
 
     from blocksd.files.file_edit import Staged
-    from blocksd.files.writer import Found, Writer
+    from blocksd.files.writer import LeftFile, Writer
     from blocksd.journal.intents import Intents, Key, Prepared
     from blocksd.model.revision import Revision
 
@@ -33,7 +33,7 @@ class State(Enum):
     """It was put in, in the place of another text than the one that was read: nothing was acknowledged yet."""
 
 
-def state_of(one: Staged, place: Found | None, aside: Found | None, *, is_same_boot: bool) -> State:
+def state_of(one: Staged, place: LeftFile | None, aside: LeftFile | None, *, is_same_boot: bool) -> State:
     """Return how far an edit came, by what is in its place and what lies beside it.
 
     The inodes tell, since a power cut may have left any text in a file that its writer did not sync: the new text is

@@ -11,7 +11,7 @@ from blocksd.model.problem import problem_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from blocksd.files.folder import Folder, Found
+    from blocksd.files.folder import Folder, FolderEntry
     from blocksd.model.problem import Problems
     from blocksd.state.read_queue import ReadQueue
     from blocksd.state.state import State
@@ -109,7 +109,9 @@ class Scanner:
         self.directories, self.unlisted = directories, unlisted
         self.sweeps += 1
 
-    def _compare(self, found: Sequence[Found], unseen: set[str], directories: set[str], unlisted: set[str]) -> None:
+    def _compare(
+        self, found: Sequence[FolderEntry], unseen: set[str], directories: set[str], unlisted: set[str]
+    ) -> None:
         signatures, queue = self._state.signatures, self._queue
         for path, kind, signature, error in found:
             if kind == "file":

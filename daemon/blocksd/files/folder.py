@@ -36,7 +36,7 @@ _MAYBE_IGNORED = frozenset(".#~")  # how the name of an ignored file begins, if 
 _SLICE = 256
 
 
-class Found(NamedTuple):
+class FolderEntry(NamedTuple):
     """One directory entry that could matter.
 
     `kind`: `file` (with its signature), `link`, `special` (no regular file, but named like a block), `directory`,
@@ -83,7 +83,7 @@ class Refused:
     signature: Signature | None
 
 
-_new: Callable[[type[Found], tuple[object, ...]], Found] = tuple.__new__
+_new: Callable[[type[FolderEntry], tuple[object, ...]], FolderEntry] = tuple.__new__
 """How a named tuple is made without the Python in its constructor: most of a restart is spent on making these."""
 
 
@@ -114,13 +114,13 @@ class Folder:
         """
         return self.directory.identity()
 
-    def sweep(self, below: str = "") -> Iterator[list[Found]]:
+    def sweep(self, below: str = "") -> Iterator[list[FolderEntry]]:
         """Yield all that could matter in the folder, or in one directory below it, a few hundred entries at a time.
 
         No file is opened. A directory that cannot be listed is reported, one that is gone is not.
         """
         todo = [below]
-        found: list[Found] = []
+        found: list[FolderEntry] = []
         while todo:
             directory = todo.pop()
             prefix = f"{directory}/" if directory else ""
@@ -135,30 +135,32 @@ class Folder:
                         if not name.endswith(SUFFIX):
                             if is_ignored(name):
                                 if name.startswith(TEMPORARY):
-                                    found.append(Found(prefix + name, "left"))
+                                    found.append(FolderEntry(prefix + name, "left"))
                                 continue
                             if entry.is_dir(follow_symlinks=False):
                                 todo.append(prefix + name)
-                                found.append(Found(prefix + name, "directory"))
+                                found.append(FolderEntry(prefix + name, "directory"))
                             elif entry.is_symlink() and entry.is_dir():
-                                found.append(Found(prefix + name, "special"))
+                                found.append(FolderEntry(prefix + name, "special"))
                         elif name[0] not in _MAYBE_IGNORED or not is_ignored(name):
                             try:
                                 status = entry.stat(follow_symlinks=False)
                             except OSError as error:
-                                found.append(Found(prefix + name, "special", error=error))
+                                found.append(FolderEntry(prefix + name, "special", error=error))
                                 continue
                             if stat.S_ISREG(status.st_mode):
                                 signature = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
-                                found.append(_new(Found, (prefix + name, "file", signature, None)))
+                                found.append(_new(FolderEntry, (prefix + name, "file", signature, None)))
                             else:
                                 is_link = stat.S_ISLNK(status.st_mode)
-                                found.append(Found(prefix + name, "link" if is_link else "special"))
+                                found.append(FolderEntry(prefix + name, "link" if is_link else "special"))
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
                 # ELOOP: a symlink has come to be where a directory was.
-                found.append(Found(directory, "special" if error.errno == errno.ELOOP else "unreadable", error=error))
+                found.append(
+                    FolderEntry(directory, "special" if error.errno == errno.ELOOP else "unreadable", error=error)
+                )
         yield found
 
     def read(self, path: str, *, closed: bool) -> Reading:

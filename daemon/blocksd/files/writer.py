@@ -20,7 +20,7 @@ _TRIES = 3
 _LOOKS, _LOOK_SECONDS = 50, 0.001  # at a file that was open for writing when it was displaced
 
 
-class Found(NamedTuple):
+class LeftFile(NamedTuple):
     """A file as a crash has left it."""
 
     inode: int
@@ -220,7 +220,7 @@ class Writer(Staging):
                 root.move(aside, full)
         return found in (None, staged.data)
 
-    def inspect(self, staged: Staged) -> tuple[Found | None, Found | None]:
+    def inspect(self, staged: Staged) -> tuple[LeftFile | None, LeftFile | None]:
         """Return what is in the place of an edit that a crash may have interrupted, and beside it; None: nothing.
 
         Raise Undecided if it cannot be told now.
@@ -230,12 +230,12 @@ class Writer(Staging):
         except OSError as error:
             raise self._undecided(staged, error) from None
 
-    def _found(self, path: str, staged: Staged) -> Found | None:
+    def _found(self, path: str, staged: Staged) -> LeftFile | None:
         status = self._root.find(path)
         if status is None:
             return None
         read = digest_if_readable if status.st_ino == staged.new else digest_of
-        return Found(status.st_ino, read(self._root, path) or "")
+        return LeftFile(status.st_ino, read(self._root, path) or "")
 
 
 def saved_over(staged: Staged) -> Undecided:

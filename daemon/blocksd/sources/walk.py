@@ -6,7 +6,7 @@ import errno
 import stat
 from typing import TYPE_CHECKING
 
-from blocksd.files.folder import Found, signature_of
+from blocksd.files.folder import FolderEntry, signature_of
 from blocksd.files.links import resolve
 from blocksd.model.label import is_ignored
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 _SLICE = 256
 
 
-def walk(root: Root) -> Iterator[list[Found]]:
+def walk(root: Root) -> Iterator[list[FolderEntry]]:
     """Yield the files and directories below `root`, a few hundred at a time. No file is opened."""
     todo = [""]
-    found: list[Found] = []
+    found: list[FolderEntry] = []
     while todo:
         directory = todo.pop()
         prefix = f"{directory}/" if directory else ""
@@ -36,7 +36,7 @@ def walk(root: Root) -> Iterator[list[Found]]:
                     path = prefix + entry.name
                     if entry.is_dir(follow_symlinks=False):
                         todo.append(path)
-                        found.append(Found(path, "directory"))
+                        found.append(FolderEntry(path, "directory"))
                         continue
                     try:
                         status = entry.stat(follow_symlinks=False)
@@ -45,11 +45,11 @@ def walk(root: Root) -> Iterator[list[Found]]:
                     except OSError:
                         continue
                     if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
-                        found.append(Found(path, "file", signature_of(status)))
+                        found.append(FolderEntry(path, "file", signature_of(status)))
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            found.append(Found(directory, "unreadable", error=error))
+            found.append(FolderEntry(directory, "unreadable", error=error))
     yield found
 
 

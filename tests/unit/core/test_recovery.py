@@ -10,7 +10,7 @@ import pytest
 
 from blocksd.core.recovery import State, groups_of, part_of, state_of
 from blocksd.files.file_edit import Staged
-from blocksd.files.writer import Found
+from blocksd.files.writer import LeftFile
 from blocksd.journal.intents import Prepared
 from journaled import THEN
 from rig import revision
@@ -21,22 +21,22 @@ UPDATE = Staged("notes.md", ".blocksd-1", BASE, DATA, NEW, OLD)
 CREATE = Staged("notes.md", ".blocksd-1", None, DATA, NEW, None)
 DELETE = Staged("notes.md", ".blocksd-1", BASE, None, None, OLD)
 
-old, new, theirs = Found(OLD, BASE), Found(NEW, DATA), Found(THEIRS, OTHER)
-overwritten, edited = Found(OLD, OTHER), Found(NEW, OTHER)
+old, new, theirs = LeftFile(OLD, BASE), LeftFile(NEW, DATA), LeftFile(THEIRS, OTHER)
+overwritten, edited = LeftFile(OLD, OTHER), LeftFile(NEW, OTHER)
 """The old and the new file after a program wrote to them in place, or a power cut left something else in them."""
 
-CASES: dict[str, tuple[Staged, Found | None, Found | None, State]] = {
+CASES: dict[str, tuple[Staged, LeftFile | None, LeftFile | None, State]] = {
     # staged, in its place, aside, state
     "the new text is aside": (UPDATE, old, new, State.OUT),
     "the new text is aside, and a person saved": (UPDATE, theirs, new, State.OUT),
     "the old text is aside": (UPDATE, new, old, State.IN),
     "the old text is aside, and a person saved": (UPDATE, theirs, old, State.IN),
-    "the old text is aside, and a person saved the same": (UPDATE, Found(THEIRS, BASE), old, State.IN),
+    "the old text is aside, and a person saved the same": (UPDATE, LeftFile(THEIRS, BASE), old, State.IN),
     "the old text is aside, and a person wrote in place": (UPDATE, edited, old, State.IN),
     "the old text is aside, and a person removed the file": (UPDATE, None, old, State.IN),
-    "a copy of the old text is aside": (UPDATE, new, Found(THEIRS, BASE), State.IN),
+    "a copy of the old text is aside": (UPDATE, new, LeftFile(THEIRS, BASE), State.IN),
     "another text is aside": (UPDATE, new, theirs, State.DISPLACED),
-    "a directory is aside": (UPDATE, new, Found(THEIRS, ""), State.DISPLACED),
+    "a directory is aside": (UPDATE, new, LeftFile(THEIRS, ""), State.DISPLACED),
     "nothing is aside: the name was not on disk": (UPDATE, old, None, State.OUT),
     "nothing is aside: nor in its place": (UPDATE, None, None, State.IN),
     "nothing is aside, and a person saved": (UPDATE, theirs, None, State.IN),
@@ -60,7 +60,7 @@ CASES: dict[str, tuple[Staged, Found | None, Found | None, State]] = {
 @pytest.mark.parametrize("is_same_boot", [True, False])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_state_is_seen_from_what_is_there(
-    case: tuple[Staged, Found | None, Found | None, State], *, is_same_boot: bool
+    case: tuple[Staged, LeftFile | None, LeftFile | None, State], *, is_same_boot: bool
 ) -> None:
     """Whoever has saved since, and whether the machine has run since or not."""
     staged, place, aside, state = case
@@ -77,7 +77,7 @@ def test_late_save_is_one_only_while_the_machine_runs(staged: Staged) -> None:
 
 @pytest.mark.parametrize("one", CASES.values(), ids=CASES)
 def test_intent_without_inodes_is_put_in_when_in_doubt(
-    one: tuple[Staged, Found | None, Found | None, State],
+    one: tuple[Staged, LeftFile | None, LeftFile | None, State],
 ) -> None:
     """As it was prepared by an earlier version, which removed what lay aside before that was on disk."""
     staged, place, aside, state = one

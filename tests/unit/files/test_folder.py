@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.files import folder as folder_module
-from blocksd.files.folder import Absent, Busy, Folder, Found, Reading, Refused, Text
+from blocksd.files.folder import Absent, Busy, Folder, FolderEntry, Reading, Refused, Text
 from blocksd.files.root import Root
 from failing import call_of_root
 
@@ -378,7 +378,7 @@ def test_sweep_keeps_names_that_are_not_utf8(root: Path) -> None:
     """A name is whatever bytes the file system has."""
     (root / os.fsdecode(b"\xff.md")).write_text("text")
     ((entry,),) = Folder(str(root)).sweep()
-    assert isinstance(entry, Found)
+    assert isinstance(entry, FolderEntry)
     assert os.fsencode(entry.path) == b"\xff.md"
 
 
