@@ -106,19 +106,16 @@ def text_of(value: str | bytes) -> str:
 
 def revision_of(row: Sequence[Any], entries: tuple[str, ...], agents: frozenset[str]) -> Revision:
     """Return the revision in a row, with the lists of agents whose numbers are in it."""
-    known = dict(zip(_NAMES, row, strict=False))  # the checksum is left over
-    value, facts = known.pop("value"), known.pop("facts")
-    known["block"] = None
+    seq, label, version, kind, value, facts = row[:ENTRIES]
+    fields, attached, detached, digest, author, at, created_at, request, renamed, position, reverts, base = row[8:20]
+    block = None
     if facts is not None:
-        fields = json.loads(facts)
-        fields["tags"] = tuple(fields["tags"])
-        known["block"] = Block(value=text_of(value), agents=entries, _facts=facts, **fields)
-    del known["entries"]
-    known["agents"] = agents
-    known["reverts"] = tuple(map(int, words(known["reverts"] or "")))
-    for name in _LISTS:
-        known[name] = words(known[name])
-    return Revision(**known)
+        known = json.loads(facts)
+        known["tags"] = tuple(known["tags"])
+        block = Block(value=text_of(value), agents=entries, _facts=facts, **known)
+    came, went = words(attached), words(detached)
+    first = (seq, label, version, kind, block, at, created_at, author, words(fields), agents, came, went)
+    return Revision(*first, digest, request, renamed, position, tuple(map(int, words(reverts or ""))), base)
 
 
 def words(text: str) -> tuple[str, ...]:
