@@ -70,7 +70,7 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """The file is being written: look again. `is_open`: a process has it open for writing, however long it does not write."""
+    """The file is being written: look again. `is_open`: a process has it open for writing, and may pause for long."""
 
     is_open: bool = field(default=False, compare=False)
 

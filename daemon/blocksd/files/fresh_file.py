@@ -20,7 +20,7 @@ class Mark(NamedTuple):
 
 
 def make(root: Root, path: str, data: bytes, *, like: str) -> tuple[int, Mark | None]:
-    """Make the file at `path`, which is not there; it is like the file at `like`, if there is one. Return its handle and its mark.
+    """Make a new file at `path`, like the one at `like`, if there is one; return its handle and its mark.
 
     There is no mark where the file system cannot tell the time of a file from one a nanosecond earlier.
     Raise OSError if it could not be made whole.

@@ -67,7 +67,7 @@ def _indent_of(text: str, start: int) -> str:
 
 
 def _end_of(text: str, entry: Entry) -> int:
-    """Return the place behind the last visible character of the entry: the mark of a literal block lies behind its line ends."""
+    """Return the place behind the last visible character: the mark of a literal block lies behind its line ends."""
     return len(text[: max(entry.value_end, entry.key_end)].rstrip(" \t\r\n"))
 
 
@@ -93,7 +93,7 @@ def _without(text: str, entry: Entry) -> str:
 
 
 class _Dumper(_BaseDumper):  # type: ignore[misc]
-    """PyYAML's dumper, but with quotes around every text that this module would read as something else, and without aliases."""
+    """PyYAML's dumper without aliases, and with quotes around each text that our reader would take for something else."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True

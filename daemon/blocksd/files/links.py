@@ -80,7 +80,8 @@ def through_symlink(root: Root, path: str) -> ProblemFile | None:
     link = symlink_on(root, path)
     if link is None:
         return None
-    message = f"{printable(path)} cannot be written: {printable(link)} is a symlink, and blocks are never written through a symlinked directory"
+    why = f"{printable(link)} is a symlink, and blocks are never written through a symlinked directory"
+    message = f"{printable(path)} cannot be written: {why}"
     hint = f"put a directory in the place of {printable(link)}, or choose another label"
     return ProblemFile(message, path=path.rstrip("/"), errno="ELOOP", hint=hint)
 

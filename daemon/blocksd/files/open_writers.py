@@ -108,7 +108,7 @@ class Unclosed:
             self._inotify.close()
 
     def expect(self, directory: str, mode: int) -> None:
-        """Watch a directory of this mode ahead of any question, if other users may write in it: their files give no lease."""
+        """Watch a directory of this mode in advance, if other users may write in it: their files give no lease."""
         if os.geteuid() != 0 and mode & _OTHERS:
             self._watch(os.fsencode(directory))
 

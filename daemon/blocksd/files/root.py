@@ -132,7 +132,7 @@ class Root(HeldDirectory):
     set_attribute = staticmethod(os.setxattr)
 
     def start_sync(self, handle: int) -> None:
-        """Begin to write a file to disk, and do not wait: sync_file_range(2). Where there is no such thing, `sync` does it all."""
+        """Begin to write a file to disk, without waiting: sync_file_range(2). Where there is none, `sync` does it all."""
         start = getattr(_libc, "sync_file_range", None)
         if start is not None:
             start(handle, ctypes.c_int64(0), ctypes.c_int64(0), _WRITE)

@@ -48,7 +48,7 @@ class Staging:
         self.left: dict[str, str] = {}  # temporaries that could not be removed: path → why
 
     def _place(self, edit: FileEdit | Staged) -> str:
-        """Return the place of an edit: the target of a symlink is written, not the link; but a link that is to go goes alone.
+        """Return the place of an edit: the target of a symlink is written, but a link is removed alone.
 
         A symlink may be changed after an edit was staged: the place stays what it was.
         """
@@ -58,7 +58,7 @@ class Staging:
         return known if known is not None else self._target(edit.path)
 
     def _target(self, path: str) -> str:
-        """Return the path that a symlink leads to; the path itself, if it is none, or leads out of the folder or to nothing."""
+        """Return the path that a symlink leads to; the path itself, if it is none, or leads to nothing in the folder."""
         try:
             return resolve(self._root, path)
         except OSError as error:

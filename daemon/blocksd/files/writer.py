@@ -36,7 +36,7 @@ class Writer(Staging):
     """
 
     def put_in(self, staged: Staged) -> bool:
-        """Put the new text in place of the one that was read; return False if another process has saved meanwhile, or is about to.
+        """Put the new text in place of the one that was read; return False if another process has saved, or is about to.
 
         Then the file has their save. The staged text stays until `discard`: it tells that nothing was put in.
 

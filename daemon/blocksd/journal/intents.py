@@ -69,7 +69,7 @@ class Intents:
         self._stored: list[Kept] | None = None  # as the journal has them; None: unknown
 
     def prepare(self, prepared: Prepared, *, is_durable: bool = True) -> None:
-        """Write changes of files that are about to be made. They are on disk when this returns, and so is all that came before.
+        """Write changes of files that are about to be made: they, and all before them, are on disk when this returns.
 
         Raise JournalUnusable if it cannot be written; then nothing is.
         """

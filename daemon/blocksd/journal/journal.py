@@ -141,7 +141,7 @@ class Journal(History):
             self._logged += ROW_CHARS + (len(block.value) if block is not None else 0)
 
     def _number_of(self, agents: Agents) -> int | None:
-        """Return the number of a list of agents. Most revisions have the list of the one before: then nothing is looked up."""
+        """Return the number of a list of agents. Most revisions have the list of the one before, which needs no query."""
         if not agents:
             return None
         same = self.numbers.same.get(id(agents))

@@ -28,7 +28,8 @@ def sentence_of(opened: Opened) -> str:
             f"could still be read and from the folder, and begins a new epoch{kept}"
         )
     if opened.how == "copied":
-        return f"the journal is not the file that was written last (restored, copied, or put back): its numbers begin a new epoch{kept}"
+        why = "the journal is not the file that was written last (restored, copied, or put back)"
+        return f"{why}: its numbers begin a new epoch{kept}"
     return ""
 
 

@@ -29,9 +29,7 @@ class Warned:
 class Problem:
     """One thing that is wrong with one file, or with the folder as a whole.
 
-    `subject` is what it is about and the key it is stored under: a path below the folder, or one of the words in
-    angle brackets that no file can be called (`<config>`, `<folder>`, `<journal>`, `<history>`, `<watcher>`, `<inbox>`,
-    `<server>`, `<internal>`, `<temporaries>`, `<kept>`).
+    `subject` is its key: a path below the folder, or one of the words in angle brackets below, which no file can have.
     `code` is stable, `message` says what is wrong, `hint` what to do, `line` counts from 1. `since` is when it was first
     seen (RFC 3339, UTC). A `warning` does not keep the file from being in force.
     """

@@ -35,14 +35,13 @@ def timestamp(seconds: float) -> str:
 class Revision:
     """One accepted change to one block, with the whole block after it.
 
-    `seq` is its gap-free number among all revisions of the folder, `version` among those of the block. `agents` are
-    the ids attached after it, `attached` and `detached` those that came and went by it. `block` is None when it was
-    deleted. `created_at` is when the block came into being (again, after a deletion). Times as `timestamp` makes them.
+    `seq` is its gap-free number among all revisions of the folder, `version` among those of the block. `agents` are the
+    ids attached after it, `attached` and `detached` those that it added and removed. `block` is None after a deletion.
+    `created_at` is the time of the first revision since the last deletion. Times as `timestamp` makes them.
 
-    A `renamed` one has the label the block had before in `renamed_from`. One made by undo or redo stands where the
-    version `position` stood, and so does one that changed nothing but the label, or who matches a pattern. `reverts` are
-    versions whose text it undid, as far as that could be told. A stale save, made of version `stale_base` and to be merged
-    with what came between, is followed by one of the author `merge`.
+    `renamed_from` is the label before a renaming. A revision by undo or redo, or of nothing but the label or the agents
+    that match a pattern, stands at the version `position`. `reverts` are versions whose text it removed, as far as that
+    can be told. A stale save was made of version `stale_base`, and a revision of the author `merge` follows it.
     """
 
     seq: int
@@ -104,10 +103,10 @@ def _is_one_of(value: object, kinds: tuple[type, ...]) -> bool:
 class Change:
     """A notification as a subscriber receives it.
 
-    `kind` is a revision's (`created`, `updated`, `deleted`, `renamed`), or `reset` (the mirror was built anew at `seq`), or
-    `repaired` (without a `seq`: the mirror showed the blocks in `labels`, and what the agents in `raw["agents"]` have,
-    wrongly until now), or, of what is no revision and has no `seq`: `rejected` and `cleared` (a problem came or went), `source`, `opened`
-    and `closed` (files that agents see beside their blocks). `raw` is all that was sent.
+    `kind` is a revision's (`created`, `updated`, `deleted`, `renamed`), or `reset` (the mirror was built anew at `seq`).
+    Without a `seq` it is `repaired` (the mirror was wrong about the blocks in `labels` and the agents in `raw["agents"]`),
+    `rejected` or `cleared` (a problem came or went), `source`, `opened` or `closed` (files beside the blocks). `raw` is all
+    that was sent.
     """
 
     kind: str
