@@ -732,7 +732,7 @@ def test_half_a_block_is_no_block(rig: Rig, client: Client, raw: Any) -> None:
     raw.delete("blocks:block:notes")
     rig.save_and_settle("notes", FILES["notes"].replace("one", "two"))
     for question in READS["block:notes"]:
-        with pytest.raises(Damaged, match=r"the mirror shows half a block '': .*\blabel\b.* missing"):
+        with pytest.raises(Damaged, match=r"the mirror shows an incomplete block '': .*\blabel\b.* missing"):
             QUESTIONS[question](client)
     assert labels_of(client.blocks.list(label_search="persona")) == ["agents/ann/persona"]
     rig.resync()

@@ -1,1 +1,1 @@
-"""The projection of blocks in Redis: keys, access rules, connection, scripts and commands."""
+"""The projection of blocks in Redis: keys, access rules, connections, scripts, commands, comparison and repair."""

@@ -1,4 +1,4 @@
-"""Redis users that may do what they have to, and nothing else."""
+"""Redis users with the least rights that daemon, agents, operators and readers need."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _CONNECTING = (
     *("+hello", "+auth", "+ping", "+echo", "+reset", "+quit", "+multi", "+exec"),
     *("+client|setname", "+client|getname", "+client|id"),
 )
-"""What clients send on their own: each command by its name, since a category holds what disturbs others.
+"""Commands that client libraries send by themselves, each by its name: a category also has commands that disturb others.
 
-Not CLIENT SETINFO: Redis 7.0 refuses a rule that names it, and clients do without."""
+CLIENT SETINFO is not among them: Redis 7.0 refuses a rule that names it, and clients do without."""
 _CLUSTER = ("+cluster|slots", "+cluster|shards", "+cluster|nodes", "+command", "+asking", "+readonly", "+readwrite")
-"""What clients of a cluster send besides."""
+"""Commands that clients of a cluster send as well."""
 _READING = (
     *("+get", "+exists", "+type", "+hget", "+hmget", "+hgetall", "+hkeys", "+hlen"),
     *("+smembers", "+sismember", "+scard", "+zrange", "+zrangebylex", "+zrevrangebylex", "+zscore", "+zcard"),
@@ -29,7 +29,7 @@ _READING = (
 
 
 def users(keys: Keys, agents: Iterable[str], *, database: int = 0) -> list[str]:
-    """ACL rules for a users file, or, without the word `user`, for ACL SETUSER: a line for each user.
+    """Return ACL rules, a line for each user: for a users file, or, without the word `user`, for ACL SETUSER.
 
     They are `<namespace>-daemon`, `-operator`, `-reader`, and `-agent-<id>` for each agent, without a password: put
     `>password` in place of `PASSWORD`. Selectors and read-only keys are those of Redis 7.0. A `database` other than 0
@@ -47,7 +47,7 @@ def users(keys: Keys, agents: Iterable[str], *, database: int = 0) -> list[str]:
         reading += _CLUSTER
     asking = {OPERATOR: f"{name}-operator", **{parse_agent(agent): f"{name}-agent-{agent}" for agent in agents}}
     return [
-        # The daemon's scripts do whatever they do under its name; it looks for channels and through all keys.
+        # The daemon's scripts run with its rights, and it scans all keys.
         _line(
             f"{name}-daemon", f"~{keys.namespace}:*", f"&{keys.namespace}:*", "+@all", "-@admin", "-@dangerous", "+info"
         ),
@@ -68,9 +68,9 @@ def users(keys: Keys, agents: Iterable[str], *, database: int = 0) -> list[str]:
 
 
 def daemon_commands(keys: Keys) -> list[tuple[str | int, ...]]:
-    """One command of each kind that the daemon sends, and one for each kind of key and channel it touches.
+    """Return a command of each kind that the daemon sends, and one for each kind of key and channel it uses.
 
-    They are there to ask whether a user may send them, not to be carried out.
+    They serve to check the rights of a user, and are not executed.
     """
     key = keys.meta
     of_a_kind = (keys.block, keys.attached, keys.agent, keys.source, keys.source_agents, keys.file, keys.open)
@@ -117,7 +117,7 @@ def _line(user: str, *rules: str) -> str:
 
 
 def _mirror(keys: Keys) -> tuple[str, ...]:
-    """To read all that the daemon shows, but no inbox and no reply."""
+    """Return the rules to read the whole mirror, but no inbox and no reply."""
     single = (keys.agents, keys.labels, keys.ids, keys.problems, keys.meta, keys.lease, keys.changes, keys.sources)
     many = (keys.block, keys.attached, keys.agent, keys.source, keys.source_agents, keys.file, keys.open)
     readable = (*single, *(key("*") for key in many))

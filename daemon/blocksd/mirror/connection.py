@@ -1,4 +1,4 @@
-"""A Redis URL → a client that fails fast, and what its failures mean."""
+"""Clients for Redis URLs, which fail fast, and the translation of their errors."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 1.0
 REPLY_SECONDS = 2.0
-"""How long the daemon waits for Redis before it goes on without: the folder does not wait with it."""
+"""How long the daemon waits for a reply. Then it goes on without Redis, so that the folder does not wait."""
 
 _SCRIPT_NOT_PERMITTED = ("NOPERM", "ACL failure in script", "The user executing the script can't")
-"""How servers say, without an error code, that a script's commands or keys are more than its user may touch."""
+"""Texts by which servers refuse a script's commands or keys to its user, without an error code."""
 
 _LISTS = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 _OPTIONS = ("ssl_", "sentinel_username", "sentinel_password", "username", "password", "client_name")
-_LONGEST = 600  # of a message: what answers may say anything
+_LONGEST = 600  # of a message: any program may answer
 _MAY_PASS = frozenset(
     (
         "ClusterError",
@@ -46,18 +46,20 @@ _FORMS = (
 def connect(
     url: str, *, reply_seconds: float = REPLY_SECONDS, asynchronous: bool = False, protocol: int | None = None
 ) -> Any:
-    """A client for the server at `url`, of `redis` or, `asynchronous`, of `redis.asyncio`; nothing is sent yet.
+    """Return a client for the server at `url`, of `redis` or, if `asynchronous`, of `redis.asyncio`. Nothing is sent yet.
 
     Forms: `redis://`, `rediss://` and `unix://` as redis-py reads them; `redis+sentinel://[user:password@]host:port,
     host:port/service[/db]`, with `?sentinel_username=` and `&sentinel_password=` for the sentinels' own login;
     `redis+cluster://[user:password@]host:port,host:port`; `rediss+…` for TLS. An IPv6 address in a list of hosts is in
-    brackets. A client by Sentinel follows a failover, and waits for no reply longer than REPLY_SECONDS. A command is sent once: redis-py would send it again when a reply
-    is lost, and it would run twice. `protocol` is that of the wire (RESP 2 or 3).
+    brackets. A client by Sentinel follows a failover, and waits for no reply longer than REPLY_SECONDS.
+
+    A command is sent once: redis-py would send it again when a reply is lost, and it would run twice. `protocol` is the
+    version of RESP, 2 or 3.
 
     Raises:
         Misconfigured: `url` is none of these forms.
     """
-    from blocksd.mirror import sentinel  # not before it is needed: redis-py takes its time
+    from blocksd.mirror import sentinel  # imported when needed, because redis-py loads slowly
 
     package = "redis.asyncio" if asynchronous else "redis"
     redis, cluster, retry, backoff = map(
@@ -85,7 +87,7 @@ def connect(
             if scheme.startswith("rediss"):
                 options["ssl"] = True
             if scheme.endswith("sentinel"):
-                # A master that hangs is replaced: after each wait the sentinels are asked for the one there is now.
+                # A master that hangs is replaced: after each timeout the sentinels are asked for the present one.
                 options["socket_timeout"] = min(reply_seconds, REPLY_SECONDS)
                 service, _, db = place.path.strip("/").partition("/")
                 login = {name: place.options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
@@ -107,7 +109,7 @@ def connect(
 
 
 def database_of(url: str) -> int:
-    """The number of the database that a URL names. Raises Misconfigured as `connect` does."""
+    """Return the number of the database that a URL names. Raises Misconfigured as `connect` does."""
     if url.startswith(("redis+cluster://", "rediss+cluster://")):
         return 0
     client = connect(url)
@@ -118,7 +120,7 @@ def database_of(url: str) -> int:
 
 
 class _Place(NamedTuple):
-    """What a URL with a list of hosts says, after its scheme."""
+    """The parts of a URL with a list of hosts, after its scheme."""
 
     hosts: list[tuple[str, int]]
     path: str
@@ -126,7 +128,7 @@ class _Place(NamedTuple):
 
     @classmethod
     def of(cls, rest: str) -> _Place:
-        """Raises ValueError when it is not `[user:password@]host:port,…[/path][?options]`."""
+        """Parse `[user:password@]host:port,…[/path][?options]`. Raises ValueError for anything else."""
         from redis.connection import parse_url
 
         place, _, query = rest.partition("?")
@@ -155,7 +157,7 @@ def _host(place: str) -> tuple[str, int]:
 
 
 def masked(url: str) -> str:
-    """The URL without its passwords, for messages; also one that is wrong, for the message that says so."""
+    """Return a URL without its passwords, for messages. The URL may be invalid."""
     url = re.sub(r"([?&]\w*pas\w*=)[^&#]*", r"\1***", url)
     scheme, mark, rest = url.partition("://") if "://" in url else ("", "", url)
     login, _, place = rest.rpartition("@")
@@ -164,18 +166,18 @@ def masked(url: str) -> str:
 
 
 def translated(url: str) -> _Translated:
-    """Raise whatever comes of talking to a server as an error of ours.
+    """Return a context that translates errors of redis-py.
 
     Raises:
-        Misconfigured: the server refuses the login or a right, which trying again does not help.
-        Damaged: it refuses a command for what stands at a key (of another type, say).
+        Misconfigured: the server refuses the login or a right, and a retry would not help.
+        Damaged: it refuses a command because of the value at a key (of another type, for example).
         Unavailable: anything else: it cannot be reached or does not serve for now, or what answers is no Redis.
     """
     return _Translated(url)
 
 
 class _Translated:
-    """The context that `translated` makes. One is entered for every command, so it is no generator."""
+    """The context of `translated`. A class, because one is entered for every command, and a generator would cost more."""
 
     __slots__ = ("_url",)
 
@@ -191,7 +193,7 @@ class _Translated:
 
 
 def raise_translated(error: BaseException, url: str) -> None:
-    """Raise the error of ours that an error in talking to a server stands for, unless it is one, or none to be handled."""
+    """Translate an error of redis-py, and raise the result. Errors of this package, and exits, are left alone."""
     if isinstance(error, BlocksdError) or not isinstance(error, Exception):
         return
     import redis

@@ -12,7 +12,7 @@ All of a namespace's keys start with `<namespace>:`. With the namespace `blocks`
 | `blocks:ids` | hash | block id → label |
 | `blocks:problems` | hash | path → JSON of a `Problem` |
 | `blocks:meta` | hash | `epoch seq schema directory host machine folder_id pid started_at run` |
-| `blocks:lease` | string | `<epoch> <token> <machine> <folder_id>` of the daemon in charge; expires unless renewed |
+| `blocks:lease` | string | `<epoch> <token> <machine> <folder_id>` of the daemon that serves the namespace; expires unless renewed |
 | `blocks:changes` | stream | one entry per change, id `<seq>-0`, field `change`; a reset is `<seq>-1` |
 | `blocks:sources` | hash | source → JSON of its `description`, `instructions`, `limit` and `directory` |
 | `blocks:source:<source>` | hash | path of each of its text files, below its directory → JSON of its `bytes` and `updated_at` |
@@ -22,9 +22,9 @@ All of a namespace's keys start with `<namespace>:`. With the namespace `blocks`
 | `blocks:inbox:<actor>` | stream | requests of an agent, or of `operator`: one field `request`, JSON; an entry is removed when it is done |
 | `blocks:reply:<actor>:<request id>` | list | the one reply to a request, JSON; expires after 60 s |
 
-Channels: `blocks:changes` (every change), `blocks:changes:reset` (resets, for who follows one block or agent), `blocks:changes:block:<label>` (one block's), `blocks:changes:agent:<agent>`
+Channels: `blocks:changes` (every change), `blocks:changes:reset` (resets, for subscribers of one block or agent), `blocks:changes:block:<label>` (one block's), `blocks:changes:agent:<agent>`
 (what came to or went from an agent, and its private blocks' changes), `blocks:changes:source:<source>` (one source's).
-Each message is a change as one line of JSON. What is said of sources and open files has no seq and is not in the stream:
+Each message is a change as one line of JSON. Changes of sources and open files have no seq and are not in the stream:
 `{"kind": "source", "source", "files": [at most 100 paths that changed], "at", "epoch"}`, also to each agent that began
 or ceased to see the source, and to an agent `{"kind": "opened" | "closed", "agent", "file", "at", "epoch"}`.
 
@@ -42,7 +42,7 @@ class Keys:
     """The key and channel names of one namespace."""
 
     def __init__(self, namespace: str) -> None:
-        """Raises Misconfigured when `namespace` is not one."""
+        """Take a namespace. Raises Misconfigured if it is invalid."""
         self.namespace = parse_namespace(namespace)
         self.agents = f"{namespace}:agents"
         self.labels = f"{namespace}:labels"
@@ -55,11 +55,11 @@ class Keys:
 
     @property
     def resets(self) -> str:
-        """The channel of resets, for who follows one block or agent."""
+        """The channel of resets, for subscribers of one block or agent."""
         return f"{self.changes}:reset"
 
     def of_block(self, label: str) -> tuple[str, str]:
-        """The key of a block, and the channel of its changes."""
+        """Return the key of a block, and the channel of its changes."""
         return f"{self.namespace}:block:{label}", f"{self.changes}:block:{label}"
 
     def block(self, label: str) -> str:
@@ -72,19 +72,19 @@ class Keys:
         return f"{self.namespace}:agent:{agent}"
 
     def source(self, name: str) -> str:
-        """The listing of one file source."""
+        """Return the key of the files of one source."""
         return f"{self.namespace}:source:{name}"
 
     def source_agents(self, name: str) -> str:
-        """The agents that see one file source."""
+        """Return the key of the agents that see one source."""
         return f"{self.namespace}:source-agents:{name}"
 
     def file(self, file: str) -> str:
-        """What is shown of an open file, named `<source>/<path>`."""
+        """Return the key of an open file, named `<source>/<path>`."""
         return f"{self.namespace}:file:{file}"
 
     def open(self, agent: str) -> str:
-        """The files an agent has open."""
+        """Return the key of the files that an agent has open."""
         return f"{self.namespace}:open:{agent}"
 
     def inbox(self, actor: str) -> str:
@@ -94,13 +94,13 @@ class Keys:
         return f"{self.namespace}:reply:{actor}:{request_id}"
 
     def changes_of_block(self, label: str) -> str:
-        """The channel of one block's changes."""
+        """Return the channel of one block's changes."""
         return f"{self.changes}:block:{label}"
 
     def changes_of_agent(self, agent: str) -> str:
-        """The channel of what comes to and goes from one agent."""
+        """Return the channel of one agent's blocks."""
         return f"{self.changes}:agent:{agent}"
 
     def changes_of_source(self, name: str) -> str:
-        """The channel of one file source's changes."""
+        """Return the channel of one source's changes."""
         return f"{self.changes}:source:{name}"

@@ -1,4 +1,4 @@
-"""Writes one namespace of one server, as long as the lease is held: each time with one atomic script."""
+"""Writes one namespace of one server, while this daemon holds the lease: each time with one atomic script."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LEASE_SECONDS = 10
 
 BATCH = 256
-"""How many revisions, or blocks, one script call applies: a few milliseconds of Redis' one thread."""
+"""The most revisions, or blocks, of one script call: a few milliseconds of Redis' one thread."""
 
 _BATCH_CHARS = 1024 * 1024
 _SEQ = re.compile("0|[1-9][0-9]{0,17}")
@@ -38,22 +38,22 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a mirror stands: the epoch it was projected from, and up to which seq. None: nowhere."""
+    """The position of a mirror: the epoch it was projected from, None if unknown, and the last seq it shows."""
 
     epoch: str | None
     seq: int
 
 
 class Mirror:
-    """One namespace of one server, and this daemon's right to write it.
+    """One namespace of one server, and this daemon's lease to write it.
 
     Every method raises Unavailable when the server does not serve, Misconfigured when it refuses the login, LeaseLost
-    when another daemon is in charge. After any of these, `place` is unknown until `take` is called again.
+    when another daemon holds the lease. After any of these, `place` is unknown until `take` is called again.
     """
 
     def __init__(self, client: Any, keys: Keys, *, url: str, epoch: str, token: str, about: Mapping[str, str]) -> None:
-        """`about` describes this daemon: to people by directory, host, pid, started_at; to other daemons by `machine`,
-        the machine in this boot, and `folder_id`, the device and inode of its folder. Either is empty if it is in doubt.
+        """Take a client. `about` describes this daemon: to people by directory, host, pid and started_at, to other daemons by
+        `machine` (in this boot) and `folder_id` (device and inode of its folder); either is empty if it is unknown.
         """
         self._client = client
         self.keys = keys
@@ -64,33 +64,33 @@ class Mirror:
         self._apply = Script(client, "apply.lua", url=url)
         self._take = Script(client, "lease.lua", url=url)
         self._compare = Script(client, "compare.lua", url=url)
-        self._sent: tuple[str, ...] = ()  # the arguments of the call that is under way
+        self._sent: tuple[str, ...] = ()  # the arguments of the call under way
         self.place: Place | None = None
-        self.times_retaken = 0  # how often the lease was gone, and taken again: other keys may be gone or old, too
+        self.times_retaken = 0  # how often a lost lease was taken again: other keys may be lost, too
 
     def _describe(self, about: Mapping[str, str]) -> None:
         self._about = about
         self._lease = f"{self.epoch} {self._token} {about.get('machine') or '-'} {about.get('folder_id') or '-'}"
 
     def move(self, folder_id: str) -> None:
-        """The folder is another directory now, of this id: what is known of this daemon follows when the lease is renewed."""
+        """Record that the folder is another directory now. The mirror shows it when the lease is renewed."""
         self._describe({**self._about, "folder_id": folder_id})
 
     @property
     def server(self) -> str | None:
-        """What the server has called itself, and its version; None before it was written to, and of a cluster."""
+        """The server's name and version; None before the first write, and for a cluster."""
         return self._apply.server
 
     @property
     def lease(self) -> str:
-        """What the key of the lease says while this daemon holds it."""
+        """The value of the lease's key while this daemon holds it."""
         return self._lease
 
     def take(self) -> Place:
-        """Take the lease, or renew it; where the mirror stands.
+        """Take the lease, or renew it, and return the mirror's position.
 
-        A dead daemon's lease is taken over at once, where its death is certain: that of the same folder or journal, on
-        this machine in this boot, whose locks this daemon has. Any other is respected until it expires.
+        The lease of a daemon that is certainly dead is taken over at once: one of the same folder or journal, on this machine
+        in this boot, because this daemon has its locks. Any other is respected until it expires.
         """
         self.place = None
         with translated(self.url):
@@ -113,12 +113,12 @@ class Mirror:
         )
 
     def lease_left(self) -> int:
-        """For how many milliseconds the lease that is there is still good, for any daemon that has it; negative when there is none."""
+        """Return for how many milliseconds the present lease, of any daemon, is valid; negative: there is none."""
         with translated(self.url):
             return int(self._client.pttl(self.keys.lease))
 
     def renew(self) -> bool:
-        """Renew the lease; whether the mirror is still where this daemon left it."""
+        """Renew the lease. Return True if the mirror is still at the position where this daemon left it."""
         self.settle()
         before = self.place
         with translated(self.url):
@@ -136,14 +136,14 @@ class Mirror:
         return held, epoch, seq, is_ours
 
     def release(self) -> None:
-        """Give the lease up, so that a successor need not wait."""
+        """Release the lease, so that a successor need not wait."""
         self.apply([("DEL", self.keys.lease)])
 
     def project(self, revisions: Sequence[Revision], aside: Sequence[Command] = ()) -> None:
-        """Bring the mirror forward by these revisions, the first of which follows its place, and write `aside` with them.
+        """Project revisions, the first of which follows the mirror's position, and write the commands `aside` with them.
 
-        The last of them may still be under way when this returns, so that their successors can be made meanwhile:
-        `settle` waits for it, and so does whatever else is written.
+        The last call may still be under way when this returns, so that the next round can begin. `settle` waits for it, and so
+        does every other method.
         """
         self.settle()
         assert self.place is not None
@@ -166,7 +166,7 @@ class Mirror:
         self.note(aside)
 
     def note(self, commands: Sequence[Command]) -> None:
-        """Write what belongs to no revision: known agents, problems, sources, replies. What is large, in several calls."""
+        """Write commands that belong to no revision: known agents, problems, sources, replies. Many are sent in several calls."""
         batch: list[Command] = []
         size = 0
         for command in commands:
@@ -179,7 +179,7 @@ class Mirror:
             self.apply(batch)
 
     def ask(self, questions: Sequence[Command]) -> list[Any]:
-        """What reading commands answer, in one round trip; of a key of another type, an error."""
+        """Return the answers to reading commands, in one round trip. The answer for a key of another type is an error."""
         self.settle()
         pipeline = self._client.pipeline(transaction=False)
         for words in questions:
@@ -189,7 +189,7 @@ class Mirror:
         return answers
 
     def answer(self, *question: str) -> Any:
-        """What one reading command answers; None when the key is of another type."""
+        """Return the answer to one reading command; None: the key is of another type."""
         self.settle()
         try:
             with translated(self.url):
@@ -198,7 +198,7 @@ class Mirror:
             return None
 
     def compare(self, blocks: str, prefix: str, attached_prefix: str) -> list[int]:
-        """Which of the blocks are not shown as compare.lua is told they should be: their numbers, from 1."""
+        """Return the numbers, from 1, of the blocks that the mirror shows wrongly, as compare.lua finds them."""
         self.settle()
         outcome = self._compare.call((self.keys.labels, self.keys.ids), (blocks, prefix, attached_prefix))
         return outcome[1:]
@@ -225,17 +225,17 @@ class Mirror:
         self.apply([("DEL", *indexes)])
 
     def scan(self, cursor: int, pattern: str, count: int) -> tuple[int, list[str]]:
-        """One step through the keys of the server, about `count` of them: where it goes on (0: nowhere), and those found."""
+        """Scan about `count` keys of the server. Return the next cursor (0: the end), and the keys that match."""
         self.settle()
         options: dict[str, Any] = {"match": pattern, "count": count}
         with translated(self.url):
-            if hasattr(self._client, "get_node_from_key"):  # a cluster: a namespace is in one slot, so on one node
+            if hasattr(self._client, "get_node_from_key"):  # in a cluster a namespace is in one slot, so on one node
                 options["target_nodes"] = self._client.get_node_from_key(self.keys.meta)
             following, found = self._client.scan(cursor, **options)
         return (next(iter(following.values())) if isinstance(following, dict) else following), found
 
     def rebuild(self, revisions: Sequence[Revision]) -> None:
-        """Write these blocks as they are."""
+        """Write these blocks in full."""
         batch: list[Command] = []
         size = 0
         for revision in revisions:
@@ -248,24 +248,24 @@ class Mirror:
             self.apply(batch)
 
     def end_rebuild(self, seq: int, at: str) -> None:
-        """The mirror is whole and stands at `seq`; whoever listens is told to read everything again."""
+        """Complete a rebuild: the mirror is whole, at `seq`. A reset tells subscribers to read everything again."""
         meta = {**self._about, "schema": str(SCHEMA), "epoch": self.epoch, "seq": str(seq)}
         words = [word for pair in meta.items() for word in pair]
         self.apply([("HSET", self.keys.meta, *words), *self._reset_commands(seq, at)])
         self.place = Place(self.epoch, seq)
 
     def announce_reset(self, at: str) -> None:
-        """Tell whoever listens to read everything again."""
+        """Tell subscribers to read everything again."""
         assert self.place is not None
         self.apply(self._reset_commands(self.place.seq, at))
 
     def describe(self) -> None:
-        """Put this daemon's facts into the mirror's meta, after taking over one that was level."""
+        """Write the facts about this daemon, after it took over a mirror that was in sync."""
         words = [word for pair in self._about.items() for word in pair]
         self.apply([("HSET", self.keys.meta, *words)])
 
     def announce_repaired(self, labels: Sequence[str], agents: Sequence[str], indexes: Sequence[str], at: str) -> None:
-        """Tell the subscribers of these blocks and agents, and those of everything, that they were shown wrongly until now."""
+        """Tell the subscribers of these blocks and agents, and of everything, that the mirror showed them wrongly until now."""
         assert self.place is not None
         keys = self.keys
         change = repaired(labels, agents, indexes, self.epoch, at)
@@ -279,7 +279,7 @@ class Mirror:
         return [announcement(self._next_entry(seq), change, keys.changes, keys.resets)]
 
     def _next_entry(self, seq: int) -> str:
-        """The id, in the stream, of what is announced at a seq without a number of its own."""
+        """Return the id, in the stream, of an announcement that has no seq."""
         last = self.answer("XREVRANGE", self.keys.changes, "+", "-", "COUNT", "1")
         after = int(str(last[0][0]).partition("-")[2]) if last and str(last[0][0]).startswith(f"{seq}-") else 0
         return f"{seq}-{after + 1}"
@@ -291,11 +291,11 @@ class Mirror:
         self.settle()
 
     def _send(self, batch: Sequence[str], *, at: int | None = None) -> None:
-        """Send lists of commands, each in JSON, to be applied in one atomic call; with `at`, only if the mirror stands there."""
+        """Send lists of commands in JSON, to be applied in one atomic call; with `at`, only if the mirror is at that seq."""
         place = ("", "") if at is None else (self.epoch, str(at))
         joined = ",".join(commands[1:-1] for commands in batch if len(commands) > 2)
         with self._doubted():
-            # Should it be run twice, the second time is refused: the mirror then stands elsewhere.
+            # A call that runs twice is refused the second time, because the mirror is at another position then.
             self._sent = (self._lease, *place, f"[{joined}]")
             self._apply.send(self._written, self._sent)
 
@@ -304,7 +304,7 @@ class Mirror:
         return self.keys.lease, self.keys.meta, self.keys.changes
 
     def settle(self) -> None:
-        """Wait for what is under way."""
+        """Wait for the call under way."""
         if self._apply.under_way is None:
             return
         with self._doubted():
@@ -317,12 +317,12 @@ class Mirror:
                 raise LeaseLost("the mirror has moved", holder=outcome[1])
             if not outcome[1]:
                 raise LeaseLost("the lease was evicted or has expired", holder="")
-            raise LeaseLost("another daemon is in charge of the mirror", holder=outcome[1])
+            raise LeaseLost("another daemon holds the lease of the mirror", holder=outcome[1])
 
     def _is_still_ours(self) -> bool:
-        """Take a lease that is not there again; True if the mirror stands where this daemon left it, so nobody else had it.
+        """Take a lost lease again. Return True if the mirror is where this daemon left it, so that no other daemon had it.
 
-        What was to be written at a place is refused by the script itself if the mirror stands elsewhere.
+        A call for a position needs no check here: the script refuses it if the mirror is elsewhere.
         """
         held, epoch, seq, _ = self._ask_lease()
         there = _place_of(epoch, seq)
@@ -336,7 +336,7 @@ class Mirror:
 
     @contextmanager
     def _doubted(self) -> Iterator[None]:
-        """While the mirror is written: after any error it is unknown where it stands."""
+        """Forget the mirror's position after any error."""
         try:
             yield
         except BaseException:
@@ -345,5 +345,5 @@ class Mirror:
 
 
 def _place_of(epoch: str, seq: str) -> Place:
-    """The place a mirror says it has; if that is not what a daemon writes, it has none."""
+    """Return the position that a mirror names; none if no daemon writes it like that."""
     return Place(epoch, int(seq)) if epoch and _SEQ.fullmatch(seq) else Place(None, 0)

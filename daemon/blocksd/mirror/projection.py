@@ -1,4 +1,4 @@
-"""What the mirror shows of blocks, agents, problems and replies, as Redis commands; nothing is sent from here."""
+"""Redis commands that show blocks, agents, problems and replies in the mirror. Nothing is sent from here."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Command = tuple[str, ...]
 
 CHANGES_KEPT = 100_000
 REPLY_SECONDS = 60
-"""How long a reply waits for whoever asked."""
+"""How long a reply waits for its reader."""
 
 _WORDS = 1000  # Lua unpacks at most about 8,000 words into one call
 
 
 def fields_of(revision: Revision) -> dict[str, str]:
-    """A block's hash in the mirror."""
+    """Return a block's hash in the mirror."""
     block = revision.block
     assert block is not None
     fields = {"label": block.label, "id": block_id(block.label), "created_at": revision.created_at}
@@ -34,7 +34,7 @@ def fields_of(revision: Revision) -> dict[str, str]:
 
 
 def _shown(revision: Revision, names: Iterable[str]) -> dict[str, str]:
-    """These fields of a block as the hash has them, without those that are null, and what every revision changes."""
+    """Return these fields of a block's hash, without null, and the fields that every revision changes."""
     block = revision.block
     shown = {
         "version": str(revision.version),
@@ -66,7 +66,7 @@ def _json(value: object) -> str:
 
 
 def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
-    """One revision in the mirror, its entry in the stream and its notifications: the data first."""
+    """Return the commands for one revision: first the data, then its entry in the stream and its notifications."""
     label, block = revision.label, revision.block
     key, channel = keys.of_block(label)
     if block is not None and revision.kind == "updated":
@@ -101,9 +101,9 @@ def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
 
 
 def _renaming_commands(revision: Revision, old: str, keys: Keys) -> list[Command]:
-    """Remove the block from under its old label, for the agents that had it there, and attach it under the new one.
+    """Move a block to its new label, for the agents that had it under the old one.
 
-    Only they: a newly attached agent may have another block under the old name, a detached one under the new.
+    Other agents are left alone: one that was attached just now may have another block under the old name.
     """
     label, name, old_name = revision.label, name_for_agent(revision.label), name_for_agent(old)
     had = revision.agents.difference(revision.attached).union(revision.detached)
@@ -120,12 +120,12 @@ def _renaming_commands(revision: Revision, old: str, keys: Keys) -> list[Command
 
 
 def announcement(entry_id: str, change: str, *channels: str) -> Command:
-    """A change: into the stream, and, sent once, to any number of channels."""
+    """Return the command that adds a change to the stream and publishes it, sent once, to any number of channels."""
     return ("ANNOUNCE", entry_id, str(CHANGES_KEPT), change, *channels)
 
 
 def _block_commands(revision: Revision, keys: Keys) -> list[Command]:
-    """All of a block but who is attached to it, on a clean place: whatever stood there is gone."""
+    """Return commands that replace a block's keys, except those of its agents."""
     label = revision.label
     if revision.block is None:
         return [
@@ -143,7 +143,7 @@ def _block_commands(revision: Revision, keys: Keys) -> list[Command]:
 
 
 def rebuild_commands(revision: Revision, keys: Keys) -> list[Command]:
-    """A block as it is, over whatever the mirror holds of it; no notification."""
+    """Return commands that replace all keys of a block, without a notification."""
     commands = _block_commands(revision, keys)
     commands.append(("DEL", keys.attached(revision.label)))
     name = name_for_agent(revision.label)
@@ -154,19 +154,19 @@ def rebuild_commands(revision: Revision, keys: Keys) -> list[Command]:
 
 
 def new_zset_commands(key: str, members: Iterable[str]) -> list[Command]:
-    """What makes a key the sorted set of these, all of score 0, whatever stands there."""
+    """Return commands that replace a key by a sorted set of these members, all of score 0."""
     parts = in_parts(sorted(members))
     return [("DEL", key), *(("ZADD", key, *(word for one in part for word in ("0", one))) for part in parts)]
 
 
 def new_hash_commands(key: str, fields: Mapping[str, str]) -> list[Command]:
-    """What makes a key the hash of these fields, whatever stands there."""
+    """Return commands that replace a key by a hash of these fields."""
     parts = in_parts([word for pair in fields.items() for word in pair])
     return [("DEL", key), *(("HSET", key, *part) for part in parts)]
 
 
 def hash_commands(key: str, shown: object, wanted: Mapping[str, str]) -> list[Command]:
-    """What makes the hash that is shown, or whatever else stands in its place, the one that is wanted."""
+    """Return commands that turn the shown hash, or another value in its place, into the wanted one."""
     if not isinstance(shown, dict):
         return new_hash_commands(key, wanted)
     stray = sorted(field for field in shown if field not in wanted)
@@ -175,7 +175,7 @@ def hash_commands(key: str, shown: object, wanted: Mapping[str, str]) -> list[Co
 
 
 def set_commands(key: str, shown: object, wanted: Collection[str]) -> list[Command]:
-    """The same for a set."""
+    """Return the same for a set."""
     commands: list[Command] = []
     if not isinstance(shown, (set, frozenset)):
         commands, shown = [("DEL", key)], frozenset[str]()
@@ -184,19 +184,19 @@ def set_commands(key: str, shown: object, wanted: Collection[str]) -> list[Comma
 
 
 def agents_commands(known: Iterable[str], unknown: Iterable[str], keys: Keys) -> list[Command]:
-    """Agents that became known, and ones that are no longer: their inboxes go, unless a request waits there."""
+    """Return commands for agents that became known, and for ones that left: their inboxes go, unless a request waits."""
     removed: list[Command] = [("ZREM", keys.agents, *part) for part in in_parts(sorted(unknown))]
     removed += [("FORGET", keys.inbox(agent)) for agent in sorted(unknown)]
     return new_zset_commands(keys.agents, known)[1:] + removed
 
 
 def gone_commands(agents: Iterable[str], keys: Keys) -> list[Command]:
-    """Agents were deleted by requests: what waits in their inboxes is for nobody, and nothing is open for them."""
+    """Return commands for agents that requests deleted: their inboxes and open files go."""
     return [("DEL", keys.inbox(agent), keys.open(agent)) for agent in sorted(agents)]
 
 
 def problem_commands(subject: str, problem: Problem | None, at: str, keys: Keys, epoch: str) -> list[Command]:
-    """A problem came (or changed), or, for None, went."""
+    """Return commands for a problem that came or changed; None: that was cleared."""
     notice: dict[str, Any] = {"kind": "cleared", "subject": subject, "at": at, "epoch": epoch}
     stored: Command = ("HDEL", keys.problems, subject)
     if problem is not None:
@@ -206,7 +206,7 @@ def problem_commands(subject: str, problem: Problem | None, at: str, keys: Keys,
 
 
 def reply_command(actor: str, entry_id: str, request_id: str | None, reply: str | None, keys: Keys) -> Command:
-    """An entry of an inbox is done; None: it gets no reply."""
+    """Return the command that removes an entry of an inbox and, unless `reply` is None, sends the reply."""
     done: Command = ("REPLY", keys.inbox(actor), entry_id)
     if request_id is None or reply is None:
         return done
@@ -214,6 +214,6 @@ def reply_command(actor: str, entry_id: str, request_id: str | None, reply: str 
 
 
 def in_parts(words: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The words, as many at a time as one command may have."""
+    """Yield the words, as many at a time as one command may have."""
     for start in range(0, len(words), _WORDS):
         yield words[start : start + _WORDS]

@@ -1,4 +1,4 @@
-"""Compares what the mirror shows of blocks, agents and problems with what it should, and repairs it."""
+"""Compares blocks, agents and problems in the mirror with the journal's, and repairs the mirror."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def suspects(mirror: Mirror, heads: Sequence[HeadDigest]) -> list[str]:
-    """Of these blocks, the labels of those whose version, digest, number of agents or listing is not as it should be."""
+    """Return the labels of the blocks whose version, digest, number of agents or listing is wrong in the mirror."""
     keys = mirror.keys
     blocks = [[head.label, str(head.version), head.digest, head.agents, block_id(head.label)] for head in heads]
     found = mirror.compare(json.dumps(blocks, ensure_ascii=False), keys.block(""), keys.attached(""))
@@ -26,7 +26,7 @@ def suspects(mirror: Mirror, heads: Sequence[HeadDigest]) -> list[str]:
 
 
 def differing(mirror: Mirror, revisions: Sequence[Revision]) -> list[Revision]:
-    """Of these blocks, those the mirror does not show as they are: evicted, expired, edited by hand."""
+    """Return the blocks that the mirror shows wrongly: evicted, expired, edited by hand."""
     keys = mirror.keys
     questions: list[Command] = []
     for revision in revisions:
@@ -53,10 +53,10 @@ def repair_index(
     reads_agents: bool = True,
     reads_problems: bool = True,
 ) -> list[str]:
-    """Compare what lists blocks, agents and problems, and repair it; the names of those that were wrong.
+    """Compare and repair the lists of blocks, agents and problems. Return the names of the lists that were wrong.
 
-    Of labels and ids only the number is compared: that each one is there, `differing` has seen. So it is of agents and
-    problems, unless they are to be read.
+    Of labels and ids only the number is compared, because `differing` checks each one; of agents and problems as well, unless
+    `reads_agents` and `reads_problems`.
     """
     keys = mirror.keys
     repairs: dict[str, list[Command]] = {}
@@ -86,7 +86,7 @@ def repair_index(
 
 
 def repair_agents(mirror: Mirror, names: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Compare these agents' blocks (name → label) and repair them; the agents that were wrong."""
+    """Compare and repair the blocks of these agents (name → label). Return the agents that were wrong."""
     keys = mirror.keys
     answers = mirror.ask([("HGETALL", keys.agent(agent)) for agent in names])
     wrong = [agent for agent, shown in zip(names, answers, strict=True) if shown != names[agent]]
@@ -96,10 +96,10 @@ def repair_agents(mirror: Mirror, names: Mapping[str, Mapping[str, str]]) -> lis
 
 
 def mend_changes(mirror: Mirror) -> bool:
-    """Whether the stream still ends where the mirror stands; one that does not is removed.
+    """Return True if the stream ends at the mirror's position; remove a stream that does not.
 
-    What is left of it would make readers believe they have seen all, and an end above the mirror's place would
-    keep every later change out: in a new one a reset tells what is missing.
+    The rest of a stream would make readers believe that they have seen all, and an end above the mirror's position would
+    keep every later change out. In a new stream, a reset tells readers what is missing.
     """
     assert mirror.place is not None
     last = mirror.answer("XREVRANGE", mirror.keys.changes, "+", "-", "COUNT", "1")

@@ -1,4 +1,4 @@
-"""A Lua script of the package, called on a server now, with its outcome waited for later."""
+"""Calls of a Lua script: sent now, with the result read later."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def packed(*words: str | int) -> list[bytes]:
-    """A command as `send_packed_command` takes it. redis-py makes the same, and takes twice as long."""
+    """Return a command for `send_packed_command`. redis-py makes the same, and takes twice as long."""
     parts = [str(word).encode() for word in words]
     return [b"".join([b"*%d\r\n" % len(parts), *[b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]])]
 
 
 class Script:
-    """One script on one server, and at most one call of it under way, on a connection of its own.
+    """One script on one server, with at most one call under way, on its own connection.
 
     Both steps of a call raise Unavailable when the server does not serve, Damaged when a command of the script fails,
     Misconfigured when the server refuses the login; after any of them nothing is under way.
@@ -30,17 +30,19 @@ class Script:
         self._url = url
         self._script = client.register_script(files(__package__).joinpath(name).read_text(encoding="utf-8"))
         self._connection: Any = None
-        self.under_way: tuple[Any, ...] | None = None  # a call that has been sent and was not waited for
+        self.under_way: tuple[Any, ...] | None = (
+            None  # the words of a call that was sent, and whose result was not read
+        )
 
     @property
     def server(self) -> str | None:
-        """What the server has called itself, and its version; None before the first call, and of a cluster."""
+        """The server's name and version; None before the first call, and for a cluster."""
         greeting = getattr(self._connection, "handshake_metadata", None) or {}
         name, version = greeting.get("server"), greeting.get("version")
         return f"{str(name).capitalize()} {version}" if name and version else None
 
     def send(self, keys: tuple[str, ...], arguments: tuple[str, ...]) -> None:
-        """Call the script, which may be run twice if the connection was lost: `outcome` tells of the later one."""
+        """Call the script. It may run twice if the connection was lost; `outcome` returns the later result."""
         import redis
 
         words = self.under_way = (len(keys), *keys, *arguments)
@@ -60,7 +62,7 @@ class Script:
             raise
 
     def outcome(self) -> list[Any]:
-        """What the script returns in the call that is under way, which then is no more."""
+        """Wait for the call under way, and return its result."""
         import redis
 
         assert self.under_way is not None
@@ -79,7 +81,7 @@ class Script:
             raise
 
     def call(self, keys: Sequence[str], arguments: Sequence[str]) -> list[Any]:
-        """Call the script on any connection, and wait for what it returns."""
+        """Call the script on any connection, and return its result."""
         with translated(self._url):
             return _rows(self._evaluate((len(keys), *keys, *arguments)), self._url)
 
@@ -93,7 +95,7 @@ class Script:
             return self._client.eval(self._script.script, *words)
 
     def _connect(self) -> None:
-        """See that there is a connection, to the server that is the master now."""
+        """Connect, if necessary, to the present master."""
         pool = getattr(self._client, "connection_pool", None)
         if pool is None:
             return
@@ -106,18 +108,18 @@ class Script:
             if is_left_behind(self._client, self._connection):
                 self._connection.disconnect()
         if not self._connection.is_connected:
-            # Left to itself it goes back to the address it had, without asking the sentinels.
+            # By itself it would connect to its old address, without asking the sentinels.
             self._connection.connect()
 
     def _abandon(self) -> None:
-        """The connection is in doubt: an outcome read from it later might be that of another call."""
+        """Drop the connection: a result read from it later might belong to another call."""
         self.under_way = None
         if self._connection is not None:
             self._connection.disconnect()
 
 
 def _rows(outcome: Any, url: str) -> list[Any]:
-    """What a script of ours returned: a list, unless what answers is no Redis."""
+    """Return the list that a script returned. Raises Unavailable if the server is not Redis."""
     if not isinstance(outcome, list) or not outcome:
         from blocksd.mirror.connection import masked
 

@@ -1,4 +1,4 @@
-"""The server that sentinels name as the master of a service, also after a failover."""
+"""A client of the server that sentinels name as the master of a service, also after a failover."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CHECK_SECONDS = 1.0
-"""How often a client in use asks for the master: redis-py asks only when it connects, and a master that was replaced while
-it could not be reached by the sentinels may live on."""
+"""How often a client in use asks for the master. redis-py asks only when it connects, and a master that was replaced while
+the sentinels could not reach it may still run."""
 _UNKNOWN_SECONDS = 5.0  # after a question that no sentinel answered
 
 Address = tuple[str, int]
 
 
 class _Sentinels(sentinel.Sentinel):
-    """The sentinels, asked one after the other; the first that answered is asked first the next time."""
+    """Sentinels, asked one after the other. One that answers is asked first the next time."""
 
     def discover_master(self, service_name: str) -> Address:
-        """Raises MasterNotFoundError when no sentinel names one, AuthenticationError when they refuse the login."""
+        """Return the master. Raises MasterNotFoundError if no sentinel names one, AuthenticationError if they refuse the login."""
         errors: list[Exception] = []
         one: Any
         for number, one in enumerate(self.sentinels):
@@ -68,7 +68,7 @@ def _no_master(service: str, errors: Sequence[Exception]) -> Exception:
 
 
 class _Pool(sentinel.SentinelConnectionPool):
-    """Connections to the master. Those to a server that is no longer it are closed before they are used again."""
+    """Connections to the master. One to a former master is closed before it is used again."""
 
     _checked_at = 0.0
 
@@ -78,7 +78,7 @@ class _Pool(sentinel.SentinelConnectionPool):
         return pool.get_connection(*args, **options)
 
     def check_master(self) -> None:
-        """Ask for the master if that is due. A question that nobody answers changes nothing."""
+        """Ask for the master if that is due. Without an answer, nothing changes."""
         now = time.monotonic()
         if self.master_address is None or now < self._checked_at:
             return
@@ -90,7 +90,7 @@ class _Pool(sentinel.SentinelConnectionPool):
             self._checked_at = time.monotonic() + _UNKNOWN_SECONDS
 
     def disconnect(self, inuse_connections: bool = True) -> None:  # redis-py's signature
-        """Close connections; with all of them, as at the end, also those to the sentinels."""
+        """Close connections; if those in use are closed, too, then also those to the sentinels."""
         super().disconnect(inuse_connections)
         if inuse_connections:
             self.sentinel_manager.close()
@@ -132,13 +132,13 @@ def master_client(
     *,
     asynchronous: bool,
 ) -> Any:
-    """A client of `redis` or `redis.asyncio` for the master of a service; nothing is sent yet."""
+    """Return a client of `redis` or `redis.asyncio` for the master of a service. Nothing is sent yet."""
     kind: Any = _AsyncSentinels if asynchronous else _Sentinels
     pool = _AsyncPool if asynchronous else _Pool
     return kind(sentinels, sentinel_kwargs=sentinel_options).master_for(service, connection_pool_class=pool, **options)
 
 
 def is_left_behind(client: Any, connection: Any) -> bool:
-    """Return True if a connection of this client leads to a server that was seen not to be the master any more."""
+    """Return True if a connection of this client leads to a former master."""
     address = getattr(getattr(client, "connection_pool", None), "master_address", None)
     return address is not None and connection is not None and address != (connection.host, connection.port)

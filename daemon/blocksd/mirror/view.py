@@ -1,4 +1,4 @@
-"""Blocks and agents as the mirror shows them, and pages of either."""
+"""Blocks and agents as the mirror shows them, and pages of a list."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,9 +30,9 @@ def _number(text: str) -> int:
 
 
 class BlockView:
-    """One block, as it was when it was read: a view of its hash in the mirror, which never changes.
+    """One block, as it was when it was read. It never changes.
 
-    Times are RFC 3339 texts in UTC. Who is attached is not part of it: `client.blocks.agents.list(block.id)`.
+    Times are RFC 3339 texts in UTC. `client.blocks.agents.list(block.id)` lists the agents it is attached to.
     """
 
     __slots__ = ("_fields", "description", "hidden", "is_template", "label", "limit", "name", "read_only", "value")
@@ -40,23 +40,23 @@ class BlockView:
     _fields: Mapping[str, str]
     label: str
     name: str
-    """The name that an agent it is attached to has for it."""
+    """The name of the block for the agents it is attached to."""
     value: str
     limit: int
-    """How many characters (Unicode code points) the value may have."""
+    """The most characters (Unicode code points) the value may have."""
     description: str | None
     read_only: bool
     hidden: bool
     is_template: bool
 
     def __init__(self, fields: Mapping[str, str]) -> None:
-        """Raises Damaged when `fields` are not all that a block has."""
+        """Take the fields of a hash. Raises Damaged if one is missing."""
         if not fields.keys() >= _NEEDED:
             missing = ", ".join(sorted(_NEEDED - fields.keys()))
-            raise Damaged(f"the mirror shows half a block {fields.get('label', '')!r}: {missing} missing")
+            raise Damaged(f"the mirror shows an incomplete block {fields.get('label', '')!r}: {missing} missing")
         put = object.__setattr__
         put(self, "_fields", fields)
-        # What every prompt needs is taken out at once, the rest when it is asked for.
+        # The fields that every prompt needs are read at once, the others on demand.
         put(self, "label", fields["label"])
         put(self, "name", name_for_agent(fields["label"]))
         put(self, "value", fields["value"])
@@ -71,12 +71,12 @@ class BlockView:
 
     @property
     def id(self) -> str:
-        """Another name of the block: `block-` and a UUID."""
+        """The id of the block: `block-` and a UUID."""
         return self._fields["id"]
 
     @property
     def chars(self) -> int:
-        """How many characters the value has."""
+        """The number of characters of the value."""
         return len(self.value)
 
     @property
@@ -92,22 +92,22 @@ class BlockView:
 
     @property
     def version(self) -> int:
-        """Counts the block's revisions; never reused, not even after it was deleted."""
+        """The number of the block's newest revision; never reused, not even after the block was deleted."""
         return _number(self._fields["version"])
 
     @property
     def digest(self) -> str:
-        """A digest of what the block says: equal blocks have equal digests."""
+        """A digest of the block's content: equal blocks have equal digests."""
         return self._fields["digest"]
 
     @property
     def created_at(self) -> str:
-        """When the block came into being."""
+        """The time when the block was created."""
         return self._fields["created_at"]
 
     @property
     def updated_at(self) -> str:
-        """When the newest revision was made."""
+        """The time of the newest revision."""
         return self._fields["updated_at"]
 
     @property
@@ -117,7 +117,7 @@ class BlockView:
 
     @property
     def project_id(self) -> str | None:
-        """Carried for Letta, as the five that follow are."""
+        """A field of Letta, stored for compatibility, as the five that follow."""
         return self._fields.get("project_id")
 
     @property
@@ -147,11 +147,11 @@ class BlockView:
 
     @property
     def preserve_on_migration(self) -> bool:
-        """Carried for Letta."""
+        """A field of Letta, stored for compatibility."""
         return self._fields["preserve_on_migration"] == "true"
 
     def as_json(self) -> dict[str, Any]:
-        """Every field, as JSON types."""
+        """Return every field, as JSON types."""
         return {name: self._parsed(name) for name in _ORDER}
 
     def _parsed(self, name: str) -> Any:
@@ -161,7 +161,7 @@ class BlockView:
         try:
             return json.loads(text)
         except ValueError:
-            raise Damaged(f"the mirror shows no {name} that could be one for {self.label!r}") from None
+            raise Damaged(f"the mirror shows an invalid {name} for {self.label!r}") from None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, BlockView) and self._fields == other._fields
@@ -174,7 +174,7 @@ class BlockView:
 
 
 def shown(revision: "Revision") -> dict[str, Any] | None:
-    """A block as replies show it: every field, as JSON types; None when the revision deleted it."""
+    """Return a block as replies show it: every field, as JSON types; None: the revision deleted it."""
     block = revision.block
     if block is None:
         return None
@@ -192,12 +192,12 @@ def shown(revision: "Revision") -> dict[str, Any] | None:
 
 
 def shown_as(label: str, fields: Mapping[str, str]) -> BlockView | None:
-    """The block that a hash shows, where the one with this label must be; None when that is another's, or nothing."""
+    """Return the block that a hash shows; None: the hash is empty, or belongs to another label."""
     return BlockView(fields) if fields and fields.get("label", label) == label else None
 
 
 def view_of(block: Mapping[str, Any]) -> BlockView:
-    """A block from the JSON of it in a reply: the same as when it is read from the mirror."""
+    """Return a block from its JSON in a reply, equal to one read from the mirror."""
     return BlockView(
         {
             name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -209,24 +209,24 @@ def view_of(block: Mapping[str, Any]) -> BlockView:
 
 @dataclass(frozen=True, slots=True)
 class AgentView:
-    """A known agent, with the blocks attached to it: what it calls each → the label."""
+    """A known agent, with the blocks attached to it: the agent's name for the block → label."""
 
     id: str
     blocks: Mapping[str, str] = field(hash=False)
 
     @property
     def name(self) -> str:
-        """The same as the id: agents have no other name here."""
+        """The same as the id: agents have no other name."""
         return self.id
 
     def as_json(self) -> dict[str, Any]:
-        """The agent, as JSON types."""
+        """Return the agent, as JSON types."""
         return {"agent": self.id, "blocks": self.blocks}
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Sequence[T], Generic[T]):
-    """Part of a listing: a sequence. `next` is what to pass as `after` for the part that follows; None: there is none."""
+    """A page of a list. Pass `next` as `after` to get the following page; None: this is the last one."""
 
     items: tuple[T, ...]
     next: str | None = None

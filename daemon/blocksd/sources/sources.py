@@ -130,15 +130,8 @@ class Sources:
     def about(self, name: str) -> str:
         """Return a source's description as JSON."""
         settings = self._sources[name].settings
-        return json.dumps(
-            {
-                "description": settings.description,
-                "instructions": settings.instructions,
-                "limit": settings.limit,
-                "directory": os.path.abspath(settings.path),
-            },
-            ensure_ascii=False,
-        )
+        facts = {key: getattr(settings, key) for key in ("description", "instructions", "limit")}
+        return json.dumps({**facts, "directory": os.path.abspath(settings.path)}, ensure_ascii=False)
 
     @property
     def known(self) -> frozenset[str]:

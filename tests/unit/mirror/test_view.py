@@ -98,7 +98,7 @@ def test_part_of_a_block_is_none(field: str) -> None:
     """Whatever a block always has, without it there is no block to see: that is damage, and what is missing is named."""
     fields = shown(**PLAIN)
     del fields[field]
-    with pytest.raises(Damaged, match=f"^the mirror shows half a block '[a-z]*': {field} missing$"):
+    with pytest.raises(Damaged, match=f"^the mirror shows an incomplete block '[a-z]*': {field} missing$"):
         BlockView(fields)
     with pytest.raises(Damaged, match=field):
         BlockView({})
