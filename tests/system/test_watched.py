@@ -79,7 +79,7 @@ def test_status_for_people(watched: Daemon) -> None:
     assert watched.process is not None
     assert re.fullmatch(rf"running, pid {watched.process.pid}, for \d+ s, version 0\.\S+", shown["daemon"])
     assert re.fullmatch(r"3 notes v2, \d+ s ago by file", shown["last change"])
-    assert shown["mirror"] == "level"
+    assert shown["mirror"] == "in sync"
     assert shown["queue"] == "0 files to look at, 0 requests waiting"
     assert re.fullmatch(r"2( of \d+)?", shown["watches"])
     assert shown["problems"] == "1"
@@ -130,14 +130,14 @@ def test_daemon_that_hangs(watched: Daemon) -> None:
         watched.process.send_signal(signal.SIGCONT)
     assert [one.returncode for one in asking] == [3, 3, 3]
     assert f"runs but does not answer, pid {watched.process.pid}" in text
-    assert "its log tells more" in hint
+    assert "see its log" in hint
     shown = json.loads(found)
     assert (shown["running"], shown["answers"], shown["seq"], shown["mirror"]) == (True, False, 3, "level")
     assert shown["last_change"] == answering["last_change"]
     assert shown.keys() == answering.keys()
     assert nothing == ""
     assert "does not answer at" in refused
-    assert "its log tells more" in refused
+    assert "see its log" in refused
     assert status(watched)["answers"] is True
 
 

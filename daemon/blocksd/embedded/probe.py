@@ -29,7 +29,7 @@ def state_of(address: Address) -> str | None:
     try:
         client.ping()
     except redis.exceptions.BusyLoadingError:
-        with suppress(redis.RedisError, OSError, ValueError, TypeError):
+        with suppress(redis.RedisError, OSError, ValueError, TypeError, KeyError):
             return f"it loads its data: {float(client.info('persistence')['loading_loaded_perc']):.0f} %"
         return "it loads its data"
     except (redis.AuthenticationError, redis.exceptions.AuthenticationWrongNumberOfArgsError):
