@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,7 @@ class FailingRoot(Root):
 
 def call_of_root(name: str) -> Callable[..., Any]:
     """A call of a root, as a function of the root and the arguments."""
-    found: Any = vars(Root)[name]
+    found: Any = inspect.getattr_static(Root, name)
     if isinstance(found, staticmethod):  # it is of the system, and takes a handle
         return lambda _root, *args, **options: found.__func__(*args, **options)
     return found  # type: ignore[no-any-return]  # a method

@@ -38,7 +38,7 @@ BAD: dict[str, Bad] = {
     "deep-maps": Bad(_matter("metadata: " + "{a: " * 25_000), "nests deeper than 32", 2),
     "digits": Bad(_matter(f"limit: {'9' * 5000}"), "a whole number has more than 18 digits", 2),
     "exponent": Bad(_matter("metadata: {a: 1e999}"), "a number is out of range", 2),
-    "duplicate": Bad(_matter("limit: 5\ntags: []\nlimit: 6"), "says 'limit' twice", 4),
+    "duplicate": Bad(_matter("limit: 5\ntags: []\nlimit: 6"), "has 'limit' twice", 4),
     "list": Bad(_matter("- one\n- two"), "not a mapping", 2),
     "scalar": Bad(_matter("just words"), "not a mapping", 2),
     "read-only-no": Bad(_matter("tags: []\nread_only: no"), "read_only must be true or false", 3),

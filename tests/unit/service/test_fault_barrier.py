@@ -67,6 +67,6 @@ def test_listener_that_fails_ends_nothing(monkeypatch: pytest.MonkeyPatch, guard
     def fail(*_: object) -> None:
         raise OSError("the log is full")
 
-    monkeypatch.setattr(guarded.barrier._faults, "note", fail)
+    monkeypatch.setattr(guarded.barrier._faults, "count_error", fail)
     guarded.do("read", fails=True)
     assert guarded.barrier.failures == 1
