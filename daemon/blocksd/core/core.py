@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from blocksd.core.decide import Asked, FolderView, decide, decide_on_files
-from blocksd.core.executor import Conflict, Executor
-from blocksd.core.failures import Failures
+from blocksd.core.executor import Conflict
 from blocksd.core.intake import Intake, Observed
-from blocksd.core.listener import ProblemNews
-from blocksd.core.projector import Projector
+from blocksd.core.parts import Parts
 from blocksd.core.recovery import recover
-from blocksd.core.request_flow import RequestFlow
-from blocksd.core.retention import Limits, Retention
-from blocksd.core.scrub import Scrub
-from blocksd.errors import BlocksdError, JournalDamaged, JournalUnusable, ProblemFile, Unavailable
-from blocksd.files.writer import Writer
-from blocksd.journal.intents import Intents
-from blocksd.journal.rescue import Rescue
-from blocksd.journal.results import Results
-from blocksd.model.faults import Faults
-from blocksd.model.label import printable
-from blocksd.model.problem import LEFT, SERVER, Problem, Problems
+from blocksd.model.problem import SERVER
 from blocksd.model.revision import timestamp
-from blocksd.requests.handled import Handled
-from blocksd.requests.inbox import Inbox
-from blocksd.requests.started import StartedRequests
-from blocksd.sources.sources import Sources
-from blocksd.state.schedule import NEVER, Schedule
-from blocksd.state.stale import Writes
-from blocksd.state.state import State
+from blocksd.state.schedule import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator
 
     from blocksd.core.decide import Draft
-    from blocksd.core.listener import Listener
-    from blocksd.files.folder import Folder
+    from blocksd.core.failures import Failures
     from blocksd.journal.journal import Journal
-    from blocksd.mirror.mirror import Mirror
-    from blocksd.model.faults import Fault
     from blocksd.model.revision import Revision
-    from blocksd.requests.reply import Answer
     from blocksd.requests.request import Unusable
-    from blocksd.settings.config import Config
     from blocksd.state.schedule import Work
 
 BATCH = 256
@@ -56,7 +32,7 @@ _STAGED: frozenset[Work] = frozenset(("files", "sources", "requests", "merges", 
 _HOUSEKEEPING: tuple[Work, ...] = ("retention", "scrub")
 
 
-class Core:
+class Core(Parts):
     """Folder, sources and requests → journal → mirror → replies, one round after the other, all in one thread.
 
     Invariants, between two rounds:
@@ -65,139 +41,6 @@ class Core:
       3. a file that was read and whose revision was not journaled will be read again;
       4. a request is in its inbox until its outcome was journaled, shown and replied.
     """
-
-    def __init__(
-        self,
-        folder: Folder,
-        journal: Journal,
-        mirror: Mirror,
-        listeners: Sequence[Listener],
-        config: Config,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
-    ) -> None:
-        self._journal = journal
-        self._listeners = listeners
-        self._config = config
-        self._clock = clock
-        self._wall = wall
-        self.rescue = Rescue(journal, clock=clock)
-        self.schedule = Schedule()
-        for work in ("sweep", "roots", "mirror", "kept"):  # the first round does all of them
-            self.schedule[work] = 0.0
-        self.problems = Problems(wall)
-        self.faults = Faults(self.problems, self._tell_fault)
-        self._news = ProblemNews(self.problems, listeners)
-        self.failures = Failures(
-            self.rescue,
-            self.problems,
-            self.faults,
-            self._news,
-            self.schedule,
-            begin_again=self._begin_again,
-            clock=clock,
-        )
-        self._sent: list[tuple[Answer, float]] = []  # replies, and when what they reply to was received
-        self._has_left = False  # temporaries that cannot be removed were reported
-        self._doubt_since: float | None = None  # since when it cannot be told what was done to files
-        try:
-            self._make_parts(folder, mirror)
-        except JournalDamaged as error:
-            self.rescue.note_error(error)
-            self.rescue.repair_if_needed()
-            mirror.epoch = journal.epoch
-            self._make_parts(folder, mirror)
-
-    def _make_parts(self, folder: Folder, mirror: Mirror) -> None:
-        """Make what the core consists of, from what the journal holds."""
-        journal, config, schedule, clock, wall = self._journal, self._config, self.schedule, self._clock, self._wall
-        writer = Writer(folder.directory, is_durable=config.durability == "disk")
-        intents = Intents(journal)
-        blocked: BlocksdError | None = None
-        try:
-            recover(intents, writer, is_patient=True)
-        except JournalDamaged:
-            raise
-        except (JournalUnusable, Unavailable, ProblemFile) as error:  # it may pass: the first rounds try it again
-            blocked = error
-        self._intents = intents
-        self._writer = writer
-        results = Results(journal.database)
-        self.state = State(journal)
-        self._started = StartedRequests(f"{journal.path}-begun")
-        self.writes = Writes(journal.seq, clock=clock, wall=wall)
-        self.intake = Intake(
-            folder,
-            journal,
-            self.state,
-            self.problems,
-            self.faults,
-            schedule,
-            delete_grace=config.delete_grace,
-            clock=clock,
-        )
-        self._folder_view = FolderView(self.state, folder, self.intake, self._is_recent)
-        self.sources = Sources(config.sources, self.state, self.problems, results.open_files(), schedule, clock=clock)
-        self.inbox = Inbox(clock, schedule)
-        self.requests = RequestFlow(
-            self.inbox,
-            results,
-            Handled(journal.database, wall=wall),
-            self._started,
-            self.state,
-            self.intake,
-            self.sources,
-            self.problems,
-            self.faults,
-            schedule,
-            clock=clock,
-            wall=wall,
-        )
-        self.projector = Projector(
-            journal,
-            self.state,
-            self.problems,
-            self.sources,
-            mirror,
-            self._listeners,
-            self.faults,
-            schedule,
-            clock=clock,
-            wall=wall,
-            verify_seconds=config.resync_seconds,
-        )
-        self.executor = Executor(
-            intents,
-            results,
-            self.intake,
-            self.problems,
-            self.sources,
-            writer,
-            schedule,
-            is_in_charge=lambda: self.projector.is_in_charge,
-            clock=clock,
-        )
-        self.retention = Retention(journal, self.state, _limits(config), schedule, clock=clock, wall=wall)
-        self.scrub = Scrub(journal, self.state, self.problems, self.intake, schedule, clock=clock, wall=wall)
-        if blocked is not None:
-            self.failures.block(blocked)
-
-    def _is_recent(self, revision: Revision, saved_at: float) -> bool:
-        """Return True if a revision was written so short before a file was saved that its text may be the older one."""
-        return self.writes.is_within(self._config.stale_window, revision, saved_at)
-
-    def reconfigure(self, config: Config) -> None:
-        """Take over what can change at run time; everything is compared soon."""
-        self._config = config
-        self._writer.is_durable = config.durability == "disk"
-        self.intake.deletions.grace = config.delete_grace
-        self.retention.limits = _limits(config)
-        self.sources.reconfigure(config.sources)
-        self.projector.verifier.seconds = config.resync_seconds
-        self.projector.verifier.begin()
-        self.intake.hint_all()
-        self.compare_soon()
 
     def compare_soon(self) -> None:
         """Compare everything as soon as may be: something that was hinted at is lost."""
@@ -318,7 +161,8 @@ class Core:
             self.intake.check_names()
         if have_changed:
             self.schedule["sources"] = 0.0  # who sees them may have changed
-        self._remove_left()
+        if self.intake.scanner.left or self._writer.left or self.executor.has_left:
+            self.executor.remove_left()
         self.failures.blocked_until = 0.0
         if draft.requested is not draft.observed:
             self.writes.note(revisions)
@@ -382,27 +226,6 @@ class Core:
         """
         return _Guarded(self.failures, name, is_blocking=is_blocking)
 
-    def _remove_left(self) -> None:
-        """Remove temporaries of ours that a crash has left, as far as that can be done: they harm nobody."""
-        left, self.intake.scanner.left = self.intake.scanner.left, []
-        for path in left:
-            # In a folder that has taken the place of ours they may be another daemon's.
-            if not (self.executor.needs(path) or self.intake.deletions.is_in_doubt):
-                self._writer.remove(path)
-        if self._writer.left:
-            self._report_left()
-        elif self._has_left:
-            self.problems.remove(LEFT)
-        self._has_left = bool(self._writer.left)
-
-    def _report_left(self) -> None:
-        """Report temporaries that cannot be removed, for as long as that is so."""
-        left = self._writer.left
-        path, why = min(left.items())
-        message = f"{len(left)} temporary files cannot be removed: {printable(path)} ({why})"
-        hint = "see that the daemon's user may write there; it is tried again at every resync"
-        self.problems.set(Problem(LEFT, "left", message, hint, warning=True))
-
     def _recover(self) -> None:
         """Finish or take back what was prepared when the journal took no more, before the folder is looked at."""
         failures = self.failures
@@ -428,11 +251,6 @@ class Core:
             self.intake.hint_all()
             failures.must_reload = False
 
-    def _begin_again(self) -> None:
-        """Forget what is in memory only: it is read again."""
-        self.requests.begin_again()
-        self.intake.reset()
-
     def idle(self) -> None:
         """Use a moment in which nothing is due."""
         with self._guard("move the log into the journal"):
@@ -451,10 +269,6 @@ class Core:
             for answer, received_at in sent:
                 for listener in self._listeners:
                     listener.on_request(answer, now - received_at)
-
-    def _tell_fault(self, fault: Fault, is_new: bool) -> None:  # as the listener has it
-        for listener in self._listeners:
-            listener.on_fault(fault, is_new)
 
     def close(self) -> None:
         """Stop in good order: the lease given up, the journal closed."""
@@ -512,7 +326,3 @@ def look_once(view: FolderView, journal: Journal, limit: int, at: str) -> list[R
     revisions = journal_files(draft, journal, intake)
     intake.check_names()
     return revisions
-
-
-def _limits(config: Config) -> Limits:
-    return Limits(config.history_versions, config.history_days, config.departed_days)

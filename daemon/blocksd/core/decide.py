@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.core.intake import FileNews
-from blocksd.core.private_folders import private_folders
+from blocksd.core.scanner import private_folders
 from blocksd.errors import JournalUnusable
 from blocksd.files.folder import Absent, Busy, Text
 from blocksd.model.problem import label_conflict, problem_of, warning_of

@@ -11,7 +11,7 @@ from blocksd.errors import BlocksdError, JournalUnusable, LeaseLost, ProblemFile
 from blocksd.files.writer import saved_over
 from blocksd.journal.intents import Prepared
 from blocksd.model.label import PRIVATE, printable
-from blocksd.model.problem import KEPT, Problem
+from blocksd.model.problem import KEPT, LEFT, Problem
 from blocksd.state.schedule import NEVER
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class Executor:
         self._clock = clock
         self.displaced: dict[str, Staged] = {}  # by `aside`: what was put in, and what it displaced not read again
         self._retired: dict[str, Staged] = {}  # by `aside`: what is over, and not known to be on disk
+        self.has_left = False  # temporaries that cannot be removed were reported
         self.free: list[Staged] = []  # what was retired, and is known to be on disk
 
     @property
@@ -255,6 +256,23 @@ class Executor:
             or path in self.displaced
             or any(kept.staged.aside == path for kept in self._intents.kept)
         )
+
+    def remove_left(self) -> None:
+        """Remove temporaries of ours that a crash has left, as far as that can be done: they harm nobody."""
+        scanner, left = self._intake.scanner, self._writer.left
+        found, scanner.left = scanner.left, []
+        for path in found:
+            # In a folder that has taken the place of ours they may be another daemon's.
+            if not (self.needs(path) or self._intake.deletions.is_in_doubt):
+                self._writer.remove(path)
+        self.has_left = bool(left)
+        if not left:
+            self._problems.remove(LEFT)
+            return
+        path, why = min(left.items())
+        message = f"{len(left)} temporary files cannot be removed: {printable(path)} ({why})"
+        hint = "see that the daemon's user may write there; it is tried again at every resync"
+        self._problems.set(Problem(LEFT, "left", message, hint, warning=True))
 
     def _report_kept(self) -> None:
         """Report which files lie aside that may be saves, for as long as they do."""

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.core.deletions import Deletions
-from blocksd.core.private_folders import look_at_all, look_at_some
-from blocksd.core.scanner import Scanner
+from blocksd.core.scanner import Scanner, look_at_all, look_at_some
 from blocksd.errors import BlocksdError, InvalidFile
 from blocksd.files.document import Parser
 from blocksd.files.folder import Absent, Busy, Refused, Text

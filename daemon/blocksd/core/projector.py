@@ -143,6 +143,10 @@ class Projector:
         """Return True if the lease is certain to be ours for as long as a commit takes: no other daemon does requests."""
         return self.is_in_sync and self._clock() < self._leased_at + LEASE_SECONDS - _COMMIT_SECONDS
 
+    def may_commit(self) -> bool:
+        """Return True if `is_in_charge`: then a commit may begin."""
+        return self.is_in_charge
+
     def confirm(self) -> bool:
         """Return True if `is_in_charge`, after the lease was renewed where it has become old."""
         if self.is_in_sync and not self.is_in_charge:

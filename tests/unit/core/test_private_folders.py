@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blocksd.core.private_folders import look_at_all, look_at_some, private_folders
+from blocksd.core.scanner import look_at_all, look_at_some, private_folders
 from looking import GRACE, Looking
 
 
