@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from blocksd.settings.config import Config
 
 
+_KEYS = (
+    *("running", "answers", "pid", "version", "host", "started_at", "uptime_seconds", "folder", "namespace", "state"),
+    *("redis", "redis_server", "redis_embedded", "polling", "blocks", "seq", "last_change", "agents", "mirror"),
+    *("mirror_seq", "mirror_lag", "away_since", "away_reason", "queue", "refused", "watches", "ready", "halted"),
+    *("last_reload", "problems"),
+)
+"""The keys of a report, in their order; null where nothing is known."""
+
+
 @click.command()
 @daemon_options
 @json_option
@@ -58,34 +67,19 @@ def _traces(config: Config, daemon: dict[str, str] | None) -> dict[str, Any]:
 
     url = config.redis or (daemon["redis"] if daemon else None)
     journaled, epoch = _journaled(config.state)
-    report: dict[str, Any] = {
+    report: dict[str, Any] = dict.fromkeys(_KEYS) | {
         "running": daemon is not None,
         "answers": None if daemon is None else False,
         "pid": daemon["pid"] if daemon else None,
-        "version": None,
-        "host": None,
-        "started_at": None,
-        "uptime_seconds": None,
         "folder": daemon["folder"] if daemon else None,
         "namespace": config.namespace,
         "state": config.state,
         "redis": masked(url) if url else None,
-        "redis_server": None,
-        "redis_embedded": None,
-        "polling": None,
         **journaled,
-        "agents": None,
         "mirror": "unknown",
-        "mirror_seq": None,
-        "mirror_lag": None,
-        "away_since": None,
-        "away_reason": None,
         "queue": {"files": None, "requests": None},
         "refused": dict.fromkeys(REFUSALS),
         "watches": {"used": None, "limit": None},
-        "ready": None,
-        "halted": None,
-        "last_reload": None,
         "problems": [],
     }
     if url is None:

@@ -34,7 +34,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Persistence:
-    """How the server keeps its data: by an append-only file, by snapshots (None: unknown), and True if the last write failed."""
+    """The persistence of a server: by an append-only file, by snapshots (None: unknown), and True if the last write failed."""
 
     appends: bool
     snapshots: str | None
@@ -43,7 +43,7 @@ class Persistence:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where the server listens; `is_protected`: clients without a password must be on its machine."""
+    """The addresses where a server listens; `is_protected`: clients without a password must be on its machine."""
 
     bind: str
     port: int

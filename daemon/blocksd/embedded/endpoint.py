@@ -20,7 +20,7 @@ _SOCKET_CHARS = 100  # the kernel takes 107
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where an embedded server listens. `url` is for the daemon and its commands, `tcp_url` for other programs."""
+    """The address of an embedded server. `url` is for the daemon and its commands, `tcp_url` for other programs."""
 
     pid: int
     port: int

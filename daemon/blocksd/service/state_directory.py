@@ -40,7 +40,7 @@ class StateDirectory:
 
     @property
     def lock_error(self) -> str:
-        """Why the file system takes no locks; empty: it does."""
+        """The reason why the file system takes no locks; empty: it takes them."""
         return self._lock.unsupported
 
     def publish(self, *, folder: str, namespace: str, redis: str) -> None:

@@ -1,4 +1,4 @@
-"""One source: reads the text files below its directory, when a hint or a scan finds a change. Writes nothing."""
+"""Reads the text files of one source, when a hint or a scan finds a change. Writes nothing."""
 
 from __future__ import annotations
 
