@@ -32,7 +32,7 @@ class Bench:
     def fresh(self, *revisions: Revision, **options: Any) -> Mirror:
         """A mirror in charge of an empty namespace, brought level at 0, with these revisions projected."""
         mirror = self.mirror(**options)
-        mirror.take()
+        mirror.take_lease()
         rebuild(mirror, [], seq=0)
         if revisions:
             project(mirror, *revisions)
@@ -53,7 +53,7 @@ class Bench:
 def project(mirror: Mirror, *revisions: Revision) -> None:
     """Project, and wait for what comes of it."""
     mirror.project(revisions)
-    mirror.settle()
+    mirror.wait()
 
 
 def rebuild(mirror: Mirror, heads: list[Revision], *, seq: int) -> None:

@@ -801,7 +801,7 @@ def test_without_sources_a_save_costs_what_it_did(make_rig: Callable[..., Rig], 
     raw.config_resetstat()
     rig.write("notes", "---\nagents: [support-1]\n---\ntwo\n")
     rig.run(lambda: rig.core.intake.due == float("inf"))
-    rig.mirror.settle()
+    rig.mirror.wait()
     stats = raw.info("commandstats")
     calls = {name.removeprefix("cmdstat_"): one["calls"] for name, one in stats.items()}
     ignored = ("config", "info", "client", "hello")

@@ -92,7 +92,7 @@ def test_all_keys_of_two_blocks(bench: Bench) -> None:
         revision(2, "agents/bob/persona", agents=(), attached=("bob",), value="p"),
     ]
     mirror = bench.fresh(*revisions)
-    mirror.note(agents_commands({"ann", "bob"}, (), mirror.keys))
+    mirror.write(agents_commands({"ann", "bob"}, (), mirror.keys))
     assert bench.client.hgetall("blocks:agent:bob") == {"notes": "notes", "persona": "agents/bob/persona"}
     assert bench.client.smembers("blocks:attached:agents/bob/persona") == {"bob"}
     heads = [revisions[0], revision(2, "agents/bob/persona", agents=("bob",), value="p")]
@@ -116,15 +116,15 @@ def test_agents_come_and_go(bench: Bench) -> None:
         changed=("agents",),
     )
     project(mirror, after)
-    mirror.note(agents_commands({"bob", "cid"}, {"ann"}, mirror.keys))
+    mirror.write(agents_commands({"bob", "cid"}, {"ann"}, mirror.keys))
     assert without_meta(bench) == expected([after], ["bob", "cid"])
 
 
 def test_agent_unknown_again_leaves_the_list(bench: Bench) -> None:
     """The list of known agents is changed by what came and went, and keeps the rest."""
     mirror = bench.fresh()
-    mirror.note(agents_commands({"ann", "bob"}, (), mirror.keys))
-    mirror.note(agents_commands({"cid"}, {"ann"}, mirror.keys))
+    mirror.write(agents_commands({"ann", "bob"}, (), mirror.keys))
+    mirror.write(agents_commands({"cid"}, {"ann"}, mirror.keys))
     assert bench.client.zrange("blocks:agents", 0, -1) == ["bob", "cid"]
 
 
@@ -148,9 +148,9 @@ def test_problem_is_kept_and_announced(bench: Bench) -> None:
     mirror = bench.fresh()
     ear = bench.ear("blocks:changes")
     problem = Problem("notes.md", "problem_file", "value is 5 characters, over its limit of 4", "cut it", "notes", 3)
-    mirror.note(problem_commands("notes.md", problem, AT, mirror.keys, EPOCH))
+    mirror.write(problem_commands("notes.md", problem, AT, mirror.keys, EPOCH))
     assert json.loads(bench.client.hget("blocks:problems", "notes.md")) == problem.as_json()
-    mirror.note(problem_commands("notes.md", None, AT, mirror.keys, EPOCH))
+    mirror.write(problem_commands("notes.md", None, AT, mirror.keys, EPOCH))
     assert not bench.client.exists("blocks:problems")
     rejected, cleared = ear.changes()
     assert rejected == {
@@ -254,7 +254,7 @@ def test_replay_doubles_nothing(bench: Bench) -> None:
     before = without_meta(bench)
     bench.client.hset("blocks:meta", "seq", "1")
     again = bench.mirror()
-    assert again.take() == Place(EPOCH, 1)
+    assert again.take_lease() == Place(EPOCH, 1)
     project(again, *revisions[1:])
     assert announced(bench.client) == [("0-1", "reset"), *((f"{seq}-0", "created") for seq in range(1, 5))]
     assert without_meta(bench) == before
@@ -294,7 +294,7 @@ def test_projection_needs_the_lease(bench: Bench, held: str) -> None:
     with pytest.raises(LeaseLost, match="another daemon"):
         project(mirror, revision(2, "new", value="x"))
     with pytest.raises(LeaseLost):
-        mirror.note(agents_commands({"ann"}, (), mirror.keys))
+        mirror.write(agents_commands({"ann"}, (), mirror.keys))
     with pytest.raises(LeaseLost):
         next(mirror.begin_rebuild())
     with pytest.raises(LeaseLost):
@@ -315,11 +315,11 @@ def test_lease_that_is_gone_with_the_mirror(bench: Bench, moved: str) -> None:
     with pytest.raises(LeaseLost, match=r"evicted|moved") as lost:
         project(mirror, revision(2, "new", value="x"))
     assert "another daemon" not in lost.value.message
-    mirror.take()
+    mirror.take_lease()
     bench.client.delete("blocks:lease")
     if moved == "epoch":
         with pytest.raises(LeaseLost, match="evicted"):
-            mirror.note(agents_commands({"ann"}, (), mirror.keys))
+            mirror.write(agents_commands({"ann"}, (), mirror.keys))
     assert shown(bench.client) == before
 
 
@@ -329,10 +329,10 @@ def test_lease_that_is_gone_with_the_mirror(bench: Bench, moved: str) -> None:
 def test_lease_is_taken_and_given_up(bench: Bench) -> None:
     """The lease carries epoch and token, expires by itself within ten seconds, and is gone once released."""
     mirror = bench.mirror()
-    assert mirror.take() == Place(None, 0)
+    assert mirror.take_lease() == Place(None, 0)
     assert bench.client.get("blocks:lease") == f"{EPOCH} t1 m1 fd:1"
     assert 9_000 < bench.client.pttl("blocks:lease") <= 10_000
-    mirror.release()
+    mirror.release_lease()
     assert not bench.client.exists("blocks:lease")
 
 
@@ -340,7 +340,7 @@ def test_lease_is_renewed(bench: Bench) -> None:
     """Renewing sets the ten seconds anew, and tells that the mirror is where it was left."""
     mirror = bench.fresh(revision(1, value="one"))
     bench.client.pexpire("blocks:lease", 5_000)
-    assert mirror.renew()
+    assert mirror.renew_lease()
     assert bench.client.pttl("blocks:lease") > 9_000
 
 
@@ -351,20 +351,20 @@ def test_renewing_notices_a_mirror_that_moved(bench: Bench) -> None:
     """
     mirror = bench.fresh(revision(1, value="one"))
     bench.client.hset("blocks:meta", "seq", "0")
-    assert not mirror.renew()
+    assert not mirror.renew_lease()
     bench.client.hset("blocks:meta", "seq", "1")
-    assert mirror.renew()
+    assert mirror.renew_lease()
     lease = bench.client.get("blocks:lease")
     bench.client.delete("blocks:lease")
-    assert mirror.renew()
+    assert mirror.renew_lease()
     assert bench.client.get("blocks:lease") == lease
     bench.client.set("blocks:lease", "another daemon's", px=5_000)
-    assert not mirror.renew()
+    assert not mirror.renew_lease()
     bench.client.delete("blocks:lease")
     bench.client.hset("blocks:meta", "seq", "2")
-    assert not mirror.renew()
+    assert not mirror.renew_lease()
     bench.client.flushall()
-    assert not mirror.renew()
+    assert not mirror.renew_lease()
 
 
 def test_second_daemon_is_refused(bench: Bench) -> None:
@@ -375,13 +375,13 @@ def test_second_daemon_is_refused(bench: Bench) -> None:
     with pytest.raises(
         LeaseLost, match=rf"{first_named}; .* on two, for /other \(machine m2, folder fd:2\)"
     ) as refusal:
-        second.take()
+        second.take_lease()
     holder: Any = refusal.value.facts["holder"]
     assert holder["pid"] == "11"
     assert 0 < second.lease_left() <= 10_000
-    assert not second.renew()
+    assert not second.renew_lease()
     with pytest.raises(LeaseLost):
-        second.release()
+        second.release_lease()
     assert bench.client.get("blocks:lease") == f"{EPOCH} t1 m1 fd:1"
     assert second.place is None
 
@@ -401,17 +401,17 @@ def test_lease_is_respected_unless_its_daemon_is_proven_dead(bench: Bench, about
     bench.fresh(revision(1, value="one"))
     second = bench.mirror(token="t2", **about)
     with pytest.raises(LeaseLost):
-        second.take()
+        second.take_lease()
     assert bench.client.get("blocks:lease") == f"{EPOCH} t1 m1 fd:1"
     bench.client.delete("blocks:lease")  # as when it has expired
-    assert second.take() == Place(EPOCH, 1)
+    assert second.take_lease() == Place(EPOCH, 1)
 
 
 def test_unknown_machine_is_nobodys_twin(bench: Bench) -> None:
     """Two daemons that both cannot tell where they are do not take each other for dead."""
     bench.fresh(machine="", folder_id="")
     with pytest.raises(LeaseLost):
-        bench.mirror(token="t2", machine="", folder_id="").take()
+        bench.mirror(token="t2", machine="", folder_id="").take_lease()
 
 
 @pytest.mark.parametrize("lease", [f"{EPOCH} t0", "nonsense", "a b c d e"])
@@ -419,7 +419,7 @@ def test_lease_of_another_form_is_respected(bench: Bench, lease: str) -> None:
     """As an older daemon writes it, say."""
     bench.client.set("blocks:lease", lease, px=10_000)
     with pytest.raises(LeaseLost):
-        bench.mirror().take()
+        bench.mirror().take_lease()
     assert bench.client.get("blocks:lease") == lease
 
 
@@ -428,12 +428,12 @@ def test_refused_daemon_gets_what_was_given_up(bench: Bench) -> None:
     first = bench.fresh(revision(1, value="one"))
     second = bench.mirror(epoch=OTHER_EPOCH, token="t2", folder_id="fd:2")
     with pytest.raises(LeaseLost):
-        second.take()
-    first.release()
-    assert second.take() == Place(EPOCH, 1)
+        second.take_lease()
+    first.release_lease()
+    assert second.take_lease() == Place(EPOCH, 1)
     bench.client.pexpire("blocks:lease", 1)
     eventually(lambda: not bench.client.exists("blocks:lease"), "the lease runs out")
-    bench.mirror(token="t3").take()
+    bench.mirror(token="t3").take_lease()
     assert bench.client.get("blocks:lease") == f"{EPOCH} t3 m1 fd:1"
 
 
@@ -442,7 +442,7 @@ def test_own_epoch_is_taken_over_at_once(bench: Bench, folder_id: str) -> None:
     """A lease of this very journal, of this machine, is a dead daemon's: its successor need not wait, the dead may not write."""
     dead = bench.fresh(revision(1, value="one"))
     alive = bench.mirror(token="t2", pid="12", folder_id=folder_id)
-    assert alive.take() == Place(EPOCH, 1)
+    assert alive.take_lease() == Place(EPOCH, 1)
     assert bench.client.get("blocks:lease") == f"{EPOCH} t2 m1 {folder_id}"
     with pytest.raises(LeaseLost):
         project(dead, revision(2, "new", value="x"))
@@ -453,7 +453,7 @@ def test_own_folder_is_taken_over_at_once(bench: Bench) -> None:
     """So is one of the same directory on this machine, whose journal was lost: the folder's lock proves it dead."""
     bench.fresh(revision(1, value="one"))
     alive = bench.mirror(epoch=OTHER_EPOCH, token="t2", pid="12")
-    assert alive.take() == Place(EPOCH, 1)
+    assert alive.take_lease() == Place(EPOCH, 1)
     assert bench.client.get("blocks:lease") == f"{OTHER_EPOCH} t2 m1 fd:1"
 
 
@@ -461,7 +461,7 @@ def test_successor_puts_its_own_facts_down(bench: Bench) -> None:
     """Who asks the mirror who keeps it is told of the daemon in charge, not of its predecessor."""
     bench.fresh(revision(1, value="one"))
     alive = bench.mirror(token="t2", pid="12")
-    alive.take()
+    alive.take_lease()
     alive.describe()
     assert shown(bench.client)["blocks:meta"] == {**ABOUT, "pid": "12", "epoch": EPOCH, "schema": "1", "seq": "1"}
 
@@ -471,7 +471,7 @@ def test_taking_heals_what_it_needs(bench: Bench, key: str) -> None:
     """Keys of another type where lease and meta belong keep no daemon out."""
     bench.client.rpush(key, "a list")
     mirror = bench.mirror()
-    assert mirror.take() == Place(None, 0)
+    assert mirror.take_lease() == Place(None, 0)
     assert bench.client.get("blocks:lease") == f"{EPOCH} t1 m1 fd:1"
 
 
@@ -480,14 +480,14 @@ def test_nonsense_is_no_place(bench: Bench, seq: str) -> None:
     """A mirror whose seq is none says nothing about where it stands."""
     mirror = bench.fresh(revision(1, value="one"))
     bench.client.hset("blocks:meta", "seq", seq)
-    assert not mirror.renew()
-    assert mirror.take() == Place(None, 0)
+    assert not mirror.renew_lease()
+    assert mirror.take_lease() == Place(None, 0)
 
 
 def test_lease_that_never_expires_is_no_daemons(bench: Bench) -> None:
     """Put there by hand, say: it keeps nobody out."""
     bench.client.set("blocks:lease", "forged")
-    assert bench.mirror().take() == Place(None, 0)
+    assert bench.mirror().take_lease() == Place(None, 0)
     assert bench.client.get("blocks:lease") == f"{EPOCH} t1 m1 fd:1"
 
 
@@ -511,7 +511,7 @@ def test_rebuild_writes_all_and_nothing_else(bench: Bench) -> None:
         revision(8, "agents/bob/kept2", agents=("bob",), value="z"),
     ]
     rebuild(mirror, heads, seq=9)
-    mirror.note(agents_commands({"ann", "bob"}, (), mirror.keys))
+    mirror.write(agents_commands({"ann", "bob"}, (), mirror.keys))
     everything = shown(client)
     assert everything.pop("blocks:meta") == {**ABOUT, "epoch": EPOCH, "schema": "1", "seq": "9"}
     wanted = expected(heads, ["ann", "bob"])
@@ -553,7 +553,7 @@ def test_rebuild_cut_short_has_no_place(bench: Bench) -> None:
     bench.client.mset({f"blocks:more:{number}": "" for number in range(3000)})
     steps = mirror.begin_rebuild()
     next(steps)
-    assert bench.mirror(token="t2").take() == Place(None, 0)
+    assert bench.mirror(token="t2").take_lease() == Place(None, 0)
 
 
 @pytest.mark.parametrize("key", WRONG_TYPES)
@@ -573,11 +573,11 @@ def test_wrong_type_is_healed_by_a_rebuild(bench: Bench, key: str, kind: str) ->
         project(mirror, after)
     except (Damaged, LeaseLost):
         assert mirror.place is None
-    assert mirror.take() is not None
+    assert mirror.take_lease() is not None
     rebuild(mirror, [after], seq=2)
     repair_index(mirror, ["notes"], frozenset({"ann", "bob"}), {})
     assert without_meta(bench) == expected([after], ["ann", "bob"])
-    assert mirror.renew()
+    assert mirror.renew_lease()
 
 
 # --- much at once ---
@@ -592,7 +592,7 @@ def test_ten_thousand_agents_at_once(bench: Bench) -> None:
     project(mirror, new)
     assert bench.client.scard("blocks:attached:notes") == 10_000
     assert bench.client.hget("blocks:agent:agent-09999", "notes") == "notes"
-    mirror.note(agents_commands(agents, (), mirror.keys))
+    mirror.write(agents_commands(agents, (), mirror.keys))
     assert bench.client.zcard("blocks:agents") == 10_000
     assert differing(mirror, [new]) == []
     project(mirror, revision(2, kind="updated", version=2, value="x", detached=agents, changed=("agents",)))
@@ -652,7 +652,7 @@ def test_two_namespaces_have_two_daemons(bench: Bench) -> None:
     """Namespaces on one server know nothing of each other."""
     bench.fresh(revision(1, "plain", value="x"))
     other = bench.fresh(revision(1, "plain", value="y"), namespace="blocks2", epoch=OTHER_EPOCH, host="two")
-    assert other.renew()
+    assert other.renew_lease()
     assert bench.client.hget("blocks:block:plain", "value") == "x"
     assert bench.client.hget("blocks2:block:plain", "value") == "y"
 
@@ -663,7 +663,7 @@ def test_script_is_sent_again_when_the_server_forgot_it(bench: Bench) -> None:
     bench.client.script_flush()
     project(mirror, revision(2, "other", value="y"))
     bench.client.script_flush()
-    assert mirror.renew()
+    assert mirror.renew_lease()
 
 
 def test_only_commands_of_the_floor_are_used(bench: Bench) -> None:
@@ -686,12 +686,12 @@ def test_reply_takes_the_place_of_the_entry(bench: Bench) -> None:
     """The reply is there, for a minute, when the entry is gone; an entry nobody can be told of just goes."""
     mirror, client = bench.fresh(), bench.client
     first, second = client.xadd("blocks:inbox:ann", {"request": "1"}), client.xadd("blocks:inbox:ann", {"request": "2"})
-    mirror.note([reply_command("ann", first, "r-1", '{"naïve": "🙂"}', mirror.keys)])
+    mirror.write([reply_command("ann", first, "r-1", '{"naïve": "🙂"}', mirror.keys)])
     assert client.lrange("blocks:reply:ann:r-1", 0, -1) == ['{"naïve": "🙂"}']
     assert 0 < client.ttl("blocks:reply:ann:r-1") <= 60
-    mirror.note([reply_command("ann", first, "r-1", "again", mirror.keys)])
+    mirror.write([reply_command("ann", first, "r-1", "again", mirror.keys)])
     assert client.lrange("blocks:reply:ann:r-1", 0, -1) == ["again"]
-    mirror.note([reply_command("ann", second, None, None, mirror.keys)])
+    mirror.write([reply_command("ann", second, None, None, mirror.keys)])
     assert client.xlen("blocks:inbox:ann") == 0
 
 
@@ -701,7 +701,7 @@ def test_reply_is_given_by_who_is_in_charge(bench: Bench) -> None:
     entry_id = bench.client.xadd("blocks:inbox:ann", {"request": "1"})
     bench.client.set("blocks:lease", "another")
     with pytest.raises(LeaseLost):
-        mirror.note([reply_command("ann", entry_id, "r-1", "x", mirror.keys)])
+        mirror.write([reply_command("ann", entry_id, "r-1", "x", mirror.keys)])
     assert bench.client.xlen("blocks:inbox:ann") == 1
     assert not bench.client.exists("blocks:reply:ann:r-1")
 
@@ -712,7 +712,7 @@ def test_reply_where_an_actor_spoilt_its_keys(bench: Bench, spoilt: str) -> None
     mirror = bench.fresh()
     bench.client.set(spoilt, "mine")
     commands = [reply_command("ann", "1-0", "r-1", "x", mirror.keys), ("SADD", "blocks:source-agents:m", "ann")]
-    mirror.note(commands)
+    mirror.write(commands)
     assert bench.client.lrange("blocks:reply:ann:r-1", 0, -1) == ["x"]
     assert bench.client.smembers("blocks:source-agents:m") == {"ann"}
 
@@ -720,9 +720,9 @@ def test_reply_where_an_actor_spoilt_its_keys(bench: Bench, spoilt: str) -> None
 def test_much_is_noted_in_several_calls(bench: Bench) -> None:
     """No call is so long that others would wait for it."""
     mirror = bench.fresh()
-    mirror.note([("HSET", "blocks:file:m/a", f"f{number}", "x" * 300_000) for number in range(10)])
+    mirror.write([("HSET", "blocks:file:m/a", f"f{number}", "x" * 300_000) for number in range(10)])
     assert bench.client.hlen("blocks:file:m/a") == 10
-    mirror.note([])
+    mirror.write([])
 
 
 def test_questions_are_answered_each_for_itself(bench: Bench) -> None:
@@ -730,7 +730,7 @@ def test_questions_are_answered_each_for_itself(bench: Bench) -> None:
     mirror = bench.fresh()
     bench.client.set("blocks:open:ann", "x")
     bench.client.sadd("blocks:source-agents:m", "ann")
-    spoilt, agents, nothing = mirror.ask(
+    spoilt, agents, nothing = mirror.read_many(
         [("HGETALL", "blocks:open:ann"), ("SMEMBERS", "blocks:source-agents:m"), ("HGETALL", "blocks:sources")]
     )
     assert isinstance(spoilt, redis.ResponseError)

@@ -886,7 +886,7 @@ def test_blocks_are_compared_spread_out(
     raw.hset("blocks:block:b10", "value", "forged")
     read: list[int] = []
     compared: list[int] = []
-    compare, ask = rig.mirror.compare, rig.mirror.ask
+    compare, ask = rig.mirror.compare, rig.mirror.read_many
 
     def counting_compare(blocks: str, *prefixes: str) -> list[int]:
         compared.append(len(json.loads(blocks)))
@@ -897,7 +897,7 @@ def test_blocks_are_compared_spread_out(
         return ask(questions)
 
     monkeypatch.setattr(rig.mirror, "compare", counting_compare)
-    monkeypatch.setattr(rig.mirror, "ask", counting_ask)
+    monkeypatch.setattr(rig.mirror, "read_many", counting_ask)
     begun = rig.clock()
     one_pass()
     assert rig.clock() - begun >= 400 / 64 - 1

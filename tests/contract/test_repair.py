@@ -88,7 +88,7 @@ def test_index_that_differs_is_mended(bench: Bench, damage: str) -> None:
     """The lists of blocks, agents and problems are compared and mended; it is told how many were wrong."""
     mirror = bench.fresh(revision(1, "notes", agents=("ann",), value="x"))
     problem = Problem("bad.md", "problem_file", "bad", since=AT)
-    mirror.note(
+    mirror.write(
         [*agents_commands({"ann"}, (), mirror.keys), *problem_commands("bad.md", problem, AT, mirror.keys, EPOCH)]
     )
     wanted = (["notes"], frozenset({"ann"}), {"bad.md": problem.dumps()})

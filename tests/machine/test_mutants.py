@@ -947,8 +947,8 @@ def forgets_who_was_known_by_a_folder(patch: Patch) -> None:
 
 
 def does_not_see_that_redis_is_empty(patch: Patch) -> None:
-    renew = mirror.Mirror.renew
-    patch.setattr(mirror.Mirror, "renew", lambda self: (renew(self), True)[1])
+    renew = mirror.Mirror.renew_lease
+    patch.setattr(mirror.Mirror, "renew_lease", lambda self: (renew(self), True)[1])
 
 
 def shows_no_agents(patch: Patch) -> None:

@@ -210,7 +210,7 @@ class Projector:
 
     def _step(self, now: float, *, more_follows: bool) -> None:
         with self._guarded():
-            self._mirror.settle()
+            self._mirror.wait()
             if now >= self._heartbeat_at and (self.is_in_sync or self._work is not None):
                 self._renew()
                 if self.is_in_sync:
@@ -252,7 +252,7 @@ class Projector:
         """A heartbeat: renew the lease, and see whether the mirror is where it was left."""
         now = self._clock()
         self._heartbeat_at = now + HEARTBEAT_SECONDS
-        if self._mirror.renew():
+        if self._mirror.renew_lease():
             self._leased_at = now
         # Levelling may last longer than a lease does; that the mirror is not in place is no news to it.
         elif self.is_in_sync:
@@ -274,7 +274,7 @@ class Projector:
         """Give the lease up, if there is anyone to give it to."""
         if self._mirror.place is not None:
             with self._guarded():
-                self._mirror.release()
+                self._mirror.release_lease()
             self.is_in_sync = False
 
     @contextmanager
@@ -314,7 +314,7 @@ class Projector:
 
     def _resynchronizing(self) -> Iterator[None]:
         self._leased_at = self._clock()
-        place = self._mirror.take()
+        place = self._mirror.take_lease()
         how = "level"
         if place.epoch == self._journal.epoch and (place.seq > self._journal.seq or not self._is_of_this_journal()):
             # The journal is older than the mirror, or another one was continued from where it was copied: numbers that
@@ -384,11 +384,11 @@ class Projector:
 
     def _sign(self) -> None:
         """Note in the mirror which run of the journal writes it: of a journal that is restored, this run is not one."""
-        self._mirror.note([("HSET", self._mirror.keys.meta, "run", self._journal.run)])
+        self._mirror.write([("HSET", self._mirror.keys.meta, "run", self._journal.run)])
 
     def _is_of_this_journal(self) -> bool:
         """Return True if this journal wrote what the mirror shows, as far as can be told."""
-        token = self._mirror.answer("HGET", self._mirror.keys.meta, "run")
+        token = self._mirror.read_one("HGET", self._mirror.keys.meta, "run")
         return self._journal.is_of_run(token)
 
     def _heads(self, labels: Sequence[str]) -> list[Revision]:
@@ -412,7 +412,7 @@ class Projector:
         yield from self._source_mirror.compare(timestamp(self._wall()), announce=announce)
 
     def _show_aside(self, answers: Sequence[Answer] = (), left: Sequence[Command] = ()) -> None:
-        self._mirror.note([*left, *self._aside_commands(answers)])
+        self._mirror.write([*left, *self._aside_commands(answers)])
         self._aside_is_shown()
 
     def _aside_commands(self, answers: Sequence[Answer]) -> list[Command]:

@@ -237,7 +237,7 @@ class Verifier:
             keys = self._mirror.keys
             questions = [("HGETALL" if agent in chosen else "HLEN", keys.agent(agent)) for agent in some]
             wanted = [names[agent] if agent in chosen else counts[agent] for agent in some]
-            shown = self._mirror.ask(questions)
+            shown = self._mirror.read_many(questions)
             wrong = [agent for agent, is_, want in zip(some, shown, wanted, strict=True) if is_ != want]
             if wrong:  # or merely changed since they were counted
                 self._announce(agents=repair_agents(self._mirror, self._names_of(wrong)))

@@ -48,7 +48,7 @@ class Mirror:
     """One namespace of one server, and this daemon's lease to write it.
 
     Every method raises Unavailable when the server does not serve, Misconfigured when it refuses the login, LeaseLost
-    when another daemon holds the lease. After any of these, `place` is unknown until `take` is called again.
+    when another daemon holds the lease. After any of these, `place` is unknown until `take_lease` is called again.
     """
 
     def __init__(self, client: Any, keys: Keys, *, url: str, epoch: str, token: str, about: Mapping[str, str]) -> None:
@@ -86,7 +86,7 @@ class Mirror:
         """The value of the lease's key while this daemon holds it."""
         return self._lease
 
-    def take(self) -> Place:
+    def take_lease(self) -> Place:
         """Take the lease, or renew it, and return the mirror's position.
 
         The lease of a daemon that is certainly dead is taken over at once: one of the same folder or journal, on this machine
@@ -117,9 +117,9 @@ class Mirror:
         with translated(self.url):
             return int(self._client.pttl(self.keys.lease))
 
-    def renew(self) -> bool:
+    def renew_lease(self) -> bool:
         """Renew the lease. Return True if the mirror is still at the position where this daemon left it."""
-        self.settle()
+        self.wait()
         before = self.place
         with translated(self.url):
             held, epoch, seq, _ = self._ask_lease()
@@ -135,17 +135,17 @@ class Mirror:
         )
         return held, epoch, seq, is_ours
 
-    def release(self) -> None:
+    def release_lease(self) -> None:
         """Release the lease, so that a successor need not wait."""
         self.apply([("DEL", self.keys.lease)])
 
     def project(self, revisions: Sequence[Revision], aside: Sequence[Command] = ()) -> None:
         """Project revisions, the first of which follows the mirror's position, and write the commands `aside` with them.
 
-        The last call may still be under way when this returns, so that the next round can begin. `settle` waits for it, and so
+        The last call may still be under way when this returns, so that the next round can begin. `wait` waits for it, and so
         does every other method.
         """
-        self.settle()
+        self.wait()
         assert self.place is not None
         batch: list[str] = []
         size = 0
@@ -154,7 +154,7 @@ class Mirror:
             commands = _encode(commands_of(revision, self.keys, self.epoch))
             if batch and size + len(commands) > _BATCH_CHARS:
                 self._send(batch, at=start)
-                self.settle()
+                self.wait()
                 batch, size, start = [], 0, revision.seq - 1
             batch.append(commands)
             size += len(commands)
@@ -163,9 +163,9 @@ class Mirror:
             aside = ()
         self._send(batch, at=start)
         self.place = Place(self.epoch, revisions[-1].seq)
-        self.note(aside)
+        self.write(aside)
 
-    def note(self, commands: Sequence[Command]) -> None:
+    def write(self, commands: Sequence[Command]) -> None:
         """Write commands that belong to no revision: known agents, problems, sources, replies. Many are sent in several calls."""
         batch: list[Command] = []
         size = 0
@@ -178,9 +178,9 @@ class Mirror:
         if batch:
             self.apply(batch)
 
-    def ask(self, questions: Sequence[Command]) -> list[Any]:
+    def read_many(self, questions: Sequence[Command]) -> list[Any]:
         """Return the answers to reading commands, in one round trip. The answer for a key of another type is an error."""
-        self.settle()
+        self.wait()
         pipeline = self._client.pipeline(transaction=False)
         for words in questions:
             pipeline.execute_command(*words)
@@ -188,9 +188,9 @@ class Mirror:
             answers: list[Any] = pipeline.execute(raise_on_error=False)
         return answers
 
-    def answer(self, *question: str) -> Any:
+    def read_one(self, *question: str) -> Any:
         """Return the answer to one reading command; None: the key is of another type."""
-        self.settle()
+        self.wait()
         try:
             with translated(self.url):
                 return self._client.execute_command(*question)
@@ -199,7 +199,7 @@ class Mirror:
 
     def compare(self, blocks: str, prefix: str, attached_prefix: str) -> list[int]:
         """Return the numbers, from 1, of the blocks that the mirror shows wrongly, as compare.lua finds them."""
-        self.settle()
+        self.wait()
         outcome = self._compare.call((self.keys.labels, self.keys.ids), (blocks, prefix, attached_prefix))
         return outcome[1:]
 
@@ -226,7 +226,7 @@ class Mirror:
 
     def scan(self, cursor: int, pattern: str, count: int) -> tuple[int, list[str]]:
         """Scan about `count` keys of the server. Return the next cursor (0: the end), and the keys that match."""
-        self.settle()
+        self.wait()
         options: dict[str, Any] = {"match": pattern, "count": count}
         with translated(self.url):
             if hasattr(self._client, "get_node_from_key"):  # in a cluster a namespace is in one slot, so on one node
@@ -280,15 +280,15 @@ class Mirror:
 
     def _next_entry(self, seq: int) -> str:
         """Return the id, in the stream, of an announcement that has no seq."""
-        last = self.answer("XREVRANGE", self.keys.changes, "+", "-", "COUNT", "1")
+        last = self.read_one("XREVRANGE", self.keys.changes, "+", "-", "COUNT", "1")
         after = int(str(last[0][0]).partition("-")[2]) if last and str(last[0][0]).startswith(f"{seq}-") else 0
         return f"{seq}-{after + 1}"
 
     def apply(self, commands: Sequence[Command]) -> None:
         """Apply commands in one atomic call."""
-        self.settle()
+        self.wait()
         self._send([_encode(commands)])
-        self.settle()
+        self.wait()
 
     def _send(self, batch: Sequence[str], *, at: int | None = None) -> None:
         """Send lists of commands in JSON, to be applied in one atomic call; with `at`, only if the mirror is at that seq."""
@@ -303,7 +303,7 @@ class Mirror:
     def _written(self) -> tuple[str, ...]:
         return self.keys.lease, self.keys.meta, self.keys.changes
 
-    def settle(self) -> None:
+    def wait(self) -> None:
         """Wait for the call under way."""
         if self._apply.under_way is None:
             return

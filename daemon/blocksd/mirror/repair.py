@@ -36,7 +36,7 @@ def differing(mirror: Mirror, revisions: Sequence[Revision]) -> list[Revision]:
             ("ZSCORE", keys.labels, revision.label),
             ("HGET", keys.ids, block_id(revision.label)),
         ]
-    answers = iter(mirror.ask(questions))
+    answers = iter(mirror.read_many(questions))
     return [
         revision
         for revision, shown in zip(revisions, zip(*[answers] * 4, strict=True), strict=True)
@@ -60,24 +60,24 @@ def repair_index(
     """
     keys = mirror.keys
     repairs: dict[str, list[Command]] = {}
-    if mirror.answer("ZCARD", keys.labels) != len(labels):
+    if mirror.read_one("ZCARD", keys.labels) != len(labels):
         repairs["labels"] = new_zset_commands(keys.labels, labels)
-    if mirror.answer("HLEN", keys.ids) != len(labels):
+    if mirror.read_one("HLEN", keys.ids) != len(labels):
         repairs["ids"] = new_hash_commands(keys.ids, {block_id(label): label for label in labels})
     if reads_agents:
-        listed = set(mirror.answer("ZRANGE", keys.agents, "0", "-1") or ())
+        listed = set(mirror.read_one("ZRANGE", keys.agents, "0", "-1") or ())
         is_same = listed == known
     else:
         listed = set()
-        is_same = mirror.answer("ZCARD", keys.agents) == len(known)
+        is_same = mirror.read_one("ZCARD", keys.agents) == len(known)
     if not is_same:
         repairs["agents"] = new_zset_commands(keys.agents, known)
         # The next agent of that name begins with nothing open.
         repairs["agents"] += [("UNLINK", keys.open(agent)) for agent in sorted(listed - known)]
     if reads_problems:
-        is_same = mirror.answer("HGETALL", keys.problems) == problems
+        is_same = mirror.read_one("HGETALL", keys.problems) == problems
     else:
-        is_same = mirror.answer("HLEN", keys.problems) == len(problems)
+        is_same = mirror.read_one("HLEN", keys.problems) == len(problems)
     if not is_same:
         repairs["problems"] = new_hash_commands(keys.problems, problems)
     if repairs:
@@ -88,7 +88,7 @@ def repair_index(
 def repair_agents(mirror: Mirror, names: Mapping[str, Mapping[str, str]]) -> list[str]:
     """Compare and repair the blocks of these agents (name → label). Return the agents that were wrong."""
     keys = mirror.keys
-    answers = mirror.ask([("HGETALL", keys.agent(agent)) for agent in names])
+    answers = mirror.read_many([("HGETALL", keys.agent(agent)) for agent in names])
     wrong = [agent for agent, shown in zip(names, answers, strict=True) if shown != names[agent]]
     if wrong:
         mirror.apply([command for agent in wrong for command in new_hash_commands(keys.agent(agent), names[agent])])
@@ -102,7 +102,7 @@ def mend_changes(mirror: Mirror) -> bool:
     keep every later change out. In a new stream, a reset tells readers what is missing.
     """
     assert mirror.place is not None
-    last = mirror.answer("XREVRANGE", mirror.keys.changes, "+", "-", "COUNT", "1")
+    last = mirror.read_one("XREVRANGE", mirror.keys.changes, "+", "-", "COUNT", "1")
     if last:
         is_sound = str(last[0][0]).startswith(f"{mirror.place.seq}-")
     else:

@@ -144,7 +144,7 @@ class Resources:
         left_before: int | None = None
         while True:
             try:
-                mirror.take()
+                mirror.take_lease()
             except LeaseLost as error:
                 left = mirror.lease_left()
                 if left_before is None:

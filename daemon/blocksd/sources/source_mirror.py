@@ -84,7 +84,7 @@ class SourceMirror:
         else they differ because their files changed, which `changes` announces.
         """
         keys, sources = self._mirror.keys, self._sources
-        (shown,) = self._mirror.ask([("HGETALL", keys.sources)])
+        (shown,) = self._mirror.read_many([("HGETALL", keys.sources)])
         if not sources.names and shown == {}:
             return
         for name in sources.names:
@@ -97,12 +97,12 @@ class SourceMirror:
             yield wrong
         for files in _slices(opened.keys() | strays):
             yield self._compare_contents(files, at if announce and is_repair else None)
-        (shown,) = self._mirror.ask([("HGETALL", keys.sources)])  # they may have changed meanwhile
+        (shown,) = self._mirror.read_many([("HGETALL", keys.sources)])  # they may have changed meanwhile
         wanted = {name: sources.about(name) for name in sources.names}
         # The keys of a source that is not served go before its name, so that a crash in between leaves the name to find them.
         for name in sorted(shown if isinstance(shown, dict) else ()):
             if name not in wanted:
-                self._mirror.note([("DEL", keys.source(name), keys.source_agents(name))])
+                self._mirror.write([("DEL", keys.source(name), keys.source_agents(name))])
         repairs = hash_commands(keys.sources, shown, wanted)
         was = shown if isinstance(shown, dict) else {}
         told = (
@@ -110,14 +110,16 @@ class SourceMirror:
             if announce
             else []
         )
-        self._mirror.note([*repairs, *(one for name in told for one in self._source_changed(name, (), (), at))])
+        self._mirror.write([*repairs, *(one for name in told for one in self._source_changed(name, (), (), at))])
         yield int(bool(repairs))
 
     def _compare_files(self, name: str, at: str, *, announce: bool) -> int:
         """Compare and repair the list of one source. Return how many keys were wrong."""
         keys, agents = self._mirror.keys, self._sources.agents(name)
         source = self._sources.source(name) if name in self._sources.names else None
-        shown, seen_by = self._mirror.ask([("HGETALL", keys.source(name)), ("SMEMBERS", keys.source_agents(name))])
+        shown, seen_by = self._mirror.read_many(
+            [("HGETALL", keys.source(name)), ("SMEMBERS", keys.source_agents(name))]
+        )
         commands: list[Command] = []
         changed: set[str] = set()
         if source is None:
@@ -134,13 +136,13 @@ class SourceMirror:
         if commands and announce:
             concerned = agents ^ (seen_by if isinstance(seen_by, set) else set())
             commands += self._source_changed(name, changed, concerned, at)
-        self._mirror.note(commands)
+        self._mirror.write(commands)
         return wrong
 
     def _compare_agents(self, agents: list[str], at: str, *, announce: bool) -> tuple[int, set[str]]:
         """Compare and repair the open files of these agents. Return how many keys were wrong, and the files shown wrongly."""
         keys, sources = self._mirror.keys, self._sources
-        answers = self._mirror.ask([("HGETALL", keys.open(agent)) for agent in agents])
+        answers = self._mirror.read_many([("HGETALL", keys.open(agent)) for agent in agents])
         files_of: dict[str, dict[str, str]] = {agent: {} for agent in agents}
         for agent, shown in zip(agents, answers, strict=True):
             if isinstance(shown, dict):
@@ -163,7 +165,7 @@ class SourceMirror:
             for file in sorted(was.keys() | wanted.keys()) if repairs and announce else ():
                 if was.get(file) != wanted.get(file):
                     commands += self._opened_or_closed(agent, file, is_open=file in wanted, at=at)
-        self._mirror.note(commands)
+        self._mirror.write(commands)
         return wrong, strays
 
     def _compare_contents(self, files: Iterable[str], at: str | None = None) -> int:
@@ -173,16 +175,16 @@ class SourceMirror:
         for file in files:
             if not any(sources.is_undecided(agent, file) for agent in sources.opened().get(file, ())):
                 wanted[keys.file(file)] = sources.content(file) or {}
-        answers = self._mirror.ask([("HGETALL", key) for key in wanted])
+        answers = self._mirror.read_many([("HGETALL", key) for key in wanted])
         repairs = [hash_commands(key, shown, wanted[key]) for key, shown in zip(wanted, answers, strict=True)]
-        self._mirror.note([command for commands in repairs for command in commands])
+        self._mirror.write([command for commands in repairs for command in commands])
         wrong: dict[str, set[str]] = {}
         for key, commands in zip(wanted, repairs, strict=True):
             if commands:
                 name, _, path = key.removeprefix(keys.file("")).partition("/")
                 wrong.setdefault(name, set()).add(path)
         if at is not None:
-            self._mirror.note([one for name in wrong for one in self._source_changed(name, wrong[name], (), at)])
+            self._mirror.write([one for name in wrong for one in self._source_changed(name, wrong[name], (), at)])
         return sum(map(bool, repairs))
 
     def _source_changed(self, name: str, paths: Iterable[str], agents: Iterable[str], at: str) -> list[Command]:
