@@ -9,12 +9,15 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from support import Changes, Daemon, RedisServer, valkey_binary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from xdist.remote import Producer
 
 # In the background of a shell SIGINT is ignored; what tests start would ignore it, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,6 +37,26 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     if all("::" in argument for argument in config.args):
         return 0
     return min(2 * len(os.sched_getaffinity(0)), MOST_PROCESSES)
+
+
+WHOLE = ("test_readme.py", "test_systemd.py", "test_wheel.py")
+"""Files whose tests share what takes long to make, so that one process runs all tests of a file."""
+
+
+class Schedule(LoadScopeScheduling):
+    """Gives each process that is free one test after the other, or a whole file.
+
+    (The mark `xdist_group` of xdist 3.8 does nothing with pytest 9.2.)
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return path if path.endswith(WHOLE) else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Schedule | None:
+    """Return the schedule, unless another one is asked for."""
+    return Schedule(config, log) if config.getoption("dist") == "load" else None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

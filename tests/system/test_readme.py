@@ -57,11 +57,6 @@ MEANWHILE: dict[str, Callable[[Newcomer], None]] = {
 """What happens before a block of a document, by the text that stands before it."""
 
 
-def in_one_process(document: str) -> pytest.MarkDecorator:
-    """Return the mark of the tests that go on with the story of a document."""
-    return pytest.mark.xdist_group(document)
-
-
 class Story:
     """A document, the newcomer who follows it, and the outcome of each block done so far."""
 
@@ -160,7 +155,7 @@ def stir(newcomer: Newcomer) -> None:
     pubsub.close()
 
 
-@pytest.mark.parametrize("document", [pytest.param(name, marks=in_one_process(name)) for name in BY_HAND])
+@pytest.mark.parametrize("document", BY_HAND)
 def test_document(document: str, stories: Callable[[str], Story], subtests: pytest.Subtests) -> None:
     """A reader who follows it from top to bottom sees what it says: of each command, program, request and file."""
     story = stories(document)
@@ -169,7 +164,6 @@ def test_document(document: str, stories: Callable[[str], Story], subtests: pyte
             story.read_to(block)
 
 
-@in_one_process(OPERATIONS)
 def test_uninstalling_leaves_the_blocks(stories: Callable[[str], Story]) -> None:
     """The program and, if asked for, the state are removed; the folder is as it was."""
     story = stories(OPERATIONS)
@@ -179,7 +173,6 @@ def test_uninstalling_leaves_the_blocks(stories: Callable[[str], Story]) -> None
     assert (story.newcomer.clone / "blocks.d" / "persona.md").exists()
 
 
-@in_one_process(LAYOUT)
 def test_program_that_misses_nothing_reads_all_again_after_a_loss(layout: Story) -> None:
     """When Redis has lost everything, the program of the specification notices, and finds all blocks again."""
     block = next(b for b in BLOCKS[LAYOUT] if b.text == "$ python every_change.py\n")
@@ -242,7 +235,6 @@ REFUSED: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-@in_one_process(LAYOUT)
 def test_errors_tell_what_the_specification_says(layout: Story) -> None:
     """Every fact of an error that a program may come by is in its row."""
     newcomer = layout.newcomer
@@ -258,7 +250,6 @@ def test_errors_tell_what_the_specification_says(layout: Story) -> None:
         assert error.keys() <= facts_of(code), f"{code}: {error.keys() - facts_of(code)} are not in the specification"
 
 
-@in_one_process(LAYOUT)
 def test_without_its_folder_the_daemon_is_unavailable(layout: Story) -> None:
     """What is asked for then is refused for now, and done when it is sent again later under the same id."""
     newcomer = layout.newcomer

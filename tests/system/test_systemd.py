@@ -21,7 +21,7 @@ from support import do_without, eventually, require
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("systemd")]
+pytestmark = pytest.mark.slow
 
 GUIDE = (ROOT / "systemd" / "README.md").read_text(encoding="utf-8")
 SECTIONS = re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", GUIDE, re.MULTILINE | re.DOTALL)
