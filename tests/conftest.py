@@ -43,7 +43,7 @@ WHOLE = ("test_readme.py", "test_systemd.py", "test_wheel.py")
 """Files whose tests share what takes long to make, so that one process runs all tests of a file."""
 
 
-class Schedule(LoadScopeScheduling):
+class Schedule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """Gives each process that is free one test after the other, or a whole file.
 
     (The mark `xdist_group` of xdist 3.8 does nothing with pytest 9.2.)
