@@ -698,7 +698,6 @@ def test_place_of_a_new_file_that_cannot_be_read_is_not_taken(broken: Broken, op
 STEPS = int(os.environ.get("BLOCKSD_TEST_FAILING_STEPS", "100"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "seed"), [(0.01, 1), (0.03, 2), (0.2, 4)])
 def test_calls_that_fail_lose_and_double_nothing(
     tmp_path: Path, standing_server: Callable[[str], RedisServer], rate: float, seed: int
