@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Asked(NamedTuple):
-    """What is to be done on request in one round.
+    """The requests and merges to do in one round.
 
     `later` are requests that wait for the next round, `merges` blocks whose stale saves are to be merged. `unwritable` are
     files that could not be written to just now, and why: requests to them are refused.
@@ -47,7 +47,7 @@ class Asked(NamedTuple):
 
 @dataclass(slots=True)
 class Draft:
-    """What one round comes to: decided on, and not committed. To throw it away costs nothing.
+    """The outcome of one round, decided on and not committed. To throw it away costs nothing.
 
     `observed` are the revisions of what the folder says, `files` which file says each label now. `requested` are those of
     what was asked for, on top of them, which come into force by the `edits` of files: `paths` are the files of the blocks
@@ -77,8 +77,9 @@ class Draft:
 
 
 class FolderView(NamedTuple):
-    """What may be looked at while files are decided on: `is_recent` tells whether a revision was written just before a
-    file was saved, at a time of day.
+    """The state and the folder, to be read while files are decided on.
+
+    `is_recent` returns True if a revision was written just before a file was saved, at a time of day.
     """
 
     state: State
@@ -176,7 +177,7 @@ def _decide_on_file(view: FolderView, draft: Draft, one: FileRead) -> None:
 
 
 def _decide_on_missing(draft: Draft, path: str) -> None:
-    """The file is not there: of a block in force that is a deletion if it stays so."""
+    """Note that a file is not there: of a block in force that is a deletion if it stays so."""
     if draft.observed.label_of(path) is not None:
         draft.news.missing[path] = True
     else:

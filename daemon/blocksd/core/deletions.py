@@ -30,7 +30,7 @@ class Decision(NamedTuple):
 
 
 class Deletions:
-    """What is missing, for how long it may be, and why all of it is held back. Times are of a monotonic clock, in seconds.
+    """Missing files: for how long they may be missing, and why their deletions are held back. Times are of a monotonic clock.
 
     It halts when too much is missing, or the folder as a whole: that is a problem, and ends by itself when the files are
     back, or with a person's word.
@@ -64,11 +64,11 @@ class Deletions:
 
     @property
     def has_halted(self) -> bool:
-        """Whether deletions are held back."""
+        """Return True if deletions are held back."""
         return FOLDER in self._problems
 
     def is_held_back(self, path: str) -> bool:
-        """Whether the file of a block in force is missing, and its deletion is held back."""
+        """Return True if the file of a block in force is missing, and its deletion is held back."""
         return path in self.missing and self.has_halted
 
     def miss(self, path: str) -> None:

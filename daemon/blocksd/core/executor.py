@@ -1,4 +1,4 @@
-"""Commits drafts: what files say goes into the journal; what was asked for is recorded, put into files, and journaled."""
+"""Commits requests: records the intent in the journal, exchanges the files, and journals the revisions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _REST_SECONDS = (
 
 
 class Conflict(Exception):  # no error: the draft is thrown away
-    """What was asked for could not be put into a file; nothing of it was done. `why` is None if a person saved first."""
+    """A request could not be written to its file; nothing of the draft was done. `why` is None if a person saved first."""
 
     def __init__(self, path: str, why: BlocksdError | None = None) -> None:
         super().__init__(path)
@@ -299,7 +299,7 @@ class Executor:
             self._schedule["tidy"] = self._clock() + _REST_SECONDS
 
     def _all_is_on_disk(self) -> None:
-        """What was committed is on disk, and all that was committed before: what is retired is free."""
+        """Note that all that was committed is on disk: what is retired is free."""
         self.free += self._retired.values()
         self._retired = {}
         self._schedule["tidy"] = NEVER

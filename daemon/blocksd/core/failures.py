@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class Failures:
-    """What has failed, and until when nothing is taken in for it. Times are of a monotonic clock, in seconds."""
+    """Failures so far, and until when nothing is taken in for them. Times are of a monotonic clock, in seconds."""
 
     def __init__(
         self,

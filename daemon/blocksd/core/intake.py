@@ -45,7 +45,7 @@ class FileRead(NamedTuple):
 
 @dataclass(slots=True)
 class Observed:
-    """What was seen of the folder in one round: values, of which nothing is known yet what follows.
+    """The folder as it was seen in one round: values that nothing follows from yet.
 
     `deleted` are files that have been missing for long enough; `folders` tells of some agents whether they have a private
     folder, `all_folders` names all that have one, if a whole folder was seen.
@@ -56,12 +56,12 @@ class Observed:
     folders: dict[str, bool] = field(default_factory=dict)
     all_folders: set[str] | None = None
     has_looked: bool = False
-    """Whether anything was looked at; else there is nothing to follow from it."""
+    """True if anything was looked at; else nothing follows from it."""
 
 
 @dataclass(slots=True)
 class FileNews:
-    """What follows from what was observed besides revisions. All of it is by path."""
+    """Consequences of a round besides revisions: problems, and which files to read again. All of it is by path."""
 
     reports: dict[str, Problem | None] = field(default_factory=dict)
     """The problem that a file has now, or that it has none."""
@@ -111,7 +111,7 @@ class Intake:
         self.reset()
 
     def reset(self) -> None:
-        """What was read is void, and so is a sweep under way: it has compared with what is forgotten now."""
+        """Forget what was read, and a sweep under way, which has compared with that."""
         self.scanner.give_up()
         self.parser = Parser()
         self._links: set[str] = set()
@@ -122,7 +122,7 @@ class Intake:
     # --- hints ---
 
     def hint_file(self, path: str, *, closed: bool) -> None:
-        """Something happened to this file; `closed` if its writer was seen to be done."""
+        """Note that something happened to this file; `closed` if its writer was seen to be done."""
         directories, _, name = path.rpartition("/")
         if path in self._state.signatures or (is_block_file(name) and not _is_out_of_sight(directories)):
             self._queue.hint(path, closed=closed)
@@ -132,18 +132,18 @@ class Intake:
         self._schedule["files"] = self.due
 
     def expect(self, signatures: Mapping[str, Signature | None]) -> None:
-        """These files were written on request, and say what is in force: hints of that are no news."""
+        """Expect hints of these files, which were written on request and say what is in force: they are no news."""
         for path, signature in signatures.items():
             if signature is not None:
                 self._expected[path] = signature
 
     def reread(self, path: str) -> None:
-        """A file is not what the state says. If it is known to be missing, that is decided when its grace is over."""
+        """Read a file again that is not what the state says; if it is missing, that is decided when its grace is over."""
         if path not in self.deletions.missing:
             self.hint_file(path, closed=False)
 
     def hint_tree(self, path: str) -> None:
-        """Something happened to this directory, or to the folder itself (the empty path)."""
+        """Note that something happened to this directory, or to the folder itself (the empty path)."""
         if is_block_file(path.rpartition("/")[2]):  # in the place of a block
             self.hint_file(path, closed=False)
         elif not path or not any(map(is_ignored, path.split("/"))):
@@ -153,7 +153,7 @@ class Intake:
             self._schedule.hasten("files", 0.0)
 
     def hint_all(self) -> None:
-        """Something happened somewhere: sweep the folder from the beginning."""
+        """Sweep the folder from the beginning: something happened somewhere."""
         self.scanner.begin()
         self._schedule.hasten("files", 0.0)
 
@@ -282,7 +282,7 @@ class Intake:
         return root != "gone" and root != "another"
 
     def _all_private_folders(self) -> set[str] | None:
-        """Those that a sweep has seen are all there are, if it has seen the whole of the right folder."""
+        """The agents with a private folder, if a sweep has seen the whole of the right folder."""
         if self.scanner.unlisted or self.deletions.is_in_doubt or not self.check_root():
             return None
         return look_at_all(self._folder, self.scanner.directories, self._state.attachments.owners)
@@ -325,7 +325,7 @@ class Intake:
         self._schedule["files"] = self.due
 
     def release(self, released: Mapping[str, str]) -> None:
-        """These labels are free, with the file that had each: what was known of the files is void."""
+        """Forget what is known of files whose labels are free now, and read files that waited for such a label."""
         for label, path in released.items():
             self._links.discard(path)
             self.parser.forget(label)

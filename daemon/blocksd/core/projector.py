@@ -123,7 +123,7 @@ class Projector:
 
     @property
     def is_said_to_be_unreachable(self) -> bool:
-        """Whether the listeners know that the mirror cannot be written, and why."""
+        """Return True if the listeners know that the mirror cannot be written, and why."""
         return self._said is not None
 
     @property
@@ -156,12 +156,12 @@ class Projector:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the mirror is being brought in sync or compared right now."""
+        """Return True if the mirror is being brought in sync or compared right now."""
         return self._work is not None or (self.is_in_sync and self.verifier.is_due)
 
     @property
     def has_aside(self) -> bool:
-        """Whether agents, problems or sources changed since they were last shown."""
+        """Return True if agents, problems or sources changed since they were last shown."""
         return (
             self._state.attachments.listed is not self._shown_agents
             or self._problems.changes != self._shown_count
@@ -244,7 +244,7 @@ class Projector:
 
     @property
     def _shows_all(self) -> bool:
-        """Whether the mirror stands where the journal and the ledger do: only then a difference is damage."""
+        """Return True if the mirror stands where the journal does: only then a difference is damage."""
         place = self._mirror.place
         return place is not None and place.seq == self._journal.seq
 

@@ -72,7 +72,7 @@ def state_of(one: Staged, place: LeftFile | None, aside: LeftFile | None, *, is_
 
 @dataclass(slots=True)
 class Group:
-    """What is prepared for requests that have a file or a block in common: all of it is done, or nothing."""
+    """Changes prepared for requests that have a file or a block in common: all of them are made, or none."""
 
     revisions: list[Revision] = field(default_factory=list)
     staged: list[Staged] = field(default_factory=list)

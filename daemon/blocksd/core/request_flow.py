@@ -1,4 +1,4 @@
-"""Which requests are carried out in a round, and what becomes of them once they are decided on."""
+"""Takes the requests of a round, and follows them until they are replied to, postponed or read again."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class RequestFlow:
         return Asked(self._taken, entries[alone:], merges, self._unwritable)
 
     def view(self) -> RequestView:
-        """What may be looked at while requests are decided."""
+        """Return all that may be read while requests are decided."""
         deletions = self._intake.deletions
         return RequestView(
             self._results,
@@ -137,7 +137,7 @@ class RequestFlow:
             self._handled.note((), answers.postponed)
 
     def throw_away(self, draft: Draft, conflict: Conflict) -> None:
-        """Nothing of what was asked for was done; all of it is decided anew, since refusals may have been for its sake."""
+        """Have all requests of a draft decided anew, since refusals may have been for the sake of those that were not done."""
         draft.answers = Answers()
         until = 0.0
         if conflict.why is not None:
@@ -161,14 +161,14 @@ class RequestFlow:
         return now + shortest if self._inbox.is_waiting else min(max(now + shortest, self._intake.due), now + longest)
 
     def replied(self, answers: list[Answer]) -> list[tuple[Answer, float]]:
-        """These replies are on their way: return each with when its request was received."""
+        """Note that these replies are on their way; return each with when its request was received."""
         received = [(answer, self._inbox.received_at(answer.entry)) for answer in answers]
         self._handled.note([answer.entry for answer in answers], ())
         self._inbox.remove_done()
         return received
 
     def end(self) -> None:
-        """What was taken is over: it was replied to, or is taken again."""
+        """Note that the requests taken are over: they were replied to, or are taken again."""
         if self._taken:
             self._started.end(self._taken)
             self._taken = []

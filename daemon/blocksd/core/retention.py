@@ -1,4 +1,4 @@
-"""What a journal forgets with time: old versions, deleted blocks, what came of requests, lists that nothing has any more."""
+"""Forgets what is old in the journal: versions, deleted blocks, outcomes of requests, unused lists of agents."""
 
 from __future__ import annotations
 

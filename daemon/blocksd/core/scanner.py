@@ -53,7 +53,7 @@ class Scanner:
         self.left: list[str] = []  # temporaries of ours that a crash has left
 
     def hint(self, tree: str) -> None:
-        """Something happened to this directory, or to the folder itself (the empty path)."""
+        """Note that something happened to this directory, or to the folder itself (the empty path)."""
         self._trees.add(tree)
         self.is_due = True
 
@@ -63,7 +63,7 @@ class Scanner:
         self.is_due = True
 
     def give_up(self) -> None:
-        """What a sweep under way has been compared with is void, and so is the sweep."""
+        """End a sweep under way: what it was compared with is void."""
         self._sweep = None
         self.is_due = bool(self._trees)
 

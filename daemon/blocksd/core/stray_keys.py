@@ -47,7 +47,7 @@ class Strays:
             "open": self._has_opened,
         }
         self.is_granted = False
-        """Whether the next step may be made; each takes this back, and so does the end of the walk."""
+        """True if the next step may be made; each takes this back, and so does the end of the walk."""
         self._is_over = False
 
     def begin(self) -> None:

@@ -1,1 +1,1 @@
-"""What actors ask for: protocol, queue, permissions and operations."""
+"""Requests of actors: protocol, queue, permissions and operations."""

@@ -1,4 +1,4 @@
-"""What the ops do that are about a whole agent."""
+"""The ops on a whole agent."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class RequestView:
-    """What may be looked at while requests are decided, besides the workspace; nothing of it is changed.
+    """All that may be read while requests are decided, besides the workspace; nothing of it is changed.
 
     `waiting` are requests that wait for a file that is open: since when.
     """
@@ -78,7 +78,7 @@ class RequestView:
 
 @dataclass(slots=True)
 class Answers:
-    """What the requests of a round come to.
+    """The outcome of the requests of a round.
 
     `replies` are those of all its requests. Outcomes, as they are kept, are `settled` if they wait for no file, else
     `edited`: they stand as soon as the files say so. Of merges, `merged` are over, and `unmerged` are tried again, first
@@ -155,7 +155,7 @@ class _Deciding:
         answers.problems[unmerged_subject(label)] = None
 
     def answer(self, entry: Entry) -> Answer | None:
-        """What an entry comes to, whatever goes wrong with it; None: it cannot be told yet."""
+        """The answer to an entry, whatever goes wrong with it; None: it has to wait."""
         request: Request | Unusable | None = None
         try:
             request = parse(entry)

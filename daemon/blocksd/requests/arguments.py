@@ -1,4 +1,4 @@
-"""What the arguments of a request say, checked."""
+"""Reads and checks the arguments of a request."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from blocksd.requests.request import Request
 
 FIELDS = ("value", *FILE_KEYS)
-"""What a request may set."""
+"""The fields that a request may set."""
 
 OF_AGENTS = ("value", "description")
-"""What one by an agent may."""
+"""Those that a request by an agent may set."""
 
 
 def named(text: str | None, field: str, why: str) -> str:

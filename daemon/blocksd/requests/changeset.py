@@ -1,4 +1,4 @@
-"""What one request is to change, until it is known that all of it can be done."""
+"""The changes of one request, until it is known that all of them can be made."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ MERGES = 4
 
 @dataclass(slots=True)
 class _Edit:
-    """What one block becomes by a request, however many of its parts edit it."""
+    """The result of a request for one block, however many of its parts edit it."""
 
     block: Block
     position: int | None
@@ -72,7 +72,7 @@ class _Edit:
 
 @dataclass(slots=True)
 class _Tail:
-    """What was appended to a value, which has `chars` characters with it."""
+    """Texts appended to a value, which has `chars` characters with them."""
 
     chars: int
     pieces: list[str] = field(default_factory=list)
@@ -84,7 +84,7 @@ class _Tail:
 
 
 class Changeset:
-    """What one request of an actor changes: files on top of the workspace's, and the steps that draft its revisions.
+    """Changes of one request of an actor: files on top of the workspace's, and the steps that draft its revisions.
 
     `labels` and `facts` are for the reply. The edits of one block by one request are one step, and its file is made, and
     checked, once: what the block was in between is never in force.

@@ -40,7 +40,7 @@ _JOIN_SECONDS = 4.0
 
 
 class Readable(NamedTuple):
-    """Whether inboxes can be read: if not, why."""
+    """Inboxes can be read, or the reason why not."""
 
     obstacle: str | None
 
@@ -80,11 +80,11 @@ class Refused(NamedTuple):
 
 
 News = list[Entry] | Readable | Refused | Failed
-"""What a reader passes on."""
+"""The values that a consumer passes on."""
 
 
 class _Orders(NamedTuple):
-    """What a reader is to do: a value, so that threads can exchange it."""
+    """Orders for a consumer: a value, so that threads can exchange it."""
 
     agents: frozenset[str] = frozenset()
     restarts: int = 0
@@ -219,7 +219,7 @@ class Consumer:
 
 @dataclass
 class _Session:
-    """What is known of the inboxes for as long as one connection lasts, and what is to be read next.
+    """The inboxes as known for as long as one connection lasts, and which of them to read next.
 
     No entry is missed:
       1. everything is looked at after the server was told to tell of changes, and so is each agent that becomes known;

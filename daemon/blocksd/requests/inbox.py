@@ -52,7 +52,7 @@ class Inbox:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more should be read for now."""
+        """Return True if no more should be read for now."""
         return len(self._held) >= _HELD or self._chars >= _HELD_CHARS
 
     def add(self, entries: Iterable[Entry]) -> None:

@@ -30,7 +30,7 @@ _READING_SECONDS = 6.0  # a server copies an entry of 512 MB several times befor
 
 
 class Reading(NamedTuple):
-    """What one reading of one inbox comes to.
+    """The result of one reading of one inbox.
 
     `left` is how many entries it holds now. `dropped` entries ask for nothing and have no id to reply to, `oversized`
     ones are longer than a request may be, `surplus` ones are beyond what an inbox may hold; all of them are removed.
@@ -202,7 +202,7 @@ def _source(name: str) -> tuple[str, str]:
 
 
 def _rules(keys: Keys) -> dict[str, Any]:
-    """What read_inboxes.lua needs to know, and what it replies to entries that it refuses."""
+    """The limits that read_inboxes.lua keeps, and its replies to entries that it refuses."""
     too_long = InvalidRequest(f"the request is @SIZE@ bytes, over the {MAX_BYTES} allowed", field="request")
     too_many = Unavailable(f"the inbox holds {KEPT} requests that are not done: try again later")
     return {

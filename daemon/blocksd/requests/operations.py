@@ -1,4 +1,4 @@
-"""What each op does, if whoever asks may."""
+"""Executes each op on a changeset, or says why it is refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _EDIT_WORK, _PATCH_WORK, _MERGE_WORK = 2, 16, 8
 
 
 class Operations:
-    """What can be asked: `_<op>` is what an op does to a block, by way of the changeset, or why it is refused."""
+    """The ops: `_<op>` changes a block in the changeset, or raises why it is refused."""
 
     def __init__(self, workspace: Workspace, changeset: Changeset) -> None:
         self._workspace = workspace

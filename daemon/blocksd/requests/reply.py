@@ -1,4 +1,4 @@
-"""What whoever sent a request is told."""
+"""Makes the replies to requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an entry of an inbox asks for: its text → `Request`, or why it is none."""
+"""Parses an entry of an inbox: its text → `Request`, or why it is none."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OPS = (
     "close_file",
 )
 ON_CONFLICT = ("fail", "merge", "overwrite")
-"""What to do when the block is not of the version expected."""
+"""The ways to go on when the block is not of the version expected."""
 
 MAX_BYTES = 1024 * 1024
 """How long a request may be, in UTF-8."""
@@ -65,7 +65,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an actor asks for. The keys of the JSON that are not there are None; `args` is then empty."""
+    """A request of an actor. The keys of the JSON that are not there are None; `args` is then empty."""
 
     entry: Entry
     id: str
@@ -130,7 +130,7 @@ class Unusable:
 
 
 def parse(entry: Entry) -> Request | Unusable:
-    """What an entry asks for."""
+    """Parse an entry."""
     request_id: str | None = None
     try:
         given = _load(entry.text)

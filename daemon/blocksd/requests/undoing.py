@@ -47,5 +47,5 @@ def _position(positions: Mapping[int, int | None], version: int) -> int:
 
 
 def _before(positions: Mapping[int, int | None], version: int) -> int | None:
-    """What an edit was made on top of; None when that is not kept, or there was nothing."""
+    """The version an edit was made on top of; None when that is not kept, or there was nothing."""
     return _position(positions, version - 1) if version - 1 in positions else None

@@ -115,7 +115,7 @@ class Workspace:
         self.files = {**self.files, label: replace(file, block=block, document=document)}
 
     def edits(self) -> list[FileEdit]:
-        """What the files are to become."""
+        """The edits of files that the requests come to."""
         changed = [(file, data) for file in self.files.values() if (data := file.data) != file.base]
         return [FileEdit(file.path, file.base, data, file.like) for file, data in changed]
 

@@ -1,4 +1,4 @@
-"""What differs from the state by revisions that are not journaled yet."""
+"""An overlay on the state: the differences that revisions make which are not journaled yet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RECENT = 256  # revisions that are remembered
 
 @dataclass(slots=True, eq=False)
 class Overlay:
-    """What differs from the state, which stays as it is: it costs as much as was drafted, and is thrown away for nothing.
+    """Differences from the state, which stays as it is: they cost as much as was drafted, and are thrown away for nothing.
 
     An overlay may lie on top of another one (`below`), which takes over what it holds by `absorb`. In the dictionaries,
     None stands for what is no longer there.
@@ -44,7 +44,7 @@ class Overlay:
     drafted: dict[str, Revision] = field(default_factory=dict)
     """The newest revision of each label, of those drafted here."""
     has_attachments: bool = False
-    """Whether `attachments` are its own, and not those below."""
+    """True if `attachments` are its own, and not those below."""
     layers: tuple[Overlay, ...] = field(init=False, repr=False)
     """This overlay and those below it, the uppermost first."""
     attachments: Attachments = field(init=False, repr=False)

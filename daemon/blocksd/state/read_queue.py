@@ -1,4 +1,4 @@
-"""Which files wait to be looked at, and until when."""
+"""Files that wait to be read, each with when it is due."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class ReadQueue:
         self.looks: dict[str, int] = {}  # at files that are being written
 
     def __contains__(self, path: str) -> bool:
-        """Whether a look at this file is due."""
+        """Return True if reading this file is due."""
         return path in self.ready
 
     def hint(self, path: str, *, closed: bool) -> None:
-        """Something happened to this file; `closed` if its writer was seen to be done."""
+        """Note that something happened to this file; `closed` if its writer was seen to be done."""
         if closed:
             self.later.pop(path, None)
             self.looks.pop(path, None)  # if it is being written again, that is another save
@@ -38,28 +38,28 @@ class ReadQueue:
             self.later.setdefault(path, self._clock() + SETTLE_SECONDS)
 
     def add(self, path: str, *, closed: bool = False) -> None:
-        """Look at it as soon as can be."""
+        """Read a file as soon as can be."""
         if closed:
             self.ready[path] = True
         else:
             self.ready.setdefault(path, False)
 
     def postpone(self, path: str, seconds: float) -> None:
-        """Look at it after so long a time."""
+        """Read a file after so long a time."""
         self.later[path] = self._clock() + seconds
 
     def wait_for_writer(self, path: str) -> bool:
-        """It is being written: look at it again, each time later. Returns whether that was in vain often enough."""
+        """Back off while a file is being written. Returns True once the retry limit is reached."""
         looks = self.looks[path] = self.looks.get(path, 0) + 1
         self.postpone(path, min(SETTLE_SECONDS * 2 ** min(looks, 8), _LONGEST_WAIT))
         return looks > _PATIENCE
 
     def stop_waiting(self, path: str) -> None:
-        """It is not being written any more."""
+        """Note that a file is not being written any more."""
         self.looks.pop(path, None)
 
     def advance(self, now: float) -> None:
-        """It is so late by now: looks that waited for that are due."""
+        """Make due what waited for this time."""
         for path in [path for path, due in self.later.items() if due <= now]:
             del self.later[path]
             self.ready.setdefault(path, False)
@@ -69,7 +69,7 @@ class ReadQueue:
         return list(islice(self.ready, limit))
 
     def take(self, path: str) -> bool:
-        """It is looked at now. Returns whether its writer was seen to close it."""
+        """Take a file that is read now. Returns True if its writer was seen to close it."""
         return self.ready.pop(path)
 
     def take_batch(self, now: float, limit: int) -> dict[str, bool]:
@@ -78,25 +78,25 @@ class ReadQueue:
         return {path: self.ready.pop(path) for path in self.first(limit)}
 
     def clear(self) -> None:
-        """No look is due any more; what waits goes on waiting."""
+        """Forget what is due; what waits goes on waiting."""
         self.ready.clear()
 
     @property
     def backlog(self) -> int:
-        """How many looks are due."""
+        """How many files are due."""
         return len(self.ready)
 
     @property
     def due(self) -> float:
-        """When the next look is due."""
+        """When the next file is due."""
         return 0.0 if self.ready else min(self.later.values(), default=float("inf"))
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to look at, now or later."""
+        """Return True if there is nothing to read, now or later."""
         return not (self.ready or self.later)
 
     @property
     def is_stuck(self) -> bool:
-        """Whether all that is left to look at is being written, and has been waited for in vain."""
+        """Return True if all that is left to read is being written, and was tried often enough."""
         return not self.ready and all(self.looks.get(path, 0) > _PATIENCE for path in self.later)

@@ -1,4 +1,4 @@
-"""Saves of a text that was read before somebody else wrote: what they were made of, and what both mean together."""
+"""Saves of a text that was read before another write: finds the version they were made of, and merges both."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOOKED_AT_WITHIN = 120.0  # seconds after it was saved: longer than from one sw
 
 
 class Origin(NamedTuple):
-    """What a save was made of: in most cases of the newest text, and there is nothing to say.
+    """The version that a save was made of: in most cases the newest, and there is nothing to say.
 
     `stale_base` is the version it was made of, if it is to be merged with what was written since; `reverts` are the
     versions it undoes, since it cannot be.
@@ -79,7 +79,7 @@ def origin_of(
     is_recent: Callable[[Revision], bool],
     before: Callable[[int], Revision | None],
 ) -> Origin:
-    """What a text was made of that is saved on top of `newest`. The arguments are those of `stale_base`."""
+    """The version that a text saved on top of `newest` was made of. The arguments are those of `stale_base`."""
     if newest is None or newest.block is None or newest.block == saved:
         return Origin()
     base = stale_base(saved, newest, is_recent, before)
@@ -146,12 +146,12 @@ def _is_recent_write(revision: Revision, is_recent: Callable[[Revision], bool]) 
 
 
 def _is_no_edit(revision: Revision) -> bool:
-    """Whether agents that match a pattern came or went, and the file stayed as it was."""
+    """Return True if agents that match a pattern came or went, and the file stayed as it was."""
     return revision.author == FILE and revision.position is not None
 
 
 def merged(base: Block, saved: Block, newest: Block) -> Block:
-    """What a stale save and the newest text mean together: every change of either.
+    """Merge a stale save and the newest text: every change of either.
 
     Raises:
         MergeConflict: they changed the same thing in different ways.

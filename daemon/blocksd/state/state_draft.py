@@ -243,7 +243,7 @@ class StateDraft(Overlay):
         return self.attachments
 
     def _before(self, label: str) -> Revision | None:
-        """What was in force under a label, if anything was: the block it last had may have been renamed."""
+        """The revision in force under a label, if there is one: the block it last had may have been renamed."""
         newest = self.newest(label)
         if newest is not None and label in self._come:
             return replace(newest, block=None, agents=NOBODY)
