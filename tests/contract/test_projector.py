@@ -1335,7 +1335,7 @@ def test_journaled_change_is_shown_though_the_round_fails_after_it(
 ) -> None:
     """journal that fails between a save and its projection: the mirror follows meanwhile, and nothing spins."""
     rig.run(lambda: rig.core.projector.verifier.passes > 0)
-    monkeypatch.setattr(rig.core.executor, "carry_out", unusable)
+    monkeypatch.setattr(rig.core.intake, "follow", unusable)
     rig.core.projector.verifier.begin()
     rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
     rig.clock.advance(rig.core.wait_seconds())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from blocksd.core import core, decide, intake, projector, recovery
+from blocksd.core import core, decide, intake, parts, projector, recovery
 from blocksd.core.core import Core
 from blocksd.core.deletions import Deletions
 from blocksd.core.executor import Executor
@@ -618,7 +618,8 @@ def takes_what_is_not_merged_for_a_base(patch: Patch) -> None:
 
 
 def starts_without_looking_at_what_was_prepared(patch: Patch) -> None:
-    patch.setattr(core, "recover", lambda pending, _writer, **_: pending.give_up())
+    for module in (core, parts):
+        patch.setattr(module, "recover", lambda intents, _writer, **_: intents.give_up())
 
 
 def takes_nothing_back_at_start(patch: Patch) -> None:
@@ -739,7 +740,8 @@ def forgets_the_folders_of_the_deleted_in_a_crash(patch: Patch) -> None:
             inner.setattr(Writer, "remove_directory", lambda *_: True)
             return recover(pending, hand, **more)
 
-    patch.setattr(core, "recover", forgetting)
+    for module in (core, parts):
+        patch.setattr(module, "recover", forgetting)
 
 
 def leaves_the_deleted_attached(patch: Patch) -> None:
