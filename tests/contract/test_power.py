@@ -267,7 +267,7 @@ def test_what_was_displaced_goes_in_an_idle_moment(rig: Powered) -> None:
     assert rig.temporaries() != []
     rig.clock.advance(rig.core.wait_seconds())
     rig.run(lambda: not rig.temporaries(), "tidied up")
-    assert rig.core.executor.tidy_due == float("inf")
+    assert rig.core.schedule["tidy"] == float("inf")
     rig.lose_power()
     assert Intents(rig.journal).prepared() is None
     assert rig.value("notes") == "one\nadded"
@@ -285,7 +285,7 @@ def test_what_was_displaced_is_not_swept_up_before(rig: Powered) -> None:
     """It lies there as what a crash leaves does."""
     rig.ask(append("notes", "added"))
     before = rig.temporaries()
-    rig.clock.advance(rig.core.executor.tidy_due - rig.clock() - 0.5)
+    rig.clock.advance(rig.core.schedule["tidy"] - rig.clock() - 0.5)
     sweeps = rig.core.intake.scanner.sweeps
     rig.core.intake.hint_all()
     while rig.core.intake.scanner.sweeps == sweeps:

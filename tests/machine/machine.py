@@ -702,7 +702,7 @@ class World(RuleBasedStateMachine):
             compared += is_compared and not has_worked
             counted += has_worked or not is_compared
             rig.clock.advance(rig.core.wait_seconds())
-            is_idle = not rig.core.inbox.is_waiting and rig.core.executor.tidy_due == float("inf")
+            is_idle = not rig.core.inbox.is_waiting and rig.core.schedule["tidy"] == float("inf")
             if rig.clock() > end and rig.is_settled() and is_idle and not self._unanswered():
                 break
             if counted >= MOST_ROUNDS_AT_ALL + alone or compared > MOST_SLICES:
