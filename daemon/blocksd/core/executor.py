@@ -81,11 +81,6 @@ class Executor:
         self.has_left = False  # temporaries that cannot be removed were reported
         self.free: list[Staged] = []  # what was retired, and is known to be on disk
 
-    @property
-    def tidy_due(self) -> float:
-        """When what is retired is to be synced."""
-        return self._schedule["tidy"]
-
     def carry_out(self, draft: Draft) -> Generator[str, None, list[Revision]]:
         """Do what was asked for: in the files, then in the journal. Yields the name of each durable effect before it happens.
 
