@@ -132,7 +132,7 @@ def test_replica(serve: Callable[..., RedisServer]) -> None:
     seen = look(replica.url, KEYS)
     assert seen.role == "replica"
     (found,) = checks.mode(seen, Config(redis=replica.url))
-    advises(found, "wrong", "refuses to be written")
+    advises(found, "wrong", "refuses writes")
 
 
 def test_cluster(serve: Callable[..., RedisServer], free_port: int) -> None:

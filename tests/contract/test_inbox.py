@@ -641,7 +641,7 @@ def test_mistake_at_a_reload_keeps_what_was_served(rig: Rig, raw: Any, manuals: 
     settle(rig)
     problem = rig.core.problems["source manuals"]
     assert (problem.code, problem.message) == ("misconfigured", "it has no path")
-    assert "it is served as it was" in problem.hint
+    assert "it is served as before" in problem.hint
     assert served(rig, raw, "support-1", "r-1")["ok"]
     (manuals / "a.txt").write_text("later\n")
     rig.core.sources.source("manuals").hint_file("a.txt", closed=True)
@@ -659,7 +659,7 @@ def test_mistake_at_the_start_is_mended_by_a_reload(make_rig: Callable[..., Rig]
     rig = make_rig(sources=variants(manuals)["mistaken"])
     rig.write("notes", "---\nagents: [support-1, ann]\n---\none\n")
     settle(rig)
-    assert rig.core.problems["source manuals"].hint == "mend [sources.manuals], and reload with SIGHUP"
+    assert rig.core.problems["source manuals"].hint == "correct [sources.manuals], and reload with SIGHUP"
     assert of_sources(raw) == {}
     reconfigure(rig, settings_of(manuals))
     settle(rig)

@@ -310,7 +310,6 @@ MODULES = (
     "files/content",
     "files/fresh_file",
     "files/writer",
-    "core/private_folders",
     "core/scanner",
     "core/deletions",
     "core/intake",
