@@ -694,7 +694,9 @@ class World(RuleBasedStateMachine):
             unheard += (one for one in self.memory.asked.values() if not (one.is_answered or self._hears(one)))
             before, problems = self._done(), rig.core.problems.changes
             due = {work for work, at in rig.core.schedule.items() if at <= rig.clock()}
-            is_compared = rig.core.projector.verifier.is_due or (bool(due) and due <= {"retention", "scrub", "roots", "merges"})
+            is_compared = rig.core.projector.verifier.is_due or (
+                bool(due) and due <= {"retention", "scrub", "roots", "merges"}
+            )
             self._round()
             has_worked, has_told = self._done() != before, rig.core.problems.changes != problems
             worked += has_worked

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PATHS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "daemon/docs", "systemd/README.md")
-"""Files, and directories whose Markdown and Python files are read; `daemon/blocksd` may join."""
+PATHS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "daemon/docs", "daemon/blocksd", "systemd/README.md")
+"""Files, and directories whose Markdown and Python files are read."""
+
+UNCHANGED = ("daemon/blocksd/journal/schema.py",)
+"""The statements by which earlier journals were made: their comments are part of them."""
 
 BANNED = {
     r"mend(s|ed|ing)?": "repair",
@@ -67,7 +70,7 @@ def files() -> list[Path]:
     found: list[Path] = []
     for path in (ROOT / name for name in PATHS):
         found += [path] if path.is_file() else sorted([*path.rglob("*.md"), *path.rglob("*.py")])
-    return found
+    return [path for path in found if str(path.relative_to(ROOT)) not in UNCHANGED]
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))

@@ -61,7 +61,7 @@ _TOOLS = {
         ),
         _Tool(
             "memory_insert",
-            f"Insert text into a memory block, as lines of their own. {_NUMBERS}",
+            f"Insert text into a memory block, as separate lines. {_NUMBERS}",
             {
                 "label": ("string", _LABEL),
                 "content": ("string", "The text to insert."),
@@ -88,7 +88,7 @@ _TOOLS = {
         ),
         _Tool(
             "memory_create",
-            "Create a new memory block of your own.",
+            "Create a new private memory block.",
             {
                 "label": ("string", "The name of the new block: letters, digits, '_', '-' and '.', '/' for groups."),
                 "value": ("string", "The text of the block."),
@@ -99,13 +99,13 @@ _TOOLS = {
         ),
         _Tool(
             "memory_delete",
-            "Delete a memory block of your own. Blocks that are shared with others cannot be deleted.",
+            "Delete a private memory block. Blocks that are shared with others cannot be deleted.",
             {"label": ("string", _LABEL)},
             "delete_block",
         ),
         _Tool(
             "memory_rename",
-            "Give a memory block of your own another name.",
+            "Give a private memory block another name.",
             {"label": ("string", _LABEL), "to": ("string", "The new name.")},
             "rename_block",
         ),

@@ -125,7 +125,7 @@ class Core(Parts):
         if "sources" in due:
             self.sources.look()
         if self.schedule["requests"] < NEVER and not self.projector.confirm():
-            self.inbox.forget_all()  # another daemon may be in charge of the namespace
+            self.inbox.forget_all()  # another daemon may serve the namespace
         has_requests = self.state.unmerged or self.schedule["requests"] < NEVER
         asked = self.requests.collect(due) if has_requests else Asked()
         # 2. Read: each file once.

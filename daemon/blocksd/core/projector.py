@@ -175,10 +175,10 @@ class Projector:
         self._schedule["mirror"] = 0.0
 
     def project(self, revisions: Sequence[Revision], answers: Sequence[Answer] = (), gone: Iterable[str] = ()) -> None:
-        """Show what was just journaled, and what has changed in agents, problems and sources; if the mirror is away, later.
+        """Show what was just journaled, and what has changed in agents, problems and sources; if the mirror is unreachable, later.
 
         Agents that are `gone` were deleted on request: what waits in their inboxes is for nobody.
-        Then reply to the requests that asked for it, and remove them; if the mirror is away, never.
+        Then reply to the requests that asked for it, and remove them; if the mirror is unreachable, never.
         """
         if not self.is_in_sync:
             return
@@ -352,7 +352,7 @@ class Projector:
         try:
             revisions = self._journal.since(seq, BATCH)
             self._mirror.project(revisions, gone_commands(self._deleted_by(revisions), self._mirror.keys))
-        except NotFound:  # pruned in the meantime: only a rebuild can bring the mirror level
+        except NotFound:  # pruned in the meantime: only a rebuild can bring the mirror in sync
             self._must_rebuild = True
             raise Unavailable("the journal no longer reaches back to where the mirror stands") from None
         assert self._mirror.place is not None

@@ -242,7 +242,7 @@ def _unknown_key(key: str, line: int | None, *, may_guess: bool) -> Warned:
     elif key == "value":
         hint = "the value is the text below the frontmatter"
     else:
-        hint = f"did you mean {near[0]!r}?" if near else "put keys of your own under 'metadata'"
+        hint = f"did you mean {near[0]!r}?" if near else "put your keys under 'metadata'"
     return Warned(f"unknown key {key[:60]!r} is ignored", line, hint)
 
 

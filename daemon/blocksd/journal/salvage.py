@@ -173,7 +173,7 @@ def _make_heads(new: sqlite3.Connection) -> None:
 
 
 def _copy_table(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> None:
-    """Copy what can be read of a table that has no checks of its own: texts that are texts, and numbers."""
+    """Copy what can be read of a table without checks: texts that are texts, and numbers."""
     names = ", ".join(name for _, name, *_ in new.execute(f"PRAGMA table_info({table})"))
     with _tolerating_damage():
         for row in old.execute(f"SELECT {names} FROM {table}"):  # noqa: S608  # names of our tables

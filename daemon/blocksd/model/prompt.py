@@ -120,7 +120,7 @@ def compile_prompt(
     The styles:
         standard: every block in an element of its name.
         line-numbered: the same, with the lines of values numbered from 1.
-        nested: every segment of a block's name in an element of its own, inside that of the segment before.
+        nested: every segment of a block's name in a separate element, inside that of the segment before.
         directories: no blocks.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What a client sends and receives, decided without any input or output."""
+"""Requests, replies and changes as a client sends and receives them, decided without any input or output."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def create_agent(changeset: Changeset, request: Request) -> None:
-    """An agent with blocks of its own, attached to others."""
+    """An agent with private blocks, attached to others."""
     only(request, "agent", "blocks", "attach", "tags")
     agent = parse_agent(text_of(request, "agent"))
     # A folder alone may be what a crash has left of this very request.

@@ -127,7 +127,7 @@ class Changeset:
                 limit=MAX_WORK,
             )
 
-    # --- what is there by now ---
+    # --- what is there so far ---
 
     def _file(self, label: str) -> BlockFile:
         """A block's file, without what was appended since."""
@@ -149,19 +149,19 @@ class Changeset:
         self._names.setdefault(name_for_agent(label), set()).add(label)
 
     def _peek(self, label: str) -> Block | None:
-        """A block as it is by now, its value perhaps without what was appended; without a look at its file."""
+        """Return a block as it is so far, its value perhaps without what was appended; its file is not read."""
         for files in (self.files, self._workspace.files):
             if label in files:
                 return files[label].block
         return self._workspace.draft.block(label)
 
     def block(self, label: str) -> Block | None:
-        """A block as it is by now, without a look at its file."""
+        """Return a block as it is so far; its file is not read."""
         self._gather(label)
         return self._peek(label)
 
     def has(self, label: str) -> bool:
-        """Return True if there is such a block by now, without a look at what it says."""
+        """Return True if there is such a block so far; its file is not read."""
         for files in (self.files, self._workspace.files):
             if label in files:
                 return files[label].block is not None
@@ -200,7 +200,7 @@ class Changeset:
         return label in self._changed
 
     def private(self, agent: str) -> list[str]:
-        """The private blocks of an agent as they are by now."""
+        """Return the private blocks of an agent as they are so far."""
         self.spend(len(self._workspace.draft.state.paths))  # at most so many are looked through
         labels = {
             *self._workspace.draft.attachments.private(agent),
@@ -209,7 +209,7 @@ class Changeset:
         return sorted(filter(self.has, labels))
 
     def naming(self, agent: str) -> list[str]:
-        """The blocks that name an agent plainly by now."""
+        """Return the blocks that name an agent plainly so far."""
         self.spend(len(self._workspace.draft.state.paths))
         labels = {*self._workspace.draft.attachments.naming(agent), *self.files}
         return sorted(label for label in labels if (block := self._peek(label)) is not None and agent in block.agents)
@@ -270,7 +270,7 @@ class Changeset:
         self._change(label, new, position)
 
     def append(self, label: str, content: str) -> None:
-        """The block's value is to have `content` on a line of its own at the end.
+        """The block's value is to have `content` on a separate line at the end.
 
         The value is put together when it is needed: many appends cost what they append, and the block once.
         """
@@ -433,14 +433,16 @@ class Changeset:
         """The block is to be no more."""
         self.check_present(label)
         if not self.is_operator and owner(label) != self.actor:
-            raise InvalidRequest(f"an agent may delete blocks of its own, not {label!r}, which is shared", field="name")
+            raise InvalidRequest(
+                f"an agent may delete its private blocks, not {label!r}, which is shared", field="name"
+            )
         self._go(label)
         self.steps.append(
             lambda draft, actor, id_: draft.delete(label, author=actor, request_id=id_, position=position)
         )
 
     def _go(self, label: str) -> None:
-        """There is no such block any more: what was to become of it stands as a step of its own."""
+        """There is no such block any more: what was to become of it stands as a separate step."""
         self._gather(label)
         self._edits.pop(label, None)
         self._said.pop(label, None)

@@ -93,7 +93,7 @@ class _Orders(NamedTuple):
 
 
 class Consumer:
-    """Reads the inboxes, from a thread and a connection of its own, and passes what is in them to `sink`.
+    """Reads the inboxes, from a separate thread and connection, and passes what is in them to `sink`.
 
     What it passes is a list of entries; or, when that has changed, whether they can be read; or how many entries were
     refused. It reads only inboxes that have changed, and now and then looks whether one was missed.

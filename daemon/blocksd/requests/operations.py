@@ -169,7 +169,7 @@ class Operations:
         if not self._changeset.is_operator:
             if owner(label) != self._changeset.actor:
                 raise InvalidRequest(
-                    f"an agent may rename blocks of its own, not {label!r}, which is shared", field="name"
+                    f"an agent may rename its private blocks, not {label!r}, which is shared", field="name"
                 )
             to = f"{PRIVATE}/{self._changeset.actor}/{parse_label(to)}"
         new = parse_label(to)
@@ -218,7 +218,7 @@ class Operations:
         if newest is None:
             raise self._changeset.unknown(label)
         if newest.block is not None and not self._changeset.has(label):
-            raise NotFound(f"the block {label!r} has another label by now", label=label)
+            raise NotFound(f"the block {label!r} has another label already", label=label)
         return self._workspace.draft.positions(label)
 
     def _go(self, label: str, request: Request, where: Callable[[Mapping[int, int | None], str], int]) -> None:
@@ -250,7 +250,7 @@ class Operations:
             )
         if not self._changeset.has(label):
             if not self._changeset.is_operator and owner(label) != self._changeset.actor:
-                raise InvalidRequest("an agent may bring back blocks of its own", field="name")
+                raise InvalidRequest("an agent may bring back its private blocks", field="name")
             self._changeset.make(block, position=position)
         else:
             self._changeset.put(label, block, position=position)

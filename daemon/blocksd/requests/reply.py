@@ -21,7 +21,7 @@ _REFUSED = re.compile(
 
 
 class Answer(NamedTuple):
-    """An entry is done. The reply is JSON; None: whoever sent it cannot be told. `op` is None if it was no request."""
+    """An entry is done. The reply is JSON; None: there is no id to reply to. `op` is None if it was no request."""
 
     entry: Entry
     id: str | None

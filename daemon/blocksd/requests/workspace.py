@@ -121,7 +121,7 @@ class Workspace:
 
     @property
     def load(self) -> int:
-        """How much there is to write by now: about as many characters in revisions and files, and what was gone through."""
+        """How much there is to write so far: about as many characters in revisions and files, and what was gone through."""
         made = len(self.files) + len(self.directories)
         return sum(map(chars_of, self.draft.revisions)) + _FILE_CHARS * made + self.work
 

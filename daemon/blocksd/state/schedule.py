@@ -23,7 +23,7 @@ NEVER = float("inf")
 
 
 class Schedule(dict[Work, float]):
-    """One time for each kind of work, on a monotonic clock in seconds: 0.0 is at once. Whoever knows a time sets it."""
+    """One time for each kind of work, on a monotonic clock in seconds: 0.0 is at once. Each part that knows a time sets it."""
 
     def __init__(self) -> None:
         super().__init__(dict.fromkeys(get_args(Work), NEVER))

@@ -373,8 +373,8 @@ def test_a_private_block_cannot_list_agents_in_its_file() -> None:
         ("tag", "did you mean 'tags'?"),
         ("label", "the label is the file's path"),
         ("value", "the value is the text below the frontmatter"),
-        ("colour", "put keys of your own under 'metadata'"),
-        ("<<", "put keys of your own under 'metadata'"),
+        ("colour", "put your keys under 'metadata'"),
+        ("<<", "put your keys under 'metadata'"),
     ],
 )
 def test_an_unknown_key_is_warned_about(key: str, hint: str) -> None:
