@@ -72,19 +72,23 @@ class Scanner:
         return self._sweep is not None
 
     def look_at_trees(self) -> set[str]:
-        """Compare the trees that were hinted at: these. If they are too many, a sweep is begun in their place."""
+        """Compare the trees that were hinted at, and return them with the directories below them.
+
+        If they are too many, begin a sweep in their place.
+        """
         trees, self._trees = self._trees, set()
         self.is_due = self._sweep is not None
         if "" in trees or len(trees) > _MOST_TREES:
             self.begin()
             return set()
+        directories = set(trees)
         for tree in trees:
             below = f"{tree}/"
             for path in [path for path in self._state.signatures if path.startswith(below)]:
                 self._queue.add(path)
             for found in self._folder.sweep(tree):
-                self._compare(found, set(), set(), set())
-        return trees
+                self._compare(found, set(), directories, set())
+        return directories
 
     def step(self) -> bool:
         """Go on with the sweep that is under way; whether that was the end of it."""

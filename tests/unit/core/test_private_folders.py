@@ -19,6 +19,14 @@ def test_private_folder_makes_an_agent_known(looking: Looking) -> None:
     assert (revision.label, revision.detached) == ("shared", ("one",))
 
 
+def test_first_private_folder_is_found_by_a_hint_of_the_directory_above(looking: Looking) -> None:
+    """Both were made at once, so that only the outer one was seen to come."""
+    (looking.root / "agents" / "ann").mkdir(parents=True)
+    looking.intake.hint_tree("agents")
+    looking.look_once(256)
+    assert looking.state.attachments.known == {"ann"}
+
+
 def test_only_folders_of_agents_count(looking: Looking) -> None:
     """Right below `agents`, named as an agent can be; one with a block in force counts as there until that is deleted."""
     looking.save("agents/ann/notes", "text\n")
