@@ -146,10 +146,10 @@ class Recorder(Listener):
     def on_cleared(self, problem: Problem) -> None:
         self.cleared.append(problem)
 
-    def on_mirror_away(self, error: BlocksdError) -> None:
+    def on_mirror_unreachable(self, error: BlocksdError) -> None:
         self.away.append(error)
 
-    def on_mirror_level(self, how: str) -> None:
+    def on_mirror_in_sync(self, how: str) -> None:
         self.level.append(how)
 
     def on_repaired(self, count: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from bench import EPOCH, project, without_meta
 from blocksd.mirror.projection import agents_commands, problem_commands
-from blocksd.mirror.repair import differing, mend_changes, repair_agents, repair_index
+from blocksd.mirror.repair import differing, repair_agents, repair_changes, repair_index
 from blocksd.model.block import block_id
 from blocksd.model.problem import Problem
 from rig import AT, announced, revision
@@ -137,22 +137,22 @@ def test_agent_that_differs_is_mended(bench: Bench, damage: str) -> None:
 def test_stream_that_does_not_end_right_is_removed(bench: Bench) -> None:
     """The stream must end where the mirror stands; one that lost its end, or was added to, gives way to a reset."""
     mirror = bench.fresh()
-    assert mend_changes(mirror)
+    assert repair_changes(mirror)
     project(mirror, revision(1, value="x"), revision(2, "other", value="y"))
-    assert mend_changes(mirror)
+    assert repair_changes(mirror)
     mirror.announce_reset(AT)
-    assert mend_changes(mirror)
+    assert repair_changes(mirror)
     bench.client.xdel("blocks:changes", "2-0", "2-1")
-    assert not mend_changes(mirror)
+    assert not repair_changes(mirror)
     assert not bench.client.exists("blocks:changes")
-    assert not mend_changes(mirror)
+    assert not repair_changes(mirror)
     bench.client.set("blocks:changes", "x")
-    assert not mend_changes(mirror)
+    assert not repair_changes(mirror)
     mirror.announce_reset(AT)
     assert announced(bench.client) == [("2-1", "reset")]
-    assert mend_changes(mirror)
+    assert repair_changes(mirror)
     bench.client.xadd("blocks:changes", {"change": "forged"})
-    assert not mend_changes(mirror)
+    assert not repair_changes(mirror)
     project(mirror, revision(3, "third", value="z"))
     assert announced(bench.client) == [("3-0", "created")]
-    assert mend_changes(mirror)
+    assert repair_changes(mirror)

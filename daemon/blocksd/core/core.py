@@ -220,9 +220,10 @@ class Core(Parts):
                 self.scrub.step()
 
     def _guard(self, name: str, *, is_blocking: bool = False) -> _Guarded:
-        """A part of a round: an error ends the part, never the daemon. It is logged once, and the part is retried.
+        """Guard a part of a round: an error ends the part, never the daemon. It is logged once, and the part is retried.
 
-        After an error of a part that `is_blocking`, memory may be ahead of the journal: all begins again from there.
+        After an error of a part that `is_blocking`, requests and files are taken anew, and, if it is not known what the
+        journal took, so is the state.
         """
         return _Guarded(self.failures, name, is_blocking=is_blocking)
 

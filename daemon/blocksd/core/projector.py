@@ -254,7 +254,7 @@ class Projector:
         self._heartbeat_at = now + HEARTBEAT_SECONDS
         if self._mirror.renew_lease():
             self._leased_at = now
-        # Levelling may last longer than a lease does; that the mirror is not in place is no news to it.
+        # Bringing the mirror in sync may last longer than a lease does; that the mirror is not in place is no news to it.
         elif self.is_in_sync:
             self.is_in_sync, self._work, self._retry_at = False, None, 0.0
             self.verifier.stop()
@@ -310,7 +310,7 @@ class Projector:
         if self._said != type(error).__name__ and (self._failures > 1 or not isinstance(error, LeaseLost)):
             self._said = type(error).__name__
             for listener in self._listeners:
-                listener.on_mirror_away(error)
+                listener.on_mirror_unreachable(error)
 
     def _resynchronizing(self) -> Iterator[None]:
         self._leased_at = self._clock()
@@ -346,7 +346,7 @@ class Projector:
         self.verifier.begin()
         self._show_aside()
         for listener in self._listeners:
-            listener.on_mirror_level(how)
+            listener.on_mirror_in_sync(how)
 
     def _catch_up(self, seq: int) -> Place:
         try:

@@ -72,7 +72,7 @@ class Scanner:
         return self._sweep is not None
 
     def look_at_trees(self) -> set[str]:
-        """Compare the trees that were hinted at, and return them with the directories below them.
+        """Compare the trees that were hinted at, and return them with the directories that are or were below them.
 
         If they are too many, begin a sweep in their place.
         """
@@ -83,6 +83,8 @@ class Scanner:
             return set()
         directories = set(trees)
         for tree in trees:
+            if tree == PRIVATE:  # one that is gone is found by its name alone
+                directories |= {f"{PRIVATE}/{agent}" for agent in self._state.attachments.folders}
             below = f"{tree}/"
             for path in [path for path in self._state.signatures if path.startswith(below)]:
                 self._queue.add(path)

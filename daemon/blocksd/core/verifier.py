@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from blocksd.core.stray_keys import Strays
 from blocksd.errors import BlocksdError, InvalidLabel
-from blocksd.mirror.repair import differing, mend_changes, repair_agents, repair_index, suspects
+from blocksd.mirror.repair import differing, repair_agents, repair_changes, repair_index, suspects
 from blocksd.model.label import name_for_agent, parse_label
 from blocksd.model.revision import timestamp
 
@@ -172,7 +172,7 @@ class Verifier:
         for count in self._source_mirror.compare(timestamp(self._wall()), announce=True, is_repair=True):
             self._repaired += count
             yield _SLICE
-        if not mend_changes(self._mirror):
+        if not repair_changes(self._mirror):
             self._repaired += 1
             # Who comes back to this stream cannot be told what it missed.
             self._mirror.announce_reset(timestamp(self._wall()))

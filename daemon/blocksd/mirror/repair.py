@@ -95,7 +95,7 @@ def repair_agents(mirror: Mirror, names: Mapping[str, Mapping[str, str]]) -> lis
     return wrong
 
 
-def mend_changes(mirror: Mirror) -> bool:
+def repair_changes(mirror: Mirror) -> bool:
     """Return True if the stream ends at the mirror's position; remove a stream that does not.
 
     The rest of a stream would make readers believe that they have seen all, and an end above the mirror's position would

@@ -112,12 +112,12 @@ class EventLog(ServiceListener):
     def on_cleared(self, problem: Problem) -> None:
         self._write("cleared", f"cleared: {problem.subject}", {"subject": problem.subject})
 
-    def on_mirror_away(self, error: BlocksdError) -> None:
+    def on_mirror_unreachable(self, error: BlocksdError) -> None:
         self._is_unreachable = True
         text = f"Redis is unreachable: {error.message}; changes are still journaled"
         self._write("away", text, error.as_json(), "error" if isinstance(error, Misconfigured) else "warning")
 
-    def on_mirror_level(self, how: str) -> None:
+    def on_mirror_in_sync(self, how: str) -> None:
         if self._is_ready and (self._is_unreachable or how != "level"):
             detail = f" ({how})" if how != "level" else ""
             self._write("level", f"the mirror is in sync again{detail}", {"how": how})

@@ -163,10 +163,10 @@ class Metrics(ServiceListener):
         if problem.subject == FOLDER:
             self._is_halted = False
 
-    def on_mirror_away(self, error: BlocksdError) -> None:
+    def on_mirror_unreachable(self, error: BlocksdError) -> None:
         self._is_unreachable = True
 
-    def on_mirror_level(self, how: str) -> None:
+    def on_mirror_in_sync(self, how: str) -> None:
         if self._is_unreachable:
             self._is_unreachable = False
             self._reconnects.inc()

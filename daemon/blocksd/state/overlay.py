@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from blocksd.errors import VersionDamaged
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -138,10 +140,10 @@ class Overlay:
 
     def undamaged(self, label: str, version: int) -> Revision | None:
         """The same; None also when it is damaged, for a caller that can do without it."""
-        for revision in self._drafted():
-            if revision.label == label and revision.version == version:
-                return revision
-        return self.state.undamaged(label, version)
+        try:
+            return self.version(label, version)
+        except VersionDamaged:
+            return None
 
     def revision(self, seq: int) -> Revision | None:
         """The revision of this number; None when it is not kept."""

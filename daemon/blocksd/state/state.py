@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blocksd.errors import JournalDamaged, VersionDamaged
+from blocksd.errors import JournalDamaged
 from blocksd.model.attachment import Attachments
 from blocksd.model.label import clash_key
 
@@ -133,10 +133,3 @@ class State:
         if newest is not None and newest.version == version:
             return newest
         return self.journal.version(label, version)
-
-    def undamaged(self, label: str, version: int) -> Revision | None:
-        """The same; None also when it is damaged, for a caller that can do without it."""
-        try:
-            return self.version(label, version)
-        except VersionDamaged:
-            return None

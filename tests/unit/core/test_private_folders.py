@@ -27,6 +27,19 @@ def test_first_private_folder_is_found_by_a_hint_of_the_directory_above(looking:
     assert looking.state.attachments.known == {"ann"}
 
 
+def test_private_folders_go_with_the_directory_above(looking: Looking) -> None:
+    """It was moved away as a whole: nothing tells of each folder in it."""
+    looking.save("shared", '---\nagents: "*"\n---\ntext\n')
+    (looking.root / "agents" / "ann").mkdir(parents=True)
+    looking.intake.hint_tree("agents")
+    looking.wait(1)
+    assert looking.state.attachments.known == {"ann"}
+    (looking.root / "agents").rename(looking.home / "elsewhere")
+    looking.intake.hint_tree("agents")
+    (revision,) = looking.wait(GRACE * 2)
+    assert (revision.label, revision.detached) == ("shared", ("ann",))
+
+
 def test_only_folders_of_agents_count(looking: Looking) -> None:
     """Right below `agents`, named as an agent can be; one with a block in force counts as there until that is deleted."""
     looking.save("agents/ann/notes", "text\n")

@@ -35,9 +35,12 @@ EVENTS: dict[str, tuple[str, Callable[[EventLog], object]]] = {
     "problem": ("error", lambda log: log.on_problem(Problem("bad.md", "problem_file", "no", "do", line=3))),
     "warning": ("warning", lambda log: log.on_problem(Problem("odd.md", "warning", "odd", warning=True))),
     "cleared": ("info", lambda log: log.on_cleared(Problem("bad.md", "problem_file", "no"))),
-    "away": ("warning", lambda log: log.on_mirror_away(Unavailable("it does not serve", url="redis://here"))),
-    "refused": ("error", lambda log: log.on_mirror_away(Misconfigured("it refuses the login", url="redis://here"))),
-    "level": ("info", lambda log: log.on_mirror_level("rebuilt")),
+    "away": ("warning", lambda log: log.on_mirror_unreachable(Unavailable("it does not serve", url="redis://here"))),
+    "refused": (
+        "error",
+        lambda log: log.on_mirror_unreachable(Misconfigured("it refuses the login", url="redis://here")),
+    ),
+    "level": ("info", lambda log: log.on_mirror_in_sync("rebuilt")),
     "repaired": ("warning", lambda log: log.on_repaired(2)),
     "fault": ("error", lambda log: log.on_fault(Fault("reading", "KeyError", "x.py:3", "line\n  more"), is_new=True)),
     "note": ("error", lambda log: log.on_notice("not well", "error")),
@@ -109,7 +112,7 @@ def test_facts_for_programs() -> None:
     assert (events["problem"]["subject"], events["problem"]["line"], events["problem"]["hint"]) == ("bad.md", 3, "do")
     stream = io.StringIO()
     log = EventLog(stream, as_json=True)
-    log.on_mirror_away(LeaseLost("taken", holder={"pid": 7}, event="x", level="y", at="z"))
+    log.on_mirror_unreachable(LeaseLost("taken", holder={"pid": 7}, event="x", level="y", at="z"))
     shown = json.loads(stream.getvalue())
     assert (shown["event"], shown["level"], shown["holder"]) == ("away", "warning", {"pid": 7})
     assert shown["at"] != "z"
@@ -166,14 +169,14 @@ def test_level_again_needs_to_have_been_away() -> None:
     """A mirror whose lease had only run out was never said to be away; one that was built anew is news anyhow."""
     stream = io.StringIO()
     log = EventLog(stream)
-    log.on_mirror_level("level")  # the first time
+    log.on_mirror_in_sync("level")  # the first time
     log._is_ready = True
-    log.on_mirror_level("level")
+    log.on_mirror_in_sync("level")
     assert stream.getvalue() == ""
-    log.on_mirror_away(Unavailable("gone"))
-    log.on_mirror_level("level")
-    log.on_mirror_level("level")
-    log.on_mirror_level("caught up")
+    log.on_mirror_unreachable(Unavailable("gone"))
+    log.on_mirror_in_sync("level")
+    log.on_mirror_in_sync("level")
+    log.on_mirror_in_sync("caught up")
     assert [line[9:] for line in stream.getvalue().splitlines()[1:]] == [
         "the mirror is in sync again",
         "the mirror is in sync again (caught up)",

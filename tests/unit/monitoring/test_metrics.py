@@ -138,12 +138,12 @@ def test_halts_are_counted_once_each(metrics: Metrics) -> None:
 
 def test_reconnects_follow_an_absence(metrics: Metrics) -> None:
     """Being level for the first time is none."""
-    metrics.on_mirror_level("rebuilt")
-    metrics.on_mirror_away(Unavailable("gone"))
-    metrics.on_mirror_away(Misconfigured("refused"))
+    metrics.on_mirror_in_sync("rebuilt")
+    metrics.on_mirror_unreachable(Unavailable("gone"))
+    metrics.on_mirror_unreachable(Misconfigured("refused"))
     assert samples(metrics)["blocksd_reconnects_total"] == 0
-    metrics.on_mirror_level("level")
-    metrics.on_mirror_level("level")
+    metrics.on_mirror_in_sync("level")
+    metrics.on_mirror_in_sync("level")
     assert samples(metrics)["blocksd_reconnects_total"] == 1
 
 
