@@ -695,6 +695,23 @@ def test_place_of_a_new_file_that_cannot_be_read_is_not_taken(broken: Broken, op
     assert "new" in broken.core.state.paths
 
 
+def test_failed_write_is_not_held_against_a_later_round(broken: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that was read again in between is tried again: the call that failed may not fail any more."""
+    broken.breaks = lambda name, *_: name == "make_directory"
+    sent = broken.send("operator", "create_agent", agent="eve")
+    broken.pass_on()
+    broken.round()
+    broken.breaks = lambda *_: False
+    with monkeypatch.context() as patch:
+        patch.setattr(broken.core.projector, "confirm", lambda: False)
+        broken.round()
+    broken.pass_on()
+    broken.run(lambda: broken.reply("operator", sent) is not None)
+    reply = broken.reply("operator", sent)
+    assert reply is not None
+    assert reply["ok"], reply
+
+
 STEPS = int(os.environ.get("BLOCKSD_TEST_FAILING_STEPS", "100"))
 
 

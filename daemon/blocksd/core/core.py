@@ -125,7 +125,7 @@ class Core(Parts):
         if "sources" in due:
             self.sources.look()
         if self.schedule["requests"] < NEVER and not self.projector.confirm():
-            self.inbox.forget_all()  # another daemon may serve the namespace
+            self.requests.begin_again()  # another daemon may serve the namespace
         has_requests = self.state.unmerged or self.schedule["requests"] < NEVER
         asked = self.requests.collect(due) if has_requests else Asked()
         # 2. Read: each file once.
@@ -183,7 +183,7 @@ class Core(Parts):
         if answers and self.projector.is_in_sync:
             self._sent = self.requests.replied(answers)
         elif answers:
-            self.inbox.forget_all()
+            self.requests.begin_again()
         if draft.asked.entries:
             self.requests.end()
         if self.executor.displaced or self.executor.free or self.schedule["kept"] <= self._clock():

@@ -174,9 +174,10 @@ class RequestFlow:
             self._taken = []
 
     def begin_again(self) -> None:
-        """Forget all requests: they are read again."""
+        """Forget all requests, and why files could not be written to for them: they are read again."""
         self.end()
         self._inbox.forget_all()
+        self._unwritable = {}
 
     def forget_results(self, *, is_steady: bool) -> None:
         """Forget outcomes that are a day old, if it is known what time it is (`is_steady`); never before marks tell of them."""
