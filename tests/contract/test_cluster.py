@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from blocksd.client.blocking.client import Client
+from blocksd.errors import Unavailable
 from blocksd.mirror.acl import users
 from blocksd.mirror.keys import Keys
 from blocksd.protocol import watching as watching_module
@@ -20,6 +22,8 @@ from support import DEADLINE, Daemon, RedisServer, eventually, valkey_binary
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from blocksd.mirror.projection import Command
 
 NODES = 3
 SLOTS = 16_384
@@ -64,6 +68,19 @@ class Cluster:
     def holder(self, key: str) -> Any:
         """A client of that node."""
         return self.raw[self.number(key)]
+
+    def move(self, slot: int, source: int, target: int) -> Iterator[None]:
+        """Move a slot to another node, two keys at a step after one without any: meanwhile its keys are on both."""
+        ids = [str(client.execute_command("CLUSTER", "MYID")) for client in self.raw]
+        self.raw[target].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+        self.raw[source].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+        place = ("127.0.0.1", self.ports[target], "", 0, 5000, "KEYS")
+        yield
+        while keys := self.raw[source].execute_command("CLUSTER", "GETKEYSINSLOT", slot, 2):
+            self.raw[source].execute_command("MIGRATE", *place, *keys)
+            yield
+        for number in (target, source, *range(NODES)):
+            self.raw[number].execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
 
     def close(self) -> None:
         for client in self.raw:
@@ -182,6 +199,47 @@ def is_shown(daemon: Daemon, raw: Any) -> bool:
     """Return True if the mirror at this node shows the file, to which each line was appended once."""
     text = (daemon.folder / "notes.md").read_text().rpartition("---\n")[2].rstrip("\n")
     return bool(raw.hget("{served}:block:notes", "value") == text)
+
+
+def test_slot_of_a_namespace_moves_to_another_node(
+    cluster: Cluster, follow: Callable[..., Follower], served: Daemon
+) -> None:
+    """While requests flow: none is lost or done twice, and a watch gets each change, without a reset."""
+    source = cluster.number("{served}:meta")
+    target = (source + 1) % NODES
+    followers = [follow("{served}", **options) for options in ({}, {"label": "notes"}, {"agent": "ann"})]
+    writer = Writer(cluster.url, "{served}")
+    try:
+        writer.more()
+        for _ in cluster.move(cluster.slot("{served}:meta"), source, target):
+            time.sleep(0.05)  # requests come in meanwhile
+        writer.more()
+        lines = writer.stop()
+        assert (served.folder / "notes.md").read_text().split()[4:] == lines
+        eventually(lambda: is_shown(served, cluster.raw[target]), "the mirror is in sync at the other node")
+        for follower in followers:
+            assert follower.until(len(lines) + 1) == [("updated", 2 + number) for number in range(len(lines))]
+    finally:
+        writer.stop()
+
+
+def test_call_is_put_off_while_its_keys_are_on_either_node(tmp_path: Path, cluster: Cluster) -> None:
+    """A reply is never lost without an error, although a script that meets a key of the other node goes on."""
+    rig = Rig(tmp_path, cluster.url, namespace="{moved}")
+    rig.write("notes", "one\n")
+    rig.settle()
+    source = cluster.number("{moved}:meta")
+    target, slot = (source + 1) % NODES, cluster.slot("{moved}:meta")
+    reply: Command = ("REPLY", "{moved}:inbox:operator", "1-1", "{moved}:reply:operator:x", "60", "done")
+    for _ in cluster.move(slot, source, target):
+        with pytest.raises(Unavailable):
+            rig.mirror.apply([reply])
+    rig.mirror.take_lease()
+    rig.mirror.apply([reply])
+    assert cluster.raw[target].lrange("{moved}:reply:operator:x", 0, -1) == ["done"]
+    rig.crash()
+    for _ in cluster.move(slot, target, source):
+        pass
 
 
 def test_node_of_a_namespace_is_lost_and_comes_back_empty(cluster: Cluster, served: Daemon) -> None:

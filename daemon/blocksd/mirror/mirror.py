@@ -297,11 +297,16 @@ class Mirror:
         with self._doubted():
             # A call that runs twice is refused the second time, because the mirror is at another position then.
             self._sent = (self._lease, *place, f"[{joined}]")
-            self._apply.send(self._written, self._sent)
+            self._apply.send(self._keys_of_call(), self._sent)
 
-    @property
-    def _written(self) -> tuple[str, ...]:
-        return self.keys.lease, self.keys.meta, self.keys.changes
+    def _keys_of_call(self) -> tuple[str, ...]:
+        """Return the keys that the call declares.
+
+        A cluster that moves the slot to another node puts a call off while some of its keys are on either node, but only
+        if all of them are declared: else the script fails half-way there. One server needs no more than the first three.
+        """
+        keys = (self.keys.lease, self.keys.meta, self.keys.changes)
+        return (*keys, *_written_keys(json.loads(self._sent[3]))) if self._apply.is_on_cluster else keys
 
     def wait(self) -> None:
         """Wait for the call under way."""
@@ -310,7 +315,7 @@ class Mirror:
         with self._doubted():
             outcome = self._apply.outcome()
             if outcome[0] == "lease" and not outcome[1] and self._is_still_ours():
-                outcome = self._apply.call(self._written, self._sent)
+                outcome = self._apply.call(self._keys_of_call(), self._sent)
         if outcome[0] != "ok":
             self.place = None
             if outcome[0] == "place":
@@ -342,6 +347,19 @@ class Mirror:
         except BaseException:
             self.place = None
             raise
+
+
+def _written_keys(commands: Sequence[Command]) -> set[str]:
+    """Return the keys that commands write, apart from the stream of changes."""
+    keys: set[str] = set()
+    for name, *words in commands:
+        if name == "REPLY":
+            keys.update(words[0:1], words[2:3])
+        elif name in ("DEL", "UNLINK"):
+            keys.update(words)
+        elif name != "ANNOUNCE":
+            keys.add(words[0])
+    return keys
 
 
 def _place_of(epoch: str, seq: str) -> Place:

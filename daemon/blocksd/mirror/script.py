@@ -35,6 +35,11 @@ class Script:
         )
 
     @property
+    def is_on_cluster(self) -> bool:
+        """True if the keys may be spread over several nodes."""
+        return not hasattr(self._client, "connection_pool")
+
+    @property
     def server(self) -> str | None:
         """The server's name and version; None before the first call, and for a cluster."""
         greeting = getattr(self._connection, "handshake_metadata", None) or {}
