@@ -685,8 +685,9 @@ class World(RuleBasedStateMachine):
         rig, end = self.rig, self.rig.clock() + 2.5
         worked, unheard, compared, counted, told = 0, list[Asked](), 0, 0, 0
         seq = rig.journal.seq
-        # A request that was begun and not ended twice is done alone, lest it is what ends the daemon: a round for each.
-        alone = sum(count >= ATTEMPTS - 1 for count in rig.core._started.counts.values())
+        # A request that was begun and not ended twice is done alone, lest it is what ends the daemon: a round for each, and
+        # one more for the requests of others that come before it.
+        alone = 2 * sum(count >= ATTEMPTS - 1 for count in rig.core._started.counts.values())
         while True:
             for asked in self._unanswered():
                 if asked.may_be_lost and not self._is_waiting(asked):
