@@ -52,8 +52,12 @@ BAD: dict[str, Bad] = {
     "agents-map": Bad(_matter("agents: {one: two}"), "agents must be a list of agent ids", 2),
     "agents-path": Bad(_matter("agents: [../escape]"), "agents:", 2),
     "description-list": Bad(_matter("description: [a]"), "description must be text", 2),
-    "over-default-limit": Bad(b"x" * 20_123, "value is 20123 characters, over its limit of 20000"),
-    "over-own-limit": Bad(b"---\nlimit: 3\n---\nfour\n", "value is 4 characters, over its limit of 3"),
+    "over-default-limit": Bad(
+        b"x" * 20_123, "Exceeds character limit: value is 20123 characters, over its limit of 20000"
+    ),
+    "over-own-limit": Bad(
+        b"---\nlimit: 3\n---\nfour\n", "Exceeds character limit: value is 4 characters, over its limit of 3"
+    ),
     "huge-frontmatter": Bad(_matter(f"description: {'x' * 300_000}"), "the frontmatter is over 256 KiB"),
     "five-megabytes": Bad(b"x" * 5_000_000, "the file is 5000000 bytes, over the 4194304 that are read"),
 }

@@ -23,6 +23,9 @@ class BlocksdError(Exception):
         self.message = message
         self.facts = facts
 
+    def __str__(self) -> str:
+        return self.message  # KeyError would show it in quotes
+
     def as_json(self) -> dict[str, object]:
         """Return the error as it travels: `code`, `message`, and the facts as further keys."""
         return {"code": self.code, "message": self.message, **self.facts}
@@ -58,7 +61,7 @@ class EditRefused(BlocksdError):
     code = "problem_file"
 
 
-class NotFound(BlocksdError, LookupError):
+class NotFound(BlocksdError, KeyError):
     """No such block, revision or agent. Facts: what was asked for."""
 
     code = "not_found"
@@ -70,7 +73,7 @@ class AlreadyExists(BlocksdError):
     code = "already_exists"
 
 
-class LabelConflict(BlocksdError):
+class LabelConflict(BlocksdError, ValueError):
     """Two blocks could not be told apart: by a file system, or by an agent that sees both under one name. Facts: which."""
 
     code = "label_conflict"
@@ -82,7 +85,7 @@ class ReadOnly(BlocksdError):
     code = "read_only"
 
 
-class NotAttached(BlocksdError, LookupError):
+class NotAttached(BlocksdError, KeyError):
     """The block is not attached to the agent. Facts: `agent`, `name`."""
 
     code = "not_attached"

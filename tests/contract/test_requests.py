@@ -388,6 +388,14 @@ def test_edits_are_undone_and_redone(rig: Office) -> None:
     assert rig.text("notes").startswith(NOTES.removesuffix("one\n"))
 
 
+def test_another_version_is_told_before_nothing_to_redo(rig: Office) -> None:
+    """Who expects another version is told of that first: what there is to undo or redo may be another thing then."""
+    rig.do("ann", "append", "notes", content="two")
+    for op in ("undo", "redo"):
+        assert rig.refuse("operator", op, "notes", expect=1)["code"] == "version_conflict"
+    assert rig.refuse("operator", "redo", "notes", expect=2)["code"] == "invalid_request"
+
+
 def test_save_is_undone(rig: Office) -> None:
     """What a person saved is an edit like any other; what undo writes is not taken for another save."""
     rig.save_and_settle("notes", NOTES.replace("one", "saved"))
@@ -792,7 +800,7 @@ def test_name_is_unique_for_an_agent(rig: Office) -> None:
     rig.do("operator", "create", "persona", value="shared")
     error = rig.refuse("operator", "attach", "persona", agents=["ann"])
     assert (error["code"], error["agents"]) == ("label_conflict", ["ann"])
-    assert "unique constraint" in error["message"]
+    assert "Unique constraint violation" in error["message"]
     assert rig.refuse("operator", "update", "persona", agents=["*"])["agents"] == ["ann", "bob"]
     assert rig.refuse("operator", "create", "agents/ann/notes", value="x")["code"] == "label_conflict"
     assert rig.refuse("ann", "create", "notes", value="x")["code"] == "label_conflict"

@@ -219,9 +219,13 @@ def test_update_block_value(client: Client, agent: AgentView) -> None:
         wrong: Any = 7
         with pytest.raises(ValueError, match="Provided value must be a string"):
             memory.update_block_value(label="human", value=wrong)
-        with pytest.raises(LookupError):
+        with pytest.raises(KeyError, match="no block 'nothing'"):
             memory.update_block_value(label="nothing", value="x")
-        with pytest.raises(ValueError, match="over its limit of 20000"):
+        with pytest.raises(KeyError, match="no block 'nothing'"):
+            memory.get_block("nothing")
+        with pytest.raises(
+            ValueError, match="Exceeds character limit: value is 20001 characters, over its limit of 20000"
+        ):
             memory.update_block_value(label="human", value="x" * 20001)
 
 
@@ -237,8 +241,9 @@ def test_set_block(client: Client, agent: AgentView) -> None:
 def test_two_blocks_under_one_label(client: Client, agent: AgentView) -> None:
     """A second block under a label that the agent has already is refused, as by a unique constraint."""
     other = client.blocks.create(label="human", value="Somebody else.")
-    with pytest.raises(blocksd.LabelConflict, match="unique constraint"):
+    with pytest.raises(blocksd.LabelConflict, match="Unique constraint violation") as caught:
         client.agents.blocks.attach(agent_id=agent.id, block_id=other.id)
+    assert isinstance(caught.value, ValueError)
 
 
 def test_default_blocks(client: Client, agent: AgentView) -> None:

@@ -732,7 +732,7 @@ def test_tools_write_and_tell(memory: Memory, label: str, agent: str) -> None:
     told = tools.call("memory_append", {"label": "humn", "content": "x"})
     assert told == f"Not done: {agent!r} has no block 'humn'. Your blocks: human, {label}"
     told = tools.call("memory_rethink", {"label": "human", "new_value": "x" * 20001})
-    assert told == "Not done: value is 20001 characters, over its limit of 20000"
+    assert told == "Not done: Exceeds character limit: value is 20001 characters, over its limit of 20000"
 
 
 # --- when something is away ---

@@ -154,7 +154,9 @@ def check_value(value: str, limit: int) -> None:
     """
     if len(value) > limit:
         raise LimitExceeded(
-            f"value is {len(value)} characters, over its limit of {limit}", chars=len(value), limit=limit
+            f"Exceeds character limit: value is {len(value)} characters, over its limit of {limit}",
+            chars=len(value),
+            limit=limit,
         )
     check_text(value, "value")
 

@@ -144,9 +144,7 @@ def name_conflict(label: str, agents: Iterable[str]) -> Problem:
     """Return the problem of a block that these agents cannot have, since they see another one under its name."""
     names = sorted(agents)
     some = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-    message = (
-        f"not attached to {some}: another block is attached there as {name_for_agent(label)!r} (unique constraint)"
-    )
+    message = f"Unique constraint violation: not attached to {some}, which has another block {name_for_agent(label)!r} already"
     hint = "rename one of the two blocks, or take the agent out of 'agents'"
     return Problem(label, "name_conflict", message, hint, label, warning=True)
 

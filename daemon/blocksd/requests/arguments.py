@@ -90,7 +90,7 @@ def block_fields(label: str, args: Mapping[str, Any], *, is_operator: bool) -> d
             raise InvalidRequest(f"an agent may change {' and '.join(allowed)}, not {key}", field=f"args.{key}")
     value = args.get("value")
     if value is not None and not isinstance(value, str):
-        raise InvalidField("value must be text", field="args.value")
+        raise InvalidField(f"Provided value must be a string, not {type(value).__name__}", field="args.value")
     checked = check_fields(label, {key: given for key, given in args.items() if key != "value"})
     defaults = default_block(label)
     found = {

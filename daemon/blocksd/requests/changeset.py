@@ -426,7 +426,9 @@ class Changeset:
         if rivals:
             some = ", ".join(sorted(rivals)[:5]) + (", …" if len(rivals) > 5 else "")
             raise LabelConflict(
-                f"{some} has another block {name!r} already (unique constraint)", label=label, agents=sorted(rivals)
+                f"Unique constraint violation: {some} has another block {name!r} already",
+                label=label,
+                agents=sorted(rivals),
             )
 
     def remove(self, label: str, *, position: int | None = None) -> None:

@@ -225,8 +225,9 @@ class Operations:
         only(request)
         if self._changeset.is_changed(label):  # what versions there will be is not known yet
             raise InvalidRequest(f"{label!r} was changed by the same batch: {request.op} it in another", field="op")
-        version = where(self._positions(label), label)
+        positions = self._positions(label)
         self._changeset.expected(label, request)
+        version = where(positions, label)
         self._bring_back(label, version, position=version)
 
     def _restore(self, label: str, request: Request) -> None:

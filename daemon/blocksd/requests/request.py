@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from blocksd.errors import BlocksdError, InvalidRequest
+from blocksd.errors import BlocksdError, InvalidRequest, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,9 +115,9 @@ class Request:
         return _request(self.entry, {**given, "id": self.id})
 
     def check_deadline(self, now: float) -> None:
-        """Raises InvalidRequest when it is too late (`now` in seconds since 1970)."""
+        """Raises Unavailable when it is too late (`now` in seconds since 1970)."""
         if self.deadline is not None and self.deadline.timestamp() < now:
-            raise InvalidRequest("the deadline has passed: nothing was done", field="deadline")
+            raise Unavailable("the deadline has passed: nothing was done", field="deadline")
 
 
 @dataclass(frozen=True, slots=True)

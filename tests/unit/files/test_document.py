@@ -318,10 +318,14 @@ def test_a_value_over_its_limit_is_refused_with_both_numbers() -> None:
     """Code points of the value are counted: not bytes, not the style around it."""
     text = "---\nlimit: 3\n---\n\n{}\n"
     assert parse(text.format("𝒳é\n").encode(), "x").value == "𝒳é\n"
-    with pytest.raises(InvalidFile, match=r"^value is 4 characters, over its limit of 3$") as caught:
+    with pytest.raises(
+        InvalidFile, match=r"^Exceeds character limit: value is 4 characters, over its limit of 3$"
+    ) as caught:
         parse(text.format("𝒳é\n.").encode(), "x")
     assert (caught.value.facts["chars"], caught.value.facts["limit"]) == (4, 3)
-    with pytest.raises(InvalidFile, match=r"^value is 20001 characters, over its limit of 20000$"):
+    with pytest.raises(
+        InvalidFile, match=r"^Exceeds character limit: value is 20001 characters, over its limit of 20000$"
+    ):
         parse(b"a" * 20_001, "x")
 
 

@@ -180,7 +180,9 @@ def test_other_blocks_have_no_description_of_their_own(label: str) -> None:
 def test_the_limit_counts_code_points(character: str) -> None:
     """A code point is one, whatever its size in bytes or UTF-16 units; the limit itself is allowed."""
     check_value(character * 10, 10)
-    with pytest.raises(LimitExceeded, match=r"^value is 11 characters, over its limit of 10$") as caught:
+    with pytest.raises(
+        LimitExceeded, match=r"^Exceeds character limit: value is 11 characters, over its limit of 10$"
+    ) as caught:
         check_value(character * 11, 10)
     assert caught.value.facts == {"chars": 11, "limit": 10}
     assert caught.value.as_json()["code"] == "limit_exceeded"

@@ -83,7 +83,7 @@ def test_fields_of_a_block() -> None:
     [
         ({"limt": 1}, "a block has no field 'limt'; did you mean 'limit'?"),
         ({"limit": 1}, "an agent may change value and description, not limit"),
-        ({"value": 1}, "value must be text"),
+        ({"value": 1}, "Provided value must be a string, not int"),
     ],
 )
 def test_fields_an_agent_may_not_set(args: dict[str, Any], said: str) -> None:
