@@ -1258,15 +1258,52 @@ def test_what_changes_nothing_makes_no_revision(rig: Office, op: str, args: dict
 
 
 def test_repeated_id_gets_the_first_outcome(rig: Office) -> None:
-    """Whatever is asked under it the second time, in another round or the same one, and after a restart."""
+    """In another round, and after a restart."""
     first = rig.do("ann", "append", "notes", content="two", request_id="same")
     assert rig.ask("ann", "append", "notes", content="two", request_id="same") == first
     rig.crash()
     rig.open().settle()
-    assert rig.ask("ann", "delete", "persona", request_id="same") == first
+    assert rig.ask("ann", "append", "notes", content="two", request_id="same") == first
     assert rig.value("notes") == "one\ntwo"
-    assert (rig.root / "agents/ann/persona.md").exists()
     assert rig.do("bob", "append", "notes", content="three", request_id="same")["version"] == 3
+
+
+def test_id_of_another_request_is_refused(rig: Office) -> None:
+    """Nothing is done under an id that was used for something else, whatever came of that; the first reply stays."""
+    first = rig.do("ann", "append", "notes", content="two", request_id="same")
+    refusal = rig.refuse("ann", "append", "policy", content="x", request_id="failed")
+    opened = rig.ask("ann", "open_file", file="manuals/none.txt", request_id="opened")
+    for restart in (False, True):
+        if restart:
+            rig.crash()
+            rig.open().settle()
+        for request_id in ("same", "failed", "opened"):
+            error = rig.refuse("ann", "delete", "persona", request_id=request_id)
+            assert (error["code"], error["field"]) == ("invalid_request", "id")
+            assert "another request" in error["message"]
+        assert rig.refuse("ann", "append", "notes", content="tow", request_id="same")["field"] == "id"
+        assert rig.ask("ann", "append", "notes", content="two", request_id="same") == first
+        assert rig.refuse("ann", "append", "policy", content="x", request_id="failed") == refusal
+        assert rig.ask("ann", "open_file", file="manuals/none.txt", request_id="opened") == opened
+    assert rig.do("bob", "append", "notes", content="three", request_id="same")["version"] == 3
+
+
+def test_id_of_another_request_of_the_same_round_is_refused(rig: Office) -> None:
+    """Of two requests under one id that come at once the first is done; the one reply that both wait for tells of it."""
+    sent = [rig.send("ann", "append", "notes", content=word, request_id="same") for word in ("two", "three")]
+    rig.pass_on()
+    rig.run(lambda: rig.raw.xlen("blocks:inbox:ann") == 0)
+    texts = rig.raw.lrange(f"blocks:reply:ann:{sent[0]}", 0, -1)
+    rig.raw.delete(f"blocks:reply:ann:{sent[0]}")
+    assert rig.value("notes") == "one\ntwo"
+    assert "another request" in json.loads(texts[-1])["error"]["message"]
+
+
+def test_deadline_is_no_part_of_what_is_asked_for(rig: Office) -> None:
+    """A client that asks again gives the request more time: it is the same request."""
+    first = rig.do("ann", "append", "notes", content="two", request_id="same", deadline="2126-01-01T00:00:00Z")
+    again = rig.ask("ann", "append", "notes", content="two", request_id="same", deadline="2126-01-01T00:00:01Z")
+    assert again == first
 
 
 def test_refusal_is_an_outcome_too(rig: Office) -> None:

@@ -22,7 +22,7 @@ from blocksd.model.label import parse_agent, printable
 from blocksd.model.problem import FOLDER, Problem, unmerged, unmerged_subject
 from blocksd.model.revision import OPERATOR, timestamp
 from blocksd.requests.execution import carry_out
-from blocksd.requests.reply import Answer, accepted, kept_refusal, refused, repeated
+from blocksd.requests.reply import Answer, accepted, kept_refusal, marked, refused, repeated, unmarked
 from blocksd.requests.request import Request, Unusable, parse
 from blocksd.requests.started import ATTEMPTS
 
@@ -178,7 +178,7 @@ class _Deciding:
             return Answer(entry, None, None)
         outcome = refused(request.id, failure)
         if isinstance(request, Request):
-            answers.settled[key] = answers.replies[key] = outcome
+            answers.settled[key], answers.replies[key] = marked(outcome, request.mark), outcome
         return Answer(entry, request.id, outcome, getattr(request, "op", None))
 
     def _answer_unusable(self, unusable: Unusable) -> Answer:
@@ -190,7 +190,10 @@ class _Deciding:
     def _answer_request(self, request: Request) -> Answer | None:
         entry, answers = request.entry, self.answers
         key = (entry.actor, request.id)
-        outcome = answers.replies.get(key) or self._repeated(key)
+        try:
+            outcome = self._repeated(key, request)
+        except InvalidRequest as other:
+            return Answer(entry, request.id, refused(request.id, other), request.op)
         if outcome is None:
             try:
                 self._check_entry(entry)
@@ -212,14 +215,22 @@ class _Deciding:
                     label = error.facts.get("label")
                     is_shown = "block" in error.facts and isinstance(label, str)
                     in_it = self._workspace.draft.newest(str(label)) if is_shown else None
-                    answers.settled[key] = kept_refusal(request.id, error, in_it)
+                    answers.settled[key] = marked(kept_refusal(request.id, error, in_it), request.mark)
                     answers.replies[key] = outcome
         return Answer(entry, request.id, outcome, request.op)
 
-    def _repeated(self, key: Key) -> str | None:
-        """The reply to a request that was done before, made again; None when it was not, or too long ago."""
-        outcome = self._view.results.outcome_of(*key)
-        return repeated(outcome, self._block_of) if outcome is not None else None
+    def _repeated(self, key: Key, request: Request) -> str | None:
+        """The reply to a request that was done before, made again; None when it was not, or too long ago.
+
+        Raises:
+            InvalidRequest: another request was sent under its id.
+        """
+        answers = self.answers
+        outcome = answers.edited.get(key) or answers.settled.get(key) or self._view.results.outcome_of(*key)
+        if outcome is None:
+            return None
+        outcome = unmarked(outcome, request.mark)
+        return answers.replies.get(key) or repeated(outcome, self._block_of)
 
     def _block_of(self, seq: int) -> dict[str, Any] | None:
         revision = self._workspace.draft.revision(seq)
@@ -257,8 +268,9 @@ class _Deciding:
         if request.op in ("open_file", "close_file"):
             access = access_of(request, view.sources, self._check_known, timestamp(view.wall))
             answers.accesses.append(access)
-            answers.settled[key] = answers.replies[key] = accepted(request.id, access.as_json())[1]
-            return answers.settled[key]
+            _, reply = accepted(request.id, access.as_json())
+            answers.settled[key], answers.replies[key] = marked(reply, request.mark), reply
+            return reply
         if view.is_folder_in_doubt and (problem := view.problems.get(FOLDER)) is not None:
             raise Unavailable(f"{problem.message}; nothing can be written until it is back", path="")
         self._check_known(request.entry.actor)
@@ -269,7 +281,7 @@ class _Deciding:
         for agent in workspace.agents_gone - before:
             opened = {*view.sources.opened_by(agent), *(one.file for one in answers.accesses if one.agent == agent)}
             answers.accesses += [Access(agent, file, None) for file in sorted(opened)]
-        answers.edited[key], answers.replies[key] = edited, reply
+        answers.edited[key], answers.replies[key] = marked(edited, request.mark), reply
         return reply
 
     def _check_known(self, agent: str) -> None:

@@ -69,6 +69,28 @@ def repeated(outcome: str, block_of: Callable[[int], dict[str, Any] | None]) -> 
     return json.dumps(reply)
 
 
+_MARK = re.compile(r', "sent": "([0-9a-f]{16})"\}$')
+
+
+def marked(outcome: str, mark: str) -> str:
+    """Return an outcome as it is kept, with the mark of the request that it belongs to."""
+    return f'{outcome[:-1]}, "sent": "{mark}"}}'
+
+
+def unmarked(outcome: str, mark: str) -> str:
+    """Return a kept outcome without its mark; older outcomes have none.
+
+    Raises:
+        InvalidRequest: it belongs to another request than that with this mark.
+    """
+    found = _MARK.search(outcome)
+    if found is None:
+        return outcome
+    if found[1] != mark:
+        raise InvalidRequest("another request was sent under this id: give each request a new one", field="id")
+    return f"{outcome[: found.start()]}}}"
+
+
 def refused(request_id: str, error: BlocksdError) -> str:
     """The reply that says why it was not."""
     return json.dumps({"id": request_id, "ok": False, "error": error.as_json()})

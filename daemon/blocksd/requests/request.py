@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from hashlib import sha1
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocksd.errors import BlocksdError, InvalidRequest, Unavailable
@@ -80,6 +81,12 @@ class Request:
     @property
     def actor(self) -> str:
         return self.entry.actor
+
+    @property
+    def mark(self) -> str:
+        """A digest of all that is asked for, by which a request is known that is sent again; its deadline may differ."""
+        asked = (self.op, self.label, self.name, self.args, self.expect, self.on_conflict)
+        return sha1(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]  # noqa: S324  # no secret
 
     def texts(self, *names: str) -> list[str]:
         """These arguments, all of them texts, and no others.
