@@ -1,6 +1,6 @@
 """Clients with the shapes of OpenAI's and Anthropic's packages, and a model that needs no network.
 
-The model notes what the user says by `memory_append`, and then answers with one sentence. It refuses what the real API would
+The model notes what the user says by `core_memory_append`, and then answers with one sentence. It refuses what the real API would
 refuse: a tool in another shape, a result that answers no call, and a prompt without the memory.
 """
 
@@ -26,7 +26,7 @@ def _check_result(result: str, noted: str, prompt: str) -> None:
 
 
 def _check_schema(schemas: dict[str, Any]) -> None:
-    schema = schemas["memory_append"]
+    schema = schemas["core_memory_append"]
     _check(schema["type"] == "object" and set(schema["required"]) == {"label", "content"}, f"no schema: {schema}")
 
 
@@ -39,7 +39,7 @@ def _openai(*, model: str, messages: list[Any], tools: list[dict[str, Any]]) -> 
     _check_schema({tool["function"]["name"]: tool["function"]["parameters"] for tool in tools})
     if last["role"] == "user":
         arguments = json.dumps({"label": "persona", "content": last["content"]})
-        function = SimpleNamespace(name="memory_append", arguments=arguments)
+        function = SimpleNamespace(name="core_memory_append", arguments=arguments)
         message = SimpleNamespace(
             role="assistant", content=None, tool_calls=[SimpleNamespace(id="1", function=function)]
         )
@@ -49,6 +49,22 @@ def _openai(*, model: str, messages: list[Any], tools: list[dict[str, Any]]) -> 
         _check_result(last["content"], json.loads(call.function.arguments)["content"], system["content"])
         message = SimpleNamespace(role="assistant", content="I have noted it.", tool_calls=None)
     return SimpleNamespace(choices=[SimpleNamespace(message=message)])
+
+
+def _responses(*, model: str, instructions: str, input: list[Any], tools: list[dict[str, Any]]) -> Any:  # noqa: A002
+    _check(model, "no model is named")
+    _check_prompt(instructions)
+    _check(all(tool["type"] == "function" and tool["strict"] is False for tool in tools), f"no functions: {tools}")
+    _check_schema({tool["name"]: tool["parameters"] for tool in tools})
+    last = input[-1]
+    if last.get("role") == "user":
+        arguments = json.dumps({"label": "persona", "content": last["content"]})
+        call = SimpleNamespace(type="function_call", call_id="1", name="core_memory_append", arguments=arguments)
+        return SimpleNamespace(output=[SimpleNamespace(type="reasoning"), call], output_text="")
+    call = input[-2]
+    _check((last["type"], last["call_id"]) == ("function_call_output", call.call_id), f"no result of the call: {last}")
+    _check_result(last["output"], json.loads(call.arguments)["content"], instructions)
+    return SimpleNamespace(output=[SimpleNamespace(type="message")], output_text="I have noted it.")
 
 
 def _anthropic(
@@ -63,10 +79,11 @@ def _anthropic(
         given = {"label": "persona", "content": last["content"]}
         text = SimpleNamespace(type="text", text="I note it.")
         return SimpleNamespace(
-            content=[text, SimpleNamespace(type="tool_use", id="1", name="memory_append", input=given)]
+            content=[text, SimpleNamespace(type="tool_use", id="1", name="core_memory_append", input=given)]
         )
     call, (result,) = messages[-2]["content"][-1], last["content"]
     _check((result["type"], result["tool_use_id"]) == ("tool_result", call.id), f"no result of the call: {result}")
+    _check(result["is_error"] is False, f"the call failed: {result}")
     _check_result(result["content"], call.input["content"], system)
     return SimpleNamespace(content=[SimpleNamespace(type="text", text="I have noted it.")])
 
@@ -82,6 +99,7 @@ async def _anthropic_async(**request: Any) -> Any:
 class OpenAI:
     def __init__(self) -> None:
         self.chat = SimpleNamespace(completions=SimpleNamespace(create=_openai))
+        self.responses = SimpleNamespace(create=_responses)
 
 
 class Anthropic:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from blocksd.client.blocking.memory import Memory, Tools
     from blocksd.client.client_async import AsyncClient, aconnect
     from blocksd.client.memory_async import AsyncMemory, AsyncTools
+    from blocksd.client.tools import ToolResult
     from blocksd.client.watch import AsyncWatch, Watch
     from blocksd.errors import (
         AlreadyExists,
@@ -65,6 +66,7 @@ _HOMES = {
     "ReadOnly": "errors",
     "Reset": "protocol.reset",
     "Style": "model.prompt",
+    "ToolResult": "client.tools",
     "ToolUsageRules": "model.prompt",
     "Tools": "client.blocking.memory",
     "Unavailable": "errors",
@@ -102,6 +104,7 @@ __all__ = [
     "ReadOnly",
     "Reset",
     "Style",
+    "ToolResult",
     "ToolUsageRules",
     "Tools",
     "Unavailable",

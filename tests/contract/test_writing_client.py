@@ -714,25 +714,35 @@ def test_tools_write_and_tell(memory: Memory, label: str, agent: str) -> None:
     """Each tool does what it says, and tells the model what came of it."""
     tools = memory.tools()
     calls: list[tuple[str, dict[str, Any], str]] = [
-        ("memory_append", {"label": "human", "content": "tea"}, "Bob\ntea"),
-        ("memory_replace", {"label": "human", "old_content": "tea", "new_content": "coffee"}, "Bob\ncoffee"),
-        ("memory_insert", {"label": "human", "content": "Dr.", "line": 0}, "Dr.\nBob\ncoffee"),
-        ("memory_insert", {"label": "human", "content": "end", "line": None}, "Dr.\nBob\ncoffee\nend"),
+        ("core_memory_append", {"label": "human", "content": "tea"}, "Bob\ntea"),
+        ("memory_replace", {"label": "human", "old_string": "tea", "new_string": "coffee"}, "Bob\ncoffee"),
+        ("core_memory_replace", {"label": "human", "old_content": "Bob", "new_content": "Bo"}, "Bo\ncoffee"),
+        ("core_memory_replace", {"label": "human", "old_content": "Bo", "new_content": "Bob"}, "Bob\ncoffee"),
+        ("memory_insert", {"label": "human", "new_string": "Dr.", "insert_line": 0}, "Dr.\nBob\ncoffee"),
+        ("memory_insert", {"label": "human", "new_string": "end", "insert_line": None}, "Dr.\nBob\ncoffee\nend"),
         ("memory_apply_patch", {"label": "human", "patch": "@@\n-Dr.\n Bob\n"}, "Bob\ncoffee\nend"),
-        ("memory_rethink", {"label": "human", "new_value": "Alice"}, "Alice"),
+        ("memory_rethink", {"label": "human", "new_memory": "Alice"}, "Alice"),
     ]
     for name, arguments, value in calls:
-        assert tools.call(name, json.dumps(arguments)) == f"Done: 'human' has {len(value)} of at most 20000 characters"
+        result = tools.call(name, json.dumps(arguments))
+        assert result.text == f"Done: 'human' has {len(value)} of at most 20000 characters"
+        assert result.ok
+        assert result.block == memory.get_block("human")
         assert memory.get_block("human").value == value
     tools.call("memory_create", {"label": "plan", "value": "rest", "description": "What to do"})
     assert memory.get_block("plan").description == "What to do"
+    tools.call("memory_update_description", {"label": "plan", "description": "What is done"})
+    viewed = tools.call("memory_view", {"label": "plan"})
+    assert viewed.block == memory.get_block("plan")
+    assert "What is done" in viewed.text
     tools.call("memory_rename", {"label": "plan", "to": "done"})
     assert memory.get_block("done").value == "rest"
-    assert tools.call("memory_delete", {"label": "done"}) == "Done: 'done' is deleted"
-    told = tools.call("memory_append", {"label": "humn", "content": "x"})
-    assert told == f"Not done: {agent!r} has no block 'humn'. Your blocks: human, {label}"
-    told = tools.call("memory_rethink", {"label": "human", "new_value": "x" * 20001})
-    assert told == "Not done: Exceeds character limit: value is 20001 characters, over its limit of 20000"
+    assert tools.call("memory_delete", {"label": "done"}).text == "Done: 'done' is deleted"
+    result = tools.call("core_memory_append", {"label": "humn", "content": "x"})
+    assert not result.ok
+    assert result.text == f"Not done: {agent!r} has no block 'humn'. Your blocks: human, {label}"
+    result = tools.call("memory_rethink", {"label": "human", "new_memory": "x" * 20001})
+    assert result.text == "Not done: Exceeds character limit: value is 20001 characters, over its limit of 20000"
 
 
 # --- when something is away ---

@@ -20,6 +20,7 @@ from blocksd import (
     Page,
     Reset,
     Style,
+    ToolResult,
     Tools,
     ToolUsageRules,
     Watch,
@@ -178,9 +179,9 @@ def writing(client: Client, memory: Memory) -> None:
     tools = memory.tools()
     assert_type(tools, Tools)
     assert_type(tools.definitions, list[dict[str, Any]])
-    assert_type(tools.openai() + tools.anthropic(), list[dict[str, Any]])
-    assert_type(tools.call("memory_append", '{"label": "human", "content": "x"}'), str)
-    assert_type(tools.call("memory_append", {"label": "human", "content": "x"}), str)
+    assert_type(tools.openai() + tools.openai_responses() + tools.anthropic(), list[dict[str, Any]])
+    assert_type(tools.call("core_memory_append", '{"label": "human", "content": "x"}'), ToolResult)
+    assert_type(tools.call("core_memory_append", {"label": "human", "content": "x"}).text, str)
 
 
 async def writing_in_asyncio_code(client: AsyncClient, memory: AsyncMemory) -> None:
@@ -196,7 +197,7 @@ async def writing_in_asyncio_code(client: AsyncClient, memory: AsyncMemory) -> N
     await memory.core_memory_append("human", "x")
     tools = memory.tools()
     assert_type(tools, AsyncTools)
-    assert_type(await tools.call("memory_append", {"label": "human", "content": "x"}), str)
+    assert_type(await tools.call("core_memory_append", {"label": "human", "content": "x"}), ToolResult)
 
 
 def results(block: BlockView, agent: AgentView, page: Page[BlockView], change: Change) -> None:

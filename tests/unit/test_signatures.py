@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PAIRED = ("Client", "Memory", "Tools", "Watch", "Blocks", "Agents", "BlockAgents", "AgentBlocks")
 AT_ONCE = {
     *("AsyncClient.memory", "AsyncClient.watch", "AsyncMemory.tools", "AsyncMemory.watch"),
-    *("AsyncTools.openai", "AsyncTools.anthropic", "AsyncWatch.call", "AsyncWatch.stop"),
+    *("AsyncTools.openai", "AsyncTools.openai_responses", "AsyncTools.anthropic", "AsyncWatch.call", "AsyncWatch.stop"),
 }
 """The methods of asyncio code that send nothing, and are not awaited."""
 

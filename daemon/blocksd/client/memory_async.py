@@ -7,7 +7,7 @@ from weakref import WeakSet, finalize
 
 from blocksd.client import tools
 from blocksd.client.memory_writes_async import AsyncMemoryWrites
-from blocksd.client.reading_async import look
+from blocksd.client.reading_async import block_of_agent, look
 from blocksd.client.transport_async import AsyncTransport
 from blocksd.client.watch import AsyncWatch
 from blocksd.errors import BlocksdError, Misconfigured, NotAttached, NotFound, Unavailable
@@ -89,9 +89,12 @@ class AsyncMemory(AsyncMemoryWrites):
             self._kept.put(sight, mark)
         return sight
 
-    def tools(self) -> "AsyncTools":
-        """The tools for a language model to write here by itself: their definitions, and a way to call them."""
-        return AsyncTools(self._transport, self._agent, self)
+    def tools(self, *, only: Collection[str] | None = None) -> "AsyncTools":
+        """The tools for a language model to read and write here: their definitions, and a way to call them.
+
+        `only` names the tools to offer; None offers all. Raises InvalidField if one is the name of no tool.
+        """
+        return AsyncTools(self._transport, self._agent, self, only)
 
     def watch(
         self,
@@ -133,27 +136,35 @@ class AsyncMemory(AsyncMemoryWrites):
 class AsyncTools(tools.ToolDefinitions):
     """An agent's memory as tools: hand a model the definitions, and pass on what it calls."""
 
-    def __init__(self, transport: AsyncTransport, agent: str, memory: AsyncMemoryWrites) -> None:
+    def __init__(
+        self, transport: AsyncTransport, agent: str, memory: AsyncMemory, only: Collection[str] | None = None
+    ) -> None:
+        super().__init__(only)
         self._transport = transport
         self._agent = agent
         self._memory = memory
 
-    async def call(self, name: str, arguments: Mapping[str, Any] | str) -> str:
-        """Call a tool for a model, and return the answer to give it. `arguments` may be the JSON text it gave.
+    async def call(self, name: str, arguments: Mapping[str, Any] | str) -> tools.ToolResult:
+        """Call a tool for a model. `arguments` may be the JSON text that the model gave; `text` of the result is for it.
 
-        A mistake of the model, and a refusal, is an answer in words that it can act on, and never raised.
+        A mistake of the model, and a refusal, is a result in words that the model can act on, and never raised.
 
         Raises:
             Unavailable: Redis or the daemon does not serve; whether it was done may not be known.
         """
         try:
-            method, given = tools.checked(name, arguments)
-            block = await getattr(self._memory, method)(**given)
+            method, given = self._checked(name, arguments)
+            if method == tools.VIEW:
+                block = await block_of_agent(self._transport, self._agent, given["label"])
+            else:
+                block = await getattr(self._memory, method)(**given)
         except (Unavailable, Misconfigured):
             raise
         except (NotFound, NotAttached) as error:
+            if "names" in error.facts:  # and in the message
+                return tools.not_done(error)
             sight = await look(self._transport, self._agent)
             return tools.not_done(error, [block.name for block in order(sight.blocks.values())])
         except (tools.Mistake, BlocksdError) as error:
             return tools.not_done(error)
-        return tools.done(block, str(given["label"]))
+        return tools.done(method, block, str(given["label"]))

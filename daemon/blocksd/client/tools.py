@@ -1,12 +1,16 @@
 """The tools that a language model is offered for an agent's memory: their definitions, and how calls are checked."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from blocksd.errors import BlocksdError
+from blocksd.errors import BlocksdError, InvalidField
 from blocksd.mirror.view import BlockView
+from blocksd.model.prompt import render_block
+
+VIEW = "view"
+"""Stands for the method of the tool that reads."""
 
 _TYPES = {"string": str, "integer": int}
 _LABEL = "The name of the block."
@@ -15,12 +19,16 @@ _NUMBERS = "Line numbers shown beside a value are not part of it: leave them out
 
 @dataclass(frozen=True, slots=True)
 class _Tool:
-    """`parameters` are those of the memory's `method`: name → JSON type and description; `optional` ones may be left out."""
+    """`parameters` is name → JSON type and description; `optional` ones may be left out.
+
+    `method` is the memory's method that does it, `names` its names of those parameters that are called otherwise there.
+    """
 
     name: str
     description: str
     parameters: Mapping[str, tuple[str, str]]
     method: str
+    names: Mapping[str, str] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
 
     @property
@@ -39,45 +47,59 @@ class _Tool:
         }
 
 
+def _replacing(name: str, old: str, new: str) -> _Tool:
+    return _Tool(
+        name,
+        "Replace text in a memory block. The old text must be given exactly as it is in the block, and must be in "
+        f"only one place of it: give enough of the text around it. {_NUMBERS}",
+        {
+            "label": ("string", _LABEL),
+            old: ("string", "The text to replace, with the same white space and line breaks."),
+            new: ("string", "What to put in its place; empty to remove the text."),
+        },
+        "replace",
+        names={old: "old_content", new: "new_content"},
+    )
+
+
 _TOOLS = {
     tool.name: tool
     for tool in (
         _Tool(
-            "memory_append",
+            "memory_view",
+            "Read a memory block: its description, its size and limit, and its value.",
+            {"label": ("string", _LABEL)},
+            VIEW,
+        ),
+        _Tool(
+            "core_memory_append",
             f"Add text on a new line at the end of a memory block. {_NUMBERS}",
             {"label": ("string", _LABEL), "content": ("string", "The text to add.")},
             "append",
         ),
-        _Tool(
-            "memory_replace",
-            "Replace text in a memory block. The old text must be given exactly as it is in the block, and must be in "
-            f"only one place of it: give enough of the text around it. {_NUMBERS}",
-            {
-                "label": ("string", _LABEL),
-                "old_content": ("string", "The text to replace, with the same white space and line breaks."),
-                "new_content": ("string", "What to put in its place; empty to remove the text."),
-            },
-            "replace",
-        ),
+        _replacing("core_memory_replace", "old_content", "new_content"),
+        _replacing("memory_replace", "old_string", "new_string"),
         _Tool(
             "memory_insert",
             f"Insert text into a memory block, as separate lines. {_NUMBERS}",
             {
                 "label": ("string", _LABEL),
-                "content": ("string", "The text to insert."),
-                "line": (
+                "new_string": ("string", "The text to insert."),
+                "insert_line": (
                     "integer",
                     "The line after which to insert it: 0 for the start, -1 (the default) for the end.",
                 ),
             },
             "insert",
-            optional=("line",),
+            names={"new_string": "content", "insert_line": "line"},
+            optional=("insert_line",),
         ),
         _Tool(
             "memory_rethink",
             "Replace everything in a memory block by new text. What is not in the new text is no longer in the block.",
-            {"label": ("string", _LABEL), "new_value": ("string", "The whole new text of the block.")},
+            {"label": ("string", _LABEL), "new_memory": ("string", "The whole new text of the block.")},
             "rethink",
+            names={"new_memory": "new_value"},
         ),
         _Tool(
             "memory_apply_patch",
@@ -87,10 +109,16 @@ _TOOLS = {
             "apply_patch",
         ),
         _Tool(
+            "memory_update_description",
+            "Change the description of a memory block, which says what the block is for and how to use it.",
+            {"label": ("string", _LABEL), "description": ("string", "The whole new description.")},
+            "update_block_description",
+        ),
+        _Tool(
             "memory_create",
             "Create a new private memory block.",
             {
-                "label": ("string", "The name of the new block: letters, digits, '_', '-' and '.', '/' for groups."),
+                "label": ("string", "The name of the new block; '/' makes groups, as in 'notes/today'."),
                 "value": ("string", "The text of the block."),
                 "description": ("string", "What the block is for, and how to use it."),
             },
@@ -111,26 +139,83 @@ _TOOLS = {
         ),
     )
 }
+"""The tools, by name. Names and arguments are those of Letta's tools where Letta has such a tool."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """The result of a call of a tool. `text` is the answer for the model.
+
+    `ok` is False if the call was refused, or made no sense. `block` is the block after the call; None if it was deleted, and
+    if the call was not done.
+    """
+
+    ok: bool
+    text: str
+    block: BlockView | None = None
 
 
 class ToolDefinitions:
     """The definitions of the tools. Each call makes them anew, so a caller may change them."""
 
+    def __init__(self, only: Collection[str] | None) -> None:
+        """Take the names of the tools to offer; None offers all. Raises InvalidField if one is the name of no tool."""
+        wanted = tuple(_TOOLS) if only is None else only
+        unknown = sorted(set(wanted) - _TOOLS.keys())
+        if unknown:
+            raise InvalidField(f"there is no tool {unknown[0]!r}. The tools: {', '.join(_TOOLS)}", field="only")
+        self._offered = {name: tool for name, tool in _TOOLS.items() if name in wanted}
+
     @property
     def definitions(self) -> list[dict[str, Any]]:
         """Each tool's `name`, `description` and `parameters` (a JSON schema)."""
-        return [tool.definition for tool in _TOOLS.values()]
+        return [tool.definition for tool in self._offered.values()]
 
     def openai(self) -> list[dict[str, Any]]:
-        """The same, as OpenAI's chat completions and compatible APIs take it for `tools`."""
+        """The definitions for `tools` of OpenAI's Chat Completions, and of APIs that are compatible with it."""
         return [{"type": "function", "function": definition} for definition in self.definitions]
 
+    def openai_responses(self) -> list[dict[str, Any]]:
+        """The definitions for `tools` of OpenAI's Responses.
+
+        They are not strict: there, a strict tool has no optional arguments.
+        """
+        return [{"type": "function", **definition, "strict": False} for definition in self.definitions]
+
     def anthropic(self) -> list[dict[str, Any]]:
-        """The same, as Anthropic's messages take it for `tools`."""
+        """The definitions for `tools` of Anthropic's Messages."""
         return [
             {"name": one["name"], "description": one["description"], "input_schema": one["parameters"]}
             for one in self.definitions
         ]
+
+    def _checked(self, name: str, arguments: Mapping[str, Any] | str) -> tuple[str, dict[str, Any]]:
+        """Return the memory's method for a call, and its arguments, without optional ones that are null.
+
+        Raises:
+            Mistake: there is no such tool, or it does not take these arguments.
+        """
+        if name not in self._offered:
+            raise Mistake(f"there is no tool {name!r}. The tools: {', '.join(self._offered)}")
+        tool = self._offered[name]
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments or "{}")
+            except (ValueError, RecursionError) as error:
+                raise Mistake(f"the arguments are not JSON: {error}") from None
+        if not isinstance(arguments, Mapping):
+            raise Mistake(f"the arguments of {tool.name} are an object")
+        for argument in arguments:
+            if argument not in tool.parameters:
+                takes = ", ".join(tool.parameters)
+                raise Mistake(f"{tool.name} has no argument {argument!r}. Its arguments: {takes}")
+        given = {name: value for name, value in arguments.items() if value is not None or name not in tool.optional}
+        for argument, (kind, _) in tool.parameters.items():
+            if argument not in given and argument not in tool.optional:
+                raise Mistake(f"{tool.name} needs the argument {argument!r}")
+            if argument in given and type(given[argument]) is not _TYPES[kind]:
+                raise Mistake(f"{argument!r} must be {'a text' if kind == 'string' else 'a whole number'}")
+        return tool.method, {tool.names.get(argument, argument): value for argument, value in given.items()}
 
 
 class Mistake(Exception):
@@ -141,43 +226,17 @@ class Mistake(Exception):
         self.message = message
 
 
-def checked(name: str, arguments: Mapping[str, Any] | str) -> tuple[str, dict[str, Any]]:
-    """The memory's method for a call, and its arguments, without those that are optional and null.
-
-    Raises:
-        Mistake: there is no such tool, or the arguments are not those it takes.
-    """
-    if name not in _TOOLS:
-        raise Mistake(f"there is no tool {name!r}. The tools: {', '.join(_TOOLS)}")
-    tool = _TOOLS[name]
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments or "{}")
-        except (ValueError, RecursionError) as error:
-            raise Mistake(f"the arguments are not JSON: {error}") from None
-    if not isinstance(arguments, Mapping):
-        raise Mistake(f"the arguments of {tool.name} are an object")
-    for argument in arguments:
-        if argument not in tool.parameters:
-            takes = ", ".join(tool.parameters)
-            raise Mistake(f"{tool.name} has no argument {argument!r}. Its arguments: {takes}")
-    given = {name: value for name, value in arguments.items() if value is not None or name not in tool.optional}
-    for argument, (kind, _) in tool.parameters.items():
-        if argument not in given and argument not in tool.optional:
-            raise Mistake(f"{tool.name} needs the argument {argument!r}")
-        if argument in given and type(given[argument]) is not _TYPES[kind]:
-            raise Mistake(f"{argument!r} must be {'a text' if kind == 'string' else 'a whole number'}")
-    return tool.method, given
-
-
-def done(block: BlockView | None, label: str) -> str:
-    """The answer to a model whose call was done; `block` is None when it is deleted."""
+def done(method: str, block: BlockView | None, label: str) -> ToolResult:
+    """Return the result of a call that was done; `block` is None when it is deleted."""
     if block is None:
-        return f"Done: {label!r} is deleted"
-    return f"Done: {block.name!r} has {block.chars} of at most {block.limit} characters"
+        return ToolResult(ok=True, text=f"Done: {label!r} is deleted")
+    if method == VIEW:
+        return ToolResult(ok=True, text=render_block(block), block=block)
+    text = f"Done: {block.name!r} has {block.chars} of at most {block.limit} characters"
+    return ToolResult(ok=True, text=text, block=block)
 
 
-def not_done(error: Mistake | BlocksdError, names: list[str] | None = None) -> str:
-    """The answer to a model whose call was not done; `names` are the blocks there are, if the name was wrong."""
+def not_done(error: Mistake | BlocksdError, names: list[str] | None = None) -> ToolResult:
+    """Return the result of a call that was not done; `names` are the blocks there are, if the name was wrong."""
     blocks = "" if names is None else f". Your blocks: {', '.join(names) or 'none'}"
-    return f"Not done: {error.message}{blocks}"
+    return ToolResult(ok=False, text=f"Not done: {error.message}{blocks}")

@@ -142,6 +142,12 @@ def order(blocks: Iterable[B]) -> list[B]:
     return sorted(blocks, key=lambda block: _FIRST.get(name := block.name, name))
 
 
+def render_block(block: Renderable) -> str:
+    """Return one block as it is shown in a prompt of the style `standard`, also if it is hidden or a template."""
+    start, end = _tags(block.name)
+    return f"{start}{_content(block, block.name)}{end}".rstrip("\n")
+
+
 def _memory_blocks(blocks: Iterable[Renderable], style: Style) -> list[str]:
     visible = order([block for block in blocks if not (block.hidden or block.is_template)])
     if style == "directories" or not visible:

@@ -119,6 +119,19 @@ class MemoryWrites:
         """Replace the whole value."""
         return self._write("update", label, {"value": text(value)}, given(locals(), TERMS))
 
+    def update_block_description(
+        self,
+        label: str,
+        description: str,
+        *,
+        expect_version: int | None = None,
+        on_conflict: OnConflict | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        request_id: str | None = None,
+    ) -> BlockView:
+        """Replace the description, which tells the model what the block is for."""
+        return self._write("update", label, {"description": text(description)}, given(locals(), TERMS))
+
     def create_block(
         self,
         label: str,
