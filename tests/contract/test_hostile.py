@@ -17,10 +17,10 @@ from blocksd.model.label import clash_key as clash_key_of
 from blocksd.model.problem import INTERNAL
 from blocksd.requests import answers, changeset, execution
 from blocksd.requests import workspace as workspaces
+from blocksd.requests.inbox import ATTEMPTS, _Key
 from blocksd.requests.operations import Operations
 from blocksd.requests.reply import accepted as accepted_reply
 from blocksd.requests.request import Entry
-from blocksd.requests.started import ATTEMPTS, _Key
 from blocksd.settings.config import SourceSettings
 from blocksd.state.state_draft import StateDraft
 from rig import Rig, assert_level

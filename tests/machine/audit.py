@@ -15,7 +15,7 @@ from blocksd.mirror.repair import differing
 from blocksd.model.label import TEMPORARY, is_pattern, label_of_path
 from blocksd.model.problem import JOURNAL
 from blocksd.model.revision import FILE, MERGE, OPERATOR
-from blocksd.requests.started import ATTEMPTS
+from blocksd.requests.inbox import ATTEMPTS
 from machine.asked import EDITS, SEVERAL, after, block_of, made_of
 from machine.broken import checks, must
 from rig import assert_level

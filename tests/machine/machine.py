@@ -19,8 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from blocksd.journal.results import Results
 from blocksd.model.label import TEMPORARY
 from blocksd.model.revision import OPERATOR
+from blocksd.requests.inbox import ATTEMPTS
 from blocksd.requests.request import Entry
-from blocksd.requests.started import ATTEMPTS
 from machine.asked import Asked, Hunk, block_of, lines_of
 from machine.audit import Memory, Save, agent_parts, check, check_folders, path_of, private_files, private_folders
 from machine.broken import Broken, must

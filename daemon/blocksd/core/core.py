@@ -184,7 +184,7 @@ class Core(Parts):
             self._sent = self.requests.replied(answers)
         elif answers:
             self.requests.begin_again()
-        if draft.asked.entries:
+        elif draft.asked.entries:
             self.requests.end()
         if self.executor.displaced or self.executor.free or self.schedule["kept"] <= self._clock():
             yield "clear away"

@@ -36,13 +36,15 @@ class Asked(NamedTuple):
     """The requests and merges to do in one round.
 
     `later` are requests that wait for the next round, `merges` blocks whose stale saves are to be merged. `unwritable` are
-    files that could not be written to just now, and why: requests to them are refused.
+    files that could not be written to just now, and why: requests to them are refused. `view` is what may be read
+    meanwhile, if there is anything to do.
     """
 
     entries: Sequence[Entry] = ()
     later: Sequence[Entry] = ()
     merges: frozenset[str] = frozenset()
     unwritable: Mapping[str, BlocksdError] = {}
+    view: RequestView | None = None
 
 
 @dataclass(slots=True)
@@ -89,7 +91,7 @@ class FolderView(NamedTuple):
 
 
 def decide(view: FolderView, requests: Callable[[], RequestView], seen: Observed, asked: Asked, at: str) -> Draft:
-    """Decide what one round comes to. `at` is when its revisions happen; `requests` is called if there are any.
+    """Decide what one round comes to. `at` is when its revisions happen; `requests` is called if a save is to be merged.
 
     Raises:
         JournalUnusable: what is in force cannot be read.
@@ -99,7 +101,7 @@ def decide(view: FolderView, requests: Callable[[], RequestView], seen: Observed
     new = {one.label for one in draft.observed.revisions if one.stale_base is not None}
     if asked.entries or asked.later or asked.merges or new:
         draft.requested = draft.observed.branch() if draft.observed else StateDraft(view.state, at)
-        _decide_on_requests(view, requests(), draft, new)
+        _decide_on_requests(view, asked.view or requests(), draft, new)
     return draft
 
 

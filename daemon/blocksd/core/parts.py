@@ -22,9 +22,7 @@ from blocksd.journal.rescue import Rescue
 from blocksd.journal.results import Results
 from blocksd.model.faults import Faults
 from blocksd.model.problem import Problems
-from blocksd.requests.handled import Handled
-from blocksd.requests.inbox import Inbox
-from blocksd.requests.started import StartedRequests
+from blocksd.requests.inbox import Handled, Inbox, StartedRequests
 from blocksd.sources.sources import Sources
 from blocksd.state.schedule import Schedule
 from blocksd.state.stale import Writes

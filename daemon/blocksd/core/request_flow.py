@@ -19,11 +19,9 @@ if TYPE_CHECKING:
     from blocksd.journal.results import Results
     from blocksd.model.faults import Faults
     from blocksd.model.problem import Problems
-    from blocksd.requests.handled import Handled
-    from blocksd.requests.inbox import Inbox
+    from blocksd.requests.inbox import Handled, Inbox, StartedRequests
     from blocksd.requests.reply import Answer
     from blocksd.requests.request import Entry, Unusable
-    from blocksd.requests.started import StartedRequests
     from blocksd.sources.sources import Sources
     from blocksd.state.schedule import Schedule, Work
     from blocksd.state.state import State
@@ -68,7 +66,6 @@ class RequestFlow:
         self._schedule = schedule
         self._clock = clock
         self._wall = wall
-        self._taken: list[Entry] = []  # requests that are under way
         self._unwritable: dict[str, BlocksdError] = {}  # files that could not be written to in the last rounds, and why
         self._merge_at: dict[
             str, tuple[float, float]
@@ -85,12 +82,8 @@ class RequestFlow:
         is_due = self._schedule["requests"] < NEVER and ("requests" in due or "files" in due)
         if not merges and not is_due:
             return Asked()
-        entries = self._inbox.take_next(REQUESTS)
-        alone = self._started.first_alone(entries) if entries else 0
-        self._taken = entries[:alone]
-        if self._taken:
-            self._started.begin(self._taken)
-        return Asked(self._taken, entries[alone:], merges, self._unwritable)
+        entries, later = self._inbox.begin(REQUESTS, self._started)
+        return Asked(entries, later, merges, self._unwritable, self.view())
 
     def view(self) -> RequestView:
         """Return all that may be read while requests are decided."""
@@ -162,16 +155,12 @@ class RequestFlow:
 
     def replied(self, answers: list[Answer]) -> list[tuple[Answer, float]]:
         """Note that these replies are on their way; return each with when its request was received."""
-        received = [(answer, self._inbox.received_at(answer.entry)) for answer in answers]
-        self._handled.note([answer.entry for answer in answers], ())
-        self._inbox.remove_done()
-        return received
+        received = self._inbox.finish([answer.entry for answer in answers], self._started, self._handled)
+        return list(zip(answers, received, strict=True))
 
     def end(self) -> None:
-        """Note that the requests taken are over: they were replied to, or are taken again."""
-        if self._taken:
-            self._started.end(self._taken)
-            self._taken = []
+        """Note that the requests taken are over, none of which was replied to: they are taken again."""
+        self._inbox.end(self._started)
 
     def begin_again(self) -> None:
         """Forget all requests, and why files could not be written to for them: they are read again."""

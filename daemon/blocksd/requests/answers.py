@@ -22,9 +22,9 @@ from blocksd.model.label import parse_agent, printable
 from blocksd.model.problem import FOLDER, Problem, unmerged, unmerged_subject
 from blocksd.model.revision import OPERATOR, timestamp
 from blocksd.requests.execution import carry_out
+from blocksd.requests.inbox import ATTEMPTS
 from blocksd.requests.reply import Answer, accepted, kept_refusal, marked, refused, repeated, unmarked
 from blocksd.requests.request import Request, Unusable, parse
-from blocksd.requests.started import ATTEMPTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from blocksd.journal.results import Results
     from blocksd.model.faults import Faults
     from blocksd.model.problem import Problems
-    from blocksd.requests.handled import Handled
+    from blocksd.requests.inbox import Handled, StartedRequests
     from blocksd.requests.request import Entry
-    from blocksd.requests.started import StartedRequests
     from blocksd.requests.workspace import Workspace
     from blocksd.sources.sources import Sources
 

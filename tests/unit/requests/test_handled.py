@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blocksd.requests.handled import Handled
+from blocksd.requests.inbox import Handled
 from blocksd.requests.request import Entry
 
 if TYPE_CHECKING:

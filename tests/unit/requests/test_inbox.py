@@ -23,7 +23,7 @@ def test_entries_know_since_when_they_are_here() -> None:
     inbox.add([first])
     now = 6.0
     inbox.add([first, second])
-    assert (inbox.received_at(first), inbox.received_at(second), len(inbox)) == (5.0, 6.0, 2)
+    assert (inbox._held[first], inbox._held[second], len(inbox)) == (5.0, 6.0, 2)
     inbox.take_next(1)
     assert len(inbox) == 2
     inbox.remove_done()

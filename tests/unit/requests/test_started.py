@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from blocksd.requests.inbox import ATTEMPTS, StartedRequests
 from blocksd.requests.request import Entry
-from blocksd.requests.started import ATTEMPTS, StartedRequests
 
 if TYPE_CHECKING:
     from pathlib import Path
