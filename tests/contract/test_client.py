@@ -504,7 +504,8 @@ def test_name_means_the_block_that_has_it(rig: Rig, client: Client) -> None:
 
 # --- what is not there, and what cannot be ---
 
-_SEGMENTS = "a segment is letters, digits, '_', '-' and '.', and starts with a letter, a digit or '_'"
+_SEGMENTS = "'?' cannot be in a file name on every system"
+_IDS = "it is letters, digits, '_', '-' and '.', and starts with a letter, a digit or '_'"
 _NO_ID = block_id("nothing")
 _ANN = {"agent": "ann", "names": ANNS}
 
@@ -512,7 +513,7 @@ ERRORS: list[tuple[Ask, type[BlocksdError], str, dict[str, Any]]] = [
     (lambda c: c.blocks.retrieve("nothing"), NotFound, "there is no block 'nothing'", {"label": "nothing"}),
     (lambda c: c.blocks.retrieve(_NO_ID), NotFound, f"there is no block with the id {_NO_ID}", {"id": _NO_ID}),
     (lambda c: c.blocks.retrieve("persona"), NotFound, "there is no block 'persona'", {"label": "persona"}),
-    (lambda c: c.blocks.retrieve("a b"), InvalidLabel, f"'a b' is not a label: {_SEGMENTS}", {"label": "a b"}),
+    (lambda c: c.blocks.retrieve("a?b"), InvalidLabel, f"'a?b' is not a label: {_SEGMENTS}", {"label": "a?b"}),
     (
         lambda c: c.blocks.retrieve(""),
         InvalidLabel,
@@ -526,9 +527,9 @@ ERRORS: list[tuple[Ask, type[BlocksdError], str, dict[str, Any]]] = [
         {"label": "agents/ann"},
     ),
     (lambda c: c.blocks.retrieve("block-1"), NotFound, "there is no block 'block-1'", {"label": "block-1"}),
-    (lambda c: c.blocks.list(label="a b"), InvalidLabel, f"'a b' is not a label: {_SEGMENTS}", {"label": "a b"}),
-    (lambda c: c.blocks.count(label="a b"), InvalidLabel, f"'a b' is not a label: {_SEGMENTS}", {"label": "a b"}),
-    (lambda c: c.blocks.list(after="a b"), InvalidLabel, f"'a b' is not a label: {_SEGMENTS}", {"label": "a b"}),
+    (lambda c: c.blocks.list(label="a?b"), InvalidLabel, f"'a?b' is not a label: {_SEGMENTS}", {"label": "a?b"}),
+    (lambda c: c.blocks.count(label="a?b"), InvalidLabel, f"'a?b' is not a label: {_SEGMENTS}", {"label": "a?b"}),
+    (lambda c: c.blocks.list(after="a?b"), InvalidLabel, f"'a?b' is not a label: {_SEGMENTS}", {"label": "a?b"}),
     (lambda c: c.blocks.list(before=_NO_ID), NotFound, f"there is no block with the id {_NO_ID}", {"id": _NO_ID}),
     (lambda c: c.blocks.list(limit=0), InvalidField, "limit must be at least 1, not 0", {"field": "limit"}),
     (lambda c: c.agents.list(limit=-1), InvalidField, "limit must be at least 1, not -1", {"field": "limit"}),
@@ -542,7 +543,7 @@ ERRORS: list[tuple[Ask, type[BlocksdError], str, dict[str, Any]]] = [
     (lambda c: c.blocks.agents.count("nothing"), NotFound, "there is no block 'nothing'", {"label": "nothing"}),
     (lambda c: c.blocks.agents.list(_NO_ID), NotFound, f"there is no block with the id {_NO_ID}", {"id": _NO_ID}),
     (lambda c: c.agents.retrieve("nobody"), NotFound, "there is no agent 'nobody'", {"agent": "nobody"}),
-    (lambda c: c.agents.retrieve("a/b"), InvalidLabel, f"'a/b' is not a label: {_SEGMENTS}", {"label": "a/b"}),
+    (lambda c: c.agents.retrieve("a/b"), InvalidLabel, f"'a/b' is not an agent id: {_IDS}", {"label": "a/b"}),
     (lambda c: c.agents.blocks.list("nobody"), NotFound, "there is no agent 'nobody'", {"agent": "nobody"}),
     (lambda c: c.agents.blocks.retrieve("nobody", "x"), NotFound, "there is no agent 'nobody'", {"agent": "nobody"}),
     (
@@ -576,15 +577,15 @@ ERRORS: list[tuple[Ask, type[BlocksdError], str, dict[str, Any]]] = [
         {"id": _NO_ID},
     ),
     (
-        lambda c: c.agents.blocks.retrieve("ann", "a b"),
+        lambda c: c.agents.blocks.retrieve("ann", "a?b"),
         InvalidLabel,
-        f"'a b' is not a label: {_SEGMENTS}",
-        {"label": "a b"},
+        f"'a?b' is not a label: {_SEGMENTS}",
+        {"label": "a?b"},
     ),
     (
         lambda c: c.memory("a b"),
         InvalidLabel,
-        f"'a b' is not a label: {_SEGMENTS}",
+        f"'a b' is not an agent id: {_IDS}",
         {"label": "a b"},
     ),
 ]

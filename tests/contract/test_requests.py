@@ -971,16 +971,17 @@ ATTACKS = [
     ".hidden",
     "agents/x",
     "*",
-    "a[b]",
-    "a b",
+    "a?b",
+    "a b ",
     LONG,
     "",
-    "a/" * 90 + "b" * 50,
+    "a/" * 490 + "b" * 50,
     "\u202e",
     "x.md/..",
     "a\\b",
-    "-x",
-    "x" * 101,
+    "x" * 201,
+    "foo.swp/y",
+    "x (conflicted copy 2026-11-20)",
 ]
 
 

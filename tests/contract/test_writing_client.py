@@ -394,9 +394,9 @@ def test_refusal_is_raised_with_its_facts(
 @pytest.mark.parametrize(
     ("kind", "ask"),
     [
-        (InvalidLabel, lambda client: client.blocks.update("no label!", value="x")),
+        (InvalidLabel, lambda client: client.blocks.update("no label?", value="x")),
         (InvalidLabel, lambda client: client.agents.create(name="no agent!")),
-        (InvalidRequest, lambda client: client.blocks.create(label="a b")),
+        (InvalidRequest, lambda client: client.blocks.create(label="a?b")),
         (InvalidRequest, lambda client: client.blocks.create(label="unmade", limit="x")),
         (TypeError, lambda client: client.blocks.create(label="unmade", valeu="x")),
         (InvalidRequest, lambda client: client.blocks.create(label="unmade", metadata={"x": object()})),

@@ -13,8 +13,19 @@ from blocksd.core.scanner import Scanner, look_at_all, look_at_some
 from blocksd.errors import BlocksdError, InvalidFile
 from blocksd.files.document import Parser
 from blocksd.files.folder import Absent, Busy, Refused, Text
-from blocksd.model.label import CONFIG_MAP, PRIVATE, clash_key, is_block_file, is_ignored, label_of_path, printable
+from blocksd.model.label import (
+    CONFIG_MAP,
+    PRIVATE,
+    clash_key,
+    is_block_file,
+    is_conflict_copy,
+    is_ignored,
+    label_of_path,
+    merged_from,
+    printable,
+)
 from blocksd.model.problem import name_conflict
+from blocksd.model.proposal import remedy
 from blocksd.state.read_queue import ReadQueue
 from blocksd.state.schedule import NEVER
 
@@ -250,15 +261,24 @@ class Intake:
             return FileRead(path, reading)
         label = None
         try:
-            label = self._state.labels.get(path) or label_of_path(path)
+            label = self._label_of(path)
             block, warnings = self.parser.parse(reading.data, label)
         except InvalidFile as error:
             return FileRead(path, reading, label, error=error)
         except BlocksdError as error:
-            return FileRead(
-                path, reading, label, error=InvalidFile(error.message, **error.facts, hint="rename the file")
-            )
+            return FileRead(path, reading, label, error=InvalidFile(error.message, **error.facts, hint=remedy(path)))
         return FileRead(path, reading, label, block, warnings)
+
+    def _label_of(self, path: str) -> str:
+        """Return the label of a file. One that is in force keeps its label, unless it is named like a copy of a conflict."""
+        known = self._state.labels.get(path)
+        if known is not None and not is_conflict_copy(path.rpartition("/")[2]):
+            return known
+        merged = merged_from(path)
+        if merged is not None and self._folder.signature(merged) is not None:
+            hint = "finish the merge, then delete this file"
+            raise InvalidFile(f"it is named like a file that a merge tool made of {printable(merged)}", hint=hint)
+        return label_of_path(path)
 
     def _still_written(self, path: str, *, is_open: bool) -> InvalidFile:
         """Say that a file has been written for long, and by which process, for which is searched seldom."""

@@ -43,7 +43,12 @@ _WARNING = (
 # No name begins with a control character: these two come before all others.
 _FIRST = {"persona": "\x00", "human": "\x01"}
 
-_TAG = re.compile(r"[\w.-]+(?:/[\w.-]+)*")
+_NAME = (
+    r"(?![.\-])[\w.\-\u00b7\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u037d\u037f-\u1fff\u200c\u200d\u203f\u2040\u2070-\u218f"
+    r"\u2c00-\u2fef\u3001-\ud7ff\uf900-\ufdcf\ufdf0-\ufffd\U00010000-\U000effff]+"
+)
+"""A name as XML has it; one may begin with a digit, too, as in Letta's prompts."""
+_TAG = re.compile(rf"{_NAME}(?:/{_NAME})*")
 _UNFIT_FOR_ATTRIBUTE = re.compile('[\x00-\x1f&"<>\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 _ENTITIES = {"&": "&amp;", '"': "&quot;", "<": "&lt;", ">": "&gt;"}
 

@@ -6,7 +6,7 @@ import types
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from blocksd.errors import InvalidLabel, Misconfigured
-from blocksd.model.label import parse_agent_pattern, parse_label
+from blocksd.model.label import is_plain, parse_agent_pattern, parse_label
 from blocksd.model.nearest import nearest
 from blocksd.settings.config import SOURCE_KEYS, Config, SourceSettings
 
@@ -67,7 +67,7 @@ def _source(name: str, table: Any, where: Where) -> SourceSettings:
 
 
 def _source_settings(name: str, table: Any) -> dict[str, Any]:
-    if parse_label(name) != name or "/" in name:
+    if parse_label(name) != name or not is_plain(name):
         raise Misconfigured(f"{name[:80]!r} is no name of a source: it is letters, digits, '_', '-' and '.'")
     if not isinstance(table, dict):
         raise Misconfigured(f"a source is a table, not {table!r}")

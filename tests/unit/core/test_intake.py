@@ -200,7 +200,7 @@ def test_file_that_is_saved_all_the_time_is_no_problem(looking: Looking) -> None
 # --- names ---
 
 
-@pytest.mark.parametrize("name", ["a b", ".", "-x", "x" * 101, "a*b", "new\nline", os.fsdecode(b"\xff")])
+@pytest.mark.parametrize("name", ["a b ", ".", "x" * 201, "a*b", "new\nline", os.fsdecode(b"\xff")])
 def test_name_that_is_no_label(looking: Looking, name: str) -> None:
     """A file whose name is no label is a problem; renamed, it is a block."""
     looking.write(name, "text\n")
@@ -208,7 +208,7 @@ def test_name_that_is_no_label(looking: Looking, name: str) -> None:
     assert happened(looking.sweep()) == [("created", "good")]
     ((subject, problem),) = looking.problems.items()
     assert subject.isprintable()
-    assert problem.hint == "rename the file"
+    assert problem.hint.startswith("rename the file")
     (looking.root / f"{name}.md").rename(looking.root / "renamed.md")
     assert happened(looking.sweep()) == [("created", "renamed")]
     assert looking.problems == {}

@@ -365,10 +365,10 @@ def test_sources_in_the_environment() -> None:
         ("m", 'path = "x"\nlimit = true', "limit must be a whole number, not True"),
         ("m", 'path = "x"\nagents = 5', "agents must be a list of agent ids and patterns, not 5"),
         ("m", 'path = "x"\nagents = [5]', "agents must be a list of agent ids and patterns, not [5]"),
-        ("m", 'path = "x"\nagents = ["a/b"]', "'a/b' is not a label"),
+        ("m", 'path = "x"\nagents = ["a/b"]', "'a/b' is not an agent id"),
         ("m", 'path = "x"\ndescription = ["d"]', "description must be text"),
         ('"a/b"', 'path = "x"', "'a/b' is no name of a source"),
-        ('"a b"', 'path = "x"', "'a b' is not a label"),
+        ('"a b"', 'path = "x"', "'a b' is no name of a source"),
         ('""', 'path = "x"', "is not a label"),
         ('"u\\u0308"', 'path = "x"', "is no name of a source"),
     ],
@@ -391,13 +391,13 @@ def test_mistake_in_a_source_is_said_with_its_line(tmp_path: Path) -> None:
         'three = { path = "x", limt = 5 }\nfour.path = "x"\nfour.agents = "a/b"\n"fi ve".path = "x"\nsix = 6\n',
     )
     found = {source.name: source.mistake for source in load({}, path=path).sources}
-    rule = "a segment is letters, digits, '_', '-' and '.', and starts with a letter, a digit or '_'"
+    rule = "it is letters, digits, '_', '-' and '.', and starts with a letter, a digit or '_'"
     assert found == {
         "one": f"agents must be a list of agent ids and patterns, not [5] ({path}:4)",
         "two": f"it has no path ({path}:7)",
         "three": f"there is an unknown key 'limt'; did you mean 'limit'? ({path}:10)",
-        "four": f"'a/b' is not a label: {rule} ({path}:12)",
-        "fi ve": f"'fi ve' is not a label: {rule} ({path}:13)",
+        "four": f"'a/b' is not an agent id: {rule} ({path}:12)",
+        "fi ve": f"'fi ve' is no name of a source: it is letters, digits, '_', '-' and '.' ({path}:13)",
         "six": f"a source is a table, not 6 ({path}:14)",
     }
 
