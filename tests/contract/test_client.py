@@ -53,7 +53,7 @@ FILES = {
     "secret": "---\nagents: [cat]\nhidden: true\ntags: [y]\n---\nHush.\n",
     "starter": "---\nis_template: true\ntemplate_name: first\n---\nHello.\n",
 }
-BAD = {"bad": "---\nlimit: none\n---\n", "also bad": "x\n"}
+BAD = {"bad": "---\nlimit: none\n---\n", "also bad?": "x\n"}
 
 SHOWN = [label for label in FILES if label != "secret"]
 """The labels of the blocks that are not hidden, in their order: that of their bytes."""
@@ -622,7 +622,7 @@ def test_mirror_tells_of_itself(library: Client) -> None:
     """How much there is, what is wrong with which file, and how far the mirror is."""
     assert library.counts() == {"blocks": len(FILES), "agents": len(AGENTS), "problems": len(BAD)}
     problems = library.problems()
-    assert [problem["subject"] for problem in problems] == ["also bad.md", "bad.md"]
+    assert [problem["subject"] for problem in problems] == ["also bad?.md", "bad.md"]
     assert "limit" in problems[1]["message"]
     assert library.meta()["seq"] == str(len(FILES))
 
