@@ -36,6 +36,10 @@ TOKEN_CHARS = 5
 SURELY_RECENT = 4.0
 """Seconds within which a save surely counts as one that may have been made of an older text."""
 
+_LOOKED_AT, _NAMED, _PUT_BACK = 32, 8, 100
+"""Among how many of the last versions a save looks for those by others, how many of these it names, and among how many
+for one that it puts back."""
+
 _ADDITIVE = ("append", "insert", "batch")
 
 
@@ -128,6 +132,7 @@ def check_journal(revisions: list[Revision], memory: Memory) -> list[Blocks]:
             pass  # who is attached changed, for whatever reason
         elif one.author == FILE:
             _check_save(one, unused, memory)
+            _check_reverts(one, shown.get(one.label, []))
         elif one.author == MERGE:
             _check_merge(one, history.get(one.label, []))
         else:
@@ -176,10 +181,10 @@ def _check_merge(one: Revision, history: list[Revision]) -> None:
     for side in (theirs, saved):
         assert side.block is not None
         lost = lines(side.block.value) - lines(base.block.value) - lines(one.block.value)
-        must("merged", not any(_is_token(line) for line in lost), "a merge lost", lost)
+        must("merged", not any(is_token(line) for line in lost), "a merge lost", lost)
 
 
-def _is_token(line: str) -> bool:
+def is_token(line: str) -> bool:
     return len(line) == TOKEN_CHARS and line[0] in "tp" and line[1:].isdigit()
 
 
@@ -260,25 +265,88 @@ def _check_edit(asked: Asked, one: Revision, was: Block, versions: Mapping[int, 
         must("edited", not lines(side) - lines(base.value) - lines(value), asked, "made", value, "of", was.value)
 
 
+@checks("reverts")
+def _check_reverts(one: Revision, history: Sequence[Revision]) -> None:
+    """A save that stands names those of the last versions by others whose lines it takes away, and no other.
+
+    `history` is what the block was before, under other labels, too. A save to be merged names none, and is made of no
+    text from before a line that it has.
+    """
+    said = lines(one.block.value) if one.block is not None else Counter()
+    if one.stale_base is not None:
+        must("reverts", not one.reverts)
+        read = [_brought(line, history)[0] for line in said if line.startswith("t") and is_token(line)]
+        must("stale base", all(version <= one.stale_base for version in read), one, "is not made of", one.stale_base)
+        return
+    by_others = [old.version for old in history[-_LOOKED_AT:] if old.author != FILE][-_NAMED:]
+    must("reverts", set(one.reverts) <= set(by_others), one, "names what is no version of others")
+    before = history[-1] if history else None
+    if one.block is None or before is None or before.block is None:
+        return
+    lost = [line for line in lines(before.block.value) - said if line.startswith("t") and is_token(line)]
+    takers = [_brought(line, history)[-1] for line in lost]
+    must("reverts", set(takers) & set(by_others) <= set(one.reverts), one, "does not say that it took", lost, "away")
+
+
+def _brought(line: str, history: Sequence[Revision]) -> list[int]:
+    """The versions that brought a line on request, the oldest first; 0 if none did."""
+    found = [0]
+    there = False
+    for one in history:
+        was, there = there, one.block is not None and line in lines(one.block.value)
+        if there and not was and one.author not in (FILE, MERGE):
+            found.append(one.version)
+    return found[1:] or found
+
+
 @checks("stale save")
 def _check_stale_saves(history: list[Revision], saves: list[Save], memory: Memory) -> None:
-    """Who only added lines to a text that only requests added lines to since has taken none of those away."""
+    """Who only added lines to a text that only requests added lines to since has taken none of those away.
+
+    But who puts an earlier text back. What a merge has brought back, no other merge does.
+    """
+    _check_merges(history)
     for place, one in enumerate(history):
         if one.author != FILE or one.block is None or place == 0:
             continue
         before = history[place - 1]
         if before.block is None:
             continue
-        lost = [line for line in lines(before.block.value) - lines(one.block.value) if _is_token(line)]
+        if any(old.block == one.block for old in history[max(0, place - _PUT_BACK) : place]):
+            must("put back", one.stale_base is None or one.block == before.block, "put back, and overruled:", one)
+            continue
+        lost = [line for line in lines(before.block.value) - lines(one.block.value) if is_token(line)]
         meant = [save for save in saves if block_of(one.label, save.data) == one.block]
         if not lost or not meant or not all(_must_merge(history[:place], save, memory) for save in meant):
             continue
-        merged = next((later for later in history[place + 1 :] if later.author != FILE), None)
+        merged = next((later for later in history[place + 1 :] if later.author != FILE or _stands(later)), None)
         must("stale save", merged is not None, "a stale save took", lost, "away:", one)
         assert merged is not None
+        if merged.author == FILE:
+            continue  # before it could be merged, the file was removed, or an earlier text was put back
         must("stale save", merged.author == MERGE, "a stale save took", lost, "away:", one)
         assert merged.block is not None
         must("stale save", set(lost) <= set(lines(merged.block.value)), "a merge did not bring", lost, "back:", merged)
+
+
+def _stands(one: Revision) -> bool:
+    """Return True of a save or a removal that is not to be merged."""
+    return one.stale_base is None and one.fields != ("agents",)
+
+
+@checks("came back")
+def _check_merges(history: Sequence[Revision]) -> None:
+    """A line that was taken out comes back by a merge once, unless it was written anew."""
+    returned: set[str] = set()
+    there: set[str] = set()
+    for one in history:
+        was, there = there, set(lines(one.block.value)) if one.block is not None else set()
+        new = {line for line in there - was if is_token(line)}
+        if one.author == MERGE:
+            must("came back", not new & returned, new & returned, "came back again:", one)
+            returned |= new
+        else:
+            returned -= new
 
 
 def _must_merge(history: list[Revision], save: Save, memory: Memory) -> bool:
@@ -409,7 +477,7 @@ def check_folder(rig: Rig, revisions: list[Revision], memory: Memory) -> None:
             continue
         data = (rig.root / path).read_bytes()
         must("in force", block_of(label, data) == newest[label].block, path, "says another block")
-        counted = Counter(line for line in data.decode().splitlines() if _is_token(line))
+        counted = Counter(line for line in data.decode().splitlines() if is_token(line))
         must("doubled", all(count == 1 for count in counted.values()), "doubled in", path, ":", counted)
         _check_style(rig, label, data, [one for one in revisions if one.label == label], memory)
 

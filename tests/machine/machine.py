@@ -22,7 +22,17 @@ from blocksd.model.revision import OPERATOR
 from blocksd.requests.inbox import ATTEMPTS
 from blocksd.requests.request import Entry
 from machine.asked import Asked, Hunk, block_of, lines_of
-from machine.audit import Memory, Save, agent_parts, check, check_folders, path_of, private_files, private_folders
+from machine.audit import (
+    Memory,
+    Save,
+    agent_parts,
+    check,
+    check_folders,
+    is_token,
+    path_of,
+    private_files,
+    private_folders,
+)
 from machine.broken import Broken, must
 from machine.disk import Disk, Log
 from machine.hands import CALLS, ERRORS, Hands, Killed
@@ -166,6 +176,26 @@ class World(RuleBasedStateMachine):
     def spoil(self, label: str, data: bytes, how: int) -> None:
         """A person saves what is no block."""
         self._put(label, data, how)
+
+    @rule(label=labels, which=short, how=st.integers(0, 7), comes_first=st.booleans())
+    def put_back(self, label: str, which: int, how: int, *, comes_first: bool) -> None:
+        """A person puts a text back that was in the file before, right after others have added to it perhaps."""
+        saves = self.memory.saves.get(path_of(label), [])
+        if comes_first:
+            self.append_and_wait(label, "ann")
+        if saves:
+            self._put(label, saves[-1 - which % len(saves)].data, how)
+
+    @rule(label=labels, which=short, how=st.integers(0, 7), adds=st.booleans())
+    def take_out(self, label: str, which: int, how: int, *, adds: bool) -> None:
+        """A program reads the file, takes a line out of it, and saves it, with a line more perhaps."""
+        path = self.rig.root / path_of(label)
+        given = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        places = [place for place, line in enumerate(given) if is_token(line.decode("utf-8", "replace").strip())]
+        if places:
+            del given[places[which % len(places)]]
+            data = b"".join(given)
+            self._put(label, self._with_a_line(data) if adds else data, how)
 
     @rule(label=labels)
     def remove(self, label: str) -> None:

@@ -32,6 +32,7 @@ from blocksd.requests.request import parse
 from blocksd.requests.workspace import Workspace
 from blocksd.state import stale
 from blocksd.state.state import State
+from blocksd.state.state_draft import StateDraft
 from machine import hands
 from machine.broken import Broken, must
 from machine.disk import ALL
@@ -243,6 +244,33 @@ def saves_again_before_it_is_merged(world: World) -> None:
     world.hands.before_renaming(lambda: world.save_from_editor(0, 0, is_kept=True))
     world.rounds(1)
     world.hands.forget()
+
+
+def puts_back_what_was_there(world: World) -> None:
+    world.add("notes", 0)
+    world.rounds(1)
+    world.put_back("notes", 0, 0, comes_first=True)
+    world.rounds(2)
+
+
+def takes_a_line_out(world: World) -> None:
+    world.append_and_wait("notes", "ann")
+    world.append_and_wait("notes", "bob")
+    world.take_out("notes", 0, 0, adds=False)
+    world.rounds(2)
+
+
+def takes_out_what_a_merge_brought_back(world: World) -> None:
+    world.save_what_was_read_before("notes", "ann", 0, 1)
+    world.take_out("notes", 0, 0, adds=True)
+    world.rounds(2)
+
+
+def takes_a_line_out_later(world: World) -> None:
+    world.append_and_wait("notes", "ann")
+    world.wait(70.0)
+    world.take_out("notes", 0, 0, adds=False)
+    world.rounds(1)
 
 
 def makes_what_was_deleted_by_hand(world: World) -> None:
@@ -466,6 +494,10 @@ STORIES = (
     removes_what_is_asked_for,
     fills_the_disk_of_the_journal,
     saves_again_before_it_is_merged,
+    puts_back_what_was_there,
+    takes_a_line_out,
+    takes_out_what_a_merge_brought_back,
+    takes_a_line_out_later,
     makes_what_was_deleted_by_hand,
     saves,
     cannot_remove,
@@ -611,10 +643,26 @@ def merges_no_stale_saves(patch: Patch) -> None:
 
 
 def takes_what_is_not_merged_for_a_base(patch: Patch) -> None:
-    def base(_saved: Any, newest: Any, _at: float, before: Callable[[int], Any], **_: Any) -> Any:
-        return newest if newest.stale_base is not None else before(newest.version - 1)
+    def base(_saved: Any, newest: Any, past: Any) -> Any:
+        return newest if newest.stale_base is not None else past.version(newest.version - 1)
 
     patch.setattr(stale, "stale_base", base)
+
+
+def overrules_who_puts_a_text_back(patch: Patch) -> None:
+    patch.setattr(StateDraft, "has_been", lambda _self, _block: False)
+
+
+def does_not_see_what_a_save_was_made_of(patch: Patch) -> None:
+    patch.setattr(stale, "marks_of", lambda _block: set())
+
+
+def goes_back_behind_a_merge(patch: Patch) -> None:
+    patch.setattr(stale, "MERGE", "nobody")
+
+
+def takes_away_in_silence(patch: Patch) -> None:
+    patch.setattr(stale, "reverts_of", lambda *_: ())
 
 
 def starts_without_looking_at_what_was_prepared(patch: Patch) -> None:
@@ -977,6 +1025,10 @@ MUTANTS = (
     Mutant(trusts_that_nobody_saved, saves_while_it_writes, "people"),
     Mutant(merges_no_stale_saves, saves_what_was_read_before, "stale save"),
     Mutant(takes_what_is_not_merged_for_a_base, saves_again_before_it_is_merged, "merged"),
+    Mutant(overrules_who_puts_a_text_back, puts_back_what_was_there, "put back"),
+    Mutant(does_not_see_what_a_save_was_made_of, takes_a_line_out, "stale base"),
+    Mutant(goes_back_behind_a_merge, takes_out_what_a_merge_brought_back, "came back"),
+    Mutant(takes_away_in_silence, takes_a_line_out_later, "reverts"),
     Mutant(starts_without_looking_at_what_was_prepared, crashes_while_writing, "saved"),
     Mutant(takes_nothing_back_at_start, crashes_while_writing, "saved"),
     Mutant(rewrites_equal_bytes, saves, "quiet"),
@@ -1041,7 +1093,7 @@ MUTANTS = (
 )
 
 
-ENOUGH = 45
+ENOUGH = 49
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.mistake.__name__}-{mutant.story.__name__}")

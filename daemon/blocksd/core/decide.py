@@ -16,6 +16,7 @@ from blocksd.files.folder import Absent, Busy, Text
 from blocksd.model.problem import label_conflict, problem_of, warning_of
 from blocksd.requests.answers import Answers, answer_requests
 from blocksd.requests.workspace import Workspace
+from blocksd.state.reverts import Past
 from blocksd.state.stale import origin_of
 from blocksd.state.state_draft import StateDraft
 
@@ -195,12 +196,13 @@ def _enforce(
     assert block is not None
     label = block.label
     state.signatures[path] = reading.signature
-    origin = origin_of(
-        block,
-        newest,
-        lambda revision: view.is_recent(revision, reading.saved_at),
-        lambda version: state.undamaged(label, version),
+    past = Past(
+        version=lambda version: state.undamaged(label, version),
+        is_recent=lambda revision: view.is_recent(revision, reading.saved_at),
+        has_been=state.has_been,
+        by_others=lambda: view.state.journal.by_others(label),
     )
+    origin = origin_of(block, newest, past)
     changed = state.put(block, stale_base=origin.stale_base, reverts=origin.reverts)
     if changed or has_changed:
         # What a file is warned of is not journaled: after a restart it is read again, and warned of again.

@@ -10,6 +10,7 @@ from blocksd.journal.agent_lists import AgentLists
 from blocksd.journal.opening import open_to_read
 from blocksd.journal.row import AGENTS, ENTRIES, STORED, check, revision_of
 from blocksd.model.label import label_of_path
+from blocksd.model.revision import FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from blocksd.model.revision import Revision
 
 _ENDLESS = 2**62
+_LAST = 32  # versions, among which a few are looked for that others wrote
+_FEW = 8
+_MANY = 100  # versions, among which one is looked for that a save puts back
 _STORED = len(STORED.split(", "))
 
 
@@ -194,6 +198,28 @@ class History:
                     )
                 )
         return found
+
+    def by_others(self, label: str) -> list[int]:
+        """Return the last few versions of a block that were not saved in its file, newest first."""
+        last: list[tuple[int, str]] = []
+        with self.database.reading():
+            for name, since, before in self._names(label):
+                last += self.database.execute(
+                    "SELECT version, author FROM in_force WHERE label = ? AND seq >= ? AND seq < ? "
+                    "ORDER BY version DESC LIMIT ?",
+                    (name, since, before, _LAST - len(last)),
+                )
+                if len(last) >= _LAST:
+                    break
+        return [version for version, author in last if author != FILE][:_FEW]
+
+    def versions_like(self, label: str, digest: str) -> list[int]:
+        """Return those of the last versions of a label whose value and facts have this digest, newest first."""
+        with self.database.reading():
+            rows = self.database.execute(
+                "SELECT version, digest FROM in_force WHERE label = ? ORDER BY version DESC LIMIT ?", (label, _MANY)
+            )
+            return [version for version, its in rows if its == digest]
 
     def _names(self, label: str) -> Iterator[tuple[str, int, int]]:
         """Yield the labels that a block has had, newest first, each with the seqs from which and before which it had it."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from blocksd.files.folder import Signature
     from blocksd.model.attachment import Attachments
+    from blocksd.model.block import Block
     from blocksd.model.revision import Revision
     from blocksd.state.state import State
 
@@ -144,6 +145,13 @@ class Overlay:
             return self.version(label, version)
         except VersionDamaged:
             return None
+
+    def has_been(self, block: Block) -> bool:
+        """Return True if one of the last versions of a label was this block, as far as they are not damaged."""
+        versions = self.state.journal.versions_like(block.label, block.digest)
+        return any(
+            (one := self.undamaged(block.label, version)) is not None and one.block == block for version in versions
+        )
 
     def revision(self, seq: int) -> Revision | None:
         """The revision of this number; None when it is not kept."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from blocksd.errors import MergeConflict
+from blocksd.errors import LimitExceeded, MergeConflict
+from blocksd.model.block import check_value
 from blocksd.model.merge import merge
-from blocksd.model.revision import FILE
+from blocksd.model.revision import FILE, MERGE
+from blocksd.state.reverts import MOST_CHARS, marks_of, reverts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from blocksd.model.block import Block
     from blocksd.model.revision import Revision
+    from blocksd.state.reverts import Mark, Past
 
 _FARTHEST = 1000
 _NOTED = 10_000  # of so many of the newest writes it is known when they were made
@@ -25,8 +27,8 @@ _LOOKED_AT_WITHIN = 120.0  # seconds after it was saved: longer than from one sw
 class Origin(NamedTuple):
     """The version that a save was made of: in most cases the newest, and there is nothing to say.
 
-    `stale_base` is the version it was made of, if it is to be merged with what was written since; `reverts` are the
-    versions it undoes, since it cannot be.
+    `stale_base` is the version it was made of, if it is to be merged with what was written since. If it stands, `reverts`
+    are the versions of others whose text it takes away.
     """
 
     stale_base: int | None = None
@@ -73,66 +75,73 @@ class Writes:
         return self._clock() - at - min(max(0.0, self._wall() - saved_at), _LOOKED_AT_WITHIN) <= window
 
 
-def origin_of(
-    saved: Block,
-    newest: Revision | None,
-    is_recent: Callable[[Revision], bool],
-    before: Callable[[int], Revision | None],
-) -> Origin:
-    """The version that a text saved on top of `newest` was made of. The arguments are those of `stale_base`."""
+def origin_of(saved: Block, newest: Revision | None, past: Past) -> Origin:
+    """Return what a text is that is saved on top of `newest`: a stale save to merge, or one that stands.
+
+    It stands, too, if it says what an earlier version said: who puts that back means it.
+    """
     if newest is None or newest.block is None or newest.block == saved:
-        return Origin()
-    base = stale_base(saved, newest, is_recent, before)
-    if base is None or base.block is None:
         return Origin()
     theirs: Revision | None = newest
     while theirs is not None and theirs.stale_base is not None:
-        theirs = before(theirs.version - 1)
+        theirs = past.version(theirs.version - 1)
     if theirs is None or theirs.block is None:
         return Origin()
-    try:
-        is_stale = merged(base.block, saved, theirs.block) != saved
-    except MergeConflict:
-        return Origin(reverts=tuple(range(base.version + 1, newest.version + 1)))
-    return Origin(base.version if is_stale else None)
+    base = stale_base(saved, newest, past)
+    if base is not None and base.block is not None:
+        try:
+            both = merged(base.block, saved, theirs.block)
+            check_value(both.value, both.limit)
+            if both != saved and not past.has_been(saved):
+                return Origin(stale_base=base.version)
+        except (MergeConflict, LimitExceeded):
+            pass
+    before = (newest.block,) if theirs is newest else (newest.block, theirs.block)
+    return Origin(reverts=reverts_of(saved, before, past))
 
 
-def stale_base(
-    saved: Block,
-    newest: Revision,
-    is_recent: Callable[[Revision], bool],
-    before: Callable[[int], Revision | None],
-) -> Revision | None:
-    """The revision that a saved text was made of, or None when no request wrote just before it was saved.
+def stale_base(saved: Block, newest: Revision, past: Past) -> Revision | None:
+    """Return the revision that a saved text was made of, or None when no request wrote just before it was saved.
 
-    That is one of the writes of the last moments, or the revision before them: the one whose lines and other fields are
-    most like those of the text, and of several the oldest. A line would be there twice if it counted as new to both
-    sides. If it is itself a stale save that is still to be merged, what that was made of takes its place: the lines that
-    it added are in none of the other texts yet. `before` gives the revision of a version.
-    For some seconds after a write on request a save may be one of the text before it, since editors save what they read:
-    `is_recent` returns True of a write if the text was saved so soon after it.
+    For some seconds after a write on request a save may be one of the text before it, since editors save what they read.
+    So it is one of the writes of the last moments, or the revision before them:
+
+    1. None that is older than the first to say something that the save says, too: who made the save has read that.
+    2. None that is older than a merge: what a merge has brought back once, and is not there again, was taken out.
+    3. Of the others the one whose lines and other fields are most like those of the save, and of several the oldest.
+
+    If that is a stale save itself which is still to be merged, what that was made of takes its place: the lines that it
+    added are in none of the other texts yet.
     """
-    if not _is_recent_write(newest, is_recent):
+    if not _is_recent_write(newest, past.is_recent):
         return None
     lines = _lines(saved)
     distinct = set(lines)
-    nearest: Revision | None = None
-    least = (math.inf, math.inf)
+    ours = {mark for mark in marks_of(saved) if isinstance(mark, tuple) or any(map(str.isalnum, mark))}
+    first: dict[Mark, int] = {}  # what the save says → the place of the oldest that says it
+    seen: list[
+        tuple[tuple[int, int], int]
+    ] = []  # of each, the newest first: how different it is, and the version it stands for
     revision: Revision | None = newest
-    is_merged = False
-    for _ in range(_FARTHEST):
-        if revision is None or revision.block is None:
-            break
+    is_merged = is_whole = False
+    chars = 0
+    while revision is not None and revision.block is not None and len(seen) < _FARTHEST and chars <= MOST_CHARS:
         is_merged = is_merged or revision.stale_base is None
         its = _lines(revision.block)
+        chars += len(revision.block.value)
         others = sum(name != "value" for name in saved.changed_fields(revision.block))
         difference = (len(distinct.symmetric_difference(its)) + others, abs(len(lines) - len(its)))
-        if difference <= least:
-            nearest, least = revision if is_merged else before(revision.stale_base or 0), difference
-        if not _is_recent_write(revision, is_recent):
-            return nearest
-        revision = before(revision.version - 1)
-    return None if nearest is newest else nearest  # what is older is not kept, or there was nothing
+        first.update(dict.fromkeys(ours & marks_of(revision.block), len(seen)))
+        seen.append((difference, revision.version if is_merged else revision.stale_base or 0))
+        is_whole = revision.author == MERGE or not _is_recent_write(revision, past.is_recent)
+        if is_whole:
+            break
+        revision = past.version(revision.version - 1)
+    read = seen[: 1 + min(first.values(), default=len(seen))]
+    place = min(range(len(read)), key=lambda place: (read[place][0], -place))
+    if not place and not is_whole:
+        return None  # what is older is not kept, or there was nothing
+    return past.version(read[place][1])
 
 
 def _lines(block: Block) -> list[str]:

@@ -10,12 +10,14 @@ import pytest
 
 from blocksd.errors import MergeConflict
 from blocksd.model.block import Block
-from blocksd.model.revision import OPERATOR, timestamp
+from blocksd.model.revision import FILE, MERGE, OPERATOR, timestamp
+from blocksd.state import stale
+from blocksd.state.reverts import Past, reverts_of
 from blocksd.state.stale import Origin, Writes, merged, origin_of, stale_base
 from rig import AT, Clock, revision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from blocksd.model.revision import Revision
 
@@ -36,10 +38,31 @@ def saved_within(saved_at: float) -> Callable[[Revision], bool]:
     return lambda revision: writes.is_within(WINDOW, revision, saved_at)
 
 
+def past(*versions: Revision) -> Past:
+    """What is known of a block with these versions, the oldest first, before a save of this moment."""
+    known = {one.version: one for one in versions}
+    return Past(
+        version=known.get,
+        is_recent=saved_within(NOW),
+        has_been=lambda block: any(one.block == block for one in versions),
+        by_others=lambda: [one.version for one in reversed(versions) if one.author != FILE],
+    )
+
+
+def counting(versions: Sequence[Revision], read: list[int]) -> Callable[[int], Revision | None]:
+    """Give a version, and note that it was read."""
+    known = {one.version: one for one in versions}
+
+    def version(number: int) -> Revision | None:
+        read.append(number)
+        return known.get(number)
+
+    return version
+
+
 def base_of(saved: str, *versions: Revision, **fields: Any) -> int | None:
     """The version a text was made of that is saved now."""
-    known = {one.version: one for one in versions}
-    found = stale_base(Block("notes", value=saved, **fields), versions[-1], saved_within(NOW), known.get)
+    found = stale_base(Block("notes", value=saved, **fields), versions[-1], past(*versions))
     return found.version if found is not None else None
 
 
@@ -53,7 +76,7 @@ def test_save_after_a_save_is_not_stale() -> None:
     assert base_of("x", version(1, "a"), version(2, "a\nb", "ann"), version(3, "a\nb\nc")) is None
 
 
-@pytest.mark.parametrize("author", ["ann", OPERATOR, "merge"])
+@pytest.mark.parametrize("author", ["ann", OPERATOR])
 @pytest.mark.parametrize("ago", [0.0, WINDOW, -WINDOW])
 def test_save_just_after_a_write_is_of_the_text_before(author: str, ago: float) -> None:
     """Whoever wrote it, and though the clock was set back by a moment."""
@@ -66,7 +89,7 @@ def test_save_of_what_was_written_is_of_that() -> None:
     assert base_of("a\nx", *versions) == 1
     assert base_of("a\nb\nx", *versions) == 2
     assert base_of("a\nb\nc\nx", *versions) == 3
-    assert base_of("a\nx", version(1, "a", ago=99), version(2, "b", "ann", ago=9), *versions[2:]) == 2
+    assert base_of("a\nx", version(1, "a", ago=99), version(2, "a\nb", "ann", ago=9), *versions[2:]) == 2
 
 
 def test_other_fields_tell_too() -> None:
@@ -87,6 +110,56 @@ def test_agents_that_come_are_passed_over() -> None:
     versions = [version(1, "a"), version(2, "a\nb", "ann"), version(3, "a\nb", position=2)]
     assert base_of("a\nx", *versions) == 1
     assert base_of("a\nx", version(1, "a"), version(2, "a", position=1)) == 1  # with which there is nothing to merge
+
+
+def test_save_that_says_what_a_write_said_was_made_of_it() -> None:
+    """A program that takes out one of two agents' lines has read both, however long the other one is."""
+    versions = [version(1, "a"), version(2, "a\nb\nc\nd", "ann"), version(3, "a\nb\nc\nd\ne", "bob")]
+    assert base_of("a\ne", *versions) == 3
+    assert base_of("a\nb", *versions) == 2
+    assert base_of("a", *versions) == 1
+
+
+def test_what_many_texts_have_tells_nothing() -> None:
+    """A line that was there before, or has neither letter nor digit, or came back, is not read out of a write."""
+    assert base_of("x\n---\n", version(1, "x"), version(2, "x\nb\nc\n---\n", "ann")) == 1
+    assert base_of("a\nb", version(1, "a\nb"), version(2, "a\nc\nd", "ann"), version(3, "a\nb\nc\nd", "bob")) == 1
+
+
+def test_other_fields_of_a_write_tell_that_it_was_read() -> None:
+    """An agent came by request; who took a line out with it there has read that."""
+    versions = [
+        version(1, "a"),
+        version(2, "a\nb", "ann"),
+        replace(version(3, "a\nb", OPERATOR), block=block("a\nb", agents=("bob",))),
+    ]
+    assert base_of("a", *versions, agents=("bob",)) == 3
+    assert base_of("a", *versions) == 1
+
+
+def test_save_after_a_merge_is_of_the_merge() -> None:
+    """What it has brought back once, and is taken out again, stays out."""
+    versions = [
+        version(1, "a"),
+        version(2, "a\nb", "ann"),
+        version(3, "x\na", stale_base=1),
+        version(4, "x\na\nb", MERGE),
+        version(5, "x\na\nb\nc", "bob"),
+    ]
+    assert base_of("x\na\ny", *versions[:-1]) == 4
+    assert base_of("x\na\ny", *versions) == 4
+
+
+def test_few_characters_are_gone_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many agents have written long texts: then the oldest that was read stands for those before."""
+    monkeypatch.setattr(stale, "MOST_CHARS", 50)
+    texts = ["a", *("\n".join(["a", *"bcdefghijklmnopqrstuvw"[:number]]) for number in range(1, 20))]
+    versions = [version(number, text, "ann" if number > 1 else FILE) for number, text in enumerate(texts, 1)]
+    read: list[int] = []
+    counted = past(*versions)._replace(version=counting(versions, read))
+    found = stale_base(block("a\nx"), versions[-1], counted)
+    assert found is not None
+    assert len(read) < 5
 
 
 def test_what_is_not_kept_is_no_base() -> None:
@@ -140,17 +213,110 @@ def test_two_words_for_one_thing_conflict(field: str) -> None:
 def test_origin_is_told_of_stale_saves_alone() -> None:
     """One that can be merged names its base; one that cannot says what it undoes; of all others there is nothing to say."""
     versions = [version(1, "a"), version(2, "a\nb", "ann")]
-    known = {one.version: one for one in versions}
 
-    def origin(saved: str, newest: Revision | None) -> Origin:
-        return origin_of(block(saved), newest, saved_within(NOW), known.get)
+    def origin(saved: str, *versions: Revision) -> Origin:
+        return origin_of(block(saved), versions[-1], past(*versions))
 
-    assert origin("a", None) == Origin()
-    assert origin("a\nb", versions[-1]) == Origin()
-    assert origin("a\nb\nc", versions[-1]) == Origin()
-    assert origin("x\na", versions[-1]) == Origin(stale_base=1)
-    known[2] = version(2, "b", "ann")
-    assert origin("x", known[2]) == Origin(reverts=(2,))
+    assert origin_of(block("a"), None, past()) == Origin()
+    assert origin("a\nb", *versions) == Origin()
+    assert origin("a\nb\nc", *versions) == Origin()
+    assert origin("x\na", *versions) == Origin(stale_base=1)
+    assert origin("x", version(1, "a"), version(2, "b", "ann")) == Origin(reverts=(2,))
+
+
+def test_text_that_was_there_before_is_put_back() -> None:
+    """However soon after a write: git checkout, undo in an editor, or a program that takes out what was appended."""
+    versions = [version(1, "old"), version(2, "a"), version(3, "a\nb", "ann")]
+    assert origin_of(block("a"), versions[-1], past(*versions)) == Origin(reverts=(3,))
+    assert origin_of(block("old"), versions[-1], past(*versions)) == Origin(reverts=(3,))
+    assert origin_of(block("a", tags=("x",)), versions[-1], past(*versions)) == Origin(stale_base=2)
+
+
+def test_what_cannot_be_merged_for_its_length_stands() -> None:
+    """And says so: nobody would hear of it when the merge is refused."""
+    versions = [
+        replace(version(1, "a"), block=block("a", limit=5)),
+        replace(version(2, "a\nbb", "ann"), block=block("a\nbb", limit=5)),
+    ]
+    assert origin_of(block("xx\na", limit=5), versions[-1], past(*versions)) == Origin(reverts=(2,))
+
+
+# --- what a save takes away ---
+
+
+def reverts(saved: str, *versions: Revision, **fields: Any) -> tuple[int, ...]:
+    """The versions whose text is gone with a save on top of these, long after them."""
+    old = [replace(one, at=timestamp(NOW - 3600)) for one in versions]
+    found = origin_of(block(saved, **fields), old[-1], past(*old))
+    assert found.stale_base is None
+    return found.reverts
+
+
+def test_save_names_whose_text_it_takes_away() -> None:
+    """Whenever it is made: all of a version's text, or a part of it; nothing of what people saved themselves."""
+    versions = [
+        version(1, "a"),
+        version(2, "a\nb\nb2", "ann"),
+        version(3, "a\nb\nb2\nc", OPERATOR),
+        version(4, "a\nb\nb2\nc\nd"),
+    ]
+    assert reverts("a\nb\nb2\nc\ne", *versions) == ()
+    assert reverts("a\nb2\nc\nd", *versions) == (2,)
+    assert reverts("a\nb\nb2\nd", *versions) == (3,)
+    assert reverts("e", *versions) == (2, 3)
+    assert reverts("", version(1, "a", "ann")) == (1,)
+
+
+def test_text_that_only_moves_is_not_taken_away() -> None:
+    """Nor is the space around it."""
+    versions = [version(1, "a"), version(2, "a\n  b  \n\nc", "ann")]
+    assert reverts("c\nb\na", *versions) == ()
+
+
+def test_what_was_gone_before_is_nobodys_loss() -> None:
+    """A text that another request had replaced is named by that one alone."""
+    versions = [version(1, "a"), version(2, "b", "ann"), version(3, "c", "bob"), version(4, "d")]
+    assert reverts("mine", *versions[:3]) == (3,)
+    assert reverts("mine", *versions) == ()
+
+
+def test_fields_are_taken_away_too() -> None:
+    """One agent of several, and a description."""
+    versions = [
+        version(1, "a"),
+        replace(version(2, "a", OPERATOR), block=block("a", description="d", agents=("ann", "bob"))),
+    ]
+    assert reverts("a", *versions, description="d", agents=("ann",)) == (2,)
+    assert reverts("a", *versions, description="e", agents=("ann", "bob")) == (2,)
+    assert reverts("a", *versions, description="d", agents=("ann", "bob", "cyd")) == ()
+
+
+def test_line_that_a_merge_brought_back_is_its_authors() -> None:
+    """If that can be told; else the merge's."""
+    versions = [
+        version(1, "a"),
+        version(2, "a\nb", "ann"),
+        version(3, "x\na", stale_base=1),
+        version(4, "x\na\nb", MERGE),
+    ]
+    assert reverts("x\na\ny", *versions) == (2,)
+    assert reverts("x\na\ny", *versions[2:]) == (4,)
+
+
+def test_few_versions_are_read_for_a_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None if nobody else wrote, and no more than so many characters of them."""
+    versions = [version(number, "a" * number, "ann") for number in range(1, 9)]
+    read: list[int] = []
+    counted = past(*versions)._replace(version=counting(versions, read))
+    assert reverts_of(block("x"), [block("nobody's")], counted) == ()
+    assert len(read) == 2 * len(versions)
+    read.clear()
+    monkeypatch.setattr("blocksd.state.reverts.MOST_CHARS", 20)
+    reverts_of(block("x"), [block("nobody's")], counted)
+    assert 0 < len(read) < 8
+    read.clear()
+    assert reverts_of(block("x"), [block("y")], counted._replace(by_others=list)) == ()
+    assert read == []
 
 
 # --- how long ago a write was ---
