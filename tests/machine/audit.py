@@ -131,7 +131,7 @@ def check_journal(revisions: list[Revision], memory: Memory) -> list[Blocks]:
         if one.fields == ("agents",) and one.block == was:
             pass  # who is attached changed, for whatever reason
         elif one.author == FILE:
-            _check_save(one, unused, memory)
+            _check_save(one, blocks.get(one.renamed_from or ""), unused, memory)
             _check_reverts(one, shown.get(one.label, []))
         elif one.author == MERGE:
             _check_merge(one, history.get(one.label, []))
@@ -153,13 +153,22 @@ def check_journal(revisions: list[Revision], memory: Memory) -> list[Blocks]:
 
 
 @checks("saved")
-def _check_save(one: Revision, unused: dict[str, list[Save]], memory: Memory) -> None:
-    """A save is found once."""
+def _check_save(one: Revision, origin: Block | None, unused: dict[str, list[Save]], memory: Memory) -> None:
+    """A save is found once; who moved a file has changed the name of its block, and nothing else."""
     if one.block is None:
         must("removed", one.label in memory.removed, "nobody removed", one.label)
         return
     saves = unused.get(path_of(one.label), [])
     save = next((save for save in saves if block_of(one.label, save.data) == one.block), None)
+    if one.renamed_from is not None:
+        assert origin is not None
+        must("moved", one.renamed_from in memory.removed, "nobody moved", one)
+        must("moved", one.block == _called(one.label, origin), one, "was", origin)
+        if save is None:  # it had a problem, and says something else once that is over
+            must(
+                "moved", any(block_of(one.label, spoiled.data) is None for spoiled in memory.saves[path_of(one.label)])
+            )
+            return
     must("saved", save is not None, "nobody saved", one)
     assert save is not None
     saves.remove(save)
@@ -310,7 +319,7 @@ def _check_stale_saves(history: list[Revision], saves: list[Save], memory: Memor
         if one.author != FILE or one.block is None or place == 0:
             continue
         before = history[place - 1]
-        if before.block is None:
+        if before.block is None or one.kind in ("created", "renamed"):
             continue
         if any(old.block == one.block for old in history[max(0, place - _PUT_BACK) : place]):
             must("put back", one.stale_base is None or one.block == before.block, "put back, and overruled:", one)
@@ -471,7 +480,10 @@ def check_folder(rig: Rig, revisions: list[Revision], memory: Memory) -> None:
         must("in force", state.paths.get(head.label) == head.path)
     check_agents(rig)
     newest = {one.label: one for one in revisions}
+    moved = {problem.label for subject, problem in problems.items() if subject in present and not problem.warning}
     for label, path in state.paths.items():
+        if path not in present and path not in problems and label in moved:
+            continue  # its file has a problem under another name
         must("in force", path in present or path in problems, path, "is in force, and not there")
         if path in problems and not problems[path].warning:
             continue

@@ -205,18 +205,42 @@ class World(RuleBasedStateMachine):
             path.unlink()
             self._note_removal(label)
 
-    @rule(label=labels, to=labels)
-    def move(self, label: str, to: str) -> None:
-        """A person renames a file, over another one perhaps."""
+    @rule(label=labels, to=labels, how=st.integers(0, 3))
+    def move(self, label: str, to: str, how: int) -> None:
+        """A person renames a file, over another one perhaps; or a program makes the same file under another name."""
         path, target = self.rig.root / path_of(label), self.rig.root / path_of(to)
         if path.exists() and path != target:
             target.parent.mkdir(parents=True, exist_ok=True)
             data, mode = path.read_bytes(), path.stat().st_mode & 0o777
             self._leave_open(label)
             self._leave_open(to)
-            path.rename(target)
+            if how & 1:
+                path.unlink()
+                target.write_bytes(data)
+                target.chmod(mode)
+            else:
+                path.rename(target)
             self._note_removal(label)
             self._note_save(to, Save(data, time.time(), mode))
+            if how & 2:
+                self.rig.core.intake.hint_file(path_of(to), closed=True)
+
+    @rule(label=labels, to=labels, is_told=st.booleans(), rounds=st.integers(0, 2))
+    def move_and_wait(self, label: str, to: str, rounds: int, *, is_told: bool) -> None:
+        """A file that nobody has touched for a while is moved."""
+        self.rounds(2)
+        self.move(label, to, 2 * is_told)
+        for _ in range(rounds):
+            self.rig.clock.advance(0.03)
+            self._round()
+
+    @rule(label=labels, to=labels, rounds=st.integers(0, 1))
+    def swap(self, label: str, to: str, rounds: int) -> None:
+        """Two files get each other's name, by way of a third."""
+        if label != to and all((self.rig.root / path_of(one)).exists() for one in (label, to)):
+            for old, new in ((label, "between"), (to, label), ("between", to)):
+                self.move(old, new, 2)
+                self.rounds(rounds)
 
     @rule(label=labels, to=labels)
     def copy(self, label: str, to: str) -> None:
@@ -392,7 +416,7 @@ class World(RuleBasedStateMachine):
             elif act == "spoil":
                 self.spoil(label, _INVALID[1], how)
             else:
-                self.move(to, label)
+                self.move(to, label, how & 2)
 
         self.append(label, "operator")
         self.hands.before_renaming(happens)

@@ -6,16 +6,18 @@ change nothing. What fails on the way is logged and counted where it fails.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.core.intake import FileNews
 from blocksd.core.scanner import private_folders
 from blocksd.errors import JournalUnusable
-from blocksd.files.folder import Absent, Busy, Text
+from blocksd.files.folder import Absent, Busy, Refused, Text
 from blocksd.model.problem import label_conflict, problem_of, warning_of
+from blocksd.model.revision import FILE
 from blocksd.requests.answers import Answers, answer_requests
 from blocksd.requests.workspace import Workspace
+from blocksd.state.moves import NewFile, find_moves
 from blocksd.state.reverts import Past
 from blocksd.state.stale import origin_of
 from blocksd.state.state_draft import StateDraft
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from blocksd.errors import BlocksdError
     from blocksd.files.file_edit import FileEdit
     from blocksd.files.folder import Folder, Signature
+    from blocksd.model.problem import Problem
     from blocksd.model.revision import Revision
     from blocksd.requests.answers import RequestView
     from blocksd.requests.request import Entry
@@ -114,7 +117,9 @@ def decide_on_files(view: FolderView, seen: Observed, asked: Asked, at: str) -> 
     while True:
         observed = StateDraft(view.state, at)
         draft = Draft(seen, observed, observed, asked)
-        for path in seen.deleted:
+        moves = _find_moves(view, draft)
+        moved = set(moves.values())
+        for path in [path for path in seen.deleted if path not in moved]:
             label = observed.label_of(path)
             if label is not None:
                 observed.delete(label)
@@ -122,7 +127,7 @@ def decide_on_files(view: FolderView, seen: Observed, asked: Asked, at: str) -> 
             observed.set_folders(private_folders(observed.attachments, seen.folders, seen.all_folders))
         for place, one in enumerate(seen.files):
             try:
-                _decide_on_file(view, draft, one)
+                _decide_on_file(view, draft, one, moves.get(one.path))
             except JournalUnusable:
                 raise
             except Exception as error:  # noqa: BLE001  # whatever it is: this file is a problem, and its last good version stays
@@ -134,10 +139,40 @@ def decide_on_files(view: FolderView, seen: Observed, asked: Asked, at: str) -> 
             return draft
 
 
-def _decide_on_file(view: FolderView, draft: Draft, one: FileRead) -> None:
+def _find_moves(view: FolderView, draft: Draft) -> dict[str, str]:
+    """Return which new files are those of blocks in force under another name: new path → the path it had."""
+    observed, intake, files, labels = draft.observed, view.intake, draft.seen.files, view.state.labels
+    new = [
+        NewFile(one.path, one.reading.signature, one.block)
+        for one in files
+        if one.path not in labels and isinstance(one.reading, Text)
+    ]
+    if not new:
+        return {}
+    absent = {one.path for one in files if one.path in labels and isinstance(one.reading, Absent)}
+    suspects = dict.fromkeys((*absent, *draft.seen.deleted, *intake.suspects))
+    heirs = intake.deletions.heirs
+    known = {one.path: old for one in new if (old := heirs.get(one.path)) in suspects and view.folder.is_absent(old)}
+    moves = known | find_moves(
+        [one for one in new if one.path not in known],
+        suspects.keys() - known.values(),
+        observed,
+        lambda path: path in absent or view.folder.is_absent(path),
+    )
+    # RACE: a program may put another file in the place of one that it has just moved aside: wait a moment for that.
+    seen_to_be_gone = absent.union(draft.seen.deleted)
+    settling = [path for path, old in moves.items() if not (old in seen_to_be_gone or intake.deletions.has_missed(old))]
+    draft.news.settling += settling
+    return moves
+
+
+def _decide_on_file(view: FolderView, draft: Draft, one: FileRead, old: str | None) -> None:
+    """Draft what a file says, which may be the one of another block in force: then `old` is the name it had."""
     path, reading, state, news = one.path, one.reading, draft.observed, draft.news
     if isinstance(reading, Absent):
         _decide_on_missing(draft, path)
+        return
+    if path in news.settling:
         return
     if isinstance(reading, Busy):
         assert one.error is not None
@@ -147,9 +182,10 @@ def _decide_on_file(view: FolderView, draft: Draft, one: FileRead) -> None:
     label = one.label
     if not isinstance(reading, Text) or label is None:
         assert one.error is not None
-        state.signatures[path] = reading.signature
-        news.reports[path] = problem_of(path, one.error, label=state.label_of(path))
+        _refuse(draft, one, problem_of(path, one.error, label=state.label_of(path)), old)
         return
+    if old is not None and state.label_of(old) == label:
+        old = None  # the same label in another spelling
     holder: str | None = label
     taken_by, known_signature, newest = state.known(path, label)
     is_new = taken_by != path
@@ -158,25 +194,50 @@ def _decide_on_file(view: FolderView, draft: Draft, one: FileRead) -> None:
         taken_by = state.path_of(holder) if holder is not None else None
     if taken_by is not None and taken_by != path:
         if not view.folder.is_absent(taken_by):
-            state.signatures[path] = reading.signature
             news.blocked[path] = label
-            news.reports[path] = label_conflict(path, label, taken_by)
+            _refuse(draft, one, label_conflict(path, label, taken_by), old)
             return
-        if holder != label:
+        if holder != label and taken_by != old:
             _decide_on_missing(draft, taken_by)
             news.later.append(path)
             return
-        news.missing[taken_by] = False  # the same label in another spelling: the file was renamed
+        news.missing[taken_by] = False
     if one.block is None:
         assert one.error is not None
-        state.signatures[path] = reading.signature
-        news.reports[path] = problem_of(path, one.error, label=state.label_of(path))
+        _refuse(draft, one, problem_of(path, one.error, label=state.label_of(path)), old)
         return
     news.reports[path] = warning_of(path, label, one.warnings) if one.warnings else None
     news.links[path] = reading.is_link
-    if is_new:
+    if old is not None:
+        newest = _rename(draft, label, path, old)
+    elif is_new:
         state.enforce(label, path)
     _enforce(view, draft, one, reading, newest, has_changed=reading.signature != known_signature)
+
+
+def _refuse(draft: Draft, one: FileRead, problem: Problem, old: str | None) -> None:
+    """Note that a file has a problem; a block whose file it was stays in force under the label that it has."""
+    label = draft.observed.label_of(old) if old is not None else None
+    if old is not None and label is not None:
+        message = f"{problem.message}; {label!r}, whose file it was, stays as it is"
+        problem = replace(problem, message=message, label=label)
+        draft.news.heirs[one.path] = old
+        draft.news.reports[old] = None
+    assert isinstance(one.reading, (Text, Refused))
+    draft.observed.signatures[one.path] = one.reading.signature
+    draft.news.reports[one.path] = problem
+
+
+def _rename(draft: Draft, label: str, path: str, old: str) -> Revision | None:
+    """Draft that the file at `path` is the one that was at `old`; return the revision that says so."""
+    state, was = draft.observed, draft.observed.label_of(old)
+    block = state.block(was) if was is not None else None
+    assert was is not None
+    assert block is not None
+    state.rename(block.named(label), old=was, path=path, author=FILE)
+    draft.news.missing[old] = False
+    draft.news.moved.append(old)
+    return state.newest(label)
 
 
 def _decide_on_missing(draft: Draft, path: str) -> None:

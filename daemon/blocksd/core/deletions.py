@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from blocksd.model import safety
+from blocksd.model.label import printable
 from blocksd.model.problem import FOLDER, Problem
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ class Deletions:
         self.is_open = True  # it is in doubt, has halted, or the journal does not know its folder yet
         self._accepted = False  # a person has accepted the deletions that are held back
         self.missing: dict[str, float] = {}  # path → since when
+        self.heirs: dict[
+            str, str
+        ] = {}  # file with a problem → the missing file that it was: the block of that one stays
+        self._inherited: dict[str, str] = {}  # the other way round
         self.due = float("inf")  # when to decide
 
     @property
@@ -67,13 +72,20 @@ class Deletions:
         """Return True if deletions are held back."""
         return FOLDER in self._problems
 
-    def is_held_back(self, path: str) -> bool:
-        """Return True if the file of a block in force is missing, and its deletion is held back."""
-        return path in self.missing and self.has_halted
+    def why_held_back(self, path: str) -> str | None:
+        """Return why the block of a missing file is not deleted; None if it is about to be, or not missing."""
+        if path in self.missing and self.has_halted:
+            return self._problems[FOLDER].message
+        heir = self._inherited.get(path)
+        return f"its file was moved to {printable(heir)}, which has a problem" if heir is not None else None
+
+    def has_missed(self, path: str) -> bool:
+        """Return True if the file of a block in force was seen to be missing."""
+        return path in self.missing or path in self._inherited
 
     def miss(self, path: str) -> None:
         """The file of a block in force is not there: that is a deletion only if it stays so."""
-        if path in self.missing:
+        if self.has_missed(path):
             return
         now = self.missing[path] = self._clock()
         # Deletions are gathered until no more come, and judged together: a thousand at once are another thing than one.
@@ -82,8 +94,22 @@ class Deletions:
 
     def forget(self, path: str) -> None:
         """The file is there, or need not be."""
+        self.heirs.pop(self._inherited.pop(path, ""), None)
         if self.missing.pop(path, None) is not None and not self.missing:
             self.due = float("inf")
+
+    def inherit(self, path: str, heir: str) -> None:
+        """The missing file is there under another name, with a problem: its block stays until that is over."""
+        self.forget(path)
+        self.disown(heir)
+        self.heirs[heir], self._inherited[path] = path, heir
+
+    def disown(self, heir: str) -> None:
+        """The file with the problem is not there any more, so that the one that it was is missing."""
+        path = self.heirs.pop(heir, None)
+        if path is not None:
+            del self._inherited[path]
+            self.miss(path)
 
     def accept(self) -> int | None:
         """A person says that the deletions held back are meant: these, not any that are still to come.
@@ -96,6 +122,13 @@ class Deletions:
         self.due = self._clock()
         self._schedule.hasten("files", self.due)
         return len(self.missing)
+
+    def may_decide(self, backlog: int, limit: int) -> bool:
+        """Return True unless more files than `limit` are to be read: any of those may be a missing one that was moved."""
+        if backlog <= limit:
+            return True
+        now = self._clock()
+        return now >= next(iter(self.missing.values()), now) + _LONGEST_GATHERING
 
     def put_off(self) -> None:
         """Nothing can be decided now."""

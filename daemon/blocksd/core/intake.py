@@ -26,7 +26,7 @@ from blocksd.model.label import (
 )
 from blocksd.model.problem import name_conflict
 from blocksd.model.proposal import remedy
-from blocksd.state.read_queue import ReadQueue
+from blocksd.state.read_queue import SETTLE_SECONDS, ReadQueue
 from blocksd.state.schedule import NEVER
 
 if TYPE_CHECKING:
@@ -82,6 +82,12 @@ class FileNews:
     """Files whose label another one has that is missing: to be read when its grace is over."""
     blocked: dict[str, str] = field(default_factory=dict)
     """Files whose label another one has, with that label."""
+    settling: list[str] = field(default_factory=list)
+    """New files that seem to be moved ones: to be read again once it was seen for a while that the old name is gone."""
+    moved: list[str] = field(default_factory=list)
+    """The names that moved files had."""
+    heirs: dict[str, str] = field(default_factory=dict)
+    """Moved files that are in force under their old names, since they have problems under the new ones: new → old."""
     links: dict[str, bool] = field(default_factory=dict)
 
 
@@ -176,6 +182,13 @@ class Intake:
         return self._queue.backlog
 
     @property
+    def suspects(self) -> list[str]:
+        """The files of blocks in force that may have been moved: missing ones, and those that are known to need reading."""
+        labels = self._state.labels
+        waiting = (self.deletions.missing, self.deletions.heirs.values(), self._queue.ready, self._queue.later)
+        return [path for paths in waiting for path in paths if path in labels]
+
+    @property
     def due(self) -> float:
         """When there is something to read or to decide."""
         if self._is_anothers:
@@ -211,7 +224,7 @@ class Intake:
         if self._is_anothers:
             return observed, {}
         trees = scanner.look_at_trees() if scanner.is_due else set()
-        if now >= self.deletions.due:
+        if now >= self.deletions.due and self.deletions.may_decide(self._queue.backlog, limit):
             observed.deleted = self._gone_for_good()
             if self._is_anothers:
                 return observed, {}
@@ -323,15 +336,24 @@ class Intake:
         for path, is_missing in news.missing.items():
             if is_missing:
                 self.deletions.miss(path)
-            elif path in self.deletions.missing:
+            elif path in self.deletions.missing or self.deletions.heirs:
                 self.deletions.forget(path)
         for path in news.later:
             self._queue.postpone(path, self.deletions.grace)
+        for path in news.settling:
+            self._queue.postpone(path, SETTLE_SECONDS)
+        for heir, path in news.heirs.items():
+            self.deletions.inherit(path, heir)
+        for path in news.moved:
+            if path.startswith(f"{PRIVATE}/"):  # with the last block of an agent its folder may have gone
+                self.scanner.hint("/".join(path.split("/")[:2]))
         for path, label in news.blocked.items():
             self._blocked.setdefault(clash_key(label), set()).add(path)
         for path, is_link in news.links.items():
             (self._links.add if is_link else self._links.discard)(path)
         for path, problem in news.reports.items():
+            if problem is None and self.deletions.heirs:
+                self.deletions.disown(path)
             if problem is not None:
                 self._reported.add(path)
                 self._problems.set(problem)

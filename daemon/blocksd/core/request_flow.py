@@ -96,7 +96,7 @@ class RequestFlow:
             self._problems,
             self._faults,
             self._waiting,
-            deletions.is_held_back,
+            deletions.why_held_back,
             deletions.is_in_doubt,
             self._clock(),
             self._wall(),

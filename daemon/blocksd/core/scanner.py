@@ -86,10 +86,13 @@ class Scanner:
             if tree == PRIVATE:  # one that is gone is found by its name alone
                 directories |= {f"{PRIVATE}/{agent}" for agent in self._state.attachments.folders}
             below = f"{tree}/"
-            for path in [path for path in self._state.signatures if path.startswith(below)]:
-                self._queue.add(path)
+            self._queue.add_all([path for path in self._state.signatures if path.startswith(below)])
+        new: list[str] = []
+        for tree in trees:
             for found in self._folder.sweep(tree):
-                self._compare(found, set(), directories, set())
+                self._compare(found, set(), directories, set(), new)
+        for path in new:  # by then it is known what is gone from elsewhere: a new file may be one that was there
+            self._queue.hint(path, closed=False)
         return directories
 
     def step(self) -> bool:
@@ -105,29 +108,36 @@ class Scanner:
         unseen = self._known()
         unlisted: set[str] = set()
         directories: set[str] = set()
+        new: list[str] = []
         for number, found in enumerate(self._folder.sweep()):
             if number:
                 yield
-            self._compare(found, unseen, directories, unlisted)
+            self._compare(found, unseen, directories, unlisted, new)
         for directory in unlisted:
             below = f"{directory}/" if directory else ""
             unseen = {path for path in unseen if not path.startswith(below)}
         for problem in list(self._problems.values()):
             if problem.code == "unreadable_directory" and problem.subject.rstrip("/") not in unlisted:
                 self._problems.remove(problem.subject)
-        for path in unseen:
-            self._queue.add(path)
+        self._queue.add_all([*unseen, *new])  # a new file may be one that is missing
         self.directories, self.unlisted = directories, unlisted
         self.sweeps += 1
 
     def _compare(
-        self, found: Sequence[FolderEntry], unseen: set[str], directories: set[str], unlisted: set[str]
+        self,
+        found: Sequence[FolderEntry],
+        unseen: set[str],
+        directories: set[str],
+        unlisted: set[str],
+        new: list[str],
     ) -> None:
         signatures, queue = self._state.signatures, self._queue
         for path, kind, signature, error in found:
             if kind == "file":
                 unseen.discard(path)
-                if signatures.get(path) != signature:
+                if path not in signatures:
+                    new.append(path)
+                elif signatures[path] != signature:
                     queue.add(path)
             elif kind == "directory":
                 directories.add(path)
@@ -140,7 +150,7 @@ class Scanner:
                 self._problems.set(replace(problem, code="unreadable_directory"))
             else:
                 unseen.discard(path)
-                queue.add(path)
+                new.append(path)
 
 
 _OVER = object()

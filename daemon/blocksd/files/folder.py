@@ -52,13 +52,13 @@ class FolderEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A file was read whole, and was the same before and after. `signature` is None while it proves nothing.
+    """A file was read whole, and was the same before and after. Its signature is `unproven` while it proves nothing.
 
     `saved_at` is when it was saved, or put where it is, in seconds since 1970.
     """
 
     data: bytes
-    signature: Signature | None
+    signature: Signature
     is_link: bool = False
     saved_at: float = 0.0
 
@@ -92,6 +92,12 @@ Reading = Text | Absent | Busy | Refused
 
 def signature_of(status: os.stat_result) -> Signature:
     return (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+
+
+def unproven(signature: Signature) -> Signature:
+    """Return a signature that no file has, so that the file is read again; it still tells which file it was."""
+    mtime_ns, _, size, inode = signature
+    return (mtime_ns, 0, size, inode)
 
 
 class Folder:
@@ -207,7 +213,7 @@ class Folder:
             with suppress(OSError):
                 root.close(handle)
         fresh = abs(time.time() - status.st_mtime) < FRESH_SECONDS
-        return Text(data, None if fresh else signature, is_link, max(status.st_mtime, status.st_ctime))
+        return Text(data, unproven(signature) if fresh else signature, is_link, max(status.st_mtime, status.st_ctime))
 
     def content(self, below: str) -> Iterator[str]:
         """Yield the files in a directory and those below it, of any kind but junk; a link is a file.

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import uuid
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from hashlib import blake2b, sha1
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -83,6 +83,13 @@ class Block:
     def digest(self) -> str:
         """BLAKE2b-128, in hex, of `facts`, a newline and the value, in UTF-8."""
         return blake2b(f"{self.facts}\n{self.value}".encode(), digest_size=16).hexdigest()
+
+    def named(self, label: str) -> Block:
+        """Return the block under another label; a description that comes with a name is that of the new name then."""
+        description = self.description
+        if description == default_description(self.label):
+            description = default_description(label)
+        return replace(self, label=label, description=description, _facts="")
 
     def as_json(self) -> dict[str, Any]:
         """Return every field but `agents`, as JSON types."""

@@ -68,8 +68,8 @@ class RequestView:
     problems: Problems
     faults: Faults
     waiting: Mapping[Entry, float]
-    is_held_back: Callable[[str], bool]
-    """Return True if a file is missing, and the deletion of its block is held back."""
+    why_held_back: Callable[[str], str | None]
+    """Return why the block of a missing file is not deleted; None if it is about to be."""
     is_folder_in_doubt: bool
     now: float
     wall: float
@@ -291,8 +291,9 @@ class _Deciding:
     def _why_not_wait(self, postponed: Postponed, entry: Entry) -> Unavailable | None:
         """Why a request is refused that waits for a file; None while it may wait."""
         view, path = self._view, printable(postponed.path)
-        if view.is_held_back(postponed.path):
-            return Unavailable(view.problems[FOLDER].message)
+        held_back = view.why_held_back(postponed.path)
+        if held_back is not None:
+            return Unavailable(held_back)
         if not postponed.is_open:
             return None
         since = view.waiting.get(entry, view.now)

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 SETTLE_SECONDS = 0.02
 """How long a file that appeared is left alone, unless its writer is seen to close it first."""
@@ -42,6 +42,11 @@ class ReadQueue:
         if closed:
             self.ready[path] = True
         else:
+            self.ready.setdefault(path, False)
+
+    def add_all(self, paths: Iterable[str]) -> None:
+        """The same, for several files in this order."""
+        for path in paths:
             self.ready.setdefault(path, False)
 
     def postpone(self, path: str, seconds: float) -> None:

@@ -183,8 +183,11 @@ class StateDraft(Overlay):
         )
         self._others_changed(others, author)
 
-    def rename(self, block: Block, *, old: str, path: str, author: str, request_id: str) -> None:
-        """Draft that a block has another label, and its file another path; its history goes on under it."""
+    def rename(self, block: Block, *, old: str, path: str, author: str, request_id: str | None = None) -> None:
+        """Draft that a block has another label, and its file another path; its history goes on under it.
+
+        A stale save that is still to be merged still is, if the file was moved: on request it was merged before.
+        """
         before, there = self.newest(old), self.newest(block.label)
         assert before is not None
         self._release(old)
@@ -195,7 +198,13 @@ class StateDraft(Overlay):
         self.enforce(block.label, path)
         self._come.discard(block.label)
         self.versions[block.label] = max(before.version, there.version if there is not None else 0)
-        self._draft(before, block, ("label",), author, request_id, _position(before), kind="renamed", renamed_from=old)
+        stale_base = before.stale_base if author == FILE and self.versions[block.label] == before.version else None
+        self._draft(
+            *(before, block, ("label",), author, request_id, _position(before)),
+            stale_base=stale_base,
+            kind="renamed",
+            renamed_from=old,
+        )
         self._others_changed(others, author)
 
     def set_folders(self, agents: Iterable[str]) -> bool:

@@ -43,7 +43,7 @@ def drafted(draft: Draft) -> list[tuple[int, str, str, int]]:
 def test_the_same_follows_however_often_it_is_decided(looking: Looking) -> None:
     """The state, the problems and the journal are as they were; only what is committed changes them."""
     looking.save("notes", "---\nagents: '*'\n---\none\n")
-    looking.save("old", "text\n")
+    looking.save("old", "old text\n")
     looking.write("notes", "---\nagents: '*'\n---\ntwo\n")
     looking.write("new", "text\n")
     looking.write("bad", "---\n")

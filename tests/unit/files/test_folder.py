@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.files import folder as folder_module
-from blocksd.files.folder import Absent, Busy, Folder, FolderEntry, Reading, Refused, Text
+from blocksd.files.folder import (
+    Absent,
+    Busy,
+    Folder,
+    FolderEntry,
+    Reading,
+    Refused,
+    Text,
+    signature_of,
+    unproven,
+)
 from blocksd.files.root import Root
 from failing import call_of_root
 
@@ -72,7 +82,7 @@ def test_signature_proves_something_only_when_old(root: Path) -> None:
     os.utime(path, (now, now))
     reading = read(root)
     assert isinstance(reading, Text)
-    assert reading.signature is None
+    assert reading.signature == unproven(signature_of(path.stat()))
 
 
 def test_missing_file_is_absent(root: Path) -> None:

@@ -1,0 +1,83 @@
+"""Finds the blocks in force whose files were given another name."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, NamedTuple
+
+from blocksd.state.overlay import FORGOTTEN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+
+    from blocksd.files.folder import Signature
+    from blocksd.model.block import Block
+    from blocksd.state.state_draft import StateDraft
+
+
+class NewFile(NamedTuple):
+    """A file that is none of a block in force; without a block, it has a problem."""
+
+    path: str
+    signature: Signature | None
+    block: Block | None
+
+
+def find_moves(
+    new: Sequence[NewFile], suspects: Collection[str], draft: StateDraft, is_absent: Callable[[str], bool]
+) -> dict[str, str]:
+    """Return which of the new files are files of blocks in force that were moved: new path → the path it had.
+
+    `suspects` are files of blocks in force that may be absent; `is_absent` tells of those that are like a new file. A file is
+    the same if its inode, size and mtime are; else if it says what the block in force says, no other does, and it is not empty.
+    An inode alone says nothing: it is given to a new file as soon as a file is removed.
+    """
+    sizes = {one.signature[2] for one in new if one.signature is not None}
+    # Most new files are like no file that could be missing.
+    alike = {path: draft.signature_of(path) for path in suspects}
+    alike = {path: known for path, known in alike.items() if known is None or known[2] in sizes}
+    gone = {path: known for path, known in alike.items() if known != FORGOTTEN and is_absent(path)}
+    if not gone:
+        return {}
+    moves = _pairs(
+        ((path, _identity(known)) for path, known in gone.items() if known is not None),
+        ((one.path, _identity(one.signature)) for one in new if one.signature is not None),
+    )
+    moved = set(moves.values())
+    left = [one for one in new if one.path not in moves and one.block is not None and one.block.value]
+    wanted = {_said(one.block) for one in left if one.block is not None}
+    said = ((path, _said_by(draft, path)) for path in gone if path not in moved) if wanted else ()
+    return moves | _pairs(
+        ((path, content) for path, content in said if content in wanted),
+        ((one.path, _said(one.block)) for one in left if one.block is not None),
+    )
+
+
+def _pairs(old: Iterable[tuple[str, Hashable]], new: Iterable[tuple[str, Hashable]]) -> dict[str, str]:
+    """Pair each new path with the old path that has the same mark, if neither mark is there twice."""
+    olds, news = _by_mark(old), _by_mark(new)
+    return {paths[0]: olds[mark][0] for mark, paths in news.items() if len(paths) == 1 and len(olds.get(mark, ())) == 1}
+
+
+def _by_mark(marked: Iterable[tuple[str, Hashable]]) -> Mapping[Hashable, list[str]]:
+    found: defaultdict[Hashable, list[str]] = defaultdict(list)
+    for path, mark in marked:
+        found[mark].append(path)
+    return found
+
+
+def _identity(signature: Signature) -> tuple[int, int, int]:
+    mtime_ns, _, size, inode = signature
+    return (mtime_ns, size, inode)
+
+
+def _said_by(draft: StateDraft, path: str) -> Hashable:
+    label = draft.label_of(path)
+    block = draft.block(label) if label is not None else None
+    return _said(block) if block is not None else None
+
+
+def _said(block: Block) -> Hashable:
+    """Return the content of a block, whatever its label is."""
+    block = block.named("a block")
+    return block.facts, block.value, block.agents
