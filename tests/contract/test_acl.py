@@ -80,7 +80,7 @@ def test_reader_reads_and_cannot_ask(guarded: RedisServer) -> None:
         assert reader.blocks.retrieve("notes").value == "one"
         assert [agent.id for agent in reader.agents.list()] == ["ann", "bob"]
         reader.watch().close()
-        with pytest.raises(Misconfigured, match="refuses the login"):
+        with pytest.raises(Misconfigured, match="does not permit this to its user"):
             reader.blocks.append("notes", "x")
 
 

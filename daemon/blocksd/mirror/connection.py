@@ -214,13 +214,16 @@ def _ours(error: RedisError, url: str) -> BlocksdError:
     cause = error.__cause__ or error.__context__  # where redis.asyncio puts a login that was refused
     refusals = (
         redis.AuthenticationError,
-        redis.exceptions.NoPermissionError,
         redis.exceptions.AuthorizationError,
         redis.exceptions.AuthenticationWrongNumberOfArgsError,
     )
     for one in (error, cause):
-        if isinstance(one, refusals) or (isinstance(one, redis.ResponseError) and _refuses_login(str(one))):
-            return Misconfigured(f"Redis at {place} refuses the login: {one}"[:_LONGEST], url=place)
+        is_answer = isinstance(one, redis.ResponseError)
+        if isinstance(one, redis.exceptions.NoPermissionError) or (is_answer and _lacks_right(str(one))):
+            message = f"Redis at {place} does not permit this to its user: {one}"
+            return Misconfigured(message[:_LONGEST], url=place, lacks="right")
+        if isinstance(one, refusals) or (is_answer and str(one).partition(" ")[0] in ("NOAUTH", "WRONGPASS")):
+            return Misconfigured(f"Redis at {place} refuses the login: {one}"[:_LONGEST], url=place, lacks="login")
     if isinstance(error, redis.InvalidResponse):
         return Unavailable(f"what answers at {place} is not Redis: {error}"[:_LONGEST], url=place)
     is_refused = isinstance(error, redis.ResponseError) and _MAY_PASS.isdisjoint(
@@ -231,6 +234,5 @@ def _ours(error: RedisError, url: str) -> BlocksdError:
     return Unavailable(f"Redis at {place} does not serve: {error}"[:_LONGEST], url=place)
 
 
-def _refuses_login(text: str) -> bool:
-    word = text.partition(" ")[0]
-    return word in ("NOAUTH", "WRONGPASS", "NOPERM") or any(part in text for part in _SCRIPT_NOT_PERMITTED)
+def _lacks_right(text: str) -> bool:
+    return any(part in text for part in _SCRIPT_NOT_PERMITTED)

@@ -198,12 +198,15 @@ UNAVAILABLE = [
         )
     ),
 ]
-MISCONFIGURED = [
+LOGINS = [
     redis.AuthenticationError("invalid username-password pair or user is disabled."),
-    redis.exceptions.NoPermissionError("User d has no permissions to run the 'hset' command"),
     redis.exceptions.AuthorizationError("no"),
     redis.ResponseError("NOAUTH Authentication required."),
     redis.ResponseError("WRONGPASS invalid username-password pair or user is disabled."),
+]
+MISCONFIGURED = [
+    *LOGINS,
+    redis.exceptions.NoPermissionError("User d has no permissions to run the 'hset' command"),
     redis.ResponseError("NOPERM this user has no permissions"),
     redis.ResponseError("ACL failure in script: User d has no permissions to run the 'hset' command script: x"),
     redis.ResponseError("The user executing the script can't run this command or subcommand script: x"),
@@ -222,7 +225,10 @@ def test_error_is_translated(error: redis.RedisError, wanted: type[BlocksdError]
         raise error
     assert "redis://u:***@example.org" in found.value.message
     assert str(error) in found.value.message
-    assert found.value.facts == {"url": "redis://u:***@example.org"}
+    assert found.value.facts["url"] == "redis://u:***@example.org"
+    lacks = found.value.facts.get("lacks")
+    assert lacks == ({True: "login", False: "right"}[error in LOGINS] if wanted is Misconfigured else None)
+    assert ("refuses the login" in found.value.message) == (lacks == "login")
     assert type(found.value) is wanted
 
 
@@ -256,7 +262,9 @@ def test_every_error_of_redis_py_is_translated(kind: type[Exception], text: str)
         raise made(kind, text)
     assert len(found.value.message) <= 600
     assert SECRET not in found.value.message
-    assert found.value.facts == {"url": "redis://u:***@example.org"}
+    assert {name: fact for name, fact in found.value.facts.items() if name != "lacks"} == {
+        "url": "redis://u:***@example.org"
+    }
 
 
 @pytest.mark.parametrize(
