@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+
+TYPE_CHECKING = False  # typing takes a moment to load, and Ctrl-C meanwhile would print a traceback
 
 if TYPE_CHECKING:
     from blocksd.client.blocking.client import Client, connect

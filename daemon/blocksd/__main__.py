@@ -1,5 +1,16 @@
-"""`python -m blocksd` is the command `blocksd`."""
+"""The command `blocksd`, also as `python -m blocksd`."""
 
-from blocksd.cli.main import main
+import signal
 
-main()
+
+def main() -> None:
+    """Load the command line, which takes a moment, and run it. Ctrl-C meanwhile ends the process without a word."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from blocksd.cli.main import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -206,9 +206,9 @@ def test_status_without_a_daemon() -> None:
     ("words", "said", "step"),
     [
         ("show note", "there is no block 'note'", "did you mean 'notes'?"),
-        ("show zzzzzz", "there is no block 'zzzzzz'", "'blocksd ls' lists the blocks"),
+        ("show zzzzzz", "there is no block 'zzzzzz'", "'blocksd ls --all' lists the blocks"),
         ("show ../../etc/passwd", "'../../etc/passwd' is not a label", "'blocksd ls'"),
-        ("show gone", "there is no block 'gone'", "'blocksd ls'"),
+        ("show gone", "there is no block 'gone'", "'blocksd ls --all'"),
         ("history note", "the journal has no block 'note'", "did you mean 'notes'?"),
         ("diff note", "the journal has no block 'note'", "did you mean 'notes'?"),
         ("diff notes 7", "version 7 of 'notes' is not kept", "'blocksd"),

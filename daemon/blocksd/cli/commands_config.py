@@ -100,8 +100,8 @@ _HEAD = """\
 #
 # Each line shows the default or, where there is none, an example: to change a
 # setting, remove the `#` before its key. `blocksd config` shows the settings in
-# force. A running daemon reloads its settings on SIGHUP (`systemctl reload
-# blocksd`); those marked "(restart)" apply at the next start.
+# force. A daemon that systemd runs reloads them by `systemctl reload blocksd`
+# (SIGHUP); those marked "(restart)" apply at the next start.
 """
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blocksd.cli import completion
-from blocksd.cli.console import exit_code, next_step, print_json, print_problem
+from blocksd.cli.advice import next_step
+from blocksd.cli.console import exit_code, print_json, print_problem
 from blocksd.cli.options import daemon_of, daemon_options, load, resolve
 from blocksd.errors import BlocksdError, Misconfigured
 from blocksd.monitoring.status import count
@@ -153,6 +154,30 @@ def examine(path: str) -> tuple[int, list[Problem]]:
                 break
         journal.close()
         return len(state.paths), [problems[subject] for subject in sorted(problems)]
+
+
+@click.command()
+@daemon_options
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="S",
+    default=30.0,
+    show_default=True,
+    help="For how many seconds to wait until it has stopped.",
+)
+def stop(timeout: float, **flags: Any) -> None:
+    """Stop the running daemon, and wait until it has stopped.
+
+    It finishes the change in hand, and stops its embedded server. A daemon that systemd runs is stopped by systemctl: the
+    command says how, and exits with 1.
+    """
+    from blocksd.service.stopping import stop as stop_daemon
+
+    config = load(flags)
+    daemon = daemon_of(config)
+    seconds = stop_daemon(config.state, int(daemon["pid"]), timeout=timeout)
+    click.echo(f"stopped the daemon of {daemon['folder']}, pid {daemon['pid']}, in {seconds:.1f} s")
 
 
 @click.command()

@@ -109,7 +109,7 @@ def _revisions(config: Config, label: str, limit: int) -> tuple[list[Revision], 
 
     path = os.path.join(config.state, "journal.db")
     if not os.path.exists(path):
-        raise Unavailable(f"there is no journal in {config.state}")
+        raise Unavailable(f"there is no journal in {config.state}", journal=path)
     journal = JournalReader(path)
     try:
         damaged: list[VersionDamaged] = []

@@ -1,4 +1,4 @@
-"""Output of commands: JSON, tables, facts, ages, problems, and errors with the next step and the exit code."""
+"""Output of commands: JSON, tables, facts, ages, problems, and errors with their exit codes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from blocksd.errors import (
-    AlreadyRunning,
-    InvalidLabel,
-    JournalUnavailable,
-    Misconfigured,
-    NotFound,
-    ProblemFile,
-    StateUnusable,
-    Unavailable,
-    VersionConflict,
-)
+from blocksd.cli.advice import next_step
+from blocksd.errors import Misconfigured, Unavailable
 from blocksd.monitoring.sd_notify import is_journal
 
 if TYPE_CHECKING:
@@ -112,34 +103,6 @@ def complain(error: BlocksdError) -> None:
     click.echo(f"blocksd: {error.message}", err=True)
     if step:
         click.echo(f"  {step}", err=True)
-
-
-def next_step(error: BlocksdError) -> str:
-    """Return what a person can do about an error."""
-    near = error.facts.get("near")
-    if near:
-        return f"did you mean {near[0]!r}?"  # type: ignore[index]  # a list, as set above
-    if isinstance(error, (NotFound, InvalidLabel)):
-        return "'blocksd ls' lists the blocks, 'blocksd agents' the agents"
-    if isinstance(error, VersionConflict):
-        return "read it again with 'blocksd show', then retry with its present version"
-    if isinstance(error, ProblemFile):
-        return "'blocksd status' shows what is wrong with the file"
-    if isinstance(error, AlreadyRunning):
-        return "stop it first, or give this one another folder, --namespace and --state-dir"
-    if "socket" in error.facts:
-        return "it may be stopped, hang, or be starting: see its log"
-    if isinstance(error, JournalUnavailable):
-        return "check that its disk has space and that no other program holds it; then try again"
-    if isinstance(error, StateUnusable):
-        return "free some space, or name another with --state-dir DIR"
-    if isinstance(error, Unavailable) and not error.facts.keys().isdisjoint(("path", "file", "label")):
-        return "try again; 'blocksd status' shows what is wrong"
-    if isinstance(error, Unavailable):
-        return "start the daemon with 'blocksd run FOLDER', or name a server with --redis URL"
-    if error.facts.get("key") == "folder":
-        return "make one with 'mkdir', or name another: 'blocksd run FOLDER'"
-    return ""
 
 
 def exit_code(error: BlocksdError) -> int:

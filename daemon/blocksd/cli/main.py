@@ -9,13 +9,14 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import signal
 import sys
 
 import click
 
 from blocksd.cli.commands_admin import acl, audit, completion, doctor
 from blocksd.cli.commands_config import config
-from blocksd.cli.commands_daemon import check, resume, run
+from blocksd.cli.commands_daemon import check, resume, run, stop
 from blocksd.cli.commands_history import diff, history
 from blocksd.cli.commands_read import agents, list_blocks, render, show, watch
 from blocksd.cli.commands_status import status
@@ -32,7 +33,7 @@ _EPILOG = (
 SECTIONS = {
     "Read": (list_blocks, show, agents, render, history, diff, watch, audit),
     "Write": WRITING,
-    "Administration": (run, status, check, resume, doctor, config, acl, completion),
+    "Administration": (run, stop, status, check, resume, doctor, config, acl, completion),
 }
 """All commands by group, in the order of `--help`."""
 
@@ -87,7 +88,9 @@ def main() -> None:
     """Run the command `blocksd`, and exit."""
     _speak_utf8()
     try:
-        sys.exit(cli.main(standalone_mode=False) or 0)
+        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        cli.main(standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
@@ -101,3 +104,10 @@ def main() -> None:
     except BlocksdError as error:
         complain(error)
         sys.exit(exit_code(error))
+    except OSError as error:  # a pipe that nobody reads has ended the command already
+        what = "the output" if error.filename is None else os.fsdecode(error.filename)
+        click.echo(f"blocksd: {what} cannot be written or read: {error.strerror or error}", err=True)
+        sys.exit(1)
+    finally:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # the end of Python takes a moment, too

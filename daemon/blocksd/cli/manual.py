@@ -132,7 +132,7 @@ def _usage(context: click.Context) -> str:
 def _settings() -> Iterator[str]:
     yield from _text(
         "A flag overrides the environment, which overrides the credentials of systemd, which override the file of "
-        "settings in TOML, which overrides the default. A running daemon reloads its settings on SIGHUP; those marked "
+        "settings in TOML, which overrides the default. A running daemon that is not on a terminal reloads its settings on SIGHUP; those marked "
         "(restart) apply at the next start."
     )
     for name, setting in SETTINGS.items():

@@ -74,7 +74,9 @@ def daemon_of(config: Config) -> dict[str, str]:
     """
     daemon = running_daemon(config.state)
     if daemon is None:
-        raise Unavailable(f"no daemon is running for the namespace {config.namespace!r} (state in {config.state})")
+        raise Unavailable(
+            f"no daemon is running for the namespace {config.namespace!r} (state in {config.state})", state=config.state
+        )
     return daemon
 
 

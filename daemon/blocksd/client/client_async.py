@@ -43,7 +43,10 @@ def aconnect(url: str | None = None, namespace: str | None = None) -> "AsyncClie
     if url is None:
         daemon = running_daemon(config.state)
         if daemon is None:
-            raise Unavailable(f"no daemon is running for the namespace {config.namespace!r} (state in {config.state})")
+            raise Unavailable(
+                f"no daemon is running for the namespace {config.namespace!r} (state in {config.state})",
+                state=config.state,
+            )
         url = FoundUrl(daemon["redis"], config.state)
     return AsyncClient(url, config.namespace)
 

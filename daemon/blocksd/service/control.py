@@ -134,10 +134,7 @@ def ask(state: str, word: str, *, seconds: float = ANSWER_SECONDS + _TRANSFER_SE
     """
     path = os.path.join(state, _NAME)
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
-            connection.settimeout(seconds)
-            with _address(state) as address:
-                connection.connect(address)
+        with connected(state, seconds=seconds) as connection:
             connection.sendall(f"{word}\n".encode())
             with connection.makefile("rb") as channel:
                 answer: dict[str, Any] = json.loads(channel.readline())
@@ -146,6 +143,16 @@ def ask(state: str, word: str, *, seconds: float = ANSWER_SECONDS + _TRANSFER_SE
     if "error" in answer:
         raise Unavailable(f"the daemon cannot answer: {answer['error']}", socket=path)
     return answer
+
+
+@contextmanager
+def connected(state: str, *, seconds: float) -> Iterator[socket.socket]:
+    """Provide a connection to the daemon of this state directory. Raise OSError if none listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
+        connection.settimeout(seconds)
+        with _address(state) as address:
+            connection.connect(address)
+        yield connection
 
 
 def _identity_of(path: str) -> tuple[int, int]:

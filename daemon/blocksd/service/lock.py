@@ -114,7 +114,7 @@ def state_error(state: str, error: OSError) -> Misconfigured | StateUnusable:
     message = f"the state directory {state} cannot be used: {path}: {error.strerror or error}"
     if error.errno in TRANSIENT_ERRORS:
         return StateUnusable(message, path=path, errno=error.errno)
-    return Misconfigured(message, key="state_dir")
+    return Misconfigured(message, key="state_dir", errno=error.errno)
 
 
 def holder(status: os.stat_result) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import queue
 import signal
 import threading
@@ -56,6 +57,7 @@ class Service:
         """
         self._reloader = Reloader(config, read or (lambda: config))
         self._must_reload = False
+        self._is_on_terminal = False
         self._listeners = listeners
         self._timing = [listener for listener in listeners if listener.is_timing]
         self._notices = Notices(listeners)
@@ -92,7 +94,9 @@ class Service:
         return self._reloader.config
 
     def run(self) -> None:
-        """Serve until `stop`, SIGTERM or SIGINT."""
+        """Serve until `stop`, SIGTERM or SIGINT; on a terminal, until SIGHUP, which says that it is gone."""
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+            self._is_on_terminal = any(map(os.isatty, (0, 1, 2)))
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         hook, threading.excepthook = threading.excepthook, self._on_thread_failure
@@ -271,7 +275,7 @@ class Service:
             self._queue.put(Failed(f"in the thread {name!r}", failure.exc_value))
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
+        if number == signal.SIGHUP and not self._is_on_terminal:
             self._must_reload = True
             self._queue.put(None)
         else:

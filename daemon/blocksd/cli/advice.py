@@ -1,0 +1,171 @@
+"""The next step after an error, from its facts: a sentence for the command line."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from blocksd.errors import (
+    AlreadyExists,
+    AlreadyRunning,
+    BlocksdError,
+    InvalidLabel,
+    InvalidRequest,
+    JournalUnavailable,
+    LimitExceeded,
+    MergeConflict,
+    Misconfigured,
+    NotAttached,
+    NotFound,
+    ProblemFile,
+    Unavailable,
+    VersionConflict,
+)
+from blocksd.model.label import SUFFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+UNKNOWN_AGENT = (
+    "an agent is known once a block's 'agents' names it, it has a folder agents/AGENT, or "
+    "'blocksd attach LABEL AGENT' was run; 'blocksd agents' lists those known"
+)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DENIED = (errno.EACCES, errno.EPERM)
+
+
+def next_step(error: BlocksdError) -> str:
+    """Return what a person can do about an error; empty if the message says it all.
+
+    The fact `hint` is the advice of who raised it. `near` is a name that was probably meant.
+    """
+    near, hint = error.facts.get("near"), error.facts.get("hint")
+    if isinstance(near, (list, tuple)) and near:
+        return f"did you mean {near[0]!r}?"
+    if isinstance(hint, str) and hint:
+        return hint
+    if "errno" in error.facts:
+        return _after_os_error(error)
+    return next((say(error) for kind, say in _STEPS if isinstance(error, kind)), "")
+
+
+def _after_os_error(error: BlocksdError) -> str:
+    given = error.facts["errno"]
+    number = given if isinstance(given, int) else getattr(errno, str(given), 0)
+    path = error.facts.get("path") or "the folder"
+    if error.facts.get("key") == "state_dir":
+        return "give this user the right to read and write it, or name another with --state-dir DIR"
+    if number in _DENIED:
+        return f"give the daemon's user the right to read and write {path}, and its directory; 'blocksd doctor' checks"
+    if number in _FULL:
+        return f"free some space on the disk of {path}, then try again"
+    if number == errno.EROFS:
+        return f"the disk of {path} is mounted read-only: mount it for writing, then try again"
+    return "try again; 'blocksd doctor' checks the disk, and 'blocksd status' shows what is wrong"
+
+
+def _after_not_found(error: BlocksdError) -> str:
+    facts = error.facts
+    if "version" in facts:
+        return f"'blocksd history {_label(facts)}' lists the versions that are kept"
+    if "label" not in facts and "agent" in facts and "name" not in facts:
+        return UNKNOWN_AGENT
+    return "'blocksd ls --all' lists the blocks, and 'blocksd new LABEL' makes one"
+
+
+def _after_not_attached(error: BlocksdError) -> str:
+    return f"'blocksd show {error.facts.get('name', 'LABEL')}' shows the agents that have it"
+
+
+def _after_label(error: BlocksdError) -> str:
+    label = str(error.facts.get("label", ""))
+    if label.endswith(SUFFIX) and label != SUFFIX:
+        return f"the label of the file {label} is {label.removesuffix(SUFFIX)!r}"
+    return "a label is the path of the block's file below the folder, without .md: 'blocksd ls' lists those in force"
+
+
+def _after_version_conflict(error: BlocksdError) -> str:
+    label, version = _label(error.facts), error.facts.get("version")
+    return f"'blocksd show {label}' shows version {version}; then retry with --version {version}"
+
+
+def _after_merge_conflict(error: BlocksdError) -> str:
+    return f"'blocksd show {_label(error.facts)}' shows the present text; make the change again in it"
+
+
+def _after_limit(error: BlocksdError) -> str:
+    return "shorten the text, or raise the limit with 'blocksd set LABEL --limit N'" if "chars" in error.facts else ""
+
+
+def _after_exists(error: BlocksdError) -> str:
+    return f"'blocksd set {_label(error.facts)}' changes it" if "label" in error.facts else ""
+
+
+def _after_request(error: BlocksdError) -> str:
+    if error.facts.get("field") == "op" and "label" in error.facts:
+        label = _label(error.facts)
+        return f"'blocksd history {label}' lists its versions, and 'blocksd restore {label} VERSION' brings one back"
+    return ""
+
+
+def _after_running(error: BlocksdError) -> str:
+    command = error.facts.get("command")
+    if command:
+        return f"stop it with: {command}"
+    return "stop it with 'blocksd stop', or give this one another folder, --namespace and --state-dir"
+
+
+def _after_misconfigured(error: BlocksdError) -> str:
+    facts = error.facts
+    if facts.get("key") == "folder":
+        return "make one with 'mkdir', or name another: 'blocksd run FOLDER'"
+    if facts.get("key") == "state_dir":
+        return "name another directory with --state-dir DIR"
+    if facts.get("lacks") == "right":
+        return (
+            "'blocksd acl' prints users with the rights that are needed, and 'blocksd doctor' says which one is missing"
+        )
+    if facts.get("lacks") == "login":
+        return "correct user and password in the URL: redis://USER:PASSWORD@HOST:PORT"
+    return ""
+
+
+def _after_unavailable(error: BlocksdError) -> str:
+    facts = error.facts
+    if "socket" in facts:
+        return "it may be stopped (SIGSTOP), hang, or be starting: see its log, or stop it with 'blocksd stop'"
+    if "pid" in facts:
+        return f"wait, or look into its log; 'kill -9 {facts['pid']}' loses nothing that was acknowledged"
+    if "state" in facts:
+        return "start one with 'blocksd run FOLDER', or name a server with --redis URL or another --state-dir DIR"
+    if "journal" in facts:
+        return "start a daemon with 'blocksd run FOLDER', or name its --state-dir or --namespace"
+    if "request_id" in facts:
+        return "'blocksd status' tells if the daemon runs and answers; then look if it was done before you ask again"
+    if "field" in facts:
+        return "try again"
+    if "url" in facts:
+        return "check that the server runs and that the URL is right; 'blocksd status' tells how the daemon sees it"
+    return "try again; 'blocksd status' shows what is wrong"
+
+
+def _label(facts: dict[str, object]) -> str:
+    return str(facts.get("label", "LABEL"))
+
+
+_STEPS: tuple[tuple[type[BlocksdError], Callable[[BlocksdError], str]], ...] = (
+    (NotAttached, _after_not_attached),
+    (NotFound, _after_not_found),
+    (InvalidLabel, _after_label),
+    (VersionConflict, _after_version_conflict),
+    (MergeConflict, _after_merge_conflict),
+    (LimitExceeded, _after_limit),
+    (AlreadyExists, _after_exists),
+    (ProblemFile, lambda _: "'blocksd status' shows what is wrong with the file"),
+    (InvalidRequest, _after_request),
+    (AlreadyRunning, _after_running),
+    (Misconfigured, _after_misconfigured),
+    (JournalUnavailable, lambda _: "check that its disk has space and that no other program holds it; then try again"),
+    (Unavailable, _after_unavailable),
+)
+"""For each kind of error what it advises; the first that fits."""

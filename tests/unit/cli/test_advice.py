@@ -1,0 +1,84 @@
+"""The next step that is named beneath an error."""
+
+from __future__ import annotations
+
+import pytest
+
+from blocksd.cli.advice import next_step
+from blocksd.errors import (
+    AlreadyExists,
+    AlreadyRunning,
+    BlocksdError,
+    InvalidLabel,
+    InvalidRequest,
+    JournalUnavailable,
+    JournalUnusable,
+    LimitExceeded,
+    MergeConflict,
+    Misconfigured,
+    NotAttached,
+    NotFound,
+    ProblemFile,
+    StateUnusable,
+    Unavailable,
+    VersionConflict,
+)
+
+FIRST = "start one with 'blocksd run FOLDER'"
+
+
+@pytest.mark.parametrize(
+    ("error", "step"),
+    [
+        (Unavailable("x", state="/s"), FIRST),
+        (Unavailable("x", journal="/s/journal.db"), "start a daemon"),
+        (Unavailable("x", label="notes", errno="EACCES", path="notes.md"), "the right to read and write notes.md"),
+        (Unavailable("x", errno="EPERM", path=""), "the right to read and write the folder"),
+        (Unavailable("x", errno="ENOSPC", path="notes.md"), "free some space on the disk of notes.md"),
+        (Unavailable("x", errno="EDQUOT", path="notes.md"), "free some space"),
+        (Unavailable("x", errno="EROFS", path="notes.md"), "mounted read-only"),
+        (Unavailable("x", errno="EIO", path="notes.md"), "'blocksd doctor' checks the disk"),
+        (Unavailable("x", errno="EIO", hint="check the disk"), "check the disk"),
+        (Unavailable("x", path="notes.md"), "try again; 'blocksd status'"),
+        (Unavailable("x", socket="/s/control.sock"), "stopped (SIGSTOP), hang"),
+        (Unavailable("x", pid=7), "'kill -9 7' loses nothing"),
+        (Unavailable("x", url="redis://x"), "check that the server runs"),
+        (Unavailable("x", request_id="r"), "look if it was done"),
+        (Unavailable("x", field="deadline"), "try again"),
+        (Unavailable("x"), "try again; 'blocksd status'"),
+        (StateUnusable("x", path="/s", errno=28), "free some space on the disk of /s"),
+        (JournalUnavailable("x", path="/s/journal.db"), "its disk has space"),
+        (JournalUnusable("x", path="/s", hint="move it away"), "move it away"),
+        (Misconfigured("x", key="state_dir", errno=13), "--state-dir DIR"),
+        (Misconfigured("x", key="state_dir"), "--state-dir DIR"),
+        (Misconfigured("x", key="folder"), "mkdir"),
+        (Misconfigured("x", lacks="right", url="u"), "'blocksd acl'"),
+        (Misconfigured("x", lacks="login", url="u"), "USER:PASSWORD"),
+        (Misconfigured("x", key="limit"), ""),
+        (NotFound("x", label="nots", near=["notes"]), "did you mean 'notes'?"),
+        (NotFound("x", label="notes", near=[]), "'blocksd ls --all' lists"),
+        (NotFound("x", label="notes", version=9), "'blocksd history notes'"),
+        (NotFound("x", agent="ghost"), "'blocksd attach LABEL AGENT'"),
+        (NotAttached("x", agent="ann", name="notes"), "'blocksd show notes'"),
+        (InvalidLabel("x", label="a/foo.md"), "is 'a/foo'"),
+        (InvalidLabel("x", label="a:b"), "a label is the path"),
+        (VersionConflict("x", label="notes", expected=3, version=5), "--version 5"),
+        (MergeConflict("x", label="notes"), "'blocksd show notes'"),
+        (LimitExceeded("x", chars=5, limit=3), "--limit N"),
+        (LimitExceeded("x", limit=1000), ""),
+        (AlreadyExists("x", label="notes"), "'blocksd set notes' changes it"),
+        (AlreadyExists("x", agent="ann"), ""),
+        (ProblemFile("x", label="notes"), "'blocksd status'"),
+        (ProblemFile("x", label="notes", hint="add a line '---'"), "add a line '---'"),
+        (InvalidRequest("x", field="op", label="notes"), "'blocksd restore notes VERSION'"),
+        (InvalidRequest("x", field="op"), ""),
+        (AlreadyRunning("x", pid=7), "'blocksd stop'"),
+        (AlreadyRunning("x", pid=7, command="systemctl stop b.service"), "systemctl stop b.service"),
+    ],
+    ids=lambda value: f"{type(value).__name__} {value.facts}" if isinstance(value, BlocksdError) else None,
+)
+def test_next_step_is_of_the_case(error: BlocksdError, step: str) -> None:
+    """What to do follows from what happened, and not from the kind of the error alone."""
+    said = next_step(error)
+    assert (step in said) if step else not said
+    assert step == FIRST or FIRST not in said
