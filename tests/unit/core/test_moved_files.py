@@ -349,7 +349,7 @@ def test_deleted_label_goes_on_with_the_block_that_comes_to_it(looking: Looking)
 # --- names that cannot be, and files with problems ---
 
 
-@pytest.mark.parametrize("new", ["-x", "agents/notes", "draft.md"])
+@pytest.mark.parametrize("new", ["a?b", "agents/notes", "draft.md"])
 def test_block_stays_when_its_file_is_moved_to_no_label(looking: Looking, new: str) -> None:
     """It is in force under the label that it has until the file has a good name, or is gone."""
     looking.save("other", "o\n")
@@ -396,9 +396,9 @@ def test_file_with_a_problem_that_goes_after_all(looking: Looking) -> None:
     """Then its block is deleted, as it would have been."""
     looking.save("other", "o\n")
     looking.save("plan", "one\n")
-    by_hints(looking, "plan", "-x")
-    (looking.root / "-x.md").unlink()
-    looking.intake.hint_file("-x.md", closed=False)
+    by_hints(looking, "plan", "a?b")
+    (looking.root / "a?b.md").unlink()
+    looking.intake.hint_file("a?b.md", closed=False)
     assert happened(looking.wait(GRACE * 2)) == [("deleted", "plan")]
     assert looking.problems == {}
 
@@ -407,8 +407,8 @@ def test_file_that_comes_back_from_a_name_with_a_problem(looking: Looking) -> No
     """Nothing has happened."""
     looking.save("other", "o\n")
     looking.save("plan", "one\n")
-    by_hints(looking, "plan", "-x")
-    assert by_hints(looking, "-x", "plan") == []
+    by_hints(looking, "plan", "a?b")
+    assert by_hints(looking, "a?b", "plan") == []
     assert looking.problems == {}
     assert happened(looking.remove("plan")) == [("deleted", "plan")]
 
@@ -417,12 +417,12 @@ def test_name_with_a_problem_over_a_restart(looking: Looking) -> None:
     """The file is known again by its signature."""
     looking.save("other", "o\n")
     looking.save("plan", "one\n")
-    by_hints(looking, "plan", "-x")
+    by_hints(looking, "plan", "a?b")
     looking.close()
     looking.open()
     assert looking.sweep() == []
     assert looking.state.paths["plan"] == "plan.md"
-    assert is_renamed(by_hints(looking, "-x", "goals"), "plan", "goals")
+    assert is_renamed(by_hints(looking, "a?b", "goals"), "plan", "goals")
 
 
 def test_half_of_all_blocks_moved_and_the_rest_removed(looking: Looking) -> None:
