@@ -267,6 +267,7 @@ class Core(Parts):
         sent, self._sent = self._sent, []
         if self.projector.is_in_sync:
             now = self._clock()
+            self.requests.delivered(answer for answer, _ in sent)
             for answer, received_at in sent:
                 for listener in self._listeners:
                     listener.on_request(answer, now - received_at)

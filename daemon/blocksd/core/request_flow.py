@@ -10,7 +10,7 @@ from blocksd.requests.answers import PAUSE_SECONDS, Answers, RequestView
 from blocksd.state.schedule import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from blocksd.core.decide import Draft
     from blocksd.core.executor import Conflict
@@ -155,8 +155,15 @@ class RequestFlow:
 
     def replied(self, answers: list[Answer]) -> list[tuple[Answer, float]]:
         """Note that these replies are on their way; return each with when its request was received."""
-        received = self._inbox.finish([answer.entry for answer in answers], self._started, self._handled)
+        received = self._inbox.finish([answer.entry for answer in answers], self._started)
         return list(zip(answers, received, strict=True))
+
+    def delivered(self, answers: Iterable[Answer]) -> None:
+        """Note that these replies were sent, so that their entries are gone from the inboxes.
+
+        An entry whose reply was lost comes in again, and is another matter if it was refused only for the moment.
+        """
+        self._handled.note([answer.entry for answer in answers], ())
 
     def end(self) -> None:
         """Note that the requests taken are over, none of which was replied to: they are taken again."""
