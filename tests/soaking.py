@@ -43,6 +43,7 @@ class Model:
     refused: set[str] = field(default_factory=set)
     notes: dict[str, dict[str, str]] = field(default_factory=dict)  # agent → its private blocks → their text
     saved: dict[str, str] = field(default_factory=dict)  # line → label
+    replaced: set[str] = field(default_factory=set)  # by edits that were asked for, and may be done by now
     lost: list[str] = field(default_factory=list)  # what is known to be lost before the end
     errors: list[BaseException] = field(default_factory=list)
     power: threading.Lock = field(default_factory=threading.Lock)  # people hold it while they save
@@ -112,6 +113,7 @@ class Agent(Actor):
         old = self.last.get(label)
         if old is not None and self.random.random() < 0.3:
             op, args = "replace", {"old_content": old, "new_content": line}
+            self.model.replaced.add(old)
         else:
             op, args = "append", {"content": line}
         reply = self.ask({"id": line, "op": op, "name": label, "args": args})

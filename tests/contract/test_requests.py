@@ -20,6 +20,7 @@ from blocksd.files.file_edit import Postponed
 from blocksd.files.root import Root
 from blocksd.journal.intents import Intents
 from blocksd.journal.results import Results
+from blocksd.mirror.script import Script
 from blocksd.requests.request import OPS, Entry
 from blocksd.requests.workspace import Workspace
 from rig import Ear, Rig, assert_level, shown
@@ -1687,6 +1688,56 @@ def test_file_that_cannot_be_written(rig: Office, monkeypatch: pytest.MonkeyPatc
     assert_level(rig, rig.raw)
     rig.do("ann", "append", "notes", content="b", request_id="same")
     assert rig.value("notes") == "one\nb"
+
+
+def test_text_that_readers_saw_is_not_taken_back_for_one_call_that_fails(
+    rig: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may have read it, and then its save would have the text twice."""
+    failed: list[str] = []
+
+    def once(name: str) -> Callable[..., Any]:
+        real = getattr(Root, name)
+
+        def call(self: Root, path: str, *args: Any, **options: Any) -> Any:
+            is_seen = "new text" in (rig.root / "notes.md").read_text()
+            if is_seen and name not in failed:
+                failed.append(name)
+                raise OSError(5, "Input/output error")
+            return real(self, path, *args, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("open", "sync_directory"):
+            patch.setattr(Root, name, once(name))
+        patch.setattr(writing.Writer, "take_back", lambda *_: pytest.fail("it was taken back"))
+        patch.setattr(writing.Writer, "_give_back", lambda *_: pytest.fail("it was taken back"))
+        rig.do("operator", "append", "notes", content="new text")
+    assert sorted(failed) == ["open", "sync_directory"]
+
+
+def test_refusal_for_the_moment_that_was_lost_is_no_outcome(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its request is served when it comes in again, although meanwhile it was noted up to where all was dealt with."""
+
+    def broken(self: writing.Writer, edit: Any) -> None:
+        raise self._unwritable(edit.path, OSError(28, "full"))
+
+    def lose(self: Script) -> None:
+        self.under_way = None
+        raise Unavailable("cut off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writing.Writer, "stage", broken)
+        patch.setattr(Script, "send", lambda self, *_: setattr(self, "under_way", (0,)))
+        patch.setattr(Script, "outcome", lose)
+        request = rig.send("operator", "append", "notes", content="two")
+        rig.pass_on()
+        rig.run(lambda: rig.heard.away)
+    rig.core.requests.forget_results(is_steady=False)
+    rig.settle()
+    assert rig.replies(("operator", request))[0]["ok"]
+    assert rig.value("notes") == "one\ntwo"
 
 
 def test_folder_of_an_agent_that_cannot_be_made(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,13 +131,14 @@ class World:
     def cut_power(self, chance: random.Random | None = None) -> None:
         """Take back what is not synced, all of it or a part by chance. The lines of acknowledged edits must stay in the files.
 
-        Those of people may go: they do not sync. A machine takes longer to boot than a lease lasts.
+        Those of people may go, since they do not sync, and those that an agent has asked to replace. A machine takes longer
+        to boot than a lease lasts.
         """
         with self.model.power:
             acknowledged, before = set(self.model.acknowledged), self._lines()
             self.counts.update(self.machine.cut_power(chance))
             gone = before - self._lines()
-            self.model.lost += sorted(gone & acknowledged)
+            self.model.lost += sorted(gone & acknowledged - self.model.replaced)
             for line in gone & self.model.saved.keys():
                 del self.model.saved[line]
         client = self.server.client()

@@ -164,7 +164,7 @@ class Executor:
                     self._take_back(put_in, staged)
                     raise Conflict(one.path)
                 put_in.append(one)
-            writer.sync(staged)
+            writer.sync_put_in(staged)
         except Undecided:
             raise  # what is prepared stays so, until `recover` can tell
         except (Unavailable, ProblemFile) as error:

@@ -7,12 +7,14 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from blocksd.errors import Undecided
+from blocksd.errors import ProblemFile, Unavailable, Undecided
 from blocksd.files.content import Content, content, digest_if_readable, digest_of
 from blocksd.files.staging import Staging
 from blocksd.model.label import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from blocksd.files.file_edit import Staged
 
 _TURNS = 100
@@ -69,7 +71,7 @@ class Writer(Staging):
         if staged.base is None:
             return True
         try:
-            if self._settled(aside) == (staged.base, False):
+            if self._insist_on_displaced(aside) == (staged.base, False):
                 return True
         except OSError as error:  # another text may have been displaced: it goes back, unread
             if not self._insist_to_give_back(staged, full):
@@ -80,10 +82,29 @@ class Writer(Staging):
         #   2. What comes out is not our text: so a process has saved over it, and may have made that save of it. To do the
         #      request again would double its text. So it counts as put in, their save stands as a later one, and S is kept
         #      aside and shown.
-        # RACE: a process may read our text in that moment, and save what it made of it after (1): then the text is there
-        # twice, since no file tells what it was made of. Nothing is lost: their save is in the file as they made it, the
+        # RACE: a process may read our text in that moment, and save what it made of it after (1), and likewise before the text
+        # is taken back since a call fails again and again: then the text is there twice, since no file tells what it was made of. Nothing is lost: their save is in the file as they made it, the
         # request is done on top of it, and S was theirs to replace, since it was back in the file before they saved.
         return not self._insist_to_give_back(staged, full)
+
+    def sync_put_in(self, staged: Sequence[Staged]) -> None:
+        """Have the names of new texts that were put in on disk.
+
+        Try several times: readers see them, and what a process saves of a text that is taken back would be there twice.
+        Raise Unavailable or ProblemFile if one of them cannot be synced.
+        """
+        for _ in range(_TRIES - 1):
+            with suppress(Unavailable, ProblemFile):
+                self.sync(staged)
+                return
+        self.sync(staged)
+
+    def _insist_on_displaced(self, aside: str) -> Content:
+        """Return the content of the file that was just displaced; try several times, for the same reason."""
+        for _ in range(_TRIES - 1):
+            with suppress(OSError):
+                return self._settled(aside)
+        return self._settled(aside)
 
     def is_saved_late(self, staged: Staged) -> bool:
         """Return True if a process that had open what `put_in` took the place of has saved to it since.
