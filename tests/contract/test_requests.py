@@ -2013,6 +2013,7 @@ def test_save_made_of_what_is_to_be_taken_back(rig: Office, monkeypatch: pytest.
     """A person has read a text that was put in, and saved it with a line more, before the round failed: it stands, once."""
     real = Root.sync_directory
     replaced: list[str] = []
+    failed: list[str] = []
     exchange = Root.renameat2
 
     def save() -> None:
@@ -2026,8 +2027,10 @@ def test_save_made_of_what_is_to_be_taken_back(rig: Office, monkeypatch: pytest.
         exchange(root, old, new, flags)
 
     def sync(root: Root, path: str) -> None:
-        if fails == "sync_directory" and replaced.count("notes.md") == 1 and "mine" not in rig.text("notes"):
-            save()
+        if fails == "sync_directory" and replaced.count("notes.md") == 1 and len(failed) < 3:
+            if not failed:
+                save()
+            failed.append(path)
             raise OSError(5, os.strerror(5))
         real(root, path)
 
