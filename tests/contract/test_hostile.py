@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.errors import Unavailable
+from blocksd.files import document as documents
 from blocksd.files import file_edit
 from blocksd.files.document import Parser
 from blocksd.files.writer import Writer
 from blocksd.model.label import clash_key as clash_key_of
 from blocksd.model.problem import INTERNAL
-from blocksd.requests import answers, changeset, execution
+from blocksd.requests import answers, changeset, operations
 from blocksd.requests import workspace as workspaces
 from blocksd.requests.inbox import ATTEMPTS, _Key
 from blocksd.requests.operations import Operations
@@ -205,7 +206,7 @@ def test_reply_that_cannot_be_made_takes_its_request_back(rig: Office, monkeypat
             raise MemoryError
         return accepted_reply(request_id, facts)
 
-    monkeypatch.setattr(answers, "accepted", accepted)
+    monkeypatch.setattr(operations, "accepted", accepted)
     bad = rig.put("operator", op="append", label="notes", args={"content": "lost"})
     good = rig.put("operator", op="append", label="all", args={"content": "kept"})
     rig.pass_on()
@@ -274,15 +275,15 @@ def test_appends_of_a_batch_put_the_value_together_once(rig: Office, monkeypatch
 
     def edited(document: Document, block: Block, new: Block) -> Document:
         made.append(1)
-        return file_edit.edited(document, block, new)
+        return real(document, block, new)
 
-    class Watched(changeset.Changeset):
-        def __init__(self, workspace: workspaces.Workspace, actor: str) -> None:
-            super().__init__(workspace, actor)
-            changesets.append(self)
+    def watched(*args: Any, **options: Any) -> changeset.Changeset:
+        changesets.append(changeset.Changeset(*args, **options))
+        return changesets[-1]
 
-    monkeypatch.setattr(changeset, "edited", edited)
-    monkeypatch.setattr(execution, "Changeset", Watched)
+    real = documents.edited
+    monkeypatch.setattr(documents, "edited", edited)
+    monkeypatch.setattr(operations, "Changeset", watched)
     parts = [{"op": "append", "label": "long", "args": {"content": f"line {n}"}} for n in range(1000)]
     assert rig.ask("operator", "batch", requests=parts)["ok"]
     assert rig.value("long").endswith("\nline 999")

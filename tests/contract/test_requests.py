@@ -21,8 +21,8 @@ from blocksd.files.root import Root
 from blocksd.journal.intents import Intents
 from blocksd.journal.results import Results
 from blocksd.mirror.script import Script
+from blocksd.requests.changeset import Changeset
 from blocksd.requests.request import OPS, Entry
-from blocksd.requests.workspace import Workspace
 from rig import Ear, Rig, assert_level, shown
 
 if TYPE_CHECKING:
@@ -1997,7 +1997,7 @@ def test_request_to_a_stale_save_that_waits_to_be_merged(rig: Office, monkeypatc
     rig.do("ann", "append", "notes", content="from Ann")
     rig.write("notes", NOTES.replace("one", "zero\none"))
     with monkeypatch.context() as patch:
-        patch.setattr(Workspace, "merge_stale", lambda *_: (_ for _ in ()).throw(Postponed("notes.md")))
+        patch.setattr(Changeset, "merge_stale", lambda *_: (_ for _ in ()).throw(Postponed("notes.md")))
         rig.round()
     assert rig.core.state.unmerged == {"notes"}
     sent = ("ann", rig.send("ann", "append", "notes", content="more"))

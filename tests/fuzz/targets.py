@@ -16,7 +16,7 @@ from blocksd.model.label import label_of_path, parse_agent_pattern
 from blocksd.model.revision import Change
 from blocksd.protocol.wire import block_of, outcome
 from blocksd.requests.answers import access_of
-from blocksd.requests.execution import carry_out
+from blocksd.requests.operations import carry_out
 from blocksd.requests.reply import refused
 from blocksd.requests.request import Entry, Request, parse
 from blocksd.requests.workspace import Workspace
@@ -67,8 +67,7 @@ class Office(Looking):
             if request.op in ("open_file", "close_file"):
                 json.dumps(access_of(request, self.sources, self._check_known, "").as_json())
             else:
-                with workspace.all_or_nothing():
-                    json.dumps(carry_out(workspace, request))
+                carry_out(workspace, request)
             workspace.edits()
         except Postponed:
             assert (_facts(draft), workspace.files) == (before, {})

@@ -25,11 +25,10 @@ from blocksd.journal.intents import Intents
 from blocksd.mirror import mirror, projection
 from blocksd.model import edits
 from blocksd.model.attachment import Attachments
-from blocksd.requests import answers
+from blocksd.requests import agent_operations, answers
 from blocksd.requests.changeset import Changeset
 from blocksd.requests.operations import Operations
 from blocksd.requests.request import parse
-from blocksd.requests.workspace import Workspace
 from blocksd.state import stale
 from blocksd.state.state import State
 from blocksd.state.state_draft import StateDraft
@@ -639,7 +638,7 @@ def trusts_that_nobody_saved(patch: Patch) -> None:
 
 
 def merges_no_stale_saves(patch: Patch) -> None:
-    patch.setattr(Workspace, "merge_stale", lambda _self, _label: None)
+    patch.setattr(Changeset, "merge_stale", lambda _self, _label: None)
 
 
 def takes_what_is_not_merged_for_a_base(patch: Patch) -> None:
@@ -728,8 +727,8 @@ def goes_on_with_what_the_journal_has_half_done(patch: Patch) -> None:
 
 def patches_what_was_there_before(patch: Patch) -> None:
     def patched(self: Operations, label: str, request: Any) -> None:
-        newest = self._workspace.draft.newest(label)
-        before = self._workspace.version(label, newest.version - 1).block if newest is not None else None
+        newest = self._changeset.draft.newest(label)
+        before = self._changeset.version(label, newest.version - 1).block if newest is not None else None
         value = before.value if before is not None else ""
         self._edit(label, None, lambda _: edits.patch(value, request.args["patch"]))
 
@@ -793,11 +792,12 @@ def forgets_the_folders_of_the_deleted_in_a_crash(patch: Patch) -> None:
 
 
 def leaves_the_deleted_attached(patch: Patch) -> None:
-    patch.setattr(Changeset, "naming", lambda *_: [])
+    patch.setattr(agent_operations, "_naming", lambda *_: [])
 
 
 def does_not_see_what_a_batch_has_made(patch: Patch) -> None:
-    patch.setattr(Changeset, "private", lambda self, agent: self._workspace.draft.attachments.private(agent))
+    private = lambda changeset, agent: changeset.draft.attachments.private(agent)  # noqa: E731
+    patch.setattr(agent_operations, "_private", private)
 
 
 def makes_no_folders(patch: Patch) -> None:

@@ -104,7 +104,6 @@ def decide(view: FolderView, requests: Callable[[], RequestView], seen: Observed
     # A stale save is merged at once.
     new = {one.label for one in draft.observed.revisions if one.stale_base is not None}
     if asked.entries or asked.later or asked.merges or new:
-        draft.requested = draft.observed.branch() if draft.observed else StateDraft(view.state, at)
         _decide_on_requests(view, asked.view or requests(), draft, new)
     return draft
 
@@ -275,12 +274,10 @@ def _enforce(
 
 def _decide_on_requests(view: FolderView, requests: RequestView, draft: Draft, new: set[str]) -> None:
     read = {one.path: one.reading for one in draft.seen.files if isinstance(one.reading, Text)}
-    workspace = Workspace(
-        view.folder, draft.requested, view.intake.parser, read=read, unwritable=draft.asked.unwritable
-    )
     asked = draft.asked
+    workspace = Workspace(view.folder, draft.observed, view.intake.parser, read, asked.unwritable)
     draft.answers = answer_requests(requests, workspace, asked.entries, asked.merges | new, asked.later)
-    draft.edits = workspace.edits()
-    draft.paths, draft.gone = workspace.paths, workspace.gone
+    draft.requested = workspace.draft if workspace.is_changed else draft.observed.branch()
+    draft.edits, draft.paths, draft.gone = workspace.outcome()
     draft.folders_made, draft.folders_gone = workspace.folders_made, workspace.folders_gone
     draft.agents_gone = workspace.agents_gone

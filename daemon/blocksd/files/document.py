@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from blocksd.errors import InvalidField, InvalidFile, LimitExceeded
+from blocksd.errors import InvalidField, InvalidFile, LimitExceeded, ProblemFile
 from blocksd.files import frontmatter, yaml_reader
-from blocksd.model.block import DEFAULT_LIMIT, FILE_KEYS, Block, check_fields, check_value, facts_of
+from blocksd.model.block import DEFAULT_LIMIT, FILE_KEYS, Block, check_fields, check_value, default_block, facts_of
 from blocksd.model.nearest import nearest
 from blocksd.model.problem import Warned
 
@@ -194,6 +194,32 @@ class Parser:
             raise InvalidFile(error.message, line=line, hint="remove the character") from None
         return Block(label=label, value=value, _facts=head.facts, **head.fields), head.warnings
 
+    def open(self, data: bytes, label: str) -> tuple[Block, Document]:
+        """Return the block that a file describes, and its document. Raise InvalidFile if it describes none."""
+        return self.parse(data, label)[0], split(decode(data))
+
+    def confirm(self, document: Document, block: Block) -> bytes:
+        """Return the bytes of a document, once they are seen to describe this block.
+
+        Raise LimitExceeded if they are too many, ProblemFile if they describe another block.
+        """
+        data, label = document.text.encode("utf-8"), block.label
+        if len(data) > MAX_BYTES:
+            raise LimitExceeded(f"the file would be {len(data)} bytes, over the {MAX_BYTES} that are read", label=label)
+        if self.parse(data, label)[0] != block:
+            raise ProblemFile(
+                f"the file of {label!r} cannot say this without losing something", label=label, hint="edit it by hand"
+            )
+        return data
+
+    def edit(self, document: Document, block: Block, new: Block) -> tuple[Document, bytes]:
+        """Return the document of `block` with the differences of `new`, and its bytes.
+
+        Raise what `edited` and `confirm` raise.
+        """
+        document = edited(document, block, new)
+        return document, self.confirm(document, new)
+
     def _remember(self, label: str, head: _Head) -> None:
         self.forget(label)
         self._heads[label] = head
@@ -246,15 +272,23 @@ def _unknown_key(key: str, line: int | None, *, may_guess: bool) -> Warned:
     return Warned(f"unknown key {key[:60]!r} is ignored", line, hint)
 
 
+def edited(document: Document, block: Block, new: Block) -> Document:
+    """Return the document of `block` with the differences of `new`.
+
+    Raise EditRefused if the text that must stay would be touched.
+    """
+    for key in new.changed_fields(block):
+        if key in FILE_KEYS:
+            value = getattr(new, key)
+            is_default = value == getattr(default_block(new.label), key)
+            plain = list(value) if isinstance(value, tuple) else value
+            document = document.with_key(key, None if is_default else plain)
+    return document.with_value(new.value)
+
+
 def serialize(block: Block) -> bytes:
     """Return a new file for a block: the frontmatter has what is not default, and a plain body follows."""
-    document = Document("---\n", "", "---\n", "")
-    default = Block(block.label, description=check_fields(block.label, {})["description"])
-    for key in FILE_KEYS:
-        value = getattr(block, key)
-        if value != getattr(default, key):
-            plain = list(value) if isinstance(value, tuple) else value
-            document = document.with_key(key, plain)
+    document = edited(Document("---\n", "", "---\n", ""), default_block(block.label), replace(block, value=""))
     if not document.matter and not _OPEN.match(block.value) and not block.value.startswith(_BOM):
         document = Document("", "", "", "\n")
     return document.with_value(block.value).text.encode("utf-8")

@@ -1,18 +1,13 @@
-"""Edits of block files: what a request makes of a block and its file."""
+"""Edits of block files: a request's result for a block and its file."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from blocksd.model.block import FILE_KEYS, Block, check_fields
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from blocksd.files.document import Document
-
-_FACTS = {field.name for field in fields(Block)} - {"value", "agents", "_facts"}
+    from blocksd.model.block import Block
 
 
 class Postponed(Exception):  # no error: it is tried again
@@ -42,43 +37,17 @@ class FileEdit:
 
 @dataclass(frozen=True, slots=True)
 class BlockFile:
-    """A block with its file, as the requests so far have left it; `block` is None if there is none."""
+    """A block with its file, as the requests so far have left it; `block` is None if there is none.
+
+    `base` is the content of the file now, `data` what it is to have; None: there is no file.
+    """
 
     path: str
     base: bytes | None
+    data: bytes | None = None
     block: Block | None = None
     document: Document | None = None
     like: str | None = None
-
-    @property
-    def data(self) -> bytes | None:
-        """The bytes that the file is to have; None if it is to go."""
-        return None if self.document is None else self.document.text.encode("utf-8")
-
-
-def edited(document: Document, block: Block, new: Block) -> Document:
-    """Return the document of `block` with the differences of `new`.
-
-    Raise EditRefused if the text that must stay would be touched.
-    """
-    for key in new.changed_fields(block):
-        if key in FILE_KEYS:
-            value = getattr(new, key)
-            is_default = value == getattr(default_block(new.label), key)
-            plain = list(value) if isinstance(value, tuple) else value
-            document = document.with_key(key, None if is_default else plain)
-    return document.with_value(new.value)
-
-
-def default_block(label: str) -> Block:
-    """Return a block whose fields are all at their defaults."""
-    return Block(label, **check_fields(label, {}))
-
-
-def replaced(block: Block, changes: Mapping[str, Any]) -> Block:
-    """Return the block with these fields changed."""
-    new = replace(block, **changes)
-    return replace(new, _facts="") if _FACTS & changes.keys() else new
 
 
 class Staged(NamedTuple):

@@ -188,6 +188,17 @@ def check_fields(label: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def default_block(label: str) -> Block:
+    """Return a block whose fields are all at their defaults."""
+    return Block(label, description=default_description(label))
+
+
+def replaced(block: Block, changes: Mapping[str, Any]) -> Block:
+    """Return the block with these fields changed."""
+    new = replace(block, **changes)
+    return replace(new, _facts="") if not changes.keys().isdisjoint(_FACTS) else new
+
+
 def _wrong(key: str, wanted: str, value: object) -> InvalidField:
     shown = json.dumps(value, ensure_ascii=False, default=str)
     if len(shown) > 40:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from blocksd.errors import AlreadyExists, InvalidField, InvalidRequest, NotFound
 from blocksd.model.attachment import matches
 from blocksd.model.label import PRIVATE, is_block_file, owner, parse_agent, parse_label, printable
-from blocksd.requests.arguments import list_of, named, new_block, only, text_of
-from blocksd.requests.changeset import MAX_BLOCKS, MOST_LEFT
+from blocksd.requests.arguments import named, new_block
+from blocksd.requests.block_changes import make, put, remove
+from blocksd.requests.changeset import MAX_BLOCKS
 
 if TYPE_CHECKING:
     from blocksd.requests.changeset import Changeset
     from blocksd.requests.request import Request
 
 
+MOST_LEFT = 100
+"""How many files a reply names that stay where an agent was."""
+
+
 def create_agent(changeset: Changeset, request: Request) -> None:
     """An agent with private blocks, attached to others."""
-    only(request, "agent", "blocks", "attach", "tags")
-    agent = parse_agent(text_of(request, "agent"))
+    request.only("agent", "blocks", "attach", "tags")
+    agent = parse_agent(request.text("agent"))
     # A folder alone may be what a crash has left of this very request.
-    if changeset.private(agent) or changeset.naming(agent):
+    if _private(changeset, agent) or _naming(changeset, agent):
         raise AlreadyExists(f"there is an agent {agent!r} already", agent=agent)
     blocks = request.args.get("blocks")
     blocks = [{"name": "persona"}, {"name": "human"}] if blocks is None else blocks
@@ -29,8 +35,8 @@ def create_agent(changeset: Changeset, request: Request) -> None:
         raise InvalidField("blocks must be a list of objects", field="args.blocks")
     if len(blocks) > MAX_BLOCKS:
         raise InvalidField(f"blocks are {len(blocks)}, over the {MAX_BLOCKS} of one request", field="args.blocks")
-    changeset.make_folder(agent)
-    if not blocks and (others := changeset.left_of(agent)):
+    _make_folder(changeset, agent)
+    if not blocks and (others := _left_of(changeset, agent)):
         raise InvalidField(
             f"agents/{agent} holds {others[0]!r}, which is no block: an agent without blocks needs an empty folder",
             field="args.blocks",
@@ -39,15 +45,15 @@ def create_agent(changeset: Changeset, request: Request) -> None:
         args = {"tags": request.args.get("tags"), **given}
         name = args.pop("name", None) or args.pop("label", None)
         label = parse_label(f"{PRIVATE}/{agent}/{parse_label(named(name, 'name', 'a block needs a name'))}")
-        changeset.make(new_block(label, args, is_operator=changeset.is_operator))
+        make(changeset, new_block(label, args, is_operator=changeset.is_operator))
         changeset.labels.append(label)
-    for name in list_of(request, "attach"):
+    for name in request.list_of("attach"):
         label = parse_label(name)
         block = changeset.present(label)
         if owner(label) is not None:
             raise InvalidRequest(f"{label!r} is private: it cannot be attached", field="args.attach")
         if not any(matches(entry, agent) for entry in block.agents):
-            changeset.put(label, replace(block, agents=(*block.agents, agent)))
+            put(changeset, label, replace(block, agents=(*block.agents, agent)))
         changeset.labels.append(label)
     changeset.facts["agent"] = agent
 
@@ -58,21 +64,70 @@ def delete_agent(changeset: Changeset, request: Request) -> None:
     Files that are not its blocks stay where they are, and are named. Where one of them is meant to be a block, the agent
     is known as before: it has a private folder.
     """
-    only(request, "agent")
-    agent = parse_agent(text_of(request, "agent"))
-    private, naming = changeset.private(agent), changeset.naming(agent)
-    if not (private or naming or changeset.has_folder(agent)):
+    request.only("agent")
+    agent = parse_agent(request.text("agent"))
+    private, naming = _private(changeset, agent), _naming(changeset, agent)
+    if not (private or naming or _has_folder(changeset, agent)):
         raise NotFound(f"there is no agent {agent!r}", agent=agent)
     for label in private:
-        changeset.remove(label)
+        remove(changeset, label)
         changeset.labels.append(label)
     for label in naming:
         block = changeset.present(label)
-        changeset.put(label, replace(block, agents=tuple(entry for entry in block.agents if entry != agent)))
+        put(changeset, label, replace(block, agents=tuple(entry for entry in block.agents if entry != agent)))
         changeset.labels.append(label)
-    left = changeset.left_of(agent)
+    left = _left_of(changeset, agent)
     if not any(is_block_file(path.rpartition("/")[2]) for path in left):
-        changeset.remove_folder(agent)
+        _remove_folder(changeset, agent)
     changeset.agents_gone.add(agent)
     changeset.facts["agent"] = agent
     changeset.facts["left"] = [*changeset.facts.get("left", ()), *map(printable, left)][:MOST_LEFT]
+
+
+def _private(changeset: Changeset, agent: str) -> list[str]:
+    """Return the private blocks of an agent as they are so far."""
+    changeset.spend(len(changeset.draft.state.paths))  # at most so many are looked through
+    labels = {
+        *changeset.draft.attachments.private(agent),
+        *(label for label in changeset.files if owner(label) == agent),
+    }
+    return sorted(filter(changeset.has, labels))
+
+
+def _naming(changeset: Changeset, agent: str) -> list[str]:
+    """Return the blocks that name an agent plainly so far."""
+    changeset.spend(len(changeset.draft.state.paths))
+    labels = {*changeset.draft.attachments.naming(agent), *changeset.files}
+    return sorted(label for label in labels if (block := changeset.peek(label)) is not None and agent in block.agents)
+
+
+def _has_folder(changeset: Changeset, agent: str) -> bool:
+    return agent in changeset.folders_made or (
+        changeset.draft.attachments.has_folder(agent) and agent not in changeset.folders_gone
+    )
+
+
+def _left_of(changeset: Changeset, agent: str) -> list[str]:
+    """The files in an agent's private folder that are none of its blocks, at most `MOST_LEFT`."""
+    ours = {str(changeset.draft.path_of(label)) for label in changeset.draft.attachments.private(agent)}
+    for files in (changeset.files, changeset.workspace.files):
+        ours |= {file.path for label, file in files.items() if owner(label) == agent}
+    return sorted(islice(changeset.workspace.others(f"{PRIVATE}/{agent}", ours), MOST_LEFT))
+
+
+def _make_folder(changeset: Changeset, agent: str) -> None:
+    """The agent is to have a private folder."""
+    changeset.spend(len(changeset.draft.attachments.folders))
+    changeset.workspace.check_writable(f"{PRIVATE}/{agent}")
+    changeset.workspace.check_no_symlink(f"{PRIVATE}/{agent}/")
+    changeset.folders_made.add(agent)
+    changeset.folders_gone.discard(agent)
+    changeset.steps.append(lambda draft: draft.set_folders(draft.attachments.folders | {agent}))
+
+
+def _remove_folder(changeset: Changeset, agent: str) -> None:
+    """The agent is to have none."""
+    changeset.spend(len(changeset.draft.attachments.folders))
+    changeset.folders_gone.add(agent)
+    changeset.folders_made.discard(agent)
+    changeset.steps.append(lambda draft: draft.set_folders(draft.attachments.folders - {agent}))

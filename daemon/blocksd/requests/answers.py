@@ -20,9 +20,10 @@ from blocksd.mirror.view import shown
 from blocksd.model.faults import Fault
 from blocksd.model.label import parse_agent, printable
 from blocksd.model.problem import FOLDER, Problem, unmerged, unmerged_subject
-from blocksd.model.revision import OPERATOR, timestamp
-from blocksd.requests.execution import carry_out
+from blocksd.model.revision import MERGE, OPERATOR, timestamp
+from blocksd.requests.changeset import Changeset
 from blocksd.requests.inbox import ATTEMPTS
+from blocksd.requests.operations import carry_out
 from blocksd.requests.reply import Answer, accepted, kept_refusal, marked, refused, repeated, unmarked
 from blocksd.requests.request import Request, Unusable, parse
 
@@ -132,10 +133,11 @@ class _Deciding:
 
     def merge(self, label: str) -> None:
         """Put a stale save and what came before it together; what cannot be merged any more stays as it was saved."""
-        answers = self.answers
+        answers, workspace = self.answers, self._workspace
+        changeset = Changeset(workspace, workspace.draft.branch(), MERGE, "", is_operator=True)
         try:
-            with self._workspace.all_or_nothing():
-                self._workspace.merge_stale(label)
+            changeset.merge_stale(label)
+            workspace.take(changeset.draft, changeset.files)
         except Postponed as postponed:
             answers.reread.append(postponed.path)
             answers.unmerged[label] = PAUSE_SECONDS
@@ -274,9 +276,7 @@ class _Deciding:
             raise Unavailable(f"{problem.message}; nothing can be written until it is back", path="")
         self._check_known(request.entry.actor)
         before = workspace.agents_gone
-        with workspace.all_or_nothing():
-            facts = carry_out(workspace, request)
-            edited, reply = accepted(request.id, facts)
+        edited, reply = carry_out(workspace, request)
         for agent in workspace.agents_gone - before:
             opened = {*view.sources.opened_by(agent), *(one.file for one in answers.accesses if one.agent == agent)}
             answers.accesses += [Access(agent, file, None) for file in sorted(opened)]

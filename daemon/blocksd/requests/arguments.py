@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import InvalidField, InvalidRequest
 from blocksd.files.document import normalize_newlines
-from blocksd.files.file_edit import default_block
-from blocksd.model.block import FILE_KEYS, Block, check_fields
+from blocksd.model.block import FILE_KEYS, Block, check_fields, default_block
 from blocksd.model.label import parse_agent
 from blocksd.model.nearest import nearest
-from blocksd.requests.request import MAX_NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,48 +29,10 @@ def named(text: str | None, field: str, why: str) -> str:
     return text
 
 
-def only(request: Request, *names: str) -> None:
-    """Raises InvalidRequest when there are arguments of other names."""
-    for name in request.args:
-        if name not in names:
-            takes = f"it takes {', '.join(names)}" if names else "it takes none"
-            raise InvalidRequest(f"{request.op} takes no argument {name[:80]!r}; {takes}", field=f"args.{name[:80]}")
-
-
-def text_of(request: Request, name: str) -> str:
-    """An argument that is a text and must be there."""
-    text = request.args.get(name)
-    if not isinstance(text, str):
-        raise InvalidField(f"{request.op} needs the argument {name!r}, a text", field=f"args.{name}")
-    return text
-
-
-def texts_of(request: Request, *names: str) -> list[str]:
-    """The arguments of these names, all of them texts; there are no others."""
-    only(request, *names)
-    return [text_of(request, name) for name in names]
-
-
-def number_of(request: Request, name: str, default: int | None = None, *, least: int) -> int:
-    """An argument that is a whole number from `least` to `MAX_NUMBER`."""
-    number = request.args.get(name, default)
-    if type(number) is not int or not least <= number <= MAX_NUMBER:
-        raise InvalidField(f"{name} must be a whole number from {least} to {MAX_NUMBER}", field=f"args.{name}")
-    return number
-
-
-def list_of(request: Request, name: str) -> list[str]:
-    """An argument that is a list of texts; empty when it is not there."""
-    given = request.args.get(name) or []
-    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
-        raise InvalidField(f"{name} must be a list of texts", field=f"args.{name}")
-    return given
-
-
 def agents_of(request: Request) -> list[str]:
     """The only argument, `agents`: at least one id."""
-    only(request, "agents")
-    agents = [parse_agent(agent) for agent in list_of(request, "agents")]
+    request.only("agents")
+    agents = [parse_agent(agent) for agent in request.list_of("agents")]
     if not agents:
         raise InvalidField("agents must name at least one agent", field="args.agents")
     return agents

@@ -1,9 +1,9 @@
-"""Executes each op on a changeset, or says why it is refused."""
+"""Carries one request out, op by op, on a changeset of the workspace, or says why it is refused."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import (
     BlocksdError,
@@ -14,22 +14,27 @@ from blocksd.errors import (
     NotFound,
 )
 from blocksd.files.document import normalize_newlines
-from blocksd.files.file_edit import default_block, replaced
+from blocksd.mirror.view import shown
 from blocksd.model import edits
 from blocksd.model.attachment import matches
+from blocksd.model.block import default_block, replaced
 from blocksd.model.label import PRIVATE, owner, parse_label
 from blocksd.model.merge import merge
+from blocksd.model.revision import OPERATOR
 from blocksd.requests.agent_operations import create_agent, delete_agent
-from blocksd.requests.arguments import agents_of, block_fields, named, new_block, number_of, only, text_of, texts_of
+from blocksd.requests.arguments import agents_of, block_fields, named, new_block
+from blocksd.requests.block_changes import make, put, remove, rename
+from blocksd.requests.changeset import Changeset
+from blocksd.requests.reply import accepted
 from blocksd.requests.undoing import redone, undone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from blocksd.model.block import Block
-    from blocksd.requests.changeset import Changeset
     from blocksd.requests.request import Request
     from blocksd.requests.workspace import Workspace
+    from blocksd.state.state_draft import StateDraft
 
 _OF_WHOLE_AGENTS = {"create_agent": create_agent, "delete_agent": delete_agent}
 _MAX_BATCH = 1000
@@ -37,12 +42,62 @@ _MAX_BATCH = 1000
 _EDIT_WORK, _PATCH_WORK, _MERGE_WORK = 2, 16, 8
 """How often an edit goes through a value, a patch and a merge in their lines: in units of one search for a text."""
 
+MAX_REPLY = 1024 * 1024
+"""How many characters of blocks a reply about several blocks shows; of the others it tells where they are."""
+
+
+def carry_out(workspace: Workspace, request: Request) -> tuple[str, str]:
+    """Do what is asked in the workspace; return the reply, as it is kept and as it is sent.
+
+    Raises:
+        Postponed: it cannot be told yet.
+        BlocksdError: it is refused. After any error the workspace is as it was.
+    """
+    actor = request.entry.actor
+    changeset = Changeset(workspace, workspace.draft.branch(), actor, request.id, is_operator=actor == OPERATOR)
+    try:
+        label = Operations(changeset).do(request.op, request)
+        changeset.finish()
+    finally:
+        workspace.work += changeset.work
+    found = _results(changeset) if label is None else _result(changeset.draft, label)
+    replies = accepted(request.id, {**changeset.facts, **found})
+    workspace.take(changeset.draft, changeset.files)
+    workspace.agents_gone = workspace.agents_gone | changeset.agents_gone
+    workspace.directories |= changeset.directories
+    workspace.folders_made = (workspace.folders_made - changeset.folders_gone) | changeset.folders_made
+    workspace.folders_gone = (workspace.folders_gone - changeset.folders_made) | changeset.folders_gone
+    return replies
+
+
+def _results(changeset: Changeset) -> dict[str, Any]:
+    """The facts of a reply to a request about several blocks: a block once, and no more of them than it may hold."""
+    results: list[dict[str, Any]] = []
+    told: set[str] = set()
+    left = MAX_REPLY
+    for label in changeset.labels:
+        newest = changeset.draft.newest(label)
+        assert newest is not None
+        result: dict[str, Any] = {"label": label, "seq": newest.seq, "version": newest.version}
+        size = len(newest.block.value) + len(newest.block.facts) if newest.block is not None else 0
+        if label not in told and size <= left:
+            told.add(label)
+            left -= size
+            result["block"] = shown(newest)
+        results.append(result)
+    return {"seq": max((one["seq"] for one in results), default=None), "results": results}
+
+
+def _result(draft: StateDraft, label: str) -> dict[str, Any]:
+    newest = draft.drafted.get(label) or draft.newest(label)
+    assert newest is not None
+    return {"label": label, "seq": newest.seq, "version": newest.version, "block": shown(newest)}
+
 
 class Operations:
     """The ops: `_<op>` changes a block in the changeset, or raises why it is refused."""
 
-    def __init__(self, workspace: Workspace, changeset: Changeset) -> None:
-        self._workspace = workspace
+    def __init__(self, changeset: Changeset) -> None:
         self._changeset = changeset
 
     def do(self, op: str, request: Request) -> str | None:
@@ -55,7 +110,7 @@ class Operations:
             _OF_WHOLE_AGENTS[op](self._changeset, request)
             return None
         label = self._new_label(request) if op == "create" else self._label(request)
-        self._workspace.merge_first(label)
+        self._changeset.merge_first(label)
         getattr(self, f"_{op}")(label, request)
         to: str = self._changeset.facts.pop("to", label)
         return to
@@ -71,7 +126,7 @@ class Operations:
             return label
         name = parse_label(named(request.name, "name", "agents name a block by the name they have for it"))
         private = f"{PRIVATE}/{self._changeset.actor}/{name}"
-        attached, refused = self._workspace.draft.attachments.attached, self._workspace.draft.attachments.refused
+        attached, refused = self._changeset.draft.attachments.attached, self._changeset.draft.attachments.refused
         if self._changeset.has(private) and private not in refused:
             return private
         if self._changeset.has(name):
@@ -82,7 +137,7 @@ class Operations:
                     name=name,
                 )
             return name
-        if request.op in ("undo", "redo", "restore") and self._workspace.draft.newest(private) is not None:
+        if request.op in ("undo", "redo", "restore") and self._changeset.draft.newest(private) is not None:
             return private
         raise NotFound(f"{self._changeset.actor!r} has no block {name!r}", agent=self._changeset.actor, name=name)
 
@@ -99,7 +154,7 @@ class Operations:
     # --- operations ---
 
     def _create(self, label: str, request: Request) -> None:
-        self._changeset.make(new_block(label, request.args, is_operator=self._changeset.is_operator))
+        make(self._changeset, new_block(label, request.args, is_operator=self._changeset.is_operator))
 
     def _update(self, label: str, request: Request) -> None:
         wanted = block_fields(label, request.args, is_operator=self._changeset.is_operator)
@@ -114,28 +169,28 @@ class Operations:
                     raise MergeConflict(
                         f"{name} was changed meanwhile", field=name, base=before, ours=value, theirs=now
                     )
-        self._changeset.put(label, replaced(block, wanted))
+        put(self._changeset, label, replaced(block, wanted))
 
     def _append(self, label: str, request: Request) -> None:
-        (content,) = texts_of(request, "content")
-        base = self._base(label, request)
+        (content,) = request.texts("content")
+        base = self._base(label, request) if request.expect is not None else None
         if base is None:
             self._changeset.append(label, content)
         else:
             self._edit(label, base, lambda value: edits.append(value, content))
 
     def _replace(self, label: str, request: Request) -> None:
-        old, new = texts_of(request, "old_content", "new_content")
+        old, new = request.texts("old_content", "new_content")
         self._edit(label, self._base(label, request), lambda value: edits.replace(value, old, new))
 
     def _insert(self, label: str, request: Request) -> None:
-        only(request, "content", "line")
-        content = text_of(request, "content")
-        line = number_of(request, "line", -1, least=-1)
+        request.only("content", "line")
+        content = request.text("content")
+        line = request.number("line", -1, least=-1)
         self._edit(label, self._base(label, request), lambda value: edits.insert(value, content, line))
 
     def _patch(self, label: str, request: Request) -> None:
-        (patch,) = texts_of(request, "patch")
+        (patch,) = request.texts("patch")
         self._edit(
             label,
             self._base(label, request),
@@ -152,19 +207,19 @@ class Operations:
         block = self._changeset.present(label)
         self._changeset.spend(work * len((block if base is None else base).value))
         value = change(block.value) if base is None else self._merge(base.value, change(base.value), block.value)
-        self._changeset.put(label, replaced(block, {"value": normalize_newlines(value)}))
+        put(self._changeset, label, replaced(block, {"value": normalize_newlines(value)}))
 
     def _merge(self, base: str, ours: str, theirs: str) -> str:
         self._changeset.spend(_MERGE_WORK * (len(base) + len(ours) + len(theirs)))
         return merge(base, ours, theirs, budget=self._changeset.effort)
 
     def _delete(self, label: str, request: Request) -> None:
-        only(request)
+        request.only()
         self._changeset.expected(label, request)
-        self._changeset.remove(label)
+        remove(self._changeset, label)
 
     def _rename(self, label: str, request: Request) -> None:
-        (to,) = texts_of(request, "to")
+        (to,) = request.texts("to")
         self._changeset.present(label)
         if not self._changeset.is_operator:
             if owner(label) != self._changeset.actor:
@@ -175,7 +230,7 @@ class Operations:
         new = parse_label(to)
         self._changeset.expected(label, request)
         if new != label:
-            self._changeset.rename(label, new)
+            rename(self._changeset, label, new)
             self._changeset.facts["to"] = new
 
     def _attach(self, label: str, request: Request) -> None:
@@ -185,7 +240,7 @@ class Operations:
         if owner(label) is not None:
             raise InvalidRequest(f"{label!r} is private: it belongs to {owner(label)!r} alone", field="label")
         new = [a for a in agents_of(request) if not any(matches(entry, a) for entry in block.agents)]
-        self._changeset.put(label, replace(block, agents=(*block.agents, *dict.fromkeys(new))))
+        put(self._changeset, label, replace(block, agents=(*block.agents, *dict.fromkeys(new))))
 
     def _detach(self, label: str, request: Request) -> None:
         self._only_operator("detach")
@@ -194,7 +249,9 @@ class Operations:
         for agent in agents:
             self._check_detachable(label, agent)
         block = self._changeset.present(label)
-        self._changeset.put(label, replace(block, agents=tuple(entry for entry in block.agents if entry not in agents)))
+        put(
+            self._changeset, label, replace(block, agents=tuple(entry for entry in block.agents if entry not in agents))
+        )
 
     def _check_detachable(self, label: str, agent: str) -> None:
         block = self._changeset.present(label)
@@ -214,16 +271,16 @@ class Operations:
         self._go(label, request, redone)
 
     def _positions(self, label: str) -> dict[int, int | None]:
-        newest = self._workspace.draft.newest(label)
+        newest = self._changeset.draft.newest(label)
         if newest is None:
             raise self._changeset.unknown(label)
         if newest.block is not None and not self._changeset.has(label):
             raise NotFound(f"the block {label!r} has another label already", label=label)
-        return self._workspace.draft.positions(label)
+        return self._changeset.draft.positions(label)
 
     def _go(self, label: str, request: Request, where: Callable[[Mapping[int, int | None], str], int]) -> None:
-        only(request)
-        if self._changeset.is_changed(label):  # what versions there will be is not known yet
+        request.only()
+        if label in self._changeset.changed:  # what versions there will be is not known yet
             raise InvalidRequest(f"{label!r} was changed by the same batch: {request.op} it in another", field="op")
         positions = self._positions(label)
         self._changeset.expected(label, request)
@@ -231,16 +288,16 @@ class Operations:
         self._bring_back(label, version, position=version)
 
     def _restore(self, label: str, request: Request) -> None:
-        only(request, "version")
-        version = number_of(request, "version", least=1)
+        request.only("version")
+        version = request.number("version", least=1)
         self._positions(label)
         self._changeset.expected(label, request)
         self._bring_back(label, version, position=None)
 
     def _bring_back(self, label: str, version: int, *, position: int | None) -> None:
-        block = self._workspace.version(label, version).block
+        block = self._changeset.version(label, version).block
         if block is None and position is not None and self._changeset.has(label):  # as it was then: deleted
-            self._changeset.remove(label, position=position)
+            remove(self._changeset, label, position=position)
             return
         if block is None:
             raise InvalidRequest(f"version {version} of {label!r} is its deletion", field="args.version")
@@ -252,14 +309,14 @@ class Operations:
         if not self._changeset.has(label):
             if not self._changeset.is_operator and owner(label) != self._changeset.actor:
                 raise InvalidRequest("an agent may bring back its private blocks", field="name")
-            self._changeset.make(block, position=position)
+            make(self._changeset, block, position=position)
         else:
-            self._changeset.put(label, block, position=position)
+            put(self._changeset, label, block, position=position)
 
     # --- several ---
 
     def _batch(self, request: Request) -> None:
-        only(request, "requests")
+        request.only("requests")
         parts = request.args.get("requests")
         if not isinstance(parts, list) or not 1 <= len(parts) <= _MAX_BATCH:
             raise InvalidField(f"requests must be a list of 1 to {_MAX_BATCH} requests", field="args.requests")

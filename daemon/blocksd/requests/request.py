@@ -88,22 +88,38 @@ class Request:
         asked = (self.op, self.label, self.name, self.args, self.expect, self.on_conflict)
         return sha1(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]  # noqa: S324  # no secret
 
-    def texts(self, *names: str) -> list[str]:
-        """These arguments, all of them texts, and no others.
-
-        Raises:
-            InvalidRequest: they are not what was given.
-        """
+    def only(self, *names: str) -> None:
+        """Raises InvalidRequest when there are arguments of other names."""
         for name in self.args:
             if name not in names:
-                takes = ", ".join(names)
-                raise InvalidRequest(
-                    f"{self.op} takes no argument {name[:80]!r}; it takes {takes}", field=f"args.{name[:80]}"
-                )
-        for name in names:
-            if not isinstance(self.args.get(name), str):
-                raise InvalidRequest(f"{self.op} needs the argument {name!r}, a text", field=f"args.{name}")
-        return [self.args[name] for name in names]
+                takes = f"it takes {', '.join(names)}" if names else "it takes none"
+                raise InvalidRequest(f"{self.op} takes no argument {name[:80]!r}; {takes}", field=f"args.{name[:80]}")
+
+    def text(self, name: str) -> str:
+        """An argument that is a text and must be there."""
+        text = self.args.get(name)
+        if not isinstance(text, str):
+            raise InvalidRequest(f"{self.op} needs the argument {name!r}, a text", field=f"args.{name}")
+        return text
+
+    def texts(self, *names: str) -> list[str]:
+        """The arguments of these names, all of them texts; there are no others."""
+        self.only(*names)
+        return [self.text(name) for name in names]
+
+    def number(self, name: str, default: int | None = None, *, least: int) -> int:
+        """An argument that is a whole number from `least` to `MAX_NUMBER`."""
+        number = self.args.get(name, default)
+        if type(number) is not int or not least <= number <= MAX_NUMBER:
+            raise InvalidRequest(f"{name} must be a whole number from {least} to {MAX_NUMBER}", field=f"args.{name}")
+        return number
+
+    def list_of(self, name: str) -> list[str]:
+        """An argument that is a list of texts; empty when it is not there."""
+        given = self.args.get(name) or []
+        if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+            raise InvalidRequest(f"{name} must be a list of texts", field=f"args.{name}")
+        return given
 
     def part(self, given: object) -> Request:
         """One request of a batch: whose it is, and until when it may be done, the batch says.

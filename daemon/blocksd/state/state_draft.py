@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -13,11 +12,20 @@ from blocksd.model.revision import FILE, Revision
 from blocksd.state.overlay import FORGOTTEN, Overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from blocksd.files.folder import Signature
     from blocksd.model.attachment import Attachments
     from blocksd.model.revision import Kind
+
+
+@dataclass(slots=True)
+class Put:
+    """A block is to be as it is here; with a `path`, it comes into being there. `position` is that of `StateDraft.put`."""
+
+    block: Block
+    position: int | None = None
+    path: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -100,10 +108,15 @@ class StateDraft(Overlay):
                 return one.versions[label]
         return self.state.versions.get(label) or self.state.version_of(label)
 
+    def in_force_at(self, label: str) -> tuple[str | None, Block | None]:
+        """The file of the block in force under a label, and the block."""
+        path = self.path_of(label)
+        newest = self.newest(label) if path is not None else None
+        return path, newest.block if newest is not None else None
+
     def block(self, label: str) -> Block | None:
         """The block in force under a label."""
-        newest = self.newest(label) if self.path_of(label) is not None else None
-        return newest.block if newest is not None else None
+        return self.in_force_at(label)[1]
 
     # --- what changes ---
 
@@ -215,15 +228,22 @@ class StateDraft(Overlay):
         self.moved = self.moved | self._changing_attachments().set_folders(agents)
         return True
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """Changes within are one change: who is attached to other blocks by it is drafted once, at its end.
+    def take_steps(
+        self, steps: Iterable[Put | Callable[[StateDraft], object]], *, author: str, request_id: str
+    ) -> None:
+        """Draft steps that are one change: who is attached to other blocks by it is drafted once, at its end.
 
         Else a hundred agents that come at once would be a hundred revisions of each block that is for all of them.
         """
         self._together = {}
         try:
-            yield
+            for step in steps:
+                if isinstance(step, Put):
+                    if step.path is not None:
+                        self.enforce(step.block.label, step.path)
+                    self.put(step.block, author=author, request_id=request_id, position=step.position)
+                else:
+                    step(self)
             changed, self._together = self._together, None
             for label, author in changed.items():
                 self._reattach((label,), author)

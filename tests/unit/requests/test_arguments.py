@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from blocksd.errors import BlocksdError
-from blocksd.files.file_edit import default_block
-from blocksd.requests.arguments import agents_of, block_fields, list_of, new_block, number_of, only, text_of, texts_of
+from blocksd.model.block import default_block
+from blocksd.requests.arguments import agents_of, block_fields, new_block
 from blocksd.requests.request import Entry, Request
 
 
@@ -18,44 +18,44 @@ def request(op: str = "append", **args: Any) -> Request:
 
 def test_arguments_are_had_by_their_names() -> None:
     """As they were given, where they are of their kind."""
-    only(request(content="x", line=3), "content", "line")
-    assert text_of(request(content="x"), "content") == "x"
-    assert texts_of(request(old_content="x", new_content=""), "old_content", "new_content") == ["x", ""]
-    assert number_of(request(line=3), "line", -1, least=-1) == 3
-    assert number_of(request(), "line", -1, least=-1) == -1
-    assert list_of(request(attach=["a", "b"]), "attach") == ["a", "b"]
-    assert list_of(request(), "attach") == list_of(request(attach=None), "attach") == []
+    request(content="x", line=3).only("content", "line")
+    assert request(content="x").text("content") == "x"
+    assert request(old_content="x", new_content="").texts("old_content", "new_content") == ["x", ""]
+    assert request(line=3).number("line", -1, least=-1) == 3
+    assert request().number("line", -1, least=-1) == -1
+    assert request(attach=["a", "b"]).list_of("attach") == ["a", "b"]
+    assert request().list_of("attach") == request(attach=None).list_of("attach") == []
     assert agents_of(request(agents=["ann"])) == ["ann"]
 
 
 @pytest.mark.parametrize(
     ("ask", "args", "field", "said"),
     [
-        (lambda it: only(it, "content"), {"c": 1}, "args.c", "append takes no argument 'c'; it takes content"),
-        (only, {"c": 1}, "args.c", "append takes no argument 'c'; it takes none"),
-        (lambda it: text_of(it, "content"), {}, "args.content", "append needs the argument 'content', a text"),
+        (lambda it: it.only("content"), {"c": 1}, "args.c", "append takes no argument 'c'; it takes content"),
+        (lambda it: it.only(), {"c": 1}, "args.c", "append takes no argument 'c'; it takes none"),
+        (lambda it: it.text("content"), {}, "args.content", "append needs the argument 'content', a text"),
         (
-            lambda it: text_of(it, "content"),
+            lambda it: it.text("content"),
             {"content": 1},
             "args.content",
             "append needs the argument 'content', a text",
         ),
-        (lambda it: texts_of(it, "content"), {"content": "x", "c": 1}, "args.c", "append takes no argument 'c'"),
-        (lambda it: number_of(it, "line", -1, least=-1), {"line": True}, "args.line", "line must be a whole number"),
+        (lambda it: it.texts("content"), {"content": "x", "c": 1}, "args.c", "append takes no argument 'c'"),
+        (lambda it: it.number("line", -1, least=-1), {"line": True}, "args.line", "line must be a whole number"),
         (
-            lambda it: number_of(it, "line", -1, least=-1),
+            lambda it: it.number("line", -1, least=-1),
             {"line": -2},
             "args.line",
             "line must be a whole number from -1 to 9007199",
         ),
-        (lambda it: number_of(it, "version", least=1), {}, "args.version", "version must be a whole number"),
+        (lambda it: it.number("version", least=1), {}, "args.version", "version must be a whole number"),
         (
-            lambda it: number_of(it, "version", least=1),
+            lambda it: it.number("version", least=1),
             {"version": 2**53 + 1},
             "args.version",
             "version must be a whole number from 1 to 9007199254740992",
         ),
-        (lambda it: list_of(it, "attach"), {"attach": [1]}, "args.attach", "attach must be a list of texts"),
+        (lambda it: it.list_of("attach"), {"attach": [1]}, "args.attach", "attach must be a list of texts"),
         (agents_of, {"agents": []}, "args.agents", "agents must name at least one agent"),
     ],
 )

@@ -13,8 +13,8 @@ import pytest
 from blocksd.errors import BlocksdError, ProblemFile, Unavailable
 from blocksd.files.document import Parser, parse
 from blocksd.files.file_edit import FileEdit, Postponed
-from blocksd.requests import execution
-from blocksd.requests.execution import carry_out
+from blocksd.requests import operations
+from blocksd.requests.operations import carry_out
 from blocksd.requests.request import Entry, Request, Unusable
 from blocksd.requests.request import parse as parse_entry
 from blocksd.requests.workspace import Workspace
@@ -39,8 +39,11 @@ class Office(Looking):
 
     def begin(self, unwritable: dict[str, BlocksdError] | None = None) -> None:
         """Begin a round on what is in force."""
-        self.draft = StateDraft(self.state, AT)
-        self.workspace = Workspace(self.folder, self.draft, Parser(), unwritable=unwritable)
+        self.workspace = Workspace(self.folder, StateDraft(self.state, AT), Parser(), unwritable=unwritable or {})
+
+    @property
+    def draft(self) -> StateDraft:
+        return self.workspace.draft
 
     def ask(self, actor: str, op: str, where: str | None = None, **args: Any) -> dict[str, Any]:
         self.number += 1
@@ -50,8 +53,8 @@ class Office(Looking):
         request = parse_entry(Entry(actor, f"{self.number}-0", json.dumps(given)))
         assert isinstance(request, Request)
         assert not isinstance(request, Unusable)
-        with self.workspace.all_or_nothing():
-            return carry_out(self.workspace, request)
+        reply: dict[str, Any] = json.loads(carry_out(self.workspace, request)[1])
+        return reply
 
     def edits(self) -> dict[str, FileEdit]:
         return {edit.path: edit for edit in self.workspace.edits()}
@@ -200,7 +203,7 @@ def test_failure_changes_nothing(office: Office, monkeypatch: pytest.MonkeyPatch
     office.ask("operator", "append", "open", content="more")
     before = office.paper()
     with monkeypatch.context() as patch:
-        patch.setattr(execution, "_results", lambda *_: fail(error))
+        patch.setattr(operations, "_results", lambda *_: fail(error))
         with pytest.raises(error):
             office.ask("operator", "create_agent", agent="zoe", attach=["notes"])
     assert office.paper() == before

@@ -1,0 +1,139 @@
+"""Changes a block in a changeset: changes it, makes it, renames it or removes it, if its name and its fields allow that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from blocksd.errors import AlreadyExists, InvalidFile, InvalidRequest, LabelConflict, LimitExceeded
+from blocksd.files.document import decode, serialize, split
+from blocksd.model.attachment import NOBODY, matches
+from blocksd.model.block import check_value
+from blocksd.model.label import PRIVATE, name_for_agent, owner
+from blocksd.requests.arguments import OF_AGENTS
+from blocksd.state.state_draft import Put
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from blocksd.model.block import Block
+    from blocksd.requests.changeset import Changeset
+
+MAX_DIRECTORIES = 1000
+"""How many directories one request may make for its files: each is made, and synced in the one above it, one by one."""
+
+
+def put(changeset: Changeset, label: str, new: Block, *, position: int | None = None) -> None:
+    """The block is to be `new`."""
+    changeset.spend(len(new.value))
+    block = changeset.present(label)
+    if new == block:
+        return
+    changed = new.changed_fields(block)
+    if not changeset.is_operator and not set(changed) <= set(OF_AGENTS):
+        what = ", ".join(name for name in changed if name not in OF_AGENTS)
+        raise InvalidRequest(f"an agent may change {' and '.join(OF_AGENTS)}, not {what}", field="args")
+    check_value(new.value, new.limit)
+    if "agents" in changed:
+        _check_names(changeset, label, new.agents)
+    changeset.change(label, new, position)
+
+
+def make(changeset: Changeset, block: Block, *, position: int | None = None) -> None:
+    """The block is to come into being."""
+    label = block.label
+    _check_free(changeset, label)
+    check_value(block.value, block.limit)
+    _check_names(changeset, label, block.agents)
+    document = split(decode(serialize(block)))
+    file = changeset.file(label)
+    _count_directories(changeset, file.path)
+    data = changeset.workspace.parser.confirm(document, block)
+    changeset.set_file(label, replace(file, block=block, document=document, data=data))
+    changeset.step(Put(block, position, file.path))
+
+
+def remove(changeset: Changeset, label: str, *, position: int | None = None) -> None:
+    """The block is to be no more."""
+    changeset.check_present(label)
+    author, request_id = changeset.actor, changeset.request_id
+    if not changeset.is_operator and owner(label) != author:
+        raise InvalidRequest(f"an agent may delete its private blocks, not {label!r}, which is shared", field="name")
+    changeset.end(label)
+    changeset.steps.append(lambda draft: draft.delete(label, author=author, request_id=request_id, position=position))
+
+
+def rename(changeset: Changeset, label: str, new: str) -> None:
+    """The block is to be called `new`, with its file."""
+    changeset.present(label)
+    changeset.write_out(label)
+    file, parser = changeset.files[label], changeset.workspace.parser
+    assert file.document is not None
+    assert file.data is not None
+    changeset.spend(len(file.data))
+    try:
+        block, _ = parser.parse(file.data, new)
+    except InvalidFile as error:
+        raise InvalidRequest(f"{label!r} cannot be {new!r}: {error.message}", field="args.to") from None
+    changeset.count(block)
+    changeset.end(label)
+    _check_free(changeset, new)
+    _check_names(changeset, new, block.agents)
+    there = changeset.file(new)
+    _count_directories(changeset, there.path)
+    data = parser.confirm(file.document, block)
+    changeset.set_file(new, replace(there, block=block, document=file.document, data=data, like=file.path))
+    author, request_id = changeset.actor, changeset.request_id
+    changeset.steps.append(
+        lambda draft: draft.rename(block, old=label, path=there.path, author=author, request_id=request_id)
+    )
+
+
+def _count_directories(changeset: Changeset, path: str) -> None:
+    """Raises LimitExceeded when too many directories are to be made so that this file, too, can be there."""
+    directories, directory = changeset.directories, path.rpartition("/")[0]
+    while directory and directory not in directories and not changeset.workspace.has_directory(directory):
+        directories.add(directory)
+        directory = directory.rpartition("/")[0]
+    if len(directories) > MAX_DIRECTORIES:
+        raise LimitExceeded(
+            f"one request may make {MAX_DIRECTORIES} directories, not more; make fewer blocks at a time",
+            limit=MAX_DIRECTORIES,
+        )
+
+
+def _check_free(changeset: Changeset, label: str) -> None:
+    """Raises AlreadyExists, or LabelConflict when some file systems could not tell the label from another."""
+    if changeset.has(label):
+        raise AlreadyExists(f"there is a block {label!r} already", label=label)
+    for other in (changeset.draft.holder(label), *changeset.files_like(label)[0]):
+        if other is not None and other != label and changeset.has(other):
+            raise LabelConflict(f"{label!r} could not be told from {other!r}", label=label, other=other)
+
+
+def _check_names(changeset: Changeset, label: str, entries: Iterable[str]) -> None:
+    """Raises LabelConflict when an agent would see two blocks under one name (Letta's unique constraint)."""
+    name, agent, attachments = name_for_agent(label), owner(label), changeset.draft.attachments
+    rivals = {
+        one
+        for one in attachments.rivals(label, entries) - attachments.refused.get(label, NOBODY)
+        if changeset.has(name if agent is not None else f"{PRIVATE}/{one}/{name}")
+    }
+    if agent is not None and agent not in attachments.known:  # it is about to be, and will match
+        shared = changeset.peek(name)
+        rivals |= {agent} if shared is not None and any(matches(entry, agent) for entry in shared.agents) else set()
+    for other in changeset.files_like(label)[1]:
+        file = changeset.files[other]
+        if other == label or file.block is None:
+            continue
+        if agent is None and owner(other) is not None:
+            rivals |= {str(owner(other))} if any(matches(entry, str(owner(other))) for entry in entries) else set()
+        elif agent is not None and owner(other) is None:
+            rivals |= {agent} if any(matches(entry, agent) for entry in file.block.agents) else set()
+    if rivals:
+        some = ", ".join(sorted(rivals)[:5]) + (", …" if len(rivals) > 5 else "")
+        raise LabelConflict(
+            f"Unique constraint violation: {some} has another block {name!r} already",
+            label=label,
+            agents=sorted(rivals),
+        )
