@@ -340,7 +340,7 @@ def shown(client: Any, namespace: str = "blocks") -> dict[str, Any]:
 def expected(revisions: Iterable[Revision], agents: Iterable[str], namespace: str = "blocks") -> dict[str, Any]:
     """What a mirror of these newest revisions must show, but for meta and problems: written from the key table."""
     keys: dict[str, Any] = {}
-    labels, ids = {}, {}
+    labels, ids, counts, index = {}, {}, {}, {}
     for newest in revisions:
         block, label = newest.block, newest.label
         if block is None:
@@ -363,13 +363,18 @@ def expected(revisions: Iterable[Revision], agents: Iterable[str], namespace: st
         keys[f"{namespace}:block:{label}"] = fields
         labels[label] = 0.0
         ids[block_id(label)] = label
+        counts[label] = float(len(newest.agents))
+        flag = {(False, False): "S", (True, False): "H", (False, True): "T", (True, True): "B"}
+        tags = "".join(f"\x1d{tag}\x1d" for tag in sorted(block.tags))
+        index[f"{label}\x1f{flag[block.hidden, block.is_template]}\x1f{tags}\x1e{label.casefold()}"] = 0.0
         if newest.agents:
             keys[f"{namespace}:attached:{label}"] = set(newest.agents)
         for agent in newest.agents:
             own = f"agents/{agent}/"
             keys.setdefault(f"{namespace}:agent:{agent}", {})[label.removeprefix(own)] = label
     known = dict.fromkeys(agents, 0.0)
-    for name, content in (("labels", labels), ("ids", ids), ("agents", known)):
+    lists = {"labels": labels, "ids": ids, "agents": known, "counts": counts, "index": index}
+    for name, content in lists.items():
         if content:
             keys[f"{namespace}:{name}"] = content
     return keys
@@ -380,7 +385,7 @@ def assert_level(rig: Rig, client: Any) -> None:
     namespace = rig.namespace
     everything = shown(client, namespace)
     meta = everything.pop(f"{namespace}:meta")
-    assert (meta["epoch"], meta["seq"], meta["schema"]) == (rig.journal.epoch, str(rig.journal.seq), "1")
+    assert (meta["epoch"], meta["seq"], meta["schema"]) == (rig.journal.epoch, str(rig.journal.seq), "2")
     assert (meta["directory"], meta["host"], meta["pid"]) == (str(rig.root), "here", str(os.getpid()))
     problems = everything.pop(f"{namespace}:problems", {})
     assert {subject: json.loads(text) for subject, text in problems.items()} == {

@@ -89,7 +89,8 @@ READING = frozenset(
         *("hello", "auth", "ping", "echo", "reset", "quit", "multi", "exec"),
         *("client|setname", "client|getname", "client|id"),
         *("get", "exists", "type", "hget", "hmget", "hgetall", "hkeys", "hlen", "smembers", "sismember", "scard"),
-        *("zrange", "zrangebylex", "zrevrangebylex", "zscore", "zcard", "xrange", "xrevrange", "xread"),
+        *("zrange", "zrangebylex", "zrevrangebylex", "zscore", "zcard", "zscan", "zcount"),
+        *("xrange", "xrevrange", "xread"),
         *("subscribe", "unsubscribe"),
     )
 )

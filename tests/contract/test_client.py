@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import json
 import selectors
 import socket
 import threading
@@ -55,15 +56,18 @@ FILES = {
 }
 BAD = {"bad": "---\nlimit: none\n---\n", "also bad?": "x\n"}
 
-SHOWN = [label for label in FILES if label != "secret"]
-"""The labels of the blocks that are not hidden, in their order: that of their bytes."""
+SHOWN = [label for label in FILES if label not in ("secret", "starter")]
+"""The labels of the blocks that are neither hidden nor templates, in their order: that of their bytes."""
 HUMANS = ["agents/ann/human", "agents/bob/human", "human"]
 AGENTS = ["ann", "bob", "cat", "idle"]
 ANNS = ["human", "notes", "organization", "persona"]
 
 LISTINGS: dict[str, tuple[Listing, Sequence[str]]] = {
     "blocks": (lambda client, **cursors: client.blocks.list(**cursors), SHOWN),
-    "hidden blocks, too": (lambda client, **cursors: client.blocks.list(show_hidden_blocks=True, **cursors), [*FILES]),
+    "hidden blocks and templates, too": (
+        lambda client, **cursors: client.blocks.list(show_hidden_blocks=True, show_templates=True, **cursors),
+        [*FILES],
+    ),
     "blocks by label": (lambda client, **cursors: client.blocks.list(label="human", **cursors), HUMANS),
     "blocks by tag": (lambda client, **cursors: client.blocks.list(tags=["x"], **cursors), ["notes", "organization"]),
     "agents": (lambda client, **cursors: client.agents.list(**cursors), AGENTS),
@@ -236,7 +240,12 @@ def labels_of(page: Page[BlockView]) -> list[str]:
     ("wanted", "found"),
     [
         ({}, SHOWN),
-        ({"show_hidden_blocks": True}, list(FILES)),
+        ({"show_hidden_blocks": True}, [label for label in FILES if label != "starter"]),
+        ({"show_templates": True}, [label for label in FILES if label != "secret"]),
+        ({"show_hidden_blocks": True, "show_templates": True}, list(FILES)),
+        ({"show_templates": True, "label_search": "star"}, ["starter"]),
+        ({"label_search": "star"}, []),
+        ({"label": "starter"}, []),
         ({"label": "human"}, HUMANS),
         ({"label": "system/human"}, ["agents/bob/system/human"]),
         ({"label": "agents/ann/human"}, ["agents/ann/human"]),
@@ -267,12 +276,15 @@ def labels_of(page: Page[BlockView]) -> list[str]:
         ({"tags": [], "match_all_tags": True}, SHOWN),
         ({"tags": ["y"], "show_hidden_blocks": True}, ["notes", "secret"]),
         ({"connected_to_agents_count_gt": 1}, ["notes", "organization"]),
-        ({"connected_to_agents_count_gt": 0}, [label for label in SHOWN if label not in ("café", "human", "starter")]),
+        ({"connected_to_agents_count_gt": 0}, [label for label in SHOWN if label not in ("café", "human")]),
         ({"connected_to_agents_count_gt": 3}, []),
-        ({"connected_to_agents_count_lt": 1}, ["café", "human", "starter"]),
+        ({"connected_to_agents_count_lt": 1}, ["café", "human"]),
+        ({"connected_to_agents_count_lt": 1, "show_templates": True}, ["café", "human", "starter"]),
+        ({"connected_to_agents_count_gt": 1, "tags": ["policy"]}, ["organization"]),
+        ({"connected_to_agents_count_gt": 0, "connected_to_agents_count_eq": [0, 3]}, ["organization"]),
         ({"connected_to_agents_count_lt": 0}, []),
         ({"connected_to_agents_count_eq": 3}, ["organization"]),
-        ({"connected_to_agents_count_eq": 0}, ["café", "human", "starter"]),
+        ({"connected_to_agents_count_eq": 0}, ["café", "human"]),
         ({"connected_to_agents_count_eq": [2, 3, 4]}, ["notes", "organization"]),
         ({"connected_to_agents_count_eq": {1}, "show_hidden_blocks": True, "label_search": "ecre"}, ["secret"]),
         ({"connected_to_agents_count_eq": []}, []),
@@ -294,6 +306,7 @@ def test_blocks_are_those_for_which_every_condition_holds(
     assert blocks.count(**wanted) == len(found)
     monkeypatch.setattr(listing, "PAGE", 2)
     monkeypatch.setattr(listing, "NAMES", 2)
+    monkeypatch.setattr(listing, "SCANNED", 1)
     assert labels_of(blocks.list(**wanted)) == found
     assert labels_of(blocks.list(order="desc", **wanted)) == found[::-1]
     assert blocks.count(**wanted) == len(found)
@@ -302,7 +315,7 @@ def test_blocks_are_those_for_which_every_condition_holds(
 @pytest.mark.every_backend
 def test_listed_blocks_are_whole(library: Client) -> None:
     """A block in a listing is the block one retrieves."""
-    listed = library.blocks.list(show_hidden_blocks=True)
+    listed = library.blocks.list(show_hidden_blocks=True, show_templates=True)
     assert list(listed) == [library.blocks.retrieve(block.id) for block in listed]
     assert listed.next is None
 
@@ -502,6 +515,131 @@ def test_name_means_the_block_that_has_it(rig: Rig, client: Client) -> None:
         retrieve("ann", block_id("notes"))
 
 
+# --- what the index answers ---
+
+
+def asked_from_now(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str | int, ...]]:
+    """The commands that clients send from now on."""
+    sent: list[tuple[str | int, ...]] = []
+    for module in (transport.Transport, transport_async.AsyncTransport):
+        original: Any = module.ask
+
+        def ask(self: Any, *commands: Any, original: Any = original, together: bool = False) -> Any:
+            sent.extend(commands)
+            return original(self, *commands, together=together)
+
+        monkeypatch.setattr(module, "ask", ask)
+    return sent
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"tags": ["x"]},
+        {"tags": ["x", "policy"], "match_all_tags": True},
+        {"label": "human"},
+        {"label_search": "organ"},
+        {"connected_to_agents_count_gt": 1},
+        {"templates_only": True},
+    ],
+    ids=str,
+)
+def test_index_answers(library: Client, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, Any]) -> None:
+    """Blocks are found without being read: a listing reads those it gives, and a count none."""
+    sent = asked_from_now(monkeypatch)
+    found = library.blocks.list(**wanted)
+    read = [command[1] for command in sent if command[0] == "HGETALL"]
+    assert read == [f"blocks:block:{block.label}" for block in found]
+    assert 0 < len(read) < len(SHOWN)
+    sent.clear()
+    assert library.blocks.count(**wanted) == len(found)
+    assert {command[0] for command in sent} <= {"HMGET", "ZSCAN", "ZCOUNT", "ZCARD", "ZSCORE"}
+
+
+@pytest.mark.every_backend
+def test_index_takes_every_text_as_it_is(rig: Rig, client: Client) -> None:
+    """What is a pattern elsewhere is a text here, in tags and in labels."""
+    odd = ["a*", "*", "[x]", "[^a]", "a-b", "\\", "?", "a\nb", "ü", "S", "ab", " "]
+    rig.write("odd", f"---\ntags: {json.dumps(odd)}\n---\n")
+    rig.write("other", "---\ntags: [ab, 'ax', x]\n---\n")
+    rig.write("x-y.z", "one\n")
+    rig.write("x_y.z", "---\ntags: [a.b]\n---\n")
+    rig.settle()
+    for tag in odd:
+        assert labels_of(client.blocks.list(tags=[tag])) == (["odd", "other"] if tag == "ab" else ["odd"]), tag
+    assert labels_of(client.blocks.list(tags=odd, match_all_tags=True)) == ["odd"]
+    assert labels_of(client.blocks.list(tags=["a", "b", "", "A*"])) == []
+    assert labels_of(client.blocks.list(label_search="x-y")) == ["x-y.z"]
+    assert labels_of(client.blocks.list(label_search="Y.")) == ["x-y.z", "x_y.z"]
+    assert labels_of(client.blocks.list(label_search="a.b")) == []
+    assert client.tags.list().items == tuple(sorted({*odd, "ax", "x", "a.b", "y"}, key=str.encode))
+
+
+@pytest.mark.every_backend
+def test_index_follows_every_change(rig: Rig, client: Client) -> None:
+    """Tags, flags, agents, labels: what changes is found as it is now, and no longer as it was."""
+    rig.write("notes", "---\ntags: [a]\nagents: [ann]\n---\none\n")
+    rig.settle()
+    assert labels_of(client.blocks.list(tags=["a"])) == ["notes"]
+    assert labels_of(client.blocks.list(connected_to_agents_count_eq=1, tags=["a"])) == ["notes"]
+    rig.save_and_settle("notes", "---\ntags: [b]\nagents: [ann, bob]\n---\none\n")
+    assert labels_of(client.blocks.list(tags=["a"])) == []
+    assert labels_of(client.blocks.list(tags=["b"], connected_to_agents_count_gt=1)) == ["notes"]
+    rig.save_and_settle("notes", "---\ntags: [b]\nhidden: true\n---\none\n")
+    assert labels_of(client.blocks.list(tags=["b"])) == []
+    assert client.blocks.count(connected_to_agents_count_lt=1, show_hidden_blocks=True) == 1
+    assert client.blocks.count(connected_to_agents_count_lt=1) == 0
+    rig.save_and_settle("notes", "---\ntags: [b]\n---\none\n")
+    rig.remove("notes")
+    rig.write("diary", "---\ntags: [b]\n---\none\n")
+    rig.settle()
+    assert labels_of(client.blocks.list(tags=["b"])) == ["diary"]
+    assert labels_of(client.blocks.list(label_search="note")) == []
+    assert client.blocks.count(connected_to_agents_count_lt=1) == 1
+
+
+@pytest.mark.every_backend
+def test_index_of_another_layout_is_unavailable(client: Client, raw: Any) -> None:
+    """While an older daemon keeps the mirror, or none has built it, nothing is said to be not there."""
+    raw.hset("blocks:meta", "schema", "1")
+    with pytest.raises(Unavailable, match="the daemon keeps the mirror in layout 1, and this client reads 2"):
+        client.blocks.list(tags=["x"])
+    raw.hdel("blocks:meta", "epoch")
+    with pytest.raises(Unavailable, match="built anew"):
+        client.blocks.count(label="notes")
+
+
+# --- in the order of time ---
+
+
+@pytest.mark.every_backend
+def test_blocks_in_the_order_of_time(rig: Rig, client: Client) -> None:
+    """By creation or by the newest change, either way round, in pages; equal times in the order of labels."""
+    for label in ("c", "a", "b"):
+        rig.clock.advance(1)
+        rig.save_and_settle(label, "one\n")
+    rig.clock.advance(1)
+    rig.save_and_settle("a", "two\n")
+    rig.clock.advance(1)
+    rig.write("y", "---\ntags: [t]\n---\n")
+    rig.write("x", "---\ntags: [t]\n---\n")
+    rig.settle()
+    found = ["c", "a", "b", "x", "y"]
+    blocks = client.blocks
+    assert labels_of(blocks.list(order_by="created_at"))[-5:] == found
+    assert labels_of(blocks.list(order_by="updated_at"))[-5:] == ["c", "b", "a", "x", "y"]
+    assert labels_of(blocks.list(order_by="created_at", order="desc", limit=3)) == ["y", "x", "b"]
+    assert labels_of(blocks.list(order_by="created_at", after="c", limit=2)) == ["a", "b"]
+    assert labels_of(blocks.list(order_by="created_at", before="y", limit=2)) == ["b", "x"]
+    assert labels_of(blocks.list(order_by="created_at", after=block_id("b"))) == ["x", "y"]
+    assert labels_of(blocks.list(order_by="updated_at", tags=["t"])) == ["x", "y"]
+    page = blocks.list(order_by="updated_at", order="desc", limit=2)
+    assert (labels_of(page), page.next) == (["y", "x"], "x")
+    with pytest.raises(NotFound, match="there is no block 'gone'"):
+        blocks.list(order_by="created_at", after="gone")
+
+
 # --- what is not there, and what cannot be ---
 
 _SEGMENTS = "'?' cannot be in a file name on every system"
@@ -539,6 +677,13 @@ ERRORS: list[tuple[Ask, type[BlocksdError], str, dict[str, Any]]] = [
         "order must be 'asc' or 'desc', not 'up'",
         {"field": "order"},
     ),
+    (
+        lambda c: c.blocks.list(order_by=cast("Any", "value")),
+        InvalidField,
+        "order_by must be one of label, created_at, updated_at, not 'value'",
+        {"field": "order_by"},
+    ),
+    (lambda c: c.blocks.list(tags=cast("Any", [1])), InvalidField, "tags must be a list of texts", {"field": "tags"}),
     (lambda c: c.blocks.agents.list("nothing"), NotFound, "there is no block 'nothing'", {"label": "nothing"}),
     (lambda c: c.blocks.agents.count("nothing"), NotFound, "there is no block 'nothing'", {"label": "nothing"}),
     (lambda c: c.blocks.agents.list(_NO_ID), NotFound, f"there is no block with the id {_NO_ID}", {"id": _NO_ID}),
@@ -657,6 +802,8 @@ QUESTIONS: dict[str, Ask] = {
     "blocks.list": lambda client: client.blocks.list(),
     "blocks.list by label": lambda client: client.blocks.list(label="notes"),
     "blocks.count": lambda client: client.blocks.count(),
+    "blocks.count by agents": lambda client: client.blocks.count(connected_to_agents_count_gt=1),
+    "tags.list": lambda client: client.tags.list(),
     "blocks.retrieve": lambda client: client.blocks.retrieve("notes"),
     "blocks.retrieve by id": lambda client: client.blocks.retrieve(block_id("notes")),
     "blocks.agents.list": lambda client: client.blocks.agents.list("notes"),
@@ -678,7 +825,6 @@ READS = {
     "block:notes": {
         "blocks.list",
         "blocks.list by label",
-        "blocks.count",
         "blocks.retrieve",
         "blocks.retrieve by id",
         "agents.blocks.list",
@@ -687,8 +833,6 @@ READS = {
     "attached:notes": {"blocks.agents.list", "blocks.agents.count", "blocks.agents.counts"},
     "labels": {
         "blocks.list",
-        "blocks.list by label",
-        "blocks.count",
         "blocks.retrieve",
         "blocks.retrieve by id",
         "blocks.agents.list",
@@ -704,8 +848,10 @@ READS = {
         "blocks.agents.list",
     },
     "ids": {"blocks.retrieve by id"},
+    "index": {"blocks.list by label", "blocks.count", "blocks.count by agents", "tags.list"},
+    "counts": {"blocks.count by agents"},
     "problems": {"problems", "counts"},
-    "meta": {"meta"},
+    "meta": {"meta", "blocks.list by label", "blocks.count", "blocks.count by agents", "tags.list"},
 }
 """Which questions are about which key."""
 
@@ -768,7 +914,7 @@ def test_server_that_is_down_is_unavailable(any_server: RedisServer, open_client
             ask(client)
         assert raised.value.facts == {"url": any_server.url}
     any_server.start()
-    assert client.blocks.count() == 0
+    assert client.meta() == {}
 
 
 def test_server_that_hangs_is_unavailable(
@@ -893,7 +1039,8 @@ ROUND_TRIPS: list[tuple[int, Ask]] = [
     (2, lambda client: client.agents.blocks.retrieve("ann", block_id("notes"))),
     (2, lambda client: client.blocks.retrieve(block_id("notes"))),
     (2, lambda client: client.blocks.list()),
-    (2, lambda client: client.blocks.list(tags=["x"], connected_to_agents_count_gt=1)),
+    (2, lambda client: client.blocks.list(tags=["x"])),
+    (3, lambda client: client.blocks.list(tags=["x"], connected_to_agents_count_gt=1)),
     (2, lambda client: client.agents.list()),
     (2, lambda client: client.agents.blocks.list("ann")),
 ]
@@ -949,14 +1096,14 @@ def test_url_comes_before_the_settings(
 ) -> None:
     """A server is named by the argument, else by the environment, else by the file of settings."""
     (tmp_path / "blocksd.toml").write_text(f'redis = "{server.url}"\n')
-    assert find().blocks.count() == 0
+    assert find().counts()["blocks"] == 0
     monkeypatch.setenv("BLOCKSD_REDIS", "unix:///nowhere/redis.sock")
     with pytest.raises(Unavailable, match=r"/nowhere/redis\.sock"):
         find().blocks.count()
-    assert find(server.url).blocks.count() == 0
+    assert find(server.url).counts()["blocks"] == 0
     monkeypatch.setenv("BLOCKSD_REDIS", server.url)
     (tmp_path / "blocksd.toml").write_text('redis = "unix:///nowhere/redis.sock"\n')
-    assert find().blocks.count() == 0
+    assert find().counts()["blocks"] == 0
 
 
 def test_daemon_that_runs_here_is_found(
@@ -996,9 +1143,9 @@ def test_namespaces_are_apart(
     """A client reads the namespace it is made for, and no other."""
     (folder / "notes.md").write_text("one\n")
     run_daemon("--namespace", "team")
-    assert find(namespace="team").blocks.count() == 1
-    assert find(server.url, namespace="team").blocks.count() == 1
-    assert find(server.url).blocks.count() == 0
+    assert find(namespace="team").counts()["blocks"] == 1
+    assert find(server.url, namespace="team").counts()["blocks"] == 1
+    assert find(server.url).counts()["blocks"] == 0
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +26,19 @@ if TYPE_CHECKING:
     from bench import Bench
 
 OTHER_EPOCH = "f" * 32
-WRONG_TYPES = ("block:notes", "attached:notes", "agent:ann", "agents", "labels", "ids", "problems", "meta", "changes")
+WRONG_TYPES = (
+    "block:notes",
+    "attached:notes",
+    "agent:ann",
+    "agents",
+    "labels",
+    "ids",
+    "counts",
+    "index",
+    "problems",
+    "meta",
+    "changes",
+)
 
 
 # --- what a block looks like ---
@@ -89,7 +102,7 @@ def test_all_keys_of_two_blocks(bench: Bench) -> None:
     """Labels and agents are sorted sets of score 0, ids lead to labels, and each agent knows its blocks by their names."""
     revisions = [
         revision(1, "notes", agents=("ann", "bob"), value="n"),
-        revision(2, "agents/bob/persona", agents=(), attached=("bob",), value="p"),
+        replace(revision(2, "agents/bob/persona", attached=("bob",), value="p"), agents=frozenset({"bob"})),
     ]
     mirror = bench.fresh(*revisions)
     mirror.write(agents_commands({"ann", "bob"}, (), mirror.keys))
@@ -99,7 +112,7 @@ def test_all_keys_of_two_blocks(bench: Bench) -> None:
     wanted = expected(heads, ["ann", "bob"])
     wanted["blocks:block:agents/bob/persona"]["digest"] = revisions[1].digest
     assert without_meta(bench) == wanted
-    assert shown(bench.client)["blocks:meta"] == {**ABOUT, "epoch": EPOCH, "schema": "1", "seq": "2"}
+    assert shown(bench.client)["blocks:meta"] == {**ABOUT, "epoch": EPOCH, "schema": "2", "seq": "2"}
 
 
 def test_agents_come_and_go(bench: Bench) -> None:
@@ -463,7 +476,7 @@ def test_successor_puts_its_own_facts_down(bench: Bench) -> None:
     alive = bench.mirror(token="t2", pid="12")
     alive.take_lease()
     alive.describe()
-    assert shown(bench.client)["blocks:meta"] == {**ABOUT, "pid": "12", "epoch": EPOCH, "schema": "1", "seq": "1"}
+    assert shown(bench.client)["blocks:meta"] == {**ABOUT, "pid": "12", "epoch": EPOCH, "schema": "2", "seq": "1"}
 
 
 @pytest.mark.parametrize("key", ["blocks:lease", "blocks:meta"])
@@ -513,7 +526,7 @@ def test_rebuild_writes_all_and_nothing_else(bench: Bench) -> None:
     rebuild(mirror, heads, seq=9)
     mirror.write(agents_commands({"ann", "bob"}, (), mirror.keys))
     everything = shown(client)
-    assert everything.pop("blocks:meta") == {**ABOUT, "epoch": EPOCH, "schema": "1", "seq": "9"}
+    assert everything.pop("blocks:meta") == {**ABOUT, "epoch": EPOCH, "schema": "2", "seq": "9"}
     wanted = expected(heads, ["ann", "bob"])
     assert everything == wanted
     assert client.hgetall("blocks2:block:neighbour") == {"value": "x"}

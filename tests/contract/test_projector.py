@@ -142,6 +142,16 @@ def test_restarted_daemon_goes_on_where_it_was(rig: Rig, raw: Any, ear: Ear) -> 
     assert seqs(ear.changes()) == []
 
 
+def test_mirror_of_another_layout_is_rebuilt(rig: Rig, raw: Any) -> None:
+    """A mirror that another version of blocksd wrote has all the keys of this one after an upgrade."""
+    rig.crash()
+    raw.delete("blocks:counts", "blocks:index")
+    raw.hset("blocks:meta", "schema", "1")
+    rig.open().settle()
+    assert rig.heard.level == ["rebuilt"]
+    assert_level(rig, raw)
+
+
 def test_private_folder_that_goes_with_its_last_block(rig: Rig, raw: Any) -> None:
     """Nobody tells of the folder itself: the agent is unknown with the deletion of the block, not only after the next sweep."""
     sweeps = rig.core.intake.scanner.sweeps
@@ -723,6 +733,12 @@ DAMAGES: dict[str, Callable[[Any], Any]] = {
     "agent evicted": lambda raw: raw.delete("blocks:agent:ann"),
     "agents evicted": lambda raw: raw.delete("blocks:agents"),
     "labels evicted": lambda raw: raw.delete("blocks:labels"),
+    "counts evicted": lambda raw: raw.delete("blocks:counts"),
+    "count edited": lambda raw: raw.zadd("blocks:counts", {"notes": 5}),
+    "counted by hand": lambda raw: raw.zadd("blocks:counts", {"ghost": 5}),
+    "index evicted": lambda raw: raw.delete("blocks:index"),
+    "indexed by hand": lambda raw: raw.zadd("blocks:index", {"ghost\x1fS\x1f\x1eghost": 0}),
+    "indexed twice": lambda raw: raw.zadd("blocks:index", {"notes\x1fH\x1f\x1enotes": 0}),
     "ids evicted": lambda raw: raw.delete("blocks:ids"),
     "problems evicted": lambda raw: raw.delete("blocks:problems"),
     "stream evicted": lambda raw: raw.delete("blocks:changes"),
@@ -741,7 +757,10 @@ DAMAGES: dict[str, Callable[[Any], Any]] = {
     "problem edited": lambda raw: raw.hset("blocks:problems", "bad.md", "{}"),
     **{
         f"{key} of another type": partial(retype, key=f"blocks:{key}")
-        for key in ("block:notes", "attached:notes", "agent:ann", "agents", "labels", "ids", "problems", "changes")
+        for key in (
+            *("block:notes", "attached:notes", "agent:ann"),
+            *("agents", "labels", "ids", "counts", "index", "problems", "changes"),
+        )
     },
 }
 

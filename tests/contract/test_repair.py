@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from bench import Bench
 
 
+NOTES, HIDDEN = "notes\x1fS\x1f\x1enotes", "notes\x1fH\x1f\x1enotes"
+"""The member of the index for the block `notes`, and another one that it could have."""
+
 BLOCK_DAMAGES: dict[str, Callable[[Any], Any]] = {
     "evicted": lambda client: client.delete("blocks:block:notes"),
     "set evicted": lambda client: client.delete("blocks:attached:notes"),
@@ -31,6 +34,11 @@ BLOCK_DAMAGES: dict[str, Callable[[Any], Any]] = {
     "unlisted": lambda client: client.zrem("blocks:labels", "notes"),
     "score edited": lambda client: client.zadd("blocks:labels", {"notes": 7}),
     "id removed": lambda client: client.hdel("blocks:ids", block_id("notes")),
+    "count removed": lambda client: client.zrem("blocks:counts", "notes"),
+    "count edited": lambda client: client.zadd("blocks:counts", {"notes": 7}),
+    "unindexed": lambda client: client.zrem("blocks:index", NOTES),
+    "indexed otherwise": lambda client: (client.zrem("blocks:index", NOTES), client.zadd("blocks:index", {HIDDEN: 0})),
+    "indexed twice": lambda client: client.zadd("blocks:index", {HIDDEN: 0}),
     "id edited": lambda client: client.hset("blocks:ids", block_id("notes"), "other"),
     "hash of another type": lambda client: (client.delete("blocks:block:notes"), client.set("blocks:block:notes", "x")),
     "set of another type": lambda client: (
@@ -72,6 +80,9 @@ INDEX_DAMAGES: dict[str, Callable[[Any], Any]] = {
     "ids evicted": lambda client: client.delete("blocks:ids"),
     "id added": lambda client: client.hset("blocks:ids", "block-0", "stray"),
     "ids of another type": lambda client: (client.delete("blocks:ids"), client.set("blocks:ids", "x")),
+    "count added": lambda client: client.zadd("blocks:counts", {"stray": 0}),
+    "member added": lambda client: client.zadd("blocks:index", {"stray\x1fS\x1f\x1estray": 0}),
+    "member that is none added": lambda client: client.zadd("blocks:index", {"notes": 0}),
     "agents evicted": lambda client: client.delete("blocks:agents"),
     "agent added": lambda client: client.zadd("blocks:agents", {"stray": 0}),
     "agent renamed": lambda client: (client.zrem("blocks:agents", "ann"), client.zadd("blocks:agents", {"stray": 0})),
@@ -96,6 +107,35 @@ def test_index_that_differs_is_mended(bench: Bench, damage: str) -> None:
     before = without_meta(bench)
     INDEX_DAMAGES[damage](bench.client)
     assert len(repair_index(mirror, *wanted)) == 1
+    assert without_meta(bench) == before
+
+
+def test_score_in_the_index_is_set_right(bench: Bench) -> None:
+    """One wrong score makes the order of all members undefined: each block that cannot be found is written again."""
+    heads = [revision(1, "notes", value="x"), revision(2, "other", value="y")]
+    mirror = bench.fresh(*heads)
+    before = without_meta(bench)
+    bench.client.zadd("blocks:index", {NOTES: 7})
+    assert heads[0] in differing(mirror, heads)
+    mirror.rebuild(differing(mirror, heads))
+    assert without_meta(bench) == before
+    assert differing(mirror, heads) == []
+
+
+@pytest.mark.parametrize("key", ["blocks:counts", "blocks:index"])
+@pytest.mark.parametrize("damage", ["evicted", "of another type"])
+def test_list_that_is_lost_is_filled_again(bench: Bench, key: str, damage: str) -> None:
+    """A list of which only the journal knows the contents is filled block by block, once nothing else is in its place."""
+    heads = [revision(1, "notes", agents=("ann",), value="x"), revision(2, "other", tags=("a",), value="y")]
+    mirror = bench.fresh(*heads)
+    mirror.write(agents_commands({"ann"}, (), mirror.keys))
+    before = without_meta(bench)
+    bench.client.delete(key)
+    if damage == "of another type":
+        bench.client.set(key, "x")
+        assert repair_index(mirror, ["notes", "other"], frozenset({"ann"}), {}) == [key.partition(":")[2]]
+    assert differing(mirror, heads) == heads
+    mirror.rebuild(heads)
     assert without_meta(bench) == before
 
 

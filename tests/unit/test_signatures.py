@@ -16,7 +16,7 @@ from support import do_without
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAIRED = ("Client", "Memory", "Tools", "Watch", "Blocks", "Agents", "BlockAgents", "AgentBlocks")
+PAIRED = ("Client", "Memory", "Tools", "Watch", "Blocks", "Agents", "BlockAgents", "AgentBlocks", "Tags")
 AT_ONCE = {
     *("AsyncClient.memory", "AsyncClient.watch", "AsyncMemory.tools", "AsyncMemory.watch"),
     *("AsyncTools.openai", "AsyncTools.openai_responses", "AsyncTools.anthropic", "AsyncWatch.call", "AsyncWatch.stop"),

@@ -121,7 +121,7 @@ def audit(strict: bool, stale_days: int, prompt_chars: int, as_json: bool, **fla
     are too long, and blocks that have not changed for long.
     """
     with open_client(load(flags)) as client:
-        blocks = {block.label: block for block in client.blocks.list(show_hidden_blocks=True)}
+        blocks = {block.label: block for block in client.blocks.list(show_hidden_blocks=True, show_templates=True)}
         counts = client.blocks.agents.counts(list(blocks))
         names = {agent.id: agent.blocks for agent in client.agents.list()}
     findings = audited(

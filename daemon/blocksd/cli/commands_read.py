@@ -54,7 +54,7 @@ def list_blocks(
     """  # noqa: D301  # \b is click's mark for lines that stay as they are
     with open_client(load(flags)) as client:
         if agent is None:
-            listed = client.blocks.list(show_hidden_blocks=True)
+            listed = client.blocks.list(show_hidden_blocks=True, show_templates=True)
         else:
             with near_agents(client, agent):
                 listed = client.agents.blocks.list(agent)

@@ -107,7 +107,7 @@ def near_labels(client: Client, label: str) -> Iterator[None]:
         yield
     except NotFound as error:
         if not error.facts.get("near"):
-            labels = [block.label for block in client.blocks.list(show_hidden_blocks=True)]
+            labels = [block.label for block in client.blocks.list(show_hidden_blocks=True, show_templates=True)]
             error.facts["near"] = difflib.get_close_matches(label, labels, n=1)
         raise
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 from weakref import WeakSet
 
 from blocksd.client.agents_async import AsyncAgents
-from blocksd.client.blocks_async import AsyncBlocks
+from blocksd.client.blocks_async import AsyncBlocks, AsyncTags
 from blocksd.client.memory_async import AsyncMemory
 from blocksd.client.transport_async import AsyncTransport
 from blocksd.client.watch import AsyncWatch
@@ -73,6 +73,11 @@ class AsyncClient:
     def agents(self) -> AsyncAgents:
         """All known agents."""
         return AsyncAgents(self._transport)
+
+    @property
+    def tags(self) -> AsyncTags:
+        """The tags of all blocks."""
+        return AsyncTags(self._transport)
 
     async def meta(self) -> dict[str, str]:
         """The daemon that keeps this mirror, and where the mirror stands; empty when there never was one."""

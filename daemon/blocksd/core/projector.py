@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from blocksd.core.verifier import Verifier
 from blocksd.errors import Damaged, JournalUnusable, LeaseLost, Misconfigured, NotFound, Unavailable
+from blocksd.mirror.keys import SCHEMA
 from blocksd.mirror.mirror import BATCH, LEASE_SECONDS
 from blocksd.mirror.projection import agents_commands, gone_commands, problem_commands, reply_command
 from blocksd.mirror.repair import repair_index
@@ -321,7 +322,7 @@ class Projector:
             # it gives out now were given out before, for other changes.
             self._journal.begin_epoch()
             self._mirror.epoch = self._journal.epoch
-        is_ours = place.epoch == self._journal.epoch and place.seq <= self._journal.seq
+        is_ours = place.epoch == self._journal.epoch and place.seq <= self._journal.seq and self._has_this_layout()
         if self._must_rebuild or not is_ours or not self._journal.reaches_back(place.seq):
             how = "rebuilt"
             yield from self._rebuilding()
@@ -390,6 +391,10 @@ class Projector:
         """Return True if this journal wrote what the mirror shows, as far as can be told."""
         token = self._mirror.read_one("HGET", self._mirror.keys.meta, "run")
         return self._journal.is_of_run(token)
+
+    def _has_this_layout(self) -> bool:
+        """Return True if the mirror was written in the layout of this version of blocksd, or was not written yet."""
+        return self._mirror.read_one("HGET", self._mirror.keys.meta, "schema") in (None, str(SCHEMA))
 
     def _heads(self, labels: Sequence[str]) -> list[Revision]:
         """The newest revisions of these blocks, as far as they are still in force.

@@ -1,6 +1,6 @@
 -- Tells which blocks the mirror does not show as they should be, by what is cheap to compare.
 --
--- KEYS  1 labels, 2 ids
+-- KEYS  1 labels, 2 ids, 3 counts, 4 index
 -- ARGV  1 a JSON list of blocks, each a list: label, version, digest, how many agents, id
 --       2 what the key of a block's hash begins with, 3 the same of its set of agents
 --
@@ -16,6 +16,11 @@ for number, block in ipairs(cjson.decode(ARGV[1])) do
   if same then
     local score = redis.pcall('ZSCORE', KEYS[1], label)
     same = (type(score) == 'string' or type(score) == 'number') and tonumber(score) == 0
+  end
+  if same then
+    local score = redis.pcall('ZSCORE', KEYS[3], label)
+    same = (type(score) == 'string' or type(score) == 'number') and tonumber(score) == block[4]
+      and redis.pcall('ZLEXCOUNT', KEYS[4], '[' .. label .. '\31', '(' .. label .. ' ') == 1
   end
   if not same then differing[#differing + 1] = number end
 end

@@ -10,6 +10,8 @@ All of a namespace's keys start with `<namespace>:`. With the namespace `blocks`
 | `blocks:agents` | zset | known agents, score 0 |
 | `blocks:labels` | zset | labels, score 0 |
 | `blocks:ids` | hash | block id → label |
+| `blocks:counts` | zset | labels, each with the number of agents attached to the block as its score |
+| `blocks:index` | zset | for each block its label and the facts by which listings find it, score 0 (`index.py`) |
 | `blocks:problems` | hash | path → JSON of a `Problem` |
 | `blocks:meta` | hash | `epoch seq schema directory host machine folder_id pid started_at run` |
 | `blocks:lease` | string | `<epoch> <token> <machine> <folder_id>` of the daemon that serves the namespace; expires unless renewed |
@@ -35,7 +37,8 @@ from __future__ import annotations
 
 from blocksd.model.label import parse_namespace
 
-SCHEMA = 1
+SCHEMA = 2
+"""The version of this layout. A mirror of another one is built anew."""
 
 
 class Keys:
@@ -47,6 +50,8 @@ class Keys:
         self.agents = f"{namespace}:agents"
         self.labels = f"{namespace}:labels"
         self.ids = f"{namespace}:ids"
+        self.counts = f"{namespace}:counts"
+        self.index = f"{namespace}:index"
         self.problems = f"{namespace}:problems"
         self.meta = f"{namespace}:meta"
         self.lease = f"{namespace}:lease"

@@ -200,7 +200,10 @@ class Mirror:
     def compare(self, blocks: str, prefix: str, attached_prefix: str) -> list[int]:
         """Return the numbers, from 1, of the blocks that the mirror shows wrongly, as compare.lua finds them."""
         self.wait()
-        outcome = self._compare.call((self.keys.labels, self.keys.ids), (blocks, prefix, attached_prefix))
+        keys = self.keys
+        outcome = self._compare.call(
+            (keys.labels, keys.ids, keys.counts, keys.index), (blocks, prefix, attached_prefix)
+        )
         return outcome[1:]
 
     def begin_rebuild(self) -> Iterator[None]:
@@ -221,8 +224,8 @@ class Mirror:
             if not cursor:
                 break
             yield
-        indexes = (keys.labels, keys.agents, keys.ids, keys.problems, keys.changes, keys.sources)
-        self.apply([("DEL", *indexes)])
+        lists = (keys.labels, keys.agents, keys.ids, keys.counts, keys.index, keys.problems, keys.sources)
+        self.apply([("DEL", *lists, keys.changes)])
 
     def scan(self, cursor: int, pattern: str, count: int) -> tuple[int, list[str]]:
         """Scan about `count` keys of the server. Return the next cursor (0: the end), and the keys that match."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from blocksd.mirror.index import INDEXED, bounds_of, member_of
 from blocksd.model.block import FILE_KEYS, block_id
 from blocksd.model.label import PRIVATE, name_for_agent, owner
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from blocksd.mirror.keys import Keys
+    from blocksd.model.block import Block
     from blocksd.model.problem import Problem
     from blocksd.model.revision import Revision
 
@@ -75,6 +77,10 @@ def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
         nulls = [name for name in revision.fields if name not in shown and name != "agents"]
         if nulls:
             commands.append(("HDEL", key, *nulls))
+        if not INDEXED.isdisjoint(revision.fields):
+            commands += _index_commands(block, keys)
+        if revision.attached or revision.detached:
+            commands.append(_count_command(revision, keys))
     else:
         commands = _block_commands(revision, keys)
     if revision.renamed_from is not None:
@@ -109,8 +115,7 @@ def _renaming_commands(revision: Revision, old: str, keys: Keys) -> list[Command
     had = revision.agents.difference(revision.attached).union(revision.detached)
     commands: list[Command] = [
         ("DEL", keys.block(old), keys.attached(old), keys.attached(label)),
-        ("ZREM", keys.labels, old),
-        ("HDEL", keys.ids, block_id(old)),
+        *_unlisting_commands(old, keys),
     ]
     commands += [("HDEL", keys.agent(agent), old_name) for agent in sorted(had)]
     for words in in_parts(sorted(revision.agents)):
@@ -130,8 +135,7 @@ def _block_commands(revision: Revision, keys: Keys) -> list[Command]:
     if revision.block is None:
         return [
             ("DEL", keys.block(label), keys.attached(label)),
-            ("ZREM", keys.labels, label),
-            ("HDEL", keys.ids, block_id(label)),
+            *_unlisting_commands(label, keys),
         ]
     fields = fields_of(revision)
     return [
@@ -139,7 +143,32 @@ def _block_commands(revision: Revision, keys: Keys) -> list[Command]:
         ("HSET", keys.block(label), *(word for pair in fields.items() for word in pair)),
         ("ZADD", keys.labels, "0", label),
         ("HSET", keys.ids, fields["id"], label),
+        _count_command(revision, keys),
+        *_index_commands(revision.block, keys),
     ]
+
+
+def _unlisting_commands(label: str, keys: Keys) -> list[Command]:
+    """Return commands that take a block out of all lists of blocks."""
+    return [
+        ("ZREM", keys.labels, label),
+        ("HDEL", keys.ids, block_id(label)),
+        ("ZREM", keys.counts, label),
+        unindexing_command(label, keys),
+    ]
+
+
+def unindexing_command(label: str, keys: Keys) -> Command:
+    """Return the command that takes a block out of the index, whatever the index shows of it."""
+    return ("ZREMRANGEBYLEX", keys.index, *bounds_of(label))
+
+
+def _index_commands(block: Block, keys: Keys) -> list[Command]:
+    return [unindexing_command(block.label, keys), ("ZADD", keys.index, "0", member_of(block))]
+
+
+def _count_command(revision: Revision, keys: Keys) -> Command:
+    return ("ZADD", keys.counts, str(len(revision.agents)), revision.label)
 
 
 def rebuild_commands(revision: Revision, keys: Keys) -> list[Command]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from blocksd.mirror.projection import fields_of, new_hash_commands, new_zset_commands
+from blocksd.mirror.index import bounds_of, entry_of, member_of
+from blocksd.mirror.projection import fields_of, in_parts, new_hash_commands, new_zset_commands
 from blocksd.model.block import block_id
 
 if TYPE_CHECKING:
@@ -35,13 +36,22 @@ def differing(mirror: Mirror, revisions: Sequence[Revision]) -> list[Revision]:
             ("SMEMBERS", keys.attached(revision.label)),
             ("ZSCORE", keys.labels, revision.label),
             ("HGET", keys.ids, block_id(revision.label)),
+            ("ZSCORE", keys.counts, revision.label),
+            ("ZRANGEBYLEX", keys.index, *bounds_of(revision.label)),
+            ("ZSCORE", keys.index, member_of(revision.block) if revision.block else ""),
         ]
     answers = iter(mirror.read_many(questions))
     return [
         revision
-        for revision, shown in zip(revisions, zip(*[answers] * 4, strict=True), strict=True)
-        if shown != (fields_of(revision), set(revision.agents), 0.0, revision.label)
+        for revision, shown in zip(revisions, zip(*[answers] * 7, strict=True), strict=True)
+        if shown != _wanted(revision)
     ]
+
+
+def _wanted(revision: Revision) -> tuple[object, ...]:
+    assert revision.block is not None
+    agents, member = revision.agents, member_of(revision.block)
+    return fields_of(revision), set(agents), 0.0, revision.label, float(len(agents)), [member], 0.0
 
 
 def repair_index(
@@ -55,7 +65,7 @@ def repair_index(
 ) -> list[str]:
     """Compare and repair the lists of blocks, agents and problems. Return the names of the lists that were wrong.
 
-    Of labels and ids only the number is compared, because `differing` checks each one; of agents and problems as well, unless
+    Of labels, ids, counts and index only the number is compared, because `differing` checks each one; of agents and problems as well, unless
     `reads_agents` and `reads_problems`.
     """
     keys = mirror.keys
@@ -64,6 +74,12 @@ def repair_index(
         repairs["labels"] = new_zset_commands(keys.labels, labels)
     if mirror.read_one("HLEN", keys.ids) != len(labels):
         repairs["ids"] = new_hash_commands(keys.ids, {block_id(label): label for label in labels})
+    # What is missing in these two, `differing` finds; here, what is left of blocks that are gone.
+    for name, key in (("counts", keys.counts), ("index", keys.index)):
+        if (count := mirror.read_one("ZCARD", key)) is None:  # the key is of another type
+            repairs[name] = [("DEL", key)]
+        elif count != len(labels) and (found := _strays(mirror, key, labels)):
+            repairs[name] = found
     if reads_agents:
         listed = set(mirror.read_one("ZRANGE", keys.agents, "0", "-1") or ())
         is_same = listed == known
@@ -83,6 +99,15 @@ def repair_index(
     if repairs:
         mirror.apply([command for commands in repairs.values() for command in commands])
     return list(repairs)
+
+
+def _strays(mirror: Mirror, key: str, labels: Collection[str]) -> list[Command]:
+    members: list[str] = mirror.read_one("ZRANGE", key, "0", "-1") or []
+    if key == mirror.keys.index:
+        strays = [one for one in members if (entry := entry_of(one)) is None or entry.label not in labels]
+    else:
+        strays = [one for one in members if one not in labels]
+    return [("ZREM", key, *part) for part in in_parts(strays)]
 
 
 def repair_agents(mirror: Mirror, names: Mapping[str, Mapping[str, str]]) -> list[str]:

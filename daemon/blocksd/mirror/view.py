@@ -81,7 +81,7 @@ class BlockView:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """The tags, sorted."""
+        """The tags, each once, in the order in which they are written."""
         return tuple(self._parsed("tags"))
 
     @property

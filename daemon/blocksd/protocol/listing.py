@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Collection
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from blocksd.errors import InvalidField
-from blocksd.mirror.view import BlockView, Page, shown_as
+from blocksd.mirror.index import AFTER, escaped, flags_of, pattern_of
+from blocksd.mirror.view import Page
 from blocksd.model.label import PRIVATE, name_for_agent, parse_label
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from blocksd.mirror.keys import Keys
+    from blocksd.mirror.index import Entry
+    from blocksd.mirror.view import BlockView
     from blocksd.protocol.wire import Command
 
 Order = Literal["asc", "desc"]
+OrderBy = Literal["label", "created_at", "updated_at"]
 T = TypeVar("T")
 
 PAGE = 512
@@ -23,83 +27,140 @@ PAGE = 512
 NAMES = 5000
 """How many labels or agent ids are read in one round trip."""
 
+BOTH = (False, True)
+
+SCANNED = 10_000
+"""How many members of the index the server looks through in one round trip."""
+
+SEPARATOR = "\x1f"
+"""Stands between a time and a label."""
+
 FILTERS = (
     *("label", "label_search", "description_search", "value_search", "tags", "match_all_tags"),
     *("connected_to_agents_count_gt", "connected_to_agents_count_lt", "connected_to_agents_count_eq"),
-    *("templates_only", "show_hidden_blocks"),
+    *("templates_only", "show_templates", "show_hidden_blocks"),
 )
 """The conditions of `blocks.list` and `blocks.count`."""
 
 
 class Filter:
-    """The conditions of a listing: a block is wanted if every one that is given holds for it."""
+    """The conditions of a listing: a block is wanted if every one that is given holds for it.
+
+    The index answers all of them but the searches in values and descriptions, which need the blocks.
+    """
 
     def __init__(self, wanted: Mapping[str, Any]) -> None:
-        """Raises InvalidLabel when `label` is none, InvalidField when `tags` is one text."""
-        self.label: str | None = None if wanted["label"] is None else parse_label(wanted["label"])
-        self._part: str | None = wanted["label_search"]
-        self._tests = list(_tests(wanted))
-        self._count_tests = list(_count_tests(wanted))
-
-    def named(self, labels: Sequence[str]) -> list[str]:
-        """Of private labels, those by which an agent knows the wanted label."""
-        suffix = f"/{self.label}"
-        return [label for label in labels if label.endswith(suffix) and name_for_agent(label) == self.label]
-
-    def matching(self, labels: Sequence[str]) -> list[str]:
-        """Of these labels, those with the wanted part."""
-        part = self._part
-        return [label for label in labels if _holds(label, part)] if part else list(labels)
-
-    def commands(self, keys: Keys, labels: Sequence[str]) -> list[Command]:
-        """Read these blocks, and how many agents are attached if a condition needs it."""
-        commands: list[Command] = [("HGETALL", keys.block(label)) for label in labels]
-        if self._count_tests:
-            commands += [("SCARD", keys.attached(label)) for label in labels]
-        return commands
-
-    def wanted(self, labels: Sequence[str], replies: Sequence[Any]) -> list[BlockView]:
-        """The blocks that are wanted, by the replies to `commands`."""
-        counts = replies[len(labels) :] or [0] * len(labels)
-        blocks = [
-            shown_as(label, fields)
-            for label, fields, count in zip(labels, replies, counts, strict=False)
-            if all(test(count) for test in self._count_tests)
+        """Raises InvalidLabel when `label` is none, InvalidField when `tags` is no list of texts."""
+        self._label: str | None = None if wanted["label"] is None else parse_label(wanted["label"])
+        self._part: str = (wanted["label_search"] or "").casefold()
+        self._tags = _tags(wanted["tags"])
+        self._needs_all_tags: bool = wanted["match_all_tags"]
+        self._hidden = (False, True) if wanted["show_hidden_blocks"] else (False,)
+        self._template = (
+            (True,) if wanted["templates_only"] else (False, *((True,) if wanted["show_templates"] else ()))
+        )
+        self._searches = [
+            (get, part.casefold())
+            for get, part in ((_description, wanted["description_search"]), (_value, wanted["value_search"]))
+            if part
         ]
-        return [block for block in blocks if block is not None and all(test(block) for test in self._tests)]
+        self._numbers = _numbers(wanted)
+
+    @property
+    def ranges(self) -> list[tuple[str, str]] | None:
+        """The ranges of how many agents are attached, as ZCOUNT has them; None when any number will do."""
+        if self._numbers is None:
+            return None
+        return [(str(least), "+inf" if most is None else str(most)) for least, most in self._numbers]
+
+    def is_in_range(self, count: float | None) -> bool:
+        """Return True if this many agents, None for an unknown number, are as many as are wanted."""
+        if self._numbers is None:
+            return True
+        return count is not None and any(
+            count >= least and (most is None or count <= most) for least, most in self._numbers
+        )
+
+    @property
+    def is_of_index(self) -> bool:
+        """True if the index knows better than the list of labels which blocks are wanted."""
+        return self.is_of_members or self.ranges is not None
+
+    @property
+    def is_of_members(self) -> bool:
+        """True if blocks are found by label, tags or as templates, so that those found are few."""
+        return bool(self._label or self._part or self._tags) or self._template == (True,)
+
+    @property
+    def needs_blocks(self) -> bool:
+        """True if the index does not say of each block if it is wanted."""
+        return bool(self._searches)
+
+    def patterns(self) -> list[str]:
+        """The patterns by which the index is searched: what matches any of them may be wanted."""
+        flags = flags_of(hidden=self._hidden, template=self._template)
+        labels = ["*"] if self._label is None else [escaped(self._label), f"{PRIVATE}/*/{escaped(self._label)}"]
+        tags: list[tuple[str, ...]] = [self._tags] if self._needs_all_tags else [(tag,) for tag in self._tags] or [()]
+        return [pattern_of(label=one, flags=flags, tags=some, part=self._part) for one in labels for some in tags]
+
+    def unlisted(self) -> str:
+        """The pattern of the blocks that are hidden, or templates, and not asked for; "" if all are."""
+        listed = flags_of(hidden=self._hidden, template=self._template)
+        others = "".join(flag for flag in flags_of(hidden=BOTH, template=BOTH) if flag not in listed)
+        return pattern_of(flags=others) if others else ""
+
+    def finds(self, entry: Entry) -> bool:
+        """Return True if this member of the index, which matches a pattern, may be of a wanted block."""
+        return (
+            self._label in (None, entry.label, name_for_agent(entry.label))
+            and self._part in entry.folded
+            and self._holds_for(entry.tags, is_hidden=entry.is_hidden, is_template=entry.is_template)
+        )
+
+    def wants(self, block: BlockView) -> bool:
+        """Return True if a block is wanted, as far as it says so itself."""
+        return all(part in get(block) for get, part in self._searches) and self._holds_for(
+            frozenset(block.tags) if self._tags else frozenset(), is_hidden=block.hidden, is_template=block.is_template
+        )
+
+    def _holds_for(self, tags: AbstractSet[str], *, is_hidden: bool, is_template: bool) -> bool:
+        if is_hidden not in self._hidden or is_template not in self._template:
+            return False
+        if self._needs_all_tags:
+            return tags >= frozenset(self._tags)
+        return not self._tags or not tags.isdisjoint(self._tags)
 
 
-def _tests(wanted: Mapping[str, Any]) -> Iterator[Callable[[BlockView], bool]]:
-    """Tests of a block's own fields."""
-    if description := wanted["description_search"]:
-        yield lambda block: _holds(block.description or "", description)
-    if value := wanted["value_search"]:
-        yield lambda block: _holds(block.value, value)
-    if isinstance(wanted["tags"], str):
+def _tags(given: object) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Collection) or not all(isinstance(one, str) for one in given):
         raise InvalidField("tags must be a list of texts", field="tags")
-    if tags := set(wanted["tags"] or ()):
-        if wanted["match_all_tags"]:
-            yield lambda block: tags <= set(block.tags)
-        else:
-            yield lambda block: not tags.isdisjoint(block.tags)
-    if wanted["templates_only"]:
-        yield attrgetter("is_template")
-    if not wanted["show_hidden_blocks"]:
-        yield lambda block: not block.hidden
+    return tuple(sorted(set(given)))
 
 
-def _count_tests(wanted: Mapping[str, Any]) -> Iterator[Callable[[int], bool]]:
-    """Tests of the number of agents attached."""
-    if (more := wanted["connected_to_agents_count_gt"]) is not None:
-        yield lambda count: count > more
-    if (fewer := wanted["connected_to_agents_count_lt"]) is not None:
-        yield lambda count: count < fewer
-    if (equal := wanted["connected_to_agents_count_eq"]) is not None:
-        yield (frozenset((equal,)) if isinstance(equal, int) else frozenset(equal)).__contains__
+def _description(block: BlockView) -> str:
+    return (block.description or "").casefold()
 
 
-def _holds(text: str, part: str) -> bool:
-    return part.casefold() in text.casefold()
+def _value(block: BlockView) -> str:
+    return block.value.casefold()
+
+
+def _numbers(wanted: Mapping[str, Any]) -> list[tuple[int, int | None]] | None:
+    """The ranges of how many agents may be attached: the least and the most, None for no bound."""
+    more, fewer, equal = (wanted[f"connected_to_agents_count_{name}"] for name in ("gt", "lt", "eq"))
+    if more is None and fewer is None and equal is None:
+        return None
+    least, most = 0 if more is None else max(0, more + 1), None if fewer is None else fewer - 1
+    if equal is None:
+        return [(least, most)]
+    numbers = {equal} if isinstance(equal, int) else {*equal}
+    return [(one, one) for one in sorted(numbers) if one >= least and (most is None or one <= most)]
+
+
+def check_order_by(field: str) -> None:
+    """Raise InvalidField when blocks cannot be listed in the order of this field."""
+    if field not in get_args(OrderBy):
+        raise InvalidField(f"order_by must be one of {', '.join(get_args(OrderBy))}, not {field!r}", field="order_by")
 
 
 class Span:
@@ -127,16 +188,16 @@ class Span:
         span._is_reversed = (order == "desc") != span._is_last_part
         return span
 
-    @classmethod
-    def private(cls) -> Span:
-        """The labels of all private blocks."""
-        return cls(f"[{PRIVATE}/", f"({PRIVATE}0")  # '0' follows '/'
-
     def command(self, key: str, count: int) -> Command:
         """Read the next members of the set at `key`, at most `count`."""
         if self._is_reversed:
             return ("ZREVRANGEBYLEX", key, self._high, self._low, "LIMIT", 0, count)
         return ("ZRANGEBYLEX", key, self._low, self._high, "LIMIT", 0, count)
+
+    def index_command(self, key: str, count: int) -> Command:
+        """Read the same of the index at `key`, whose members begin with the labels."""
+        low = self._low + AFTER if self._low.startswith("(") else self._low
+        return Span(low, self._high, is_reversed=self._is_reversed).command(key, count)
 
     def take(self, found: Sequence[str], count: int) -> list[str]:
         """Go on after what the `command` for `count` members found."""

@@ -8,13 +8,42 @@ from typing import Any
 
 from blocksd.client.blocking.agents import BlockAgents
 from blocksd.client.blocking.block_edits import BlockEdits
-from blocksd.client.blocking.reading import block_named, resolve
+from blocksd.client.blocking.finding import first_with, labels_with, number_with, tags_in_use, timed, times_with
+from blocksd.client.blocking.reading import block_named, blocks_with, resolve
+from blocksd.client.blocking.transport import Transport
 from blocksd.mirror.view import BlockView, Page
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol import listing
 from blocksd.protocol.fields import FIELDS, TERMS, UNCHANGED, Unchanged, Update, given
-from blocksd.protocol.listing import FILTERS, Filter, Order, Span
+from blocksd.protocol.listing import FILTERS, SEPARATOR, Filter, Order, OrderBy, Span
 from blocksd.protocol.wire import TIMEOUT_SECONDS, OnConflict, block_of
+
+
+class Tags:
+    """The tags of all blocks."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(
+        self,
+        *,
+        query_text: str | None = None,
+        limit: int | None = None,
+        before: str | None = None,
+        after: str | None = None,
+        order: Order = "asc",
+    ) -> Page[str]:
+        """The tags that blocks have, hidden blocks and templates among them; the cursors are tags.
+
+        `query_text` finds a part of a tag, in capital or small letters alike.
+
+        Raises:
+            InvalidField: `order` or `limit` cannot be so.
+        """
+        span = Span.of(after=after, before=before, order=order, limit=limit)
+        part = (query_text or "").casefold()
+        return span.page(span.between(tag for tag in tags_in_use(self._transport) if part in tag.casefold()), str)
 
 
 class Blocks(BlockEdits):
@@ -42,9 +71,11 @@ class Blocks(BlockEdits):
         connected_to_agents_count_lt: int | None = None,
         connected_to_agents_count_eq: int | Collection[int] | None = None,
         templates_only: bool = False,
+        show_templates: bool = False,
         show_hidden_blocks: bool = False,
+        order_by: OrderBy = "label",
     ) -> Page[BlockView]:
-        """Blocks, by label: all that are not hidden, or those for which every condition given holds.
+        """Blocks, by label: all that are neither hidden nor templates, or those for which every condition given holds.
 
         `limit` None gives all of them. `after` and `before` are labels (or ids) between which the page lies, in the order
         of the listing; with `before` alone, it ends there. A label serves as a cursor even when its block is gone.
@@ -52,27 +83,46 @@ class Blocks(BlockEdits):
         `label` finds this label, and blocks of agents by the name the agent has for it: `human` finds each agent's
         `human` as well. The searches look for a part of the text, in capital or small letters alike. `tags` finds blocks
         with any of these tags, or, with `match_all_tags`, all of them. `connected_to_agents_count_gt`, `_lt` and `_eq`
-        are about how many agents are attached; `_eq` may be several numbers. Hidden blocks are listed with
-        `show_hidden_blocks`.
+        are about how many agents are attached; `_eq` may be several numbers.
+
+        Hidden blocks are listed with `show_hidden_blocks`, templates with `show_templates`, and alone with `templates_only`.
+
+        `order_by` is `label`, or a time: `created_at` or `updated_at`. A cursor of a listing by time is the label (or id) of
+        a block that is still there.
 
         Raises:
             InvalidLabel: a cursor or `label` is none.
-            InvalidField: `order`, `limit` or `tags` cannot be so.
-            NotFound: a cursor is the id of no block.
+            InvalidField: `order`, `order_by`, `limit` or `tags` cannot be so.
+            NotFound: a cursor is the id of no block, or, of a listing by time, the label of none.
         """
         wanted = Filter(given(locals(), FILTERS))
-        if after is not None:
-            after = resolve(self._transport, after)
-        if before is not None:
-            before = resolve(self._transport, before)
+        listing.check_order_by(order_by)
+        after, before = [None if one is None else resolve(self._transport, one) for one in (after, before)]
+        if order_by != "label":
+            after, before = [None if one is None else timed(self._transport, one, order_by) for one in (after, before)]
         span = Span.of(after=after, before=before, order=order, limit=limit)
         found: list[BlockView] = []
-        size = (
-            listing.PAGE if limit is None else min(listing.PAGE, limit + 1)
-        )  # one more tells whether something follows
-        while not span.is_done and (limit is None or len(found) <= limit):
-            found += self._wanted(wanted, span, size)
-            size = listing.PAGE
+        if order_by == "label" and not wanted.is_of_index:
+            size = listing.PAGE if limit is None else min(listing.PAGE, limit + 1)
+            while not span.is_done and (limit is None or len(found) <= limit):
+                (labels,) = self._transport.ask(span.command(self._transport.keys.labels, size))
+                found += filter(wanted.wants, blocks_with(self._transport, span.take(labels, size)))
+                size = listing.PAGE
+            return span.page(found, attrgetter("label"))
+        labels = None
+        if limit is not None and order_by == "label" and wanted.ranges is None and not wanted.needs_blocks:
+            labels = first_with(self._transport, wanted, span, limit + 1)
+        if labels is None:
+            labels = labels_with(self._transport, wanted)
+        if order_by != "label":
+            labels = times_with(self._transport, labels, order_by)
+        # One more block than is asked for tells if something follows.
+        for some in listing.parts(
+            span.between(labels), listing.PAGE if limit is None else min(listing.PAGE, limit + 1)
+        ):
+            found += filter(wanted.wants, blocks_with(self._transport, [one.rpartition(SEPARATOR)[2] for one in some]))
+            if limit is not None and len(found) > limit:
+                break
         return span.page(found, attrgetter("label"))
 
     def count(
@@ -88,31 +138,18 @@ class Blocks(BlockEdits):
         connected_to_agents_count_lt: int | None = None,
         connected_to_agents_count_eq: int | Collection[int] | None = None,
         templates_only: bool = False,
+        show_templates: bool = False,
         show_hidden_blocks: bool = False,
     ) -> int:
         """How many blocks `list` would give with these conditions."""
         wanted = Filter(given(locals(), FILTERS))
-        span, count = Span(), 0
-        while not span.is_done:
-            count += len(self._wanted(wanted, span, listing.PAGE))
+        if not wanted.needs_blocks:
+            return number_with(self._transport, wanted)
+        labels = labels_with(self._transport, wanted)
+        count = 0
+        for some in listing.parts(labels, listing.PAGE):
+            count += sum(map(wanted.wants, blocks_with(self._transport, some)))
         return count
-
-    def _wanted(self, wanted: Filter, span: Span, size: int) -> builtins.list[BlockView]:
-        """The wanted ones among the next blocks of a listing."""
-        keys = self._transport.keys
-        if wanted.label is None:
-            labels = self._next(span, size)
-        else:
-            labels, private = [wanted.label], Span.private()
-            while not private.is_done:
-                labels += wanted.named(self._next(private, listing.NAMES))
-            labels, span.is_done = span.between(labels), True
-        labels = wanted.matching(labels)
-        return wanted.wanted(labels, self._transport.ask(*wanted.commands(keys, labels)))
-
-    def _next(self, span: Span, size: int) -> builtins.list[str]:
-        (labels,) = self._transport.ask(span.command(self._transport.keys.labels, size))
-        return span.take(labels, size)
 
     def retrieve(self, block_id: str) -> BlockView:
         """One block, by its id or its label.

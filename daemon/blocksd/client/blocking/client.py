@@ -10,7 +10,7 @@ from typing import Any, Self
 from weakref import WeakSet
 
 from blocksd.client.blocking.agents import Agents
-from blocksd.client.blocking.blocks import Blocks
+from blocksd.client.blocking.blocks import Blocks, Tags
 from blocksd.client.blocking.memory import Memory
 from blocksd.client.blocking.transport import Transport
 from blocksd.client.watch import Watch
@@ -73,6 +73,11 @@ class Client:
     def agents(self) -> Agents:
         """All known agents."""
         return Agents(self._transport)
+
+    @property
+    def tags(self) -> Tags:
+        """The tags of all blocks."""
+        return Tags(self._transport)
 
     def meta(self) -> dict[str, str]:
         """The daemon that keeps this mirror, and where the mirror stands; empty when there never was one."""
