@@ -10,6 +10,8 @@ from importlib import import_module
 TYPE_CHECKING = False  # typing takes a moment to load, and Ctrl-C meanwhile would print a traceback
 
 if TYPE_CHECKING:
+    from blocksd.client.batch_async import AsyncBatch
+    from blocksd.client.blocking.batch import Batch
     from blocksd.client.blocking.client import Client, connect
     from blocksd.client.blocking.memory import Memory, Tools
     from blocksd.client.client_async import AsyncClient, aconnect
@@ -42,10 +44,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "AgentView": "mirror.view",
     "AlreadyExists": "errors",
+    "AsyncBatch": "client.batch_async",
     "AsyncClient": "client.client_async",
     "AsyncMemory": "client.memory_async",
     "AsyncTools": "client.memory_async",
     "AsyncWatch": "client.watch",
+    "Batch": "client.blocking.batch",
     "BlockView": "mirror.view",
     "BlocksdError": "errors",
     "Change": "model.revision",
@@ -80,10 +84,12 @@ _HOMES = {
 __all__ = [
     "AgentView",
     "AlreadyExists",
+    "AsyncBatch",
     "AsyncClient",
     "AsyncMemory",
     "AsyncTools",
     "AsyncWatch",
+    "Batch",
     "BlockView",
     "BlocksdError",
     "Change",

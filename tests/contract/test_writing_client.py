@@ -332,6 +332,64 @@ def test_update_many_is_all_or_nothing(place: Place, client: Client, label: str)
     assert client.blocks.update_many([]) == []
 
 
+def test_batch_is_one_request(place: Place, client: Client, label: str) -> None:
+    """All kinds of edits are sent together when the `with` ends: those of one block are one version."""
+    old = client.blocks.create(label=f"{label}-old", value="one\ntwo", agents=[f"{label}-b"])
+    with client.batch() as batch:
+        batch.create(label=f"{label}-new", value="x", tags=["t"], agents=[f"{label}-a"])
+        batch.append(f"{label}-new", "y")
+        batch.replace(old.id, "one", "1")
+        batch.insert(old.id, "0", 0)
+        batch.apply_patch(old.id, "@@\n-two\n+2\n")
+        batch.update(old.id, description="d", expect_version=1)
+        batch.attach(old.id, f"{label}-a")
+        batch.detach(old.id, [f"{label}-b"])
+        batch.create(label=f"{label}-gone")
+        batch.delete(f"{label}-gone")
+        batch.rename(f"{label}-new", f"{label}-newer")
+        with pytest.raises(InvalidRequest, match="has not been done"):
+            _ = batch.results
+    done = [None if block is None else (block.label, block.value) for block in batch.results]
+    assert done[2:8] == [(old.label, "0\n1\n2")] * 6
+    assert done[8:10] == [None, None]
+    assert done[10] == (f"{label}-newer", "x\ny")
+    assert client.blocks.retrieve(old.id).version == 2
+    assert [one.id for one in client.blocks.agents.list(old.id)] == [f"{label}-a"]
+    requests = {revision.request_id for revision in place.revisions(old.label)[1:]}
+    assert requests == {revision.request_id for revision in place.revisions(f"{label}-newer")[-1:]}
+
+
+def test_batch_is_all_or_nothing(place: Place, client: Client, label: str) -> None:
+    """A part that is refused refuses all, and is named; a `with` that ends by an error sends nothing."""
+    client.blocks.create(label=label, value="one")
+
+    def write(*, fails: bool) -> None:
+        with client.batch() as batch:
+            batch.append(label, "two")
+            if fails:
+                raise KeyError
+            batch.append(f"{label}-nothing", "two")
+
+    with pytest.raises(NotFound) as caught:
+        write(fails=False)
+    assert caught.value.facts["request"] == 2
+    with pytest.raises(KeyError):
+        write(fails=True)
+    assert client.blocks.retrieve(label).value == "one"
+    batch = client.batch()
+    batch.restore(label, 1)
+    batch.append(label, "two")
+    assert [block.value for block in batch.send(request_id=f"{label}-1") if block] == ["one\ntwo"] * 2
+    with pytest.raises(InvalidRequest, match="was done before"):
+        batch.send()
+    again = client.batch()
+    again.restore(label, 1)
+    again.append(label, "two")
+    assert [block.version for block in again.send(request_id=f"{label}-1") if block] == [2, 2]
+    assert len(place.revisions(label)) == 2
+    assert client.batch().send() == []
+
+
 # --- what is refused ---
 
 

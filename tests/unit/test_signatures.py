@@ -16,9 +16,11 @@ from support import do_without
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAIRED = ("Client", "Memory", "Tools", "Watch", "Blocks", "Agents", "BlockAgents", "AgentBlocks", "Tags")
+PAIRED = ("Client", "Memory", "Tools", "Watch", "Blocks", "Agents", "BlockAgents", "AgentBlocks", "Tags", "Batch")
 AT_ONCE = {
-    *("AsyncClient.memory", "AsyncClient.watch", "AsyncMemory.tools", "AsyncMemory.watch"),
+    *("AsyncClient.batch", "AsyncClient.memory", "AsyncClient.watch", "AsyncMemory.tools", "AsyncMemory.watch"),
+    *(f"AsyncBatch.{name}" for name in ("create", "update", "append", "replace", "insert", "apply_patch", "rename")),
+    *(f"AsyncBatch.{name}" for name in ("attach", "detach", "restore", "delete")),
     *("AsyncTools.openai", "AsyncTools.openai_responses", "AsyncTools.anthropic", "AsyncWatch.call", "AsyncWatch.stop"),
 }
 """The methods of asyncio code that send nothing, and are not awaited."""

@@ -10,6 +10,7 @@ from typing import Any, Self
 from weakref import WeakSet
 
 from blocksd.client.agents_async import AsyncAgents
+from blocksd.client.batch_async import AsyncBatch
 from blocksd.client.blocks_async import AsyncBlocks, AsyncTags
 from blocksd.client.memory_async import AsyncMemory
 from blocksd.client.transport_async import AsyncTransport
@@ -125,6 +126,10 @@ class AsyncClient:
                 block = view_of(newer)
             await sleep(random.uniform(0, _LONGEST_EDIT_PAUSE))
         return block
+
+    def batch(self) -> AsyncBatch:
+        """Several edits that are sent as one request: all of them are done, or none. Nothing is sent yet."""
+        return AsyncBatch(self._transport)
 
     def memory(self, agent_id: str) -> AsyncMemory:
         """The memory of one agent. Nothing is sent yet.

@@ -29,6 +29,19 @@ async def resolve(transport: AsyncTransport, block: str) -> str:
     return str(label)
 
 
+async def resolve_all(transport: AsyncTransport, blocks: Sequence[str]) -> list[str]:
+    """The labels of these blocks, as `resolve` gives them, in one round trip."""
+    ids = [block for block in blocks if _ID.fullmatch(block)]
+    if not ids:
+        return [parse_label(block) for block in blocks]
+    (found,) = await transport.ask(("HMGET", transport.keys.ids, *ids))
+    labels = dict(zip(ids, found, strict=True))
+    for block, label in labels.items():
+        if label is None:
+            raise NotFound(f"there is no block with the id {block}", id=block)
+    return [labels[block] if block in labels else parse_label(block) for block in blocks]
+
+
 async def block_named(transport: AsyncTransport, block_id: str) -> BlockView:
     """One block, by its id or its label. Raises as `blocks.retrieve` does."""
     keys, label = transport.keys, await resolve(transport, block_id)

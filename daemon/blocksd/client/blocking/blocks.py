@@ -7,9 +7,10 @@ from operator import attrgetter
 from typing import Any
 
 from blocksd.client.blocking.agents import BlockAgents
+from blocksd.client.blocking.batch import done_together
 from blocksd.client.blocking.block_edits import BlockEdits
 from blocksd.client.blocking.finding import first_with, labels_with, number_with, tags_in_use, timed, times_with
-from blocksd.client.blocking.reading import block_named, blocks_with, resolve
+from blocksd.client.blocking.reading import block_named, blocks_with, resolve, resolve_all
 from blocksd.client.blocking.transport import Transport
 from blocksd.mirror.view import BlockView, Page
 from blocksd.model.revision import OPERATOR
@@ -251,21 +252,13 @@ class Blocks(BlockEdits):
         Raises:
             BlocksdError: what `update` raises. Facts: `request`, which of them it was, from 1.
         """
-        requests = []
-        for one in updates:
+        labels = resolve_all(self._transport, [one["block_id"] for one in updates])
+        parts = []
+        for label, one in zip(labels, updates, strict=True):
             fields: dict[str, Any] = dict(one)
+            del fields["block_id"]
             version, on_conflict = fields.pop("expect_version", None), fields.pop("on_conflict", None)
-            label = resolve(self._transport, fields.pop("block_id"))
             expect = None if version is None else {"version": version}
-            requests.append(
-                {"op": "update", "label": label, "args": fields, "expect": expect, "on_conflict": on_conflict}
-            )
-        if not requests:
-            return []
-        terms = {"timeout_seconds": timeout_seconds, "request_id": request_id}
-        reply = self._transport.request(OPERATOR, "batch", {"requests": requests}, **terms)
-        shown = {one["label"]: block_of(one) for one in reply["results"] if "block" in one}
-        for result in reply["results"]:
-            if result["label"] not in shown:  # more than a reply shows: as it is now
-                shown[result["label"]] = block_named(self._transport, result["label"])
-        return [shown[result["label"]] for result in reply["results"]]
+            parts.append({"op": "update", "label": label, "args": fields, "expect": expect, "on_conflict": on_conflict})
+        done = done_together(self._transport, parts, timeout_seconds=timeout_seconds, request_id=request_id)
+        return [block for block in done if block is not None]

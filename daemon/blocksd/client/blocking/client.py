@@ -10,6 +10,7 @@ from typing import Any, Self
 from weakref import WeakSet
 
 from blocksd.client.blocking.agents import Agents
+from blocksd.client.blocking.batch import Batch
 from blocksd.client.blocking.blocks import Blocks, Tags
 from blocksd.client.blocking.memory import Memory
 from blocksd.client.blocking.transport import Transport
@@ -125,6 +126,10 @@ class Client:
                 block = view_of(newer)
             sleep(random.uniform(0, _LONGEST_EDIT_PAUSE))
         return block
+
+    def batch(self) -> Batch:
+        """Several edits that are sent as one request: all of them are done, or none. Nothing is sent yet."""
+        return Batch(self._transport)
 
     def memory(self, agent_id: str) -> Memory:
         """The memory of one agent. Nothing is sent yet.
