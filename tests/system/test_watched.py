@@ -16,6 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import blocksd
+from blocksd.cli.commands_status import seen_in_mirror
 from support import DEADLINE, Daemon, RedisServer, eventually
 
 if TYPE_CHECKING:
@@ -101,10 +102,68 @@ def test_status_while_redis_is_away(watched: Daemon, server: RedisServer, folder
     assert lag == status(watched)["seq"] - 3
     told = watched.command("status")
     assert re.search(r"mirror +unreachable since \S+ \(\d+ s\): Redis at", told.stdout)
-    assert (told.returncode, "problems     none" in told.stdout) == (1, True)
+    assert (told.returncode, "problems     1" in told.stdout) == (1, True)
+    assert "<mirror>: the mirror is unreachable" in told.stdout
+    assert [problem["subject"] for problem in status(watched)["problems"]] == ["<mirror>"]
     server.start()
     eventually(lambda: status(watched)["mirror"] == "level")
     assert status(watched)["mirror_lag"] == 0
+
+
+def test_status_looks_at_the_mirror_itself(server: RedisServer) -> None:
+    """What a daemon takes for in sync is looked at again: Redis may have died or been emptied a moment ago."""
+    report = {"mirror": "level", "namespace": "blocks", "seq": 4}
+    raw = server.client()
+    assert seen_in_mirror(server.url, report)["mirror"] == "empty"
+    raw.hset("blocks:meta", "pid", "1")
+    assert seen_in_mirror(server.url, report)["mirror"] == "rebuilding"
+    raw.hset("blocks:meta", "seq", "3")
+    assert seen_in_mirror(server.url, report) == {"mirror": "behind", "mirror_seq": 3, "mirror_lag": 1}
+    raw.hset("blocks:meta", "seq", "4")
+    assert seen_in_mirror(server.url, report) == {}
+    raw.close()
+    server.kill()
+    assert seen_in_mirror(server.url, report)["mirror"] == "away"
+
+
+def test_status_just_after_redis_has_died(watched: Daemon, server: RedisServer, folder: Path) -> None:
+    """It fails from that moment on, and says why."""
+    (folder / "bad.md").unlink()
+    eventually(lambda: watched.command("status").returncode == 0, "all is well")
+    server.kill()
+    result = watched.command("status")
+    assert result.returncode == 1
+    assert "<mirror>: the mirror is unreachable" in result.stdout
+
+
+def test_warnings_are_not_well(watched: Daemon, folder: Path) -> None:
+    """A warning alone makes `status` fail."""
+    (folder / "bad.md").write_text("---\nlimt: 5\n---\n")
+    report = eventually(lambda: (found := status(watched))["problems"][0]["warning"] and found)
+    assert len(report["problems"]) == 1
+    assert watched.command("status").returncode == 1
+
+
+def test_status_with_a_wrong_configuration(watched: Daemon, tmp_path: Path) -> None:
+    """What is wrong in the settings is among the problems; the rest of them, and the daemon, are shown all the same."""
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(f'namspace = "x"\nresync_seconds = "often"\nstate_dir = "{watched.state}"\n')
+    result = subprocess.run(
+        [sys.executable, "-m", "blocksd", "status", "--json", "--config", str(wrong)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+        env={**watched.env, "BLOCKSD_POLL": "perhaps"},
+    )
+    assert (result.returncode, result.stderr) == (1, "")
+    report = json.loads(result.stdout)
+    assert (report["running"], report["answers"], report["blocks"]) == (True, True, 2)
+    told = " ".join(problem["message"] for problem in report["problems"] if problem["subject"] == "<config>")
+    assert all(word in told for word in ("'namspace'", "resync_seconds", "poll"))
+    unreadable = watched.command("status", "--config", str(tmp_path / "missing.toml"))
+    assert unreadable.returncode == 1
+    assert "missing.toml cannot be read" in " ".join(unreadable.stdout.split())
 
 
 def test_daemon_that_hangs(watched: Daemon) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from blocksd.cli.console import age, ago, duration, print_facts, print_json, print_problem
-from blocksd.cli.options import daemon_options, json_option, load
+from blocksd.cli.console import age, ago, duration, print_facts, print_json, print_problems
+from blocksd.cli.options import daemon_options, json_option, resolve
 from blocksd.errors import Misconfigured, Unavailable
+from blocksd.mirror.keys import Keys
+from blocksd.model.problem import CONFIG, Problem
+from blocksd.model.revision import timestamp
 from blocksd.monitoring.status import MIRROR_WORDS, count
 from blocksd.requests.inbox import REFUSALS
 from blocksd.service.control import STATUS, ask
@@ -32,22 +36,25 @@ _KEYS = (
 
 @click.command()
 @daemon_options
+@click.option("--all", "everything", is_flag=True, help="Show all problems of a kind, and not only the first three.")
 @json_option
-def status(as_json: bool, **flags: Any) -> None:
-    """Show the state of the daemon, and all problems.
+def status(*, everything: bool, as_json: bool, **flags: Any) -> None:
+    """Show the state of the daemon, and the problems by kind.
 
     The state is what the daemon serves, and whether the mirror is in sync. If the daemon does not run or does not answer, the facts come from the journal and from Redis, as far as they go. Exit
-    code 1 if there are problems or the mirror is not in sync, 3 if no daemon runs, or it does not answer.
+    code 1 if there are problems or warnings, or the mirror is not in sync; 3 if no daemon runs, or it does not answer.
     """
-    config = load(flags)
+    mistakes: list[Misconfigured] = []
+    config = resolve(flags, mistakes=mistakes).config
     report = _status(config)
+    report["problems"] += [*_of_mirror(report), *(_of_settings(mistake) for mistake in mistakes)]
     if as_json:
         print_json(report)
     else:
-        _show_status(report)
+        _show_status(report, everything=everything)
     if not report["running"] or report["answers"] is False:
         sys.exit(3)
-    if report["mirror"] != "level" or any(not problem["warning"] for problem in report["problems"]):
+    if report["mirror"] != "level" or report["problems"]:
         sys.exit(1)
 
 
@@ -56,8 +63,45 @@ def _status(config: Config) -> dict[str, Any]:
     daemon = running_daemon(config.state)
     if daemon is not None:
         with suppress(Unavailable):
-            return ask(config.state, STATUS)
+            report = ask(config.state, STATUS)
+            return report | seen_in_mirror(daemon["redis"], report) if report["mirror"] == "level" else report
     return _traces(config, daemon)
+
+
+def seen_in_mirror(url: str, report: dict[str, Any]) -> dict[str, Any]:
+    """Return what differs in Redis at this moment from a mirror in sync; the daemon finds it within a second or two."""
+    from blocksd.mirror.connection import connect, translated
+
+    try:
+        with connect(url) as client, translated(url):
+            meta = client.hgetall(Keys(report["namespace"]).meta)
+    except (Unavailable, Misconfigured) as error:
+        return {"mirror": "away", "away_since": timestamp(time.time()), "away_reason": error.message}
+    if "seq" not in meta:
+        return {"mirror": "rebuilding" if meta else "empty", "mirror_seq": None, "mirror_lag": None}
+    lag = max(0, report["seq"] - int(meta["seq"]))
+    return {"mirror": "behind", "mirror_seq": int(meta["seq"]), "mirror_lag": lag} if lag else {}
+
+
+def _of_mirror(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the problem that the mirror is not in sync, if it is not."""
+    mirror = report["mirror"]
+    if mirror in ("level", "unknown"):
+        return []
+    hint = "it is written now: look again"
+    if mirror == "away":
+        hint = "check that the Redis server runs; changes are journaled, and the mirror follows when it is back"
+    is_passing = mirror in ("behind", "rebuilding")
+    return [_problem("<mirror>", "unavailable", f"the mirror is {_mirror_text(report)}", hint, is_warning=is_passing)]
+
+
+def _of_settings(mistake: Misconfigured) -> dict[str, Any]:
+    hint = "correct it; until then this command, and a daemon started here, do not know what it sets"
+    return _problem(CONFIG, mistake.code, mistake.message, hint)
+
+
+def _problem(subject: str, code: str, message: str, hint: str, *, is_warning: bool = False) -> dict[str, Any]:
+    return Problem(subject, code, message, hint, warning=is_warning, since=timestamp(time.time())).as_json()
 
 
 def _traces(config: Config, daemon: dict[str, str] | None) -> dict[str, Any]:
@@ -124,7 +168,7 @@ def _journaled(state: str) -> tuple[dict[str, Any], str | None]:
         return {"blocks": None, "seq": None, "last_change": None}, None
 
 
-def _show_status(report: dict[str, Any]) -> None:
+def _show_status(report: dict[str, Any], *, everything: bool) -> None:
     print_facts(
         [
             ("daemon", _daemon_text(report)),
@@ -154,8 +198,7 @@ def _show_status(report: dict[str, Any]) -> None:
     click.echo()
     problems = report["problems"]
     print_facts([("problems", str(len(problems) or "none"))])
-    for problem in problems:
-        print_problem(problem, "  ")
+    print_problems(problems, "  ", everything=everything)
     if not report["running"]:
         click.echo("start it with: blocksd run FOLDER", err=True)
     elif report["answers"] is False:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from blocksd.errors import BlocksdError
+
+
+_SHOWN_OF_A_KIND = 3
+_PARTICULARS = re.compile(r"""'[^']*'|"[^"]*"|[0-9]+""")
 
 
 def print_json(value: object) -> None:
@@ -68,6 +73,24 @@ def print_problem(problem: dict[str, Any], indent: str) -> None:
     print_wrapped(f"{indent}{warning}{place}: {problem['message']}", f"{indent}  ")
     if problem["hint"]:
         print_wrapped(f"{indent}  {problem['hint']}", f"{indent}  ")
+
+
+def print_problems(problems: Iterable[dict[str, Any]], indent: str, *, everything: bool) -> None:
+    """Print problems by kind, warnings last: of each kind the first three and a count, or `everything`."""
+    kinds: dict[tuple[object, ...], list[dict[str, Any]]] = {}
+    for problem in sorted(problems, key=lambda problem: bool(problem["warning"])):
+        kinds.setdefault(_kind(problem), []).append(problem)
+    for members in kinds.values():
+        shown = members if everything else members[:_SHOWN_OF_A_KIND]
+        for problem in shown:
+            print_problem(problem, indent)
+        if len(members) > len(shown):
+            click.echo(f"{indent}… and {len(members) - len(shown)} more of this kind: --all shows them")
+
+
+def _kind(problem: dict[str, Any]) -> tuple[object, ...]:
+    """Return what problems of one kind have in common: all but quoted names and numbers."""
+    return problem["warning"], problem["code"], _PARTICULARS.sub("", problem["message"])
 
 
 def print_rich(what: RenderableType) -> None:

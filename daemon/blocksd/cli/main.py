@@ -25,7 +25,7 @@ from blocksd.cli.console import complain, exit_code
 from blocksd.errors import BlocksdError, Misconfigured
 
 _EPILOG = (
-    "Exit codes: 0 done, 1 refused or problems found, 2 wrong usage or configuration, "
+    "Exit codes: 0 done, 1 refused or problems found (of status also warnings), 2 wrong usage or configuration, "
     "3 daemon or Redis unavailable or the journal unusable for now."
 )
 

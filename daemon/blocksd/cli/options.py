@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from blocksd.client.blocking.client import Client
+    from blocksd.errors import Misconfigured
     from blocksd.settings.config import Config
     from blocksd.settings.loading import Resolved
 
@@ -60,10 +61,14 @@ def load(flags: dict[str, Any]) -> Config:
     return resolve(flags).config
 
 
-def resolve(flags: dict[str, Any], *, file: str | None = None) -> Resolved:
-    """Return the configuration and the origin of each setting; `file` is the settings file where no option names one."""
+def resolve(flags: dict[str, Any], *, file: str | None = None, mistakes: list[Misconfigured] | None = None) -> Resolved:
+    """Return the configuration and the origin of each setting.
+
+    `file` is the settings file where no option names one. With `mistakes`, what is wrong apart from the options is put
+    there and left out, instead of raised.
+    """
     settings = {name: value for name, value in flags.items() if name != "config_path"}
-    return configuration.resolve(settings, path=flags.get("config_path") or file)
+    return configuration.resolve(settings, path=flags.get("config_path") or file, mistakes=mistakes)
 
 
 def daemon_of(config: Config) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 from blocksd.errors import InvalidLabel, Misconfigured
 from blocksd.model.label import is_plain, parse_agent_pattern, parse_label
 from blocksd.model.nearest import nearest
-from blocksd.settings.config import SOURCE_KEYS, Config, SourceSettings
+from blocksd.settings.config import SETTINGS, SOURCE_KEYS, Config, SourceSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +22,8 @@ def checked(name: str, value: Any, where: Where) -> Any:
 
     Raise Misconfigured if it cannot have this one; the message says where it was set.
     """
+    if name not in SETTINGS:
+        raise Misconfigured(f"{where(name)} has an unknown key {name!r}{hint(name, list(SETTINGS))}", key=name)
     if name == "sources" and isinstance(value, dict):
         return tuple(_source(source, table, where) for source, table in value.items())
     if name == "metrics" and type(value) is int:  # as one writes a port

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import Misconfigured
-from blocksd.settings.checks import checked, hint, near, type_of
+from blocksd.settings.checks import checked, near, type_of
 from blocksd.settings.config import SETTINGS, Config
 from blocksd.settings.settings_file import SettingsFile
 
@@ -47,20 +48,43 @@ def load(flags: Mapping[str, Any], *, path: str | None = None, environ: Mapping[
     return resolve(flags, path=path, environ=environ).config
 
 
-def resolve(flags: Mapping[str, Any], *, path: str | None = None, environ: Mapping[str, str] | None = None) -> Resolved:
-    """Return the same as `load`, and where each setting comes from."""
+def resolve(
+    flags: Mapping[str, Any],
+    *,
+    path: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    mistakes: list[Misconfigured] | None = None,
+) -> Resolved:
+    """Return the same as `load`, and where each setting comes from.
+
+    With `mistakes`, what is wrong in a file or in the environment is put there and left out, instead of raised.
+    """
     environ = os.environ if environ is None else environ
     path = path or environ.get("BLOCKSD_CONFIG") or next(filter(os.path.exists, _places(environ)), None)
     settings: dict[str, Any] = {}
     origins: dict[str, Where] = {}
-    for name, value, where in (
-        *(_from_file(SettingsFile(path)) if path is not None else ()),
-        *_from_credentials(environ),
-        *_from_environment(environ),
-        *_from_flags(flags),
-    ):
-        settings[name], origins[name] = checked(name, value, where), where
+
+    def take(source: Iterator[tuple[str, Any, Where]], mistakes: list[Misconfigured] | None) -> None:
+        with _noted(mistakes):
+            for name, value, where in source:
+                with _noted(mistakes):
+                    settings[name], origins[name] = checked(name, value, where), where
+
+    for source in (_from_file(path), _from_credentials(environ), _from_environment(environ)):
+        take(source, mistakes)
+    take(_from_flags(flags), None)
     return Resolved(Config(**settings), path, origins)
+
+
+@contextmanager
+def _noted(mistakes: list[Misconfigured] | None) -> Iterator[None]:
+    """Put a mistake into the list instead of raising it, if there is a list."""
+    try:
+        yield
+    except Misconfigured as error:
+        if mistakes is None:
+            raise
+        mistakes.append(error)
 
 
 def _places(environ: Mapping[str, str]) -> list[str]:
@@ -72,11 +96,11 @@ def _at(place: str) -> Where:
     return lambda *_: place
 
 
-def _from_file(file: SettingsFile) -> Iterator[tuple[str, Any, Where]]:
-    for name, value in file.content.items():
-        if name not in SETTINGS:
-            raise Misconfigured(f"{file.place(name)} has an unknown key {name!r}{hint(name, list(SETTINGS))}", key=name)
-        yield name, value, file.place
+def _from_file(path: str | None) -> Iterator[tuple[str, Any, Where]]:
+    if path is not None:
+        file = SettingsFile(path)
+        for name, value in file.content.items():
+            yield name, value, file.place
 
 
 def _from_credentials(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, Where]]:
