@@ -71,6 +71,12 @@ def daemon(folder: Path, run_daemon: RunDaemon) -> Iterator[Daemon]:
     running.stop()
 
 
+def as_json(daemon: Daemon, *words: str, code: int = 0) -> Any:
+    result = daemon.command(*words)
+    assert (result.returncode, result.stderr) == (code, "")
+    return json.loads(result.stdout)
+
+
 # --- help ---
 
 
@@ -208,7 +214,24 @@ def test_status_without_a_daemon() -> None:
         ("show note", "there is no block 'note'", "did you mean 'notes'?"),
         ("show zzzzzz", "there is no block 'zzzzzz'", "'blocksd ls --all' lists the blocks"),
         ("show ../../etc/passwd", "'../../etc/passwd' is not a label", "'blocksd ls'"),
-        ("show gone", "there is no block 'gone'", "'blocksd ls --all'"),
+        ("show gone", "there is no block 'gone'", "it was deleted: 'blocksd undo gone' brings it back"),
+        ("append gone x", "there is no block 'gone'", "it was deleted: 'blocksd undo gone' brings it back"),
+        ("show bad", "'bad' is not in force, and its file has a problem: bad.md: the frontmatter", "add a line '---'"),
+        ("append bad x", "'bad' is not in force, and its file has a problem: bad.md", "add a line '---'"),
+        ("new bad x", "'bad' is not in force, and its file has a problem: bad.md", "add a line '---'"),
+        ("new notes x", "there is a block 'notes' already", "'blocksd set notes' changes it"),
+        ("new foo.md x", "'foo.md' is not a label", "the label of the file foo.md is 'foo'"),
+        ("restore notes 44", "version 44 of 'notes' is not kept", "'blocksd history notes'"),
+        ("redo notes", "there is nothing to redo", "'blocksd history notes' lists its versions"),
+        ("redo gone", "'gone' is deleted: there is nothing to redo", "'blocksd undo gone' brings it back"),
+        ("render nobody", "there is no agent 'nobody'", "'blocksd attach LABEL AGENT'"),
+        ("attach notes *", "'*' is a pattern, and no agent's id", "'blocksd set notes --agent '*''"),
+        ("detach notes zoe", "'notes' is not attached to 'zoe'", "'blocksd show notes' shows the agents"),
+        ("set notes x --version 1", "'notes' is at version 2, not 1", "retry with --version 2"),
+        ("set notes --limit 3", "Exceeds character limit", "--limit N"),
+        ("set notes", "standard input is empty: nothing was changed", "blocksd set notes ''"),
+        ("set notes -", "standard input is empty: nothing was changed", "blocksd set notes ''"),
+        ("append notes", "standard input is empty: nothing was changed", "blocksd append notes ''"),
         ("history note", "the journal has no block 'note'", "did you mean 'notes'?"),
         ("diff note", "the journal has no block 'note'", "did you mean 'notes'?"),
         ("diff notes 7", "version 7 of 'notes' is not kept", "'blocksd"),
@@ -221,6 +244,43 @@ def test_what_is_not_there(daemon: Daemon, words: str, said: str, step: str) -> 
     assert (result.returncode, result.stdout) == (1, "")
     assert said in result.stderr
     assert step in result.stderr
+
+
+def test_what_changes_nothing_is_not_called_a_change(daemon: Daemon) -> None:
+    """A command says that it has changed something only if it has."""
+    for words in (
+        ("set", "notes", "second"),
+        ("set", "notes", "--tag", "a"),
+        ("replace", "notes", "second", "second"),
+        ("attach", "notes", "one"),
+        ("restore", "notes", "2"),
+        ("mv", "notes", "notes"),
+    ):
+        result = daemon.command(*words)
+        assert result.stdout == "nothing changed: notes v2 · 6 of 20000 characters\n", words
+        assert result.returncode == 0
+    assert daemon.command("set", "notes", "third").stdout.startswith("updated notes v3")
+    assert daemon.command("set", "notes", "").stdout.startswith("updated notes v4 · 0 of")
+    assert daemon.command("set", "notes", "--agent", "", "--tag", "").stdout.startswith("updated notes v5")
+    assert as_json(daemon, "show", "notes", "--json")["agents"] == []
+    assert daemon.command("set", "notes", "--agent", "*").stdout.startswith("updated notes v6")
+    result = daemon.command("attach", "notes", "nobody")
+    assert result.stdout.startswith("nothing changed: notes v6")
+    assert "nobody, not known so far: an agent is known once" in result.stderr
+
+
+def test_file_that_is_not_in_force_is_told(daemon: Daemon) -> None:
+    """Who looks at a block is told that the file on disk says something else."""
+    assert as_json(daemon, "show", "notes", "--json")["problem"] is None
+    (daemon.folder / "notes.md").write_text("---\nlimit: many\n---\nthird\n")
+    shown = eventually(lambda: (result := daemon.command("show", "notes")).stderr.count("not in force") and result)
+    assert shown.stdout == "second\n"
+    assert "notes.md, has a problem: limit must be" in shown.stderr
+    assert as_json(daemon, "show", "notes", "--json")["problem"]["subject"] == "notes.md"
+    listed = daemon.command("ls", "--all")
+    marks = {line.split("\t")[0]: line.split("\t")[2] for line in listed.stdout.splitlines()}
+    assert marks == {"agents/one/persona": "", "hidden": "", "notes": "problem"}
+    assert listed.stderr == "not in force as on disk: 2 files; 'blocksd status' says why\n"
 
 
 def test_version_that_is_none(daemon: Daemon) -> None:
@@ -258,12 +318,6 @@ def test_check_of_a_bad_folder(folder: Path) -> None:
 
 
 # --- done: 0 ---
-
-
-def as_json(daemon: Daemon, *words: str, code: int = 0) -> Any:
-    result = daemon.command(*words)
-    assert (result.returncode, result.stderr) == (code, "")
-    return json.loads(result.stdout)
 
 
 def test_json_of_every_reading_command(daemon: Daemon) -> None:

@@ -102,9 +102,13 @@ def _after_exists(error: BlocksdError) -> str:
 
 
 def _after_request(error: BlocksdError) -> str:
+    if "label" in error.facts and error.facts.keys().isdisjoint(("field", "argument")):  # it travelled in a reply
+        return _after_label(error)
     if error.facts.get("field") == "op" and "label" in error.facts:
         label = _label(error.facts)
         return f"'blocksd history {label}' lists its versions, and 'blocksd restore {label} VERSION' brings one back"
+    if error.facts.get("field") == "args.agents" and "label" in error.facts:
+        return f"'blocksd set {_label(error.facts)} --agent AGENT' replaces the list; repeat --agent for each entry"
     return ""
 
 

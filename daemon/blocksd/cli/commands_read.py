@@ -11,7 +11,8 @@ import click
 
 from blocksd.cli import completion
 from blocksd.cli.console import age, ago, print_json, print_table
-from blocksd.cli.options import daemon_options, json_option, load, near_agents, near_labels, open_client
+from blocksd.cli.options import client_for, daemon_options, json_option, load, near_agents, open_client, problem_of_file
+from blocksd.model.label import SUFFIX
 from blocksd.model.prompt import STYLES
 from blocksd.monitoring.status import count
 from blocksd.protocol.reset import Reset
@@ -47,6 +48,8 @@ def list_blocks(
 ) -> None:
     """List blocks, with their length, their agents and their age.
 
+    `ro` is a block that agents may not change, and `problem` one whose file on disk is not in force.
+
     For example, all blocks below `policies/` that mention refunds:
 
     \b
@@ -67,14 +70,19 @@ def list_blocks(
             and (search is None or _contains(block, search.casefold()))
         ]
         counts = client.blocks.agents.counts([block.label for block in found])
+        problems = client.problems()
+    wrong = {problem["label"]: problem for problem in problems if problem["label"] and not problem["warning"]}
     if as_json:
-        print_json([{**block.as_json(), "name": block.name, "attached": counts[block.label]} for block in found])
+        more = (
+            {"name": block.name, "attached": counts[block.label], "problem": wrong.get(block.label)} for block in found
+        )
+        print_json([{**block.as_json(), **facts} for block, facts in zip(found, more, strict=True)])
         return
     rows = [
         (
             block.name if agent else block.label,
             f"{block.chars}/{block.limit}",
-            "ro" if block.read_only else "",
+            " ".join(filter(None, ("ro" if block.read_only else "", "problem" if block.label in wrong else ""))),
             str(counts[block.label]),
             f"v{block.version}",
             age(block.updated_at),
@@ -83,6 +91,9 @@ def list_blocks(
         for block in found
     ]
     print_table(("name" if agent else "label", "chars", "", "agents", "version", "age", "description"), rows)
+    unread = sum(problem["subject"].endswith(SUFFIX) and not problem["warning"] for problem in problems)
+    if unread:
+        click.echo(f"not in force as on disk: {count(unread, 'file')}; 'blocksd status' says why", err=True)
 
 
 def _contains(block: BlockView, text: str) -> bool:
@@ -99,12 +110,12 @@ def show(label: str, as_json: bool, **flags: Any) -> None:
     The value goes to standard output, so that it can be piped; version, author and agents go to standard error. LABEL may
     also be the block's id.
     """
-    with open_client(load(flags)) as client:
-        with near_labels(client, label):
-            block = client.blocks.retrieve(label)
+    with client_for(flags, label) as client:
+        block = client.blocks.retrieve(label)
         agents = [agent.id for agent in client.blocks.agents.list(block.id, limit=None if as_json else 11)]
+        problem = problem_of_file(client.problems(), block.label)
     if as_json:
-        print_json({**block.as_json(), "agents": agents})
+        print_json({**block.as_json(), "agents": agents, "problem": problem})
         return
     about = f"{block.label} v{block.version} · {block.chars} of {block.limit} characters · {ago(block.updated_at)} by {block.updated_by}"
     if block.read_only:
@@ -114,7 +125,18 @@ def show(label: str, as_json: bool, **flags: Any) -> None:
     click.echo(click.style(about, dim=True), err=True)
     if block.description:
         click.echo(click.style(block.description, dim=True), err=True)
+    if problem is not None:
+        click.echo(click.style(_not_in_force(problem), fg="yellow"), err=True)
     click.echo(block.value)
+
+
+def _not_in_force(problem: dict[str, Any]) -> str:
+    """Say that a file is not in force, and why."""
+    hint = f" ({problem['hint']})" if problem["hint"] else ""
+    return (
+        f"not in force: the file on disk, {problem['subject']}, has a problem: {problem['message']}{hint}; "
+        "this is the last good version"
+    )
 
 
 @click.command()

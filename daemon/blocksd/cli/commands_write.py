@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from blocksd.cli import completion
+from blocksd.cli.advice import UNKNOWN_AGENT
 from blocksd.cli.console import print_json
-from blocksd.cli.options import daemon_options, json_option, load, near_labels, open_client
-from blocksd.errors import InvalidRequest
+from blocksd.cli.options import client_for, daemon_options, json_option
+from blocksd.errors import InvalidRequest, NotFound
+from blocksd.model.label import is_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from blocksd.client.blocking.client import Client
     from blocksd.mirror.view import BlockView
+    from blocksd.protocol.wire import OnConflict
 
 
 def _field_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -24,14 +29,14 @@ def _field_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--hidden/--no-hidden", default=None, help="Leave it out of lists and prompts."),
         click.option("--read-only/--no-read-only", default=None, help="Agents may not change it."),
         click.option("--limit", type=int, metavar="N", help="The most characters it may have."),
-        click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag; may be repeated."),
+        click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag; may be repeated; an empty one: none."),
         click.option(
             "--agent",
             "agents",
             metavar="AGENT",
             shell_complete=completion.agents,
             multiple=True,
-            help="An agent, or a pattern; may be repeated.",
+            help="An agent, or a pattern; may be repeated; an empty one: none.",
         ),
         click.option("--description", metavar="TEXT", help="What the block is for; agents read it."),
     ):
@@ -40,8 +45,10 @@ def _field_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that were given as options."""
-    return {name: value for name, value in fields.items() if value not in (None, ())}
+    """Return the fields that were given as options; a list of one empty text is an empty list."""
+    lists = {name: list(value) for name, value in fields.items() if isinstance(value, tuple) and value}
+    plain = {name: value for name, value in fields.items() if value is not None and not isinstance(value, tuple)}
+    return {**plain, **{name: [] if entries == [""] else entries for name, entries in lists.items()}}
 
 
 _version_option = click.option(
@@ -65,7 +72,7 @@ def new(label: str, value: str | None, *, as_json: bool, **flags: Any) -> None:
     blocksd new policies/refunds "30 days." --agent 'support-*'
     """  # noqa: D301  # \b is click's mark for lines that stay as they are
     fields = _given({name: flags.pop(name) for name in _FIELDS})
-    with open_client(load(flags)) as client:
+    with client_for(flags) as client:
         _print(client.blocks.create(label=label, value=_value(value, ""), **fields), "created", as_json=as_json)
 
 
@@ -83,15 +90,15 @@ def set_block(label: str, value: str | None, *, version: int | None, as_json: bo
     meanwhile are merged. VALUE - stands for standard input.
     """
     fields = _given({name: flags.pop(name) for name in _FIELDS})
-    with open_client(load(flags)) as client, near_labels(client, label):
+    with client_for(flags, label) as client:
+        before = client.blocks.retrieve(label)
+        on_conflict: OnConflict | None = None
         if value is not None or not fields:
-            before = client.blocks.retrieve(label)
-            fields["value"] = _value(value, before.value)
+            fields["value"] = _value(value, before.value, empties=f"blocksd set {label} ''")
             if value is None and version is None and sys.stdin.isatty():
-                block = client.blocks.update(label, expect_version=before.version, on_conflict="merge", **fields)
-                _print(block, "updated", as_json=as_json)
-                return
-        _print(client.blocks.update(label, expect_version=version, **fields), "updated", as_json=as_json)
+                version, on_conflict = before.version, "merge"
+        block = client.blocks.update(label, expect_version=version, on_conflict=on_conflict, **fields)
+        _print(block, "updated", before=before, as_json=as_json)
 
 
 _FIELDS = ("description", "agents", "tags", "limit", "read_only", "hidden")
@@ -107,8 +114,9 @@ def append(label: str, content: str | None, *, as_json: bool, **flags: Any) -> N
 
     Without CONTENT, they are read from standard input, or, on a terminal, written in $EDITOR.
     """
-    with open_client(load(flags)) as client, near_labels(client, label):
-        _print(client.blocks.append(label, _value(content, "")), "updated", as_json=as_json)
+    with client_for(flags, label) as client:
+        text = _value(content, "", empties=f"blocksd append {label} ''")
+        _print(client.blocks.append(label, text), "updated", as_json=as_json)
 
 
 @click.command()
@@ -122,8 +130,9 @@ def replace(label: str, old: str, new_text: str, *, as_json: bool, **flags: Any)
 
     OLD must occur exactly once in the block.
     """
-    with open_client(load(flags)) as client, near_labels(client, label):
-        _print(client.blocks.replace(label, old, new_text), "updated", as_json=as_json)
+    with client_for(flags, label) as client:
+        before = client.blocks.retrieve(label)
+        _print(client.blocks.replace(label, old, new_text), "updated", before=before, as_json=as_json)
 
 
 @click.command()
@@ -135,11 +144,10 @@ def rm(labels: tuple[str, ...], *, version: int | None, **flags: Any) -> None:
 
     'blocksd undo LABEL' restores one.
     """
-    with open_client(load(flags)) as client:
-        for label in labels:
-            with near_labels(client, label):
-                client.blocks.delete(label, expect_version=version)
-            click.echo(f"deleted {label}")
+    for label in labels:
+        with client_for(flags, label) as client:
+            client.blocks.delete(label, expect_version=version)
+        click.echo(f"deleted {label}")
 
 
 @click.command()
@@ -149,8 +157,9 @@ def rm(labels: tuple[str, ...], *, version: int | None, **flags: Any) -> None:
 @json_option
 def mv(label: str, to: str, *, as_json: bool, **flags: Any) -> None:
     """Rename a block. It keeps its history and its agents."""
-    with open_client(load(flags)) as client, near_labels(client, label):
-        _print(client.blocks.rename(label, to), f"renamed {label} to", as_json=as_json)
+    with client_for(flags, label) as client:
+        before = client.blocks.retrieve(label)
+        _print(client.blocks.rename(label, to), f"renamed {label} to", before=before, as_json=as_json)
 
 
 @click.command()
@@ -159,9 +168,18 @@ def mv(label: str, to: str, *, as_json: bool, **flags: Any) -> None:
 @daemon_options
 @json_option
 def attach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) -> None:
-    """Attach a block to agents."""
-    with open_client(load(flags)) as client, near_labels(client, label):
-        _print(client.blocks.attach(label, agents), "attached", as_json=as_json)
+    """Attach a block to agents.
+
+    An agent that is not known yet becomes known by this.
+    """
+    _refuse_patterns(label, agents)
+    with client_for(flags, label) as client:
+        before = client.blocks.retrieve(label)
+        block = client.blocks.attach(label, agents)
+        _print(block, "attached", before=before, as_json=as_json)
+        unknown = [agent for agent in agents if not _is_known(client, agent)] if block.version == before.version else []
+    if unknown:
+        click.echo(f"a pattern in 'agents' fits {', '.join(unknown)}, not known so far: {UNKNOWN_AGENT}", err=True)
 
 
 @click.command()
@@ -171,7 +189,8 @@ def attach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) 
 @json_option
 def detach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) -> None:
     """Detach a block from agents."""
-    with open_client(load(flags)) as client, near_labels(client, label):
+    _refuse_patterns(label, agents)
+    with client_for(flags, label) as client:
         _print(client.blocks.detach(label, agents), "detached", as_json=as_json)
 
 
@@ -184,7 +203,7 @@ def undo(label: str, *, as_json: bool, **flags: Any) -> None:
 
     A second undo undoes the edit before, and so on; a deletion can be undone, too. To undo a rename, use 'blocksd mv'.
     """
-    with open_client(load(flags)) as client:
+    with client_for(flags, label) as client:
         _print_or_gone(label, client.blocks.undo(label), "undone", as_json=as_json)
 
 
@@ -194,7 +213,7 @@ def undo(label: str, *, as_json: bool, **flags: Any) -> None:
 @json_option
 def redo(label: str, *, as_json: bool, **flags: Any) -> None:
     """Redo the edit that was undone last."""
-    with open_client(load(flags)) as client:
+    with client_for(flags, label) as client:
         _print_or_gone(label, client.blocks.redo(label), "redone", as_json=as_json)
 
 
@@ -208,32 +227,63 @@ def restore(label: str, version: str, *, as_json: bool, **flags: Any) -> None:
 
     'blocksd history LABEL' lists the versions.
     """
+    before: BlockView | None = None
     if not version.removeprefix("v").isdecimal():
         raise click.BadParameter(f"{version!r} is not a version; 'blocksd history LABEL' lists them")
-    with open_client(load(flags)) as client:
-        _print(client.blocks.restore(label, int(version.removeprefix("v"))), "restored", as_json=as_json)
+    with client_for(flags, label) as client:
+        with suppress(NotFound):
+            before = client.blocks.retrieve(label)
+        block = client.blocks.restore(label, int(version.removeprefix("v")))
+        _print(block, "restored", before=before, as_json=as_json)
 
 
 COMMANDS = (new, set_block, append, replace, rm, mv, attach, detach, undo, redo, restore)
 
 
-def _value(given: str | None, before: str) -> str:
-    """Return a text from the command line, from standard input, or from the editor."""
+def _value(given: str | None, before: str, *, empties: str = "") -> str:
+    """Return a text from the command line, from standard input, or from the editor.
+
+    Raise InvalidRequest if standard input is empty, and a command is known that `empties` the block on purpose.
+    """
     if given not in (None, "-"):
         return str(given)
     if given == "-" or not sys.stdin.isatty():
-        return sys.stdin.read().removesuffix("\n")
+        text = sys.stdin.read()
+        if not text and empties:
+            raise InvalidRequest("standard input is empty: nothing was changed", hint=f"for an empty text: {empties}")
+        return text.removesuffix("\n")
     written = click.edit(f"{before}\n", extension=".md")
     if written is None:
         raise InvalidRequest("nothing was written: the editor was closed without saving")
     return written.removesuffix("\n")
 
 
-def _print(block: BlockView, done: str, *, as_json: bool) -> None:
+def _refuse_patterns(label: str, agents: tuple[str, ...]) -> None:
+    """Raise InvalidRequest if one of these is a pattern."""
+    for agent in filter(is_pattern, agents):
+        raise InvalidRequest(
+            f"{agent!r} is a pattern, and no agent's id",
+            hint=f"'blocksd set {label} --agent {agent!r}' is for all that it fits; it replaces the list 'agents', so name "
+            "each entry that stays with another --agent",
+        )
+
+
+def _is_known(client: Client, agent: str) -> bool:
+    try:
+        client.agents.retrieve(agent)
+    except NotFound:
+        return False
+    return True
+
+
+def _print(block: BlockView, done: str, *, as_json: bool, before: BlockView | None = None) -> None:
+    """Print what was done to a block, or that it is as `before`."""
     if as_json:
         print_json(block.as_json())
-    else:
-        click.echo(f"{done} {block.label} v{block.version} · {block.chars} of {block.limit} characters")
+        return
+    if before is not None and (before.label, before.version) == (block.label, block.version):
+        done = "nothing changed:"
+    click.echo(f"{done} {block.label} v{block.version} · {block.chars} of {block.limit} characters")
 
 
 def _print_or_gone(label: str, block: BlockView | None, done: str, *, as_json: bool) -> None:

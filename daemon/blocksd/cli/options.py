@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from contextlib import contextmanager
+import os
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from blocksd.errors import NotFound, Unavailable
+from blocksd.errors import JournalUnusable, NotFound, ProblemFile, Unavailable
+from blocksd.model.label import SUFFIX
 from blocksd.settings import loading as configuration
 from blocksd.settings.record import FoundUrl, running_daemon
 
@@ -106,15 +108,49 @@ def open_client(config: Config) -> Client:
 
 
 @contextmanager
-def near_labels(client: Client, label: str) -> Iterator[None]:
-    """Add the most similar label to an error about one that does not exist."""
-    try:
-        yield
-    except NotFound as error:
-        if not error.facts.get("near"):
-            labels = [block.label for block in client.blocks.list(show_hidden_blocks=True, show_templates=True)]
-            error.facts["near"] = difflib.get_close_matches(label, labels, n=1)
-        raise
+def client_for(flags: dict[str, Any], *labels: str) -> Iterator[Client]:
+    """Provide a client for a command about these blocks; an error about one that is not there says why, or which is near."""
+    config = load(flags)
+    with open_client(config) as client:
+        try:
+            yield client
+        except (NotFound, ProblemFile) as error:
+            label = str(error.facts.get("label", labels[0] if labels else ""))
+            if not label or "version" in error.facts:
+                raise
+            problem = problem_of_file(client.problems(), label)
+            if problem is not None:
+                raise ProblemFile(
+                    f"{label!r} is not in force, and its file has a problem: {problem['subject']}: {problem['message']}",
+                    label=label,
+                    hint=problem["hint"],
+                ) from None
+            if isinstance(error, NotFound) and not error.facts.get("near"):
+                known = [block.label for block in client.blocks.list(show_hidden_blocks=True, show_templates=True)]
+                error.facts["near"] = difflib.get_close_matches(label, known, n=1)
+            if isinstance(error, NotFound) and _is_deleted(config, label):
+                error.facts["near"], error.facts["hint"] = [], f"it was deleted: 'blocksd undo {label}' brings it back"
+            raise
+
+
+def problem_of_file(problems: list[dict[str, Any]], label: str) -> dict[str, Any] | None:
+    """Return the problem that keeps the file of a block from being in force, if there is one; not a mere warning."""
+    own = (problem for problem in problems if label in (problem["label"], problem["subject"].removesuffix(SUFFIX)))
+    return next((problem for problem in own if not problem["warning"]), None)
+
+
+def _is_deleted(config: Config, label: str) -> bool:
+    """Return True if the journal here says that there was such a block."""
+    from blocksd.journal.history import JournalReader
+
+    with suppress(JournalUnusable):
+        journal = JournalReader(os.path.join(config.state, "journal.db"))
+        try:
+            newest = journal.head(label)
+            return newest is not None and newest.block is None and newest.kind == "deleted"
+        finally:
+            journal.close()
+    return False
 
 
 @contextmanager

@@ -260,7 +260,9 @@ class Operations:
         patterns = [entry for entry in block.agents if matches(entry, agent)]
         if patterns:
             raise InvalidRequest(
-                f"{agent!r} is attached to {label!r} by {patterns[0]!r}: change 'agents' instead", field="args.agents"
+                f"{agent!r} is attached to {label!r} by {patterns[0]!r}: change 'agents' instead",
+                field="args.agents",
+                label=label,
             )
         raise NotAttached(f"the block {label!r} is not attached to {agent!r}", agent=agent, name=label)
 
@@ -284,7 +286,15 @@ class Operations:
             raise InvalidRequest(f"{label!r} was changed by the same batch: {request.op} it in another", field="op")
         positions = self._positions(label)
         self._changeset.expected(label, request)
-        version = where(positions, label)
+        try:
+            version = where(positions, label)
+        except InvalidRequest as error:
+            if self._changeset.has(label) or request.op != "redo":
+                raise
+            hint = f"'blocksd undo {label}' brings it back"
+            raise InvalidRequest(
+                f"{label!r} is deleted: there is nothing to redo", **{**error.facts, "hint": hint}
+            ) from None
         self._bring_back(label, version, position=version)
 
     def _restore(self, label: str, request: Request) -> None:

@@ -21,7 +21,7 @@ def undone(positions: Mapping[int, int | None], label: str) -> int:
     here = _position(positions, max(positions))
     target = _before(positions, here)
     if target is None:
-        raise InvalidRequest(f"{label!r} is at its earliest version: there is nothing to undo", field="op")
+        raise InvalidRequest(f"{label!r} is at its earliest version: there is nothing to undo", field="op", label=label)
     return target
 
 
@@ -37,7 +37,7 @@ def redone(positions: Mapping[int, int | None], label: str) -> int:
     while tip is not None and tip != here:
         after, tip = tip, _before(positions, tip)
     if after is None or tip is None:
-        raise InvalidRequest(f"no edit of {label!r} was undone: there is nothing to redo", field="op")
+        raise InvalidRequest(f"no edit of {label!r} was undone: there is nothing to redo", field="op", label=label)
     return after
 
 
