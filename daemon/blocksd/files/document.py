@@ -8,9 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import InvalidField, InvalidFile, LimitExceeded, ProblemFile
 from blocksd.files import frontmatter, yaml_reader
-from blocksd.model.block import DEFAULT_LIMIT, FILE_KEYS, Block, check_fields, check_value, default_block, facts_of
-from blocksd.model.nearest import nearest
-from blocksd.model.problem import Warned
+from blocksd.files.lookalike import (
+    conflict,
+    fence_below,
+    is_lfs_pointer,
+    is_second,
+    lookalike,
+    swallowed_heading,
+)
+from blocksd.model.block import DEFAULT_LIMIT, FILE_KEYS, Block, check_value, default_block, facts_of, fields_and_errors
+from blocksd.model.differences import Effort, differences
+from blocksd.model.label import owner
+from blocksd.model.nearest import misspelt
+from blocksd.model.problem import Warned, together
+from blocksd.model.remedy import for_field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,9 +30,13 @@ MAX_BYTES = 4 * 1024 * 1024
 """No file above this size is read."""
 
 _GUESSES = 100  # for how many unknown keys of one file the known ones are searched: there may be thousands
+_LONGEST_KEY = 40
+_EFFORT = 200_000  # comparisons, to find the lines that stay: some milliseconds
+_ELSEWHERE = {"label": "the label is the file's path", "value": "the value is the text below the frontmatter"}
 
 _BOM = "\ufeff"
 _OPEN = re.compile(r"---[ \t]*(?:\r?\n|\Z)")
+_ENDS = re.compile(r"(\r\n|\r|\n)")
 _CLOSE = re.compile(r"^---[ \t]*(?:\r?\n|\Z)", re.MULTILINE)
 _OPEN_BYTES = re.compile(rb"(?:\xef\xbb\xbf)?" + _OPEN.pattern.encode())
 _CLOSE_BYTES = re.compile(_CLOSE.pattern.encode(), re.MULTILINE)
@@ -69,18 +84,19 @@ class Document:
             return self
         old = normalize_newlines(self.body)
         opening, closing, newline = self.opening, self.closing, self.newline
-        if not self.has_frontmatter and (_OPEN.match(value) or value.startswith(_BOM)):
+        if not self.has_frontmatter and _needs_frontmatter(value):
             # Only behind a frontmatter is such a text read back as it is.
             opening, closing = f"{opening}---{newline}", f"---{newline}"
         blank = final = ""
         if closing and (value.startswith("\n") or (self.has_frontmatter and old.startswith("\n"))):
             blank = "\n"
+        if self.matter.strip() and not blank and is_second(value):
+            blank = "\n"
         if value.endswith("\n") or old.removeprefix(blank).endswith("\n") or old in ("", blank):
             final = "\n" if value else ""
         if closing and not closing.endswith("\n") and (blank or value):
             closing += newline
-        body = blank + value + final
-        return Document(opening, self.matter, closing, body.replace("\n", newline) if newline != "\n" else body)
+        return Document(opening, self.matter, closing, with_line_ends(blank + value + final, self.body, newline))
 
     def with_key(self, key: str, value: object) -> Document:
         """Return the document with one frontmatter key changed, or, for None, removed.
@@ -92,7 +108,9 @@ class Document:
         if not self.matter:
             matter = matter.replace("\n", newline)
         if self.has_frontmatter:
-            return Document(self.opening, matter, self.closing, self.body)
+            # A value that begins like a frontmatter may stand right below an empty one only.
+            blank = newline if not self.matter.strip() and matter.strip() and is_second(self.body) else ""
+            return Document(self.opening, matter, self.closing, blank + self.body)
         if value is None:
             return self
         # A blank line that was the value's own must not become the one the format takes away.
@@ -103,6 +121,36 @@ class Document:
 def normalize_newlines(text: str) -> str:
     r"""Return `text` with every line end (`\r\n`, `\r`) as `\n`, as all values have them."""
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def with_line_ends(text: str, old: str, newline: str) -> str:
+    """Return `text`, whose lines end with LF, with the line ends of `old` where its lines are those of `old`.
+
+    New lines end with `newline`. Where `old` has several kinds of line ends, no line that stays may change.
+    """
+    if "\r" not in old or (newline == "\r\n" and old.count("\n") == old.count("\r") == old.count("\r\n")):
+        return text.replace("\n", newline) if newline != "\n" else text
+    parts = _ENDS.split(old)
+    lines, ends, new = parts[::2], [*parts[1::2], newline], text.split("\n")
+    found = [newline] * len(new)
+    at = to = 0
+    for start, end, new_start, new_end in (*differences(lines, new, Effort(_EFFORT)), (len(lines), 0, len(new), 0)):
+        found[to:new_start] = ends[at:start]
+        at, to = end, new_end
+    for place, line in enumerate(new[1:], 1):
+        if not line and found[place - 1] == "\r" and found[place] == "\n":  # together they would be one line end
+            found[place] = "\r"
+    return "".join(map("".join, zip(new, (*found[:-1], ""), strict=True)))
+
+
+def _needs_frontmatter(value: str) -> bool:
+    """Return True if a file of this text alone would be misread: below an empty frontmatter it is a value."""
+    return (
+        _OPEN.match(value) is not None
+        or value.startswith(_BOM)
+        or lookalike(value) is not None
+        or is_lfs_pointer(value.encode()[:300])
+    )
 
 
 def split(text: str) -> Document:
@@ -116,11 +164,12 @@ def split(text: str) -> Document:
         return Document(text[:start], "", "", text[start:])
     closed = _CLOSE.search(text, opened.end())
     if closed is None:
-        raise InvalidFile(
-            "the frontmatter is opened with '---' but never closed",
-            line=1,
-            hint="add a line '---' after the last key, or remove the first line",
-        )
+        message = "the frontmatter is opened with '---' but never closed"
+        hint = "add a line '---' after the last key, or remove the first line"
+        meant = fence_below(text[opened.end() :])
+        if meant is not None:
+            hint = f"write '---' alone in line {meant[0] + 1}, in place of {meant[1][:20]!r}"
+        raise InvalidFile(message, line=1, hint=hint)
     return Document(text[: opened.end()], text[opened.end() : closed.start()], closed[0], text[closed.end() :])
 
 
@@ -155,9 +204,11 @@ class _Head:
 
     data: bytes
     has_frontmatter: bool
+    has_keys: bool
     fields: Mapping[str, Any]
     facts: str
     warnings: tuple[Warned, ...]
+    errors: tuple[Warned, ...] = ()
 
 
 class Parser:
@@ -173,26 +224,41 @@ class Parser:
     def parse(self, data: bytes, label: str) -> tuple[Block, tuple[Warned, ...]]:
         """Return the block that a file describes, and the warnings about it.
 
-        Raise InvalidFile if it describes none; the message tells why, `line` or `offset` where, `hint` what to do.
+        Raise InvalidFile if it describes none; the message tells all that is wrong, `line` or `offset` where, `hint` what
+        to do.
         """
+        if b"<<<<<<<" in data:
+            _check_conflict(data)
         head = self._heads.get(label)
         if head is None or not data.startswith(head.data) or not head.has_frontmatter:
             head = _parse_head(data, label)
-            if head.has_frontmatter and head.data.endswith(b"\n"):
+            if head.has_frontmatter and head.data.endswith(b"\n") and not head.errors:
                 self._remember(label, head)
         body = decode(data[len(head.data) :], skipped=head.data)
         value = normalize_newlines(body)
         blank = head.has_frontmatter and value.startswith("\n")
         value = value[blank:].removesuffix("\n")
+        errors, warnings = head.errors, head.warnings
         try:
             check_value(value, head.fields.get("limit", DEFAULT_LIMIT))
         except LimitExceeded as error:
             hint = "shorten the text, or raise 'limit' in the frontmatter"
-            raise InvalidFile(error.message, **error.facts, hint=hint) from None
+            if not errors:
+                raise InvalidFile(error.message, **error.facts, hint=hint) from None
+            errors += (Warned(error.message, None, hint),)
         except InvalidField as error:
             line = head.data.count(b"\n") + blank + int(str(error.facts["line"]))
-            raise InvalidFile(error.message, line=line, hint="remove the character") from None
-        return Block(label=label, value=value, _facts=head.facts, **head.fields), head.warnings
+            errors += (Warned(error.message, line, "remove the character"),)
+        if head.has_keys or not head.has_frontmatter:
+            found = lookalike(body)
+            if found is not None and (found.direct or not head.has_frontmatter):
+                errors += (found.told(head.data.count(b"\n"), is_second=head.has_frontmatter),)
+            elif found is not None:
+                warnings += (found.told(head.data.count(b"\n"), is_second=True),)
+        if errors:
+            told = together(errors)
+            raise InvalidFile(told.message, **({} if told.line is None else {"line": told.line}), hint=told.hint)
+        return Block(label=label, value=value, _facts=head.facts, **head.fields), warnings
 
     def open(self, data: bytes, label: str) -> tuple[Block, Document]:
         """Return the block that a file describes, and its document. Raise InvalidFile if it describes none."""
@@ -246,30 +312,48 @@ def _parse_head(data: bytes, label: str) -> _Head:
     # Only the head is taken apart here: the body is decoded when it is known where it begins.
     opened = _OPEN_BYTES.match(data)
     closed = _CLOSE_BYTES.search(data, opened.end()) if opened is not None else None
+    if opened is None and is_lfs_pointer(data):
+        raise InvalidFile("it is a pointer of Git LFS, not the file", line=1, hint="fetch the file with 'git lfs pull'")
     document = split(decode(data[: closed.end()] if closed is not None else data))
     given = _matter(document)
-    try:
-        fields = check_fields(label, given)
-    except InvalidField as error:
-        key = str(error.facts["field"])
-        line = _lines_of_keys(document).get(key)
-        raise InvalidFile(error.message, line=line, key=key, hint=f"correct {key!r} in the frontmatter") from None
-    size = closed.end() if closed is not None else len(document.opening.encode("utf-8"))
+    fields, wrong = fields_and_errors(label, given)
     unknown = [key for key in given if key not in FILE_KEYS]
-    lines = _lines_of_keys(document) if unknown else {}
-    warnings = tuple(_unknown_key(key, lines.get(key), may_guess=at < _GUESSES) for at, key in enumerate(unknown))
-    return _Head(data[:size], document.has_frontmatter, fields, facts_of(label, fields), warnings)
+    lines = _lines_of_keys(document) if unknown or wrong else {}
+    errors = [_wrong_field(error, given, label, lines) for error in wrong]
+    warnings = [told for key in unknown[:_GUESSES] if (told := _unknown_key(key, lines.get(key))) is not None]
+    heading = swallowed_heading(document.matter) if not given and "#" in document.matter else None
+    if heading is not None:
+        message = f"the heading {heading[1][:40]!r} between the first two '---' is a comment of the frontmatter"
+        hint = "write '***' for a thematic break at the top of a file, or put two lines '---' above it"
+        warnings.append(Warned(message, heading[0] + document.opening.count("\n"), hint))
+    size = closed.end() if closed is not None else len(document.opening.encode("utf-8"))
+    facts = "" if errors else facts_of(label, fields)
+    return _Head(data[:size], document.has_frontmatter, bool(given), fields, facts, tuple(warnings), tuple(errors))
 
 
-def _unknown_key(key: str, line: int | None, *, may_guess: bool) -> Warned:
-    near = nearest(key, FILE_KEYS) if may_guess else []
-    if key == "label":
-        hint = "the label is the file's path"
-    elif key == "value":
-        hint = "the value is the text below the frontmatter"
+def _check_conflict(data: bytes) -> None:
+    line = conflict(decode(data))
+    if line is not None:
+        hint = "resolve it, and remove the lines '<<<<<<<', '=======' and '>>>>>>>'; an example of one stands in a code block"
+        raise InvalidFile("a conflict of a merge was left in it", line=line, hint=hint)
+
+
+def _wrong_field(error: InvalidField, given: Mapping[str, Any], label: str, lines: Mapping[str, int]) -> Warned:
+    key = str(error.facts["field"])
+    if key == "agents" and owner(label) is not None:
+        hint = "remove 'agents' from the frontmatter"
+    elif error.message.startswith(f"{key} must be"):
+        hint = for_field(key, given[key])
     else:
-        hint = f"did you mean {near[0]!r}?" if near else "put your keys under 'metadata'"
-    return Warned(f"unknown key {key[:60]!r} is ignored", line, hint)
+        hint = f"correct {key!r} in the frontmatter"
+    return Warned(error.message, lines.get(key), hint)
+
+
+def _unknown_key(key: str, line: int | None) -> Warned | None:
+    """Return what to tell of a key that is none of ours: nothing, unless it was meant to be one."""
+    near = misspelt(key, FILE_KEYS) if len(key) <= _LONGEST_KEY else None
+    hint = _ELSEWHERE.get(key) or (f"did you mean {near!r}?" if near is not None else None)
+    return Warned(f"unknown key {key!r} is ignored", line, hint) if hint is not None else None
 
 
 def edited(document: Document, block: Block, new: Block) -> Document:
@@ -289,7 +373,7 @@ def edited(document: Document, block: Block, new: Block) -> Document:
 def serialize(block: Block) -> bytes:
     """Return a new file for a block: the frontmatter has what is not default, and a plain body follows."""
     document = edited(Document("---\n", "", "---\n", ""), default_block(block.label), replace(block, value=""))
-    if not document.matter and not _OPEN.match(block.value) and not block.value.startswith(_BOM):
+    if not document.matter and not _needs_frontmatter(block.value):
         document = Document("", "", "", "\n")
     return document.with_value(block.value).text.encode("utf-8")
 

@@ -108,7 +108,29 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def _dump(value: object) -> str:
-    """Return `value` in YAML, on one line."""
+    """Return `value` in YAML, on one line.
+
+    libyaml escapes what is not among the first 65,536 characters of Unicode, as emoji: private-use characters that the
+    value does not have stand for these until it is written.
+    """
+    shown = set(json.dumps(value, ensure_ascii=False))
+    others = [ord(char) for char in shown if char > "\uffff"]
+    if not others:
+        return _dumped(value)
+    stand_ins = dict(zip(others, (char for char in map(chr, range(0xE000, 0xF900)) if char not in shown), strict=False))
+    dumped = _dumped(_translated(value, stand_ins))
+    return dumped.translate({ord(stand_in): char for char, stand_in in stand_ins.items()})
+
+
+def _translated(value: Any, table: dict[int, str]) -> Any:
+    if isinstance(value, str):
+        return value.translate(table)
+    if isinstance(value, dict):
+        return {_translated(key, table): _translated(item, table) for key, item in value.items()}
+    return [_translated(item, table) for item in value] if isinstance(value, list) else value
+
+
+def _dumped(value: object) -> str:
     dumped: str = yaml.dump(
         value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=1 << 30, sort_keys=False
     )

@@ -23,6 +23,7 @@ from yaml import (
 )
 
 from blocksd.errors import InvalidFile
+from blocksd.model.remedy import for_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,9 +114,11 @@ def load_entries(text: str) -> tuple[dict[str, Any], dict[str, Entry]]:
             mark = error.context_mark
         if "maximum nesting depth" in (error.problem or ""):  # libyaml's own limit: it reads ahead of what we are shown
             raise _wrong(text, mark, *_TOO_DEEP) from None
+        if "<document start>" in (error.problem or ""):
+            raise _wrong(text, mark, *_ENDED) from None
         what = " ".join(part for part in (error.context, error.problem) if part)
-        hint = "put text with ': ', '#', '*', '&' or brackets in quotes"
-        raise _wrong(text, mark, f"the frontmatter is not YAML: {what}", hint) from None
+        wrong, hint = for_yaml(_line_at(text, mark), what)
+        raise _wrong(text, mark, f"the frontmatter is not YAML: {wrong or what}", hint) from None
     except yaml.YAMLError as error:
         # A ReaderError: a character YAML does not admit. The C reader counts bytes, the other characters.
         position = getattr(error, "position", None)
@@ -139,7 +142,7 @@ def _build(text: str, next_event: Callable[[], Any]) -> tuple[dict[str, Any], di
         kind = type(event)
         if kind is ScalarEvent:
             if event.tag is not None or event.anchor is not None:
-                raise _wrong(text, event.start_mark, *_EXTENSION)
+                raise _extension(text, event.start_mark)
             if type(collection) is dict and key is None:
                 key, key_mark = event.value, event.start_mark
                 if key in collection:
@@ -153,9 +156,11 @@ def _build(text: str, next_event: Callable[[], Any]) -> tuple[dict[str, Any], di
                 value_start = event.start_mark.index
         elif kind is MappingStartEvent or kind is SequenceStartEvent:
             if event.tag is not None or event.anchor is not None:
-                raise _wrong(text, event.start_mark, *_EXTENSION)
+                raise _extension(text, event.start_mark)
             if type(collection) is dict and key is None:
-                raise _wrong(text, event.start_mark, "a key of the frontmatter is not text", "use a plain key")
+                wrong, hint = for_yaml(_line_at(text, event.start_mark), "")
+                message = wrong or "a key of the frontmatter is not text"
+                raise _wrong(text, event.start_mark, message, hint if wrong else "use a plain key")
             if len(stack) >= MAX_DEPTH:
                 raise _wrong(text, event.start_mark, *_TOO_DEEP)
             if len(stack) == 1:
@@ -180,9 +185,11 @@ def _build(text: str, next_event: Callable[[], Any]) -> tuple[dict[str, Any], di
                 collection = None
                 continue
         elif kind is AliasEvent:
-            raise _wrong(text, event.start_mark, *_EXTENSION)
+            raise _extension(text, event.start_mark)
         elif kind is DocumentStartEvent and top is not None:
-            raise _wrong(text, event.start_mark, "the frontmatter holds a second document", "remove the '...' line")
+            is_marked = _line_at(text, event.start_mark).startswith("---")
+            is_ended = text[: event.start_mark.index].rstrip().endswith("...")
+            raise _wrong(text, event.start_mark, *(_SECOND_DOCUMENT if is_marked and not is_ended else _ENDED))
         else:
             continue
 
@@ -199,12 +206,28 @@ def _build(text: str, next_event: Callable[[], Any]) -> tuple[dict[str, Any], di
     return top or {}, entries
 
 
+def _line_at(text: str, mark: Any) -> str:
+    if mark is None:
+        return ""
+    end = text.find("\n", mark.index)
+    return text[text.rfind("\n", 0, mark.index) + 1 : end if end >= 0 else len(text)]
+
+
 _TOO_DEEP = (f"the frontmatter nests deeper than {MAX_DEPTH}", "flatten it")
-_NOT_MAPPING = ("the frontmatter is not a mapping", "write lines of the form 'key: value'")
-_EXTENSION = (
-    "the frontmatter uses an anchor, an alias or a tag",
-    "put text that starts with '*', '&' or '!' in quotes",
+_NOT_MAPPING = (
+    "the frontmatter is not a mapping",
+    "write lines of the form 'key: value'; if the first '---' is a thematic break, write '***'",
 )
+_SECOND_DOCUMENT = ("the frontmatter holds a second document", "write nothing behind '---' in the line that closes it")
+_ENDED = ("the frontmatter ends at '...'", "close it with '---' in place of '...'")
+
+
+def _extension(text: str, mark: Any) -> InvalidFile:
+    """Return the error that text begins with what YAML gives a meaning that is not supported here."""
+    hint = for_yaml(_line_at(text, mark), "")[1]
+    if "quotes: " not in hint:
+        hint = "put text that starts with '*', '&' or '!' in quotes"
+    return _wrong(text, mark, "the frontmatter uses an anchor, an alias or a tag", hint)
 
 
 def _wrong(text: str, mark: Any, message: str, hint: str) -> InvalidFile:

@@ -174,18 +174,29 @@ def check_fields(label: str, given: Mapping[str, Any]) -> dict[str, Any]:
     Keys that are no field are left out; null stands for a field's default, like an absent key.
     Raise InvalidField if a field has a value of the wrong type or out of range.
     """
+    fields, errors = fields_and_errors(label, given)
+    if errors:
+        raise errors[0]
+    return fields
+
+
+def fields_and_errors(label: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[InvalidField]]:
+    """Return the same, of the fields that are right, and an error for each of the others."""
     result: dict[str, Any] = {}
+    errors: list[InvalidField] = []
     for key, value in given.items():
         check = _CHECKS.get(key)
         if check is not None and value is not None:
-            result[key] = check(key, value)
+            try:
+                result[key] = check(key, value)
+            except InvalidField as error:
+                errors.append(error)
     if result.get("agents") and owner(label) is not None:
-        raise InvalidField(
-            f"a private block belongs to {owner(label)!r} alone: it cannot have an 'agents' key", field="agents"
-        )
+        message = f"a private block belongs to {owner(label)!r} alone: it cannot have an 'agents' key"
+        errors.append(InvalidField(message, field="agents"))
     if "description" not in result:
         result["description"] = default_description(label)
-    return result
+    return result, errors
 
 
 def default_block(label: str) -> Block:
@@ -286,3 +297,6 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
 
 TEXT_KEYS = tuple(key for key, check in _CHECKS.items() if check is _text)
 """The frontmatter keys whose values are text."""
+
+FLAG_KEYS = tuple(key for key, check in _CHECKS.items() if check is _flag)
+LIST_KEYS = ("tags", "agents")

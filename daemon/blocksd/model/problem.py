@@ -16,9 +16,24 @@ if TYPE_CHECKING:
     from blocksd.errors import BlocksdError
 
 
+_MOST_TOLD = 8  # things that are told of one file
+
+CONFIG = "<config>"
+FOLDER = "<folder>"
+NAMES = "<names>"
+JOURNAL = "<journal>"
+HISTORY = "<history>"
+WATCHER = "<watcher>"
+INBOX = "<inbox>"
+SERVER = "<server>"
+INTERNAL = "<internal>"
+LEFT = "<temporaries>"
+KEPT = "<kept>"
+
+
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """A warning about a file that is in force all the same."""
+    """One thing that is told of a file, and what to do about it: a warning, or an error among others."""
 
     message: str
     line: int | None
@@ -102,18 +117,6 @@ class Problems(Mapping[str, Problem]):
             self.warnings -= removed.warning
 
 
-CONFIG = "<config>"
-FOLDER = "<folder>"
-JOURNAL = "<journal>"
-HISTORY = "<history>"
-WATCHER = "<watcher>"
-INBOX = "<inbox>"
-SERVER = "<server>"
-INTERNAL = "<internal>"
-LEFT = "<temporaries>"
-KEPT = "<kept>"
-
-
 def problem_of(path: str, error: BlocksdError, *, label: str | None = None) -> Problem:
     """Return the problem for an error in reading a file."""
     line = error.facts.get("line")
@@ -129,9 +132,23 @@ def problem_of(path: str, error: BlocksdError, *, label: str | None = None) -> P
 
 def warning_of(path: str, label: str, warnings: Sequence[Warned]) -> Problem:
     """Return the problem for warnings, at least one, about a file that is in force."""
-    first = warnings[0]
-    message = "; ".join(warning.message for warning in warnings[:5])
-    return Problem(printable(path), "warning", message, first.hint, label, first.line, warning=True)
+    told = together(warnings)
+    return Problem(printable(path), "warning", told.message, told.hint, label, told.line, warning=True)
+
+
+def together(parts: Sequence[Warned]) -> Warned:
+    """Return what is said of a file, at least one thing, as one: with the line of the first, and a hint for each."""
+    if len(parts) == 1:
+        return parts[0]
+    shown = parts[:_MOST_TOLD]
+    places = ["", *(f"line {part.line}: " if part.line else "" for part in shown[1:])]
+    message = "; ".join(f"{place}{part.message}" for place, part in zip(places, shown, strict=True))
+    if len(parts) > len(shown):
+        message += f"; and {len(parts) - len(shown)} more"
+    hints: dict[str, str] = {}
+    for place, part in zip(places, shown, strict=True):
+        hints.setdefault(part.hint, place)
+    return Warned(message, shown[0].line, "; ".join(f"{place}{hint}" for hint, place in hints.items() if hint))
 
 
 def label_conflict(path: str, label: str, holder: str) -> Problem:
