@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from blocksd.errors import JournalUnusable, Unavailable
+from blocksd.errors import JournalUnusable, MergeConflict, Unavailable
 from blocksd.files import writer as writing
 from blocksd.files.document import parse
 from blocksd.files.file_edit import Postponed
@@ -1826,7 +1826,8 @@ def test_what_requests_set_free_is_seen_at_once(rig: Office) -> None:
 
 def changes_of(ear: Ear, label: str) -> list[tuple[str, int, list[int] | None]]:
     """Author, version and what it reverts of each change of a block."""
-    return [(one["author"], one["version"], one.get("reverts")) for one in ear.changes() if one.get("label") == label]
+    changes = [one for one in ear.changes() if one.get("label") == label and "version" in one]
+    return [(one["author"], one["version"], one.get("reverts")) for one in changes]
 
 
 def test_stale_save_is_merged(rig: Office, ear: Ear) -> None:
@@ -1914,6 +1915,57 @@ def test_save_after_the_window_stands(rig: Office, ear: Ear) -> None:
     rig.settle()
     assert rig.value("notes") == "one\nmine"
     assert changes_of(ear, "notes") == [("ann", 2, None), ("file", 3, [2])]
+
+
+def test_save_that_takes_text_away_is_told_of(rig: Office) -> None:
+    """A warning says how it comes back, until the block changes again; that agents come and go is no change of it."""
+    rig.save_and_settle("my notes", "---\nagents: '*'\n---\none\n")
+    rig.do("ann", "append", "my notes", content="from Ann")
+    rig.clock.advance(60)
+    rig.save_and_settle("my notes", "---\nagents: '*'\n---\none\nmine\n")
+    problem = rig.problem("merge my notes")
+    assert (problem["code"], problem["warning"], problem["label"]) == ("reverted", True, "my notes")
+    assert problem["message"] == "a save, version 3 of 'my notes', took away text of version 2"
+    assert problem["hint"] == "to bring it back: blocksd merge 'my notes'"
+    rig.save_and_settle("late", "---\nagents: [zoe]\n---\nfor Zoe\n")
+    assert rig.raw.hexists("blocks:problems", "merge my notes")
+    rig.do("operator", "merge", "my notes")
+    rig.settle()
+    assert not rig.raw.hexists("blocks:problems", "merge my notes")
+    assert_level(rig, rig.raw)
+
+
+@pytest.mark.parametrize("ends", ["rename", "delete", "an hour"])
+def test_warning_of_text_taken_away_ends(rig: Office, ends: str) -> None:
+    """With the block, too, and in time."""
+    rig.do("ann", "append", "notes", content="from Ann")
+    rig.save_and_settle("notes", NOTES)
+    assert rig.raw.hexists("blocks:problems", "merge notes")
+    if ends == "an hour":
+        rig.clock.advance(3500)
+        rig.resync()
+        assert rig.raw.hexists("blocks:problems", "merge notes")
+        rig.resync()
+        rig.resync()
+    else:
+        rig.do("operator", ends, "notes", **({"to": "others"} if ends == "rename" else {}))
+        rig.settle()
+    assert not rig.raw.hexists("blocks:problems", "merge notes")
+
+
+def test_stale_save_that_can_never_be_merged_is_told_of(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it stands, though its change could not say so."""
+    rig.do("ann", "append", "notes", content="from Ann")
+    rig.write("notes", NOTES.replace("one", "zero\none"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Changeset, "merge_stale", lambda *_: (_ for _ in ()).throw(MergeConflict("no")))
+        rig.settle()
+    assert rig.value("notes") == "zero\none"
+    assert rig.problem("merge notes")["message"] == "a save, version 3 of 'notes', took away text of version 2"
+    assert rig.problem("merge notes")["hint"] == "to bring it back: blocksd merge notes 2"
+    rig.do("operator", "merge", "notes", version=2)
+    assert rig.value("notes") == "zero\none\nfrom Ann"
+    assert not rig.raw.hexists("blocks:problems", "merge notes")
 
 
 def test_stale_save_beside_a_changed_field(rig: Office) -> None:
@@ -2101,6 +2153,77 @@ def test_person_saves_to_a_file_they_had_open_before(rig: Office, monkeypatch: p
     assert rig.value("notes").split("\n") == (["mine", "one", "from Ann"] if op == "append" else ["mine", "one"])
     assert rig.temporaries() == []
     assert_level(rig, rig.raw)
+
+
+# --- merging back ---
+
+
+def test_merge_brings_back_what_a_save_took(rig: Office) -> None:
+    """All versions that the newest such save names, into what the block is now; and then there is nothing more to merge."""
+    rig.do("ann", "append", "notes", content="from Ann")
+    rig.do("bob", "append", "notes", content="from Bob")
+    rig.clock.advance(60)
+    rig.save_and_settle("notes", NOTES.replace("one", "one\nmine"))
+    rig.do("ann", "insert", "notes", content="zero", line=0)
+    reply = rig.do("operator", "merge", "notes")
+    assert reply["block"]["version"] == 6
+    assert sorted(rig.value("notes").split("\n")) == ["from Ann", "from Bob", "mine", "one", "zero"]
+    assert rig.versions("notes")[0][:2] == (6, "operator")
+    error = rig.refuse("operator", "merge", "notes")
+    assert error["code"] == "invalid_request"
+    assert error["message"] == "the text of version 2 and 3 is in 'notes': there is nothing to merge"
+    assert_level(rig, rig.raw)
+
+
+def test_merge_of_one_version(rig: Office) -> None:
+    """Any that is kept, with what it brought alone; an agent may, where it may restore."""
+    rig.do("ann", "append", "notes", content="from Ann")
+    rig.do("bob", "append", "notes", content="from Bob")
+    rig.save_and_settle("notes", NOTES)
+    rig.do("ann", "merge", "notes", version=3)
+    assert rig.value("notes") == "one\nfrom Bob"
+    rig.do("operator", "update", "notes", read_only=True)
+    assert rig.refuse("ann", "merge", "notes", version=2)["code"] == "read_only"
+
+
+def test_merge_of_what_made_the_block(rig: Office) -> None:
+    """Before it there was nothing."""
+    rig.do("ann", "create", "diary", value="from Ann")
+    rig.save_and_settle("agents/ann/diary", "mine\n")
+    assert rig.problem("merge agents/ann/diary")["hint"].endswith("blocksd merge agents/ann/diary")
+    rig.do("ann", "merge", "diary")
+    assert sorted(rig.value("agents/ann/diary").split("\n")) == ["from Ann", "mine"]
+
+
+def test_merge_of_what_a_block_was_under_another_label(rig: Office) -> None:
+    """The versions go with the block."""
+    rig.do("ann", "append", "notes", content="from Ann")
+    rig.save_and_settle("notes", NOTES)
+    rig.do("operator", "rename", "notes", to="others")
+    rig.do("operator", "merge", "others")
+    assert rig.value("others") == "one\nfrom Ann"
+
+
+@pytest.mark.parametrize(
+    ("saved", "args", "code", "message"),
+    [
+        ("one\nmore", {}, "invalid_request", "no save of 'notes' took text away of late: there is nothing to merge"),
+        ("mine", {}, "merge_conflict", "version 2 of 'notes' cannot be merged: both sides changed the same text"),
+        ("mine", {"version": 9}, "not_found", "version 9 of 'notes' is not kept"),
+        ("mine", {"version": 0}, "invalid_request", "version must be a whole number from 1"),
+        ("mine", {"versions": 2}, "invalid_request", "merge takes no argument 'versions'"),
+    ],
+)
+def test_merge_that_is_refused(rig: Office, saved: str, args: dict[str, Any], code: str, message: str) -> None:
+    """It says why, and leaves the file alone."""
+    rig.do("ann", "update", "notes", value="Ann's")
+    rig.clock.advance(60)
+    rig.save_and_settle("notes", NOTES.replace("one", saved.replace("one", "Ann's")))
+    text = rig.text("notes")
+    error = rig.refuse("operator", "merge", "notes", **args)
+    assert error["message"].startswith(message)
+    assert error["code"] == code
+    assert rig.text("notes") == text
 
 
 # --- crashes ---

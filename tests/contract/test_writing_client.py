@@ -218,8 +218,9 @@ def test_block_is_written_to_by_id_and_label(place: Place, client: Client, label
         (lambda: blocks.undo(block_id), "new"),
         (lambda: blocks.redo(block_id), "newer"),
         (lambda: blocks.restore(block_id, 2), "one\ntwo"),
-        (lambda: blocks.attach(block_id, agent), "one\ntwo"),
-        (lambda: blocks.detach(block_id, [agent]), "one\ntwo"),
+        (lambda: blocks.merge(block_id, 4), "zero\none\ntwo"),
+        (lambda: blocks.attach(block_id, agent), "zero\none\ntwo"),
+        (lambda: blocks.detach(block_id, [agent]), "zero\none\ntwo"),
         (lambda: blocks.update_many([{"block_id": block_id, "value": "of many"}])[0], "of many"),
         (lambda: client.edit(block_id, str.upper), "OF MANY"),
     ]

@@ -231,6 +231,9 @@ def _check_request(
     if asked.op == "create":
         must("asked", was is None)
         must("asked", one.block.value == asked.args["value"])
+    elif asked.op == "merge":
+        assert was is not None
+        _check_merge_back(asked, one.block, was, versions)
     elif asked.op in ("undo", "redo", "restore"):
         wanted = [versions[asked.args["version"]]] if asked.op == "restore" else own
         must("asked", one.block in [_called(one.label, old.block) for old in wanted if old.block is not None])
@@ -242,6 +245,20 @@ def _check_request(
             must("asked", one.block == replace(was, agents=(*rest, agent) if asked.op == "attach" else rest))
         else:
             _check_edit(asked, one, was, versions)
+
+
+@checks("merged back")
+def _check_merge_back(asked: Asked, block: Block, was: Block, versions: Mapping[int, Revision]) -> None:
+    """All lines that were there still are, and those that came are of the version that was named, or of one that a save
+    took away.
+    """
+    named = asked.args.get("version")
+    taken = {version for one in versions.values() for version in one.reverts} if named is None else {named}
+    there, came = lines(was.value), lines(block.value) - lines(was.value)
+    had = [lines(one.block.value) for version in taken if (one := versions.get(version)) is not None and one.block]
+    must("merged back", all(any(line in some for some in had) for line in came if is_token(line)), asked, "made", block)
+    if named is None:
+        must("merged back", not [line for line in there - lines(block.value) if is_token(line)], asked, "made", block)
 
 
 def _called(label: str, block: Block) -> Block:

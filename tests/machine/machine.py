@@ -331,6 +331,12 @@ class World(RuleBasedStateMachine):
     def restore(self, label: str, version: int) -> None:
         self._ask("restore", label, "operator", version=version)
 
+    @rule(label=labels, actor=actors, version=st.sampled_from((None, None, 2, 3, 4)))
+    def merge(self, label: str, actor: str, version: int | None) -> None:
+        """What a save took away is asked for, or what some version brought."""
+        args: dict[str, Any] = {"version": version} if version is not None else {}
+        self._ask("merge", label, actor, **args)
+
     @rule(which=short)
     def bring_back(self, which: int) -> None:
         """A block that was deleted is restored as it was before."""

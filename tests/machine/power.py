@@ -173,8 +173,10 @@ class PowerWorld(World):
                 must("acknowledged file", was == now, path, "was", was, "as acknowledged, and is", now)
         after = self._texts()
         for path in before.keys() | after.keys():
-            data = after.get(path)
-            if data == before.get(path):
+            data, saves = after.get(path), self.memory.saves.get(path)
+            if data == before.get(path) and (
+                data is None or not saves or (self.rig.root / path).stat().st_mode & 0o777 == saves[-1].mode
+            ):
                 continue
             label = label_of_path(path)
             if data is None:

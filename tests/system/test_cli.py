@@ -411,6 +411,36 @@ def test_watch_prints_what_was_and_what_comes(daemon: Daemon) -> None:
         watch.wait(10)
 
 
+def test_text_that_a_save_takes_away_is_told_of_and_brought_back(daemon: Daemon) -> None:
+    """`sed` removes an agent's line right after it came: log, watch, status and history say so, and how it comes back."""
+    file = daemon.folder / "notes.md"
+    daemon.command("append", "notes", "from an agent")
+    with watching(daemon, "--since", "0", "--block", "notes") as watch:
+        assert watch.stdout is not None
+        assert watch.stderr is not None
+        assert " reset: " in watch.stdout.readline()
+        subprocess.run(["sed", "-i", "/from an agent/d", file], check=True, timeout=10)
+        line = watch.stdout.readline()
+        watch.send_signal(signal.SIGINT)
+        watch.wait(10)
+    assert line.endswith(
+        " updated notes v4 (value) by file, took away text of v3; to bring it back: blocksd merge notes\n"
+    )
+    warning = (
+        "merge notes: a save, version 4 of 'notes', took away text of version 3 (to bring it back: blocksd merge notes)"
+    )
+    eventually(lambda: f"warning: {warning}" in daemon.said())
+    assert "updated notes v4 (value), took away text of v3\n" in daemon.said()
+    assert warning.partition(" (")[0] in " ".join(daemon.command("status").stdout.split())
+    assert daemon.command("history", "notes").stdout.splitlines()[0].rstrip().endswith("value; took away text of v3")
+    assert json.loads(daemon.command("history", "notes", "--json").stdout)[0]["reverts"] == [3]
+    assert "from an agent" not in file.read_text()
+    assert daemon.command("merge", "notes").stdout.startswith("merged notes v5 ·")
+    assert file.read_text().endswith("second\nfrom an agent\n")
+    assert "nothing to merge" in daemon.command("merge", "notes", "v3").stderr
+    eventually(lambda: "took away" not in daemon.command("status").stdout)
+
+
 def test_reader_that_goes_away(daemon: Daemon) -> None:
     """A pipe that nobody reads any more, as behind `head`, ends a command without a word."""
     with watching(daemon) as watch:

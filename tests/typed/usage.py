@@ -150,6 +150,8 @@ def writing(client: Client, memory: Memory) -> None:
     assert_type(client.blocks.undo("notes"), BlockView | None)
     assert_type(client.blocks.redo("notes"), BlockView | None)
     assert_type(client.blocks.restore("notes", 3), BlockView)
+    assert_type(client.blocks.merge("notes"), BlockView)
+    assert_type(client.blocks.merge("notes", version=3), BlockView)
     assert_type(client.blocks.update_many([{"block_id": "notes", "value": "x"}]), list[BlockView])
     assert_type(client.edit("notes", str.upper), BlockView)
     client.blocks.delete(block_id="notes")

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from blocksd.errors import Misconfigured
+from blocksd.errors import Damaged, Misconfigured
 from blocksd.mirror.keys import Keys
 from blocksd.model.revision import Change, reset, timestamp
 from rig import AT, revision
@@ -50,6 +51,16 @@ def test_change_is_read_as_it_was_said() -> None:
     change = Change.loads(text)
     assert (change.kind, change.seq, change.epoch, change.label) == ("created", 3, "e", "notes")
     assert change.raw == json.loads(text)
+
+
+def test_change_says_whose_text_a_save_took_away() -> None:
+    """Only then it has the key; what are no versions is no change."""
+    saved = replace(revision(4, kind="updated", version=4, value="x"), reverts=(2, 3))
+    assert Change.loads(saved.change("e")).reverts == (2, 3)
+    assert Change.loads(revision(4, value="x").change("e")).reverts == ()
+    for wrong in ('["2"]', "[true]", "2"):
+        with pytest.raises(Damaged):
+            Change.loads(f'{{"kind": "updated", "reverts": {wrong}}}')
 
 
 def test_change_without_a_seq_is_a_problem() -> None:

@@ -49,11 +49,15 @@ def _print_history(revisions: list[Revision]) -> None:
             revision.author,
             revision.kind,
             str(len(revision.block.value)) if revision.block else "-",
-            ", ".join(revision.fields),
+            ", ".join(revision.fields) + _taken(revision),
         )
         for revision in revisions
     ]
     print_table(("version", "seq", "when", "who", "what", "chars", "fields"), rows)
+
+
+def _taken(revision: Revision) -> str:
+    return f"; took away text of v{', v'.join(map(str, revision.reverts))}" if revision.reverts else ""
 
 
 @click.command()
@@ -134,5 +138,6 @@ def _revision_json(revision: Revision) -> dict[str, Any]:
         "detached": revision.detached,
         "digest": revision.digest,
         "request_id": revision.request_id,
+        "reverts": revision.reverts,
         "block": revision.block and {**revision.block.as_json(), "agents": revision.block.agents},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -254,4 +255,8 @@ def _describe(item: Item) -> str:
         return f"{'':>6} {item.kind} {about}{message}"
     people = " ".join([f"+{one}" for one in item.attached] + [f"-{one}" for one in item.detached])
     fields = f" ({', '.join(item.fields)})" if item.fields else ""
-    return f"{item.seq:>6} {item.kind} {item.label} v{item.version}{fields} by {item.author} {people}".rstrip()
+    line = f"{item.seq:>6} {item.kind} {item.label} v{item.version}{fields} by {item.author} {people}".rstrip()
+    if item.reverts:
+        gone, label = ", v".join(map(str, item.reverts)), shlex.quote(str(item.label))
+        line += f", took away text of v{gone}; to bring it back: blocksd merge {label}"
+    return line

@@ -228,16 +228,35 @@ def restore(label: str, version: str, *, as_json: bool, **flags: Any) -> None:
     'blocksd history LABEL' lists the versions.
     """
     before: BlockView | None = None
-    if not version.removeprefix("v").isdecimal():
-        raise click.BadParameter(f"{version!r} is not a version; 'blocksd history LABEL' lists them")
     with client_for(flags, label) as client:
         with suppress(NotFound):
             before = client.blocks.retrieve(label)
-        block = client.blocks.restore(label, int(version.removeprefix("v")))
-        _print(block, "restored", before=before, as_json=as_json)
+        _print(client.blocks.restore(label, _version_of(version)), "restored", before=before, as_json=as_json)
 
 
-COMMANDS = (new, set_block, append, replace, rm, mv, attach, detach, undo, redo, restore)
+@click.command()
+@click.argument("label", shell_complete=completion.labels)
+@click.argument("version", required=False)
+@daemon_options
+@json_option
+def merge(label: str, version: str | None, *, as_json: bool, **flags: Any) -> None:
+    """Merge text back into a block that a save took away.
+
+    It is the text that VERSION brought, or, without VERSION, all text that the newest such save took away: the log,
+    'blocksd status' and 'blocksd history' tell of such saves. What the block has now stays.
+    """
+    with client_for(flags, label) as client:
+        block = client.blocks.merge(label, None if version is None else _version_of(version))
+        _print(block, "merged", as_json=as_json)
+
+
+COMMANDS = (new, set_block, append, replace, rm, mv, attach, detach, undo, redo, restore, merge)
+
+
+def _version_of(text: str) -> int:
+    if not text.removeprefix("v").isdecimal():
+        raise click.BadParameter(f"{text!r} is not a version; 'blocksd history LABEL' lists them")
+    return int(text.removeprefix("v"))
 
 
 def _value(given: str | None, before: str, *, empties: str = "") -> str:

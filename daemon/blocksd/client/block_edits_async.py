@@ -131,6 +131,23 @@ class AsyncBlockEdits:
         """Make a block again what it was at a version. Raises NotFound when that is not kept."""
         return await self._edit("restore", block_id, {"version": version}, given(locals(), TERMS))
 
+    async def merge(
+        self,
+        block_id: str,
+        version: int | None = None,
+        *,
+        expect_version: int | None = None,
+        on_conflict: OnConflict | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        request_id: str | None = None,
+    ) -> BlockView:
+        """Merge text back into a block that a save took away: what a version brought, or all that the newest such save took.
+
+        Raises MergeConflict when it was changed in another way since, InvalidRequest when there is nothing to merge.
+        """
+        args = {"version": version} if version is not None else {}
+        return await self._edit("merge", block_id, args, given(locals(), TERMS))
+
     async def undo(
         self,
         block_id: str,

@@ -137,10 +137,13 @@ class Core(Parts):
         # 5. Project: one call of the server, with the replies.
         yield from self._project(draft, revisions)
         for revision in revisions:
+            self._reverts.note(revision)
             if revision.version > 1:
                 self.retention.touched.add(revision.label)
             for listener in self._listeners:
                 listener.on_revision(revision)
+        for loss in draft.answers.losses:
+            self._reverts.note(loss)
 
     def _commit(self, draft: Draft) -> Generator[str, None, list[Revision]]:
         """Bring a draft into force; what was asked for may come to nothing, and is decided on anew in the next round."""
@@ -207,6 +210,7 @@ class Core(Parts):
             if not self.intake.scanner.is_sweeping:
                 self.intake.hint_all()
             self.sources.hint_all()
+            self._reverts.expire()
         if self.intake.scanner.sweeps:
             with self._guard("forget what came of requests"):
                 self.requests.forget_results(is_steady=self.retention.is_steady)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from blocksd.model.problem import reverted, unmerged_subject
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from blocksd.errors import BlocksdError
     from blocksd.model.faults import Fault
     from blocksd.model.problem import Problem, Problems
     from blocksd.model.revision import Revision
     from blocksd.requests.reply import Answer
+
+REVERT_SECONDS = 3600.0
+"""For how long a save that took away what others wrote is warned of, if the block stays as it is."""
 
 
 class Listener:
@@ -52,3 +57,32 @@ class ProblemNews:
                     listener.on_cleared(told[subject])
                 elif problem != told.get(subject):
                     listener.on_problem(problem)
+
+
+class RevertWarnings:
+    """Keeps a warning of each save that took away what others wrote, until the block changes again, or for a time."""
+
+    def __init__(self, problems: Problems, clock: Callable[[], float]) -> None:
+        self._problems = problems
+        self._clock = clock
+        self._since: dict[str, float] = {}
+
+    def note(self, revision: Revision) -> None:
+        """Take note of a revision that is in force."""
+        if revision.reverts:
+            problem = reverted(revision)
+            self._problems.remove(problem.subject)  # another save, another time
+            self._problems.set(problem)
+            self._since[problem.subject] = self._clock()
+        elif self._since and revision.is_edit:
+            for label in filter(None, (revision.label, revision.renamed_from)):
+                self._end(unmerged_subject(label))
+
+    def expire(self) -> None:
+        """Remove the warnings that are older than `REVERT_SECONDS`."""
+        for subject in [one for one, since in self._since.items() if self._clock() - since >= REVERT_SECONDS]:
+            self._end(subject)
+
+    def _end(self, subject: str) -> None:
+        if self._since.pop(subject, None) is not None:
+            self._problems.remove(subject)

@@ -9,7 +9,7 @@ from blocksd.core.decide import FolderView
 from blocksd.core.executor import Executor
 from blocksd.core.failures import Failures
 from blocksd.core.intake import Intake
-from blocksd.core.listener import ProblemNews
+from blocksd.core.listener import ProblemNews, RevertWarnings
 from blocksd.core.projector import Projector
 from blocksd.core.recovery import recover
 from blocksd.core.request_flow import RequestFlow
@@ -70,6 +70,7 @@ class Parts:
         self.problems = Problems(wall)
         self.faults = Faults(self.problems, self._tell_fault)
         self._news = ProblemNews(self.problems, listeners)
+        self._reverts = RevertWarnings(self.problems, clock)
         self.failures = Failures(
             self.rescue,
             self.problems,

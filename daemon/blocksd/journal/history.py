@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _ENDLESS = 2**62
 _LAST = 32  # versions, among which a few are looked for that others wrote
 _FEW = 8
-_MANY = 100  # versions, among which one is looked for that a save puts back
+_MANY = 100  # versions, among which one is looked for that a save puts back, or that took text away
 _STORED = len(STORED.split(", "))
 
 
@@ -201,25 +201,30 @@ class History:
 
     def by_others(self, label: str) -> list[int]:
         """Return the last few versions of a block that were not saved in its file, newest first."""
-        last: list[tuple[int, str]] = []
-        with self.database.reading():
-            for name, since, before in self._names(label):
-                last += self.database.execute(
-                    "SELECT version, author FROM in_force WHERE label = ? AND seq >= ? AND seq < ? "
-                    "ORDER BY version DESC LIMIT ?",
-                    (name, since, before, _LAST - len(last)),
-                )
-                if len(last) >= _LAST:
-                    break
-        return [version for version, author in last if author != FILE][:_FEW]
+        return [version for version, author in self._last(label, "author", _LAST) if author != FILE][:_FEW]
 
     def versions_like(self, label: str, digest: str) -> list[int]:
-        """Return those of the last versions of a label whose value and facts have this digest, newest first."""
+        """Return those of the last versions of a block whose value and facts have this digest, newest first."""
+        return [version for version, its in self._last(label, "digest", _MANY) if its == digest]
+
+    def reverted(self, label: str) -> tuple[int, ...]:
+        """Return the versions whose text the newest save took away that took any, of the last versions of a block."""
+        found = next((reverts for _, reverts in self._last(label, "reverts", _MANY) if reverts), "")
+        return tuple(map(int, filter(None, found.split(","))))
+
+    def _last(self, label: str, column: str, count: int) -> list[tuple[int, Any]]:
+        """Return the last versions of a block, newest first, each with what is in this column."""
+        found: list[tuple[int, Any]] = []
         with self.database.reading():
-            rows = self.database.execute(
-                "SELECT version, digest FROM in_force WHERE label = ? ORDER BY version DESC LIMIT ?", (label, _MANY)
-            )
-            return [version for version, its in rows if its == digest]
+            for name, since, before in self._names(label):
+                found += self.database.execute(
+                    f"SELECT version, {column} FROM in_force WHERE label = ? AND seq >= ? AND seq < ? "  # noqa: S608  # constants
+                    "ORDER BY version DESC LIMIT ?",
+                    (name, since, before, count - len(found)),
+                )
+                if len(found) >= count:
+                    break
+        return found
 
     def _names(self, label: str) -> Iterator[tuple[str, int, int]]:
         """Yield the labels that a block has had, newest first, each with the seqs from which and before which it had it."""

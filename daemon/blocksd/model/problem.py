@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from blocksd.errors import BlocksdError
+    from blocksd.model.revision import Revision
 
 
 _MOST_TOLD = 8  # things that are told of one file
@@ -178,6 +180,24 @@ def unmerged(label: str, error: BlocksdError) -> Problem:
         "unmerged",
         f"a save of {label!r} took away what was written before it, and cannot be merged with it yet: {error.message}",
         "let the daemon write the file; it is tried again, less and less often",
+        label,
+        warning=True,
+    )
+
+
+def reverted(revision: Revision) -> Problem:
+    """Return the problem that a save, which stands, took away what others had written on request.
+
+    The change of a stale save, which was to be merged, names no versions: then the command must.
+    """
+    label, version, reverts = revision.label, revision.version, revision.reverts
+    command = f"blocksd merge {shlex.quote(label)}" + (f" {reverts[-1]}" if revision.stale_base is not None else "")
+    names = f"version {reverts[0]}" if len(reverts) == 1 else f"versions {', '.join(map(str, reverts))}"
+    return Problem(
+        unmerged_subject(label),
+        "reverted",
+        f"a save, version {version} of {label!r}, took away text of {names}",
+        f"to bring it back: {command}",
         label,
         warning=True,
     )

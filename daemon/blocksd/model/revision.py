@@ -40,8 +40,7 @@ class Revision:
     `created_at` is the time of the first revision since the last deletion. Times as `timestamp` makes them.
 
     `renamed_from` is the label before a renaming. A revision by undo or redo, or of nothing but the label or the agents
-    that match a pattern, stands at the version `position`. `reverts` are versions whose text it removed, as far as that
-    can be told. A stale save was made of version `stale_base`, and a revision of the author `merge` follows it.
+    that match a pattern, stands at the version `position`. `reverts` are versions by others whose text a save took away. A stale save was made of version `stale_base`, and a revision of the author `merge` follows it.
     """
 
     seq: int
@@ -62,6 +61,11 @@ class Revision:
     position: int | None = None
     reverts: tuple[int, ...] = ()
     stale_base: int | None = None
+
+    @property
+    def is_edit(self) -> bool:
+        """False if agents that match a pattern came or went, and the block stayed as it was."""
+        return self.kind != "updated" or self.position is None or self.request_id is not None
 
     def summary(self) -> dict[str, object]:
         """Return kind, block, time and author."""
@@ -90,7 +94,7 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "seq": _NUMBER,
     "version": _NUMBER,
     **dict.fromkeys(("epoch", "label", "author", "at", "from", "request_id"), _TEXT),
-    **dict.fromkeys(("fields", "attached", "detached"), _LIST),
+    **dict.fromkeys(("fields", "attached", "detached", "reverts"), _LIST),
 }
 """The types of the values that a notification may have under these keys."""
 
@@ -127,6 +131,8 @@ class Change:
         for key in ("fields", "attached", "detached"):
             if not all(isinstance(one, str) for one in raw.get(key) or ()):
                 raise Damaged(f"a change names {str(raw[key])[:40]} as its {key}")
+        if not all(_is_one_of(one, (int,)) for one in raw.get("reverts") or ()):
+            raise Damaged(f"a change names {str(raw['reverts'])[:40]} as the versions that it reverts")
         return cls(raw["kind"], raw.get("seq"), raw.get("epoch"), raw.get("label"), raw)
 
     @property
@@ -168,6 +174,11 @@ class Change:
     def renamed_from(self) -> str | None:
         """The label the block had before, when it was renamed."""
         return self.raw.get("from")
+
+    @property
+    def reverts(self) -> tuple[int, ...]:
+        """The versions by others whose text a save took away; `blocks.merge` brings it back."""
+        return tuple(self.raw.get("reverts") or ())
 
     @property
     def request_id(self) -> str | None:

@@ -79,16 +79,18 @@ class EventLog(ServiceListener):
         agents = [f"+{agent}" for agent in revision.attached] + [f"-{agent}" for agent in revision.detached]
         some = " ".join(agents[:5]) + (f" and {len(agents) - 5} more" if len(agents) > 5 else "")
         author = f" by {revision.author}" if revision.author != FILE else ""
+        gone = f", took away text of v{', v'.join(map(str, revision.reverts))}" if revision.reverts else ""
         detail = f" ({', '.join(revision.fields)})" if revision.fields and revision.kind == "updated" else ""
         self._write(
             revision.kind,
-            f"{revision.kind} {revision.label} v{revision.version}{detail}{author}{f' {some}' if some else ''}",
+            f"{revision.kind} {revision.label} v{revision.version}{detail}{author}{f' {some}' if some else ''}{gone}",
             {
                 "seq": revision.seq,
                 "label": revision.label,
                 "version": revision.version,
                 "fields": list(revision.fields),
                 "author": revision.author,
+                **({"reverts": revision.reverts} if revision.reverts else {}),
             },
         )
 

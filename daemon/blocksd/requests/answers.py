@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from blocksd.journal.results import Results
     from blocksd.model.faults import Faults
     from blocksd.model.problem import Problems
+    from blocksd.model.revision import Revision
     from blocksd.requests.inbox import Handled, StartedRequests
     from blocksd.requests.request import Entry
     from blocksd.requests.workspace import Workspace
@@ -97,6 +98,7 @@ class Answers:
     reread: list[str] = field(default_factory=list)  # files that are not as they were read last
     merged: list[str] = field(default_factory=list)
     unmerged: dict[str, tuple[float, float]] = field(default_factory=dict)
+    losses: list[Revision] = field(default_factory=list)  # stale saves that cannot be merged, with what they revert
     problems: dict[str, Problem | None] = field(default_factory=dict)  # by subject
 
 
@@ -149,11 +151,21 @@ class _Deciding:
             answers.problems[unmerged_subject(label)] = unmerged(label, error)
             return
         except BlocksdError:
-            pass
+            self._note_loss(label)
         except Exception as error:  # noqa: BLE001  # a fault of ours: the save stays as it is
             self._view.faults.count_error("merging a save", error)
+            self._note_loss(label)
         answers.merged.append(label)
         answers.problems[unmerged_subject(label)] = None
+
+    def _note_loss(self, label: str) -> None:
+        """Note which versions a stale save has taken away for good."""
+        draft = self._workspace.draft
+        newest = draft.newest(label)
+        if newest is not None and newest.stale_base is not None:
+            gone = [one for one in draft.state.journal.by_others(label) if newest.stale_base < one < newest.version]
+            if gone:
+                self.answers.losses.append(replace(newest, reverts=tuple(sorted(gone))))
 
     def answer(self, entry: Entry) -> Answer | None:
         """The answer to an entry, whatever goes wrong with it; None: it has to wait."""

@@ -17,7 +17,7 @@ from blocksd.files.document import normalize_newlines
 from blocksd.mirror.view import shown
 from blocksd.model import edits
 from blocksd.model.attachment import matches
-from blocksd.model.block import default_block, replaced
+from blocksd.model.block import replaced
 from blocksd.model.label import PRIVATE, owner, parse_label
 from blocksd.model.merge import merge
 from blocksd.model.revision import OPERATOR
@@ -26,7 +26,7 @@ from blocksd.requests.arguments import agents_of, block_fields, named, new_block
 from blocksd.requests.block_changes import make, put, remove, rename
 from blocksd.requests.changeset import Changeset
 from blocksd.requests.reply import accepted
-from blocksd.requests.undoing import redone, undone
+from blocksd.requests.undoing import MERGE_WORK, called, redone, undone, with_text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 _OF_WHOLE_AGENTS = {"create_agent": create_agent, "delete_agent": delete_agent}
 _MAX_BATCH = 1000
 
-_EDIT_WORK, _PATCH_WORK, _MERGE_WORK = 2, 16, 8
-"""How often an edit goes through a value, a patch and a merge in their lines: in units of one search for a text."""
+_EDIT_WORK, _PATCH_WORK = 2, 16
+"""How often an edit goes through a value, and a patch in its lines: in units of one search for a text."""
 
 MAX_REPLY = 1024 * 1024
 """How many characters of blocks a reply about several blocks shows; of the others it tells where they are."""
@@ -164,7 +164,7 @@ class Operations:
             for name, value in wanted.items():
                 before, now = getattr(base, name), getattr(block, name)
                 if name == "value":
-                    wanted[name] = self._merge(before, value, now)
+                    wanted[name] = self._merged(before, value, now)
                 elif now not in (before, value):
                     raise MergeConflict(
                         f"{name} was changed meanwhile", field=name, base=before, ours=value, theirs=now
@@ -206,11 +206,11 @@ class Operations:
     def _edit(self, label: str, base: Block | None, change: Callable[[str], str], *, work: int = _EDIT_WORK) -> None:
         block = self._changeset.present(label)
         self._changeset.spend(work * len((block if base is None else base).value))
-        value = change(block.value) if base is None else self._merge(base.value, change(base.value), block.value)
+        value = change(block.value) if base is None else self._merged(base.value, change(base.value), block.value)
         put(self._changeset, label, replaced(block, {"value": normalize_newlines(value)}))
 
-    def _merge(self, base: str, ours: str, theirs: str) -> str:
-        self._changeset.spend(_MERGE_WORK * (len(base) + len(ours) + len(theirs)))
+    def _merged(self, base: str, ours: str, theirs: str) -> str:
+        self._changeset.spend(MERGE_WORK * (len(base) + len(ours) + len(theirs)))
         return merge(base, ours, theirs, budget=self._changeset.effort)
 
     def _delete(self, label: str, request: Request) -> None:
@@ -311,17 +311,29 @@ class Operations:
             return
         if block is None:
             raise InvalidRequest(f"version {version} of {label!r} is its deletion", field="args.version")
-        if block.label != label:  # as it was called then; a description that came with that name is not its own
-            before, now = default_block(block.label).description, default_block(label).description
-            block = replaced(
-                block, {"label": label, "description": now if block.description == before else block.description}
-            )
+        block = called(label, block)
         if not self._changeset.has(label):
             if not self._changeset.is_operator and owner(label) != self._changeset.actor:
                 raise InvalidRequest("an agent may bring back its private blocks", field="name")
             make(self._changeset, block, position=position)
         else:
             put(self._changeset, label, block, position=position)
+
+    def _merge(self, label: str, request: Request) -> None:
+        request.only("version")
+        present = block = self._changeset.present(label)
+        self._changeset.expected(label, request)
+        versions = self._changeset.draft.reverted(label)
+        if request.args.get("version") is not None:
+            versions = (request.number("version", least=1),)
+        if not versions:
+            raise InvalidRequest(f"no save of {label!r} took text away of late: there is nothing to merge", field="op")
+        for version in versions:
+            block = with_text_of(version, block, self._changeset)
+        if block == present:
+            names = " and ".join(map(str, versions))
+            raise InvalidRequest(f"the text of version {names} is in {label!r}: there is nothing to merge", field="op")
+        put(self._changeset, label, block)
 
     # --- several ---
 

@@ -25,6 +25,7 @@ OPS = (
     "undo",
     "redo",
     "restore",
+    "merge",
     "rename",
     "attach",
     "detach",

@@ -1,13 +1,21 @@
-"""Where undo and redo go: a walk along the versions of a block."""
+"""Earlier versions of a block: where undo and redo go, and what a merge brings back."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blocksd.errors import InvalidRequest
+from blocksd.errors import InvalidRequest, MergeConflict
+from blocksd.model.block import default_block, replaced
+from blocksd.state.stale import merged
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from blocksd.model.block import Block
+    from blocksd.requests.changeset import Changeset
+
+MERGE_WORK = 8
+"""How often a merge goes through its three texts: in units of one search for a text."""
 
 
 def undone(positions: Mapping[int, int | None], label: str) -> int:
@@ -49,3 +57,31 @@ def _position(positions: Mapping[int, int | None], version: int) -> int:
 def _before(positions: Mapping[int, int | None], version: int) -> int | None:
     """The version an edit was made on top of; None when that is not kept, or there was nothing."""
     return _position(positions, version - 1) if version - 1 in positions else None
+
+
+def called(label: str, block: Block) -> Block:
+    """Return a block as it is called now; a description that came with an earlier label is not its own."""
+    if block.label == label:
+        return block
+    before, now = default_block(block.label).description, default_block(label).description
+    return replaced(block, {"label": label, "description": now if block.description == before else block.description})
+
+
+def with_text_of(version: int, block: Block, changeset: Changeset) -> Block:
+    """Return a block as it is now, with what one of its versions brought.
+
+    Raises:
+        MergeConflict: that was changed in another way since.
+        NotFound: the version is not kept, or the one before it.
+    """
+    label = block.label
+    theirs = changeset.version(label, version).block
+    if theirs is None:
+        raise InvalidRequest(f"version {version} of {label!r} is its deletion", field="args.version")
+    base = (changeset.version(label, version - 1).block if version > 1 else None) or default_block(label)
+    changeset.spend(MERGE_WORK * (len(base.value) + len(block.value) + len(theirs.value)))
+    try:
+        return merged(called(label, base), block, called(label, theirs), changeset.effort)
+    except MergeConflict as error:
+        message = f"version {version} of {label!r} cannot be merged: {error.message}"
+        raise MergeConflict(message, version=version, **error.facts) from None

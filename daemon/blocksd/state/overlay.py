@@ -153,6 +153,15 @@ class Overlay:
             (one := self.undamaged(block.label, version)) is not None and one.block == block for version in versions
         )
 
+    def reverted(self, label: str) -> tuple[int, ...]:
+        """The versions whose text the newest save of a block took away that took any; none if none did of late."""
+        for revision in self._drafted():
+            if revision.label == label:
+                if revision.reverts:
+                    return revision.reverts
+                label = revision.renamed_from or label
+        return self.state.journal.reverted(label)
+
     def revision(self, seq: int) -> Revision | None:
         """The revision of this number; None when it is not kept."""
         if seq <= self.state.journal.seq:

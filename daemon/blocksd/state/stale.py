@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from blocksd.model.block import Block
+    from blocksd.model.differences import Effort
     from blocksd.model.revision import Revision
     from blocksd.state.reverts import Mark, Past
 
@@ -159,8 +160,8 @@ def _is_no_edit(revision: Revision) -> bool:
     return revision.author == FILE and revision.position is not None
 
 
-def merged(base: Block, saved: Block, newest: Block) -> Block:
-    """Merge a stale save and the newest text: every change of either.
+def merged(base: Block, saved: Block, newest: Block, budget: Effort | None = None) -> Block:
+    """Merge a save and the newest text, both made of `base`: every change of either. `budget` is for the values' merge.
 
     Raises:
         MergeConflict: they changed the same thing in different ways.
@@ -169,7 +170,7 @@ def merged(base: Block, saved: Block, newest: Block) -> Block:
     for name in newest.changed_fields(saved):
         was, theirs, ours = (getattr(block, name) for block in (base, newest, saved))
         if name == "value":
-            changes[name] = merge(was, ours, theirs, union_insertions=True)
+            changes[name] = merge(was, ours, theirs, union_insertions=True, budget=budget)
         elif ours == was:
             changes[name] = theirs
         elif theirs != was:

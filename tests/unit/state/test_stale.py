@@ -204,7 +204,7 @@ def test_two_words_for_one_thing_conflict(field: str) -> None:
     """Then the person's word stands, which is for the caller to see to."""
     three = [block(**{field: text}) for text in ("old", "mine", "theirs")]
     with pytest.raises(MergeConflict):
-        merged(*three)
+        merged(three[0], three[1], three[2])
 
 
 # --- what its revision says of that ---

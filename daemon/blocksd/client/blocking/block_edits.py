@@ -132,6 +132,23 @@ class BlockEdits:
         """Make a block again what it was at a version. Raises NotFound when that is not kept."""
         return self._edit("restore", block_id, {"version": version}, given(locals(), TERMS))
 
+    def merge(
+        self,
+        block_id: str,
+        version: int | None = None,
+        *,
+        expect_version: int | None = None,
+        on_conflict: OnConflict | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        request_id: str | None = None,
+    ) -> BlockView:
+        """Merge text back into a block that a save took away: what a version brought, or all that the newest such save took.
+
+        Raises MergeConflict when it was changed in another way since, InvalidRequest when there is nothing to merge.
+        """
+        args = {"version": version} if version is not None else {}
+        return self._edit("merge", block_id, args, given(locals(), TERMS))
+
     def undo(
         self,
         block_id: str,
