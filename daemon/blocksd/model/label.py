@@ -40,6 +40,10 @@ FORBIDDEN = frozenset('\\:*?"<>|')
 """What some file systems cannot have in a name; nor can any have a slash."""
 JOINERS = frozenset("\u200c\u200d")
 """ZWNJ and ZWJ: they shape the letters or the emoji on both sides."""
+_SEPARATOR = "\u200b"
+"""The zero width space: it separates words where scripts have no spaces between them."""
+_WITHOUT_SPACES = (("\u0e00", "\u0eff"), ("\u1000", "\u109f"), ("\u1780", "\u17ff"), ("\u1950", "\u1aaf"))
+"""Thai and Lao; Myanmar; Khmer; Tai and its neighbours."""
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _EDITOR_TEMPORARY = re.compile(r"^~\$|___jb_(?:tmp|old)___$|^\.goutputstream-|\.sw[a-p]$")
 _CONFLICT_COPY = re.compile(
@@ -127,6 +131,13 @@ def why_no_character(segment: str, at: int, char: str) -> str:
         return f"{_named(char)} may stand between two letters or two emoji only"
     if char == " " or char.isprintable():
         return ""
+    if (
+        char == _SEPARATOR
+        and 0 < at < len(segment) - 1
+        and _has_no_spaces(segment[at - 1])
+        and _has_no_spaces(segment[at + 1])
+    ):
+        return ""
     kind = unicodedata.category(char)
     if kind == "Cn" and char < "\U00040000" and ord(char) & 0xFFFE != 0xFFFE and not "\ufdd0" <= char <= "\ufdef":
         return ""
@@ -145,6 +156,11 @@ def _is_joined(char: str) -> bool:
     """Return True if this may stand beside a joiner: a letter, a mark, a digit, an emoji or its skin tone."""
     kind = unicodedata.category(char)
     return kind[0] in "LMN" or kind in ("So", "Sk", "Cn")
+
+
+def _has_no_spaces(char: str) -> bool:
+    """Return True if this belongs to a script without spaces between words."""
+    return any(first <= char <= last for first, last in _WITHOUT_SPACES)
 
 
 def _named(char: str) -> str:
