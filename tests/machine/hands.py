@@ -43,6 +43,7 @@ CALLS = (*EFFECTS, *LOOKS, "start_sync", "set_times", "set_owner", "set_attribut
 
 COMPOSED = (
     "open_to_read",
+    "attributes_of",
     "reopen",
     "release",
     "is_current",

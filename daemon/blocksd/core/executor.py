@@ -164,14 +164,14 @@ class Executor:
                     self._take_back(put_in, staged)
                     raise Conflict(one.path)
                 put_in.append(one)
-            writer.sync_put_in(staged)
+            signatures = writer.settle(staged)
         except Undecided:
             raise  # what is prepared stays so, until `recover` can tell
         except (Unavailable, ProblemFile) as error:
             self._take_back(put_in, staged)
             raise Conflict(str(error.facts["path"]), error) from None
         yield "finish"
-        signatures = {one.path: writer.signature(one) for one in staged if printable(one.path) not in self._problems}
+        signatures = {path: found for path, found in signatures.items() if printable(path) not in self._problems}
         intents.finish(prepared, signatures, is_durable=bool(folders_gone))
         self._results.count_written(draft.answers.edited)
         self.displaced.update((one.aside, one) for one in staged)

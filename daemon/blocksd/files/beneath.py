@@ -9,7 +9,7 @@ import stat
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from blocksd.errors import AlreadyRunning, Unavailable
+from blocksd.errors import AlreadyRunning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,7 +96,7 @@ def os_error(number: int, path: str) -> OSError:
 
 
 class HeldDirectory:
-    """A directory that is held open: calls act on it, whatever its path names meanwhile. `check` compares the two."""
+    """A directory that is held open: calls act on it, whatever its path names meanwhile."""
 
     def __init__(self, path: str, *, walks: bool | None = None, claim: Callable[[int], object] | None = None) -> None:
         """Hold the directory at `path`, if there is one. `walks`: open each directory on the way, and do without openat2.
@@ -153,40 +153,10 @@ class HeldDirectory:
             os.close(handle)
         self._is_released = True
 
-    def identity(self) -> tuple[int, int] | None:
-        """Return device and inode of the directory that its path names now; None when there is none.
-
-        Raise OSError if it cannot be told.
-        """
-        try:
-            status = os.stat(self.given)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
-
     @property
     def held(self) -> tuple[int, int] | None:
         """Device and inode of the directory that is held; None when none is."""
         return self._identity
-
-    def is_current(self) -> bool:
-        """Return True if the path names the directory that is held. Raise OSError if it cannot be told."""
-        return self._identity is not None and self.identity() == self._identity
-
-    def check(self, path: str = "") -> None:
-        """Check that the path names the directory that is held; `path` is the file that is to be written.
-
-        Raise Unavailable if it names another or none, or it cannot be told.
-        """
-        try:
-            if self.is_current():
-                return
-            why = "the folder is gone, or another directory is in its place"
-            if self.refusal is not None:
-                why = self.refusal.message
-        except OSError as error:
-            why = f"the folder cannot be seen: {os.strerror(error.errno or 0)}"
-        raise Unavailable(f"{why}: nothing is written to it until it is back", path=path)
 
     def _held(self) -> int:
         if self._is_released:

@@ -14,6 +14,7 @@ import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from blocksd.errors import Unavailable
 from blocksd.files.beneath import DIRECTORY, NO_NAMES, NOT_THERE, HeldDirectory, openat2, os_error, walk
 
 if TYPE_CHECKING:
@@ -38,6 +39,38 @@ class Root(HeldDirectory):
     A method that takes a path raises OSError: ELOOP when a directory on the way is a symlink, EXDEV when a path or a link
     leads out, ENOENT when there is no directory to hold.
     """
+
+    # --- the directory itself ---
+
+    def identity(self) -> tuple[int, int] | None:
+        """Return device and inode of the directory that its path names now; None when there is none.
+
+        Raise OSError if it cannot be told.
+        """
+        try:
+            status = os.stat(self.given)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
+
+    def is_current(self) -> bool:
+        """Return True if the path names the directory that is held. Raise OSError if it cannot be told."""
+        return self._identity is not None and self.identity() == self._identity
+
+    def check(self, path: str = "") -> None:
+        """Check that the path names the directory that is held; `path` is the file that is to be written.
+
+        Raise Unavailable if it names another or none, or it cannot be told.
+        """
+        try:
+            if self.is_current():
+                return
+            why = "the folder is gone, or another directory is in its place"
+            if self.refusal is not None:
+                why = self.refusal.message
+        except OSError as error:
+            why = f"the folder cannot be seen: {os.strerror(error.errno or 0)}"
+        raise Unavailable(f"{why}: nothing is written to it until it is back", path=path)
 
     # --- by path ---
 
@@ -215,6 +248,14 @@ class Root(HeldDirectory):
             if error.errno in NOT_THERE:
                 return None
             raise
+
+    def attributes_of(self, path: str) -> dict[str, bytes]:
+        """Return the extended attributes, of a file, that can be read."""
+        handle = self.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            return self.attributes(handle)
+        finally:
+            self.close(handle)
 
     def exists(self, path: str) -> bool:
         """Return True if something is there, be it a symlink. Raise OSError if it cannot be told."""

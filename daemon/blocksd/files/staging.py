@@ -1,4 +1,4 @@
-"""Lays new texts beside their files, with the directories they need, until they are put in or discarded."""
+"""Lays new texts beside their files, until they are put in or discarded."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import os
 import secrets
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple
 
-from blocksd.errors import ProblemFile, Unavailable, Undecided
+from blocksd.errors import Undecided
 from blocksd.files.beneath import NOT_THERE
-from blocksd.files.content import digest
+from blocksd.files.directories import Directories
 from blocksd.files.file_edit import Staged
-from blocksd.files.folder import signature_of
-from blocksd.files.fresh_file import Mark, make
-from blocksd.files.links import resolve, through_symlink
+from blocksd.files.links import resolve
 from blocksd.files.root import Root, kept
-from blocksd.model.label import TEMPORARY, is_junk, printable
+from blocksd.model.label import TEMPORARY, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,10 +25,17 @@ if TYPE_CHECKING:
     from blocksd.files.folder import Signature
 
 _MOST_UNSYNCED = 64  # each is an open file
-_MOST_NAMED = 1000  # directories that need not be synced again
 
 
-class Staging:
+class Mark(NamedTuple):
+    """Tells a file that was made here from one that was written to later."""
+
+    mtime_ns: int
+    size: int
+    inode: int
+
+
+class Staging(Directories):
     """The texts that lie beside files of a folder.
 
     A new text has the time one nanosecond before it was written, which no later write can have: as long as its file has
@@ -37,14 +43,11 @@ class Staging:
     """
 
     def __init__(self, root: Root | str, *, is_durable: bool = True) -> None:
-        """Write below `root`; if not `is_durable`, what is written survives a crash of this process, not of the machine."""
-        self._root = root if isinstance(root, Root) else Root(root)
-        self.is_durable = is_durable
+        """Write as `Directories` does."""
+        super().__init__(root, is_durable=is_durable)
         self._marks: dict[str, Mark] = {}  # of new texts, by `aside`
         self._places: dict[str, str] = {}  # where the new texts go, by `aside`
         self._unsynced: dict[str, tuple[str, int]] = {}  # new texts on their way to disk: aside → path, handle
-        self._made: list[str] = []  # directories, for what is staged
-        self._named: dict[str, int] = {}  # directories whose names are on disk, with their inodes
         self.left: dict[str, str] = {}  # temporaries that could not be removed: path → why
 
     def _place(self, edit: FileEdit | Staged) -> str:
@@ -94,9 +97,12 @@ class Staging:
             if edit.data is None:
                 return staged
             self._places[aside] = full
-            self._make_directory(directory)
-            like = full if edit.like in (None, edit.path) else self._target(edit.like)
-            new = self._write(staged, edit.data, like=like)
+            if directory:
+                self._make_directory(directory)
+            if edit.like not in (None, edit.path):
+                full = self._target(edit.like)
+                status = self._root.find(full)
+            new = self._write(staged, edit.data, full, status)
             return staged._replace(new=new)
         except OSError as error:
             if aside:
@@ -104,9 +110,9 @@ class Staging:
                 self.remove(aside)
             raise self._unwritable(edit.path, error) from None
 
-    def _write(self, staged: Staged, data: bytes, *, like: str) -> int:
+    def _write(self, staged: Staged, data: bytes, like: str, status: os.stat_result | None) -> int:
         """Write a new text aside; return its inode."""
-        handle, mark = make(self._root, staged.aside, data, like=like)
+        handle, mark = _make(self._root, staged.aside, data, like, status)
         try:
             inode = self._root.status(handle).st_ino
         except OSError:
@@ -138,76 +144,17 @@ class Staging:
                 raise self._unwritable(path, error) from None
         self.sync(named)
 
-    def make_directory(self, path: str) -> None:
-        """Make a directory below the folder, with those above it.
-
-        Raise Unavailable or ProblemFile if it cannot be made.
-        """
-        self._root.check(path)
-        try:
-            self._make_directory(path)
-        except OSError as error:
-            refusal = through_symlink(self._root, f"{path}/") if error.errno == errno.ELOOP else None
-            raise refusal or self._unwritable(path, error) from None
-
-    def _make_directory(self, directory: str) -> None:
-        """Make a directory, unless it is there. Its name and those above it are on disk when this returns.
-
-        One that is there may have been made a moment ago, by a person or by a daemon that ended: what is written in it is
-        lost with its name. So its name is synced, too, once for as long as it is the same directory.
-        RACE: one that is removed and made again by a person may get the same inode, and counts as the same.
-        """
-        if not directory:
-            return
-        inode = self._inode_of_directory(directory)
-        if inode is not None and (not self.is_durable or self._named.get(directory) == inode):
-            return
-        above = os.path.dirname(directory)
-        self._make_directory(above)
-        if inode is None:
-            with suppress(FileExistsError):
-                self._root.make_directory(directory)
-                self._made.append(directory)
-        if self.is_durable:
-            self._root.sync_directory(above)
-            if len(self._named) >= _MOST_NAMED:
-                self._named.clear()
-            if (inode := self._inode_of_directory(directory)) is not None:
-                self._named[directory] = inode
-
-    def _inode_of_directory(self, path: str) -> int | None:
-        """Return the inode of a directory, None if there is nothing."""
-        status = self._root.find(path)
-        if status is None:
-            return None
-        if not stat.S_ISDIR(status.st_mode):
-            number = errno.ELOOP if stat.S_ISLNK(status.st_mode) else errno.ENOTDIR
-            raise OSError(number, os.strerror(number), path)
-        return status.st_ino
-
-    def keep_made(self) -> None:
-        """Let the directories stay that were made so far for staged files."""
-        self._made.clear()
-
-    def remove_made(self) -> None:
-        """Remove the directories made since then, unless something was put in them."""
-        while self._made:
-            with suppress(OSError):
-                directory = self._made.pop()
-                self._named.pop(directory, None)
-                self._root.remove_directory(directory)
-
     def signature(self, staged: Staged) -> Signature | None:
         """Return the signature of a file with the new text, after `put_in`; None if the file may have changed since."""
         mark = self._marks.get(staged.aside)
         if mark is None:
             return None
         try:
-            found = signature_of(self._root.stat(self._place(staged)))
+            found = self._root.stat(self._place(staged))
         except OSError:
             return None
-        mtime_ns, _, size, inode = found
-        return found if (mtime_ns, size, inode) == mark else None
+        is_ours = (found.st_mtime_ns, found.st_size, found.st_ino) == mark
+        return (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino) if is_ours else None
 
     def discard(self, staged: Staged) -> None:
         """Remove the staged text."""
@@ -242,57 +189,75 @@ class Staging:
                     if error.errno not in NOT_THERE:
                         raise self._unwritable(path, error) from None
 
-    def remove_directory(self, directory: str) -> bool:
-        """Remove a directory, with empty ones in it and junk of desktops or a crash; return True if it is gone.
-
-        Any other file stays, and so do the directories above it. Nothing may be staged in the directory.
-        """
-        for name in [name for name in self._named if name == directory or name.startswith(f"{directory}/")]:
-            del self._named[name]
-        with suppress(OSError):
-            self._empty(directory)
-            self._root.remove_directory(directory)
-        try:
-            if self.is_durable:
-                self._root.sync_directory(os.path.dirname(directory))
-            return not self._root.exists(directory)
-        except OSError as error:
-            return error.errno in NOT_THERE
-
-    def _empty(self, directory: str) -> None:
-        """Remove the empty directories in a directory, our temporaries, and junk of desktops."""
-        with self._root.scandir(directory) as entries:
-            found = [(f"{directory}/{entry.name}", entry.is_dir(follow_symlinks=False)) for entry in entries]
-        for path, is_directory in found:
-            if is_directory:
-                with suppress(OSError):
-                    self._empty(path)
-                    self._root.remove_directory(path)
-            elif is_junk(path.rpartition("/")[2]):
-                with suppress(OSError):
-                    self.remove(path)
-
-    @property
-    def is_empty(self) -> bool:
-        """Return True if the folder is empty or missing. Raise Undecided if it cannot be told."""
-        try:
-            return not self._root.names()
-        except OSError as error:
-            if error.errno in NOT_THERE:
-                return True
-            raise Undecided(f"the folder cannot be read: {os.strerror(error.errno or 0)}", path="") from None
-
-    def _unwritable(self, path: str, error: OSError) -> Unavailable | ProblemFile:
-        reason = os.strerror(error.errno or 0)
-        name = errno.errorcode.get(error.errno or 0, "?")
-        if error.errno == errno.ELOOP and (refusal := through_symlink(self._root, path)) is not None:
-            return refusal
-        if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
-            return ProblemFile(f"{path} cannot be written: {reason}", path=path, errno=name)
-        return Unavailable(f"{path} cannot be written: {reason}", path=path, errno=name)
-
     def _undecided(self, staged: Staged, error: OSError) -> Undecided:
         reason = os.strerror(error.errno or 0)
         name = errno.errorcode.get(error.errno or 0, "?")
         message = f"whether {printable(staged.path)} was written cannot be told: {reason}"
         return Undecided(message, path=staged.path, errno=name)
+
+
+def digest(data: bytes | None) -> str | None:
+    """Return the digest of these bytes; None for no file."""
+    return None if data is None else blake2b(data, digest_size=16).hexdigest()
+
+
+def _make(root: Root, path: str, data: bytes, like: str, status: os.stat_result | None) -> tuple[int, Mark | None]:
+    """Make a new file at `path`, like the one at `like`, whose `status` this is; return its handle and its mark.
+
+    There is no mark where the file system cannot tell the time of a file from one a nanosecond earlier.
+    Raise OSError if it could not be made whole.
+    """
+    # A user who may not read the other file may not read it under this name either.
+    handle = root.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[root.write(handle, left) :]
+        mark = _mark(root, handle)
+        _take_over(root, handle, like, status)
+    except BaseException:
+        with suppress(OSError):
+            root.close(handle)
+        raise
+    return handle, mark
+
+
+def _mark(root: Root, handle: int) -> Mark | None:
+    """Give a file that was just written the time one nanosecond before that, which no later write can have."""
+    written_at = root.status(handle).st_mtime_ns
+    root.set_times(handle, ns=(written_at, written_at - 1))
+    status = root.status(handle)
+    return Mark(status.st_mtime_ns, status.st_size, status.st_ino) if status.st_mtime_ns < written_at else None
+
+
+def _take_over(root: Root, handle: int, like: str, status: os.stat_result | None) -> None:
+    """Give a file the mode, owner and extended attributes of the one at `like`, or those of a new file if there is none.
+
+    A daemon that is not root cannot give files away: then the owner is its own, the group stays if it may, and what the
+    owner could do, the group can, or the user who saved the file could not save it again.
+    """
+    if status is None:
+        mask = os.umask(0)
+        os.umask(mask)
+        root.set_mode(handle, 0o666 & ~mask)
+        return
+    own = root.status(handle)
+    if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
+        for uid, gid in ((status.st_uid, status.st_gid), (-1, status.st_gid)):
+            try:
+                root.set_owner(handle, uid, gid)
+                break
+            except OSError:  # it may not, or there is no such user in its user namespace
+                continue
+    with suppress(OSError):
+        for name, value in root.attributes_of(like).items():
+            with suppress(OSError):
+                root.set_attribute(handle, name, value)
+    mode = stat.S_IMODE(status.st_mode)
+    if root.status(handle).st_uid != status.st_uid:
+        mode |= (mode & stat.S_IRWXU) >> 3
+    try:
+        root.set_mode(handle, mode)
+    except PermissionError:
+        # A service may be forbidden to set the bits before the permissions, which mean nothing here.
+        root.set_mode(handle, mode & 0o777)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 from contextlib import suppress
+from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.errors import ProblemFile, Unavailable, Undecided
-from blocksd.files.content import Content, content, digest_if_readable, digest_of
+from blocksd.files.beneath import NOT_THERE
+from blocksd.files.links import resolve
 from blocksd.files.staging import Staging
 from blocksd.model.label import printable
 
@@ -16,10 +20,30 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from blocksd.files.file_edit import Staged
+    from blocksd.files.folder import Signature
+    from blocksd.files.root import Root
+
+OTHER = "other"
+"""The digest of what is no regular file, or is far larger than any block's."""
+
+UNREAD = "unread"
+"""The digest of a file that cannot be read, where that must stop nothing. It equals no other digest."""
+
+_MOST_BYTES = 64 * 1024 * 1024
+_READ_AT_ONCE = 1024 * 1024
+_NO_FILE = (errno.EXDEV, errno.ENXIO)  # a symlink that leads out of the folder, a socket
+
 
 _TURNS = 100
 _TRIES = 3
 _LOOKS, _LOOK_SECONDS = 50, 0.001  # at a file that was open for writing when it was displaced
+
+
+class Content(NamedTuple):
+    """`digest` is None when there is nothing; `is_open` if a process has it open for writing, as far as that can be told."""
+
+    digest: str | None
+    is_open: bool
 
 
 class LeftFile(NamedTuple):
@@ -48,7 +72,7 @@ class Writer(Staging):
         """
         self._root.check(staged.path)
         try:
-            full, aside = self._place(staged), staged.aside
+            full, aside = self._places.get(staged.aside) or self._place(staged), staged.aside
             if staged.base is not None and content(self._root, full) != (staged.base, False):
                 # An exchange would tell, too. But for a moment, a reader could see a text that never was in force, and who
                 # has the file open would write to what is displaced.
@@ -87,8 +111,8 @@ class Writer(Staging):
         # request is done on top of it, and S was theirs to replace, since it was back in the file before they saved.
         return not self._insist_to_give_back(staged, full)
 
-    def sync_put_in(self, staged: Sequence[Staged]) -> None:
-        """Have the names of new texts that were put in on disk.
+    def settle(self, staged: Sequence[Staged]) -> dict[str, Signature | None]:
+        """Have the names of new texts that were put in on disk; return what `signature` tells of their files.
 
         Try several times: readers see them, and what a process saves of a text that is taken back would be there twice.
         Raise Unavailable or ProblemFile if one of them cannot be synced.
@@ -96,8 +120,10 @@ class Writer(Staging):
         for _ in range(_TRIES - 1):
             with suppress(Unavailable, ProblemFile):
                 self.sync(staged)
-                return
-        self.sync(staged)
+                break
+        else:
+            self.sync(staged)
+        return {one.path: self.signature(one) for one in staged}
 
     def _insist_on_displaced(self, aside: str) -> Content:
         """Return the content of the file that was just displaced; try several times, for the same reason."""
@@ -262,3 +288,50 @@ class Writer(Staging):
 def saved_over(staged: Staged) -> Undecided:
     """Return why an edit that was put in cannot be taken back: another process may have read it and gone on from there."""
     return Undecided(f"{printable(staged.path)} was saved right after it was written", path=staged.path)
+
+
+def content(root: Root, path: str) -> Content:
+    """Return the content of a file, or of the target of a symlink. Raise OSError if it cannot be told."""
+    try:
+        handle, has_writer = _open(root, path)
+    except OSError as error:
+        if error.errno in NOT_THERE:
+            return Content(None, is_open=False)
+        if error.errno in _NO_FILE:
+            return Content(OTHER, is_open=False)
+        raise
+    try:
+        status = root.status(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+            return Content(OTHER, is_open=False)
+        is_open = has_writer is True
+        hashed = blake2b(digest_size=16)
+        while part := root.read(handle, _READ_AT_ONCE):
+            hashed.update(part)
+        return Content(hashed.hexdigest(), is_open)
+    finally:
+        with suppress(OSError):
+            root.close(handle)
+
+
+def digest_of(root: Root, path: str) -> str | None:
+    """Return the digest of a file; None when there is none. Raise OSError if it cannot be told."""
+    return content(root, path).digest
+
+
+def digest_if_readable(root: Root, path: str) -> str | None:
+    """Return the same, or `UNREAD` when it cannot be told."""
+    try:
+        return digest_of(root, path)
+    except OSError:
+        return UNREAD
+
+
+def _open(root: Root, path: str) -> tuple[int, bool | None]:
+    """Open a file, or what a symlink leads to, to read it. A FIFO in its place is not waited for."""
+    try:
+        return root.open_to_read(path)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return root.open_to_read(resolve(root, path))

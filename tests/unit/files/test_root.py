@@ -307,8 +307,7 @@ CALLS_OF_OS = {
 }
 MODULES = (
     "files/folder",
-    "files/content",
-    "files/fresh_file",
+    "files/staging",
     "files/writer",
     "core/scanner",
     "core/deletions",

@@ -9,8 +9,8 @@ import pytest
 
 from blocksd.core.recovery import recover
 from blocksd.errors import JournalUnusable
-from blocksd.files.content import digest
 from blocksd.files.file_edit import Staged
+from blocksd.files.staging import digest
 from blocksd.files.writer import Writer
 from blocksd.journal.history import JournalReader
 from blocksd.journal.intents import Intents
