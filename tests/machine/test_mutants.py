@@ -628,7 +628,8 @@ def trusts_that_nobody_saved(patch: Patch) -> None:
         base = Content(staged.base, is_open=False)
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(
-                "blocksd.files.writer.content", lambda root, path: base if path == staged.aside else real(root, path)
+                "blocksd.files.writer.content",
+                lambda root, path, *more: base if path == staged.aside else real(root, path, *more),
             )
             return put_in(self, staged)
 
@@ -825,9 +826,9 @@ def tells_of_an_error_in_clean_up(patch: Patch) -> None:
 
 
 def takes_unreadable_for_another_text(patch: Patch) -> None:
-    def reading(root: Any, path: str) -> Content:
+    def reading(root: Any, path: str, *more: Any) -> Content:
         try:
-            return content(root, path)
+            return content(root, path, *more)
         except OSError:
             return Content(OTHER, is_open=False)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from blocksd.files.document import Document
+    from blocksd.files.folder import Signature
     from blocksd.model.block import Block
 
 
@@ -26,20 +27,22 @@ class Postponed(Exception):  # no error: it is tried again
 class FileEdit:
     """A change of one file. `base` is its content now, `data` the new one; None: there is no such file.
 
-    A new file takes over mode and owner of the file `like`, if there is one to be like.
+    A new file takes over mode and owner of the file `like`, if there is one to be like. `signature` is the one that the
+    file had when `base` was read, if no other content can have it.
     """
 
     path: str
     base: bytes | None
     data: bytes | None
     like: str | None = None
+    signature: Signature | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class BlockFile:
     """A block with its file, as the requests so far have left it; `block` is None if there is none.
 
-    `base` is the content of the file now, `data` what it is to have; None: there is no file.
+    `base` is the content of the file now, `data` what it is to have; None: there is no file. `signature` is as in `FileEdit`.
     """
 
     path: str
@@ -48,6 +51,7 @@ class BlockFile:
     block: Block | None = None
     document: Document | None = None
     like: str | None = None
+    signature: Signature | None = None
 
 
 class Staged(NamedTuple):

@@ -8,6 +8,7 @@ import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from blocksd.errors import BlocksdError, InvalidFile
@@ -89,9 +90,7 @@ _new: Callable[[type[FolderEntry], tuple[object, ...]], FolderEntry] = tuple.__n
 
 Reading = Text | Absent | Busy | Refused
 
-
-def signature_of(status: os.stat_result) -> Signature:
-    return (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+signature_of: Callable[[os.stat_result], Signature] = attrgetter("st_mtime_ns", "st_ctime_ns", "st_size", "st_ino")
 
 
 def unproven(signature: Signature) -> Signature:

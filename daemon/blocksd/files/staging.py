@@ -14,6 +14,7 @@ from blocksd.errors import Undecided
 from blocksd.files.beneath import NOT_THERE
 from blocksd.files.directories import Directories
 from blocksd.files.file_edit import Staged
+from blocksd.files.folder import signature_of
 from blocksd.files.links import resolve
 from blocksd.files.root import Root, kept
 from blocksd.model.label import TEMPORARY, printable
@@ -47,6 +48,10 @@ class Staging(Directories):
         super().__init__(root, is_durable=is_durable)
         self._marks: dict[str, Mark] = {}  # of new texts, by `aside`
         self._places: dict[str, str] = {}  # where the new texts go, by `aside`
+        self._read: dict[
+            str, Signature
+        ] = {}  # of what is to be displaced, as it was read: by `aside`, where that proves it
+        self._compared: dict[str, Signature] = {}  # of what was displaced, and compared then: by `aside`
         self._unsynced: dict[str, tuple[str, int]] = {}  # new texts on their way to disk: aside → path, handle
         self.left: dict[str, str] = {}  # temporaries that could not be removed: path → why
 
@@ -94,6 +99,8 @@ class Staging(Directories):
             aside = os.path.join(directory, f"{TEMPORARY}{secrets.token_hex(8)}")
             old = None if edit.base is None or status is None else status.st_ino
             staged = Staged(edit.path, aside, digest(edit.base), digest(edit.data), None, old)
+            if edit.signature is not None:
+                self._read[aside] = edit.signature
             if edit.data is None:
                 return staged
             self._places[aside] = full
@@ -107,6 +114,7 @@ class Staging(Directories):
         except OSError as error:
             if aside:
                 self._places.pop(aside, None)
+                self._read.pop(aside, None)
                 self.remove(aside)
             raise self._unwritable(edit.path, error) from None
 
@@ -153,13 +161,14 @@ class Staging(Directories):
             found = self._root.stat(self._place(staged))
         except OSError:
             return None
-        is_ours = (found.st_mtime_ns, found.st_size, found.st_ino) == mark
-        return (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino) if is_ours else None
+        return signature_of(found) if (found.st_mtime_ns, found.st_size, found.st_ino) == mark else None
 
     def discard(self, staged: Staged) -> None:
-        """Remove the staged text."""
+        """Remove the staged text, or what it has displaced."""
         self._marks.pop(staged.aside, None)
         self._places.pop(staged.aside, None)
+        self._read.pop(staged.aside, None)
+        self._compared.pop(staged.aside, None)
         _, handle = self._unsynced.pop(staged.aside, ("", None))
         if handle is not None:
             with suppress(OSError):

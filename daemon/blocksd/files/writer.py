@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.errors import ProblemFile, Unavailable, Undecided
 from blocksd.files.beneath import NOT_THERE
+from blocksd.files.folder import signature_of
 from blocksd.files.links import resolve
 from blocksd.files.staging import Staging
 from blocksd.model.label import printable
@@ -44,6 +45,12 @@ class Content(NamedTuple):
 
     digest: str | None
     is_open: bool
+    signature: Signature | None = None
+    """That of a file which the kernel says no process has open for writing."""
+
+    def is_all_of(self, digest: str | None) -> bool:
+        """Return True if this is the content, and no process is about to change it."""
+        return self.digest == digest and not self.is_open
 
 
 class LeftFile(NamedTuple):
@@ -59,6 +66,9 @@ class Writer(Staging):
     Invariants:
       1. at every instant a file has its old text or its new one, whole;
       2. the displaced file is kept under `aside` until it is known to be the one that was read.
+
+    The file is read once more, when it is displaced. Before and after that its signature tells as much, if no process had
+    it open, and its time is older than any later write can make it.
     """
 
     def put_in(self, staged: Staged) -> bool:
@@ -73,7 +83,10 @@ class Writer(Staging):
         self._root.check(staged.path)
         try:
             full, aside = self._places.get(staged.aside) or self._place(staged), staged.aside
-            if staged.base is not None and content(self._root, full) != (staged.base, False):
+            known = self._read.get(aside)
+            if staged.base is not None and not content(self._root, full, Content(staged.base, False, known)).is_all_of(
+                staged.base
+            ):
                 # An exchange would tell, too. But for a moment, a reader could see a text that never was in force, and who
                 # has the file open would write to what is displaced.
                 return False
@@ -95,7 +108,11 @@ class Writer(Staging):
         if staged.base is None:
             return True
         try:
-            if self._insist_on_displaced(aside) == (staged.base, False):
+            found = self._insist_on_displaced(aside)
+            if found.is_all_of(staged.base):
+                # Its time is that of what was read: no later write can have it.
+                if known is not None and found.signature is not None and found.signature[0] == known[0]:
+                    self._compared[aside] = found.signature
                 return True
         except OSError as error:  # another text may have been displaced: it goes back, unread
             if not self._insist_to_give_back(staged, full):
@@ -137,7 +154,14 @@ class Writer(Staging):
 
         Raise Undecided if it cannot be told.
         """
+        known = self._compared.get(staged.aside)
         try:
+            if (
+                known is not None
+                and (status := self._root.find(staged.aside)) is not None
+                and signature_of(status) == known
+            ):
+                return False
             return staged.base is not None and digest_of(self._root, staged.aside) not in (None, staged.base)
         except OSError as error:
             raise self._undecided(staged, error) from None
@@ -290,8 +314,11 @@ def saved_over(staged: Staged) -> Undecided:
     return Undecided(f"{printable(staged.path)} was saved right after it was written", path=staged.path)
 
 
-def content(root: Root, path: str) -> Content:
-    """Return the content of a file, or of the target of a symlink. Raise OSError if it cannot be told."""
+def content(root: Root, path: str, known: Content | None = None) -> Content:
+    """Return the content of a file, or of the target of a symlink. Raise OSError if it cannot be told.
+
+    A file that has the signature of `known`, and that no process has open, is not read.
+    """
     try:
         handle, has_writer = _open(root, path)
     except OSError as error:
@@ -304,11 +331,13 @@ def content(root: Root, path: str) -> Content:
         status = root.status(handle)
         if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
             return Content(OTHER, is_open=False)
-        is_open = has_writer is True
+        signature = signature_of(status) if has_writer is False else None
+        if known is not None and signature is not None and signature == known.signature:
+            return known
         hashed = blake2b(digest_size=16)
         while part := root.read(handle, _READ_AT_ONCE):
             hashed.update(part)
-        return Content(hashed.hexdigest(), is_open)
+        return Content(hashed.hexdigest(), has_writer is True, signature)
     finally:
         with suppress(OSError):
             root.close(handle)

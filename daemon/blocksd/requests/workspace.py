@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from blocksd.errors import BlocksdError, InvalidFile, ProblemFile, Unavailable
 from blocksd.files.file_edit import BlockFile, FileEdit, Postponed
-from blocksd.files.folder import Absent, Busy, Refused, Text
+from blocksd.files.folder import Absent, Busy, Refused, Text, unproven
 from blocksd.files.links import through_symlink
 from blocksd.journal.row import chars_of
 from blocksd.model.label import path_of_label, printable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from blocksd.files.document import Parser
-    from blocksd.files.folder import Folder, Reading
+    from blocksd.files.folder import Folder, Reading, Signature
     from blocksd.state.state_draft import StateDraft
 
 _FILE_CHARS = (
@@ -70,7 +70,7 @@ class Workspace:
     def edits(self) -> list[FileEdit]:
         """The edits of files that the requests come to."""
         changed = [file for file in self.files.values() if file.data != file.base]
-        return [FileEdit(file.path, file.base, file.data, file.like) for file in changed]
+        return [FileEdit(file.path, file.base, file.data, file.like, file.signature) for file in changed]
 
     @property
     def load(self) -> int:
@@ -126,7 +126,13 @@ class Workspace:
             raise _problem(label, error) from None
         if block != in_force:
             raise Postponed(path)
-        return BlockFile(path, reading.data, reading.data, block, document)
+        signature: Signature | None = reading.signature
+        if signature == unproven(reading.signature):
+            known = self.draft.signature_of(
+                path
+            )  # of a text that was written just now, by us: no later one can have it
+            signature = known if known is not None and unproven(known) == reading.signature else None
+        return BlockFile(path, reading.data, reading.data, block, document, signature=signature)
 
     def others(self, directory: str, ours: Collection[str]) -> Iterator[str]:
         """The files in a directory and below it that are not ours: those that nobody misses are left out."""

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -879,3 +880,91 @@ def test_empty_folder_is_known_as_such(writer: Writer) -> None:
     assert not writer.is_empty
     writer.discard(staged)
     assert writer.is_empty
+
+
+# --- how often a file is read ---
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What was read of files, a part at a time."""
+    parts: list[bytes] = []
+
+    def read(handle: int, size: int) -> bytes:
+        part = os.read(handle, size)
+        if part:
+            parts.append(part)
+        return part
+
+    monkeypatch.setattr(Root, "read", staticmethod(read))
+    return parts
+
+
+def at_rest(root: Path, age: float = 100.0) -> FileEdit:
+    """An edit of a file that was saved so many seconds ago, with the signature that it was read with."""
+    path = root / "notes.md"
+    path.write_bytes(OLD)
+    then = os.stat(path).st_mtime_ns - int(age * 1e9)
+    os.utime(path, ns=(then, then))
+    return replace(update(), signature=signature_of(os.stat(path)))
+
+
+@pytest.mark.usefixtures("either")
+def test_file_that_was_read_is_read_once_more(root: Path, writer: Writer, reads: list[bytes]) -> None:
+    """When it is displaced; before and after that its signature tells as much."""
+    staged = writer.stage(at_rest(root))
+    assert writer.put_in(staged)
+    assert not writer.is_saved_late(staged)
+    assert reads == [OLD]
+    assert (root / "notes.md").read_bytes() == NEW
+
+
+def test_file_whose_signature_proves_nothing_is_read_each_time(
+    root: Path, writer: Writer, reads: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was saved just now, and one of which nobody can tell who has it open."""
+    (root / "notes.md").write_bytes(OLD)
+    staged = writer.stage(update())
+    assert writer.put_in(staged)
+    assert not writer.is_saved_late(staged)
+    assert reads == [OLD] * 3
+    writer.discard(staged)
+    reads.clear()
+    monkeypatch.setattr(Root, "has_writer", lambda *_: None)
+    staged = writer.stage(at_rest(root))
+    assert writer.put_in(staged)
+    assert not writer.is_saved_late(staged)
+    assert reads == [OLD] * 3
+
+
+@pytest.mark.parametrize("keeps_time", [False, True])
+def test_save_of_the_same_size_is_not_taken_for_what_was_read(root: Path, writer: Writer, *, keeps_time: bool) -> None:
+    """Even one with the time of the text before it."""
+    edit = at_rest(root)
+    staged = writer.stage(edit)
+    path = root / "notes.md"
+    then = os.stat(path).st_mtime_ns
+    path.write_bytes(b"OLD\n")
+    if keeps_time:
+        os.utime(path, ns=(then, then))
+    assert not writer.put_in(staged)
+    assert path.read_bytes() == b"OLD\n"
+
+
+def test_file_that_is_open_is_not_exchanged_whatever_its_signature(root: Path, writer: Writer) -> None:
+    """Its writer would write to what was displaced."""
+    staged = writer.stage(at_rest(root))
+    with (root / "notes.md").open("r+b"):
+        assert not writer.put_in(staged)
+    assert writer.put_in(staged)
+
+
+def test_late_save_of_the_same_size_is_seen(root: Path, writer: Writer) -> None:
+    """By the time of the file that was displaced."""
+    staged = writer.stage(at_rest(root))
+    assert writer.put_in(staged)
+    with open(root / staged.aside, "r+b") as late:
+        late.write(b"OLD\n")
+    assert writer.is_saved_late(staged)
+    writer.give_back_save(staged)
+    assert (root / "notes.md").read_bytes() == b"OLD\n"
