@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
+import os
 import threading
+import warnings
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet
 
 import pytest
 
+from blocksd import AsyncClient, Client
 from blocksd.client.blocking.memory import Memory
 from blocksd.client.blocking.transport import Transport
-from blocksd.errors import InvalidField, InvalidLabel, NotFound, Unavailable
+from blocksd.errors import InvalidField, InvalidLabel, Misconfigured, NotFound, Unavailable
 from blocksd.mirror.keys import Keys
 from blocksd.model.prompt import File, Source, ToolUsageRules, compile_prompt
 from blocksd.protocol import watching as watching_module
@@ -25,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from blocksd import Client
     from blocksd.model.prompt import Style
     from blocksd.protocol.wire import Command
 
@@ -327,11 +331,111 @@ class Interrupted(Transport):
         return replies
 
 
+def forked(work: Callable[[], str], meanwhile: Callable[[], object]) -> str:
+    """What `work` says in a child of this process, begun before `meanwhile` was done here."""
+    (go, ready), (heard, said) = os.pipe(), os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads: that is what is tried
+        child = os.fork()
+    if child == 0:
+        try:
+            os.read(go, 1)
+            os.write(said, work().encode())
+        except BaseException as error:  # noqa: BLE001  # it is told
+            os.write(said, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(said)
+    meanwhile()
+    os.write(ready, b"x")
+    with os.fdopen(heard, "rb") as end:
+        text = end.read().decode()
+    os.waitpid(child, 0)
+    for pipe in (go, ready):
+        os.close(pipe)
+    return text
+
+
+def test_memory_is_current_after_a_fork(rig: Rig) -> None:
+    """A child has none of the threads that follow here: it begins to follow by itself, as often as it forks."""
+    with Client(rig.url) as client:
+        memory = client.memory("ann")
+        before = memory.compile()
+
+        def in_child() -> str:
+            first = memory.compile()
+            assert memory.get_block("human").value == "Alice"
+            assert memory.compile() == first
+            client.close()
+            return first
+
+        def change() -> None:
+            rig.save_and_settle("agents/ann/human", "Alice\n")
+
+        text = forked(in_child, change)
+        assert text != before
+        assert text == wanted(rig)
+        rig.save_and_settle("agents/ann/human", "Carol\n")
+        eventually(lambda: memory.compile() == wanted(rig), "the parent follows as before")
+
+
+def test_watch_is_of_the_process_that_began_it(rig: Rig) -> None:
+    """In a child it says so, instead of waiting for a thread that is not there."""
+    with Client(rig.url) as client:
+        watch = client.watch()
+        text = forked(lambda: str(next(watch)), lambda: None)
+        assert "this watch was begun in another process or event loop: begin one here" in text
+        rig.save_and_settle("agents/ann/human", "Alice\n")
+        assert next(watch).kind == "updated"
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_client_in_one_event_loop_after_another(rig: Rig) -> None:
+    """As in a program that calls `asyncio.run` more than once: connections are made anew, and memories are current."""
+    client = AsyncClient(rig.url)
+    memory = client.memory("ann")
+
+    async def compile_twice() -> str:
+        text = await memory.compile()
+        assert await memory.compile() == text
+        return text
+
+    before = asyncio.run(compile_twice())
+    rig.save_and_settle("agents/ann/human", "Alice\n")
+    after = asyncio.run(compile_twice())
+    assert before != after
+    assert after == wanted(rig)
+    rig.save_and_settle("agents/ann/human", "Carol\n")
+
+    async def compile_and_close() -> str:
+        text = await compile_twice()
+        await client.close()
+        return text
+
+    assert asyncio.run(compile_and_close()) == wanted(rig)
+    gc.collect()
+
+
+def test_client_in_two_event_loops_at_once(rig: Rig) -> None:
+    """While one loop runs, another one is told to make a client of its own."""
+    client = AsyncClient(rig.url)
+
+    async def ask() -> None:
+        assert await client.is_kept()
+        loop = asyncio.get_running_loop()
+        with pytest.raises(Misconfigured, match="make a client in each"):
+            await loop.run_in_executor(None, lambda: asyncio.run(client.is_kept()))
+        assert await client.is_kept()
+        await client.close()
+
+    asyncio.run(ask())
+
+
 def test_what_was_heard_while_it_was_read(rig: Rig) -> None:
     """What was read while a change was heard, or while nothing could be heard, is given once and not kept."""
     transport = Interrupted(rig.url)
     memory = Memory(transport, "ann", WeakSet())
-    memory._follower = cast("Any", "none, but it is not needed")
+    memory._follower = cast("Any", SimpleNamespace(is_here=True))
     watching, kept = memory._watching, memory._kept
     memory.get_blocks()
     assert not kept.is_fresh  # it does not listen yet

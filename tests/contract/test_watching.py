@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd import AsyncClient, Client, Reset
+from blocksd import AsyncClient, AsyncWatch, Client, Reset
+from blocksd.client import watch as watch_module
 from blocksd.errors import InvalidLabel, Misconfigured, Unavailable
 from blocksd.protocol import watching as watching_module
 from blocksd.protocol import wire
@@ -722,16 +723,92 @@ def test_callback_may_close_its_watch(rig: Rig, client: Client) -> None:
     assert len(heard) == 1
 
 
-def test_exception_of_the_callback_ends_the_watch(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is shown like that of any thread, and nothing is passed on any more."""
-    shown: list[Any] = []
-    monkeypatch.setattr(threading, "excepthook", shown.append)
-    with Client(rig.url) as client:
-        watch = client.watch(callback=lambda _: 1 // 0)
+def test_exception_of_the_callback_is_logged(rig: Rig, client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    """With its traceback; the callback gets the next item, and the client is closed as ever."""
+    heard: list[Any] = []
+
+    def hear(item: Any) -> None:
+        heard.append(item)
+        if len(heard) == 1:
+            raise ZeroDivisionError
+
+    with client.watch(callback=hear):
         rig.save_and_settle(ANN, "two\n")
-        eventually(lambda: shown)
-        assert shown[0].exc_type is ZeroDivisionError
-        assert list(watch) == []
+        rig.save_and_settle(ANN, "three\n")
+        eventually(lambda: len(heard) == 2)
+    (record,) = [record for record in caplog.records if record.name == "blocksd.client.watch"]
+    assert record.getMessage().startswith("the callback of a watch failed on Change(kind='updated'")
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
+    assert [item.version for item in heard] == [2, 3]
+
+
+def test_interruption_of_a_callback_is_logged(
+    server: RedisServer, rig_on_mortal: Rig, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once when the connection is lost, and once when it is there again; no change is missed."""
+    caplog.set_level("INFO", "blocksd.client.watch")
+    rig, heard = rig_on_mortal, list[Any]()
+    with client_of(way, server.url) as client:
+        client.watch(callback=heard.append, since=rig.journal.seq)
+        rig.save_and_settle(ANN, "two\n")
+        eventually(lambda: heard)
+        server.kill()
+        eventually(lambda: caplog.records)
+        server.start()
+        rig.tolerates_errors = True
+        rig.run(lambda: rig.heard.level[-1] == "rebuilt" and len(rig.heard.level) == 2)
+        eventually(lambda: len(caplog.records) == 2)
+        eventually(lambda: heard[-1].kind == "reset")
+    lost, again = caplog.records
+    assert (lost.levelname, again.levelname) == ("WARNING", "INFO")
+    assert lost.getMessage().startswith("a watch is interrupted: Redis at ")
+    assert lost.exc_info is None
+    assert again.getMessage() == "a watch that was interrupted goes on"
+
+
+def test_error_of_the_watch_itself_is_logged(
+    rig: Rig, client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it is, the background goes on after it with a new connection, and misses nothing."""
+    monkeypatch.setattr(watch_module, "RETRY_SECONDS", 0.01)
+    heard: list[Any] = []
+    hear, calls = watching_module.Watching._hear, iter(range(100))
+
+    def fail_once(self: Any, change: Any) -> Any:
+        if next(calls) == 0:
+            raise ZeroDivisionError("no reason")
+        return hear(self, change)
+
+    with client.watch(callback=heard.append, since=rig.journal.seq):
+        rig.save_and_settle(ANN, "two\n")
+        eventually(lambda: heard)
+        monkeypatch.setattr(watching_module.Watching, "_hear", fail_once)
+        rig.save_and_settle(ANN, "three\n")
+        eventually(lambda: len(heard) == 2)
+    assert "a watch is interrupted: no reason; it connects again" in [record.getMessage() for record in caplog.records]
+    assert caplog.records[0].exc_info is not None
+
+
+def test_close_closes_everything(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though one of the watches cannot be closed, the others are, and the connections, too."""
+
+    async def close() -> tuple[bool, bool]:
+        client = AsyncClient(rig.url)
+        broken, watch = client.watch(), client.watch()
+        await broken.start()
+        await watch.start()
+
+        async def fail() -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(broken, "close", fail)
+        await client.close()
+        pool = client._transport._redis.connection_pool
+        await AsyncWatch.close(broken)
+        return [item async for item in watch] == [], not any(one.is_connected for one in pool._available_connections)
+
+    assert asyncio.run(close()) == (True, True)
 
 
 def test_iterating_after_close_stops(rig: Rig, client: Client) -> None:

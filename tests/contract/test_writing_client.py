@@ -333,6 +333,26 @@ def test_update_many_is_all_or_nothing(place: Place, client: Client, label: str)
     assert client.blocks.update_many([]) == []
 
 
+def test_agent_that_is_created_again_is_the_first(client: Client, label: str) -> None:
+    """A request to create one without a name is done once under its id: the second reply shows the first agent."""
+    blocks: list[Any] = [{"label": "persona", "value": "I am new."}]
+    made = client.agents.create(memory_blocks=blocks, request_id=f"{label}-1")
+    assert client.agents.create(memory_blocks=blocks, request_id=f"{label}-1") == made
+    assert client.agents.retrieve(made.id).blocks == {"persona": f"agents/{made.id}/persona"}
+    assert client.agents.create(memory_blocks=blocks, request_id=f"{label}-2").id != made.id
+    assert client.agents.create(memory_blocks=blocks).id not in (made.id, f"{label}-2")
+
+
+def test_attaching_to_an_agent_that_is_not_known(client: Client, label: str) -> None:
+    """It is NotFound, as any call on an agent; attaching the block to it makes it known."""
+    client.blocks.create(label=label, value="one")
+    with pytest.raises(NotFound, match="there is no agent"):
+        client.agents.blocks.attach(f"{label}-new", label)
+    assert list(client.blocks.agents.list(label)) == []
+    client.blocks.attach(label, f"{label}-new")
+    assert client.agents.blocks.list(f"{label}-new")[0].label == label
+
+
 def test_batch_is_one_request(place: Place, client: Client, label: str) -> None:
     """All kinds of edits are sent together when the `with` ends: those of one block are one version."""
     old = client.blocks.create(label=f"{label}-old", value="one\ntwo", agents=[f"{label}-b"])
@@ -646,6 +666,7 @@ def test_delete_agent(place: Place, client: Client, label: str, agent: str) -> N
 def test_blocks_of_an_agent(client: Client, label: str, agent: str) -> None:
     """A block is attached to and detached from an agent by id, and changed by the name the agent has for it."""
     shared = client.blocks.create(label=label, value="one")
+    client.agents.create(name=agent, memory_blocks=[])
     attached = client.agents.blocks.attach(agent_id=agent, block_id=shared.id)
     assert (attached.id, attached.blocks) == (agent, {label: label})
     assert client.agents.blocks.update(agent_id=agent, block_label=label, value="two").value == "two"

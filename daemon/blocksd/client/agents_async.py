@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from blocksd.client.reading_async import agent_named, agents_with, block_of_agent, blocks_with, resolve
+from blocksd.client.reading_async import agent_named, agents_with, block_of_agent, blocks_with, resolve, resolve_all
 from blocksd.client.transport_async import AsyncTransport
 from blocksd.errors import NotFound
 from blocksd.mirror.view import AgentView, BlockView, Page
@@ -14,6 +14,9 @@ from blocksd.protocol import listing
 from blocksd.protocol.fields import FIELDS, TERMS, UNCHANGED, AgentBlock, Unchanged, given
 from blocksd.protocol.listing import Order, Span
 from blocksd.protocol.wire import TIMEOUT_SECONDS, OnConflict, block_of
+
+_NAMES = uuid.UUID("0b2f4c1e-6a53-5d0e-9d3a-7c1f0e5b8a42")
+"""The namespace of the names that are made up for agents."""
 
 
 class AsyncAgentBlocks:
@@ -63,7 +66,13 @@ class AsyncAgentBlocks:
         timeout_seconds: float = TIMEOUT_SECONDS,
         request_id: str | None = None,
     ) -> AgentView:
-        """Attach a block to an agent. Raises LabelConflict when the agent has another block of this name."""
+        """Attach a block to an agent.
+
+        Raises:
+            NotFound: there is no such block, or the agent is not known. `blocks.attach` makes agents known, too.
+            LabelConflict: the agent has another block of this name.
+        """
+        await agent_named(self._transport, agent_id)
         return await self._change("attach", agent_id, block_id, given(locals(), TERMS))
 
     async def detach(
@@ -232,14 +241,16 @@ class AsyncAgents:
             NotFound: one of `block_ids` is no block.
             LabelConflict: two of its blocks would have one name.
         """
-        agent = parse_agent(name) if name is not None else f"agent-{uuid.uuid4().hex[:8]}"
-        labels = [await resolve(self._transport, block_id) for block_id in block_ids]
+        # A request that is repeated under its id is the same one: with the same name.
+        made_up = uuid.uuid4() if request_id is None else uuid.uuid5(_NAMES, request_id)
+        agent = parse_agent(name) if name is not None else f"agent-{made_up.hex[:8]}"
+        labels = await resolve_all(self._transport, list(block_ids))
         args: dict[str, Any] = {"agent": agent, "attach": labels, "tags": tags}
         if memory_blocks is not None:
             args["blocks"] = list(memory_blocks)
         terms = {"timeout_seconds": timeout_seconds, "request_id": request_id}
-        await self._transport.request(OPERATOR, "create_agent", args, **terms)
-        (made,) = await agents_with(self._transport, [agent])
+        reply = await self._transport.request(OPERATOR, "create_agent", args, **terms)
+        (made,) = await agents_with(self._transport, [reply["agent"]])
         return made
 
     async def delete(

@@ -4,6 +4,7 @@ import json
 import random
 from asyncio import sleep
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -180,6 +181,9 @@ class AsyncClient:
         opened = list(self._opened)
         for one in opened:
             one.stop()
-        for one in opened:
-            await one.close()
-        await self._transport.close()
+        try:
+            for one in opened:
+                with suppress(Exception):  # nothing that one of them raises keeps the others open
+                    await one.close()
+        finally:
+            await self._transport.close()

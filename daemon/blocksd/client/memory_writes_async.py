@@ -25,7 +25,11 @@ class AsyncMemoryWrites:
     def __init__(self, transport: AsyncTransport, agent_id: str) -> None:
         self._transport = transport
         self._agent = parse_agent(agent_id)
-        self._watching = Watching(transport.keys, agent=self._agent)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Keep nothing, and follow nothing."""
+        self._watching = Watching(self._transport.keys, agent=self._agent)
         self._kept = Kept(self._watching)
 
     @property

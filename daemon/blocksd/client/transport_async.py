@@ -1,7 +1,8 @@
 """The connection on which a client asks: commands and requests to one namespace of one server."""
 
+import asyncio  # asyncio only
 from asyncio import sleep
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blocksd.errors import Misconfigured, Unavailable
@@ -18,7 +19,20 @@ class AsyncTransport:
         """Nothing is sent yet."""
         self.url = url
         self.keys = Keys(namespace)
-        self._redis = connect(url, reply_seconds=wire.REPLY_SECONDS, asynchronous=True)
+        self._connect()
+
+    def _connect(self) -> None:
+        self._redis = connect(self.url, reply_seconds=wire.REPLY_SECONDS, asynchronous=True)
+        self._loop: asyncio.AbstractEventLoop | None = None  # asyncio only
+
+    def _enter_loop(self) -> None:  # asyncio only
+        """Connect anew in another event loop than the last one, whose connections ended with it."""  # asyncio only
+        running = asyncio.get_running_loop()  # asyncio only
+        if self._loop is not None and self._loop is not running:  # asyncio only
+            if self._loop.is_running():  # asyncio only
+                raise Misconfigured(wire.MANY_LOOPS, key="loop")  # asyncio only
+            self._connect()  # asyncio only
+        self._loop = running  # asyncio only
 
     async def ask(self, *commands: Command, together: bool = False) -> list[Any]:
         """Send commands in one round trip; their replies. With `together`, no other command comes between them.
@@ -28,19 +42,24 @@ class AsyncTransport:
         """
         if not commands:
             return []
-        try:
-            with wire.reading_mirror(self.url):
-                if len(commands) == 1:
-                    return [await self._redis.execute_command(*commands[0])]
-                pipeline = self._redis.pipeline(transaction=together)
-                for command in commands:
-                    pipeline.execute_command(*command)
-                replies: list[Any] = await pipeline.execute()
-                return replies
-        except (Unavailable, Misconfigured) as error:
-            self.url = wire.moved_to(self.url, error)
-            self._redis = connect(self.url, reply_seconds=wire.REPLY_SECONDS, asynchronous=True)
-            raise wire.moved(self.url) from error
+        self._enter_loop()  # asyncio only
+        while True:
+            try:
+                return await self._send(commands, together=together)
+            except (Unavailable, Misconfigured) as error:
+                # Asked again where the daemon's server is now. What is asked are reads, and requests, which are done once.
+                self.url = wire.moved_to(self.url, error)
+                self._connect()
+
+    async def _send(self, commands: Sequence[Command], *, together: bool) -> list[Any]:
+        with wire.reading_mirror(self.url):
+            if len(commands) == 1:
+                return [await self._redis.execute_command(*commands[0])]
+            pipeline = self._redis.pipeline(transaction=together)
+            for command in commands:
+                pipeline.execute_command(*command)
+            replies: list[Any] = await pipeline.execute()
+            return replies
 
     async def request(self, actor: str, op: str, args: Mapping[str, Any] | None = None, **terms: Any) -> dict[str, Any]:
         """Make one request of the daemon; its reply. `terms` are those of `Request`.
@@ -64,4 +83,6 @@ class AsyncTransport:
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._loop not in (None, asyncio.get_running_loop()):  # asyncio only
+            return  # asyncio only
         await self._redis.aclose()

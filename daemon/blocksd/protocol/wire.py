@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from blocksd.errors import Damaged, InvalidRequest, NotFound, Unavailable, from_json
-from blocksd.mirror.connection import masked, translated
+from blocksd.mirror.connection import translated
 from blocksd.mirror.view import BlockView, view_of
 from blocksd.model.revision import OPERATOR
 from blocksd.requests.request import MAX_BYTES
@@ -37,6 +37,7 @@ WAIT_SECONDS = 1.0
 """How long one command waits for the daemon's reply: less than any connection waits for Redis."""
 LISTEN_REPLY_SECONDS = 5.0
 """How long a watch waits for Redis, apart from listening."""
+MANY_LOOPS = "this client is in use in another event loop: make a client in each"
 PROTOCOL = 2
 """The protocol of a watch, in which a pong comes in order with the messages, and looks like one."""
 _LONGEST_PAUSE = 1.0
@@ -58,11 +59,6 @@ def moved_to(url: str, error: Exception) -> str:
     if found == url:
         raise error
     return found
-
-
-def moved(url: str) -> Unavailable:
-    """The error of a command that failed because the daemon's server is now at `url`."""
-    return Unavailable("the daemon's server is another now: what is asked next is asked there", url=masked(url))
 
 
 class Request:

@@ -4,6 +4,7 @@
 import json
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Self
@@ -178,6 +179,9 @@ class Client:
         opened = list(self._opened)
         for one in opened:
             one.stop()
-        for one in opened:
-            one.close()
-        self._transport.close()
+        try:
+            for one in opened:
+                with suppress(Exception):  # nothing that one of them raises keeps the others open
+                    one.close()
+        finally:
+            self._transport.close()

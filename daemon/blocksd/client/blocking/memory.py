@@ -2,6 +2,7 @@
 """An agent's memory, as agents program against it."""
 
 from collections.abc import Callable, Collection, Mapping
+from logging import DEBUG
 from types import TracebackType
 from typing import Any, Self
 from weakref import WeakSet, finalize
@@ -32,6 +33,7 @@ class Memory(MemoryWrites):
         super().__init__(transport, agent_id)
         self._opened = opened
         self._follower: Watch | None = None
+        self._finalizer: finalize[..., Any] | None = None
 
     def get_blocks(self) -> list[BlockView]:
         """The blocks attached to the agent: persona, human, then by name."""
@@ -67,7 +69,7 @@ class Memory(MemoryWrites):
         """
         shown = None if sources is None else tuple(sources)
         key = (style, tool_usage_rules, shown, max_files_open)
-        text = self._kept.text(key)
+        text = self._kept.text(key) if self._is_followed else None
         if text is None:
             sight = self._sight()
             text = compile_prompt(
@@ -81,7 +83,7 @@ class Memory(MemoryWrites):
         return text
 
     def _sight(self) -> Sight:
-        if self._follower is None:
+        if not self._is_followed:
             self._follow()
         sight = self._kept.sight
         if sight is None:
@@ -109,16 +111,24 @@ class Memory(MemoryWrites):
         self._opened.add(watch)
         return watch
 
+    @property
+    def _is_followed(self) -> bool:
+        """True if what is kept is told of changes here: after a fork, or in another event loop, it is not."""
+        return self._follower is not None and self._follower.is_here
+
     def _follow(self) -> None:
+        if self._finalizer is not None:
+            self._finalizer.detach()
+            self._begin_anew()
         follower = self._follower = Watch(self._transport, self._watching)
         self._opened.add(follower)
-        finalize(self, follower.stop)  # a memory that is collected follows no longer
+        self._finalizer = finalize(self, follower.stop)  # a memory that is collected follows no longer
         try:
             follower.start()
         except BaseException:
             self._follower = None
             raise
-        follower.call(self._kept.forget)
+        follower.call(self._kept.forget, level=DEBUG)
 
     def __enter__(self) -> Self:
         return self

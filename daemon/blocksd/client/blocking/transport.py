@@ -1,7 +1,7 @@
 # Made of transport_async.py by tests/generate_client.py: edit that, and run this.
 """The connection on which a client asks: commands and requests to one namespace of one server."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import sleep
 from typing import Any
 
@@ -19,7 +19,10 @@ class Transport:
         """Nothing is sent yet."""
         self.url = url
         self.keys = Keys(namespace)
-        self._redis = connect(url, reply_seconds=wire.REPLY_SECONDS, asynchronous=False)
+        self._connect()
+
+    def _connect(self) -> None:
+        self._redis = connect(self.url, reply_seconds=wire.REPLY_SECONDS, asynchronous=False)
 
     def ask(self, *commands: Command, together: bool = False) -> list[Any]:
         """Send commands in one round trip; their replies. With `together`, no other command comes between them.
@@ -29,19 +32,23 @@ class Transport:
         """
         if not commands:
             return []
-        try:
-            with wire.reading_mirror(self.url):
-                if len(commands) == 1:
-                    return [self._redis.execute_command(*commands[0])]
-                pipeline = self._redis.pipeline(transaction=together)
-                for command in commands:
-                    pipeline.execute_command(*command)
-                replies: list[Any] = pipeline.execute()
-                return replies
-        except (Unavailable, Misconfigured) as error:
-            self.url = wire.moved_to(self.url, error)
-            self._redis = connect(self.url, reply_seconds=wire.REPLY_SECONDS, asynchronous=False)
-            raise wire.moved(self.url) from error
+        while True:
+            try:
+                return self._send(commands, together=together)
+            except (Unavailable, Misconfigured) as error:
+                # Asked again where the daemon's server is now. What is asked are reads, and requests, which are done once.
+                self.url = wire.moved_to(self.url, error)
+                self._connect()
+
+    def _send(self, commands: Sequence[Command], *, together: bool) -> list[Any]:
+        with wire.reading_mirror(self.url):
+            if len(commands) == 1:
+                return [self._redis.execute_command(*commands[0])]
+            pipeline = self._redis.pipeline(transaction=together)
+            for command in commands:
+                pipeline.execute_command(*command)
+            replies: list[Any] = pipeline.execute()
+            return replies
 
     def request(self, actor: str, op: str, args: Mapping[str, Any] | None = None, **terms: Any) -> dict[str, Any]:
         """Make one request of the daemon; its reply. `terms` are those of `Request`.
