@@ -409,6 +409,10 @@ def test_batch_is_all_or_nothing(place: Place, client: Client, label: str) -> No
     assert [block.version for block in again.send(request_id=f"{label}-1") if block] == [2, 2]
     assert len(place.revisions(label)) == 2
     assert client.batch().send() == []
+    with client.batch() as batch:
+        batch.update(label, value="one")
+        batch.merge(label, 2)
+    assert client.blocks.retrieve(label).value == "one\ntwo"
 
 
 # --- what is refused ---

@@ -20,7 +20,7 @@ PAIRED = ("Client", "Memory", "Tools", "Watch", "Blocks", "Agents", "BlockAgents
 AT_ONCE = {
     *("AsyncClient.batch", "AsyncClient.memory", "AsyncClient.watch", "AsyncMemory.tools", "AsyncMemory.watch"),
     *(f"AsyncBatch.{name}" for name in ("create", "update", "append", "replace", "insert", "apply_patch", "rename")),
-    *(f"AsyncBatch.{name}" for name in ("attach", "detach", "restore", "delete")),
+    *(f"AsyncBatch.{name}" for name in ("attach", "detach", "restore", "merge", "delete")),
     *("AsyncTools.openai", "AsyncTools.openai_responses", "AsyncTools.anthropic", "AsyncWatch.call", "AsyncWatch.stop"),
 }
 """The methods of asyncio code that send nothing, and are not awaited."""

@@ -175,6 +175,18 @@ class AsyncBatch:
         """Make a block again what it was at a version."""
         self._add("restore", block_id, {"version": version}, expect_version, on_conflict)
 
+    def merge(
+        self,
+        block_id: str,
+        version: int | None = None,
+        *,
+        expect_version: int | None = None,
+        on_conflict: OnConflict | None = None,
+    ) -> None:
+        """Merge text back into a block that a save took away."""
+        args = {"version": version} if version is not None else {}
+        self._add("merge", block_id, args, expect_version, on_conflict)
+
     def delete(
         self,
         block_id: str,
