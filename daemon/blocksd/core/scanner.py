@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from blocksd.errors import InvalidLabel
 from blocksd.files.folder import unreadable_directory
 from blocksd.model.label import PRIVATE, is_block_file, parse_agent
-from blocksd.model.problem import problem_of
+from blocksd.model.problem import NAMES, misnamed, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,6 +50,7 @@ class Scanner:
         self.sweeps = 0  # that have come to their end
         self.directories: set[str] = set()  # as of the last sweep
         self.unlisted: set[str] = set()  # those that it could not list
+        self._misnamed: set[str] = set()  # Markdown that is no block for its name alone
         self.left: list[str] = []  # temporaries of ours that a crash has left
 
     def hint(self, tree: str) -> None:
@@ -90,9 +91,10 @@ class Scanner:
         new: list[str] = []
         for tree in trees:
             for found in self._folder.sweep(tree):
-                self._compare(found, set(), directories, set(), new)
+                self._compare(found, set(), directories, set(), new, self._misnamed)
         for path in new:  # by then it is known what is gone from elsewhere: a new file may be one that was there
             self._queue.hint(path, closed=False)
+        self._tell_misnamed()
         return directories
 
     def step(self) -> bool:
@@ -109,10 +111,13 @@ class Scanner:
         unlisted: set[str] = set()
         directories: set[str] = set()
         new: list[str] = []
+        misnamed: set[str] = set()
         for number, found in enumerate(self._folder.sweep()):
             if number:
                 yield
-            self._compare(found, unseen, directories, unlisted, new)
+            self._compare(found, unseen, directories, unlisted, new, misnamed)
+        self._misnamed = misnamed
+        self._tell_misnamed()
         for directory in unlisted:
             below = f"{directory}/" if directory else ""
             unseen = {path for path in unseen if not path.startswith(below)}
@@ -123,6 +128,13 @@ class Scanner:
         self.directories, self.unlisted = directories, unlisted
         self.sweeps += 1
 
+    def _tell_misnamed(self) -> None:
+        """Warn of all Markdown that is no block for its name, at once."""
+        if self._misnamed:
+            self._problems.set(misnamed(self._misnamed))
+        else:
+            self._problems.remove(NAMES)
+
     def _compare(
         self,
         found: Sequence[FolderEntry],
@@ -130,6 +142,7 @@ class Scanner:
         directories: set[str],
         unlisted: set[str],
         new: list[str],
+        misnamed: set[str],
     ) -> None:
         signatures, queue = self._state.signatures, self._queue
         for path, kind, signature, error in found:
@@ -143,6 +156,8 @@ class Scanner:
                 directories.add(path)
             elif kind == "left":
                 self.left.append(path)
+            elif kind == "misnamed":
+                misnamed.add(path)
             elif kind == "unreadable":
                 assert error is not None
                 unlisted.add(path)

@@ -16,7 +16,16 @@ from blocksd.files.lookalike import (
     lookalike,
     swallowed_heading,
 )
-from blocksd.model.block import DEFAULT_LIMIT, FILE_KEYS, Block, check_value, default_block, facts_of, fields_and_errors
+from blocksd.model.block import (
+    DEFAULT_LIMIT,
+    FILE_KEYS,
+    LIST_KEYS,
+    Block,
+    check_value,
+    default_block,
+    facts_of,
+    fields_and_errors,
+)
 from blocksd.model.differences import Effort, differences
 from blocksd.model.label import owner
 from blocksd.model.nearest import misspelt
@@ -379,13 +388,18 @@ def serialize(block: Block) -> bytes:
 
 
 def _matter(document: Document) -> Mapping[str, Any]:
+    """Return what a frontmatter says; an empty entry of a list counts as absent, as an empty key does."""
     try:
-        return yaml_reader.load(document.matter)
+        given = yaml_reader.load(document.matter)
     except InvalidFile as error:
         line = error.facts.get("line")
         if isinstance(line, int):
             error.facts["line"] = line + document.opening.count("\n")
         raise
+    for key in LIST_KEYS:
+        if isinstance(listed := given.get(key), list) and None in listed:
+            given[key] = [entry for entry in listed if entry is not None]
+    return given
 
 
 def _lines_of_keys(document: Document) -> dict[str, int]:

@@ -18,6 +18,7 @@ from blocksd.files.links import resolve
 from blocksd.files.open_writers import Openers, Unclosed, openers_of
 from blocksd.files.root import Root
 from blocksd.model.label import SUFFIX, TEMPORARY, is_ignored, is_junk
+from blocksd.model.proposal import is_misnamed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,11 +43,11 @@ class FolderEntry(NamedTuple):
 
     `kind`: `file` (with its signature), `link`, `special` (no regular file, but named like a block), `directory`,
     `unreadable` (a directory that could not be listed: nothing is known of what is below), `left` (a temporary of ours
-    that a crash has left).
+    that a crash has left), `misnamed` (Markdown that is no block for its name alone).
     """
 
     path: str
-    kind: Literal["file", "link", "special", "directory", "unreadable", "left"]
+    kind: Literal["file", "link", "special", "directory", "unreadable", "left", "misnamed"]
     signature: Signature | None = None
     error: OSError | None = None
 
@@ -147,6 +148,8 @@ class Folder:
                                 found.append(FolderEntry(prefix + name, "directory"))
                             elif entry.is_symlink() and entry.is_dir():
                                 found.append(FolderEntry(prefix + name, "special"))
+                            elif is_misnamed(name):
+                                found.append(FolderEntry(prefix + name, "misnamed"))
                         elif name[0] not in _MAYBE_IGNORED or not is_ignored(name):
                             try:
                                 status = entry.stat(follow_symlinks=False)

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from blocksd.model.label import name_for_agent, printable
+from blocksd.model.proposal import proposed_path
 from blocksd.model.revision import timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from blocksd.errors import BlocksdError
     from blocksd.model.revision import Revision
@@ -151,6 +152,17 @@ def together(parts: Sequence[Warned]) -> Warned:
     for place, part in zip(places, shown, strict=True):
         hints.setdefault(part.hint, place)
     return Warned(message, shown[0].line, "; ".join(f"{place}{hint}" for hint, place in hints.items() if hint))
+
+
+def misnamed(paths: Collection[str]) -> Problem:
+    """Return the problem of Markdown files, at least one, that are no blocks for their names alone."""
+    few = sorted(paths)[:3]
+    some = ", ".join(map(printable, few)) + (", …" if len(paths) > len(few) else "")
+    what = "1 Markdown file is no block" if len(paths) == 1 else f"{len(paths)} Markdown files are no blocks"
+    message = f"{what}, since only names that end in '.md' are: {some}"
+    proposed = next(filter(None, map(proposed_path, few)), None)
+    hint = f"rename what is a block, for example to '{printable(proposed)}'" if proposed else "rename what is a block"
+    return Problem(NAMES, "warning", message, hint, warning=True)
 
 
 def label_conflict(path: str, label: str, holder: str) -> Problem:

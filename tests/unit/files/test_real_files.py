@@ -61,6 +61,26 @@ def test_directory_named_like_a_block(looking: Looking) -> None:
     assert [*looking.problems] == ["x.md"]
 
 
+def test_markdown_under_other_endings_is_told_of_once(looking: Looking) -> None:
+    """One warning for all such files, which is over when they are renamed; nothing is told of files of other kinds."""
+    for name in ("NOTES.MD", "a/b.markdown", "c.mdx", "d.md.txt", ".e.MD", "f.txt"):
+        path = looking.root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("text\n")
+    looking.sweep()
+    (problem,) = looking.problems.values()
+    assert problem.warning
+    assert problem.message.startswith("4 Markdown files are no blocks")
+    assert "NOTES.MD, a/b.markdown, c.mdx, …" in problem.message
+    assert problem.hint == "rename what is a block, for example to 'NOTES.md'"
+    for name in ("NOTES.MD", "c.mdx", "d.md.txt"):
+        (looking.root / name).unlink()
+    (looking.root / "a/b.markdown").rename(looking.root / "a/b.md")
+    looking.sweep()
+    assert looking.problems == {}
+    assert [*looking.state.paths] == ["a/b"]
+
+
 class Case(NamedTuple):
     """A file, what becomes of it (`force`, `problem`, `warning`), and what is told of it."""
 
@@ -171,6 +191,7 @@ TEXTS = [
     Case("---\nread_only: 5\nlimit: 2\ntags: 1\n---\nX\u0007\n", "problem", ('tags: ["1"]', "line 6: value holds")),
     Case("---\nagents: support-1, support-2\n---\nX\n", "problem", ("agents: [support-1, support-2]",)),
     Case("---\nagents: support-1\n---\nX\n", "problem", ("agents: [support-1]",)),
+    Case("---\ntags:\n- \nagents:\n  - a\n  -\n---\nX\n", "force"),
     Case("---\ntags: a b c\n---\nX\n", "problem", ("tags: [a, b, c]",)),
     Case("---\ntags: [2024, x y]\n---\nX\n", "problem", ('tags: ["2024", "x y"]',)),
     Case("---\nread_only: yes\n---\nX\n", "problem", ("read_only: true", "true and false alone")),
