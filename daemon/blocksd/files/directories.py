@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from blocksd.errors import ProblemFile, Unavailable, Undecided
 from blocksd.files.beneath import NOT_THERE
+from blocksd.files.fresh_file import WouldWiden
 from blocksd.files.links import through_symlink
 from blocksd.files.root import Root
 from blocksd.model.label import is_junk
@@ -126,6 +127,10 @@ class Directories:
             raise Undecided(f"the folder cannot be read: {os.strerror(error.errno or 0)}", path="") from None
 
     def _unwritable(self, path: str, error: OSError) -> Unavailable | ProblemFile:
+        if isinstance(error, WouldWiden):
+            message = f"{path} is not written, since its owner or group cannot be kept, and others could read it then"
+            hint = "give the file to the daemon's user, or to a group of the daemon that may read and write it"
+            return ProblemFile(message, path=path, hint=hint)
         reason = os.strerror(error.errno or 0)
         name = errno.errorcode.get(error.errno or 0, "?")
         if error.errno == errno.ELOOP and (refusal := through_symlink(self._root, path)) is not None:

@@ -8,13 +8,14 @@ import secrets
 import stat
 from contextlib import suppress
 from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from blocksd.errors import Undecided
 from blocksd.files.beneath import NOT_THERE
 from blocksd.files.directories import Directories
 from blocksd.files.file_edit import Staged
 from blocksd.files.folder import signature_of
+from blocksd.files.fresh_file import Mark, make
 from blocksd.files.links import resolve
 from blocksd.files.root import Root, kept
 from blocksd.model.label import TEMPORARY, printable
@@ -26,14 +27,6 @@ if TYPE_CHECKING:
     from blocksd.files.folder import Signature
 
 _MOST_UNSYNCED = 64  # each is an open file
-
-
-class Mark(NamedTuple):
-    """Tells a file that was made here from one that was written to later."""
-
-    mtime_ns: int
-    size: int
-    inode: int
 
 
 class Staging(Directories):
@@ -120,7 +113,7 @@ class Staging(Directories):
 
     def _write(self, staged: Staged, data: bytes, like: str, status: os.stat_result | None) -> int:
         """Write a new text aside; return its inode."""
-        handle, mark = _make(self._root, staged.aside, data, like, status)
+        handle, mark = make(self._root, staged.aside, data, like, status)
         try:
             inode = self._root.status(handle).st_ino
         except OSError:
@@ -208,65 +201,3 @@ class Staging(Directories):
 def digest(data: bytes | None) -> str | None:
     """Return the digest of these bytes; None for no file."""
     return None if data is None else blake2b(data, digest_size=16).hexdigest()
-
-
-def _make(root: Root, path: str, data: bytes, like: str, status: os.stat_result | None) -> tuple[int, Mark | None]:
-    """Make a new file at `path`, like the one at `like`, whose `status` this is; return its handle and its mark.
-
-    There is no mark where the file system cannot tell the time of a file from one a nanosecond earlier.
-    Raise OSError if it could not be made whole.
-    """
-    # A user who may not read the other file may not read it under this name either.
-    handle = root.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    try:
-        left = memoryview(data)
-        while left:
-            left = left[root.write(handle, left) :]
-        mark = _mark(root, handle)
-        _take_over(root, handle, like, status)
-    except BaseException:
-        with suppress(OSError):
-            root.close(handle)
-        raise
-    return handle, mark
-
-
-def _mark(root: Root, handle: int) -> Mark | None:
-    """Give a file that was just written the time one nanosecond before that, which no later write can have."""
-    written_at = root.status(handle).st_mtime_ns
-    root.set_times(handle, ns=(written_at, written_at - 1))
-    status = root.status(handle)
-    return Mark(status.st_mtime_ns, status.st_size, status.st_ino) if status.st_mtime_ns < written_at else None
-
-
-def _take_over(root: Root, handle: int, like: str, status: os.stat_result | None) -> None:
-    """Give a file the mode, owner and extended attributes of the one at `like`, or those of a new file if there is none.
-
-    A daemon that is not root cannot give files away: then the owner is its own, the group stays if it may, and what the
-    owner could do, the group can, or the user who saved the file could not save it again.
-    """
-    if status is None:
-        mask = os.umask(0)
-        os.umask(mask)
-        root.set_mode(handle, 0o666 & ~mask)
-        return
-    own = root.status(handle)
-    if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
-        for uid, gid in ((status.st_uid, status.st_gid), (-1, status.st_gid)):
-            try:
-                root.set_owner(handle, uid, gid)
-                break
-            except OSError:  # it may not, or there is no such user in its user namespace
-                continue
-    with suppress(OSError):
-        for name, value in root.attributes_of(like).items():
-            with suppress(OSError):
-                root.set_attribute(handle, name, value)
-    mode = stat.S_IMODE(status.st_mode)
-    if root.status(handle).st_uid != status.st_uid:
-        mode |= (mode & stat.S_IRWXU) >> 3
-    try:
-        root.set_mode(handle, mode)
-    except PermissionError:
-        # A service may be forbidden to set the bits before the permissions, which mean nothing here.
-        root.set_mode(handle, mode & 0o777)

@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -292,6 +293,67 @@ def test_owner_that_cannot_stay_is_no_hindrance(
     assert writer.put_in(staged)
     assert (root / "notes.md").read_bytes() == NEW
     assert stat.S_IMODE((root / "notes.md").stat().st_mode) == 0o664
+
+
+@pytest.mark.parametrize(
+    ("mode", "gid", "is_widened"),
+    [
+        (0o600, 23456, True),  # the group could not read it, and would have to be let
+        (0o640, 0, True),  # another group would read it in place of its own
+        (0o640, 23456, False),
+        (0o660, 23456, False),
+        (0o644, 0, False),  # all may read it
+        (0o604, 23456, True),
+    ],
+)
+def test_no_one_else_can_read_a_file_that_is_written(
+    root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch, mode: int, gid: int, is_widened: bool
+) -> None:
+    """Where the daemon cannot keep owner and group, and the file's mode would let others read it, it is not written."""
+    (root / "notes.md").write_bytes(OLD)
+    (root / "notes.md").chmod(mode)
+    real, real_status = Root.stat, Root.status
+
+    def elsewhere(held: Root, path: str) -> os.stat_result:
+        found = list(real(held, path))
+        found[4], found[5] = 12345, 23456
+        return os.stat_result(found)
+
+    def as_kept(handle: int) -> SimpleNamespace:
+        found = real_status(handle)
+        fields = {name: getattr(found, name) for name in dir(found) if name.startswith("st_")}
+        return SimpleNamespace(**{**fields, "st_gid": gid})
+
+    def set_owner(_root: Root, _handle: int, _uid: int, _gid: int) -> None:
+        raise PermissionError(errno.EPERM, "no")
+
+    monkeypatch.setattr(Root, "stat", elsewhere)
+    monkeypatch.setattr(Root, "status", staticmethod(as_kept))
+    monkeypatch.setattr(Root, "set_owner", set_owner)
+    if not is_widened:
+        writer.stage(update())
+        return
+    with pytest.raises(ProblemFile, match="others could read it") as caught:
+        writer.stage(update())
+    assert "give the file to" in str(caught.value.facts["hint"])
+    assert [path.name for path in root.iterdir()] == ["notes.md"]
+    assert (root / "notes.md").read_bytes() == OLD
+
+
+def test_access_control_list_must_stay(root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it, the group bits of the mode would say more than it did; other attributes may be left out."""
+    (root / "notes.md").write_bytes(OLD)
+    lists = {"user.colour": b"red", "system.posix_acl_access": b"list"}
+
+    def set_attribute(_root: Root, _handle: int, _name: str, _value: bytes) -> None:
+        raise OSError(errno.ENOTSUP, "no")
+
+    monkeypatch.setattr(Root, "attributes", lambda _root, _handle: lists)
+    monkeypatch.setattr(Root, "set_attribute", set_attribute)
+    with pytest.raises(ProblemFile, match="others could read it"):
+        writer.stage(update())
+    del lists["system.posix_acl_access"]
+    writer.stage(update())
 
 
 def test_set_group_id_bit_is_no_hindrance(root: Path, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
