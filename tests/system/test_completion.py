@@ -171,6 +171,24 @@ def test_bash(environment: dict[str, str], tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("daemon")
+def test_bash_is_offered_words_that_it_can_put_in(environment: dict[str, str], folder: Path, tmp_path: Path) -> None:
+    """A label with spaces and quotes is one word, also when a part of it was typed."""
+    (folder / "My note's [draft], 2nd.md").write_text("text\n")
+    commands = (
+        f"source {script('bash', environment, tmp_path)}; COMP_WORDS=(blocksd show 'My\\ no'); COMP_CWORD=2; "
+        "_blocksd_completion blocksd no show; [ ${#COMPREPLY[@]} = 1 ] && eval \"printf '%s\\n' ${COMPREPLY[0]}\""
+    )
+    bash = [require("bash"), "--norc", "--noprofile", "-c", commands]
+    eventually(
+        lambda: (
+            subprocess.run(bash, capture_output=True, text=True, check=False, timeout=30, env=environment).stdout
+            == "My note's [draft], 2nd\n"
+        ),
+        "bash offers it",
+    )
+
+
+@pytest.mark.usefixtures("daemon")
 def test_zsh(environment: dict[str, str], tmp_path: Path) -> None:
     """The same in zsh; what its completion system would be handed is printed."""
     commands = (

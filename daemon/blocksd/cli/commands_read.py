@@ -67,7 +67,7 @@ def list_blocks(
             for block in listed
             if (show_hidden or not block.hidden)
             and set(tags) <= set(block.tags)
-            and (label is None or fnmatchcase(block.label, label))
+            and (label is None or block.label == label or fnmatchcase(block.label, label))
             and (search is None or _contains(block, search.casefold()))
         ]
         counts = client.blocks.agents.counts([block.label for block in found])

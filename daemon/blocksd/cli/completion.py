@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 _SECONDS = 0.3
 _OFFERED = 500
+_SPECIAL = re.compile(r"""[\s!"#$&'()*;<>?\[\\\]^`{|}~]""")
+"""What a word may not hold as it is in bash, which puts in what it is offered; zsh and fish quote it themselves."""
 
 
 def labels(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
@@ -44,7 +49,8 @@ def _offered(context: click.Context, key: Callable[[Keys], str], incomplete: str
     asking = threading.Thread(target=_ask, args=(context.params, key, incomplete, found), daemon=True)
     asking.start()
     asking.join(_SECONDS)
-    return [CompletionItem(name) for name in list(found)]
+    is_bash = os.environ.get("_BLOCKSD_COMPLETE") == "bash_complete"
+    return [CompletionItem(shlex.quote(name) if is_bash and _SPECIAL.search(name) else name) for name in list(found)]
 
 
 def _ask(typed: dict[str, Any], key: Callable[[Keys], str], incomplete: str, found: list[str]) -> None:
