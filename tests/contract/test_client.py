@@ -554,7 +554,7 @@ def test_index_answers(library: Client, monkeypatch: pytest.MonkeyPatch, wanted:
     assert 0 < len(read) < len(SHOWN)
     sent.clear()
     assert library.blocks.count(**wanted) == len(found)
-    assert {command[0] for command in sent} <= {"HMGET", "ZSCAN", "ZCOUNT", "ZCARD", "ZSCORE"}
+    assert {command[0] for command in sent if command[1] != "blocks:meta"} <= {"ZSCAN", "ZCOUNT", "ZCARD", "ZSCORE"}
 
 
 @pytest.mark.every_backend
@@ -782,12 +782,13 @@ def test_mirror_outlives_its_daemon(rig: Rig, client: Client) -> None:
 
 
 @pytest.mark.every_backend
-def test_server_without_a_mirror_is_empty(emptied: RedisServer, open_client: Callable[[str], Client]) -> None:
-    """Where no daemon ever was there is nothing, and no error."""
+def test_server_without_a_mirror_is_unavailable(emptied: RedisServer, open_client: Callable[[str], Client]) -> None:
+    """Where no daemon ever was, or Redis was emptied, nothing is known: that is not the same as nothing being there."""
     client = open_client(emptied.url)
-    assert (list(client.blocks.list()), list(client.agents.list()), client.problems()) == ([], [], [])
     assert (client.meta(), client.is_kept()) == ({}, False)
-    assert client.counts() == {"blocks": 0, "agents": 0, "problems": 0}
+    for name in QUESTIONS.keys() - {"meta", "is_kept"}:
+        with pytest.raises(Unavailable, match="no mirror in Redis yet, or it is being built anew"):
+            QUESTIONS[name](client)
 
 
 # --- when it cannot be read ---
@@ -851,7 +852,7 @@ READS = {
     "index": {"blocks.list by label", "blocks.count", "blocks.count by agents", "tags.list"},
     "counts": {"blocks.count by agents"},
     "problems": {"problems", "counts"},
-    "meta": {"meta", "blocks.list by label", "blocks.count", "blocks.count by agents", "tags.list"},
+    "meta": QUESTIONS.keys() - {"is_kept"},
 }
 """Which questions are about which key."""
 
@@ -928,7 +929,7 @@ def test_server_that_hangs_is_unavailable(
     with pytest.raises(Unavailable, match="does not serve"):
         client.is_kept()
     any_server.resume()
-    assert client.counts() == {"blocks": 0, "agents": 0, "problems": 0}
+    assert client.meta() == {}
 
 
 # --- connections ---
@@ -943,16 +944,16 @@ def test_closed_client_leaves_no_connection(any_server: RedisServer, open_client
 
     client, entered = open_client(any_server.url), open_client(any_server.url)
     assert connections() == 1
-    client.counts()
+    client.meta()
     assert connections() == 2
     client.close()
     eventually(lambda: connections() == 1, "the connection is closed")
     client.close()
     with entered as same:
-        assert same.counts() == {"blocks": 0, "agents": 0, "problems": 0}
+        assert same.meta() == {}
         assert connections() == 2
     eventually(lambda: connections() == 1, "the connection is closed")
-    with pytest.raises(NotFound), entered:
+    with pytest.raises(Unavailable), entered:
         entered.blocks.retrieve("nothing")
     eventually(lambda: connections() == 1, "an error in between closes it, too")
     looking.close()
@@ -1095,15 +1096,36 @@ def test_url_comes_before_the_settings(
     find: Callable[..., Client], server: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A server is named by the argument, else by the environment, else by the file of settings."""
-    (tmp_path / "blocksd.toml").write_text(f'redis = "{server.url}"\n')
-    assert find().counts()["blocks"] == 0
+    settings = tmp_path / "config" / "blocksd" / "blocksd.toml"
+    settings.parent.mkdir(parents=True)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    settings.write_text(f'redis = "{server.url}"\n')
+    assert find().meta() == {}
     monkeypatch.setenv("BLOCKSD_REDIS", "unix:///nowhere/redis.sock")
     with pytest.raises(Unavailable, match=r"/nowhere/redis\.sock"):
-        find().blocks.count()
-    assert find(server.url).counts()["blocks"] == 0
+        find().meta()
+    assert find(server.url).meta() == {}
     monkeypatch.setenv("BLOCKSD_REDIS", server.url)
-    (tmp_path / "blocksd.toml").write_text('redis = "unix:///nowhere/redis.sock"\n')
-    assert find().counts()["blocks"] == 0
+    settings.write_text('redis = "unix:///nowhere/redis.sock"\n')
+    assert find().meta() == {}
+
+
+def test_what_belongs_to_the_program_is_not_read(
+    find: Callable[..., Client],
+    run_daemon: Callable[..., Daemon],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A program with a state directory from systemd, or a file of that name beside it, finds the daemon all the same."""
+    (folder / "notes.md").write_text("one\n")
+    monkeypatch.delenv("BLOCKSD_STATE_DIR")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "states"))
+    (tmp_path / "states" / "blocksd").mkdir(parents=True)
+    run_daemon(state="states/blocksd/blocks")
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "of-the-program"))
+    (tmp_path / "blocksd.toml").write_text('namespace = "other"\nredis = "unix:///nowhere/redis.sock"\n')
+    assert find().blocks.retrieve("notes").value == "one"
 
 
 def test_daemon_that_runs_here_is_found(
@@ -1143,9 +1165,9 @@ def test_namespaces_are_apart(
     """A client reads the namespace it is made for, and no other."""
     (folder / "notes.md").write_text("one\n")
     run_daemon("--namespace", "team")
-    assert find(namespace="team").counts()["blocks"] == 1
-    assert find(server.url, namespace="team").counts()["blocks"] == 1
-    assert find(server.url).counts()["blocks"] == 0
+    assert find(namespace="team").blocks.count() == 1
+    assert find(server.url, namespace="team").blocks.count() == 1
+    assert find(server.url).meta() == {}
 
 
 @pytest.mark.parametrize(

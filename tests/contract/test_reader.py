@@ -174,7 +174,7 @@ def test_reader_that_is_refused_says_so_once(desk: Desk, raw: Any) -> None:
     """Why inboxes cannot be read is passed on when that begins, and that it is over."""
     raw.execute_command("ACL", "SETUSER", "default", "-xlen")
     raw.client_kill_filter(_type="normal", skipme=True)
-    while "refuses the login" not in str(desk.next()):  # at first the connection is lost
+    while "does not permit this" not in str(desk.next()):  # at first the connection is lost
         pass
     raw.execute_command("ACL", "SETUSER", "default", "+xlen")
     assert desk.next() == Readable(None)

@@ -148,6 +148,8 @@ def _after_unavailable(error: BlocksdError) -> str:
         return "'blocksd status' tells if the daemon runs and answers; then look if it was done before you ask again"
     if "field" in facts:
         return "try again"
+    if "mirror" in facts:
+        return "a running daemon builds it within seconds: 'blocksd status' tells if one runs"
     if "url" in facts:
         return "check that the server runs and that the URL is right; 'blocksd status' tells how the daemon sees it"
     return "try again; 'blocksd status' shows what is wrong"

@@ -130,10 +130,12 @@ def _traces(config: Config, daemon: dict[str, str] | None) -> dict[str, Any]:
         return report
     client = Client(url, config.namespace)
     try:
-        meta, counts = client.meta(), client.counts()
+        meta = client.meta()
         # A lease outlives its daemon; the lock proves that the daemon of this state directory is dead.
         report["running"] = report["running"] or (client.is_kept() and meta.get("epoch") != epoch)
-        report["problems"] = client.problems()
+        if "epoch" in meta:
+            report["problems"], report["agents"] = client.problems(), client.counts()["agents"]
+            report["blocks"] = report["blocks"] if report["blocks"] is not None else client.counts()["blocks"]
     except (Unavailable, Misconfigured) as error:
         return report | {"mirror": "away", "away_reason": error.message}
     finally:
@@ -142,8 +144,7 @@ def _traces(config: Config, daemon: dict[str, str] | None) -> dict[str, Any]:
         return report | {"mirror": "empty"}
     report["pid"] = report["pid"] or int(meta["pid"])
     report["folder"] = report["folder"] or meta.get("directory")
-    report |= {"host": meta.get("host"), "started_at": meta.get("started_at"), "agents": counts["agents"]}
-    report["blocks"] = report["blocks"] if report["blocks"] is not None else counts["blocks"]
+    report |= {"host": meta.get("host"), "started_at": meta.get("started_at")}
     if "seq" not in meta:
         return report | {"mirror": "rebuilding"}
     shown = int(meta["seq"])

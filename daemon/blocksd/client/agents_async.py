@@ -162,7 +162,7 @@ class AsyncBlockAgents:
 
     async def _ask(self, word: str, block_id: str) -> Any:
         keys, label = self._transport.keys, await resolve(self._transport, block_id)
-        answer, score = await self._transport.ask((word, keys.attached(label)), ("ZSCORE", keys.labels, label))
+        answer, score = await self._transport.read((word, keys.attached(label)), ("ZSCORE", keys.labels, label))
         if score is None:
             raise NotFound(f"there is no block {label!r}", label=label)
         return answer
@@ -171,7 +171,7 @@ class AsyncBlockAgents:
         """How many agents are attached to each of these blocks, by label; 0 for one that is not there."""
         counts: dict[str, int] = {}
         for some in listing.parts(labels, listing.PAGE):
-            replies = await self._transport.ask(*(("SCARD", self._transport.keys.attached(label)) for label in some))
+            replies = await self._transport.read(*(("SCARD", self._transport.keys.attached(label)) for label in some))
             counts.update(zip(some, replies, strict=True))
         return counts
 
@@ -200,14 +200,14 @@ class AsyncAgents:
         agents: list[str] = []
         while not span.is_done and (limit is None or len(agents) <= limit):
             size = listing.NAMES if limit is None else limit + 1 - len(agents)
-            (found,) = await self._transport.ask(span.command(self._transport.keys.agents, size))
+            (found,) = await self._transport.read(span.command(self._transport.keys.agents, size))
             agents += span.take(found, size)
         page = span.page(agents, str)
         return Page(tuple(await agents_with(self._transport, page.items)), page.next)
 
     async def count(self) -> int:
         """How many agents are known."""
-        (count,) = await self._transport.ask(("ZCARD", self._transport.keys.agents))
+        (count,) = await self._transport.read(("ZCARD", self._transport.keys.agents))
         return int(count)
 
     async def retrieve(self, agent_id: str) -> AgentView:

@@ -107,7 +107,7 @@ class AsyncBlocks(AsyncBlockEdits):
         if order_by == "label" and not wanted.is_of_index:
             size = listing.PAGE if limit is None else min(listing.PAGE, limit + 1)
             while not span.is_done and (limit is None or len(found) <= limit):
-                (labels,) = await self._transport.ask(span.command(self._transport.keys.labels, size))
+                (labels,) = await self._transport.read(span.command(self._transport.keys.labels, size))
                 found += filter(wanted.wants, await blocks_with(self._transport, span.take(labels, size)))
                 size = listing.PAGE
             return span.page(found, attrgetter("label"))

@@ -8,6 +8,7 @@ from blocksd.mirror.index import TAGGED, Entry, entry_of
 from blocksd.mirror.keys import SCHEMA
 from blocksd.protocol import listing
 from blocksd.protocol.listing import SEPARATOR, Filter, OrderBy, Span
+from blocksd.protocol.sight import no_mirror
 
 
 async def labels_with(transport: AsyncTransport, wanted: Filter) -> list[str]:
@@ -19,7 +20,7 @@ async def labels_with(transport: AsyncTransport, wanted: Filter) -> list[str]:
     if wanted.ranges is not None and not wanted.is_of_members:
         unlisted = await _scanned(transport, [wanted.unlisted()])
         counts = transport.keys.counts
-        found = await transport.ask(*(("ZRANGE", counts, *bounds, "BYSCORE") for bounds in wanted.ranges))
+        found = await transport.read(*(("ZRANGE", counts, *bounds, "BYSCORE") for bounds in wanted.ranges))
         return [label for labels in found for label in labels if label not in unlisted]
     labels = [entry.label for entry in (await _scanned(transport, wanted.patterns())).values() if wanted.finds(entry)]
     return labels if wanted.ranges is None else await _of_ranges(transport, labels, wanted)
@@ -43,9 +44,9 @@ async def number_with(transport: AsyncTransport, wanted: Filter) -> int:
         return len(await labels_with(transport, wanted))
     unlisted: Sequence[str] = list(await _scanned(transport, [wanted.unlisted()]))
     if wanted.ranges is None:
-        numbers = await transport.ask(("ZCARD", transport.keys.index))
+        numbers = await transport.read(("ZCARD", transport.keys.index))
     else:
-        numbers = await transport.ask(*(("ZCOUNT", transport.keys.counts, *bounds) for bounds in wanted.ranges))
+        numbers = await transport.read(*(("ZCOUNT", transport.keys.counts, *bounds) for bounds in wanted.ranges))
         unlisted = await _of_ranges(transport, unlisted, wanted)
     return sum(map(int, numbers)) - len(unlisted)
 
@@ -60,7 +61,7 @@ async def times_with(transport: AsyncTransport, labels: Sequence[str], field: Or
     """The times of these blocks, each with the label behind it, so that they sort by time; of those that are there."""
     times: list[str] = []
     for some in listing.parts(labels, listing.NAMES):
-        replies = await transport.ask(*(("HGET", transport.keys.block(label), field) for label in some))
+        replies = await transport.read(*(("HGET", transport.keys.block(label), field) for label in some))
         times += [f"{at}{SEPARATOR}{label}" for label, at in zip(some, replies, strict=True) if at is not None]
     return times
 
@@ -93,7 +94,7 @@ async def _scanned(transport: AsyncTransport, patterns: Sequence[str]) -> dict[s
 
 def _check_layout(epoch: str | None, schema: str | None) -> None:
     if epoch is None:
-        raise Unavailable("there is no mirror yet, or it is being built anew")
+        raise no_mirror()
     if schema != str(SCHEMA):
         raise Unavailable(
             f"the daemon keeps the mirror in layout {schema}, and this client reads {SCHEMA}: update both"
@@ -104,6 +105,6 @@ async def _of_ranges(transport: AsyncTransport, labels: Sequence[str], wanted: F
     """Of these blocks, those with a wanted number of agents."""
     found: list[str] = []
     for some in listing.parts(labels, listing.PAGE):
-        replies = await transport.ask(*(("ZSCORE", transport.keys.counts, label) for label in some))
+        replies = await transport.read(*(("ZSCORE", transport.keys.counts, label) for label in some))
         found += [label for label, count in zip(some, replies, strict=True) if wanted.is_in_range(count)]
     return found

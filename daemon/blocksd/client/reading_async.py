@@ -23,7 +23,7 @@ async def resolve(transport: AsyncTransport, block: str) -> str:
     """
     if not _ID.fullmatch(block):
         return parse_label(block)
-    (label,) = await transport.ask(("HGET", transport.keys.ids, block))
+    (label,) = await transport.read(("HGET", transport.keys.ids, block))
     if label is None:
         raise NotFound(f"there is no block with the id {block}", id=block)
     return str(label)
@@ -34,7 +34,7 @@ async def resolve_all(transport: AsyncTransport, blocks: Sequence[str]) -> list[
     ids = [block for block in blocks if _ID.fullmatch(block)]
     if not ids:
         return [parse_label(block) for block in blocks]
-    (found,) = await transport.ask(("HMGET", transport.keys.ids, *ids))
+    (found,) = await transport.read(("HMGET", transport.keys.ids, *ids))
     labels = dict(zip(ids, found, strict=True))
     for block, label in labels.items():
         if label is None:
@@ -46,7 +46,7 @@ async def block_named(transport: AsyncTransport, block_id: str) -> BlockView:
     """One block, by its id or its label. Raises as `blocks.retrieve` does."""
     keys, label = transport.keys, await resolve(transport, block_id)
     commands = ("HGETALL", keys.block(label)), ("ZSCORE", keys.labels, label)
-    fields, score = await transport.ask(*commands, together=True)
+    fields, score = await transport.read(*commands, together=True)
     block = shown_as(label, fields)
     if block is None and score is not None:
         raise Damaged(f"the mirror lists the block {label!r} and does not show it", label=label)
@@ -59,7 +59,7 @@ async def blocks_with(transport: AsyncTransport, labels: Sequence[str]) -> list[
     """The blocks of these labels, without those that are not there."""
     found: list[BlockView] = []
     for some in listing.parts(labels, listing.PAGE):
-        replies = await transport.ask(*(("HGETALL", transport.keys.block(label)) for label in some))
+        replies = await transport.read(*(("HGETALL", transport.keys.block(label)) for label in some))
         blocks = (shown_as(label, fields) for label, fields in zip(some, replies, strict=True))
         found += [block for block in blocks if block is not None]
     return found
@@ -68,7 +68,7 @@ async def blocks_with(transport: AsyncTransport, labels: Sequence[str]) -> list[
 async def agent_named(transport: AsyncTransport, agent_id: str) -> AgentView:
     """A known agent. Raises as `agents.retrieve` does."""
     keys, agent = transport.keys, parse_agent(agent_id)
-    names, score = await transport.ask(("HGETALL", keys.agent(agent)), ("ZSCORE", keys.agents, agent))
+    names, score = await transport.read(("HGETALL", keys.agent(agent)), ("ZSCORE", keys.agents, agent))
     if not names and score is None:
         raise NotFound(f"there is no agent {agent!r}", agent=agent)
     return AgentView(agent, names)
@@ -78,7 +78,7 @@ async def agents_with(transport: AsyncTransport, agents: Sequence[str]) -> list[
     """The agents of these ids, each with what it is attached to: nothing, if it is not known."""
     views: list[AgentView] = []
     for some in listing.parts(agents, listing.PAGE):
-        replies = await transport.ask(*(("HGETALL", transport.keys.agent(agent)) for agent in some))
+        replies = await transport.read(*(("HGETALL", transport.keys.agent(agent)) for agent in some))
         views += [AgentView(agent, names) for agent, names in zip(some, replies, strict=True)]
     return views
 
@@ -91,7 +91,7 @@ async def block_of_agent(transport: AsyncTransport, agent_id: str, block_label: 
     is_name = name == label and not _ID.fullmatch(block_label)
     candidates = (f"{PRIVATE}/{agent}/{name}", name) if is_name else (label,)
     for _ in range(_ATTEMPTS):
-        found, *hashes = await transport.ask(
+        found, *hashes = await transport.read(
             ("HGET", keys.agent(agent), name), *(("HGETALL", keys.block(one)) for one in candidates)
         )
         if found not in candidates:

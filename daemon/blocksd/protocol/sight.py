@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import NotFound, Unavailable
+from blocksd.mirror.connection import masked
 from blocksd.mirror.view import BlockView, shown_as
 from blocksd.model.prompt import File, Source
 
@@ -75,6 +76,13 @@ class Kept:
             self._texts[key] = text
 
 
+def no_mirror(url: str | None = None) -> Unavailable:
+    """Return the error that what is not found says nothing: there is no mirror, or only a part of one."""
+    facts = {} if url is None else {"url": masked(url)}
+    message = "there is no mirror in Redis yet, or it is being built anew: what is not found may be there all the same"
+    return Unavailable(message, mirror=None, **facts)
+
+
 class Look:
     """One attempt at reading what an agent sees, in two round trips."""
 
@@ -105,7 +113,7 @@ class Look:
         """
         names, score, sources, self._opened, epoch = replies
         if epoch is None:
-            raise Unavailable("there is no mirror yet, or it is being built anew")
+            raise no_mirror()
         if not names and score is None:
             raise NotFound(f"there is no agent {self._agent!r}", agent=self._agent)
         keys = self._keys

@@ -158,14 +158,11 @@ class Config:
 
     @property
     def state(self) -> str:
-        """The state directory in force."""
+        """The state directory in force. Raise Misconfigured if none is named, and this user has no home directory."""
         if self.state_dir is not None:
             return os.path.abspath(self.state_dir)
         given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-        if given:
-            return given
-        home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-        return os.path.join(home, "blocksd", self.namespace)
+        return given or state_of_user(self.namespace)
 
     @property
     def sweep_seconds(self) -> float:
@@ -176,6 +173,18 @@ class Config:
     def metrics_address(self) -> tuple[str, int] | None:
         """The host and port where metrics are served; None: nowhere."""
         return listen_address(self.metrics) if self.metrics is not None else None
+
+
+def state_of_user(namespace: str) -> str:
+    """Return the state directory that a daemon of this user has for a namespace, unless another is named.
+
+    Raise Misconfigured if this user has no home directory.
+    """
+    home = os.path.expanduser("~")
+    states = os.environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")
+    if not os.path.isabs(states):
+        raise Misconfigured("this user has no home directory, where the state directory would be", key="state_dir")
+    return os.path.join(states, "blocksd", namespace)
 
 
 SETTINGS = {setting.name: setting for setting in fields(Config)}

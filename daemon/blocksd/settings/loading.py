@@ -6,13 +6,13 @@ import os
 import re
 import tomllib
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import Misconfigured
 from blocksd.settings.checks import checked, near, type_of
-from blocksd.settings.config import SETTINGS, Config
+from blocksd.settings.config import SETTINGS, Config, state_of_user
 from blocksd.settings.settings_file import SettingsFile
 
 if TYPE_CHECKING:
@@ -46,6 +46,17 @@ def load(flags: Mapping[str, Any], *, path: str | None = None, environ: Mapping[
     Raise Misconfigured if an unknown key, or a value of the wrong kind; the message says where it was set.
     """
     return resolve(flags, path=path, environ=environ).config
+
+
+def load_for_program(namespace: str | None) -> Config:
+    """Return the configuration for a program that looks for the daemon of this machine.
+
+    What belongs to the program is not read: a `blocksd.toml` in its working directory, and the $STATE_DIRECTORY that
+    systemd gave it.
+    """
+    path = os.environ.get("BLOCKSD_CONFIG") or next(filter(os.path.exists, _places(os.environ)[1:]), None)
+    config = resolve({"namespace": namespace}, path=path or os.devnull).config
+    return config if config.state_dir is not None else replace(config, state_dir=state_of_user(config.namespace))
 
 
 def resolve(

@@ -43,6 +43,7 @@ FIRST = "start one with 'blocksd run FOLDER'"
         (Unavailable("x", socket="/s/control.sock"), "stopped (SIGSTOP), hang"),
         (Unavailable("x", pid=7), "'kill -9 7' loses nothing"),
         (Unavailable("x", url="redis://x"), "check that the server runs"),
+        (Unavailable("x", url="redis://x", mirror=None), "a running daemon builds it"),
         (Unavailable("x", request_id="r"), "look if it was done"),
         (Unavailable("x", field="deadline"), "try again"),
         (Unavailable("x"), "try again; 'blocksd status'"),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from blocksd.cli.advice import next_step
 from blocksd.cli.main import cli
 from blocksd.errors import Misconfigured
 from blocksd.settings.config import (
@@ -496,3 +497,14 @@ def test_example_says_what_each_key_means() -> None:
     for about in [setting.metadata for setting in fields(Config)] + [key.metadata for key in SOURCE_KEYS.values()]:
         assert about["meaning"][1:] in words
     assert max(map(len, example().splitlines())) <= 80
+
+
+def test_user_without_a_home_must_name_a_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is put into a directory that happens to be called '~'."""
+    for name in ("STATE_DIRECTORY", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(Misconfigured, match="no home directory") as caught:
+        _ = Config().state
+    assert "--state-dir" in next_step(caught.value)
+    assert Config(state_dir="/s").state == "/s"

@@ -163,7 +163,7 @@ class BlockAgents:
 
     def _ask(self, word: str, block_id: str) -> Any:
         keys, label = self._transport.keys, resolve(self._transport, block_id)
-        answer, score = self._transport.ask((word, keys.attached(label)), ("ZSCORE", keys.labels, label))
+        answer, score = self._transport.read((word, keys.attached(label)), ("ZSCORE", keys.labels, label))
         if score is None:
             raise NotFound(f"there is no block {label!r}", label=label)
         return answer
@@ -172,7 +172,7 @@ class BlockAgents:
         """How many agents are attached to each of these blocks, by label; 0 for one that is not there."""
         counts: dict[str, int] = {}
         for some in listing.parts(labels, listing.PAGE):
-            replies = self._transport.ask(*(("SCARD", self._transport.keys.attached(label)) for label in some))
+            replies = self._transport.read(*(("SCARD", self._transport.keys.attached(label)) for label in some))
             counts.update(zip(some, replies, strict=True))
         return counts
 
@@ -201,14 +201,14 @@ class Agents:
         agents: list[str] = []
         while not span.is_done and (limit is None or len(agents) <= limit):
             size = listing.NAMES if limit is None else limit + 1 - len(agents)
-            (found,) = self._transport.ask(span.command(self._transport.keys.agents, size))
+            (found,) = self._transport.read(span.command(self._transport.keys.agents, size))
             agents += span.take(found, size)
         page = span.page(agents, str)
         return Page(tuple(agents_with(self._transport, page.items)), page.next)
 
     def count(self) -> int:
         """How many agents are known."""
-        (count,) = self._transport.ask(("ZCARD", self._transport.keys.agents))
+        (count,) = self._transport.read(("ZCARD", self._transport.keys.agents))
         return int(count)
 
     def retrieve(self, agent_id: str) -> AgentView:

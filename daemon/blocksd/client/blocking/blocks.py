@@ -106,7 +106,7 @@ class Blocks(BlockEdits):
         if order_by == "label" and not wanted.is_of_index:
             size = listing.PAGE if limit is None else min(listing.PAGE, limit + 1)
             while not span.is_done and (limit is None or len(found) <= limit):
-                (labels,) = self._transport.ask(span.command(self._transport.keys.labels, size))
+                (labels,) = self._transport.read(span.command(self._transport.keys.labels, size))
                 found += filter(wanted.wants, blocks_with(self._transport, span.take(labels, size)))
                 size = listing.PAGE
             return span.page(found, attrgetter("label"))

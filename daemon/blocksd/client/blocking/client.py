@@ -31,8 +31,9 @@ _LONGEST_EDIT_PAUSE = 0.1
 def connect(url: str | None = None, namespace: str | None = None) -> "Client":
     """A client for blocking code. Nothing is sent yet; an unreachable Redis shows at the first question.
 
-    `url` is a Redis URL; None stands for what the settings say (`BLOCKSD_REDIS`, `blocksd.toml`), and else for the
-    server of the daemon that runs on this machine. `namespace` None is the one set, and else `blocks`.
+    `url` is a Redis URL; None stands for what the settings say (`BLOCKSD_REDIS`, the user's or the machine's
+    `blocksd.toml`), and else for the server of the daemon that runs on this machine. `namespace` None is the one set, and
+    else `blocks`. A `blocksd.toml` in the working directory and $STATE_DIRECTORY are the program's, and are not read.
 
     Raises:
         Unavailable: no URL is given, nor set, and no daemon runs.
@@ -40,7 +41,7 @@ def connect(url: str | None = None, namespace: str | None = None) -> "Client":
     """
     if url is not None and namespace is not None:
         return Client(url, namespace)
-    config = configuration.load({"namespace": namespace})
+    config = configuration.load_for_program(namespace)
     url = url or config.redis
     if url is None:
         daemon = running_daemon(config.state)
@@ -94,12 +95,12 @@ class Client:
     def counts(self) -> dict[str, int]:
         """How many blocks, agents and problems there are."""
         keys = self._transport.keys
-        replies = self._transport.ask(("ZCARD", keys.labels), ("ZCARD", keys.agents), ("HLEN", keys.problems))
+        replies = self._transport.read(("ZCARD", keys.labels), ("ZCARD", keys.agents), ("HLEN", keys.problems))
         return dict(zip(("blocks", "agents", "problems"), replies, strict=True))
 
     def problems(self) -> list[dict[str, Any]]:
         """The problems of files, by path: the JSON of each."""
-        (found,) = self._transport.ask(("HGETALL", self._transport.keys.problems))
+        (found,) = self._transport.read(("HGETALL", self._transport.keys.problems))
         return [json.loads(found[subject]) for subject in sorted(found)]
 
     def edit(

@@ -9,6 +9,7 @@ from blocksd.mirror.index import TAGGED, Entry, entry_of
 from blocksd.mirror.keys import SCHEMA
 from blocksd.protocol import listing
 from blocksd.protocol.listing import SEPARATOR, Filter, OrderBy, Span
+from blocksd.protocol.sight import no_mirror
 
 
 def labels_with(transport: Transport, wanted: Filter) -> list[str]:
@@ -20,7 +21,7 @@ def labels_with(transport: Transport, wanted: Filter) -> list[str]:
     if wanted.ranges is not None and not wanted.is_of_members:
         unlisted = _scanned(transport, [wanted.unlisted()])
         counts = transport.keys.counts
-        found = transport.ask(*(("ZRANGE", counts, *bounds, "BYSCORE") for bounds in wanted.ranges))
+        found = transport.read(*(("ZRANGE", counts, *bounds, "BYSCORE") for bounds in wanted.ranges))
         return [label for labels in found for label in labels if label not in unlisted]
     labels = [entry.label for entry in (_scanned(transport, wanted.patterns())).values() if wanted.finds(entry)]
     return labels if wanted.ranges is None else _of_ranges(transport, labels, wanted)
@@ -44,9 +45,9 @@ def number_with(transport: Transport, wanted: Filter) -> int:
         return len(labels_with(transport, wanted))
     unlisted: Sequence[str] = list(_scanned(transport, [wanted.unlisted()]))
     if wanted.ranges is None:
-        numbers = transport.ask(("ZCARD", transport.keys.index))
+        numbers = transport.read(("ZCARD", transport.keys.index))
     else:
-        numbers = transport.ask(*(("ZCOUNT", transport.keys.counts, *bounds) for bounds in wanted.ranges))
+        numbers = transport.read(*(("ZCOUNT", transport.keys.counts, *bounds) for bounds in wanted.ranges))
         unlisted = _of_ranges(transport, unlisted, wanted)
     return sum(map(int, numbers)) - len(unlisted)
 
@@ -61,7 +62,7 @@ def times_with(transport: Transport, labels: Sequence[str], field: OrderBy) -> l
     """The times of these blocks, each with the label behind it, so that they sort by time; of those that are there."""
     times: list[str] = []
     for some in listing.parts(labels, listing.NAMES):
-        replies = transport.ask(*(("HGET", transport.keys.block(label), field) for label in some))
+        replies = transport.read(*(("HGET", transport.keys.block(label), field) for label in some))
         times += [f"{at}{SEPARATOR}{label}" for label, at in zip(some, replies, strict=True) if at is not None]
     return times
 
@@ -94,7 +95,7 @@ def _scanned(transport: Transport, patterns: Sequence[str]) -> dict[str, Entry]:
 
 def _check_layout(epoch: str | None, schema: str | None) -> None:
     if epoch is None:
-        raise Unavailable("there is no mirror yet, or it is being built anew")
+        raise no_mirror()
     if schema != str(SCHEMA):
         raise Unavailable(
             f"the daemon keeps the mirror in layout {schema}, and this client reads {SCHEMA}: update both"
@@ -105,6 +106,6 @@ def _of_ranges(transport: Transport, labels: Sequence[str], wanted: Filter) -> l
     """Of these blocks, those with a wanted number of agents."""
     found: list[str] = []
     for some in listing.parts(labels, listing.PAGE):
-        replies = transport.ask(*(("ZSCORE", transport.keys.counts, label) for label in some))
+        replies = transport.read(*(("ZSCORE", transport.keys.counts, label) for label in some))
         found += [label for label, count in zip(some, replies, strict=True) if wanted.is_in_range(count)]
     return found

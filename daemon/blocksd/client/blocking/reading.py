@@ -24,7 +24,7 @@ def resolve(transport: Transport, block: str) -> str:
     """
     if not _ID.fullmatch(block):
         return parse_label(block)
-    (label,) = transport.ask(("HGET", transport.keys.ids, block))
+    (label,) = transport.read(("HGET", transport.keys.ids, block))
     if label is None:
         raise NotFound(f"there is no block with the id {block}", id=block)
     return str(label)
@@ -35,7 +35,7 @@ def resolve_all(transport: Transport, blocks: Sequence[str]) -> list[str]:
     ids = [block for block in blocks if _ID.fullmatch(block)]
     if not ids:
         return [parse_label(block) for block in blocks]
-    (found,) = transport.ask(("HMGET", transport.keys.ids, *ids))
+    (found,) = transport.read(("HMGET", transport.keys.ids, *ids))
     labels = dict(zip(ids, found, strict=True))
     for block, label in labels.items():
         if label is None:
@@ -47,7 +47,7 @@ def block_named(transport: Transport, block_id: str) -> BlockView:
     """One block, by its id or its label. Raises as `blocks.retrieve` does."""
     keys, label = transport.keys, resolve(transport, block_id)
     commands = ("HGETALL", keys.block(label)), ("ZSCORE", keys.labels, label)
-    fields, score = transport.ask(*commands, together=True)
+    fields, score = transport.read(*commands, together=True)
     block = shown_as(label, fields)
     if block is None and score is not None:
         raise Damaged(f"the mirror lists the block {label!r} and does not show it", label=label)
@@ -60,7 +60,7 @@ def blocks_with(transport: Transport, labels: Sequence[str]) -> list[BlockView]:
     """The blocks of these labels, without those that are not there."""
     found: list[BlockView] = []
     for some in listing.parts(labels, listing.PAGE):
-        replies = transport.ask(*(("HGETALL", transport.keys.block(label)) for label in some))
+        replies = transport.read(*(("HGETALL", transport.keys.block(label)) for label in some))
         blocks = (shown_as(label, fields) for label, fields in zip(some, replies, strict=True))
         found += [block for block in blocks if block is not None]
     return found
@@ -69,7 +69,7 @@ def blocks_with(transport: Transport, labels: Sequence[str]) -> list[BlockView]:
 def agent_named(transport: Transport, agent_id: str) -> AgentView:
     """A known agent. Raises as `agents.retrieve` does."""
     keys, agent = transport.keys, parse_agent(agent_id)
-    names, score = transport.ask(("HGETALL", keys.agent(agent)), ("ZSCORE", keys.agents, agent))
+    names, score = transport.read(("HGETALL", keys.agent(agent)), ("ZSCORE", keys.agents, agent))
     if not names and score is None:
         raise NotFound(f"there is no agent {agent!r}", agent=agent)
     return AgentView(agent, names)
@@ -79,7 +79,7 @@ def agents_with(transport: Transport, agents: Sequence[str]) -> list[AgentView]:
     """The agents of these ids, each with what it is attached to: nothing, if it is not known."""
     views: list[AgentView] = []
     for some in listing.parts(agents, listing.PAGE):
-        replies = transport.ask(*(("HGETALL", transport.keys.agent(agent)) for agent in some))
+        replies = transport.read(*(("HGETALL", transport.keys.agent(agent)) for agent in some))
         views += [AgentView(agent, names) for agent, names in zip(some, replies, strict=True)]
     return views
 
@@ -92,7 +92,7 @@ def block_of_agent(transport: Transport, agent_id: str, block_label: str) -> Blo
     is_name = name == label and not _ID.fullmatch(block_label)
     candidates = (f"{PRIVATE}/{agent}/{name}", name) if is_name else (label,)
     for _ in range(_ATTEMPTS):
-        found, *hashes = transport.ask(
+        found, *hashes = transport.read(
             ("HGET", keys.agent(agent), name), *(("HGETALL", keys.block(one)) for one in candidates)
         )
         if found not in candidates:

@@ -9,6 +9,7 @@ from blocksd.errors import Misconfigured, Unavailable
 from blocksd.mirror.connection import connect
 from blocksd.mirror.keys import Keys
 from blocksd.protocol import wire
+from blocksd.protocol.sight import no_mirror
 from blocksd.protocol.wire import Command, Request
 
 
@@ -49,6 +50,20 @@ class Transport:
                 pipeline.execute_command(*command)
             replies: list[Any] = pipeline.execute()
             return replies
+
+    def read(self, *commands: Command, together: bool = False) -> list[Any]:
+        """Send commands that read the mirror, as `ask` does: what they do not find is not there.
+
+        Raises:
+            Unavailable: Redis does not serve, or it has no mirror, or one that is being built anew.
+        """
+        if not commands:
+            return []
+        # Last: a mirror that is built anew is without its epoch from before the beginning.
+        *replies, epoch = self.ask(*commands, ("HGET", self.keys.meta, "epoch"), together=together)
+        if epoch is None:
+            raise no_mirror(self.url)
+        return replies
 
     def request(self, actor: str, op: str, args: Mapping[str, Any] | None = None, **terms: Any) -> dict[str, Any]:
         """Make one request of the daemon; its reply. `terms` are those of `Request`.
