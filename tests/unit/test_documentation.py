@@ -223,7 +223,7 @@ def test_no_document_of_the_package_is_left_out() -> None:
 
 def test_the_sample_blocks_are_in_order() -> None:
     """The first folder a user sees has no problem."""
-    from blocksd.cli.commands_daemon import examine
+    from blocksd.cli.commands_check import examine
 
     blocks, problems = examine(str(ROOT / "blocks.d"))
     assert (blocks, problems) == (4, [])

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from blocksd.cli import completion
 from blocksd.cli.advice import next_step
-from blocksd.cli.console import exit_code, print_json, print_problem
+from blocksd.cli.console import exit_code
 from blocksd.cli.options import daemon_of, daemon_options, load, resolve
 from blocksd.errors import BlocksdError, Misconfigured
 from blocksd.monitoring.status import count
 from blocksd.service.control import ACCEPT_DELETIONS, ask
 
 if TYPE_CHECKING:
-    from blocksd.model.problem import Problem
     from blocksd.monitoring.events import ServiceListener
     from blocksd.settings.config import Config
 
@@ -91,69 +87,6 @@ def _metrics(config: Config) -> list[ServiceListener]:
         message = "metrics need the package prometheus-client: pip install 'blocksd[metrics]'"
         raise Misconfigured(message, key="metrics") from None
     return [Metrics(*config.metrics_address)]
-
-
-@click.command()
-@click.argument("folder", required=False, shell_complete=completion.directories)
-@click.option("--config", "config_path", metavar="FILE", type=click.Path(), help="Settings in TOML.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="How to print.")
-def check(form: str, **flags: Any) -> None:
-    """Check the files in FOLDER (default: blocks.d).
-
-    It lists what is wrong with each file, and needs neither Redis nor a daemon. Exit code 1 if a daemon would not accept a file.
-    """
-    config = load(flags)
-    if not os.path.isdir(config.folder):
-        raise Misconfigured(f"there is no folder {config.folder!r}", key="folder")
-    blocks, problems = examine(config.folder)
-    if form == "json":
-        print_json(
-            {"folder": os.path.realpath(config.folder), "blocks": blocks, "problems": [p.as_json() for p in problems]}
-        )
-    else:
-        for problem in problems:
-            if sys.stdout.isatty():
-                print_problem(problem.as_json(), "")
-            else:  # a line each, as other programs take them
-                click.echo(f"{'warning: ' if problem.warning else ''}{problem.sentence()}")
-        wrong = sum(not problem.warning for problem in problems)
-        click.echo(
-            f"{count(blocks, 'block')} in order, {count(wrong, 'problem')}, {count(len(problems) - wrong, 'warning')}"
-        )
-    if any(not problem.warning for problem in problems):
-        sys.exit(1)
-
-
-def examine(path: str) -> tuple[int, list[Problem]]:
-    """Read a folder as the daemon does, with a journal that is thrown away.
-
-    Return the number of blocks in force, and the problems.
-    """
-    from blocksd.core.core import look_once
-    from blocksd.core.decide import FolderView
-    from blocksd.core.intake import Intake
-    from blocksd.files.folder import Folder
-    from blocksd.journal.journal import Journal
-    from blocksd.model.faults import Faults
-    from blocksd.model.problem import Problems
-    from blocksd.model.revision import timestamp
-    from blocksd.state.schedule import Schedule
-    from blocksd.state.state import State
-
-    with tempfile.TemporaryDirectory(prefix="blocksd-check-") as directory:
-        journal = Journal(os.path.join(directory, "journal.db"))
-        state, problems, folder = State(journal), Problems(time.time), Folder(path)
-        faults, clock = Faults(problems), time.monotonic
-        intake = Intake(folder, journal, state, problems, faults, Schedule(), delete_grace=0.0, clock=clock)
-        view = FolderView(state, folder, intake, lambda _revision, _saved_at: False)
-        intake.hint_all()
-        while intake.due < float("inf"):
-            time.sleep(min(0.05, max(0.0, intake.due - time.monotonic())))
-            look_once(view, journal, 256, timestamp(time.time()))
-            if intake.is_stuck:
-                break
-        journal.close()
-        return len(state.paths), [problems[subject] for subject in sorted(problems)]
 
 
 @click.command()

@@ -15,8 +15,9 @@ import sys
 import click
 
 from blocksd.cli.commands_admin import acl, audit, completion, doctor
+from blocksd.cli.commands_check import check
 from blocksd.cli.commands_config import config
-from blocksd.cli.commands_daemon import check, resume, run, stop
+from blocksd.cli.commands_daemon import resume, run, stop
 from blocksd.cli.commands_history import diff, history
 from blocksd.cli.commands_read import agents, list_blocks, render, show, watch
 from blocksd.cli.commands_status import status
