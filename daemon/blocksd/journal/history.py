@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
+from unicodedata import normalize
 
-from blocksd.errors import InvalidLabel, JournalDamaged, VersionDamaged
+from blocksd.errors import JournalDamaged, VersionDamaged
 from blocksd.journal.agent_lists import AgentLists
 from blocksd.journal.opening import open_to_read
 from blocksd.journal.row import AGENTS, ENTRIES, STORED, check, revision_of
-from blocksd.model.label import label_of_path
 from blocksd.model.revision import FILE
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class History:
             )
             written, attached = self.lists.written, self.lists.attached
             for label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode in rows:
-                if path is not None and path[:-3] != label and _label_of(path) != label:
+                if path is not None and path[:-3] != label and normalize("NFC", path[:-3]) != label:
                     raise JournalDamaged(f"the journal has {path!r} as the file of {label!r}", path=self.path)
                 signature = (mtime_ns, ctime_ns, size, inode) if mtime_ns is not None else None
                 yield _new(Head, (label, version, written[entries], attached[agents], path, signature))
@@ -268,13 +268,6 @@ class History:
             yield
         except VersionDamaged as error:
             raise JournalDamaged(error.message, path=self.path) from error
-
-
-def _label_of(path: str) -> str | None:
-    try:
-        return label_of_path(path)
-    except InvalidLabel:
-        return None
 
 
 class JournalReader(History):

@@ -147,6 +147,10 @@ MIGRATIONS = (
     -- Revisions that are not as they were written, as far as they can be read: JSON, taken out of the log.
     CREATE TABLE damaged (seq INTEGER PRIMARY KEY, label TEXT, version INTEGER, at TEXT NOT NULL, row TEXT NOT NULL) STRICT;
     """,
+    """
+    -- Other files are problems now than when these were read: each is read once more.
+    UPDATE heads SET mtime_ns = NULL;
+    """,
 )
 """What makes a journal of each schema one of the next; the first makes one of nothing."""
 

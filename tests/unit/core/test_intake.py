@@ -9,6 +9,7 @@ import pytest
 
 from blocksd.errors import InvalidFile
 from blocksd.files.folder import Busy, Refused
+from blocksd.journal.schema import SCHEMA
 from looking import Looking, drop, fickle, fill, happened
 
 # --- saves ---
@@ -277,3 +278,32 @@ def test_name_taken_from_an_agent_is_said_until_it_is_free(looking: Looking) -> 
     revisions = looking.remove("agents/one/persona")
     assert ("updated", "persona") in happened(revisions)
     assert looking.problems == {}
+
+
+def test_block_of_before_stays_where_its_file_is_a_problem_now(looking: Looking) -> None:
+    """A journal of before knows the file, which has not changed since: it is read once more, told of, and its block stays."""
+    looking.save("notes", "---\nread_only: true\n---\none\n")
+    looking.save("cafe\u0301 sync-conflict-20261120-100000-ABCDEFG", "a copy\n")
+    (looking.root / "notes.md").write_text("\n---\nread_only: true\n---\none\n")
+    status = (looking.root / "notes.md").stat()
+    signature = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+    conflict = "cafe\u0301.sync-conflict-20261120-100000-ABCDEFG.md"
+    (looking.root / "cafe\u0301 sync-conflict-20261120-100000-ABCDEFG.md").rename(looking.root / conflict)
+    database = looking.journal.database
+    database.execute(
+        "UPDATE heads SET mtime_ns = ?, ctime_ns = ?, size = ?, inode = ? WHERE label = 'notes'", signature
+    )
+    database.execute(
+        "UPDATE heads SET label = ?, path = ? WHERE label != 'notes'",
+        (unicodedata.normalize("NFC", conflict.removesuffix(".md")), conflict),
+    )
+    database.execute(
+        "UPDATE revisions SET label = ? WHERE label != 'notes'", (unicodedata.normalize("NFC", conflict[:-3]),)
+    )
+    database.execute(f"PRAGMA user_version={SCHEMA - 1}")
+    looking.close()
+    looking.open()
+    looking.sweep()
+    assert set(looking.problems) == {"notes.md", conflict}
+    assert looking.value("notes") == "one"
+    assert set(looking.state.paths.values()) == {"notes.md", conflict}
