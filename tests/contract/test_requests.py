@@ -2564,3 +2564,39 @@ def test_listeners_hear_of_no_reply_that_was_lost(rig: Office, monkeypatch: pyte
     rig.settle()
     rig.replies(("operator", request))
     assert [(answer.op, answer.outcome) for answer in rig.heard.answers] == [("append", "ok")]
+
+
+CONFLICT = "<<<<<<< HEAD\nA\n=======\nB\n>>>>>>> theirs"
+
+
+@pytest.mark.parametrize("op", ["update", "append", "create", "replace"])
+def test_no_request_writes_what_would_be_a_problem(rig: Office, op: str) -> None:
+    """A conflict that Git has left is refused, with a way to write about one; in a code block it is text."""
+    rig.save_and_settle("notes", "---\nagents: [ann]\nlimit: 500\n---\none\n")
+    args = {
+        "update": {"value": CONFLICT},
+        "append": {"content": CONFLICT},
+        "create": {"value": CONFLICT},
+        "replace": {"old_content": "one", "new_content": CONFLICT},
+    }[op]
+    label = "conflicts" if op == "create" else "notes"
+    error = rig.refuse("operator", op, label, **args)
+    assert error["code"] == "invalid_request", error
+    assert "code block" in error["message"]
+    key = [*args][-1]
+    rig.do("operator", op, label, **{**args, key: f"```\n{CONFLICT}\n```"})
+
+
+@pytest.mark.parametrize("head", ["", "---\nagents: [ann]\n---\n"])
+def test_value_that_begins_like_a_frontmatter(rig: Office, head: str) -> None:
+    """It is written so that it is read back as the value, and attaches nobody."""
+    rig.save_and_settle("notes", f"{head}one\n")
+    value = "---\nread_only: true\nagents: [eve]\n---\nX"
+    rig.do("operator", "update", "notes", value=value)
+    rig.do("operator", "update", "notes", limit=900)
+    rig.do("operator", "append", "notes", content="more")
+    rig.settle()
+    block = rig.core.state.block("notes")
+    assert block is not None
+    assert (block.value, block.read_only) == (f"{value}\nmore", False)
+    assert "eve" not in rig.core.state.attachments.known

@@ -276,12 +276,18 @@ class Parser:
     def confirm(self, document: Document, block: Block) -> bytes:
         """Return the bytes of a document, once they are seen to describe this block.
 
-        Raise LimitExceeded if they are too many, ProblemFile if they describe another block.
+        Raise LimitExceeded if they are too many, InvalidField if the file would be a problem for its value, ProblemFile if
+        they describe another block.
         """
         data, label = document.text.encode("utf-8"), block.label
         if len(data) > MAX_BYTES:
             raise LimitExceeded(f"the file would be {len(data)} bytes, over the {MAX_BYTES} that are read", label=label)
-        if self.parse(data, label)[0] != block:
+        try:
+            described = self.parse(data, label)[0]
+        except InvalidFile as error:
+            message = f"the value cannot be written: {error.message} ({error.facts['hint']})"
+            raise InvalidField(message, field="value") from None
+        if described != block:
             raise ProblemFile(
                 f"the file of {label!r} cannot say this without losing something", label=label, hint="edit it by hand"
             )
