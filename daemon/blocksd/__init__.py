@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         Unavailable,
         VersionConflict,
     )
-    from blocksd.mirror.view import AgentView, BlockView, Page
+    from blocksd.mirror.view import AgentView, BlockView, FileView, Page, VersionView
     from blocksd.model.prompt import Style, ToolUsageRules
     from blocksd.model.revision import Change
     from blocksd.protocol.reset import Item, Reset
@@ -55,6 +55,7 @@ _HOMES = {
     "Change": "model.revision",
     "Client": "client.blocking.client",
     "Damaged": "errors",
+    "FileView": "mirror.view",
     "InvalidField": "errors",
     "InvalidLabel": "errors",
     "InvalidRequest": "errors",
@@ -76,6 +77,7 @@ _HOMES = {
     "Tools": "client.blocking.memory",
     "Unavailable": "errors",
     "VersionConflict": "errors",
+    "VersionView": "mirror.view",
     "Watch": "client.watch",
     "aconnect": "client.client_async",
     "connect": "client.blocking.client",
@@ -95,6 +97,7 @@ __all__ = [
     "Change",
     "Client",
     "Damaged",
+    "FileView",
     "InvalidField",
     "InvalidLabel",
     "InvalidRequest",
@@ -116,6 +119,7 @@ __all__ = [
     "Tools",
     "Unavailable",
     "VersionConflict",
+    "VersionView",
     "Watch",
     "aconnect",
     "connect",

@@ -21,6 +21,7 @@ from blocksd.files.root import Root
 from blocksd.journal.intents import Intents
 from blocksd.journal.results import Results
 from blocksd.mirror.script import Script
+from blocksd.requests import queries
 from blocksd.requests.changeset import Changeset
 from blocksd.requests.request import OPS, Entry
 from rig import Ear, Rig, assert_level, shown
@@ -368,6 +369,103 @@ def test_patterns_are_not_undone_by_a_detachment(rig: Office) -> None:
 
 
 # --- undo, redo, restore ---
+
+
+# --- reading ---
+
+
+def versions_of(reply: dict[str, Any]) -> list[int]:
+    return [one["version"] for one in reply["versions"]]
+
+
+def test_history_is_read_by_request(rig: Office) -> None:
+    """Versions come newest first, as the journal has them, in pages; nothing is kept of it, and nothing changes."""
+    for number in range(4):
+        rig.do("ann", "append", "notes", content=str(number))
+    rig.do("operator", "rename", "notes", to="diary")
+    rig.do("operator", "delete", "diary")
+    before = rig.everything()
+    outcomes = rig.journal.database.execute("SELECT count(*) FROM requests").fetchone()
+    reply = rig.do("operator", "history", "diary")
+    assert (reply["label"], versions_of(reply), reply["damaged"], reply["next"]) == (
+        "diary",
+        [7, 6, 5, 4, 3, 2, 1],
+        [],
+        None,
+    )
+    newest, renamed, edited = reply["versions"][:3]
+    assert (newest["kind"], newest["chars"], newest["detached"]) == ("deleted", None, ["ann", "bob"])
+    assert (renamed["kind"], renamed["from"], renamed["label"]) == ("renamed", "notes", "diary")
+    assert (edited["author"], edited["fields"], edited["chars"]) == ("ann", ["value"], len("one\n0\n1\n2\n3"))
+    assert "block" not in edited
+    pages = [rig.do("operator", "history", "diary", limit=3)]
+    while pages[-1]["next"] is not None:
+        pages.append(rig.do("operator", "history", "diary", limit=3, before=pages[-1]["next"]))
+    assert [versions_of(page) for page in pages] == [[7, 6, 5], [4, 3, 2], [1]]
+    assert rig.everything() == before
+    assert rig.journal.database.execute("SELECT count(*) FROM requests").fetchone() == outcomes
+
+
+def test_version_is_read_by_request(rig: Office) -> None:
+    """With all its fields, and under the label it had then; one that is not kept is told from a block that never was."""
+    rig.do("operator", "update", "notes", value="two", description="d")
+    rig.do("operator", "rename", "notes", to="diary")
+    reply = rig.do("operator", "version", "diary", version=1)
+    assert (reply["label"], reply["version"], reply["block"]["value"]) == ("notes", 1, "one")
+    assert rig.do("operator", "version", "diary", version=2)["block"]["description"] == "d"
+    assert rig.refuse("operator", "version", "diary", version=9)["message"] == "version 9 of 'diary' is not kept"
+    assert rig.refuse("operator", "version", "dairy", version=1)["near"] == ["diary"]
+    assert rig.refuse("operator", "history", "dairy")["code"] == "not_found"
+    assert rig.refuse("operator", "version", "diary")["field"] == "args.version"
+    assert rig.refuse("operator", "history", "diary", before=0)["field"] == "args.before"
+    assert rig.refuse("operator", "history", "diary", version=1)["message"].startswith("history takes no argument")
+
+
+def test_agents_read_what_they_see(rig: Office) -> None:
+    """Their private blocks, deleted ones, too, and those attached to them; of others they learn nothing."""
+    rig.do("ann", "create", "scratch", value="x")
+    rig.do("ann", "delete", "scratch")
+    assert versions_of(rig.do("ann", "history", "scratch")) == [2, 1]
+    assert rig.do("ann", "version", "persona", version=1)["block"]["value"] == "I am Ann."
+    assert rig.do("ann", "version", "policy", version=1)["label"] == "policy"
+    for name in ("other", "nothing"):
+        for op, args in (("history", {}), ("version", {"version": 1})):
+            error = rig.refuse("ann", op, name, **args)
+            assert (error["code"], error["message"]) == ("not_found", f"'ann' has no block {name!r}")
+
+
+def test_reading_sees_what_was_done_before_it(rig: Office) -> None:
+    """Requests that come together are done in order: a version that is made in the same round is read."""
+    sent = [
+        ("ann", rig.send("ann", "append", "notes", content="two")),
+        ("ann", rig.send("ann", "history", "notes")),
+        ("ann", rig.send("ann", "version", "notes", version=2)),
+    ]
+    _, history, version = rig.replies(*sent)
+    assert versions_of(history) == [2, 1]
+    assert version["block"]["value"] == "one\ntwo"
+
+
+def test_large_versions_come_a_few_at_a_time(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply reads no more text than a round may, however many versions are asked for."""
+    monkeypatch.setattr(queries, "_MOST_CHARS", 1000)
+    monkeypatch.setattr(queries, "_AT_ONCE", 2)
+    for number in range(7):
+        rig.do("operator", "update", "notes", value=str(number) * 600)
+    pages = [rig.do("operator", "history", "notes", limit=1000)]
+    while pages[-1]["next"] is not None:
+        pages.append(rig.do("operator", "history", "notes", limit=1000, before=pages[-1]["next"]))
+    assert [versions_of(page) for page in pages] == [[8, 7], [6, 5], [4, 3], [2, 1]]
+
+
+def test_status_is_read_by_request(rig: Office) -> None:
+    """It is what the service says; in a batch, nothing is read."""
+    rig.core.requests.status = lambda: {"blocks": 5}
+    assert rig.do("operator", "status")["status"] == {"blocks": 5}
+    assert rig.do("ann", "status")["status"] == {"blocks": 5}
+    for op in ("history", "version", "status"):
+        refused = rig.refuse("operator", "batch", requests=[{"op": op, "label": "notes"}])
+        assert refused["message"] == f"{op} cannot be part of a batch"
 
 
 def test_edits_are_undone_and_redone(rig: Office) -> None:

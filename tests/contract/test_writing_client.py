@@ -54,7 +54,12 @@ class Place:
         self.server = server
         self.folder = home / "blocks.d"
         self.folder.mkdir()
-        self.daemon = Daemon(self.folder, home / "state", "--redis", server.url)
+        (home / "manuals").mkdir()
+        (home / "manuals" / "a.txt").write_text("Turn it on.\n")
+        (home / "manuals" / "b.txt").write_text("Turn it off.\n")
+        config = home / "blocksd.toml"
+        config.write_text(f'[sources.manuals]\npath = "{home}/manuals"\nagents = "*"\nlimit = 100\n')
+        self.daemon = Daemon(self.folder, home / "state", "--redis", server.url, env={"BLOCKSD_CONFIG": str(config)})
         self.daemon.start()
 
     def write(self, label: str, text: str) -> None:
@@ -413,6 +418,87 @@ def test_batch_is_all_or_nothing(place: Place, client: Client, label: str) -> No
         batch.update(label, value="one")
         batch.merge(label, 2)
     assert client.blocks.retrieve(label).value == "one\ntwo"
+
+
+# --- history ---
+
+
+@pytest.mark.every_backend
+def test_versions_of_a_block(place: Place, client: Client, label: str) -> None:
+    """They are what the journal has: listed newest first and in pages, and retrieved one by one, by label or id."""
+    made = client.blocks.create(label=label, value="one", tags=["x"])
+    client.blocks.append(label, "two")
+    client.blocks.update(made.id, description="d")
+    listed = client.blocks.versions.list(made.id)
+    assert listed.next is None
+    assert [(one.version, one.author, one.fields) for one in listed] == [
+        (3, "operator", ("description",)),
+        (2, "operator", ("value",)),
+        (1, "operator", ("value", "tags")),
+    ]
+    assert [one.seq for one in listed] == [one.seq for one in place.revisions(label)[::-1]]
+    page = client.blocks.versions.list(label, limit=2)
+    assert ([one.version for one in page], page.next) == ([3, 2], "2")
+    assert [one.version for one in client.blocks.versions.list(label, limit=2, after=page.next)] == [1]
+    first = client.blocks.versions.retrieve(label, 1)
+    assert first.block == made
+    assert (first.version, first.chars, first.digest) == (1, 3, made.digest)
+    client.blocks.delete(label)
+    gone = client.blocks.versions.retrieve(label, 4)
+    assert (gone.kind, gone.block, gone.chars) == ("deleted", None, None)
+    assert client.blocks.versions.list(label)[0].version == 4
+    with pytest.raises(NotFound, match="version 9 of"):
+        client.blocks.versions.retrieve(label, 9)
+    with pytest.raises(NotFound, match="there is no block"):
+        client.blocks.versions.list(f"{label}-nothing")
+
+
+def test_difference_of_versions(client: Client, label: str) -> None:
+    """Of the newest change, of one version and the newest, or of any two; version 0 is nothing."""
+    client.blocks.create(label=label, value="one")
+    client.blocks.append(label, "two")
+    client.blocks.replace(label, "one", "1")
+    diff = client.blocks.versions.diff
+    newest = f"--- {label} v2\n+++ {label} v3\n@@ -1,2 +1,2 @@\n-one\n+1\n two\n"
+    assert diff(label) == diff(label, 2) == diff(label, 2, 3) == newest
+    assert diff(label, 0, 1) == f"--- {label} v0\n+++ {label} v1\n@@ -0,0 +1 @@\n+one\n"
+    assert diff(label, 3, 3) == ""
+
+
+def test_status_of_the_daemon(place: Place, client: Client) -> None:
+    """It is asked of the daemon, without access to its disk."""
+    assert place.daemon.process is not None
+    status = client.status()
+    assert (status["pid"], status["folder"]) == (place.daemon.process.pid, str(place.folder))
+    assert status["mirror"] == "level"
+
+
+# --- files ---
+
+
+def test_files_of_an_agent(client: Client, label: str, agent: str) -> None:
+    """The files it sees are listed, opened and closed; their text is there while they are open."""
+    client.blocks.create(label=label, agents=[agent])
+    files = client.agents.files
+    eventually(lambda: len(files.list(agent)) == 2, "the source is shown")
+    assert [(one.file, one.is_open, one.value) for one in files.list(agent)] == [
+        ("manuals/a.txt", False, None),
+        ("manuals/b.txt", False, None),
+    ]
+    opened = files.open(agent_id=agent, file="manuals/a.txt")
+    assert (opened.source, opened.path, opened.value, opened.limit) == ("manuals", "a.txt", "Turn it on.\n", 100)
+    assert opened.opened_at is not None
+    assert [one.path for one in files.list(agent, is_open=True)] == ["a.txt"]
+    assert [one.path for one in files.list(agent, is_open=False)] == ["b.txt"]
+    with client.memory(agent) as memory:
+        assert "Turn it on." in memory.compile()
+    files.close(agent, "manuals/a.txt")
+    assert list(files.list(agent, is_open=True)) == []
+    files.close(agent, "manuals/a.txt")
+    with pytest.raises(NotFound):
+        files.open(agent, "manuals/c.txt")
+    with pytest.raises(NotFound, match="there is no agent"):
+        files.list(f"{agent}-nobody")
 
 
 # --- what is refused ---

@@ -16,7 +16,20 @@ from support import do_without
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAIRED = ("Client", "Memory", "Tools", "Watch", "Blocks", "Agents", "BlockAgents", "AgentBlocks", "Tags", "Batch")
+PAIRED = (
+    "Client",
+    "Memory",
+    "Tools",
+    "Watch",
+    "Blocks",
+    "Agents",
+    "BlockAgents",
+    "AgentBlocks",
+    "Tags",
+    "Batch",
+    "Versions",
+    "AgentFiles",
+)
 AT_ONCE = {
     *("AsyncClient.batch", "AsyncClient.memory", "AsyncClient.watch", "AsyncMemory.tools", "AsyncMemory.watch"),
     *(f"AsyncBatch.{name}" for name in ("create", "update", "append", "replace", "insert", "apply_patch", "rename")),

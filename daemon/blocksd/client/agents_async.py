@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from blocksd.client.files_async import AsyncAgentFiles
 from blocksd.client.reading_async import agent_named, agents_with, block_of_agent, blocks_with, resolve, resolve_all
 from blocksd.client.transport_async import AsyncTransport
 from blocksd.errors import NotFound
@@ -186,6 +187,11 @@ class AsyncAgents:
     def blocks(self) -> AsyncAgentBlocks:
         """The blocks attached to an agent."""
         return AsyncAgentBlocks(self._transport)
+
+    @property
+    def files(self) -> AsyncAgentFiles:
+        """The files that an agent sees beside its blocks."""
+        return AsyncAgentFiles(self._transport)
 
     async def list(
         self,

@@ -11,6 +11,7 @@ from blocksd.client.block_edits_async import AsyncBlockEdits
 from blocksd.client.finding_async import first_with, labels_with, number_with, tags_in_use, timed, times_with
 from blocksd.client.reading_async import block_named, blocks_with, resolve, resolve_all
 from blocksd.client.transport_async import AsyncTransport
+from blocksd.client.versions_async import AsyncVersions
 from blocksd.mirror.view import BlockView, Page
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol import listing
@@ -53,6 +54,11 @@ class AsyncBlocks(AsyncBlockEdits):
     def agents(self) -> AsyncBlockAgents:
         """The agents attached to a block."""
         return AsyncBlockAgents(self._transport)
+
+    @property
+    def versions(self) -> AsyncVersions:
+        """The versions of a block."""
+        return AsyncVersions(self._transport)
 
     async def list(
         self,

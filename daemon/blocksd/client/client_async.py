@@ -18,6 +18,7 @@ from blocksd.client.transport_async import AsyncTransport
 from blocksd.client.watch import AsyncWatch
 from blocksd.errors import Unavailable, VersionConflict
 from blocksd.mirror.view import BlockView, view_of
+from blocksd.model.revision import OPERATOR
 from blocksd.protocol.fields import text
 from blocksd.protocol.reset import Item
 from blocksd.protocol.watching import Watching
@@ -86,6 +87,15 @@ class AsyncClient:
         """The daemon that keeps this mirror, and where the mirror stands; empty when there never was one."""
         (found,) = await self._transport.ask(("HGETALL", self._transport.keys.meta))
         return dict(found)
+
+    async def status(self, *, timeout_seconds: float = TIMEOUT_SECONDS) -> dict[str, Any]:
+        """The status of the daemon that keeps this mirror, as `blocksd status --json` shows it.
+
+        Raises:
+            Unavailable: no daemon replies.
+        """
+        reply = await self._transport.request(OPERATOR, "status", timeout_seconds=timeout_seconds)
+        return dict(reply["status"])
 
     async def is_kept(self) -> bool:
         """Return True if a daemon keeps the mirror right now."""

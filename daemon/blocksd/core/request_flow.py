@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blocksd.core.decide import Asked
 from blocksd.model.revision import OPERATOR, timestamp
@@ -10,7 +10,7 @@ from blocksd.requests.answers import PAUSE_SECONDS, Answers, RequestView
 from blocksd.state.schedule import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from blocksd.core.decide import Draft
     from blocksd.core.executor import Conflict
@@ -71,6 +71,7 @@ class RequestFlow:
             str, tuple[float, float]
         ] = {}  # label → when a merge is tried again, and after how long then
         self._waiting: dict[Entry, float] = {}  # requests that wait for an open file: since when
+        self.status: Callable[[], Mapping[str, Any]] = dict  # what the service says of the daemon
         self.dropped: list[Unusable] = []  # entries that could not be replied to, for a log
         self.set_merges_due()
 
@@ -98,6 +99,7 @@ class RequestFlow:
             self._waiting,
             deletions.why_held_back,
             deletions.is_in_doubt,
+            self.status,
             self._clock(),
             self._wall(),
         )

@@ -142,19 +142,28 @@ class History:
         row = self.database.execute(f"SELECT {STORED} FROM in_force {where}", arguments).fetchone()  # noqa: S608  # constants
         return self.revision_of(row) if row else None
 
-    def history(self, label: str, *, limit: int = -1, damaged: list[VersionDamaged] | None = None) -> list[Revision]:
+    def history(
+        self, label: str, *, limit: int = -1, damaged: list[VersionDamaged] | None = None, before: int | None = None
+    ) -> list[Revision]:
         """Return a block's revisions, newest first, deletions included, and those under the labels it had before.
 
+        With `before`, those of lower versions than that.
         Those that are not as they were written are not among them, but in `damaged`.
         Raise VersionDamaged if there is one, and no list for it.
         """
         found: list[Revision] = []
         with self.database.reading():
-            for name, since, before in self._names(label):
+            for name, since, until in self._names(label):
                 rows = self.database.execute(
-                    f"SELECT {STORED} FROM in_force WHERE label = ? AND seq >= ? AND seq < ? "  # noqa: S608  # a constant
+                    f"SELECT {STORED} FROM in_force WHERE label = ? AND version < ? AND seq >= ? AND seq < ? "  # noqa: S608  # a constant
                     "ORDER BY version DESC LIMIT ?",
-                    (name, since, before, limit - len(found) if limit >= 0 else -1),
+                    (
+                        name,
+                        _ENDLESS if before is None else before,
+                        since,
+                        until,
+                        limit - len(found) if limit >= 0 else -1,
+                    ),
                 )
                 for row in rows:
                     try:

@@ -225,6 +225,67 @@ class AgentView:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionView:
+    """One version of a block: what its revision changed, and who made it.
+
+    `chars` is the size of the value, None after a deletion. `reverts` are versions whose text it took away. `renamed_from` is
+    the label before a renaming. `block` is the whole block as it was, where it was asked for and not deleted.
+    """
+
+    label: str
+    version: int
+    seq: int
+    kind: str
+    at: str
+    author: str
+    fields: tuple[str, ...]
+    attached: tuple[str, ...]
+    detached: tuple[str, ...]
+    chars: int | None
+    digest: str | None
+    request_id: str | None
+    reverts: tuple[int, ...]
+    renamed_from: str | None
+    block: BlockView | None = None
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> "VersionView":
+        """Return a version as a reply tells of it. Raises Damaged if it does not."""
+        try:
+            block = facts.get("block")
+            lists: dict[str, Any] = {name: tuple(facts[name]) for name in ("fields", "attached", "detached", "reverts")}
+            names = ("label", "version", "seq", "kind", "at", "author", "chars", "digest", "request_id")
+            lists |= {name: facts[name] for name in names}
+            return cls(**lists, renamed_from=facts["from"], block=None if block is None else view_of(block))
+        except (KeyError, TypeError):
+            raise Damaged("a reply shows no version where one must be") from None
+
+
+@dataclass(frozen=True, slots=True)
+class FileView:
+    """A text file of a source, as one agent sees it.
+
+    `value` is its text while the agent has it open, at most `limit` characters; else None.
+    """
+
+    source: str
+    path: str
+    limit: int
+    value: str | None
+    opened_at: str | None
+
+    @property
+    def file(self) -> str:
+        """The source and the path below it, by which the file is opened and closed."""
+        return f"{self.source}/{self.path}"
+
+    @property
+    def is_open(self) -> bool:
+        """True if the agent has the file open."""
+        return self.value is not None
+
+
+@dataclass(frozen=True, slots=True)
 class Page(Sequence[T], Generic[T]):
     """A page of a list. Pass `next` as `after` to get the following page; None: this is the last one."""
 

@@ -24,6 +24,7 @@ from blocksd.model.revision import MERGE, OPERATOR, timestamp
 from blocksd.requests.changeset import Changeset
 from blocksd.requests.inbox import ATTEMPTS
 from blocksd.requests.operations import carry_out
+from blocksd.requests.queries import QUERIES, answer_query
 from blocksd.requests.reply import Answer, accepted, kept_refusal, marked, refused, repeated, unmarked
 from blocksd.requests.request import Request, Unusable, parse
 
@@ -73,6 +74,8 @@ class RequestView:
     why_held_back: Callable[[str], str | None]
     """Return why the block of a missing file is not deleted; None if it is about to be."""
     is_folder_in_doubt: bool
+    status: Callable[[], Mapping[str, Any]]
+    """Return the status of the daemon."""
     now: float
     wall: float
 
@@ -203,6 +206,8 @@ class _Deciding:
     def _answer_request(self, request: Request) -> Answer | None:
         entry, answers = request.entry, self.answers
         key = (entry.actor, request.id)
+        if request.op in QUERIES:
+            return Answer(entry, request.id, self._answer_query(request), request.op)
         try:
             outcome = self._repeated(key, request)
         except InvalidRequest as other:
@@ -231,6 +236,21 @@ class _Deciding:
                     answers.settled[key] = marked(kept_refusal(request.id, error, in_it), request.mark)
                     answers.replies[key] = outcome
         return Answer(entry, request.id, outcome, request.op)
+
+    def _answer_query(self, request: Request) -> str:
+        """The reply to a request that only reads: it is not kept, and made again if the request is repeated."""
+        try:
+            if request.deadline is not None:
+                request.check_deadline(self._view.wall)
+            self._check_known(request.actor)
+            facts = answer_query(request, self._workspace.draft, self._view.status)
+        except JournalDamaged:
+            raise
+        except JournalUnusable as error:
+            return refused(request.id, Unavailable(error.message))
+        except BlocksdError as error:
+            return refused(request.id, error)
+        return accepted(request.id, facts)[1]
 
     def _repeated(self, key: Key, request: Request) -> str | None:
         """The reply to a request that was done before, made again; None when it was not, or too long ago.

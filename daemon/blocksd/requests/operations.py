@@ -25,6 +25,7 @@ from blocksd.requests.agent_operations import create_agent, delete_agent
 from blocksd.requests.arguments import agents_of, block_fields, named, new_block
 from blocksd.requests.block_changes import make, put, remove, rename
 from blocksd.requests.changeset import Changeset
+from blocksd.requests.queries import QUERIES
 from blocksd.requests.reply import accepted
 from blocksd.requests.undoing import MERGE_WORK, called, redone, undone, with_text_of
 
@@ -346,7 +347,7 @@ class Operations:
             self._changeset.part = number
             try:
                 one = request.part(part)
-                if one.op in ("batch", "open_file", "close_file"):
+                if one.op in ("batch", "open_file", "close_file", *QUERIES):
                     raise InvalidRequest(f"{one.op} cannot be part of a batch", field="op")
                 label = self.do(one.op, one)
             except BlocksdError as error:

@@ -34,6 +34,9 @@ OPS = (
     "batch",
     "open_file",
     "close_file",
+    "history",
+    "version",
+    "status",
 )
 ON_CONFLICT = ("fail", "merge", "overwrite")
 """The ways to go on when the block is not of the version expected."""

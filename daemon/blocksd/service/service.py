@@ -82,6 +82,7 @@ class Service:
             except OSError as error:
                 raise state_error(config.state, error) from error
             self.core.rescue.claim = self._resources.state.claim
+            self.core.requests.status = self._report
             self._barrier = FaultBarrier(self.core.faults)
             self._threads = Threads(self.core, self._resources, config, self._queue.put, self._notices, opened)
             opened.callback(self._resources.state.stop_listening)
@@ -251,15 +252,7 @@ class Service:
         answer: dict[str, Any]
         try:
             if question.word == STATUS:
-                uptime = time.monotonic() - self._started_at
-                answer = describe(
-                    self.core,
-                    self.config,
-                    self._resources,
-                    self.status(),
-                    uptime=uptime,
-                    last_reload=self._reloader.last,
-                )
+                answer = self._report()
             elif question.word == ACCEPT_DELETIONS:
                 answer = {"accepted": self.core.intake.deletions.accept()}
             else:
@@ -267,6 +260,17 @@ class Service:
         except BlocksdError as error:
             answer = {"error": error.message}
         question.answer(answer)
+
+    def _report(self) -> dict[str, Any]:
+        uptime = time.monotonic() - self._started_at
+        return describe(
+            self.core,
+            self.config,
+            self._resources,
+            self.status(),
+            uptime=uptime,
+            last_reload=self._reloader.last,
+        )
 
     def _on_thread_failure(self, failure: threading.ExceptHookArgs) -> None:
         """Count an error that ended a thread; the next tick restarts the thread."""

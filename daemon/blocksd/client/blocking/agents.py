@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from blocksd.client.blocking.files import AgentFiles
 from blocksd.client.blocking.reading import agent_named, agents_with, block_of_agent, blocks_with, resolve, resolve_all
 from blocksd.client.blocking.transport import Transport
 from blocksd.errors import NotFound
@@ -187,6 +188,11 @@ class Agents:
     def blocks(self) -> AgentBlocks:
         """The blocks attached to an agent."""
         return AgentBlocks(self._transport)
+
+    @property
+    def files(self) -> AgentFiles:
+        """The files that an agent sees beside its blocks."""
+        return AgentFiles(self._transport)
 
     def list(
         self,

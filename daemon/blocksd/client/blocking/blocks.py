@@ -12,6 +12,7 @@ from blocksd.client.blocking.block_edits import BlockEdits
 from blocksd.client.blocking.finding import first_with, labels_with, number_with, tags_in_use, timed, times_with
 from blocksd.client.blocking.reading import block_named, blocks_with, resolve, resolve_all
 from blocksd.client.blocking.transport import Transport
+from blocksd.client.blocking.versions import Versions
 from blocksd.mirror.view import BlockView, Page
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol import listing
@@ -54,6 +55,11 @@ class Blocks(BlockEdits):
     def agents(self) -> BlockAgents:
         """The agents attached to a block."""
         return BlockAgents(self._transport)
+
+    @property
+    def versions(self) -> Versions:
+        """The versions of a block."""
+        return Versions(self._transport)
 
     def list(
         self,
