@@ -247,7 +247,7 @@ class StateDraft(Overlay):
             changed, self._together = self._together, None
             for label, author in changed.items():
                 self._reattach((label,), author)
-            self.follow_folders()
+            self.follow_folders(author)
         finally:
             self._together = None
 
@@ -259,11 +259,11 @@ class StateDraft(Overlay):
             for label in changed:
                 self._together.setdefault(label, author)
 
-    def follow_folders(self) -> None:
+    def follow_folders(self, author: str = FILE) -> None:
         """Draft what private folders that came or went have changed."""
         if self.moved:
             moved, self.moved = self.moved, {}
-            self._reattach(moved, FILE)
+            self._reattach(moved, author)
 
     def _changing_attachments(self) -> Attachments:
         """The attachments, to be changed here and nowhere else."""
