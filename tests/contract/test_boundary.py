@@ -703,7 +703,6 @@ def test_failed_write_is_not_held_against_a_later_round(broken: Broken, monkeypa
     broken.round()
     broken.breaks = lambda *_: False
     with monkeypatch.context() as patch:
-        patch.setattr(broken.core.projector, "commit_until", float("-inf"))
         patch.setattr(broken.core.projector, "confirm", lambda: False)
         broken.round()
     broken.pass_on()

@@ -801,9 +801,9 @@ def test_agent_that_cannot_be_created(rig: Office) -> None:
 def test_who_made_an_agent_wrote_what_follows_from_it(rig: Office) -> None:
     """A block for all agents that a new one is attached to, or a deleted one detached from, has the operator as author."""
     rig.save_and_settle("all", "---\nagents: ['*']\n---\nx\n")
-    for op, blocks in (("create_agent", {"blocks": []}), ("delete_agent", {})):
+    for op, more in (("create_agent", {"blocks": list[str]()}), ("delete_agent", {})):
         seq = rig.journal.seq
-        rig.do("operator", op, agent="carl", **blocks)
+        rig.do("operator", op, None, agent="carl", **more)
         followed = [one for one in rig.journal.since(seq, 100) if one.label == "all"]
         assert [one.author for one in followed] == ["operator"]
         assert [*followed[0].attached, *followed[0].detached] == ["carl"]

@@ -101,7 +101,7 @@ def test_first_version_has_nothing_before_it() -> None:
     for way in (undone, redone):
         with pytest.raises(InvalidRequest) as refusal:
             way({7: None}, "notes")
-        assert refusal.value.facts == {"field": "op"}
+        assert refusal.value.facts == {"field": "op", "label": "notes"}
         assert "'notes'" in refusal.value.message
 
 
