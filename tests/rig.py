@@ -350,7 +350,7 @@ def expected(revisions: Iterable[Revision], agents: Iterable[str], namespace: st
             "value": block.value,
             "version": str(newest.version),
             "digest": newest.digest,
-            "id": block_id(label),
+            "id": block_id(newest.origin or label),
             "created_at": newest.created_at,
             "updated_at": newest.at,
             "updated_by": newest.author,
@@ -362,7 +362,7 @@ def expected(revisions: Iterable[Revision], agents: Iterable[str], namespace: st
                 fields[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         keys[f"{namespace}:block:{label}"] = fields
         labels[label] = 0.0
-        ids[block_id(label)] = label
+        ids[block_id(newest.origin or label)] = label
         counts[label] = float(len(newest.agents))
         flag = {(False, False): "S", (True, False): "H", (False, True): "T", (True, True): "B"}
         tags = "".join(f"\x1d{tag}\x1d" for tag in sorted(block.tags))

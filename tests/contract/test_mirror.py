@@ -588,7 +588,7 @@ def test_wrong_type_is_healed_by_a_rebuild(bench: Bench, key: str, kind: str) ->
         assert mirror.place is None
     assert mirror.take_lease() is not None
     rebuild(mirror, [after], seq=2)
-    repair_index(mirror, ["notes"], frozenset({"ann", "bob"}), {})
+    repair_index(mirror, ["notes"], frozenset({"ann", "bob"}), {}, origins={})
     assert without_meta(bench) == expected([after], ["ann", "bob"])
     assert mirror.renew_lease()
 
@@ -619,7 +619,7 @@ def test_rebuild_with_ten_thousand_agents(bench: Bench) -> None:
     mirror = bench.fresh()
     head = revision(1, agents=agents, value="x")
     rebuild(mirror, [head], seq=1)
-    assert repair_index(mirror, ["notes"], frozenset(agents), {}) == ["agents"]
+    assert repair_index(mirror, ["notes"], frozenset(agents), {}, origins={}) == ["agents"]
     assert differing(mirror, [head]) == []
     assert repair_agents(mirror, {agent: {"notes": "notes"} for agent in agents}) == []
 

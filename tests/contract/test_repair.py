@@ -103,10 +103,10 @@ def test_index_that_differs_is_mended(bench: Bench, damage: str) -> None:
         [*agents_commands({"ann"}, (), mirror.keys), *problem_commands("bad.md", problem, AT, mirror.keys, EPOCH)]
     )
     wanted = (["notes"], frozenset({"ann"}), {"bad.md": problem.dumps()})
-    assert repair_index(mirror, *wanted) == []
+    assert repair_index(mirror, *wanted, origins={}) == []
     before = without_meta(bench)
     INDEX_DAMAGES[damage](bench.client)
-    assert len(repair_index(mirror, *wanted)) == 1
+    assert len(repair_index(mirror, *wanted, origins={})) == 1
     assert without_meta(bench) == before
 
 
@@ -133,7 +133,7 @@ def test_list_that_is_lost_is_filled_again(bench: Bench, key: str, damage: str) 
     bench.client.delete(key)
     if damage == "of another type":
         bench.client.set(key, "x")
-        assert repair_index(mirror, ["notes", "other"], frozenset({"ann"}), {}) == [key.partition(":")[2]]
+        assert repair_index(mirror, ["notes", "other"], frozenset({"ann"}), {}, origins={}) == [key.partition(":")[2]]
     assert differing(mirror, heads) == heads
     mirror.rebuild(heads)
     assert without_meta(bench) == before
@@ -147,7 +147,7 @@ def test_index_of_nothing_is_nothing(bench: Bench) -> None:
     client.zadd("blocks:agents", {"stray": 0})
     client.hset("blocks:ids", "x", "stray")
     client.hset("blocks:problems", "x", "stray")
-    assert len(repair_index(mirror, [], frozenset(), {})) == 4
+    assert len(repair_index(mirror, [], frozenset(), {}, origins={})) == 4
     assert without_meta(bench) == {}
 
 

@@ -272,17 +272,25 @@ def test_update_that_changes_nothing(place: Place, client: Client, label: str) -
     assert len(place.revisions(label)) == 1
 
 
-def test_rename_keeps_history_and_agents(place: Place, client: Client, label: str, agent: str) -> None:
-    """A renamed block has another id; its versions go on, and who was attached to it still is."""
+def test_rename_keeps_id_history_and_agents(place: Place, client: Client, label: str, agent: str) -> None:
+    """A renamed block is found by its id; its versions go on, and who was attached to it still is."""
     made = client.blocks.create(label=label, value="one", agents=[agent])
     block = client.blocks.rename(made.id, f"{label}/new")
     assert (block.label, block.value, block.version) == (f"{label}/new", "one", 2)
-    assert block.id != made.id
+    assert block.id == made.id
+    assert client.blocks.retrieve(made.id) == block
     assert [one.id for one in client.blocks.agents.list(block.id)] == [agent]
     assert client.blocks.restore(block.id, 2).value == "one"
     assert place.text(f"{label}/new").endswith("---\none\n")
     with pytest.raises(NotFound):
-        client.blocks.retrieve(made.id)
+        client.blocks.retrieve(label)
+    other = client.blocks.create(label=label, value="two")
+    assert other.id != made.id
+    assert client.blocks.retrieve(made.id).label == f"{label}/new"
+    client.blocks.delete(label)
+    client.blocks.delete(made.id)
+    assert client.blocks.undo(f"{label}/new") is not None
+    assert client.blocks.retrieve(made.id).value == "one"
 
 
 def test_undo_brings_a_deleted_block_back(client: Client, label: str) -> None:

@@ -118,6 +118,7 @@ def check_journal(revisions: list[Revision], memory: Memory) -> list[Blocks]:
     unused = {path: list(saves) for path, saves in memory.saves.items()}
     versions: dict[str, int] = {}
     states: list[Blocks] = [{}]
+    ids: dict[str, str] = {}  # of the blocks in force, by label
     history: dict[str, list[Revision]] = {}
     shown: dict[str, list[Revision]] = {}  # what history shows: with what a block was before, under other labels
     own: dict[str, list[Revision]] = {}  # the same without what had the label before, and was given another
@@ -140,6 +141,11 @@ def check_journal(revisions: list[Revision], memory: Memory) -> list[Blocks]:
             kept = [*history.get(one.label, []), *shown.get(one.label, [])]  # what is shown goes before
             _check_request(one, was, origin, {old.version: old for old in kept}, own.get(one.label, []), memory)
         versions[one.label] = one.version
+        had = ids.pop(one.renamed_from or one.label, None)
+        must("ids", had in (None, one.id), one.label, "has another id than before")
+        must("ids", one.id not in ids.values(), one.label, "has the id of another block")
+        if one.block is not None:
+            ids[one.label] = one.id
         if one.renamed_from is not None:
             shown[one.label], own[one.label] = list(shown[one.renamed_from]), own.pop(one.renamed_from)
         gone = (one.label, one.renamed_from)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from blocksd.errors import ProblemFile, Unavailable
 from blocksd.model import safety
 from blocksd.model.label import printable
 from blocksd.model.problem import FOLDER, Problem
@@ -11,6 +12,7 @@ from blocksd.model.problem import FOLDER, Problem
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from blocksd.errors import BlocksdError
     from blocksd.files.folder import Folder
     from blocksd.journal.journal import Journal
     from blocksd.model.problem import Problems
@@ -72,12 +74,16 @@ class Deletions:
         """Return True if deletions are held back."""
         return FOLDER in self._problems
 
-    def why_held_back(self, path: str) -> str | None:
-        """Return why the block of a missing file is not deleted; None if it is about to be, or not missing."""
+    def refusal(self, path: str) -> BlocksdError | None:
+        """Return why nothing can be written to the block of a missing file; None if it is about to be deleted."""
         if path in self.missing and self.has_halted:
-            return self._problems[FOLDER].message
+            return Unavailable(self._problems[FOLDER].message)
         heir = self._inherited.get(path)
-        return f"its file was moved to {printable(heir)}, which has a problem" if heir is not None else None
+        if heir is None:
+            return None
+        label = self._state.labels.get(path)
+        message = f"the file of {label!r} was moved to {printable(heir)}, which has a problem"
+        return ProblemFile(message, label=label, hint="see its problem first")
 
     def has_missed(self, path: str) -> bool:
         """Return True if the file of a block in force was seen to be missing."""

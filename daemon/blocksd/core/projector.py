@@ -409,7 +409,8 @@ class Projector:
         self._shown_problems = self._problems.copy()
         self._shown_count = self._problems.changes
         problems = {subject: problem.dumps() for subject, problem in self._shown_problems.items()}
-        return repair_index(self._mirror, self._state.paths.keys(), self._shown_agents, problems)
+        blocks, origins = self._state.paths.keys(), self._state.origins
+        return repair_index(self._mirror, blocks, self._shown_agents, problems, origins=origins)
 
     def _comparing_sources(self, *, announce: bool) -> Iterator[int]:
         """Compare all that is shown of sources; what changes meanwhile is shown as what changed."""

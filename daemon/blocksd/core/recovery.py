@@ -109,7 +109,8 @@ def groups_of(prepared: Prepared) -> list[Group]:
     for label, path in prepared.paths.items():
         union.join(("label", label), ("path", path))
     for one in prepared.revisions:
-        things = [_first(one), ("path", prepared.paths.get(one.label) or path_of_label(one.label))]
+        # An id may be given to another block in the same round.
+        things = [_first(one), ("id", one.id), ("path", prepared.paths.get(one.label) or path_of_label(one.label))]
         if one.request_id is not None:
             things.append(("key", (one.author, one.request_id)))
         if one.renamed_from is not None:

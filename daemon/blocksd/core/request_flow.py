@@ -97,7 +97,7 @@ class RequestFlow:
             self._problems,
             self._faults,
             self._waiting,
-            deletions.why_held_back,
+            deletions.refusal,
             deletions.is_in_doubt,
             self.status,
             self._clock(),

@@ -163,6 +163,7 @@ class Verifier:
             self._state.paths.keys(),
             known,
             problems,
+            origins=self._state.origins,
             reads_agents=is_thorough or len(known) <= READ_IN_FULL,
             reads_problems=is_thorough or len(problems) <= READ_IN_FULL,
         )

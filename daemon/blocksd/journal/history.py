@@ -10,6 +10,7 @@ from blocksd.errors import JournalDamaged, VersionDamaged
 from blocksd.journal.agent_lists import AgentLists
 from blocksd.journal.opening import open_to_read
 from blocksd.journal.row import AGENTS, ENTRIES, STORED, check, revision_of
+from blocksd.model.block import block_id
 from blocksd.model.revision import FILE
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class HeadDigest(NamedTuple):
     version: int
     digest: str
     agents: int
+    id: str
 
 
 _new: Callable[[type[Head], tuple[object, ...]], Head] = tuple.__new__
@@ -89,14 +91,22 @@ class History:
         marks = ", ".join("?" * len(labels))
         with self.database.reading():
             rows = self.database.execute(
-                "SELECT label, heads.version, digest, heads.agents FROM heads JOIN revisions USING (label, seq) "  # noqa: S608  # marks
+                "SELECT label, heads.version, digest, heads.agents, heads.origin FROM heads JOIN revisions USING (label, seq) "  # noqa: S608  # marks
                 f"WHERE label IN ({marks}) AND path IS NOT NULL AND digest IS NOT NULL",
                 tuple(labels),
             ).fetchall()
             return [
-                HeadDigest(label, version, digest, len(self.lists.attached[agents]))
-                for label, version, digest, agents in rows
+                HeadDigest(label, version, digest, len(self.lists.attached[agents]), block_id(origin or label))
+                for label, version, digest, agents, origin in rows
             ]
+
+    def origins(self) -> dict[str, str]:
+        """Return what the ids of blocks in force are made of, where that is not the label."""
+        with self.database.reading():
+            rows = self.database.execute(
+                "SELECT label, origin FROM heads WHERE origin IS NOT NULL AND path IS NOT NULL"
+            )
+            return dict(rows.fetchall())
 
     def count(self) -> int:
         """Return how many blocks are in force."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from blocksd.journal.opening import Opened
     from blocksd.model.revision import Revision
 
+_HEAD = "label, seq, version, entries, agents, origin"
 _UNKNOWN = (None, None, None, None)
 _CHECKPOINT_CHARS = 4 * 1024 * 1024
 _MOST_LOG_BYTES = 16 * 1024 * 1024  # of the write-ahead log, before it is moved into the database under load, too
@@ -165,14 +166,16 @@ class Journal(History):
         entries = self._number_of(block.agents) if block is not None else None
         if revision.renamed_from is not None:
             self.database.execute("UPDATE heads SET path = NULL WHERE label = ?", (revision.renamed_from,))
-        head = (revision.label, revision.seq, revision.version, entries, self._number_of(revision.agents))
+        agents = self._number_of(revision.agents)
+        head = (revision.label, revision.seq, revision.version, entries, agents, revision.origin)
         if block is None:
             path = None
         elif file is None:  # by other agents, for a file that was not touched, or with none in the end
             self.database.execute(
-                "INSERT INTO heads (label, seq, version, entries, agents) VALUES (?, ?, ?, ?, ?) ON CONFLICT (label) DO "
-                "UPDATE SET seq = excluded.seq, version = excluded.version, entries = excluded.entries, "
-                "agents = excluded.agents",
+                f"INSERT INTO heads ({_HEAD}) VALUES (?, ?, ?, ?, ?, ?) "  # noqa: S608  # a constant
+                "ON CONFLICT (label) DO UPDATE SET "
+                "seq = excluded.seq, version = excluded.version, entries = excluded.entries, agents = excluded.agents, "
+                "origin = excluded.origin",
                 head,
             )
             return
@@ -180,7 +183,9 @@ class Journal(History):
             path = file[0]
         signature = (file[1] if file is not None else None) or _UNKNOWN
         self.database.execute(
-            "INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*head, path, *signature)
+            f"INSERT OR REPLACE INTO heads ({_HEAD}, path, mtime_ns, ctime_ns, size, inode) "  # noqa: S608  # a constant
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*head, path, *signature),
         )
 
     def since(self, seq: int, limit: int) -> list[Revision]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "seq, label, version, kind, value, facts, entries, agents, fields, attached, detached, digest, author, at, "
-    "created_at, request_id, renamed_from, position, reverts, stale_base"
+    "created_at, request_id, renamed_from, position, reverts, stale_base, origin"
 )
 MARKS = ", ".join("?" * len(COLUMNS.split(",")))
 STORED = f"{COLUMNS}, checksum"
@@ -26,7 +26,7 @@ ENTRIES, AGENTS = 6, 7
 """Where in a row the numbers of its two lists of agents are."""
 
 _NAMES = COLUMNS.split(", ")
-_VALUE, _FACTS, _DIGEST = (_NAMES.index(name) for name in ("value", "facts", "digest"))
+_VALUE, _FACTS, _DIGEST, _ORIGIN = (_NAMES.index(name) for name in ("value", "facts", "digest", "origin"))
 _LISTS = ("fields", "attached", "detached")
 _first = attrgetter("seq", "label", "version", "kind")
 _lists = attrgetter(*_LISTS)
@@ -54,6 +54,7 @@ def stored_row(revision: Revision, entries: int | None, agents: int | None) -> t
         *_last(revision),
         ",".join(map(str, revision.reverts)) or None,
         revision.stale_base,
+        revision.origin,
     )
     return (*row, checksum_of(row))
 
@@ -68,10 +69,9 @@ def _stored(value: str) -> str | bytes:
 
 
 def checksum_of(row: Sequence[object]) -> int:
-    """Return the checksum of a row in the order of `COLUMNS`."""
-    return zlib.crc32(
-        repr((*row[:_VALUE], row[_FACTS] is None, *row[ENTRIES : len(_NAMES)])).encode("utf-8", "replace")
-    )
+    """Return the checksum of a row in the order of `COLUMNS`. A row without an origin has the one it always had."""
+    end = _ORIGIN if row[_ORIGIN] is None else len(_NAMES)
+    return zlib.crc32(repr((*row[:_VALUE], row[_FACTS] is None, *row[ENTRIES:end])).encode("utf-8", "replace"))
 
 
 def check(row: Sequence[Any], *, unchecked: int = 0) -> None:
@@ -107,7 +107,7 @@ def text_of(value: str | bytes) -> str:
 def revision_of(row: Sequence[Any], entries: tuple[str, ...], agents: frozenset[str]) -> Revision:
     """Return the revision in a row, with the lists of agents whose numbers are in it."""
     seq, label, version, kind, value, facts = row[:ENTRIES]
-    fields, attached, detached, digest, author, at, created_at, request, renamed, position, reverts, base = row[8:20]
+    fields, attached, detached, digest, author, at, created_at, request, renamed, position, reverts, *last = row[8:21]
     block = None
     if facts is not None:
         known = json.loads(facts)
@@ -115,7 +115,7 @@ def revision_of(row: Sequence[Any], entries: tuple[str, ...], agents: frozenset[
         block = Block(value=text_of(value), agents=entries, _facts=facts, **known)
     came, went = words(attached), words(detached)
     first = (seq, label, version, kind, block, at, created_at, author, words(fields), agents, came, went)
-    return Revision(*first, digest, request, renamed, position, tuple(map(int, words(reverts or ""))), base)
+    return Revision(*first, digest, request, renamed, position, tuple(map(int, words(reverts or ""))), *last)
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -159,15 +159,15 @@ def _rows(old: sqlite3.Connection, table: str, key: str, columns: str) -> Iterat
 def _make_heads(new: sqlite3.Connection) -> None:
     """Make the head of every label from its newest sound revision; no file is known, so that each is read again."""
     heads = new.execute(
-        "SELECT label, max(version), seq, kind, entries, agents, "
+        "SELECT label, max(version), seq, entries, agents, origin, kind, "
         "EXISTS (SELECT * FROM in_force AS later WHERE later.renamed_from = in_force.label AND later.seq > in_force.seq) "
         "FROM in_force GROUP BY label"
     ).fetchall()
     new.executemany(
-        "INSERT INTO heads (label, version, seq, entries, agents, path) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO heads (label, version, seq, entries, agents, origin, path) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
-            (label, version, seq, entries, agents, None if kind == "deleted" or is_gone else path_of_label(label))
-            for label, version, seq, kind, entries, agents, is_gone in heads
+            (label, *head, None if kind == "deleted" or is_gone else path_of_label(label))
+            for label, *head, kind, is_gone in heads
         ),
     )
 

@@ -150,6 +150,10 @@ MIGRATIONS = (
     """
     -- Other files are problems now than when these were read: each is read once more.
     UPDATE heads SET mtime_ns = NULL;
+    -- What the id of a block is made of, if it is not its label: a renamed block keeps its id. What was renamed before has
+    -- the id that was published: that of its label.
+    ALTER TABLE revisions ADD COLUMN origin TEXT;
+    ALTER TABLE heads ADD COLUMN origin TEXT;
     """,
 )
 """What makes a journal of each schema one of the next; the first makes one of nothing."""

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from blocksd.mirror.index import INDEXED, bounds_of, member_of
-from blocksd.model.block import FILE_KEYS, block_id
+from blocksd.model.block import FILE_KEYS
 from blocksd.model.label import PRIVATE, name_for_agent, owner
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def fields_of(revision: Revision) -> dict[str, str]:
     """Return a block's hash in the mirror."""
     block = revision.block
     assert block is not None
-    fields = {"label": block.label, "id": block_id(block.label), "created_at": revision.created_at}
+    fields = {"label": block.label, "id": revision.id, "created_at": revision.created_at}
     return fields | _shown(revision, ("value", *FILE_KEYS))
 
 
@@ -136,6 +136,7 @@ def _block_commands(revision: Revision, keys: Keys) -> list[Command]:
         return [
             ("DEL", keys.block(label), keys.attached(label)),
             *_unlisting_commands(label, keys),
+            ("HDEL", keys.ids, revision.id),
         ]
     fields = fields_of(revision)
     return [
@@ -149,10 +150,9 @@ def _block_commands(revision: Revision, keys: Keys) -> list[Command]:
 
 
 def _unlisting_commands(label: str, keys: Keys) -> list[Command]:
-    """Return commands that take a block out of all lists of blocks."""
+    """Return commands that take a label out of all lists of blocks; its id, which may have another label, is not one."""
     return [
         ("ZREM", keys.labels, label),
-        ("HDEL", keys.ids, block_id(label)),
         ("ZREM", keys.counts, label),
         unindexing_command(label, keys),
     ]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def suspects(mirror: Mirror, heads: Sequence[HeadDigest]) -> list[str]:
     """Return the labels of the blocks whose version, digest, number of agents or listing is wrong in the mirror."""
     keys = mirror.keys
-    blocks = [[head.label, str(head.version), head.digest, head.agents, block_id(head.label)] for head in heads]
+    blocks = [[head.label, str(head.version), head.digest, head.agents, head.id] for head in heads]
     found = mirror.compare(json.dumps(blocks, ensure_ascii=False), keys.block(""), keys.attached(""))
     return [heads[number - 1].label for number in found]
 
@@ -35,7 +35,7 @@ def differing(mirror: Mirror, revisions: Sequence[Revision]) -> list[Revision]:
             ("HGETALL", keys.block(revision.label)),
             ("SMEMBERS", keys.attached(revision.label)),
             ("ZSCORE", keys.labels, revision.label),
-            ("HGET", keys.ids, block_id(revision.label)),
+            ("HGET", keys.ids, revision.id),
             ("ZSCORE", keys.counts, revision.label),
             ("ZRANGEBYLEX", keys.index, *bounds_of(revision.label)),
             ("ZSCORE", keys.index, member_of(revision.block) if revision.block else ""),
@@ -60,20 +60,22 @@ def repair_index(
     known: frozenset[str],
     problems: Mapping[str, str],
     *,
+    origins: Mapping[str, str],
     reads_agents: bool = True,
     reads_problems: bool = True,
 ) -> list[str]:
     """Compare and repair the lists of blocks, agents and problems. Return the names of the lists that were wrong.
 
-    Of labels, ids, counts and index only the number is compared, because `differing` checks each one; of agents and problems as well, unless
-    `reads_agents` and `reads_problems`.
+    `origins` are what the ids of blocks are made of, where that is not the label.
+    Of labels, ids, counts and index only the number is compared, because `differing` checks each one; of agents and problems
+    as well, unless `reads_agents` and `reads_problems`.
     """
     keys = mirror.keys
     repairs: dict[str, list[Command]] = {}
     if mirror.read_one("ZCARD", keys.labels) != len(labels):
         repairs["labels"] = new_zset_commands(keys.labels, labels)
     if mirror.read_one("HLEN", keys.ids) != len(labels):
-        repairs["ids"] = new_hash_commands(keys.ids, {block_id(label): label for label in labels})
+        repairs["ids"] = new_hash_commands(keys.ids, {block_id(origins.get(label, label)): label for label in labels})
     # What is missing in these two, `differing` finds; here, what is left of blocks that are gone.
     for name, key in (("counts", keys.counts), ("index", keys.index)):
         if (count := mirror.read_one("ZCARD", key)) is None:  # the key is of another type

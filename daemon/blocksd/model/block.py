@@ -8,6 +8,7 @@ import re
 import uuid
 from dataclasses import dataclass, field, fields, replace
 from hashlib import blake2b, sha1
+from itertools import count
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from blocksd.errors import InvalidField, InvalidLabel, LimitExceeded
 from blocksd.model.label import name_for_agent, owner, parse_agent_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 DEFAULT_LIMIT = 20_000
 MAX_LIMIT = 4 * 1024 * 1024
@@ -120,14 +121,24 @@ FILE_KEYS = tuple(name for name in _ALL_FIELDS if name not in ("label", "value")
 """The keys a frontmatter may have: every field but the label (the path) and the value (the body)."""
 
 
-def block_id(label: str) -> str:
-    """Return the id of the block with this label: the same in every namespace, on every machine, for good."""
+def block_id(origin: str) -> str:
+    """Return the id that is made of an origin: the label that a block was created under, or another of `origins_of`.
+
+    It is the same in every namespace, on every machine, for good.
+    """
     # uuid.uuid5, without the object in between: this is done for every block of a folder.
-    digest = bytearray(sha1(_ID_NAMESPACE.bytes + label.encode()).digest()[:16])  # noqa: S324  # RFC 9562 has it so
+    digest = bytearray(sha1(_ID_NAMESPACE.bytes + origin.encode()).digest()[:16])  # noqa: S324  # RFC 9562 has it so
     digest[6] = digest[6] & 0x0F | 0x50
     digest[8] = digest[8] & 0x3F | 0x80
     text = digest.hex()
     return f"block-{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def origins_of(label: str) -> Iterator[str]:
+    """Yield what the id of a block may be made of that is created under a label: the label, or what no label can be."""
+    yield label
+    for number in count(2):
+        yield f"{label}\n{number}"
 
 
 def default_description(label: str) -> str | None:

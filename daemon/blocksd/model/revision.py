@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from blocksd.errors import Damaged
 from blocksd.model.attachment import NOBODY
+from blocksd.model.block import block_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +41,9 @@ class Revision:
     `created_at` is the time of the first revision since the last deletion. Times as `timestamp` makes them.
 
     `renamed_from` is the label before a renaming. A revision by undo or redo, or of nothing but the label or the agents
-    that match a pattern, stands at the version `position`. `reverts` are versions by others whose text a save took away. A stale save was made of version `stale_base`, and a revision of the author `merge` follows it.
+    that match a pattern, stands at the version `position`. `reverts` are versions by others whose text a save took away. A
+    stale save was made of version `stale_base`, and a revision of the author `merge` follows it. The block's id is made of
+    `origin`, or of the label if that is None.
     """
 
     seq: int
@@ -61,6 +64,12 @@ class Revision:
     position: int | None = None
     reverts: tuple[int, ...] = ()
     stale_base: int | None = None
+    origin: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The id of its block."""
+        return block_id(self.origin or self.label)
 
     @property
     def is_edit(self) -> bool:

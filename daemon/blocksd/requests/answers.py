@@ -71,8 +71,8 @@ class RequestView:
     problems: Problems
     faults: Faults
     waiting: Mapping[Entry, float]
-    why_held_back: Callable[[str], str | None]
-    """Return why the block of a missing file is not deleted; None if it is about to be."""
+    refusal: Callable[[str], BlocksdError | None]
+    """Return why nothing can be written to the block of a missing file; None if that is about to change."""
     is_folder_in_doubt: bool
     status: Callable[[], Mapping[str, Any]]
     """Return the status of the daemon."""
@@ -222,19 +222,13 @@ class _Deciding:
                     answers.reread.append(postponed.path)
                     answers.postponed.append(entry)
                     return None
-                outcome = refused(request.id, error)
+                outcome = self._refuse(request, key, error)
             except JournalDamaged:
                 raise
             except JournalUnusable as error:  # a version that is wanted for this, and cannot be read
                 outcome = refused(request.id, Unavailable(error.message))
             except BlocksdError as error:
-                outcome = refused(request.id, error)
-                if not isinstance(error, Unavailable):  # which may pass, and is worth another try
-                    label = error.facts.get("label")
-                    is_shown = "block" in error.facts and isinstance(label, str)
-                    in_it = self._workspace.draft.newest(str(label)) if is_shown else None
-                    answers.settled[key] = marked(kept_refusal(request.id, error, in_it), request.mark)
-                    answers.replies[key] = outcome
+                outcome = self._refuse(request, key, error)
         return Answer(entry, request.id, outcome, request.op)
 
     def _answer_query(self, request: Request) -> str:
@@ -251,6 +245,17 @@ class _Deciding:
         except BlocksdError as error:
             return refused(request.id, error)
         return accepted(request.id, facts)[1]
+
+    def _refuse(self, request: Request, key: Key, error: BlocksdError) -> str:
+        """The reply that says why a request is refused; it stands, unless the reason may pass and another try is worth it."""
+        outcome, answers = refused(request.id, error), self.answers
+        if not isinstance(error, Unavailable):
+            label = error.facts.get("label")
+            is_shown = "block" in error.facts and isinstance(label, str)
+            in_it = self._workspace.draft.newest(str(label)) if is_shown else None
+            answers.settled[key] = marked(kept_refusal(request.id, error, in_it), request.mark)
+            answers.replies[key] = outcome
+        return outcome
 
     def _repeated(self, key: Key, request: Request) -> str | None:
         """The reply to a request that was done before, made again; None when it was not, or too long ago.
@@ -320,12 +325,12 @@ class _Deciding:
         if agent != OPERATOR and not self._workspace.draft.attachments.is_known(agent):
             raise NotFound(f"there is no agent {printable(agent)!r}", agent=printable(agent))
 
-    def _why_not_wait(self, postponed: Postponed, entry: Entry) -> Unavailable | None:
+    def _why_not_wait(self, postponed: Postponed, entry: Entry) -> BlocksdError | None:
         """Why a request is refused that waits for a file; None while it may wait."""
         view, path = self._view, printable(postponed.path)
-        held_back = view.why_held_back(postponed.path)
-        if held_back is not None:
-            return Unavailable(held_back)
+        refusal = view.refusal(postponed.path)
+        if refusal is not None:
+            return refusal
         if not postponed.is_open:
             return None
         since = view.waiting.get(entry, view.now)

@@ -41,6 +41,8 @@ class Overlay:
     labels: dict[str, str | None] = field(default_factory=dict)
     taken: dict[str, str | None] = field(default_factory=dict)
     signatures: dict[str, Signature | None] = field(default_factory=dict)
+    origins: dict[str, str | None] = field(default_factory=dict)
+    """What the ids of blocks are made of; None: of the label, or it is not in force."""
     released: dict[str, str] = field(default_factory=dict)
     """Labels that became free, with the file that had each."""
     versions: dict[str, int] = field(default_factory=dict)
@@ -58,7 +60,7 @@ class Overlay:
         """Forget what was drafted, which is below now."""
         self.revisions = []
         self.released = {}
-        for part in (self.paths, self.labels, self.taken, self.signatures, self.versions, self.drafted):
+        for part in (self.paths, self.labels, self.taken, self.signatures, self.versions, self.drafted, self.origins):
             part.clear()
 
     def absorb(self, above: Overlay) -> None:
@@ -69,7 +71,7 @@ class Overlay:
             else:
                 self.attachments, self.has_attachments = above.attachments, True
         self.revisions = self.revisions + above.revisions
-        for name in ("paths", "labels", "taken", "signatures", "released", "versions", "drafted"):
+        for name in ("paths", "labels", "taken", "signatures", "origins", "released", "versions", "drafted"):
             getattr(self, name).update(getattr(above, name))
 
     def apply(self) -> None:
@@ -93,6 +95,12 @@ class Overlay:
                 state.signatures.pop(path, None)
             else:
                 state.signatures[path] = signature
+        for label, origin in self.origins.items():
+            was = state.origins.pop(label, None)
+            if was is not None and state.labels_of_origins.get(was) == label:
+                del state.labels_of_origins[was]
+            if origin is not None:
+                state.origins[label], state.labels_of_origins[origin] = origin, label
         state.moved = {}
         for revision in self.revisions:
             state.versions[revision.label] = revision.version

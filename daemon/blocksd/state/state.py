@@ -45,6 +45,8 @@ class State:
         self.versions: dict[str, int] = {}
         self.taken: dict[str, str] = {}  # clash key → label; those that are their own key may be left out
         self.recent: dict[str, Revision] = {}  # the newest revisions of some labels
+        self.origins = self.journal.origins()  # label → what the id is made of, where that is not the label
+        self.labels_of_origins = {origin: label for label, origin in self.origins.items()}
         attach = self.attachments.load
         for label, version, entries, agents, path, signature in heads:
             assert path is not None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from blocksd.model.attachment import NOBODY
-from blocksd.model.block import Block
+from blocksd.model.block import Block, origins_of
 from blocksd.model.label import clash_key, owner
 from blocksd.model.revision import FILE, Revision
 from blocksd.state.overlay import FORGOTTEN, Overlay
@@ -118,6 +118,30 @@ class StateDraft(Overlay):
         """The block in force under a label."""
         return self.in_force_at(label)[1]
 
+    def origin_of(self, label: str) -> str | None:
+        """What the id of the block in force under a label is made of, if it is not the label."""
+        for one in self.layers:
+            if label in one.origins:
+                return one.origins[label]
+        return self.state.origins.get(label)
+
+    def _new_origin(self, label: str, before: Revision | None) -> str:
+        """What the id of a block is made of that comes into force under a label: the same as before, unless another has it."""
+        if before is not None and before.origin is not None and not self._has_other(before.origin, label):
+            return before.origin
+        if not (self.state.origins or any(one.origins for one in self.layers)):
+            return label
+        return next(origin for origin in origins_of(label) if not self._has_other(origin, label))
+
+    def _has_other(self, origin: str, label: str) -> bool:
+        """Return True if the id that is made of an origin is that of another block in force than the one under a label."""
+        held = [other for one in self.layers for other, its in one.origins.items() if its == origin]
+        held += [origin, self.state.labels_of_origins.get(origin, label)]
+        return any(
+            other != label and self.path_of(other) is not None and (self.origin_of(other) or other) == origin
+            for other in held
+        )
+
     # --- what changes ---
 
     def forget_file(self, path: str) -> None:
@@ -192,6 +216,7 @@ class StateDraft(Overlay):
                 detached=tuple(sorted(before.agents)),
                 request_id=request_id,
                 position=position,
+                origin=before.origin,
             )
         )
         self._others_changed(others, author)
@@ -283,6 +308,8 @@ class StateDraft(Overlay):
         assert path is not None
         self.paths[label] = self.labels[path] = self.taken[clash_key(label)] = None
         self.signatures[path] = FORGOTTEN
+        if self.origin_of(label) is not None:
+            self.origins[label] = None
         self.released[label] = path
 
     def _draft(
@@ -304,6 +331,14 @@ class StateDraft(Overlay):
         is_new = before is None or before.block is None
         had = before.agents if before is not None else NOBODY
         has = self.attachments.attached[label]
+        if kind == "renamed":
+            assert before is not None
+            origin = before.origin or before.label
+        elif is_new:
+            origin = self._new_origin(label, before)
+        else:
+            assert before is not None
+            origin = before.origin or label
         # The same object compares element by element, too; and the journal knows a set by its identity.
         if has is not had and has == had:
             has = had
@@ -327,6 +362,7 @@ class StateDraft(Overlay):
                 position=position,
                 reverts=reverts,
                 stale_base=stale_base,
+                origin=origin if origin != label else None,
             )
         )
 
@@ -343,6 +379,8 @@ class StateDraft(Overlay):
         self.revisions.append(revision)
         self.versions[revision.label] = revision.version
         self.drafted[revision.label] = revision
+        if revision.block is not None and revision.origin != self.origin_of(revision.label):
+            self.origins[revision.label] = revision.origin
 
 
 def _digest(before: Revision | None, block: Block) -> str:

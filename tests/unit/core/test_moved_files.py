@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from blocksd.errors import ProblemFile
 from looking import GRACE, Looking, fill, happened
 
 if TYPE_CHECKING:
@@ -361,7 +362,7 @@ def test_block_stays_when_its_file_is_moved_to_no_label(looking: Looking, new: s
     assert not problem.warning
     assert looking.sweep() == []
     assert looking.intake.is_idle
-    assert looking.intake.deletions.why_held_back("plan.md") is not None
+    assert isinstance(looking.intake.deletions.refusal("plan.md"), ProblemFile)
     assert is_renamed(by_hints(looking, new, "goals"), "plan", "goals")
     assert looking.problems == {}
 

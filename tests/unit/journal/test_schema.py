@@ -19,6 +19,7 @@ from blocksd.journal.journal import Journal
 from blocksd.journal.results import Access, Results
 from blocksd.journal.row import digest_of_list
 from blocksd.journal.schema import MIGRATIONS
+from blocksd.model.block import block_id
 from journaled import THEN, of_requests, prepared
 from rig import AT, revision
 
@@ -69,6 +70,7 @@ def test_older_journal_is_brought_up_to_date(path: str, schema: int) -> None:
     assert (found.block.value, found.block.agents) == ("one", ("ann", "bob"))
     assert found.agents == {"ann", "bob"}
     assert (found.renamed_from, found.position, found.reverts, found.stale_base) == (None, None, (), None)
+    assert (found.origin, found.id, journal.origins()) == (None, block_id("notes"), {})
     outcomes = Results(journal.database)
     assert (outcomes.open_files(), outcomes.outcome_of("ann", "r-0"), outcomes.outcome_of("ann", "r-1")) == (
         [],

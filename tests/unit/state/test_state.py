@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.model.block import Block
+from blocksd.model.block import Block, block_id
 from blocksd.model.revision import timestamp
 from blocksd.state.state import State
 from blocksd.state.state_draft import StateDraft
@@ -55,7 +55,15 @@ class Book:
         other.load(self.state.attachments.folders)
         assert view(other) == view(self.state)
         self.begin()
+        ids = [self.id_of(label) for label in self.state.paths]
+        assert len(set(ids)) == len(ids), "two blocks have one id"
         return before
+
+    def id_of(self, label: str) -> str:
+        newest = self.draft.newest(label)
+        assert newest is not None
+        assert newest.origin == self.draft.origin_of(label)
+        return newest.id
 
     @property
     def drafts(self) -> list[tuple[str, str, int]]:
@@ -79,6 +87,7 @@ def seen_by(overlay: StateDraft) -> dict[str, Any]:
         "newest": {label: overlay.newest(label) for label in labels},
         "versions": {label: overlay.version_of(label) for label in labels},
         "blocks": {label: overlay.block(label) for label in labels},
+        "origins": {label: overlay.origin_of(label) for label in labels},
         "attached": dict(attachments.attached),
         "refused": dict(attachments.refused),
         "known": attachments.known,
@@ -176,6 +185,63 @@ def test_block_that_comes_and_moves_at_once(book: Book) -> None:
     book.put("first", "y")
     assert book.drafts == [("created", "first", 2)]
     book.settle()
+
+
+def test_id_survives_renames(book: Book) -> None:
+    """It is made of the label that the block was created under; who comes to a label whose id is held has the next one."""
+    book.put("a", "x")
+    book.settle()
+    book.rename("a", "b")
+    book.put("a", "y")
+    book.settle()
+    book.rename("b", "c")
+    book.rename("a", "d")
+    book.put("a", "z")
+    book.put("b", "z")
+    book.settle()
+    ids = {label: book.id_of(label) for label in "abcd"}
+    assert ids == {
+        "a": block_id("a\n3"),
+        "b": block_id("b"),
+        "c": block_id("a"),
+        "d": block_id("a\n2"),
+    }
+    book.put("c", "changed")
+    book.settle()
+    assert book.id_of("c") == block_id("a")
+    assert all(one.id == block_id("a") for one in book.journal.history("c"))
+
+
+def test_block_that_is_named_as_at_first_has_its_first_id(book: Book) -> None:
+    """As if it had never had another name."""
+    book.put("a", "x")
+    book.rename("a", "b")
+    book.settle()
+    book.rename("b", "a")
+    book.settle()
+    assert (book.id_of("a"), book.state.origins) == (block_id("a"), {})
+    book.put("b", "y")
+    assert book.id_of("b") == block_id("b")
+    book.settle()
+
+
+def test_block_that_is_created_anew_has_its_id_again(book: Book) -> None:
+    """Unless another block has it by then."""
+    book.put("a", "x")
+    book.rename("a", "b")
+    book.settle()
+    book.draft.delete("b")
+    book.settle()
+    assert book.journal.origins() == {}
+    book.put("b", "y")
+    book.settle()
+    assert book.id_of("b") == block_id("a")
+    book.draft.delete("b")
+    book.put("a", "z")
+    assert book.id_of("a") == block_id("a")
+    book.put("b", "y")
+    book.settle()
+    assert book.id_of("b") == block_id("b")
 
 
 def test_agents_that_match_come_by_a_revision_of_their_own(book: Book) -> None:

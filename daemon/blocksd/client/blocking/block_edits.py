@@ -90,7 +90,7 @@ class BlockEdits:
         timeout_seconds: float = TIMEOUT_SECONDS,
         request_id: str | None = None,
     ) -> BlockView:
-        """Give a block another label, and so another id; its history and who it is attached to stay."""
+        """Give a block another label; its id, its history and who it is attached to stay."""
         return self._edit("rename", block_id, {"to": to}, given(locals(), TERMS))
 
     def attach(
