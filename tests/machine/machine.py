@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from blocksd.journal.results import Results
-from blocksd.model.label import TEMPORARY
+from blocksd.model.label import TEMPORARY, clash_key
 from blocksd.model.revision import OPERATOR
 from blocksd.requests.inbox import ATTEMPTS
 from blocksd.requests.request import Entry
@@ -233,6 +233,28 @@ class World(RuleBasedStateMachine):
         for _ in range(rounds):
             self.rig.clock.advance(0.03)
             self._round()
+
+    @rule(label=labels, to=labels, how=st.integers(0, 3), is_down=st.booleans())
+    def move_at_rest(self, label: str, to: str, how: int, *, is_down: bool) -> None:
+        """A file that is in force is moved to a free name, while the daemon runs or not: its block has that label then."""
+        self._rest()
+        state, problems, path = self.rig.core.state, self.rig.core.problems, path_of(label)
+        is_good = state.paths.get(label) == path and path not in problems and not problems.keys() & {path_of(to)}
+        if not is_good or state.taken.get(clash_key(to), label) != label or to.lower() in state.paths.keys() - {label}:
+            return
+        data = (self.rig.root / path).read_bytes()
+        block, seq = block_of(to, data), self.rig.journal.seq
+        if block is None or not block.value:
+            return
+        if is_down:
+            self.rig.crash()
+        self.move(label, to, how)
+        if is_down:
+            self._come_back()
+        self._rest()
+        happened = [one for one in self.rig.journal.since(seq, 1_000_000) if label in (one.label, one.renamed_from)]
+        must("moved", happened[:1], label, "was moved to", to, "and nothing happened")
+        must("moved", (happened[0].renamed_from, happened[0].label) == (label, to), "moved to", to, "but:", happened[0])
 
     @rule(label=labels, to=labels, rounds=st.integers(0, 1))
     def swap(self, label: str, to: str, rounds: int) -> None:

@@ -324,8 +324,10 @@ def test_rename_storm_ends_right(saved: Saved) -> None:
     assert all(saved.value(name) == name for name in names[1:])
     assert saved.value("calm") == "storm-0"
     assert saved.client.hgetall("blocks:problems") == {}
-    deleted = [change["label"] for change in saved.changes.all if change["kind"] == "deleted"]
-    assert [label for label in deleted if "moved" not in label and "fence" not in label] == ["storm-0"]
+    gone = [change["label"] for change in saved.changes.all if change["kind"] == "deleted"]
+    assert [label for label in gone if "moved" not in label and "fence" not in label] == []
+    came = [change for change in saved.changes.all if change["label"] == "calm"]
+    assert [change["kind"] for change in came] == ["renamed"]
 
 
 def test_tree_of_thousands_is_copied_in(saved: Saved) -> None:

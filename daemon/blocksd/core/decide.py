@@ -192,9 +192,10 @@ def _decide_on_file(view: FolderView, draft: Draft, one: FileRead, old: str | No
         holder = state.holder(label)
         taken_by = state.path_of(holder) if holder is not None else None
     if taken_by is not None and taken_by != path:
-        if not view.folder.is_absent(taken_by):
+        heir = view.intake.deletions.heir_of(taken_by) if holder != label else None
+        if heir is not None or not view.folder.is_absent(taken_by):
             news.blocked[path] = label
-            _refuse(draft, one, label_conflict(path, label, taken_by), old)
+            _refuse(draft, one, label_conflict(path, label, heir or taken_by), old)
             return
         if holder != label and taken_by != old:
             _decide_on_missing(draft, taken_by)

@@ -78,12 +78,16 @@ class Deletions:
         """Return why nothing can be written to the block of a missing file; None if it is about to be deleted."""
         if path in self.missing and self.has_halted:
             return Unavailable(self._problems[FOLDER].message)
-        heir = self._inherited.get(path)
+        heir = self.heir_of(path)
         if heir is None:
             return None
         label = self._state.labels.get(path)
         message = f"the file of {label!r} was moved to {printable(heir)}, which has a problem"
         return ProblemFile(message, label=label, hint="see its problem first")
+
+    def heir_of(self, path: str) -> str | None:
+        """The file with a problem that a missing file has become, if its block is in force for that."""
+        return self._inherited.get(path)
 
     def has_missed(self, path: str) -> bool:
         """Return True if the file of a block in force was seen to be missing."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.state.overlay import FORGOTTEN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 
     from blocksd.files.folder import Signature
     from blocksd.model.block import Block
@@ -39,31 +40,33 @@ def find_moves(
     gone = {path: known for path, known in alike.items() if known != FORGOTTEN and is_absent(path)}
     if not gone:
         return {}
-    moves = _pairs(
-        ((path, _identity(known)) for path, known in gone.items() if known is not None),
-        ((one.path, _identity(one.signature)) for one in new if one.signature is not None),
-    )
+    moves: dict[str, str] = {}
+    olds = _by_mark((path, _identity(known)) for path, known in gone.items() if known is not None)
+    news = _by_mark((one.path, _identity(one.signature)) for one in new if one.signature is not None)
+    for mark, paths in news.items():  # a file that was seen under several names is the block that had it first
+        names = olds.get(mark, ())
+        moves |= zip(paths, sorted(names, key=partial(_newest_seq, draft)) if len(names) > 1 else names, strict=False)
     moved = set(moves.values())
-    left = [one for one in new if one.path not in moves and one.block is not None and one.block.value]
-    wanted = {_said(one.block) for one in left if one.block is not None}
-    said = ((path, _said_by(draft, path)) for path in gone if path not in moved) if wanted else ()
-    return moves | _pairs(
-        ((path, content) for path, content in said if content in wanted),
-        ((one.path, _said(one.block)) for one in left if one.block is not None),
-    )
+    news = _by_mark((one.path, _said(one.block)) for one in new if one.path not in moves and one.block is not None)
+    news.pop(None, None)
+    if news:
+        olds = _by_mark((path, _said_by(draft, path)) for path in gone if path not in moved)
+        for mark, paths in news.items():
+            if len(paths) == 1 and len(olds.get(mark, ())) == 1:
+                moves[paths[0]] = olds[mark][0]
+    return moves
 
 
-def _pairs(old: Iterable[tuple[str, Hashable]], new: Iterable[tuple[str, Hashable]]) -> dict[str, str]:
-    """Pair each new path with the old path that has the same mark, if neither mark is there twice."""
-    olds, news = _by_mark(old), _by_mark(new)
-    return {paths[0]: olds[mark][0] for mark, paths in news.items() if len(paths) == 1 and len(olds.get(mark, ())) == 1}
-
-
-def _by_mark(marked: Iterable[tuple[str, Hashable]]) -> Mapping[Hashable, list[str]]:
+def _by_mark(marked: Iterable[tuple[str, Hashable]]) -> dict[Hashable, list[str]]:
     found: defaultdict[Hashable, list[str]] = defaultdict(list)
     for path, mark in marked:
         found[mark].append(path)
-    return found
+    return dict(found)
+
+
+def _newest_seq(draft: StateDraft, path: str) -> int:
+    newest = draft.newest(draft.label_of(path) or "")
+    return newest.seq if newest is not None else 0
 
 
 def _identity(signature: Signature) -> tuple[int, int, int]:
@@ -78,6 +81,8 @@ def _said_by(draft: StateDraft, path: str) -> Hashable:
 
 
 def _said(block: Block) -> Hashable:
-    """Return the content of a block, whatever its label is."""
+    """Return the content of a block, whatever its label is; None if it says nothing."""
+    if not block.value:
+        return None
     block = block.named("a block")
     return block.facts, block.value, block.agents

@@ -328,6 +328,33 @@ def test_same_content_twice_is_no_move(looking: Looking) -> None:
     assert sorted(happened(looking.wait(GRACE * 2))) == [("created", "e"), ("created", "f"), ("deleted", "d")]
 
 
+def test_file_that_was_seen_under_two_names(looking: Looking) -> None:
+    """The block that had it first has it again; the other one is gone."""
+    looking.save("other", "o\n")
+    looking.save("plan", "one\n")
+    os.link(looking.root / "plan.md", looking.root / "a-name.md")
+    looking.sweep()
+    assert set(looking.state.paths) == {"other", "plan", "a-name"}
+    (looking.root / "a-name.md").unlink()
+    move(looking, "plan", "goals")
+    revisions = looking.sweep()
+    assert sorted((one.kind, one.renamed_from, one.label) for one in revisions) == [
+        ("deleted", None, "a-name"),
+        ("renamed", "plan", "goals"),
+    ]
+
+
+def test_hard_links_that_are_moved(looking: Looking) -> None:
+    """Each is a renamed block."""
+    looking.save("other", "o\n")
+    looking.save("a", "one\n")
+    os.link(looking.root / "a.md", looking.root / "b.md")
+    looking.sweep()
+    for old, new in (("a", "c"), ("b", "d")):
+        move(looking, old, new)
+    assert happened(looking.sweep()) == [("renamed", "c"), ("renamed", "d")]
+
+
 def test_copy_is_no_move(looking: Looking) -> None:
     """As long as the file is there, another of the same content is another block."""
     looking.save("plan", "one\n")
@@ -377,6 +404,19 @@ def test_moved_file_with_a_problem_is_renamed_when_it_is_over(looking: Looking) 
     revisions = looking.save("agents/ann/goals", "two\n")
     assert happened(revisions) == [("renamed", "agents/ann/goals"), ("updated", "agents/ann/goals")]
     assert revisions[0].renamed_from == "plan"
+    assert looking.problems == {}
+
+
+def test_label_stays_taken_while_its_file_has_a_problem(looking: Looking) -> None:
+    """Another spelling of it is a problem until then, and is not looked at again and again."""
+    looking.save("other", "o\n")
+    looking.save("Plan", "one\n")
+    by_hints(looking, "Plan", "-x")
+    assert looking.save("plan", "two\n") == []
+    assert looking.wait(GRACE * 3) == []
+    assert looking.intake.due == float("inf")
+    assert looking.problem("plan.md").message == "its label 'plan' is taken by -x.md"
+    assert [one.kind for one in by_hints(looking, "-x", "goals")] == ["renamed", "created"]
     assert looking.problems == {}
 
 
