@@ -237,14 +237,16 @@ class World(RuleBasedStateMachine):
     @rule(label=labels, to=labels, how=st.integers(0, 3), is_down=st.booleans())
     def move_at_rest(self, label: str, to: str, how: int, *, is_down: bool) -> None:
         """A file that is in force is moved to a free name, while the daemon runs or not: its block has that label then."""
+        if label != to:
+            self.remove(to)
         self._rest()
         state, problems, path = self.rig.core.state, self.rig.core.problems, path_of(label)
-        is_good = state.paths.get(label) == path and path not in problems and not problems.keys() & {path_of(to)}
-        if not is_good or state.taken.get(clash_key(to), label) != label or to.lower() in state.paths.keys() - {label}:
+        is_taken = any(clash_key(other) == clash_key(to) for other in state.paths if other != label)
+        if label == to or is_taken or state.paths.get(label) != path or path in problems:
             return
         data = (self.rig.root / path).read_bytes()
         block, seq = block_of(to, data), self.rig.journal.seq
-        if block is None or not block.value:
+        if block is None or (how & 1 and not block.value):
             return
         if is_down:
             self.rig.crash()

@@ -28,7 +28,7 @@ from blocksd.requests import agent_operations, answers
 from blocksd.requests.changeset import Changeset
 from blocksd.requests.operations import Operations
 from blocksd.requests.request import parse
-from blocksd.state import stale
+from blocksd.state import moves, stale
 from blocksd.state.state import State
 from blocksd.state.state_draft import StateDraft
 from machine import hands
@@ -280,6 +280,18 @@ def makes_what_was_deleted_by_hand(world: World) -> None:
 def saves(world: World) -> None:
     world.add("notes", 0)
     world.rounds(1)
+
+
+def moves_a_file(world: World) -> None:
+    world.save("notes", HEADS[0], 1, 0)
+    world.move_at_rest("notes", "team/goals", 0, is_down=False)
+    world.move_at_rest("team/goals", "notes", 1, is_down=True)
+
+
+def moves_a_file_and_makes_another(world: World) -> None:
+    world.move_at_rest("notes", "team/goals", 2, is_down=False)
+    world.create("notes", "operator")
+    world.rest()
 
 
 def cannot_remove(world: World) -> None:
@@ -982,6 +994,22 @@ def counts_versions_of_the_deleted_anew(patch: Patch) -> None:
     patch.setattr(State, "version_of", counted)
 
 
+def finds_no_moved_files(patch: Patch) -> None:
+    patch.setattr(decide, "find_moves", lambda *_: {})
+
+
+def knows_moved_files_by_their_content_alone(patch: Patch) -> None:
+    patch.setattr(moves, "_identity", lambda _: object())
+
+
+def knows_moved_files_by_their_inodes_alone(patch: Patch) -> None:
+    patch.setattr(moves, "_said", lambda _: None)
+
+
+def gives_the_id_of_another(patch: Patch) -> None:
+    patch.setattr(StateDraft, "_has_other", lambda *_: False)
+
+
 def takes_folders_for_gone(patch: Patch) -> None:
     patch.setattr(intake, "look_at_all", lambda *_: set())
 
@@ -1031,6 +1059,10 @@ MUTANTS = (
     Mutant(takes_away_in_silence, takes_a_line_out_later, "reverts"),
     Mutant(starts_without_looking_at_what_was_prepared, crashes_while_writing, "saved"),
     Mutant(takes_nothing_back_at_start, crashes_while_writing, "saved"),
+    Mutant(finds_no_moved_files, moves_a_file, "moved"),
+    Mutant(knows_moved_files_by_their_inodes_alone, moves_a_file, "moved"),
+    Mutant(knows_moved_files_by_their_content_alone, moves_a_file_and_makes_another, "moved"),
+    Mutant(gives_the_id_of_another, moves_a_file_and_makes_another, "ids"),
     Mutant(rewrites_equal_bytes, saves, "quiet"),
     Mutant(announces_no_deletions, deletes_and_creates, "stream"),
     Mutant(shows_the_detached_as_attached, detaches, "mirror"),
