@@ -411,12 +411,12 @@ def test_label_stays_taken_while_its_file_has_a_problem(looking: Looking) -> Non
     """Another spelling of it is a problem until then, and is not looked at again and again."""
     looking.save("other", "o\n")
     looking.save("Plan", "one\n")
-    by_hints(looking, "Plan", "-x")
+    by_hints(looking, "Plan", "x:y")
     assert looking.save("plan", "two\n") == []
     assert looking.wait(GRACE * 3) == []
     assert looking.intake.due == float("inf")
-    assert looking.problem("plan.md").message == "its label 'plan' is taken by -x.md"
-    assert [one.kind for one in by_hints(looking, "-x", "goals")] == ["renamed", "created"]
+    assert looking.problem("plan.md").message == "its label 'plan' is taken by x:y.md"
+    assert [one.kind for one in by_hints(looking, "x:y", "goals")] == ["renamed", "created"]
     assert looking.problems == {}
 
 
