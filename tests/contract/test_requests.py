@@ -734,6 +734,24 @@ def test_symlinked_block_is_renamed_and_deleted_alone(rig: Office) -> None:
     assert rig.core.problems == {}
 
 
+def test_file_with_two_names_is_not_written(rig: Office) -> None:
+    """A new text would part them. It is written again when one name is gone; one outside the folder does not count."""
+    os.link(rig.root / "other.md", rig.root / "twin.md")
+    rig.core.intake.hint_file("twin.md", closed=True)
+    rig.settle()
+    for label in ("other", "twin"):
+        error = rig.refuse("operator", "append", label, content="more")
+        assert error["code"] == "problem_file"
+        assert "is one file with" in error["message"]
+        assert error["hint"] == "remove one of them, or put a copy in its place"
+    assert rig.do("operator", "append", "notes", content="more")["version"] == 2
+    os.rename(rig.root / "twin.md", rig.home / "twin.md")
+    rig.core.intake.hint_file("twin.md", closed=False)
+    rig.settle()
+    assert rig.do("operator", "append", "other", content="more")["block"]["value"] == "for Bob\nmore"
+    assert rig.core.problems == {}
+
+
 # --- agents ---
 
 

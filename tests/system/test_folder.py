@@ -108,6 +108,31 @@ def test_links(folder: Path, mirror: Mirror, run_daemon: RunDaemon, tmp_path: Pa
     eventually(lambda: mirror.value("dangling") == "something" and mirror.problem("outside.md") is None)
 
 
+@pytest.mark.parametrize("target", ["target.md", "data/target.txt", ".hidden/target"])
+def test_block_follows_what_it_is_a_symlink_to(
+    folder: Path, mirror: Mirror, run_daemon: RunDaemon, target: str
+) -> None:
+    """At once, whatever the target is called; also when it is replaced, or removed and made again."""
+    path = folder / target
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("one\n")
+    run_daemon(*PATIENT)
+    (folder / "link.md").symlink_to(target)
+    eventually(lambda: mirror.value("link") == "one")
+    labels = ["link", *(["target"] if target == "target.md" else [])]
+    path.write_text("two\n")
+    eventually(lambda: all(mirror.value(label) == "two" for label in labels))
+    (folder / "new").write_text("three\n")
+    (folder / "new").rename(path)
+    eventually(lambda: all(mirror.value(label) == "three" for label in labels))
+    path.unlink()
+    eventually(lambda: mirror.problem("link.md"))
+    assert mirror.value("link") == "three"
+    path.write_text("four\n")
+    eventually(lambda: all(mirror.value(label) == "four" for label in labels))
+    eventually(lambda: mirror.problems() == {})
+
+
 def test_config_map_is_swapped(folder: Path, mirror: Mirror, run_daemon: RunDaemon, changes: Changes) -> None:
     """When Kubernetes swaps `..data`, each block whose text is another is updated once."""
 

@@ -169,7 +169,7 @@ def _decide_on_file(view: FolderView, draft: Draft, one: FileRead, old: str | No
     """Draft what a file says, which may be the one of another block in force: then `old` is the name it had."""
     path, reading, state, news = one.path, one.reading, draft.observed, draft.news
     if isinstance(reading, Absent):
-        _decide_on_missing(draft, path)
+        _decide_on_missing(view, draft, path)
         return
     if path in news.settling:
         return
@@ -178,6 +178,7 @@ def _decide_on_file(view: FolderView, draft: Draft, one: FileRead, old: str | No
         news.reports[path] = problem_of(path, one.error, label=state.label_of(path))
         return
     news.missing[path] = False
+    _note_links(view, draft, one)
     label = one.label
     if not isinstance(reading, Text) or label is None:
         assert one.error is not None
@@ -198,7 +199,7 @@ def _decide_on_file(view: FolderView, draft: Draft, one: FileRead, old: str | No
             _refuse(draft, one, label_conflict(path, label, heir or taken_by), old)
             return
         if holder != label and taken_by != old:
-            _decide_on_missing(draft, taken_by)
+            _decide_on_missing(view, draft, taken_by)
             news.later.append(path)
             return
         news.missing[taken_by] = False
@@ -207,12 +208,24 @@ def _decide_on_file(view: FolderView, draft: Draft, one: FileRead, old: str | No
         _refuse(draft, one, problem_of(path, one.error, label=state.label_of(path)), old)
         return
     news.reports[path] = warning_of(path, label, one.warnings) if one.warnings else None
-    news.links[path] = reading.is_link
     if old is not None:
         newest = _rename(draft, label, path, old)
     elif is_new:
         state.enforce(label, path)
     _enforce(view, draft, one, reading, newest, has_changed=reading.signature != known_signature)
+
+
+def _note_links(view: FolderView, draft: Draft, one: FileRead) -> None:
+    """Note where a symlink leads, and which file one with several names is; most files are neither."""
+    path, reading, links = one.path, one.reading, view.intake.links
+    if isinstance(reading, Text):
+        inode = reading.signature[3] if reading.names > 1 and not reading.way else None
+        if reading.way or inode is not None or path in links.ways or path in links.inodes:
+            draft.news.links[path] = (reading.way, inode)
+        if inode is not None and path not in view.state.labels:
+            draft.news.named_anew.add(path)
+    elif isinstance(reading, Refused) and reading.way:  # its target may come
+        draft.news.links[path] = (reading.way, None)
 
 
 def _refuse(draft: Draft, one: FileRead, problem: Problem, old: str | None) -> None:
@@ -240,13 +253,15 @@ def _rename(draft: Draft, label: str, path: str, old: str) -> Revision | None:
     return state.newest(label)
 
 
-def _decide_on_missing(draft: Draft, path: str) -> None:
+def _decide_on_missing(view: FolderView, draft: Draft, path: str) -> None:
     """Note that a file is not there: of a block in force that is a deletion if it stays so."""
     if draft.observed.label_of(path) is not None:
         draft.news.missing[path] = True
     else:
         draft.observed.forget_file(path)
         draft.news.reports[path] = None
+        if path in view.intake.links.ways:
+            draft.news.links[path] = ((), None)
 
 
 def _enforce(
@@ -275,8 +290,9 @@ def _enforce(
 
 def _decide_on_requests(view: FolderView, requests: RequestView, draft: Draft, new: set[str]) -> None:
     read = {one.path: one.reading for one in draft.seen.files if isinstance(one.reading, Text)}
+    unwritable = {**draft.asked.unwritable, **view.intake.links.refusals}
     asked = draft.asked
-    workspace = Workspace(view.folder, draft.observed, view.intake.parser, read, asked.unwritable)
+    workspace = Workspace(view.folder, draft.observed, view.intake.parser, read, unwritable)
     draft.answers = answer_requests(requests, workspace, asked.entries, asked.merges | new, asked.later)
     draft.requested = workspace.draft if workspace.is_changed else draft.observed.branch()
     draft.edits, draft.paths, draft.gone = workspace.outcome()

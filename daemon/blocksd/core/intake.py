@@ -26,6 +26,7 @@ from blocksd.model.label import (
 )
 from blocksd.model.problem import name_conflict
 from blocksd.model.proposal import remedy
+from blocksd.state.links import Links
 from blocksd.state.read_queue import SETTLE_SECONDS, ReadQueue
 from blocksd.state.schedule import NEVER
 
@@ -88,7 +89,10 @@ class FileNews:
     """The names that moved files had."""
     heirs: dict[str, str] = field(default_factory=dict)
     """Moved files that are in force under their old names, since they have problems under the new ones: new → old."""
-    links: dict[str, bool] = field(default_factory=dict)
+    links: dict[str, tuple[tuple[str, ...], int | None]] = field(default_factory=dict)
+    """Where files lead, and their inodes if they have several names: what `Links.note` takes."""
+    named_anew: set[str] = field(default_factory=set)
+    """New files that have another name somewhere."""
 
 
 class Intake:
@@ -131,7 +135,7 @@ class Intake:
         """Forget what was read, and a sweep under way, which has compared with that."""
         self.scanner.give_up()
         self.parser = Parser()
-        self._links: set[str] = set()
+        self.links = Links()
         self._expected: dict[str, Signature] = {}  # of files that were written on request, and not read since
         self.has_checked_names = False
         self._schedule["files"] = self.due
@@ -144,8 +148,10 @@ class Intake:
         if path in self._state.signatures or (is_block_file(name) and not _is_out_of_sight(directories)):
             self._queue.hint(path, closed=closed)
         elif name == CONFIG_MAP and not _is_out_of_sight(directories):
-            for link in self._links:  # what the links lead to has changed, all at once
+            for link in self.links.ways:  # what the links lead to has changed, all at once
                 self._queue.add(link, closed=True)
+        for other in self.links.followers.get(path, ()):
+            self._queue.hint(other, closed=closed)
         self._schedule["files"] = self.due
 
     def expect(self, signatures: Mapping[str, Signature | None]) -> None:
@@ -167,6 +173,7 @@ class Intake:
             self.scanner.hint(path)
             if path in self._reported:  # it was a symlink
                 self._queue.add(path)
+            self._queue.add_all(self.links.below(path))
             self._schedule.hasten("files", 0.0)
 
     def hint_all(self) -> None:
@@ -280,6 +287,9 @@ class Intake:
             return FileRead(path, reading, label, error=error)
         except BlocksdError as error:
             return FileRead(path, reading, label, error=InvalidFile(error.message, **error.facts, hint=remedy(path)))
+        if reading.names > 1 and not reading.way:
+            warning = self.links.warning(path, reading.signature[3])
+            warnings = (*warnings, warning) if warning is not None else warnings
         return FileRead(path, reading, label, block, warnings)
 
     def _label_of(self, path: str) -> str:
@@ -349,8 +359,11 @@ class Intake:
                 self.scanner.hint("/".join(path.split("/")[:2]))
         for path, label in news.blocked.items():
             self._blocked.setdefault(clash_key(label), set()).add(path)
-        for path, is_link in news.links.items():
-            (self._links.add if is_link else self._links.discard)(path)
+        for path, (way, inode) in news.links.items():
+            same = self.links.note(path, way, inode)
+            self._queue.add_all(same)
+            if path in news.named_anew and not same:
+                self.hint_all()  # nothing tells of the other name, if it is in the folder
         for path, problem in news.reports.items():
             if problem is None and self.deletions.heirs:
                 self.deletions.disown(path)
@@ -369,7 +382,7 @@ class Intake:
     def release(self, released: Mapping[str, str]) -> None:
         """Forget what is known of files whose labels are free now, and read files that waited for such a label."""
         for label, path in released.items():
-            self._links.discard(path)
+            self._queue.add_all(self.links.forget(path))
             self.parser.forget(label)
             self._clear(path)
             # One of the files that had to wait for this label may have it now.

@@ -56,12 +56,14 @@ class FolderEntry(NamedTuple):
 class Text:
     """A file was read whole, and was the same before and after. Its signature is `unproven` while it proves nothing.
 
-    `saved_at` is when it was saved, or put where it is, in seconds since 1970.
+    `way` is of a symlink: the other symlinks that it leads through, and its target. `names` is how many names
+    the file has. `saved_at` is when it was saved, or put where it is, in seconds since 1970.
     """
 
     data: bytes
     signature: Signature
-    is_link: bool = False
+    way: tuple[str, ...] = ()
+    names: int = 1
     saved_at: float = 0.0
 
 
@@ -83,6 +85,7 @@ class Refused:
 
     error: BlocksdError
     signature: Signature | None
+    way: tuple[str, ...] = ()
 
 
 _new: Callable[[type[FolderEntry], tuple[object, ...]], FolderEntry] = tuple.__new__
@@ -177,13 +180,13 @@ class Folder:
         `closed` tells that a writer was just seen to close it (or to move it in whole): then it need not have settled
         where nothing tells whether it is open. A file in the middle of a write is Busy.
         """
-        root = self.directory
+        root, way = self.directory, list[str]()
         try:
             status = root.stat(path)
             is_link = stat.S_ISLNK(status.st_mode)
             full = path
             if is_link:
-                full, status = self._follow(path)
+                full, status = self._follow(path, way)
             if stat.S_ISDIR(status.st_mode) and not is_link and not path.endswith(SUFFIX):
                 return Absent()  # where a symlink was
             if not stat.S_ISREG(status.st_mode):
@@ -196,7 +199,7 @@ class Folder:
             is_absent = error.errno in NOT_THERE
             return Absent() if is_absent else Refused(_unreadable(error), None)
         except InvalidFile as error:
-            return Refused(error, None)
+            return Refused(error, None, _without(path, way))
         try:
             handle, has_writer = root.open_to_read(full)
         except (FileNotFoundError, NotADirectoryError):
@@ -215,7 +218,8 @@ class Folder:
             with suppress(OSError):
                 root.close(handle)
         fresh = abs(time.time() - status.st_mtime) < FRESH_SECONDS
-        return Text(data, unproven(signature) if fresh else signature, is_link, max(status.st_mtime, status.st_ctime))
+        known, saved_at = unproven(signature) if fresh else signature, max(status.st_mtime, status.st_ctime)
+        return Text(data, known, _without(path, way), status.st_nlink, saved_at)
 
     def content(self, below: str) -> Iterator[str]:
         """Yield the files in a directory and those below it, of any kind but junk; a link is a file.
@@ -286,10 +290,10 @@ class Folder:
             return True
         return writer is None and not closed and self._openers.have(status)
 
-    def _follow(self, path: str) -> tuple[str, os.stat_result]:
+    def _follow(self, path: str, way: list[str]) -> tuple[str, os.stat_result]:
         """Return the target of a symlink, which must be inside the folder, and its status."""
         try:
-            target = resolve(self.directory, path)
+            target = resolve(self.directory, path, way)
             return target, self.directory.stat(target)
         except OSError as error:
             if error.errno in NOT_THERE:
@@ -301,6 +305,10 @@ class Folder:
                 raise _linked_directory() from None
             hint = "copy the file here; only links inside it are followed"
             raise InvalidFile("the symlink leads out of the folder", hint=hint) from None
+
+
+def _without(path: str, way: list[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(hop for hop in way if hop != path))
 
 
 def _special(status: os.stat_result, *, is_link: bool) -> InvalidFile:

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 _MOST_LINKS = 40  # on one way, as the kernel has it
 
 
-def resolve(root: Root, path: str) -> str:
+def resolve(root: Root, path: str, way: list[str] | None = None) -> str:
     """Return the path of what is there, after following the symlinks that it is and leads through.
+
+    The symlinks are added to `way`, and what the last one leads to, also if that is not there.
 
     Raises:
         OSError: EXDEV when it leads out of the folder, ENOENT when it leads to nothing, ELOOP when it leads in a circle or
@@ -38,15 +40,22 @@ def resolve(root: Root, path: str) -> str:
             done.pop()
             continue
         at = "/".join([*done, name])
+        if way is not None and not todo:
+            way.append(at)
         if not _is_link(root, at):
             done.append(name)
             continue
+        if way is not None and todo:
+            way.append(at)
         links += 1
         if links > _MOST_LINKS:
             raise os_error(errno.ELOOP, path)
         target = root.readlink(at)
         if target.startswith("/"):
-            return _below(root, "/".join([target, *reversed(todo)]))
+            found = _below(root, "/".join([target, *reversed(todo)]))
+            if way is not None:
+                way.append(found)
+            return found
         todo += reversed(target.split("/"))
     return "/".join(done)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.files.inotify import inotify_limit
 from blocksd.files.watcher import Hint, Watcher, Watchers
-from blocksd.model.label import is_ignored
+from blocksd.model.label import is_block_file, is_ignored
 from blocksd.model.problem import WATCHER, Problem
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class FolderWatch:
     def start(self) -> None:
         """Watch the folder; `check` starts to watch the sources."""
         self._root = self._folder.root  # another one after a symlink to the folder was switched
-        watcher = Watcher(self._root, self._sink)
+        watcher = Watcher(self._root, self._sink, wanted=self._is_wanted)
         try:
             watcher.start()
         except OSError as error:
@@ -75,6 +75,10 @@ class FolderWatch:
             )
             return
         self._watcher = watcher
+
+    def _is_wanted(self, name: str) -> bool:
+        """Return True if a file of this name may be a block, or what a symlink leads to."""
+        return is_block_file(name) or name in self._intake.links.names
 
     def check(self) -> None:
         """Replace watchers that have failed or miss a directory; once a second."""

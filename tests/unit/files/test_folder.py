@@ -305,7 +305,7 @@ def test_symlink_inside(root: Path) -> None:
     (root / "notes.md").symlink_to("middle")
     reading = read(root)
     assert isinstance(reading, Text)
-    assert (reading.data, reading.is_link) == (b"text", True)
+    assert (reading.data, reading.way) == (b"text", ("middle", "..data/text"))
 
 
 def test_no_file_handle_is_left_open(root: Path) -> None:
