@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -236,7 +237,7 @@ class Parser:
         Raise InvalidFile if it describes none; the message tells all that is wrong, `line` or `offset` where, `hint` what
         to do.
         """
-        if b"<<<<<<<" in data:
+        if b"<" in data and b"<<<<<<<" in data:
             _check_conflict(data)
         head = self._heads.get(label)
         if head is None or not data.startswith(head.data) or not head.has_frontmatter:
@@ -258,7 +259,8 @@ class Parser:
         except InvalidField as error:
             line = head.data.count(b"\n") + blank + int(str(error.facts["line"]))
             errors += (Warned(error.message, line, "remove the character"),)
-        if head.has_keys or not head.has_frontmatter:
+        # Most bodies begin with a letter.
+        if not body[:1].isalnum() and (head.has_keys or not head.has_frontmatter):
             found = lookalike(body)
             if found is not None and (found.direct or not head.has_frontmatter):
                 errors += (found.told(head.data.count(b"\n"), is_second=head.has_frontmatter),)
@@ -327,23 +329,28 @@ def _parse_head(data: bytes, label: str) -> _Head:
     # Only the head is taken apart here: the body is decoded when it is known where it begins.
     opened = _OPEN_BYTES.match(data)
     closed = _CLOSE_BYTES.search(data, opened.end()) if opened is not None else None
-    if opened is None and is_lfs_pointer(data):
-        raise InvalidFile("it is a pointer of Git LFS, not the file", line=1, hint="fetch the file with 'git lfs pull'")
+    if opened is None:
+        if is_lfs_pointer(data):
+            hint = "fetch the file with 'git lfs pull'"
+            raise InvalidFile("it is a pointer of Git LFS, not the file", line=1, hint=hint)
+        fields, _ = fields_and_errors(label, {})
+        mark = data[:3] if data.startswith(codecs.BOM_UTF8) else b""
+        return _Head(mark, False, False, fields, facts_of(label, fields), ())
     document = split(decode(data[: closed.end()] if closed is not None else data))
     given = _matter(document)
     fields, wrong = fields_and_errors(label, given)
     unknown = [key for key in given if key not in FILE_KEYS]
     lines = _lines_of_keys(document) if unknown or wrong else {}
-    errors = [_wrong_field(error, given, label, lines) for error in wrong]
-    warnings = [told for key in unknown[:_GUESSES] if (told := _unknown_key(key, lines.get(key))) is not None]
+    errors = tuple([_wrong_field(error, given, label, lines) for error in wrong]) if wrong else ()
+    warnings = tuple(filter(None, [_unknown_key(key, lines.get(key)) for key in unknown[:_GUESSES]])) if unknown else ()
     heading = swallowed_heading(document.matter) if not given and "#" in document.matter else None
     if heading is not None:
         message = f"the heading {heading[1][:40]!r} between the first two '---' is a comment of the frontmatter"
         hint = "write '***' for a thematic break at the top of a file, or put two lines '---' above it"
-        warnings.append(Warned(message, heading[0] + document.opening.count("\n"), hint))
-    size = closed.end() if closed is not None else len(document.opening.encode("utf-8"))
+        warnings += (Warned(message, heading[0] + document.opening.count("\n"), hint),)
+    assert closed is not None  # or it could not be split
     facts = "" if errors else facts_of(label, fields)
-    return _Head(data[:size], document.has_frontmatter, bool(given), fields, facts, tuple(warnings), tuple(errors))
+    return _Head(data[: closed.end()], True, bool(given), fields, facts, warnings, errors)
 
 
 def _check_conflict(data: bytes) -> None:

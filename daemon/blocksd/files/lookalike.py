@@ -61,8 +61,6 @@ def lookalike(text: str) -> Lookalike | None:
 
     The text is a file without a frontmatter, or what is below one. Code in fences and tables look like nothing of the kind.
     """
-    if text[:1].isalnum():  # most texts
-        return None
     at, above = 0, ""
     for number in range(1, _MOST_ABOVE + 2):
         found = _LINE.match(text, at)

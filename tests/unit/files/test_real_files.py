@@ -243,6 +243,7 @@ def test_emoji_stays_as_it_was_typed() -> None:
     assert parse(changed.text.encode(), "notes").description == "🩷 it's: new"
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.recursive(
         st.text(st.characters(codec="utf-8"), max_size=8),
