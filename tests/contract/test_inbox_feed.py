@@ -28,6 +28,10 @@ class Reading:
         self.followed: list[tuple[frozenset[str], int]] = []
         self.starts = self.resumed = self.reconnects = 0
         self.held_back: frozenset[str] = frozenset()
+        self.strangers = 0
+
+    def read_strangers(self) -> None:
+        self.strangers += 1
 
     def start(self) -> None:
         self.starts += 1
@@ -52,6 +56,20 @@ def rig(tmp_path: Path, standing_server: Callable[[str], RedisServer]) -> Iterat
     made.settle()
     yield made
     made.crash()
+
+
+def test_unknown_agents_are_read_once_the_folder_was(rig: Rig, tmp_path: Path) -> None:
+    """As long as files are still to be read, an agent that is not known may be named by one of them."""
+    fresh = Rig(tmp_path / "fresh", rig.url, namespace="fresh")
+    fresh.write("notes", "---\nagents: [one]\n---\ntext\n")
+    feed, reader = feed_of(fresh)
+    feed.direct()
+    assert reader.strangers == 0
+    fresh.settle()
+    feed.direct()
+    feed.direct()
+    assert reader.strangers == 1
+    fresh.crash()
 
 
 def feed_of(rig: Rig) -> tuple[InboxFeed, Any]:

@@ -164,6 +164,18 @@ def test_inbox_of_another_type_keeps_nobody_else_out(desk: Desk, raw: Any) -> No
     assert found == ["2"]
 
 
+def test_unknown_agent_is_read_a_while_later(desk: Desk, raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an agent sends that is not known is read, once that may be told, so that it gets a reply."""
+    monkeypatch.setattr("blocksd.requests.consumer._STRANGER_SECONDS", 0.01)
+    raw.xadd("blocks:inbox:operator", {"request": "0"})  # the reader listens when it has read this
+    desk.entries(1)
+    raw.xadd("blocks:inbox:ghost", {"request": "1"})
+    raw.xadd("blocks:inbox:operator", {"request": "2"})
+    assert [one.text for one in desk.entries(1)] == ["2"]
+    desk.reader.read_strangers()
+    assert [(one.actor, one.text) for one in desk.entries(1)] == [("ghost", "1")]
+
+
 def test_text_that_is_no_utf_8_is_read(desk: Desk, raw: Any) -> None:
     """What it is, is not the reader's to say."""
     raw.xadd("blocks:inbox:operator", {"request": b"\xff\xfe"})

@@ -36,6 +36,8 @@ _RESTART_SECONDS = 0.5  # whatever it was that could not be done, it takes a mom
 _POLL_SECONDS = (0.005, 0.05)  # where the server does not tell: while requests come in, and else
 _POLL_AT_ONCE = 250
 _HOT = 64
+_STRANGER_SECONDS = 2.0  # until an agent that is not known is refused: it may be about to become known
+_MOST_STRANGERS = 1000
 _JOIN_SECONDS = 4.0
 
 
@@ -90,6 +92,7 @@ class _Orders(NamedTuple):
     restarts: int = 0
     reconnects: int = 0
     held_back: frozenset[str] = frozenset()
+    reads_strangers: bool = False
 
 
 class Consumer:
@@ -149,6 +152,14 @@ class Consumer:
         self._orders = self._orders._replace(agents=agents, restarts=restarts)
         self._wake()
 
+    def read_strangers(self) -> None:
+        """From now on read the inboxes of agents that are not known, too, a while after they have changed.
+
+        Until the folder was read, agents may only seem not to be known.
+        """
+        self._orders = self._orders._replace(reads_strangers=True)
+        self._wake()
+
     def hold_back(self, actors: frozenset[str]) -> None:
         """Pass on nothing more of these actors: enough of their entries wait."""
         self._orders = self._orders._replace(held_back=actors)
@@ -195,7 +206,7 @@ class Consumer:
         while not self._ending.is_set() and self._orders.reconnects == orders.reconnects:
             now = time.monotonic()
             session.take(self._orders, now)
-            session.hear()
+            session.hear(now)
             session.look(now)
             self._failures = 0
             if self._said:
@@ -241,6 +252,7 @@ class _Session:
     cooling: dict[str, float] = field(default_factory=dict)  # flooded → when they may be read again
     held_back: set[str] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
+    strangers: dict[str, float] = field(default_factory=dict)  # not known, and have sent something → when to read that
     hot: dict[str, None] = field(default_factory=dict)  # read last, the latest at the end
     heard_at: float = 0.0  # when something was last read
 
@@ -277,11 +289,13 @@ class _Session:
         self.held_back.discard(actor)
         self.doubtful.discard(actor)
 
-    def hear(self) -> None:
-        """Put the inboxes that have changed into `rung`."""
+    def hear(self, now: float) -> None:
+        """Put the inboxes that have changed into `rung`; those of agents that are not known, a while later."""
         for actor in self.inboxes.changed():
             if actor in self.known:
                 self.rung[actor] = None
+            elif len(self.strangers) < _MOST_STRANGERS:
+                self.strangers.setdefault(actor, now + _STRANGER_SECONDS)
 
     def look(self, now: float) -> None:
         """Look for inboxes that hold something, as far as that is due. This also shows that the server is there."""
@@ -290,6 +304,10 @@ class _Session:
             self._ring(self.inboxes.find(some, thorough=True))
         for actor in [actor for actor, due in self.cooling.items() if due <= now]:
             del self.cooling[actor]
+        if self.orders.reads_strangers:
+            for actor in [actor for actor, due in self.strangers.items() if due <= now]:
+                del self.strangers[actor]
+                self.rung[actor] = None
         if now >= self._tick_at:
             self._tick_at = now + _TICK_SECONDS
             self._ring(self.inboxes.find(self._next(1 + len(self._all) // _TICKS_FOR_ALL), thorough=False))

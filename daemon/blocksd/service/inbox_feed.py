@@ -24,6 +24,7 @@ class InboxFeed:
         self._core = core
         self._notices = notices
         self._followed: tuple[frozenset[str], int] | None = None
+        self._reads_strangers = False
         self._is_waiting = False  # the reader has passed entries on, and waits for `resume`
         self._obstacle: str | None = None  # why inboxes cannot be read
         self._obstacle_ticks = 0
@@ -70,6 +71,9 @@ class InboxFeed:
         if self._followed is None or self._followed[0] is not known or self._followed[1] != restarts:
             self._followed = (known, restarts)
             self._reader.follow(known, restarts)
+        if core.is_settled and not self._reads_strangers:
+            self._reads_strangers = True
+            self._reader.read_strangers()
         if core.inbox.crowded != self._crowded:
             self._crowded = core.inbox.crowded
             self._reader.hold_back(self._crowded)
