@@ -495,6 +495,73 @@ def test_another_version_is_told_before_nothing_to_redo(rig: Office) -> None:
     assert rig.refuse("operator", "redo", "notes", expect=2)["code"] == "invalid_request"
 
 
+def test_undo_repairs_a_file_that_is_not_in_force(rig: Office) -> None:
+    """What is undone is the save with a problem: the file says again what is in force, and the text lies beside it."""
+    rig.do("ann", "append", "notes", content="two")
+    broken = "---\nlimit: many\n---\nmy long thoughts\n"
+    rig.save_and_settle("notes", broken)
+    seq = rig.journal.seq
+    assert rig.problem("notes.md")["code"] == "problem_file"
+    assert rig.refuse("ann", "undo", "notes")["code"] == "problem_file"
+    reply = rig.do("operator", "undo", "notes")
+    assert (reply["version"], reply["block"]["value"], reply["rejected"]) == (2, "one\ntwo", "notes.md.rejected")
+    assert (rig.root / "notes.md.rejected").read_text() == broken
+    rig.resync()
+    assert rig.journal.seq == seq
+    assert not rig.raw.hexists("blocks:problems", "notes.md")
+    assert rig.value("notes") == "one\ntwo"
+    assert b"agents:" in (rig.read("notes.md") or b"")
+    assert_level(rig, rig.raw)
+    assert rig.do("operator", "undo", "notes")["block"]["value"] == "one"
+
+
+def test_restore_repairs_a_file_that_is_not_in_force(rig: Office) -> None:
+    """The file says the older version, whatever its problem was; no text that lies beside it is replaced."""
+    rig.do("ann", "append", "notes", content="two")
+    for number, broken in enumerate(("---\nlimit: many\n---\n", "---\n", "---\nlimit: 1\n---\ntoo long\n"), 1):
+        rig.save_and_settle("notes", broken)
+        reply = rig.do("operator", "restore", "notes", version=1)
+        assert reply["block"]["value"] == "one"
+        name = "notes.md.rejected" + (f"-{number}" if number > 1 else "")
+        assert reply["rejected"] == name
+        assert (rig.root / name).read_text() == broken
+        rig.resync()
+        assert not rig.raw.hexists("blocks:problems", "notes.md")
+    assert rig.value("notes") == "one"
+    assert_level(rig, rig.raw)
+
+
+def test_repair_survives_every_crash(make: Callable[..., Office], raw: Any) -> None:
+    """Before any durable effect: asked again, the file says what is in force, and no text of it is lost."""
+    broken = "---\nlimit: many\n---\nmy long thoughts\n"
+    seen: set[str | None] = set()
+    for number in itertools.count():
+        raw.flushall()
+        rig = make(f"run{number}")
+        rig.save_and_settle("notes", "one\n")
+        rig.save_and_settle("notes", broken)
+        rig.send("operator", "undo", "notes", request_id="same")
+        rig.pass_on()
+        at = crashed_at(rig, number, lambda rig=rig: rig.reply("operator", "same"))  # type: ignore[misc]  # rig is bound
+        seen.add(at)
+        rig.raw.delete("blocks:reply:operator:same")
+        rig.settle()
+        rig.send("operator", "undo", "notes", request_id="same")
+        rig.pass_on()
+        rig.run(lambda rig=rig: not rig.raw.xlen("blocks:inbox:operator"), "all is done")  # type: ignore[misc]  # as above
+        rig.raw.delete("blocks:reply:operator:same", "blocks:inbox:operator")
+        rig.resync()
+        assert rig.value("notes") == "one", at
+        assert (rig.root / "notes.md.rejected").read_text() == broken, at
+        assert rig.temporaries() == [], at
+        assert Intents(rig.journal).prepared() is None
+        assert_level(rig, raw)
+        rig.close()
+        if at is None:
+            break
+    assert {"stage", "prepare", "put in", "finish"} <= seen
+
+
 def test_save_is_undone(rig: Office) -> None:
     """What a person saved is an edit like any other; what undo writes is not taken for another save."""
     rig.save_and_settle("notes", NOTES.replace("one", "saved"))

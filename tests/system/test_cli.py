@@ -277,10 +277,17 @@ def test_file_that_is_not_in_force_is_told(daemon: Daemon) -> None:
     assert shown.stdout == "second\n"
     assert "notes.md, has a problem: limit must be" in shown.stderr
     assert as_json(daemon, "show", "notes", "--json")["problem"]["subject"] == "notes.md"
+    refused = daemon.command("append", "notes", "more")
+    assert (refused.returncode, "'blocksd undo notes'" in refused.stderr) == (1, True)
     listed = daemon.command("ls", "--all")
     marks = {line.split("\t")[0]: line.split("\t")[2] for line in listed.stdout.splitlines()}
     assert marks == {"agents/one/persona": "", "hidden": "", "notes": "problem"}
     assert listed.stderr == "not in force as on disk: 2 files; 'blocksd status' says why\n"
+    undone = daemon.command("undo", "notes")
+    assert undone.stdout == "undone notes v2 · 6 of 20000 characters\n"
+    assert undone.stderr == "notes.md is in force again; what it said before is beside it: notes.md.rejected\n"
+    assert (daemon.folder / "notes.md.rejected").read_text() == "---\nlimit: many\n---\nthird\n"
+    eventually(lambda: not daemon.command("show", "notes").stderr.count("not in force"), "it is in force")
 
 
 def test_version_that_is_none(daemon: Daemon) -> None:

@@ -136,7 +136,7 @@ def _not_in_force(problem: dict[str, Any]) -> str:
     hint = f" ({problem['hint']})" if problem["hint"] else ""
     return (
         f"not in force: the file on disk, {problem['subject']}, has a problem: {problem['message']}{hint}; "
-        "this is the last good version"
+        f"this is the last good version, and 'blocksd undo {problem['label']}' brings it back into the file"
     )
 
 

@@ -11,7 +11,7 @@ import click
 from blocksd.cli import completion
 from blocksd.cli.advice import UNKNOWN_AGENT
 from blocksd.cli.console import print_json
-from blocksd.cli.options import client_for, daemon_options, json_option
+from blocksd.cli.options import client_for, daemon_options, json_option, problem_of_file
 from blocksd.errors import InvalidRequest, NotFound
 from blocksd.model.label import is_pattern
 
@@ -202,9 +202,12 @@ def undo(label: str, *, as_json: bool, **flags: Any) -> None:
     """Undo the newest edit of a block.
 
     A second undo undoes the edit before, and so on; a deletion can be undone, too. To undo a rename, use 'blocksd mv'.
+    A save that is not in force, since the file has a problem, is undone first: its text is kept in a file beside it.
     """
     with client_for(flags, label) as client:
+        problem = problem_of_file(client.problems(), label)
         _print_or_gone(label, client.blocks.undo(label), "undone", as_json=as_json)
+    _tell_of_repair(problem)
 
 
 @click.command()
@@ -231,7 +234,10 @@ def restore(label: str, version: str, *, as_json: bool, **flags: Any) -> None:
     with client_for(flags, label) as client:
         with suppress(NotFound):
             before = client.blocks.retrieve(label)
-        _print(client.blocks.restore(label, _version_of(version)), "restored", before=before, as_json=as_json)
+        problem = problem_of_file(client.problems(), label)
+        block = client.blocks.restore(label, _version_of(version))
+        _print(block, "restored", before=None if problem else before, as_json=as_json)
+    _tell_of_repair(problem)
 
 
 @click.command()
@@ -251,6 +257,13 @@ def merge(label: str, version: str | None, *, as_json: bool, **flags: Any) -> No
 
 
 COMMANDS = (new, set_block, append, replace, rm, mv, attach, detach, undo, redo, restore, merge)
+
+
+def _tell_of_repair(problem: dict[str, Any] | None) -> None:
+    """Say that a file that had this problem was repaired, and where its text is."""
+    if problem is not None:
+        path = problem["subject"]
+        click.echo(f"{path} is in force again; what it said before is beside it: {path}.rejected", err=True)
 
 
 def _version_of(text: str) -> int:

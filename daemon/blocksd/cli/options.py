@@ -120,10 +120,11 @@ def client_for(flags: dict[str, Any], *labels: str) -> Iterator[Client]:
                 raise
             problem = problem_of_file(client.problems(), label)
             if problem is not None:
+                undo = f"'blocksd undo {label}' brings the last good version back" if problem["label"] else ""
                 raise ProblemFile(
                     f"{label!r} is not in force, and its file has a problem: {problem['subject']}: {problem['message']}",
                     label=label,
-                    hint=problem["hint"],
+                    hint="; ".join(filter(None, (problem["hint"], undo))),
                 ) from None
             if isinstance(error, NotFound) and not error.facts.get("near"):
                 known = [block.label for block in client.blocks.list(show_hidden_blocks=True, show_templates=True)]

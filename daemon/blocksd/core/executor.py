@@ -95,7 +95,7 @@ class Executor:
             staged = yield from self._stage(draft)
         else:
             staged = []
-        if revisions or draft.folders_gone:
+        if revisions or draft.edits or draft.folders_gone:
             yield from self._write(draft, staged)
         else:
             settled = settled | answers.edited

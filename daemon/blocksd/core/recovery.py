@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import Misconfigured, ProblemFile, Unavailable, Undecided
-from blocksd.model.label import path_of_label
+from blocksd.model.label import path_of_label, repaired_path
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
@@ -108,6 +108,8 @@ def groups_of(prepared: Prepared) -> list[Group]:
     union = _Union()
     for label, path in prepared.paths.items():
         union.join(("label", label), ("path", path))
+    for rejected in prepared.staged:  # a file is repaired only if its text is kept
+        union.join(("path", rejected.path), ("path", repaired_path(rejected.path)))
     for one in prepared.revisions:
         # An id may be given to another block in the same round.
         things = [_first(one), ("id", one.id), ("path", prepared.paths.get(one.label) or path_of_label(one.label))]

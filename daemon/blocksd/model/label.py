@@ -28,6 +28,8 @@ MAX_AGENT_BYTES = 100
 _MOST_CHARS = 1000
 """No text above this length is brought into one spelling: that takes the square of a row of combining marks."""
 
+_REJECTED = ".rejected"
+_REJECTED_END = re.compile(rf"{re.escape(_REJECTED)}(?:-[0-9]+)?\Z")
 _JUNK = frozenset((".DS_Store", ".directory", "Thumbs.db", "desktop.ini"))
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}|\{[A-Za-z0-9_][A-Za-z0-9_.-]{0,61}\}")
@@ -282,6 +284,16 @@ def is_junk(name: str) -> bool:
 def is_block_file(name: str) -> bool:
     """Return True if a file of this name is meant to be a block."""
     return name.endswith(SUFFIX) and not is_ignored(name)
+
+
+def rejected_path(path: str, number: int) -> str:
+    """Return a path beside that of a file that is repaired, for the text that it had; `number` counts from 1."""
+    return f"{path}{_REJECTED}" if number == 1 else f"{path}{_REJECTED}-{number}"
+
+
+def repaired_path(path: str) -> str:
+    """Return the path of the file whose text lies at a `rejected_path`; of any other path, the path itself."""
+    return _REJECTED_END.sub("", path)
 
 
 def clash_key(label: str) -> str:

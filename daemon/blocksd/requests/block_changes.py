@@ -9,7 +9,7 @@ from blocksd.errors import AlreadyExists, InvalidFile, InvalidRequest, LabelConf
 from blocksd.files.document import decode, serialize, split
 from blocksd.model.attachment import NOBODY, matches
 from blocksd.model.block import check_value
-from blocksd.model.label import PRIVATE, name_for_agent, owner
+from blocksd.model.label import PRIVATE, name_for_agent, owner, printable
 from blocksd.requests.arguments import OF_AGENTS
 from blocksd.state.state_draft import Put
 
@@ -37,6 +37,20 @@ def put(changeset: Changeset, label: str, new: Block, *, position: int | None = 
     if "agents" in changed:
         _check_names(changeset, label, new.agents)
     changeset.change(label, new, position)
+
+
+def repair(changeset: Changeset, label: str) -> bool:
+    """Have a file with a problem say again what is in force; True if it had one. Its text is kept in a file beside it."""
+    found = changeset.workspace.broken(label) if label not in changeset.files else None
+    if found is None:
+        return False
+    file, kept = found
+    assert file.base is not None
+    changeset.spend(len(file.base))
+    changeset.set_file(label, file)
+    changeset.rejected[kept] = file.base, file.path
+    changeset.facts["rejected"] = printable(kept)
+    return True
 
 
 def make(changeset: Changeset, block: Block, *, position: int | None = None) -> None:

@@ -88,6 +88,8 @@ class Changeset:
     folders_gone: set[str] = field(default_factory=set)
     agents_gone: set[str] = field(default_factory=set)
     """Agents whose open files are closed."""
+    rejected: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    """Texts of files that are repaired, as the workspace has them."""
     part: int | None = None
     """The part of a batch that is being done, from 1."""
     effort: Effort = field(default_factory=lambda: Effort(MERGES * CAP))

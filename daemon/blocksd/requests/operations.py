@@ -23,7 +23,7 @@ from blocksd.model.merge import merge
 from blocksd.model.revision import OPERATOR
 from blocksd.requests.agent_operations import create_agent, delete_agent
 from blocksd.requests.arguments import agents_of, block_fields, named, new_block
-from blocksd.requests.block_changes import make, put, remove, rename
+from blocksd.requests.block_changes import make, put, remove, rename, repair
 from blocksd.requests.changeset import Changeset
 from blocksd.requests.queries import QUERIES
 from blocksd.requests.reply import accepted
@@ -65,6 +65,7 @@ def carry_out(workspace: Workspace, request: Request) -> tuple[str, str]:
     replies = accepted(request.id, {**changeset.facts, **found})
     workspace.take(changeset.draft, changeset.files)
     workspace.agents_gone = workspace.agents_gone | changeset.agents_gone
+    workspace.rejected |= changeset.rejected
     workspace.directories |= changeset.directories
     workspace.folders_made = (workspace.folders_made - changeset.folders_gone) | changeset.folders_made
     workspace.folders_gone = (workspace.folders_gone - changeset.folders_made) | changeset.folders_gone
@@ -268,7 +269,15 @@ class Operations:
         raise NotAttached(f"the block {label!r} is not attached to {agent!r}", agent=agent, name=label)
 
     def _undo(self, label: str, request: Request) -> None:
-        self._go(label, request, undone)
+        if self._is_repaired(label):  # the save that is not in force is what is undone
+            request.only()
+            self._changeset.expected(label, request)
+        else:
+            self._go(label, request, undone)
+
+    def _is_repaired(self, label: str) -> bool:
+        """Repair the file of a block, if it has a problem; a person may be about to, so an agent may not ask for it."""
+        return self._changeset.is_operator and repair(self._changeset, label)
 
     def _redo(self, label: str, request: Request) -> None:
         self._go(label, request, redone)
@@ -303,6 +312,7 @@ class Operations:
         version = request.number("version", least=1)
         self._positions(label)
         self._changeset.expected(label, request)
+        self._is_repaired(label)
         self._bring_back(label, version, position=None)
 
     def _bring_back(self, label: str, version: int, *, position: int | None) -> None:

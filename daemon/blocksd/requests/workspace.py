@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blocksd.errors import BlocksdError, InvalidFile, ProblemFile, Unavailable
+from blocksd.files.document import decode, serialize, split
 from blocksd.files.file_edit import BlockFile, FileEdit, Postponed
 from blocksd.files.folder import Absent, Busy, Refused, Text, unproven
 from blocksd.files.links import through_symlink
 from blocksd.journal.row import chars_of
-from blocksd.model.label import path_of_label, printable
+from blocksd.model.label import path_of_label, printable, rejected_path
 from blocksd.state.overlay import FORGOTTEN
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from blocksd.files.folder import Folder, Reading, Signature
     from blocksd.state.state_draft import StateDraft
 
+_MOST_REJECTED = 100
 _FILE_CHARS = (
     32 * 1024
 )  # how many characters are written and synced in the time that making one file or directory takes
@@ -52,6 +54,8 @@ class Workspace:
     work: int = 0
     unmergeable: set[str] = field(default_factory=set)
     """Blocks whose stale saves stay as they are."""
+    rejected: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    """Texts of files that were repaired, to be kept in files beside them: path → text and the path that it had."""
     is_changed: bool = False
     """True if `draft` is of the requests, and not what they began with."""
 
@@ -70,7 +74,8 @@ class Workspace:
     def edits(self) -> list[FileEdit]:
         """The edits of files that the requests come to."""
         changed = [file for file in self.files.values() if file.data != file.base]
-        return [FileEdit(file.path, file.base, file.data, file.like, file.signature) for file in changed]
+        kept = [FileEdit(path, None, data, like) for path, (data, like) in self.rejected.items()]
+        return [*kept, *(FileEdit(file.path, file.base, file.data, file.like, file.signature) for file in changed)]
 
     @property
     def load(self) -> int:
@@ -133,6 +138,33 @@ class Workspace:
             )  # of a text that was written just now, by us: no later one can have it
             signature = known if known is not None and unproven(known) == reading.signature else None
         return BlockFile(path, reading.data, reading.data, block, document, signature=signature)
+
+    def broken(self, label: str) -> tuple[BlockFile, str] | None:
+        """A block's file with a problem, as it is to say again what is in force, and the path where its text is to be kept.
+
+        None: the file has no problem, or none that its text is the reason of.
+        """
+        path, in_force = self.draft.in_force_at(label)
+        if path is None or in_force is None or label in self.files:
+            return None
+        reading = self.read.get(path) or self.folder.read(path, closed=True)
+        if not isinstance(reading, Text):
+            return None
+        try:
+            self.parser.open(reading.data, label)
+        except InvalidFile:
+            document = split(decode(serialize(in_force)))
+            data = self.parser.confirm(document, in_force)
+            return BlockFile(path, reading.data, data, in_force, document), self._free(path)
+        return None
+
+    def _free(self, path: str) -> str:
+        """A path for the text of a file that is repaired, where nothing is."""
+        names = (rejected_path(path, number) for number in range(1, _MOST_REJECTED))
+        found = next((one for one in names if one not in self.rejected and not self.has_directory(one)), None)
+        if found is None:
+            raise ProblemFile(f"{printable(path)} was repaired too often", path=path, hint="remove the texts beside it")
+        return found
 
     def others(self, directory: str, ours: Collection[str]) -> Iterator[str]:
         """The files in a directory and below it that are not ours: those that nobody misses are left out."""

@@ -148,6 +148,12 @@ def test_what_shares_a_file_a_block_or_a_request_is_together() -> None:
     assert (group.keys, other.keys) == ([], [("bob", "1")])
 
 
+def test_file_is_repaired_only_together_with_its_text() -> None:
+    """Else a power cut between the two could leave the repaired file, and lose what it had said."""
+    whole = prepared(staged=("a.md", "a.md.rejected-2", "b.md", "b.md.rejected", "c.rejected.md"), paths={"a": "a.md"})
+    assert fates(whole) == [["a.md", "a.md.rejected-2"], ["b.md", "b.md.rejected"], ["c.rejected.md"]]
+
+
 def test_what_changes_who_is_known_is_together() -> None:
     """Revisions of blocks whose agents come or go, folders that go, and requests that name no block."""
     whole = prepared(
