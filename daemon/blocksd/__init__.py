@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from blocksd.client.blocking.client import Client, connect
     from blocksd.client.blocking.memory import Memory, Tools
     from blocksd.client.client_async import AsyncClient, aconnect
+    from blocksd.client.letta import BasicBlockMemory, ChatMemory
     from blocksd.client.memory_async import AsyncMemory, AsyncTools
     from blocksd.client.tools import ToolResult
     from blocksd.client.watch import AsyncWatch, Watch
@@ -49,10 +50,12 @@ _HOMES = {
     "AsyncMemory": "client.memory_async",
     "AsyncTools": "client.memory_async",
     "AsyncWatch": "client.watch",
+    "BasicBlockMemory": "client.letta",
     "Batch": "client.blocking.batch",
     "BlockView": "mirror.view",
     "BlocksdError": "errors",
     "Change": "model.revision",
+    "ChatMemory": "client.letta",
     "Client": "client.blocking.client",
     "Damaged": "errors",
     "FileView": "mirror.view",
@@ -91,10 +94,12 @@ __all__ = [
     "AsyncMemory",
     "AsyncTools",
     "AsyncWatch",
+    "BasicBlockMemory",
     "Batch",
     "BlockView",
     "BlocksdError",
     "Change",
+    "ChatMemory",
     "Client",
     "Damaged",
     "FileView",

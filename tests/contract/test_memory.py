@@ -331,6 +331,42 @@ class Interrupted(Transport):
         return replies
 
 
+def test_blocks_are_picked(rig: Rig, memory: Memory) -> None:
+    """By the names the agent has for them, to make a prompt that fits; one that it has not is not shown."""
+    picked = memory.compile(blocks=["notes", "human", "nothing"])
+    assert "<notes>" in picked
+    assert "<human>" in picked
+    assert "<persona>" not in picked
+    assert memory.compile(blocks=[]) == ""
+    assert memory.compile() == wanted(rig)
+    rig.save_and_settle("agents/ann/human", "Alice\n")
+    eventually(lambda: "Alice" in memory.compile(blocks=["human"]), "what is picked is current")
+
+
+def test_tokens_are_counted_by_what_is_passed_in(memory: Memory) -> None:
+    """Of each block that is shown, as it is shown."""
+    counts = memory.count_tokens(lambda text: len(text.split()))
+    assert counts.keys() == {"persona", "human", "notes", "system/rules"}
+    assert counts["notes"] == len(memory.compile(blocks=["notes"]).split()) - len(
+        [
+            "<memory_blocks>",
+            "The",
+            "following",
+            "memory",
+            "blocks",
+            "are",
+            "currently",
+            "engaged",
+            "in",
+            "your",
+            "core",
+            "memory",
+            "unit:",
+            "</memory_blocks>",
+        ]
+    )
+
+
 def forked(work: Callable[[], str], meanwhile: Callable[[], object]) -> str:
     """What `work` says in a child of this process, begun before `meanwhile` was done here."""
     (go, ready), (heard, said) = os.pipe(), os.pipe()

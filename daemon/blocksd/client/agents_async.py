@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from blocksd.client.files_async import AsyncAgentFiles
+from blocksd.client.letta import with_memory
 from blocksd.client.reading_async import agent_named, agents_with, block_of_agent, blocks_with, resolve, resolve_all
 from blocksd.client.transport_async import AsyncTransport
 from blocksd.errors import NotFound
@@ -223,7 +224,7 @@ class AsyncAgents:
             NotFound: no such agent is known.
             InvalidLabel: it cannot be the id of one.
         """
-        return await agent_named(self._transport, agent_id)
+        return with_memory(await agent_named(self._transport, agent_id), self._transport)
 
     async def create(
         self,
@@ -257,7 +258,7 @@ class AsyncAgents:
         terms = {"timeout_seconds": timeout_seconds, "request_id": request_id}
         reply = await self._transport.request(OPERATOR, "create_agent", args, **terms)
         (made,) = await agents_with(self._transport, [reply["agent"]])
-        return made
+        return with_memory(made, self._transport)
 
     async def delete(
         self, agent_id: str, *, timeout_seconds: float = TIMEOUT_SECONDS, request_id: str | None = None

@@ -66,7 +66,7 @@ class AsyncClient:
     def __init__(self, url: str, namespace: str = "blocks") -> None:
         """Nothing is sent yet. Raises Misconfigured when `url` or `namespace` is none."""
         self._transport = AsyncTransport(url, namespace)
-        self._opened: WeakSet[AsyncWatch] = WeakSet()
+        self._opened: WeakSet[AsyncWatch] = self._transport.opened
 
     @property
     def blocks(self) -> AsyncBlocks:

@@ -6,6 +6,7 @@ from blocksd.errors import NotFound
 from blocksd.mirror.view import FileView, Page
 from blocksd.model.label import parse_agent
 from blocksd.model.revision import OPERATOR
+from blocksd.protocol.sight import files_in
 from blocksd.protocol.wire import TIMEOUT_SECONDS
 
 
@@ -21,12 +22,7 @@ class AsyncAgentFiles:
         Raises:
             NotFound: no such agent is known.
         """
-        sight = await look(self._transport, parse_agent(agent_id))
-        files = (
-            FileView(source.name, file.name, file.limit, file.value if file.is_open else None, file.last_accessed_at)
-            for source in sight.sources
-            for file in source.files
-        )
+        files = files_in(await look(self._transport, parse_agent(agent_id)))
         return Page(tuple(file for file in files if is_open in (None, file.is_open)))
 
     async def open(

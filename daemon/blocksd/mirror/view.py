@@ -213,6 +213,8 @@ class AgentView:
 
     id: str
     blocks: Mapping[str, str] = field(hash=False)
+    memory: Any = field(default=None, compare=False, repr=False)
+    """Of an agent that a blocking client has created or retrieved, its memory as a `BasicBlockMemory`; else None."""
 
     @property
     def name(self) -> str:

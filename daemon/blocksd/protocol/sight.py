@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import NotFound, Unavailable
 from blocksd.mirror.connection import masked
-from blocksd.mirror.view import BlockView, shown_as
+from blocksd.mirror.view import BlockView, FileView, shown_as
 from blocksd.model.prompt import File, Source
 
 if TYPE_CHECKING:
@@ -160,6 +160,15 @@ class Look:
                 )
             )
         return Source(name, about.get("description"), about.get("instructions"), tuple(files))
+
+
+def files_in(sight: Sight) -> list[FileView]:
+    """The files of an agent's sight, by source and path."""
+    return [
+        FileView(source.name, file.name, file.limit, file.value if file.is_open else None, file.last_accessed_at)
+        for source in sight.sources
+        for file in source.files
+    ]
 
 
 def not_attached(agent: str, name: str, names: Iterable[str]) -> NotFound:

@@ -8,6 +8,7 @@ from typing import Any
 from blocksd.client.blocking.files import AgentFiles
 from blocksd.client.blocking.reading import agent_named, agents_with, block_of_agent, blocks_with, resolve, resolve_all
 from blocksd.client.blocking.transport import Transport
+from blocksd.client.letta import with_memory
 from blocksd.errors import NotFound
 from blocksd.mirror.view import AgentView, BlockView, Page
 from blocksd.model.label import parse_agent
@@ -224,7 +225,7 @@ class Agents:
             NotFound: no such agent is known.
             InvalidLabel: it cannot be the id of one.
         """
-        return agent_named(self._transport, agent_id)
+        return with_memory(agent_named(self._transport, agent_id), self._transport)
 
     def create(
         self,
@@ -258,7 +259,7 @@ class Agents:
         terms = {"timeout_seconds": timeout_seconds, "request_id": request_id}
         reply = self._transport.request(OPERATOR, "create_agent", args, **terms)
         (made,) = agents_with(self._transport, [reply["agent"]])
-        return made
+        return with_memory(made, self._transport)
 
     def delete(self, agent_id: str, *, timeout_seconds: float = TIMEOUT_SECONDS, request_id: str | None = None) -> None:
         """Delete an agent with its private blocks, and detach it from the shared ones that name it."""

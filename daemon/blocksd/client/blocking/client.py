@@ -66,7 +66,7 @@ class Client:
     def __init__(self, url: str, namespace: str = "blocks") -> None:
         """Nothing is sent yet. Raises Misconfigured when `url` or `namespace` is none."""
         self._transport = Transport(url, namespace)
-        self._opened: WeakSet[Watch] = WeakSet()
+        self._opened: WeakSet[Watch] = self._transport.opened
 
     @property
     def blocks(self) -> Blocks:

@@ -7,6 +7,7 @@ from blocksd.errors import NotFound
 from blocksd.mirror.view import FileView, Page
 from blocksd.model.label import parse_agent
 from blocksd.model.revision import OPERATOR
+from blocksd.protocol.sight import files_in
 from blocksd.protocol.wire import TIMEOUT_SECONDS
 
 
@@ -22,12 +23,7 @@ class AgentFiles:
         Raises:
             NotFound: no such agent is known.
         """
-        sight = look(self._transport, parse_agent(agent_id))
-        files = (
-            FileView(source.name, file.name, file.limit, file.value if file.is_open else None, file.last_accessed_at)
-            for source in sight.sources
-            for file in source.files
-        )
+        files = files_in(look(self._transport, parse_agent(agent_id)))
         return Page(tuple(file for file in files if is_open in (None, file.is_open)))
 
     def open(

@@ -13,10 +13,10 @@ from blocksd.client.blocking.reading import block_of_agent, look
 from blocksd.client.blocking.transport import Transport
 from blocksd.client.watch import Watch
 from blocksd.errors import BlocksdError, Misconfigured, NotAttached, NotFound, Unavailable
-from blocksd.mirror.view import BlockView
-from blocksd.model.prompt import Style, ToolUsageRules, compile_prompt, order
+from blocksd.mirror.view import BlockView, FileView
+from blocksd.model.prompt import Style, ToolUsageRules, compile_prompt, order, render_block
 from blocksd.protocol.reset import Item
-from blocksd.protocol.sight import Sight, not_attached
+from blocksd.protocol.sight import Sight, files_in, not_attached
 from blocksd.protocol.watching import Watching
 
 
@@ -54,9 +54,14 @@ class Memory(MemoryWrites):
         """The names the agent has for its blocks, in the same order."""
         return [block.name for block in self.get_blocks()]
 
+    def list_files(self) -> list[FileView]:
+        """The files of sources that the agent sees, those that are open with their text."""
+        return files_in(self._sight())
+
     def compile(
         self,
         *,
+        blocks: Collection[str] | None = None,
         style: Style = "standard",
         tool_usage_rules: ToolUsageRules | str | None = None,
         sources: Collection[str] | None = None,
@@ -66,14 +71,16 @@ class Memory(MemoryWrites):
 
         `style` is `standard`, `line-numbered`, `nested` or `directories`. `sources` names the file sources to show; None
         shows all that the agent sees. With `max_files_open`, only so many open files, those last opened, are shown open.
+        `blocks` names the blocks to show; None shows all that are not hidden.
         """
+        picked = None if blocks is None else frozenset(blocks)
         shown = None if sources is None else tuple(sources)
-        key = (style, tool_usage_rules, shown, max_files_open)
+        key = (picked, style, tool_usage_rules, shown, max_files_open)
         text = self._kept.text(key) if self._is_followed else None
         if text is None:
             sight = self._sight()
             text = compile_prompt(
-                sight.blocks.values(),
+                [block for block in sight.blocks.values() if picked is None or block.name in picked],
                 style=style,
                 tool_usage_rules=tool_usage_rules,
                 sources=[source for source in sight.sources if shown is None or source.name in shown],
@@ -81,6 +88,11 @@ class Memory(MemoryWrites):
             )
             self._kept.put_text(key, text, sight)
         return text
+
+    def count_tokens(self, counter: Callable[[str], int]) -> dict[str, int]:
+        """How many tokens `counter` finds in each block as `compile` shows it, by name: to pick what fits."""
+        blocks = [block for block in self.get_blocks() if not (block.hidden or block.is_template)]
+        return {block.name: counter(render_block(block)) for block in blocks}
 
     def _sight(self) -> Sight:
         if not self._is_followed:

@@ -4,6 +4,7 @@
 from collections.abc import Mapping, Sequence
 from time import sleep
 from typing import Any
+from weakref import WeakSet
 
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.mirror.connection import connect
@@ -20,6 +21,7 @@ class Transport:
         """Nothing is sent yet."""
         self.url = url
         self.keys = Keys(namespace)
+        self.opened: WeakSet[Any] = WeakSet()  # watches, to be closed with the client
         self._connect()
 
     def _connect(self) -> None:
