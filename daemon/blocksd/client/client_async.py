@@ -8,7 +8,6 @@ from contextlib import suppress
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
-from weakref import WeakSet
 
 from blocksd.client.agents_async import AsyncAgents
 from blocksd.client.batch_async import AsyncBatch
@@ -66,7 +65,7 @@ class AsyncClient:
     def __init__(self, url: str, namespace: str = "blocks") -> None:
         """Nothing is sent yet. Raises Misconfigured when `url` or `namespace` is none."""
         self._transport = AsyncTransport(url, namespace)
-        self._opened: WeakSet[AsyncWatch] = self._transport.opened
+        self._opened = self._transport.opened
 
     @property
     def blocks(self) -> AsyncBlocks:

@@ -3,6 +3,7 @@
 import asyncio  # asyncio only
 from asyncio import sleep
 from collections.abc import Mapping, Sequence
+from contextlib import suppress  # asyncio only
 from typing import Any
 from weakref import WeakSet
 
@@ -28,14 +29,18 @@ class AsyncTransport:
         self._redis = connect(self.url, reply_seconds=wire.REPLY_SECONDS, asynchronous=True)
         self._loop: asyncio.AbstractEventLoop | None = None  # asyncio only
 
-    def _enter_loop(self) -> None:  # asyncio only
+    async def _enter_loop(self) -> None:  # asyncio only
         """Connect anew in another event loop than the last one, whose connections ended with it."""  # asyncio only
-        running = asyncio.get_running_loop()  # asyncio only
+        running, ended = asyncio.get_running_loop(), None  # asyncio only
         if self._loop is not None and self._loop is not running:  # asyncio only
             if self._loop.is_running():  # asyncio only
                 raise Misconfigured(wire.MANY_LOOPS, key="loop")  # asyncio only
+            ended = self._redis  # asyncio only
             self._connect()  # asyncio only
         self._loop = running  # asyncio only
+        if ended is not None:  # asyncio only
+            with suppress(Exception):  # asyncio only
+                await ended.aclose()  # what can still be closed of it  # asyncio only
 
     async def ask(self, *commands: Command, together: bool = False) -> list[Any]:
         """Send commands in one round trip; their replies. With `together`, no other command comes between them.
@@ -45,7 +50,7 @@ class AsyncTransport:
         """
         if not commands:
             return []
-        self._enter_loop()  # asyncio only
+        await self._enter_loop()  # asyncio only
         while True:
             try:
                 return await self._send(commands, together=together)

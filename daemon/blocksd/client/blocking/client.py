@@ -8,7 +8,6 @@ from contextlib import suppress
 from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, Self
-from weakref import WeakSet
 
 from blocksd.client.blocking.agents import Agents
 from blocksd.client.blocking.batch import Batch
@@ -66,7 +65,7 @@ class Client:
     def __init__(self, url: str, namespace: str = "blocks") -> None:
         """Nothing is sent yet. Raises Misconfigured when `url` or `namespace` is none."""
         self._transport = Transport(url, namespace)
-        self._opened: WeakSet[Watch] = self._transport.opened
+        self._opened = self._transport.opened
 
     @property
     def blocks(self) -> Blocks:
