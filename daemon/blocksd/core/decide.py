@@ -222,7 +222,7 @@ def _note_links(view: FolderView, draft: Draft, one: FileRead) -> None:
         inode = reading.signature[3] if reading.names > 1 and not reading.way else None
         if reading.way or inode is not None or path in links.ways or path in links.inodes:
             draft.news.links[path] = (reading.way, inode)
-        if inode is not None and path not in view.state.labels:
+        if inode is not None and path not in view.state.labels and links.inodes.get(path) != inode:
             draft.news.named_anew.add(path)
     elif isinstance(reading, Refused) and reading.way:  # its target may come
         draft.news.links[path] = (reading.way, None)

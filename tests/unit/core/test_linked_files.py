@@ -148,6 +148,23 @@ def test_names_that_are_parted(looking: Looking) -> None:
     assert looking.value("b") == "one"
 
 
+def test_other_name_of_a_file_is_looked_for_once(looking: Looking) -> None:
+    """However often the file is read because of a problem that it has."""
+    looking.write("bad", "---\n")
+    os.link(looking.root / "bad.md", looking.home / "copy")
+    looking.sweep()
+    looking.write("other", "o\n")
+    os.link(looking.root / "other.md", looking.home / "copy-2")
+    looking.intake.hint_file("other.md", closed=True)
+    looking.look()
+    sweeps = looking.intake.scanner.sweeps
+    for _ in range(3):
+        for path in ("other.md", "bad.md"):
+            looking.intake.hint_file(path, closed=True)
+        looking.look()
+    assert looking.intake.scanner.sweeps == sweeps
+
+
 def test_name_outside_the_folder_is_no_problem(looking: Looking) -> None:
     """It may be a backup, for which a write that parts the two is right."""
     looking.save("a", "one\n")
