@@ -133,7 +133,7 @@ def check_journal(revisions: list[Revision], memory: Memory) -> list[Blocks]:
             pass  # who is attached changed, for whatever reason
         elif one.author == FILE:
             _check_save(one, blocks.get(one.renamed_from or ""), unused, memory)
-            _check_reverts(one, shown.get(one.label, []))
+            _check_reverts(one, shown.get(one.renamed_from or one.label, []))
         elif one.author == MERGE:
             _check_merge(one, history.get(one.label, []))
         else:
