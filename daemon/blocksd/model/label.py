@@ -36,6 +36,7 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}|\{[A-Za-z0-9_][A-Za-z
 _PLAIN = re.compile(r"\w[\w.-]*")
 """Most segments, and all there were before other characters were allowed: those may end in a dot."""
 _ASCII_LABEL = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
+_ASCII_AGENT = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
 _AGENT_MARKS = frozenset("_-.")
 _PATTERN_MARKS = frozenset("_-.*?[]!")
 FORBIDDEN = frozenset('\\:*?"<>|')
@@ -178,6 +179,8 @@ def _shown(text: str) -> str:
 
 def parse_agent(text: str) -> str:
     """Return an agent id in its one spelling (NFC). Raise InvalidLabel if `text` is not an agent id."""
+    if _ASCII_AGENT.fullmatch(text) and text not in RESERVED and not is_unseen(text):  # most ids
+        return text
     _check_length(text)
     agent = unicodedata.normalize("NFC", text)
     why = why_no_agent(agent)
