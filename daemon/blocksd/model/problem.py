@@ -140,18 +140,19 @@ def warning_of(path: str, label: str, warnings: Sequence[Warned]) -> Problem:
 
 
 def together(parts: Sequence[Warned]) -> Warned:
-    """Return what is said of a file, at least one thing, as one: with the line of the first, and a hint for each."""
-    if len(parts) == 1:
-        return parts[0]
-    shown = parts[:_MOST_TOLD]
-    places = ["", *(f"line {part.line}: " if part.line else "" for part in shown[1:])]
-    message = "; ".join(f"{place}{part.message}" for place, part in zip(places, shown, strict=True))
-    if len(parts) > len(shown):
-        message += f"; and {len(parts) - len(shown)} more"
-    hints: dict[str, str] = {}
-    for place, part in zip(places, shown, strict=True):
-        hints.setdefault(part.hint, place)
-    return Warned(message, shown[0].line, "; ".join(f"{place}{hint}" for hint, place in hints.items() if hint))
+    """Return what is said of a file, at least one thing, as one: each with its line and hint, so that a sentence reads well."""
+    *shown, last = parts[:_MOST_TOLD]
+    if len(parts) > _MOST_TOLD:
+        shown, last = [*shown, last], Warned(f"and {len(parts) - _MOST_TOLD} more", None, "correct these first")
+    message = ""
+    for part in shown:
+        message += f"{_place(part, message)}{part.message}" + (f" ({part.hint}); " if part.hint else "; ")
+    return Warned(f"{message}{_place(last, message)}{last.message}", parts[0].line, last.hint)
+
+
+def _place(part: Warned, before: str) -> str:
+    """Return the line of a part, unless it is the first: that is the line of all."""
+    return f"line {part.line}: " if part.line and before else ""
 
 
 def misnamed(paths: Collection[str]) -> Problem:

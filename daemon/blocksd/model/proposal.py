@@ -53,7 +53,10 @@ def remedy(path: str) -> str:
     if is_conflict_copy(path.rpartition("/")[2]):
         return "compare it with the file that it is a copy of, keep what is right, and delete this copy"
     proposed = proposed_path(path)
-    return f"rename the file, for example to '{printable(proposed)}'" if proposed is not None else "rename the file"
+    if proposed is None:
+        return "rename the file"
+    what = "its directory" if proposed.rpartition("/")[2] == path.rpartition("/")[2] else "the file"
+    return f"rename {what}, for example to '{printable(proposed)}'"
 
 
 def _is_label(path: str) -> bool:

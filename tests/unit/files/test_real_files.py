@@ -181,9 +181,9 @@ TEXTS = [
         (
             "'readonly'",
             "mean 'read_only'",
-            "line 3: did you mean 'description'",
+            "line 3: unknown key 'descripton' is ignored (did you mean 'description'",
             "'limit'",
-            "line 5: did you mean 'agents'",
+            "line 5: unknown key 'agent' is ignored (did you mean 'agents'",
         ),
     ),
     Case("---\nlabel: x\n---\nX\n", "warning", ("the label is the file's path",)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blocksd.model.problem import Problem, Problems
+from blocksd.model.problem import Problem, Problems, Warned, warning_of
 
 
 def test_problem_is_as_old_as_the_first_of_its_subject() -> None:
@@ -43,3 +43,14 @@ def test_warnings_are_counted() -> None:
     for subject in ("notes.md", "notes.md", "other.md"):
         problems.remove(subject)
     assert problems.warnings == 0
+
+
+def test_all_that_is_told_of_a_file_is_one_sentence() -> None:
+    """Each part with its line and its hint, the first eight of many."""
+    parts = [Warned(f"m{line}", line or None, f"h{line}") for line in (2, 0, 5)]
+    told = warning_of("notes.md", "notes", parts)
+    assert told.sentence() == "notes.md:2: m2 (h2); m0 (h0); line 5: m5 (h5)"
+    assert warning_of("notes.md", "notes", parts[:1]).sentence() == "notes.md:2: m2 (h2)"
+    many = [Warned(f"m{line}", line, "") for line in range(1, 13)]
+    told = warning_of("notes.md", "notes", many)
+    assert told.sentence().endswith("line 8: m8; and 4 more (correct these first)")

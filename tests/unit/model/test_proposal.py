@@ -64,6 +64,7 @@ def test_the_remedy_says_what_to_do() -> None:
     """A copy of a conflict is not to be renamed."""
     assert remedy("a?.md") == "rename the file, for example to 'a.md'"
     assert remedy("?.md") == "rename the file"
+    assert remedy("agents/my agent/a.md") == "rename its directory, for example to 'agents/my-agent/a.md'"
     assert "delete this copy" in remedy("a/b (conflicted copy 2026-11-20).md")
 
 
