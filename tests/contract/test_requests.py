@@ -2349,6 +2349,30 @@ def test_person_saves_to_a_file_they_had_open_before(rig: Office, monkeypatch: p
     assert_level(rig, rig.raw)
 
 
+def test_request_to_a_file_that_is_being_saved_in_two_steps(rig: Office, ear: Ear) -> None:
+    """It waits, and is done to the whole text; meanwhile what was in force is shown."""
+    rig.write("notes", "")
+    sent = ("ann", rig.send("ann", "append", "notes", content="from Ann"))
+    for _ in range(8):
+        rig.pass_on()
+        rig.round()
+        rig.clock.advance(0.05)
+    assert rig.reply(*sent) is None
+    assert rig.raw.hget("blocks:block:notes", "value") == "one"
+    assert rig.text("notes") == ""
+    rig.write("notes", NOTES.replace("one", "two"))
+    assert rig.replies(sent)[0]["ok"]
+    assert rig.value("notes") == "two\nfrom Ann"
+    assert changes_of(ear, "notes") == [("file", 2, None), ("ann", 3, None)]
+
+
+def test_request_to_a_file_that_was_emptied(rig: Office) -> None:
+    """It is done when that is believed."""
+    rig.write("other", "")
+    assert rig.do("operator", "append", "other", content="more")["block"]["version"] == 3
+    assert rig.value("other") == "more"
+
+
 # --- merging back ---
 
 

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from blocksd.journal.results import Results
 from blocksd.model.label import TEMPORARY, clash_key
-from blocksd.model.revision import OPERATOR
+from blocksd.model.revision import FILE, OPERATOR
 from blocksd.requests.inbox import ATTEMPTS
 from blocksd.requests.request import Entry
 from machine.asked import Asked, Hunk, block_of, lines_of
@@ -196,6 +196,42 @@ class World(RuleBasedStateMachine):
             del given[places[which % len(places)]]
             data = b"".join(given)
             self._put(label, self._with_a_line(data) if adds else data, how)
+
+    @rule(label=labels, how=st.integers(0, 3), rounds=st.integers(1, 4), act=st.sampled_from(("wait", "ask", "crash")))
+    def save_in_two_steps(self, label: str, how: int, rounds: int, act: str) -> None:
+        """A program empties a file and closes it, and a moment later writes it whole: the half is never in force."""
+        path = self.rig.root / path_of(label)
+        head = self.rig.journal.head(label)
+        if not path.exists() or head is None or head.block is None or not path.read_bytes().strip():
+            return
+        if head.block != block_of(label, path.read_bytes()):
+            return  # it is not in force, and nothing is to be kept
+        data, mode = path.read_bytes(), path.stat().st_mode & 0o777
+        self._leave_open(label)
+        path.write_bytes(b"")
+        self.rig.core.intake.hint_file(path_of(label), closed=True)
+        if act == "ask":
+            self.append(label, "operator")
+        for _ in range(rounds):
+            if act == "crash":
+                self.rig.crash()
+                self._come_back()
+                self.rig.core.intake.hint_all()
+            self._round()
+            self.rig.clock.advance(0.05)
+        since = self.rig.journal.history(label, limit=5)
+        halves = [one for one in since if one.version > head.version and one.block == block_of(label, b"")]
+        must("half a save", not any(one.author == FILE for one in halves), path, "came into force in between:", halves)
+        must("half a save", path.read_bytes() == b"", path, "was written to in the middle of a save")
+        path.chmod(mode)
+        path.write_bytes(data)
+        self._add_to(label, data, how)
+
+    @rule(label=labels)
+    def empty(self, label: str) -> None:
+        """A person empties a file, and means it."""
+        if (self.rig.root / path_of(label)).exists():
+            self._put(label, b"", 0)
 
     @rule(label=labels)
     def remove(self, label: str) -> None:

@@ -271,6 +271,14 @@ def takes_a_line_out_later(world: World) -> None:
     world.rounds(1)
 
 
+def saves_in_two_steps(world: World) -> None:
+    world.add("notes", 0)
+    world.rounds(2)
+    world.save_in_two_steps("notes", 0, 2, "wait")
+    world.save_in_two_steps("notes", 0, 2, "ask")
+    world.rounds(2)
+
+
 def makes_what_was_deleted_by_hand(world: World) -> None:
     world.plain("notes", "operator", "delete")
     world.rounds(2)
@@ -508,6 +516,7 @@ STORIES = (
     takes_a_line_out,
     takes_out_what_a_merge_brought_back,
     takes_a_line_out_later,
+    saves_in_two_steps,
     makes_what_was_deleted_by_hand,
     saves,
     cannot_remove,
@@ -670,6 +679,10 @@ def does_not_see_what_a_save_was_made_of(patch: Patch) -> None:
 
 def goes_back_behind_a_merge(patch: Patch) -> None:
     patch.setattr(stale, "MERGE", "nobody")
+
+
+def believes_half_a_save(patch: Patch) -> None:
+    patch.setattr(decide, "_may_be_half", lambda *_: False)
 
 
 def takes_away_in_silence(patch: Patch) -> None:
@@ -1056,6 +1069,7 @@ MUTANTS = (
     Mutant(overrules_who_puts_a_text_back, puts_back_what_was_there, "put back"),
     Mutant(does_not_see_what_a_save_was_made_of, takes_a_line_out, "stale base"),
     Mutant(goes_back_behind_a_merge, takes_out_what_a_merge_brought_back, "came back"),
+    Mutant(believes_half_a_save, saves_in_two_steps, "half a save"),
     Mutant(takes_away_in_silence, takes_a_line_out_later, "reverts"),
     Mutant(starts_without_looking_at_what_was_prepared, crashes_while_writing, "saved"),
     Mutant(takes_nothing_back_at_start, crashes_while_writing, "saved"),
@@ -1125,7 +1139,7 @@ MUTANTS = (
 )
 
 
-ENOUGH = 49
+ENOUGH = 50
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.mistake.__name__}-{mutant.story.__name__}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from blocksd.journal.history import JournalReader
 from support import eventually, quiet_environ, require
 
 if TYPE_CHECKING:
@@ -269,6 +270,21 @@ def test_text_written_in_pieces_is_published_whole(saved: Saved) -> None:
         eventually(lambda: saved.value() == text.removesuffix("\n"))  # noqa: B023  # waited for right here
     assert [change["kind"] for change in saved.changes.settle()] == ["updated", "updated"]
     assert saved.daemon.values("notes") == ["one", *(text.removesuffix("\n") for text in texts)]
+
+
+def test_file_emptied_and_written_in_two_steps_is_one_save(saved: Saved) -> None:
+    """A program closes the file while it is empty, and opens it again: nobody is detached, and `read_only` is never off."""
+    text = "---\nread_only: true\nagents: [ann]\n---\none\n"
+    saved.file.write_text(text)
+    eventually(lambda: saved.client.sismember("blocks:attached:notes", "ann"))
+    saved.file.write_text("")
+    time.sleep(0.3)
+    saved.file.write_text(text.replace("one", "two"))
+    eventually(lambda: saved.value() == "two")
+    journal = JournalReader(str(saved.daemon.state / "journal.db"))
+    newest = journal.history("notes", limit=1)[0]
+    journal.close()
+    assert (newest.version, newest.fields, newest.detached) == (3, ("value",), ())
 
 
 def test_file_left_open_is_read_when_it_has_settled(saved: Saved) -> None:

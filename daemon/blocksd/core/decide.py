@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from blocksd.core.intake import FileNews
 from blocksd.core.scanner import private_folders
 from blocksd.errors import JournalUnusable
+from blocksd.files.document import decode, split
 from blocksd.files.folder import Absent, Busy, Refused, Text
 from blocksd.model.problem import label_conflict, problem_of, warning_of
 from blocksd.model.revision import FILE
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from blocksd.errors import BlocksdError
     from blocksd.files.file_edit import FileEdit
     from blocksd.files.folder import Folder, Signature
+    from blocksd.model.block import Block
     from blocksd.model.problem import Problem
     from blocksd.model.revision import Revision
     from blocksd.requests.answers import RequestView
@@ -207,6 +209,9 @@ def _decide_on_file(view: FolderView, draft: Draft, one: FileRead, old: str | No
         assert one.error is not None
         _refuse(draft, one, problem_of(path, one.error, label=state.label_of(path)), old)
         return
+    if one.is_fresh and not is_new and newest is not None and _may_be_half(one.block, reading, newest.block):
+        news.halves[path] = reading.saved_at
+        return
     news.reports[path] = warning_of(path, label, one.warnings) if one.warnings else None
     if old is not None:
         newest = _rename(draft, label, path, old)
@@ -226,6 +231,16 @@ def _note_links(view: FolderView, draft: Draft, one: FileRead) -> None:
             draft.news.named_anew.add(path)
     elif isinstance(reading, Refused) and reading.way:  # its target may come
         draft.news.links[path] = (reading.way, None)
+
+
+def _may_be_half(block: Block, reading: Text, before: Block | None) -> bool:
+    """Return True if a file has become empty, or has lost its whole frontmatter: programs that truncate it first do that."""
+    if before is None or block == before:
+        return False
+    if not reading.data.strip():
+        return True
+    lost = [name for name in block.changed_fields(before) if name != "value"]
+    return bool(lost) and not split(decode(reading.data)).has_frontmatter
 
 
 def _refuse(draft: Draft, one: FileRead, problem: Problem, old: str | None) -> None:
@@ -276,7 +291,7 @@ def _enforce(
         version=lambda version: state.undamaged(label, version),
         is_recent=lambda revision: view.is_recent(revision, reading.saved_at),
         has_been=state.has_been,
-        by_others=lambda: view.state.journal.by_others(label),
+        by_others=lambda: view.state.by_others(label),
     )
     origin = origin_of(block, newest, past)
     changed = state.put(block, stale_base=origin.stale_base, reverts=origin.reverts)

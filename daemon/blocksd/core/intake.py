@@ -5,6 +5,7 @@ Hints say where to look, nothing more. Nothing here decides what is in force, an
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -53,6 +54,8 @@ class FileRead(NamedTuple):
     block: Block | None = None
     warnings: tuple[Warned, ...] = ()
     error: BlocksdError | None = None
+    is_fresh: bool = False
+    """True if it was saved a moment ago: programs save in two steps, and it may be half of a save."""
 
 
 @dataclass(slots=True)
@@ -85,6 +88,8 @@ class FileNews:
     """Files whose label another one has, with that label."""
     settling: list[str] = field(default_factory=list)
     """New files that seem to be moved ones: to be read again once it was seen for a while that the old name is gone."""
+    halves: dict[str, float] = field(default_factory=dict)
+    """Files of blocks in force that may hold half of a save, and when they were saved: to be read again in a moment."""
     moved: list[str] = field(default_factory=list)
     """The names that moved files had."""
     heirs: dict[str, str] = field(default_factory=dict)
@@ -112,6 +117,7 @@ class Intake:
         *,
         delete_grace: float,
         clock: Callable[[], float],
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._folder = folder
         self._state = state
@@ -121,7 +127,7 @@ class Intake:
         self._clock = clock
         self.deletions = Deletions(folder, journal, state, problems, schedule, grace=delete_grace, clock=clock)
         self._reported: set[str] = set()  # files that have a problem, whatever the state knows of them
-        self._queue = ReadQueue(clock)
+        self._queue = ReadQueue(clock, wall)
         self.scanner = Scanner(
             folder, state, self._queue, problems, known=lambda: self._reported.union(state.signatures)
         )
@@ -290,7 +296,7 @@ class Intake:
         if reading.names > 1 and not reading.way:
             warning = self.links.warning(path, reading.signature[3])
             warnings = (*warnings, warning) if warning is not None else warnings
-        return FileRead(path, reading, label, block, warnings)
+        return FileRead(path, reading, label, block, warnings, is_fresh=self._queue.is_fresh(path, reading.saved_at))
 
     def _label_of(self, path: str) -> str:
         """Return the label of a file. One that is in force keeps its label, unless it is named like a copy of a conflict."""
@@ -352,6 +358,11 @@ class Intake:
             self._queue.postpone(path, self.deletions.grace)
         for path in news.settling:
             self._queue.postpone(path, SETTLE_SECONDS)
+        for one in observed.files:
+            if one.path not in news.halves:
+                self._queue.believe(one.path)
+        for path, saved_at in news.halves.items():
+            self._queue.doubt(path, saved_at)
         for heir, path in news.heirs.items():
             self.deletions.inherit(path, heir)
         for path in news.moved:

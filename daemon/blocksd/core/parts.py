@@ -117,6 +117,7 @@ class Parts:
             schedule,
             delete_grace=config.delete_grace,
             clock=clock,
+            wall=wall,
         )
         self._folder_view = FolderView(self.state, folder, self.intake, self._is_recent)
         self.sources = Sources(config.sources, self.state, self.problems, results.open_files(), schedule, clock=clock)

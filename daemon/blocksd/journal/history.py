@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from blocksd.model.revision import Revision
 
 _ENDLESS = 2**62
-_LAST = 32  # versions, among which a few are looked for that others wrote
+LAST = 32
+"""Among how many of the last versions those are looked for that others wrote."""
+
 _FEW = 8
 _MANY = 100  # versions, among which one is looked for that a save puts back, or that took text away
 _STORED = len(STORED.split(", "))
@@ -220,7 +222,7 @@ class History:
 
     def by_others(self, label: str) -> list[int]:
         """Return the last few versions of a block that were not saved in its file, newest first."""
-        return [version for version, author in self._last(label, "author", _LAST) if author != FILE][:_FEW]
+        return [version for version, author in self._last(label, "author", LAST) if author != FILE][:_FEW]
 
     def versions_like(self, label: str, digest: str) -> list[int]:
         """Return those of the last versions of a block whose value and facts have this digest, newest first."""
@@ -234,15 +236,21 @@ class History:
     def _last(self, label: str, column: str, count: int) -> list[tuple[int, Any]]:
         """Return the last versions of a block, newest first, each with what is in this column."""
         found: list[tuple[int, Any]] = []
+        name: str | None = label
+        before = _ENDLESS
         with self.database.reading():
-            for name, since, before in self._names(label):
-                found += self.database.execute(
-                    f"SELECT version, {column} FROM in_force WHERE label = ? AND seq >= ? AND seq < ? "  # noqa: S608  # constants
+            while name is not None and len(found) < count:
+                rows = self.database.execute(
+                    f"SELECT version, {column}, seq, renamed_from FROM in_force WHERE label = ? AND seq < ? "  # noqa: S608  # constants
                     "ORDER BY version DESC LIMIT ?",
-                    (name, since, before, count - len(found)),
-                )
-                if len(found) >= count:
-                    break
+                    (name, before, count - len(found)),
+                ).fetchall()
+                name = None
+                for version, what, seq, renamed_from in rows:
+                    found.append((version, what))
+                    if renamed_from is not None:
+                        name, before = renamed_from, seq
+                        break
         return found
 
     def _names(self, label: str) -> Iterator[tuple[str, int, int]]:

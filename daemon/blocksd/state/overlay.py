@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blocksd.errors import VersionDamaged
+from blocksd.model.revision import FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,6 +107,8 @@ class Overlay:
             state.versions[revision.label] = revision.version
             state.recent.pop(revision.label, None)
             state.recent[revision.label] = revision
+            if revision.author != FILE or revision.renamed_from is not None:
+                state.others.pop(revision.label, None)
             for label in filter(None, (revision.label, revision.renamed_from)):
                 state.unmerged.discard(label)
                 if label not in state.paths and label in state.versions:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -15,11 +16,27 @@ _LONGEST_WAIT = 1.0
 _PATIENCE = 8  # looks at a file that is being written, each after a longer wait, before it is called a problem
 
 
+HALF_SECONDS = 1.0
+"""How old a save must be before it is believed that it empties a file, or takes its whole frontmatter away."""
+
+_LONGEST_DOUBT = 10.0  # seconds for which a file that is saved again and again is not believed
+
+
+class _Half(NamedTuple):
+    """A file that may hold half of a save: which save, until when that is doubted, and since when any is."""
+
+    saved_at: float
+    until: float
+    since: float
+
+
 class ReadQueue:
     """Files by their paths, each of which is in it once. Times are of a monotonic clock, in seconds."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
         self._clock = clock
+        self._wall = wall
+        self._halves: dict[str, _Half] = {}  # files that may hold half of a save
         self.ready: dict[str, bool] = {}  # path → whether its writer was seen to close it
         self.later: dict[str, float] = {}
         self.looks: dict[str, int] = {}  # at files that are being written
@@ -58,6 +75,29 @@ class ReadQueue:
         looks = self.looks[path] = self.looks.get(path, 0) + 1
         self.postpone(path, min(SETTLE_SECONDS * 2 ** min(looks, 8), _LONGEST_WAIT))
         return looks > _PATIENCE
+
+    def is_fresh(self, path: str, saved_at: float) -> bool:
+        """Return True if a file was saved a moment ago, at this time of day. Of one in doubt, the monotonic clock tells."""
+        half = self._halves.get(path)
+        if half is not None and half.saved_at == saved_at:
+            return self._clock() < half.until
+        if half is not None and self._clock() >= half.since + _LONGEST_DOUBT:
+            return False
+        return self._wall() - saved_at < HALF_SECONDS
+
+    def doubt(self, path: str, saved_at: float) -> None:
+        """Read a file, which may hold half of a save, again when it is no longer fresh."""
+        half = self._halves.get(path)
+        if half is None or half.saved_at != saved_at:
+            now, age = self._clock(), max(0.0, self._wall() - saved_at)
+            half = _Half(saved_at, now + max(0.0, HALF_SECONDS - age), half.since if half is not None else now)
+            self._halves[path] = half
+        self.later[path] = half.until
+
+    def believe(self, path: str) -> None:
+        """Note that a file is taken as it was read."""
+        if self._halves:
+            self._halves.pop(path, None)
 
     def stop_waiting(self, path: str) -> None:
         """Note that a file is not being written any more."""

@@ -8,7 +8,7 @@ from blocksd.model.block import FILE_KEYS
 from blocksd.model.revision import MERGE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from blocksd.model.block import Block
     from blocksd.model.revision import Revision
@@ -50,11 +50,13 @@ def marks_of(block: Block | None) -> set[Mark]:
     return marks
 
 
-def reverts_of(saved: Block, before: Iterable[Block], past: Past) -> tuple[int, ...]:
+def reverts_of(saved: Block, before: Sequence[Block], past: Past) -> tuple[int, ...]:
     """Return the versions, not saved in the file, that brought what the texts `before` have and the save lacks.
 
     A line that a merge brought back is that of the version which brought it first, if that is among the last few.
     """
+    if all(_is_added_to(one, saved) for one in before):
+        return ()
     numbers = past.by_others()
     if not numbers:
         return ()
@@ -75,3 +77,8 @@ def reverts_of(saved: Block, before: Iterable[Block], past: Past) -> tuple[int, 
         if one.author != MERGE:
             gone -= brought
     return tuple(sorted(set(found.values())))
+
+
+def _is_added_to(one: Block, saved: Block) -> bool:
+    """Return True if a save has all that a block has, and lines more at the end: most saves of most programs."""
+    return saved.value.startswith(f"{one.value}\n") and one.changed_fields(saved) == ("value",)

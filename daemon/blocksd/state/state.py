@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blocksd.errors import JournalDamaged
+from blocksd.journal.history import LAST
 from blocksd.model.attachment import Attachments
 from blocksd.model.label import clash_key
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from blocksd.journal.journal import Journal
     from blocksd.model.block import Block
     from blocksd.model.revision import Revision
+
+_OTHERS = 256  # labels of which it is remembered which versions others wrote
 
 
 class State:
@@ -45,6 +48,7 @@ class State:
         self.versions: dict[str, int] = {}
         self.taken: dict[str, str] = {}  # clash key → label; those that are their own key may be left out
         self.recent: dict[str, Revision] = {}  # the newest revisions of some labels
+        self.others: dict[str, list[int]] = {}  # of some labels, the last versions by others: see `by_others`
         self.origins = self.journal.origins()  # label → what the id is made of, where that is not the label
         self.labels_of_origins = {origin: label for label, origin in self.origins.items()}
         attach = self.attachments.load
@@ -124,6 +128,16 @@ class State:
         """The block in force under a label."""
         newest = self.newest(label) if label in self.paths else None
         return newest.block if newest is not None else None
+
+    def by_others(self, label: str) -> list[int]:
+        """The last few versions of a block that were not saved in its file, the newest first."""
+        found = self.others.get(label)
+        if found is None:
+            while len(self.others) >= _OTHERS:
+                del self.others[next(iter(self.others))]
+            found = self.others[label] = self.journal.by_others(label)
+        oldest = self.version_of(label) - LAST
+        return [version for version in found if version > oldest]
 
     def version(self, label: str, version: int) -> Revision | None:
         """A version of a block; None when it is not kept.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import unicodedata
 
 import pytest
@@ -35,6 +36,61 @@ def test_life_of_a_block(looking: Looking) -> None:
     assert revisions[2].created_at == revisions[0].at
     assert revisions[4].created_at == revisions[4].at > revisions[0].at
     assert all(revision.author == "file" for revision in revisions)
+
+
+PROTECTED = "---\nread_only: true\nagents: [ann]\n---\nNever refund.\n"
+
+
+@pytest.mark.parametrize("half", ["", "\n", "Never refund.\n", "# Refunds\n"])
+def test_file_that_is_truncated_and_written_again_is_one_save(looking: Looking, half: str) -> None:
+    """A file that is empty, or has lost its whole frontmatter, for a moment between two saves."""
+    looking.save("notes", PROTECTED)
+    assert looking.save("notes", half) == []
+    assert looking.wait(0.3) == []
+    looking.intake.hint_file("notes.md", closed=True)
+    assert looking.sweep(0.3) == []
+    (revision,) = looking.save("notes", PROTECTED.replace("Never", "Seldom"))
+    assert (revision.fields, set(revision.agents)) == (("value",), {"ann"})
+    assert looking.wait(60) == []
+    assert "notes.md" not in looking.problems
+
+
+@pytest.mark.parametrize("half", ["", "Never refund.\n"])
+def test_file_that_stays_empty_is_believed(looking: Looking, half: str) -> None:
+    """A person who empties it, or takes the frontmatter out, has that in force after a second; each time."""
+    for _ in range(2):
+        looking.save("notes", PROTECTED)
+        assert looking.save("notes", half) == []
+        assert looking.wait(0.5) == []
+        (revision,) = looking.wait(0.6)
+        assert revision.detached == ("ann",)
+        assert looking.value() == half.strip()
+
+
+def test_file_that_loses_less_is_believed_at_once(looking: Looking) -> None:
+    """One key of several, or all of its value; a new file may be empty, and one without a frontmatter be rewritten."""
+    looking.save("notes", PROTECTED)
+    assert happened(looking.save("notes", "---\nread_only: true\n---\nNever refund.\n")) == [("updated", "notes")]
+    assert happened(looking.save("notes", "---\nread_only: true\n---\n")) == [("updated", "notes")]
+    assert happened(looking.save("new", "")) == [("created", "new")]
+    assert happened(looking.save("new", "text\n")) == [("updated", "new")]
+    assert happened(looking.save("new", "another\n")) == [("updated", "new")]
+    looking.remove("new")
+    assert happened(looking.save("new", "")) == [("created", "new")]
+
+
+@pytest.mark.parametrize("age", [0.0, 60.0])
+def test_file_that_is_empty_at_the_start(looking: Looking, age: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is doubted if it was saved a moment before; one that has been empty for long is in force at once."""
+    looking.save("notes", PROTECTED)
+    looking.close()
+    looking.write("notes", "")
+    looking.open()
+    now = time.time
+    monkeypatch.setattr(looking.intake._queue, "_wall", lambda: now() + age)
+    assert len(looking.sweep(0.5)) == bool(age)
+    assert len(looking.wait(1.0)) == (not age)
+    assert looking.value() == ""
 
 
 def test_same_text_is_no_revision(looking: Looking) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from blocksd.state.read_queue import SETTLE_SECONDS, ReadQueue
+from blocksd.state.read_queue import HALF_SECONDS, SETTLE_SECONDS, ReadQueue
 from rig import Clock
 
 
@@ -15,7 +15,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def queue(clock: Clock) -> ReadQueue:
-    return ReadQueue(clock)
+    return ReadQueue(clock, lambda: 5000.0)
 
 
 def test_file_is_due_when_its_writer_is_done(queue: ReadQueue, clock: Clock) -> None:
@@ -90,3 +90,32 @@ def test_clear_leaves_what_waits(queue: ReadQueue) -> None:
     queue.clear()
     assert queue.backlog == 0
     assert not queue.is_empty
+
+
+@pytest.mark.parametrize("age", [-86_400.0, -0.1, 0.0, 0.4])
+def test_half_of_a_save_is_doubted_for_a_moment(queue: ReadQueue, clock: Clock, age: float) -> None:
+    """Until it is a second old, whatever the time of day says later; of a time to come, a second from now."""
+    saved_at = 5000.0 - age
+    assert queue.is_fresh("one.md", saved_at)
+    queue.doubt("one.md", saved_at)
+    due = clock() + HALF_SECONDS - max(0.0, age)
+    assert queue.due == pytest.approx(due)
+    clock.advance(0.3)
+    assert queue.is_fresh("one.md", saved_at)
+    queue.doubt("one.md", saved_at)
+    assert queue.due == pytest.approx(due)
+    clock.now = due + 0.001
+    assert not queue.is_fresh("one.md", saved_at)
+
+
+def test_old_save_is_believed(queue: ReadQueue, clock: Clock) -> None:
+    """And so is any, if files like it have been saved again and again; what was whole in between is doubted anew."""
+    assert not queue.is_fresh("one.md", 5000.0 - HALF_SECONDS)
+    saves = 0
+    while queue.is_fresh("one.md", 5000.0 + saves):
+        queue.doubt("one.md", 5000.0 + saves)
+        clock.advance(0.5)
+        saves += 1
+    assert saves == 20
+    queue.believe("one.md")
+    assert queue.is_fresh("one.md", 5000.0 + saves)
