@@ -8,12 +8,13 @@ import os
 import random
 import sqlite3
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import redis
 
 from blocksd.errors import InvalidFile
-from blocksd.files.folder import Folder, Reading, Refused
+from blocksd.files.folder import Folder, Reading, Refused, Text
 from blocksd.files.root import Root
 from failing import call_of_root
 
@@ -398,4 +399,6 @@ class Moody(Folder):
         reading = super().read(path, closed=closed)
         if path in self.unreadable:
             return Refused(InvalidFile("it cannot be read: Input/output error", hint="check the disk"), None)
+        if isinstance(reading, Text):  # without the name by which a disk keeps its inode
+            return replace(reading, names=max(1, reading.names - 1))
         return reading

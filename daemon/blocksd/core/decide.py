@@ -270,13 +270,14 @@ def _rename(draft: Draft, label: str, path: str, old: str) -> Revision | None:
 
 def _decide_on_missing(view: FolderView, draft: Draft, path: str) -> None:
     """Note that a file is not there: of a block in force that is a deletion if it stays so."""
+    links = view.intake.links
+    if path in links.ways or path in links.inodes:
+        draft.news.links[path] = ((), None)
     if draft.observed.label_of(path) is not None:
         draft.news.missing[path] = True
     else:
         draft.observed.forget_file(path)
         draft.news.reports[path] = None
-        if path in view.intake.links.ways:
-            draft.news.links[path] = ((), None)
 
 
 def _enforce(

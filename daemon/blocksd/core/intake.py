@@ -294,9 +294,14 @@ class Intake:
         except BlocksdError as error:
             return FileRead(path, reading, label, error=InvalidFile(error.message, **error.facts, hint=remedy(path)))
         if reading.names > 1 and not reading.way:
-            warning = self.links.warning(path, reading.signature[3])
+            inode = reading.signature[3]
+            warning = self.links.warning(path, inode, lambda other: self._is_named(other, inode))
             warnings = (*warnings, warning) if warning is not None else warnings
         return FileRead(path, reading, label, block, warnings, is_fresh=self._queue.is_fresh(path, reading.saved_at))
+
+    def _is_named(self, path: str, inode: int) -> bool:
+        signature = self._folder.signature(path)
+        return signature is not None and signature[3] == inode
 
     def _label_of(self, path: str) -> str:
         """Return the label of a file. One that is in force keeps its label, unless it is named like a copy of a conflict."""
@@ -370,7 +375,8 @@ class Intake:
                 self.scanner.hint("/".join(path.split("/")[:2]))
         for path, label in news.blocked.items():
             self._blocked.setdefault(clash_key(label), set()).add(path)
-        for path, (way, inode) in news.links.items():
+        # Those that are gone come first: a moved file is not one with what it was.
+        for path, (way, inode) in sorted(news.links.items(), key=lambda one: one[1][1] is not None):
             same = self.links.note(path, way, inode)
             self._queue.add_all(same)
             if path in news.named_anew and not same:

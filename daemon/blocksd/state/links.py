@@ -9,7 +9,7 @@ from blocksd.model.label import printable
 from blocksd.model.problem import Warned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 _HINT = "remove one of them, or put a copy in its place"
 
@@ -82,9 +82,9 @@ class Links:
         below = f"{directory}/"
         return [link for link, way in self.ways.items() if any(f"{hop}/".startswith(below) for hop in way)]
 
-    def warning(self, path: str, inode: int) -> Warned | None:
-        """Return the warning that a file is one with others."""
-        others = self._same.get(inode, set()) - {path}
+    def warning(self, path: str, inode: int, is_there: Callable[[str], bool]) -> Warned | None:
+        """Return the warning that a file is one with others, if they still are."""
+        others = {other for other in self._same.get(inode, ()) if other != path and is_there(other)}
         if not others:
             return None
         message = (

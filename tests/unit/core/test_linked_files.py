@@ -165,6 +165,23 @@ def test_other_name_of_a_file_is_looked_for_once(looking: Looking) -> None:
     assert looking.intake.scanner.sweeps == sweeps
 
 
+def test_file_with_a_name_elsewhere_that_is_moved(looking: Looking) -> None:
+    """It is not one with the file that it was."""
+    for label in ("a", "b", "c"):
+        looking.save(label, f"{label}\n")
+        os.link(looking.root / f"{label}.md", looking.home / label)
+    looking.sweep()
+    (looking.root / "a.md").rename(looking.root / "b.md")
+    for path in ("a.md", "b.md"):
+        looking.intake.hint_file(path, closed=path == "b.md")
+    assert happened(looking.look()) == [("updated", "b")]
+    assert looking.problems == {}
+    assert looking.wait(GRACE / 2) == []
+    assert looking.intake.links.refusals == {}
+    assert happened(looking.wait(GRACE)) == [("deleted", "a")]
+    assert looking.problems == {}
+
+
 def test_name_outside_the_folder_is_no_problem(looking: Looking) -> None:
     """It may be a backup, for which a write that parts the two is right."""
     looking.save("a", "one\n")
