@@ -25,8 +25,9 @@ _LINE = re.compile(r"([^\r\n]*)(\r\n|\r|\n|\Z)")
 _KEY = re.compile(r"""(["']?)([A-Za-z][\w -]{0,40}?)\1\s*[:=](?!//)""")
 _CODE = re.compile(r"^ {0,3}(`{3,}|~{3,})|^(<{7}|[=%+]{7}|>{7})(?=[ \r]|$)", re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6}[ \t]+(?![\w-]+[ \t]*:)\S.*", re.MULTILINE)
+_PROTECTING = frozenset(("read_only", "agents"))
 _COMMENTS = ("#", "//", "%%")
-_MOST_ABOVE = 20  # lines above a frontmatter that are passed over
+_MOST_ABOVE = 100  # lines above a frontmatter that are passed over
 _MOST_LINES = 200  # of a frontmatter that are searched for a key of ours
 _MOST_CHARS = 65_536
 
@@ -123,8 +124,12 @@ def _at_top(text: str, at: int, line: str, bare: str, end: str, number: int, abo
 
 
 def _keys_of_ours(text: str, at: int, *, is_toml: bool, at_once: bool) -> tuple[str, ...]:
-    """Return the keys of ours in the lines from `at` to a closing fence; none if these lines are prose, or have no end."""
+    """Return the keys of ours in the lines from `at` to a closing fence; none if these lines are prose.
+
+    Without a closing fence they are those of the lines right below the opening, if one of them protects the block.
+    """
     keys: dict[str, None] = {}
+    at_top: tuple[str, ...] | None = None  # what `keys` were where the lines right below the opening ended
     is_first = True
     for _ in range(_MOST_LINES):
         found = _LINE.match(text, at)
@@ -132,19 +137,22 @@ def _keys_of_ours(text: str, at: int, *, is_toml: bool, at_once: bool) -> tuple[
         line, bare = found[1], found[1].strip(_BLANK)
         if bare == ("+++" if is_toml else "...") or (not is_toml and _FENCE.fullmatch(bare)):
             return tuple(keys)
-        if not found[2]:
-            return ()
         key = _KEY.match(line)
         if is_first and (bare or at_once) and not bare.startswith("#"):
             if key is None and not (is_toml and bare.startswith("[")):
                 return ()
             is_first = False
+        if at_top is None and key is None and line[:1] not in (" ", "-", "#"):
+            at_top = tuple(keys)
         if key is not None:
             ours = misspelt(key[2], FILE_KEYS)
             if ours is not None:
                 keys[ours] = None
+        if not found[2]:
+            break
         at = found.end()
-    return ()
+    top = tuple(keys) if at_top is None else at_top
+    return () if _PROTECTING.isdisjoint(top) else top
 
 
 def _json(text: str, start: int, number: int, *, direct: bool) -> Lookalike | None:

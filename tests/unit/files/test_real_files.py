@@ -119,7 +119,13 @@ TEXTS = [
         "---\ntitle: x\n---\n---\nread_only: true\nagents: [a1]\n---\nX\n", "problem", ("a second frontmatter", "md:4:")
     ),
     Case("---\ntitle: x\n---\n\n---\nread_only: true\n---\nX\n", "warning", ("a second frontmatter", "md:5:")),
+    Case(f"\n---\n{OURS}\nNever closed.\n", "problem", ("a blank line stands above", "'read_only' and 'agents' are")),
+    Case("\n---\nagents:\n  - a1\n# all\nlimit: 5\nX", "problem", ("'agents' and 'limit' are",)),
+    Case("\n" * 90 + f"---\n{OURS}---\nX\n", "problem", ("a blank line stands above", "md:91:")),
     # --- a value that only resembles one
+    Case("\n---\ntags: a, b\n\nNever closed.\n", "force"),
+    Case("\n---\n\nagents: those who act for others.\n\nProse.\n", "force"),
+    Case("\n---\nname: x\n\nread_only: is a key.\n", "force"),
     Case('{"colour": 5}\n\nX\n', "force"),
     Case('{"limit": 5, "tags": ["a"]}\n', "force"),
     Case('{"tags": ["a"]}\n{"tags": ["b"]}\n', "force"),
