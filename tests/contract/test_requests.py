@@ -2441,6 +2441,8 @@ def test_merge_that_is_refused(rig: Office, saved: str, args: dict[str, Any], co
     error = rig.refuse("operator", "merge", "notes", **args)
     assert error["message"].startswith(message)
     assert error["code"] == code
+    if code == "merge_conflict":
+        assert error["hint"] == "'blocksd diff notes 1 2' shows what it brought: add that by hand"
     assert rig.text("notes") == text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from blocksd.errors import InvalidRequest, MergeConflict
@@ -84,4 +85,5 @@ def with_text_of(version: int, block: Block, changeset: Changeset) -> Block:
         return merged(called(label, base), block, called(label, theirs), changeset.effort)
     except MergeConflict as error:
         message = f"version {version} of {label!r} cannot be merged: {error.message}"
-        raise MergeConflict(message, version=version, **error.facts) from None
+        hint = f"'blocksd diff {shlex.quote(label)} {version - 1} {version}' shows what it brought: add that by hand"
+        raise MergeConflict(message, version=version, label=label, hint=hint, **error.facts) from None
