@@ -183,8 +183,8 @@ def test_failure_after_a_request_was_decided_takes_it_back(rig: Office, monkeypa
     bad = rig.put("operator", op="create_agent", args={"agent": "zoe", "attach": ["notes"]})
     real = StateDraft.follow_folders
 
-    def follow_folders(draft: StateDraft) -> None:
-        real(draft)
+    def follow_folders(draft: StateDraft, *args: Any, **options: Any) -> None:
+        real(draft, *args, **options)
         if "zoe" in draft.attachments.known:
             raise OverflowError
 
