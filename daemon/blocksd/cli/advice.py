@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 from typing import TYPE_CHECKING
 
 from blocksd.errors import (
@@ -32,6 +33,12 @@ UNKNOWN_AGENT = (
 )
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM)
+
+
+def command(*words: str) -> str:
+    """Return a command of blocksd to be typed as it is, in quotes."""
+    line = shlex.join(("blocksd", *words))
+    return f"`{line}`" if "'" in line else f"'{line}'"
 
 
 def next_step(error: BlocksdError) -> str:
@@ -67,14 +74,14 @@ def _after_os_error(error: BlocksdError) -> str:
 def _after_not_found(error: BlocksdError) -> str:
     facts = error.facts
     if "version" in facts:
-        return f"'blocksd history {_label(facts)}' lists the versions that are kept"
+        return f"{command('history', _label(facts))} lists the versions that are kept"
     if "label" not in facts and "agent" in facts and "name" not in facts:
         return UNKNOWN_AGENT
     return "'blocksd ls --all' lists the blocks, and 'blocksd new LABEL' makes one"
 
 
 def _after_not_attached(error: BlocksdError) -> str:
-    return f"'blocksd show {error.facts.get('name', 'LABEL')}' shows the agents that have it"
+    return f"{command('show', str(error.facts.get('name', 'LABEL')))} shows the agents that have it"
 
 
 def _after_label(error: BlocksdError) -> str:
@@ -86,11 +93,11 @@ def _after_label(error: BlocksdError) -> str:
 
 def _after_version_conflict(error: BlocksdError) -> str:
     label, version = _label(error.facts), error.facts.get("version")
-    return f"'blocksd show {label}' shows version {version}; then retry with --version {version}"
+    return f"{command('show', label)} shows version {version}; then retry with --version {version}"
 
 
 def _after_merge_conflict(error: BlocksdError) -> str:
-    return f"'blocksd show {_label(error.facts)}' shows the present text; make the change again in it"
+    return f"{command('show', _label(error.facts))} shows the present text; make the change again in it"
 
 
 def _after_limit(error: BlocksdError) -> str:
@@ -98,7 +105,7 @@ def _after_limit(error: BlocksdError) -> str:
 
 
 def _after_exists(error: BlocksdError) -> str:
-    return f"'blocksd set {_label(error.facts)}' changes it" if "label" in error.facts else ""
+    return f"{command('set', _label(error.facts))} changes it" if "label" in error.facts else ""
 
 
 def _after_request(error: BlocksdError) -> str:
@@ -106,9 +113,11 @@ def _after_request(error: BlocksdError) -> str:
         return _after_label(error)
     if error.facts.get("field") == "op" and "label" in error.facts:
         label = _label(error.facts)
-        return f"'blocksd history {label}' lists its versions, and 'blocksd restore {label} VERSION' brings one back"
+        versions, back = command("history", label), command("restore", label, "VERSION")
+        return f"{versions} lists its versions, and {back} brings one back"
     if error.facts.get("field") == "args.agents" and "label" in error.facts:
-        return f"'blocksd set {_label(error.facts)} --agent AGENT' replaces the list; repeat --agent for each entry"
+        replacing = command("set", _label(error.facts), "--agent", "AGENT")
+        return f"{replacing} replaces the list; repeat --agent for each entry"
     return ""
 
 

@@ -11,7 +11,7 @@ from blocksd.cli import completion
 from blocksd.cli.advice import next_step
 from blocksd.cli.console import exit_code
 from blocksd.cli.options import daemon_of, daemon_options, load, resolve
-from blocksd.errors import BlocksdError, Misconfigured
+from blocksd.errors import BlocksdError, Misconfigured, Unavailable
 from blocksd.monitoring.status import count
 from blocksd.service.control import ACCEPT_DELETIONS, ask
 
@@ -108,7 +108,11 @@ def stop(timeout: float, **flags: Any) -> None:
     from blocksd.service.stopping import stop as stop_daemon
 
     config = load(flags)
-    daemon = daemon_of(config)
+    try:
+        daemon = daemon_of(config)
+    except Unavailable as error:
+        error.facts["hint"] = "there is nothing to stop; name another one by its --state-dir or --namespace"
+        raise
     seconds = stop_daemon(config.state, int(daemon["pid"]), timeout=timeout)
     click.echo(f"stopped the daemon of {daemon['folder']}, pid {daemon['pid']}, in {seconds:.1f} s")
 

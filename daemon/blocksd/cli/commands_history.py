@@ -91,6 +91,8 @@ def diff(label: str, old: str | None, new: str | None, as_json: bool, **flags: A
     if as_json:
         print_json({"label": label, "from": before, "to": after, "diff": "".join(f"{line}\n" for line in lines)})
         return
+    if not lines:
+        click.echo(f"the value is the same in v{before} and v{after}", err=True)
     colours = {"+": "green", "-": "red", "@": "cyan"}
     for line in lines:
         click.echo(click.style(line, fg=colours.get(line[:1])))

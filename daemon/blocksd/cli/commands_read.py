@@ -12,7 +12,16 @@ import click
 
 from blocksd.cli import completion
 from blocksd.cli.console import age, ago, print_json, print_table
-from blocksd.cli.options import client_for, daemon_options, json_option, load, near_agents, open_client, problem_of_file
+from blocksd.cli.options import (
+    client_for,
+    daemon_options,
+    json_option,
+    load,
+    near_agents,
+    open_client,
+    problem_of_file,
+    undoing,
+)
 from blocksd.model.label import SUFFIX
 from blocksd.model.prompt import STYLES
 from blocksd.monitoring.status import count
@@ -93,6 +102,10 @@ def list_blocks(
     ]
     print_table(("name" if agent else "label", "chars", "", "agents", "version", "age", "description"), rows)
     unread = sum(problem["subject"].endswith(SUFFIX) and not problem["warning"] for problem in problems)
+    if not found:
+        click.echo(
+            "no block fits" if listed else "there are no blocks yet: 'blocksd new LABEL TEXT' makes one", err=True
+        )
     if unread:
         click.echo(f"not in force as on disk: {count(unread, 'file')}; 'blocksd status' says why", err=True)
 
@@ -134,9 +147,10 @@ def show(label: str, as_json: bool, **flags: Any) -> None:
 def _not_in_force(problem: dict[str, Any]) -> str:
     """Say that a file is not in force, and why."""
     hint = f" ({problem['hint']})" if problem["hint"] else ""
+    undo = f", and {undoing(problem)} brings it back into the file" if undoing(problem) else ""
     return (
         f"not in force: the file on disk, {problem['subject']}, has a problem: {problem['message']}{hint}; "
-        f"this is the last good version, and 'blocksd undo {problem['label']}' brings it back into the file"
+        f"this is the last good version{undo}"
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blocksd.cli import completion
-from blocksd.cli.advice import UNKNOWN_AGENT
+from blocksd.cli.advice import UNKNOWN_AGENT, command
 from blocksd.cli.console import print_json
 from blocksd.cli.options import client_for, daemon_options, json_option, problem_of_file
 from blocksd.errors import InvalidRequest, NotFound
@@ -94,7 +94,7 @@ def set_block(label: str, value: str | None, *, version: int | None, as_json: bo
         before = client.blocks.retrieve(label)
         on_conflict: OnConflict | None = None
         if value is not None or not fields:
-            fields["value"] = _value(value, before.value, empties=f"blocksd set {label} ''")
+            fields["value"] = _value(value, before.value, empties=command("set", label, ""))
             if value is None and version is None and sys.stdin.isatty():
                 version, on_conflict = before.version, "merge"
         block = client.blocks.update(label, expect_version=version, on_conflict=on_conflict, **fields)
@@ -115,7 +115,7 @@ def append(label: str, content: str | None, *, as_json: bool, **flags: Any) -> N
     Without CONTENT, they are read from standard input, or, on a terminal, written in $EDITOR.
     """
     with client_for(flags, label) as client:
-        text = _value(content, "", empties=f"blocksd append {label} ''")
+        text = _value(content, "", empties=command("append", label, ""))
         _print(client.blocks.append(label, text), "updated", as_json=as_json)
 
 
@@ -295,7 +295,7 @@ def _refuse_patterns(label: str, agents: tuple[str, ...]) -> None:
     for agent in filter(is_pattern, agents):
         raise InvalidRequest(
             f"{agent!r} is a pattern, and no agent's id",
-            hint=f"'blocksd set {label} --agent {agent!r}' is for all that it fits; it replaces the list 'agents', so name "
+            hint=f"{command('set', label, '--agent', agent)} is for all that it fits; it replaces the list 'agents', so name "
             "each entry that stays with another --agent",
         )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from blocksd.cli.advice import command
 from blocksd.errors import JournalUnusable, NotFound, ProblemFile, Unavailable
 from blocksd.model.label import SUFFIX
 from blocksd.settings import loading as configuration
@@ -120,7 +121,7 @@ def client_for(flags: dict[str, Any], *labels: str) -> Iterator[Client]:
                 raise
             problem = problem_of_file(client.problems(), label)
             if problem is not None:
-                undo = f"'blocksd undo {label}' brings the last good version back" if problem["label"] else ""
+                undo = f"{undoing(problem)} brings the last good version back" if undoing(problem) else ""
                 raise ProblemFile(
                     f"{label!r} is not in force, and its file has a problem: {problem['subject']}: {problem['message']}",
                     label=label,
@@ -130,14 +131,26 @@ def client_for(flags: dict[str, Any], *labels: str) -> Iterator[Client]:
                 known = [block.label for block in client.blocks.list(show_hidden_blocks=True, show_templates=True)]
                 error.facts["near"] = difflib.get_close_matches(label, known, n=1)
             if isinstance(error, NotFound) and _is_deleted(config, label):
-                error.facts["near"], error.facts["hint"] = [], f"it was deleted: 'blocksd undo {label}' brings it back"
+                back = command("undo", label)
+                error.facts["near"], error.facts["hint"] = [], f"it was deleted: {back} brings it back"
             raise
 
 
 def problem_of_file(problems: list[dict[str, Any]], label: str) -> dict[str, Any] | None:
     """Return the problem that keeps the file of a block from being in force, if there is one; not a mere warning."""
-    own = (problem for problem in problems if label in (problem["label"], problem["subject"].removesuffix(SUFFIX)))
+    own = (
+        problem
+        for problem in problems
+        if problem["subject"].removesuffix(SUFFIX) == label
+        or (problem["label"] == label and problem["code"] == ProblemFile.code)
+    )
     return next((problem for problem in own if not problem["warning"]), None)
+
+
+def undoing(problem: dict[str, Any]) -> str:
+    """Return the command that brings the last good version back into a file; empty if it has none, or cannot be read."""
+    can_be = problem["label"] and problem["code"] == ProblemFile.code and "cannot be read" not in problem["message"]
+    return command("undo", problem["label"]) if can_be else ""
 
 
 def _is_deleted(config: Config, label: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -301,7 +302,7 @@ class Operations:
         except InvalidRequest as error:
             if self._changeset.has(label) or request.op != "redo":
                 raise
-            hint = f"'blocksd undo {label}' brings it back"
+            hint = f"bring it back with: blocksd undo {shlex.quote(label)}"
             raise InvalidRequest(
                 f"{label!r} is deleted: there is nothing to redo", **{**error.facts, "hint": hint}
             ) from None

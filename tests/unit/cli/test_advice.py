@@ -59,6 +59,7 @@ FIRST = "start one with 'blocksd run FOLDER'"
         (NotFound("x", label="nots", near=["notes"]), "did you mean 'notes'?"),
         (NotFound("x", label="notes", near=[]), "'blocksd ls --all' lists"),
         (NotFound("x", label="notes", version=9), "'blocksd history notes'"),
+        (NotFound("x", label="my notes", version=9), "`blocksd history 'my notes'`"),
         (NotFound("x", agent="ghost"), "'blocksd attach LABEL AGENT'"),
         (NotAttached("x", agent="ann", name="notes"), "'blocksd show notes'"),
         (InvalidLabel("x", label="a/foo.md"), "is 'a/foo'"),
