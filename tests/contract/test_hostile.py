@@ -201,10 +201,10 @@ def test_failure_after_a_request_was_decided_takes_it_back(rig: Office, monkeypa
 def test_reply_that_cannot_be_made_takes_its_request_back(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """The block was decided on by then: neither its file nor its history has changed."""
 
-    def accepted(request_id: str, facts: Any) -> tuple[str, str]:
+    def accepted(request_id: str, facts: Any, mark: str) -> tuple[str, str]:
         if request_id == bad:
             raise MemoryError
-        return accepted_reply(request_id, facts)
+        return accepted_reply(request_id, facts, mark)
 
     monkeypatch.setattr(operations, "accepted", accepted)
     bad = rig.put("operator", op="append", label="notes", args={"content": "lost"})

@@ -14,7 +14,14 @@ from bench import EPOCH, project, rebuild, without_meta
 from blocksd.errors import Damaged, LeaseLost
 from blocksd.mirror.keys import Keys
 from blocksd.mirror.mirror import Place
-from blocksd.mirror.projection import agents_commands, commands_of, fields_of, problem_commands, reply_command
+from blocksd.mirror.projection import (
+    agents_commands,
+    change_of,
+    commands_of,
+    fields_of,
+    problem_commands,
+    reply_command,
+)
 from blocksd.mirror.repair import differing, repair_agents, repair_index
 from blocksd.mirror.view import BlockView
 from blocksd.model.block import Block, block_id
@@ -202,7 +209,7 @@ def test_one_change_is_one_text_everywhere(bench: Bench) -> None:
         changed=("value", "agents"),
     )
     project(mirror, after)
-    change = after.change(EPOCH)
+    change = change_of(after, EPOCH)
     assert sorted(ear.messages()) == sorted((channel, change) for channel in channels if not channel.endswith(":bob"))
     assert bench.client.xrange("blocks:changes", "2-0", "2-0") == [("2-0", {"change": change})]
 

@@ -820,7 +820,7 @@ class World(RuleBasedStateMachine):
                 bool(due) and due <= {"retention", "scrub", "roots", "merges"}
             )
             self._round()
-            is_in_doubt = is_in_doubt or bool(rig.core.intake._queue._halves)
+            is_in_doubt = is_in_doubt or bool(rig.core.intake._queue.halves)
             has_worked, has_told = self._done() != before, rig.core.problems.changes != problems
             worked += has_worked
             told += has_told and not has_worked  # of a file whose label a decision of the round before has set free

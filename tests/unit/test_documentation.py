@@ -16,7 +16,7 @@ from blocksd import errors
 from blocksd.cli.main import cli
 from blocksd.mirror.acl import users
 from blocksd.mirror.keys import Keys
-from blocksd.mirror.projection import fields_of
+from blocksd.mirror.projection import change_of, fields_of
 from blocksd.model.block import FILE_KEYS
 from blocksd.model.problem import Problem
 from blocksd.model.revision import Kind
@@ -120,7 +120,7 @@ def test_every_tool_is_described() -> None:
 def test_every_key_is_specified() -> None:
     """Each with its type and what it holds, those of single blocks, agents and files too."""
     keys = Keys("blocks")
-    single = [name for name in vars(keys).values() if name != "blocks"]
+    single = [name for name in vars(keys).values() if isinstance(name, str) and name not in ("blocks", keys.resets)]
     of_a_kind = [
         *(keys.block("<label>"), keys.attached("<label>"), keys.agent("<agent>"), keys.open("<agent>")),
         *(keys.source("<source>"), keys.source_agents("<source>"), keys.file("<source>/<path>")),
@@ -161,7 +161,7 @@ def test_every_kind_of_change_is_specified() -> None:
 
 def test_every_key_of_a_change_is_specified() -> None:
     """Those that are rarely there, too."""
-    change = revision(1, kind="renamed", value="x").change("e")
+    change = change_of(revision(1, kind="renamed", value="x"), "e")
     rare = {"from", "reverts"}
     assert [key for key in {*json.loads(change), *rare} if not re.search(rf"^\| .*`{key}`", LAYOUT, re.MULTILINE)] == []
 

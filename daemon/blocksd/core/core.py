@@ -137,7 +137,8 @@ class Core(Parts):
         # 5. Project: one call of the server, with the replies.
         yield from self._project(draft, revisions)
         for revision in revisions:
-            self._reverts.note(revision)
+            if revision.reverts or self._reverts.since:
+                self._reverts.note(revision)
             if revision.version > 1:
                 self.retention.touched.add(revision.label)
             for listener in self._listeners:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from blocksd.core.intake import FileNews
 from blocksd.core.scanner import private_folders
 from blocksd.errors import JournalUnusable
-from blocksd.files.document import decode, split
 from blocksd.files.folder import Absent, Busy, Refused, Text
 from blocksd.model.problem import label_conflict, problem_of, warning_of
 from blocksd.model.revision import FILE
@@ -36,6 +35,10 @@ if TYPE_CHECKING:
     from blocksd.requests.answers import RequestView
     from blocksd.requests.request import Entry
     from blocksd.state.state import State
+
+
+_FRONTMATTERS = (b"---", b"\xef\xbb\xbf---")
+"""How a file with a frontmatter begins: what only looks like one is a problem."""
 
 
 class Asked(NamedTuple):
@@ -209,7 +212,8 @@ def _decide_on_file(view: FolderView, draft: Draft, one: FileRead, old: str | No
         assert one.error is not None
         _refuse(draft, one, problem_of(path, one.error, label=state.label_of(path)), old)
         return
-    if one.is_fresh and not is_new and newest is not None and _may_be_half(one.block, reading, newest.block):
+    may_be_half = not is_new and newest is not None and _may_be_half(one.block, reading, newest.block)
+    if may_be_half and view.intake.is_fresh(path, reading.saved_at):
         news.halves[path] = reading.saved_at
         return
     news.reports[path] = warning_of(path, label, one.warnings) if one.warnings else None
@@ -235,12 +239,9 @@ def _note_links(view: FolderView, draft: Draft, one: FileRead) -> None:
 
 def _may_be_half(block: Block, reading: Text, before: Block | None) -> bool:
     """Return True if a file has become empty, or has lost its whole frontmatter: programs that truncate it first do that."""
-    if before is None or block == before:
+    if before is None or reading.data.startswith(_FRONTMATTERS):
         return False
-    if not reading.data.strip():
-        return True
-    lost = [name for name in block.changed_fields(before) if name != "value"]
-    return bool(lost) and not split(decode(reading.data)).has_frontmatter
+    return any(name != "value" or not reading.data.strip() for name in block.changed_fields(before))
 
 
 def _refuse(draft: Draft, one: FileRead, problem: Problem, old: str | None) -> None:

@@ -124,7 +124,8 @@ class Executor:
                 staged.append(writer.stage(edit))
             if staged:
                 yield "flush"
-                writer.flush(_to_be_found(draft, staged))
+                if writer.is_durable:
+                    writer.flush(_to_be_found(draft, staged))
         except BlocksdError as error:
             self._give_up(staged)
             raise Conflict(str(error.facts.get("path", path)), error) from None

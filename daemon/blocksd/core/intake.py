@@ -54,8 +54,6 @@ class FileRead(NamedTuple):
     block: Block | None = None
     warnings: tuple[Warned, ...] = ()
     error: BlocksdError | None = None
-    is_fresh: bool = False
-    """True if it was saved a moment ago: programs save in two steps, and it may be half of a save."""
 
 
 @dataclass(slots=True)
@@ -297,16 +295,23 @@ class Intake:
             inode = reading.signature[3]
             warning = self.links.warning(path, inode, lambda other: self._is_named(other, inode))
             warnings = (*warnings, warning) if warning is not None else warnings
-        return FileRead(path, reading, label, block, warnings, is_fresh=self._queue.is_fresh(path, reading.saved_at))
+        return FileRead(path, reading, label, block, warnings)
 
     def _is_named(self, path: str, inode: int) -> bool:
         signature = self._folder.signature(path)
         return signature is not None and signature[3] == inode
 
+    def is_fresh(self, path: str, saved_at: float) -> bool:
+        """Return True if a file was saved a moment ago: programs save in two steps, and it may be half of a save."""
+        return self._queue.is_fresh(path, saved_at)
+
     def _label_of(self, path: str) -> str:
-        """Return the label of a file. One that is in force keeps its label, unless it is named like a copy of a conflict."""
+        """Return the label of a file. One that is in force keeps its label.
+
+        One that came into force when copies of conflicts still could, and was not read since, does not.
+        """
         known = self._state.labels.get(path)
-        if known is not None and not is_conflict_copy(path.rpartition("/")[2]):
+        if known is not None and (self._state.signatures.get(path) or not is_conflict_copy(path.rpartition("/")[2])):
             return known
         merged = merged_from(path)
         if merged is not None and self._folder.signature(merged) is not None:
@@ -363,7 +368,7 @@ class Intake:
             self._queue.postpone(path, self.deletions.grace)
         for path in news.settling:
             self._queue.postpone(path, SETTLE_SECONDS)
-        for one in observed.files:
+        for one in observed.files if self._queue.halves else ():
             if one.path not in news.halves:
                 self._queue.believe(one.path)
         for path, saved_at in news.halves.items():

@@ -65,7 +65,8 @@ class RevertWarnings:
     def __init__(self, problems: Problems, clock: Callable[[], float]) -> None:
         self._problems = problems
         self._clock = clock
-        self._since: dict[str, float] = {}
+        self.since: dict[str, float] = {}
+        """When each of the warnings began."""
 
     def note(self, revision: Revision) -> None:
         """Take note of a revision that is in force."""
@@ -73,16 +74,16 @@ class RevertWarnings:
             problem = reverted(revision)
             self._problems.remove(problem.subject)  # another save, another time
             self._problems.set(problem)
-            self._since[problem.subject] = self._clock()
-        elif self._since and revision.is_edit:
+            self.since[problem.subject] = self._clock()
+        elif revision.is_edit:
             for label in filter(None, (revision.label, revision.renamed_from)):
                 self._end(unmerged_subject(label))
 
     def expire(self) -> None:
         """Remove the warnings that are older than `REVERT_SECONDS`."""
-        for subject in [one for one, since in self._since.items() if self._clock() - since >= REVERT_SECONDS]:
+        for subject in [one for one, since in self.since.items() if self._clock() - since >= REVERT_SECONDS]:
             self._end(subject)
 
     def _end(self, subject: str) -> None:
-        if self._since.pop(subject, None) is not None:
+        if self.since.pop(subject, None) is not None:
             self._problems.remove(subject)

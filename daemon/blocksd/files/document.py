@@ -100,7 +100,7 @@ class Document:
         blank = final = ""
         if closing and (value.startswith("\n") or (self.has_frontmatter and old.startswith("\n"))):
             blank = "\n"
-        if self.matter.strip() and not blank and is_second(value):
+        if self.matter.strip() and not blank and not _is_plain(value) and is_second(value):
             blank = "\n"
         if value.endswith("\n") or old.removeprefix(blank).endswith("\n") or old in ("", blank):
             final = "\n" if value else ""
@@ -158,9 +158,14 @@ def _needs_frontmatter(value: str) -> bool:
     return (
         _OPEN.match(value) is not None
         or value.startswith(_BOM)
-        or lookalike(value) is not None
+        or (not _is_plain(value) and lookalike(value) is not None)
         or is_lfs_pointer(value.encode()[:300])
     )
+
+
+def _is_plain(text: str) -> bool:
+    """Return True if a text begins as most do, and as nothing does that looks like a frontmatter."""
+    return text[:1].isalnum()
 
 
 def split(text: str) -> Document:
@@ -259,8 +264,7 @@ class Parser:
         except InvalidField as error:
             line = head.data.count(b"\n") + blank + int(str(error.facts["line"]))
             errors += (Warned(error.message, line, "remove the character"),)
-        # Most bodies begin with a letter.
-        if not body[:1].isalnum() and (head.has_keys or not head.has_frontmatter):
+        if (head.has_keys or not head.has_frontmatter) and not _is_plain(body):
             found = lookalike(body)
             if found is not None and (found.direct or not head.has_frontmatter):
                 errors += (found.told(head.data.count(b"\n"), is_second=head.has_frontmatter),)

@@ -14,7 +14,6 @@ from blocksd.errors import Undecided
 from blocksd.files.beneath import NOT_THERE
 from blocksd.files.directories import Directories
 from blocksd.files.file_edit import Staged
-from blocksd.files.folder import signature_of
 from blocksd.files.fresh_file import Mark, make
 from blocksd.files.links import resolve
 from blocksd.files.root import Root, kept
@@ -144,17 +143,6 @@ class Staging(Directories):
             except OSError as error:
                 raise self._unwritable(path, error) from None
         self.sync(named)
-
-    def signature(self, staged: Staged) -> Signature | None:
-        """Return the signature of a file with the new text, after `put_in`; None if the file may have changed since."""
-        mark = self._marks.get(staged.aside)
-        if mark is None:
-            return None
-        try:
-            found = self._root.stat(self._place(staged))
-        except OSError:
-            return None
-        return signature_of(found) if (found.st_mtime_ns, found.st_size, found.st_ino) == mark else None
 
     def discard(self, staged: Staged) -> None:
         """Remove the staged text, or what it has displaced."""

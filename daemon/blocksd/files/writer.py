@@ -134,13 +134,27 @@ class Writer(Staging):
         Try several times: readers see them, and what a process saves of a text that is taken back would be there twice.
         Raise Unavailable or ProblemFile if one of them cannot be synced.
         """
+        if self.is_durable:
+            self._insist_on_sync(staged)
+        return {one.path: self.signature(one) for one in staged}
+
+    def _insist_on_sync(self, staged: Sequence[Staged]) -> None:
         for _ in range(_TRIES - 1):
             with suppress(Unavailable, ProblemFile):
                 self.sync(staged)
-                break
-        else:
-            self.sync(staged)
-        return {one.path: self.signature(one) for one in staged}
+                return
+        self.sync(staged)
+
+    def signature(self, staged: Staged) -> Signature | None:
+        """Return the signature of a file with the new text, after `put_in`; None if the file may have changed since."""
+        mark = self._marks.get(staged.aside)
+        if mark is None:
+            return None
+        try:
+            found = self._root.stat(self._places.get(staged.aside) or self._place(staged))
+        except OSError:
+            return None
+        return signature_of(found) if (found.st_mtime_ns, found.st_size, found.st_ino) == mark else None
 
     def _insist_on_displaced(self, aside: str) -> Content:
         """Return the content of the file that was just displaced; try several times, for the same reason."""

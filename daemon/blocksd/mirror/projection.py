@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from blocksd.mirror.index import INDEXED, bounds_of, member_of
@@ -54,6 +55,11 @@ def _shown(revision: Revision, names: Iterable[str]) -> dict[str, str]:
     return shown
 
 
+_NOTIFIED = (
+    *("seq", "kind", "label", "version", "fields", "attached", "detached"),
+    *("author", "digest", "at", "request_id"),
+)
+_notified_of = attrgetter(*_NOTIFIED)
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -93,7 +99,7 @@ def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
         for words in in_parts(revision.attached):
             commands.append(("SADD", keys.attached(label), *words))
             commands += [("HSET", keys.agent(agent), name, label) for agent in words]
-    change = revision.change(epoch)
+    change = change_of(revision, epoch)
     labels, channels = [label], [channel]
     if revision.renamed_from is not None:
         labels.append(revision.renamed_from)
@@ -104,6 +110,17 @@ def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
     commands.append(announcement(f"{revision.seq}-0", change, keys.changes, *channels))
     commands.append(("HSET", keys.meta, "seq", str(revision.seq)))
     return commands
+
+
+def change_of(revision: Revision, epoch: str) -> str:
+    """Return the notification of a revision: one line of JSON."""
+    notification: dict[str, object] = dict(zip(_NOTIFIED, _notified_of(revision), strict=True))
+    notification["epoch"] = epoch
+    if revision.renamed_from is not None:
+        notification["from"] = revision.renamed_from
+    if revision.reverts:
+        notification["reverts"] = revision.reverts
+    return _encode(notification)
 
 
 def _renaming_commands(revision: Revision, old: str, keys: Keys) -> list[Command]:

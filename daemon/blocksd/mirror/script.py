@@ -28,16 +28,13 @@ class Script:
     def __init__(self, client: Any, name: str, *, url: str) -> None:
         self._client = client
         self._url = url
+        self.is_on_cluster = not hasattr(client, "connection_pool")
+        """True if the keys may be spread over several nodes."""
         self._script = client.register_script(files(__package__).joinpath(name).read_text(encoding="utf-8"))
         self._connection: Any = None
         self.under_way: tuple[Any, ...] | None = (
             None  # the words of a call that was sent, and whose result was not read
         )
-
-    @property
-    def is_on_cluster(self) -> bool:
-        """True if the keys may be spread over several nodes."""
-        return not hasattr(self._client, "connection_pool")
 
     @property
     def server(self) -> str | None:

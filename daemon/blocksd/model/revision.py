@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 from blocksd.errors import Damaged
@@ -81,22 +80,7 @@ class Revision:
         names = ("seq", "kind", "label", "version", "author", "at")
         return {name: getattr(self, name) for name in names}
 
-    def change(self, epoch: str) -> str:
-        """Return the notification of this revision: one line of JSON."""
-        notification: dict[str, object] = dict(zip(_NOTIFIED, _notified_of(self), strict=True))
-        notification["epoch"] = epoch
-        if self.renamed_from is not None:
-            notification["from"] = self.renamed_from
-        if self.reverts:
-            notification["reverts"] = self.reverts
-        return json.dumps(notification, ensure_ascii=False)
 
-
-_NOTIFIED = (
-    *("seq", "kind", "label", "version", "fields", "attached", "detached"),
-    *("author", "digest", "at", "request_id"),
-)
-_notified_of = attrgetter(*_NOTIFIED)
 _TEXT, _NUMBER, _LIST = (str, type(None)), (int, type(None)), (list, type(None))
 _KEYS: dict[str, tuple[type, ...]] = {
     "kind": (str,),

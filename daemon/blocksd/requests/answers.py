@@ -244,7 +244,7 @@ class _Deciding:
             return refused(request.id, Unavailable(error.message))
         except BlocksdError as error:
             return refused(request.id, error)
-        return accepted(request.id, facts)[1]
+        return accepted(request.id, facts, "")[1]
 
     def _refuse(self, request: Request, key: Key, error: BlocksdError) -> str:
         """The reply that says why a request is refused; it stands, unless the reason may pass and another try is worth it."""
@@ -306,8 +306,8 @@ class _Deciding:
         if request.op in ("open_file", "close_file"):
             access = access_of(request, view.sources, self._check_known, timestamp(view.wall))
             answers.accesses.append(access)
-            _, reply = accepted(request.id, access.as_json())
-            answers.settled[key], answers.replies[key] = marked(reply, request.mark), reply
+            answers.settled[key], reply = accepted(request.id, access.as_json(), request.mark)
+            answers.replies[key] = reply
             return reply
         if view.is_folder_in_doubt and (problem := view.problems.get(FOLDER)) is not None:
             raise Unavailable(f"{problem.message}; nothing can be written until it is back", path="")
@@ -317,7 +317,7 @@ class _Deciding:
         for agent in workspace.agents_gone - before:
             opened = {*view.sources.opened_by(agent), *(one.file for one in answers.accesses if one.agent == agent)}
             answers.accesses += [Access(agent, file, None) for file in sorted(opened)]
-        answers.edited[key], answers.replies[key] = marked(edited, request.mark), reply
+        answers.edited[key], answers.replies[key] = edited, reply
         return reply
 
     def _check_known(self, agent: str) -> None:

@@ -63,7 +63,7 @@ def carry_out(workspace: Workspace, request: Request) -> tuple[str, str]:
     finally:
         workspace.work += changeset.work
     found = _results(changeset) if label is None else _result(changeset.draft, label)
-    replies = accepted(request.id, {**changeset.facts, **found})
+    replies = accepted(request.id, {**changeset.facts, **found}, request.mark)
     workspace.take(changeset.draft, changeset.files)
     workspace.agents_gone = workspace.agents_gone | changeset.agents_gone
     workspace.rejected |= changeset.rejected

@@ -35,10 +35,10 @@ class Answer(NamedTuple):
         return found[1] if found else "ok" if self.reply is not None else InvalidRequest.code
 
 
-def accepted(request_id: str, facts: Mapping[str, Any]) -> tuple[str, str]:
-    """The reply that says it was done: as it is kept, and as it is sent."""
+def accepted(request_id: str, facts: Mapping[str, Any], mark: str) -> tuple[str, str]:
+    """The reply that says it was done: as it is kept, with the mark of the request, and as it is sent."""
     head = {"id": request_id, "ok": True}
-    return json.dumps({**head, **kept(facts)}), json.dumps({**head, **facts})
+    return marked(json.dumps({**head, **kept(facts)}), mark), json.dumps({**head, **facts})
 
 
 def kept(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,8 @@ class ReadQueue:
     def __init__(self, clock: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._wall = wall
-        self._halves: dict[str, _Half] = {}  # files that may hold half of a save
+        self.halves: dict[str, _Half] = {}
+        """Files that may hold half of a save."""
         self.ready: dict[str, bool] = {}  # path → whether its writer was seen to close it
         self.later: dict[str, float] = {}
         self.looks: dict[str, int] = {}  # at files that are being written
@@ -78,7 +79,7 @@ class ReadQueue:
 
     def is_fresh(self, path: str, saved_at: float) -> bool:
         """Return True if a file was saved a moment ago, at this time of day. Of one in doubt, the monotonic clock tells."""
-        half = self._halves.get(path)
+        half = self.halves.get(path)
         if half is not None and half.saved_at == saved_at:
             return self._clock() < half.until
         if half is not None and self._clock() >= half.since + _LONGEST_DOUBT:
@@ -87,17 +88,16 @@ class ReadQueue:
 
     def doubt(self, path: str, saved_at: float) -> None:
         """Read a file, which may hold half of a save, again when it is no longer fresh."""
-        half = self._halves.get(path)
+        half = self.halves.get(path)
         if half is None or half.saved_at != saved_at:
             now, age = self._clock(), max(0.0, self._wall() - saved_at)
             half = _Half(saved_at, now + max(0.0, HALF_SECONDS - age), half.since if half is not None else now)
-            self._halves[path] = half
+            self.halves[path] = half
         self.later[path] = half.until
 
     def believe(self, path: str) -> None:
         """Note that a file is taken as it was read."""
-        if self._halves:
-            self._halves.pop(path, None)
+        self.halves.pop(path, None)
 
     def stop_waiting(self, path: str) -> None:
         """Note that a file is not being written any more."""

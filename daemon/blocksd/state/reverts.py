@@ -55,8 +55,6 @@ def reverts_of(saved: Block, before: Sequence[Block], past: Past) -> tuple[int, 
 
     A line that a merge brought back is that of the version which brought it first, if that is among the last few.
     """
-    if all(_is_added_to(one, saved) for one in before):
-        return ()
     numbers = past.by_others()
     if not numbers:
         return ()
@@ -77,8 +75,3 @@ def reverts_of(saved: Block, before: Sequence[Block], past: Past) -> tuple[int, 
         if one.author != MERGE:
             gone -= brought
     return tuple(sorted(set(found.values())))
-
-
-def _is_added_to(one: Block, saved: Block) -> bool:
-    """Return True if a save has all that a block has, and lines more at the end: most saves of most programs."""
-    return saved.value.startswith(f"{one.value}\n") and one.changed_fields(saved) == ("value",)

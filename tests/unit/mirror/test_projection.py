@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from blocksd.mirror.keys import Keys
-from blocksd.mirror.projection import commands_of, hash_commands, set_commands
+from blocksd.mirror.projection import change_of, commands_of, hash_commands, set_commands
 from rig import revision
 
 EPOCH = "e" * 32
@@ -19,7 +19,7 @@ def test_commands_are_data() -> None:
     keys = Keys("blocks")
     new = revision(7, agents=("ann",), value="n")
     commands = commands_of(new, keys, EPOCH)
-    change = new.change(EPOCH)
+    change = change_of(new, EPOCH)
     assert all(isinstance(word, str) for command in commands for word in command)
     (told,) = [command for command in commands if command[0] == "ANNOUNCE"]
     data = [

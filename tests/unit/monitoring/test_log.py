@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 AT = "2026-11-20T09:00:00.000Z"
 REVISION = Revision(6, "notes", 2, "updated", None, AT, AT, "support-1", fields=("value",), attached=("ann",))
-ANSWER = Answer(Entry("support-1", "1-0", "{}"), "r1", accepted("r1", {"seq": 6})[1], "append")
+ANSWER = Answer(Entry("support-1", "1-0", "{}"), "r1", accepted("r1", {"seq": 6}, "")[1], "append")
 EVENTS: dict[str, tuple[str, Callable[[EventLog], object]]] = {
     "revision": ("info", lambda log: log.on_revision(REVISION)),
     "request": ("debug", lambda log: log.on_request(ANSWER, 0.0042)),

@@ -91,7 +91,7 @@ def test_revisions_by_kind_and_source(metrics: Metrics) -> None:
 def test_requests_by_outcome(metrics: Metrics) -> None:
     """`ok`, or the code of the error; what is no request counts, too; and how long each took."""
     entry = Entry("support-1", "1-0", "{}")
-    metrics.on_request(Answer(entry, "a", accepted("a", {"seq": 1})[1], "append"), 0.003)
+    metrics.on_request(Answer(entry, "a", accepted("a", {"seq": 1}, "")[1], "append"), 0.003)
     metrics.on_request(Answer(entry, "b", refused("b", Unavailable("later")), "append"), 0.3)
     metrics.on_request(Answer(entry, None, None), 0.0)
     found = samples(metrics)

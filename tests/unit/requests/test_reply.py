@@ -11,7 +11,7 @@ from blocksd.requests.request import Entry
 
 def test_replies() -> None:
     """One says what was done, the other why not, with the facts beside the sentence."""
-    assert json.loads(accepted("r-1", {"agent": "ann"})[1]) == {"id": "r-1", "ok": True, "agent": "ann"}
+    assert json.loads(accepted("r-1", {"agent": "ann"}, "")[1]) == {"id": "r-1", "ok": True, "agent": "ann"}
     error = {"code": "not_found", "message": "no such file", "file": "\ud800"}
     text = refused("r-1", NotFound("no such file", file="\ud800"))
     assert json.loads(text) == {"id": "r-1", "ok": False, "error": error}
@@ -21,7 +21,7 @@ def test_replies() -> None:
 def test_outcome_of_a_reply() -> None:
     """`ok`, or the code of the error, whatever else is in the reply."""
     for reply, outcome in (
-        (accepted("r-1", {"seq": 7, "block": {"value": '"ok": false, "error": {"code": "unavailable"'}})[1], "ok"),
+        (accepted("r-1", {"seq": 7, "block": {"value": '"ok": false, "error": {"code": "unavailable"'}}, "")[1], "ok"),
         (refused("r-1", VersionConflict("it is another", expected=1, version=2)), "version_conflict"),
         (None, "invalid_request"),
     ):
