@@ -415,6 +415,37 @@ def test_memory_is_current_after_a_fork(rig: Rig) -> None:
         eventually(lambda: memory.compile() == wanted(rig), "the parent follows as before")
 
 
+def test_memory_in_asyncio_code_is_current_after_a_fork(rig: Rig) -> None:
+    """A child runs a loop of its own, also if the parent's was running; the parent goes on as before."""
+
+    async def fork() -> None:
+        client = AsyncClient(rig.url)
+        memory = client.memory("ann")
+        before = await memory.compile()
+
+        async def in_child() -> str:
+            text = await memory.compile()
+            assert await memory.compile() == text
+            await client.close()
+            gc.collect()
+            return text
+
+        def change() -> None:
+            rig.save_and_settle("agents/ann/human", "Alice\n")
+
+        text = forked(lambda: asyncio.run(in_child()), change)
+        assert text != before
+        assert text == wanted(rig)
+        rig.save_and_settle("agents/ann/human", "Carol\n")
+        async with asyncio.timeout(10):
+            while await memory.compile() != wanted(rig):  # noqa: ASYNC110  # the memory tells nobody
+                await asyncio.sleep(0.01)
+        assert (await memory.get_block("human")).value == "Carol"
+        await client.close()
+
+    asyncio.run(fork())
+
+
 def test_watch_is_of_the_process_that_began_it(rig: Rig) -> None:
     """In a child it says so, instead of waiting for a thread that is not there."""
     with Client(rig.url) as client:

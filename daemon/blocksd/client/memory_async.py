@@ -32,6 +32,7 @@ class AsyncMemory(AsyncMemoryWrites):
         super().__init__(transport, agent_id)
         self._opened = opened
         self._follower: AsyncWatch | None = None
+        self._former: AsyncWatch | None = None
         self._finalizer: finalize[..., Any] | None = None
 
     async def get_blocks(self) -> list[BlockView]:
@@ -130,6 +131,7 @@ class AsyncMemory(AsyncMemoryWrites):
     async def _follow(self) -> None:
         if self._finalizer is not None:
             self._finalizer.detach()
+            self._former = self._follower  # kept: after a fork, its connection is the parent's
             self._begin_anew()
         follower = self._follower = AsyncWatch(self._transport, self._watching)
         self._opened.add(follower)

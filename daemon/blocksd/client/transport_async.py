@@ -1,6 +1,7 @@
 """The connection on which a client asks: commands and requests to one namespace of one server."""
 
 import asyncio  # asyncio only
+import os  # asyncio only
 from asyncio import sleep
 from collections.abc import Mapping, Sequence
 from contextlib import suppress  # asyncio only
@@ -28,11 +29,16 @@ class AsyncTransport:
     def _connect(self) -> None:
         self._redis = connect(self.url, reply_seconds=wire.REPLY_SECONDS, asynchronous=True)
         self._loop: asyncio.AbstractEventLoop | None = None  # asyncio only
+        self._process = os.getpid()  # asyncio only
 
     async def _enter_loop(self) -> None:  # asyncio only
         """Connect anew in another event loop than the last one, whose connections ended with it."""  # asyncio only
         running, ended = asyncio.get_running_loop(), None  # asyncio only
-        if self._loop is not None and self._loop is not running:  # asyncio only
+        if self._process != os.getpid():  # asyncio only
+            # To close or collect a connection here would take it from the parent's loop.  # asyncio only
+            self._of_parent = self._redis  # asyncio only
+            self._connect()  # asyncio only
+        elif self._loop is not None and self._loop is not running:  # asyncio only
             if self._loop.is_running():  # asyncio only
                 raise Misconfigured(wire.MANY_LOOPS, key="loop")  # asyncio only
             ended = self._redis  # asyncio only

@@ -33,6 +33,7 @@ class Memory(MemoryWrites):
         super().__init__(transport, agent_id)
         self._opened = opened
         self._follower: Watch | None = None
+        self._former: Watch | None = None
         self._finalizer: finalize[..., Any] | None = None
 
     def get_blocks(self) -> list[BlockView]:
@@ -131,6 +132,7 @@ class Memory(MemoryWrites):
     def _follow(self) -> None:
         if self._finalizer is not None:
             self._finalizer.detach()
+            self._former = self._follower  # kept: after a fork, its connection is the parent's
             self._begin_anew()
         follower = self._follower = Watch(self._transport, self._watching)
         self._opened.add(follower)
