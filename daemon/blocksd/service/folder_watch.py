@@ -129,9 +129,9 @@ class FolderWatch:
 
     def _check_coverage(self, watcher: Watcher) -> None:
         intake, now = self._intake, time.monotonic()
-        # A directory that the last sweep saw may have been removed since, and then needs no watch.
-        root, unwatched = self._root, watcher.unwatched(intake.scanner.directories)
-        missing = [directory for directory in unwatched if os.path.isdir(os.path.join(root, directory))]
+        # A directory that the last sweep saw may have been removed since, or a symlink be on its way: it needs no watch then.
+        unwatched = watcher.unwatched(intake.scanner.directories)
+        missing = [directory for directory in unwatched if self._folder.is_directory(directory)]
         if not missing:
             self._rearm_at = 0.0
             self._problems.remove(WATCHER)

@@ -118,3 +118,15 @@ def test_lost_events_have_everything_compared(watched: Watched) -> None:
     watched.write("unseen", "text\n")
     watched.watch.apply_hint(Hint("everything"))
     watched.until(lambda: "unseen" in watched.state.paths)
+
+
+def test_symlink_in_the_place_of_a_directory_needs_no_watch(watched: Watched) -> None:
+    """The watcher stays the same: another one would not know that it is a symlink, and miss that it goes."""
+    watched.tick()
+    watcher = watched.watcher
+    (watched.root / "deep").rename(watched.home / "moved")
+    (watched.root / "deep").symlink_to(watched.home / "moved")
+    watched.tick()
+    watched.tick()
+    assert watched.watcher is watcher
+    assert watched.problems.keys() <= {"deep"}
