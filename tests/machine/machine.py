@@ -21,6 +21,7 @@ from blocksd.model.label import TEMPORARY, clash_key
 from blocksd.model.revision import FILE, OPERATOR
 from blocksd.requests.inbox import ATTEMPTS
 from blocksd.requests.request import Entry
+from blocksd.state.read_queue import HALF_SECONDS
 from machine.asked import Asked, Hunk, block_of, lines_of
 from machine.audit import (
     Memory,
@@ -209,6 +210,7 @@ class World(RuleBasedStateMachine):
         data, mode = path.read_bytes(), path.stat().st_mode & 0o777
         self._leave_open(label)
         path.write_bytes(b"")
+        began = time.time()
         self.rig.core.intake.hint_file(path_of(label), closed=True)
         if act == "ask":
             self.append(label, "operator")
@@ -221,8 +223,13 @@ class World(RuleBasedStateMachine):
             self.rig.clock.advance(0.05)
         since = self.rig.journal.history(label, limit=5)
         halves = [one for one in since if one.version > head.version and one.block == block_of(label, b"")]
-        must("half a save", not any(one.author == FILE for one in halves), path, "came into force in between:", halves)
-        must("half a save", path.read_bytes() == b"", path, "was written to in the middle of a save")
+        if (
+            time.time() - began > HALF_SECONDS - 0.1
+        ):  # this machine is slow: a process that has just begun may believe it
+            self._note_save(label, Save(b"", began, mode))
+        else:
+            must("half a save", not any(one.author == FILE for one in halves), path, "came into force:", halves)
+            must("half a save", path.read_bytes() == b"", path, "was written to in the middle of a save")
         path.chmod(mode)
         path.write_bytes(data)
         self._add_to(label, data, how)
