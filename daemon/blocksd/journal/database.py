@@ -8,7 +8,7 @@ import os
 import pathlib
 import sqlite3
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from blocksd.errors import JournalDamaged, JournalMissing, JournalUnavailable, JournalUnusable
 from blocksd.journal.schema import SQLITE_ERRORS
@@ -195,6 +195,11 @@ class Database:
             yield
         except SQLITE_ERRORS as error:
             raise unusable("read", error, self.path, is_ours=True) from error
+
+    def first(self, question: str, *parameters: object) -> Any:
+        """Return the first row of an answer; None: it has none. Raise JournalUnusable if it cannot be read."""
+        with self.reading():
+            return self.execute(question, parameters).fetchone()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -48,11 +48,8 @@ class Results:
 
     def outcome_of(self, actor: str, request_id: str) -> str | None:
         """Return the outcome of a request; None when it has not been carried out, or too long ago."""
-        with self._database.reading():
-            row = self._database.execute(
-                "SELECT outcome FROM requests WHERE actor = ? AND id = ?", (actor, request_id)
-            ).fetchone()
-            return row[0] if row else None
+        row = self._database.first("SELECT outcome FROM requests WHERE actor = ? AND id = ?", actor, request_id)
+        return row[0] if row else None
 
     def open_files(self) -> list[Access]:
         """Return the files that agents have opened and not closed."""

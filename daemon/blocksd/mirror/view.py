@@ -19,7 +19,8 @@ _NEEDED = frozenset(
     (*_OURS, "limit", "read_only", "hidden", "tags", "metadata", "is_template", "preserve_on_migration")
 )
 _TEXTS = frozenset(("label", "id", "value", "digest", "created_at", "updated_at", "updated_by", *TEXT_KEYS))
-_ORDER = (*_OURS[:5], *(key for key in FILE_KEYS if key != "agents"), *_OURS[5:])
+_OF_BLOCK = ("label", "value", *(key for key in FILE_KEYS if key != "agents"))
+_ORDER = (*_OURS[:5], *_OF_BLOCK[2:], *_OURS[5:])
 
 
 def _number(text: str) -> int:
@@ -179,7 +180,7 @@ def shown(revision: "Revision") -> dict[str, Any] | None:
     if block is None:
         return None
     facts = {
-        **block.as_json(),
+        **{name: getattr(block, name) for name in _OF_BLOCK},
         "id": revision.id,
         "version": revision.version,
         "chars": len(block.value),

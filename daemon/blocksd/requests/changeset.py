@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from blocksd.mirror.view import shown
 from blocksd.model import edits
 from blocksd.model.block import check_value, is_unfit
 from blocksd.model.differences import Effort
-from blocksd.model.label import clash_key, name_for_agent, path_of_label
+from blocksd.model.label import PRIVATE, clash_key, name_for_agent, path_of_label
 from blocksd.model.merge import CAP
 from blocksd.model.nearest import nearest
 from blocksd.model.revision import MERGE
@@ -92,7 +93,7 @@ class Changeset:
     """Texts of files that are repaired, as the workspace has them."""
     part: int | None = None
     """The part of a batch that is being done, from 1."""
-    effort: Effort = field(default_factory=lambda: Effort(MERGES * CAP))
+    effort: Effort = field(default_factory=partial(Effort, MERGES * CAP))
     work: int = 0
     _written: int = 0
     changed: dict[str, int | None] = field(default_factory=dict)  # label → the part that changed it last
@@ -184,6 +185,14 @@ class Changeset:
                 return files[label].block is not None
         return label in self.draft.attachments.attached
 
+    def called(self, name: str) -> str | None:
+        """Return the label of the block that the actor, an agent, calls so; None: there is none, or it is not attached."""
+        private = f"{PRIVATE}/{self.actor}/{name}"
+        attachments = self.draft.attachments
+        if self.has(private) and private not in attachments.refused:
+            return private
+        return name if self.has(name) and self.actor in attachments.attached.get(name, ()) else None
+
     def present(self, label: str) -> Block:
         """A block that is there and may be changed by who asks."""
         self.check_present(label)
@@ -237,6 +246,7 @@ class Changeset:
         """
         if request.expect is None or request.on_conflict == "overwrite":
             return None
+        self.merge_first(label)
         version = self.draft.version_of(label)
         if request.expect == version:
             return None

@@ -113,7 +113,6 @@ class Operations:
             _OF_WHOLE_AGENTS[op](self._changeset, request)
             return None
         label = self._new_label(request) if op == "create" else self._label(request)
-        self._changeset.merge_first(label)
         getattr(self, f"_{op}")(label, request)
         to: str = self._changeset.facts.pop("to", label)
         return to
@@ -127,22 +126,17 @@ class Operations:
             if not self._changeset.has(label) and request.op not in ("undo", "redo", "restore"):
                 raise self._changeset.unknown(label)
             return label
-        name = parse_label(named(request.name, "name", "agents name a block by the name they have for it"))
-        private = f"{PRIVATE}/{self._changeset.actor}/{name}"
-        attached, refused = self._changeset.draft.attachments.attached, self._changeset.draft.attachments.refused
-        if self._changeset.has(private) and private not in refused:
+        name = parse_label(request.name or named(None, "name", "agents name a block by the name they have for it"))
+        changeset, agent = self._changeset, self._changeset.actor
+        found = changeset.called(name)
+        if found is not None:
+            return found
+        if changeset.has(name):
+            raise NotAttached(f"the block {name!r} is not attached to {agent!r}", agent=agent, name=name)
+        private = f"{PRIVATE}/{agent}/{name}"
+        if request.op in ("undo", "redo", "restore") and changeset.draft.newest(private) is not None:
             return private
-        if self._changeset.has(name):
-            if self._changeset.actor not in attached.get(name, ()):
-                raise NotAttached(
-                    f"the block {name!r} is not attached to {self._changeset.actor!r}",
-                    agent=self._changeset.actor,
-                    name=name,
-                )
-            return name
-        if request.op in ("undo", "redo", "restore") and self._changeset.draft.newest(private) is not None:
-            return private
-        raise NotFound(f"{self._changeset.actor!r} has no block {name!r}", agent=self._changeset.actor, name=name)
+        raise NotFound(f"{agent!r} has no block {name!r}", agent=agent, name=name)
 
     def _new_label(self, request: Request) -> str:
         if self._changeset.is_operator:
@@ -284,6 +278,7 @@ class Operations:
         self._go(label, request, redone)
 
     def _positions(self, label: str) -> dict[int, int | None]:
+        self._changeset.merge_first(label)
         newest = self._changeset.draft.newest(label)
         if newest is None:
             raise self._changeset.unknown(label)
