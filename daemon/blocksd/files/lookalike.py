@@ -207,28 +207,25 @@ def conflict(text: str) -> int | None:
     """
     fence, wanted = "", "<"
     start, seen = 0, (0, "<")  # where a conflict begins; and what was seen of it when a code block began
+    example: int | None = None  # where a conflict begins in a code block, whose end may be missing
     for found in _CODE.finditer(text):
         code, marker = found.groups()
         if code is not None:
             if not fence:
                 fence, seen = code, (start, wanted)
             elif code[0] == fence[0] and len(code) >= len(fence):
-                fence = ""
+                fence, example = "", None
                 start, wanted = seen
-            continue
-        if marker[0] == "<":
+        elif marker[0] == "<":
             start, wanted = found.start(), "="
         elif marker[0] == ">" and wanted == ">":
-            if not fence or _never_closed(text, found.end(), fence):
+            if not fence:
                 return text.count("\n", 0, start) + 1
+            example = start if example is None else example
             wanted = "<"
         elif wanted == "=" and marker[0] in "=%+":
             wanted = ">"
-    return None
-
-
-def _never_closed(text: str, at: int, fence: str) -> bool:
-    return re.compile(rf"^ {{0,3}}{fence[0]}{{{len(fence)},}}", re.MULTILINE).search(text, at) is None
+    return text.count("\n", 0, example) + 1 if example is not None else None
 
 
 def is_lfs_pointer(data: bytes) -> bool:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from blocksd.files.document import edited, parse, serialize, split
 from blocksd.files.frontmatter import set_key
+from blocksd.files.lookalike import conflict, lookalike
 from blocksd.files.yaml_reader import load
 from blocksd.model.block import replaced
 
@@ -327,3 +328,23 @@ def test_value_that_looks_like_a_frontmatter_is_read_back(start: str, value: str
         changed = replaced(after, {"limit": limit or 20_000})
         assert parse(edited(document, after, changed).text.encode(), "notes") == changed
     assert parse(serialize(after), "notes") == after
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```\n" + "<<<<<<< a\n=======\n>>>>>>> b\n" * 30_000 + "```\n",
+        "\n---\n" + "read_onlx: 5\n" * 200_000,
+        "\n" * 1_000_000,
+        "\n---\n" + "a " * 500_000 + "\n---\n",
+        " " * 1_000_000 + "---\nx: 5\n---\n",
+        '{"a": "' + "x" * 1_000_000 + '"} text',
+        "<!--" * 200_000,
+    ],
+    ids=["conflicts", "keys", "lines", "key", "spaces", "json", "comments"],
+)
+@pytest.mark.timeout(20)
+def test_odd_text_is_looked_at_in_bounded_time(text: str) -> None:
+    """Not in the square of its length: a second for each would be minutes."""
+    assert lookalike(text) is None or text.startswith("\n---")
+    assert conflict(text) is None
