@@ -49,11 +49,15 @@ def _print_history(revisions: list[Revision]) -> None:
             revision.author,
             revision.kind,
             str(len(revision.block.value)) if revision.block else "-",
-            ", ".join(revision.fields) + _taken(revision),
+            ", ".join(revision.fields) + _named_before(revision) + _taken(revision),
         )
         for revision in revisions
     ]
     print_table(("version", "seq", "when", "who", "what", "chars", "fields"), rows)
+
+
+def _named_before(revision: Revision) -> str:
+    return f" (from {revision.renamed_from})" if revision.renamed_from is not None else ""
 
 
 def _taken(revision: Revision) -> str:

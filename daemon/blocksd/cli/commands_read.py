@@ -269,6 +269,8 @@ def _describe(item: Item) -> str:
         return f"{'':>6} {item.kind} {about}{message}"
     people = " ".join([f"+{one}" for one in item.attached] + [f"-{one}" for one in item.detached])
     fields = f" ({', '.join(item.fields)})" if item.fields else ""
+    if item.renamed_from is not None:
+        fields = f" (from {item.renamed_from})"
     line = f"{item.seq:>6} {item.kind} {item.label} v{item.version}{fields} by {item.author} {people}".rstrip()
     if item.reverts:
         gone, label = ", v".join(map(str, item.reverts)), shlex.quote(str(item.label))

@@ -81,6 +81,8 @@ class EventLog(ServiceListener):
         author = f" by {revision.author}" if revision.author != FILE else ""
         gone = f", took away text of v{', v'.join(map(str, revision.reverts))}" if revision.reverts else ""
         detail = f" ({', '.join(revision.fields)})" if revision.fields and revision.kind == "updated" else ""
+        if revision.renamed_from is not None:
+            detail = f" (from {revision.renamed_from})"
         self._write(
             revision.kind,
             f"{revision.kind} {revision.label} v{revision.version}{detail}{author}{f' {some}' if some else ''}{gone}",
@@ -90,6 +92,7 @@ class EventLog(ServiceListener):
                 "version": revision.version,
                 "fields": list(revision.fields),
                 "author": revision.author,
+                **({"from": revision.renamed_from} if revision.renamed_from is not None else {}),
                 **({"reverts": revision.reverts} if revision.reverts else {}),
             },
         )

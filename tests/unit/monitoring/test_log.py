@@ -245,3 +245,15 @@ def test_death_of_the_process_is_one_line(captured: io.StringIO) -> None:
 
 def _raise(error: Any) -> None:
     raise error
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_renaming_says_from_what(*, as_json: bool) -> None:
+    """The label before is in the line, for people and for programs."""
+    stream = io.StringIO()
+    log = EventLog(stream, level="info", as_json=as_json)
+    log._is_ready = True
+    log.on_revision(Revision(7, "goals", 3, "renamed", None, AT, AT, "file", fields=("label",), renamed_from="plan"))
+    line = stream.getvalue()
+    assert "renamed goals v3 (from plan)" in line
+    assert not as_json or json.loads(line)["from"] == "plan"
