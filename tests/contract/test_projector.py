@@ -184,7 +184,7 @@ def test_private_folder_that_goes_while_no_daemon_runs(rig: Rig, raw: Any, ear: 
 @pytest.mark.parametrize("journaled", [False, True], ids=["saved only", "journaled only"])
 def test_killed_daemon_loses_and_doubles_nothing(rig: Rig, raw: Any, ear: Ear, *, journaled: bool) -> None:
     """kill -9 before or after the journal took a save: the next daemon shows it at once, and announces it once."""
-    rig.write("notes", "two\n")
+    rig.write("notes", "---\nagents: [ann, eve]\n---\ntwo\n")
     for effect in rig.core.round():
         if effect == ("project" if journaled else "journal"):
             break
