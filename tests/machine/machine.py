@@ -287,6 +287,8 @@ class World(RuleBasedStateMachine):
         is_taken = any(clash_key(other) == clash_key(to) for other in state.paths if other != label)
         if label == to or is_taken or state.paths.get(label) != path or path in problems:
             return
+        if not (self.rig.root / path).exists():
+            return  # it was moved before, to a name under which it is a problem
         data = (self.rig.root / path).read_bytes()
         block, seq = block_of(to, data), self.rig.journal.seq
         if block is None or (how & 1 and not block.value):
