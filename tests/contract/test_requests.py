@@ -506,7 +506,7 @@ def test_undo_repairs_a_file_that_is_not_in_force(rig: Office) -> None:
     reply = rig.do("operator", "undo", "notes")
     assert (reply["version"], reply["block"]["value"], reply["rejected"]) == (2, "one\ntwo", "notes.md.rejected")
     assert (rig.root / "notes.md.rejected").read_text() == broken
-    rig.resync()
+    rig.settle()
     assert rig.journal.seq == seq
     assert not rig.raw.hexists("blocks:problems", "notes.md")
     assert rig.value("notes") == "one\ntwo"
@@ -525,7 +525,7 @@ def test_restore_repairs_a_file_that_is_not_in_force(rig: Office) -> None:
         name = "notes.md.rejected" + (f"-{number}" if number > 1 else "")
         assert reply["rejected"] == name
         assert (rig.root / name).read_text() == broken
-        rig.resync()
+        rig.settle()
         assert not rig.raw.hexists("blocks:problems", "notes.md")
     assert rig.value("notes") == "one"
     assert_level(rig, rig.raw)

@@ -172,7 +172,10 @@ class Executor:
             self._take_back(put_in, staged)
             raise Conflict(str(error.facts["path"]), error) from None
         yield "finish"
-        signatures = {path: found for path, found in signatures.items() if printable(path) not in self._problems}
+        reported = [path for path in signatures if printable(path) in self._problems]
+        for path in reported:  # it is read again, since it may be in order now
+            del signatures[path]
+            self._intake.hint_file(path, closed=True)
         intents.finish(prepared, signatures, is_durable=bool(folders_gone))
         self._results.count_written(draft.answers.edited)
         self.displaced.update((one.aside, one) for one in staged)
