@@ -814,7 +814,7 @@ class World(RuleBasedStateMachine):
         rig, end = self.rig, self.rig.clock() + 2.5
         is_in_doubt = False  # a file may hold half of a save: what it says is taken in a round later
         worked, unheard, compared, counted, told = 0, list[Asked](), 0, 0, 0
-        seq = rig.journal.seq
+        seq, repaired = rig.journal.seq, self._repaired()
         # A request that was begun and not ended twice is done alone, lest it is what ends the daemon: a round for each, and
         # one more for the requests of others that come before it.
         alone = 2 * sum(count >= ATTEMPTS - 1 for count in rig.core._started.counts.values())
@@ -846,8 +846,14 @@ class World(RuleBasedStateMachine):
         check(rig, self.raw, self.memory)
         # A file whose label another has comes into force in the round after the one that decided that the other is gone.
         most = MOST_ROUNDS + alone + self._has_set_free(seq) + any(asked.is_answered for asked in unheard) + is_in_doubt
+        # A file that was repaired is read again in the next round, which finds that it has no problem.
+        most += self._repaired() > repaired
         must("few rounds", worked <= most, "something was done in", worked, "rounds")
         must("few rounds", told <= 1, "problems came and went in", told, "rounds more")
+
+    def _repaired(self) -> int:
+        """How many replies have told that a file was repaired."""
+        return sum("rejected" in str(reply) for asked in self.memory.asked.values() for reply in asked.replies)
 
     def _has_set_free(self, seq: int) -> bool:
         """Return True if a block came into force since `seq` under a label that is another spelling of a deleted one."""
