@@ -221,7 +221,7 @@ def _decide_on_file(view: FolderView, draft: Draft, one: FileRead, old: str | No
         newest = _rename(draft, label, path, old)
     elif is_new:
         state.enforce(label, path)
-    _enforce(view, draft, one, reading, newest, has_changed=reading.signature != known_signature)
+    _enforce(view, draft, one, reading, newest, has_changed=is_new or reading.signature != known_signature)
 
 
 def _note_links(view: FolderView, draft: Draft, one: FileRead) -> None:

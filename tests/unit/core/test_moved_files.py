@@ -420,8 +420,24 @@ def test_label_stays_taken_while_its_file_has_a_problem(looking: Looking) -> Non
     assert looking.problems == {}
 
 
+def test_file_moved_beside_another_spelling_has_the_name_when_that_is_free(looking: Looking) -> None:
+    """The journal knows its file, so that a restart has it in force."""
+    looking.save("other", "o\n")
+    for label, text in (("Plan", "one\n"), ("notes", "two\n")):
+        looking.write(label, text)
+        os.utime(looking.root / f"{label}.md", (1e9, 1e9))  # so long ago that its signature proves what it says
+        looking.intake.hint_file(f"{label}.md", closed=True)
+        looking.look()
+    assert by_hints(looking, "notes", "plan") == []
+    assert [(one.kind, one.label) for one in looking.remove("Plan")] == [("deleted", "Plan"), ("renamed", "plan")]
+    looking.close()
+    looking.open()
+    assert looking.sweep() == []
+    assert looking.state.paths == {"other": "other.md", "plan": "plan.md"}
+
+
 def test_spoiled_file_that_is_moved(looking: Looking) -> None:
-    """Its block keeps its last good version; mended under the new name, it has that name."""
+    """Its block keeps its last good version; repaired under the new name, it has that name."""
     looking.save("other", "o\n")
     looking.save("plan", "one\n")
     looking.save("plan", "---\nlimit: [\n---\n")
