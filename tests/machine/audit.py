@@ -136,7 +136,7 @@ def check_journal(revisions: list[Revision], memory: Memory) -> list[Blocks]:
             _check_save(one, blocks.get(one.renamed_from or ""), unused, memory)
             _check_reverts(one, shown.get(one.renamed_from or one.label, []))
         elif one.author == MERGE:
-            _check_merge(one, history.get(one.label, []))
+            _check_merge(one, shown.get(one.label, []))
         else:
             origin = blocks.get(one.renamed_from or "")
             kept = [*history.get(one.label, []), *shown.get(one.label, [])]  # what is shown goes before
