@@ -7,7 +7,6 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -165,14 +164,19 @@ def _keep_in_force(held: Collection[str], state: State, problems: Problems) -> N
 
 def _examine_alone(path: str) -> tuple[int, list[Problem]]:
     """Read a file that is in no folder of blocks; return 1 if it would be in force, else 0, and its problems."""
-    name = os.path.basename(path)
+    from blocksd.files.folder import Folder, Refused, Text
+
+    directory, name = os.path.split(path)
+    reading = Folder(directory).read(name, closed=True)
     try:
+        if isinstance(reading, Refused):
+            raise reading.error
+        if not isinstance(reading, Text):
+            raise InvalidFile("it is gone, or just being written", hint="check it again")
         label = label_of_path(name)
-        _, warnings = Parser().parse(Path(path).read_bytes(), label)
+        _, warnings = Parser().parse(reading.data, label)
     except BlocksdError as error:
         return 0, [problem_of(name, error)]
-    except OSError as error:
-        return 0, [problem_of(name, InvalidFile(f"it cannot be read: {error.strerror}"))]
     return 1, [warning_of(name, label, warnings)] if warnings else []
 
 

@@ -63,6 +63,16 @@ def test_file_beside_the_folder_is_checked_by_itself(folder: Path, tmp_path: Pat
         check("nothing.md", code=2)
 
 
+def test_what_is_no_regular_file_is_not_opened(folder: Path, tmp_path: Path) -> None:
+    """Alone it is checked as in a folder: a FIFO would be waited for, and a link out of the folder is no block."""
+    os.mkfifo(tmp_path / "pipe.md")
+    (tmp_path / "out.md").symlink_to("/etc/hostname")
+    (tmp_path / "nowhere.md").symlink_to("gone.md")
+    assert folder.exists()
+    for name, why in (("pipe", "a FIFO cannot"), ("out", "out of the folder"), ("nowhere", "leads to nothing")):
+        assert why in check(f"{name}.md", code=1).output
+
+
 @pytest.mark.parametrize("held", ["notes.md", "Notes.md"])
 def test_label_conflict_is_that_of_the_daemon(folder: Path, tmp_path: Path, held: str) -> None:
     """Of two files with one label that one is in force that the daemon has, whatever their order."""
