@@ -2129,6 +2129,20 @@ def test_save_that_takes_text_away_is_told_of(rig: Office) -> None:
     assert_level(rig, rig.raw)
 
 
+def test_merge_that_leaves_out_what_others_wrote_is_told_of(rig: Office, ear: Ear) -> None:
+    """An editor that saves twice without reading the file again: the first line comes back once, and is not lost in silence."""
+    text = NOTES
+    for number in (1, 2):
+        rig.do("ann", "append", "notes", content=f"line {number}")
+        text = text.replace("one", "one more")
+        rig.save_and_settle("notes", text)
+    assert rig.value("notes") == "one more more\nline 2"
+    assert changes_of(ear, "notes")[-2:] == [("file", 6, None), ("merge", 7, [2])]
+    assert "merge notes" in rig.core.problems
+    rig.do("operator", "merge", "notes")
+    assert sorted(rig.value("notes").split("\n")) == ["line 1", "line 2", "one more more"]
+
+
 @pytest.mark.parametrize("ends", ["rename", "delete", "an hour"])
 def test_warning_of_text_taken_away_ends(rig: Office, ends: str) -> None:
     """With the block, too, and in time."""

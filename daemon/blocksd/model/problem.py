@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from blocksd.model.label import name_for_agent, printable
 from blocksd.model.proposal import proposed_path
-from blocksd.model.revision import timestamp
+from blocksd.model.revision import MERGE, timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -199,7 +199,7 @@ def unmerged(label: str, error: BlocksdError) -> Problem:
 
 
 def reverted(revision: Revision) -> Problem:
-    """Return the problem that a save, which stands, took away what others had written on request.
+    """Return the problem that a save, which stands or was merged, took away what others had written on request.
 
     The change of a stale save, which was to be merged, names no versions: then the command must.
     """
@@ -209,7 +209,7 @@ def reverted(revision: Revision) -> Problem:
     return Problem(
         unmerged_subject(label),
         "reverted",
-        f"a save, version {version} of {label!r}, took away text of {names}",
+        f"{'a merge' if revision.author == MERGE else 'a save'}, version {version} of {label!r}, took away text of {names}",
         f"to bring it back: {command}",
         label,
         warning=True,

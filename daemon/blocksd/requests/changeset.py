@@ -27,6 +27,7 @@ from blocksd.model.label import PRIVATE, clash_key, name_for_agent, path_of_labe
 from blocksd.model.merge import CAP
 from blocksd.model.nearest import nearest
 from blocksd.model.revision import MERGE
+from blocksd.state.reverts import Past, reverts_of
 from blocksd.state.stale import merged
 from blocksd.state.state_draft import Put
 
@@ -168,8 +169,19 @@ class Changeset:
             return
         block = merged(base.block, file.block, before.block)
         document = edited(file.document, file.block, block)
-        self.draft.put(block, author=MERGE)
+        self.draft.put(block, author=MERGE, reverts=self._reverts(block, before.block))
         self.files[label] = replace(file, block=block, document=document, data=document.text.encode("utf-8"))
+
+    def _reverts(self, both: Block, before: Block) -> tuple[int, ...]:
+        """Return the versions of others whose text a merge leaves out, since the save that is merged had taken it out."""
+        label, draft = both.label, self.draft
+        past = Past(
+            version=partial(draft.undamaged, label),
+            is_recent=lambda _: False,
+            has_been=draft.has_been,
+            by_others=partial(draft.state.by_others, label),
+        )
+        return reverts_of(both, (before,), past)
 
     def peek(self, label: str) -> Block | None:
         """Return a block as it is so far, its value perhaps without what was appended; its file is not read."""
