@@ -783,8 +783,8 @@ def test_rename_to_where_something_is(rig: Office) -> None:
     assert_level(rig, rig.raw)
 
 
-def test_symlinked_block_is_renamed_and_deleted_alone(rig: Office) -> None:
-    """What the link leads to is another file, and stays."""
+def test_symlinked_block_is_not_renamed_and_is_deleted_alone(rig: Office) -> None:
+    """What the link leads to is another file, and stays; under another name the block would be a file that it does not follow."""
     (rig.root / "link.md").symlink_to("other.md")
     rig.core.intake.hint_file("link.md", closed=True)
     rig.settle()
@@ -795,9 +795,11 @@ def test_symlinked_block_is_renamed_and_deleted_alone(rig: Office) -> None:
     rig.core.intake.hint_file("other.md", closed=True)
     rig.settle()
     assert rig.value("other") == "for Bob\nmore"
-    rig.do("operator", "rename", "link", to="copy")
+    error = rig.refuse("operator", "rename", "link", to="copy")
+    assert (error["code"], error["path"]) == ("problem_file", "link.md")
+    rig.do("operator", "delete", "link")
     assert not (rig.root / "link.md").is_symlink()
-    assert rig.value("other") == rig.value("copy") == "for Bob\nmore"
+    assert rig.value("other") == "for Bob\nmore"
     assert rig.core.problems == {}
 
 

@@ -256,6 +256,13 @@ class Folder:
             return self.directory.find(path) is None
         return False
 
+    def is_symlink(self, path: str) -> bool:
+        """Return True if a path is surely that of a symlink."""
+        with suppress(OSError):
+            status = self.directory.find(path)
+            return status is not None and stat.S_ISLNK(status.st_mode)
+        return False
+
     def is_directory(self, path: str) -> bool | None:
         """Return True if there is a directory, and no symlink to one; None when it cannot be told."""
         with suppress(OSError):

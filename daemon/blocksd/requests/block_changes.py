@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from blocksd.errors import AlreadyExists, InvalidFile, InvalidRequest, LabelConflict, LimitExceeded
+from blocksd.errors import AlreadyExists, InvalidFile, InvalidRequest, LabelConflict, LimitExceeded, ProblemFile
 from blocksd.files.document import decode, serialize, split
 from blocksd.model.attachment import NOBODY, matches
 from blocksd.model.block import check_value
@@ -82,6 +82,13 @@ def rename(changeset: Changeset, label: str, new: str) -> None:
     changeset.present(label)
     changeset.write_out(label)
     file, parser = changeset.files[label], changeset.workspace.parser
+    if file.base is not None and changeset.workspace.folder.is_symlink(file.path):
+        raise ProblemFile(
+            f"the file of {label!r} is a symlink, which would become a file by this",
+            label=label,
+            path=file.path,
+            hint="rename the symlink in the folder: its block follows",
+        )
     assert file.document is not None
     assert file.data is not None
     changeset.spend(len(file.data))
