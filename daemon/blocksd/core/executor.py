@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from blocksd.sources.sources import Sources
     from blocksd.state.schedule import Schedule
 
+_TRIES = 3  # of a file that cannot be written just now
 _REST_SECONDS = (
     1.0  # after which what was done last is synced, if no request has done that; what is kept is tried again
 )
@@ -161,7 +162,7 @@ class Executor:
         try:
             for one in staged:
                 yield "put in"
-                if not writer.put_in(one):
+                if not self._put_in(one):
                     self._take_back(put_in, staged)
                     raise Conflict(one.path)
                 put_in.append(one)
@@ -185,6 +186,20 @@ class Executor:
             yield "remove folders"
             for folder in remove_folders(intents, writer):
                 self._intake.hint_tree(folder)
+
+    def _put_in(self, staged: Staged) -> bool:
+        """Put a new text in; try several times, since the others of the round are seen by readers already.
+
+        Return False if another process has saved. Raises as `Writer.put_in` does.
+        """
+        for _ in range(_TRIES - 1):
+            try:
+                return self._writer.put_in(staged)
+            except Undecided:
+                raise
+            except Unavailable:  # nothing was changed
+                continue
+        return self._writer.put_in(staged)
 
     def _enforce(self, draft: Draft, signatures: dict[str, Signature | None]) -> None:
         """Put into force what was journaled."""
