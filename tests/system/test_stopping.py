@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -83,6 +84,7 @@ def on_terminal(folder: Path, tmp_path: Path, server: RedisServer) -> Iterator[C
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "BLOCKSD_CONFIG": os.devnull},
+                preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509  # the tests may run under nohup
             )
         started.append(process)
         eventually(lambda: "ready:" in (tmp_path / "log").read_text(), "the daemon is ready")
