@@ -80,7 +80,7 @@ class Looking:
             self.state,
             self.folder,
             self.intake,
-            lambda revision, saved_at: self.writes.is_within(WINDOW, revision, saved_at),
+            lambda revision, saved_at, share: self.writes.is_within(WINDOW * share, revision, saved_at),
         )
 
     def close(self) -> None:

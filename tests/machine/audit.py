@@ -367,19 +367,26 @@ def _stands(one: Revision) -> bool:
     return one.stale_base is None and one.fields != ("agents",)
 
 
+LONGEST_AT_ONCE = 2.0
+"""Seconds in which a save may be of a text from before a merge, and a moment more."""
+
+
 @checks("came back")
 def _check_merges(history: Sequence[Revision]) -> None:
-    """A line that was taken out comes back by a merge once, unless it was written anew."""
-    returned: set[str] = set()
+    """A line that was taken out comes back by a merge once, unless it was written anew, or at once again."""
+    returned: dict[str, float] = {}
     there: set[str] = set()
     for one in history:
         was, there = there, set(lines(one.block.value)) if one.block is not None else set()
         new = {line for line in there - was if is_token(line)}
         if one.author == MERGE:
-            must("came back", not new & returned, new & returned, "came back again:", one)
-            returned |= new
+            now = datetime.fromisoformat(one.at).timestamp()
+            again = {line for line in new & returned.keys() if now - returned[line] > LONGEST_AT_ONCE}
+            must("came back", not again, again, "came back again:", one)
+            returned.update(dict.fromkeys(new, now))
         else:
-            returned -= new
+            for line in new & returned.keys():
+                del returned[line]
 
 
 def _must_merge(history: list[Revision], save: Save, memory: Memory) -> bool:

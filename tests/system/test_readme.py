@@ -220,7 +220,7 @@ REFUSED: list[tuple[str, str, dict[str, Any]]] = [
         },
     ),
     ("invalid_request", "operator", {"op": "dance"}),
-    ("invalid_request", "operator", {"op": "create", "label": "a b"}),
+    ("invalid_request", "operator", {"op": "create", "label": "a?b"}),
     ("invalid_request", "operator", {"op": "update", "label": "persona", "args": {"limits": 1}}),
     ("invalid_request", "operator", {"op": "update", "label": "persona", "args": {"value": "\u0007"}}),
     (
@@ -230,7 +230,7 @@ REFUSED: list[tuple[str, str, dict[str, Any]]] = [
     ),
     ("invalid_request", "operator", {"op": "insert", "label": "human", "args": {"content": "x", "line": 99}}),
     ("invalid_request", "operator", {"op": "patch", "label": "human", "args": {"patch": "@@\n-nothing\n"}}),
-    ("invalid_request", "operator", {"op": "batch", "args": {"requests": [{"op": "create", "label": "x y"}]}}),
+    ("invalid_request", "operator", {"op": "batch", "args": {"requests": [{"op": "create", "label": "x?y"}]}}),
     ("problem_file", "operator", {"op": "append", "label": "broken", "args": {"content": "x"}}),
 ]
 

@@ -132,7 +132,7 @@ def examine(path: str, file: str | None = None, *, held: Collection[str] = ()) -
         state, problems, folder = State(journal), Problems(time.time), Folder(path)
         faults, clock = Faults(problems), time.monotonic
         intake = Intake(folder, journal, state, problems, faults, Schedule(), delete_grace=0.0, clock=clock)
-        view = FolderView(state, folder, intake, lambda _revision, _saved_at: False)
+        view = FolderView(state, folder, intake, lambda *_: False)
 
         intake.hint_all()
         while intake.due < float("inf"):

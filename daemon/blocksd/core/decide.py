@@ -90,13 +90,14 @@ class Draft:
 class FolderView(NamedTuple):
     """The state and the folder, to be read while files are decided on.
 
-    `is_recent` returns True if a revision was written just before a file was saved, at a time of day.
+    `is_recent` returns True if a revision was written in a share of the stale window before a file was saved, at a time of
+    day.
     """
 
     state: State
     folder: Folder
     intake: Intake
-    is_recent: Callable[[Revision, float], bool]
+    is_recent: Callable[[Revision, float, float], bool]
 
 
 def decide(view: FolderView, requests: Callable[[], RequestView], seen: Observed, asked: Asked, at: str) -> Draft:
@@ -291,7 +292,7 @@ def _enforce(
     state.signatures[path] = reading.signature
     past = Past(
         version=lambda version: state.undamaged(label, version),
-        is_recent=lambda revision: view.is_recent(revision, reading.saved_at),
+        is_recent=lambda revision, share: view.is_recent(revision, reading.saved_at, share),
         has_been=state.has_been,
         by_others=lambda: view.state.by_others(label),
     )

@@ -177,9 +177,9 @@ class Parts:
         self.intake.hint_all()
         self.schedule["sweep"] = 0.0
 
-    def _is_recent(self, revision: Revision, saved_at: float) -> bool:
+    def _is_recent(self, revision: Revision, saved_at: float, share: float) -> bool:
         """Return True if a revision was written so short before a file was saved that its text may be the older one."""
-        return self.writes.is_within(self._config.stale_window, revision, saved_at)
+        return self.writes.is_within(self._config.stale_window * share, revision, saved_at)
 
     def _begin_again(self) -> None:
         """Forget what is in memory only: it is read again."""

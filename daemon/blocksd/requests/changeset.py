@@ -177,7 +177,7 @@ class Changeset:
         label, draft = both.label, self.draft
         past = Past(
             version=partial(draft.undamaged, label),
-            is_recent=lambda _: False,
+            is_recent=lambda *_: False,
             has_been=draft.has_been,
             by_others=partial(draft.state.by_others, label),
         )

@@ -23,13 +23,14 @@ Mark = str | tuple[str, str]
 class Past(NamedTuple):
     """The versions of a block before a save. Each is read when it is asked for.
 
-    `version` gives a version, None when it is not kept. `is_recent` returns True if a revision was written shortly before
+    `version` gives a version, None when it is not kept. `is_recent` returns True if a revision was written in the last
+    moments, or in a share of them, before
     the save. `has_been` returns True if one of the last versions was the same block. `by_others` gives the last few
     versions that were not saved in the file, the newest first.
     """
 
     version: Callable[[int], Revision | None]
-    is_recent: Callable[[Revision], bool]
+    is_recent: Callable[[Revision, float], bool]
     has_been: Callable[[Block], bool]
     by_others: Callable[[], Sequence[int]]
 

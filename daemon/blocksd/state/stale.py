@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from blocksd.state.reverts import Mark, Past
 
 _FARTHEST = 1000
+JUST_NOW = 0.2
+"""The share of the window in which a save may still be made of a text from before a merge."""
 _NOTED = 10_000  # of so many of the newest writes it is known when they were made
 _LOOKED_AT_WITHIN = 120.0  # seconds after it was saved: longer than from one sweep to the next
 
@@ -115,7 +117,8 @@ def stale_base(saved: Block, newest: Revision, past: Past) -> Revision | None:
     So it is one of the writes of the last moments, or the revision before them:
 
     1. None that is older than the first to say something that the save says, too: who made the save has read that.
-    2. None that is older than a merge: what a merge has brought back once, and is not there again, was taken out.
+    2. None that is older than a merge, but one of just now, which no person has read yet: what a merge has brought back
+       once, and is not there again, was taken out.
     3. Of the others the one whose lines and other fields are most like those of the save, and of several the oldest.
 
     If that is a stale save itself which is still to be merged, what that was made of takes its place: the lines that it
@@ -141,7 +144,8 @@ def stale_base(saved: Block, newest: Revision, past: Past) -> Revision | None:
         difference = (len(distinct.symmetric_difference(its)) + others, abs(len(lines) - len(its)))
         first.update(dict.fromkeys(ours & marks_of(revision.block), len(seen)))
         seen.append((difference, revision.version if is_merged else revision.stale_base or 0))
-        is_whole = revision.author == MERGE or not _is_recent_write(revision, past.is_recent)
+        is_merge = revision.author == MERGE and not past.is_recent(revision, JUST_NOW)
+        is_whole = is_merge or not _is_recent_write(revision, past.is_recent)
         if is_whole:
             break
         revision = past.version(revision.version - 1)
@@ -156,10 +160,10 @@ def _lines(block: Block) -> list[str]:
     return block.value.split("\n") if block.value else []
 
 
-def _is_recent_write(revision: Revision, is_recent: Callable[[Revision], bool]) -> bool:
+def _is_recent_write(revision: Revision, is_recent: Callable[[Revision, float], bool]) -> bool:
     if revision.stale_base is not None or _is_no_edit(revision):
         return True
-    return revision.author != FILE and is_recent(revision)
+    return revision.author != FILE and is_recent(revision, 1.0)
 
 
 def _is_no_edit(revision: Revision) -> bool:

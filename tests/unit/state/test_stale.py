@@ -32,10 +32,10 @@ def version(number: int, value: str, author: str = "file", *, ago: float = 0.0, 
     return replace(made, author=author, at=timestamp(NOW - ago), **facts)
 
 
-def saved_within(saved_at: float) -> Callable[[Revision], bool]:
+def saved_within(saved_at: float) -> Callable[[Revision, float], bool]:
     """Of writes in an earlier run: those of the last moments, by the time of day."""
     writes = Writes(1000, clock=Clock(), wall=lambda: NOW)
-    return lambda revision: writes.is_within(WINDOW, revision, saved_at)
+    return lambda revision, share: writes.is_within(WINDOW * share, revision, saved_at)
 
 
 def past(*versions: Revision) -> Past:
@@ -137,17 +137,18 @@ def test_other_fields_of_a_write_tell_that_it_was_read() -> None:
     assert base_of("a", *versions) == 1
 
 
-def test_save_after_a_merge_is_of_the_merge() -> None:
-    """What it has brought back once, and is taken out again, stays out."""
+@pytest.mark.parametrize(("ago", "base"), [(1.5, 4), (0.5, 3)])
+def test_save_after_a_merge_is_of_the_merge(ago: float, base: int) -> None:
+    """What it has brought back once, and is taken out again, stays out; but nobody has read a merge of just now."""
     versions = [
         version(1, "a"),
-        version(2, "a\nb", "ann"),
-        version(3, "x\na", stale_base=1),
-        version(4, "x\na\nb", MERGE),
+        version(2, "a\nb", "ann", ago=ago),
+        version(3, "x\na", stale_base=1, ago=ago),
+        version(4, "x\na\nb", MERGE, ago=ago),
         version(5, "x\na\nb\nc", "bob"),
     ]
-    assert base_of("x\na\ny", *versions[:-1]) == 4
-    assert base_of("x\na\ny", *versions) == 4
+    assert base_of("x\na\ny", *versions[:-1]) == base
+    assert base_of("x\na\ny", *versions) == base
 
 
 def test_few_characters_are_gone_through(monkeypatch: pytest.MonkeyPatch) -> None:
