@@ -63,6 +63,7 @@ class Memory:
     asked: dict[str, Asked] = field(default_factory=dict)
     last: dict[str, Save | None] = field(default_factory=dict)  # path → what a person last made of it; None: gone
     has_crashed: bool = False
+    clock: dict[int, float] = field(default_factory=dict)  # seq → when, at the latest, its revision was made
 
     def note_death(self) -> None:
         """The daemon died: maybe while it did what was asked."""
@@ -338,7 +339,7 @@ def _check_stale_saves(history: list[Revision], saves: list[Save], memory: Memor
 
     But who puts an earlier text back. What a merge has brought back, no other merge does.
     """
-    _check_merges(history)
+    _check_merges(history, memory.clock)
     for place, one in enumerate(history):
         if one.author != FILE or one.block is None or place == 0:
             continue
@@ -372,7 +373,7 @@ LONGEST_AT_ONCE = 2.0
 
 
 @checks("came back")
-def _check_merges(history: Sequence[Revision]) -> None:
+def _check_merges(history: Sequence[Revision], clock: Mapping[int, float]) -> None:
     """A line that was taken out comes back by a merge once, unless it was written anew, or at once again."""
     returned: dict[str, float] = {}
     there: set[str] = set()
@@ -380,7 +381,7 @@ def _check_merges(history: Sequence[Revision]) -> None:
         was, there = there, set(lines(one.block.value)) if one.block is not None else set()
         new = {line for line in there - was if is_token(line)}
         if one.author == MERGE:
-            now = datetime.fromisoformat(one.at).timestamp()
+            now = clock.get(one.seq, 0.0)
             again = {line for line in new & returned.keys() if now - returned[line] > LONGEST_AT_ONCE}
             must("came back", not again, again, "came back again:", one)
             returned.update(dict.fromkeys(new, now))

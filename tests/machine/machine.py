@@ -911,6 +911,8 @@ class World(RuleBasedStateMachine):
             rig.crash()
             self._come_back()
         rig.clock.advance(0.001)
+        for new in range(seq + 1, rig.journal.seq + 1):
+            self.memory.clock[new] = rig.clock()
         done = self._just_done()
         can_remove = _KEEPING_FOLDERS.isdisjoint(self.hands.failed[failed:])
         check_folders(rig, folders, files, seq, done, self.memory, can_remove=can_remove)
