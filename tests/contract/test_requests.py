@@ -2138,6 +2138,7 @@ def test_merge_that_leaves_out_what_others_wrote_is_told_of(rig: Office, ear: Ea
         rig.do("ann", "append", "notes", content=f"line {number}")
         text = text.replace("one", "one more")
         rig.save_and_settle("notes", text)
+        rig.clock.advance(4.0)
     assert rig.value("notes") == "one more more\nline 2"
     assert changes_of(ear, "notes")[-2:] == [("file", 6, None), ("merge", 7, [2])]
     assert "merge notes" in rig.core.problems
@@ -2405,7 +2406,7 @@ def test_merge_brings_back_what_a_save_took(rig: Office) -> None:
     assert rig.versions("notes")[0][:2] == (6, "operator")
     error = rig.refuse("operator", "merge", "notes")
     assert error["code"] == "invalid_request"
-    assert error["message"] == "the text of version 2 and 3 is in 'notes': there is nothing to merge"
+    assert error["message"] == "the text of versions 2 and 3 is in 'notes': there is nothing to merge"
     assert_level(rig, rig.raw)
 
 

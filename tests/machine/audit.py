@@ -368,7 +368,7 @@ def _stands(one: Revision) -> bool:
     return one.stale_base is None and one.fields != ("agents",)
 
 
-LONGEST_AT_ONCE = 2.0
+LONGEST_AT_ONCE = 3.5
 """Seconds in which a save may be of a text from before a merge, and a moment more."""
 
 

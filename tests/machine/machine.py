@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from blocksd.journal.results import Results
-from blocksd.model.label import TEMPORARY, clash_key
+from blocksd.model.label import TEMPORARY, clash_key, owner
 from blocksd.model.revision import FILE, OPERATOR
 from blocksd.requests.inbox import ATTEMPTS
 from blocksd.requests.request import Entry
@@ -291,7 +291,8 @@ class World(RuleBasedStateMachine):
             return  # it was moved before, to a name under which it is a problem
         data = (self.rig.root / path).read_bytes()
         block, seq = block_of(to, data), self.rig.journal.seq
-        if block is None or (how & 1 and not block.value):
+        is_of_two_agents = len({owner(one) for one in (label, to)} - {None}) > 1
+        if block is None or (how & 1 and (is_of_two_agents or not block.value)):
             return
         if is_down:
             self.rig.crash()

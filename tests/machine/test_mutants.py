@@ -260,7 +260,7 @@ def takes_a_line_out(world: World) -> None:
 
 def takes_out_what_a_merge_brought_back(world: World) -> None:
     world.save_what_was_read_before("notes", "ann", 0, 1)
-    world.wait(3.0)
+    world.wait(4.0)
     world.take_out("notes", 0, 0, adds=True)
     world.rounds(2)
 

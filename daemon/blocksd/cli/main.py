@@ -106,8 +106,13 @@ def main() -> None:
         complain(error)
         sys.exit(exit_code(error))
     except OSError as error:  # a pipe that nobody reads has ended the command already
-        what = "the output" if error.filename is None else os.fsdecode(error.filename)
-        click.echo(f"blocksd: {what} cannot be written or read: {error.strerror or error}", err=True)
+        if error.filename is None:
+            told = (
+                f"the output cannot be written: {error.strerror or error}; what was asked for may be done all the same"
+            )
+        else:
+            told = f"{os.fsdecode(error.filename)} cannot be written or read: {error.strerror or error}"
+        click.echo(f"blocksd: {told}", err=True)
         sys.exit(1)
     finally:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -338,8 +338,8 @@ class Operations:
         for version in versions:
             block = with_text_of(version, block, self._changeset)
         if block == present:
-            names = " and ".join(map(str, versions))
-            raise InvalidRequest(f"the text of version {names} is in {label!r}: there is nothing to merge", field="op")
+            names = ("version " if len(versions) == 1 else "versions ") + " and ".join(map(str, versions))
+            raise InvalidRequest(f"the text of {names} is in {label!r}: there is nothing to merge", field="op")
         put(self._changeset, label, block)
 
     # --- several ---

@@ -6,6 +6,7 @@ from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from blocksd.model.label import owner
 from blocksd.state.overlay import FORGOTTEN
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def find_moves(
     if news:
         olds = _by_mark((path, _said_by(draft, path)) for path in gone if path not in moved)
         for mark, paths in news.items():
-            if len(paths) == 1 and len(olds.get(mark, ())) == 1:
+            if len(paths) == 1 and len(olds.get(mark, ())) == 1 and _may_be_of_one_agent(paths[0], olds[mark][0]):
                 moves[paths[0]] = olds[mark][0]
     return moves
 
@@ -86,3 +87,9 @@ def _said(block: Block) -> Hashable:
         return None
     block = block.named("a block")
     return block.facts, block.value, block.agents
+
+
+def _may_be_of_one_agent(one: str, other: str) -> bool:
+    """Return False for private blocks of two agents: a text that both have makes neither's block the other's."""
+    agents = {owner(path) for path in (one, other)} - {None}
+    return len(agents) < 2

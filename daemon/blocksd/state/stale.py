@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from blocksd.state.reverts import Mark, Past
 
 _FARTHEST = 1000
-JUST_NOW = 0.2
+JUST_NOW = 0.6
 """The share of the window in which a save may still be made of a text from before a merge."""
 _NOTED = 10_000  # of so many of the newest writes it is known when they were made
 _LOOKED_AT_WITHIN = 120.0  # seconds after it was saved: longer than from one sweep to the next
@@ -117,8 +117,8 @@ def stale_base(saved: Block, newest: Revision, past: Past) -> Revision | None:
     So it is one of the writes of the last moments, or the revision before them:
 
     1. None that is older than the first to say something that the save says, too: who made the save has read that.
-    2. None that is older than a merge, but one of just now, which no person has read yet: what a merge has brought back
-       once, and is not there again, was taken out.
+    2. None that is older than a merge, but one of just now, which the saver has hardly read: what a merge has brought
+       back once, and is not there again, was taken out.
     3. Of the others the one whose lines and other fields are most like those of the save, and of several the oldest.
 
     If that is a stale save itself which is still to be merged, what that was made of takes its place: the lines that it

@@ -309,6 +309,15 @@ def test_content_that_says_nothing_is_no_move(looking: Looking, text: str) -> No
     assert happened(by_copy_and_removal(looking, "plan", "goals")) == [("created", "goals"), ("deleted", "plan")]
 
 
+def test_private_text_that_another_agent_has_too_is_no_move(looking: Looking) -> None:
+    """Else the one would have the history of the other."""
+    looking.save("other", "o\n")
+    looking.save("agents/ann/plan", "mine\n")
+    revisions = by_copy_and_removal(looking, "agents/ann/plan", "agents/bob/plan")
+    assert sorted(one.kind for one in revisions) == ["created", "deleted"]
+    assert all(one.renamed_from is None for one in revisions)
+
+
 def test_same_content_twice_is_no_move(looking: Looking) -> None:
     """Which of two was moved, or to which of two names, cannot be told."""
     looking.save("a", "same\n")

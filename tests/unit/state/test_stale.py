@@ -137,7 +137,7 @@ def test_other_fields_of_a_write_tell_that_it_was_read() -> None:
     assert base_of("a", *versions) == 1
 
 
-@pytest.mark.parametrize(("ago", "base"), [(1.5, 4), (0.5, 3)])
+@pytest.mark.parametrize(("ago", "base"), [(4.0, 4), (2.0, 3)])
 def test_save_after_a_merge_is_of_the_merge(ago: float, base: int) -> None:
     """What it has brought back once, and is taken out again, stays out; but nobody has read a merge of just now."""
     versions = [
