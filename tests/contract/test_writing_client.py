@@ -600,8 +600,9 @@ def test_daemon_that_cannot_write(own: Place, open_client: Callable[[str], Clien
     away = own.folder.with_name("away")
     own.folder.rename(away)
     eventually(client.problems, "the folder is missed")
-    with pytest.raises(Unavailable, match="nothing can be written until it is back"):
+    with pytest.raises(Unavailable, match="nothing can be written meanwhile") as refusal:
         client.blocks.append("notes", "two", request_id="one-and-the-same")
+    assert refusal.value.facts["hint"] == client.problems()[0]["hint"]
     away.rename(own.folder)
     eventually(lambda: not client.problems(), "the folder is back")
     assert client.blocks.append("notes", "two", request_id="one-and-the-same").value == "one\ntwo"

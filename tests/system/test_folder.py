@@ -491,6 +491,7 @@ def test_another_folder_is_doubted(folder: Path, mirror: Mirror, run_daemon: Run
     daemon = run_daemon(*PATIENT)
     message = eventually(lambda: mirror.problems().get("<folder>"))
     assert "another was served" in message
+    assert "under another --namespace" in daemon.said()
     daemon.stop()
     daemon = run_daemon(*PATIENT)
     eventually(lambda: "<folder>" in mirror.problems())

@@ -85,9 +85,9 @@ def _after_not_attached(error: BlocksdError) -> str:
 
 
 def _after_label(error: BlocksdError) -> str:
-    label = str(error.facts.get("label", ""))
-    if label.endswith(SUFFIX) and label != SUFFIX:
-        return f"the label of the file {label} is {label.removesuffix(SUFFIX)!r}"
+    path = str(error.facts.get("label", ""))
+    if path.endswith(SUFFIX) and path != SUFFIX:
+        return f"the label of the file {path} is {path.removeprefix('./').removesuffix(SUFFIX)!r}"
     return "a label is the path of the block's file below the folder, without .md: 'blocksd ls' lists those in force"
 
 
@@ -105,7 +105,8 @@ def _after_limit(error: BlocksdError) -> str:
 
 
 def _after_exists(error: BlocksdError) -> str:
-    return f"{command('set', _label(error.facts))} changes it" if "label" in error.facts else ""
+    label = _label(error.facts)
+    return f"choose another label, or change that block: {command('set', label)}" if "label" in error.facts else ""
 
 
 def _after_request(error: BlocksdError) -> str:

@@ -25,6 +25,13 @@ _RETRY_SECONDS = 1.0
 _LONGEST_GATHERING = 60.0
 
 
+_PUT_BACK = "put the files back, or run 'blocksd resume --accept-deletions'"
+_RUN_APART = (
+    "if the two folders have nothing to do with each other, stop, and run each under another --namespace; if this one "
+    "takes the place of the other, run 'blocksd resume --accept-deletions', which deletes the blocks that are missing here"
+)
+
+
 class Decision(NamedTuple):
     """Of the files that were missing: which are back, without a word of it, and which are deleted. The rest is held back."""
 
@@ -77,7 +84,8 @@ class Deletions:
     def refusal(self, path: str) -> BlocksdError | None:
         """Return why nothing can be written to the block of a missing file; None if it is about to be deleted."""
         if path in self.missing and self.has_halted:
-            return Unavailable(self._problems[FOLDER].message)
+            problem = self._problems[FOLDER]
+            return Unavailable(problem.message, hint=problem.hint)
         heir = self.heir_of(path)
         if heir is None:
             return None
@@ -152,7 +160,7 @@ class Deletions:
             del self.missing[path]
         why = self._why_held_back() if self.missing else None
         if why is not None:
-            self._halt(why, "put the files back, or run 'blocksd resume --accept-deletions'")
+            self._halt(why, _RUN_APART if self._is_of_another_folder else _PUT_BACK)
             # Hints and sweeps tell when files are back; this is for those that neither sees, and need not be soon.
             self.due = self._clock() + _RETRY_SECONDS * max(1, len(self.missing) // 100)
             return Decision(back, [])
@@ -165,14 +173,19 @@ class Deletions:
         if self._accepted:
             return None
         if self.is_in_doubt:
-            before = self._journal.folder
-            since = "it was gone or replaced" if before == self._folder.root else f"another was served ({before})"
+            is_another = self._is_of_another_folder
+            since = f"another was served ({self._journal.folder})" if is_another else "it was gone or replaced"
             return f"{vanished} of {blocks} blocks are missing in the folder since {since}"
         if safety.is_wiped(blocks, vanished):
             return f"all {blocks} blocks vanished at once"
         if safety.is_mass_deletion(blocks, vanished):
             return f"{vanished} of {blocks} blocks vanished at once"
         return None
+
+    @property
+    def _is_of_another_folder(self) -> bool:
+        """Return True if the journal is that of another folder, whose blocks are in force here for now."""
+        return self._journal.folder not in (None, self._folder.root)
 
     def see_root(self) -> RootState:
         """Look whether the folder is still the one that was opened; when it is not, nothing missing in it is deleted."""

@@ -1,8 +1,9 @@
 """The index of blocks: one member for each block in a sorted set, by which listings are answered.
 
 A member is `<label> US <flag> US <tags> RS <folded label>`, where US, RS and GS are the control characters U+001F, U+001E
-and U+001D, which no label and no tag can hold. The flag is `S` for a block that listings show, `H` for a hidden one, `T` for a template, `B` for both. Each tag stands between two
-GS, and they are sorted. The folded label is the label as searches compare it, in small letters.
+and U+001D, which no label and no tag can hold. The flag is `S` for a block that listings show, `H` for a hidden one, `T`
+for a template, `B` for both. Each tag stands between two GS, and they are sorted. The folded label is the label as searches
+compare it, in small letters.
 
 All scores are 0, so that the members are in the order of labels, and the server finds one by its label, and removes it
 without knowing the rest of it. `ZSCAN … MATCH` finds the others, so that only what is found is sent.

@@ -310,7 +310,7 @@ class _Deciding:
             answers.replies[key] = reply
             return reply
         if view.is_folder_in_doubt and (problem := view.problems.get(FOLDER)) is not None:
-            raise Unavailable(f"{problem.message}; nothing can be written until it is back", path="")
+            raise Unavailable(f"{problem.message}; nothing can be written meanwhile", path="", hint=problem.hint)
         self._check_known(request.entry.actor)
         before = workspace.agents_gone
         edited, reply = carry_out(workspace, request)

@@ -52,6 +52,9 @@ class Resources:
         self._config = config
         self._notices = notices
         if not os.path.isdir(config.folder):
+            if os.path.lexists(config.folder):
+                hint = "name the directory that the block files are in"
+                raise Misconfigured(f"{config.folder!r} is no directory", key="folder", hint=hint)
             raise Misconfigured(f"there is no folder {config.folder!r}", key="folder")
         with ExitStack() as opened:
             try:

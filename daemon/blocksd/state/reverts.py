@@ -23,10 +23,9 @@ Mark = str | tuple[str, str]
 class Past(NamedTuple):
     """The versions of a block before a save. Each is read when it is asked for.
 
-    `version` gives a version, None when it is not kept. `is_recent` returns True if a revision was written in the last
-    moments, or in a share of them, before
-    the save. `has_been` returns True if one of the last versions was the same block. `by_others` gives the last few
-    versions that were not saved in the file, the newest first.
+    `version` gives a version, None when it is not kept. `is_recent` returns True if a revision was written in a share of the
+    stale window before the save. `has_been` returns True if one of the last versions was the same block. `by_others` gives
+    the last few versions that were not saved in the file, the newest first.
     """
 
     version: Callable[[int], Revision | None]
