@@ -123,9 +123,10 @@ class Writer(Staging):
         #   2. What comes out is not our text: so a process has saved over it, and may have made that save of it. To do the
         #      request again would double its text. So it counts as put in, their save stands as a later one, and S is kept
         #      aside and shown.
-        # RACE: a process may read our text in that moment, and save what it made of it after (1), and likewise before the text
-        # is taken back since a call fails again and again: then the text is there twice, since no file tells what it was made of. Nothing is lost: their save is in the file as they made it, the
-        # request is done on top of it, and S was theirs to replace, since it was back in the file before they saved.
+        # RACE: a process may read our text in that moment, and save what it made of it after (1), or, where a call fails again
+        # and again, after the text is taken back: then the text is there twice, since no file tells what it was made of.
+        # Nothing is lost: their save is in the file as they made it, the request is done on top of it, and S was theirs to
+        # replace, since it was back in the file before they saved.
         return not self._insist_to_give_back(staged, full)
 
     def settle(self, staged: Sequence[Staged]) -> dict[str, Signature | None]:
