@@ -166,7 +166,7 @@ class _Deciding:
         draft = self._workspace.draft
         newest = draft.newest(label)
         if newest is not None and newest.stale_base is not None:
-            gone = [one for one in draft.state.journal.by_others(label) if newest.stale_base < one < newest.version]
+            gone = [one for one in draft.state.by_others(label) if newest.stale_base < one < newest.version]
             if gone:
                 self.answers.losses.append(replace(newest, reverts=tuple(sorted(gone))))
 
