@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from blocksd.core.core import SWEEP_PAUSE
+from blocksd.files.root import Root
 from blocksd.requests.request import Entry
 from rig import Rig
 
@@ -149,3 +151,29 @@ def test_history(rig: Reloading, settings: dict[str, Any], kept: list[str]) -> N
         rig.wall_offset += 1900.0
         rig.run(lambda: rig.core.schedule["retention"] > rig.clock() + 1)
     assert rig.texts("notes") == kept
+
+
+@pytest.mark.parametrize("poll", [False, True])
+def test_folder_that_takes_long_to_compare_is_compared_less_often(
+    rig: Reloading, monkeypatch: pytest.MonkeyPatch, *, poll: bool
+) -> None:
+    """A sweep of two seconds is not made every minute, unless there is nothing but sweeps to find changes by."""
+    scandir = Root.scandir
+
+    def slow(root: Root, path: str) -> object:
+        rig.clock.advance(2.0)
+        return scandir(root, path)
+
+    rig.reconfigure(poll=poll)
+    monkeypatch.setattr(Root, "scandir", slow)
+    rig.run(lambda: rig.core.intake.scanner.seconds >= 2.0)
+    begun = rig.clock()
+    sweeps = rig.core.intake.scanner.sweeps
+    monkeypatch.undo()
+    rig.core.schedule["sweep"] = begun
+    rig.run(lambda: rig.core.intake.scanner.sweeps > sweeps)
+    pause = rig.config.poll_seconds if poll else 2.0 * SWEEP_PAUSE
+    assert rig.core.schedule["sweep"] == pytest.approx(begun + pause, abs=1.0)
+    rig.core.schedule["sweep"] = rig.clock()
+    rig.round()  # the last sweep took no time
+    assert rig.core.schedule["sweep"] == rig.clock() + rig.config.sweep_seconds

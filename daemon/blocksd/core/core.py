@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 BATCH = 256
 """How many files are read in one round."""
 
+SWEEP_PAUSE = 400
+"""So many times as long as a sweep of the folder took, the next one waits at least, if there are file events."""
+
 _ROOT_SECONDS = 1.0  # between two looks at where the folder and the sources are
 _DOUBT_SECONDS = 5.0  # for which a symlink on the path of a file that was being written is waited for to go
 _STAGED: frozenset[Work] = frozenset(("files", "sources", "requests", "merges", "retry", "kept"))
@@ -204,7 +207,8 @@ class Core(Parts):
                 self._journal.check_in_place()
 
     def _begin_sweep(self, now: float) -> None:
-        self.schedule["sweep"] = now + self._config.sweep_seconds
+        pause = 0.0 if self._config.poll else self.intake.scanner.seconds * SWEEP_PAUSE
+        self.schedule["sweep"] = now + max(pause, self._config.sweep_seconds)
         with self._guard("begin a sweep"):
             for path in list(self._writer.left):
                 self._writer.remove(path)

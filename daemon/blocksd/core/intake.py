@@ -127,7 +127,7 @@ class Intake:
         self._reported: set[str] = set()  # files that have a problem, whatever the state knows of them
         self._queue = ReadQueue(clock, wall)
         self.scanner = Scanner(
-            folder, state, self._queue, problems, known=lambda: self._reported.union(state.signatures)
+            folder, state, self._queue, problems, known=lambda: self._reported.union(state.signatures), clock=clock
         )
         self._writers: dict[
             str, tuple[str, float]

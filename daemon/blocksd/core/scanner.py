@@ -37,8 +37,11 @@ class Scanner:
         queue: ReadQueue,
         problems: Problems,
         known: Callable[[], set[str]],
+        clock: Callable[[], float],
     ) -> None:
         """`queue` is where files wait to be looked at; `known` makes a set of the files that are to be there."""
+        self._clock = clock
+        self._spent = 0.0
         self._folder = folder
         self._state = state
         self._queue = queue
@@ -48,6 +51,7 @@ class Scanner:
         self._sweep: Iterator[None] | None = None
         self.is_due = False  # there is something to compare
         self.sweeps = 0  # that have come to their end
+        self.seconds = 0.0  # that the last of them took, all slices together
         self.directories: set[str] = set()  # as of the last sweep
         self.unlisted: set[str] = set()  # those that it could not list
         self._misnamed: set[str] = set()  # Markdown that is no block for its name alone
@@ -60,7 +64,7 @@ class Scanner:
 
     def begin(self) -> None:
         """Sweep from the beginning."""
-        self._sweep = self._sweeping()
+        self._sweep, self._spent = self._sweeping(), 0.0
         self.is_due = True
 
     def give_up(self) -> None:
@@ -99,9 +103,14 @@ class Scanner:
 
     def step(self) -> bool:
         """Go on with the sweep that is under way; whether that was the end of it."""
-        if self._sweep is None or next(self._sweep, _OVER) is not _OVER:
+        if self._sweep is None:
             return False
-        self._sweep = None
+        begin = self._clock()
+        is_over = next(self._sweep, _OVER) is _OVER
+        self._spent += self._clock() - begin
+        if not is_over:
+            return False
+        self._sweep, self.seconds = None, self._spent
         self.is_due = bool(self._trees)
         return True
 

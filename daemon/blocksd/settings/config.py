@@ -107,7 +107,10 @@ class Config:
         example="/var/lib/blocksd",
     )
     resync_seconds: float = _setting(
-        60.0, "how often the whole folder and the mirror are compared", least=0.1, is_live=True
+        60.0,
+        "how often the whole folder and the mirror are compared; a folder that takes long to compare, less often",
+        least=0.1,
+        is_live=True,
     )
     delete_grace: float = _setting(
         1.0, "for how many seconds a file must be gone to count as deleted", least=0.0, is_live=True
