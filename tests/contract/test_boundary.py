@@ -641,7 +641,7 @@ def test_late_save_that_cannot_be_read_is_kept_until_it_can(broken: Broken, monk
     """A program that nobody could tell had the file open wrote to what was displaced: that is all there is of its text."""
     monkeypatch.setattr(Root, "has_writer", lambda *_: None)
     monkeypatch.setattr(
-        "blocksd.files.folder._SETTLE_SECONDS", 0.0
+        "blocksd.files.open_writers._SETTLE_SECONDS", 0.0
     )  # of real time, of which a test's clock knows nothing
     rig = broken
     rig.settle()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from blocksd.errors import InvalidLabel
-from blocksd.files.folder import unreadable_directory
+from blocksd.errors import InvalidFile, InvalidLabel
 from blocksd.model.label import PRIVATE, is_block_file, parse_agent
 from blocksd.model.problem import NAMES, misnamed, problem_of
 
@@ -170,7 +170,9 @@ class Scanner:
             elif kind == "unreadable":
                 assert error is not None
                 unlisted.add(path)
-                problem = problem_of(f"{path}/", unreadable_directory(error))
+                message = f"the directory cannot be listed: {os.strerror(error.errno or 0)}"
+                hint = "give the daemon's user the right to read it; what is below stays as it was"
+                problem = problem_of(f"{path}/", InvalidFile(message, hint=hint))
                 self._problems.set(replace(problem, code="unreadable_directory"))
             else:
                 unseen.discard(path)

@@ -15,7 +15,7 @@ from blocksd.errors import BlocksdError, InvalidFile
 from blocksd.files.beneath import NOT_THERE
 from blocksd.files.document import MAX_BYTES
 from blocksd.files.links import resolve
-from blocksd.files.open_writers import Openers, Unclosed, openers_of
+from blocksd.files.open_writers import OpenWriters, openers_of
 from blocksd.files.root import Root
 from blocksd.model.label import SUFFIX, TEMPORARY, is_ignored, is_junk
 from blocksd.model.proposal import is_misnamed
@@ -29,10 +29,6 @@ Signature = tuple[int, int, int, int]
 FRESH_SECONDS = 0.02
 """A file whose mtime is this close to the moment it was read may be written again within the same tick of the file
 system's clock, and keep its signature: its signature proves nothing yet."""
-
-_SETTLE_SECONDS = 0.25
-"""For how long a file must not have been changed when nothing better tells that its writer is done: neither a lease nor
-events nor, where neither is to be had, /proc. RACE: a writer that nothing shows, and that pauses for longer, is not waited for."""
 
 _MAYBE_IGNORED = frozenset(".#~")  # how the name of an ignored file begins, if it ends as a block's does
 _SLICE = 256
@@ -108,8 +104,7 @@ class Folder:
 
     def __init__(self, root: Root | str) -> None:
         self.directory = root if isinstance(root, Root) else Root(root)
-        self._unclosed = Unclosed()
-        self._openers = Openers()
+        self._open_writers = OpenWriters()
 
     @property
     def root(self) -> str:
@@ -134,7 +129,7 @@ class Folder:
             directory = todo.pop()
             prefix = f"{directory}/" if directory else ""
             try:
-                self._unclosed.expect(os.path.join(self.root, directory), self.directory.stat(directory).st_mode)
+                self._open_writers.expect(os.path.join(self.root, directory), self.directory.stat(directory).st_mode)
                 with self.directory.scandir(directory) as entries:
                     for entry in entries:
                         if len(found) >= _SLICE:
@@ -207,7 +202,9 @@ class Folder:
         except OSError as error:
             return Busy() if error.errno == errno.ELOOP else Refused(_unreadable(error), None)
         try:
-            if self._is_being_written(full, has_writer, status, closed=closed):
+            if has_writer is None:
+                has_writer = self._open_writers.may_have(os.path.join(self.root, full), status, was_closed=closed)
+            if has_writer:
                 return Busy(is_open=True)
             data = root.read(handle, status.st_size + 1)
             if len(data) != status.st_size or signature_of(root.status(handle)) != signature:
@@ -278,25 +275,6 @@ class Folder:
             return ""
         return ", ".join(map(str, openers_of(status)[:3]))
 
-    def _is_being_written(self, full: str, writer: bool | None, status: os.stat_result, *, closed: bool) -> bool:
-        """Return True if a save may be under way. The clock only decides how long to wait: a wrong one costs a moment.
-
-        That a writer was seen to be done (`closed`) does not mean that the next one has not begun: only the kernel can
-        tell.
-        """
-        if writer is not None:
-            return writer
-        writer = self._unclosed.tells(os.path.join(self.root, full))
-        if writer:
-            return True
-        # The event that tells of a file just emptied comes an instant after that.
-        is_whole = status.st_size > 0 and (closed or writer is False)
-        # Any program can set the time of the last write, and none the time of the last change.
-        age = abs(time.time() - max(status.st_mtime, status.st_ctime))
-        if not is_whole and age < _SETTLE_SECONDS:
-            return True
-        return writer is None and not closed and self._openers.have(status)
-
     def _follow(self, path: str, way: list[str]) -> tuple[str, os.stat_result]:
         """Return the target of a symlink, which must be inside the folder, and its status."""
         try:
@@ -353,12 +331,4 @@ def _unreadable(error: OSError) -> InvalidFile:
         f"it cannot be read: {os.strerror(error.errno or 0)}",
         errno=errno.errorcode.get(error.errno or 0, "?"),
         hint=hints.get(error.errno or 0, "it is tried again at every resync"),
-    )
-
-
-def unreadable_directory(error: OSError) -> InvalidFile:
-    """Return the error for a directory that cannot be listed."""
-    return InvalidFile(
-        f"the directory cannot be listed: {os.strerror(error.errno or 0)}",
-        hint="give the daemon's user the right to read it; what is below stays as it was",
     )

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _KEPT_SECONDS = 1.0  # a search, at least
 _SHARE = 0.05  # of the time, at most, is spent on searches
 
+_SETTLE_SECONDS = 0.25
+"""For how long a file must not have been changed when nothing better tells that its writer is done: neither a lease nor
+events nor, where neither is to be had, /proc. RACE: a writer that nothing shows, and that pauses for longer, is not waited for."""
+
 _MASK = (
     inotify.MODIFY
     | inotify.CLOSE_WRITE
@@ -151,3 +155,32 @@ class Unclosed:
             self._is_open[watch, name] = False
         else:
             self._is_open.pop((watch, name), None)
+
+
+class OpenWriters:
+    """Tells whether a save may be under way, where no lease tells: by events, else by the clock and by /proc."""
+
+    def __init__(self) -> None:
+        self._unclosed = Unclosed()
+        self._openers = Openers()
+
+    def expect(self, directory: str, mode: int) -> None:
+        """Watch a directory of this mode in advance, if its files will give no lease."""
+        self._unclosed.expect(directory, mode)
+
+    def may_have(self, path: str, status: os.stat_result, *, was_closed: bool) -> bool:
+        """Return True if a save may be under way. The clock only decides how long to wait: a wrong one costs a moment.
+
+        That a writer was seen to be done (`was_closed`) does not mean that the next one has not begun: only the kernel can
+        tell.
+        """
+        has_writer = self._unclosed.tells(path)
+        if has_writer:
+            return True
+        # The event that tells of a file just emptied comes an instant after that.
+        is_whole = status.st_size > 0 and (was_closed or has_writer is False)
+        # Any program can set the time of the last write, and none the time of the last change.
+        age = abs(time.time() - max(status.st_mtime, status.st_ctime))
+        if not is_whole and age < _SETTLE_SECONDS:
+            return True
+        return has_writer is None and not was_closed and self._openers.have(status)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.files import folder as folder_module
 from blocksd.files.folder import (
     Absent,
     Busy,
@@ -158,7 +157,7 @@ def test_without_leases_a_file_must_settle(root: Path, monkeypatch: pytest.Monke
     assert text_of(read(root, closed=True)) == b"text"
     old(root / "notes.md")  # which is a change of now
     assert read(root, closed=False) == Busy()
-    monkeypatch.setattr(folder_module, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("blocksd.files.open_writers._SETTLE_SECONDS", 0.0)
     assert text_of(read(root, closed=False)) == b"text"
 
 
@@ -166,7 +165,7 @@ def test_without_leases_and_events_an_open_file_is_searched_for(root: Path, monk
     """A writer that pauses is seen in /proc, if it is of the same user, also when it has set the time of the file back."""
     monkeypatch.setattr(Root, "has_writer", lambda *_: None)
     monkeypatch.setattr("blocksd.files.inotify._libc.inotify_add_watch", lambda *_: -1)
-    monkeypatch.setattr(folder_module, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("blocksd.files.open_writers._SETTLE_SECONDS", 0.0)
     monkeypatch.setattr("blocksd.files.open_writers._KEPT_SECONDS", 0.0)
     monkeypatch.setattr("blocksd.files.open_writers._SHARE", float("inf"))
     with (root / "notes.md").open("w") as file:

@@ -43,7 +43,7 @@ def age(path: Path, *, seconds: float = 2.0) -> None:
 
 def pass_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the last change be so long ago: its time cannot be set."""
-    monkeypatch.setattr("blocksd.files.folder._SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("blocksd.files.open_writers._SETTLE_SECONDS", 0.0)
 
 
 def write(path: Path, text: str) -> None:
@@ -143,7 +143,7 @@ def test_private_directory_is_not_watched_ahead(root: Path) -> None:
 
 def test_lost_events_are_not_missed(root: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the kernel has dropped events, nothing is believed that they would have told."""
-    monkeypatch.setattr("blocksd.files.folder._SETTLE_SECONDS", DEADLINE)
+    monkeypatch.setattr("blocksd.files.open_writers._SETTLE_SECONDS", DEADLINE)
     path = root / "notes.md"
     write(path, "text")
     assert read(folder, closed=False) == b"text"
