@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from blocksd.errors import Damaged, LeaseLost
 from blocksd.mirror.connection import masked, translated
 from blocksd.mirror.keys import SCHEMA
-from blocksd.mirror.projection import announcement, commands_of, in_parts, rebuild_commands
+from blocksd.mirror.projection import announcement, commands_of, hash_commands, in_parts, rebuild_commands, written_keys
 from blocksd.mirror.script import Script
 from blocksd.model.label import owner
 from blocksd.model.revision import repaired, reset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from blocksd.mirror.keys import Keys
     from blocksd.mirror.projection import Command
@@ -94,11 +94,11 @@ class Mirror:
         """
         self.place = None
         with translated(self.url):
-            _, epoch, seq, is_ours = self._ask_lease()
+            _, place, is_ours = self._ask_lease()
             if not is_ours:
                 raise self._refusal(self._client.hgetall(self.keys.meta))
-        self.place = _place_of(epoch, seq)
-        return self.place
+        self.place = place
+        return place
 
     def _refusal(self, there: dict[str, str]) -> LeaseLost:
         def place(about: Mapping[str, str]) -> str:
@@ -120,20 +120,22 @@ class Mirror:
     def renew_lease(self) -> bool:
         """Renew the lease. Return True if the mirror is still at the position where this daemon left it."""
         self.wait()
-        before = self.place
         with translated(self.url):
-            held, epoch, seq, _ = self._ask_lease()
-        is_in_place = before == _place_of(epoch, seq)
-        if is_in_place and not held:
-            self.times_retaken += 1
-            _log.warning("the lease was evicted or has expired; no other daemon had it, and it was taken again")
-        return held in ("", self._lease) and is_in_place
+            held, there, _ = self._ask_lease()
+        if there == self.place and not held:
+            self._note_retaken()
+        return held in ("", self._lease) and there == self.place
 
-    def _ask_lease(self) -> tuple[str, str, str, int]:
+    def _ask_lease(self) -> tuple[str, Place, bool]:
+        """Take or renew the lease, if no other daemon has it. Return who held it, the mirror's position, and if it is ours."""
         held, epoch, seq, is_ours = self._take.call(
             (self.keys.lease, self.keys.meta), (self._lease, str(LEASE_SECONDS * 1000))
         )
-        return held, epoch, seq, is_ours
+        return held, _place_of(epoch, seq), bool(is_ours)
+
+    def _note_retaken(self) -> None:
+        self.times_retaken += 1
+        _log.warning("the lease was evicted or has expired; no other daemon had it, and it was taken again")
 
     def release_lease(self) -> None:
         """Release the lease, so that a successor need not wait."""
@@ -167,11 +169,19 @@ class Mirror:
 
     def write(self, commands: Sequence[Command]) -> None:
         """Write commands that belong to no revision: known agents, problems, sources, replies. Many are sent in several calls."""
+        self._apply_groups((command,) for command in commands)
+
+    def rebuild(self, revisions: Sequence[Revision]) -> None:
+        """Write these blocks in full, each in one atomic call."""
+        self._apply_groups(rebuild_commands(revision, self.keys) for revision in revisions)
+
+    def _apply_groups(self, groups: Iterable[Sequence[Command]]) -> None:
+        """Apply groups of commands in as few atomic calls as their size allows. No group is divided."""
         batch: list[Command] = []
         size = 0
-        for command in commands:
-            batch.append(command)
-            size += sum(map(len, command))
+        for group in groups:
+            batch += group
+            size += sum(map(len, itertools.chain(*group)))
             if size > _BATCH_CHARS:
                 self.apply(batch)
                 batch, size = [], 0
@@ -237,24 +247,10 @@ class Mirror:
             following, found = self._client.scan(cursor, **options)
         return (next(iter(following.values())) if isinstance(following, dict) else following), found
 
-    def rebuild(self, revisions: Sequence[Revision]) -> None:
-        """Write these blocks in full."""
-        batch: list[Command] = []
-        size = 0
-        for revision in revisions:
-            batch += rebuild_commands(revision, self.keys)
-            size += len(revision.block.value) if revision.block else 0
-            if size > _BATCH_CHARS:
-                self.apply(batch)
-                batch, size = [], 0
-        if batch:
-            self.apply(batch)
-
     def end_rebuild(self, seq: int, at: str) -> None:
         """Complete a rebuild: the mirror is whole, at `seq`. A reset tells subscribers to read everything again."""
         meta = {**self._about, "schema": str(SCHEMA), "epoch": self.epoch, "seq": str(seq)}
-        words = [word for pair in meta.items() for word in pair]
-        self.apply([("HSET", self.keys.meta, *words), *self._reset_commands(seq, at)])
+        self.apply([*hash_commands(self.keys.meta, {}, meta), *self._reset_commands(seq, at)])
         self.place = Place(self.epoch, seq)
 
     def announce_reset(self, at: str) -> None:
@@ -264,8 +260,7 @@ class Mirror:
 
     def describe(self) -> None:
         """Write the facts about this daemon, after it took over a mirror that was in sync."""
-        words = [word for pair in self._about.items() for word in pair]
-        self.apply([("HSET", self.keys.meta, *words)])
+        self.apply(hash_commands(self.keys.meta, {}, self._about))
 
     def announce_repaired(self, labels: Sequence[str], agents: Sequence[str], indexes: Sequence[str], at: str) -> None:
         """Tell the subscribers of these blocks and agents, and of everything, that the mirror showed them wrongly until now."""
@@ -309,7 +304,7 @@ class Mirror:
         if all of them are declared: else the script fails half-way there. One server needs no more than the first three.
         """
         keys = (self.keys.lease, self.keys.meta, self.keys.changes)
-        return (*keys, *_written_keys(json.loads(self._sent[3]))) if self._apply.is_on_cluster else keys
+        return (*keys, *written_keys(json.loads(self._sent[3]))) if self._apply.is_on_cluster else keys
 
     def wait(self) -> None:
         """Wait for the call under way."""
@@ -332,15 +327,12 @@ class Mirror:
 
         A call for a position needs no check here: the script refuses it if the mirror is elsewhere.
         """
-        held, epoch, seq, _ = self._ask_lease()
-        there = _place_of(epoch, seq)
-        is_ours = held in ("", self._lease) and (
-            self._sent[1] != "" or (there == self.place and there.epoch == self.epoch)
-        )
-        if is_ours:
-            self.times_retaken += 1
-            _log.warning("the lease was evicted or has expired; no other daemon had it, and it was taken again")
-        return is_ours
+        held, there, _ = self._ask_lease()
+        is_in_place = self._sent[1] != "" or (there == self.place and there.epoch == self.epoch)
+        if held not in ("", self._lease) or not is_in_place:
+            return False
+        self._note_retaken()
+        return True
 
     @contextmanager
     def _doubted(self) -> Iterator[None]:
@@ -350,19 +342,6 @@ class Mirror:
         except BaseException:
             self.place = None
             raise
-
-
-def _written_keys(commands: Sequence[Command]) -> set[str]:
-    """Return the keys that commands write, apart from the stream of changes."""
-    keys: set[str] = set()
-    for name, *words in commands:
-        if name == "REPLY":
-            keys.update(words[0:1], words[2:3])
-        elif name in ("DEL", "UNLINK"):
-            keys.update(words)
-        elif name != "ANNOUNCE":
-            keys.add(words[0])
-    return keys
 
 
 def _place_of(epoch: str, seq: str) -> Place:

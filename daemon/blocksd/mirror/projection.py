@@ -259,6 +259,19 @@ def reply_command(actor: str, entry_id: str, request_id: str | None, reply: str 
     return (*done, keys.reply(actor, request_id), str(REPLY_SECONDS), reply)
 
 
+def written_keys(commands: Sequence[Command]) -> set[str]:
+    """Return the keys that commands write, apart from the stream of changes."""
+    keys: set[str] = set()
+    for name, *words in commands:
+        if name == "REPLY":
+            keys.update(words[0:1], words[2:3])
+        elif name in ("DEL", "UNLINK"):
+            keys.update(words)
+        elif name != "ANNOUNCE":
+            keys.add(words[0])
+    return keys
+
+
 def in_parts(words: Sequence[str]) -> Iterator[Sequence[str]]:
     """Yield the words, as many at a time as one command may have."""
     for start in range(0, len(words), _WORDS):
