@@ -40,7 +40,7 @@ def raw(server: RedisServer) -> Iterator[Any]:
 @pytest.fixture
 def no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that begins now never looks for what it may have missed."""
-    monkeypatch.setattr("blocksd.requests.consumer._TICK_SECONDS", 3600.0)
+    monkeypatch.setattr("blocksd.requests.inbox_session._TICK_SECONDS", 3600.0)
 
 
 class Desk:
@@ -166,7 +166,7 @@ def test_inbox_of_another_type_keeps_nobody_else_out(desk: Desk, raw: Any) -> No
 
 def test_unknown_agent_is_read_a_while_later(desk: Desk, raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an agent sends that is not known is read, once that may be told, so that it gets a reply."""
-    monkeypatch.setattr("blocksd.requests.consumer._STRANGER_SECONDS", 0.01)
+    monkeypatch.setattr("blocksd.requests.inbox_session._STRANGER_SECONDS", 0.01)
     raw.xadd("blocks:inbox:operator", {"request": "0"})  # the reader listens when it has read this
     desk.entries(1)
     raw.xadd("blocks:inbox:ghost", {"request": "1"})
@@ -230,7 +230,7 @@ def test_agent_is_read_as_soon_as_it_is_known(desk: Desk, raw: Any) -> None:
 
 def test_change_that_was_not_heard_is_found(desk: Desk, raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """All inboxes are looked at now and then."""
-    monkeypatch.setattr("blocksd.requests.consumer._TICK_SECONDS", 0.02)
+    monkeypatch.setattr("blocksd.requests.inbox_session._TICK_SECONDS", 0.02)
     monkeypatch.setattr("blocksd.requests.inboxes.Inboxes._hear", lambda *_: None)
     desk.reader.reconnect()
     desk.reader.follow(frozenset(f"agent-{number}" for number in range(50)), 0)
