@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import logging
-import os
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -16,85 +15,17 @@ from blocksd.client.blocking.subscription import Subscription
 from blocksd.client.blocking.transport import Transport
 from blocksd.client.subscription_async import AsyncSubscription
 from blocksd.client.transport_async import AsyncTransport
-from blocksd.errors import BlocksdError, Misconfigured, Unavailable
-from blocksd.protocol.reset import Item, Reset
+from blocksd.errors import BlocksdError, Misconfigured
+from blocksd.protocol.driver import Driver, report_callback
+from blocksd.protocol.reset import Item
 from blocksd.protocol.steps import Ask, Emit, Live, Pause, Step
 from blocksd.protocol.watching import Watching
-from blocksd.settings.record import FoundUrl
 
 RETRY_SECONDS = 1.0
 """Until a callback's watch that failed by another error than a lost connection begins again."""
 
-_log = logging.getLogger(__name__)
 
-
-class _Driver:
-    """Takes the steps of a watch one by one, and keeps what came of the last."""
-
-    def __init__(self, watching: Watching) -> None:
-        self._watching = watching
-        self._process = os.getpid()
-        self._level: int | None = None  # how an interruption is logged; None: by nobody, since it iterates
-        self._is_reported = False  # that it is interrupted
-        self._steps = watching.steps()
-        self._answer: Any = None
-        self._error: BlocksdError | None = None
-        self._first: Item | None = None
-        self._is_started = False
-
-    @property
-    def place(self) -> tuple[str | None, int | None]:
-        """The epoch, and the seq up to which everything was passed on."""
-        return self._watching.place
-
-    def _next_step(self) -> Step:
-        step = self._steps.send(self._answer) if self._error is None else self._steps.throw(self._error)
-        self._answer, self._error = None, None
-        return step
-
-    def _end(self) -> None:
-        self._steps.close()
-        self._watching.life = None
-
-    def _begin_again(self) -> None:
-        """Go on after the last item, with a new connection: the steps ended by an error."""
-        self._steps = self._watching.steps()
-        self._answer, self._error = None, None
-
-    @property
-    def is_here(self) -> bool:
-        """True where the watch can be used: it was begun in this process and event loop, or not yet."""
-        return self._process == os.getpid()
-
-    def _check_here(self) -> None:
-        if not self.is_here:
-            raise Misconfigured("this watch was begun in another process or event loop: begin one here", key="watch")
-
-    def _failed(self, error: BlocksdError, url: str) -> None:
-        """Have the steps told of an error, which is logged once for each interruption."""
-        if isinstance(error, Misconfigured) and isinstance(url, FoundUrl):
-            # The server has a new password already, and the state directory will have it in a moment.
-            error = Unavailable(error.message, **error.facts)
-        self._error = error
-        self._report(error)
-
-    def _report(self, error: Exception) -> None:
-        if self._level is not None and not self._is_reported:
-            self._is_reported = True
-            trace = None if isinstance(error, BlocksdError) else error
-            _log.log(self._level, "a watch is interrupted: %s; it connects again", error, exc_info=trace)
-
-    def _report_live(self) -> None:
-        if self._level is not None and self._is_reported:
-            self._is_reported = False
-            _log.log(min(self._level, logging.INFO), "a watch that was interrupted goes on")
-
-    @staticmethod
-    def _report_callback(item: Item, error: Exception) -> None:
-        _log.error("the callback of a watch failed on %r; it gets the next item", item, exc_info=error)
-
-
-class Watch(_Driver):
+class Watch:
     """Changes one by one, as they happen: an iterator that ends when it is closed.
 
     What happens after it was made is in it. With a callback, a thread passes every item to it instead, one after the
@@ -106,8 +37,10 @@ class Watch(_Driver):
         self, transport: Transport, watching: Watching, callback: Callable[[Item], object] | None = None
     ) -> None:
         """Listens at once. Raises Unavailable when Redis does not serve."""
-        super().__init__(watching)
+        self._driver = Driver(watching, partial(reading.blocks_with, transport), asynchronous=False)
         self._transport = transport
+        self._first: Item | None = None
+        self._is_started = False
         self._subscription = Subscription(transport.url, transport.keys)
         self._closed = threading.Event()
         self._busy = threading.Lock()
@@ -120,7 +53,7 @@ class Watch(_Driver):
         return self
 
     def __next__(self) -> Item:
-        self._check_here()
+        _check_here(self)
         with self._busy:
             item = self._next_item()
             if item is None:
@@ -134,17 +67,27 @@ class Watch(_Driver):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    @property
+    def place(self) -> tuple[str | None, int | None]:
+        """The epoch, and the seq up to which everything was passed on."""
+        return self._driver.place
+
+    @property
+    def is_here(self) -> bool:
+        """True where the watch can be used: it was begun in this process and event loop, or not yet."""
+        return self._driver.is_in_its_process
+
     def start(self) -> None:
         """Listen from now on, if it does not yet. Raises Unavailable when Redis does not serve."""
-        self._check_here()
+        _check_here(self)
         if not self._is_started:
             self._first = self._next_item(until_live=True)
             self._is_started = True
 
     def call(self, callback: Callable[[Item], object], *, level: int = logging.WARNING) -> None:
         """Pass every item to `callback` from now on, in the background. `level` is that of the log of interruptions."""
-        self._check_here()
-        self._level = level
+        _check_here(self)
+        self._driver.level = level
         self._thread = threading.Thread(target=self._call, args=(callback,), name="blocksd-watch", daemon=True)
         self._thread.start()
 
@@ -173,21 +116,21 @@ class Watch(_Driver):
                     with self._busy:
                         item = self._advance()
                 except Exception as error:  # noqa: BLE001  # it is logged, and the watch goes on
-                    self._report(error)
-                    self._begin_again()
+                    self._driver.report(error)
+                    self._driver.restart()
                     self._closed.wait(RETRY_SECONDS)
                     continue
                 if item is not None:
                     try:
                         callback(item)
                     except Exception as error:  # noqa: BLE001  # it is logged, and the next item is passed on
-                        self._report_callback(item, error)
+                        report_callback(item, error)
         finally:
             self._closed.set()
             self._release()
 
     def _release(self) -> None:
-        self._end()
+        self._driver.end()
         self._subscription.close()
 
     def _next_item(self, *, until_live: bool = False) -> Item | None:
@@ -205,19 +148,15 @@ class Watch(_Driver):
             item, self._first = self._first, None
             return item
         while not self._closed.is_set():
-            step = self._next_step()
-            if isinstance(step, Live):
-                self._report_live()
+            step = self._driver.next_step()
             if isinstance(step, Emit):
-                if isinstance(step.item, Reset):
-                    step.item.read_by(partial(reading.blocks_with, self._transport), asynchronous=False)
                 return step.item
             if until_live and isinstance(step, Live):
                 return None
             try:
-                self._answer = self._perform(step)
+                self._driver.answer = self._perform(step)
             except BlocksdError as error:
-                self._failed(error, self._transport.url)
+                self._driver.fail(error, self._transport.url)
         return None
 
     def _perform(self, step: Step) -> Any:
@@ -230,7 +169,7 @@ class Watch(_Driver):
         return self._subscription.perform(step)
 
 
-class AsyncWatch(_Driver):
+class AsyncWatch:
     """Changes one by one, as they happen: an asynchronous iterator that ends when it is closed.
 
     What happens after it was entered (`async with`), or first asked, is in it. With a callback, which may be a coroutine
@@ -244,8 +183,10 @@ class AsyncWatch(_Driver):
         watching: Watching,
         callback: Callable[[Item], Awaitable[object] | object] | None = None,
     ) -> None:
-        super().__init__(watching)
+        self._driver = Driver(watching, partial(reading_async.blocks_with, transport), asynchronous=True)
         self._transport = transport
+        self._first: Item | None = None
+        self._is_started = False
         self._subscription = AsyncSubscription(transport.url, transport.keys)
         self._closed = False
         self._under_way: asyncio.Task[Any] | None = None
@@ -261,7 +202,7 @@ class AsyncWatch(_Driver):
     async def __anext__(self) -> Item:
         if not self._is_started:
             await self.start()
-        self._check_here()
+        _check_here(self)
         try:
             item = await self._advance()
         except Exception:
@@ -282,9 +223,14 @@ class AsyncWatch(_Driver):
     ) -> None:
         await self.close()
 
+    @property
+    def place(self) -> tuple[str | None, int | None]:
+        """The epoch, and the seq up to which everything was passed on."""
+        return self._driver.place
+
     async def start(self) -> None:
         """Listen from now on, if it does not yet. Raises Unavailable when Redis does not serve."""
-        self._check_here()
+        _check_here(self)
         self._loop = asyncio.get_running_loop()
         try:
             await self._be_started()
@@ -301,9 +247,9 @@ class AsyncWatch(_Driver):
 
     def call(self, callback: Callable[[Item], Awaitable[object] | object], *, level: int = logging.WARNING) -> None:
         """Pass every item to `callback` from now on, in the background. `level` is that of the log of interruptions."""
-        self._check_here()
+        _check_here(self)
         self._loop = asyncio.get_running_loop()
-        self._level = level
+        self._driver.level = level
         self._task = asyncio.create_task(self._call(callback))
 
     def stop(self) -> None:
@@ -326,9 +272,9 @@ class AsyncWatch(_Driver):
     def is_here(self) -> bool:
         """True where the watch can be used: it was begun in this process and event loop, or not yet."""
         if self._loop is None:
-            return super().is_here
+            return self._driver.is_in_its_process
         try:
-            return self._loop is asyncio.get_running_loop() and super().is_here
+            return self._loop is asyncio.get_running_loop() and self._driver.is_in_its_process
         except RuntimeError:  # none runs
             return False
 
@@ -339,8 +285,8 @@ class AsyncWatch(_Driver):
                     await self._be_started()
                     item = await self._advance()
                 except Exception as error:  # noqa: BLE001  # it is logged, and the watch goes on
-                    self._report(error)
-                    self._begin_again()
+                    self._driver.report(error)
+                    self._driver.restart()
                     await asyncio.sleep(RETRY_SECONDS)
                     continue
                 if item is not None:
@@ -349,7 +295,7 @@ class AsyncWatch(_Driver):
                         if inspect.isawaitable(outcome):
                             await outcome
                     except Exception as error:  # noqa: BLE001  # it is logged, and the next item is passed on
-                        self._report_callback(item, error)
+                        report_callback(item, error)
         finally:
             self._closed = True
             await self._release()
@@ -358,7 +304,7 @@ class AsyncWatch(_Driver):
         if self._under_way is not None:
             self._under_way.cancel()
             await asyncio.gather(self._under_way, return_exceptions=True)
-        self._end()
+        self._driver.end()
         await self._subscription.close()
 
     async def _advance(self, *, until_live: bool = False) -> Item | None:
@@ -368,12 +314,8 @@ class AsyncWatch(_Driver):
             return item
         while not self._closed:
             if self._under_way is None:
-                step = self._next_step()
-                if isinstance(step, Live):
-                    self._report_live()
+                step = self._driver.next_step()
                 if isinstance(step, Emit):
-                    if isinstance(step.item, Reset):
-                        step.item.read_by(partial(reading_async.blocks_with, self._transport), asynchronous=True)
                     return step.item
                 if until_live and isinstance(step, Live):
                     return None
@@ -383,9 +325,9 @@ class AsyncWatch(_Driver):
             done, self._under_way = self._under_way, None
             if not done.cancelled():  # by a close
                 try:
-                    self._answer = done.result()
+                    self._driver.answer = done.result()
                 except BlocksdError as error:
-                    self._failed(error, self._transport.url)
+                    self._driver.fail(error, self._transport.url)
         return None
 
     async def _perform(self, step: Step) -> Any:
@@ -396,3 +338,8 @@ class AsyncWatch(_Driver):
         if isinstance(step, (Emit, Live)):
             return None
         return await self._subscription.perform(step)
+
+
+def _check_here(watch: Watch | AsyncWatch) -> None:
+    if not watch.is_here:
+        raise Misconfigured("this watch was begun in another process or event loop: begin one here", key="watch")
