@@ -473,33 +473,6 @@ def test_deletion_is_held_back_over_a_restart(folder: Path, mirror: Mirror, run_
     assert_resumed(folder, mirror, labels)
 
 
-def test_another_folder_is_doubted(folder: Path, mirror: Mirror, run_daemon: RunDaemon) -> None:
-    """A journal of another folder makes nothing vanish: what is missing is kept, also over a restart, until accepted."""
-    fill(folder, 3)
-    run_daemon(*PATIENT).stop()
-    elsewhere = folder.rename(folder.with_name("elsewhere"))
-    folder.mkdir()
-    fill(folder, 1)
-    other = elsewhere.rename(folder.with_name("moved"))
-    run_daemon(*PATIENT).stop()
-    shutil.rmtree(folder)
-    other.rename(folder)
-    (folder / "block-00.md").unlink()
-    link = folder.with_name("link")
-    folder.rename(link)
-    folder.symlink_to(link)  # another place for the same journal
-    daemon = run_daemon(*PATIENT)
-    message = eventually(lambda: mirror.problems().get("<folder>"))
-    assert "another was served" in message
-    assert "under another --namespace" in daemon.said()
-    daemon.stop()
-    daemon = run_daemon(*PATIENT)
-    eventually(lambda: "<folder>" in mirror.problems())
-    assert len(mirror.labels()) == 3
-    assert daemon.command("resume", "--accept-deletions").returncode == 0
-    eventually(lambda: mirror.labels() == ["block-01", "block-02"])
-
-
 def test_few_deletions_go_through(folder: Path, mirror: Mirror, run_daemon: RunDaemon) -> None:
     """An ordinary deletion, or that of a whole directory, is just that."""
     fill(folder, 8)

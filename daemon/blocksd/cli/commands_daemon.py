@@ -43,7 +43,12 @@ if TYPE_CHECKING:
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="One line per event, as text or JSON.")
 @click.option("--metrics", metavar="[HOST:]PORT", help="Serve metrics for Prometheus at this address.  [default: none]")
-def run(**flags: Any) -> None:
+@click.option(
+    "--take-over",
+    is_flag=True,
+    help="Serve FOLDER in the place of the folder that the state directory is of; what is missing in it is deleted.",
+)
+def run(*, take_over: bool, **flags: Any) -> None:
     """Run the daemon for FOLDER (default: blocks.d).
 
     It watches the folder and keeps the mirror in Redis in sync, until Ctrl-C or SIGTERM. Without --redis the daemon starts its own server: valkey-server or redis-server if installed, else the one of
@@ -63,7 +68,7 @@ def run(**flags: Any) -> None:
     try:
         # A settings file that was read once and cannot be read now is an error, not a return to the defaults.
         listeners = [log, *_metrics(config)]
-        Service(config, listeners, lambda: resolve(flags, file=resolved.file).config).run()
+        Service(config, listeners, lambda: resolve(flags, file=resolved.file).config, takes_over=take_over).run()
     except BlocksdError as error:
         if not log.as_json:
             raise

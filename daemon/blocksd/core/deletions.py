@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from blocksd.errors import ProblemFile, Unavailable
+from blocksd.journal.identity import facts_of
 from blocksd.model import safety
 from blocksd.model.label import printable
 from blocksd.model.problem import FOLDER, Problem
@@ -26,10 +27,6 @@ _LONGEST_GATHERING = 60.0
 
 
 _PUT_BACK = "put the files back, or run 'blocksd resume --accept-deletions'"
-_RUN_APART = (
-    "if the two folders have nothing to do with each other, stop, and run each under another --namespace; if this one "
-    "takes the place of the other, run 'blocksd resume --accept-deletions', which deletes the blocks that are missing here"
-)
 
 
 class Decision(NamedTuple):
@@ -141,6 +138,10 @@ class Deletions:
         self._schedule.hasten("files", self.due)
         return len(self.missing)
 
+    def take_over(self) -> None:
+        """A person says that this folder takes the place of the one the journal was made of: what is missing here is deleted."""
+        self._accepted = self.is_in_doubt
+
     def may_decide(self, backlog: int, limit: int) -> bool:
         """Return True unless more files than `limit` are to be read: any of those may be a missing one that was moved."""
         if backlog <= limit:
@@ -160,7 +161,7 @@ class Deletions:
             del self.missing[path]
         why = self._why_held_back() if self.missing else None
         if why is not None:
-            self._halt(why, _RUN_APART if self._is_of_another_folder else _PUT_BACK)
+            self._halt(why, _PUT_BACK)
             # Hints and sweeps tell when files are back; this is for those that neither sees, and need not be soon.
             self.due = self._clock() + _RETRY_SECONDS * max(1, len(self.missing) // 100)
             return Decision(back, [])
@@ -173,19 +174,14 @@ class Deletions:
         if self._accepted:
             return None
         if self.is_in_doubt:
-            is_another = self._is_of_another_folder
-            since = f"another was served ({self._journal.folder})" if is_another else "it was gone or replaced"
+            is_moved = self._journal.folder not in (None, self._folder.root)
+            since = f"it was {self._journal.folder}" if is_moved else "it was gone or replaced"
             return f"{vanished} of {blocks} blocks are missing in the folder since {since}"
         if safety.is_wiped(blocks, vanished):
             return f"all {blocks} blocks vanished at once"
         if safety.is_mass_deletion(blocks, vanished):
             return f"{vanished} of {blocks} blocks vanished at once"
         return None
-
-    @property
-    def _is_of_another_folder(self) -> bool:
-        """Return True if the journal is that of another folder, whose blocks are in force here for now."""
-        return self._journal.folder not in (None, self._folder.root)
 
     def see_root(self) -> RootState:
         """Look whether the folder is still the one that was opened; when it is not, nothing missing in it is deleted."""
@@ -221,5 +217,6 @@ class Deletions:
         if not self.is_folder_gone:
             self._accepted = self.is_in_doubt = self.is_open = False
             self._problems.remove(FOLDER)
-            if self._journal.folder != self._folder.root:
-                self._journal.folder = self._folder.root
+            facts = facts_of(self._folder.root, self._folder.directory.given)
+            if self._journal.folder_facts() != facts:
+                self._journal.keep_folder_facts(facts)

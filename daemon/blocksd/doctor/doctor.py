@@ -52,6 +52,7 @@ def findings(host: Host, redis: Redis, config: Config, *, now: float) -> Iterato
     yield from checks.folder_writing(folder, host.folder_trial)
     yield checks.space("folder.space", folder)
     yield checks.state_access(state)
+    yield from checks.state_folder(state, host.other_folder)
     yield from checks.state_private(state)
     yield checks.state_disk(state)
     yield from checks.state_writing(state, host.state_trial)

@@ -18,14 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from blocksd.errors import JournalUnusable
+from blocksd.files.folder import Folder
 from blocksd.files.root import Root
+from blocksd.journal.history import JournalReader
 from blocksd.model.label import TEMPORARY
 from blocksd.settings.record import running_daemon
+from blocksd.state.folder_match import match_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from blocksd.settings.config import Config
+    from blocksd.state.folder_match import Match
 
 CHECK_SECONDS = 5.0
 """How long the check of the journal may take."""
@@ -102,6 +107,7 @@ class Host:
     folder_trial: Trial | None = None
     state_trial: Trial | None = None
     journal: JournalState | None = None
+    other_folder: Match | None = None  # the journal is of another folder
 
 
 def look(config: Config) -> Host:
@@ -118,7 +124,21 @@ def look(config: Config) -> Host:
         folder_trial=_trial(folder),
         state_trial=_trial(state),
         journal=journal_state(journal) if os.path.exists(journal) else None,
+        other_folder=_other_folder(journal, folder),
     )
+
+
+def _other_folder(path: str, folder: Place) -> Match | None:
+    """Return how little the folder has of the blocks in the journal, if that is of another folder."""
+    if folder.kind != "directory":
+        return None
+    with suppress(JournalUnusable):  # there is none, or `journal_state` tells what is wrong with it
+        journal = JournalReader(path)
+        try:
+            return match_folder(journal, Folder(folder.path))
+        finally:
+            journal.close()
+    return None
 
 
 def _user_of(pid: int) -> str | None:

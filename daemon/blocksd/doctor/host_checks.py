@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from blocksd.doctor.host import JournalState, Place, Trial
+    from blocksd.state.folder_match import Match
 
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "fuse.sshfs", "fuse.glusterfs")
 _SHARED = ("fuse", "fuseblk", "virtiofs", "vboxsf", "vmhgfs", "prl_fs")  # with another system, or provided by a program
@@ -140,6 +141,12 @@ def state_access(place: Place) -> Finding:
     if not has_all:
         return Finding(check, "wrong", f"{place.path} cannot be read and written", f"{_give(place, 'rwX')}, or {other}")
     return Finding(check, "ok", f"{place.path} can be read and written")
+
+
+def state_folder(place: Place, other: Match | None) -> Iterator[Finding]:
+    if other is not None:
+        error = other.error(place.path)
+        yield Finding("state.folder", "wrong", error.message, str(error.facts["hint"]))
 
 
 def state_private(place: Place) -> Iterator[Finding]:

@@ -8,6 +8,8 @@ from unicodedata import normalize
 
 from blocksd.errors import JournalDamaged, VersionDamaged
 from blocksd.journal.agent_lists import AgentLists
+from blocksd.journal.database import meta_of
+from blocksd.journal.identity import FolderFacts
 from blocksd.journal.opening import open_to_read
 from blocksd.journal.row import AGENTS, ENTRIES, STORED, check, revision_of
 from blocksd.model.block import block_id
@@ -68,6 +70,13 @@ class History:
         self.seq = opened.seq
         self.epoch = opened.epoch
         self._unchecked = opened.unchecked
+
+    def folder_facts(self) -> FolderFacts | None:
+        """Return the facts of the folder whose revisions these are; None while it is unknown."""
+        with self.database.reading():
+            meta = meta_of(self.database)
+        path, given, identity = (str(meta.get(name, "")) for name in ("folder", "folder_given", "folder_identity"))
+        return FolderFacts(path, given, identity) if path else None
 
     def heads(self, *, in_force: bool = False) -> Iterator[Head]:
         """Yield the head of every label, deleted ones included unless only those `in_force` are wanted.

@@ -1,9 +1,11 @@
-"""Identifies a file by its number and its birth, which no copy has."""
+"""Identifies a file or directory by its number and its birth, which no copy has."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import suppress
+from typing import NamedTuple
 
 _AT_FDCWD = -100
 _STATX_BTIME = 0x800
@@ -11,6 +13,26 @@ _STRUCT_SIZE = 256
 _BTIME_AT = 80  # struct statx: the seconds, and after them the nanoseconds
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class FolderFacts(NamedTuple):
+    """The facts that tell which folder a journal is of; empty where they are not known.
+
+    `path` is without symlinks, `given` the path as it was named to the daemon.
+    """
+
+    path: str
+    given: str = ""
+    identity: str = ""
+
+
+def facts_of(path: str, given: str) -> FolderFacts:
+    """Return the facts of a folder; no identity where the file system keeps no births, since a number proves nothing then."""
+    with suppress(OSError):
+        birth = _birth_of(path)
+        if birth is not None:
+            return FolderFacts(path, given, f"{os.stat(path).st_ino}+{birth}")
+    return FolderFacts(path, given)
 
 
 def identity_of(path: str) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from blocksd.files.folder import Signature
     from blocksd.journal.agent_lists import Agents
+    from blocksd.journal.identity import FolderFacts
     from blocksd.journal.opening import Opened
     from blocksd.model.revision import Revision
 
@@ -58,11 +59,12 @@ class Journal(History):
         """The folder whose revisions these are; None while it is unknown."""
         return self._folder
 
-    @folder.setter
-    def folder(self, path: str) -> None:
+    def keep_folder_facts(self, facts: FolderFacts) -> None:
+        """Store the facts of the folder whose revisions these are."""
+        rows = (("folder", facts.path), ("folder_given", facts.given), ("folder_identity", facts.identity))
         with self.database.writing():
-            self.database.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (path,))
-        self._folder = path
+            self.database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+        self._folder = facts.path
 
     def is_of_run(self, token: str | None) -> bool:
         """Return True if one of the last runs that wrote to this journal had this token; None is of no run that has one."""

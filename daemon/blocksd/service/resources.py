@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from blocksd.embedded.server import EmbeddedServer
-from blocksd.errors import AlreadyRunning, LeaseLost, Misconfigured, Unavailable
+from blocksd.errors import AlreadyRunning, JournalDamaged, LeaseLost, Misconfigured, Unavailable
 from blocksd.files.folder import Folder
 from blocksd.files.root import Root
 from blocksd.journal.journal import Journal
@@ -21,6 +21,7 @@ from blocksd.model.revision import timestamp
 from blocksd.service.lock import TRANSIENT_ERRORS, Lock, state_error
 from blocksd.service.machine import boot_id, folder_id, machine_id
 from blocksd.service.state_directory import StateDirectory
+from blocksd.state.folder_match import match_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,8 +41,12 @@ class Resources:
     (with the password) and `about` (this daemon, as others are told).
     """
 
-    def __init__(self, config: Config, sink: Callable[[Question], object], notices: Notices) -> None:
+    def __init__(
+        self, config: Config, sink: Callable[[Question], object], notices: Notices, *, takes_over: bool = False
+    ) -> None:
         """Open everything. Questions from the control socket go to `sink`.
+
+        Unless it `takes_over`, the daemon does not serve a folder with the journal of another one.
 
         Raises:
             AlreadyRunning: another daemon has the folder, the state directory or the namespace.
@@ -65,6 +70,8 @@ class Resources:
                 self.journal = Journal(os.path.join(config.state, "journal.db"), boot_id=boot_id())
                 with ExitStack() as unowned:
                     unowned.callback(self.journal.close)
+                    if not takes_over:
+                        self._check_folder()
                     self._open_namespace()
                     self.state.publish(folder=self.folder.root, namespace=config.namespace, redis=self.redis_url)
                     unowned.pop_all()  # the caller closes the journal, before the rest
@@ -102,6 +109,17 @@ class Resources:
         self._folder_lock.take_directory(handle)
         if self._mirror is not None:
             self._mirror.move(self._folder_id())
+
+    def _check_folder(self) -> None:
+        """Check that the journal is of this folder. Nothing of another one's blocks is shown, nor journaled as deleted.
+
+        Raises:
+            Misconfigured: it is of another folder.
+        """
+        with suppress(JournalDamaged):  # it is repaired, and what is missing in the folder is kept
+            match = match_folder(self.journal, self.folder)
+            if match is not None:
+                raise match.error(self._config.state)
 
     def _folder_id(self) -> str:
         """Return the id of the locked folder; empty where the lock proves nothing."""

@@ -48,9 +48,16 @@ class Service:
     """One running daemon. `run` returns after `stop` or a signal."""
 
     def __init__(
-        self, config: Config, listeners: Sequence[ServiceListener], read: Callable[[], Config] | None = None
+        self,
+        config: Config,
+        listeners: Sequence[ServiceListener],
+        read: Callable[[], Config] | None = None,
+        *,
+        takes_over: bool = False,
     ) -> None:
         """Open what the daemon needs, or refuse. `read` reads the configuration again; without it, that never changes.
+
+        If it `takes_over`, the folder takes the place of the one that the journal was made of.
 
         Raises:
             AlreadyRunning, Misconfigured, JournalUnusable, StateUnusable: see `Resources`.
@@ -71,7 +78,7 @@ class Service:
         gc.disable()
         with ExitStack() as opened:  # closed in the reverse order, also if the start fails
             opened.callback(gc.enable)
-            self._resources = Resources(config, self._queue.put, self._notices)
+            self._resources = Resources(config, self._queue.put, self._notices, takes_over=takes_over)
             opened.callback(self._resources.close)
             self.journal = self._resources.journal
             try:
@@ -81,6 +88,8 @@ class Service:
                     unowned.pop_all()  # the core closes the journal
             except OSError as error:
                 raise state_error(config.state, error) from error
+            if takes_over:
+                self.core.intake.deletions.take_over()
             self.core.rescue.claim = self._resources.state.claim
             self.core.requests.status = self._report
             self._barrier = FaultBarrier(self.core.faults)
