@@ -133,6 +133,7 @@ class World(RuleBasedStateMachine):
             durability=self.durability,
         )
         self.dump: dict[str, bytes] = {}
+        self.deleted: set[str] = set()  # agents: what waits in the inbox of one is removed, once Redis is there
         self.buffers: dict[str, bytes] = {}  # what editors hold: path → what they have read
         self.read: dict[str, tuple[int, str]] = {}  # what clients hold: label → version and value
         self.held: dict[str, IO[bytes]] = {}
@@ -964,6 +965,7 @@ class World(RuleBasedStateMachine):
         self.undecided = [asked for asked in self.undecided if outcomes[asked.id] is None]
         done = [asked for asked in decided if json.loads(outcomes[asked.id] or "")["ok"]]
         deleted = {part["args"]["agent"] for one in done for part in agent_parts(one) if part["op"] == "delete_agent"}
+        self.deleted |= deleted
         for asked in self.memory.asked.values():  # what waits in the inbox of an agent that is deleted goes with it
             asked.may_be_lost |= asked.actor in deleted
         return done
@@ -1022,6 +1024,7 @@ class World(RuleBasedStateMachine):
         return {"agent": agent, "attach": sorted(attach), **({"blocks": given} if blocks is not None else {})}
 
     def _send(self, asked: Asked) -> None:
+        asked.may_be_lost |= asked.actor in self.deleted and not self._hears(asked)
         self.raw.xadd(f"{self.rig.namespace}:inbox:{asked.actor}", {"request": asked.text})
 
     def _lose(self) -> None:
