@@ -1936,6 +1936,26 @@ def test_refusal_for_the_moment_that_was_lost_is_no_outcome(rig: Office, monkeyp
     assert rig.value("notes") == "one\ntwo"
 
 
+def test_request_that_waits_is_not_taken_for_done(rig: Office) -> None:
+    """Although one that waited before it and one that came after it were replied to before."""
+    with (rig.root / "notes.md").open("a"):
+        first = rig.send("operator", "append", "notes", content="two")
+        rig.pass_on()
+        rig.round()
+        rig.clock.advance(5.0)
+        second = rig.send("operator", "append", "notes", content="three")
+        other = rig.send("operator", "create", "new", value="text")
+        (created,) = rig.replies(("operator", other))
+        assert created["ok"], created
+        (refusal,) = rig.replies(("operator", first))
+        assert refusal["error"]["code"] == "unavailable"
+        assert not rig.reply("operator", second)
+        rig.core.requests.forget_results(is_steady=False)
+    (done,) = rig.replies(("operator", second))
+    assert done["ok"], done
+    assert rig.value("notes") == "one\nthree"
+
+
 def test_folder_of_an_agent_that_cannot_be_made(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then there is no such agent, and that is what is replied."""
 

@@ -188,7 +188,7 @@ class Core(Parts):
             known = self.state.attachments.is_known
             self.projector.project(revisions, answers, {agent for agent in draft.agents_gone if not known(agent)})
         if answers and self.projector.is_in_sync:
-            self._sent = self.requests.replied(answers)
+            self._sent += self.requests.replied(answers)
         elif answers:
             self.requests.begin_again()
         elif draft.asked.entries:
@@ -216,7 +216,7 @@ class Core(Parts):
                 self.intake.hint_all()
             self.sources.hint_all()
             self._reverts.expire()
-        if self.intake.scanner.sweeps:
+        if self.intake.scanner.sweeps and not self._sent:
             with self._guard("forget what came of requests"):
                 self.requests.forget_results(is_steady=self.retention.is_steady)
 
@@ -274,12 +274,14 @@ class Core(Parts):
     def _tell_answers(self) -> None:
         """Tell of the replies that were sent; of those that were lost with Redis, once they have been made again."""
         sent, self._sent = self._sent, []
-        if self.projector.is_in_sync:
-            now = self._clock()
-            self.requests.delivered(answer for answer, _ in sent)
-            for answer, received_at in sent:
-                for listener in self._listeners:
-                    listener.on_request(answer, now - received_at)
+        if not self.projector.is_in_sync:
+            self.requests.lost(answer for answer, _ in sent)
+            return
+        now = self._clock()
+        self.requests.delivered(answer for answer, _ in sent)
+        for answer, received_at in sent:
+            for listener in self._listeners:
+                listener.on_request(answer, now - received_at)
 
     def close(self) -> None:
         """Stop in good order: the lease given up, the journal closed."""

@@ -129,7 +129,6 @@ class RequestFlow:
         self.dropped += answers.dropped
         if answers.postponed:
             self._inbox.postpone(answers.postponed, 0.0 if answers.cut else self._try_again_at(), cut=answers.cut)
-            self._handled.note((), answers.postponed)
 
     def throw_away(self, draft: Draft, conflict: Conflict) -> None:
         """Have all requests of a draft decided anew, since refusals may have been for the sake of those that were not done."""
@@ -161,11 +160,12 @@ class RequestFlow:
         return list(zip(answers, received, strict=True))
 
     def delivered(self, answers: Iterable[Answer]) -> None:
-        """Note that these replies were sent, so that their entries are gone from the inboxes.
+        """Note that these replies were sent, so that their entries are gone from the inboxes."""
+        self._handled.note(answer.entry for answer in answers)
 
-        An entry whose reply was lost comes in again, and is another matter if it was refused only for the moment.
-        """
-        self._handled.note([answer.entry for answer in answers], ())
+    def lost(self, answers: Iterable[Answer]) -> None:
+        """Note that these replies may be lost: their entries come in again, and one refused for the moment is decided anew."""
+        self._handled.end_before(answer.entry for answer in answers)
 
     def end(self) -> None:
         """Note that the requests taken are over, none of which was replied to: they are taken again."""
@@ -174,11 +174,12 @@ class RequestFlow:
     def begin_again(self) -> None:
         """Forget all requests, and why files could not be written to for them: they are read again."""
         self.end()
+        self._handled.end_before(self._inbox.entries)
         self._inbox.forget_all()
         self._unwritable = {}
 
     def forget_results(self, *, is_steady: bool) -> None:
         """Forget outcomes that are a day old, if it is known what time it is (`is_steady`); never before marks tell of them."""
-        self._handled.write(self._state.attachments.known | {OPERATOR})
+        self._handled.write(self._state.attachments.known | {OPERATOR}, self._inbox.entries)
         if is_steady:
             self._results.forget_old(timestamp(self._wall() - OUTCOMES_KEPT_SECONDS))

@@ -74,6 +74,11 @@ class Inbox:
         """Return True if no more should be read for now."""
         return len(self._held) >= _HELD or self._chars >= _HELD_CHARS
 
+    @property
+    def entries(self) -> Collection[Entry]:
+        """All that were read and are not done."""
+        return self._held.keys()
+
     def add(self, entries: Iterable[Entry]) -> None:
         """Add entries that were read; those that are here already are not added twice."""
         now = self._clock()
@@ -263,28 +268,24 @@ class Handled:
         self._database = database
         self._wall = wall
         self._done: dict[str, Mark] = {}  # since marks were last written
-        self._open: dict[
-            str, Mark
-        ] = {}  # the first of an actor's entries that wait for something, others overtaking them
         with database.reading():
             self.marks: dict[str, Mark] = {
                 actor: (ms, number) for actor, ms, number in database.execute("SELECT actor, ms, number FROM spent")
             }
 
-    def note(self, done: Iterable[Entry], waiting: Iterable[Entry]) -> None:
-        """These entries were dealt with, and those wait on."""
+    def note(self, done: Iterable[Entry]) -> None:
+        """Note that these entries were dealt with."""
         for entry in done:
             mark = _mark_of(entry)
-            if mark is None:
-                continue
-            if self._open.get(entry.actor) == mark:
-                del self._open[entry.actor]
-            if mark > self._done.get(entry.actor, (0, 0)):
+            if mark is not None and mark > self._done.get(entry.actor, (0, 0)):
                 self._done[entry.actor] = mark
+
+    def end_before(self, waiting: Iterable[Entry]) -> None:
+        """Note that these entries still wait, each for something of its own, though newer ones may have been dealt with."""
         for entry in waiting:
             mark = _mark_of(entry)
-            if mark is not None and mark < self._open.get(entry.actor, (_MOST, 0)):
-                self._open[entry.actor] = mark
+            if mark is not None and mark <= self._done.get(entry.actor, (0, 0)):
+                self._done[entry.actor] = _before(mark)
 
     def has(self, entry: Entry) -> bool:
         """Return True if this entry was dealt with before the last time that marks were written."""
@@ -294,17 +295,20 @@ class Handled:
         its = _mark_of(entry)
         return its is not None and its <= mark
 
-    def write(self, known: Collection[str]) -> None:
+    def write(self, known: Collection[str], waiting: Iterable[Entry]) -> None:
         """Write the marks of what was dealt with; those of actors that are not `known` any more are forgotten.
+
+        `waiting` are the entries that were read and not dealt with.
 
         Raises:
             JournalUnusable: they could not be written: outcomes must not be forgotten.
         """
+        self.end_before(waiting)
         latest = int(self._wall() * 1000) + _AHEAD_MS
         new = {
             actor: mark
             for actor, mark in self._done.items()
-            if actor not in self._open and mark > self.marks.get(actor, (0, 0)) and mark[0] <= latest
+            if mark > self.marks.get(actor, (0, 0)) and mark[0] <= latest
         }
         gone = [actor for actor in self.marks if actor not in known and actor not in new]
         if new or gone:
@@ -316,9 +320,14 @@ class Handled:
             self.marks.update(new)
             for actor in gone:
                 del self.marks[actor]
-        self._done = {actor: mark for actor, mark in self._done.items() if actor in self._open}
+        self._done = {}
 
 
 def _mark_of(entry: Entry) -> Mark | None:
     found = _ID.fullmatch(entry.id)
     return (min(int(found[1]), _MOST), min(int(found[2]), _MOST)) if found else None
+
+
+def _before(mark: Mark) -> Mark:
+    ms, number = mark
+    return (ms, number - 1) if number else (ms - 1, _MOST)
