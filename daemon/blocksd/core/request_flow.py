@@ -161,7 +161,7 @@ class RequestFlow:
 
     def delivered(self, answers: Iterable[Answer]) -> None:
         """Note that these replies were sent, so that their entries are gone from the inboxes."""
-        self._handled.note(answer.entry for answer in answers)
+        self._handled.note([answer.entry for answer in answers])
 
     def lost(self, answers: Iterable[Answer]) -> None:
         """Note that these replies may be lost: their entries come in again, and one refused for the moment is decided anew."""
