@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from blocksd.errors import JournalUnusable, MergeConflict, Unavailable
 from blocksd.files import writer as writing
-from blocksd.files.document import parse
 from blocksd.files.file_edit import Postponed
 from blocksd.files.root import Root
 from blocksd.journal.intents import Intents
@@ -24,6 +23,7 @@ from blocksd.mirror.script import Script
 from blocksd.requests import queries
 from blocksd.requests.changeset import Changeset
 from blocksd.requests.request import OPS, Entry
+from parsed import parse
 from rig import Ear, Rig, assert_level, shown
 
 if TYPE_CHECKING:

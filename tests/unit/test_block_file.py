@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.errors import InvalidFile, InvalidLabel
-from blocksd.files.document import Parser, parse
+from blocksd.files.document import Parser
 from blocksd.model.block import FILE_KEYS, Block, block_id, check_fields
 from blocksd.model.label import label_of_path, path_of_label
 from blocksd.model.problem import Problem, problem_of
 from fenced import BY_PARSER, fenced
+from parsed import parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

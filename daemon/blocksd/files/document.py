@@ -5,44 +5,22 @@ from __future__ import annotations
 import codecs
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blocksd.errors import InvalidField, InvalidFile, LimitExceeded, ProblemFile
-from blocksd.files import frontmatter, yaml_reader
-from blocksd.files.lookalike import (
-    conflict,
-    fence_below,
-    is_lfs_pointer,
-    is_second,
-    lookalike,
-    swallowed_heading,
-)
-from blocksd.model.block import (
-    DEFAULT_LIMIT,
-    FILE_KEYS,
-    LIST_KEYS,
-    Block,
-    check_value,
-    default_block,
-    facts_of,
-    fields_and_errors,
-)
+from blocksd.files import frontmatter
+from blocksd.files.lookalike import conflict, fence_below, is_lfs_pointer, is_second, lookalike
+from blocksd.model.block import DEFAULT_LIMIT, FILE_KEYS, Block, check_value, default_block, facts_of
 from blocksd.model.differences import Effort, differences
-from blocksd.model.label import owner
-from blocksd.model.nearest import misspelt
 from blocksd.model.problem import Warned, together
-from blocksd.model.remedy import for_field
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from blocksd.files.frontmatter import Meaning
 
 MAX_BYTES = 4 * 1024 * 1024
 """No file above this size is read."""
 
-_GUESSES = 100  # for how many unknown keys of one file the known ones are searched: there may be thousands
-_LONGEST_KEY = 40
 _EFFORT = 200_000  # comparisons, to find the lines that stay: some milliseconds
-_ELSEWHERE = {"label": "the label is the file's path", "value": "the value is the text below the frontmatter"}
 
 _BOM = "\ufeff"
 _OPEN = re.compile(r"---[ \t]*(?:\r?\n|\Z)")
@@ -219,11 +197,8 @@ class _Head:
 
     data: bytes
     has_frontmatter: bool
-    has_keys: bool
-    fields: Mapping[str, Any]
+    meaning: Meaning
     facts: str
-    warnings: tuple[Warned, ...]
-    errors: tuple[Warned, ...] = ()
 
 
 class Parser:
@@ -247,15 +222,15 @@ class Parser:
         head = self._heads.get(label)
         if head is None or not data.startswith(head.data) or not head.has_frontmatter:
             head = _parse_head(data, label)
-            if head.has_frontmatter and head.data.endswith(b"\n") and not head.errors:
+            if head.has_frontmatter and head.data.endswith(b"\n") and not head.meaning.errors:
                 self._remember(label, head)
         body = decode(data[len(head.data) :], skipped=head.data)
         value = normalize_newlines(body)
         blank = head.has_frontmatter and value.startswith("\n")
         value = value[blank:].removesuffix("\n")
-        errors, warnings = head.errors, head.warnings
+        fields, has_keys, warnings, errors = head.meaning
         try:
-            check_value(value, head.fields.get("limit", DEFAULT_LIMIT))
+            check_value(value, fields.get("limit", DEFAULT_LIMIT))
         except LimitExceeded as error:
             hint = "shorten the text, or raise 'limit' in the frontmatter"
             if not errors:
@@ -264,7 +239,7 @@ class Parser:
         except InvalidField as error:
             line = head.data.count(b"\n") + blank + int(str(error.facts["line"]))
             errors += (Warned(error.message, line, "remove the character"),)
-        if (head.has_keys or not head.has_frontmatter) and not _is_plain(body):
+        if (has_keys or not head.has_frontmatter) and not _is_plain(body):
             found = lookalike(body)
             if found is not None and (found.direct or not head.has_frontmatter):
                 errors += (found.told(head.data.count(b"\n"), is_second=head.has_frontmatter),)
@@ -273,7 +248,7 @@ class Parser:
         if errors:
             told = together(errors)
             raise InvalidFile(told.message, **({} if told.line is None else {"line": told.line}), hint=told.hint)
-        return Block(label=label, value=value, _facts=head.facts, **head.fields), warnings
+        return Block(label=label, value=value, _facts=head.facts, **fields), warnings
 
     def open(self, data: bytes, label: str) -> tuple[Block, Document]:
         """Return the block that a file describes, and its document. Raise InvalidFile if it describes none."""
@@ -321,14 +296,6 @@ class Parser:
             self._bytes -= len(head.data)
 
 
-def parse(data: bytes, label: str) -> Block:
-    """Return the block that a file describes, and the warnings about it.
-
-    Raise InvalidFile if it describes none; the message tells why, `line` or `offset` where, `hint` what to do.
-    """
-    return Parser().parse(data, label)[0]
-
-
 def _parse_head(data: bytes, label: str) -> _Head:
     # Only the head is taken apart here: the body is decoded when it is known where it begins.
     opened = _OPEN_BYTES.match(data)
@@ -337,24 +304,14 @@ def _parse_head(data: bytes, label: str) -> _Head:
         if is_lfs_pointer(data):
             hint = "fetch the file with 'git lfs pull'"
             raise InvalidFile("it is a pointer of Git LFS, not the file", line=1, hint=hint)
-        fields, _ = fields_and_errors(label, {})
+        meaning = frontmatter.read("", label, above=0)
         mark = data[:3] if data.startswith(codecs.BOM_UTF8) else b""
-        return _Head(mark, False, False, fields, facts_of(label, fields), ())
+        return _Head(mark, False, meaning, facts_of(label, meaning.fields))
     document = split(decode(data[: closed.end()] if closed is not None else data))
-    given = _matter(document)
-    fields, wrong = fields_and_errors(label, given)
-    unknown = [key for key in given if key not in FILE_KEYS]
-    lines = _lines_of_keys(document) if unknown or wrong else {}
-    errors = tuple([_wrong_field(error, given, label, lines) for error in wrong]) if wrong else ()
-    warnings = tuple(filter(None, [_unknown_key(key, lines.get(key)) for key in unknown[:_GUESSES]])) if unknown else ()
-    heading = swallowed_heading(document.matter) if not given and "#" in document.matter else None
-    if heading is not None:
-        message = f"the heading {heading[1][:40]!r} between the first two '---' is a comment of the frontmatter"
-        hint = "write '***' for a thematic break at the top of a file, or put two lines '---' above it"
-        warnings += (Warned(message, heading[0] + document.opening.count("\n"), hint),)
+    meaning = frontmatter.read(document.matter, label, above=document.opening.count("\n"))
     assert closed is not None  # or it could not be split
-    facts = "" if errors else facts_of(label, fields)
-    return _Head(data[: closed.end()], True, bool(given), fields, facts, warnings, errors)
+    facts = "" if meaning.errors else facts_of(label, meaning.fields)
+    return _Head(data[: closed.end()], True, meaning, facts)
 
 
 def _check_conflict(data: bytes) -> None:
@@ -362,24 +319,6 @@ def _check_conflict(data: bytes) -> None:
     if line is not None:
         hint = "resolve it, and remove the lines '<<<<<<<', '=======' and '>>>>>>>'; an example of one stands in a code block"
         raise InvalidFile("a conflict of a merge was left in it", line=line, hint=hint)
-
-
-def _wrong_field(error: InvalidField, given: Mapping[str, Any], label: str, lines: Mapping[str, int]) -> Warned:
-    key = str(error.facts["field"])
-    if key == "agents" and owner(label) is not None:
-        hint = "remove 'agents' from the frontmatter"
-    elif error.message.startswith(f"{key} must be"):
-        hint = for_field(key, given[key])
-    else:
-        hint = f"correct {key!r} in the frontmatter"
-    return Warned(error.message, lines.get(key), hint)
-
-
-def _unknown_key(key: str, line: int | None) -> Warned | None:
-    """Return what to tell of a key that is none of ours: nothing, unless it was meant to be one."""
-    near = misspelt(key, FILE_KEYS) if len(key) <= _LONGEST_KEY else None
-    hint = _ELSEWHERE.get(key) or (f"did you mean {near!r}?" if near is not None else None)
-    return Warned(f"unknown key {key!r} is ignored", line, hint) if hint is not None else None
 
 
 def edited(document: Document, block: Block, new: Block) -> Document:
@@ -402,24 +341,3 @@ def serialize(block: Block) -> bytes:
     if not document.matter and not _needs_frontmatter(block.value):
         document = Document("", "", "", "\n")
     return document.with_value(block.value).text.encode("utf-8")
-
-
-def _matter(document: Document) -> Mapping[str, Any]:
-    """Return what a frontmatter says; an empty entry of a list counts as absent, as an empty key does."""
-    try:
-        given = yaml_reader.load(document.matter)
-    except InvalidFile as error:
-        line = error.facts.get("line")
-        if isinstance(line, int):
-            error.facts["line"] = line + document.opening.count("\n")
-        raise
-    for key in LIST_KEYS:
-        if isinstance(listed := given.get(key), list) and None in listed:
-            given[key] = [entry for entry in listed if entry is not None]
-    return given
-
-
-def _lines_of_keys(document: Document) -> dict[str, int]:
-    """Return the line of the file, from 1, on which each key of the frontmatter stands."""
-    above = document.opening.count("\n")
-    return {key: above + line for key, line in frontmatter.lines_of_keys(document.matter).items()}

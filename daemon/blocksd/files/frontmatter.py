@@ -1,18 +1,94 @@
-"""Changes one key of a frontmatter without touching the others."""
+"""The frontmatter of a block file: what it says of a block, what is wrong with it, and how one of its keys is changed."""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
 from blocksd.errors import EditRefused, InvalidFile
-from blocksd.files.yaml_reader import CONSTANTS, NUMBER, Entry, load_entries
+from blocksd.files.lookalike import swallowed_heading
+from blocksd.files.yaml_reader import CONSTANTS, NUMBER, Entry, load, load_entries
+from blocksd.model.block import FILE_KEYS, LIST_KEYS, fields_and_errors
+from blocksd.model.label import owner
+from blocksd.model.nearest import misspelt
+from blocksd.model.problem import Warned
+from blocksd.model.remedy import for_field
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from blocksd.errors import InvalidField
+
+_GUESSES = 100  # for how many unknown keys of one file the known ones are searched: there may be thousands
+_LONGEST_KEY = 40
+_ELSEWHERE = {"label": "the label is the file's path", "value": "the value is the text below the frontmatter"}
 
 _BaseDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _LINE_END = re.compile("[\n\x85\u2028\u2029]")  # as YAML 1.1 sees it
+
+
+class Meaning(NamedTuple):
+    """The fields of a block that a frontmatter gives, and what is wrong with it. It `has_keys` if it says anything."""
+
+    fields: Mapping[str, Any]
+    has_keys: bool
+    warnings: tuple[Warned, ...]
+    errors: tuple[Warned, ...]
+
+
+def read(text: str, label: str, *, above: int) -> Meaning:
+    """Return what a frontmatter says of the block with this label; `above` is how many lines of its file are above it.
+
+    Raise InvalidFile if `text` is not a frontmatter.
+    """
+    given = _keys_of(text, above) if text else {}
+    fields, wrong = fields_and_errors(label, given)
+    unknown = [key for key in given if key not in FILE_KEYS]
+    lines = {key: above + line for key, line in lines_of_keys(text).items()} if unknown or wrong else {}
+    errors = tuple([_wrong_field(error, given, label, lines) for error in wrong]) if wrong else ()
+    warnings = tuple(filter(None, [_unknown_key(key, lines.get(key)) for key in unknown[:_GUESSES]])) if unknown else ()
+    heading = swallowed_heading(text) if not given and "#" in text else None
+    if heading is not None:
+        message = f"the heading {heading[1][:40]!r} between the first two '---' is a comment of the frontmatter"
+        hint = "write '***' for a thematic break at the top of a file, or put two lines '---' above it"
+        warnings += (Warned(message, heading[0] + above, hint),)
+    return Meaning(fields, bool(given), warnings, errors)
+
+
+def _keys_of(text: str, above: int) -> Mapping[str, Any]:
+    """Return the keys of a frontmatter with their values; an empty entry of a list counts as absent, as an empty key does."""
+    try:
+        given = load(text)
+    except InvalidFile as error:
+        line = error.facts.get("line")
+        if isinstance(line, int):
+            error.facts["line"] = line + above
+        raise
+    for key in LIST_KEYS:
+        if isinstance(listed := given.get(key), list) and None in listed:
+            given[key] = [entry for entry in listed if entry is not None]
+    return given
+
+
+def _wrong_field(error: InvalidField, given: Mapping[str, Any], label: str, lines: Mapping[str, int]) -> Warned:
+    key = str(error.facts["field"])
+    if key == "agents" and owner(label) is not None:
+        hint = "remove 'agents' from the frontmatter"
+    elif error.message.startswith(f"{key} must be"):
+        hint = for_field(key, given[key])
+    else:
+        hint = f"correct {key!r} in the frontmatter"
+    return Warned(error.message, lines.get(key), hint)
+
+
+def _unknown_key(key: str, line: int | None) -> Warned | None:
+    """Return what to tell of a key that is none of ours: nothing, unless it was meant to be one."""
+    near = misspelt(key, FILE_KEYS) if len(key) <= _LONGEST_KEY else None
+    hint = _ELSEWHERE.get(key) or (f"did you mean {near!r}?" if near is not None else None)
+    return Warned(f"unknown key {key!r} is ignored", line, hint) if hint is not None else None
 
 
 def lines_of_keys(text: str) -> dict[str, int]:

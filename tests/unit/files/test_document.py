@@ -10,9 +10,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from blocksd.errors import BlocksdError, EditRefused, InvalidFile
-from blocksd.files.document import Document, Parser, decode, normalize_newlines, parse, serialize, split
+from blocksd.files.document import Document, Parser, decode, normalize_newlines, serialize, split
 from blocksd.model.block import Block, check_value, default_description
 from blocksd.model.problem import Warned
+from parsed import parse
 
 BOM = "\ufeff"
 
@@ -641,11 +642,11 @@ def test_no_hostile_file_kills_the_process() -> None:
     """Each is refused with words, in a process that is still there afterwards."""
     script = (
         "import json, sys\n"
-        "from blocksd.files.document import parse\n"
+        "from blocksd.files.document import Parser\n"
         "from blocksd.errors import InvalidFile\n"
         "for text in json.load(sys.stdin):\n"
         "    try:\n"
-        "        parse(text.encode(), 'x')\n"
+        "        Parser().parse(text.encode(), 'x')\n"
         "    except InvalidFile:\n"
         "        print('refused')\n"
     )

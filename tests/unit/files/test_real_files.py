@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blocksd.files.document import edited, parse, serialize, split
+from blocksd.files.document import edited, serialize, split
 from blocksd.files.frontmatter import set_key
 from blocksd.files.lookalike import conflict, lookalike
 from blocksd.files.yaml_reader import load
 from blocksd.model.block import replaced
+from parsed import parse
 
 if TYPE_CHECKING:
     from blocksd.model.problem import Problem

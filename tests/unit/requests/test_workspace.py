@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.errors import BlocksdError, ProblemFile, Unavailable
-from blocksd.files.document import Parser, parse
+from blocksd.files.document import Parser
 from blocksd.files.file_edit import FileEdit, Postponed
 from blocksd.requests import operations
 from blocksd.requests.operations import carry_out
@@ -20,6 +20,7 @@ from blocksd.requests.request import parse as parse_entry
 from blocksd.requests.workspace import Workspace
 from blocksd.state.state_draft import StateDraft
 from looking import Looking
+from parsed import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
