@@ -9,9 +9,9 @@ from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from blocksd.core.stray_keys import Strays
 from blocksd.errors import BlocksdError, InvalidLabel
 from blocksd.mirror.repair import differing, repair_agents, repair_changes, repair_index, suspects
+from blocksd.mirror.stray_keys import Strays
 from blocksd.model.label import name_for_agent, parse_label
 from blocksd.model.revision import timestamp
 
@@ -72,7 +72,12 @@ class Verifier:
         self._problems = problems
         self._source_mirror = source_mirror
         self._mirror = mirror
-        self._strays = Strays(mirror, state, sources, clock=clock)
+        self._strays = Strays(
+            mirror,
+            _owners_of_keys(state, sources),
+            lambda agent: not state.has_seen_folders or state.attachments.is_known(agent),
+            clock=clock,
+        )
         self._clock = clock
         self._wall = wall
         self._on_repaired = on_repaired
@@ -257,6 +262,19 @@ class Verifier:
         if labels or agents or indexes:
             self._repaired += len(labels) + len(agents) + len(indexes)
             self._mirror.announce_repaired(labels, agents, indexes, timestamp(self._wall()))
+
+
+def _owners_of_keys(state: State, sources: Sources) -> dict[str, Callable[[str], bool]]:
+    """Return, for each kind of key in the mirror, what returns True for the names that are in force."""
+    return {
+        "block": lambda label: label in state.paths,
+        "attached": lambda label: label in state.paths,
+        "agent": lambda agent: agent in state.attachments.known,
+        "source": lambda source: source in sources.names,
+        "source-agents": lambda source: source in sources.names,
+        "file": lambda file: file in sources.opened(),
+        "open": lambda agent: agent in sources.known or bool(sources.opened_by(agent)),
+    }
 
 
 def _is_label(text: str) -> bool:

@@ -8,12 +8,10 @@ from blocksd.mirror.projection import in_parts
 from blocksd.model.revision import OPERATOR
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from blocksd.mirror.mirror import Mirror
     from blocksd.mirror.projection import Command
-    from blocksd.sources.sources import Sources
-    from blocksd.state.state import State
 
 SCANNED = 500
 """How many keys of the server one step looks through; a shared server may have many that are not ours."""
@@ -28,24 +26,26 @@ class Strays:
     the agent was not known.
     """
 
-    def __init__(self, mirror: Mirror, state: State, sources: Sources, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        mirror: Mirror,
+        belongs: Mapping[str, Callable[[str], bool]],
+        may_be_known: Callable[[str], bool],
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        """`belongs` has, for each kind of key, what returns True for the names that keys of this kind may have now.
+
+        `may_be_known` returns True for an agent that is known, or that may become known when the folder has been read.
+        """
         self._mirror = mirror
-        self._state = state
+        self._belongs = belongs
+        self._may_be_known = may_be_known
         self._clock = clock
         self._unknown: dict[str, float] = {}  # inboxes of agents that were not known in the last walk: since when
         self._found: dict[str, float] = {}  # the same of this walk
-        self._sources = sources
         self._cursor = 0
         self._prefix = f"{mirror.keys.namespace}:"
-        self._belongs: dict[str, Callable[[str], bool]] = {
-            "block": lambda label: label in state.paths,
-            "attached": lambda label: label in state.paths,
-            "agent": lambda agent: agent in state.attachments.known,
-            "source": lambda source: source in sources.names,
-            "source-agents": lambda source: source in sources.names,
-            "file": lambda file: file in sources.opened(),
-            "open": self._has_opened,
-        }
         self.is_granted = False
         """True if the next step may be made; each takes this back, and so does the end of the walk."""
         self._is_over = False
@@ -74,13 +74,11 @@ class Strays:
 
     def _forget_inboxes(self, found: Iterable[str]) -> None:
         """Remove inboxes of agents that are not known, as far as they are empty or their agents not known for long."""
-        if not self._state.has_seen_folders:
-            return
-        now, prefix, known = self._clock(), self._mirror.keys.inbox(""), self._state.attachments.is_known
+        now, prefix = self._clock(), self._mirror.keys.inbox("")
         commands: list[Command] = []
         for key in found:
             actor = key.removeprefix(prefix)
-            if actor in (key, OPERATOR) or known(actor):
+            if actor in (key, OPERATOR) or self._may_be_known(actor):
                 continue
             since = self._unknown.get(key, now)
             if now - since >= _INBOX_SECONDS:
@@ -98,7 +96,3 @@ class Strays:
         kind, _, name = key.removeprefix(self._prefix).partition(":")
         belongs = self._belongs.get(kind)
         return belongs is not None and not belongs(name)
-
-    def _has_opened(self, agent: str) -> bool:
-        opened = self._sources.opened().values()
-        return agent in self._sources.known or any(agent in agents for agents in opened)
