@@ -657,7 +657,7 @@ def test_lease_is_given_up_by_a_start_that_is_cut_short(
     make_rig: Callable[..., Rig], raw: Any, monkeypatch: pytest.MonkeyPatch, rounds: int
 ) -> None:
     """However far the mirror had been built: whoever comes next need not wait for the lease to run out."""
-    monkeypatch.setattr("blocksd.core.projector.BATCH", 1)
+    monkeypatch.setattr("blocksd.core.resync.BATCH", 1)
     rig = make_rig()
     for number in range(5):
         rig.write(f"block{number}", "text\n")

@@ -15,6 +15,7 @@ from blocksd.core.recovery import recover
 from blocksd.core.request_flow import RequestFlow
 from blocksd.core.retention import Limits, Retention
 from blocksd.core.scrub import Scrub
+from blocksd.core.verifier import Verifier
 from blocksd.errors import BlocksdError, JournalDamaged, JournalUnusable, ProblemFile, Unavailable
 from blocksd.files.writer import Writer
 from blocksd.journal.intents import Intents
@@ -23,6 +24,7 @@ from blocksd.journal.results import Results
 from blocksd.model.faults import Faults
 from blocksd.model.problem import Problems
 from blocksd.requests.inbox import Handled, Inbox, StartedRequests
+from blocksd.sources.source_mirror import SourceMirror
 from blocksd.sources.sources import Sources
 from blocksd.state.schedule import Schedule
 from blocksd.state.stale import Writes
@@ -136,18 +138,33 @@ class Parts:
             clock=clock,
             wall=wall,
         )
+        source_mirror = SourceMirror(self.sources, mirror)
+        verifier = Verifier(
+            journal,
+            self.state,
+            self.problems,
+            self.sources,
+            source_mirror,
+            mirror,
+            self._listeners,
+            self.faults,
+            seconds=config.resync_seconds,
+            clock=clock,
+            wall=wall,
+        )
         self.projector = Projector(
             journal,
             self.state,
             self.problems,
             self.sources,
+            source_mirror,
+            verifier,
             mirror,
             self._listeners,
             self.faults,
             schedule,
             clock=clock,
             wall=wall,
-            verify_seconds=config.resync_seconds,
         )
         self.executor = Executor(
             intents,

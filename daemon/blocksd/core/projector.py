@@ -1,34 +1,33 @@
-"""Keeps the mirror in sync with the journal: takes the lease, catches up, rebuilds, and waits for an unreachable Redis."""
+"""Shows each change in the mirror while it is in sync and the lease is ours, and waits for a Redis that is unreachable."""
 
 from __future__ import annotations
 
 import random
 import sqlite3
 from contextlib import contextmanager
-from itertools import islice
 from typing import TYPE_CHECKING
 
-from blocksd.core.verifier import Verifier
-from blocksd.errors import Damaged, JournalUnusable, LeaseLost, Misconfigured, NotFound, Unavailable
-from blocksd.mirror.keys import SCHEMA
-from blocksd.mirror.mirror import BATCH, LEASE_SECONDS
+from blocksd.core.resync import Resync
+from blocksd.errors import Damaged, JournalUnusable, LeaseLost, Misconfigured, Unavailable
+from blocksd.mirror.mirror import LEASE_SECONDS
 from blocksd.mirror.projection import agents_commands, gone_commands, problem_commands, reply_command
 from blocksd.mirror.repair import repair_index
-from blocksd.model.revision import FILE, timestamp
-from blocksd.sources.source_mirror import SourceMirror
+from blocksd.model.revision import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from blocksd.core.listener import Listener
+    from blocksd.core.verifier import Verifier
     from blocksd.errors import BlocksdError
     from blocksd.journal.journal import Journal
-    from blocksd.mirror.mirror import Mirror, Place
+    from blocksd.mirror.mirror import Mirror
     from blocksd.mirror.projection import Command
     from blocksd.model.faults import Faults
     from blocksd.model.problem import Problem, Problems
     from blocksd.model.revision import Revision
     from blocksd.requests.reply import Answer
+    from blocksd.sources.source_mirror import SourceMirror
     from blocksd.sources.sources import Sources
     from blocksd.state.schedule import Schedule
     from blocksd.state.state import State
@@ -47,11 +46,7 @@ again: only a commit that takes over 3 seconds, or two clocks that differ by as 
 
 
 class Projector:
-    """The mirror, seen from the journal. It is in sync, or unreachable, or on its way from one to the other.
-
-    Nothing is ever decided by what the mirror lacks: it is compared with the journal by epoch and seq, and made to
-    show what the journal says.
-    """
+    """The mirror, seen from the journal. It is in sync, or unreachable, or on its way from one to the other."""
 
     def __init__(
         self,
@@ -59,6 +54,8 @@ class Projector:
         state: State,
         problems: Problems,
         sources: Sources,
+        source_mirror: SourceMirror,
+        verifier: Verifier,
         mirror: Mirror,
         listeners: Sequence[Listener],
         faults: Faults,
@@ -66,7 +63,6 @@ class Projector:
         *,
         clock: Callable[[], float],
         wall: Callable[[], float],
-        verify_seconds: float = 60.0,
     ) -> None:
         self._faults = faults
         self._schedule = schedule
@@ -75,21 +71,10 @@ class Projector:
         self._problems = problems
         self._mirror = mirror
         self._sources = sources
-        self._source_mirror = SourceMirror(sources, mirror)
+        self._source_mirror = source_mirror
+        self.verifier = verifier
         self._listeners = listeners
-        self.verifier = Verifier(
-            journal,
-            state,
-            problems,
-            sources,
-            self._source_mirror,
-            mirror,
-            seconds=verify_seconds,
-            clock=clock,
-            wall=wall,
-            on_repaired=self._tell_repaired,
-            faults=self._faults,
-        )
+        self._resync = Resync(journal, state, mirror, verifier, self._comparing_aside, wall=wall)
         self._clock = clock
         self._wall = wall
         self._failures = 0
@@ -98,7 +83,6 @@ class Projector:
         self._heartbeat_at = 0.0
         self._catch_up_at = 0.0
         self._retaken = 0  # as of the mirror when it was last compared for it
-        self._must_rebuild = False
         self._work: Iterator[None] | None = None  # being brought in sync, a slice at a time
         self._shown_agents: frozenset[str] = frozenset()
         self._shown_problems: dict[str, Problem] = {}
@@ -107,7 +91,6 @@ class Projector:
         self._leased_at = float("-inf")  # when the lease was asked for that is ours
         self.is_held = False  # the server is known not to serve yet: it is not asked
         self.is_in_sync = False
-        self.shown_seq: int | None = None  # where the mirror was last known to stand
         self.last_error: BlocksdError | None = None
         self.unreachable_since: str | None = None
 
@@ -118,9 +101,14 @@ class Projector:
             return 0.0
         if not self.is_in_sync:
             return float("inf") if self.is_held else self._retry_at
-        if self._is_behind:  # then nothing is compared
+        if self._lag:  # then nothing is compared
             return min(self._catch_up_at, self._heartbeat_at)
         return 0.0 if self.verifier.running is not None and self.verifier.is_due else self._heartbeat_at
+
+    @property
+    def shown_seq(self) -> int | None:
+        """Where the mirror was last known to stand; None while it is rebuilt."""
+        return self._resync.shown_seq
 
     @property
     def is_said_to_be_unreachable(self) -> bool:
@@ -139,21 +127,16 @@ class Projector:
         self.is_held = is_held
         self._schedule["mirror"] = self.due
 
-    @property
-    def is_in_charge(self) -> bool:
+    def may_commit(self) -> bool:
         """Return True if the lease is certain to be ours for as long as a commit takes: no other daemon does requests."""
         return self.is_in_sync and self._clock() < self._leased_at + LEASE_SECONDS - _COMMIT_SECONDS
 
-    def may_commit(self) -> bool:
-        """Return True if `is_in_charge`: then a commit may begin."""
-        return self.is_in_charge
-
     def confirm(self) -> bool:
-        """Return True if `is_in_charge`, after the lease was renewed where it has become old."""
-        if self.is_in_sync and not self.is_in_charge:
+        """Return True if a commit may begin, after the lease was renewed where it has become old."""
+        if self.is_in_sync and not self.may_commit():
             with self._guarded():
                 self._renew()
-        return self.is_in_charge
+        return self.may_commit()
 
     @property
     def is_busy(self) -> bool:
@@ -161,7 +144,7 @@ class Projector:
         return self._work is not None or (self.is_in_sync and self.verifier.is_due)
 
     @property
-    def has_aside(self) -> bool:
+    def _has_aside(self) -> bool:
         """Return True if agents, problems or sources changed since they were last shown."""
         return (
             self._state.attachments.listed is not self._shown_agents
@@ -190,10 +173,10 @@ class Projector:
             if revisions and place.seq == revisions[0].seq - 1:
                 self._mirror.project(revisions, [*left, *self._aside_commands(answers)])
                 self._aside_is_shown()
-                self.shown_seq = revisions[-1].seq
+                self._resync.shown_seq = revisions[-1].seq
                 return
             while place.seq < self._journal.seq:
-                place = self._catch_up(place.seq)
+                place = self._resync.catch_up()
             self._show_aside(answers, left)
 
     def step(self, *, more_follows: bool = False) -> None:
@@ -220,34 +203,29 @@ class Projector:
             if self._work is None:
                 if not self.is_in_sync and now >= self._retry_at and not self.is_held:
                     self._work = self._resynchronizing()
-                elif self.is_in_sync and self._is_behind and now >= self._catch_up_at:
+                elif self.is_in_sync and self._lag and now >= self._catch_up_at:
                     self._catch_up_at = now + _BACK_OFF_SECONDS[1]  # should the journal not be readable
-                    self._catch_up(self._mirror.place.seq if self._mirror.place is not None else 0)
+                    self._resync.catch_up()
                     self._catch_up_at = 0.0
-                elif self.is_in_sync and self.has_aside:  # also while the journal takes nothing, and that is a problem
+                elif self.is_in_sync and self._has_aside:  # also while the journal takes nothing, and that is a problem
                     self._show_aside()
             if self._work is not None:
                 try:
-                    if next(self._work, _DONE) is _DONE:
-                        self._work = None
+                    next(self._work, None)
                 except BaseException:  # it has ended unfinished: not at once again, and never as if it were done
                     self._work, self._retry_at = None, now + _BACK_OFF_SECONDS[1]
                     raise
                 self._heard_at = now
-            elif self.verifier.running is not None and self.is_in_sync and not more_follows and self._shows_all:
+            elif (
+                self.verifier.running is not None and self.is_in_sync and not more_follows and self._lag == 0
+            ):  # else a difference is no damage
                 self.verifier.step()
 
     @property
-    def _is_behind(self) -> bool:
-        """Return True if a round has journaled revisions and then failed before it showed them."""
+    def _lag(self) -> int | None:
+        """How many revisions were journaled by rounds that failed before they showed them; None if it cannot be told."""
         place = self._mirror.place
-        return place is not None and place.seq < self._journal.seq
-
-    @property
-    def _shows_all(self) -> bool:
-        """Return True if the mirror stands where the journal does: only then a difference is damage."""
-        place = self._mirror.place
-        return place is not None and place.seq == self._journal.seq
+        return None if place is None else self._journal.seq - place.seq
 
     def _renew(self) -> None:
         """A heartbeat: renew the lease, and see whether the mirror is where it was left."""
@@ -288,7 +266,7 @@ class Projector:
             raise  # it is the journal that fails, which is the core's to say
         except Exception as error:  # noqa: BLE001  # whatever it is, the folder goes on being journaled
             failure = self._faults.count_error("writing the mirror", error)
-            self._must_rebuild = True  # without what could not be written, if need be
+            self._resync.must_rebuild = True  # without what could not be written, if need be
             self._be_unreachable(Unavailable(f"the mirror could not be written: {failure.message}"))
 
     def _be_unreachable(self, error: BlocksdError) -> None:
@@ -305,7 +283,7 @@ class Projector:
         elif isinstance(error, LeaseLost):
             wait = _LEASE_SECONDS if self._failures else first
         elif isinstance(error, Damaged):
-            self._must_rebuild = True
+            self._resync.must_rebuild = True
         self._failures = min(self._failures + 1, 16)
         self._retry_at = self._clock() + wait * random.uniform(0.5, 1.0)
         if self._said != type(error).__name__ and (self._failures > 1 or not isinstance(error, LeaseLost)):
@@ -315,105 +293,24 @@ class Projector:
 
     def _resynchronizing(self) -> Iterator[None]:
         self._leased_at = self._clock()
-        place = self._mirror.take_lease()
-        how = "level"
-        if place.epoch == self._journal.epoch and (place.seq > self._journal.seq or not self._is_of_this_journal()):
-            # The journal is older than the mirror, or another one was continued from where it was copied: numbers that
-            # it gives out now were given out before, for other changes.
-            self._journal.begin_epoch()
-            self._mirror.epoch = self._journal.epoch
-        is_ours = place.epoch == self._journal.epoch and place.seq <= self._journal.seq and self._has_this_layout()
-        if self._must_rebuild or not is_ours or not self._journal.reaches_back(place.seq):
-            how = "rebuilt"
-            yield from self._rebuilding()
-            self._must_rebuild = False
-        else:
-            if place.seq < self._journal.seq:
-                how = "caught up"
-            self.shown_seq = place.seq
-            self._mirror.describe()
-            self._sign()
-            self._repair_index()
-            for _ in self._comparing_sources(announce=True):
-                yield
-        while (place := self._mirror.place or place).seq < self._journal.seq:
-            if self._catch_up(place.seq).seq < self._journal.seq:
-                yield
-        self._failures = 0
+        how = yield from self._resync.run()
+        self._work, self._failures = None, 0
         self._said = self.last_error = self.unreachable_since = None
         self.is_in_sync = True
-        self.shown_seq = self._journal.seq
         self._heartbeat_at = self._clock() + HEARTBEAT_SECONDS
         self.verifier.begin()
         self._show_aside()
         for listener in self._listeners:
             listener.on_mirror_in_sync(how)
 
-    def _catch_up(self, seq: int) -> Place:
-        try:
-            revisions = self._journal.since(seq, BATCH)
-            self._mirror.project(revisions, gone_commands(self._deleted_by(revisions), self._mirror.keys))
-        except NotFound:  # pruned in the meantime: only a rebuild can bring the mirror in sync
-            self._must_rebuild = True
-            raise Unavailable("the journal no longer reaches back to where the mirror stands") from None
-        assert self._mirror.place is not None
-        self.shown_seq = self._mirror.place.seq
-        return self._mirror.place
-
-    def _deleted_by(self, revisions: Iterable[Revision]) -> set[str]:
-        """The agents that are not known any more since a request: a crash came before their inboxes were removed."""
-        agents: set[str] = set()
-        for revision in revisions:
-            if revision.author != FILE:
-                agents.update(revision.detached)
-        return {agent for agent in agents if not self._state.attachments.is_known(agent)}
-
-    def _rebuilding(self) -> Iterator[None]:
-        self.shown_seq = None
-        yield from self._mirror.begin_rebuild()
-        # What is journaled while this goes on is projected after it, in full: nothing of it can be missed.
-        seq = self._journal.seq
-        for number, labels in enumerate(_slices(self._state.paths)):
-            if number:
-                yield
-            self.verifier.rebuild(self._heads(labels))
-        self._repair_index()
-        for _ in self._comparing_sources(announce=False):
-            yield
-        self._mirror.end_rebuild(seq, timestamp(self._wall()))
-        self._sign()
-
-    def _sign(self) -> None:
-        """Note in the mirror which run of the journal writes it: of a journal that is restored, this run is not one."""
-        self._mirror.write([("HSET", self._mirror.keys.meta, "run", self._journal.run)])
-
-    def _is_of_this_journal(self) -> bool:
-        """Return True if this journal wrote what the mirror shows, as far as can be told."""
-        token = self._mirror.read_one("HGET", self._mirror.keys.meta, "run")
-        return self._journal.is_of_run(token)
-
-    def _has_this_layout(self) -> bool:
-        """Return True if the mirror was written in the layout of this version of blocksd, or was not written yet."""
-        return self._mirror.read_one("HGET", self._mirror.keys.meta, "schema") in (None, str(SCHEMA))
-
-    def _heads(self, labels: Sequence[str]) -> list[Revision]:
-        """The newest revisions of these blocks, as far as they are still in force.
-
-        Raises:
-            JournalDamaged: one is not what is in force.
-        """
-        return [self._state.confirmed(label) for label in labels if label in self._state.paths]
-
-    def _repair_index(self) -> list[str]:
+    def _comparing_aside(self, announce: bool) -> Iterator[object]:  # as `Resync` has it
+        """Compare all that is shown of agents, problems and sources. Of sources, what changes meanwhile is shown as what changed."""
         self._shown_agents = self._state.attachments.known
         self._shown_problems = self._problems.copy()
         self._shown_count = self._problems.changes
         problems = {subject: problem.dumps() for subject, problem in self._shown_problems.items()}
         blocks, origins = self._state.paths.keys(), self._state.origins
-        return repair_index(self._mirror, blocks, self._shown_agents, problems, origins=origins)
-
-    def _comparing_sources(self, *, announce: bool) -> Iterator[int]:
-        """Compare all that is shown of sources; what changes meanwhile is shown as what changed."""
+        repair_index(self._mirror, blocks, self._shown_agents, problems, origins=origins)
         self._sources.shown()
         yield from self._source_mirror.compare(timestamp(self._wall()), announce=announce)
 
@@ -449,16 +346,3 @@ class Projector:
             self._sources.shown()
         if self._state.attachments.listed is not self._shown_agents:
             self._shown_agents = self._state.attachments.known
-
-    def _tell_repaired(self, count: int) -> None:
-        for listener in self._listeners:
-            listener.on_repaired(count)
-
-
-_DONE = object()
-
-
-def _slices(names: Iterable[str]) -> Iterator[list[str]]:
-    iterator = iter(list(names))
-    while some := list(islice(iterator, BATCH)):
-        yield some

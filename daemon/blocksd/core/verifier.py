@@ -18,6 +18,7 @@ from blocksd.model.revision import timestamp
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from blocksd.core.listener import Listener
     from blocksd.journal.journal import Journal
     from blocksd.mirror.mirror import Mirror
     from blocksd.model.faults import Faults
@@ -58,12 +59,12 @@ class Verifier:
         sources: Sources,
         source_mirror: SourceMirror,
         mirror: Mirror,
+        listeners: Sequence[Listener],
+        faults: Faults,
         *,
         seconds: float,
         clock: Callable[[], float],
         wall: Callable[[], float],
-        on_repaired: Callable[[int], None],
-        faults: Faults,
     ) -> None:
         self._faults = faults
         self.seconds = seconds
@@ -80,7 +81,7 @@ class Verifier:
         )
         self._clock = clock
         self._wall = wall
-        self._on_repaired = on_repaired
+        self._listeners = listeners
         self._number = random.randrange(1 << 16)  # of the pass: which part it reads in full
         self.running: Iterator[int] | None = None  # the pass that is under way
         self._begin_at = clock()
@@ -149,7 +150,8 @@ class Verifier:
     def _tell(self, now: float) -> None:
         if self._repaired and now - self._said_at >= _SAY_SECONDS:
             repaired, self._repaired, self._said_at = self._repaired, 0, now
-            self._on_repaired(repaired)
+            for listener in self._listeners:
+                listener.on_repaired(repaired)
 
     # --- one pass ---
 
