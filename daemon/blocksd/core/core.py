@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from blocksd.core.decide import Asked, FolderView, decide, decide_on_files
 from blocksd.core.executor import Conflict
-from blocksd.core.intake import Intake, Observed
 from blocksd.core.parts import Parts
 from blocksd.core.recovery import recover
 from blocksd.model.problem import SERVER
 from blocksd.model.revision import timestamp
+from blocksd.state.observed import Observed
 from blocksd.state.schedule import NEVER
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from blocksd.core.decide import Draft
     from blocksd.core.failures import Failures
+    from blocksd.core.intake import Intake
     from blocksd.journal.journal import Journal
     from blocksd.model.revision import Revision
     from blocksd.requests.request import Unusable

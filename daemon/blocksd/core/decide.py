@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from blocksd.core.intake import FileNews
 from blocksd.core.scanner import private_folders
 from blocksd.errors import JournalUnusable
 from blocksd.files.folder import Absent, Busy, Refused, Text
@@ -18,6 +17,8 @@ from blocksd.model.revision import FILE
 from blocksd.requests.answers import Answers, answer_requests
 from blocksd.requests.workspace import Workspace
 from blocksd.state.moves import NewFile, find_moves
+from blocksd.state.observed import FileNews
+from blocksd.state.read_queue import SETTLE_SECONDS
 from blocksd.state.reverts import Past
 from blocksd.state.stale import origin_of
 from blocksd.state.state_draft import StateDraft
@@ -25,7 +26,7 @@ from blocksd.state.state_draft import StateDraft
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from blocksd.core.intake import FileRead, Intake, Observed
+    from blocksd.core.intake import Intake
     from blocksd.errors import BlocksdError
     from blocksd.files.file_edit import FileEdit
     from blocksd.files.folder import Folder, Signature
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from blocksd.model.revision import Revision
     from blocksd.requests.answers import RequestView
     from blocksd.requests.request import Entry
+    from blocksd.state.observed import FileRead, Observed
     from blocksd.state.state import State
 
 
@@ -167,7 +169,7 @@ def _find_moves(view: FolderView, draft: Draft) -> dict[str, str]:
     # RACE: a program may put another file in the place of one that it has just moved aside: wait a moment for that.
     seen_to_be_gone = absent.union(draft.seen.deleted)
     settling = [path for path, old in moves.items() if not (old in seen_to_be_gone or intake.deletions.has_missed(old))]
-    draft.news.settling += settling
+    draft.news.later.update(dict.fromkeys(settling, SETTLE_SECONDS))
     return moves
 
 
@@ -177,7 +179,7 @@ def _decide_on_file(view: FolderView, draft: Draft, one: FileRead, old: str | No
     if isinstance(reading, Absent):
         _decide_on_missing(view, draft, path)
         return
-    if path in news.settling:
+    if path in news.later:
         return
     if isinstance(reading, Busy):
         assert one.error is not None
@@ -206,7 +208,7 @@ def _decide_on_file(view: FolderView, draft: Draft, one: FileRead, old: str | No
             return
         if holder != label and taken_by != old:
             _decide_on_missing(view, draft, taken_by)
-            news.later.append(path)
+            news.later[path] = view.intake.deletions.grace
             return
         news.missing[taken_by] = False
     if one.block is None:

@@ -6,18 +6,16 @@ Hints say where to look, nothing more. Nothing here decides what is in force, an
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from blocksd.core.deletions import Deletions
-from blocksd.core.scanner import Scanner, look_at_all, look_at_some
+from blocksd.core.scanner import Scanner, is_out_of_sight, look_at_all, look_at_some
 from blocksd.errors import BlocksdError, InvalidFile
 from blocksd.files.document import Parser
-from blocksd.files.folder import Absent, Busy, Refused, Text
+from blocksd.files.folder import Busy, Refused, Text
 from blocksd.model.label import (
     CONFIG_MAP,
     PRIVATE,
-    clash_key,
     is_block_file,
     is_conflict_copy,
     is_ignored,
@@ -28,74 +26,22 @@ from blocksd.model.label import (
 from blocksd.model.problem import name_conflict
 from blocksd.model.proposal import remedy
 from blocksd.state.links import Links
-from blocksd.state.read_queue import SETTLE_SECONDS, ReadQueue
+from blocksd.state.observed import FileRead, Observed
+from blocksd.state.read_queue import ReadQueue
 from blocksd.state.schedule import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from blocksd.files.folder import Folder, Reading, Signature
+    from blocksd.files.folder import Folder, Signature
     from blocksd.journal.journal import Journal
-    from blocksd.model.block import Block
     from blocksd.model.faults import Faults
-    from blocksd.model.problem import Problem, Problems, Warned
+    from blocksd.model.problem import Problems
+    from blocksd.state.observed import FileNews
     from blocksd.state.schedule import Schedule
     from blocksd.state.state import State
 
 _SEARCH_SECONDS = 60.0  # between two searches for the processes that write a file
-
-
-class FileRead(NamedTuple):
-    """One file as it was read. A text that is no block has an `error`, and so has a file whose writer never ends."""
-
-    path: str
-    reading: Reading
-    label: str | None = None
-    block: Block | None = None
-    warnings: tuple[Warned, ...] = ()
-    error: BlocksdError | None = None
-
-
-@dataclass(slots=True)
-class Observed:
-    """The folder as it was seen in one round: values that nothing follows from yet.
-
-    `deleted` are files that have been missing for long enough; `folders` tells of some agents whether they have a private
-    folder, `all_folders` names all that have one, if a whole folder was seen.
-    """
-
-    files: list[FileRead] = field(default_factory=list)
-    deleted: list[str] = field(default_factory=list)
-    folders: dict[str, bool] = field(default_factory=dict)
-    all_folders: set[str] | None = None
-    has_looked: bool = False
-    """True if anything was looked at; else nothing follows from it."""
-
-
-@dataclass(slots=True)
-class FileNews:
-    """Consequences of a round besides revisions: problems, and which files to read again. All of it is by path."""
-
-    reports: dict[str, Problem | None] = field(default_factory=dict)
-    """The problem that a file has now, or that it has none."""
-    missing: dict[str, bool] = field(default_factory=dict)
-    """Of files of blocks in force: that they are not there, or are there (again)."""
-    later: list[str] = field(default_factory=list)
-    """Files whose label another one has that is missing: to be read when its grace is over."""
-    blocked: dict[str, str] = field(default_factory=dict)
-    """Files whose label another one has, with that label."""
-    settling: list[str] = field(default_factory=list)
-    """New files that seem to be moved ones: to be read again once it was seen for a while that the old name is gone."""
-    halves: dict[str, float] = field(default_factory=dict)
-    """Files of blocks in force that may hold half of a save, and when they were saved: to be read again in a moment."""
-    moved: list[str] = field(default_factory=list)
-    """The names that moved files had."""
-    heirs: dict[str, str] = field(default_factory=dict)
-    """Moved files that are in force under their old names, since they have problems under the new ones: new → old."""
-    links: dict[str, tuple[tuple[str, ...], int | None]] = field(default_factory=dict)
-    """Where files lead, and their inodes if they have several names: what `Links.note` takes."""
-    named_anew: set[str] = field(default_factory=set)
-    """New files that have another name somewhere."""
 
 
 class Intake:
@@ -129,10 +75,7 @@ class Intake:
         self.scanner = Scanner(
             folder, state, self._queue, problems, known=lambda: self._reported.union(state.signatures), clock=clock
         )
-        self._writers: dict[
-            str, tuple[str, float]
-        ] = {}  # file → which processes write it, and when they were searched for
-        self._blocked: dict[str, set[str]] = {}  # clash key → files whose label another has
+        self._writers: dict[str, tuple[str, float]] = {}  # file → its writers, and when they were searched for
         self.reset()
 
     def reset(self) -> None:
@@ -149,9 +92,9 @@ class Intake:
     def hint_file(self, path: str, *, closed: bool) -> None:
         """Note that something happened to this file; `closed` if its writer was seen to be done."""
         directories, _, name = path.rpartition("/")
-        if path in self._state.signatures or (is_block_file(name) and not _is_out_of_sight(directories)):
+        if path in self._state.signatures or (is_block_file(name) and not is_out_of_sight(directories)):
             self._queue.hint(path, closed=closed)
-        elif name == CONFIG_MAP and not _is_out_of_sight(directories):
+        elif name == CONFIG_MAP and not is_out_of_sight(directories):
             for link in self.links.ways:  # what the links lead to has changed, all at once
                 self._queue.add(link, closed=True)
         for other in self.links.followers.get(path, ()):
@@ -160,9 +103,7 @@ class Intake:
 
     def expect(self, signatures: Mapping[str, Signature | None]) -> None:
         """Expect hints of these files, which were written on request and say what is in force: they are no news."""
-        for path, signature in signatures.items():
-            if signature is not None:
-                self._expected[path] = signature
+        self._expected.update((path, one) for path, one in signatures.items() if one is not None)
 
     def reread(self, path: str) -> None:
         """Read a file again that is not what the state says; if it is missing, that is decided when its grace is over."""
@@ -202,7 +143,7 @@ class Intake:
     @property
     def due(self) -> float:
         """When there is something to read or to decide."""
-        if self._is_anothers:
+        if self._folder.directory.refusal is not None:  # it is another daemon's for now, until `check_root` sees an end
             return NEVER
         if self.scanner.is_due or self._queue.ready:
             return 0.0
@@ -219,11 +160,6 @@ class Intake:
         """Return True if all that is left to read is being written, and was tried often enough."""
         return self._queue.is_stuck and not self.scanner.is_due
 
-    @property
-    def _is_anothers(self) -> bool:
-        """Return True if the folder is another daemon's for now: nothing in it is looked at. `check_root` sees that end."""
-        return self._folder.directory.refusal is not None
-
     # --- collect and read ---
 
     def collect(self, limit: int) -> tuple[Observed, dict[str, bool]]:
@@ -232,20 +168,22 @@ class Intake:
         What the directories tell is observed on the way: which files are gone for good, and which private folders there are.
         """
         now, scanner, observed = self._clock(), self.scanner, Observed(has_looked=True)
-        if self._is_anothers:
+        if self._folder.directory.refusal is not None:
             return observed, {}
         trees = scanner.look_at_trees() if scanner.is_due else set()
         if now >= self.deletions.due and self.deletions.may_decide(self._queue.backlog, limit):
             observed.deleted = self._gone_for_good()
-            if self._is_anothers:
+            if self._folder.directory.refusal is not None:
                 return observed, {}
             # With the last block its folder may have gone, unseen while the block was in force.
             trees |= {"/".join(path.split("/")[:2]) for path in observed.deleted if path.startswith(f"{PRIVATE}/")}
         if trees:
             observed.folders = look_at_some(self._folder, sorted(trees))
         # The first sweep goes first: it tells how much there is to read. Later ones go on when there is nothing to read.
-        if scanner.is_due and (not scanner.sweeps or self._queue.backlog < limit) and scanner.step():
-            observed.all_folders = self._all_private_folders()
+        has_swept = scanner.is_due and (not scanner.sweeps or self._queue.backlog < limit) and scanner.step()
+        if has_swept and not (scanner.unlisted or self.deletions.is_in_doubt) and self.check_root():
+            owners = self._state.attachments.owners
+            observed.all_folders = look_at_all(self._folder, scanner.directories, owners)
         return observed, self._queue.take_batch(now, limit) if scanner.sweeps else {}
 
     def read(self, batch: Mapping[str, bool]) -> list[FileRead]:
@@ -279,27 +217,20 @@ class Intake:
         if path in self._queue.looks:
             self._queue.stop_waiting(path)
             self._writers.pop(path, None)
-        if isinstance(reading, Refused):
-            return FileRead(path, reading, error=reading.error)
-        if isinstance(reading, Absent):
-            return FileRead(path, reading)
+        if not isinstance(reading, Text):
+            return FileRead(path, reading, error=reading.error if isinstance(reading, Refused) else None)
         label = None
         try:
             label = self._label_of(path)
             block, warnings = self.parser.parse(reading.data, label)
-        except InvalidFile as error:
-            return FileRead(path, reading, label, error=error)
         except BlocksdError as error:
-            return FileRead(path, reading, label, error=InvalidFile(error.message, **error.facts, hint=remedy(path)))
+            is_told = isinstance(error, InvalidFile)
+            wrong = error if is_told else InvalidFile(error.message, **error.facts, hint=remedy(path))
+            return FileRead(path, reading, label, error=wrong)
         if reading.names > 1 and not reading.way:
-            inode = reading.signature[3]
-            warning = self.links.warning(path, inode, lambda other: self._is_named(other, inode))
+            warning = self.links.warning(path, reading.signature[3], self._folder.signature)
             warnings = (*warnings, warning) if warning is not None else warnings
         return FileRead(path, reading, label, block, warnings)
-
-    def _is_named(self, path: str, inode: int) -> bool:
-        signature = self._folder.signature(path)
-        return signature is not None and signature[3] == inode
 
     def is_fresh(self, path: str, saved_at: float) -> bool:
         """Return True if a file was saved a moment ago: programs save in two steps, and it may be half of a save."""
@@ -325,12 +256,9 @@ class Intake:
         if is_open and self._clock() - at >= _SEARCH_SECONDS:
             found = self._folder.writers(path)
             self._writers[path] = (found, self._clock())
-        if is_open:
-            message = f"it is open for writing by {found or 'a process that cannot be seen'}"
-        else:
-            message = "it is being written all the time"
+        by = f"it is open for writing by {found or 'a process that cannot be seen'}"
         hint = "the text that was read last stays in force; it is read as soon as it is closed"
-        return InvalidFile(message, hint=hint)
+        return InvalidFile(by if is_open else "it is being written all the time", hint=hint)
 
     def check_root(self) -> bool:
         """Check whether the folder is still the one that was opened; False when it is another or gone."""
@@ -340,19 +268,12 @@ class Intake:
             self.hint_all()
         return root != "gone" and root != "another"
 
-    def _all_private_folders(self) -> set[str] | None:
-        """The agents with a private folder, if a sweep has seen the whole of the right folder."""
-        if self.scanner.unlisted or self.deletions.is_in_doubt or not self.check_root():
-            return None
-        return look_at_all(self._folder, self.scanner.directories, self._state.attachments.owners)
-
     def _gone_for_good(self) -> list[str]:
         if not self.check_root():
             self.deletions.put_off()
             return []
         decision = self.deletions.decide()
-        for path in decision.back:
-            self._queue.add(path)
+        self._queue.add_all(decision.back)
         return decision.deleted
 
     # --- after a decision ---
@@ -364,10 +285,8 @@ class Intake:
                 self.deletions.miss(path)
             elif path in self.deletions.missing or self.deletions.heirs:
                 self.deletions.forget(path)
-        for path in news.later:
-            self._queue.postpone(path, self.deletions.grace)
-        for path in news.settling:
-            self._queue.postpone(path, SETTLE_SECONDS)
+        for path, seconds in news.later.items():
+            self._queue.postpone(path, seconds)
         for one in observed.files if self._queue.halves else ():
             if one.path not in news.halves:
                 self._queue.believe(one.path)
@@ -379,7 +298,7 @@ class Intake:
             if path.startswith(f"{PRIVATE}/"):  # with the last block of an agent its folder may have gone
                 self.scanner.hint("/".join(path.split("/")[:2]))
         for path, label in news.blocked.items():
-            self._blocked.setdefault(clash_key(label), set()).add(path)
+            self._queue.block(path, label)
         # Those that are gone come first: a moved file is not one with what it was.
         for path, (way, inode) in sorted(news.links.items(), key=lambda one: one[1][1] is not None):
             same = self.links.note(path, way, inode)
@@ -407,9 +326,7 @@ class Intake:
             self._queue.add_all(self.links.forget(path))
             self.parser.forget(label)
             self._clear(path)
-            # One of the files that had to wait for this label may have it now.
-            for other in self._blocked.pop(clash_key(label), ()):
-                self._queue.add(other)
+            self._queue.unblock(label)
         self._schedule.hasten("files", self._queue.due)
 
     def check_names(self) -> None:
@@ -424,22 +341,6 @@ class Intake:
     def _clear(self, path: str) -> None:
         self._reported.discard(path)
         self._problems.remove(printable(path))
-
-    def block_in_file(self, label: str) -> Block | None:
-        """The block that the file of a block in force says right now; None if it cannot be told."""
-        path = self._state.paths.get(label)
-        reading = self._folder.read(path, closed=False) if path is not None else None
-        if not isinstance(reading, Text):
-            return None
-        try:
-            return Parser().parse(reading.data, label)[0]
-        except BlocksdError:
-            return None
-
-
-def _is_out_of_sight(directories: str) -> bool:
-    """Return True if no sweep goes into these directories, either."""
-    return bool(directories) and any(is_ignored(one) or is_block_file(one) for one in directories.split("/"))
 
 
 def _private_first(path: str) -> tuple[bool, str]:

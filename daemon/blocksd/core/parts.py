@@ -178,7 +178,7 @@ class Parts:
             clock=clock,
         )
         self.retention = Retention(journal, self.state, limits_of(config), schedule, clock=clock, wall=wall)
-        self.scrub = Scrub(journal, self.state, self.problems, self.intake, schedule, clock=clock, wall=wall)
+        self.scrub = Scrub(journal, self.state, self.problems, folder, self.intake, schedule, clock=clock, wall=wall)
         if blocked is not None:
             self.failures.block(blocked)
 

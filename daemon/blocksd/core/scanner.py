@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from blocksd.errors import InvalidFile, InvalidLabel
-from blocksd.model.label import PRIVATE, is_block_file, parse_agent
+from blocksd.model.label import PRIVATE, is_block_file, is_ignored, parse_agent
 from blocksd.model.problem import NAMES, misnamed, problem_of
 
 if TYPE_CHECKING:
@@ -180,6 +180,11 @@ class Scanner:
 
 
 _OVER = object()
+
+
+def is_out_of_sight(directories: str) -> bool:
+    """Return True if no sweep goes into these directories, either."""
+    return bool(directories) and any(is_ignored(one) or is_block_file(one) for one in directories.split("/"))
 
 
 # --- private folders ---

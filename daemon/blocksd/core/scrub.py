@@ -6,7 +6,9 @@ import json
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from blocksd.errors import JournalDamaged, VersionDamaged
+from blocksd.errors import BlocksdError, JournalDamaged, VersionDamaged
+from blocksd.files.document import Parser
+from blocksd.files.folder import Text
 from blocksd.journal.row import STORED, check, checksum_of
 from blocksd.model.label import printable
 from blocksd.model.problem import HISTORY, Problem
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from blocksd.core.intake import Intake
+    from blocksd.files.folder import Folder
     from blocksd.journal.journal import Journal
+    from blocksd.model.block import Block
     from blocksd.model.problem import Problems
     from blocksd.state.schedule import Schedule
     from blocksd.state.state import State
@@ -42,6 +46,7 @@ class Scrub:
         journal: Journal,
         state: State,
         problems: Problems,
+        folder: Folder,
         intake: Intake,
         schedule: Schedule,
         *,
@@ -51,6 +56,7 @@ class Scrub:
         self._journal = journal
         self._state = state
         self._problems = problems
+        self._folder = folder
         self._intake = intake
         self._clock = clock
         self._wall = wall
@@ -119,9 +125,18 @@ class Scrub:
             self._journal.database.execute("DELETE FROM revisions WHERE seq = ?", (row[_SEQ],))
         self._report()
 
+    def _block_in_file(self, label: str) -> Block | None:
+        """Return the block that the file of a block in force says right now; None if it cannot be told."""
+        path = self._state.paths.get(label)
+        reading = self._folder.read(path, closed=False) if path is not None else None
+        try:
+            return Parser().parse(reading.data, label)[0] if isinstance(reading, Text) else None
+        except BlocksdError:
+            return None
+
     def _repair_from_file(self, row: tuple[Any, ...], label: str) -> bool:
         """Write a block's value and facts again, if its file says what was written there; whether it does."""
-        block = self._intake.block_in_file(label)
+        block = self._block_in_file(label)
         if block is None:
             return False
         sound = list(row)

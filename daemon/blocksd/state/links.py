@@ -11,6 +11,8 @@ from blocksd.model.problem import Warned
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from blocksd.files.folder import Signature
+
 _HINT = "remove one of them, or put a copy in its place"
 
 
@@ -82,9 +84,10 @@ class Links:
         below = f"{directory}/"
         return [link for link, way in self.ways.items() if any(f"{hop}/".startswith(below) for hop in way)]
 
-    def warning(self, path: str, inode: int, is_there: Callable[[str], bool]) -> Warned | None:
-        """Return the warning that a file is one with others, if they still are."""
-        others = {other for other in self._same.get(inode, ()) if other != path and is_there(other)}
+    def warning(self, path: str, inode: int, signature: Callable[[str], Signature | None]) -> Warned | None:
+        """Return the warning that a file is one with others, if they still are; `signature` gives that of a file that is there."""
+        signatures = {other: signature(other) for other in self._same.get(inode, ()) if other != path}
+        others = {other for other, found in signatures.items() if found is not None and found[3] == inode}
         if not others:
             return None
         message = (

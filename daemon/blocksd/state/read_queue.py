@@ -6,6 +6,8 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
+from blocksd.model.label import clash_key
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -41,6 +43,7 @@ class ReadQueue:
         self.ready: dict[str, bool] = {}  # path → whether its writer was seen to close it
         self.later: dict[str, float] = {}
         self.looks: dict[str, int] = {}  # at files that are being written
+        self._blocked: dict[str, set[str]] = {}  # clash key → files whose label another has
 
     def __contains__(self, path: str) -> bool:
         """Return True if reading this file is due."""
@@ -70,6 +73,14 @@ class ReadQueue:
     def postpone(self, path: str, seconds: float) -> None:
         """Read a file after so long a time."""
         self.later[path] = self._clock() + seconds
+
+    def block(self, path: str, label: str) -> None:
+        """Let a file wait until this label, which another file has, is free."""
+        self._blocked.setdefault(clash_key(label), set()).add(path)
+
+    def unblock(self, label: str) -> None:
+        """Read the files that waited for this label: one of them may have it now."""
+        self.add_all(self._blocked.pop(clash_key(label), ()))
 
     def wait_for_writer(self, path: str) -> bool:
         """Back off while a file is being written. Returns True once the retry limit is reached."""

@@ -12,7 +12,7 @@ from looking import GRACE, Looking, drop, happened
 if TYPE_CHECKING:
     import pytest
 
-    from blocksd.core.intake import Observed
+    from blocksd.state.observed import Observed
 
 AT = "2026-11-20T09:00:00.000Z"
 
