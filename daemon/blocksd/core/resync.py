@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from blocksd.errors import NotFound, Unavailable
 from blocksd.mirror.keys import SCHEMA
 from blocksd.mirror.mirror import BATCH
-from blocksd.mirror.projection import gone_commands
+from blocksd.mirror.projection import gone_commands, in_parts
 from blocksd.model.revision import FILE, timestamp
 
 if TYPE_CHECKING:
@@ -99,10 +98,10 @@ class Resync:
         yield from self._mirror.begin_rebuild()
         # What is journaled while this goes on is projected after it, in full: nothing of it can be missed.
         seq = self._journal.seq
-        labels = iter(list(self._state.paths))
-        while some := list(islice(labels, BATCH)):
+        for number, some in enumerate(in_parts(list(self._state.paths), BATCH)):
+            if number:
+                yield
             self._verifier.rebuild([self._state.confirmed(label) for label in some if label in self._state.paths])
-            yield
         for _ in self._comparing_aside(False):
             yield
         self._mirror.end_rebuild(seq, timestamp(self._wall()))

@@ -6,10 +6,10 @@ import logging
 import random
 import zlib
 from collections import Counter
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from blocksd.errors import BlocksdError, InvalidLabel
+from blocksd.mirror.projection import in_parts
 from blocksd.mirror.repair import differing, repair_agents, repair_changes, repair_index, suspects
 from blocksd.mirror.stray_keys import Strays
 from blocksd.model.label import name_for_agent, parse_label
@@ -159,7 +159,7 @@ class Verifier:
         """Yields after each slice how many keys it has compared."""
         labels = list(self._state.paths)
         parts = -(-len(labels) // READ_IN_FULL) or 1
-        for some in _slices(labels, _SLICE):
+        for some in in_parts(labels, _SLICE):
             self._compare_blocks(some, parts)
             yield len(some)
         is_thorough = self._number % 16 == 0
@@ -218,13 +218,13 @@ class Verifier:
         """Each agent by the number of its blocks, and some in full. Blocks with the same agents are looked at together."""
         attached = self._state.attachments.attached
         groups: dict[frozenset[str], list[str]] = {}
-        for labels in _slices(attached, _WALKED):
+        for labels in in_parts(list(attached), _WALKED):
             for label in labels:
                 if label in attached:
                     groups.setdefault(attached[label], []).append(label)
             yield 0
         counts: Counter[str] = Counter()
-        for sets in _slices(groups, _WALKED):
+        for sets in in_parts(list(groups), _WALKED):
             for agents in sets:
                 for agent in agents:
                     counts[agent] += len(groups[agents])
@@ -232,16 +232,16 @@ class Verifier:
         known = self._state.attachments.known
         parts = max(-(-len(known) // READ_IN_FULL), -(-counts.total() // _NAMES_READ), 1)
         chosen: set[str] = set()
-        for agents_ in _slices(known, _WALKED):
-            chosen.update(agent for agent in agents_ if self._is_in_part(agent, parts))
+        for some in in_parts(list(known), _WALKED):
+            chosen.update(agent for agent in some if self._is_in_part(agent, parts))
             yield 0
         names: dict[str, dict[str, str]] = {agent: {} for agent in chosen}
-        for sets in _slices(groups, _WALKED):
+        for sets in in_parts(list(groups), _WALKED):
             for agents in sets:
                 for agent in agents & chosen:
                     names[agent].update((name_for_agent(label), label) for label in groups[agents])
             yield 0
-        for some in _slices(known, _SLICE):
+        for some in in_parts(list(known), _SLICE):
             keys = self._mirror.keys
             questions = [("HGETALL" if agent in chosen else "HLEN", keys.agent(agent)) for agent in some]
             wanted = [names[agent] if agent in chosen else counts[agent] for agent in some]
@@ -285,9 +285,3 @@ def _is_label(text: str) -> bool:
     except InvalidLabel:
         return False
     return True
-
-
-def _slices(names: Iterable[str] | Iterable[frozenset[str]], size: int) -> Iterator[list]:  # type: ignore[type-arg]
-    iterator = iter(list(names))
-    while some := list(islice(iterator, size)):
-        yield some

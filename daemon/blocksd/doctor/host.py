@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import grp
 import os
 import pwd
@@ -13,13 +12,14 @@ import select
 import sqlite3
 import stat
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from blocksd.errors import JournalUnusable
 from blocksd.files.folder import Folder
+from blocksd.files.inotify import CLOSE_WRITE, Inotify
 from blocksd.files.root import Root
 from blocksd.journal.history import JournalReader
 from blocksd.model.label import TEMPORARY
@@ -27,8 +27,6 @@ from blocksd.settings.record import running_daemon
 from blocksd.state.folder_match import match_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from blocksd.settings.config import Config
     from blocksd.state.folder_match import Match
 
@@ -36,9 +34,6 @@ CHECK_SECONDS = 5.0
 """How long the check of the journal may take."""
 
 _EVENT_SECONDS = 1.0
-_IN_CLOSE_WRITE = 0x8
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,18 +207,16 @@ def mount_of(path: str, mountinfo: str) -> tuple[str, str]:
 def try_out(directory: str) -> Trial:
     """Make two files in a directory, as the daemon does when it writes. Their names are not those of blocks."""
     one, other = (os.path.join(directory, f"{TEMPORARY}{secrets.token_hex(8)}") for _ in range(2))
+    events = _events_of(directory)
     try:
-        with _listening(directory) as is_noticed:
-            seconds = [_make(path) for path in (one, other)]
-            return Trial(
-                "",
-                max(seconds),
-                Root(directory).can_exchange(*map(os.path.basename, (one, other))),
-                is_noticed(os.path.basename(one)),
-            )
+        seconds = max(map(_make, (one, other)))
+        can_exchange = Root(directory).can_exchange(*map(os.path.basename, (one, other)))
+        return Trial("", seconds, can_exchange, _is_noticed(events, os.path.basename(one)))
     except OSError as error:
         return Trial(os.strerror(error.errno or 0))
     finally:
+        if events is not None:
+            events.close()
         for path in (one, other):
             with suppress(OSError):
                 os.unlink(path)
@@ -241,28 +234,26 @@ def _make(path: str) -> float:
         os.close(handle)
 
 
-@contextmanager
-def _listening(directory: str) -> Iterator[Callable[[str], bool | None]]:
-    """Provide a function that returns True if an event of the directory tells that a file was closed after writing."""
-    handle = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-    if handle < 0:  # a limit of inotify is reached
-        yield lambda _: None
-        return
-    try:
-        if _libc.inotify_add_watch(handle, os.fsencode(directory), _IN_CLOSE_WRITE) < 0:
-            yield lambda _: None
-            return
+def _events_of(directory: str) -> Inotify | None:
+    """Return what tells of files that are closed in a directory; None if a limit of inotify is reached."""
+    with suppress(OSError):
+        events = Inotify()
+        try:
+            events.add(os.fsencode(directory), CLOSE_WRITE)
+        except OSError:
+            events.close()
+        else:
+            return events
+    return None
 
-        def is_noticed(name: str) -> bool:
-            deadline = time.monotonic() + _EVENT_SECONDS
-            while select.select([handle], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                if os.fsencode(name) in os.read(handle, 65536):
-                    return True
-            return False
 
-        yield is_noticed
-    finally:
-        os.close(handle)
+def _is_noticed(events: Inotify | None, name: str) -> bool | None:
+    """Return True if an event tells that a file was closed; None if there are no events."""
+    deadline = time.monotonic() + _EVENT_SECONDS
+    while events is not None and select.select([events.handle], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if any(one.name == os.fsencode(name) for one in events.read()):
+            return True
+    return None if events is None else False
 
 
 def journal_state(path: str) -> JournalState:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from blocksd.mirror.index import INDEXED, bounds_of, member_of
 from blocksd.model.block import FILE_KEYS
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from blocksd.model.block import Block
     from blocksd.model.problem import Problem
     from blocksd.model.revision import Revision
+
+T = TypeVar("T")
 
 Command = tuple[str, ...]
 """A Redis command, word by word; or ANNOUNCE, REPLY or FORGET, which apply.lua explains."""
@@ -272,7 +274,7 @@ def written_keys(commands: Sequence[Command]) -> set[str]:
     return keys
 
 
-def in_parts(words: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield the words, as many at a time as one command may have."""
-    for start in range(0, len(words), _WORDS):
-        yield words[start : start + _WORDS]
+def in_parts(words: Sequence[T], size: int = _WORDS) -> Iterator[Sequence[T]]:
+    """Yield the words, so many at a time: as many as one command may have, unless it is told."""
+    for start in range(0, len(words), size):
+        yield words[start : start + size]

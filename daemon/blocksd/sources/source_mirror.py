@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from blocksd.mirror.mirror import BATCH
-from blocksd.mirror.projection import hash_commands, set_commands
+from blocksd.mirror.projection import hash_commands, in_parts, set_commands
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from blocksd.mirror.mirror import Mirror
     from blocksd.mirror.projection import Command
@@ -91,11 +90,11 @@ class SourceMirror:
             yield self._compare_files(name, at, announce=announce)
         strays: set[str] = set()
         opened = sources.opened()
-        for agents in _slices(sources.known.union(*opened.values())):
+        for agents in in_parts(sorted(sources.known.union(*opened.values())), BATCH):
             wrong, stray = self._compare_agents(agents, at, announce=announce)
             strays |= stray
             yield wrong
-        for files in _slices(opened.keys() | strays):
+        for files in in_parts(sorted(opened.keys() | strays), BATCH):
             yield self._compare_contents(files, at if announce and is_repair else None)
         (shown,) = self._mirror.read_many([("HGETALL", keys.sources)])  # they may have changed meanwhile
         wanted = {name: sources.about(name) for name in sources.names}
@@ -139,7 +138,7 @@ class SourceMirror:
         self._mirror.write(commands)
         return wrong
 
-    def _compare_agents(self, agents: list[str], at: str, *, announce: bool) -> tuple[int, set[str]]:
+    def _compare_agents(self, agents: Sequence[str], at: str, *, announce: bool) -> tuple[int, set[str]]:
         """Compare and repair the open files of these agents. Return how many keys were wrong, and the files shown wrongly."""
         keys, sources = self._mirror.keys, self._sources
         answers = self._mirror.read_many([("HGETALL", keys.open(agent)) for agent in agents])
@@ -207,9 +206,3 @@ class SourceMirror:
         notice = {"kind": kind, "agent": agent, "file": file, "at": at, "epoch": self._mirror.epoch}
         text = json.dumps(notice, ensure_ascii=False)
         return [("PUBLISH", channel, text) for channel in (keys.changes, keys.changes_of_agent(agent))]
-
-
-def _slices(names: Iterable[str]) -> Iterator[list[str]]:
-    iterator = iter(sorted(names))
-    while some := list(islice(iterator, BATCH)):
-        yield some

@@ -96,7 +96,7 @@ def test_trial_that_fails_halfway(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_trial_without_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that exchanges nothing and tells of nothing is told from one that does."""
     monkeypatch.setattr(host, "_EVENT_SECONDS", 0.01)
-    monkeypatch.setattr(host, "_IN_CLOSE_WRITE", 0x400)  # the directory's own removal, which does not happen
+    monkeypatch.setattr(host, "CLOSE_WRITE", 0x400)  # the directory's own removal, which does not happen
     monkeypatch.setattr(Root, "can_exchange", lambda *_: False)
     trial = try_out(str(tmp_path))
     assert (trial.error, trial.can_exchange, trial.is_noticed) == ("", False, False)
