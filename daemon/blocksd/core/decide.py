@@ -301,8 +301,8 @@ def _enforce(
     origin = origin_of(block, newest, past)
     changed = state.put(block, stale_base=origin.stale_base, reverts=origin.reverts)
     if changed or has_changed:
-        # What a file is warned of is not journaled: after a restart it is read again, and warned of again.
-        draft.files[label] = (path, None if one.warnings else reading.signature)
+        # What a file is warned of, and which other names it has, is not journaled: after a restart it is read again.
+        draft.files[label] = (path, None if one.warnings or reading.names > 1 else reading.signature)
 
 
 # --- what was asked for ---

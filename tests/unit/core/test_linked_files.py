@@ -124,6 +124,18 @@ def test_both_names_of_a_file_are_told(looking: Looking) -> None:
     assert looking.intake.links.refusals == {}
 
 
+def test_names_that_were_there_at_the_first_start_are_told_at_the_second(looking: Looking) -> None:
+    """Neither file is like any other that was journaled: both are read again, and neither is written to."""
+    looking.write("a", "one\n")
+    os.utime(looking.root / "a.md", (1000, 1000))  # so old that its signature proves what it says
+    os.link(looking.root / "a.md", looking.root / "b.md")
+    for _ in range(3):
+        looking.sweep()
+        assert set(looking.problems) == {"a.md", "b.md"} == set(looking.intake.links.refusals)
+        looking.close()
+        looking.open()
+
+
 def test_save_under_one_name_is_a_save_under_all(looking: Looking) -> None:
     """An editor that keeps the link tells of one name alone."""
     looking.save("a", "one\n")
