@@ -49,7 +49,7 @@ def daemon(guarded: RedisServer, tmp_path: Path, folder: Path) -> Iterator[Daemo
 
 def test_daemon_keeps_the_mirror(daemon: Daemon, guarded: RedisServer) -> None:
     """Its user is enough for all it does: the first mirror, the comparison of everything, a mirror that was lost."""
-    assert "ready: 2 blocks, 2 agents, 0 problems" in daemon.said()
+    assert "ready: 2 blocks, 2 agents, 0 problems, 0 warnings" in daemon.said()
     raw: Any = guarded.client()
     raw.delete("blocks:block:notes")
     eventually(lambda: raw.hget("blocks:block:notes", "value") == "one", "what was missing is back")

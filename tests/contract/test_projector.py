@@ -297,7 +297,7 @@ def test_picture_of_the_mirror(rig: Rig, server: RedisServer) -> None:
     for number in range(600):
         rig.write(f"many/{number}", "so that it takes several steps\n")
     rig.settle()
-    assert (picture().mirror, picture().away_reason, picture().problems) == ("level", None, 1)
+    assert (picture().mirror, picture().away_reason, picture().tally.problems) == ("level", None, 1)
     server.kill()
     assert through("away") == ["level", "away"]
     assert "does not serve" in str(picture().away_reason)

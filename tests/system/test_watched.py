@@ -83,7 +83,7 @@ def test_status_for_people(watched: Daemon) -> None:
     assert shown["mirror"] == "in sync"
     assert shown["queue"] == "0 files to look at, 0 requests waiting"
     assert re.fullmatch(r"2( of \d+)?", shown["watches"])
-    assert shown["problems"] == "1"
+    assert shown["problems"] == "1 problem, 0 warnings"
     assert "\n  bad.md:1: the frontmatter is opened with '---' but never closed\n    add a line" in result.stdout
     assert all(len(line) <= 80 for line in lines if "/" not in line)
 
@@ -433,7 +433,7 @@ def test_log_in_the_journal(folder: Path, tmp_path: Path, server: RedisServer) -
     lines = daemon.said().splitlines()
     assert lines[0].startswith("<6>folder /")
     assert "<3>problem: bad.md:1: " in daemon.said()
-    assert "<6>ready: 1 block, 0 agents, 1 problem" in lines
+    assert "<6>ready: 1 block, 0 agents, 1 problem, 0 warnings" in lines
     assert all(re.match(r"<[3-7]>\D", line) for line in lines)
     refused = in_the_journal(Daemon(folder, tmp_path / "state", "--redis", "http://here")).start(ready=False)
     assert refused.process is not None

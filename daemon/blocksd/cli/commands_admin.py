@@ -24,8 +24,9 @@ from blocksd.mirror.connection import database_of
 from blocksd.mirror.keys import Keys
 from blocksd.model.audit import Audited, Thresholds
 from blocksd.model.audit import audit as audited
+from blocksd.model.problem import tally
 from blocksd.model.prompt import compile_prompt
-from blocksd.monitoring.status import count
+from blocksd.monitoring.status import count, tally_text
 from blocksd.settings.record import running_daemon
 
 _WIDTH = 80
@@ -77,8 +78,8 @@ def _print(findings: list[Finding]) -> None:
             click.echo(f"  {click.style(f'{finding.state:<{_MARK}}', fg=_COLOURS[finding.state])}{first}")
             for line in others:
                 click.echo(f"  {'':{_MARK}}{line}")
-    states = [finding.state for finding in findings]
-    click.echo(f"{states.count('wrong')} wrong, {count(states.count('warning'), 'warning')}", err=True)
+    found = tally(finding.state == "warning" for finding in findings if finding.state in ("wrong", "warning"))
+    click.echo(f"{count(len(findings), 'check')}: {tally_text(found)}", err=True)
 
 
 def _wrapped(text: str, indent: int) -> list[str]:

@@ -18,8 +18,8 @@ from blocksd.cli.renaming import Renaming, rename, renamings
 from blocksd.errors import BlocksdError, InvalidFile, JournalUnusable, Misconfigured
 from blocksd.files.document import Parser
 from blocksd.model.label import SUFFIX, clash_key, is_block_file, label_of_path, printable
-from blocksd.model.problem import Problem, Problems, label_conflict, problem_of, warning_of
-from blocksd.monitoring.status import count
+from blocksd.model.problem import Problem, Problems, label_conflict, problem_of, tally, warning_of
+from blocksd.monitoring.status import count, tally_text
 from blocksd.settings.record import running_daemon
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def check(form: str, *, everything: bool, is_to_rename: bool, yes: bool, **flags
         _print(blocks, problems, everything=everything)
     if is_to_rename:
         _rename(folder, proposed, yes=yes, is_shown=form == "text")
-    if any(not problem.warning for problem in problems):
+    if tally(problem.warning for problem in problems).problems:
         sys.exit(1)
 
 
@@ -186,10 +186,8 @@ def _print(blocks: int, problems: list[Problem], *, everything: bool) -> None:
     else:  # a line each, as other programs take them
         for problem in problems:
             click.echo(f"{'warning: ' if problem.warning else ''}{problem.sentence()}")
-    wrong = sum(not problem.warning for problem in problems)
-    click.echo(
-        f"{count(blocks, 'block')} in order, {count(wrong, 'problem')}, {count(len(problems) - wrong, 'warning')}"
-    )
+    found = tally(problem.warning for problem in problems)
+    click.echo(f"{count(blocks, 'block')} in order, {tally_text(found)}")
 
 
 def _rename(folder: str, proposed: list[Renaming], *, yes: bool, is_shown: bool) -> None:

@@ -14,9 +14,9 @@ from blocksd.cli.console import age, ago, duration, print_facts, print_json, pri
 from blocksd.cli.options import daemon_options, json_option, resolve
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.mirror.keys import Keys
-from blocksd.model.problem import CONFIG, Problem
+from blocksd.model.problem import CONFIG, Problem, tally
 from blocksd.model.revision import timestamp
-from blocksd.monitoring.status import MIRROR_WORDS, count
+from blocksd.monitoring.status import MIRROR_WORDS, count, tally_text
 from blocksd.requests.inbox import REFUSALS
 from blocksd.service.control import STATUS, ask
 from blocksd.settings.record import running_daemon
@@ -198,7 +198,8 @@ def _show_status(report: dict[str, Any], *, everything: bool) -> None:
         )
     click.echo()
     problems = report["problems"]
-    print_facts([("problems", str(len(problems) or "none"))])
+    found = tally(problem["warning"] for problem in problems)
+    print_facts([("problems", tally_text(found) if problems else "none")])
     print_problems(problems, "  ", everything=everything)
     if not report["running"]:
         click.echo("start it with: blocksd run FOLDER", err=True)

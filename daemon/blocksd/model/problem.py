@@ -6,7 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocksd.model.label import name_for_agent, printable
 from blocksd.model.proposal import proposed_path
@@ -78,6 +78,24 @@ class Problem:
         return f"{place}: {self.message}" + (f" ({self.hint})" if self.hint else "")
 
 
+class Tally(NamedTuple):
+    """The number of problems and of warnings, as every command, log line and metric counts them.
+
+    A problem keeps a file, or a part of the system, from being in force; a warning does not. What stands under one subject
+    counts once: all errors of one file, and all files of one kind that are told together.
+    """
+
+    problems: int
+    warnings: int
+
+
+def tally(are_warnings: Iterable[bool]) -> Tally:
+    """Count things that are wrong, each of which is a warning or a problem."""
+    found = list(are_warnings)
+    warnings = sum(found)
+    return Tally(len(found) - warnings, warnings)
+
+
 class Problems(Mapping[str, Problem]):
     """The problems that are known, by subject, and how often that has changed."""
 
@@ -85,7 +103,7 @@ class Problems(Mapping[str, Problem]):
         self._wall = wall
         self._known: dict[str, Problem] = {}
         self.changes = 0  # how often anything has changed
-        self.warnings = 0  # how many of the problems are warnings
+        self._tally: Tally | None = None
 
     def __getitem__(self, subject: str) -> Problem:
         return self._known[subject]
@@ -99,6 +117,13 @@ class Problems(Mapping[str, Problem]):
     def __repr__(self) -> str:
         return f"Problems({self._known!r})"
 
+    @property
+    def tally(self) -> Tally:
+        """How many there are."""
+        if self._tally is None:
+            self._tally = tally(problem.warning for problem in self._known.values())
+        return self._tally
+
     def copy(self) -> dict[str, Problem]:
         """Return the problems of this moment, to compare with later."""
         return self._known.copy()
@@ -109,15 +134,17 @@ class Problems(Mapping[str, Problem]):
         if not problem.same_as(known):
             since = known.since if known is not None else timestamp(self._wall())
             self._known[problem.subject] = replace(problem, since=since)
-            self.changes += 1
-            self.warnings += problem.warning - (known is not None and known.warning)
+            self._note_change()
 
     def remove(self, subject: str) -> None:
         """Remove the problem with this subject, if there is one."""
         removed = self._known.pop(subject, None)
         if removed is not None:
-            self.changes += 1
-            self.warnings -= removed.warning
+            self._note_change()
+
+    def _note_change(self) -> None:
+        self.changes += 1
+        self._tally = None
 
 
 def problem_of(path: str, error: BlocksdError, *, label: str | None = None) -> Problem:

@@ -11,6 +11,7 @@ from blocksd.core.listener import Listener
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from blocksd.model.problem import Tally
     from blocksd.monitoring.status import Status
     from blocksd.settings.config import Reload
 
@@ -34,11 +35,11 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The daemon has read the folder: how many blocks, agents and problems there are, and the newest seq."""
+    """The daemon has read the folder: how many blocks, agents, problems and warnings there are, and the newest seq."""
 
     blocks: int
     agents: int
-    problems: int
+    tally: Tally
     seq: int
     is_in_sync: bool
 

@@ -17,7 +17,7 @@ from blocksd.errors import Misconfigured
 from blocksd.model.revision import FILE, timestamp
 from blocksd.monitoring.events import ServiceListener
 from blocksd.monitoring.sd_notify import is_journal
-from blocksd.monitoring.status import count
+from blocksd.monitoring.status import count, tally_text
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -69,8 +69,8 @@ class EventLog(ServiceListener):
             self._progress.stop()
         self._is_ready = True
         mirror = "" if ready.is_in_sync else "; Redis is unreachable, the mirror follows when it is back"
-        counted = [count(ready.blocks, "block"), count(ready.agents, "agent"), count(ready.problems, "problem")]
-        facts = {"blocks": ready.blocks, "agents": ready.agents, "problems": ready.problems, "seq": ready.seq}
+        counted = [count(ready.blocks, "block"), count(ready.agents, "agent"), tally_text(ready.tally)]
+        facts = {"blocks": ready.blocks, "agents": ready.agents, **ready.tally._asdict(), "seq": ready.seq}
         self._write("ready", f"ready: {', '.join(counted)}{mirror}", facts)
 
     def on_revision(self, revision: Revision) -> None:

@@ -187,7 +187,7 @@ class Metrics(ServiceListener):
         for reason, before in self._refusals.items():
             self._refusals[reason] = status.refused.get(reason, 0)
             self._refused.labels(reason).inc(self._refusals[reason] - before)
-        self._problems.labels("problem").set(status.problems)
-        self._problems.labels("warning").set(status.warnings)
+        self._problems.labels("problem").set(status.tally.problems)
+        self._problems.labels("warning").set(status.tally.warnings)
         self._queue.labels("files").set(status.files)
         self._queue.labels("requests").set(status.requests)

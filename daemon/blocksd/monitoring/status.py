@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from blocksd.core.core import Core
+    from blocksd.model.problem import Tally
 
 MirrorState = Literal["level", "behind", "rebuilding", "away"]
 """The states of the mirror as JSON names them: `level` is in sync, `away` unreachable."""
@@ -38,8 +39,7 @@ class Status:
     requests: int  # read and not done
     watches: int
     watch_limit: int | None  # None: unknown
-    problems: int
-    warnings: int
+    tally: Tally
     read: int | None  # files read so far while the daemon starts; None: it is ready
     halted: str | None  # why deletions are held back
     refused: Mapping[str, int] = field(default_factory=dict)  # inbox entries refused unread since the start, by reason
@@ -75,7 +75,7 @@ class Status:
         if self.halted is not None:
             return f"halted: {self.halted}"
         mirror = MIRROR_WORDS.get(self.mirror, f"{self.mirror_lag} behind")
-        problems = f", {count(self.problems, 'problem')}" if self.problems else ""
+        problems = f", {tally_text(self.tally)}" if any(self.tally) else ""
         return (
             f"serving {count(self.blocks, 'block')} to {count(self.agents, 'agent')}, seq {self.seq}, "
             f"mirror {mirror}{problems}"
@@ -107,12 +107,15 @@ def status_of(core: Core, *, seq: int, read: int | None, watches: int, watch_lim
         requests=len(core.inbox),
         watches=watches,
         watch_limit=watch_limit,
-        problems=len(problems) - problems.warnings,
-        warnings=problems.warnings,
+        tally=problems.tally,
         read=read,
         halted=halted.message if halted is not None else None,
         refused=dict(core.inbox.refused),
     )
+
+
+def tally_text(tally: Tally) -> str:
+    return f"{count(tally.problems, 'problem')}, {count(tally.warnings, 'warning')}"
 
 
 def count(number: int, noun: str) -> str:

@@ -130,7 +130,8 @@ class FolderWatch:
     def _check_coverage(self, watcher: Watcher) -> None:
         intake, now = self._intake, time.monotonic()
         # A directory that the last sweep saw may have been removed since, or a symlink be on its way: it needs no watch then.
-        unwatched = watcher.unwatched(intake.scanner.directories)
+        # One that cannot be read is a problem already, and no limit is to be raised for it.
+        unwatched = watcher.unwatched(intake.scanner.directories - intake.scanner.unlisted)
         missing = [directory for directory in unwatched if self._folder.is_directory(directory)]
         if not missing:
             self._rearm_at = 0.0

@@ -37,12 +37,12 @@ def test_warnings_are_counted() -> None:
     problems = Problems(lambda: 0.0)
     for warning in (True, True, False, True):
         problems.set(Problem("notes.md", "odd", f"{warning}", warning=warning))
-        assert problems.warnings == warning
+        assert problems.tally.warnings == warning
     problems.set(Problem("other.md", "odd", "odd", warning=True))
-    assert problems.warnings == 2
+    assert problems.tally == (0, 2)
     for subject in ("notes.md", "notes.md", "other.md"):
         problems.remove(subject)
-    assert problems.warnings == 0
+    assert problems.tally.warnings == 0
 
 
 def test_all_that_is_told_of_a_file_is_one_sentence() -> None:

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.model.faults import Fault
-from blocksd.model.problem import FOLDER, Problem
+from blocksd.model.problem import FOLDER, Problem, Tally
 from blocksd.model.revision import Revision
 from blocksd.monitoring.events import Started
 from blocksd.monitoring.metrics import Metrics
@@ -39,8 +39,7 @@ STATUS = Status(
     requests=3,
     watches=5,
     watch_limit=1000,
-    problems=1,
-    warnings=2,
+    tally=Tally(1, 2),
     read=None,
     halted=None,
 )

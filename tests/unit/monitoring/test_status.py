@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from blocksd.model.problem import Tally
 from blocksd.monitoring.status import Status
 
 SERVING = Status(
@@ -21,8 +22,7 @@ SERVING = Status(
     requests=3,
     watches=5,
     watch_limit=1000,
-    problems=0,
-    warnings=2,
+    tally=Tally(0, 0),
     read=None,
     halted=None,
 )
@@ -32,7 +32,11 @@ SERVING = Status(
     ("changed", "sentence"),
     [
         ({}, "serving 4 blocks to 2 agents, seq 41, mirror in sync"),
-        ({"blocks": 1, "agents": 1, "problems": 1}, "serving 1 block to 1 agent, seq 41, mirror in sync, 1 problem"),
+        (
+            {"blocks": 1, "agents": 1, "tally": Tally(1, 0)},
+            "serving 1 block to 1 agent, seq 41, mirror in sync, 1 problem, 0 warnings",
+        ),
+        ({"tally": Tally(0, 1)}, "serving 4 blocks to 2 agents, seq 41, mirror in sync, 0 problems, 1 warning"),
         ({"mirror": "behind", "mirror_seq": 38}, "serving 4 blocks to 2 agents, seq 41, mirror 3 behind"),
         ({"mirror": "away"}, "serving 4 blocks to 2 agents, seq 41, mirror unreachable"),
         ({"read": 1200, "files": 8800}, "reading the folder: 1200 of 10000"),
