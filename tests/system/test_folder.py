@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     RunDaemon = Callable[..., Daemon]
 
 QUICK = ("--delete-grace", "0.2", "--resync-seconds", "0.3")
-"""What no event tells, as a change of rights, is found this soon."""
+"""What no event tells is found this soon."""
 
 PATIENT = ("--delete-grace", "0.2", "--resync-seconds", "3600")
 """Only events, and the look at the root every second, tell anything."""
@@ -219,25 +219,47 @@ def test_block_replaced_by_a_fifo_stays(folder: Path, mirror: Mirror, run_daemon
 
 
 def test_rights_taken_away(folder: Path, mirror: Mirror, run_daemon: RunDaemon, changes: Changes) -> None:
-    """Nothing that cannot be read counts as changed or deleted: not a file, not what is below a directory."""
+    """It is told at once. Nothing that cannot be read counts as changed or deleted, and a directory is one problem."""
     (folder / "policies" / "deep").mkdir(parents=True)
     for name in ("notes", "policies/refunds", "policies/deep/returns"):
         (folder / f"{name}.md").write_text("one\n")
-    run_daemon(*QUICK, under=bound_by_rights())
+    daemon = run_daemon(*PATIENT, under=bound_by_rights())
     changes.forget()
     (folder / "notes.md").chmod(0)
     eventually(lambda: mirror.problem("notes.md"))
     assert mirror.problem("notes.md")["message"] == "it cannot be read: Permission denied"
     assert "daemon's user" in mirror.problem("notes.md")["hint"]
+    assert "notes.md: it cannot be read: Permission denied" in " ".join(daemon.command("status").stdout.split())
+    (folder / "policies").chmod(0)
+    eventually(lambda: mirror.problem("policies/"))
+    assert_serves(folder, mirror, "all that is left")
+    assert set(mirror.problems()) == {"notes.md", "policies/"}
     for mode in (0o000, 0o400, 0o100):
         (folder / "policies").chmod(mode)
         eventually(lambda: any(subject.startswith("policies/") for subject in mirror.problems()))
         assert_serves(folder, mirror, f"mode {mode:o}")
     assert mirror.labels() == ["alive", "notes", "policies/deep/returns", "policies/refunds"]
     (folder / "policies").chmod(0o700)
+    eventually(lambda: set(mirror.problems()) == {"notes.md"})
     (folder / "notes.md").chmod(0o600)
     eventually(lambda: mirror.problems() == {})
     assert {change.get("label") for change in changes.settle() if change.get("seq")} == {"alive"}
+    for label in ("notes", "policies/refunds", "policies/deep/returns"):
+        (folder / f"{label}.md").write_text("two\n")
+        eventually(lambda: mirror.value(label) == "two", "it is watched again")  # noqa: B023  # waited for right here
+
+
+def test_directory_that_could_not_be_read_at_the_start(folder: Path, mirror: Mirror, run_daemon: RunDaemon) -> None:
+    """What is in it, and below it, comes into force as soon as it may be read, and is watched from then on."""
+    (folder / "policies" / "deep").mkdir(parents=True)
+    (folder / "policies" / "deep" / "returns.md").write_text("one\n")
+    (folder / "policies").chmod(0)
+    run_daemon(*PATIENT, under=bound_by_rights())
+    assert set(mirror.problems()) == {"policies/"}
+    (folder / "policies").chmod(0o700)
+    eventually(lambda: mirror.value("policies/deep/returns") == "one" and mirror.problems() == {})
+    (folder / "policies" / "deep" / "returns.md").write_text("two\n")
+    eventually(lambda: mirror.value("policies/deep/returns") == "two")
 
 
 def test_temporaries_that_cannot_be_removed(folder: Path, mirror: Mirror, run_daemon: RunDaemon) -> None:
@@ -254,7 +276,7 @@ def test_temporaries_that_cannot_be_removed(folder: Path, mirror: Mirror, run_da
 def test_root_without_rights_is_a_problem_of_its_own(folder: Path, mirror: Mirror, run_daemon: RunDaemon) -> None:
     """When the folder itself cannot be listed, everything stays as it is."""
     labels = fill(folder, 5)
-    run_daemon(*QUICK, under=bound_by_rights())
+    run_daemon(*PATIENT, under=bound_by_rights())
     folder.chmod(0)
     try:
         eventually(lambda: mirror.problem("/"), "the folder itself is reported")

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from blocksd.errors import InvalidFile, InvalidLabel
-from blocksd.model.label import PRIVATE, is_block_file, is_ignored, parse_agent
+from blocksd.model.label import PRIVATE, is_block_file, is_ignored, parse_agent, printable
 from blocksd.model.problem import NAMES, misnamed, problem_of
 
 if TYPE_CHECKING:
@@ -87,15 +87,17 @@ class Scanner:
             self.begin()
             return set()
         directories = set(trees)
-        for tree in trees:
-            if tree == PRIVATE:  # one that is gone is found by its name alone
-                directories |= {f"{PRIVATE}/{agent}" for agent in self._state.attachments.folders}
-            below = f"{tree}/"
-            self._queue.add_all([path for path in self._state.signatures if path.startswith(below)])
+        if PRIVATE in trees:  # one that is gone is found by its name alone
+            directories |= {f"{PRIVATE}/{agent}" for agent in self._state.attachments.folders}
+        below = tuple(f"{tree}/" for tree in trees)
+        unseen = {path for path in self._known() if path.startswith(below)}
+        unlisted: set[str] = set()
         new: list[str] = []
         for tree in trees:
             for found in self._folder.sweep(tree):
-                self._compare(found, set(), directories, set(), new, self._misnamed)
+                self._compare(found, unseen, directories, unlisted, new, self._misnamed)
+        self._note_unlisted(unlisted, below)
+        self._queue.add_all(_without(unseen, unlisted))
         for path in new:  # by then it is known what is gone from elsewhere: a new file may be one that was there
             self._queue.hint(path, closed=False)
         self._tell_misnamed()
@@ -127,15 +129,19 @@ class Scanner:
             self._compare(found, unseen, directories, unlisted, new, misnamed)
         self._misnamed = misnamed
         self._tell_misnamed()
-        for directory in unlisted:
-            below = f"{directory}/" if directory else ""
-            unseen = {path for path in unseen if not path.startswith(below)}
-        for problem in list(self._problems.values()):
-            if problem.code == "unreadable_directory" and problem.subject.rstrip("/") not in unlisted:
-                self._problems.remove(problem.subject)
-        self._queue.add_all([*unseen, *new])  # a new file may be one that is missing
-        self.directories, self.unlisted = directories, unlisted
+        self._note_unlisted(unlisted, ("",))
+        self._queue.add_all([*_without(unseen, unlisted), *new])  # a new file may be one that is missing
+        self.directories = directories
         self.sweeps += 1
+
+    def _note_unlisted(self, unlisted: set[str], below: tuple[str, ...]) -> None:
+        """Note which directories could not be listed, of all whose paths begin so, and forget the problems of the others."""
+        self.unlisted = {path for path in self.unlisted if not f"{path}/".startswith(below)} | unlisted
+        subjects = {printable(f"{path}/") for path in unlisted}
+        for problem in list(self._problems.values()):
+            is_below = problem.subject.startswith(tuple(map(printable, below)))
+            if problem.code == "unreadable_directory" and is_below and problem.subject not in subjects:
+                self._problems.remove(problem.subject)
 
     def _tell_misnamed(self) -> None:
         """Warn of all Markdown that is no block for its name, at once."""
@@ -185,6 +191,12 @@ _OVER = object()
 def is_out_of_sight(directories: str) -> bool:
     """Return True if no sweep goes into these directories, either."""
     return bool(directories) and any(is_ignored(one) or is_block_file(one) for one in directories.split("/"))
+
+
+def _without(paths: set[str], directories: set[str]) -> set[str]:
+    """Return the paths that are in none of these directories."""
+    below = tuple(f"{directory}/" if directory else "" for directory in directories)
+    return {path for path in paths if not path.startswith(below)} if below else paths
 
 
 # --- private folders ---

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # Reading a file is no event, or each look would cause another.
 _MASK = (
     inotify.CLOSE_WRITE
+    | inotify.ATTRIB  # the rights of a file or directory
     | inotify.MOVED_FROM
     | inotify.MOVED_TO
     | inotify.CREATE
@@ -156,6 +157,10 @@ class _Tree:
             self.paths.pop(watch, None)
             self.inotify.remove(watch)
 
+    def __contains__(self, path: bytes) -> bool:
+        """Return True if a directory is watched."""
+        return path in self._watches
+
     def forget(self, watch: int) -> None:
         """Forget a watch that the kernel has removed."""
         path = self.paths.pop(watch, b"")
@@ -225,13 +230,15 @@ class _Emitter(EventEmitter):
         elif mask & inotify.ISDIR or not name:
             if mask & inotify.MOVED_FROM:  # its watches would tell of the name it had
                 tree.drop(full)
-            elif mask & (inotify.CREATE | inotify.MOVED_TO):
-                tree.add(full)
+            elif mask & (inotify.CREATE | inotify.MOVED_TO) or (mask & inotify.ATTRIB and full not in tree):
+                tree.add(full)  # one that was there may have become readable
             self._sink(Hint("tree", path))
         # A file that is never looked at need not wake a thread: editors make such files with every save.
         elif self._wanted(name) or name == CONFIG_MAP:
             self._sink(Hint("closed" if mask & (inotify.CLOSE_WRITE | inotify.MOVED_TO) else "touched", path))
-        elif self._is_link(full, mask, name):  # where a directory was, or may be: what is below it is out of reach
+        elif not mask & inotify.ATTRIB and self._is_link(
+            full, mask, name
+        ):  # where a directory was, or may be: what is below it is out of reach
             self._sink(Hint("tree", path))
 
     def _is_link(self, path: bytes, mask: int, name: str) -> bool:

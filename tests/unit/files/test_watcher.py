@@ -83,6 +83,14 @@ def hard_link(root: Path) -> None:
     os.link(root / "notes.md", root / "link.md")
 
 
+def take_rights(root: Path) -> None:
+    (root / "notes.md").chmod(0)
+
+
+def take_rights_of_a_directory(root: Path) -> None:
+    (root / "deep").chmod(0o700)
+
+
 def swap(root: Path) -> None:
     (root / "..tmp").symlink_to("deep")
     (root / "..tmp").rename(root / "..data")
@@ -99,6 +107,8 @@ def swap(root: Path) -> None:
         (delete, {Hint("touched", "notes.md")}),
         (link, {Hint("touched", "link.md")}),
         (hard_link, {Hint("touched", "link.md")}),
+        (take_rights, {Hint("touched", "notes.md")}),
+        (take_rights_of_a_directory, {Hint("tree", "deep")}),
         (swap, {Hint("closed", "..data")}),
     ],
 )
@@ -117,8 +127,18 @@ def list_all(root: Path) -> None:
 
 
 def touch_temporaries(root: Path) -> None:
-    for name in ("4913", ".notes.md.swp", "notes.md~", "#notes.md#", "notes.md___jb_tmp___", "readme.txt"):
+    for name in (
+        "4913",
+        ".notes.md.swp",
+        "notes.md~",
+        "#notes.md#",
+        "notes.md___jb_tmp___",
+        "readme.txt",
+        ".blocksd-1",
+    ):
         (root / name).write_text("text")
+        (root / name).chmod(0o640)
+        os.utime(root / name)
         (root / name).unlink()
     (root / ".#notes.md").symlink_to("someone@host")
 
