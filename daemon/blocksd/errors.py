@@ -32,7 +32,7 @@ class BlocksdError(Exception):
 
 
 class InvalidLabel(BlocksdError, ValueError):
-    """A text is not a label or an agent id. Facts: `label`."""
+    """A text is not a label or an agent id. Facts: `label` or `agent`."""
 
     code = "invalid_request"
 

@@ -688,7 +688,7 @@ ERRORS: list[tuple[Ask, type[BlocksdError], str, dict[str, Any]]] = [
     (lambda c: c.blocks.agents.count("nothing"), NotFound, "there is no block 'nothing'", {"label": "nothing"}),
     (lambda c: c.blocks.agents.list(_NO_ID), NotFound, f"there is no block with the id {_NO_ID}", {"id": _NO_ID}),
     (lambda c: c.agents.retrieve("nobody"), NotFound, "there is no agent 'nobody'", {"agent": "nobody"}),
-    (lambda c: c.agents.retrieve("a/b"), InvalidLabel, f"'a/b' is not an agent id: {_IDS}", {"label": "a/b"}),
+    (lambda c: c.agents.retrieve("a/b"), InvalidLabel, f"'a/b' is not an agent id: {_IDS}", {"agent": "a/b"}),
     (lambda c: c.agents.blocks.list("nobody"), NotFound, "there is no agent 'nobody'", {"agent": "nobody"}),
     (lambda c: c.agents.blocks.retrieve("nobody", "x"), NotFound, "there is no agent 'nobody'", {"agent": "nobody"}),
     (
@@ -731,7 +731,7 @@ ERRORS: list[tuple[Ask, type[BlocksdError], str, dict[str, Any]]] = [
         lambda c: c.memory("a b"),
         InvalidLabel,
         f"'a b' is not an agent id: {_IDS}",
-        {"label": "a b"},
+        {"agent": "a b"},
     ),
 ]
 

@@ -643,7 +643,8 @@ def test_edit_and_renaming_of_one_round_are_undone(rig: Office) -> None:
 def test_undo_does_not_reach_another_block_of_the_label(rig: Office) -> None:
     """One that had it before, and took its versions along. Both are in the label's history, and can be restored."""
     rig.do("operator", "rename", "notes", to="minutes")
-    assert "another label" in rig.refuse("operator", "undo", "notes")["message"]
+    refused = rig.refuse("operator", "undo", "notes")
+    assert (refused["message"], refused["renamed_to"]) == ("the block 'notes' was renamed to 'minutes'", "minutes")
     rig.do("operator", "create", "notes", value="new")
     assert "nothing to undo" in rig.refuse("operator", "undo", "notes")["message"]
     rig.do("operator", "append", "notes", content="more")

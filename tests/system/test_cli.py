@@ -179,6 +179,25 @@ def test_no_daemon(words: str) -> None:
     assert "blocksd run FOLDER" in said
 
 
+@pytest.mark.usefixtures("place")
+def test_daemon_that_runs_elsewhere_is_named(folder: Path, run_daemon: RunDaemon) -> None:
+    """Who misses the one daemon that runs is told which options name it; `stop` and `run`, too."""
+    running = run_daemon("--namespace", "other")
+    named = f"--namespace other --state-dir {running.state} (folder {folder})"
+    for words in ("ls", "show notes", "history notes", "resume --accept-deletions", "stop"):
+        said = fails(3, *words.split())
+        assert named in said
+        assert "blocksd run FOLDER" in said or words == "stop"
+    assert named in blocksd("status").stderr
+    here = ("--state-dir", str(running.state))
+    said = fails(3, "ls", *here)
+    assert "serves the namespace 'other', not 'blocks'" in said
+    assert named in said
+    stop = f"stop it with 'blocksd stop --namespace other --state-dir {running.state}'"
+    assert stop in fails(1, "run", str(folder), "--state-dir", "another")
+    assert blocksd("stop", *here).returncode == 0
+
+
 @pytest.mark.parametrize("words", ["history notes", "diff notes"])
 def test_no_journal(place: Path, words: str) -> None:
     """Without a journal there is no history, and it is said where it was looked for."""
@@ -216,15 +235,29 @@ def test_status_without_a_daemon() -> None:
         ("show ../../etc/passwd", "'../../etc/passwd' is not a label", "'blocksd ls'"),
         ("show gone", "there is no block 'gone'", "it was deleted: 'blocksd undo gone' brings it back"),
         ("append gone x", "there is no block 'gone'", "it was deleted: 'blocksd undo gone' brings it back"),
-        ("show bad", "'bad' is not in force, and its file has a problem: bad.md: the frontmatter", "add a line '---'"),
-        ("append bad x", "'bad' is not in force, and its file has a problem: bad.md", "add a line '---'"),
-        ("new bad x", "'bad' is not in force, and its file has a problem: bad.md", "add a line '---'"),
+        (
+            "show bad",
+            "'bad' is not in force, and its file has a problem: bad.md:1: the frontmatter",
+            "add a line '---'",
+        ),
+        ("append bad x", "'bad' is not in force, and its file has a problem: bad.md:1: ", "add a line '---'"),
+        ("new bad x", "'bad' is not in force, and its file has a problem: bad.md:1: ", "add a line '---'"),
         ("new notes x", "there is a block 'notes' already", "change that block: 'blocksd set notes'"),
         ("new foo.md x", "'foo.md' is not a label", "the label of the file foo.md is 'foo'"),
         ("restore notes 44", "version 44 of 'notes' is not kept", "'blocksd history notes'"),
         ("redo notes", "there is nothing to redo", "'blocksd history notes' lists its versions"),
         ("redo gone", "'gone' is deleted: there is nothing to redo", "bring it back with: blocksd undo gone"),
         ("render nobody", "there is no agent 'nobody'", "'blocksd attach LABEL AGENT'"),
+        ("render bad:agent", "'bad:agent' is not an agent id", "'blocksd agents' lists those known"),
+        ("attach notes bad:agent", "'bad:agent' is not an agent id", "'blocksd agents' lists those known"),
+        ("attach bad:label one", "'bad:label' is not a label", "a label that is allowed: 'bad-label'"),
+        ("attach agents/one/persona two", "it belongs to 'one' alone", "'blocksd mv agents/one/persona persona'"),
+        ("detach agents/one/persona one", "it belongs to 'one' alone", "'blocksd mv agents/one/persona persona'"),
+        ("set agents/one/persona --agent two", "belongs to 'one' alone", "'blocksd mv agents/one/persona persona'"),
+        ("new agents/zz x", "belongs to no agent", "for example agents/zz/persona, of the agent 'zz'"),
+        ("replace notes zzz x", "OLD 'zzz' is not in the value", ""),
+        ("append notes 1→no", "CONTENT has line numbers", ""),
+        ("history bad", "'bad' is not in force, and its file has a problem: bad.md:1: the", "add a line '---'"),
         ("attach notes *", "'*' is a pattern, and no agent's id", "`blocksd set notes --agent '*'`"),
         ("detach notes zoe", "'notes' is not attached to 'zoe'", "'blocksd show notes' shows the agents"),
         ("set notes x --version 1", "'notes' is at version 2, not 1", "retry with --version 2"),
@@ -244,6 +277,48 @@ def test_what_is_not_there(daemon: Daemon, words: str, said: str, step: str) -> 
     assert (result.returncode, result.stdout) == (1, "")
     assert said in result.stderr
     assert step in result.stderr
+
+
+@pytest.mark.parametrize("words", ["show notes", "append notes x", "undo notes", "diff notes", "history notes"])
+def test_old_label_leads_to_the_present_one(daemon: Daemon, words: str) -> None:
+    """Who knows a block by a label that it had is told the one it has; and, when that is gone, how it comes back."""
+    daemon.command("mv", "notes", "memo")
+    daemon.command("mv", "memo", "diary")
+    said = daemon.command(*words.split()).stderr
+    assert "renamed to 'diary'" in said
+    assert "'blocksd show diary'" in said or "'blocksd history diary' has all of its versions" in said
+    daemon.command("rm", "diary")
+    assert "'blocksd undo diary' brings it back" in daemon.command("show", "notes").stderr
+    daemon.command("new", "notes", "another")
+    assert "diary" not in daemon.command(*words.split()).stderr
+
+
+def test_deleting_several_names_all_that_are_not_there(daemon: Daemon) -> None:
+    """Each block is deleted by itself: every one that is not there is named, and the others are deleted."""
+    result = daemon.command("rm", "nobody", "notes", "hidn", "hidden")
+    assert (result.returncode, result.stdout) == (1, "deleted notes\ndeleted hidden\n")
+    assert [line for line in result.stderr.splitlines() if line.startswith("blocksd: ")] == [
+        "blocksd: there is no block 'nobody'",
+        "blocksd: there is no block 'hidn'",
+    ]
+    assert daemon.command("rm", "agents/one/persona").returncode == 0
+
+
+def test_watch_says_what_is_not_there_yet(daemon: Daemon) -> None:
+    """A watch of a block or an agent that is not there says so, with the one that was probably meant, and waits for it."""
+    with watching(daemon, "--agent", "onee") as watch:
+        assert watch.stderr is not None
+        assert watch.stderr.readline() == "there is no agent 'onee'; waiting for it (did you mean 'one'?)\n"
+        watch.send_signal(signal.SIGINT)
+        watch.wait(10)
+    with watching(daemon, "--block", "note") as watch:
+        assert watch.stdout is not None
+        assert watch.stderr is not None
+        assert watch.stderr.readline() == "there is no block 'note'; waiting for it (did you mean 'notes'?)\n"
+        daemon.command("new", "note", "text")
+        assert " created note v1 " in watch.stdout.readline()
+        watch.send_signal(signal.SIGINT)
+        watch.wait(10)
 
 
 def test_what_changes_nothing_is_not_called_a_change(daemon: Daemon) -> None:
@@ -275,7 +350,7 @@ def test_file_that_is_not_in_force_is_told(daemon: Daemon) -> None:
     (daemon.folder / "notes.md").write_text("---\nlimit: many\n---\nthird\n")
     shown = eventually(lambda: (result := daemon.command("show", "notes")).stderr.count("not in force") and result)
     assert shown.stdout == "second\n"
-    assert "notes.md, has a problem: limit must be" in shown.stderr
+    assert "notes.md:2, has a problem: limit must be" in shown.stderr
     assert as_json(daemon, "show", "notes", "--json")["problem"]["subject"] == "notes.md"
     refused = daemon.command("append", "notes", "more")
     assert (refused.returncode, "'blocksd undo notes'" in refused.stderr) == (1, True)

@@ -22,7 +22,8 @@ from blocksd.errors import (
     Unavailable,
     VersionConflict,
 )
-from blocksd.model.label import SUFFIX
+from blocksd.model.label import PRIVATE, SUFFIX, name_for_agent
+from blocksd.model.proposal import proposed_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,10 @@ UNKNOWN_AGENT = (
     "an agent is known once a block's 'agents' names it, it has a folder agents/AGENT, or "
     "'blocksd attach LABEL AGENT' was run; 'blocksd agents' lists those known"
 )
+_ARGUMENTS = {"old_content": "OLD", "new_content": "NEW", "content": "CONTENT"}
+"""The arguments of requests that the commands call otherwise."""
+_FEW = 3
+"""How many daemons are named at most."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EACCES, errno.EPERM)
 
@@ -39,6 +44,14 @@ def command(*words: str) -> str:
     """Return a command of blocksd to be typed as it is, in quotes."""
     line = shlex.join(("blocksd", *words))
     return f"`{line}`" if "'" in line else f"'{line}'"
+
+
+def in_own_words(error: BlocksdError) -> str:
+    """Return the message of an error, with the argument of a request named as the command line has it."""
+    argument = str(error.facts.get("argument", ""))
+    if argument in _ARGUMENTS and error.message.startswith(f"{argument} "):
+        return _ARGUMENTS[argument] + error.message.removeprefix(argument)
+    return error.message
 
 
 def next_step(error: BlocksdError) -> str:
@@ -85,9 +98,18 @@ def _after_not_attached(error: BlocksdError) -> str:
 
 
 def _after_label(error: BlocksdError) -> str:
+    if "agent" in error.facts:
+        return "an agent id is a name such as support-1: 'blocksd agents' lists those known"
     path = str(error.facts.get("label", ""))
     if path.endswith(SUFFIX) and path != SUFFIX:
         return f"the label of the file {path} is {path.removeprefix('./').removesuffix(SUFFIX)!r}"
+    first, *others = path.split("/")
+    if first == PRIVATE and len(list(filter(None, others))) == 1:
+        agent = next(filter(None, others))
+        return f"a private block is {PRIVATE}/AGENT/NAME: for example {PRIVATE}/{agent}/persona, of the agent {agent!r}"
+    proposed = proposed_path(f"{path}{SUFFIX}")
+    if proposed is not None and ".." not in others:
+        return f"a label that is allowed: {proposed.removesuffix(SUFFIX)!r}"
     return "a label is the path of the block's file below the folder, without .md: 'blocksd ls' lists those in force"
 
 
@@ -110,8 +132,13 @@ def _after_exists(error: BlocksdError) -> str:
 
 
 def _after_request(error: BlocksdError) -> str:
-    if "label" in error.facts and error.facts.keys().isdisjoint(("field", "argument")):  # it travelled in a reply
+    names_one = not error.facts.keys().isdisjoint(("label", "agent"))
+    if names_one and error.facts.keys().isdisjoint(("field", "argument")):  # it travelled in a reply
         return _after_label(error)
+    if "owner" in error.facts:
+        label = _label(error.facts)
+        shared = command("mv", label, name_for_agent(label))
+        return f"to share it, rename it first: {shared}; then attach that block"
     if error.facts.get("field") == "op" and "label" in error.facts:
         label = _label(error.facts)
         versions, back = command("history", label), command("restore", label, "VERSION")
@@ -123,10 +150,24 @@ def _after_request(error: BlocksdError) -> str:
 
 
 def _after_running(error: BlocksdError) -> str:
-    command = error.facts.get("command")
-    if command:
-        return f"stop it with: {command}"
-    return "stop it with 'blocksd stop', or give this one another folder, --namespace and --state-dir"
+    manager = error.facts.get("command")
+    if manager:
+        return f"stop it with: {manager}"
+    stop = command("stop", *next(iter(_running(error).values()), []))
+    return f"stop it with {stop}, or give this one another folder, --namespace and --state-dir"
+
+
+def _running(error: BlocksdError) -> dict[str, list[str]]:
+    """Return the options that name each daemon that runs, by folder."""
+    running = error.facts.get("running")
+    return running if isinstance(running, dict) else {}
+
+
+def other_daemons(running: dict[str, list[str]]) -> str:
+    """Return how to name a daemon that runs, of those with these options; empty if none needs options."""
+    named = [f"{shlex.join(options)} (folder {folder})" for folder, options in running.items() if options]
+    more = ", or …" if len(named) > _FEW else ""
+    return f"name a daemon that runs: {', or '.join(named[:_FEW])}{more}" if named else ""
 
 
 def _after_misconfigured(error: BlocksdError) -> str:
@@ -150,10 +191,13 @@ def _after_unavailable(error: BlocksdError) -> str:
         return "it may be stopped (SIGSTOP), hang, or be starting: see its log, or stop it with 'blocksd stop'"
     if "pid" in facts:
         return f"wait, or look into its log; 'kill -9 {facts['pid']}' loses nothing that was acknowledged"
-    if "state" in facts:
+    if "state" in facts or "journal" in facts:
+        other = other_daemons(_running(error))
+        if other:
+            return f"{other}; or start one with 'blocksd run FOLDER'"
+        if "journal" in facts:
+            return "start a daemon with 'blocksd run FOLDER', or name its --state-dir or --namespace"
         return "start one with 'blocksd run FOLDER', or name a server with --redis URL or another --state-dir DIR"
-    if "journal" in facts:
-        return "start a daemon with 'blocksd run FOLDER', or name its --state-dir or --namespace"
     if "request_id" in facts:
         return "'blocksd status' tells if the daemon runs and answers; then look if it was done before you ask again"
     if "field" in facts:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blocksd.cli import completion
-from blocksd.cli.advice import next_step
+from blocksd.cli.advice import next_step, other_daemons
 from blocksd.cli.console import exit_code
-from blocksd.cli.options import daemon_of, daemon_options, load, resolve
-from blocksd.errors import BlocksdError, Misconfigured, Unavailable
+from blocksd.cli.options import daemon_of, daemon_options, load, resolve, running_options
+from blocksd.errors import AlreadyRunning, BlocksdError, Misconfigured, Unavailable
 from blocksd.monitoring.status import count
 from blocksd.service.control import ACCEPT_DELETIONS, ask
 
@@ -70,6 +70,8 @@ def run(*, take_over: bool, **flags: Any) -> None:
         listeners = [log, *_metrics(config)]
         Service(config, listeners, lambda: resolve(flags, file=resolved.file).config, takes_over=take_over).run()
     except BlocksdError as error:
+        if isinstance(error, AlreadyRunning) and error.facts.get("pid"):
+            error.facts["running"] = running_options(error.facts["pid"])
         if not log.as_json:
             raise
         log.on_failure(error, next_step(error))
@@ -116,7 +118,8 @@ def stop(timeout: float, **flags: Any) -> None:
     try:
         daemon = daemon_of(config)
     except Unavailable as error:
-        error.facts["hint"] = "there is nothing to stop; name another one by its --state-dir or --namespace"
+        others = other_daemons(running_options()) or "name another one by its --state-dir or --namespace"
+        error.facts["hint"] = f"there is nothing to stop; {others}"
         raise
     seconds = stop_daemon(config.state, int(daemon["pid"]), timeout=timeout)
     click.echo(f"stopped the daemon of {daemon['folder']}, pid {daemon['pid']}, in {seconds:.1f} s")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from blocksd.cli import completion
+from blocksd.cli.advice import command
 from blocksd.cli.console import ago, print_json, print_table
-from blocksd.cli.options import daemon_options, json_option, load
-from blocksd.errors import NotFound, Unavailable, VersionDamaged
+from blocksd.cli.options import daemon_options, explained, json_option, load, open_client, running_options
+from blocksd.errors import Misconfigured, NotFound, Unavailable, VersionDamaged
 
 if TYPE_CHECKING:
     from blocksd.model.revision import Revision
@@ -119,14 +121,21 @@ def _revisions(config: Config, label: str, limit: int) -> tuple[list[Revision], 
 
     path = os.path.join(config.state, "journal.db")
     if not os.path.exists(path):
-        raise Unavailable(f"there is no journal in {config.state}", journal=path)
+        raise Unavailable(f"there is no journal in {config.state}", journal=path, running=running_options())
     journal = JournalReader(path)
     try:
         damaged: list[VersionDamaged] = []
         revisions = journal.history(label, limit=limit, damaged=damaged)
         if not revisions and not damaged:
             near = difflib.get_close_matches(label, [head.label for head in journal.heads()], n=1)
-            raise NotFound(f"the journal has no block {label!r}", label=label, near=near)
+            error = NotFound(f"the journal has no block {label!r}", label=label, near=near)
+            with suppress(Unavailable, Misconfigured), open_client(config) as client, explained(config, client, label):
+                raise error
+            raise error
+        present = journal.renamed_to(label)
+        if present is not None:
+            since = f"{command('history', present)} has all of its versions"
+            click.echo(f"{label!r} was renamed to {present!r}: {since}", err=True)
         return revisions, damaged
     finally:
         journal.close()

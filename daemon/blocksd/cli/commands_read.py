@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blocksd.cli import completion
-from blocksd.cli.console import age, ago, print_json, print_table
+from blocksd.cli.advice import next_step
+from blocksd.cli.console import age, ago, place_of, print_json, print_table
 from blocksd.cli.options import (
     client_for,
     daemon_options,
+    explained,
     json_option,
     load,
     near_agents,
@@ -22,15 +24,18 @@ from blocksd.cli.options import (
     problem_of_file,
     undoing,
 )
+from blocksd.errors import NotFound, ProblemFile
 from blocksd.model.label import SUFFIX
 from blocksd.model.prompt import STYLES
 from blocksd.monitoring.status import count
 from blocksd.protocol.reset import Reset
 
 if TYPE_CHECKING:
+    from blocksd.client.blocking.client import Client
     from blocksd.mirror.view import BlockView
     from blocksd.model.prompt import Style
     from blocksd.protocol.reset import Item
+    from blocksd.settings.config import Config
 
 
 @click.command("ls")
@@ -149,7 +154,7 @@ def _not_in_force(problem: dict[str, Any]) -> str:
     hint = f" ({problem['hint']})" if problem["hint"] else ""
     undo = f", and {undoing(problem)} brings it back into the file" if undoing(problem) else ""
     return (
-        f"not in force: the file on disk, {problem['subject']}, has a problem: {problem['message']}{hint}; "
+        f"not in force: the file on disk, {place_of(problem)}, has a problem: {problem['message']}{hint}; "
         f"this is the last good version{undo}"
     )
 
@@ -224,7 +229,9 @@ def watch(since: str | None, label: str | None, agent: str | None, as_json: bool
     means that the mirror showed the named blocks wrongly until now.
     """
     place = None if since is None else _place_of(since)
-    with open_client(load(flags)) as client, client.watch(since=place, label=label, agent=agent) as items:
+    config = load(flags)
+    with open_client(config) as client, client.watch(since=place, label=label, agent=agent) as items:
+        _tell_what_is_awaited(config, client, label, agent)
         if isinstance(place, int):
             click.echo(f"--since {place} is taken to be in the epoch {items.place[0]}", err=True)
         if sys.stderr.isatty():
@@ -235,6 +242,18 @@ def watch(since: str | None, label: str | None, agent: str | None, as_json: bool
         except KeyboardInterrupt:
             click.echo(click.style(f"continue with --since {_place(items.place)}", dim=True), err=True)
             raise
+
+
+def _tell_what_is_awaited(config: Config, client: Client, label: str | None, agent: str | None) -> None:
+    """Say that the block or the agent to be watched is not there yet; it may come."""
+    for name, look in ((label, client.blocks.retrieve), (agent, client.agents.retrieve)):
+        if name is None:
+            continue
+        try:
+            with explained(config, client), near_agents(client, name):
+                look(name)
+        except (NotFound, ProblemFile) as error:
+            click.echo(f"{error.message}; waiting for it ({next_step(error)})", err=True)
 
 
 def _place_of(since: str) -> int | tuple[str, int]:

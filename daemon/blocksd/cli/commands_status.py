@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from blocksd.cli.advice import other_daemons
 from blocksd.cli.console import age, ago, duration, print_facts, print_json, print_problems
-from blocksd.cli.options import daemon_options, json_option, resolve
+from blocksd.cli.options import daemon_options, json_option, resolve, running_options
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.mirror.keys import Keys
 from blocksd.model.problem import CONFIG, Problem, tally
@@ -198,11 +199,14 @@ def _show_status(report: dict[str, Any], *, everything: bool) -> None:
         )
     click.echo()
     problems = report["problems"]
+    is_known = report["answers"] or report["mirror"] not in ("unknown", "away", "empty")
     found = tally(problem["warning"] for problem in problems)
-    print_facts([("problems", tally_text(found) if problems else "none")])
+    none = "none" if is_known else "unknown: no daemon answers"
+    print_facts([("problems", tally_text(found) if problems else none)])
     print_problems(problems, "  ", everything=everything)
     if not report["running"]:
-        click.echo("start it with: blocksd run FOLDER", err=True)
+        others = other_daemons(running_options())
+        click.echo(f"{others}{'; or ' if others else ''}start it with: blocksd run FOLDER", err=True)
     elif report["answers"] is False:
         click.echo("it may be stopped, hang, or be starting: see its log", err=True)
 

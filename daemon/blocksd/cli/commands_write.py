@@ -10,9 +10,9 @@ import click
 
 from blocksd.cli import completion
 from blocksd.cli.advice import UNKNOWN_AGENT, command
-from blocksd.cli.console import print_json
+from blocksd.cli.console import complain, print_json
 from blocksd.cli.options import client_for, daemon_options, json_option, problem_of_file
-from blocksd.errors import InvalidRequest, NotFound
+from blocksd.errors import BlocksdError, InvalidRequest, Misconfigured, NotFound, Unavailable
 from blocksd.model.label import is_pattern
 
 if TYPE_CHECKING:
@@ -142,12 +142,21 @@ def replace(label: str, old: str, new_text: str, *, as_json: bool, **flags: Any)
 def rm(labels: tuple[str, ...], *, version: int | None, **flags: Any) -> None:
     """Delete blocks, for every agent.
 
-    'blocksd undo LABEL' restores one.
+    Each is deleted by itself: if one cannot be, the others are all the same. 'blocksd undo LABEL' restores one.
     """
+    code = 0
     for label in labels:
-        with client_for(flags, label) as client:
-            client.blocks.delete(label, expect_version=version)
-        click.echo(f"deleted {label}")
+        try:
+            with client_for(flags, label) as client:
+                client.blocks.delete(label, expect_version=version)
+            click.echo(f"deleted {label}")
+        except (Unavailable, Misconfigured) as error:
+            if error.facts.keys().isdisjoint(("label", "path")):  # no other can be deleted, either
+                raise
+            code = complain(error)
+        except BlocksdError as error:
+            code = complain(error)
+    sys.exit(code)
 
 
 @click.command()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from blocksd.cli.advice import next_step
+from blocksd.cli.advice import in_own_words, next_step
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.monitoring.sd_notify import is_journal
 
@@ -66,11 +66,15 @@ def print_wrapped(text: str, indent: str) -> None:
         click.echo(line)
 
 
+def place_of(problem: dict[str, Any]) -> str:
+    """Return the file of a problem, and the line if that is known."""
+    return f"{problem['subject']}:{problem['line']}" if problem["line"] else str(problem["subject"])
+
+
 def print_problem(problem: dict[str, Any], indent: str) -> None:
     """Print a problem, and its remedy below it."""
-    place = f"{problem['subject']}:{problem['line']}" if problem["line"] else problem["subject"]
     warning = "warning: " if problem["warning"] else ""
-    print_wrapped(f"{indent}{warning}{place}: {problem['message']}", f"{indent}  ")
+    print_wrapped(f"{indent}{warning}{place_of(problem)}: {problem['message']}", f"{indent}  ")
     if problem["hint"]:
         print_wrapped(f"{indent}  {problem['hint']}", f"{indent}  ")
 
@@ -117,15 +121,16 @@ def duration(seconds: float) -> str:
     return f"{max(seconds, 0)} s"
 
 
-def complain(error: BlocksdError) -> None:
-    """Print an error and the next step; for systemd's journal, in one line with its level."""
-    step = next_step(error)
+def complain(error: BlocksdError) -> int:
+    """Print an error and the next step, for systemd's journal in one line with its level; return the exit code."""
+    message, step = in_own_words(error), next_step(error)
     if is_journal(sys.stderr):
-        click.echo(f"<3>blocksd: {' '.join(error.message.split())}{f' ({step})' if step else ''}", err=True)
-        return
-    click.echo(f"blocksd: {error.message}", err=True)
+        click.echo(f"<3>blocksd: {' '.join(message.split())}{f' ({step})' if step else ''}", err=True)
+        return exit_code(error)
+    click.echo(f"blocksd: {message}", err=True)
     if step:
         click.echo(f"  {step}", err=True)
+    return exit_code(error)
 
 
 def exit_code(error: BlocksdError) -> int:

@@ -22,7 +22,7 @@ from blocksd.cli.commands_history import diff, history
 from blocksd.cli.commands_read import agents, list_blocks, render, show, watch
 from blocksd.cli.commands_status import status
 from blocksd.cli.commands_write import COMMANDS as WRITING
-from blocksd.cli.console import complain, exit_code
+from blocksd.cli.console import complain
 from blocksd.errors import BlocksdError, Misconfigured
 
 _EPILOG = (
@@ -103,8 +103,7 @@ def main() -> None:
         complain(Misconfigured(f"an argument or the input is not UTF-8: {error}"))
         sys.exit(2)
     except BlocksdError as error:
-        complain(error)
-        sys.exit(exit_code(error))
+        sys.exit(complain(error))
     except OSError as error:  # a pipe that nobody reads has ended the command already
         if error.filename is None:
             told = (

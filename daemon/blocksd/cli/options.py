@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blocksd.cli.advice import command
-from blocksd.errors import JournalUnusable, NotFound, ProblemFile, Unavailable
+from blocksd.cli.console import place_of
+from blocksd.errors import JournalUnusable, Misconfigured, NotFound, ProblemFile, Unavailable
 from blocksd.model.label import SUFFIX
 from blocksd.settings import loading as configuration
-from blocksd.settings.record import FoundUrl, running_daemon
+from blocksd.settings.config import SETTINGS, state_of_user
+from blocksd.settings.record import FoundUrl, running_daemon, running_daemons
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from blocksd.client.blocking.client import Client
-    from blocksd.errors import Misconfigured
     from blocksd.settings.config import Config
     from blocksd.settings.loading import Resolved
 
@@ -78,23 +79,55 @@ def daemon_of(config: Config) -> dict[str, str]:
     """Return the record of the running daemon.
 
     Raises:
-        Unavailable: none runs.
+        Unavailable: none runs. Facts: `state`, and `running`, the options that name each daemon that does.
     """
     daemon = running_daemon(config.state)
     if daemon is None:
         raise Unavailable(
-            f"no daemon is running for the namespace {config.namespace!r} (state in {config.state})", state=config.state
+            f"no daemon is running for the namespace {config.namespace!r} (state in {config.state})",
+            state=config.state,
+            running=running_options(),
         )
     return daemon
+
+
+def running_options(pid: object = None) -> dict[str, list[str]]:
+    """Return the options that name each running daemon, or the one with this pid, by its folder; those near come first."""
+    found = {
+        record["folder"]: _naming(state, record["namespace"])
+        for state, record in running_daemons().items()
+        if pid in (None, record["pid"])
+    }
+    here = os.path.join(os.path.realpath("."), "")
+    return dict(sorted(found.items(), key=lambda item: not item[0].startswith(here)))
+
+
+def _naming(state: str, namespace: str) -> list[str]:
+    """Return the options that name a daemon."""
+    options = [] if namespace == SETTINGS["namespace"].default else ["--namespace", namespace]
+    with suppress(Misconfigured):
+        if os.path.realpath(state_of_user(namespace)) == os.path.realpath(state):
+            return options
+    return [*options, "--state-dir", state]
 
 
 def url_of(config: Config) -> str:
     """Return the URL of Redis: the configured one, else the running daemon's.
 
     Raises:
-        Unavailable: none is configured, and no daemon runs.
+        Unavailable: none is configured, and no daemon runs, or one of another namespace.
     """
-    return config.redis if config.redis is not None else FoundUrl(daemon_of(config)["redis"], config.state)
+    if config.redis is not None:
+        return config.redis
+    daemon = daemon_of(config)
+    if daemon["namespace"] != config.namespace:
+        raise Unavailable(
+            f"the daemon with its state in {config.state} serves the namespace {daemon['namespace']!r}, "
+            f"not {config.namespace!r}",
+            state=config.state,
+            running=running_options(daemon["pid"]),
+        )
+    return FoundUrl(daemon["redis"], config.state)
 
 
 def open_client(config: Config) -> Client:
@@ -112,28 +145,35 @@ def open_client(config: Config) -> Client:
 def client_for(flags: dict[str, Any], *labels: str) -> Iterator[Client]:
     """Provide a client for a command about these blocks; an error about one that is not there says why, or which is near."""
     config = load(flags)
-    with open_client(config) as client:
-        try:
-            yield client
-        except (NotFound, ProblemFile) as error:
-            label = str(error.facts.get("label", labels[0] if labels else ""))
-            if not label or "version" in error.facts:
-                raise
-            problem = problem_of_file(client.problems(), label)
-            if problem is not None:
-                undo = f"{undoing(problem)} brings the last good version back" if undoing(problem) else ""
-                raise ProblemFile(
-                    f"{label!r} is not in force, and its file has a problem: {problem['subject']}: {problem['message']}",
-                    label=label,
-                    hint="; ".join(filter(None, (problem["hint"], undo))),
-                ) from None
-            if isinstance(error, NotFound) and not error.facts.get("near"):
+    with open_client(config) as client, explained(config, client, *labels):
+        yield client
+
+
+@contextmanager
+def explained(config: Config, client: Client, *labels: str) -> Iterator[None]:
+    """Have an error about a block that is not there say why, or which one is near."""
+    try:
+        yield
+    except (NotFound, ProblemFile) as error:
+        label = str(error.facts.get("label", labels[0] if labels else ""))
+        if not label or "version" in error.facts:
+            raise
+        problem = problem_of_file(client.problems(), label)
+        if problem is not None:
+            undo = f"{undoing(problem)} brings the last good version back" if undoing(problem) else ""
+            raise ProblemFile(
+                f"{label!r} is not in force, and its file has a problem: {place_of(problem)}: {problem['message']}",
+                label=label,
+                hint="; ".join(filter(None, (problem["hint"], undo))),
+            ) from None
+        if isinstance(error, NotFound):
+            became = what_became(config, label)
+            if became:
+                error.facts["near"], error.facts["hint"] = [], became
+            elif not error.facts.get("near"):
                 known = [block.label for block in client.blocks.list(show_hidden_blocks=True, show_templates=True)]
                 error.facts["near"] = difflib.get_close_matches(label, known, n=1)
-            if isinstance(error, NotFound) and _is_deleted(config, label):
-                back = command("undo", label)
-                error.facts["near"], error.facts["hint"] = [], f"it was deleted: {back} brings it back"
-            raise
+        raise
 
 
 def problem_of_file(problems: list[dict[str, Any]], label: str) -> dict[str, Any] | None:
@@ -153,18 +193,22 @@ def undoing(problem: dict[str, Any]) -> str:
     return command("undo", problem["label"]) if can_be else ""
 
 
-def _is_deleted(config: Config, label: str) -> bool:
-    """Return True if the journal here says that there was such a block."""
+def what_became(config: Config, label: str) -> str:
+    """Return what became of a block that is not there any more, as the journal here says; empty if there was none."""
     from blocksd.journal.history import JournalReader
 
     with suppress(JournalUnusable):
         journal = JournalReader(os.path.join(config.state, "journal.db"))
         try:
-            newest = journal.head(label)
-            return newest is not None and newest.block is None and newest.kind == "deleted"
+            present = journal.renamed_to(label) or label
+            newest = journal.head(present)
         finally:
             journal.close()
-    return False
+        if newest is not None and newest.kind == "deleted":
+            return f"it was deleted: {command('undo', present)} brings it back"
+        if present != label:
+            return f"it was renamed to {present!r}: {command('show', present)}"
+    return ""
 
 
 @contextmanager
@@ -173,5 +217,6 @@ def near_agents(client: Client, agent: str) -> Iterator[None]:
     try:
         yield
     except NotFound as error:
-        error.facts["near"] = difflib.get_close_matches(agent, [one.id for one in client.agents.list()], n=1)
+        if "agent" in error.facts:
+            error.facts["near"] = difflib.get_close_matches(agent, [one.id for one in client.agents.list()], n=1)
         raise

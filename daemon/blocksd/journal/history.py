@@ -276,6 +276,22 @@ class History:
             yield name, since, before
             name, before = earlier, since
 
+    def renamed_to(self, label: str) -> str | None:
+        """Return the newest label of the block that had this one last; None when it still has it, or a new block has."""
+        name, since = label, 0
+        with self.database.reading():
+            while not self.database.execute(
+                "SELECT 1 FROM heads WHERE label = ? AND path IS NOT NULL", (name,)
+            ).fetchone():
+                renamed = self.database.execute(
+                    "SELECT label, seq FROM in_force WHERE renamed_from = ? AND seq > ? ORDER BY seq DESC LIMIT 1",
+                    (name, since),
+                ).fetchone()
+                if renamed is None:
+                    break
+                name, since = renamed
+        return name if name != label else None
+
     def unmerged(self) -> list[str]:
         """Return the labels whose newest revision is a stale save that is still to be merged."""
         with self.database.reading():

@@ -204,7 +204,7 @@ def fields_and_errors(label: str, given: Mapping[str, Any]) -> tuple[dict[str, A
                 errors.append(error)
     if result.get("agents") and owner(label) is not None:
         message = f"a private block belongs to {owner(label)!r} alone: it cannot have an 'agents' key"
-        errors.append(InvalidField(message, field="agents"))
+        errors.append(InvalidField(message, field="agents", label=label, owner=owner(label)))
     if "description" not in result:
         result["description"] = default_description(label)
     return result, errors

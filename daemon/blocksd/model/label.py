@@ -185,7 +185,7 @@ def parse_agent(text: str) -> str:
     agent = unicodedata.normalize("NFC", text)
     why = why_no_agent(agent)
     if why:
-        raise InvalidLabel(f"{text[:80]!r} is not an agent id: {why}", label=_shown(text))
+        raise InvalidLabel(f"{text[:80]!r} is not an agent id: {why}", agent=_shown(text))
     return agent
 
 
@@ -217,7 +217,7 @@ def parse_agent_pattern(text: str) -> str:
     _check_length(text)
     pattern = unicodedata.normalize("NFC", text)
     if not _is_made_of(pattern, _PATTERN_MARKS) or len(pattern.encode("utf-8")) > MAX_AGENT_BYTES:
-        raise InvalidLabel(f"{text[:80]!r} is not a pattern of agent ids", label=_shown(text))
+        raise InvalidLabel(f"{text[:80]!r} is not a pattern of agent ids", agent=_shown(text))
     return pattern
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from blocksd.errors import AlreadyExists, InvalidField, InvalidRequest, NotFound
+from blocksd.errors import AlreadyExists, InvalidField, NotFound
 from blocksd.model.attachment import matches
 from blocksd.model.label import PRIVATE, is_block_file, owner, parse_agent, parse_label, printable
-from blocksd.requests.arguments import named, new_block
+from blocksd.requests.arguments import check_shared, named, new_block
 from blocksd.requests.block_changes import make, put, remove
 from blocksd.requests.changeset import MAX_BLOCKS
 
@@ -50,8 +50,7 @@ def create_agent(changeset: Changeset, request: Request) -> None:
     for name in request.list_of("attach"):
         label = parse_label(name)
         block = changeset.present(label)
-        if owner(label) is not None:
-            raise InvalidRequest(f"{label!r} is private: it cannot be attached", field="args.attach")
+        check_shared(label, "args.attach")
         if not any(matches(entry, agent) for entry in block.agents):
             put(changeset, label, replace(block, agents=(*block.agents, agent)))
         changeset.labels.append(label)

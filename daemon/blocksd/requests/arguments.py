@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from blocksd.errors import InvalidField, InvalidRequest
 from blocksd.files.document import normalize_newlines
 from blocksd.model.block import FILE_KEYS, Block, check_fields, default_block
-from blocksd.model.label import parse_agent
+from blocksd.model.label import owner, parse_agent
 from blocksd.model.nearest import nearest
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ OF_AGENTS = ("value", "description")
 
 def named(text: str | None, field: str, why: str) -> str:
     """The name of a block; `why` says who names it how, should it be missing."""
-    if not isinstance(text, str) or not text:
+    if not isinstance(text, str):
         raise InvalidRequest(f"{why}: {field!r} is missing", field=field)
     return text
 
@@ -36,6 +36,14 @@ def agents_of(request: Request) -> list[str]:
     if not agents:
         raise InvalidField("agents must name at least one agent", field="args.agents")
     return agents
+
+
+def check_shared(label: str, field: str) -> None:
+    """Raise InvalidRequest if a block is private: it is attached to its agent, and to no other."""
+    agent = owner(label)
+    if agent is not None:
+        message = f"{label!r} is private: it belongs to {agent!r} alone, and cannot be attached or detached"
+        raise InvalidRequest(message, field=field, label=label, owner=agent)
 
 
 def block_fields(label: str, args: Mapping[str, Any], *, is_operator: bool) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from blocksd.model.label import PRIVATE, owner, parse_label
 from blocksd.model.merge import merge
 from blocksd.model.revision import OPERATOR
 from blocksd.requests.agent_operations import create_agent, delete_agent
-from blocksd.requests.arguments import agents_of, block_fields, named, new_block
+from blocksd.requests.arguments import agents_of, block_fields, check_shared, named, new_block
 from blocksd.requests.block_changes import make, put, remove, rename, repair
 from blocksd.requests.changeset import Changeset
 from blocksd.requests.queries import QUERIES
@@ -234,8 +234,7 @@ class Operations:
         self._only_operator("attach")
         self._changeset.expected(label, request)
         block = self._changeset.present(label)
-        if owner(label) is not None:
-            raise InvalidRequest(f"{label!r} is private: it belongs to {owner(label)!r} alone", field="label")
+        check_shared(label, "label")
         new = [a for a in agents_of(request) if not any(matches(entry, a) for entry in block.agents)]
         put(self._changeset, label, replace(block, agents=(*block.agents, *dict.fromkeys(new))))
 
@@ -252,6 +251,7 @@ class Operations:
 
     def _check_detachable(self, label: str, agent: str) -> None:
         block = self._changeset.present(label)
+        check_shared(label, "label")
         if agent in block.agents:
             return
         patterns = [entry for entry in block.agents if matches(entry, agent)]
@@ -283,7 +283,9 @@ class Operations:
         if newest is None:
             raise self._changeset.unknown(label)
         if newest.block is not None and not self._changeset.has(label):
-            raise NotFound(f"the block {label!r} has another label already", label=label)
+            present = self._changeset.draft.state.journal.renamed_to(label)
+            now = f"was renamed to {present!r}" if present is not None else "has another label already"
+            raise NotFound(f"the block {label!r} {now}", label=label, renamed_to=present)
         return self._changeset.draft.positions(label)
 
     def _go(self, label: str, request: Request, where: Callable[[Mapping[int, int | None], str], int]) -> None:

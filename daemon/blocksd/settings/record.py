@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from contextlib import suppress
+from pathlib import Path
 from typing import Self
 
 _NAME = "daemon.json"
@@ -74,6 +76,19 @@ def running_daemon(state: str) -> dict[str, str] | None:
     finally:
         os.close(lock)
     return None
+
+
+def running_daemons() -> dict[str, dict[str, str]]:
+    """Return the records of all daemons of this machine that this user may look at, by state directory."""
+    states: set[str] = set()
+    with suppress(OSError):
+        # Who holds a lock on a file called `lock` may be one; `running_daemon` tells.
+        for pid in set(re.findall(r"FLOCK\s+ADVISORY\s+WRITE (\d+) ", Path("/proc/locks").read_text(encoding="ascii"))):
+            with suppress(OSError):
+                files = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
+                states |= {os.path.dirname(file) for file in files if file.endswith("/lock")}
+    found = {state: running_daemon(state) for state in sorted(states)}
+    return {state: record for state, record in found.items() if record is not None}
 
 
 def write_private(path: str, text: str) -> None:

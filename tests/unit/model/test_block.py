@@ -135,7 +135,7 @@ def test_a_private_block_cannot_list_agents(key: str) -> None:
     """A block below agents/<agent>/ is that agent's alone."""
     with pytest.raises(InvalidField, match="belongs to 'bob' alone") as caught:
         check_fields("agents/bob/notes", {"agents": [key]})
-    assert caught.value.facts == {"field": "agents"}
+    assert caught.value.facts == {"field": "agents", "label": "agents/bob/notes", "owner": "bob"}
 
 
 @pytest.mark.parametrize("nobody", [None, []])
