@@ -221,6 +221,7 @@ def test_status_without_a_daemon() -> None:
     assert result.returncode == 3
     assert "not running" in result.stdout
     assert "blocksd run FOLDER" in result.stderr
+    assert "problems     unknown: no daemon answers" in result.stdout
     assert json.loads(blocksd("status", "--json").stdout)["running"] is False
 
 
@@ -339,9 +340,57 @@ def test_what_changes_nothing_is_not_called_a_change(daemon: Daemon) -> None:
     assert daemon.command("set", "notes", "--agent", "", "--tag", "").stdout.startswith("updated notes v5")
     assert as_json(daemon, "show", "notes", "--json")["agents"] == []
     assert daemon.command("set", "notes", "--agent", "*").stdout.startswith("updated notes v6")
+    assert daemon.command("append", "notes", "").stdout.startswith("nothing changed: notes v6 · 0 of")
     result = daemon.command("attach", "notes", "nobody")
     assert result.stdout.startswith("nothing changed: notes v6")
     assert "nobody, not known so far: an agent is known once" in result.stderr
+
+
+def edited(daemon: Daemon, editor: str, *words: str) -> tuple[int, str]:
+    """Run a command on a terminal with this editor; return its exit code, and what it said."""
+    ours, terminal = pty.openpty()
+    command = [sys.executable, "-m", "blocksd", *words, "--state-dir", str(daemon.state)]
+    env = {**daemon.env, "EDITOR": editor, "VISUAL": ""}
+    result = subprocess.run(
+        command,
+        stdin=terminal,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=30,
+        env=env,
+    )
+    os.close(terminal)
+    os.close(ours)
+    return result.returncode, result.stderr
+
+
+@pytest.mark.parametrize("editor", ["no-such-editor", "false"])
+def test_editor_that_fails_is_told(daemon: Daemon, editor: str) -> None:
+    """An editor that cannot be started, or ends with an error, changes nothing; the next step is named."""
+    for words in (("set", "notes"), ("append", "notes"), ("new", "other")):
+        code, said = edited(daemon, editor, *words)
+        assert code == 1
+        assert said.startswith(f"blocksd: nothing was changed: {editor}: Editing failed")
+        assert "\n  name another with $EDITOR" in said
+    assert daemon.values("notes") == ["first", "second"]
+
+
+def test_text_of_the_editor_is_kept_if_it_is_refused(daemon: Daemon) -> None:
+    """What a person has typed is in a file, which is named, when the block cannot have it."""
+    code, said = edited(daemon, "sed -i s/.*/typed/", "new", "notes")
+    assert code == 1
+    assert "there is a block 'notes' already" in said
+    path = Path(said.splitlines()[0].removeprefix("what you wrote is in "))
+    assert path.read_text() == "typed\n"
+    path.unlink()
+
+
+def test_text_of_several_words_wants_quotes(daemon: Daemon) -> None:
+    """Words too many after a text are most likely one text; where there is no text, nothing of the kind is said."""
+    assert "a text of several words stands in quotes" in daemon.command("append", "notes", "two", "words").stderr
+    assert "quotes" not in daemon.command("show", "notes", "two").stderr
 
 
 def test_file_that_is_not_in_force_is_told(daemon: Daemon) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +12,7 @@ from blocksd.cli import completion
 from blocksd.cli.advice import UNKNOWN_AGENT, command
 from blocksd.cli.console import complain, print_json
 from blocksd.cli.options import client_for, daemon_options, json_option, problem_of_file
+from blocksd.cli.text_input import text_of
 from blocksd.errors import BlocksdError, InvalidRequest, Misconfigured, NotFound, Unavailable
 from blocksd.model.label import is_pattern
 
@@ -72,8 +73,8 @@ def new(label: str, value: str | None, *, as_json: bool, **flags: Any) -> None:
     blocksd new policies/refunds "30 days." --agent 'support-*'
     """  # noqa: D301  # \b is click's mark for lines that stay as they are
     fields = _given({name: flags.pop(name) for name in _FIELDS})
-    with client_for(flags) as client:
-        _print(client.blocks.create(label=label, value=_value(value, ""), **fields), "created", as_json=as_json)
+    with client_for(flags) as client, text_of(value, "") as text:
+        _print(client.blocks.create(label=label, value=text, **fields), "created", as_json=as_json)
 
 
 @click.command("set")
@@ -90,11 +91,12 @@ def set_block(label: str, value: str | None, *, version: int | None, as_json: bo
     meanwhile are merged. VALUE - stands for standard input.
     """
     fields = _given({name: flags.pop(name) for name in _FIELDS})
-    with client_for(flags, label) as client:
+    with client_for(flags, label) as client, ExitStack() as stack:
         before = client.blocks.retrieve(label)
         on_conflict: OnConflict | None = None
         if value is not None or not fields:
-            fields["value"] = _value(value, before.value, empties=command("set", label, ""))
+            text = text_of(value, before.value, empties=command("set", label, ""))
+            fields["value"] = stack.enter_context(text)
             if value is None and version is None and sys.stdin.isatty():
                 version, on_conflict = before.version, "merge"
         block = client.blocks.update(label, expect_version=version, on_conflict=on_conflict, **fields)
@@ -114,9 +116,10 @@ def append(label: str, content: str | None, *, as_json: bool, **flags: Any) -> N
 
     Without CONTENT, they are read from standard input, or, on a terminal, written in $EDITOR.
     """
-    with client_for(flags, label) as client:
-        text = _value(content, "", empties=command("append", label, ""))
-        _print(client.blocks.append(label, text), "updated", as_json=as_json)
+    with client_for(flags, label) as client, text_of(content, "", empties=command("append", label, "")) as text:
+        block = client.blocks.append(label, text)
+        # Of all that can be appended, only the empty text leaves an empty block as it is.
+        _print(block, "updated", before=None if block.value else block, as_json=as_json)
 
 
 @click.command()
@@ -279,24 +282,6 @@ def _version_of(text: str) -> int:
     if not text.removeprefix("v").isdecimal():
         raise click.BadParameter(f"{text!r} is not a version; 'blocksd history LABEL' lists them")
     return int(text.removeprefix("v"))
-
-
-def _value(given: str | None, before: str, *, empties: str = "") -> str:
-    """Return a text from the command line, from standard input, or from the editor.
-
-    Raise InvalidRequest if standard input is empty, and a command is known that `empties` the block on purpose.
-    """
-    if given not in (None, "-"):
-        return str(given)
-    if given == "-" or not sys.stdin.isatty():
-        text = sys.stdin.read()
-        if not text and empties:
-            raise InvalidRequest("standard input is empty: nothing was changed", hint=f"for an empty text: {empties}")
-        return text.removesuffix("\n")
-    written = click.edit(f"{before}\n", extension=".md")
-    if written is None:
-        raise InvalidRequest("nothing was written: the editor was closed without saving")
-    return written.removesuffix("\n")
 
 
 def _refuse_patterns(label: str, agents: tuple[str, ...]) -> None:

@@ -31,6 +31,9 @@ _EPILOG = (
 )
 
 
+_TEXTS = ("value", "content", "new_text")
+"""The arguments that are texts."""
+
 SECTIONS = {
     "Read": (list_blocks, show, agents, render, history, diff, watch, audit),
     "Write": WRITING,
@@ -85,6 +88,13 @@ def _speak_utf8() -> None:
             stream.reconfigure(encoding="utf-8", errors=errors)
 
 
+def _is_text_without_quotes(error: click.ClickException) -> bool:
+    """Return True if a command that takes a text was given more arguments than it has."""
+    if not isinstance(error, click.UsageError) or error.ctx is None or "unexpected extra argument" not in error.message:
+        return False
+    return any(parameter.name in _TEXTS for parameter in error.ctx.command.params)
+
+
 def main() -> None:
     """Run the command `blocksd`, and exit."""
     _speak_utf8()
@@ -96,6 +106,8 @@ def main() -> None:
         sys.exit(130)
     except click.ClickException as error:
         error.show()
+        if _is_text_without_quotes(error):
+            click.echo("  a text of several words stands in quotes", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
