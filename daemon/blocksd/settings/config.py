@@ -183,7 +183,7 @@ def state_of_user(namespace: str) -> str:
 
     Raise Misconfigured if this user has no home directory.
     """
-    home = os.path.expanduser("~")
+    home = "" if os.environ.get("HOME") == "" else os.path.expanduser("~")  # that makes the root of an empty $HOME
     states = os.environ.get("XDG_STATE_HOME") or os.path.join(home, ".local", "state")
     if not os.path.isabs(states):
         raise Misconfigured("this user has no home directory, where the state directory would be", key="state_dir")

@@ -499,11 +499,12 @@ def test_example_says_what_each_key_means() -> None:
     assert max(map(len, example().splitlines())) <= 80
 
 
-def test_user_without_a_home_must_name_a_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is put into a directory that happens to be called '~'."""
+@pytest.mark.parametrize("home", ["", "relative", "~"])
+def test_user_without_a_home_must_name_a_state_directory(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is put into a directory that happens to be called '~', nor into the root of the file system."""
     for name in ("STATE_DIRECTORY", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.setenv("HOME", home)
     with pytest.raises(Misconfigured, match="no home directory") as caught:
         _ = Config().state
     assert "--state-dir" in next_step(caught.value)
