@@ -16,7 +16,7 @@ import click
 import pytest
 
 from blocksd.cli.main import cli
-from support import eventually
+from support import bound_by_rights, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -344,6 +344,30 @@ def test_what_changes_nothing_is_not_called_a_change(daemon: Daemon) -> None:
     result = daemon.command("attach", "notes", "nobody")
     assert result.stdout.startswith("nothing changed: notes v6")
     assert "nobody, not known so far: an agent is known once" in result.stderr
+
+
+def test_file_that_may_not_be_read_is_told_alike(folder: Path, run_daemon: RunDaemon) -> None:
+    """Every command says which file it is, and who needs which right, in the same words; the exit code is 1."""
+    (folder / "sub").mkdir()
+    for name in ("notes", "sub/deep"):
+        (folder / f"{name}.md").write_text("text\n")
+    running = run_daemon(under=bound_by_rights())
+    for path, locked, right in (
+        ("notes.md", "notes.md", "to read notes.md"),
+        ("sub/deep.md", "sub", "to enter sub"),
+    ):
+        mode = (folder / locked).stat().st_mode
+        (folder / locked).chmod(0)
+        label = path.removesuffix(".md")
+        message, hint = f"{path}: it cannot be read: Permission denied", f"give the daemon's user the right {right}"
+        for words in (("append", label, "x"), ("rm", label), ("mv", label, "other")):
+            result = running.command(*words)
+            assert (result.returncode, result.stderr) == (1, f"blocksd: {message}\n  {hint}\n")
+        command = [*bound_by_rights(), sys.executable, "-m", "blocksd", "check", str(folder / path)]
+        checked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30, env=running.env)
+        assert checked.returncode == 1
+        assert "it cannot be read: Permission denied (give the daemon's user the right to" in checked.stdout
+        (folder / locked).chmod(mode)
 
 
 def edited(daemon: Daemon, editor: str, *words: str) -> tuple[int, str]:

@@ -78,13 +78,24 @@ def _place(flags: dict[str, Any]) -> tuple[str, str | None, Config]:
         if not os.path.isdir(config.folder):
             raise Misconfigured(f"there is no folder {config.folder!r}", key="folder")
         return config.folder, None, config
-    if not os.path.lexists(given):
+    if not _may_be_there(given):
         raise Misconfigured(f"there is no folder or file {given!r}", key="folder")
     file = os.path.join(os.path.realpath(os.path.dirname(given) or "."), os.path.basename(given))
     for root in _folders(config):
         if file.startswith(f"{root}/"):
             return root, file.removeprefix(f"{root}/"), config
     return os.path.dirname(file), os.path.basename(file), config
+
+
+def _may_be_there(path: str) -> bool:
+    """Return True unless it is certain that there is nothing at a path."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _folders(config: Config) -> list[str]:
@@ -145,7 +156,11 @@ def examine(path: str, file: str | None = None, *, held: Collection[str] = ()) -
         if file is None:
             return len(state.paths), [problems[subject] for subject in sorted(problems)]
         names = (printable(file), state.labels.get(file))
-        found = [problems[subject] for subject in sorted(problems) if subject in names]
+        found = [
+            problems[subject]
+            for subject in sorted(problems)
+            if subject in names or (problems[subject].code == "unreadable_directory" and file.startswith(subject))
+        ]
         return int(file in state.labels and not any(problem.code == "label_conflict" for problem in found)), found
 
 

@@ -134,4 +134,6 @@ def complain(error: BlocksdError) -> int:
 
 
 def exit_code(error: BlocksdError) -> int:
+    if error.facts.get("errno") in ("EACCES", "EPERM"):  # a file of the folder: no daemon and no Redis is missing
+        return 1
     return 3 if isinstance(error, Unavailable) else 2 if isinstance(error, Misconfigured) else 1

@@ -137,7 +137,7 @@ class Scanner:
     def _note_unlisted(self, unlisted: set[str], below: tuple[str, ...]) -> None:
         """Note which directories could not be listed, of all whose paths begin so, and forget the problems of the others."""
         self.unlisted = {path for path in self.unlisted if not f"{path}/".startswith(below)} | unlisted
-        subjects = {printable(f"{path}/") for path in unlisted}
+        subjects = set(map(_subject_of, unlisted))
         for problem in list(self._problems.values()):
             is_below = problem.subject.startswith(tuple(map(printable, below)))
             if problem.code == "unreadable_directory" and is_below and problem.subject not in subjects:
@@ -177,12 +177,18 @@ class Scanner:
                 assert error is not None
                 unlisted.add(path)
                 message = f"the directory cannot be listed: {os.strerror(error.errno or 0)}"
-                hint = "give the daemon's user the right to read it; what is below stays as it was"
-                problem = problem_of(f"{path}/", InvalidFile(message, hint=hint))
+                right = f"the right to list and enter {printable(path) or 'the folder'}"
+                hint = f"give the daemon's user {right}; what is below stays as it was"
+                problem = problem_of(_subject_of(path), InvalidFile(message, hint=hint))
                 self._problems.set(replace(problem, code="unreadable_directory"))
             else:
                 unseen.discard(path)
                 new.append(path)
+
+
+def _subject_of(directory: str) -> str:
+    """Return the subject of the problem that a directory cannot be listed."""
+    return f"{printable(directory) or '.'}/"
 
 
 _OVER = object()

@@ -17,7 +17,7 @@ from blocksd.files.document import MAX_BYTES
 from blocksd.files.links import resolve
 from blocksd.files.open_writers import OpenWriters, openers_of
 from blocksd.files.root import Root
-from blocksd.model.label import SUFFIX, TEMPORARY, is_ignored, is_junk
+from blocksd.model.label import SUFFIX, TEMPORARY, is_ignored, is_junk, printable
 from blocksd.model.proposal import is_misnamed
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class Folder:
         except OSError as error:
             # ELOOP: a directory on the way is a symlink, which no sweep follows.
             is_absent = error.errno in NOT_THERE
-            return Absent() if is_absent else Refused(_unreadable(error), None)
+            return Absent() if is_absent else Refused(_unreadable(error, path, is_seen=False), None)
         except InvalidFile as error:
             return Refused(error, None, _without(path, way))
         try:
@@ -200,7 +200,7 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return Absent()
         except OSError as error:
-            return Busy() if error.errno == errno.ELOOP else Refused(_unreadable(error), None)
+            return Busy() if error.errno == errno.ELOOP else Refused(_unreadable(error, path), None)
         try:
             if has_writer is None:
                 has_writer = self._open_writers.may_have(os.path.join(self.root, full), status, was_closed=closed)
@@ -210,7 +210,7 @@ class Folder:
             if len(data) != status.st_size or signature_of(root.status(handle)) != signature:
                 return Busy()
         except OSError as error:
-            return Refused(_unreadable(error), None)  # what it says is not known: it is read again
+            return Refused(_unreadable(error, path), None)  # what it says is not known: it is read again
         finally:
             with suppress(OSError):
                 root.close(handle)
@@ -321,12 +321,11 @@ def _too_large(size: int) -> InvalidFile:
     )
 
 
-def _unreadable(error: OSError) -> InvalidFile:
-    hints = {
-        errno.EACCES: "give the daemon's user the right to read it",
-        errno.EPERM: "give the daemon's user the right to read it",
-        errno.EIO: "check the disk",
-    }
+def _unreadable(error: OSError, path: str, *, is_seen: bool = True) -> InvalidFile:
+    """Return the error for a file that cannot be read; unless it `is_seen`, its directory cannot be entered."""
+    directory = printable(path.rpartition("/")[0]) or "the folder"
+    right = f"give the daemon's user the right to {f'read {printable(path)}' if is_seen else f'enter {directory}'}"
+    hints = {errno.EACCES: right, errno.EPERM: right, errno.EIO: "check the disk"}
     return InvalidFile(
         f"it cannot be read: {os.strerror(error.errno or 0)}",
         errno=errno.errorcode.get(error.errno or 0, "?"),

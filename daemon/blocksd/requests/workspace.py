@@ -115,7 +115,7 @@ class Workspace:
             if isinstance(reading, Absent):
                 return BlockFile(place, None)
             if isinstance(reading, Refused) and "errno" in reading.error.facts:
-                raise _problem(label, reading.error)
+                raise _problem(label, place, reading.error)
             if self.draft.signature_of(place) == FORGOTTEN:
                 raise Postponed(place)
             raise ProblemFile(
@@ -123,12 +123,12 @@ class Workspace:
             )
         if not isinstance(reading, Text):
             if isinstance(reading, Refused):
-                raise _problem(label, reading.error)
+                raise _problem(label, path, reading.error)
             raise Postponed(path, is_open=isinstance(reading, Busy) and reading.is_open)
         try:
             block, document = self.parser.open(reading.data, label)
         except InvalidFile as error:
-            raise _problem(label, error) from None
+            raise _problem(label, path, error) from None
         if block != in_force:
             raise Postponed(path)
         signature: Signature | None = reading.signature
@@ -189,7 +189,7 @@ class Workspace:
             raise refusal
 
 
-def _problem(label: str, error: BlocksdError) -> ProblemFile | Unavailable:
-    if "errno" in error.facts:
-        return Unavailable(f"the file of {label!r} cannot be used now: {error.message}", label=label, **error.facts)
+def _problem(label: str, path: str, error: BlocksdError) -> ProblemFile | Unavailable:
+    if "errno" in error.facts:  # as in the problem of the file
+        return Unavailable(f"{printable(path)}: {error.message}", label=label, path=printable(path), **error.facts)
     return ProblemFile(f"the file of {label!r} has a problem: {error.message}", label=label, **error.facts)

@@ -93,7 +93,7 @@ class Resources:
             message = f"the folder {directory.path} cannot be opened: {os.strerror(directory.why)}"
             if directory.why in TRANSIENT_ERRORS:
                 raise Unavailable(message, path=directory.path, errno=directory.why)
-            raise Misconfigured(message, key="folder")
+            raise Misconfigured(message, key="folder", path=directory.path, errno=directory.why)
         self.folder = Folder(directory)
         for error, what in ((self.state.lock_error, "state directory"), (self._folder_lock.unsupported, "folder")):
             if error:
