@@ -2431,6 +2431,24 @@ def test_merge_brings_back_what_a_save_took(rig: Office) -> None:
     assert_level(rig, rig.raw)
 
 
+def test_merge_names_all_that_conflict(rig: Office) -> None:
+    """Nothing is merged; the reply says which versions cannot be, which can, and how."""
+    rig.save_and_settle("notes", NOTES.replace("one", "one\n-\n-\n-\ntwo\n-\n-\n-"))
+    rig.do("ann", "replace", "notes", old_content="one", new_content="Ann's one")
+    rig.do("bob", "replace", "notes", old_content="two", new_content="Bob's two")
+    rig.do("bob", "append", "notes", content="from Bob")
+    rig.clock.advance(60)
+    rig.save_and_settle("notes", NOTES.replace("one", "my one\n-\n-\n-\nmy two\n-\n-\n-"))
+    error = rig.refuse("operator", "merge", "notes")
+    assert (error["code"], error["versions"], error["mergeable"]) == ("merge_conflict", [3, 4], [5])
+    assert error["message"].startswith("version 3 of 'notes' cannot be merged: ")
+    assert error["message"].endswith("; nor can version 4; nothing was merged, and version 5 can be")
+    assert error["hint"].startswith("to merge the others: blocksd merge notes 5; 'blocksd diff notes 2 3' shows")
+    assert "from Bob" not in rig.value("notes")
+    rig.do("operator", "merge", "notes", version=5)
+    assert rig.value("notes").endswith("my two\n-\n-\n-\nfrom Bob")
+
+
 def test_merge_of_one_version(rig: Office) -> None:
     """Any that is kept, with what it brought alone; an agent may, where it may restore."""
     rig.do("ann", "append", "notes", content="from Ann")

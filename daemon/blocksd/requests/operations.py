@@ -28,7 +28,7 @@ from blocksd.requests.block_changes import make, put, remove, rename, repair
 from blocksd.requests.changeset import Changeset
 from blocksd.requests.queries import QUERIES
 from blocksd.requests.reply import accepted
-from blocksd.requests.undoing import MERGE_WORK, called, redone, undone, with_text_of
+from blocksd.requests.undoing import MERGE_WORK, called, conflict_of_all, in_words, redone, undone, with_text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -337,11 +337,18 @@ class Operations:
             versions = (request.number("version", least=1),)
         if not versions:
             raise InvalidRequest(f"no save of {label!r} took text away of late: there is nothing to merge", field="op")
+        conflicts: dict[int, MergeConflict] = {}
         for version in versions:
-            block = with_text_of(version, block, self._changeset)
+            try:
+                block = with_text_of(version, block, self._changeset)
+            except MergeConflict as error:
+                conflicts[version] = error
+        if conflicts:
+            raise conflict_of_all(label, conflicts, [one for one in versions if one not in conflicts])
         if block == present:
-            names = ("version " if len(versions) == 1 else "versions ") + " and ".join(map(str, versions))
-            raise InvalidRequest(f"the text of {names} is in {label!r}: there is nothing to merge", field="op")
+            raise InvalidRequest(
+                f"the text of {in_words(versions)} is in {label!r}: there is nothing to merge", field="op"
+            )
         put(self._changeset, label, block)
 
     # --- several ---

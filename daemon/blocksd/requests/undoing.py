@@ -10,7 +10,7 @@ from blocksd.model.block import default_block, replaced
 from blocksd.state.stale import merged
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from blocksd.model.block import Block
     from blocksd.requests.changeset import Changeset
@@ -87,3 +87,23 @@ def with_text_of(version: int, block: Block, changeset: Changeset) -> Block:
         message = f"version {version} of {label!r} cannot be merged: {error.message}"
         hint = f"'blocksd diff {shlex.quote(label)} {version - 1} {version}' shows what it brought: add that by hand"
         raise MergeConflict(message, version=version, label=label, hint=hint, **error.facts) from None
+
+
+def conflict_of_all(label: str, conflicts: Mapping[int, MergeConflict], others: Sequence[int]) -> MergeConflict:
+    """Return the first of the conflicts, which says which versions have one, and how to merge the others."""
+    first = next(iter(conflicts.values()))
+    message, hint = first.message, first.facts["hint"]
+    if len(conflicts) > 1:
+        message += f"; nor can {in_words(list(conflicts)[1:])}"
+    if others:
+        message += f"; nothing was merged, and {in_words(others)} can be"
+        hint = (
+            f"to merge the others: {', '.join(f'blocksd merge {shlex.quote(label)} {one}' for one in others)}; {hint}"
+        )
+    facts = {"versions": list(conflicts), "mergeable": list(others), "hint": hint}
+    return MergeConflict(message, **{**first.facts, **facts})
+
+
+def in_words(versions: Sequence[int]) -> str:
+    """Return the numbers of versions, as a sentence has them."""
+    return ("version " if len(versions) == 1 else "versions ") + " and ".join(map(str, versions))
