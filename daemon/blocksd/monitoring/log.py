@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from blocksd.errors import Misconfigured
+from blocksd.model.problem import reverted, unmerged_subject
 from blocksd.model.revision import FILE, timestamp
 from blocksd.monitoring.events import ServiceListener
 from blocksd.monitoring.sd_notify import is_journal
@@ -46,6 +47,7 @@ class EventLog(ServiceListener):
         self._is_ready = False
         self._is_unreachable = False  # Redis, and the log says so
         self._progress: Any = None
+        self._reverted: set[str] = set()  # the subjects of problems that the line of a revision has told
 
     def on_start(self, started: Started) -> None:
         facts = asdict(started)
@@ -79,7 +81,13 @@ class EventLog(ServiceListener):
         agents = [f"+{agent}" for agent in revision.attached] + [f"-{agent}" for agent in revision.detached]
         some = " ".join(agents[:5]) + (f" and {len(agents) - 5} more" if len(agents) > 5 else "")
         author = f" by {revision.author}" if revision.author != FILE else ""
-        gone = f", took away text of v{', v'.join(map(str, revision.reverts))}" if revision.reverts else ""
+        gone, told, level = "", {}, "info"
+        self._reverted.discard(unmerged_subject(revision.label))
+        if revision.reverts:  # this line stands for that of the problem, too
+            problem, level = reverted(revision), "warning"
+            gone = f", took away text of v{', v'.join(map(str, revision.reverts))}; {problem.hint}"
+            told = {"reverts": revision.reverts, "hint": problem.hint}
+            self._reverted.add(problem.subject)
         detail = f" ({', '.join(revision.fields)})" if revision.fields and revision.kind == "updated" else ""
         if revision.renamed_from is not None:
             detail = f" (from {revision.renamed_from})"
@@ -93,8 +101,9 @@ class EventLog(ServiceListener):
                 "fields": list(revision.fields),
                 "author": revision.author,
                 **({"from": revision.renamed_from} if revision.renamed_from is not None else {}),
-                **({"reverts": revision.reverts} if revision.reverts else {}),
+                **told,
             },
+            level,
         )
 
     def on_request(self, answer: Answer, seconds: float) -> None:
@@ -111,6 +120,8 @@ class EventLog(ServiceListener):
             self._write("fault", text, facts, "error")
 
     def on_problem(self, problem: Problem) -> None:
+        if problem.code == "reverted" and problem.subject in self._reverted:
+            return
         name, level = ("warning", "warning") if problem.warning else ("problem", "error")
         self._write(name, f"{name}: {problem.sentence()}", problem.as_json(), level)
 

@@ -16,7 +16,7 @@ import pytest
 
 from blocksd.errors import LeaseLost, Misconfigured, Unavailable
 from blocksd.model.faults import Fault
-from blocksd.model.problem import Problem
+from blocksd.model.problem import Problem, reverted
 from blocksd.model.revision import Revision
 from blocksd.monitoring.log import EventLog
 from blocksd.requests.reply import Answer, accepted, refused
@@ -257,3 +257,19 @@ def test_renaming_says_from_what(*, as_json: bool) -> None:
     line = stream.getvalue()
     assert "renamed goals v3 (from plan)" in line
     assert not as_json or json.loads(line)["from"] == "plan"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_text_that_a_save_takes_away_is_one_line(*, as_json: bool) -> None:
+    """A warning with the command that brings it back; a problem that no line has told, as of a lost merge, has a line."""
+    stream = io.StringIO()
+    log = EventLog(stream, level="warning", as_json=as_json)
+    log._is_ready = True
+    taking = Revision(7, "notes", 3, "updated", None, AT, AT, "file", fields=("value",), reverts=(2,))
+    log.on_revision(taking)
+    log.on_problem(reverted(taking))
+    (line,) = stream.getvalue().splitlines()
+    assert "took away text of v2; to bring it back: blocksd merge notes" in line
+    log.on_revision(REVISION)
+    log.on_problem(reverted(taking))
+    assert "a save, version 3 of 'notes', took away text of version 2" in stream.getvalue().splitlines()[-1]
