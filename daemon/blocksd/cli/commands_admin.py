@@ -24,9 +24,9 @@ from blocksd.mirror.connection import database_of
 from blocksd.mirror.keys import Keys
 from blocksd.model.audit import Audited, Thresholds
 from blocksd.model.audit import audit as audited
-from blocksd.model.problem import tally
+from blocksd.model.problem import count, tally
 from blocksd.model.prompt import compile_prompt
-from blocksd.monitoring.status import count, tally_text
+from blocksd.monitoring.status import tally_text
 from blocksd.settings.record import running_daemon
 
 _WIDTH = 80

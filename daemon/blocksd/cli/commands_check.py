@@ -18,8 +18,8 @@ from blocksd.cli.renaming import Renaming, rename, renamings
 from blocksd.errors import BlocksdError, InvalidFile, JournalUnusable, Misconfigured
 from blocksd.files.document import Parser
 from blocksd.model.label import SUFFIX, clash_key, is_block_file, label_of_path, printable
-from blocksd.model.problem import Problem, Problems, label_conflict, problem_of, tally, warning_of
-from blocksd.monitoring.status import count, tally_text
+from blocksd.model.problem import Problem, Problems, count, label_conflict, problem_of, tally, warning_of
+from blocksd.monitoring.status import tally_text
 from blocksd.settings.record import running_daemon
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from blocksd.cli.advice import next_step, other_daemons
 from blocksd.cli.console import exit_code
 from blocksd.cli.options import daemon_of, daemon_options, load, resolve, running_options
 from blocksd.errors import AlreadyRunning, BlocksdError, Misconfigured, Unavailable
-from blocksd.monitoring.status import count
+from blocksd.model.problem import count
 from blocksd.service.control import ACCEPT_DELETIONS, ask
 
 if TYPE_CHECKING:

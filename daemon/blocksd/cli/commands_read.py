@@ -26,8 +26,8 @@ from blocksd.cli.options import (
 )
 from blocksd.errors import NotFound, ProblemFile
 from blocksd.model.label import SUFFIX
+from blocksd.model.problem import count
 from blocksd.model.prompt import STYLES
-from blocksd.monitoring.status import count
 from blocksd.protocol.reset import Reset
 
 if TYPE_CHECKING:

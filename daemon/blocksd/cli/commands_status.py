@@ -15,9 +15,9 @@ from blocksd.cli.console import age, ago, duration, print_facts, print_json, pri
 from blocksd.cli.options import daemon_options, json_option, resolve, running_options
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.mirror.keys import Keys
-from blocksd.model.problem import CONFIG, Problem, tally
+from blocksd.model.problem import CONFIG, Problem, count, tally
 from blocksd.model.revision import timestamp
-from blocksd.monitoring.status import MIRROR_WORDS, count, tally_text
+from blocksd.monitoring.status import MIRROR_WORDS, tally_text
 from blocksd.requests.inbox import REFUSALS
 from blocksd.service.control import STATUS, ask
 from blocksd.settings.record import running_daemon

@@ -11,7 +11,7 @@ from blocksd.errors import BlocksdError, JournalUnusable, LeaseLost, ProblemFile
 from blocksd.files.writer import saved_over
 from blocksd.journal.intents import Prepared
 from blocksd.model.label import PRIVATE, printable
-from blocksd.model.problem import KEPT, LEFT, Problem
+from blocksd.model.problem import KEPT, LEFT, Problem, count
 from blocksd.state.schedule import NEVER
 
 if TYPE_CHECKING:
@@ -284,7 +284,7 @@ class Executor:
             self._problems.remove(LEFT)
             return
         path, why = min(left.items())
-        message = f"{len(left)} temporary files cannot be removed: {printable(path)} ({why})"
+        message = f"{count(len(left), 'temporary file')} cannot be removed: {printable(path)} ({why})"
         hint = "see that the daemon's user may write there; it is tried again at every resync"
         self._problems.set(Problem(LEFT, "left", message, hint, warning=True))
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from blocksd.doctor.finding import Finding, size
+from blocksd.model.problem import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +120,7 @@ def space(check: str, place: Place) -> Finding:
     where = f"on {disk.mount or place.nearest}"
     for free, (least, few), text in (
         (disk.free_bytes, _LITTLE_SPACE, f"{size(disk.free_bytes)} are left {where}"),
-        (disk.free_files, _FEW_FILES, f"room for {disk.free_files} files is left {where}"),
+        (disk.free_files, _FEW_FILES, f"room for {count(disk.free_files or 0, 'file')} is left {where}"),
     ):
         if free is not None and free < few:
             return Finding(check, "wrong" if free < least else "warning", text, "free some space, or use another disk")
@@ -224,7 +225,7 @@ def open_files(soft: int, hard: int, *, has_own_server: bool) -> Finding:
         return Finding(check, "wrong", f"only {soft} files may be open at once", raised)
     if has_own_server and 0 <= hard < _CLIENTS + _OWN_FILES:
         clients = max(0, hard - _OWN_FILES)
-        return Finding(check, "warning", f"the embedded server takes no more than {clients} clients", raised)
+        return Finding(check, "warning", f"the embedded server takes no more than {count(clients, 'client')}", raised)
     return Finding(check, "ok", f"{soft if soft >= 0 else 'any number of'} files may be open at once")
 
 

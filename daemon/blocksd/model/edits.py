@@ -249,7 +249,7 @@ def _locate_insertion(hunk: _Hunk, count: int, done: int) -> int:
     if not done <= hunk.stated <= count:
         raise _refusal(
             hunk.number,
-            f"adds lines after line {hunk.stated}, but the value has {count} lines, and {done} of them come before "
+            f"adds lines after line {hunk.stated}, but the value has {count} {'line' if count == 1 else 'lines'}, and {done} of them come before "
             "the hunk: correct the line, or give lines of context",
             lines=[],
         )

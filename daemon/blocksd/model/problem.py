@@ -182,6 +182,13 @@ def _place(part: Warned, before: str) -> str:
     return f"line {part.line}: " if part.line and before else ""
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number with what it counts: `1 file`, `2 files`, `2 directories`."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun[:-1]}ies" if noun.endswith("ry") else f"{number} {noun}s"
+
+
 def misnamed(paths: Collection[str]) -> Problem:
     """Return the problem of Markdown files, at least one, that are no blocks for their names alone."""
     few = sorted(paths)[:3]

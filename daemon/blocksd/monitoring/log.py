@@ -14,11 +14,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from blocksd.errors import Misconfigured
-from blocksd.model.problem import reverted, unmerged_subject
+from blocksd.model.problem import count, reverted, unmerged_subject
 from blocksd.model.revision import FILE, timestamp
 from blocksd.monitoring.events import ServiceListener
 from blocksd.monitoring.sd_notify import is_journal
-from blocksd.monitoring.status import count, tally_text
+from blocksd.monitoring.status import tally_text
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from blocksd.model.problem import FOLDER, SERVER
+from blocksd.model.problem import FOLDER, SERVER, count
 from blocksd.requests.inbox import REFUSALS
 
 if TYPE_CHECKING:
@@ -116,7 +116,3 @@ def status_of(core: Core, *, seq: int, read: int | None, watches: int, watch_lim
 
 def tally_text(tally: Tally) -> str:
     return f"{count(tally.problems, 'problem')}, {count(tally.warnings, 'warning')}"
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -55,8 +55,11 @@ def test_no_server() -> None:
     advises(started, "ok", "/usr/bin/redis-server (Redis 7.0.15)")
     (away,) = checks.server(Unavailable("Redis at x does not serve: refused"), CONFIG)
     advises(away, "wrong", "does not serve", "--redis URL")
-    (refused,) = checks.server(Misconfigured("Redis at x refuses the login"), CONFIG)
+    (refused,) = checks.server(Misconfigured("Redis at x refuses the login", lacks="login"), CONFIG)
     advises(refused, "wrong", "blocksd acl")
+    (wrong,) = checks.server(Misconfigured("x is not a Redis URL"), CONFIG)
+    advises(wrong, "wrong", "correct the URL: --redis")
+    assert "acl" not in wrong.advice
     (none,) = checks.server(Misconfigured("none is installed: give --redis URL", key="redis"), CONFIG)
     assert (none.state, none.advice) == ("wrong", "")
 

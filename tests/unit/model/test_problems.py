@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from blocksd.model.problem import Problem, Problems, Warned, warning_of
+import pytest
+
+from blocksd.model.problem import Problem, Problems, Warned, count, warning_of
 
 
 def test_problem_is_as_old_as_the_first_of_its_subject() -> None:
@@ -54,3 +56,17 @@ def test_all_that_is_told_of_a_file_is_one_sentence() -> None:
     many = [Warned(f"m{line}", line, "") for line in range(1, 13)]
     told = warning_of("notes.md", "notes", many)
     assert told.sentence().endswith("line 8: m8; and 4 more (correct these first)")
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "words"),
+    [
+        (0, "file", "0 files"),
+        (1, "temporary file", "1 temporary file"),
+        (2, "directory", "2 directories"),
+        (2, "day", "2 days"),
+    ],
+)
+def test_numbers_have_their_noun(number: int, noun: str, words: str) -> None:
+    """One file, and two files."""
+    assert count(number, noun) == words
