@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -340,7 +341,7 @@ def shown(client: Any, namespace: str = "blocks") -> dict[str, Any]:
 def expected(revisions: Iterable[Revision], agents: Iterable[str], namespace: str = "blocks") -> dict[str, Any]:
     """What a mirror of these newest revisions must show, but for meta and problems: written from the key table."""
     keys: dict[str, Any] = {}
-    labels, ids, counts, index = {}, {}, {}, {}
+    labels, ids, counts, index, created, updated = {}, {}, {}, {}, {}, {}
     for newest in revisions:
         block, label = newest.block, newest.label
         if block is None:
@@ -364,6 +365,9 @@ def expected(revisions: Iterable[Revision], agents: Iterable[str], namespace: st
         labels[label] = 0.0
         ids[block_id(newest.origin or label)] = label
         counts[label] = float(len(newest.agents))
+        created[label], updated[label] = (
+            datetime.fromisoformat(at).timestamp() * 1000 for at in (newest.created_at, newest.at)
+        )
         flag = {(False, False): "S", (True, False): "H", (False, True): "T", (True, True): "B"}
         tags = "".join(f"\x1d{tag}\x1d" for tag in sorted(block.tags))
         index[f"{label}\x1f{flag[block.hidden, block.is_template]}\x1f{tags}\x1e{label.casefold()}"] = 0.0
@@ -374,6 +378,7 @@ def expected(revisions: Iterable[Revision], agents: Iterable[str], namespace: st
             keys.setdefault(f"{namespace}:agent:{agent}", {})[label.removeprefix(own)] = label
     known = dict.fromkeys(agents, 0.0)
     lists = {"labels": labels, "ids": ids, "agents": known, "counts": counts, "index": index}
+    lists |= {"created": created, "updated": updated}
     for name, content in lists.items():
         if content:
             keys[f"{namespace}:{name}"] = content
@@ -385,7 +390,7 @@ def assert_level(rig: Rig, client: Any) -> None:
     namespace = rig.namespace
     everything = shown(client, namespace)
     meta = everything.pop(f"{namespace}:meta")
-    assert (meta["epoch"], meta["seq"], meta["schema"]) == (rig.journal.epoch, str(rig.journal.seq), "2")
+    assert (meta["epoch"], meta["seq"], meta["schema"]) == (rig.journal.epoch, str(rig.journal.seq), "3")
     assert (meta["directory"], meta["host"], meta["pid"]) == (str(rig.root), "here", str(os.getpid()))
     problems = everything.pop(f"{namespace}:problems", {})
     assert {subject: json.loads(text) for subject, text in problems.items()} == {

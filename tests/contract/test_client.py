@@ -603,7 +603,7 @@ def test_index_follows_every_change(rig: Rig, client: Client) -> None:
 def test_index_of_another_layout_is_unavailable(client: Client, raw: Any) -> None:
     """While an older daemon keeps the mirror, or none has built it, nothing is said to be not there."""
     raw.hset("blocks:meta", "schema", "1")
-    with pytest.raises(Unavailable, match="the daemon keeps the mirror in layout 1, and this client reads 2"):
+    with pytest.raises(Unavailable, match="the daemon keeps the mirror in layout 1, and this client reads 3"):
         client.blocks.list(tags=["x"])
     raw.hdel("blocks:meta", "epoch")
     with pytest.raises(Unavailable, match="built anew"):
@@ -638,6 +638,96 @@ def test_blocks_in_the_order_of_time(rig: Rig, client: Client) -> None:
     assert (labels_of(page), page.next) == (["y", "x"], "x")
     with pytest.raises(NotFound, match="there is no block 'gone'"):
         blocks.list(order_by="created_at", after="gone")
+
+
+@pytest.mark.every_backend
+def test_pages_by_time_are_the_whole_listing(rig: Rig, client: Client) -> None:
+    """Pages of any size, both ways round, forwards and backwards, are together what a listing without a limit gives.
+
+    Some blocks have equal times, some are hidden, and few or many of those next to each other are found.
+    """
+    for number in range(24):
+        tags = "tags: [t]\n" if 6 < number < 15 or number == 20 else ""
+        hidden = "hidden: true\n" if number % 6 == 1 else ""
+        rig.write(f"b{number * 7 % 24}", f"---\n{tags}{hidden}---\n{'three' if number % 3 else 'two'}\n")
+        if number % 5 == 0:
+            rig.settle()
+            rig.clock.advance(1)
+    rig.settle()
+    for number in (3, 9, 11):
+        rig.clock.advance(1)
+        rig.save_and_settle(f"b{number}", f"---\n{'tags: [t]' if number == 9 else 'limit: 99'}\n---\nthree 3\n")
+    conditions: list[dict[str, Any]] = [{}, {"tags": ["t"]}, {"label_search": "2"}, {"value_search": "three"}]
+    for times in ({"order_by": field, **wanted} for field in ("created_at", "updated_at") for wanted in conditions):
+        whole = [*client.blocks.list(**times)]
+        assert len(whole) > 3
+        assert whole == sorted(whole, key=lambda block: (getattr(block, times["order_by"]), block.label.encode()))
+        assert_pages(partial(client.blocks.list, **times), whole)
+        assert_pages(partial(client.blocks.list, order="desc", **times), whole[::-1])
+
+
+def assert_pages(listing: Callable[..., Page[BlockView]], whole: list[BlockView]) -> None:
+    """The pages of a listing, forwards and backwards, are together the whole of it."""
+    assert [*listing()] == whole
+    for limit in (1, 2, 5, 40):
+        page = listing(limit=limit)
+        found = [*page]
+        while page.next is not None:
+            page = listing(limit=limit, after=page.next)
+            assert len(page) <= limit
+            found += page
+        assert found == whole
+        page = listing(limit=limit, before=whole[-1].label)
+        found = [*page, whole[-1]]
+        while page.next is not None:
+            page = listing(limit=limit, before=found[0].label)
+            found[:0] = page
+        assert found == whole
+    first, second, third = (block.label for block in whole[:3])
+    page = listing(limit=9, after=first, before=third)
+    assert (labels_of(page), page.next) == ([second], None)
+    assert labels_of(listing(limit=9, after=third, before=first)) == []
+
+
+def test_page_by_time_reads_no_more_than_it_gives(rig: Rig, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest blocks are found among many without their times being read, and only they are read."""
+    for number in range(40):
+        rig.write(f"many/b{number}", f"---\ntags: [{'x' if number % 2 else 'y'}]\n---\n")
+    rig.settle()
+    rig.clock.advance(1)
+    for number in range(5):
+        rig.save_and_settle(f"many/b{number}", "---\ntags: [x]\n---\nnew\n")
+    sent = asked_from_now(monkeypatch)
+    conditions: list[dict[str, Any]] = [{}, {"tags": ["x"]}, {"label_search": "many"}]
+    for wanted in conditions:
+        sent.clear()
+        page = client.blocks.list(order_by="updated_at", order="desc", limit=4, **wanted)
+        assert labels_of(page) == [f"many/b{number}" for number in (4, 3, 2, 1)]
+        read = [command for command in sent if command[0] == "HGETALL"]
+        assert [command[1] for command in read] == [f"blocks:block:many/b{number}" for number in (4, 3, 2, 1, 0)]
+        assert ("ZRANGE", "blocks:updated", 0, 4, "REV") in sent
+        assert not {"ZSCAN", "ZMSCORE", "HGET"} & {command[0] for command in sent if command[1] != "blocks:meta"}
+        assert len(sent) <= 16
+
+
+def test_page_by_time_while_blocks_change(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block that is saved between two steps of a listing moves all that are newer: none is left out for that."""
+    for number in range(9):
+        rig.clock.advance(1)
+        rig.save_and_settle(f"b{number}", f"---\nhidden: {'false' if number % 2 == 0 else 'true'}\n---\n{number}\n")
+    rig.clock.advance(1)
+    saves, original = ["b1", "b3"], transport.Transport.ask
+
+    def ask(self: Any, *commands: Any, together: bool = False) -> Any:
+        if saves and commands[0][0] == "ZRANGE":
+            rig.save_and_settle(saves.pop(), "---\nhidden: true\n---\nnew\n")
+        return original(self, *commands, together=together)
+
+    monkeypatch.setattr(transport.Transport, "ask", ask)
+    with Client(rig.url) as client:
+        page = client.blocks.list(order_by="updated_at", after="b0", limit=3)
+    assert (labels_of(page), page.next) == (["b2", "b4", "b6"], "b6")
+    assert not saves
 
 
 # --- what is not there, and what cannot be ---

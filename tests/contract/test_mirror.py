@@ -119,7 +119,7 @@ def test_all_keys_of_two_blocks(bench: Bench) -> None:
     wanted = expected(heads, ["ann", "bob"])
     wanted["blocks:block:agents/bob/persona"]["digest"] = revisions[1].digest
     assert without_meta(bench) == wanted
-    assert shown(bench.client)["blocks:meta"] == {**ABOUT, "epoch": EPOCH, "schema": "2", "seq": "2"}
+    assert shown(bench.client)["blocks:meta"] == {**ABOUT, "epoch": EPOCH, "schema": "3", "seq": "2"}
 
 
 def test_agents_come_and_go(bench: Bench) -> None:
@@ -483,7 +483,7 @@ def test_successor_puts_its_own_facts_down(bench: Bench) -> None:
     alive = bench.mirror(token="t2", pid="12")
     alive.take_lease()
     alive.describe()
-    assert shown(bench.client)["blocks:meta"] == {**ABOUT, "pid": "12", "epoch": EPOCH, "schema": "2", "seq": "1"}
+    assert shown(bench.client)["blocks:meta"] == {**ABOUT, "pid": "12", "epoch": EPOCH, "schema": "3", "seq": "1"}
 
 
 @pytest.mark.parametrize("key", ["blocks:lease", "blocks:meta"])
@@ -533,7 +533,7 @@ def test_rebuild_writes_all_and_nothing_else(bench: Bench) -> None:
     rebuild(mirror, heads, seq=9)
     mirror.write(agents_commands({"ann", "bob"}, (), mirror.keys))
     everything = shown(client)
-    assert everything.pop("blocks:meta") == {**ABOUT, "epoch": EPOCH, "schema": "2", "seq": "9"}
+    assert everything.pop("blocks:meta") == {**ABOUT, "epoch": EPOCH, "schema": "3", "seq": "9"}
     wanted = expected(heads, ["ann", "bob"])
     assert everything == wanted
     assert client.hgetall("blocks2:block:neighbour") == {"value": "x"}

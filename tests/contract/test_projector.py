@@ -145,8 +145,8 @@ def test_restarted_daemon_goes_on_where_it_was(rig: Rig, raw: Any, ear: Ear) -> 
 def test_mirror_of_another_layout_is_rebuilt(rig: Rig, raw: Any) -> None:
     """A mirror that another version of blocksd wrote has all the keys of this one after an upgrade."""
     rig.crash()
-    raw.delete("blocks:counts", "blocks:index")
-    raw.hset("blocks:meta", "schema", "1")
+    raw.delete("blocks:created", "blocks:updated")
+    raw.hset("blocks:meta", "schema", "2")
     rig.open().settle()
     assert rig.heard.level == ["rebuilt"]
     assert_level(rig, raw)
@@ -737,6 +737,9 @@ DAMAGES: dict[str, Callable[[Any], Any]] = {
     "count edited": lambda raw: raw.zadd("blocks:counts", {"notes": 5}),
     "counted by hand": lambda raw: raw.zadd("blocks:counts", {"ghost": 5}),
     "index evicted": lambda raw: raw.delete("blocks:index"),
+    "times evicted": lambda raw: raw.delete("blocks:created", "blocks:updated"),
+    "time edited": lambda raw: raw.zadd("blocks:updated", {"notes": 5}),
+    "timed by hand": lambda raw: raw.zadd("blocks:created", {"ghost": 5}),
     "indexed by hand": lambda raw: raw.zadd("blocks:index", {"ghost\x1fS\x1f\x1eghost": 0}),
     "indexed twice": lambda raw: raw.zadd("blocks:index", {"notes\x1fH\x1f\x1enotes": 0}),
     "ids evicted": lambda raw: raw.delete("blocks:ids"),
@@ -759,7 +762,7 @@ DAMAGES: dict[str, Callable[[Any], Any]] = {
         f"{key} of another type": partial(retype, key=f"blocks:{key}")
         for key in (
             *("block:notes", "attached:notes", "agent:ann"),
-            *("agents", "labels", "ids", "counts", "index", "problems", "changes"),
+            *("agents", "labels", "ids", "counts", "index", "created", "updated", "problems", "changes"),
         )
     },
 }

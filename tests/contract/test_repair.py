@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,6 +37,14 @@ BLOCK_DAMAGES: dict[str, Callable[[Any], Any]] = {
     "id removed": lambda client: client.hdel("blocks:ids", block_id("notes")),
     "count removed": lambda client: client.zrem("blocks:counts", "notes"),
     "count edited": lambda client: client.zadd("blocks:counts", {"notes": 7}),
+    **{
+        f"{name} {damage}": partial(damaged, key=f"blocks:{name}")
+        for name in ("created", "updated")
+        for damage, damaged in {
+            "removed": lambda client, key: client.zrem(key, "notes"),
+            "edited": lambda client, key: client.zadd(key, {"notes": 7}),
+        }.items()
+    },
     "unindexed": lambda client: client.zrem("blocks:index", NOTES),
     "indexed otherwise": lambda client: (client.zrem("blocks:index", NOTES), client.zadd("blocks:index", {HIDDEN: 0})),
     "indexed twice": lambda client: client.zadd("blocks:index", {HIDDEN: 0}),
@@ -81,6 +90,8 @@ INDEX_DAMAGES: dict[str, Callable[[Any], Any]] = {
     "id added": lambda client: client.hset("blocks:ids", "block-0", "stray"),
     "ids of another type": lambda client: (client.delete("blocks:ids"), client.set("blocks:ids", "x")),
     "count added": lambda client: client.zadd("blocks:counts", {"stray": 0}),
+    "creation added": lambda client: client.zadd("blocks:created", {"stray": 0}),
+    "update added": lambda client: client.zadd("blocks:updated", {"stray": 0}),
     "member added": lambda client: client.zadd("blocks:index", {"stray\x1fS\x1f\x1estray": 0}),
     "member that is none added": lambda client: client.zadd("blocks:index", {"notes": 0}),
     "agents evicted": lambda client: client.delete("blocks:agents"),
@@ -122,7 +133,7 @@ def test_score_in_the_index_is_set_right(bench: Bench) -> None:
     assert differing(mirror, heads) == []
 
 
-@pytest.mark.parametrize("key", ["blocks:counts", "blocks:index"])
+@pytest.mark.parametrize("key", ["blocks:counts", "blocks:index", "blocks:created", "blocks:updated"])
 @pytest.mark.parametrize("damage", ["evicted", "of another type"])
 def test_list_that_is_lost_is_filled_again(bench: Bench, key: str, damage: str) -> None:
     """A list of which only the journal knows the contents is filled block by block, once nothing else is in its place."""

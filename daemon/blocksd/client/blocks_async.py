@@ -8,7 +8,15 @@ from typing import Any
 from blocksd.client.agents_async import AsyncBlockAgents
 from blocksd.client.batch_async import done_together
 from blocksd.client.block_edits_async import AsyncBlockEdits
-from blocksd.client.finding_async import first_with, labels_with, number_with, tags_in_use, timed, times_with
+from blocksd.client.finding_async import (
+    first_by_time,
+    first_with,
+    labels_with,
+    number_with,
+    tags_in_use,
+    timed,
+    times_with,
+)
 from blocksd.client.reading_async import block_named, blocks_with, resolve, resolve_all
 from blocksd.client.transport_async import AsyncTransport
 from blocksd.client.versions_async import AsyncVersions
@@ -16,7 +24,7 @@ from blocksd.mirror.view import BlockView, Page
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol import listing
 from blocksd.protocol.fields import FIELDS, TERMS, UNCHANGED, Unchanged, Update, given
-from blocksd.protocol.listing import FILTERS, SEPARATOR, Filter, Order, OrderBy, Span
+from blocksd.protocol.listing import FILTERS, SEPARATOR, Filter, Order, OrderBy, Span, Walk
 from blocksd.protocol.wire import TIMEOUT_SECONDS, OnConflict, block_of
 
 
@@ -104,11 +112,18 @@ class AsyncBlocks(AsyncBlockEdits):
         wanted = Filter(given(locals(), FILTERS))
         listing.check_order_by(order_by)
         after, before = [None if one is None else await resolve(self._transport, one) for one in (after, before)]
+        span = Span.of(after=after, before=before, order=order, limit=limit)
+        if order_by != "label" and limit is not None:
+            key = self._transport.keys.times(order_by)
+            walk = Walk(key, after=after, before=before, order=order)
+            first = await first_by_time(self._transport, wanted, walk, limit + 1)
+            if first is not None:
+                return span.page(first, attrgetter("label"))
         if order_by != "label":
             after, before = [
                 None if one is None else await timed(self._transport, one, order_by) for one in (after, before)
             ]
-        span = Span.of(after=after, before=before, order=order, limit=limit)
+            span = Span.of(after=after, before=before, order=order, limit=limit)
         found: list[BlockView] = []
         if order_by == "label" and not wanted.is_of_index:
             size = listing.PAGE if limit is None else min(listing.PAGE, limit + 1)

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+from blocksd.client.reading_async import blocks_with
 from blocksd.client.transport_async import AsyncTransport
 from blocksd.errors import NotFound, Unavailable
-from blocksd.mirror.index import TAGGED, Entry, entry_of
+from blocksd.mirror.index import TAGGED, Entry, bounds_of, entry_of
 from blocksd.mirror.keys import SCHEMA
+from blocksd.mirror.view import BlockView
 from blocksd.protocol import listing
-from blocksd.protocol.listing import SEPARATOR, Filter, OrderBy, Span
+from blocksd.protocol.listing import SEPARATOR, Filter, OrderBy, Span, Walk
 from blocksd.protocol.sight import no_mirror
 
 
@@ -59,10 +61,13 @@ async def tags_in_use(transport: AsyncTransport) -> set[str]:
 
 async def times_with(transport: AsyncTransport, labels: Sequence[str], field: OrderBy) -> list[str]:
     """The times of these blocks, each with the label behind it, so that they sort by time; of those that are there."""
-    times: list[str] = []
+    key, times = transport.keys.times(field), list[str]()
     for some in listing.parts(labels, listing.NAMES):
-        replies = await transport.read(*(("HGET", transport.keys.block(label), field) for label in some))
-        times += [f"{at}{SEPARATOR}{label}" for label, at in zip(some, replies, strict=True) if at is not None]
+        where, found = await transport.ask(("HMGET", transport.keys.meta, "epoch", "schema"), ("ZMSCORE", key, *some))
+        _check_layout(*where)
+        times += [
+            f"{float(at):015.0f}{SEPARATOR}{label}" for label, at in zip(some, found, strict=True) if at is not None
+        ]
     return times
 
 
@@ -72,6 +77,39 @@ async def timed(transport: AsyncTransport, label: str, field: OrderBy) -> str:
     if not found:
         raise NotFound(f"there is no block {label!r}", label=label)
     return found[0]
+
+
+async def first_by_time(transport: AsyncTransport, wanted: Filter, walk: Walk, count: int) -> list[BlockView] | None:
+    """The first blocks of a walk, at least `count` of them or all; None: they are not found by reading a few others.
+
+    Raises:
+        NotFound: a cursor is not there.
+        Unavailable: as `labels_with`.
+    """
+    keys, found = transport.keys, list[BlockView]()
+    where, *ranks = await transport.ask(("HMGET", keys.meta, "epoch", "schema"), *walk.rank_commands())
+    _check_layout(*where)
+    walk.begin(ranks)
+    while not walk.is_done and len(found) < count:
+        (labels,) = await transport.read(walk.command(count))
+        if (some := walk.take(labels, count)) is None:
+            return None
+        blocks = await blocks_with(transport, await _of_index(transport, some, wanted))
+        fitting = [block for block in blocks if wanted.wants(block)]
+        found += fitting
+        if len(found) < count and not walk.is_done and 4 * len(fitting) < len(some):
+            return None
+    return found
+
+
+async def _of_index(transport: AsyncTransport, labels: Sequence[str], wanted: Filter) -> Sequence[str]:
+    """Of these blocks, those for which the conditions hold that the index can answer."""
+    if wanted.is_of_members:
+        key = transport.keys.index
+        members = await transport.read(*(("ZRANGEBYLEX", key, *bounds_of(label)) for label in labels))
+        entries = [entry_of(member) for (member,) in filter(None, members)]
+        labels = [entry.label for entry in entries if entry is not None and wanted.finds(entry)]
+    return labels if wanted.ranges is None else await _of_ranges(transport, labels, wanted)
 
 
 async def _scanned(transport: AsyncTransport, patterns: Sequence[str]) -> dict[str, Entry]:

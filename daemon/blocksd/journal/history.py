@@ -51,6 +51,8 @@ class HeadDigest(NamedTuple):
     digest: str
     agents: int
     id: str
+    created_at: str
+    at: str
 
 
 _new: Callable[[type[Head], tuple[object, ...]], Head] = tuple.__new__
@@ -102,13 +104,13 @@ class History:
         marks = ", ".join("?" * len(labels))
         with self.database.reading():
             rows = self.database.execute(
-                "SELECT label, heads.version, digest, heads.agents, heads.origin FROM heads JOIN revisions USING (label, seq) "  # noqa: S608  # marks
+                "SELECT label, heads.version, digest, heads.agents, heads.origin, created_at, at FROM heads JOIN revisions USING (label, seq) "  # noqa: S608  # marks
                 f"WHERE label IN ({marks}) AND path IS NOT NULL AND digest IS NOT NULL",
                 tuple(labels),
             ).fetchall()
             return [
-                HeadDigest(label, version, digest, len(self.lists.attached[agents]), block_id(origin or label))
-                for label, version, digest, agents, origin in rows
+                HeadDigest(label, version, digest, len(self.lists.attached[agents]), block_id(origin or label), *times)
+                for label, version, digest, agents, origin, *times in rows
             ]
 
     def origins(self) -> dict[str, str]:

@@ -24,7 +24,7 @@ _CLUSTER = ("+cluster|slots", "+cluster|shards", "+cluster|nodes", "+command", "
 _READING = (
     *("+get", "+exists", "+type", "+hget", "+hmget", "+hgetall", "+hkeys", "+hlen"),
     *("+smembers", "+sismember", "+scard", "+zrange", "+zrangebylex", "+zrevrangebylex", "+zscore", "+zcard"),
-    *("+zscan", "+zcount"),
+    *("+zscan", "+zcount", "+zmscore", "+zrank", "+zrevrank"),
     *("+xrange", "+xrevrange", "+xread", "+subscribe", "+unsubscribe"),
 )
 
@@ -75,8 +75,8 @@ def daemon_commands(keys: Keys) -> list[tuple[str | int, ...]]:
     """
     key = keys.meta
     of_a_kind = (keys.block, keys.attached, keys.agent, keys.source, keys.source_agents, keys.file, keys.open)
-    lists = (keys.agents, keys.labels, keys.ids, keys.counts, keys.index, keys.problems, keys.sources)
-    indexes = (*lists, keys.lease, keys.changes)
+    lists = (keys.agents, keys.labels, keys.ids, keys.counts, keys.index, keys.created, keys.updated)
+    indexes = (*lists, keys.problems, keys.sources, keys.lease, keys.changes)
     touched = (*indexes, *(kind("x") for kind in of_a_kind), keys.inbox(OPERATOR), keys.reply(OPERATOR, "x"))
     channels = (
         keys.changes,
@@ -121,8 +121,8 @@ def _line(user: str, *rules: str) -> str:
 
 def _mirror(keys: Keys) -> tuple[str, ...]:
     """Return the rules to read the whole mirror, but no inbox and no reply."""
-    lists = (keys.agents, keys.labels, keys.ids, keys.counts, keys.index, keys.problems, keys.sources)
-    single = (*lists, keys.meta, keys.lease, keys.changes)
+    lists = (keys.agents, keys.labels, keys.ids, keys.counts, keys.index, keys.created, keys.updated)
+    single = (*lists, keys.problems, keys.sources, keys.meta, keys.lease, keys.changes)
     many = (keys.block, keys.attached, keys.agent, keys.source, keys.source_agents, keys.file, keys.open)
     readable = (*single, *(key("*") for key in many))
     return (*(f"%R~{key}" for key in readable), f"&{keys.changes}", f"&{keys.changes}:*")

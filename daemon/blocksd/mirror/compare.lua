@@ -1,10 +1,15 @@
 -- Tells which blocks the mirror does not show as they should be, by what is cheap to compare.
 --
--- KEYS  1 labels, 2 ids, 3 counts, 4 index
--- ARGV  1 a JSON list of blocks, each a list: label, version, digest, how many agents, id
+-- KEYS  1 labels, 2 ids, 3 counts, 4 index, 5 created, 6 updated
+-- ARGV  1 a JSON list of blocks, each a list: label, version, digest, how many agents, id, created, updated (milliseconds)
 --       2 what the key of a block's hash begins with, 3 the same of its set of agents
 --
 -- Returns {'ok', <number in the list, from 1> …}. It writes nothing.
+
+local function has_score(key, label, wanted)
+  local score = redis.pcall('ZSCORE', key, label)
+  return (type(score) == 'string' or type(score) == 'number') and tonumber(score) == wanted
+end
 
 local differing = {'ok'}
 for number, block in ipairs(cjson.decode(ARGV[1])) do
@@ -13,15 +18,9 @@ for number, block in ipairs(cjson.decode(ARGV[1])) do
   local same = type(head) == 'table' and head[1] == block[2] and head[2] == block[3]
     and redis.pcall('SCARD', ARGV[3] .. label) == block[4]
     and redis.pcall('HGET', KEYS[2], block[5]) == label
-  if same then
-    local score = redis.pcall('ZSCORE', KEYS[1], label)
-    same = (type(score) == 'string' or type(score) == 'number') and tonumber(score) == 0
-  end
-  if same then
-    local score = redis.pcall('ZSCORE', KEYS[3], label)
-    same = (type(score) == 'string' or type(score) == 'number') and tonumber(score) == block[4]
-      and redis.pcall('ZLEXCOUNT', KEYS[4], '[' .. label .. '\31', '(' .. label .. ' ') == 1
-  end
+    and has_score(KEYS[1], label, 0) and has_score(KEYS[3], label, block[4])
+    and has_score(KEYS[5], label, block[6]) and has_score(KEYS[6], label, block[7])
+    and redis.pcall('ZLEXCOUNT', KEYS[4], '[' .. label .. '\31', '(' .. label .. ' ') == 1
   if not same then differing[#differing + 1] = number end
 end
 return differing

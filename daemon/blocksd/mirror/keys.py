@@ -12,6 +12,8 @@ All of a namespace's keys start with `<namespace>:`. With the namespace `blocks`
 | `blocks:ids` | hash | block id → label |
 | `blocks:counts` | zset | labels, each with the number of agents attached to the block as its score |
 | `blocks:index` | zset | for each block its label and the facts by which listings find it, score 0 (`index.py`) |
+| `blocks:created` | zset | labels, each with the block's `created_at` as its score, in milliseconds since 1970 |
+| `blocks:updated` | zset | the same of `updated_at` |
 | `blocks:problems` | hash | path → JSON of a `Problem` |
 | `blocks:meta` | hash | `epoch seq schema directory host machine folder_id pid started_at run` |
 | `blocks:lease` | string | `<epoch> <token> <machine> <folder_id>` of the daemon that serves the namespace; expires unless renewed |
@@ -37,7 +39,7 @@ from __future__ import annotations
 
 from blocksd.model.label import parse_namespace
 
-SCHEMA = 2
+SCHEMA = 3
 """The version of this layout. A mirror of another one is built anew."""
 
 
@@ -52,6 +54,8 @@ class Keys:
         self.ids = f"{namespace}:ids"
         self.counts = f"{namespace}:counts"
         self.index = f"{namespace}:index"
+        self.created = f"{namespace}:created"
+        self.updated = f"{namespace}:updated"
         self.problems = f"{namespace}:problems"
         self.meta = f"{namespace}:meta"
         self.lease = f"{namespace}:lease"
@@ -62,6 +66,10 @@ class Keys:
     def resets(self) -> str:
         """The channel of resets, for subscribers of one block or agent."""
         return f"{self.changes}:reset"
+
+    def times(self, field: str) -> str:
+        """Return the key of the times of all blocks that the field `created_at` or `updated_at` has."""
+        return self.created if field == "created_at" else self.updated
 
     def of_block(self, label: str) -> tuple[str, str]:
         """Return the key of a block, and the channel of its changes."""

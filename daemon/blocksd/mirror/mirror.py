@@ -212,7 +212,8 @@ class Mirror:
         self.wait()
         keys = self.keys
         outcome = self._compare.call(
-            (keys.labels, keys.ids, keys.counts, keys.index), (blocks, prefix, attached_prefix)
+            (keys.labels, keys.ids, keys.counts, keys.index, keys.created, keys.updated),
+            (blocks, prefix, attached_prefix),
         )
         return outcome[1:]
 
@@ -234,8 +235,8 @@ class Mirror:
             if not cursor:
                 break
             yield
-        lists = (keys.labels, keys.agents, keys.ids, keys.counts, keys.index, keys.problems, keys.sources)
-        self.apply([("DEL", *lists, keys.changes)])
+        lists = (keys.labels, keys.agents, keys.ids, keys.counts, keys.index, keys.created, keys.updated)
+        self.apply([("DEL", *lists, keys.problems, keys.sources, keys.changes)])
 
     def scan(self, cursor: int, pattern: str, count: int) -> tuple[int, list[str]]:
         """Scan about `count` keys of the server. Return the next cursor (0: the end), and the keys that match."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from blocksd.mirror.index import INDEXED, bounds_of, member_of
 from blocksd.model.block import FILE_KEYS
 from blocksd.model.label import PRIVATE, name_for_agent, owner
+from blocksd.model.revision import milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -87,6 +88,7 @@ def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
             commands.append(("HDEL", key, *nulls))
         if not INDEXED.isdisjoint(revision.fields):
             commands += _index_commands(block, keys)
+        commands.append(("ZADD", keys.updated, str(milliseconds(revision.at)), label))
         if revision.attached or revision.detached:
             commands.append(_count_command(revision, keys))
     else:
@@ -164,6 +166,8 @@ def _block_commands(revision: Revision, keys: Keys) -> list[Command]:
         ("ZADD", keys.labels, "0", label),
         ("HSET", keys.ids, fields["id"], label),
         _count_command(revision, keys),
+        ("ZADD", keys.created, str(milliseconds(revision.created_at)), label),
+        ("ZADD", keys.updated, str(milliseconds(revision.at)), label),
         *_index_commands(revision.block, keys),
     ]
 
@@ -171,8 +175,7 @@ def _block_commands(revision: Revision, keys: Keys) -> list[Command]:
 def _unlisting_commands(label: str, keys: Keys) -> list[Command]:
     """Return commands that take a label out of all lists of blocks; its id, which may have another label, is not one."""
     return [
-        ("ZREM", keys.labels, label),
-        ("ZREM", keys.counts, label),
+        *(("ZREM", key, label) for key in (keys.labels, keys.counts, keys.created, keys.updated)),
         unindexing_command(label, keys),
     ]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from blocksd.mirror.index import bounds_of, entry_of, member_of
 from blocksd.mirror.projection import fields_of, in_parts, new_hash_commands, new_zset_commands
 from blocksd.model.block import block_id
+from blocksd.model.revision import milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -19,9 +20,19 @@ if TYPE_CHECKING:
 
 
 def suspects(mirror: Mirror, heads: Sequence[HeadDigest]) -> list[str]:
-    """Return the labels of the blocks whose version, digest, number of agents or listing is wrong in the mirror."""
+    """Return the labels of the blocks whose version, digest, number of agents, time or listing is wrong in the mirror."""
     keys = mirror.keys
-    blocks = [[head.label, str(head.version), head.digest, head.agents, head.id] for head in heads]
+    blocks = [
+        [
+            head.label,
+            str(head.version),
+            head.digest,
+            head.agents,
+            head.id,
+            *map(milliseconds, (head.created_at, head.at)),
+        ]
+        for head in heads
+    ]
     found = mirror.compare(json.dumps(blocks, ensure_ascii=False), keys.block(""), keys.attached(""))
     return [heads[number - 1].label for number in found]
 
@@ -36,14 +47,14 @@ def differing(mirror: Mirror, revisions: Sequence[Revision]) -> list[Revision]:
             ("SMEMBERS", keys.attached(revision.label)),
             ("ZSCORE", keys.labels, revision.label),
             ("HGET", keys.ids, revision.id),
-            ("ZSCORE", keys.counts, revision.label),
+            *(("ZSCORE", key, revision.label) for key in (keys.counts, keys.created, keys.updated)),
             ("ZRANGEBYLEX", keys.index, *bounds_of(revision.label)),
             ("ZSCORE", keys.index, member_of(revision.block) if revision.block else ""),
         ]
     answers = iter(mirror.read_many(questions))
     return [
         revision
-        for revision, shown in zip(revisions, zip(*[answers] * 7, strict=True), strict=True)
+        for revision, shown in zip(revisions, zip(*[answers] * 9, strict=True), strict=True)
         if shown != _wanted(revision)
     ]
 
@@ -51,7 +62,8 @@ def differing(mirror: Mirror, revisions: Sequence[Revision]) -> list[Revision]:
 def _wanted(revision: Revision) -> tuple[object, ...]:
     assert revision.block is not None
     agents, member = revision.agents, member_of(revision.block)
-    return fields_of(revision), set(agents), 0.0, revision.label, float(len(agents)), [member], 0.0
+    scores = float(len(agents)), float(milliseconds(revision.created_at)), float(milliseconds(revision.at))
+    return fields_of(revision), set(agents), 0.0, revision.label, *scores, [member], 0.0
 
 
 def repair_index(
@@ -67,7 +79,7 @@ def repair_index(
     """Compare and repair the lists of blocks, agents and problems. Return the names of the lists that were wrong.
 
     `origins` are what the ids of blocks are made of, where that is not the label.
-    Of labels, ids, counts and index only the number is compared, because `differing` checks each one; of agents and problems
+    Of labels, ids, counts, index and times only the number is compared, because `differing` checks each one; of agents and problems
     as well, unless `reads_agents` and `reads_problems`.
     """
     keys = mirror.keys
@@ -76,8 +88,9 @@ def repair_index(
         repairs["labels"] = new_zset_commands(keys.labels, labels)
     if mirror.read_one("HLEN", keys.ids) != len(labels):
         repairs["ids"] = new_hash_commands(keys.ids, {block_id(origins.get(label, label)): label for label in labels})
-    # What is missing in these two, `differing` finds; here, what is left of blocks that are gone.
-    for name, key in (("counts", keys.counts), ("index", keys.index)):
+    # What is missing in these, `differing` finds; here, what is left of blocks that are gone.
+    for name in ("counts", "index", "created", "updated"):
+        key: str = getattr(keys, name)
         if (count := mirror.read_one("ZCARD", key)) is None:  # the key is of another type
             repairs[name] = [("DEL", key)]
         elif count != len(labels) and (found := _strays(mirror, key, labels)):

@@ -31,6 +31,11 @@ def timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
+def milliseconds(at: str) -> int:
+    """Return a time that `timestamp` made as milliseconds since 1970."""
+    return round(datetime.fromisoformat(at).timestamp() * 1000)
+
+
 @dataclass(frozen=True, slots=True)
 class Revision:
     """One accepted change to one block, with the whole block after it.

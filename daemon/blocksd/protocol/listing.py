@@ -6,7 +6,7 @@ from collections.abc import Collection
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
-from blocksd.errors import InvalidField
+from blocksd.errors import InvalidField, NotFound
 from blocksd.mirror.index import AFTER, escaped, flags_of, pattern_of
 from blocksd.mirror.view import Page
 from blocksd.model.label import PRIVATE, name_for_agent, parse_label
@@ -227,6 +227,56 @@ class Span:
         if self._is_last_part:
             items, follows = items[::-1], bool(items)
         return Page(items, name_of(items[-1]) if follows else None)
+
+
+class Walk:
+    """A walk through a sorted set by ranks, from one cursor to another, or to the end.
+
+    Each step reads the member before it once more: if it is at another rank, others were added or moved meanwhile.
+    """
+
+    def __init__(self, key: str, *, after: str | None, before: str | None, order: Order) -> None:
+        """Take cursors as `Span.of` does; with `before` alone the walk goes backwards."""
+        self._key = key
+        is_last_part = before is not None and after is None
+        self._is_reversed = (order == "desc") != is_last_part
+        self._last, self._stop = (before, None) if is_last_part else (after, before)
+        self._rank = 0
+        self.is_done = False
+
+    def rank_commands(self) -> list[Command]:
+        """Ask where the cursors are."""
+        name = "ZREVRANK" if self._is_reversed else "ZRANK"
+        return [(name, self._key, label) for label in (self._last, self._stop) if label is not None]
+
+    def begin(self, ranks: Sequence[int | None]) -> None:
+        """Take the ranks. Raises NotFound when a cursor is not in the set."""
+        for label, rank in zip([one for one in (self._last, self._stop) if one is not None], ranks, strict=True):
+            if rank is None:
+                raise NotFound(f"there is no block {label!r}", label=label)
+        if self._last is not None:
+            self._rank = ranks[0] or 0
+            self.is_done = self._stop is not None and (ranks[1] or 0) <= self._rank
+
+    def command(self, count: int) -> Command:
+        """Read the next `count` members."""
+        last = self._rank + count - (self._last is None)
+        return ("ZRANGE", self._key, self._rank, last, *(("REV",) if self._is_reversed else ()))
+
+    def take(self, found: Sequence[str], count: int) -> list[str] | None:
+        """Go on after what the `command` for `count` members found; None: the set was changed meanwhile."""
+        labels = list(found)
+        if self._last is not None and labels[:1] != [self._last]:
+            return None
+        self._rank += len(labels) - 1
+        labels = labels if self._last is None else labels[1:]
+        self.is_done = len(labels) < count
+        if self._stop in labels:
+            self.is_done = True
+            labels = labels[: labels.index(self._stop)]
+        if labels:
+            self._last = labels[-1]
+        return labels
 
 
 def parts(items: Sequence[T], size: int) -> Iterable[Sequence[T]]:

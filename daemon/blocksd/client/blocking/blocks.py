@@ -9,7 +9,15 @@ from typing import Any
 from blocksd.client.blocking.agents import BlockAgents
 from blocksd.client.blocking.batch import done_together
 from blocksd.client.blocking.block_edits import BlockEdits
-from blocksd.client.blocking.finding import first_with, labels_with, number_with, tags_in_use, timed, times_with
+from blocksd.client.blocking.finding import (
+    first_by_time,
+    first_with,
+    labels_with,
+    number_with,
+    tags_in_use,
+    timed,
+    times_with,
+)
 from blocksd.client.blocking.reading import block_named, blocks_with, resolve, resolve_all
 from blocksd.client.blocking.transport import Transport
 from blocksd.client.blocking.versions import Versions
@@ -17,7 +25,7 @@ from blocksd.mirror.view import BlockView, Page
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol import listing
 from blocksd.protocol.fields import FIELDS, TERMS, UNCHANGED, Unchanged, Update, given
-from blocksd.protocol.listing import FILTERS, SEPARATOR, Filter, Order, OrderBy, Span
+from blocksd.protocol.listing import FILTERS, SEPARATOR, Filter, Order, OrderBy, Span, Walk
 from blocksd.protocol.wire import TIMEOUT_SECONDS, OnConflict, block_of
 
 
@@ -105,9 +113,16 @@ class Blocks(BlockEdits):
         wanted = Filter(given(locals(), FILTERS))
         listing.check_order_by(order_by)
         after, before = [None if one is None else resolve(self._transport, one) for one in (after, before)]
+        span = Span.of(after=after, before=before, order=order, limit=limit)
+        if order_by != "label" and limit is not None:
+            key = self._transport.keys.times(order_by)
+            walk = Walk(key, after=after, before=before, order=order)
+            first = first_by_time(self._transport, wanted, walk, limit + 1)
+            if first is not None:
+                return span.page(first, attrgetter("label"))
         if order_by != "label":
             after, before = [None if one is None else timed(self._transport, one, order_by) for one in (after, before)]
-        span = Span.of(after=after, before=before, order=order, limit=limit)
+            span = Span.of(after=after, before=before, order=order, limit=limit)
         found: list[BlockView] = []
         if order_by == "label" and not wanted.is_of_index:
             size = listing.PAGE if limit is None else min(listing.PAGE, limit + 1)
