@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections import Counter
@@ -68,6 +69,8 @@ class Memory:
     def note_death(self) -> None:
         """The daemon died: maybe while it did what was asked."""
         self.has_crashed = True
+        # The next one knows the times of day, and here they do not go on as the clock does: all was just now.
+        self.clock = dict.fromkeys(self.clock, math.inf)
         for asked in self.asked.values():
             asked.deaths += not asked.is_answered
 

@@ -814,7 +814,7 @@ class World(RuleBasedStateMachine):
         if any(problem.code == "left" for problem in self.rig.core.problems.values()):
             self.rig.clock.advance(self.rig.config.resync_seconds + 1)  # then it is tried again
         rig, end = self.rig, self.rig.clock() + 2.5
-        is_in_doubt = False  # a file may hold half of a save: what it says is taken in a round later
+        in_doubt: set[str] = set()  # files that may hold half of a save: what each says is taken in a round later
         worked, unheard, compared, counted, told = 0, list[Asked](), 0, 0, 0
         seq, repaired = rig.journal.seq, self._repaired()
         # A request that was begun and not ended twice is done alone, lest it is what ends the daemon: a round for each, and
@@ -828,10 +828,10 @@ class World(RuleBasedStateMachine):
             before, problems = self._done(), rig.core.problems.changes
             due = {work for work, at in rig.core.schedule.items() if at <= rig.clock()}
             is_compared = rig.core.projector.verifier.is_due or (
-                bool(due) and due <= {"retention", "scrub", "roots", "merges"}
+                bool(due) and due <= {"retention", "scrub", "roots", "merges", "sources"}
             )
             self._round()
-            is_in_doubt = is_in_doubt or bool(rig.core.intake._queue.halves)
+            in_doubt.update(rig.core.intake._queue.halves)
             has_worked, has_told = self._done() != before, rig.core.problems.changes != problems
             worked += has_worked
             told += has_told and not has_worked  # of a file whose label a decision of the round before has set free
@@ -847,7 +847,9 @@ class World(RuleBasedStateMachine):
                 raise Broken("replied" if missing else "rest", f"after {counted} and {compared} rounds:", *facts)
         check(rig, self.raw, self.memory)
         # A file whose label another has comes into force in the round after the one that decided that the other is gone.
-        most = MOST_ROUNDS + alone + self._has_set_free(seq) + any(asked.is_answered for asked in unheard) + is_in_doubt
+        most = (
+            MOST_ROUNDS + alone + self._has_set_free(seq) + any(asked.is_answered for asked in unheard) + len(in_doubt)
+        )
         # A file that was repaired is read again in the next round, which finds that it has no problem.
         most += self._repaired() > repaired
         must("few rounds", worked <= most, "something was done in", worked, "rounds")

@@ -266,9 +266,9 @@ static void forget_synced(int fd)
     } else if ((notes = opendir(path))) {
         syscall(SYS_unlinkat, dirfd(notes), "names", 0);
         while ((entry = readdir(notes))) {
-            syscall(SYS_unlinkat, dirfd(notes), entry->d_name, 0);
             snprintf(path, sizeof path, "%s/%s", undo, entry->d_name);
-            syscall(SYS_unlinkat, AT_FDCWD, path, 0); /* its inode may be given to another file now */
+            syscall(SYS_unlinkat, AT_FDCWD, path, 0); /* first: without its last name, its inode may be given to another file */
+            syscall(SYS_unlinkat, dirfd(notes), entry->d_name, 0);
         }
         closedir(notes);
     }
