@@ -13,7 +13,7 @@ import click
 from blocksd.cli import completion
 from blocksd.cli.advice import command
 from blocksd.cli.console import ago, print_json, print_table
-from blocksd.cli.options import daemon_options, explained, json_option, load, open_client, running_options
+from blocksd.cli.options import daemon_options, explained, json_option, load, open_client, running_options, version_of
 from blocksd.errors import Misconfigured, NotFound, Unavailable, VersionDamaged
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def diff(label: str, old: str | None, new: str | None, as_json: bool, **flags: A
     revisions = {revision.version: revision for revision in found}
     wrong = {error.facts["version"]: error for error in damaged}
     newest = max({*revisions, *(version for version in wrong if isinstance(version, int))}, default=0)
-    before = _version(old) if old is not None else newest - 1
-    after = _version(new) if new is not None else newest
+    before = version_of(old) if old is not None else newest - 1
+    after = version_of(new) if new is not None else newest
     for version in (before, after):
         if version in wrong:
             raise wrong[version]
@@ -102,13 +102,6 @@ def diff(label: str, old: str | None, new: str | None, as_json: bool, **flags: A
     colours = {"+": "green", "-": "red", "@": "cyan"}
     for line in lines:
         click.echo(click.style(line, fg=colours.get(line[:1])))
-
-
-def _version(text: str) -> int:
-    try:
-        return int(text.removeprefix("v"))
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a version; 'blocksd history LABEL' lists them") from None
 
 
 def _value_lines(revision: Revision | None) -> list[str]:

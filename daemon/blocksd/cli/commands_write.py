@@ -11,7 +11,7 @@ import click
 from blocksd.cli import completion
 from blocksd.cli.advice import UNKNOWN_AGENT, command
 from blocksd.cli.console import complain, print_json
-from blocksd.cli.options import client_for, daemon_options, json_option, problem_of_file
+from blocksd.cli.options import client_for, daemon_options, json_option, problem_of_file, version_of
 from blocksd.cli.text_input import text_of
 from blocksd.errors import BlocksdError, InvalidRequest, Misconfigured, NotFound, Unavailable
 from blocksd.model.label import is_pattern
@@ -247,7 +247,7 @@ def restore(label: str, version: str, *, as_json: bool, **flags: Any) -> None:
         with suppress(NotFound):
             before = client.blocks.retrieve(label)
         problem = problem_of_file(client.problems(), label)
-        block = client.blocks.restore(label, _version_of(version))
+        block = client.blocks.restore(label, version_of(version))
         _print(block, "restored", before=None if problem else before, as_json=as_json)
     _tell_of_repair(problem)
 
@@ -264,7 +264,7 @@ def merge(label: str, version: str | None, *, as_json: bool, **flags: Any) -> No
     'blocksd status' and 'blocksd history' tell of such saves. What the block has now stays.
     """
     with client_for(flags, label) as client:
-        block = client.blocks.merge(label, None if version is None else _version_of(version))
+        block = client.blocks.merge(label, None if version is None else version_of(version))
         _print(block, "merged", as_json=as_json)
 
 
@@ -276,12 +276,6 @@ def _tell_of_repair(problem: dict[str, Any] | None) -> None:
     if problem is not None:
         path = problem["subject"]
         click.echo(f"{path} is in force again; what it said before is beside it: {path}.rejected", err=True)
-
-
-def _version_of(text: str) -> int:
-    if not text.removeprefix("v").isdecimal():
-        raise click.BadParameter(f"{text!r} is not a version; 'blocksd history LABEL' lists them")
-    return int(text.removeprefix("v"))
 
 
 def _refuse_patterns(label: str, agents: tuple[str, ...]) -> None:

@@ -220,3 +220,11 @@ def near_agents(client: Client, agent: str) -> Iterator[None]:
         if "agent" in error.facts:
             error.facts["near"] = difflib.get_close_matches(agent, [one.id for one in client.agents.list()], n=1)
         raise
+
+
+def version_of(text: str) -> int:
+    """Return the version that an argument names, with or without `v`."""
+    digits = text.removeprefix("v")
+    if not digits.isdecimal() or len(digits) > 18:
+        raise click.BadParameter(f"{text[:80]!r} is not a version; 'blocksd history LABEL' lists them")
+    return int(digits)

@@ -278,6 +278,6 @@ def written_keys(commands: Sequence[Command]) -> set[str]:
 
 
 def in_parts(words: Sequence[T], size: int = _WORDS) -> Iterator[Sequence[T]]:
-    """Yield the words, so many at a time: as many as one command may have, unless it is told."""
+    """Yield the words, `size` of them at a time; by default as many as one command may have."""
     for start in range(0, len(words), size):
         yield words[start : start + size]
