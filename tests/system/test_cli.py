@@ -151,12 +151,16 @@ def test_check_fits_on_a_terminal(place: Path) -> None:
         (["ls", "--config", "missing.toml"], "missing.toml cannot be read"),
         (["ls", "--config", "wrong.toml"], "did you mean 'namespace'?"),
         (["ls", "--namespace", ""], "is not a namespace"),
+        (["ls", "--state-dir", ""], "state_dir must be the path of a directory, and is empty (--state-dir)"),
+        (["ls", "--redis", "here:6379"], "did you mean 'redis://here:6379'?"),
+        (["check", "a-block"], "did you mean 'a-block.md'?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_wrong_usage(place: Path, words: list[str], said: str) -> None:
     """What was typed or configured wrongly is said, with exit code 2."""
     (place / "a-file").write_text("text")
+    (place / "a-block.md").write_text("text")
     (place / "wrong.toml").write_text("namspace = 'x'\n")
     assert said in fails(2, *words)
 
@@ -256,6 +260,9 @@ def test_status_without_a_daemon() -> None:
         ("detach agents/one/persona one", "it belongs to 'one' alone", "'blocksd mv agents/one/persona persona'"),
         ("set agents/one/persona --agent two", "belongs to 'one' alone", "'blocksd mv agents/one/persona persona'"),
         ("new agents/zz x", "belongs to no agent", "for example agents/zz/persona, of the agent 'zz'"),
+        ("mv notes agents/one/notes", "cannot have an 'agents' key", "`blocksd set notes --agent ''`"),
+        ("new Notes x", "'Notes' could not be told from 'notes'", "or change that block: 'blocksd set notes'"),
+        ("history a:b", "'a:b' is not a label", "a label that is allowed: 'a-b'"),
         ("replace notes zzz x", "OLD 'zzz' is not in the value", ""),
         ("append notes 1→no", "CONTENT has line numbers", ""),
         ("history bad", "'bad' is not in force, and its file has a problem: bad.md:1: the", "add a line '---'"),
@@ -292,6 +299,16 @@ def test_old_label_leads_to_the_present_one(daemon: Daemon, words: str) -> None:
     assert "'blocksd undo diary' brings it back" in daemon.command("show", "notes").stderr
     daemon.command("new", "notes", "another")
     assert "diary" not in daemon.command(*words.split()).stderr
+
+
+@pytest.mark.parametrize("words", [("show",), ("append", "x"), ("history",), ("new", "x"), ("undo",)])
+def test_path_of_a_file_leads_to_its_label(daemon: Daemon, words: tuple[str, ...]) -> None:
+    """A shell completes paths: who names a block by the path of its file is told the label."""
+    command, *others = words
+    result = daemon.command(command, str(daemon.folder / "notes.md"), *others)
+    assert (result.returncode, result.stderr.splitlines()[-1]) == (1, "  did you mean 'notes'?")
+    outside = daemon.command(command, "/nowhere/notes.md", *others).stderr
+    assert "did you mean" not in outside
 
 
 def test_deleting_several_names_all_that_are_not_there(daemon: Daemon) -> None:

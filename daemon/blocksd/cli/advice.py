@@ -13,6 +13,7 @@ from blocksd.errors import (
     InvalidLabel,
     InvalidRequest,
     JournalUnavailable,
+    LabelConflict,
     LimitExceeded,
     MergeConflict,
     Misconfigured,
@@ -74,7 +75,8 @@ def _after_os_error(error: BlocksdError) -> str:
     number = given if isinstance(given, int) else getattr(errno, str(given), 0)
     path = error.facts.get("path") or "the folder"
     if error.facts.get("key") == "state_dir":
-        return "give this user the right to read and write it, or name another with --state-dir DIR"
+        right = "give this user the right to read and write it, or " if number in _DENIED else ""
+        return f"{right}name another directory with --state-dir DIR"
     if number in _DENIED:
         return f"give the daemon's user the right to read and write {path}, and its directory; 'blocksd doctor' checks"
     if number in _FULL:
@@ -123,7 +125,11 @@ def _after_merge_conflict(error: BlocksdError) -> str:
 
 
 def _after_limit(error: BlocksdError) -> str:
-    return "shorten the text, or raise the limit with 'blocksd set LABEL --limit N'" if "chars" in error.facts else ""
+    return (
+        "shorten the text, or raise the limit with --limit N, as in 'blocksd set LABEL --limit N'"
+        if "chars" in error.facts
+        else ""
+    )
 
 
 def _after_exists(error: BlocksdError) -> str:
@@ -131,11 +137,18 @@ def _after_exists(error: BlocksdError) -> str:
     return f"choose another label, or change that block: {command('set', label)}" if "label" in error.facts else ""
 
 
+def _after_label_conflict(error: BlocksdError) -> str:
+    if "other" in error.facts:
+        change = command("set", str(error.facts["other"]))
+        return f"some file systems take the two for one: choose another label, or change that block: {change}"
+    return "choose another label, or detach one of the two blocks: 'blocksd detach LABEL AGENT'"
+
+
 def _after_request(error: BlocksdError) -> str:
     names_one = not error.facts.keys().isdisjoint(("label", "agent"))
     if names_one and error.facts.keys().isdisjoint(("field", "argument")):  # it travelled in a reply
         return _after_label(error)
-    if "owner" in error.facts:
+    if "owner" in error.facts and error.facts.get("field") != "args.to":
         label = _label(error.facts)
         shared = command("mv", label, name_for_agent(label))
         return f"to share it, rename it first: {shared}; then attach that block"
@@ -143,6 +156,8 @@ def _after_request(error: BlocksdError) -> str:
         label = _label(error.facts)
         versions, back = command("history", label), command("restore", label, "VERSION")
         return f"{versions} lists its versions, and {back} brings one back"
+    if error.facts.get("field") == "args.to" and "owner" in error.facts:
+        return f"a private block names no agents: take them out first: {command('set', _label(error.facts), '--agent', '')}"
     if error.facts.get("field") == "args.agents" and "label" in error.facts:
         replacing = command("set", _label(error.facts), "--agent", "AGENT")
         return f"{replacing} replaces the list; repeat --agent for each entry"
@@ -182,6 +197,8 @@ def _after_misconfigured(error: BlocksdError) -> str:
         )
     if facts.get("lacks") == "login":
         return "correct user and password in the URL: redis://USER:PASSWORD@HOST:PORT"
+    if "://" not in str(facts.get("url", "://")):
+        return f"did you mean 'redis://{facts['url']}'?"
     return ""
 
 
@@ -219,6 +236,7 @@ _STEPS: tuple[tuple[type[BlocksdError], Callable[[BlocksdError], str]], ...] = (
     (InvalidLabel, _after_label),
     (VersionConflict, _after_version_conflict),
     (MergeConflict, _after_merge_conflict),
+    (LabelConflict, _after_label_conflict),
     (LimitExceeded, _after_limit),
     (AlreadyExists, _after_exists),
     (ProblemFile, lambda _: "'blocksd status' shows what is wrong with the file"),

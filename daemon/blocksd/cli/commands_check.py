@@ -79,7 +79,11 @@ def _place(flags: dict[str, Any]) -> tuple[str, str | None, Config]:
             raise Misconfigured(f"there is no folder {config.folder!r}", key="folder")
         return config.folder, None, config
     if not _may_be_there(given):
-        raise Misconfigured(f"there is no folder or file {given!r}", key="folder")
+        near = [
+            f"{one}{SUFFIX}" for one in (given, os.path.join(config.folder, given)) if os.path.isfile(f"{one}{SUFFIX}")
+        ]
+        hint = "name a folder of blocks, or a file in it: 'blocksd check FOLDER'"
+        raise Misconfigured(f"there is no folder or file {given!r}", key="folder", near=near, hint=hint)
     file = os.path.join(os.path.realpath(os.path.dirname(given) or "."), os.path.basename(given))
     for root in _folders(config):
         if file.startswith(f"{root}/"):

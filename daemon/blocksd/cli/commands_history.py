@@ -15,6 +15,7 @@ from blocksd.cli.advice import command
 from blocksd.cli.console import ago, print_json, print_table
 from blocksd.cli.options import daemon_options, explained, json_option, load, open_client, running_options, version_of
 from blocksd.errors import Misconfigured, NotFound, Unavailable, VersionDamaged
+from blocksd.model.label import parse_label
 
 if TYPE_CHECKING:
     from blocksd.model.revision import Revision
@@ -123,6 +124,7 @@ def _revisions(config: Config, label: str, limit: int) -> tuple[list[Revision], 
             near = difflib.get_close_matches(label, [head.label for head in journal.heads()], n=1)
             error = NotFound(f"the journal has no block {label!r}", label=label, near=near)
             with suppress(Unavailable, Misconfigured), open_client(config) as client, explained(config, client, label):
+                parse_label(label)
                 raise error
             raise error
         present = journal.renamed_to(label)

@@ -11,7 +11,15 @@ import click
 
 from blocksd.cli.advice import command
 from blocksd.cli.console import place_of
-from blocksd.errors import JournalUnusable, Misconfigured, NotFound, ProblemFile, Unavailable
+from blocksd.errors import (
+    InvalidLabel,
+    InvalidRequest,
+    JournalUnusable,
+    Misconfigured,
+    NotFound,
+    ProblemFile,
+    Unavailable,
+)
 from blocksd.model.label import SUFFIX
 from blocksd.settings import loading as configuration
 from blocksd.settings.config import SETTINGS, state_of_user
@@ -154,6 +162,12 @@ def explained(config: Config, client: Client, *labels: str) -> Iterator[None]:
     """Have an error about a block that is not there say why, or which one is near."""
     try:
         yield
+    except (InvalidLabel, InvalidRequest) as error:
+        paths = (*labels, str(error.facts.get("label", "")))
+        meant = list(filter(None, (_label_of_file(config, path) for path in paths)))
+        if meant:
+            error.facts["near"] = meant
+        raise
     except (NotFound, ProblemFile) as error:
         label = str(error.facts.get("label", labels[0] if labels else ""))
         if not label or "version" in error.facts:
@@ -174,6 +188,15 @@ def explained(config: Config, client: Client, *labels: str) -> Iterator[None]:
                 known = [block.label for block in client.blocks.list(show_hidden_blocks=True, show_templates=True)]
                 error.facts["near"] = difflib.get_close_matches(label, known, n=1)
         raise
+
+
+def _label_of_file(config: Config, path: str) -> str:
+    """Return the label that a path from here means; empty if it is not that of a block's file in the folder."""
+    daemon = running_daemon(config.state)
+    folder = os.path.join(os.path.realpath(config.folder if daemon is None else daemon["folder"]), "")
+    file = os.path.realpath(path)
+    is_inside = path.endswith(SUFFIX) and file.startswith(folder)
+    return file.removeprefix(folder).removesuffix(SUFFIX) if is_inside else ""
 
 
 def problem_of_file(problems: list[dict[str, Any]], label: str) -> dict[str, Any] | None:

@@ -95,7 +95,8 @@ def rename(changeset: Changeset, label: str, new: str) -> None:
     try:
         block, _ = parser.parse(file.data, new)
     except InvalidFile as error:
-        raise InvalidRequest(f"{label!r} cannot be {new!r}: {error.message}", field="args.to") from None
+        message = f"{label!r} cannot be {new!r}: {error.message}"
+        raise InvalidRequest(message, field="args.to", label=label, owner=owner(new)) from None
     changeset.count(block)
     changeset.end(label)
     _check_free(changeset, new)

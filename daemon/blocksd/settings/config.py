@@ -30,6 +30,12 @@ def listen_address(text: str) -> tuple[str, int]:
     )
 
 
+def _not_empty(text: str) -> None:
+    """Raise Misconfigured if a directory's path is empty: that would be the working directory."""
+    if not text:
+        raise Misconfigured("state_dir must be the path of a directory, and is empty")
+
+
 def _is_ipv6(text: str) -> bool:
     try:
         ipaddress.IPv6Address(text)
@@ -104,6 +110,7 @@ class Config:
     state_dir: str | None = _setting(
         None,
         "where the journal is kept; none: $STATE_DIRECTORY, or a directory of this user's, by namespace",
+        check=_not_empty,
         example="/var/lib/blocksd",
     )
     resync_seconds: float = _setting(
