@@ -279,18 +279,14 @@ class History:
             name, before = earlier, since
 
     def renamed_to(self, label: str) -> str | None:
-        """Return the newest label of the block that had this one last; None when it still has it, or a new block has."""
-        name, since = label, 0
+        """Return the newest label of the block that had this one last; None when it was not given another."""
         with self.database.reading():
-            while not self.database.execute(
-                "SELECT 1 FROM heads WHERE label = ? AND path IS NOT NULL", (name,)
+            newest = self.database.execute("SELECT seq FROM heads WHERE label = ?", (label,)).fetchone()
+            name, since = label, newest[0] if newest is not None else 0
+            while renamed := self.database.execute(
+                "SELECT label, seq FROM in_force WHERE renamed_from = ? AND seq > ? ORDER BY seq LIMIT 1",
+                (name, since),
             ).fetchone():
-                renamed = self.database.execute(
-                    "SELECT label, seq FROM in_force WHERE renamed_from = ? AND seq > ? ORDER BY seq DESC LIMIT 1",
-                    (name, since),
-                ).fetchone()
-                if renamed is None:
-                    break
                 name, since = renamed
         return name if name != label else None
 

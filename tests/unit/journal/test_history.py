@@ -69,6 +69,26 @@ def renamed(journal: Journal) -> list[Revision]:
     return made
 
 
+def test_old_label_leads_to_the_newest(journal: Journal) -> None:
+    """Through all renames since; a label that a block has, or had until it was deleted, leads nowhere."""
+
+    def leads() -> list[str | None]:
+        return [journal.renamed_to(label) for label in ("a", "b", "c", "d")]
+
+    put(journal, revision(1, "a", value="1"))
+    put(journal, replace(revision(2, "b", kind="renamed", version=2, value="1"), renamed_from="a"))
+    put(journal, replace(revision(3, "a", kind="renamed", version=3, value="1"), renamed_from="b"))
+    assert leads() == [None, "a", None, None]
+    put(journal, replace(revision(4, "c", kind="renamed", version=4, value="1"), renamed_from="a"))
+    assert leads() == ["c", "c", None, None]
+    put(journal, revision(5, "c", kind="deleted", version=5))
+    assert leads() == ["c", "c", None, None]
+    put(journal, revision(6, "a", version=5, value="2"))
+    assert leads() == [None, "c", None, None]
+    put(journal, revision(7, "a", kind="deleted", version=6))
+    assert leads() == [None, "c", None, None]
+
+
 def test_history_goes_on_through_renames(journal: Journal) -> None:
     """That of the block, not of the label: what another block was by that name since, or before, is not part of it."""
     made = renamed(journal)
