@@ -458,7 +458,7 @@ def pass_time(rig: Rig, hours: float) -> None:
     for _ in range(int(hours * 2)):
         rig.clock.advance(1800.0)
         rig.wall_offset += 1800.0
-        rig.run(lambda: rig.core.is_settled)
+        rig.settle()
 
 
 def test_entry_from_an_old_snapshot_is_not_done_twice(rig: Rig, raw: Any) -> None:

@@ -180,6 +180,6 @@ class RequestFlow:
 
     def forget_results(self, *, is_steady: bool) -> None:
         """Forget outcomes that are a day old, if it is known what time it is (`is_steady`); never before marks tell of them."""
-        self._handled.write(self._state.attachments.known | {OPERATOR}, self._inbox.entries)
-        if is_steady:
+        is_told = self._handled.write(self._state.attachments.known | {OPERATOR}, self._inbox.entries)
+        if is_told and is_steady:
             self._results.forget_old(timestamp(self._wall() - OUTCOMES_KEPT_SECONDS))

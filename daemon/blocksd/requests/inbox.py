@@ -280,12 +280,14 @@ class Handled:
             if mark is not None and mark > self._done.get(entry.actor, (0, 0)):
                 self._done[entry.actor] = mark
 
-    def end_before(self, waiting: Iterable[Entry]) -> None:
-        """Note that these entries still wait, each for something of its own, though newer ones may have been dealt with."""
+    def end_before(self, waiting: Iterable[Entry]) -> bool:
+        """Note that these entries still wait. Return True if newer ones have been dealt with, or one of them before."""
+        is_changed = False
         for entry in waiting:
             mark = _mark_of(entry)
             if mark is not None and mark <= self._done.get(entry.actor, (0, 0)):
-                self._done[entry.actor] = _before(mark)
+                self._done[entry.actor], is_changed = _before(mark), True
+        return is_changed
 
     def has(self, entry: Entry) -> bool:
         """Return True if this entry was dealt with before the last time that marks were written."""
@@ -295,15 +297,15 @@ class Handled:
         its = _mark_of(entry)
         return its is not None and its <= mark
 
-    def write(self, known: Collection[str], waiting: Iterable[Entry]) -> None:
+    def write(self, known: Collection[str], waiting: Iterable[Entry]) -> bool:
         """Write the marks of what was dealt with; those of actors that are not `known` any more are forgotten.
 
-        `waiting` are the entries that were read and not dealt with.
+        `waiting` are the entries that were read and not dealt with. Return True if the marks tell of all that was.
 
         Raises:
             JournalUnusable: they could not be written: outcomes must not be forgotten.
         """
-        self.end_before(waiting)
+        is_all = not self.end_before(waiting)
         latest = int(self._wall() * 1000) + _AHEAD_MS
         new = {
             actor: mark
@@ -321,6 +323,7 @@ class Handled:
             for actor in gone:
                 del self.marks[actor]
         self._done = {}
+        return is_all
 
 
 def _mark_of(entry: Entry) -> Mark | None:
