@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
@@ -31,6 +32,7 @@ from blocksd.journal.swap import finish, put_in_place, remove
 
 _OPENING_SECONDS = 5.0  # for how long a lock of another process is waited for
 _CHECK_SECONDS = 2.0  # for how long a journal is checked that was not closed in order; the rest is checked meanwhile
+_ROOM_BYTES = 64 * 1024  # twice what the index of a log takes that is not longer than it should be
 _RUNS = 32  # of so many runs the tokens are kept
 
 How = Literal["new", "ok", "unclean", "copied", "overwritten", "damaged"]
@@ -141,7 +143,24 @@ def _copy(database: Database, fresh: str) -> bool:
         return False
 
 
+def _check_room(path: str) -> None:
+    """Check that there is room for SQLite's index of the log, before it is opened. Raise OSError if there is none.
+
+    SQLite makes that file anew, gives it one byte for each page, and maps it into memory. If the disk has no block for the rest
+    of a page, as blocks may be smaller than that, the kernel ends the process with SIGBUS.
+    """
+    trial = f"{path}.room"
+    handle = os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        if os.write(handle, bytes(_ROOM_BYTES)) < _ROOM_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+    finally:
+        os.close(handle)
+        os.unlink(trial)
+
+
 def _open(path: str, boot_id: str) -> tuple[Database, Opened]:
+    _check_room(path)
     finish(path)
     # SQLite does not say why a file cannot be opened, and the system does.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
