@@ -136,6 +136,25 @@ def test_status_just_after_redis_has_died(watched: Daemon, server: RedisServer, 
     assert "<mirror>: the mirror is unreachable" in result.stdout
 
 
+def test_password_that_is_changed_while_the_daemon_runs(watched: Daemon, server: RedisServer, folder: Path) -> None:
+    """The daemon's connections go on, and new ones are refused: `status` and `doctor` make one, and say so at once."""
+    (folder / "bad.md").unlink()
+    eventually(lambda: watched.command("status").returncode == 0, "all is well")
+    raw = server.client()
+    raw.config_set("requirepass", SECRET)
+    result = watched.command("status")
+    told = " ".join(result.stdout.split())
+    assert result.returncode == 1
+    assert "<mirror>: the mirror is unreachable" in told
+    assert "refuses the login" in told
+    assert "takes the user and password of 'redis'" in told
+    findings = json.loads(watched.command("doctor", "--json").stdout)
+    assert [one["check"] for one in findings if one["state"] == "wrong"] == ["redis.server"]
+    raw.config_set("requirepass", "")
+    raw.close()
+    assert watched.command("status").returncode == 0
+
+
 def test_warnings_are_not_well(watched: Daemon, folder: Path) -> None:
     """A warning alone makes `status` fail."""
     (folder / "bad.md").write_text("---\nlimt: 5\n---\n")

@@ -91,7 +91,7 @@ def _of_mirror(report: dict[str, Any]) -> list[dict[str, Any]]:
         return []
     hint = "it is written now: look again"
     if mirror == "away":
-        hint = "check that the Redis server runs; changes are journaled, and the mirror follows when it is back"
+        hint = "check that the Redis server runs, and takes the user and password of 'redis'; changes are journaled meanwhile"
     is_passing = mirror in ("behind", "rebuilding")
     return [_problem("<mirror>", "unavailable", f"the mirror is {_mirror_text(report)}", hint, is_warning=is_passing)]
 
