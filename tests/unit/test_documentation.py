@@ -124,7 +124,7 @@ def test_every_key_is_specified() -> None:
     of_a_kind = [
         *(keys.block("<label>"), keys.attached("<label>"), keys.agent("<agent>"), keys.open("<agent>")),
         *(keys.source("<source>"), keys.source_agents("<source>"), keys.file("<source>/<path>")),
-        *(keys.inbox("<actor>"), keys.reply("<actor>", "<request id>")),
+        *(keys.inbox("<actor>"), keys.reply("<actor>:<request id>")),
     ]
     assert [name for name in (*single, *of_a_kind) if f"| `{name}` |" not in LAYOUT] == []
     channels = [keys.changes_of_block("<label>"), keys.changes_of_agent("<agent>"), keys.changes_of_source("<source>")]

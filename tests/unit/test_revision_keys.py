@@ -149,7 +149,7 @@ def test_key_names() -> None:
     assert (keys.sources, keys.source("manuals")) == ("blocks:sources", "blocks:source:manuals")
     assert keys.source_agents("manuals") == "blocks:source-agents:manuals"
     assert (keys.file("manuals/a b.txt"), keys.open("ann")) == ("blocks:file:manuals/a b.txt", "blocks:open:ann")
-    assert (keys.inbox("ann"), keys.reply("ann", "r-1")) == ("blocks:inbox:ann", "blocks:reply:ann:r-1")
+    assert (keys.inbox("ann"), keys.reply("ann:r-1")) == ("blocks:inbox:ann", "blocks:reply:ann:r-1")
     assert (keys.labels, keys.agents, keys.ids, keys.problems, keys.meta, keys.lease, keys.changes) == tuple(
         f"blocks:{name}" for name in ("labels", "agents", "ids", "problems", "meta", "lease", "changes")
     )

@@ -276,10 +276,10 @@ class Core(Parts):
         """Tell of the replies that were sent; of those that were lost with Redis, once they have been made again."""
         sent, self._sent = self._sent, []
         if not self.projector.is_in_sync:
-            self.requests.lost(answer for answer, _ in sent)
+            self.requests.lost([answer for answer, _ in sent])
             return
         now = self._clock()
-        self.requests.delivered(answer for answer, _ in sent)
+        self.requests.delivered([answer for answer, _ in sent])
         for answer, received_at in sent:
             for listener in self._listeners:
                 listener.on_request(answer, now - received_at)

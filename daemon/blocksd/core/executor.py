@@ -123,10 +123,9 @@ class Executor:
                 path = edit.path
                 yield "stage"
                 staged.append(writer.stage(edit))
-            if staged:
+            if staged and writer.is_durable:
                 yield "flush"
-                if writer.is_durable:
-                    writer.flush(_to_be_found(draft, staged))
+                writer.flush(_to_be_found(draft, staged))
         except BlocksdError as error:
             self._give_up(staged)
             raise Conflict(str(error.facts.get("path", path)), error) from None
@@ -173,9 +172,9 @@ class Executor:
             self._take_back(put_in, staged)
             raise Conflict(str(error.facts["path"]), error) from None
         yield "finish"
-        reported = [path for path in signatures if printable(path) in self._problems]
-        for path in reported:  # it is read again, since it may be in order now
-            del signatures[path]
+        reported = self._problems.subjects
+        for path in [path for path in signatures if printable(path) in reported] if reported else ():
+            del signatures[path]  # it is read again, since it may be in order now
             self._intake.hint_file(path, closed=True)
         intents.finish(prepared, signatures, is_durable=bool(folders_gone))
         self._results.count_written(draft.answers.edited)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from blocksd.errors import InvalidField, InvalidFile, LimitExceeded, ProblemFile
 from blocksd.files import frontmatter
 from blocksd.files.lookalike import conflict, fence_below, is_lfs_pointer, is_second, lookalike
-from blocksd.model.block import DEFAULT_LIMIT, FILE_KEYS, Block, check_value, default_block, facts_of
+from blocksd.model.block import DEFAULT_LIMIT, FILE_KEYS, Block, check_value, default_block, facts_of, is_unfit
 from blocksd.model.differences import Effort, differences
 from blocksd.model.problem import Warned, together
 
@@ -229,8 +229,10 @@ class Parser:
         blank = head.has_frontmatter and value.startswith("\n")
         value = value[blank:].removesuffix("\n")
         fields, has_keys, warnings, errors = head.meaning
+        limit = fields.get("limit", DEFAULT_LIMIT)
         try:
-            check_value(value, fields.get("limit", DEFAULT_LIMIT))
+            if len(value) > limit or is_unfit(value):
+                check_value(value, limit)
         except LimitExceeded as error:
             hint = "shorten the text, or raise 'limit' in the frontmatter"
             if not errors:

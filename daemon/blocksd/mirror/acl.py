@@ -58,7 +58,7 @@ def users(keys: Keys, agents: Iterable[str], *, database: int = 0) -> list[str]:
                 user,
                 *mirror,
                 f"%W~{keys.inbox(actor)}",
-                f"~{keys.reply(actor, '*')}",
+                f"~{keys.reply(f'{actor}:*')}",
                 *reading,
                 "+xadd",
                 "+blpop",
@@ -77,7 +77,7 @@ def daemon_commands(keys: Keys) -> list[tuple[str | int, ...]]:
     of_a_kind = (keys.block, keys.attached, keys.agent, keys.source, keys.source_agents, keys.file, keys.open)
     lists = (keys.agents, keys.labels, keys.ids, keys.counts, keys.index, keys.created, keys.updated)
     indexes = (*lists, keys.problems, keys.sources, keys.lease, keys.changes)
-    touched = (*indexes, *(kind("x") for kind in of_a_kind), keys.inbox(OPERATOR), keys.reply(OPERATOR, "x"))
+    touched = (*indexes, *(kind("x") for kind in of_a_kind), keys.inbox(OPERATOR), keys.reply(f"{OPERATOR}:x"))
     channels = (
         keys.changes,
         keys.resets,

@@ -37,14 +37,23 @@ On a Redis Cluster the namespace carries a hash tag (`{blocks}`), so that all of
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from blocksd.model.label import parse_namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SCHEMA = 3
 """The version of this layout. A mirror of another one is built anew."""
 
 
 class Keys:
-    """The key and channel names of one namespace."""
+    """The key and channel names of one namespace.
+
+    Those with a label, an agent or a source in them are made of their beginning: `keys.block(label)`. A file is named
+    `<source>/<path>`, and a reply `<actor>:<request id>`.
+    """
 
     def __init__(self, namespace: str) -> None:
         """Take a namespace. Raises Misconfigured if it is invalid."""
@@ -61,59 +70,26 @@ class Keys:
         self.lease = f"{namespace}:lease"
         self.changes = f"{namespace}:changes"
         self.sources = f"{namespace}:sources"
-
-    @property
-    def resets(self) -> str:
+        self.resets = f"{self.changes}:reset"
         """The channel of resets, for subscribers of one block or agent."""
-        return f"{self.changes}:reset"
+        self.block = _named(f"{namespace}:block:")
+        self.attached = _named(f"{namespace}:attached:")
+        self.agent = _named(f"{namespace}:agent:")
+        self.source = _named(f"{namespace}:source:")
+        self.source_agents = _named(f"{namespace}:source-agents:")
+        self.file = _named(f"{namespace}:file:")
+        self.open = _named(f"{namespace}:open:")
+        self.inbox = _named(f"{namespace}:inbox:")
+        self.reply = _named(f"{namespace}:reply:")
+        self.changes_of_block = _named(f"{self.changes}:block:")
+        self.changes_of_agent = _named(f"{self.changes}:agent:")
+        self.changes_of_source = _named(f"{self.changes}:source:")
 
     def times(self, field: str) -> str:
         """Return the key of the times of all blocks that the field `created_at` or `updated_at` has."""
         return self.created if field == "created_at" else self.updated
 
-    def of_block(self, label: str) -> tuple[str, str]:
-        """Return the key of a block, and the channel of its changes."""
-        return f"{self.namespace}:block:{label}", f"{self.changes}:block:{label}"
 
-    def block(self, label: str) -> str:
-        return f"{self.namespace}:block:{label}"
-
-    def attached(self, label: str) -> str:
-        return f"{self.namespace}:attached:{label}"
-
-    def agent(self, agent: str) -> str:
-        return f"{self.namespace}:agent:{agent}"
-
-    def source(self, name: str) -> str:
-        """Return the key of the files of one source."""
-        return f"{self.namespace}:source:{name}"
-
-    def source_agents(self, name: str) -> str:
-        """Return the key of the agents that see one source."""
-        return f"{self.namespace}:source-agents:{name}"
-
-    def file(self, file: str) -> str:
-        """Return the key of an open file, named `<source>/<path>`."""
-        return f"{self.namespace}:file:{file}"
-
-    def open(self, agent: str) -> str:
-        """Return the key of the files that an agent has open."""
-        return f"{self.namespace}:open:{agent}"
-
-    def inbox(self, actor: str) -> str:
-        return f"{self.namespace}:inbox:{actor}"
-
-    def reply(self, actor: str, request_id: str) -> str:
-        return f"{self.namespace}:reply:{actor}:{request_id}"
-
-    def changes_of_block(self, label: str) -> str:
-        """Return the channel of one block's changes."""
-        return f"{self.changes}:block:{label}"
-
-    def changes_of_agent(self, agent: str) -> str:
-        """Return the channel of one agent's blocks."""
-        return f"{self.changes}:agent:{agent}"
-
-    def changes_of_source(self, name: str) -> str:
-        """Return the channel of one source's changes."""
-        return f"{self.changes}:source:{name}"
+def _named(beginning: str) -> Callable[[str], str]:
+    """Return a function that adds a name to this beginning."""
+    return beginning.__add__

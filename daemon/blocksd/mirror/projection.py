@@ -79,7 +79,7 @@ def _json(value: object) -> str:
 def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
     """Return the commands for one revision: first the data, then its entry in the stream and its notifications."""
     label, block = revision.label, revision.block
-    key, channel = keys.of_block(label)
+    key, channel = keys.block(label), keys.changes_of_block(label)
     if block is not None and revision.kind == "updated":
         shown = _shown(revision, revision.fields)
         commands: list[Command] = [("HSET", key, *(word for pair in shown.items() for word in pair))]
@@ -261,7 +261,7 @@ def reply_command(actor: str, entry_id: str, request_id: str | None, reply: str 
     done: Command = ("REPLY", keys.inbox(actor), entry_id)
     if request_id is None or reply is None:
         return done
-    return (*done, keys.reply(actor, request_id), str(REPLY_SECONDS), reply)
+    return (*done, keys.reply(f"{actor}:{request_id}"), str(REPLY_SECONDS), reply)
 
 
 def written_keys(commands: Sequence[Command]) -> set[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from blocksd.errors import Damaged
-from blocksd.model.block import FILE_KEYS, TEXT_KEYS
+from blocksd.model.block import FILE_KEYS, TEXT_KEYS, block_id
 from blocksd.model.label import name_for_agent
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def shown(revision: "Revision") -> dict[str, Any] | None:
         return None
     facts = {
         **{name: getattr(block, name) for name in _OF_BLOCK},
-        "id": revision.id,
+        "id": block_id(revision.origin or revision.label),
         "version": revision.version,
         "chars": len(block.value),
         "digest": revision.digest,

@@ -31,6 +31,8 @@ _DESCRIPTIONS = {
 }
 
 _UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+is_unfit = _UNFIT.search
+"""Returns something if no text of a block may hold this: `check_text` says why."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_DEPTH = 32
 _INTEGERS = 10**18  # what a frontmatter can say: see `frontmatter`
@@ -144,11 +146,6 @@ def origins_of(label: str) -> Iterator[str]:
 def default_description(label: str) -> str | None:
     """Return the description of a block without one; None unless it is a persona or a human."""
     return _DESCRIPTIONS.get(name_for_agent(label).removeprefix("system/"))
-
-
-def is_unfit(text: str) -> bool:
-    """Return True if no text of a block may hold this: `check_text` says why."""
-    return _UNFIT.search(text) is not None
 
 
 def check_text(text: str, field_name: str) -> None:

@@ -102,6 +102,7 @@ class Problems(Mapping[str, Problem]):
     def __init__(self, wall: Callable[[], float]) -> None:
         self._wall = wall
         self._known: dict[str, Problem] = {}
+        self.subjects = self._known.keys()
         self.changes = 0  # how often anything has changed
         self._tally: Tally | None = None
 

@@ -127,7 +127,7 @@ class Request:
     def commands(self) -> Sequence[Command]:
         """Put the request into the inbox, and wait for the reply: one round trip."""
         seconds = max(min(self._left(), WAIT_SECONDS), 0.01)
-        wait: Command = ("BLPOP", self._keys.reply(self._actor, self._id), f"{seconds:.3f}")
+        wait: Command = ("BLPOP", self._keys.reply(f"{self._actor}:{self._id}"), f"{seconds:.3f}")
         return *(() if self._is_put else (self._put,)), ("EXISTS", self._keys.lease), wait
 
     def take(self, replies: Sequence[Any]) -> dict[str, Any] | None:

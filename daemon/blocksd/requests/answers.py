@@ -322,7 +322,8 @@ class _Deciding:
 
     def _check_known(self, agent: str) -> None:
         """Raises NotFound when there is no such agent any more: what it had asked for would bring it back."""
-        if agent != OPERATOR and not self._workspace.draft.attachments.is_known(agent):
+        attachments = self._workspace.draft.attachments
+        if agent != OPERATOR and agent not in (attachments.listed or ()) and not attachments.is_known(agent):
             raise NotFound(f"there is no agent {printable(agent)!r}", agent=printable(agent))
 
     def _why_not_wait(self, postponed: Postponed, entry: Entry) -> BlocksdError | None:

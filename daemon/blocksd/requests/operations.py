@@ -126,8 +126,12 @@ class Operations:
             if not self._changeset.has(label) and request.op not in ("undo", "redo", "restore"):
                 raise self._changeset.unknown(label)
             return label
-        name = parse_label(request.name or named(None, "name", "agents name a block by the name they have for it"))
         changeset, agent = self._changeset, self._changeset.actor
+        name = request.name or named(None, "name", "agents name a block by the name they have for it")
+        found = changeset.called(name)  # most are in their one spelling
+        if found is not None:
+            return found
+        name = parse_label(name)
         found = changeset.called(name)
         if found is not None:
             return found

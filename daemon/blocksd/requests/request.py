@@ -81,16 +81,12 @@ class Request:
     expect: int | None = None  # the version the block must have
     on_conflict: str | None = None
     deadline: datetime | None = None
+    mark: str = field(default="", compare=False)
+    """A digest of all that is asked for, by which a request is known that is sent again; its deadline may differ."""
 
     @property
     def actor(self) -> str:
         return self.entry.actor
-
-    @property
-    def mark(self) -> str:
-        """A digest of all that is asked for, by which a request is known that is sent again; its deadline may differ."""
-        asked = (self.op, self.label, self.name, self.args, self.expect, self.on_conflict)
-        return sha1(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]  # noqa: S324  # no secret
 
     def only(self, *names: str) -> None:
         """Raises InvalidRequest when there are arguments of other names."""
@@ -228,16 +224,12 @@ def _request(entry: Entry, given: dict[str, Any]) -> Request:
             raise InvalidRequest(f"{key} is {len(given[key])} characters, over the {MAX_NAME} of any name", field=key)
     if not isinstance(given.get("args", {}), dict):
         raise InvalidRequest("args must be an object", field="args")
+    expect, on_conflict = _expected_version(given.get("expect")), _on_conflict(given.get("on_conflict"))
+    op, label, name, args = given["op"], given.get("label"), given.get("name"), given.get("args", {})
+    asked = json.dumps((op, label, name, args, expect, on_conflict), sort_keys=True)
+    mark = sha1(asked.encode()).hexdigest()[:16]  # noqa: S324  # no secret
     return Request(
-        entry=entry,
-        id=given["id"],
-        op=given["op"],
-        args=given.get("args", {}),
-        label=given.get("label"),
-        name=given.get("name"),
-        expect=_expected_version(given.get("expect")),
-        on_conflict=_on_conflict(given.get("on_conflict")),
-        deadline=_deadline(given.get("deadline")),
+        entry, given["id"], op, args, label, name, expect, on_conflict, _deadline(given.get("deadline")), mark
     )
 
 

@@ -35,7 +35,7 @@ def test_request_is_sent_with_what_waits_for_its_reply() -> None:
     assert (put[:4], lease) == (("XADD", "blocks:inbox:operator", "*", "request"), ("EXISTS", KEYS.lease))
     sent = json.loads(str(put[4]))
     assert list(sent) == ["id", "op", "label", "args", "deadline"]
-    assert wait == ("BLPOP", KEYS.reply("operator", sent["id"]), "1.000")
+    assert wait == ("BLPOP", KEYS.reply(f"operator:{sent['id']}"), "1.000")
 
 
 def test_request_is_put_once(clock: Clock) -> None:
