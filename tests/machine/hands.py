@@ -44,12 +44,14 @@ CALLS = (*EFFECTS, *LOOKS, "start_sync", "set_times", "set_owner", "set_attribut
 
 COMPOSED = (
     "open_to_read",
-    "attributes_of",
+    "look",
+    "make_file",
+    "put_in",
+    "find_to_write",
     "reopen",
     "release",
     "is_current",
     "check",
-    "names",
     "move",
     "exchange",
     "can_exchange",

@@ -15,7 +15,7 @@ from blocksd.core.deletions import Deletions
 from blocksd.core.executor import Executor
 from blocksd.core.intake import Intake
 from blocksd.core.request_flow import RequestFlow
-from blocksd.files import fresh_file, root, writer
+from blocksd.files import root, staging, writer
 from blocksd.files.folder import Absent
 from blocksd.files.root import Root
 from blocksd.files.writer import OTHER, Content, Writer, content
@@ -919,7 +919,7 @@ def leaves_requests_in_their_inboxes(patch: Patch) -> None:
 
 
 def gives_new_files_modes_of_their_own(patch: Patch) -> None:
-    patch.setattr(fresh_file, "_take_over", lambda root, handle, *_: root.set_mode(handle, 0o664))
+    patch.setattr(staging, "_take_over", lambda root, handle, *_: root.set_mode(handle, 0o664))
 
 
 def leaves_temporaries(patch: Patch) -> None:

@@ -113,7 +113,8 @@ class Executor:
         """Lay the new texts beside their files, on disk."""
         staged: list[Staged] = []
         writer, path = self._writer, ""
-        writer.keep_made()
+        if writer.made:
+            writer.keep_made()
         try:
             for agent in draft.folders_made:
                 path = os.path.join(PRIVATE, agent)

@@ -9,7 +9,6 @@ from contextlib import suppress
 
 from blocksd.errors import ProblemFile, Unavailable, Undecided
 from blocksd.files.beneath import NOT_THERE
-from blocksd.files.fresh_file import WouldWiden
 from blocksd.files.links import through_symlink
 from blocksd.files.root import Root
 from blocksd.model.label import is_junk
@@ -24,7 +23,7 @@ class Directories:
         """Write below `root`; if not `is_durable`, what is written survives a crash of this process, not of the machine."""
         self._root = root if isinstance(root, Root) else Root(root)
         self.is_durable = is_durable
-        self._made: list[str] = []  # for what is staged
+        self.made: list[str] = []  # for what is staged
         self._named: dict[str, int] = {}  # directories whose names are on disk, with their inodes
 
     def make_directory(self, path: str) -> None:
@@ -56,7 +55,7 @@ class Directories:
         if inode is None:
             with suppress(FileExistsError):
                 self._root.make_directory(directory)
-                self._made.append(directory)
+                self.made.append(directory)
         if self.is_durable:
             self._root.sync_directory(above)
             if len(self._named) >= _MOST_NAMED:
@@ -76,13 +75,13 @@ class Directories:
 
     def keep_made(self) -> None:
         """Let the directories stay that were made so far for staged files."""
-        self._made.clear()
+        self.made.clear()
 
     def remove_made(self) -> None:
         """Remove the directories made since then, unless something was put in them."""
-        while self._made:
+        while self.made:
             with suppress(OSError):
-                directory = self._made.pop()
+                directory = self.made.pop()
                 self._named.pop(directory, None)
                 self._root.remove_directory(directory)
 
@@ -120,17 +119,14 @@ class Directories:
     def is_empty(self) -> bool:
         """Return True if the folder is empty or missing. Raise Undecided if it cannot be told."""
         try:
-            return not self._root.names()
+            with self._root.scandir("") as entries:
+                return next(entries, None) is None
         except OSError as error:
             if error.errno in NOT_THERE:
                 return True
             raise Undecided(f"the folder cannot be read: {os.strerror(error.errno or 0)}", path="") from None
 
     def _unwritable(self, path: str, error: OSError) -> Unavailable | ProblemFile:
-        if isinstance(error, WouldWiden):
-            message = f"{path} is not written, since its owner or group cannot be kept, and others could read it then"
-            hint = "give the file to the daemon's user, or to a group of the daemon that may read and write it"
-            return ProblemFile(message, path=path, hint=hint)
         reason = os.strerror(error.errno or 0)
         name = errno.errorcode.get(error.errno or 0, "?")
         if error.errno == errno.ELOOP and (refusal := through_symlink(self._root, path)) is not None:

@@ -177,7 +177,7 @@ class Folder:
         """
         root, way = self.directory, list[str]()
         try:
-            status = root.stat(path)
+            status, opened = root.look(path, MAX_BYTES)
             is_link = stat.S_ISLNK(status.st_mode)
             full = path
             if is_link:
@@ -196,7 +196,9 @@ class Folder:
         except InvalidFile as error:
             return Refused(error, None, _without(path, way))
         try:
-            handle, has_writer = root.open_to_read(full)
+            if isinstance(opened, OSError):
+                raise opened
+            handle, has_writer = opened or root.open_to_read(full)
         except (FileNotFoundError, NotADirectoryError):
             return Absent()
         except OSError as error:

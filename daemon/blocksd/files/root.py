@@ -11,7 +11,7 @@ import fcntl
 import os
 import signal
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from blocksd.errors import Unavailable
@@ -79,9 +79,7 @@ class Root(HeldDirectory):
         flags |= os.O_CLOEXEC | os.O_NOFOLLOW
         if not self._walks and path.count("/") > _FEW:
             return openat2(self._directory(), path, flags, mode if flags & os.O_CREAT else 0)
-        above, name = self._enter(
-            path
-        )  # no context here and in `stat`: most calls are these, and it costs a microsecond
+        above, name = self._enter(path)  # no context here and in `stat`: it costs a microsecond
         try:
             return os.open(name, flags, mode, dir_fd=above)
         finally:
@@ -110,11 +108,6 @@ class Root(HeldDirectory):
                 yield entries
         finally:
             os.close(handle)
-
-    def names(self, path: str = "") -> list[str]:
-        """Return the names in a directory."""
-        with self.scandir(path) as entries:
-            return [entry.name for entry in entries]
 
     def rename(self, old: str, new: str) -> None:
         """Give a file another name, in place of what has it."""
@@ -201,6 +194,16 @@ class Root(HeldDirectory):
         handle = self.open(path, os.O_RDONLY | os.O_NONBLOCK)
         return handle, self.has_writer(handle)
 
+    def look(self, path: str, most: int) -> tuple[os.stat_result, tuple[int, bool | None] | OSError | None]:
+        """Return the status of what is there, and, of a regular file of at most so many bytes, what `open_to_read` does."""
+        status = self.stat(path)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+            return status, None
+        try:
+            return status, self.open_to_read(path)
+        except OSError as error:
+            return status, error
+
     def move(self, old: str, new: str) -> None:
         """Give a file another name, if nothing has it."""
         try:
@@ -240,6 +243,24 @@ class Root(HeldDirectory):
             return False
         return True
 
+    def put_in(self, path: str, aside: str, full: str, *, is_new: bool, is_gone: bool) -> None:
+        """Move what lies aside to its place, or (`is_gone`) what is in its place aside, or let the two change places.
+
+        Raise Unavailable as `check` of `path` does: then nothing was done.
+        """
+        self.check(path)
+        if is_new:
+            self.move(aside, full)
+        elif is_gone:
+            self.move(full, aside)
+        else:
+            self.exchange(aside, full)
+
+    def find_to_write(self, path: str) -> os.stat_result | None:
+        """Return what `find` does; raise Unavailable as `check` does."""
+        self.check(path)
+        return self.find(path)
+
     def find(self, path: str) -> os.stat_result | None:
         """Return the status of what is there, be it a symlink; None for nothing. Raise OSError if it cannot be told."""
         try:
@@ -249,13 +270,20 @@ class Root(HeldDirectory):
                 return None
             raise
 
-    def attributes_of(self, path: str) -> dict[str, bytes]:
-        """Return the extended attributes, of a file, that can be read."""
-        handle = self.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            return self.attributes(handle)
-        finally:
-            self.close(handle)
+    def make_file(self, path: str, like: str | None) -> tuple[int, dict[str, bytes]]:
+        """Make a file that only this user may read; return its handle, and what attributes the one at `like` has.
+
+        Those are the extended ones, as far as they can be read.
+        """
+        handle, found = self.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), {}
+        if like is not None:
+            with suppress(OSError):
+                other = self.open(like, os.O_RDONLY | os.O_NONBLOCK)
+                try:
+                    found = self.attributes(other)
+                finally:
+                    self.close(other)
+        return handle, found
 
     def exists(self, path: str) -> bool:
         """Return True if something is there, be it a symlink. Raise OSError if it cannot be told."""

@@ -8,24 +8,40 @@ import secrets
 import stat
 from contextlib import suppress
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from blocksd.errors import Undecided
+from blocksd.errors import ProblemFile, Undecided
 from blocksd.files.beneath import NOT_THERE
 from blocksd.files.directories import Directories
 from blocksd.files.file_edit import Staged
-from blocksd.files.fresh_file import Mark, make
 from blocksd.files.links import resolve
 from blocksd.files.root import Root, kept
 from blocksd.model.label import TEMPORARY, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
+    from blocksd.errors import Unavailable
     from blocksd.files.file_edit import FileEdit
     from blocksd.files.folder import Signature
 
 _MOST_UNSYNCED = 64  # each is an open file
+_ACL = "system.posix_acl_access"
+
+
+class _WouldWiden(PermissionError):
+    """More users could read the new file than the one whose place it takes."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EPERM, "more users could read it")
+
+
+class Mark(NamedTuple):
+    """Tells a file that was made here from one that was written to later."""
+
+    mtime_ns: int
+    size: int
+    inode: int
 
 
 class Staging(Directories):
@@ -79,10 +95,9 @@ class Staging(Directories):
         """
         if len(self._unsynced) >= _MOST_UNSYNCED:
             self.flush()
-        self._root.check(edit.path)
         aside = ""
         try:
-            status = self._root.find(edit.path)
+            status = self._root.find_to_write(edit.path)
             is_link = status is not None and stat.S_ISLNK(status.st_mode)
             full = self._target(edit.path) if is_link and edit.data is not None else edit.path
             if full != edit.path:
@@ -112,7 +127,7 @@ class Staging(Directories):
 
     def _write(self, staged: Staged, data: bytes, like: str, status: os.stat_result | None) -> int:
         """Write a new text aside; return its inode."""
-        handle, mark = make(self._root, staged.aside, data, like, status)
+        handle, mark = _make(self._root, staged.aside, data, like, status)
         try:
             inode = self._root.status(handle).st_ino
         except OSError:
@@ -179,6 +194,13 @@ class Staging(Directories):
                     if error.errno not in NOT_THERE:
                         raise self._unwritable(path, error) from None
 
+    def _unwritable(self, path: str, error: OSError) -> Unavailable | ProblemFile:
+        if isinstance(error, _WouldWiden):
+            message = f"{path} is not written, since its owner or group cannot be kept, and others could read it then"
+            hint = "give the file to the daemon's user, or to a group of the daemon that may read and write it"
+            return ProblemFile(message, path=path, hint=hint)
+        return super()._unwritable(path, error)
+
     def _undecided(self, staged: Staged, error: OSError) -> Undecided:
         reason = os.strerror(error.errno or 0)
         name = errno.errorcode.get(error.errno or 0, "?")
@@ -189,3 +211,76 @@ class Staging(Directories):
 def digest(data: bytes | None) -> str | None:
     """Return the digest of these bytes; None for no file."""
     return None if data is None else blake2b(data, digest_size=16).hexdigest()
+
+
+def _make(root: Root, path: str, data: bytes, like: str, status: os.stat_result | None) -> tuple[int, Mark | None]:
+    """Make a new file at `path`, like the one at `like`, whose `status` this is; return its handle and its mark.
+
+    There is no mark where the file system cannot tell the time of a file from one a nanosecond earlier.
+    Raise OSError if it could not be made whole.
+    """
+    # A user who may not read the other file may not read it under this name either.
+    handle, attributes = root.make_file(path, like if status is not None else None)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[root.write(handle, left) :]
+        mark = _mark(root, handle)
+        _take_over(root, handle, status, attributes)
+    except BaseException:
+        with suppress(OSError):
+            root.close(handle)
+        raise
+    return handle, mark
+
+
+def _mark(root: Root, handle: int) -> Mark | None:
+    """Give a file that was just written the time one nanosecond before that, which no later write can have."""
+    written_at = root.status(handle).st_mtime_ns
+    root.set_times(handle, ns=(written_at, written_at - 1))
+    status = root.status(handle)
+    return Mark(status.st_mtime_ns, status.st_size, status.st_ino) if status.st_mtime_ns < written_at else None
+
+
+def _take_over(root: Root, handle: int, status: os.stat_result | None, attributes: Mapping[str, bytes]) -> None:
+    """Give a file the mode, owner and extended attributes of another one, or those of a new file if there is none.
+
+    A daemon that is not root cannot give files away: then the owner is its own, the group stays if it may, and what the
+    owner could do, the group can, or the user who saved the file could not save it again.
+    Raise _WouldWiden where a group could read the file then that cannot read it now.
+    """
+    if status is None:
+        mask = os.umask(0)
+        os.umask(mask)
+        root.set_mode(handle, 0o666 & ~mask)
+        return
+    own = root.status(handle)
+    if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
+        for uid, gid in ((status.st_uid, status.st_gid), (-1, status.st_gid)):
+            try:
+                root.set_owner(handle, uid, gid)
+                break
+            except OSError:  # it may not, or there is no such user in its user namespace
+                continue
+    _take_over_attributes(root, handle, attributes)
+    mode, own = stat.S_IMODE(status.st_mode), root.status(handle)
+    could_read = mode & (stat.S_IRGRP if own.st_gid == status.st_gid else stat.S_IROTH)
+    if own.st_uid != status.st_uid:
+        mode |= (mode & stat.S_IRWXU) >> 3
+    if mode & stat.S_IRGRP and not could_read:
+        raise _WouldWiden
+    try:
+        root.set_mode(handle, mode)
+    except PermissionError:
+        # A service may be forbidden to set the bits before the permissions, which mean nothing here.
+        root.set_mode(handle, mode & 0o777)
+
+
+def _take_over_attributes(root: Root, handle: int, attributes: Mapping[str, bytes]) -> None:
+    """Copy the extended attributes, as far as that is possible; an access control list must not be left out."""
+    for name, value in attributes.items():
+        try:
+            root.set_attribute(handle, name, value)
+        except OSError:
+            if name == _ACL:  # the bits of its mode that are the group's say more than the list
+                raise _WouldWiden from None

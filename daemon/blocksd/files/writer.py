@@ -80,7 +80,6 @@ class Writer(Staging):
             Unavailable, ProblemFile: it cannot be done; nothing was changed.
             Undecided: whether it was done cannot be told.
         """
-        self._root.check(staged.path)
         try:
             full, aside = self._places.get(staged.aside) or self._place(staged), staged.aside
             known = self._read.get(aside)
@@ -93,12 +92,8 @@ class Writer(Staging):
         except OSError as error:
             raise self._unwritable(staged.path, error) from None
         try:
-            if staged.base is None:
-                self._root.move(aside, full)
-            elif staged.data is None:
-                self._root.move(full, aside)
-            else:
-                self._root.exchange(aside, full)
+            is_new, is_gone = staged.base is None, staged.data is None
+            self._root.put_in(staged.path, aside, full, is_new=is_new, is_gone=is_gone)
         except (FileExistsError, FileNotFoundError):
             return False
         except OSError as error:

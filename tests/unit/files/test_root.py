@@ -51,6 +51,11 @@ def read(root: Root, path: str) -> bytes:
         root.close(handle)
 
 
+def names_in(root: Root, path: str = "") -> list[str]:
+    with root.scandir(path) as entries:
+        return [entry.name for entry in entries]
+
+
 def number_of(call: Callable[..., Any], *args: Any) -> int | None:
     with pytest.raises(OSError) as caught:  # the number is what is asked for
         call(*args)
@@ -66,7 +71,7 @@ CALLS: dict[str, Callable[[Root, str], Any]] = {
     "create": touch,
     "stat": lambda root, path: root.stat(path),
     "readlink": lambda root, path: root.readlink(path),
-    "names": lambda root, path: root.names(path.rpartition("/")[0]),
+    "names": lambda root, path: names_in(root, path.rpartition("/")[0]),
     "rename": lambda root, path: root.rename(path, "new"),
     "rename to": lambda root, path: root.rename("top.md", path),
     "renameat2": lambda root, path: root.renameat2(path, "new", NOREPLACE),
@@ -109,8 +114,8 @@ def test_calls_do_what_they_are_called_for(root: Root, home: Path) -> None:
     assert root.stat("a/b/deep.md").st_size == 4
     assert root.stat("").st_ino == home.stat().st_ino
     assert root.readlink("a/up") == "../.."
-    assert sorted(root.names("a")) == ["b", "up"]
-    assert sorted(root.names()) == ["a", "inner", "linked", "top.md"]
+    assert sorted(names_in(root, "a")) == ["b", "up"]
+    assert sorted(names_in(root)) == ["a", "inner", "linked", "top.md"]
     root.move("a/b/deep.md", "deep.md")
     root.move("deep.md", "a/b/again.md")
     assert number_of(root.move, "top.md", "a/b/again.md") == errno.EEXIST
@@ -202,7 +207,7 @@ def test_symlink_to_the_folder_that_is_switched_is_another_folder(home: Path) ->
     assert not root.is_current()
     root.reopen()
     assert root.is_current()
-    assert (root.path, root.names()) == (str(other), [])
+    assert (root.path, names_in(root)) == (str(other), [])
 
 
 def test_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
@@ -213,9 +218,9 @@ def test_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
         assert number_of(call, root, "top.md") == errno.ENOENT
     assert os.listdir(tmp_path) == []
     (tmp_path / "none").mkdir()
-    assert number_of(root.names) == errno.ENOENT
+    assert number_of(names_in, root) == errno.ENOENT
     root.reopen()
-    assert root.names() == []
+    assert names_in(root) == []
 
 
 def test_folder_that_was_released_is_opened_by_the_next_call(root: Root) -> None:
