@@ -189,7 +189,8 @@ class Core(Parts):
             known = self.state.attachments.is_known
             self.projector.project(revisions, answers, {agent for agent in draft.agents_gone if not known(agent)})
         if answers and self.projector.is_in_sync:
-            self._sent += self.requests.replied(answers)
+            received = self.inbox.finish([answer.entry for answer in answers], self._started)
+            self._sent += zip(answers, received, strict=True)
         elif answers:
             self.requests.begin_again()
         elif draft.asked.entries:
@@ -273,13 +274,17 @@ class Core(Parts):
         return self.requests.dropped
 
     def _tell_answers(self) -> None:
-        """Tell of the replies that were sent; of those that were lost with Redis, once they have been made again."""
+        """Tell of the replies that were sent; of those that were lost with Redis, once they have been made again.
+
+        An entry whose reply may be lost comes in again, and one that was refused for the moment is decided anew.
+        """
         sent, self._sent = self._sent, []
+        entries = [answer.entry for answer, _ in sent]
         if not self.projector.is_in_sync:
-            self.requests.lost([answer for answer, _ in sent])
+            self._handled.end_before(entries)
             return
         now = self._clock()
-        self.requests.delivered([answer for answer, _ in sent])
+        self._handled.note(entries)
         for answer, received_at in sent:
             for listener in self._listeners:
                 listener.on_request(answer, now - received_at)

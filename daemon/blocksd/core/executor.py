@@ -124,9 +124,10 @@ class Executor:
                 path = edit.path
                 yield "stage"
                 staged.append(writer.stage(edit))
-            if staged and writer.is_durable:
+            if staged:
                 yield "flush"
-                writer.flush(_to_be_found(draft, staged))
+                if writer.is_durable:
+                    writer.flush(_to_be_found(draft, staged))
         except BlocksdError as error:
             self._give_up(staged)
             raise Conflict(str(error.facts.get("path", path)), error) from None
@@ -178,7 +179,6 @@ class Executor:
             del signatures[path]  # it is read again, since it may be in order now
             self._intake.hint_file(path, closed=True)
         intents.finish(prepared, signatures, is_durable=bool(folders_gone))
-        self._results.count_written(draft.answers.edited)
         self.displaced.update((one.aside, one) for one in staged)
         self._enforce(draft, signatures)  # before anything that may fail: the journal has it
         if folders_gone:

@@ -124,10 +124,11 @@ class Parts:
         self._folder_view = FolderView(self.state, folder, self.intake, self._is_recent)
         self.sources = Sources(config.sources, self.state, self.problems, results.open_files(), schedule, clock=clock)
         self.inbox = Inbox(clock, schedule)
+        self._handled = Handled(journal.database, wall=wall)
         self.requests = RequestFlow(
             self.inbox,
             results,
-            Handled(journal.database, wall=wall),
+            self._handled,
             self._started,
             self.state,
             self.intake,

@@ -10,7 +10,7 @@ from blocksd.requests.answers import PAUSE_SECONDS, Answers, RequestView
 from blocksd.state.schedule import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from blocksd.core.decide import Draft
     from blocksd.core.executor import Conflict
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from blocksd.model.faults import Faults
     from blocksd.model.problem import Problems
     from blocksd.requests.inbox import Handled, Inbox, StartedRequests
-    from blocksd.requests.reply import Answer
     from blocksd.requests.request import Entry, Unusable
     from blocksd.sources.sources import Sources
     from blocksd.state.schedule import Schedule, Work
@@ -153,19 +152,6 @@ class RequestFlow:
         now = self._clock()
         shortest, longest = PAUSE_SECONDS
         return now + shortest if self._inbox.is_waiting else min(max(now + shortest, self._intake.due), now + longest)
-
-    def replied(self, answers: list[Answer]) -> list[tuple[Answer, float]]:
-        """Note that these replies are on their way; return each with when its request was received."""
-        received = self._inbox.finish([answer.entry for answer in answers], self._started)
-        return list(zip(answers, received, strict=True))
-
-    def delivered(self, answers: Iterable[Answer]) -> None:
-        """Note that these replies were sent, so that their entries are gone from the inboxes."""
-        self._handled.note([answer.entry for answer in answers])
-
-    def lost(self, answers: Iterable[Answer]) -> None:
-        """Note that these replies may be lost: their entries come in again, and one refused for the moment is decided anew."""
-        self._handled.end_before(answer.entry for answer in answers)
 
     def end(self) -> None:
         """Note that the requests taken are over, none of which was replied to: they are taken again."""

@@ -328,9 +328,9 @@ def edited(document: Document, block: Block, new: Block) -> Document:
 
     Raise EditRefused if the text that must stay would be touched.
     """
-    for key in new.changed_fields(block):
-        if key in FILE_KEYS:
-            value = getattr(new, key)
+    for key in FILE_KEYS:
+        value, before = getattr(new, key), getattr(block, key)
+        if value is not before and value != before:
             is_default = value == getattr(default_block(new.label), key)
             plain = list(value) if isinstance(value, tuple) else value
             document = document.with_key(key, None if is_default else plain)

@@ -86,9 +86,8 @@ class Intents:
         if self.journal.numbers.fresh:
             self.journal.numbers.begin_transaction()
         with self._database.writing(is_durable=is_durable):
-            self.journal.insert(prepared.revisions)
+            self.journal.insert(prepared.revisions, more=2 * len(plan))
             self._replace_prepared((self.journal.seq + 1, plan))
-            self.journal.count_logged(2 * len(plan))
         if self.journal.numbers.fresh:
             self.journal.numbers.keep_fresh()
 

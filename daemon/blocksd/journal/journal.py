@@ -132,8 +132,12 @@ class Journal(History):
         if revisions:
             self.seq = revisions[-1].seq
 
-    def insert(self, revisions: Iterable[Revision]) -> None:
-        """Insert revisions, in the transaction that is open; they are no heads yet."""
+    def insert(self, revisions: Iterable[Revision], *, more: int = 0) -> None:
+        """Insert revisions, in the transaction that is open; they are no heads yet.
+
+        So many characters `more` are written in it: they count for when the next checkpoint is due.
+        """
+        self._logged += more
         for revision in revisions:
             block = revision.block
             entries = self._number_of(block.agents) if block is not None else None
@@ -206,10 +210,6 @@ class Journal(History):
         with self.database.reading():
             (kept,) = self.database.execute("SELECT count(*) FROM in_force WHERE seq > ?", (seq,)).fetchone()
         return bool(kept == self.seq - seq)
-
-    def count_logged(self, chars: int) -> None:
-        """Count something else that was written, for when the next checkpoint is due."""
-        self._logged += chars
 
     def checkpoint(self) -> None:
         """Move what was logged into the database, if it has become much. Takes fsyncs: for idle moments.

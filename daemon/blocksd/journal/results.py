@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,14 +43,17 @@ class Results:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._written: dict[str, int] = {}  # actor → how many were written since the last look at its outcomes
+        self._asked: Counter[str] = Counter()  # actor → how many it may have got since the last look at its outcomes
         self._many: dict[str, int] = {}  # actor → how many it has, of those with more than are kept whatever their age
         self._looks = 0
 
     def outcome_of(self, actor: str, request_id: str) -> str | None:
-        """Return the outcome of a request; None when it has not been carried out, or too long ago."""
+        """Return the outcome of a request; None when it has not been carried out, or too long ago: it may be now."""
         row = self._database.first("SELECT outcome FROM requests WHERE actor = ? AND id = ?", actor, request_id)
-        return row[0] if row else None
+        if row is not None:
+            return str(row[0])
+        self._asked[actor] += 1
+        return None
 
     def open_files(self) -> list[Access]:
         """Return the files that agents have opened and not closed."""
@@ -74,17 +78,11 @@ class Results:
                 "INSERT INTO requests VALUES (?, ?, ?, ?, (SELECT coalesce(max(seq), 0) FROM in_force))",
                 ((actor, request_id, outcome, at) for (actor, request_id), outcome in outcomes.items()),
             )
-        self.count_written(outcomes)
-
-    def count_written(self, outcomes: Mapping[tuple[str, str], str]) -> None:
-        """Count these outcomes as written, for `forget_old`."""
-        for actor, _ in outcomes:
-            self._written[actor] = self._written.get(actor, 0) + 1
 
     @property
     def counted(self) -> int:
         """The number of actors whose outcomes are counted."""
-        return len(self._written)
+        return len(self._asked)
 
     def forget_old(self, before: str) -> None:
         """Forget outcomes from before this time, but for the newest of each actor. On a full disk nothing is forgotten.
@@ -104,10 +102,10 @@ class Results:
             self._looks += 1
 
     def _due(self) -> list[str]:
-        often = {actor: written for actor, written in self._written.items() if written >= _FEW}
-        if len(self._written) > _ACTORS_COUNTED:  # the next start looks at all
-            self._written = often
-        due = {actor for actor, written in often.items() if 2 * written >= self._many.get(actor, 0)}
+        often = Counter({actor: asked for actor, asked in self._asked.items() if asked >= _FEW})
+        if len(self._asked) > _ACTORS_COUNTED:  # the next start looks at all
+            self._asked = often
+        due = {actor for actor, asked in often.items() if 2 * asked >= self._many.get(actor, 0)}
         if self._looks % _LOOKS_AT_ALL == 0:
             due.update(self._many)
         return sorted(due)[:_ACTORS_AT_ONCE]
@@ -120,7 +118,7 @@ class Results:
                 "(SELECT seq, at, id FROM requests WHERE actor = ?1 ORDER BY seq DESC, at DESC, id DESC LIMIT 1 OFFSET ?3)",
                 (actor, before, KEPT_OF_ACTOR - 1),
             ).rowcount
-        self._written.pop(actor, None)
+        self._asked.pop(actor, None)
         self._many.pop(actor, None)
         if count > KEPT_OF_ACTOR:
             self._many[actor] = count

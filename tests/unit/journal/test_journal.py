@@ -189,7 +189,7 @@ def flow(journal: Journal, count: int) -> int:
     for seq in range(journal.seq + 1, journal.seq + 1 + count):
         put(journal, revision(seq, f"b{seq}", value="x"))
         journal.database.execute("UPDATE revisions SET value = zeroblob(262144) WHERE seq = ?", (seq,))
-        journal.count_logged(262144)
+        journal.insert((), more=262144)
         journal.bound_log()
         longest = max(longest, journal.log_bytes)
     return longest
