@@ -15,7 +15,7 @@ from blocksd.files.file_edit import Postponed
 from blocksd.model.label import label_of_path, parse_agent_pattern
 from blocksd.model.revision import Change
 from blocksd.protocol.wire import block_of, outcome
-from blocksd.requests.answers import access_of
+from blocksd.requests.agent_operations import access_of
 from blocksd.requests.operations import carry_out
 from blocksd.requests.reply import refused
 from blocksd.requests.request import Entry, Request, parse

@@ -24,7 +24,7 @@ from blocksd.journal.intents import Intents
 from blocksd.mirror import mirror, projection
 from blocksd.model import edits
 from blocksd.model.attachment import Attachments
-from blocksd.requests import agent_operations, answers
+from blocksd.requests import agent_operations, answers, undoing
 from blocksd.requests.changeset import Changeset
 from blocksd.requests.operations import Operations
 from blocksd.requests.request import parse
@@ -755,7 +755,7 @@ def goes_on_with_what_the_journal_has_half_done(patch: Patch) -> None:
 def patches_what_was_there_before(patch: Patch) -> None:
     def patched(self: Operations, label: str, request: Any) -> None:
         newest = self._changeset.draft.newest(label)
-        before = self._changeset.version(label, newest.version - 1).block if newest is not None else None
+        before = self._changeset.draft.kept_version(label, newest.version - 1).block if newest is not None else None
         value = before.value if before is not None else ""
         self._edit(label, None, lambda _: edits.patch(value, request.args["patch"]))
 
@@ -836,12 +836,12 @@ def leaves_the_folders_of_the_refused(patch: Patch) -> None:
 
 
 def brings_back_the_version_before(patch: Patch) -> None:
-    bring_back = Operations._bring_back
+    bring_back = undoing._bring_back
 
-    def earlier(self: Operations, label: str, version: int, **more: Any) -> None:
-        bring_back(self, label, max(version - 1, 1), **more)
+    def earlier(changeset: Changeset, label: str, version: int, **more: Any) -> None:
+        bring_back(changeset, label, max(version - 1, 1), **more)
 
-    patch.setattr(Operations, "_bring_back", earlier)
+    patch.setattr(undoing, "_bring_back", earlier)
 
 
 def tries_again_all_the_time(patch: Patch) -> None:

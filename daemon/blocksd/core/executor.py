@@ -11,7 +11,7 @@ from blocksd.errors import BlocksdError, JournalUnusable, LeaseLost, ProblemFile
 from blocksd.files.writer import saved_over
 from blocksd.journal.intents import Prepared
 from blocksd.model.label import PRIVATE, printable
-from blocksd.model.problem import KEPT, LEFT, Problem, count
+from blocksd.model.problem import KEPT, LEFT, kept_aside, left_behind
 from blocksd.state.schedule import NEVER
 
 if TYPE_CHECKING:
@@ -283,10 +283,7 @@ class Executor:
         if not left:
             self._problems.remove(LEFT)
             return
-        path, why = min(left.items())
-        message = f"{count(len(left), 'temporary file')} cannot be removed: {printable(path)} ({why})"
-        hint = "see that the daemon's user may write there; it is tried again at every resync"
-        self._problems.set(Problem(LEFT, "left", message, hint, warning=True))
+        self._problems.set(left_behind(left))
 
     def _report_kept(self) -> None:
         """Report which files lie aside that may be saves, for as long as they do."""
@@ -295,13 +292,7 @@ class Executor:
             if KEPT in self._problems:
                 self._problems.remove(KEPT)
             return
-        kept = all_kept[0]
-        where, place = printable(kept.staged.aside), printable(kept.staged.path)
-        message = f"{where} may be a save to {place} that came late, and cannot be put back for now"
-        if len(all_kept) > 1:
-            message = f"{message}; there are {len(all_kept)} such files"
-        hint = "it is kept, and tried again; take from it what is wanted, and remove it"
-        self._problems.set(Problem(KEPT, "kept", message, hint, warning=True))
+        self._problems.set(kept_aside([(one.staged.aside, one.staged.path) for one in all_kept]))
 
     def _retire(self, staged: Sequence[Staged]) -> None:
         """Keep what lies aside until what the journal says of it is on disk."""

@@ -10,21 +10,22 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
-from blocksd.errors import ProblemFile, Undecided
+from blocksd.errors import ProblemFile, Unavailable, Undecided
 from blocksd.files.beneath import NOT_THERE
 from blocksd.files.directories import Directories
 from blocksd.files.file_edit import Staged
+from blocksd.files.folder import signature_of
 from blocksd.files.links import resolve
 from blocksd.files.root import Root, kept
 from blocksd.model.label import TEMPORARY, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from blocksd.errors import Unavailable
     from blocksd.files.file_edit import FileEdit
     from blocksd.files.folder import Signature
 
+TRIES = 3
 _MOST_UNSYNCED = 64  # each is an open file
 _ACL = "system.posix_acl_access"
 
@@ -193,6 +194,34 @@ class Staging(Directories):
                 except OSError as error:
                     if error.errno not in NOT_THERE:
                         raise self._unwritable(path, error) from None
+
+    def settle(self, staged: Sequence[Staged]) -> dict[str, Signature | None]:
+        """Have the names of new texts that were put in on disk; return what `signature` tells of their files.
+
+        Try several times: readers see them, and what a process saves of a text that is taken back would be there twice.
+        Raise Unavailable or ProblemFile if one of them cannot be synced.
+        """
+        if self.is_durable:
+            self._insist_on_sync(staged)
+        return {one.path: self.signature(one) for one in staged}
+
+    def _insist_on_sync(self, staged: Sequence[Staged]) -> None:
+        for _ in range(TRIES - 1):
+            with suppress(Unavailable, ProblemFile):
+                self.sync(staged)
+                return
+        self.sync(staged)
+
+    def signature(self, staged: Staged) -> Signature | None:
+        """Return the signature of a file with the new text, after `put_in`; None if the file may have changed since."""
+        mark = self._marks.get(staged.aside)
+        if mark is None:
+            return None
+        try:
+            found = self._root.stat(self._places.get(staged.aside) or self._place(staged))
+        except OSError:
+            return None
+        return signature_of(found) if (found.st_mtime_ns, found.st_size, found.st_ino) == mark else None
 
     def _unwritable(self, path: str, error: OSError) -> Unavailable | ProblemFile:
         if isinstance(error, _WouldWiden):

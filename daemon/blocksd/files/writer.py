@@ -10,16 +10,14 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
-from blocksd.errors import ProblemFile, Unavailable, Undecided
+from blocksd.errors import Undecided
 from blocksd.files.beneath import NOT_THERE
 from blocksd.files.folder import signature_of
 from blocksd.files.links import resolve
-from blocksd.files.staging import Staging
+from blocksd.files.staging import TRIES, Staging
 from blocksd.model.label import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from blocksd.files.file_edit import Staged
     from blocksd.files.folder import Signature
     from blocksd.files.root import Root
@@ -36,7 +34,6 @@ _NO_FILE = (errno.EXDEV, errno.ENXIO)  # a symlink that leads out of the folder,
 
 
 _TURNS = 100
-_TRIES = 3
 _LOOKS, _LOOK_SECONDS = 50, 0.001  # at a file that was open for writing when it was displaced
 
 
@@ -124,37 +121,9 @@ class Writer(Staging):
         # replace, since it was back in the file before they saved.
         return not self._insist_to_give_back(staged, full)
 
-    def settle(self, staged: Sequence[Staged]) -> dict[str, Signature | None]:
-        """Have the names of new texts that were put in on disk; return what `signature` tells of their files.
-
-        Try several times: readers see them, and what a process saves of a text that is taken back would be there twice.
-        Raise Unavailable or ProblemFile if one of them cannot be synced.
-        """
-        if self.is_durable:
-            self._insist_on_sync(staged)
-        return {one.path: self.signature(one) for one in staged}
-
-    def _insist_on_sync(self, staged: Sequence[Staged]) -> None:
-        for _ in range(_TRIES - 1):
-            with suppress(Unavailable, ProblemFile):
-                self.sync(staged)
-                return
-        self.sync(staged)
-
-    def signature(self, staged: Staged) -> Signature | None:
-        """Return the signature of a file with the new text, after `put_in`; None if the file may have changed since."""
-        mark = self._marks.get(staged.aside)
-        if mark is None:
-            return None
-        try:
-            found = self._root.stat(self._places.get(staged.aside) or self._place(staged))
-        except OSError:
-            return None
-        return signature_of(found) if (found.st_mtime_ns, found.st_size, found.st_ino) == mark else None
-
     def _insist_on_displaced(self, aside: str) -> Content:
         """Return the content of the file that was just displaced; try several times, for the same reason."""
-        for _ in range(_TRIES - 1):
+        for _ in range(TRIES - 1):
             with suppress(OSError):
                 return self._settled(aside)
         return self._settled(aside)
@@ -267,7 +236,7 @@ class Writer(Staging):
         until `discard`, to tell that it is not put in.
         Raise Undecided if it cannot be told whether there is anything to undo, or it cannot be undone now.
         """
-        for _ in range(_TRIES - 1):
+        for _ in range(TRIES - 1):
             with suppress(Undecided):
                 return self._take_back(staged)
         return self._take_back(staged)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING
 
@@ -39,13 +39,22 @@ _MEANT_AS_RANGES = re.compile(r"@@ *[-+]?[0-9]")
 
 def append(value: str, content: str) -> str:
     """Return `value`, then `content` on a new line; the content alone if the value is empty."""
-    check_content(content)
+    _refuse_numbers("content", content)
     return f"{value}\n{content}" if value else content
 
 
-def check_content(content: str) -> None:
-    """Raise InvalidRequest when a text cannot be appended to any value."""
-    _refuse_numbers("content", content)
+@dataclass(slots=True)
+class Tail:
+    """Texts appended to a value, which has `chars` characters with them: put together when it is needed."""
+
+    chars: int
+    pieces: list[str] = field(default_factory=list)
+
+    def add(self, content: str) -> None:
+        """Append a text on a new line. Raise InvalidRequest if it cannot be appended to any value."""
+        _refuse_numbers("content", content)
+        self.pieces += ["\n", content] if self.chars else [content]
+        self.chars += bool(self.chars) + len(content)
 
 
 def replace(value: str, old_content: str, new_content: str) -> str:

@@ -233,6 +233,24 @@ def unmerged(label: str, error: BlocksdError) -> Problem:
     )
 
 
+def left_behind(left: Mapping[str, str]) -> Problem:
+    """Return the problem of temporaries of ours, at least one, that cannot be removed: path → why."""
+    path, why = min(left.items())
+    message = f"{count(len(left), 'temporary file')} cannot be removed: {printable(path)} ({why})"
+    hint = "see that the daemon's user may write there; it is tried again at every resync"
+    return Problem(LEFT, "left", message, hint, warning=True)
+
+
+def kept_aside(files: Sequence[tuple[str, str]]) -> Problem:
+    """Return the problem of files, at least one, that lie aside and may be saves: path, and that of the block's file."""
+    where, place = map(printable, files[0])
+    message = f"{where} may be a save to {place} that came late, and cannot be put back for now"
+    if len(files) > 1:
+        message = f"{message}; there are {len(files)} such files"
+    hint = "it is kept, and tried again; take from it what is wanted, and remove it"
+    return Problem(KEPT, "kept", message, hint, warning=True)
+
+
 def reverted(revision: Revision) -> Problem:
     """Return the problem that a save, which stands or was merged, took away what others had written on request.
 

@@ -1,4 +1,4 @@
-"""The ops on a whole agent."""
+"""The ops on a whole agent, and on the files that it has open."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from blocksd.errors import AlreadyExists, InvalidField, NotFound
+from blocksd.journal.results import Access
 from blocksd.model.attachment import matches
 from blocksd.model.label import PRIVATE, is_block_file, owner, parse_agent, parse_label, printable
+from blocksd.model.revision import OPERATOR
 from blocksd.requests.arguments import check_shared, named, new_block
 from blocksd.requests.block_changes import make, put, remove
 from blocksd.requests.changeset import MAX_BLOCKS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from blocksd.requests.changeset import Changeset
     from blocksd.requests.request import Request
+    from blocksd.sources.sources import Sources
 
 
 MOST_LEFT = 100
@@ -130,3 +135,22 @@ def _remove_folder(changeset: Changeset, agent: str) -> None:
     changeset.folders_gone.add(agent)
     changeset.folders_made.discard(agent)
     changeset.steps.append(lambda draft: draft.set_folders(draft.attachments.folders - {agent}))
+
+
+def access_of(request: Request, sources: Sources, check_known: Callable[[str], None], at: str) -> Access:
+    """Return what a request to open or close a file comes to, at this time.
+
+    Raises:
+        BlocksdError: it may not, or there is no such agent or file.
+    """
+    if request.actor == OPERATOR:
+        agent, file = request.texts("agent", "file")
+        agent = parse_agent(agent)
+    else:
+        agent, (file,) = request.actor, request.texts("file")
+    check_known(agent)
+    if request.op == "close_file":
+        sources.check_close(agent, file)
+        return Access(agent, file, None)
+    sources.check_open(agent, file)
+    return Access(agent, file, at)

@@ -18,9 +18,10 @@ from blocksd.files.file_edit import Postponed
 from blocksd.journal.results import Access
 from blocksd.mirror.view import shown
 from blocksd.model.faults import Fault
-from blocksd.model.label import parse_agent, printable
+from blocksd.model.label import printable
 from blocksd.model.problem import FOLDER, Problem, unmerged, unmerged_subject
 from blocksd.model.revision import MERGE, OPERATOR, timestamp
+from blocksd.requests.agent_operations import access_of
 from blocksd.requests.changeset import Changeset
 from blocksd.requests.inbox import ATTEMPTS
 from blocksd.requests.operations import carry_out
@@ -341,22 +342,3 @@ class _Deciding:
         problem = view.problems.get(path)
         why = problem.message if problem is not None else "it is open for writing by another program"
         return Unavailable(f"{path}: {why}; nothing is written to it until it is closed", path=path)
-
-
-def access_of(request: Request, sources: Sources, check_known: Callable[[str], None], at: str) -> Access:
-    """Return what a request to open or close a file comes to, at this time.
-
-    Raises:
-        BlocksdError: it may not, or there is no such agent or file.
-    """
-    if request.actor == OPERATOR:
-        agent, file = request.texts("agent", "file")
-        agent = parse_agent(agent)
-    else:
-        agent, (file,) = request.actor, request.texts("file")
-    check_known(agent)
-    if request.op == "close_file":
-        sources.check_close(agent, file)
-        return Access(agent, file, None)
-    sources.check_open(agent, file)
-    return Access(agent, file, at)

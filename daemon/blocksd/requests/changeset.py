@@ -27,8 +27,7 @@ from blocksd.model.label import PRIVATE, clash_key, name_for_agent, path_of_labe
 from blocksd.model.merge import CAP
 from blocksd.model.nearest import nearest
 from blocksd.model.revision import MERGE
-from blocksd.state.reverts import Past, reverts_of
-from blocksd.state.stale import merged
+from blocksd.state.stale import merge_of
 from blocksd.state.state_draft import Put
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
     from blocksd.files.file_edit import BlockFile
     from blocksd.model.block import Block
-    from blocksd.model.revision import Revision
     from blocksd.requests.request import Request
     from blocksd.requests.workspace import Workspace
     from blocksd.state.state_draft import StateDraft
@@ -52,19 +50,6 @@ MAX_WORK = 64 * 1024 * 1024
 
 MERGES = 4
 """How many merges of the longest kind one request may take."""
-
-
-@dataclass(slots=True)
-class _Tail:
-    """Texts appended to a value, which has `chars` characters with them."""
-
-    chars: int
-    pieces: list[str] = field(default_factory=list)
-
-    def add(self, content: str) -> None:
-        pieces = ["\n", content] if self.chars else [content]
-        self.pieces += pieces
-        self.chars += sum(map(len, pieces))
 
 
 @dataclass(eq=False)
@@ -100,7 +85,9 @@ class Changeset:
     changed: dict[str, int | None] = field(default_factory=dict)  # label → the part that changed it last
     _puts: dict[str, Put] = field(default_factory=dict)  # label → the step that a further edit of the block joins
     _said: dict[str, Block] = field(default_factory=dict)  # label → what a file says, where its block is ahead
-    _tails: dict[str, _Tail] = field(default_factory=dict)  # label → appended, and not yet part of the file's block
+    _tails: dict[str, edits.Tail] = field(
+        default_factory=dict
+    )  # label → appended, and not yet part of the file's block
     _keys: dict[str, set[str]] = field(default_factory=dict)  # clash key → labels in `files`
     _names: dict[str, set[str]] = field(default_factory=dict)  # what agents call a block → labels in `files`
     _indexed: int = 0  # so many of `files` are in these two
@@ -162,26 +149,12 @@ class Changeset:
         if newest is None or newest.block is None or newest.stale_base is None:
             return
         file = self.workspace.open(label)
-        base, before = self.version(label, newest.stale_base), self.version(label, newest.version - 1)
-        while before.stale_base is not None:
-            before = self.version(label, before.version - 1)
-        if file.block is None or file.document is None or base.block is None or before.block is None:
+        merge = merge_of(newest, file.block, self.draft) if file.block is not None else None
+        if merge is None or file.block is None or file.document is None:
             return
-        block = merged(base.block, file.block, before.block)
-        document = edited(file.document, file.block, block)
-        self.draft.put(block, author=MERGE, reverts=self._reverts(block, before.block))
-        self.files[label] = replace(file, block=block, document=document, data=document.text.encode("utf-8"))
-
-    def _reverts(self, both: Block, before: Block) -> tuple[int, ...]:
-        """Return the versions of others whose text a merge leaves out, since the save that is merged had taken it out."""
-        label, draft = both.label, self.draft
-        past = Past(
-            version=partial(draft.undamaged, label),
-            is_recent=lambda *_: False,
-            has_been=draft.has_been,
-            by_others=partial(draft.state.by_others, label),
-        )
-        return reverts_of(both, (before,), past)
+        document = edited(file.document, file.block, merge.block)
+        self.draft.put(merge.block, author=MERGE, reverts=merge.reverts)
+        self.files[label] = replace(file, block=merge.block, document=document, data=document.text.encode("utf-8"))
 
     def peek(self, label: str) -> Block | None:
         """Return a block as it is so far, its value perhaps without what was appended; its file is not read."""
@@ -239,17 +212,6 @@ class Changeset:
         self._indexed = len(self.files)
         return self._keys.get(clash_key(label), set()), self._names.get(name_for_agent(label), set())
 
-    def version(self, label: str, version: int) -> Revision:
-        """A version of a block.
-
-        Raises:
-            NotFound: it is not kept, or never was.
-        """
-        found = self.draft.version(label, version)
-        if found is None:
-            raise NotFound(f"version {version} of {label!r} is not kept", label=label, version=version)
-        return found
-
     def expected(self, label: str, request: Request) -> Block | None:
         """The block to merge against, when it is not of the version expected; else None.
 
@@ -263,7 +225,7 @@ class Changeset:
         if request.expect == version:
             return None
         if request.on_conflict == "merge":
-            base = self.version(label, request.expect)
+            base = self.draft.kept_version(label, request.expect)
             self.spend(len(base.block.value) if base.block is not None else 0)
             # What the block was under another label, nobody has read under this one: they mean another block's version.
             if base.block is not None and base.label == label:
@@ -285,20 +247,19 @@ class Changeset:
         The value is put together when it is needed: many appends cost what they append, and the block once.
         """
         block = self.check_present(label)
-        edits.check_content(content)
         if "\r" in content:
             content = normalize_newlines(content)
-        tail = self._tails.get(label) or _Tail(len(block.value))
-        chars = tail.chars + bool(tail.chars) + len(content)
-        if chars > block.limit or is_unfit(content):  # refused: put together, for the error to name the line
-            check_value(edits.append(self.present(label).value, content), block.limit)
-        if chars == tail.chars:
+        tail = self._tails.get(label) or edits.Tail(len(block.value))
+        before = tail.chars
+        tail.add(content)
+        if tail.chars > block.limit or is_unfit(content):  # refused: put together, for the error to name the line
+            check_value(block.value + "".join(tail.pieces), block.limit)
+        if tail.chars == before:
             return
         if label not in self._tails:
             self._tails[label] = tail
             self.change(label, block, None)
         self.changed[label] = self.part
-        tail.add(content)
 
     def gather(self, label: str) -> None:
         """Put what was appended to a block into its value."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +23,14 @@ from blocksd.model.merge import merge
 from blocksd.model.revision import OPERATOR
 from blocksd.requests.agent_operations import create_agent, delete_agent
 from blocksd.requests.arguments import agents_of, block_fields, check_shared, named, new_block
-from blocksd.requests.block_changes import make, put, remove, rename, repair
+from blocksd.requests.block_changes import make, put, remove, rename
 from blocksd.requests.changeset import Changeset
 from blocksd.requests.queries import QUERIES
 from blocksd.requests.reply import accepted
-from blocksd.requests.undoing import MERGE_WORK, called, conflict_of_all, in_words, redone, undone, with_text_of
+from blocksd.requests.undoing import MERGE_WORK, merge_reverted, redo, restore, undo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from blocksd.model.block import Block
     from blocksd.requests.request import Request
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from blocksd.state.state_draft import StateDraft
 
 _OF_WHOLE_AGENTS = {"create_agent": create_agent, "delete_agent": delete_agent}
+_OF_VERSIONS = {"undo": undo, "redo": redo, "restore": restore, "merge": merge_reverted}
 _MAX_BATCH = 1000
 
 _EDIT_WORK, _PATCH_WORK = 2, 16
@@ -113,7 +113,10 @@ class Operations:
             _OF_WHOLE_AGENTS[op](self._changeset, request)
             return None
         label = self._new_label(request) if op == "create" else self._label(request)
-        getattr(self, f"_{op}")(label, request)
+        if op in _OF_VERSIONS:
+            _OF_VERSIONS[op](self._changeset, label, request)
+        else:
+            getattr(self, f"_{op}")(label, request)
         to: str = self._changeset.facts.pop("to", label)
         return to
 
@@ -266,94 +269,6 @@ class Operations:
                 label=label,
             )
         raise NotAttached(f"the block {label!r} is not attached to {agent!r}", agent=agent, name=label)
-
-    def _undo(self, label: str, request: Request) -> None:
-        if self._is_repaired(label):  # the save that is not in force is what is undone
-            request.only()
-            self._changeset.expected(label, request)
-        else:
-            self._go(label, request, undone)
-
-    def _is_repaired(self, label: str) -> bool:
-        """Repair the file of a block, if it has a problem; a person may be about to, so an agent may not ask for it."""
-        return self._changeset.is_operator and repair(self._changeset, label)
-
-    def _redo(self, label: str, request: Request) -> None:
-        self._go(label, request, redone)
-
-    def _positions(self, label: str) -> dict[int, int | None]:
-        self._changeset.merge_first(label)
-        newest = self._changeset.draft.newest(label)
-        if newest is None:
-            raise self._changeset.unknown(label)
-        if newest.block is not None and not self._changeset.has(label):
-            present = self._changeset.draft.state.journal.renamed_to(label)
-            now = f"was renamed to {present!r}" if present is not None else "has another label already"
-            raise NotFound(f"the block {label!r} {now}", label=label, renamed_to=present)
-        return self._changeset.draft.positions(label)
-
-    def _go(self, label: str, request: Request, where: Callable[[Mapping[int, int | None], str], int]) -> None:
-        request.only()
-        if label in self._changeset.changed:  # what versions there will be is not known yet
-            raise InvalidRequest(f"{label!r} was changed by the same batch: {request.op} it in another", field="op")
-        positions = self._positions(label)
-        self._changeset.expected(label, request)
-        try:
-            version = where(positions, label)
-        except InvalidRequest as error:
-            if self._changeset.has(label) or request.op != "redo":
-                raise
-            hint = f"bring it back with: blocksd undo {shlex.quote(label)}"
-            raise InvalidRequest(
-                f"{label!r} is deleted: there is nothing to redo", **{**error.facts, "hint": hint}
-            ) from None
-        self._bring_back(label, version, position=version)
-
-    def _restore(self, label: str, request: Request) -> None:
-        request.only("version")
-        version = request.number("version", least=1)
-        self._positions(label)
-        self._changeset.expected(label, request)
-        self._is_repaired(label)
-        self._bring_back(label, version, position=None)
-
-    def _bring_back(self, label: str, version: int, *, position: int | None) -> None:
-        block = self._changeset.version(label, version).block
-        if block is None and position is not None and self._changeset.has(label):  # as it was then: deleted
-            remove(self._changeset, label, position=position)
-            return
-        if block is None:
-            raise InvalidRequest(f"version {version} of {label!r} is its deletion", field="args.version")
-        block = called(label, block)
-        if not self._changeset.has(label):
-            if not self._changeset.is_operator and owner(label) != self._changeset.actor:
-                raise InvalidRequest("an agent may bring back its private blocks", field="name")
-            make(self._changeset, block, position=position)
-        else:
-            put(self._changeset, label, block, position=position)
-
-    def _merge(self, label: str, request: Request) -> None:
-        request.only("version")
-        present = block = self._changeset.present(label)
-        self._changeset.expected(label, request)
-        versions = self._changeset.draft.reverted(label)
-        if request.args.get("version") is not None:
-            versions = (request.number("version", least=1),)
-        if not versions:
-            raise InvalidRequest(f"no save of {label!r} took text away of late: there is nothing to merge", field="op")
-        conflicts: dict[int, MergeConflict] = {}
-        for version in versions:
-            try:
-                block = with_text_of(version, block, self._changeset)
-            except MergeConflict as error:
-                conflicts[version] = error
-        if conflicts:
-            raise conflict_of_all(label, conflicts, [one for one in versions if one not in conflicts])
-        if block == present:
-            raise InvalidRequest(
-                f"the text of {in_words(versions)} is in {label!r}: there is nothing to merge", field="op"
-            )
-        put(self._changeset, label, block)
 
     # --- several ---
 

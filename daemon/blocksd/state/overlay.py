@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from blocksd.errors import VersionDamaged
+from blocksd.errors import NotFound, VersionDamaged
+from blocksd.model.block import origins_of
+from blocksd.model.label import clash_key
 from blocksd.model.revision import FILE
 
 if TYPE_CHECKING:
@@ -124,13 +126,102 @@ class Overlay:
         """Return True if there is anything to journal or to put into force."""
         return bool(self.revisions or self.paths or self.signatures or self.has_attachments)
 
-    # --- what is in force, and what was ---
+    # --- what is in force ---
+
+    def path_of(self, label: str) -> str | None:
+        """The file of the block in force under a label."""
+        for one in self.layers:
+            if label in one.paths:
+                return one.paths[label]
+        return self.state.paths.get(label)
+
+    def label_of(self, path: str) -> str | None:
+        """The block in force that a file has."""
+        for one in self.layers:
+            if path in one.labels:
+                return one.labels[path]
+        return self.state.labels.get(path)
+
+    def signature_of(self, path: str) -> Signature | None:
+        """The signature that a file had when it was read, `FORGOTTEN` if it is not known; None: it proves nothing."""
+        for one in self.layers:
+            if path in one.signatures:
+                return one.signatures[path]
+        return self.state.signatures.get(path, FORGOTTEN)
+
+    def holder(self, label: str) -> str | None:
+        """The label in force that no other than this one may stand beside: itself, or one in another spelling."""
+        key = clash_key(label)
+        if self.path_of(key) is not None:
+            return key
+        for one in self.layers:
+            if key in one.taken:
+                return one.taken[key]
+        return self.state.taken.get(key)
+
+    def newest(self, label: str) -> Revision | None:
+        """The newest revision of a label; None when it never had one.
+
+        Raises:
+            JournalDamaged: it is not as it was written.
+        """
+        for one in self.layers:
+            if label in one.drafted:
+                return one.drafted[label]
+        return self.state.recent.get(label) or self.state.newest(label)
+
+    def known(self, path: str, label: str) -> tuple[str | None, Signature | None, Revision | None]:
+        """The file of a block, the signature that the file at `path` had when it was read, and the newest revision."""
+        return self.path_of(label), self.signature_of(path), self.newest(label)
+
+    def version_of(self, label: str) -> int:
+        """The version of the newest revision of a label; 0 when none is known."""
+        for one in self.layers:
+            if label in one.versions:
+                return one.versions[label]
+        return self.state.versions.get(label) or self.state.version_of(label)
+
+    def in_force_at(self, label: str) -> tuple[str | None, Block | None]:
+        """The file of the block in force under a label, and the block."""
+        path = self.path_of(label)
+        newest = self.newest(label) if path is not None else None
+        return path, newest.block if newest is not None else None
+
+    def block(self, label: str) -> Block | None:
+        """The block in force under a label."""
+        return self.in_force_at(label)[1]
+
+    def origin_of(self, label: str) -> str | None:
+        """What the id of the block in force under a label is made of, if it is not the label."""
+        for one in self.layers:
+            if label in one.origins:
+                return one.origins[label]
+        return self.state.origins.get(label)
+
+    def new_origin(self, label: str, before: Revision | None) -> str:
+        """What the id of a block is made of that comes into force under a label: the same as before, unless another has it."""
+        if before is not None and before.origin is not None and not self._has_other(before.origin, label):
+            return before.origin
+        if not (self.state.origins or any(one.origins for one in self.layers)):
+            return label
+        return next(origin for origin in origins_of(label) if not self._has_other(origin, label))
+
+    def _has_other(self, origin: str, label: str) -> bool:
+        """Return True if the id that is made of an origin is that of another block in force than the one under a label."""
+        held = [other for one in self.layers for other, its in one.origins.items() if its == origin]
+        held += [origin, self.state.labels_of_origins.get(origin, label)]
+        return any(
+            other != label and self.path_of(other) is not None and (self.origin_of(other) or other) == origin
+            for other in held
+        )
 
     def in_force(self) -> list[str]:
         """All labels of blocks in force."""
         changed = {label: path for one in reversed(self.layers) for label, path in one.paths.items()}
         new = [label for label, path in changed.items() if path is not None]
         return new + [label for label in self.state.paths if label not in changed]
+
+    # --- what was ---
 
     def _drafted(self) -> Iterator[Revision]:
         """All that is drafted here and below, the newest first."""
@@ -149,6 +240,13 @@ class Overlay:
                     return revision
                 label = revision.renamed_from or label
         return self.state.version(label, version)
+
+    def kept_version(self, label: str, version: int) -> Revision:
+        """The same. Raise NotFound if it is not kept."""
+        found = self.version(label, version)
+        if found is None:
+            raise NotFound(f"version {version} of {label!r} is not kept", label=label, version=version)
+        return found
 
     def undamaged(self, label: str, version: int) -> Revision | None:
         """The same; None also when it is damaged, for a caller that can do without it."""

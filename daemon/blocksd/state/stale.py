@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.errors import LimitExceeded, MergeConflict
 from blocksd.model.block import check_value
 from blocksd.model.merge import merge
 from blocksd.model.revision import FILE, MERGE
-from blocksd.state.reverts import MOST_CHARS, marks_of, reverts_of
+from blocksd.state.reverts import MOST_CHARS, Past, marks_of, reverts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from blocksd.model.block import Block
     from blocksd.model.differences import Effort
     from blocksd.model.revision import Revision
-    from blocksd.state.reverts import Mark, Past
+    from blocksd.state.reverts import Mark
+    from blocksd.state.state_draft import StateDraft
 
 _FARTHEST = 1000
 JUST_NOW = 0.6
@@ -169,6 +171,39 @@ def _is_recent_write(revision: Revision, is_recent: Callable[[Revision, float], 
 def _is_no_edit(revision: Revision) -> bool:
     """Return True if agents that match a pattern came or went, and the file stayed as it was."""
     return revision.author == FILE and revision.position is not None
+
+
+class Merge(NamedTuple):
+    """The block that a stale save and the text before it make; `reverts` are versions of others whose text is left out."""
+
+    block: Block
+    reverts: tuple[int, ...]
+
+
+def merge_of(stale: Revision, saved: Block, draft: StateDraft) -> Merge | None:
+    """Merge a stale save, of which `saved` is the block, with what had been written before; None: that was deleted.
+
+    What the save had taken out of what others wrote stays out.
+
+    Raises:
+        NotFound: a version that it needs is not kept.
+        MergeConflict: both changed the same thing in different ways.
+    """
+    label = stale.label
+    assert stale.stale_base is not None
+    base, before = draft.kept_version(label, stale.stale_base), draft.kept_version(label, stale.version - 1)
+    while before.stale_base is not None:
+        before = draft.kept_version(label, before.version - 1)
+    if base.block is None or before.block is None:
+        return None
+    both = merged(base.block, saved, before.block)
+    past = Past(
+        version=partial(draft.undamaged, label),
+        is_recent=lambda *_: False,
+        has_been=draft.has_been,
+        by_others=partial(draft.state.by_others, label),
+    )
+    return Merge(both, reverts_of(both, (before.block,), past))
 
 
 def merged(base: Block, saved: Block, newest: Block, budget: Effort | None = None) -> Block:
