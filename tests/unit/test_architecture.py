@@ -36,19 +36,6 @@ PACKAGES = (
 
 MODULES_PER_PACKAGE = 16
 LINES_PER_MODULE = 350
-"""Of a module that is written by hand; those of `client/blocking` are as long as what they are made of."""
-
-TOO_LONG = {
-    "core.executor",
-    "files.writer",
-    "requests.answers",
-    "requests.changeset",
-    "requests.operations",
-    "state.state_draft",
-}
-"""Modules on the way of a request that are still to be shortened, and may not grow beyond `MOST_LINES` until then."""
-
-MOST_LINES = 400
 
 ROOT = Path(blocksd.__file__).parent
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in ROOT.rglob("*.py")}
@@ -99,11 +86,9 @@ def test_packages_are_small_rooms(package: str) -> None:
 
 
 def test_modules_are_short_enough_to_be_read_at_once() -> None:
-    """A module has one sentence; one that grows beyond the bound has two. An exception that is not needed is removed."""
+    """A module has one sentence; one that grows beyond the bound has two."""
     lengths = {module: len(path.read_text(encoding="utf-8").splitlines()) for module, path in MODULES.items()}
-    most = {module: MOST_LINES if module in TOO_LONG else LINES_PER_MODULE for module in MODULES}
-    assert {module: lines for module, lines in lengths.items() if lines > most[module]} == {}
-    assert [module for module in TOO_LONG if lengths.get(module, 0) <= LINES_PER_MODULE] == []
+    assert {module: lines for module, lines in lengths.items() if lines > LINES_PER_MODULE} == {}
 
 
 DRAWINGS = [block for block in fenced("daemon/docs/architecture.md") if block.mark.startswith("drawing")]

@@ -128,7 +128,8 @@ class Core(Parts):
         seen, batch = self.intake.collect(BATCH) if "files" in due else (Observed(), {})
         if "sources" in due:
             self.sources.look()
-        if self.schedule["requests"] < NEVER and not self.projector.confirm():
+        until = self.projector.confirm() if self.schedule["requests"] < NEVER else 0.0
+        if self.schedule["requests"] < NEVER and until <= self._clock():
             self.requests.begin_again()  # another daemon may serve the namespace
         has_requests = self.state.unmerged or self.schedule["requests"] < NEVER
         asked = self.requests.collect(due) if has_requests else Asked()
@@ -137,7 +138,7 @@ class Core(Parts):
         # 3. Decide: what follows from that. Nothing has changed after this.
         draft = decide(self._folder_view, self.requests.view, seen, asked, timestamp(self._wall()))
         # 4. Commit: intents, files, journal. What cannot be done is thrown away with its part of the draft.
-        revisions = yield from self._commit(draft)
+        revisions = yield from self._commit(draft, until)
         # 5. Project: one call of the server, with the replies.
         yield from self._project(draft, revisions)
         for revision in revisions:
@@ -150,14 +151,14 @@ class Core(Parts):
         for loss in draft.answers.losses:
             self._reverts.note(loss)
 
-    def _commit(self, draft: Draft) -> Generator[str, None, list[Revision]]:
+    def _commit(self, draft: Draft, until: float) -> Generator[str, None, list[Revision]]:
         """Bring a draft into force; what was asked for may come to nothing, and is decided on anew in the next round."""
         if draft.files or draft.observed.revisions:
             yield "journal"
         revisions = journal_files(draft, self._journal, self.intake)
         if draft.requested is not draft.observed:
             try:
-                revisions = revisions + (yield from self.executor.carry_out(draft))
+                revisions = revisions + (yield from self.executor.carry_out(draft, until))
             except Conflict as conflict:
                 self.requests.throw_away(draft, conflict)
             else:

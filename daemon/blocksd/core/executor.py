@@ -64,10 +64,8 @@ class Executor:
         writer: Writer,
         schedule: Schedule,
         *,
-        is_in_charge: Callable[[], bool],
         clock: Callable[[], float],
     ) -> None:
-        """`is_in_charge` tells whether no other daemon can be doing the same requests."""
         self._intents = intents
         self._results = results
         self._intake = intake
@@ -75,15 +73,16 @@ class Executor:
         self._sources = sources
         self._writer = writer
         self._schedule = schedule
-        self._is_in_charge = is_in_charge
         self._clock = clock
         self.displaced: dict[str, Staged] = {}  # by `aside`: what was put in, and what it displaced not read again
         self._retired: dict[str, Staged] = {}  # by `aside`: what is over, and not known to be on disk
         self.has_left = False  # temporaries that cannot be removed were reported
         self.free: list[Staged] = []  # what was retired, and is known to be on disk
 
-    def carry_out(self, draft: Draft) -> Generator[str, None, list[Revision]]:
+    def carry_out(self, draft: Draft, until: float) -> Generator[str, None, list[Revision]]:
         """Do what was asked for: in the files, then in the journal. Yields the name of each durable effect before it happens.
+
+        Requests are done if that can begin before the time `until`: later another daemon may do them.
 
         Raises:
             Conflict: nothing was done, but what files said is in force.
@@ -97,7 +96,7 @@ class Executor:
         else:
             staged = []
         if revisions or draft.edits or draft.folders_gone:
-            yield from self._write(draft, staged)
+            yield from self._write(draft, staged, until)
         else:
             settled = settled | answers.edited
             if draft.requested:
@@ -133,7 +132,7 @@ class Executor:
             raise Conflict(str(error.facts.get("path", path)), error) from None
         return staged
 
-    def _write(self, draft: Draft, staged: list[Staged]) -> Generator[str, None, None]:
+    def _write(self, draft: Draft, staged: list[Staged], until: float) -> Generator[str, None, None]:
         """Record the intent, put the new texts in, and journal that they are."""
         writer, intents = self._writer, self._intents
         folders_gone = [os.path.join(PRIVATE, agent) for agent in draft.folders_gone]
@@ -147,7 +146,7 @@ class Executor:
         )
         try:
             yield "prepare"
-            if draft.asked.entries and not self._is_in_charge():
+            if draft.asked.entries and self._clock() >= until:
                 message = "the lease may have passed to another daemon: its requests are not done here"
                 raise LeaseLost(message, holder={})
             intents.prepare(prepared, is_durable=writer.is_durable)

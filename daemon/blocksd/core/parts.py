@@ -175,7 +175,6 @@ class Parts:
             self.sources,
             writer,
             schedule,
-            is_in_charge=self.projector.may_commit,
             clock=clock,
         )
         self.retention = Retention(journal, self.state, limits_of(config), schedule, clock=clock, wall=wall)

@@ -127,16 +127,15 @@ class Projector:
         self.is_held = is_held
         self._schedule["mirror"] = self.due
 
-    def may_commit(self) -> bool:
-        """Return True if the lease is certain to be ours for as long as a commit takes: no other daemon does requests."""
-        return self.is_in_sync and self._clock() < self._leased_at + LEASE_SECONDS - _COMMIT_SECONDS
+    def confirm(self) -> float:
+        """Return until when a commit may begin: the lease, which is renewed if it is old, is ours for as long as that takes.
 
-    def confirm(self) -> bool:
-        """Return True if a commit may begin, after the lease was renewed where it has become old."""
-        if self.is_in_sync and not self.may_commit():
+        So no other daemon does requests. A time that is over says that none may.
+        """
+        if self.is_in_sync and self._clock() >= self._leased_at + LEASE_SECONDS - _COMMIT_SECONDS:
             with self._guarded():
                 self._renew()
-        return self.may_commit()
+        return self._leased_at + LEASE_SECONDS - _COMMIT_SECONDS if self.is_in_sync else float("-inf")
 
     @property
     def is_busy(self) -> bool:

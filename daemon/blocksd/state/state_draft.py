@@ -245,13 +245,12 @@ class StateDraft(Overlay):
         has = self.attachments.attached[label]
         if kind == "renamed":
             assert before is not None
-            origin = before.origin or before.label
+            origin, version = before.origin or before.label, self.version_of(label)
         elif is_new:
-            origin = self.new_origin(label, before)
+            origin, version = self.new_origin(label, before), self.version_of(label)
         else:
             assert before is not None
-            origin = before.origin or label
-        version = before.version if before is not None and kind is None else self.version_of(label)
+            origin, version = before.origin or label, before.version
         # The same object compares element by element, too; and the journal knows a set by its identity.
         if has is not had and has == had:
             has = had
