@@ -124,6 +124,34 @@ class Appending:
         os.close(self._directory)
 
 
+def batch(op: str, directory: Path, db: sqlite3.Connection, names: list[str], text: str) -> None:
+    """What a batch of `create`, `append` or `delete` takes at least: all files together, then one commit of SQLite.
+
+    All texts are on their way to disk before the first one is waited for.
+    """
+    folder = os.open(directory, os.O_RDONLY)
+    handles = []
+    for name in names if op != "delete" else ():
+        handle = os.open(f"{directory}/.{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        os.write(handle, text.encode())
+        _libc.sync_file_range(handle, ctypes.c_int64(0), ctypes.c_int64(0), 2)
+        handles.append(handle)
+    for handle in handles:
+        os.fsync(handle)
+        os.close(handle)
+    os.fsync(folder)
+    db.execute("BEGIN")
+    db.executemany("INSERT INTO log VALUES (?)", ((f"{name}{text}",) for name in names))
+    db.execute("COMMIT")
+    for name in names:
+        if op == "delete":
+            os.unlink(f"{directory}/{name}")
+        else:
+            os.rename(f"{directory}/.{name}", f"{directory}/{name}")
+    os.fsync(folder)
+    os.close(folder)
+
+
 def serve_appends(directory: str, url: str, durability: str) -> None:
     """Carry out appends as they come, all that are waiting at a time: what any such program must at least do.
 

@@ -18,6 +18,7 @@ import os
 import random
 import resource
 import shutil
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -777,6 +778,40 @@ class BareAgent:
         self._client.close()
 
 
+def bench_batch(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
+    """(k) a batch of creations, appends and deletions in one request, beside the same system calls bare."""
+    count, turns = (250, 3) if quick else (1000, 5)
+    folder, bare = root / "batch", root / "batch-floor"
+    folder.mkdir()
+    bare.mkdir()
+    db = sqlite3.connect(root / "floor.db", isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute("CREATE TABLE log (text TEXT)")
+    client: Any = server.client()
+    arguments = {"create": {"value": BODY}, "append": {"content": "more"}, "delete": {}}
+    names = [f"block{number}" for number in range(count)]
+    floor_times: dict[str, list[float]] = {op: [] for op in arguments}
+    times: dict[str, list[float]] = {op: [] for op in arguments}
+    with daemon(folder, root / "batch-state", server.url):
+        for turn in range(turns):
+            for op, args in arguments.items():
+                floor_times[op].append(seconds(partial(floors.batch, op, bare, db, names, BODY)))
+                time.sleep(2)  # what was displaced is removed a second later
+                parts = [{"op": op, "label": name, "args": args} for name in names]
+                request = json.dumps({"id": f"{op}-{turn}", "op": "batch", "args": {"requests": parts}})
+                begin = time.perf_counter()
+                client.xadd("blocks:inbox:operator", {"request": request})
+                _, reply = client.blpop([f"blocks:reply:operator:{op}-{turn}"], 60)
+                times[op].append(time.perf_counter() - begin)
+                assert json.loads(reply)["ok"], reply
+                time.sleep(2)
+    db.close()
+    for op in arguments:
+        bare_time, own_time = statistics.median(floor_times[op]), statistics.median(times[op])
+        yield Row(f"(k) {count:,} × {op} in one batch", ms(bare_time), ms(own_time), own_time / bare_time)
+
+
 def bench_inbox(_server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
     """(g) a request, of however many agents; what they cost when nothing happens; and beside a flood from one of them."""
     rounds = 10 if quick else 50
@@ -962,6 +997,7 @@ BENCHMARKS = {
     "fanout": bench_fanout,
     "prompt": bench_prompt,
     "append": bench_append,
+    "batch": bench_batch,
     "inbox": bench_inbox,
     "journal": bench_journal,
 }

@@ -89,25 +89,15 @@ READING = frozenset(
         *("hello", "auth", "ping", "echo", "reset", "quit", "multi", "exec"),
         *("client|setname", "client|getname", "client|id"),
         *("get", "exists", "type", "hget", "hmget", "hgetall", "hkeys", "hlen", "smembers", "sismember", "scard"),
-        *(
-            "zrange",
-            "zrangebylex",
-            "zrevrangebylex",
-            "zscore",
-            "zcard",
-            "zscan",
-            "zcount",
-            "zmscore",
-            "zrank",
-            "zrevrank",
-        ),
+        *("zrange", "zrangebylex", "zrevrangebylex", "zscore", "zmscore", "zcard", "zscan", "zcount"),
+        *("zrank", "zrevrank"),
         *("xrange", "xrevrange", "xread"),
         *("subscribe", "unsubscribe"),
     )
 )
 ALLOWED = {
     "blocks-reader": READING,
-    "blocks-operator": READING | {"xadd", "blpop"},
+    "blocks-operator": READING | {"xadd", "blpop", "eval_ro"},
     "blocks-agent-ann": READING | {"xadd", "blpop"},
 }
 ALWAYS = frozenset(("auth", "hello", "quit", "reset"))

@@ -307,8 +307,11 @@ def test_blocks_are_those_for_which_every_condition_holds(
     monkeypatch.setattr(listing, "PAGE", 2)
     monkeypatch.setattr(listing, "NAMES", 2)
     monkeypatch.setattr(listing, "SCANNED", 1)
+    monkeypatch.setattr(listing, "COUNTED", 3)
     assert labels_of(blocks.list(**wanted)) == found
     assert labels_of(blocks.list(order="desc", **wanted)) == found[::-1]
+    assert blocks.count(**wanted) == len(found)
+    monkeypatch.setattr(blocks._transport, "may_run_scripts", False)
     assert blocks.count(**wanted) == len(found)
 
 
@@ -554,7 +557,42 @@ def test_index_answers(library: Client, monkeypatch: pytest.MonkeyPatch, wanted:
     assert 0 < len(read) < len(SHOWN)
     sent.clear()
     assert library.blocks.count(**wanted) == len(found)
-    assert {command[0] for command in sent if command[1] != "blocks:meta"} <= {"ZSCAN", "ZCOUNT", "ZCARD", "ZSCORE"}
+    assert {command[0] for command in sent if command[1] != "blocks:meta"} <= {
+        "ZSCAN",
+        "ZCOUNT",
+        "ZCARD",
+        "ZSCORE",
+        "EVAL_RO",
+    }
+
+
+@pytest.mark.parametrize(
+    ("wanted", "count"),
+    [
+        ({"tags": ["x"]}, 31),
+        ({"tags": ["x", "t"]}, 31),
+        ({"tags": ["x", "t"], "match_all_tags": True}, 30),
+        ({"label_search": "B"}, 30),
+        ({"tags": ["x"], "connected_to_agents_count_lt": 2}, 30),
+    ],
+    ids=str,
+)
+def test_server_counts(
+    rig: Rig, client: Client, raw: Any, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, Any], count: int
+) -> None:
+    """The server counts, and sends a number. It sends what is found to users that have no right to run scripts."""
+    for number in range(30):
+        rig.write(f"many/b{number}", "---\ntags: [x, t]\n---\n")
+    rig.settle()
+    sent = asked_from_now(monkeypatch)
+    assert client.blocks.count(**wanted) == count
+    assert [command[0] for command in sent] == ["HMGET", "EVAL_RO"]
+    raw.execute_command("ACL", "SETUSER", "limited", "on", ">secret", "~*", "&*", "+@all", "-eval_ro")
+    with Client(rig.url.replace("unix://", "unix://limited:secret@")) as limited:
+        sent.clear()
+        assert [limited.blocks.count(**wanted) for _ in range(2)] == [count, count]
+    assert [command[0] for command in sent if command[0] in ("EVAL_RO", "ZSCAN")][:3] == ["EVAL_RO", "ZSCAN", "ZSCAN"]
+    raw.execute_command("ACL", "DELUSER", "limited")
 
 
 @pytest.mark.every_backend

@@ -23,6 +23,8 @@ class AsyncTransport:
         """Nothing is sent yet."""
         self.url = url
         self.keys = Keys(namespace)
+        self.may_run_scripts = True
+        """False once the server has refused a script."""
         self.opened: WeakSet[Any] = WeakSet()  # watches, to be closed with the client
         self._connect()
 

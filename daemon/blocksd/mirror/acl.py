@@ -62,6 +62,7 @@ def users(keys: Keys, agents: Iterable[str], *, database: int = 0) -> list[str]:
                 *reading,
                 "+xadd",
                 "+blpop",
+                *(("+eval_ro",) if actor == OPERATOR else ()),
             )
             for actor, user in asking.items()
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
@@ -28,9 +29,13 @@ NAMES = 5000
 """How many labels or agent ids are read in one round trip."""
 
 BOTH = (False, True)
+_MOST_AGENTS = 1 << 52  # a number as good as no bound, which Lua knows exactly
 
 SCANNED = 10_000
 """How many members of the index the server looks through in one round trip."""
+
+COUNTED = 5000
+"""How many members of the index a script looks through in one round trip: 3 milliseconds of the server's one thread."""
 
 SEPARATOR = "\x1f"
 """Stands between a time and a label."""
@@ -102,6 +107,20 @@ class Filter:
         labels = ["*"] if self._label is None else [escaped(self._label), f"{PRIVATE}/*/{escaped(self._label)}"]
         tags: list[tuple[str, ...]] = [self._tags] if self._needs_all_tags else [(tag,) for tag in self._tags] or [()]
         return [pattern_of(label=one, flags=flags, tags=some, part=self._part) for one in labels for some in tags]
+
+    def question(self) -> str:
+        """The conditions that the index can answer, as count.lua has them."""
+        wanted: dict[str, object] = {
+            "flags": flags_of(hidden=self._hidden, template=self._template),
+            "part": self._part,
+            "tags": self._tags,
+            "all": self._needs_all_tags,
+        }
+        if self._label is not None:
+            wanted["label"] = self._label
+        if self._numbers is not None:
+            wanted["ranges"] = [(least, _MOST_AGENTS if most is None else most) for least, most in self._numbers]
+        return json.dumps(wanted, ensure_ascii=False)
 
     def unlisted(self) -> str:
         """The pattern of the blocks that are hidden, or templates, and not asked for; "" if all are."""

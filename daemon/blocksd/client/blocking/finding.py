@@ -2,10 +2,11 @@
 """Finds blocks by what the mirror's index shows of them, so that only those found are sent."""
 
 from collections.abc import Sequence
+from importlib.resources import files
 
 from blocksd.client.blocking.reading import blocks_with
 from blocksd.client.blocking.transport import Transport
-from blocksd.errors import NotFound, Unavailable
+from blocksd.errors import Damaged, Misconfigured, NotFound, Unavailable
 from blocksd.mirror.index import TAGGED, Entry, bounds_of, entry_of
 from blocksd.mirror.keys import SCHEMA
 from blocksd.mirror.view import BlockView
@@ -43,15 +44,35 @@ def first_with(transport: Transport, wanted: Filter, span: Span, count: int) -> 
 
 def number_with(transport: Transport, wanted: Filter) -> int:
     """How many blocks there are for which the conditions hold; none of them needs the blocks. Raises as `labels_with`."""
-    if wanted.is_of_members:
-        return len(labels_with(transport, wanted))
-    unlisted: Sequence[str] = list(_scanned(transport, [wanted.unlisted()]))
-    if wanted.ranges is None:
-        numbers = transport.read(("ZCARD", transport.keys.index))
-    else:
-        numbers = transport.read(*(("ZCOUNT", transport.keys.counts, *bounds) for bounds in wanted.ranges))
-        unlisted = _of_ranges(transport, unlisted, wanted)
-    return sum(map(int, numbers)) - len(unlisted)
+    if not wanted.is_of_members:
+        unlisted: Sequence[str] = list(_scanned(transport, [wanted.unlisted()]))
+        if wanted.ranges is None:
+            numbers = transport.read(("ZCARD", transport.keys.index))
+        else:
+            numbers = transport.read(*(("ZCOUNT", transport.keys.counts, *bounds) for bounds in wanted.ranges))
+            unlisted = _of_ranges(transport, unlisted, wanted)
+        return sum(map(int, numbers)) - len(unlisted)
+    if transport.may_run_scripts:
+        try:
+            return _counted(transport, wanted)
+        except (Misconfigured, Damaged):  # no right to, or another server than Redis: else the reading fails alike
+            transport.may_run_scripts = False
+    return len(labels_with(transport, wanted))
+
+
+def _counted(transport: Transport, wanted: Filter) -> int:
+    """The same, counted by the server, a part of the index at a time."""
+    keys, question, total, start = transport.keys, wanted.question(), 0, "-"
+    script = files("blocksd.mirror").joinpath("count.lua").read_text(encoding="utf-8")
+    while start:
+        where, (count, last) = transport.ask(
+            ("HMGET", keys.meta, "epoch", "schema"),
+            ("EVAL_RO", script, 2, keys.index, keys.counts, question, start, listing.COUNTED),
+        )
+        _check_layout(*where)
+        total += count
+        start = last and f"({last}"
+    return total
 
 
 def tags_in_use(transport: Transport) -> set[str]:
