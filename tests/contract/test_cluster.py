@@ -275,4 +275,9 @@ def test_cluster_users(tmp_path: Path, cluster: Cluster) -> None:
     rig.save_and_settle("notes", "---\nagents: [ann]\n---\ntwo\n")
     assert follower.until(2) == [("updated", 2)]
     follower.close()
+    for user in ("operator", "reader", "agent-ann"):
+        with Client(cluster.url.replace("://", f"://acl-{user}:secret@"), "{acl}") as reading:
+            assert reading.blocks.count(label_search="note") == 1
+            assert reading._transport.may_run_scripts is (user == "operator")
+            assert [block.label for block in reading.blocks.list(order_by="updated_at", limit=1)] == ["notes"]
     rig.crash()
