@@ -519,6 +519,17 @@ def test_json_of_every_reading_command(daemon: Daemon) -> None:
     assert (result.returncode, json.loads(result.stdout)["blocks"]) == (1, 3)
 
 
+def test_templates_are_listed_on_request(folder: Path, run_daemon: RunDaemon) -> None:
+    """`ls` leaves templates out as the client does, and so does the list of an agent's blocks; `--all` shows them."""
+    (folder / "form.md").write_text("---\nis_template: true\nagents: [one]\n---\nfill in\n")
+    (folder / "notes.md").write_text("---\nagents: [one]\n---\ntext\n")
+    running = run_daemon()
+    for words in (["ls"], ["ls", "--agent", "one"]):
+        assert [block["label"] for block in as_json(running, *words, "--json")] == ["notes"]
+        assert [block["label"] for block in as_json(running, *words, "--json", "--all")] == ["form", "notes"]
+    running.stop()
+
+
 def test_text_for_people(daemon: Daemon) -> None:
     """The value of a block goes to standard output alone, so that it can be piped; tables are cut by tabs."""
     shown = daemon.command("show", "notes")

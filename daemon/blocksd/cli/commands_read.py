@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     help="Only blocks attached to the agent, under its names for them.",
 )
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="Only blocks with the tag; repeat it for several.")
-@click.option("--all", "show_hidden", is_flag=True, help="Hidden blocks, too.")
+@click.option("--all", "show_all", is_flag=True, help="Hidden blocks and templates, too.")
 @json_option
 def list_blocks(
     label: str | None,
@@ -57,7 +57,7 @@ def list_blocks(
     agent: str | None,
     tags: tuple[str, ...],
     *,
-    show_hidden: bool,
+    show_all: bool,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -79,7 +79,7 @@ def list_blocks(
         found = [
             block
             for block in listed
-            if (show_hidden or not block.hidden)
+            if (show_all or not (block.hidden or block.is_template))
             and set(tags) <= set(block.tags)
             and (label is None or block.label == label or fnmatchcase(block.label, label))
             and (search is None or _contains(block, search.casefold()))
