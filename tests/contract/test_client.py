@@ -962,8 +962,6 @@ READS = {
     "attached:notes": {"blocks.agents.list", "blocks.agents.count", "blocks.agents.counts"},
     "labels": {
         "blocks.list",
-        "blocks.retrieve",
-        "blocks.retrieve by id",
         "blocks.agents.list",
         "blocks.agents.count",
         "counts",

@@ -45,6 +45,9 @@ async def resolve_all(transport: AsyncTransport, blocks: Sequence[str]) -> list[
 async def block_named(transport: AsyncTransport, block_id: str) -> BlockView:
     """One block, by its id or its label. Raises as `blocks.retrieve` does."""
     keys, label = transport.keys, await resolve(transport, block_id)
+    (fields,) = await transport.read(("HGETALL", keys.block(label)))
+    if (block := shown_as(label, fields)) is not None:
+        return block
     commands = ("HGETALL", keys.block(label)), ("ZSCORE", keys.labels, label)
     fields, score = await transport.read(*commands, together=True)
     block = shown_as(label, fields)

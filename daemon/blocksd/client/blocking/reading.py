@@ -46,6 +46,9 @@ def resolve_all(transport: Transport, blocks: Sequence[str]) -> list[str]:
 def block_named(transport: Transport, block_id: str) -> BlockView:
     """One block, by its id or its label. Raises as `blocks.retrieve` does."""
     keys, label = transport.keys, resolve(transport, block_id)
+    (fields,) = transport.read(("HGETALL", keys.block(label)))
+    if (block := shown_as(label, fields)) is not None:
+        return block
     commands = ("HGETALL", keys.block(label)), ("ZSCORE", keys.labels, label)
     fields, score = transport.read(*commands, together=True)
     block = shown_as(label, fields)
