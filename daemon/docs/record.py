@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 SAMPLE = HERE.parents[1] / "blocks.d"
-WIDTH, HEIGHT = 112, 25
+WIDTH, HEIGHT = 112, 26
 LEFT, UPPER = 58, 15
 HOME = "/home/you"
 PLACE = "/tmp/"  # noqa: S108  # what is made in it has a name of chance, and is made or not at all
@@ -118,6 +118,7 @@ def record(tmux: Tmux, directory: str) -> list[Text]:
     tmux.wait(watch, "updated persona v2")
     tmux.type(shell, "blocksd append human 'Likes tea.'", "Enter")
     tmux.wait(watch, "updated human v3")
+    tmux.wait(shell, r"updated human v3.*\n\$\s*$")
     tmux.type(editor, "2GO", "limit: many", "Escape", ":w", "Enter")
     tmux.wait(watch, "rejected")
     tmux.type(editor, "Vclimit: 5000", "Escape", ":w", "Enter")
