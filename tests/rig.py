@@ -299,16 +299,6 @@ class Rig:
         self.write(label, text)
         self.settle()
 
-    def journal_all(self) -> None:
-        """Until all that was saved is journaled, whether there is a mirror or not."""
-        self.run(
-            lambda: (
-                self.core.intake.scanner.sweeps
-                and not self.core.intake.backlog
-                and not self.core.intake.scanner.is_sweeping
-            )
-        )
-
     def close(self) -> None:
         """Stop in order."""
         self.core.close()
