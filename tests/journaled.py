@@ -78,8 +78,9 @@ def of_requests() -> list[Revision]:
             request_id="r-2",
             renamed_from="old",
             fields=("label",),
+            origin="old",
         ),
-        replace(revision(5, "gone", kind="deleted", version=2, detached=("bob",)), author="operator"),
+        replace(revision(5, "gone", kind="deleted", version=2, detached=("bob",)), author="operator", by="Zoë"),
         replace(revision(6, "notes", kind="updated", version=3, value="three"), reverts=(1, 2), stale_base=1),
     ]
 

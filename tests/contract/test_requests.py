@@ -60,7 +60,9 @@ class Office(Rig):
         self, actor: str, op: str, where: str | None = None, *, request_id: str | None = None, **given: Any
     ) -> str:
         """Put a request into an inbox. `where` is a label for the operator, a name for an agent; `args` are `given`."""
-        keys: dict[str, Any] = {key: given.pop(key) for key in ("expect", "on_conflict", "deadline") if key in given}
+        keys: dict[str, Any] = {
+            key: given.pop(key) for key in ("expect", "on_conflict", "deadline", "by") if key in given
+        }
         if isinstance(keys.get("expect"), int):
             keys["expect"] = {"version": keys["expect"]}
         request_id = request_id or f"r-{next(self.numbers)}"
@@ -216,6 +218,56 @@ TEXT_OPS: dict[str, tuple[str, dict[str, Any], str]] = {
     "update to nothing": ("update", {"value": ""}, ""),
     "update to the default": ("update", {"value": None}, ""),
 }
+
+
+def test_who_the_operator_is_stays_with_every_revision(rig: Office, ear: Ear) -> None:
+    """In changes, history and journal, of each block that a request changes; nothing else is signed."""
+    rig.save_and_settle("notes", "---\nagents: '*'\n---\none\n")
+    ear.messages()
+    rig.do("operator", "create_agent", agent="sam", by="Zoë")
+    rig.do("operator", "append", "notes", content="two", by="Zoë")
+    rig.do("operator", "append", "notes", content="three")
+    rig.do("operator", "batch", requests=[{"op": "undo", "label": "notes"}], by="Bob")
+    rig.do("sam", "append", "notes", content="four")
+    rig.do("operator", "rename", "notes", to="minutes", by="Zoë")
+    rig.do("operator", "delete", "minutes", by="安")
+    signed = [(change["label"], change["author"], change.get("by", "-")) for change in ear.changes()]
+    assert signed == [
+        ("agents/sam/persona", "operator", "Zoë"),
+        ("agents/sam/human", "operator", "Zoë"),
+        ("notes", "operator", "Zoë"),
+        ("policy", "operator", "Zoë"),
+        ("notes", "operator", "Zoë"),
+        ("notes", "operator", "-"),
+        ("notes", "operator", "Bob"),
+        ("notes", "sam", "-"),
+        ("minutes", "operator", "Zoë"),
+        ("minutes", "operator", "安"),
+    ]
+    told = rig.do("operator", "history", "minutes")["versions"]
+    assert [one["by"] for one in told[:8]] == ["安", "Zoë", None, "Bob", None, "Zoë", "Zoë", None]
+    assert rig.do("operator", "version", "minutes", version=told[0]["version"])["by"] == "安"
+    assert [one.by for one in rig.journal.history("minutes")] == [one["by"] for one in told]
+
+
+def test_stale_save_that_is_merged_first_is_not_signed(rig: Office, ear: Ear) -> None:
+    """Who asks for something after it has not merged it."""
+    rig.save_and_settle("notes", "---\nagents: [ann]\n---\none\n")
+    rig.do("ann", "append", "notes", content="from Ann")
+    ear.messages()
+    rig.write("notes", "---\nagents: [ann]\n---\nzero\none\n")
+    rig.do("operator", "append", "notes", content="last", by="Zoë")
+    signed = [(change["author"], change.get("by")) for change in ear.changes()]
+    assert signed == [("file", None), ("merge", None), ("operator", "Zoë")]
+
+
+def test_request_under_another_name_is_another_one(rig: Office) -> None:
+    """Sent again as it was, it is done once; under the same id by another, it is refused."""
+    rig.save_and_settle("notes", "one\n")
+    first = rig.do("operator", "append", "notes", request_id="a", content="two", by="Zoë")
+    assert rig.do("operator", "append", "notes", request_id="a", content="two", by="Zoë") == first
+    assert rig.refuse("operator", "append", "notes", request_id="a", content="two", by="Bob")["field"] == "id"
+    assert rig.refuse("ann", "append", "notes", content="two", by="Bob")["field"] == "by"
 
 
 @pytest.mark.parametrize("actor", ["operator", "ann"])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from blocksd import AsyncClient, Client, errors
+from blocksd import AsyncClient, Change, Client, errors
 from blocksd.errors import (
     AlreadyExists,
     BlocksdError,
@@ -432,6 +432,20 @@ def test_batch_is_all_or_nothing(place: Place, client: Client, label: str) -> No
 
 
 @pytest.mark.every_backend
+def test_who_the_operator_is_shows_in_the_history(place: Place, label: str) -> None:
+    """A client that is told so says it of all that the operator asks for, and of nothing that an agent does."""
+    with Client(place.server.url, by="Zoë") as client, client.watch(label=label) as watch:
+        client.blocks.create(label=label, value="one", agents=["ann"])
+        client.memory("ann").append(label, "two")
+        assert [change.by for change in itertools.islice(watch, 2) if isinstance(change, Change)] == ["Zoë", None]
+        assert [one.by for one in client.blocks.versions.list(label)] == [None, "Zoë"]
+        assert client.blocks.versions.retrieve(label, 1).by == "Zoë"
+        client.blocks.undo(label)
+    with Client(place.server.url, by="a\nb") as client, pytest.raises(InvalidRequest, match="by must be"):
+        client.blocks.undo(label)
+    assert [one.by for one in place.revisions(label)] == ["Zoë", None, "Zoë"]
+
+
 def test_versions_of_a_block(place: Place, client: Client, label: str) -> None:
     """They are what the journal has: listed newest first and in pages, and retrieved one by one, by label or id."""
     made = client.blocks.create(label=label, value="one", tags=["x"])

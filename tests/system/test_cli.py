@@ -530,6 +530,27 @@ def test_templates_are_listed_on_request(folder: Path, run_daemon: RunDaemon) ->
     running.stop()
 
 
+def test_name_of_the_operator(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--by`, else the setting, stands beside the author in history, changes, status and log."""
+    assert daemon.command("append", "notes", "third", "--by", "Zoë").returncode == 0
+    assert daemon.command("history", "notes").stdout.splitlines()[0].split("\t")[3] == "operator (Zoë)"
+    assert as_json(daemon, "history", "notes", "--json")[0]["by"] == "Zoë"
+    assert as_json(daemon, "status", "--json", code=1)["last_change"]["by"] == "Zoë"
+    assert " by operator (Zoë)" in daemon.command("status").stdout
+    eventually(lambda: "updated notes v3 (value) by operator (Zoë)" in daemon.said())
+    with watching(daemon, "--since", "0", "--block", "notes") as watch:
+        assert watch.stdout is not None
+        assert " reset: " in watch.stdout.readline()
+        monkeypatch.setitem(daemon.env, "BLOCKSD_BY", "Bob")
+        daemon.command("undo", "notes")
+        assert watch.stdout.readline().endswith(" updated notes v4 (value) by operator (Bob)\n")
+        watch.send_signal(signal.SIGINT)
+        watch.wait(10)
+    assert as_json(daemon, "history", "notes", "--json")[0]["by"] == "Bob"
+    refused = daemon.command("undo", "notes", "--by", "a\nb")
+    assert (refused.returncode, "by must be 1 to 100 printable characters" in refused.stderr) == (2, True)
+
+
 def test_text_for_people(daemon: Daemon) -> None:
     """The value of a block goes to standard output alone, so that it can be piped; tables are cut by tabs."""
     shown = daemon.command("show", "notes")

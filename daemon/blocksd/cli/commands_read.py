@@ -28,6 +28,7 @@ from blocksd.errors import NotFound, ProblemFile
 from blocksd.model.label import SUFFIX
 from blocksd.model.problem import count
 from blocksd.model.prompt import STYLES
+from blocksd.model.revision import who
 from blocksd.protocol.reset import Reset
 
 if TYPE_CHECKING:
@@ -290,7 +291,7 @@ def _describe(item: Item) -> str:
     fields = f" ({', '.join(item.fields)})" if item.fields else ""
     if item.renamed_from is not None:
         fields = f" (from {item.renamed_from})"
-    line = f"{item.seq:>6} {item.kind} {item.label} v{item.version}{fields} by {item.author} {people}".rstrip()
+    line = f"{item.seq:>6} {item.kind} {item.label} v{item.version}{fields} by {who(item.author, item.by)} {people}".rstrip()
     if item.reverts:
         gone, label = ", v".join(map(str, item.reverts)), shlex.quote(str(item.label))
         line += f", took away text of v{gone}; to bring it back: blocksd merge {label}"

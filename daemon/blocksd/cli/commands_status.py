@@ -16,7 +16,7 @@ from blocksd.cli.options import daemon_options, json_option, resolve, running_op
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.mirror.keys import Keys
 from blocksd.model.problem import CONFIG, Problem, count, tally
-from blocksd.model.revision import timestamp
+from blocksd.model.revision import timestamp, who
 from blocksd.monitoring.status import MIRROR_WORDS, tally_text
 from blocksd.requests.inbox import REFUSALS
 from blocksd.service.control import STATUS, ask
@@ -230,7 +230,7 @@ def _redis_text(report: dict[str, Any]) -> str:
 def _change_text(change: dict[str, Any] | None) -> str:
     if change is None:
         return "-"
-    return f"{change['seq']} {change['label']} v{change['version']}, {ago(change['at'])} by {change['author']}"
+    return f"{change['seq']} {change['label']} v{change['version']}, {ago(change['at'])} by {who(change['author'], change.get('by'))}"
 
 
 def _reload_text(reload: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import click
 from blocksd.cli import completion
 from blocksd.cli.advice import UNKNOWN_AGENT, command
 from blocksd.cli.console import complain, print_json
-from blocksd.cli.options import client_for, daemon_options, json_option, problem_of_file, version_of
+from blocksd.cli.options import by_option, client_for, daemon_options, json_option, problem_of_file, version_of
 from blocksd.cli.text_input import text_of
 from blocksd.errors import BlocksdError, InvalidRequest, Misconfigured, NotFound, Unavailable
 from blocksd.model.label import is_pattern
@@ -61,6 +61,7 @@ _version_option = click.option(
 @click.argument("label", shell_complete=completion.labels)
 @click.argument("value", required=False)
 @daemon_options
+@by_option
 @_field_options
 @json_option
 def new(label: str, value: str | None, *, as_json: bool, **flags: Any) -> None:
@@ -81,6 +82,7 @@ def new(label: str, value: str | None, *, as_json: bool, **flags: Any) -> None:
 @click.argument("label", shell_complete=completion.labels)
 @click.argument("value", required=False)
 @daemon_options
+@by_option
 @_field_options
 @_version_option
 @json_option
@@ -110,6 +112,7 @@ _FIELDS = ("description", "agents", "tags", "limit", "read_only", "hidden")
 @click.argument("label", shell_complete=completion.labels)
 @click.argument("content", required=False)
 @daemon_options
+@by_option
 @json_option
 def append(label: str, content: str | None, *, as_json: bool, **flags: Any) -> None:
     """Add lines to the end of a block.
@@ -127,6 +130,7 @@ def append(label: str, content: str | None, *, as_json: bool, **flags: Any) -> N
 @click.argument("old")
 @click.argument("new_text", metavar="NEW")
 @daemon_options
+@by_option
 @json_option
 def replace(label: str, old: str, new_text: str, *, as_json: bool, **flags: Any) -> None:
     """Replace the text OLD of a block by NEW.
@@ -141,6 +145,7 @@ def replace(label: str, old: str, new_text: str, *, as_json: bool, **flags: Any)
 @click.command()
 @click.argument("labels", nargs=-1, shell_complete=completion.labels, required=True, metavar="LABEL…")
 @daemon_options
+@by_option
 @_version_option
 def rm(labels: tuple[str, ...], *, version: int | None, **flags: Any) -> None:
     """Delete blocks, for every agent.
@@ -166,6 +171,7 @@ def rm(labels: tuple[str, ...], *, version: int | None, **flags: Any) -> None:
 @click.argument("label", shell_complete=completion.labels)
 @click.argument("to")
 @daemon_options
+@by_option
 @json_option
 def mv(label: str, to: str, *, as_json: bool, **flags: Any) -> None:
     """Rename a block. It keeps its history and its agents."""
@@ -178,6 +184,7 @@ def mv(label: str, to: str, *, as_json: bool, **flags: Any) -> None:
 @click.argument("label", shell_complete=completion.labels)
 @click.argument("agents", nargs=-1, shell_complete=completion.agents, required=True, metavar="AGENT…")
 @daemon_options
+@by_option
 @json_option
 def attach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) -> None:
     """Attach a block to agents.
@@ -198,6 +205,7 @@ def attach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) 
 @click.argument("label", shell_complete=completion.labels)
 @click.argument("agents", nargs=-1, shell_complete=completion.agents, required=True, metavar="AGENT…")
 @daemon_options
+@by_option
 @json_option
 def detach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) -> None:
     """Detach a block from agents."""
@@ -209,6 +217,7 @@ def detach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) 
 @click.command()
 @click.argument("label", shell_complete=completion.labels)
 @daemon_options
+@by_option
 @json_option
 def undo(label: str, *, as_json: bool, **flags: Any) -> None:
     """Undo the newest edit of a block.
@@ -225,6 +234,7 @@ def undo(label: str, *, as_json: bool, **flags: Any) -> None:
 @click.command()
 @click.argument("label", shell_complete=completion.labels)
 @daemon_options
+@by_option
 @json_option
 def redo(label: str, *, as_json: bool, **flags: Any) -> None:
     """Redo the edit that was undone last."""
@@ -236,6 +246,7 @@ def redo(label: str, *, as_json: bool, **flags: Any) -> None:
 @click.argument("label", shell_complete=completion.labels)
 @click.argument("version")
 @daemon_options
+@by_option
 @json_option
 def restore(label: str, version: str, *, as_json: bool, **flags: Any) -> None:
     """Restore a block to an older VERSION.
@@ -256,6 +267,7 @@ def restore(label: str, version: str, *, as_json: bool, **flags: Any) -> None:
 @click.argument("label", shell_complete=completion.labels)
 @click.argument("version", required=False)
 @daemon_options
+@by_option
 @json_option
 def merge(label: str, version: str | None, *, as_json: bool, **flags: Any) -> None:
     """Merge text back into a block that a save took away.

@@ -61,6 +61,9 @@ def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+by_option = click.option(
+    "--by", metavar="NAME", help="Who you are: shown in the history.  [default: the setting `by`; else nobody]"
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -146,7 +149,7 @@ def open_client(config: Config) -> Client:
     """
     from blocksd.client.blocking.client import Client
 
-    return Client(url_of(config), config.namespace)
+    return Client(url_of(config), config.namespace, by=config.by)
 
 
 @contextmanager

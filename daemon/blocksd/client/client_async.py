@@ -28,20 +28,23 @@ from blocksd.settings.record import FoundUrl, running_daemon
 _LONGEST_EDIT_PAUSE = 0.1
 
 
-def aconnect(url: str | None = None, namespace: str | None = None) -> "AsyncClient":
+def aconnect(url: str | None = None, namespace: str | None = None, *, by: str | None = None) -> "AsyncClient":
     """A client for asyncio code. Nothing is sent yet; an unreachable Redis shows at the first question.
 
     `url` is a Redis URL; None stands for what the settings say (`BLOCKSD_REDIS`, the user's or the machine's
     `blocksd.toml`), and else for the server of the daemon that runs on this machine. `namespace` None is the one set, and
-    else `blocks`. A `blocksd.toml` in the working directory and $STATE_DIRECTORY are the program's, and are not read.
+    else `blocks`. `by` says who you are, in the history of what you change; None is the one set, or nobody. With `url` and
+    `namespace` no settings are read. A `blocksd.toml` in the working directory and $STATE_DIRECTORY are the program's, and
+    are not read.
 
     Raises:
         Unavailable: no URL is given, nor set, and no daemon runs.
         Misconfigured: `url` or `namespace` is none.
     """
     if url is not None and namespace is not None:
-        return AsyncClient(url, namespace)
+        return AsyncClient(url, namespace, by=by)
     config = configuration.load_for_program(namespace)
+    by = config.by if by is None else by
     url = url or config.redis
     if url is None:
         daemon = running_daemon(config.state)
@@ -51,7 +54,7 @@ def aconnect(url: str | None = None, namespace: str | None = None) -> "AsyncClie
                 state=config.state,
             )
         url = FoundUrl(daemon["redis"], config.state)
-    return AsyncClient(url, config.namespace)
+    return AsyncClient(url, config.namespace, by=by)
 
 
 class AsyncClient:
@@ -62,9 +65,12 @@ class AsyncClient:
     memory belongs to one at a time.
     """
 
-    def __init__(self, url: str, namespace: str = "blocks") -> None:
-        """Nothing is sent yet. Raises Misconfigured when `url` or `namespace` is none."""
-        self._transport = AsyncTransport(url, namespace)
+    def __init__(self, url: str, namespace: str = "blocks", *, by: str | None = None) -> None:
+        """Nothing is sent yet. `by` says who you are, in the history of what you change: 1 to 100 printable characters.
+
+        Raises Misconfigured when `url` or `namespace` is none.
+        """
+        self._transport = AsyncTransport(url, namespace, by)
         self._opened = self._transport.opened
 
     @property

@@ -11,6 +11,7 @@ from weakref import WeakSet
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.mirror.connection import connect
 from blocksd.mirror.keys import Keys
+from blocksd.model.revision import OPERATOR
 from blocksd.protocol import wire
 from blocksd.protocol.sight import no_mirror
 from blocksd.protocol.wire import Command, Request
@@ -19,9 +20,10 @@ from blocksd.protocol.wire import Command, Request
 class AsyncTransport:
     """One namespace of one server. Several tasks may use it at once."""
 
-    def __init__(self, url: str, namespace: str) -> None:
-        """Nothing is sent yet."""
+    def __init__(self, url: str, namespace: str, by: str | None = None) -> None:
+        """Nothing is sent yet. `by` says who the operator is."""
         self.url = url
+        self.by = by
         self.keys = Keys(namespace)
         self.may_run_scripts = True
         """False once the server has refused a script."""
@@ -99,6 +101,8 @@ class AsyncTransport:
             NotFound: `actor` is no agent that is known.
             BlocksdError: the daemon refuses.
         """
+        if actor == OPERATOR:
+            terms = {"by": self.by, **terms}
         request = Request(self.keys, actor, op, args=args, **terms)
         while request.is_open:
             try:

@@ -83,7 +83,7 @@ class Draft:
 
     def __str__(self) -> str:
         drafted = [*self.observed.revisions, *self.requested.revisions]
-        lines = [f"{one.seq} {one.kind} {one.label} v{one.version} by {one.author}" for one in drafted]
+        lines = [f"{one.seq} {one.kind} {one.label} v{one.version} by {one.who}" for one in drafted]
         lines += [f"{'write' if edit.data is not None else 'remove'} {edit.path}" for edit in self.edits]
         lines += [f"reply {one.outcome} to {one.entry.actor} {one.entry.id}" for one in self.answers.answers]
         return "\n".join(lines)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "seq, label, version, kind, value, facts, entries, agents, fields, attached, detached, digest, author, at, "
-    "created_at, request_id, renamed_from, position, reverts, stale_base, origin"
+    "created_at, request_id, renamed_from, position, reverts, stale_base, origin, operator"
 )
 MARKS = ", ".join("?" * len(COLUMNS.split(",")))
 STORED = f"{COLUMNS}, checksum"
@@ -26,7 +26,8 @@ ENTRIES, AGENTS = 6, 7
 """Where in a row the numbers of its two lists of agents are."""
 
 _NAMES = COLUMNS.split(", ")
-_VALUE, _FACTS, _DIGEST, _ORIGIN = (_NAMES.index(name) for name in ("value", "facts", "digest", "origin"))
+_VALUE, _FACTS, _DIGEST = (_NAMES.index(name) for name in ("value", "facts", "digest"))
+_ALWAYS = _NAMES.index("origin")  # so many columns are in every checksum
 _LISTS = ("fields", "attached", "detached")
 _first = attrgetter("seq", "label", "version", "kind")
 _lists = attrgetter(*_LISTS)
@@ -55,6 +56,7 @@ def stored_row(revision: Revision, entries: int | None, agents: int | None) -> t
         ",".join(map(str, revision.reverts)) or None,
         revision.stale_base,
         revision.origin,
+        revision.by,
     )
     return (*row, checksum_of(row))
 
@@ -69,8 +71,13 @@ def _stored(value: str) -> str | bytes:
 
 
 def checksum_of(row: Sequence[object]) -> int:
-    """Return the checksum of a row in the order of `COLUMNS`. A row without an origin has the one it always had."""
-    end = _ORIGIN if row[_ORIGIN] is None else len(_NAMES)
+    """Return the checksum of a row in the order of `COLUMNS`.
+
+    Columns that were added later are in it up to the last that is not null: a row without them has the one it always had.
+    """
+    end = len(_NAMES)
+    while end > _ALWAYS and row[end - 1] is None:
+        end -= 1
     return zlib.crc32(repr((*row[:_VALUE], row[_FACTS] is None, *row[ENTRIES:end])).encode("utf-8", "replace"))
 
 
@@ -107,7 +114,9 @@ def text_of(value: str | bytes) -> str:
 def revision_of(row: Sequence[Any], entries: tuple[str, ...], agents: frozenset[str]) -> Revision:
     """Return the revision in a row, with the lists of agents whose numbers are in it."""
     seq, label, version, kind, value, facts = row[:ENTRIES]
-    fields, attached, detached, digest, author, at, created_at, request, renamed, position, reverts, *last = row[8:21]
+    fields, attached, detached, digest, author, at, created_at, request, renamed, position, reverts, *last = row[
+        8 : len(_NAMES)
+    ]
     block = None
     if facts is not None:
         known = json.loads(facts)

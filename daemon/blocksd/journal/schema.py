@@ -155,6 +155,10 @@ MIGRATIONS = (
     ALTER TABLE revisions ADD COLUMN origin TEXT;
     ALTER TABLE heads ADD COLUMN origin TEXT;
     """,
+    """
+    -- The `by` of the request, which says who the operator was.
+    ALTER TABLE revisions ADD COLUMN operator TEXT;
+    """,
 )
 """What makes a journal of each schema one of the next; the first makes one of nothing."""
 

@@ -124,6 +124,8 @@ def change_of(revision: Revision, epoch: str) -> str:
         notification["from"] = revision.renamed_from
     if revision.reverts:
         notification["reverts"] = revision.reverts
+    if revision.by is not None:
+        notification["by"] = revision.by
     return _encode(notification)
 
 

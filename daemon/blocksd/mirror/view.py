@@ -232,7 +232,7 @@ class VersionView:
     """One version of a block: what its revision changed, and who made it.
 
     `chars` is the size of the value, None after a deletion. `reverts` are versions whose text it took away. `renamed_from` is
-    the label before a renaming. `block` is the whole block as it was, where it was asked for and not deleted.
+    the label before a renaming. `by` says who the operator was, if the request did. `block` is the whole block as it was, where it was asked for and not deleted.
     """
 
     label: str
@@ -250,6 +250,7 @@ class VersionView:
     reverts: tuple[int, ...]
     renamed_from: str | None
     block: BlockView | None = None
+    by: str | None = None
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "VersionView":
@@ -259,7 +260,8 @@ class VersionView:
             lists: dict[str, Any] = {name: tuple(facts[name]) for name in ("fields", "attached", "detached", "reverts")}
             names = ("label", "version", "seq", "kind", "at", "author", "chars", "digest", "request_id")
             lists |= {name: facts[name] for name in names}
-            return cls(**lists, renamed_from=facts["from"], block=None if block is None else view_of(block))
+            seen = None if block is None else view_of(block)
+            return cls(**lists, renamed_from=facts["from"], block=seen, by=facts.get("by"))
         except (KeyError, TypeError):
             raise Damaged("a reply shows no version where one must be") from None
 

@@ -26,6 +26,15 @@ MERGE = "merge"
 """The author of a merge of a stale save with the text written on request meanwhile."""
 
 
+MAX_BY = 100
+"""How many characters the `by` of a request may have."""
+
+
+def is_by(by: object) -> bool:
+    """Return True if a request may say this of who the operator is: 1 to `MAX_BY` printable characters, no space at an end."""
+    return isinstance(by, str) and 0 < len(by) <= MAX_BY and by.isprintable() and by == by.strip()
+
+
 def timestamp(seconds: float) -> str:
     """Return a time for revisions and problems: RFC 3339 in UTC, to the millisecond."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
@@ -47,7 +56,7 @@ class Revision:
     `renamed_from` is the label before a renaming. A revision by undo or redo, or of nothing but the label or the agents
     that match a pattern, stands at the version `position`. `reverts` are versions by others whose text a save took away. A
     stale save was made of version `stale_base`, and a revision of the author `merge` follows it. The block's id is made of
-    `origin`, or of the label if that is None.
+    `origin`, or of the label if that is None. `by` says who the operator was that asked for it, if the request did.
     """
 
     seq: int
@@ -69,6 +78,12 @@ class Revision:
     reverts: tuple[int, ...] = ()
     stale_base: int | None = None
     origin: str | None = None
+    by: str | None = None
+
+    @property
+    def who(self) -> str:
+        """The author for people to read; of an operator who is named, with the name."""
+        return who(self.author, self.by)
 
     @property
     def id(self) -> str:
@@ -82,8 +97,13 @@ class Revision:
 
     def summary(self) -> dict[str, object]:
         """Return kind, block, time and author."""
-        names = ("seq", "kind", "label", "version", "author", "at")
+        names = ("seq", "kind", "label", "version", "author", "by", "at")
         return {name: getattr(self, name) for name in names}
+
+
+def who(author: str | None, by: str | None) -> str:
+    """Return an author for people to read, and who that was, if it is known: `operator (ann)`."""
+    return str(author) if by is None else f"{author} ({by})"
 
 
 _TEXT, _NUMBER, _LIST = (str, type(None)), (int, type(None)), (list, type(None))
@@ -91,7 +111,7 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "kind": (str,),
     "seq": _NUMBER,
     "version": _NUMBER,
-    **dict.fromkeys(("epoch", "label", "author", "at", "from", "request_id"), _TEXT),
+    **dict.fromkeys(("epoch", "label", "author", "by", "at", "from", "request_id"), _TEXT),
     **dict.fromkeys(("fields", "attached", "detached", "reverts"), _LIST),
 }
 """The types of the values that a notification may have under these keys."""
@@ -162,6 +182,11 @@ class Change:
     def author(self) -> str | None:
         """The author: `file`, `operator`, `merge` or an agent id."""
         return self.raw.get("author")
+
+    @property
+    def by(self) -> str | None:
+        """The name that the operator who asked for it gave, if one did."""
+        return self.raw.get("by")
 
     @property
     def at(self) -> str | None:

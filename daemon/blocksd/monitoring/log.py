@@ -80,7 +80,7 @@ class EventLog(ServiceListener):
             return  # the first read of the folder is one line, not a thousand
         agents = [f"+{agent}" for agent in revision.attached] + [f"-{agent}" for agent in revision.detached]
         some = " ".join(agents[:5]) + (f" and {len(agents) - 5} more" if len(agents) > 5 else "")
-        author = f" by {revision.author}" if revision.author != FILE else ""
+        author = f" by {revision.who}" if revision.author != FILE else ""
         gone, told, level = "", {}, "info"
         self._reverted.discard(unmerged_subject(revision.label))
         if revision.reverts:  # this line stands for that of the problem, too
@@ -102,6 +102,7 @@ class EventLog(ServiceListener):
                 "author": revision.author,
                 **({"from": revision.renamed_from} if revision.renamed_from is not None else {}),
                 **told,
+                **({"by": revision.by} if revision.by is not None else {}),
             },
             level,
         )

@@ -81,6 +81,7 @@ class Request:
         on_conflict: OnConflict | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
         request_id: str | None = None,
+        by: str | None = None,
     ) -> None:
         """Raises InvalidRequest when the request cannot be sent as JSON."""
         self._id = request_id or str(uuid.uuid4())
@@ -98,6 +99,7 @@ class Request:
             "expect": None if expect_version is None else {"version": expect_version},
             "on_conflict": on_conflict,
             "deadline": deadline.isoformat(timespec="milliseconds"),
+            "by": by,
         }
         self._put: Command = ("XADD", keys.inbox(actor), "*", "request", _encoded(request))
         self._is_put = False

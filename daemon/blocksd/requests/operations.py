@@ -56,7 +56,9 @@ def carry_out(workspace: Workspace, request: Request) -> tuple[str, str]:
         BlocksdError: it is refused. After any error the workspace is as it was.
     """
     actor = request.entry.actor
-    changeset = Changeset(workspace, workspace.draft.branch(), actor, request.id, is_operator=actor == OPERATOR)
+    changeset = Changeset(
+        workspace, workspace.draft.branch(by=request.by), actor, request.id, is_operator=actor == OPERATOR
+    )
     try:
         label = Operations(changeset).do(request.op, request)
         changeset.finish()

@@ -100,7 +100,10 @@ def _unknown(draft: StateDraft, label: str) -> NotFound:
 
 def _summary(revision: Revision) -> dict[str, Any]:
     return {
-        **{name: getattr(revision, name) for name in ("seq", "version", "kind", "label", "at", "author", "fields")},
+        **{
+            name: getattr(revision, name)
+            for name in ("seq", "version", "kind", "label", "at", "author", "by", "fields")
+        },
         **{name: getattr(revision, name) for name in ("attached", "detached", "digest", "request_id", "reverts")},
         "from": revision.renamed_from,
         "chars": None if revision.block is None else len(revision.block.value),

@@ -10,6 +10,7 @@ from hashlib import sha1
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocksd.errors import BlocksdError, InvalidRequest, Unavailable
+from blocksd.model.revision import MAX_BY, OPERATOR, is_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +54,7 @@ MAX_NUMBER = 2**53
 MAX_NAME = 1000
 """How many characters a label or a name may have before its grammar is looked at, which takes longer than reading it."""
 
-_KEYS = ("id", "op", "label", "name", "args", "expect", "on_conflict", "deadline")
+_KEYS = ("id", "op", "label", "name", "args", "expect", "on_conflict", "deadline", "by")
 _KEYS_OF_PARTS = ("op", "label", "name", "args", "expect", "on_conflict")
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _ID_IN_TEXT = re.compile(r'"id"\s*:\s*"([A-Za-z0-9_.-]{1,100})"')
@@ -81,6 +82,7 @@ class Request:
     expect: int | None = None  # the version the block must have
     on_conflict: str | None = None
     deadline: datetime | None = None
+    by: str | None = None  # who the operator is
     mark: str = field(default="", compare=False)
     """A digest of all that is asked for, by which a request is known that is sent again; its deadline may differ."""
 
@@ -226,10 +228,13 @@ def _request(entry: Entry, given: dict[str, Any]) -> Request:
         raise InvalidRequest("args must be an object", field="args")
     expect, on_conflict = _expected_version(given.get("expect")), _on_conflict(given.get("on_conflict"))
     op, label, name, args = given["op"], given.get("label"), given.get("name"), given.get("args", {})
-    asked = json.dumps((op, label, name, args, expect, on_conflict), sort_keys=True)
-    mark = sha1(asked.encode()).hexdigest()[:16]  # noqa: S324  # no secret
+    by = _by(given.get("by"), entry.actor)
+    asked = [op, label, name, args, expect, on_conflict]
+    if by is not None:  # a request without has the digest it always had
+        asked.append(by)
+    mark = sha1(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]  # noqa: S324  # no secret
     return Request(
-        entry, given["id"], op, args, label, name, expect, on_conflict, _deadline(given.get("deadline")), mark
+        entry, given["id"], op, args, label, name, expect, on_conflict, _deadline(given.get("deadline")), by, mark
     )
 
 
@@ -247,6 +252,19 @@ def _on_conflict(text: Any) -> str | None:
         raise InvalidRequest(f"on_conflict must be one of {', '.join(ON_CONFLICT)}", field="on_conflict")
     conflict: str | None = text
     return conflict
+
+
+def _by(given: Any, actor: str) -> str | None:
+    if given is None:
+        return None
+    if actor != OPERATOR:
+        raise InvalidRequest(
+            "by says who the operator is: the author of a request by an agent is the agent", field="by"
+        )
+    if not is_by(given):
+        raise InvalidRequest(f"by must be 1 to {MAX_BY} printable characters, with no space at an end", field="by")
+    by: str = given
+    return by
 
 
 def _deadline(text: Any) -> datetime | None:

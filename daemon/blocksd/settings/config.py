@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocksd.errors import Misconfigured
 from blocksd.model.label import parse_namespace
+from blocksd.model.revision import MAX_BY, is_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,11 @@ def _is_ipv6(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _check_by(by: str) -> None:
+    if not is_by(by):
+        raise Misconfigured(f"by must be 1 to {MAX_BY} printable characters, with no space at an end, not {by[:120]!r}")
 
 
 def _setting(
@@ -106,6 +112,13 @@ class Config:
         "URL of the Redis server; none: the daemon starts a server itself",
         example="redis://127.0.0.1:6379/0",
         is_secret=True,
+    )
+    by: str | None = _setting(
+        None,
+        "who you are, in the history of what you change by commands and Python programs; none: nobody",
+        check=_check_by,
+        example="ann",
+        is_live=True,
     )
     state_dir: str | None = _setting(
         None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from blocksd.model.attachment import NOBODY
 from blocksd.model.block import Block
 from blocksd.model.label import clash_key, owner
-from blocksd.model.revision import FILE, Revision
+from blocksd.model.revision import FILE, OPERATOR, Revision
 from blocksd.state.overlay import FORGOTTEN, Overlay
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ class StateDraft(Overlay):
     """Sets changed by private folders, or by a journal that has lost something, not yet drafted."""
     _come: set[str] = field(default_factory=set)  # labels that came into force, and of which nothing is drafted yet
     _together: dict[str, str] | None = None  # label → by which author, while changes go together
+    by: str | None = None
+    """Who the operator is whose changes are drafted here; it is not handed down."""
 
     def __post_init__(self) -> None:
         below = self.below
@@ -46,9 +48,9 @@ class StateDraft(Overlay):
             self.layers, self.attachments = (self, *below.layers), below.attachments
             self.first_seq = below.first_seq + len(below.revisions)
 
-    def branch(self) -> StateDraft:
-        """Return a draft on top of this one."""
-        return StateDraft(self.state, self.at, self)
+    def branch(self, *, by: str | None = None) -> StateDraft:
+        """Return a draft on top of this one, of changes of the operator who is called so, if that is known."""
+        return StateDraft(self.state, self.at, self, by=by)
 
     @property
     def next_seq(self) -> int:
@@ -288,6 +290,8 @@ class StateDraft(Overlay):
                 self._draft(newest, newest.block, ("agents",), author, None, _position(newest), stale_base=stale_base)
 
     def _append(self, revision: Revision) -> None:
+        if self.by is not None and revision.author == OPERATOR:  # a stale save that is merged first is not theirs
+            revision = replace(revision, by=self.by)
         self.revisions.append(revision)
         self.versions[revision.label] = revision.version
         self.drafted[revision.label] = revision

@@ -53,6 +53,40 @@ def test_null_is_as_not_given() -> None:
     assert (made.args, made.expect, made.label, made.name, made.deadline) == ({}, None, None, None, None)
 
 
+@pytest.mark.parametrize("by", ["a", "Zoë Müller", "安", "ops: on call #3", "x" * 100, None])
+def test_operator_may_say_who_they_are(by: str | None) -> None:
+    """By 1 to 100 printable characters; null is as not given."""
+    assert request(actor="operator", by=by).by == by
+
+
+@pytest.mark.parametrize(
+    "by", ["", " ", " a", "a ", "a\n", "a\tb", "x" * 101, "\u202eann", "a\u200b", "\ud800", 5, True, ["a"], {}]
+)
+def test_what_cannot_be_said_of_the_operator(by: object) -> None:
+    """It is shown on one line, and to people."""
+    assert unusable(entry(actor="operator", by=by)).error.facts["field"] in ("by", "request")
+
+
+def test_agent_is_not_signed() -> None:
+    """The author of what an agent asks for is the agent, whoever it says that it is."""
+    assert unusable(entry(actor="ann", by="the boss")).error.facts["field"] == "by"
+    assert request(actor="ann", by=None).by is None
+
+
+def test_part_of_a_batch_is_not_signed() -> None:
+    """The batch says who asks for all of it."""
+    batch = request(actor="operator", op="batch", by="ann")
+    with pytest.raises(InvalidRequest, match="no key 'by'"):
+        batch.part({"op": "delete", "label": "a", "by": "bob"})
+
+
+def test_mark_of_a_request_without_by_stays() -> None:
+    """A request that was sent to an older version, and is sent again, is the same one; under another name it is not."""
+    asked = request(actor="operator", op="delete", label="a", args={}, deadline="2026-11-20T10:00:00Z")
+    assert asked.mark == "0baa2790d7188222"
+    assert request(actor="operator", op="delete", label="a", args={}, by="ann").mark != asked.mark
+
+
 @pytest.mark.parametrize("request_id", ["", "a b", "a/b", "a:b", "x" * 101, "é", "a\n", 5, None, ["a"], {"a": 1}])
 def test_request_without_a_usable_id_is_not_replied_to(request_id: object) -> None:
     """There is no key for the reply."""

@@ -417,6 +417,7 @@ OTHER: dict[str, Any] = {
     "folder": "other.d",
     "namespace": "other",
     "redis": "redis://other",
+    "by": "ann",
     "state_dir": "/other",
     "resync_seconds": 7.0,
     "delete_grace": 7.0,

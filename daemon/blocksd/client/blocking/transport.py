@@ -9,6 +9,7 @@ from weakref import WeakSet
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.mirror.connection import connect
 from blocksd.mirror.keys import Keys
+from blocksd.model.revision import OPERATOR
 from blocksd.protocol import wire
 from blocksd.protocol.sight import no_mirror
 from blocksd.protocol.wire import Command, Request
@@ -17,9 +18,10 @@ from blocksd.protocol.wire import Command, Request
 class Transport:
     """One namespace of one server. Several threads may use it at once."""
 
-    def __init__(self, url: str, namespace: str) -> None:
-        """Nothing is sent yet."""
+    def __init__(self, url: str, namespace: str, by: str | None = None) -> None:
+        """Nothing is sent yet. `by` says who the operator is."""
         self.url = url
+        self.by = by
         self.keys = Keys(namespace)
         self.may_run_scripts = True
         """False once the server has refused a script."""
@@ -77,6 +79,8 @@ class Transport:
             NotFound: `actor` is no agent that is known.
             BlocksdError: the daemon refuses.
         """
+        if actor == OPERATOR:
+            terms = {"by": self.by, **terms}
         request = Request(self.keys, actor, op, args=args, **terms)
         while request.is_open:
             try:
