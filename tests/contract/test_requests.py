@@ -250,17 +250,6 @@ def test_who_the_operator_is_stays_with_every_revision(rig: Office, ear: Ear) ->
     assert [one.by for one in rig.journal.history("minutes")] == [one["by"] for one in told]
 
 
-def test_stale_save_that_is_merged_first_is_not_signed(rig: Office, ear: Ear) -> None:
-    """Who asks for something after it has not merged it."""
-    rig.save_and_settle("notes", "---\nagents: [ann]\n---\none\n")
-    rig.do("ann", "append", "notes", content="from Ann")
-    ear.messages()
-    rig.write("notes", "---\nagents: [ann]\n---\nzero\none\n")
-    rig.do("operator", "append", "notes", content="last", by="Zoë")
-    signed = [(change["author"], change.get("by")) for change in ear.changes()]
-    assert signed == [("file", None), ("merge", None), ("operator", "Zoë")]
-
-
 def test_request_under_another_name_is_another_one(rig: Office) -> None:
     """Sent again as it was, it is done once; under the same id by another, it is refused."""
     rig.save_and_settle("notes", "one\n")

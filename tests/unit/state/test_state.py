@@ -105,6 +105,26 @@ def book(journal: Journal) -> Book:
     return Book(journal)
 
 
+def test_operator_is_named_in_their_own_revisions_alone(book: Book) -> None:
+    """A stale save may be merged before what they ask for: that is not theirs, and so is nothing on top of their draft."""
+    book.put("notes", "one")
+    above = book.draft.branch(by="Zoë")
+    above.put(Block("notes", "one two"), author="merge")
+    above.put(Block("notes", "three"), author="operator")
+    highest = above.branch()
+    highest.put(Block("notes", "four"), author="operator")
+    above.absorb(highest)
+    book.draft.absorb(above)
+    book.put("notes", "five", author="operator")
+    assert [(one.author, one.by) for one in book.draft.revisions] == [
+        ("file", None),
+        ("merge", None),
+        ("operator", "Zoë"),
+        ("operator", None),
+        ("operator", None),
+    ]
+
+
 def test_block_comes_changes_and_goes(book: Book) -> None:
     """Each is a revision, numbered in one row; that it says the same is none; versions go on when it comes again."""
     assert book.put("notes", "1")
