@@ -16,12 +16,10 @@ import click
 import pytest
 
 from blocksd.cli.main import cli
-from support import bound_by_rights, eventually
+from support import Daemon, RedisServer, bound_by_rights, eventually, run_here, valkey_binary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from support import Daemon, RedisServer
 
     RunDaemon = Callable[..., Daemon]
 
@@ -46,29 +44,58 @@ def blocksd(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return result
 
 
-def fails(code: int, *words: str, **options: Any) -> str:
+def fails(code: int, *words: str) -> str:
     """What a command that must fail with `code` says: on standard error, and nothing elsewhere."""
-    result = blocksd(*words, **options)
+    result = blocksd(*words) if words[0] == "run" else run_here(*words)
     assert result.returncode == code, result
     assert result.stdout == ""
     return result.stderr
 
 
-@pytest.fixture
-def daemon(folder: Path, run_daemon: RunDaemon) -> Iterator[Daemon]:
-    """A daemon over a folder with three blocks, two agents, a change, a deletion, a warning and a problem."""
+def fill(folder: Path) -> None:
+    """Three blocks of two agents, one block that will go, a warning and a problem."""
     (folder / "agents" / "one").mkdir(parents=True)
     (folder / "agents" / "one" / "persona.md").write_text("mine\n")
     (folder / "notes.md").write_text("---\ndescription: What is noted.\nagents: [one, two]\ntags: [a]\n---\nfirst\n")
     (folder / "hidden.md").write_text("---\nhidden: true\nlimt: 5\n---\nsecret\n")
     (folder / "bad.md").write_text("---\n")
     (folder / "gone.md").write_text("text\n")
-    running = run_daemon("--delete-grace", "0.1")
+
+
+def change(running: Daemon) -> None:
+    """A change and a deletion."""
+    folder = running.folder
     (folder / "notes.md").write_text("---\ndescription: What is noted.\nagents: [one, two]\ntags: [a]\n---\nsecond\n")
     (folder / "gone.md").unlink()
     eventually(lambda: None in running.values("gone") and len(running.values("notes")) == 2)
+
+
+@pytest.fixture
+def daemon(folder: Path, run_daemon: RunDaemon) -> Iterator[Daemon]:
+    """A daemon over a folder with three blocks, two agents, a change, a deletion, a warning and a problem."""
+    fill(folder)
+    running = run_daemon("--delete-grace", "0.1")
+    change(running)
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def standing_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """The same, one for all tests that change nothing."""
+    directory = tmp_path_factory.mktemp("standing")
+    folder = directory / "blocks.d"
+    fill(folder)
+    server = RedisServer(valkey_binary())
+    server.start()
+    running = Daemon(folder, directory / "state", "--redis", server.url, "--delete-grace", "0.1")
+    try:
+        change(running.start())
+        yield running
+    finally:
+        if running.process is not None:
+            running.stop()
+        server.remove()
 
 
 def as_json(daemon: Daemon, *words: str, code: int = 0) -> Any:
@@ -95,7 +122,7 @@ def test_help_shows_every_command_whole() -> None:
 )
 def test_help_of_every_command(words: list[str]) -> None:
     """`--help` says in a sentence what the command does, and what its options mean."""
-    result = blocksd(*words, "--help")
+    result = run_here(*words, "--help")
     assert result.returncode == 0
     assert result.stdout.startswith("Usage:")
     command = cli.commands[words[0]] if words else cli
@@ -221,12 +248,12 @@ def test_no_redis(place: Path, words: str) -> None:
 @pytest.mark.usefixtures("place")
 def test_status_without_a_daemon() -> None:
     """`status` tells as much as can be told, says how to start one, and ends with 3."""
-    result = blocksd("status")
+    result = run_here("status")
     assert result.returncode == 3
     assert "not running" in result.stdout
     assert "blocksd run FOLDER" in result.stderr
     assert "problems     unknown: no daemon answers" in result.stdout
-    assert json.loads(blocksd("status", "--json").stdout)["running"] is False
+    assert json.loads(run_here("status", "--json").stdout)["running"] is False
 
 
 # --- refused: 1 ---
@@ -279,9 +306,9 @@ def test_status_without_a_daemon() -> None:
         ("ls --agent nobody", "there is no agent 'nobody'", "'blocksd agents'"),
     ],
 )
-def test_what_is_not_there(daemon: Daemon, words: str, said: str, step: str) -> None:
+def test_what_is_not_there(standing_daemon: Daemon, words: str, said: str, step: str) -> None:
     """What nobody knows ends with 1, and with the nearest thing that is known, or where to look."""
-    result = daemon.command(*words.split())
+    result = standing_daemon.command(*words.split())
     assert (result.returncode, result.stdout) == (1, "")
     assert said in result.stderr
     assert step in result.stderr
@@ -302,12 +329,12 @@ def test_old_label_leads_to_the_present_one(daemon: Daemon, words: str) -> None:
 
 
 @pytest.mark.parametrize("words", [("show",), ("append", "x"), ("history",), ("new", "x"), ("undo",)])
-def test_path_of_a_file_leads_to_its_label(daemon: Daemon, words: tuple[str, ...]) -> None:
+def test_path_of_a_file_leads_to_its_label(standing_daemon: Daemon, words: tuple[str, ...]) -> None:
     """A shell completes paths: who names a block by the path of its file is told the label."""
     command, *others = words
-    result = daemon.command(command, str(daemon.folder / "notes.md"), *others)
+    result = standing_daemon.command(command, str(standing_daemon.folder / "notes.md"), *others)
     assert (result.returncode, result.stderr.splitlines()[-1]) == (1, "  did you mean 'notes'?")
-    outside = daemon.command(command, "/nowhere/notes.md", *others).stderr
+    outside = standing_daemon.command(command, "/nowhere/notes.md", *others).stderr
     assert "did you mean" not in outside
 
 
@@ -455,23 +482,23 @@ def test_file_that_is_not_in_force_is_told(daemon: Daemon) -> None:
     eventually(lambda: not daemon.command("show", "notes").stderr.count("not in force"), "it is in force")
 
 
-def test_version_that_is_none(daemon: Daemon) -> None:
+def test_version_that_is_none(standing_daemon: Daemon) -> None:
     """A version is a number, with or without a v; anything else is wrong usage."""
-    result = daemon.command("diff", "notes", "first")
+    result = standing_daemon.command("diff", "notes", "first")
     assert result.returncode == 2
     assert "'first' is not a version" in result.stderr
-    assert daemon.command("diff", "notes", "v1", "v2").returncode == 0
+    assert standing_daemon.command("diff", "notes", "v1", "v2").returncode == 0
 
 
-def test_resume_with_nothing_held_back(daemon: Daemon) -> None:
+def test_resume_with_nothing_held_back(standing_daemon: Daemon) -> None:
     """Deletions are accepted once they are held back, not in advance."""
-    result = daemon.command("resume", "--accept-deletions")
+    result = standing_daemon.command("resume", "--accept-deletions")
     assert (result.returncode, result.stdout) == (0, "no deletions are held back\n")
 
 
-def test_resume_wants_to_be_told(daemon: Daemon) -> None:
+def test_resume_wants_to_be_told(standing_daemon: Daemon) -> None:
     """`resume` alone accepts nothing."""
-    result = daemon.command("resume")
+    result = standing_daemon.command("resume")
     assert result.returncode == 2
     assert "--accept-deletions" in result.stderr
 
@@ -481,41 +508,44 @@ def test_check_of_a_bad_folder(folder: Path) -> None:
     """`check` needs no daemon, ends with 1 if a file is no block, and with 0 if there are but warnings."""
     (folder / "bad.md").write_text("---\n")
     (folder / "odd.md").write_text("---\nlimt: 5\n---\n")
-    result = blocksd("check", str(folder))
+    result = run_here("check", str(folder))
     assert result.returncode == 1
     assert "bad.md:1: the frontmatter is opened with '---' but never closed (add a line" in result.stdout
     assert "warning: odd.md:2: " in result.stdout
     (folder / "bad.md").unlink()
-    assert blocksd("check", str(folder)).returncode == 0
+    assert run_here("check", str(folder)).returncode == 0
 
 
 # --- done: 0 ---
 
 
-def test_json_of_every_reading_command(daemon: Daemon) -> None:
+def test_json_of_every_reading_command(standing_daemon: Daemon) -> None:
     """With `--json` a program can read it, all on standard output."""
-    status = as_json(daemon, "status", "--json", code=1)
+    status = as_json(standing_daemon, "status", "--json", code=1)
     assert status["running"] is True
     assert (status["blocks"], status["agents"], status["mirror"]) == (3, 2, "level")
     assert {problem["subject"] for problem in status["problems"]} == {"bad.md", "hidden.md"}
-    assert [block["label"] for block in as_json(daemon, "ls", "--json")] == ["agents/one/persona", "notes"]
-    assert [block["label"] for block in as_json(daemon, "ls", "--json", "--all")][1] == "hidden"
-    assert [block["name"] for block in as_json(daemon, "ls", "--json", "--agent", "one")] == ["notes", "persona"]
-    assert [block["attached"] for block in as_json(daemon, "ls", "--json")] == [1, 2]
-    shown = as_json(daemon, "show", "notes", "--json")
+    assert [block["label"] for block in as_json(standing_daemon, "ls", "--json")] == ["agents/one/persona", "notes"]
+    assert [block["label"] for block in as_json(standing_daemon, "ls", "--json", "--all")][1] == "hidden"
+    assert [block["name"] for block in as_json(standing_daemon, "ls", "--json", "--agent", "one")] == [
+        "notes",
+        "persona",
+    ]
+    assert [block["attached"] for block in as_json(standing_daemon, "ls", "--json")] == [1, 2]
+    shown = as_json(standing_daemon, "show", "notes", "--json")
     assert (shown["value"], shown["version"], shown["agents"], shown["chars"]) == ("second", 2, ["one", "two"], 6)
-    agents = as_json(daemon, "agents", "--json")
+    agents = as_json(standing_daemon, "agents", "--json")
     assert agents == [
         {"agent": "one", "blocks": {"notes": "notes", "persona": "agents/one/persona"}},
         {"agent": "two", "blocks": {"notes": "notes"}},
     ]
-    history = as_json(daemon, "history", "notes", "--json")
+    history = as_json(standing_daemon, "history", "notes", "--json")
     assert [(one["version"], one["kind"], one["block"]["value"]) for one in history] == [
         (2, "updated", "second"),
         (1, "created", "first"),
     ]
-    assert as_json(daemon, "history", "gone", "--json")[0]["block"] is None
-    result = blocksd("check", str(daemon.folder), "--format", "json")
+    assert as_json(standing_daemon, "history", "gone", "--json")[0]["block"] is None
+    result = run_here("check", str(standing_daemon.folder), "--format", "json")
     assert (result.returncode, json.loads(result.stdout)["blocks"]) == (1, 3)
 
 
@@ -551,22 +581,22 @@ def test_name_of_the_operator(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -
     assert (refused.returncode, "by must be 1 to 100 printable characters" in refused.stderr) == (2, True)
 
 
-def test_text_for_people(daemon: Daemon) -> None:
+def test_text_for_people(standing_daemon: Daemon) -> None:
     """The value of a block goes to standard output alone, so that it can be piped; tables are cut by tabs."""
-    shown = daemon.command("show", "notes")
+    shown = standing_daemon.command("show", "notes")
     assert shown.stdout == "second\n"
     assert "notes v2 · 6 of 20000 characters" in shown.stderr
-    lines = daemon.command("ls").stdout.splitlines()
+    lines = standing_daemon.command("ls").stdout.splitlines()
     assert [line.split("\t")[0] for line in lines] == ["agents/one/persona", "notes"]
-    assert daemon.command("ls", "--search", "SECOND").stdout.startswith("notes\t6/20000")
-    assert daemon.command("ls", "--tag", "b").stdout == ""
-    assert daemon.command("agents").stdout.splitlines()[1] == "two\t1\tnotes"
-    assert daemon.command("history", "gone").stdout.splitlines()[0].startswith("v2\t")
-    assert "-first\n+second" in daemon.command("diff", "notes").stdout
-    found = json.loads(daemon.command("diff", "notes", "--json").stdout)
+    assert standing_daemon.command("ls", "--search", "SECOND").stdout.startswith("notes\t6/20000")
+    assert standing_daemon.command("ls", "--tag", "b").stdout == ""
+    assert standing_daemon.command("agents").stdout.splitlines()[1] == "two\t1\tnotes"
+    assert standing_daemon.command("history", "gone").stdout.splitlines()[0].startswith("v2\t")
+    assert "-first\n+second" in standing_daemon.command("diff", "notes").stdout
+    found = json.loads(standing_daemon.command("diff", "notes", "--json").stdout)
     assert (found["label"], found["from"], found["to"]) == ("notes", 1, 2)
     assert found["diff"].endswith("-first\n+second\n")
-    status = daemon.command("status")
+    status = standing_daemon.command("status")
     assert status.returncode == 1
     assert "running, pid" in status.stdout
     assert "bad.md:1: the frontmatter is opened" in status.stdout

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 import blocksd
-from support import Daemon, RedisServer, eventually
+from support import Daemon, RedisServer, eventually, run_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +26,7 @@ NAMES = [
 
 def run(daemon: Daemon, command: str, *names: str) -> str:
     """Run a command with names that may look like options; return what it prints."""
-    words = [sys.executable, "-m", "blocksd", command, "--state-dir", str(daemon.state), "--", *names]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30, env=daemon.env)
+    done = run_here(command, "--state-dir", str(daemon.state), "--", *names, env=daemon.env)
     assert done.returncode == 0, done
     return done.stdout
 
