@@ -819,4 +819,5 @@ def test_without_sources_a_save_costs_what_it_did(make_rig: Callable[..., Rig], 
         "hset": 2,
         "publish": 2,
         "xadd": 1,
+        "zadd": 1,  # the time in `blocks:updated`
     }
