@@ -70,7 +70,7 @@ class Memory:
         """The daemon died: maybe while it did what was asked."""
         self.has_crashed = True
         # The next one knows the times of day, and here they do not go on as the clock does: all was just now.
-        self.clock = dict.fromkeys(self.clock, math.inf)
+        self.clock = dict.fromkeys(self.clock, math.nan)
         for asked in self.asked.values():
             asked.deaths += not asked.is_answered
 
@@ -384,7 +384,7 @@ def _check_merges(history: Sequence[Revision], clock: Mapping[int, float]) -> No
         was, there = there, set(lines(one.block.value)) if one.block is not None else set()
         new = {line for line in there - was if is_token(line)}
         if one.author == MERGE:
-            now = clock.get(one.seq, 0.0)
+            now = clock.get(one.seq, math.nan)  # that of a round that was killed is not known
             again = {line for line in new & returned.keys() if now - returned[line] > LONGEST_AT_ONCE}
             must("came back", not again, again, "came back again:", one)
             returned.update(dict.fromkeys(new, now))
