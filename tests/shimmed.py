@@ -39,6 +39,7 @@ class Machine:
         self._failed.touch()
         self.fail(0)
         self._begin_boot()
+        self.undone: list[str] = []  # files of which the last cut took something back
         self.env = {
             "LD_PRELOAD": shim(home),
             "SHIM_FAILED": str(self._failed),
@@ -62,7 +63,7 @@ class Machine:
 
         The daemon must have been killed, and nobody else may write below `disk` meanwhile.
         """
-        undone = Counter({"names undone": 0, "writes undone": 0})
+        undone, self.undone = Counter({"names undone": 0, "writes undone": 0}), []
         for notes in (path for path in self._undo.iterdir() if path.is_dir()):
             for names in reversed((notes / "names").read_text().splitlines() if (notes / "names").exists() else []):
                 if chance is None or chance.random() < 0.5:
@@ -82,6 +83,7 @@ class Machine:
                         file.write(data)
                         file.truncate(size)
                 undone["writes undone"] += len(writes) - kept
+                self.undone.append(files[number])
         shutil.rmtree(self._undo)
         self._undo.mkdir()
         self._begin_boot()

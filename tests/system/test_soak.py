@@ -48,6 +48,7 @@ class World:
     may_not_start: bool = False
     model: Model = field(default_factory=lambda: Model(END_SECONDS + max(SECONDS, 20.0)))
     chance: random.Random = field(default_factory=lambda: random.Random(7))
+    losses: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.between = Between(self.server.socket)
@@ -138,7 +139,11 @@ class World:
             acknowledged, before = set(self.model.acknowledged), self._lines()
             self.counts.update(self.machine.cut_power(chance))
             gone = before - self._lines()
-            self.model.lost += sorted(gone & acknowledged - self.model.replaced)
+            if lost := sorted(gone & acknowledged - self.model.replaced):
+                self.model.lost += lost
+                self.losses.append(
+                    f"{len(lost)} lines by a power cut that took something back of {self.machine.undone}"
+                )
             for line in gone & self.model.saved.keys():
                 del self.model.saved[line]
         client = self.server.client()
@@ -208,7 +213,7 @@ def test_nothing_is_lost_doubled_or_missed(world: World, percent: int, capsys: p
         done |= world.counts | {"calls failed": machine.failed} | {kind: len(found) for kind, found in faults.items()}
         with capsys.disabled():
             print("\nsoak:", ", ".join(f"{kind} {count}" for kind, count in done.items()))
-        assert not any(faults.values()), faults
+        assert not any(faults.values()), (faults, world.losses)
         left = list(world.daemon.folder.rglob(".blocksd-*"))
         assert len(left) < 200, f"temporaries are left: {len(left)}"
     finally:
