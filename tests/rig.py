@@ -336,6 +336,21 @@ def expected(revisions: Iterable[Revision], agents: Iterable[str], namespace: st
         block, label = newest.block, newest.label
         if block is None:
             continue
+        if label.startswith("agents/") and label.endswith("/agent.yaml") and label.count("/") == 2:
+            agent, said = label.split("/")[1], json.loads(block.value)
+            about = {"agent": agent, "name": agent, "tags": [], "metadata": {}, **said}
+            keys[f"{namespace}:agent-info:{agent}"] = {
+                **{
+                    name: text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
+                    for name, text in about.items()
+                },
+                "version": str(newest.version),
+                "digest": newest.digest,
+                "created_at": newest.created_at,
+                "updated_at": newest.at,
+                "updated_by": newest.author,
+            }
+            continue
         fields = {
             "label": label,
             "value": block.value,

@@ -535,9 +535,9 @@ def test_json_of_every_reading_command(standing_daemon: Daemon) -> None:
     shown = as_json(standing_daemon, "show", "notes", "--json")
     assert (shown["value"], shown["version"], shown["agents"], shown["chars"]) == ("second", 2, ["one", "two"], 6)
     agents = as_json(standing_daemon, "agents", "--json")
-    assert agents == [
-        {"agent": "one", "blocks": {"notes": "notes", "persona": "agents/one/persona"}},
-        {"agent": "two", "blocks": {"notes": "notes"}},
+    assert [(one["agent"], one["name"], one["blocks"]) for one in agents] == [
+        ("one", "one", {"notes": "notes", "persona": "agents/one/persona"}),
+        ("two", "two", {"notes": "notes"}),
     ]
     history = as_json(standing_daemon, "history", "notes", "--json")
     assert [(one["version"], one["kind"], one["block"]["value"]) for one in history] == [
@@ -558,6 +558,28 @@ def test_templates_are_listed_on_request(folder: Path, run_daemon: RunDaemon) ->
         assert [block["label"] for block in as_json(running, *words, "--json")] == ["notes"]
         assert [block["label"] for block in as_json(running, *words, "--json", "--all")] == ["form", "notes"]
     running.stop()
+
+
+def test_properties_of_an_agent(daemon: Daemon) -> None:
+    """A saved `agent.yaml` is in the list of agents at once, and decides the style of the prompt; `check` tells of a bad one."""
+    file = daemon.folder / "agents" / "one" / "agent.yaml"
+    file.write_text("name: Uno\ndescription: The first.\nagent_type: sleeptime_agent\n")
+    eventually(lambda: "one\t2\tnotes, persona\tUno\tThe first." in daemon.command("agents").stdout)
+    assert "1→" in daemon.command("render", "one").stdout
+    assert "1→" not in daemon.command("render", "one", "--style", "standard").stdout
+    assert as_json(daemon, "render", "one", "--json")["style"] == "line-numbered"
+    assert daemon.command("history", "agents/one/agent.yaml").stdout.splitlines()[0].startswith("v1\t")
+    assert [block["label"] for block in as_json(daemon, "ls", "--json", "--all")] == [
+        "agents/one/persona",
+        "hidden",
+        "notes",
+    ]
+    file.write_text("name: [Uno]\n")
+    result = blocksd("check", str(daemon.folder))
+    assert "agents/one/agent.yaml:1: name must be text" in result.stdout
+    assert "3 blocks in order" in result.stdout
+    eventually(lambda: "agents/one/agent.yaml:1: name must be text" in daemon.command("status").stdout)
+    assert as_json(daemon, "status", "--json", code=1)["blocks"] == 3
 
 
 def test_name_of_the_operator(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -590,7 +612,7 @@ def test_text_for_people(standing_daemon: Daemon) -> None:
     assert [line.split("\t")[0] for line in lines] == ["agents/one/persona", "notes"]
     assert standing_daemon.command("ls", "--search", "SECOND").stdout.startswith("notes\t6/20000")
     assert standing_daemon.command("ls", "--tag", "b").stdout == ""
-    assert standing_daemon.command("agents").stdout.splitlines()[1] == "two\t1\tnotes"
+    assert standing_daemon.command("agents").stdout.splitlines()[1].rstrip("\t") == "two\t1\tnotes"
     assert standing_daemon.command("history", "gone").stdout.splitlines()[0].startswith("v2\t")
     assert "-first\n+second" in standing_daemon.command("diff", "notes").stdout
     found = json.loads(standing_daemon.command("diff", "notes", "--json").stdout)

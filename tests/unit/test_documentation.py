@@ -123,6 +123,7 @@ def test_every_key_is_specified() -> None:
     single = [name for name in vars(keys).values() if isinstance(name, str) and name not in ("blocks", keys.resets)]
     of_a_kind = [
         *(keys.block("<label>"), keys.attached("<label>"), keys.agent("<agent>"), keys.open("<agent>")),
+        keys.agent_info("<agent>"),
         *(keys.source("<source>"), keys.source_agents("<source>"), keys.file("<source>/<path>")),
         *(keys.inbox("<actor>"), keys.reply("<actor>:<request id>")),
     ]

@@ -158,7 +158,7 @@ def examine(path: str, file: str | None = None, *, held: Collection[str] = ()) -
         journal.close()
         _keep_in_force(held, state, problems)
         if file is None:
-            return len(state.paths), [problems[subject] for subject in sorted(problems)]
+            return state.block_count, [problems[subject] for subject in sorted(problems)]
         names = (printable(file), state.labels.get(file))
         found = [
             problems[subject]

@@ -27,7 +27,7 @@ from blocksd.cli.options import (
 from blocksd.errors import NotFound, ProblemFile
 from blocksd.model.label import SUFFIX
 from blocksd.model.problem import count
-from blocksd.model.prompt import STYLES
+from blocksd.model.prompt import STYLES, style_of
 from blocksd.model.revision import who
 from blocksd.protocol.reset import Reset
 
@@ -164,27 +164,36 @@ def _not_in_force(problem: dict[str, Any]) -> str:
 @daemon_options
 @json_option
 def agents(as_json: bool, **flags: Any) -> None:
-    """List the agents, and the blocks attached to each."""
+    """List the agents, the blocks attached to each, and its name and description if it has any."""
     with open_client(load(flags)) as client:
         known = client.agents.list()
     if as_json:
         print_json([agent.as_json() for agent in known])
         return
-    rows = [(agent.id, str(len(agent.blocks)), ", ".join(sorted(agent.blocks))) for agent in known]
-    print_table(("agent", "blocks", "names"), rows)
+    rows = [
+        (
+            agent.id,
+            str(len(agent.blocks)),
+            ", ".join(sorted(agent.blocks)),
+            agent.name if agent.name != agent.id else "",
+            " ".join((agent.description or "").split()),
+        )
+        for agent in known
+    ]
+    print_table(("agent", "blocks", "names", "called", "description"), rows)
 
 
 @click.command()
 @click.argument("agent", shell_complete=completion.agents)
 @daemon_options
-@click.option("--style", type=click.Choice(STYLES), default="standard", show_default=True, help="The form of the text.")
+@click.option("--style", type=click.Choice(STYLES), help="The form of the text.  [default: that of the agent's type]")
 @click.option("--source", "sources", metavar="NAME", multiple=True, help="Only this file source; may be repeated.")
 @click.option("--no-sources", is_flag=True, help="No file sources.")
 @click.option("--max-files-open", type=click.IntRange(min=0), metavar="N", help="Show at most N files open.")
 @json_option
 def render(
     agent: str,
-    style: Style,
+    style: Style | None,
     sources: tuple[str, ...],
     *,
     no_sources: bool,
@@ -201,6 +210,7 @@ def render(
         near_agents(client, agent),
         client.memory(agent) as memory,
     ):
+        style = style or style_of(client.agents.retrieve(agent).agent_type)
         text = memory.compile(
             style=style,
             sources=() if no_sources else sources or None,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from blocksd.client.blocking.memory import Memory
@@ -11,15 +12,8 @@ from blocksd.mirror.view import AgentView, FileView
 from blocksd.model import edits
 from blocksd.model.block import DEFAULT_LIMIT, Block, check_value, default_description, replaced
 from blocksd.model.label import parse_label
-from blocksd.model.prompt import Style, ToolUsageRules, compile_prompt
+from blocksd.model.prompt import ToolUsageRules, compile_prompt, style_of
 from blocksd.protocol.fields import text
-
-STYLES: dict[str, Style] = {
-    "sleeptime_agent": "line-numbered",
-    "react_agent": "nested",
-    "workflow_agent": "directories",
-}
-"""The style in which agents of a type see their memory; the others see it in the standard one."""
 
 
 class MemoryBlock(Protocol):
@@ -135,7 +129,7 @@ class BasicBlockMemory:
 
         `sources` are names, or objects with a `name`. With an `llm_config`, lines are numbered for Anthropic's models alone.
         """
-        style = STYLES.get(self.agent_type or "", "standard")
+        style = style_of(self.agent_type)
         if style == "line-numbered" and getattr(llm_config, "model_endpoint_type", "anthropic") != "anthropic":
             style = "standard"
         names = None if sources is None else [getattr(one, "name", one) for one in sources]
@@ -211,4 +205,5 @@ def with_memory(agent: AgentView, transport: Any) -> AgentView:
     """Return the agent with its memory as a container, if a blocking client asks."""
     if not isinstance(transport, Transport):
         return agent
-    return AgentView(agent.id, agent.blocks, BasicBlockMemory(Memory(transport, agent.id, transport.opened)))
+    memory = BasicBlockMemory(Memory(transport, agent.id, transport.opened), agent_type=agent.agent_type)
+    return replace(agent, memory=memory)

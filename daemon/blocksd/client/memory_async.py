@@ -13,7 +13,7 @@ from blocksd.client.transport_async import AsyncTransport
 from blocksd.client.watch import AsyncWatch
 from blocksd.errors import BlocksdError, Misconfigured, NotAttached, NotFound, Unavailable
 from blocksd.mirror.view import BlockView, FileView
-from blocksd.model.prompt import Style, ToolUsageRules, compile_prompt, order, render_block
+from blocksd.model.prompt import Style, ToolUsageRules, compile_prompt, order, render_block, style_of
 from blocksd.protocol.reset import Item
 from blocksd.protocol.sight import Sight, files_in, not_attached
 from blocksd.protocol.watching import Watching
@@ -62,14 +62,14 @@ class AsyncMemory(AsyncMemoryWrites):
         self,
         *,
         blocks: Collection[str] | None = None,
-        style: Style = "standard",
+        style: Style | None = None,
         tool_usage_rules: ToolUsageRules | str | None = None,
         sources: Collection[str] | None = None,
         max_files_open: int | None = None,
     ) -> str:
         """The text for the agent's context window; no round trip while nothing that concerns it has changed.
 
-        `style` is `standard`, `line-numbered`, `nested` or `directories`. `sources` names the file sources to show; None
+        `style` is `standard`, `line-numbered`, `nested` or `directories`; None is that of the agent's type. `sources` names the file sources to show; None
         shows all that the agent sees. With `max_files_open`, only so many open files, those last opened, are shown open.
         `blocks` names the blocks to show; None shows all that are not hidden.
         """
@@ -81,7 +81,7 @@ class AsyncMemory(AsyncMemoryWrites):
             sight = await self._sight()
             text = compile_prompt(
                 [block for block in sight.blocks.values() if picked is None or block.name in picked],
-                style=style,
+                style=style_of(sight.agent_type) if style is None else style,
                 tool_usage_rules=tool_usage_rules,
                 sources=[source for source in sight.sources if shown is None or source.name in shown],
                 max_files_open=max_files_open,

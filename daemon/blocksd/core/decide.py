@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from blocksd.core.scanner import private_folders
 from blocksd.errors import JournalUnusable
 from blocksd.files.folder import Absent, Busy, Refused, Text
+from blocksd.model.label import PROPERTIES_END, is_properties
 from blocksd.model.problem import label_conflict, problem_of, warning_of
 from blocksd.model.revision import FILE
 from blocksd.requests.answers import Answers, answer_requests
@@ -152,12 +153,14 @@ def _find_moves(view: FolderView, draft: Draft) -> dict[str, str]:
     new = [
         NewFile(one.path, one.reading.signature, one.block)
         for one in files
-        if one.path not in labels and isinstance(one.reading, Text)
+        if one.path not in labels and isinstance(one.reading, Text) and not is_properties(one.path)
     ]
     if not new:
         return {}
     absent = {one.path for one in files if one.path in labels and isinstance(one.reading, Absent)}
-    suspects = dict.fromkeys((*absent, *draft.seen.deleted, *intake.suspects))
+    suspects = dict.fromkeys(
+        path for path in (*absent, *draft.seen.deleted, *intake.suspects) if not is_properties(path)
+    )
     heirs = intake.deletions.heirs
     known = {one.path: old for one in new if (old := heirs.get(one.path)) in suspects and view.folder.is_absent(old)}
     moves = known | find_moves(
@@ -292,6 +295,19 @@ def _enforce(
     assert block is not None
     label = block.label
     state.signatures[path] = reading.signature
+    changed = _save(view, state, block, newest, reading)
+    if changed or has_changed:
+        # What a file is warned of, and which other names it has, is not journaled: after a restart it is read again.
+        draft.files[label] = (path, None if one.warnings or reading.names > 1 else reading.signature)
+
+
+def _save(view: FolderView, state: StateDraft, block: Block, newest: Revision | None, reading: Text) -> bool:
+    """Draft a block as its file says it, and what the save takes back; return True if that makes a revision."""
+    label = block.label
+    if label.endswith(PROPERTIES_END) and is_properties(
+        label
+    ):  # of an agent: two texts of them are not merged by their lines, and the last one stands
+        return state.put(block)
     past = Past(
         version=lambda version: state.undamaged(label, version),
         is_recent=lambda revision, share: view.is_recent(revision, reading.saved_at, share),
@@ -299,10 +315,7 @@ def _enforce(
         by_others=lambda: view.state.by_others(label),
     )
     origin = origin_of(block, newest, past)
-    changed = state.put(block, stale_base=origin.stale_base, reverts=origin.reverts)
-    if changed or has_changed:
-        # What a file is warned of, and which other names it has, is not journaled: after a restart it is read again.
-        draft.files[label] = (path, None if one.warnings or reading.names > 1 else reading.signature)
+    return state.put(block, stale_base=origin.stale_base, reverts=origin.reverts)
 
 
 # --- what was asked for ---

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from blocksd.errors import ProblemFile, Unavailable
 from blocksd.journal.identity import facts_of
-from blocksd.model import safety
 from blocksd.model.label import printable
 from blocksd.model.problem import FOLDER, Problem
 
@@ -22,11 +21,32 @@ if TYPE_CHECKING:
 
 RootState = Literal["same", "unknown", "back", "gone", "another"]
 
+WIPE_ABOVE = 3
+MASS_ABOVE = 10
 _RETRY_SECONDS = 1.0
 _LONGEST_GATHERING = 60.0
 
 
 _PUT_BACK = "put the files back, or run 'blocksd resume --accept-deletions'"
+
+# --- safety rules ---
+# An unmounted disk, a `git clean` in the wrong place and a person who really wants ten blocks gone all look alike. A
+# deletion that a predicate stops is not forgotten: the daemon looks again, and continues when the files are back.
+
+
+def is_wiped(blocks: int, vanished: int) -> bool:
+    """Return True if all blocks of a folder of more than `WIPE_ABOVE` vanished: a lost mount, not an edit."""
+    return blocks > WIPE_ABOVE and vanished >= blocks
+
+
+def is_mass_deletion(blocks: int, vanished: int) -> bool:
+    """Return True if more than half of more than `MASS_ABOVE` blocks vanished in one pass."""
+    return blocks > MASS_ABOVE and 2 * vanished > blocks
+
+
+def is_replaced(expected: tuple[int, int] | None, found: tuple[int, int] | None) -> bool:
+    """Return True if another directory (device and inode) is in the folder's place."""
+    return expected is not None and found is not None and expected != found
 
 
 class Decision(NamedTuple):
@@ -177,9 +197,9 @@ class Deletions:
             is_moved = self._journal.folder not in (None, self._folder.root)
             since = f"it was {self._journal.folder}" if is_moved else "it was gone or replaced"
             return f"{vanished} of {blocks} blocks are missing in the folder since {since}"
-        if safety.is_wiped(blocks, vanished):
+        if is_wiped(blocks, vanished):
             return f"all {blocks} blocks vanished at once"
-        if safety.is_mass_deletion(blocks, vanished):
+        if is_mass_deletion(blocks, vanished):
             return f"{vanished} of {blocks} blocks vanished at once"
         return None
 
@@ -198,7 +218,7 @@ class Deletions:
             self.is_folder_gone = True
             self._halt("the folder is gone", "put it back, or mount it again; all blocks stay as they are until then")
             return "gone"
-        if safety.is_replaced(directory.held, found):
+        if is_replaced(directory.held, found):
             self._halt("the folder was replaced by another directory", "all blocks that are missing in it are kept")
         directory.reopen()
         if directory.refusal is not None:

@@ -19,6 +19,7 @@ from blocksd.model.label import (
     is_block_file,
     is_conflict_copy,
     is_ignored,
+    is_properties,
     label_of_path,
     merged_from,
     printable,
@@ -92,7 +93,9 @@ class Intake:
     def hint_file(self, path: str, *, closed: bool) -> None:
         """Note that something happened to this file; `closed` if its writer was seen to be done."""
         directories, _, name = path.rpartition("/")
-        if path in self._state.signatures or (is_block_file(name) and not is_out_of_sight(directories)):
+        if path in self._state.signatures or (
+            (is_block_file(name) or is_properties(path)) and not is_out_of_sight(directories)
+        ):
             self._queue.hint(path, closed=closed)
         elif name == CONFIG_MAP and not is_out_of_sight(directories):
             for link in self.links.ways:  # what the links lead to has changed, all at once

@@ -308,7 +308,7 @@ class Projector:
         self._shown_problems = self._problems.copy()
         self._shown_count = self._problems.changes
         problems = {subject: problem.dumps() for subject, problem in self._shown_problems.items()}
-        blocks, origins = self._state.paths.keys(), self._state.origins
+        blocks, origins = self._state.blocks(), self._state.origins
         repair_index(self._mirror, blocks, self._shown_agents, problems, origins=origins)
         self._sources.shown()
         yield from self._source_mirror.compare(timestamp(self._wall()), announce=announce)

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from blocksd.errors import InvalidFile, InvalidLabel
-from blocksd.model.label import PRIVATE, is_block_file, is_ignored, parse_agent, printable
+from blocksd.model.label import PRIVATE, is_block_file, is_ignored, is_properties, parse_agent, printable
 from blocksd.model.problem import NAMES, misnamed, problem_of
 
 if TYPE_CHECKING:
@@ -252,13 +252,13 @@ def private_folders(attachments: Attachments, some: Mapping[str, bool], every: s
 
 
 def _is_home(folder: Folder, directory: str) -> bool:
-    """Return True if there is a block in a private folder, or nothing: other files alone make nobody known.
+    """Return True if there is a block in a private folder, or the agent's properties, or nothing: other files alone make nobody known.
 
     So a client that deletes an agent is rid of it, though files of other programs stay where it was.
     """
     is_empty = True
     for path in islice(folder.content(directory), _MOST_FILES):
-        if is_block_file(path.rpartition("/")[2]):
+        if is_block_file(path.rpartition("/")[2]) or is_properties(path):
             return True
         is_empty = False
     return is_empty

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from blocksd.errors import BlocksdError, InvalidLabel
 from blocksd.mirror.projection import in_parts
-from blocksd.mirror.repair import differing, repair_agents, repair_changes, repair_index, suspects
+from blocksd.mirror.repair import differing, differing_properties, repair_agents, repair_changes, repair_index, suspects
 from blocksd.mirror.stray_keys import Strays
-from blocksd.model.label import name_for_agent, parse_label
+from blocksd.model.label import name_for_agent, owner, parse_label, properties_label
 from blocksd.model.revision import timestamp
 
 if TYPE_CHECKING:
@@ -157,17 +157,20 @@ class Verifier:
 
     def _comparing(self) -> Iterator[int]:
         """Yields after each slice how many keys it has compared."""
-        labels = list(self._state.paths)
+        labels = list(self._state.blocks())
         parts = -(-len(labels) // READ_IN_FULL) or 1
         for some in in_parts(labels, _SLICE):
             self._compare_blocks(some, parts)
+            yield len(some)
+        for some in in_parts(list(self._state.properties), _SLICE):
+            self._compare_properties(some)
             yield len(some)
         is_thorough = self._number % 16 == 0
         problems = {subject: problem.dumps() for subject, problem in self._problems.copy().items()}
         known = self._state.attachments.known
         wrong = repair_index(
             self._mirror,
-            self._state.paths.keys(),
+            self._state.blocks(),
             known,
             problems,
             origins=self._state.origins,
@@ -193,6 +196,12 @@ class Verifier:
         if wrong:
             self.rebuild(wrong)
             self._announce(labels=[revision.label for revision in wrong])
+
+    def _compare_properties(self, labels: Sequence[str]) -> None:
+        wrong = differing_properties(self._mirror, self._heads(labels))
+        if wrong:
+            self.rebuild(wrong)
+            self._announce(agents=[str(owner(revision.label)) for revision in wrong])
 
     def _is_in_part(self, name: str, parts: int) -> bool:
         return zlib.crc32(name.encode()) % parts == self._number % parts
@@ -272,6 +281,7 @@ def _owners_of_keys(state: State, sources: Sources) -> dict[str, Callable[[str],
         "block": lambda label: label in state.paths,
         "attached": lambda label: label in state.paths,
         "agent": lambda agent: agent in state.attachments.known,
+        "agent-info": lambda agent: properties_label(agent) in state.properties,
         "source": lambda source: source in sources.names,
         "source-agents": lambda source: source in sources.names,
         "file": lambda file: file in sources.opened(),

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from blocksd.errors import InvalidField, InvalidFile, LimitExceeded, ProblemFile
-from blocksd.files import frontmatter
+from blocksd.files import agent_file, frontmatter
 from blocksd.files.lookalike import conflict, fence_below, is_lfs_pointer, is_second, lookalike
 from blocksd.model.block import DEFAULT_LIMIT, FILE_KEYS, Block, check_value, default_block, facts_of, is_unfit
 from blocksd.model.differences import Effort, differences
+from blocksd.model.label import PROPERTIES_END, is_properties
 from blocksd.model.problem import Warned, together
 
 if TYPE_CHECKING:
@@ -55,8 +56,7 @@ class Document:
     @property
     def newline(self) -> str:
         """The line end of the first line, which all others have."""
-        end = self.text.find("\n")
-        return "\r\n" if end > 0 and self.text[end - 1] == "\r" else "\n"
+        return "\r\n" if self.text[: self.text.find("\n") + 1].endswith("\r\n") else "\n"
 
     @property
     def value(self) -> str:
@@ -146,23 +146,24 @@ def _is_plain(text: str) -> bool:
     return text[:1].isalnum()
 
 
-def split(text: str) -> Document:
+def split(text: str, label: str = "") -> Document:
     """Take a file's text apart. `split(text).text == text` for every text.
 
     Raise InvalidFile if the frontmatter is opened but never closed.
     """
     start = 1 if text.startswith(_BOM) else 0
+    if label.endswith(PROPERTIES_END) and is_properties(label):  # all of it is like a frontmatter
+        return Document(text[:start], text[start:], "", "")
     opened = _OPEN.match(text, start)
     if opened is None:
         return Document(text[:start], "", "", text[start:])
     closed = _CLOSE.search(text, opened.end())
     if closed is None:
-        message = "the frontmatter is opened with '---' but never closed"
         hint = "add a line '---' after the last key, or remove the first line"
         meant = fence_below(text[opened.end() :])
         if meant is not None:
             hint = f"write '---' alone in line {meant[0] + 1}, in place of {meant[1][:20]!r}"
-        raise InvalidFile(message, line=1, hint=hint)
+        raise InvalidFile("the frontmatter is opened with '---' but never closed", line=1, hint=hint)
     return Document(text[: opened.end()], text[opened.end() : closed.start()], closed[0], text[closed.end() :])
 
 
@@ -219,6 +220,8 @@ class Parser:
         """
         if b"<" in data and b"<<<<<<<" in data:
             _check_conflict(data)
+        if label.endswith(PROPERTIES_END) and is_properties(label):
+            return agent_file.parse(split(decode(data), label).matter, label)
         head = self._heads.get(label)
         if head is None or not data.startswith(head.data) or not head.has_frontmatter:
             head = _parse_head(data, label)
@@ -254,7 +257,7 @@ class Parser:
 
     def open(self, data: bytes, label: str) -> tuple[Block, Document]:
         """Return the block that a file describes, and its document. Raise InvalidFile if it describes none."""
-        return self.parse(data, label)[0], split(decode(data))
+        return self.parse(data, label)[0], split(decode(data), label)
 
     def confirm(self, document: Document, block: Block) -> bytes:
         """Return the bytes of a document, once they are seen to describe this block.
@@ -328,6 +331,8 @@ def edited(document: Document, block: Block, new: Block) -> Document:
 
     Raise EditRefused if the text that must stay would be touched.
     """
+    if new.label.endswith(PROPERTIES_END) and is_properties(new.label):
+        return replace(document, matter=agent_file.edited(document.matter, block, new))
     for key in FILE_KEYS:
         value, before = getattr(new, key), getattr(block, key)
         if value is not before and value != before:

@@ -17,7 +17,7 @@ from blocksd.files.document import MAX_BYTES
 from blocksd.files.links import resolve
 from blocksd.files.open_writers import OpenWriters, openers_of
 from blocksd.files.root import Root
-from blocksd.model.label import SUFFIX, TEMPORARY, is_ignored, is_junk, printable
+from blocksd.model.label import SUFFIX, TEMPORARY, is_ignored, is_junk, is_properties, printable
 from blocksd.model.proposal import is_misnamed
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Folder:
                             yield found
                             found = []
                         name = entry.name
-                        if not name.endswith(SUFFIX):
+                        if not name.endswith(SUFFIX) and not is_properties(prefix + name):
                             if is_ignored(name):
                                 if name.startswith(TEMPORARY):
                                     found.append(FolderEntry(prefix + name, "left"))

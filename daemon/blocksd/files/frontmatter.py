@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from blocksd.errors import InvalidField
-
 _GUESSES = 100  # for how many unknown keys of one file the known ones are searched: there may be thousands
 _LONGEST_KEY = 40
 _ELSEWHERE = {"label": "the label is the file's path", "value": "the value is the text below the frontmatter"}
@@ -44,7 +43,7 @@ def read(text: str, label: str, *, above: int) -> Meaning:
 
     Raise InvalidFile if `text` is not a frontmatter.
     """
-    given = _keys_of(text, above) if text else {}
+    given = keys_of(text, above) if text else {}
     fields, wrong = fields_and_errors(label, given)
     unknown = [key for key in given if key not in FILE_KEYS]
     lines = {key: above + line for key, line in lines_of_keys(text).items()} if unknown or wrong else {}
@@ -58,7 +57,7 @@ def read(text: str, label: str, *, above: int) -> Meaning:
     return Meaning(fields, bool(given), warnings, errors)
 
 
-def _keys_of(text: str, above: int) -> Mapping[str, Any]:
+def keys_of(text: str, above: int) -> Mapping[str, Any]:
     """Return the keys of a frontmatter with their values; an empty entry of a list counts as absent, as an empty key does."""
     try:
         given = load(text)

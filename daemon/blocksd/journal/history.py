@@ -13,6 +13,7 @@ from blocksd.journal.identity import FolderFacts
 from blocksd.journal.opening import open_to_read
 from blocksd.journal.row import AGENTS, ENTRIES, STORED, check, revision_of
 from blocksd.model.block import block_id
+from blocksd.model.label import is_properties
 from blocksd.model.revision import FILE
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class History:
             )
             written, attached = self.lists.written, self.lists.attached
             for label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode in rows:
-                if path is not None and path[:-3] != label and normalize("NFC", path[:-3]) != label:
+                if path is not None and path[:-3] != label and not _is_path_of(path, label):
                     raise JournalDamaged(f"the journal has {path!r} as the file of {label!r}", path=self.path)
                 signature = (mtime_ns, ctime_ns, size, inode) if mtime_ns is not None else None
                 yield _new(Head, (label, version, written[entries], attached[agents], path, signature))
@@ -124,7 +125,8 @@ class History:
     def count(self) -> int:
         """Return how many blocks are in force."""
         with self.database.reading():
-            return int(self.database.execute("SELECT count(path) FROM heads").fetchone()[0])
+            counted = "SELECT count(*) FROM heads WHERE substr(path, -3) = '.md'"  # without the properties of agents
+            return int(self.database.execute(counted).fetchone()[0])
 
     def version_of(self, label: str) -> int:
         """Return the newest version of a label, deleted or not; 0 when none is known."""
@@ -318,6 +320,10 @@ class History:
             yield
         except VersionDamaged as error:
             raise JournalDamaged(error.message, path=self.path) from error
+
+
+def _is_path_of(path: str, label: str) -> bool:
+    return normalize("NFC", path if is_properties(label) else path[:-3]) == label
 
 
 class JournalReader(History):

@@ -75,10 +75,9 @@ def daemon_commands(keys: Keys) -> list[tuple[str | int, ...]]:
     They serve to check the rights of a user, and are not executed.
     """
     key = keys.meta
-    of_a_kind = (keys.block, keys.attached, keys.agent, keys.source, keys.source_agents, keys.file, keys.open)
     lists = (keys.agents, keys.labels, keys.ids, keys.counts, keys.index, keys.created, keys.updated)
     indexes = (*lists, keys.problems, keys.sources, keys.lease, keys.changes)
-    touched = (*indexes, *(kind("x") for kind in of_a_kind), keys.inbox(OPERATOR), keys.reply(f"{OPERATOR}:x"))
+    touched = (*indexes, *(kind("x") for kind in keys.of_a_kind), keys.inbox(OPERATOR), keys.reply(f"{OPERATOR}:x"))
     channels = (
         keys.changes,
         keys.resets,
@@ -124,6 +123,5 @@ def _mirror(keys: Keys) -> tuple[str, ...]:
     """Return the rules to read the whole mirror, but no inbox and no reply."""
     lists = (keys.agents, keys.labels, keys.ids, keys.counts, keys.index, keys.created, keys.updated)
     single = (*lists, keys.problems, keys.sources, keys.meta, keys.lease, keys.changes)
-    many = (keys.block, keys.attached, keys.agent, keys.source, keys.source_agents, keys.file, keys.open)
-    readable = (*single, *(key("*") for key in many))
+    readable = (*single, *(key("*") for key in keys.of_a_kind))
     return (*(f"%R~{key}" for key in readable), f"&{keys.changes}", f"&{keys.changes}:*")

@@ -7,6 +7,7 @@ All of a namespace's keys start with `<namespace>:`. With the namespace `blocks`
 | `blocks:block:<label>` | hash | the block: `value description limit read_only hidden tags metadata …`, and `label version digest id created_at updated_at updated_by chars`; lists and maps as JSON, booleans `true`/`false`, no field for null |
 | `blocks:attached:<label>` | set | ids of the agents attached to it |
 | `blocks:agent:<agent>` | hash | name → label of every block attached to the agent |
+| `blocks:agent-info:<agent>` | hash | the properties of an agent that has an `agent.yaml`: `name description agent_type system tags metadata`, as in a block, and `agent version digest created_at updated_at updated_by` |
 | `blocks:agents` | zset | known agents, score 0 |
 | `blocks:labels` | zset | labels, score 0 |
 | `blocks:ids` | hash | block id → label |
@@ -75,10 +76,14 @@ class Keys:
         self.block = _named(f"{namespace}:block:")
         self.attached = _named(f"{namespace}:attached:")
         self.agent = _named(f"{namespace}:agent:")
+        self.agent_info = _named(f"{namespace}:agent-info:")
         self.source = _named(f"{namespace}:source:")
         self.source_agents = _named(f"{namespace}:source-agents:")
         self.file = _named(f"{namespace}:file:")
         self.open = _named(f"{namespace}:open:")
+        of_blocks_and_agents = (self.block, self.attached, self.agent, self.agent_info)
+        self.of_a_kind = (*of_blocks_and_agents, self.source, self.source_agents, self.file, self.open)
+        """What makes the keys that the mirror has of each block, agent, source and file."""
         self.inbox = _named(f"{namespace}:inbox:")
         self.reply = _named(f"{namespace}:reply:")
         self.changes_of_block = _named(f"{self.changes}:block:")

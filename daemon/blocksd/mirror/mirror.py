@@ -224,8 +224,7 @@ class Mirror:
         """
         keys = self.keys
         self.apply([("DEL", keys.meta)])
-        of_a_kind = (keys.block, keys.attached, keys.agent, keys.source, keys.source_agents, keys.file, keys.open)
-        mine = tuple(key("") for key in of_a_kind)
+        mine = tuple(key("") for key in keys.of_a_kind)
         cursor = 0
         while True:
             cursor, found = self.scan(cursor, f"{keys.namespace}:*", 1000)

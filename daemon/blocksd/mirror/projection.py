@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from blocksd.mirror.index import INDEXED, bounds_of, member_of
 from blocksd.model.block import FILE_KEYS
-from blocksd.model.label import PRIVATE, name_for_agent, owner
+from blocksd.model.label import PRIVATE, PROPERTIES_END, is_properties, name_for_agent, owner
+from blocksd.model.properties import properties_of
 from blocksd.model.revision import milliseconds
 
 if TYPE_CHECKING:
@@ -80,9 +81,12 @@ def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
     """Return the commands for one revision: first the data, then its entry in the stream and its notifications."""
     label, block = revision.label, revision.block
     key, channel = keys.block(label), keys.changes_of_block(label)
-    if block is not None and revision.kind == "updated":
+    commands: list[Command]
+    if label.endswith(PROPERTIES_END) and is_properties(label):
+        commands = _properties_commands(revision, keys)
+    elif block is not None and revision.kind == "updated":
         shown = _shown(revision, revision.fields)
-        commands: list[Command] = [("HSET", key, *(word for pair in shown.items() for word in pair))]
+        commands = [("HSET", key, *(word for pair in shown.items() for word in pair))]
         nulls = [name for name in revision.fields if name not in shown and name != "agents"]
         if nulls:
             commands.append(("HDEL", key, *nulls))
@@ -114,6 +118,20 @@ def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
     commands.append(announcement(f"{revision.seq}-0", change, keys.changes, *channels))
     commands.append(("HSET", keys.meta, "seq", str(revision.seq)))
     return commands
+
+
+def properties_fields(revision: Revision) -> dict[str, str]:
+    """Return the hash of an agent's properties in the mirror, without null."""
+    agent, shown = str(owner(revision.label)), properties_of(revision.block)
+    said = {"name": agent, "tags": shown.tags, "metadata": shown.metadata, **shown.said}
+    fields = {key: value if isinstance(value, str) else _json(value) for key, value in said.items()}
+    times = {"created_at": revision.created_at, "updated_at": revision.at, "updated_by": revision.author}
+    return {"agent": agent, **fields, "version": str(revision.version), "digest": revision.digest or "", **times}
+
+
+def _properties_commands(revision: Revision, keys: Keys) -> list[Command]:
+    key = keys.agent_info(str(owner(revision.label)))
+    return new_hash_commands(key, properties_fields(revision) if revision.block is not None else {})
 
 
 def change_of(revision: Revision, epoch: str) -> str:
@@ -197,6 +215,8 @@ def _count_command(revision: Revision, keys: Keys) -> Command:
 
 def rebuild_commands(revision: Revision, keys: Keys) -> list[Command]:
     """Return commands that replace all keys of a block, without a notification."""
+    if is_properties(revision.label):
+        return _properties_commands(revision, keys)
     commands = _block_commands(revision, keys)
     commands.append(("DEL", keys.attached(revision.label)))
     name = name_for_agent(revision.label)

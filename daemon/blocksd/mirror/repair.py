@@ -6,8 +6,15 @@ import json
 from typing import TYPE_CHECKING
 
 from blocksd.mirror.index import bounds_of, entry_of, member_of
-from blocksd.mirror.projection import fields_of, in_parts, new_hash_commands, new_zset_commands
+from blocksd.mirror.projection import (
+    fields_of,
+    in_parts,
+    new_hash_commands,
+    new_zset_commands,
+    properties_fields,
+)
 from blocksd.model.block import block_id
+from blocksd.model.label import owner
 from blocksd.model.revision import milliseconds
 
 if TYPE_CHECKING:
@@ -57,6 +64,13 @@ def differing(mirror: Mirror, revisions: Sequence[Revision]) -> list[Revision]:
         for revision, shown in zip(revisions, zip(*[answers] * 9, strict=True), strict=True)
         if shown != _wanted(revision)
     ]
+
+
+def differing_properties(mirror: Mirror, revisions: Sequence[Revision]) -> list[Revision]:
+    """Return the properties of agents that the mirror shows wrongly."""
+    keys = [mirror.keys.agent_info(str(owner(revision.label))) for revision in revisions]
+    shown = mirror.read_many([("HGETALL", key) for key in keys])
+    return [one for one, its in zip(revisions, shown, strict=True) if its != properties_fields(one)]
 
 
 def _wanted(revision: Revision) -> tuple[object, ...]:

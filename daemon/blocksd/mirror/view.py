@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from blocksd.errors import Damaged
 from blocksd.model.block import FILE_KEYS, TEXT_KEYS, block_id
-from blocksd.model.label import name_for_agent
+from blocksd.model.label import PROPERTIES_END, is_properties, name_for_agent, owner
+from blocksd.model.properties import PROPERTIES, properties_of
 
 if TYPE_CHECKING:
     from blocksd.model.revision import Revision
@@ -175,10 +176,13 @@ class BlockView:
 
 
 def shown(revision: "Revision") -> dict[str, Any] | None:
-    """Return a block as replies show it: every field, as JSON types; None: the revision deleted it."""
+    """Return a block, or an agent's properties, as replies show it: every field, as JSON types; None: it was deleted."""
     block = revision.block
     if block is None:
         return None
+    if block.label.endswith(PROPERTIES_END) and is_properties(block.label):
+        properties = properties_of(block)
+        return {"agent": owner(block.label), **{key: getattr(properties, key) for key in PROPERTIES}}
     facts = {
         **{name: getattr(block, name) for name in _OF_BLOCK},
         "id": block_id(revision.origin or revision.label),
@@ -216,15 +220,31 @@ class AgentView:
     blocks: Mapping[str, str] = field(hash=False)
     memory: Any = field(default=None, compare=False, repr=False)
     """Of an agent that a blocking client has created or retrieved, its memory as a `BasicBlockMemory`; else None."""
+    name: str = ""
+    """Its name; the id, if its properties say none."""
+    description: str | None = None
+    agent_type: str | None = None
+    system: str | None = None
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
-    @property
-    def name(self) -> str:
-        """The same as the id: agents have no other name."""
-        return self.id
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.id)
+
+    @classmethod
+    def of(cls, agent: str, blocks: Mapping[str, str], info: Mapping[str, str]) -> "AgentView":
+        """Return an agent with the hash of its properties, which is empty if it has none. Raises Damaged if it is none."""
+        try:
+            tags, metadata = json.loads(info.get("tags", "[]")), json.loads(info.get("metadata", "{}"))
+            texts = {key: info.get(key) for key in ("description", "agent_type", "system")}
+            return cls(agent, blocks, None, info.get("name", agent), **texts, tags=tuple(tags), metadata=metadata)
+        except (ValueError, TypeError):
+            raise Damaged(f"the mirror does not show the properties of the agent {agent!r}") from None
 
     def as_json(self) -> dict[str, Any]:
         """Return the agent, as JSON types."""
-        return {"agent": self.id, "blocks": self.blocks}
+        return {"agent": self.id, "blocks": self.blocks, **{key: getattr(self, key) for key in PROPERTIES}}
 
 
 @dataclass(frozen=True, slots=True)

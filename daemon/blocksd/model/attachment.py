@@ -7,7 +7,7 @@ from fnmatch import translate
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from blocksd.model.label import PRIVATE, is_pattern, name_for_agent, owner
+from blocksd.model.label import PRIVATE, is_pattern, is_properties, name_for_agent, owner
 from blocksd.model.layer import Layer
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ class Attachments:
     def load(self, label: str, entries: tuple[str, ...], attached: frozenset[str]) -> None:
         """Take a block over as the journal has it, without deciding anything anew; `loaded` comes after the last."""
         self.attached[label] = attached
+        if is_properties(label):
+            return
         if label.startswith(_PRIVATE):
             self._note(label, ())
         elif entries:
@@ -141,11 +143,16 @@ class Attachments:
     def set_entries(self, label: str, entries: tuple[str, ...]) -> dict[str, frozenset[str]]:
         """Add or change a block with these entries; return the new sets of all blocks whose set changed."""
         self.attached.setdefault(label, NOBODY)
+        if is_properties(label):
+            return {}
         appeared, vanished = self._note(label, entries)
         return self._settle({label, *self._touching(label), *self._matching(appeared | vanished)})
 
     def remove(self, label: str) -> dict[str, frozenset[str]]:
         """Remove a block; return the new sets of the other blocks whose set changed."""
+        if is_properties(label):
+            self.attached.pop(label, None)
+            return {}
         affected = self._touching(label)
         _, vanished = self._note(label, ())
         self._patterned.pop(label, None)

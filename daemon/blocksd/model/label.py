@@ -57,8 +57,21 @@ _CONFLICT_COPY = re.compile(
 _MERGE_TOOL = re.compile(r"(.+)_(?:BACKUP|BASE|LOCAL|REMOTE)_[0-9]+")
 
 
+PROPERTIES_FILE, PROPERTIES_END = "agent.yaml", "/agent.yaml"
+"""The file in an agent's private folder that says its properties; the end of each label that `is_properties` may fit."""
+
 RESERVED = frozenset(("operator", "file", "merge"))
 """Authors that are no agents, and would be taken for one."""
+
+
+def properties_label(agent: str) -> str:
+    """Return the path of the file that says an agent's properties, which is their label, too."""
+    return f"{PRIVATE}/{agent}/{PROPERTIES_FILE}"
+
+
+def is_properties(path: str) -> bool:
+    """Return True if a path below the folder, or a label, is that of an agent's properties: no block has it."""
+    return path.endswith(PROPERTIES_END) and path.startswith(f"{PRIVATE}/") and path.count("/") == 2
 
 
 def parse_label(text: str) -> str:
@@ -85,6 +98,8 @@ def parse_label(text: str) -> str:
         if why:
             message = f"{text[:80]!r} is in {PRIVATE}/ but {segments[1][:80]!r} is no agent's id: {why}"
             raise InvalidLabel(message, label=_shown(text))
+    if is_properties(label):
+        raise InvalidLabel(f"{text[:80]!r} is no label: it is the file of an agent's properties", label=_shown(text))
     if is_conflict_copy(segments[-1]):
         message = f"{text[:80]!r} is not a label: it is named like a copy that a program made of a conflict"
         raise InvalidLabel(message, label=_shown(text))
@@ -237,6 +252,8 @@ def label_of_path(path: str) -> str:
     `path` is as the file system gives it (`os.fsdecode`: bytes that are not UTF-8 are lone surrogates).
     Raise InvalidLabel if it is not the path of a label.
     """
+    if is_properties(path):
+        return properties_label(parse_agent(path.split("/")[1]))
     stem = path.removesuffix(SUFFIX)
     try:
         stem.encode("utf-8")
@@ -247,7 +264,7 @@ def label_of_path(path: str) -> str:
 
 def path_of_label(label: str) -> str:
     """Return the path of a new block's file, below the folder."""
-    return label + SUFFIX
+    return label if is_properties(label) else label + SUFFIX
 
 
 def is_ignored(name: str) -> bool:
@@ -318,12 +335,8 @@ def printable(path: str) -> str:
     """Return a path for messages and keys, with what is not UTF-8 or not printable escaped."""
     if path.isprintable():
         return path
-    return (
-        path.encode("utf-8", "surrogateescape")
-        .decode("utf-8", "backslashreplace")
-        .encode("unicode_escape")
-        .decode("ascii")
-    )
+    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return text.encode("unicode_escape").decode("ascii")
 
 
 def parse_namespace(text: str) -> str:

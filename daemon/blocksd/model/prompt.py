@@ -26,6 +26,19 @@ if TYPE_CHECKING:
 Style = Literal["standard", "line-numbered", "nested", "directories"]
 STYLES: tuple[Style, ...] = get_args(Style)
 
+STYLE_OF_TYPE: dict[str, Style] = {
+    "sleeptime_agent": "line-numbered",
+    "react_agent": "nested",
+    "workflow_agent": "directories",
+}
+"""The style in which agents of a type see their memory; the others see it in the standard one."""
+
+
+def style_of(agent_type: str | None) -> Style:
+    """Return the style in which agents of a type see their memory."""
+    return STYLE_OF_TYPE.get(agent_type or "", "standard")
+
+
 _STRUCTURE = frozenset(
     (
         *("memory_blocks", "block", "description", "metadata", "warning", "value", "tool_usage_rules"),

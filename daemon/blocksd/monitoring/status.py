@@ -96,7 +96,7 @@ def status_of(core: Core, *, seq: int, read: int | None, watches: int, watch_lim
         reason = cause.message if cause is not None else None
     halted = problems.get(FOLDER)
     return Status(
-        blocks=len(core.state.paths),
+        blocks=core.state.block_count,
         agents=len(core.state.attachments.known),
         seq=seq,
         mirror=mirror,

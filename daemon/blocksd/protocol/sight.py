@@ -27,6 +27,7 @@ class Sight:
 
     blocks: Mapping[str, BlockView]
     sources: tuple[Source, ...]
+    agent_type: str | None = None
 
 
 class Kept:
@@ -92,6 +93,7 @@ class Look:
         self._labels: list[str] = []
         self._sources: dict[str, str] = {}
         self._opened: dict[str, str] = {}
+        self._agent_type: str | None = None
 
     def first_commands(self) -> Sequence[Command]:
         """Read the names of the agent's blocks, sources and open files."""
@@ -101,6 +103,7 @@ class Look:
             ("ZSCORE", keys.agents, agent),
             ("HGETALL", keys.sources),
             ("HGETALL", keys.open(agent)),
+            ("HGET", keys.agent_info(agent), "agent_type"),
             ("HGET", keys.meta, "epoch"),  # last: a mirror that is built anew is without it from before the beginning
         )
 
@@ -111,7 +114,7 @@ class Look:
             Unavailable: there is no mirror yet.
             NotFound: the agent is not known.
         """
-        names, score, sources, self._opened, epoch = replies
+        names, score, sources, self._opened, self._agent_type, epoch = replies
         if epoch is None:
             raise no_mirror()
         if not names and score is None:
@@ -142,6 +145,7 @@ class Look:
                 for (name, about), is_seen, listing in seen
                 if is_seen
             ),
+            self._agent_type,
         )
 
     def _source(

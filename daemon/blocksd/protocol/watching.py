@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import Misconfigured, Unavailable
-from blocksd.model.label import parse_agent, parse_label
+from blocksd.model.label import parse_agent, parse_label, properties_label
 from blocksd.model.revision import Change
 from blocksd.protocol.reset import Reset
 from blocksd.protocol.steps import (
@@ -270,6 +270,7 @@ class Watching:
         if self._agent is not None:
             label = change.label or ""
             is_ours = label in self._labels or self._agent in change.attached or self._agent in change.detached
+            is_ours = is_ours or label == properties_label(self._agent)
             if change.renamed_from in self._labels:
                 self._labels.discard(str(change.renamed_from))
                 self._labels |= {label} - ({label} if self._agent in change.detached else set())

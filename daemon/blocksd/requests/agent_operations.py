@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from blocksd.errors import AlreadyExists, InvalidField, NotFound
+from blocksd.errors import AlreadyExists, InvalidField, InvalidRequest, NotFound
 from blocksd.journal.results import Access
 from blocksd.model.attachment import matches
-from blocksd.model.label import PRIVATE, is_block_file, owner, parse_agent, parse_label, printable
+from blocksd.model.label import PRIVATE, is_block_file, owner, parse_agent, parse_label, printable, properties_label
+from blocksd.model.properties import PROPERTIES, block_of_properties, properties_and_errors, properties_of
 from blocksd.model.revision import OPERATOR
 from blocksd.requests.arguments import check_shared, named, new_block
-from blocksd.requests.block_changes import make, put, remove
+from blocksd.requests.block_changes import make, make_properties, put, remove
 from blocksd.requests.changeset import MAX_BLOCKS
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ MOST_LEFT = 100
 
 def create_agent(changeset: Changeset, request: Request) -> None:
     """An agent with private blocks, attached to others."""
-    request.only("agent", "blocks", "attach", "tags")
+    request.only("agent", "blocks", "attach", "tags", "properties")
     agent = parse_agent(request.text("agent"))
     # A folder alone may be what a crash has left of this very request.
     if _private(changeset, agent) or _naming(changeset, agent):
@@ -59,7 +60,44 @@ def create_agent(changeset: Changeset, request: Request) -> None:
         if not any(matches(entry, agent) for entry in block.agents):
             put(changeset, label, replace(block, agents=(*block.agents, agent)))
         changeset.labels.append(label)
+    properties = request.args.get("properties")
+    if properties is not None:
+        if not isinstance(properties, dict):
+            raise InvalidField("properties must be an object", field="args.properties")
+        _set_properties(changeset, agent, properties)
     changeset.facts["agent"] = agent
+
+
+def update_agent(changeset: Changeset, request: Request) -> None:
+    """The agent has these properties, and else those it had; null stands for none."""
+    request.only("agent", *PROPERTIES)
+    agent = parse_agent(request.text("agent"))
+    if not (_has_folder(changeset, agent) or _private(changeset, agent) or _naming(changeset, agent)):
+        raise NotFound(f"there is no agent {agent!r}", agent=agent)
+    _set_properties(changeset, agent, {key: value for key, value in request.args.items() if key != "agent"})
+    changeset.facts["agent"] = agent
+
+
+def _set_properties(changeset: Changeset, agent: str, given: dict[str, Any]) -> None:
+    """Have an agent's file say these properties too; the file is made if there is none, and something to say."""
+    label = properties_label(agent)
+    for key in given:
+        if key not in PROPERTIES:
+            known = ", ".join(PROPERTIES)
+            raise InvalidRequest(f"an agent has no property {key[:80]!r}; they are {known}", field=f"args.{key[:80]}")
+    _, errors = properties_and_errors(given)
+    if errors:
+        raise InvalidField(errors[0].message, field=f"args.{errors[0].facts['field']}")
+    before = changeset.file(label).block
+    new, _ = properties_and_errors({**properties_of(before).said, **given})
+    block = block_of_properties(agent, new)
+    changeset.spend(len(block.value))
+    if before is not None and block != before:
+        changeset.change(label, block, None)
+    elif before is None and new.said:
+        make_properties(changeset, block)
+    if changeset.has(label):
+        changeset.labels.append(label)
 
 
 def delete_agent(changeset: Changeset, request: Request) -> None:
@@ -92,6 +130,7 @@ def _private(changeset: Changeset, agent: str) -> list[str]:
     """Return the private blocks of an agent as they are so far."""
     changeset.spend(len(changeset.draft.state.paths))  # at most so many are looked through
     labels = {
+        properties_label(agent),
         *changeset.draft.attachments.private(agent),
         *(label for label in changeset.files if owner(label) == agent),
     }
@@ -114,6 +153,7 @@ def _has_folder(changeset: Changeset, agent: str) -> bool:
 def _left_of(changeset: Changeset, agent: str) -> list[str]:
     """The files in an agent's private folder that are none of its blocks, at most `MOST_LEFT`."""
     ours = {str(changeset.draft.path_of(label)) for label in changeset.draft.attachments.private(agent)}
+    ours.add(properties_label(agent))
     for files in (changeset.files, changeset.workspace.files):
         ours |= {file.path for label, file in files.items() if owner(label) == agent}
     return sorted(islice(changeset.workspace.others(f"{PRIVATE}/{agent}", ours), MOST_LEFT))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blocksd.errors import AlreadyExists, InvalidFile, InvalidRequest, LabelConflict, LimitExceeded, ProblemFile
+from blocksd.files import agent_file
 from blocksd.files.document import decode, serialize, split
 from blocksd.model.attachment import NOBODY, matches
 from blocksd.model.block import check_value
@@ -59,7 +60,17 @@ def make(changeset: Changeset, block: Block, *, position: int | None = None) -> 
     _check_free(changeset, label)
     check_value(block.value, block.limit)
     _check_names(changeset, label, block.agents)
-    document = split(decode(serialize(block)))
+    _make_file(changeset, block, serialize(block), position)
+
+
+def make_properties(changeset: Changeset, block: Block) -> None:
+    """An agent is to have properties: this block of them, and their file, are to come into being."""
+    _make_file(changeset, block, agent_file.edited("", None, block).encode("utf-8"), None)
+
+
+def _make_file(changeset: Changeset, block: Block, text: bytes, position: int | None) -> None:
+    label = block.label
+    document = split(decode(text), label)
     file = changeset.file(label)
     _count_directories(changeset, file.path)
     data = changeset.workspace.parser.confirm(document, block)

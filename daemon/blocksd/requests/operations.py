@@ -21,7 +21,7 @@ from blocksd.model.block import replaced
 from blocksd.model.label import PRIVATE, owner, parse_label
 from blocksd.model.merge import merge
 from blocksd.model.revision import OPERATOR
-from blocksd.requests.agent_operations import create_agent, delete_agent
+from blocksd.requests.agent_operations import create_agent, delete_agent, update_agent
 from blocksd.requests.arguments import agents_of, block_fields, check_shared, named, new_block
 from blocksd.requests.block_changes import make, put, remove, rename
 from blocksd.requests.changeset import Changeset
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from blocksd.requests.workspace import Workspace
     from blocksd.state.state_draft import StateDraft
 
-_OF_WHOLE_AGENTS = {"create_agent": create_agent, "delete_agent": delete_agent}
+_OF_WHOLE_AGENTS = {"create_agent": create_agent, "update_agent": update_agent, "delete_agent": delete_agent}
 _OF_VERSIONS = {"undo": undo, "redo": redo, "restore": restore, "merge": merge_reverted}
 _MAX_BATCH = 1000
 

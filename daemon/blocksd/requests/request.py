@@ -31,6 +31,7 @@ OPS = (
     "attach",
     "detach",
     "create_agent",
+    "update_agent",
     "delete_agent",
     "batch",
     "open_file",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.files.inotify import inotify_limit
 from blocksd.files.watcher import Hint, Watcher, Watchers
-from blocksd.model.label import is_block_file, is_ignored
+from blocksd.model.label import PROPERTIES_FILE, is_block_file, is_ignored
 from blocksd.model.problem import WATCHER, Problem
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ class FolderWatch:
         self._watcher = watcher
 
     def _is_wanted(self, name: str) -> bool:
-        """Return True if a file of this name may be a block, or what a symlink leads to."""
-        return is_block_file(name) or name in self._intake.links.names
+        """Return True if a file of this name may be a block, an agent's properties, or what a symlink leads to."""
+        return is_block_file(name) or name == PROPERTIES_FILE or name in self._intake.links.names
 
     def check(self) -> None:
         """Replace watchers that have failed or miss a directory; once a second."""

@@ -198,7 +198,7 @@ class Service:
         sd_notify.ready()
         self._show(self.status())
         state, problems, is_in_sync = self.core.state, self.core.problems, self.core.projector.is_in_sync
-        ready = Ready(len(state.paths), len(state.attachments.known), problems.tally, self.journal.seq, is_in_sync)
+        ready = Ready(state.block_count, len(state.attachments.known), problems.tally, self.journal.seq, is_in_sync)
         for listener in self._listeners:
             listener.on_ready(ready)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from blocksd.errors import NotFound, VersionDamaged
 from blocksd.model.block import origins_of
-from blocksd.model.label import clash_key
+from blocksd.model.label import clash_key, is_properties
 from blocksd.model.revision import FILE
 
 if TYPE_CHECKING:
@@ -93,6 +93,9 @@ class Overlay:
                     ours.pop(key, None)
                 else:
                     ours[key] = value
+        for label, path in self.paths.items():
+            if is_properties(label):
+                (state.properties.add if path is not None else state.properties.discard)(label)
         for path, signature in self.signatures.items():
             if signature == FORGOTTEN:
                 state.signatures.pop(path, None)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from blocksd.errors import JournalDamaged
 from blocksd.journal.history import LAST
 from blocksd.model.attachment import Attachments
-from blocksd.model.label import clash_key
+from blocksd.model.label import clash_key, is_properties, owner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from blocksd.files.folder import Signature
     from blocksd.journal.journal import Journal
@@ -51,6 +51,7 @@ class State:
         self.others: dict[str, list[int]] = {}  # of some labels, the last versions by others: see `by_others`
         self.origins = self.journal.origins()  # label → what the id is made of, where that is not the label
         self.labels_of_origins = {origin: label for label, origin in self.origins.items()}
+        self.properties: set[str] = set()  # those of the labels that are properties of agents, and no blocks
         attach = self.attachments.load
         for label, version, entries, agents, path, signature in heads:
             assert path is not None
@@ -61,11 +62,22 @@ class State:
             if not (label.islower() and label.isascii()):  # else it is its own clash key
                 self.taken[clash_key(label)] = label
             attach(label, entries, agents)
+            if is_properties(label):
+                self.properties.add(label)
         # The journal has no list of private folders. Until the first sweep has seen them, they are where blocks are.
-        self.attachments.loaded(folders)
+        self.attachments.loaded({*folders, *(str(owner(label)) for label in self.properties)})
         # What a journal has lost may have told who is attached to what is left.
         is_partial = self.journal.opened.how in ("damaged", "overwritten")
         self.moved = self.attachments.expand_all() if is_partial else {}  # changed sets that are not drafted yet
+
+    def blocks(self) -> Collection[str]:
+        """Return the labels of the blocks in force: all but the properties of agents."""
+        return self.paths.keys() - self.properties if self.properties else self.paths.keys()
+
+    @property
+    def block_count(self) -> int:
+        """How many blocks are in force."""
+        return len(self.paths) - len(self.properties)
 
     def reload(self) -> None:
         """Read what the journal holds, which others wrote to; private folders stay as they are."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from blocksd.model.attachment import NOBODY
 from blocksd.model.block import Block
-from blocksd.model.label import clash_key, owner
+from blocksd.model.label import PROPERTIES_END, clash_key, is_properties, owner
+from blocksd.model.properties import changed_properties
 from blocksd.model.revision import FILE, OPERATOR, Revision
 from blocksd.state.overlay import FORGOTTEN, Overlay
 
@@ -35,8 +36,7 @@ class StateDraft(Overlay):
     """Sets changed by private folders, or by a journal that has lost something, not yet drafted."""
     _come: set[str] = field(default_factory=set)  # labels that came into force, and of which nothing is drafted yet
     _together: dict[str, str] | None = None  # label → by which author, while changes go together
-    by: str | None = None
-    """Who the operator is whose changes are drafted here; it is not handed down."""
+    by: str | None = None  # who the operator is whose changes are drafted here; it is not handed down
 
     def __post_init__(self) -> None:
         below = self.below
@@ -96,8 +96,9 @@ class StateDraft(Overlay):
         """
         label = block.label
         before = self._before(label)
-        is_new = before is None or before.block is None
-        fields = (Block(label) if before is None or before.block is None else before.block).changed_fields(block)
+        known = before.block if before is not None else None
+        is_new, is_info = known is None, label.endswith(PROPERTIES_END) and is_properties(label)
+        fields = changed_properties(known, block) if is_info else (known or Block(label)).changed_fields(block)
         self._come.discard(label)
         if not is_new and not fields:
             return False
@@ -286,8 +287,8 @@ class StateDraft(Overlay):
             newest = self.newest(label) if self.path_of(label) is not None else None
             if newest is not None and newest.block is not None and newest.agents != self.attachments.attached[label]:
                 # No edit: undo passes over it, and a stale save that is to be merged still is.
-                stale_base = newest.stale_base
-                self._draft(newest, newest.block, ("agents",), author, None, _position(newest), stale_base=stale_base)
+                at, base = _position(newest), newest.stale_base
+                self._draft(newest, newest.block, ("agents",), author, None, at, stale_base=base)
 
     def _append(self, revision: Revision) -> None:
         if self.by is not None and revision.author == OPERATOR:  # a stale save that is merged first is not theirs

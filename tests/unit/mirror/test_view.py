@@ -154,11 +154,24 @@ def test_block_is_printed_without_its_text() -> None:
 
 
 def test_agent_is_its_id() -> None:
-    """An agent has no other name than its id."""
+    """An agent without properties has no other name than its id."""
     agent = AgentView("ann", {"persona": "agents/ann/persona", "notes": "notes"})
     assert (agent.id, agent.name) == ("ann", "ann")
-    assert agent.as_json() == {"agent": "ann", "blocks": {"persona": "agents/ann/persona", "notes": "notes"}}
+    about: dict[str, Any] = {
+        "name": "ann",
+        "description": None,
+        "agent_type": None,
+        "system": None,
+        "tags": (),
+        "metadata": {},
+    }
+    assert agent.as_json() == {"agent": "ann", "blocks": {"persona": "agents/ann/persona", "notes": "notes"}, **about}
     assert agent == AgentView("ann", {"notes": "notes", "persona": "agents/ann/persona"})
+    assert agent == AgentView.of("ann", agent.blocks, {})
+    named = AgentView.of("ann", agent.blocks, {"name": "Ann", "tags": '["a"]', "metadata": '{"x": 1}'})
+    assert (named.name, named.tags, named.metadata, named.description) == ("Ann", ("a",), {"x": 1}, None)
+    with pytest.raises(Damaged, match="properties of the agent 'ann'"):
+        AgentView.of("ann", {}, {"tags": "["})
 
 
 def test_page_is_a_sequence() -> None:

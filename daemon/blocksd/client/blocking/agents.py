@@ -12,6 +12,7 @@ from blocksd.client.letta import with_memory
 from blocksd.errors import NotFound
 from blocksd.mirror.view import AgentView, BlockView, Page
 from blocksd.model.label import parse_agent
+from blocksd.model.properties import PROPERTIES
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol import listing
 from blocksd.protocol.fields import FIELDS, TERMS, UNCHANGED, AgentBlock, Unchanged, given
@@ -231,6 +232,10 @@ class Agents:
         self,
         *,
         name: str | None = None,
+        description: str | None = None,
+        agent_type: str | None = None,
+        system: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
         memory_blocks: Collection[AgentBlock] | None = None,
         block_ids: Collection[str] = (),
         tags: Collection[str] | None = None,
@@ -241,7 +246,8 @@ class Agents:
         """Make an agent with private blocks, attached to shared ones: all of it, or nothing.
 
         `name` is its id; None makes one up. Without `memory_blocks` it has an empty `persona` and `human`; `tags` are put
-        on its own blocks that have none given. `model` is accepted for programs that give it, and not kept: blocksd runs no
+        on its own blocks that have none given. `description`, `agent_type`, `system` and `metadata` are properties of the
+        agent, as `update` has them. `model` is accepted for programs that give it, and not kept: blocksd runs no
         models.
 
         Raises:
@@ -254,12 +260,44 @@ class Agents:
         agent = parse_agent(name) if name is not None else f"agent-{made_up.hex[:8]}"
         labels = resolve_all(self._transport, list(block_ids))
         args: dict[str, Any] = {"agent": agent, "attach": labels, "tags": tags}
+        said = {"description": description, "agent_type": agent_type, "system": system, "metadata": metadata}
+        args["properties"] = {key: value for key, value in said.items() if value is not None} or None
         if memory_blocks is not None:
             args["blocks"] = list(memory_blocks)
         terms = {"timeout_seconds": timeout_seconds, "request_id": request_id}
         reply = self._transport.request(OPERATOR, "create_agent", args, **terms)
         (made,) = agents_with(self._transport, [reply["agent"]])
         return with_memory(made, self._transport)
+
+    def update(
+        self,
+        agent_id: str,
+        *,
+        name: str | Unchanged | None = UNCHANGED,
+        description: str | Unchanged | None = UNCHANGED,
+        agent_type: str | Unchanged | None = UNCHANGED,
+        system: str | Unchanged | None = UNCHANGED,
+        tags: Collection[str] | Unchanged | None = UNCHANGED,
+        metadata: Mapping[str, Any] | Unchanged | None = UNCHANGED,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        request_id: str | None = None,
+    ) -> AgentView:
+        """Change properties of an agent, which its `agent.yaml` says; the others stay. None stands for no such property.
+
+        An agent without a `name` is called by its id. `agent_type` decides the style in which `memory.compile` shows blocks.
+
+        Raises:
+            NotFound: no such agent is known.
+            InvalidField: a property cannot be so.
+            ProblemFile: the file has a problem.
+        """
+        properties = given(locals(), PROPERTIES)
+        terms = {"timeout_seconds": timeout_seconds, "request_id": request_id}
+        args = {"agent": parse_agent(agent_id), **properties}
+        reply = self._transport.request(OPERATOR, "update_agent", args, **terms)
+        return with_memory(agent_named(self._transport, reply["agent"]), self._transport)
+
+    modify = update
 
     def delete(self, agent_id: str, *, timeout_seconds: float = TIMEOUT_SECONDS, request_id: str | None = None) -> None:
         """Delete an agent with its private blocks, and detach it from the shared ones that name it."""

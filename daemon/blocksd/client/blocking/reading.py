@@ -72,18 +72,22 @@ def blocks_with(transport: Transport, labels: Sequence[str]) -> list[BlockView]:
 def agent_named(transport: Transport, agent_id: str) -> AgentView:
     """A known agent. Raises as `agents.retrieve` does."""
     keys, agent = transport.keys, parse_agent(agent_id)
-    names, score = transport.read(("HGETALL", keys.agent(agent)), ("ZSCORE", keys.agents, agent))
+    names, info, score = transport.read(
+        ("HGETALL", keys.agent(agent)), ("HGETALL", keys.agent_info(agent)), ("ZSCORE", keys.agents, agent)
+    )
     if not names and score is None:
         raise NotFound(f"there is no agent {agent!r}", agent=agent)
-    return AgentView(agent, names)
+    return AgentView.of(agent, names, info)
 
 
 def agents_with(transport: Transport, agents: Sequence[str]) -> list[AgentView]:
     """The agents of these ids, each with what it is attached to: nothing, if it is not known."""
     views: list[AgentView] = []
     for some in listing.parts(agents, listing.PAGE):
-        replies = transport.read(*(("HGETALL", transport.keys.agent(agent)) for agent in some))
-        views += [AgentView(agent, names) for agent, names in zip(some, replies, strict=True)]
+        names = (("HGETALL", transport.keys.agent(agent)) for agent in some)
+        replies = transport.read(*names, *(("HGETALL", transport.keys.agent_info(agent)) for agent in some))
+        found = zip(some, replies[: len(some)], replies[len(some) :], strict=True)
+        views += [AgentView.of(*one) for one in found]
     return views
 
 

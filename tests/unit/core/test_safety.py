@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from blocksd.model import safety
+from blocksd.core import deletions as safety
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,309 @@
+"""The properties of agents, `agents/<agent>/agent.yaml`, through the whole daemon on a real server."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blocksd import Client
+from blocksd.errors import NotFound
+from blocksd.model.label import properties_label
+from blocksd.requests.request import Entry
+from rig import Ear, Rig, assert_level
+from support import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from support import RedisServer
+
+SAM = "# who Sam is\nname: Sam   # for people\ntags: [a]\n\nsystem: |\n  You are Sam.\n"
+INFO = "blocks:agent-info:sam"
+LABEL = "agents/sam/agent.yaml"
+NUMBERS = itertools.count(1)
+
+
+@pytest.fixture
+def server(standing_server: Callable[[str], RedisServer]) -> RedisServer:
+    return standing_server("valkey")
+
+
+@pytest.fixture
+def raw(server: RedisServer) -> Iterator[Any]:
+    client: Any = server.client()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def rig(tmp_path: Path, server: RedisServer) -> Iterator[Rig]:
+    office = Rig(tmp_path, server.url)
+    office.save_and_settle("agents/sam/persona", "I am Sam.\n")
+    yield office
+    office.close()
+
+
+@pytest.fixture
+def ear(server: RedisServer) -> Iterator[Ear]:
+    heard = Ear(server.client(), "blocks:changes", "blocks:changes:agent:sam")
+    heard.messages()
+    yield heard
+    heard.close()
+
+
+def say(rig: Rig, text: str | None, agent: str = "sam") -> None:
+    """Save or remove an agent's file, and have the core told."""
+    path = rig.root / properties_label(agent)
+    if text is None:
+        path.unlink()
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    rig.core.intake.hint_file(properties_label(agent), closed=True)
+
+
+def ask(rig: Rig, actor: str, op: str, **args: Any) -> dict[str, Any]:
+    """Ask for something, and return the reply."""
+    raw, request_id = rig.client, f"r-{next(NUMBERS)}"
+    request = {"id": request_id, "op": op, "args": args}
+    entry = raw.xadd(f"blocks:inbox:{actor}", {"request": json.dumps(request)})
+    rig.core.inbox.add([Entry(actor, entry, json.dumps(request))])
+    key = f"blocks:reply:{actor}:{request_id}"
+    rig.run(lambda: raw.exists(key), f"a reply to {op}")
+    reply: dict[str, Any] = json.loads(raw.lpop(key))
+    raw.delete(f"blocks:inbox:{actor}")
+    return reply
+
+
+def refused(rig: Rig, actor: str, op: str, **args: Any) -> tuple[str, str | None]:
+    """Return the code and the field of a refusal."""
+    error = ask(rig, actor, op, **args)["error"]
+    return error["code"], error.get("field")
+
+
+def says(rig: Rig) -> str:
+    return (rig.root / LABEL).read_text()
+
+
+def test_properties_are_in_force_as_the_file_says_them(rig: Rig, raw: Any, ear: Ear) -> None:
+    """In the mirror, the history and the changes, under the next seq; what is no block is listed as none."""
+    labels, seq = raw.zrange("blocks:labels", 0, -1), rig.journal.seq
+    say(rig, SAM)
+    rig.settle()
+    info = raw.hgetall(INFO)
+    assert (info["agent"], info["name"], info["tags"], info["system"]) == ("sam", "Sam", '["a"]', "You are Sam.\n")
+    assert (info["metadata"], info["version"], info["updated_by"]) == ("{}", "1", "file")
+    assert "description" not in info
+    changes = ear.changes()
+    assert [one["seq"] for one in changes] == [seq + 1, seq + 1]  # on both channels
+    assert (changes[0]["kind"], changes[0]["label"], changes[0]["fields"]) == (
+        "created",
+        LABEL,
+        ["name", "system", "tags"],
+    )
+    assert (changes[0]["attached"], raw.hkeys("blocks:agent:sam")) == ([], ["persona"])
+    assert raw.zrange("blocks:labels", 0, -1) == labels
+    assert not raw.exists(f"blocks:block:{LABEL}")
+    say(rig, SAM.replace("name: Sam", "name: Kim"))
+    rig.settle()
+    assert raw.hget(INFO, "name") == "Kim"
+    assert [(one.version, one.fields) for one in rig.journal.history(LABEL)] == [
+        (2, ("name",)),
+        (1, ("name", "system", "tags")),
+    ]
+    say(rig, None)
+    rig.settle()
+    rig.clock.advance(5)
+    rig.settle()
+    assert not raw.exists(INFO)
+    assert rig.journal.history(LABEL)[0].kind == "deleted"
+    assert raw.zscore("blocks:agents", "sam") == 0
+    assert_level(rig, raw)
+
+
+def test_bad_file_is_a_problem_and_the_last_good_one_stays(rig: Rig, raw: Any) -> None:
+    """All that is wrong is told at once, with the lines; a known key with a typo is a warning; foreign keys are none."""
+    say(rig, SAM)
+    rig.settle()
+    say(rig, "name: [x]\ndescription: 5\n")
+    rig.settle()
+    problem = rig.core.problems[LABEL]
+    assert (problem.code, problem.warning) == ("problem_file", False)
+    assert "name must be text" in problem.message
+    assert "description must be text" in problem.message
+    assert raw.hget(INFO, "name") == "Sam"
+    for text in ("name: 'a", "- a\n", "name: a\nname: b\n", "name: ''\n", "metadata: [1]\n", "name: |\n  a\n  b\n"):
+        say(rig, text)
+        rig.settle()
+        assert LABEL in rig.core.problems, text
+        assert raw.hget(INFO, "name") == "Sam"
+    say(rig, "---\nnane: Sam\nmodel: x\n")
+    rig.settle()
+    assert rig.core.problems[LABEL].warning
+    assert "did you mean 'name'" in str(rig.core.problems[LABEL].hint)
+    assert raw.hget(INFO, "name") == "sam"
+    assert_level(rig, raw)
+    assert refused(rig, "operator", "create_agent", agent="sam") == ("already_exists", None)
+
+
+def test_request_changes_what_it_names_and_no_other_byte(rig: Rig, raw: Any, ear: Ear) -> None:
+    """Comments and order stay; null takes a property away; nothing new is no revision; a missing file is made."""
+    reply = ask(rig, "operator", "update_agent", agent="sam", agent_type="react_agent")
+    assert says(rig) == "agent_type: react_agent\n"
+    assert reply["results"][0]["block"] == {
+        "agent": "sam",
+        "name": None,
+        "description": None,
+        "agent_type": "react_agent",
+        "system": None,
+        "tags": [],
+        "metadata": {},
+    }
+    say(rig, SAM)
+    rig.settle()
+    ear.messages()
+    ask(rig, "operator", "update_agent", agent="sam", name="Kim", metadata={"a": 1}, tags=None)
+    assert says(rig) == SAM.replace("name: Sam", "name: Kim").replace("tags: [a]\n", "") + "metadata: {a: 1}\n"
+    assert (raw.hget(INFO, "name"), raw.hget(INFO, "tags"), raw.hget(INFO, "updated_by")) == ("Kim", "[]", "operator")
+    assert ear.changes()[0]["fields"] == ["name", "tags", "metadata"]
+    seq = rig.journal.seq
+    assert ask(rig, "operator", "update_agent", agent="sam", name="Kim")["results"][0]["seq"] == seq
+    assert (rig.journal.seq, ask(rig, "operator", "update_agent", agent="sam", name=None)["ok"]) == (seq, True)
+    assert raw.hget(INFO, "name") == "sam"
+    rig.save_and_settle("agents/kim/persona", "I am Kim.\n")
+    assert ask(rig, "operator", "update_agent", agent="kim")["results"] == []
+    assert not (rig.root / "agents/kim/agent.yaml").exists()
+    assert_level(rig, raw)
+
+
+def test_request_for_properties_is_refused(rig: Rig) -> None:
+    """Of an agent, for an agent that is not known, of other properties, and while the file has a problem."""
+    before = rig.journal.seq
+    assert refused(rig, "sam", "update_agent", agent="sam", name="x") == ("invalid_request", "op")
+    assert refused(rig, "operator", "update_agent", agent="nobody", name="x")[0] == "not_found"
+    assert refused(rig, "operator", "update_agent", agent="sam", nmae="x") == ("invalid_request", "args.nmae")
+    assert refused(rig, "operator", "update_agent", agent="sam", name=5) == ("invalid_request", "args.name")
+    assert refused(rig, "operator", "update_agent", agent="sam", system="a\x00b") == ("invalid_request", "args.system")
+    wrong = refused(rig, "operator", "create_agent", agent="kim", properties=[])
+    assert wrong == ("invalid_request", "args.properties")
+    assert rig.journal.seq == before
+    say(rig, "name: 'a")
+    rig.settle()
+    assert refused(rig, "operator", "update_agent", agent="sam", name="x")[0] == "problem_file"
+    assert says(rig) == "name: 'a"
+
+
+def test_agent_is_created_and_deleted_with_its_properties(rig: Rig, raw: Any) -> None:
+    """In one request, which is all or nothing; an agent with nothing but properties is known, also after a restart."""
+    about = {"name": "Kim", "description": "Helps."}
+    reply = ask(rig, "operator", "create_agent", agent="kim", blocks=[], properties=about)
+    assert reply["ok"], reply
+    assert (rig.root / "agents/kim/agent.yaml").read_text() == "name: Kim\ndescription: Helps.\n"
+    assert raw.zscore("blocks:agents", "kim") == 0
+    rig.crash()
+    rig.open()
+    assert rig.core.state.attachments.is_known("kim")
+    seq = rig.journal.seq
+    rig.settle()
+    assert (rig.journal.seq, rig.core.state.properties) == (seq, {"agents/kim/agent.yaml"})
+    assert_level(rig, raw)
+    assert ask(rig, "operator", "delete_agent", agent="kim")["left"] == []
+    rig.settle()
+    assert not (rig.root / "agents/kim").exists()
+    assert raw.zscore("blocks:agents", "kim") is None
+    assert_level(rig, raw)
+
+
+def test_mirror_of_properties_is_repaired_and_rebuilt(rig: Rig, raw: Any) -> None:
+    """An evicted or edited key, one of an agent without properties, and all of it after the server lost everything."""
+    say(rig, SAM)
+    rig.settle()
+    for damage in (("DEL", INFO), ("HSET", INFO, "name", "x"), ("HSET", "blocks:agent-info:ghost", "name", "x")):
+        raw.execute_command(*damage)
+        rig.resync()
+        rig.run(lambda: not raw.exists("blocks:agent-info:ghost") and raw.hget(INFO, "name") == "Sam", str(damage))
+        assert_level(rig, raw)
+    raw.flushall()
+    rig.run(lambda: raw.hget(INFO, "name") == "Sam", "rebuilt")
+    rig.settle()
+    assert_level(rig, raw)
+
+
+def test_folder_that_is_renamed_takes_its_properties_along(rig: Rig, raw: Any) -> None:
+    """They are those of the other agent then, from their first version on."""
+    say(rig, SAM)
+    rig.settle()
+    (rig.root / "agents/sam").rename(rig.root / "agents/kim")
+    rig.resync()
+    rig.clock.advance(5)
+    rig.resync()
+    assert raw.hget("blocks:agent-info:kim", "name") == "Sam"
+    assert not raw.exists(INFO)
+    assert_level(rig, raw)
+
+
+def test_crash_at_any_moment_leaves_all_or_nothing(tmp_path: Path, server: RedisServer, raw: Any) -> None:
+    """After a restart file, history and mirror agree, and the request is done once."""
+    step, is_over = 0, False
+    while not is_over:
+        raw.flushall()
+        rig = Rig(tmp_path / str(step), server.url)
+        rig.save_and_settle("agents/sam/persona", "I am Sam.\n")
+        say(rig, SAM)
+        rig.settle()
+        request = json.dumps({"id": "r-1", "op": "update_agent", "args": {"agent": "sam", "name": "Kim"}})
+        entry = Entry("operator", raw.xadd("blocks:inbox:operator", {"request": request}), request)
+        rig.core.inbox.add([entry])
+        is_over = True
+        for number, _ in enumerate(rig.core.round()):
+            if number == step:
+                is_over = False
+                break
+        rig.crash()
+        rig.open()
+        rig.settle()
+        rig.core.inbox.add([entry])
+        rig.run(lambda: raw.exists("blocks:reply:operator:r-1"), f"a reply after a crash at {step}")
+        rig.settle()
+        assert rig.journal.history(LABEL)[0].fields == ("name",)
+        assert rig.journal.history(LABEL)[0].version == 2
+        assert says(rig) == SAM.replace("name: Sam", "name: Kim")
+        raw.delete("blocks:inbox:operator", "blocks:reply:operator:r-1")
+        assert_level(rig, raw)
+        rig.close()
+        step += 1
+    assert step > 3
+
+
+def test_client_reads_and_changes_properties(rig: Rig, server: RedisServer) -> None:
+    """Names and descriptions are listed; a memory is shown in the style of the agent's type, and follows its change."""
+    say(rig, SAM)
+    rig.save_and_settle("agents/kim/persona", "I am Kim.\n")
+    with Client(server.url) as client:
+        sam = client.agents.retrieve("sam")
+        assert (sam.id, sam.name, sam.tags, sam.system, sam.agent_type) == (
+            "sam",
+            "Sam",
+            ("a",),
+            "You are Sam.\n",
+            None,
+        )
+        assert [(one.id, one.name, one.description) for one in client.agents.list()] == [
+            ("kim", "kim", None),
+            ("sam", "Sam", None),
+        ]
+        assert client.agents.retrieve("kim").as_json()["name"] == "kim"
+        with pytest.raises(NotFound):
+            client.agents.retrieve("nobody")
+        with client.memory("sam") as memory:
+            standard = memory.compile()
+            assert "1→" not in standard
+            say(rig, SAM + "agent_type: sleeptime_agent\n")
+            rig.settle()
+            eventually(lambda: "1→" in memory.compile(), "the style follows the type")
+            assert memory.compile(style="standard") == standard
+        assert "1→" in client.agents.retrieve("sam").memory.compile()
