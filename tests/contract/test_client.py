@@ -655,6 +655,22 @@ def test_index_of_another_layout_is_unavailable(client: Client, raw: Any) -> Non
         client.blocks.count(label="notes")
 
 
+def test_block_is_found_by_its_id_under_whatever_label(rig: Rig, client: Client) -> None:
+    """The label that it had before is asked for first, and not believed: it may be gone, or another block's."""
+    rig.save_and_settle("old", "one\n")
+    held = client.blocks.retrieve("old").id
+    assert [client.blocks.retrieve(held).label for _ in range(2)] == ["old"] * 2
+    (rig.root / "old.md").rename(rig.root / "new.md")
+    rig.resync()
+    assert client.blocks.retrieve(held).label == "new"
+    rig.save_and_settle("old", "another\n")
+    assert [client.blocks.retrieve(held).value for _ in range(2)] == ["one"] * 2
+    rig.remove("new")
+    rig.settle()
+    with pytest.raises(NotFound, match=held):
+        client.blocks.retrieve(held)
+
+
 # --- in the order of time ---
 
 
@@ -1172,6 +1188,7 @@ ROUND_TRIPS: list[tuple[int, Ask]] = [
     (1, lambda client: client.counts()),
     (2, lambda client: client.agents.blocks.retrieve("ann", block_id("notes"))),
     (2, lambda client: client.blocks.retrieve(block_id("notes"))),
+    (1, lambda client: client.blocks.retrieve(block_id("notes"))),
     (2, lambda client: client.blocks.list()),
     (2, lambda client: client.blocks.list(tags=["x"])),
     (3, lambda client: client.blocks.list(tags=["x"], connected_to_agents_count_gt=1)),
@@ -1182,7 +1199,7 @@ ROUND_TRIPS: list[tuple[int, Ask]] = [
 
 @pytest.mark.usefixtures("rig")
 def test_round_trips_are_few(emptied: RedisServer, open_client: Callable[[str], Client]) -> None:
-    """An agent's block by its name is one round trip; an id is one more, and a listing is two for 500 blocks."""
+    """An agent's block by its name is one round trip; an id is one more the first time, and a listing is two for 500 blocks."""
     between = Between(emptied)
     client = open_client(between.url)
     try:

@@ -168,10 +168,13 @@ class AsyncTools(tools.ToolDefinitions):
         self._agent = agent
         self._memory = memory
 
-    async def call(self, name: str, arguments: Mapping[str, Any] | str) -> tools.ToolResult:
+    async def call(
+        self, name: str, arguments: Mapping[str, Any] | str, *, request_id: str | None = None
+    ) -> tools.ToolResult:
         """Call a tool for a model. `arguments` may be the JSON text that the model gave; `text` of the result is for it.
 
-        A mistake of the model, and a refusal, is a result in words that the model can act on, and never raised.
+        A mistake of the model, and a refusal, is a result in words that the model can act on, and never raised. A call made
+        again with the same `request_id` is done once.
 
         Raises:
             Unavailable: Redis or the daemon does not serve; whether it was done may not be known.
@@ -181,7 +184,7 @@ class AsyncTools(tools.ToolDefinitions):
             if method == tools.VIEW:
                 block = await block_of_agent(self._transport, self._agent, given["label"])
             else:
-                block = await getattr(self._memory, method)(**given)
+                block = await getattr(self._memory, method)(**given, request_id=request_id)
         except (Unavailable, Misconfigured):
             raise
         except (NotFound, NotAttached) as error:

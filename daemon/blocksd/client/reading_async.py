@@ -11,6 +11,7 @@ from blocksd.protocol import listing
 from blocksd.protocol.sight import Look, Sight, not_attached
 
 _ID = re.compile(r"block-[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_HINTS = 10_000  # labels that are remembered
 _ATTEMPTS = 5  # at reading what is changed while it is read
 
 
@@ -43,11 +44,23 @@ async def resolve_all(transport: AsyncTransport, blocks: Sequence[str]) -> list[
 
 
 async def block_named(transport: AsyncTransport, block_id: str) -> BlockView:
-    """One block, by its id or its label. Raises as `blocks.retrieve` does."""
-    keys, label = transport.keys, await resolve(transport, block_id)
-    (fields,) = await transport.read(("HGETALL", keys.block(label)))
-    if (block := shown_as(label, fields)) is not None:
+    """One block, by its id or its label. Raises as `blocks.retrieve` does.
+
+    A block that was read by its id before is looked for under the label it had then: that it is the same is seen in it.
+    """
+    label, block = transport.labels.pop(block_id, ""), None
+    if label:
+        block = await _block_under(transport, label)
+    if block is None or block.id != block_id:
+        label = await resolve(transport, block_id)
+        block = await _block_under(transport, label)
+    if block is not None:
+        if block.id == block_id:
+            if len(transport.labels) >= _HINTS:
+                transport.labels.clear()
+            transport.labels[block_id] = label
         return block
+    keys = transport.keys
     commands = ("HGETALL", keys.block(label)), ("ZSCORE", keys.labels, label)
     fields, score = await transport.read(*commands, together=True)
     block = shown_as(label, fields)
@@ -56,6 +69,11 @@ async def block_named(transport: AsyncTransport, block_id: str) -> BlockView:
     if block is None:
         raise NotFound(f"there is no block {label!r}", label=label)
     return block
+
+
+async def _block_under(transport: AsyncTransport, label: str) -> BlockView | None:
+    (fields,) = await transport.read(("HGETALL", transport.keys.block(label)))
+    return shown_as(label, fields)
 
 
 async def blocks_with(transport: AsyncTransport, labels: Sequence[str]) -> list[BlockView]:

@@ -165,10 +165,11 @@ class Tools(tools.ToolDefinitions):
         self._agent = agent
         self._memory = memory
 
-    def call(self, name: str, arguments: Mapping[str, Any] | str) -> tools.ToolResult:
+    def call(self, name: str, arguments: Mapping[str, Any] | str, *, request_id: str | None = None) -> tools.ToolResult:
         """Call a tool for a model. `arguments` may be the JSON text that the model gave; `text` of the result is for it.
 
-        A mistake of the model, and a refusal, is a result in words that the model can act on, and never raised.
+        A mistake of the model, and a refusal, is a result in words that the model can act on, and never raised. A call made
+        again with the same `request_id` is done once.
 
         Raises:
             Unavailable: Redis or the daemon does not serve; whether it was done may not be known.
@@ -178,7 +179,7 @@ class Tools(tools.ToolDefinitions):
             if method == tools.VIEW:
                 block = block_of_agent(self._transport, self._agent, given["label"])
             else:
-                block = getattr(self._memory, method)(**given)
+                block = getattr(self._memory, method)(**given, request_id=request_id)
         except (Unavailable, Misconfigured):
             raise
         except (NotFound, NotAttached) as error:

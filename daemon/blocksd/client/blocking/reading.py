@@ -12,6 +12,7 @@ from blocksd.protocol import listing
 from blocksd.protocol.sight import Look, Sight, not_attached
 
 _ID = re.compile(r"block-[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_HINTS = 10_000  # labels that are remembered
 _ATTEMPTS = 5  # at reading what is changed while it is read
 
 
@@ -44,11 +45,23 @@ def resolve_all(transport: Transport, blocks: Sequence[str]) -> list[str]:
 
 
 def block_named(transport: Transport, block_id: str) -> BlockView:
-    """One block, by its id or its label. Raises as `blocks.retrieve` does."""
-    keys, label = transport.keys, resolve(transport, block_id)
-    (fields,) = transport.read(("HGETALL", keys.block(label)))
-    if (block := shown_as(label, fields)) is not None:
+    """One block, by its id or its label. Raises as `blocks.retrieve` does.
+
+    A block that was read by its id before is looked for under the label it had then: that it is the same is seen in it.
+    """
+    label, block = transport.labels.pop(block_id, ""), None
+    if label:
+        block = _block_under(transport, label)
+    if block is None or block.id != block_id:
+        label = resolve(transport, block_id)
+        block = _block_under(transport, label)
+    if block is not None:
+        if block.id == block_id:
+            if len(transport.labels) >= _HINTS:
+                transport.labels.clear()
+            transport.labels[block_id] = label
         return block
+    keys = transport.keys
     commands = ("HGETALL", keys.block(label)), ("ZSCORE", keys.labels, label)
     fields, score = transport.read(*commands, together=True)
     block = shown_as(label, fields)
@@ -57,6 +70,11 @@ def block_named(transport: Transport, block_id: str) -> BlockView:
     if block is None:
         raise NotFound(f"there is no block {label!r}", label=label)
     return block
+
+
+def _block_under(transport: Transport, label: str) -> BlockView | None:
+    (fields,) = transport.read(("HGETALL", transport.keys.block(label)))
+    return shown_as(label, fields)
 
 
 def blocks_with(transport: Transport, labels: Sequence[str]) -> list[BlockView]:

@@ -26,6 +26,7 @@ class Transport:
         self.may_run_scripts = True
         """False once the server has refused a script."""
         self.opened: WeakSet[Any] = WeakSet()  # watches, to be closed with the client
+        self.labels: dict[str, str] = {}  # of blocks that were read by id: hints, which are checked at each use
         self._connect()
 
     def _connect(self) -> None:
