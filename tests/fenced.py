@@ -15,6 +15,7 @@ BY_HAND = (
     "daemon/docs/architecture.md",
     "daemon/docs/benchmarks.md",
     "daemon/docs/cli.md",
+    "daemon/docs/http.md",
     "daemon/docs/letta.md",
     "daemon/docs/operations.md",
     "daemon/docs/python.md",

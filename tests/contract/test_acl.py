@@ -12,6 +12,7 @@ from blocksd import Client
 from blocksd.errors import Misconfigured, ReadOnly
 from blocksd.mirror.acl import users
 from blocksd.mirror.keys import Keys
+from gateways import gateway
 from support import BACKENDS, Daemon, RedisServer, binary_of, eventually, require
 
 if TYPE_CHECKING:
@@ -84,6 +85,21 @@ def test_reader_reads_and_cannot_ask(guarded: RedisServer) -> None:
             reader.blocks.append("notes", "x")
 
 
+@pytest.mark.usefixtures("daemon")
+def test_gateway_asks_for_all(guarded: RedisServer) -> None:
+    """Its user is enough for operators, and for any agent that has a token."""
+    tokens = "operator:kim operator-token-00\nagent:ann agent-token-00000\nagent:bob agent-token-00001\n"
+    with gateway(url_of(guarded, "blocks-gateway"), tokens=tokens) as http:
+        for token, author in (
+            ("operator-token-00", "operator"),
+            ("agent-token-00000", "ann"),
+            ("agent-token-00001", "bob"),
+        ):
+            headers = {"authorization": f"Bearer {token}"}
+            answer = http.patch("/v1/blocks/notes", json={"value": author}, headers=headers)
+            assert (answer.status_code, answer.json()["last_updated_by_id"]) == (200, author), answer.text
+
+
 READING = frozenset(
     (
         *("hello", "auth", "ping", "echo", "reset", "quit", "multi", "exec"),
@@ -98,6 +114,7 @@ READING = frozenset(
 ALLOWED = {
     "blocks-reader": READING,
     "blocks-operator": READING | {"xadd", "blpop", "eval_ro"},
+    "blocks-gateway": READING | {"xadd", "blpop", "eval_ro"},
     "blocks-agent-ann": READING | {"xadd", "blpop"},
 }
 ALWAYS = frozenset(("auth", "hello", "quit", "reset"))

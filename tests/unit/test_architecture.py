@@ -29,6 +29,7 @@ PACKAGES = (
     "monitoring",
     "embedded",
     "service",
+    "http",
     "doctor",
     "cli",
 )

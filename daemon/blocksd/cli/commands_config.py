@@ -55,7 +55,9 @@ def config(example: bool, as_json: bool, **flags: Any) -> None:
 def _value(resolved: Resolved, name: str) -> Any:
     """Return a setting without secrets; the state directory with its default."""
     value = resolved.config.state if name == "state_dir" else getattr(resolved.config, name)
-    return masked(value) if SETTINGS[name].metadata["is_secret"] and value is not None else value
+    if value is None or not SETTINGS[name].metadata["is_secret"]:
+        return value
+    return masked(value) if name == "redis" else "***"
 
 
 def _origin(resolved: Resolved, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Commands that run a daemon, check its folder, and resume it after a halt."""
+"""Commands that run a daemon or the gateway, stop a daemon, and resume it after a halt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from blocksd.cli import completion
 from blocksd.cli.advice import next_step, other_daemons
 from blocksd.cli.console import exit_code
-from blocksd.cli.options import daemon_of, daemon_options, load, resolve, running_options
+from blocksd.cli.options import daemon_of, daemon_options, load, resolve, running_options, url_of
 from blocksd.errors import AlreadyRunning, BlocksdError, Misconfigured, Unavailable
 from blocksd.model.problem import count
 from blocksd.service.control import ACCEPT_DELETIONS, ask
@@ -94,6 +94,47 @@ def _metrics(config: Config) -> list[ServiceListener]:
         message = "metrics need the package prometheus-client: pip install 'blocksd[metrics]'"
         raise Misconfigured(message, key="metrics") from None
     return [Metrics(*config.metrics_address)]
+
+
+@click.command()
+@daemon_options
+@click.option("--listen", metavar="[HOST:]PORT", help="Where to listen.  [default: 127.0.0.1:8283]")
+@click.option("--tokens-file", metavar="FILE", type=click.Path(), help="Who may use it: lines of a role and a token.")
+@click.option("--hosts", metavar="NAMES", help="Names under which it is reached, with commas between.")
+@click.option("--certificate", metavar="FILE", type=click.Path(), help="Serve by TLS, with this certificate.")
+@click.option(
+    "--certificate-key", metavar="FILE", type=click.Path(), help="The key of the certificate, if it is in another file."
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["error", "warning", "info", "debug"]),
+    help="The least severe events to log.  [default: info]",
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="One line per event, as text or JSON.")
+def serve(**flags: Any) -> None:
+    """Serve blocks and agents over HTTP, until Ctrl-C or SIGTERM.
+
+    Programs that use Letta's SDKs for Python and TypeScript read and write blocks by it. It speaks to Redis and needs no
+    access to the folder. Without tokens it serves programs of this machine alone.
+
+    \b
+    blocksd serve
+    blocksd serve --listen 0.0.0.0:8283 --tokens-file tokens --certificate tls.pem
+    """  # noqa: D301  # \b is click's mark for lines that stay as they are
+    from blocksd.monitoring.log import EventLog
+
+    config = load(flags)
+    try:
+        from blocksd.http.server import serve as serve_http
+    except ImportError as error:
+        if error.name is None or error.name.partition(".")[0] not in ("starlette", "uvicorn"):
+            raise
+        message = "the gateway needs the packages starlette and uvicorn: pip install 'blocksd[http]'"
+        raise Misconfigured(message, key="listen") from None
+    log = EventLog(level=config.log_level, as_json=config.log_format == "json")
+    log.capture()
+    serve_http(config, url_of(config), lambda text: log.on_notice(text, "info"))
+    log.on_stop()
 
 
 @click.command()

@@ -13,7 +13,7 @@ import click
 
 from blocksd.cli.main import cli
 from blocksd.settings.config import SETTINGS, SOURCE_KEYS
-from blocksd.settings.loading import CREDENTIAL
+from blocksd.settings.loading import CREDENTIALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -29,7 +29,7 @@ _ENVIRONMENT = (
     ),
     (
         "CREDENTIALS_DIRECTORY",
-        f"The directory of systemd's credentials: `{CREDENTIAL}` is the URL of the Redis server.",
+        f"The directory of systemd's credentials: `{CREDENTIALS['redis']}` is the URL of Redis, `{CREDENTIALS['tokens']}` the tokens.",
     ),
     ("XDG_CONFIG_HOME", "Replaces ~/.config under FILES."),
     ("VISUAL, EDITOR", "The editor for a value that is not given on a terminal."),

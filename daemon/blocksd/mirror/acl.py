@@ -32,7 +32,7 @@ _READING = (
 def users(keys: Keys, agents: Iterable[str], *, database: int = 0) -> list[str]:
     """Return ACL rules, a line for each user: for a users file, or, without the word `user`, for ACL SETUSER.
 
-    They are `<namespace>-daemon`, `-operator`, `-reader`, and `-agent-<id>` for each agent, without a password: put
+    They are `<namespace>-daemon`, `-operator`, `-reader`, `-gateway`, and `-agent-<id>` for each agent, without a password: put
     `>password` in place of `PASSWORD`. Selectors and read-only keys are those of Redis 7.0. A `database` other than 0
     may be selected, and no other one; a namespace in braces is on a cluster, whose map may be asked for.
 
@@ -46,7 +46,12 @@ def users(keys: Keys, agents: Iterable[str], *, database: int = 0) -> list[str]:
         reading += (f"+select|{database}",)
     if keys.namespace.startswith("{"):
         reading += _CLUSTER
-    asking = {OPERATOR: f"{name}-operator", **{parse_agent(agent): f"{name}-agent-{agent}" for agent in agents}}
+    # The gateway asks for each caller with a token: an operator, or any agent.
+    asking = {
+        OPERATOR: f"{name}-operator",
+        "*": f"{name}-gateway",
+        **{parse_agent(agent): f"{name}-agent-{agent}" for agent in agents},
+    }
     return [
         # The daemon's scripts run with its rights, and it scans all keys.
         _line(
@@ -62,7 +67,7 @@ def users(keys: Keys, agents: Iterable[str], *, database: int = 0) -> list[str]:
                 *reading,
                 "+xadd",
                 "+blpop",
-                *(("+eval_ro",) if actor == OPERATOR else ()),
+                *(("+eval_ro",) if actor in (OPERATOR, "*") else ()),
             )
             for actor, user in asking.items()
         ),

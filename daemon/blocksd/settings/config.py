@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocksd.errors import Misconfigured
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def listen_address(text: str) -> tuple[str, int]:
+def listen_address(text: str, name: str = "metrics") -> tuple[str, int]:
     """Return host and port to listen at: `9464` (of this machine alone), `127.0.0.1:9464`, `[::1]:9464`.
 
-    Raise Misconfigured if it has another form, or no such port can be.
+    Raise Misconfigured, which names the setting, if it has another form, or no such port can be.
     """
     found = re.fullmatch(r"(?:([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):)?([0-9]{1,5})", text)
     if found is not None and 1 <= int(found[2]) <= 65_535:
@@ -27,7 +28,7 @@ def listen_address(text: str) -> tuple[str, int]:
         if found[1] is None or not found[1].startswith("[") or _is_ipv6(host):
             return host, int(found[2])
     raise Misconfigured(
-        f"metrics must be a port from 1 to 65535, or host:port as in 127.0.0.1:9464 or [::1]:9464, not {text!r}"
+        f"{name} must be a port from 1 to 65535, or host:port as in 127.0.0.1:9464 or [::1]:9464, not {text!r}"
     )
 
 
@@ -175,6 +176,29 @@ class Config:
         check=listen_address,
         example="127.0.0.1:9464",
     )
+    listen: str = _setting(
+        "127.0.0.1:8283",
+        "where `blocksd serve` listens: a port of this machine, or host:port",
+        check=partial(listen_address, name="listen"),
+    )
+    hosts: str | None = _setting(
+        None,
+        "names under which `blocksd serve` is reached, with commas between; none: this machine's",
+        example="memory.example.com",
+    )
+    tokens: str | None = _setting(
+        None,
+        "who may use `blocksd serve`: lines of a role and a token; none: every program of this machine",
+        example="reader 0123456789abcdef",
+        is_secret=True,
+    )
+    tokens_file: str | None = _setting(None, "a file with lines as in tokens", example="/etc/blocksd/tokens")
+    certificate: str | None = _setting(
+        None, "a file with the TLS certificate of `blocksd serve`; none: no TLS", example="/etc/blocksd/tls.pem"
+    )
+    certificate_key: str | None = _setting(
+        None, "a file with the key of the certificate; none: it is in the same file", example="/etc/blocksd/tls.key"
+    )
     sources: tuple[SourceSettings, ...] = _setting(
         (), "directories of text files that agents see, a table for each", is_live=True
     )
@@ -196,6 +220,11 @@ class Config:
     def metrics_address(self) -> tuple[str, int] | None:
         """The host and port where metrics are served; None: nowhere."""
         return listen_address(self.metrics) if self.metrics is not None else None
+
+    @property
+    def gateway_address(self) -> tuple[str, int]:
+        """The host and port where the gateway listens."""
+        return listen_address(self.listen, "listen")
 
 
 def state_of_user(namespace: str) -> str:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from blocksd.settings.checks import Where
 
-CREDENTIAL = "blocksd.redis"
-"""The systemd credential that holds the URL of the Redis server."""
+CREDENTIALS = {"redis": "blocksd.redis", "tokens": "blocksd.tokens"}
+"""The settings that a systemd credential may hold, and the name of each credential."""
 
 _NOT_OURS = re.compile("(TEST|MACHINE)_|(SERVICE|PORT)(_|$)")
 """The test suite's variables, and those that Kubernetes sets for a service called `blocksd`."""
@@ -118,18 +118,20 @@ def _from_credentials(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, Wh
     directory = environ.get("CREDENTIALS_DIRECTORY")
     if not directory:
         return
-    path = os.path.join(directory, CREDENTIAL)
-    try:
-        text = Path(path).read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise Misconfigured(f"the credential {path} cannot be read: {error.strerror}", key="redis") from None
-    except UnicodeDecodeError:
-        raise Misconfigured(f"the credential {path} is not UTF-8", key="redis") from None
-    if not text:
-        raise Misconfigured(f"the credential {path} is empty: it holds the URL of the Redis server", key="redis")
-    yield "redis", text, _at(f"credential {CREDENTIAL}")
+    for name, credential in CREDENTIALS.items():
+        path = os.path.join(directory, credential)
+        try:
+            text = Path(path).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise Misconfigured(f"the credential {path} cannot be read: {error.strerror}", key=name) from None
+        except UnicodeDecodeError:
+            raise Misconfigured(f"the credential {path} is not UTF-8", key=name) from None
+        if not text:
+            holds = "the URL of the Redis server" if name == "redis" else "lines of a role and a token"
+            raise Misconfigured(f"the credential {path} is empty: it holds {holds}", key=name)
+        yield name, text, _at(f"credential {credential}")
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, Where]]:

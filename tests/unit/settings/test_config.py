@@ -431,9 +431,18 @@ OTHER: dict[str, Any] = {
     "log_level": "debug",
     "log_format": "json",
     "metrics": "9464",
+    "listen": "8284",
+    "hosts": "memory.example.com",
+    "tokens": "reader 0123456789abcdef",
+    "tokens_file": "/tokens",
+    "certificate": "/tls.pem",
+    "certificate_key": "/tls.key",
     "sources": (SourceSettings("manuals", "/srv"),),
 }
-NEEDS_A_RESTART = ["folder", "namespace", "redis", "state_dir", "poll", "metrics"]
+NEEDS_A_RESTART = [
+    *("folder", "namespace", "redis", "state_dir", "poll", "metrics"),
+    *("listen", "hosts", "tokens", "tokens_file", "certificate", "certificate_key"),
+]
 
 
 @pytest.mark.parametrize("name", SETTINGS)

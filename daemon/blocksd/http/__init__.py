@@ -1,0 +1,1 @@
+"""The gateway: Letta's HTTP routes over the mirror and the inboxes, and who may use them."""

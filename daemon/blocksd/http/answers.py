@@ -1,0 +1,104 @@
+"""Answers: JSON, and errors with the status and the headers that SDKs decide by."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from blocksd.errors import (
+    AlreadyExists,
+    BlocksdError,
+    Damaged,
+    InvalidField,
+    InvalidLabel,
+    InvalidRequest,
+    LabelConflict,
+    LimitExceeded,
+    MergeConflict,
+    Misconfigured,
+    NotAttached,
+    NotFound,
+    ProblemFile,
+    ReadOnly,
+    Unavailable,
+    VersionConflict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.requests import Request
+
+_STATUS: tuple[tuple[type[BlocksdError], int], ...] = (
+    (NotFound, 404),
+    (NotAttached, 404),
+    (ReadOnly, 403),
+    (AlreadyExists, 409),
+    (LabelConflict, 409),
+    (VersionConflict, 409),
+    (MergeConflict, 409),
+    (ProblemFile, 409),
+    (LimitExceeded, 422),
+    (InvalidRequest, 422),
+    (InvalidField, 422),
+    (InvalidLabel, 422),
+    (Unavailable, 503),
+    (Misconfigured, 503),
+)
+"""The status of each kind of error; the first that fits, else 500."""
+
+_NOT_SHOWN = frozenset(("url", "state", "path", "socket"))
+"""Facts that concern the machine of the daemon, and nobody else."""
+
+_FINAL = {"x-should-retry": "false"}
+"""Tells the SDKs that the same request would fail again; they repeat a 409 and a 5xx otherwise."""
+
+
+class JSONAnswer(Response):
+    """An answer in JSON."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
+def refusal(status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> JSONAnswer:
+    """Return an error: `{"detail": …}`, and further keys."""
+    final = _FINAL if status in (409, 500) else {}
+    return JSONAnswer({"detail": detail, **more}, status, {**final, **(headers or {})})
+
+
+async def answer_error(_request: Request, error: Exception) -> Response:
+    """Return the answer to a request that failed with an error of this package."""
+    assert isinstance(error, BlocksdError)
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    if isinstance(error, Misconfigured):
+        # Of the server behind the gateway; its message may name users and addresses.
+        return refusal(503, "the gateway's login at Redis is refused, or lacks a right: see its log", _FINAL)
+    if status == 503:
+        message = "Redis does not serve" if "url" in error.facts and not isinstance(error, Damaged) else error.message
+        return refusal(503, message, {"retry-after": "1"}, code=error.code)
+    facts = {name: value for name, value in error.facts.items() if name not in _NOT_SHOWN}
+    return refusal(status, error.message, code=error.code, facts=facts)
+
+
+async def answer_http(request: Request, error: Exception) -> Response:
+    """Return the answer where no route fits, or not by this method: never 5xx, which SDKs would repeat."""
+    assert isinstance(error, HTTPException)
+    path = request.scope["path"][:200]
+    if error.status_code == 405:
+        return refusal(405, f"blocksd has {path}, and no {request.method} for it", error.headers)
+    if error.status_code != 404:
+        return refusal(error.status_code, str(error.detail), error.headers)
+    if "/identities" in path:
+        return refusal(404, "blocksd has no identities: put what identifies a person into a block's metadata")
+    return refusal(404, f"blocksd has no {path}: it keeps memory blocks, and runs no agents, models or tools")
+
+
+async def answer_fault(_request: Request, _error: Exception) -> Response:
+    """Return the answer after a fault of the gateway, whose log has the traceback."""
+    return refusal(500, "the gateway failed on this request, by a fault in blocksd: its log says more")

@@ -1,0 +1,47 @@
+"""The application: all routes put together, behind the guard."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from blocksd.client.transport_async import AsyncTransport
+from blocksd.errors import BlocksdError
+from blocksd.http.answers import answer_error, answer_fault, answer_http
+from blocksd.http.call import Gateway
+from blocksd.http.guard import Guard
+from blocksd.http.letta import agents, blocks, common, memory
+from blocksd.http.repeats import Repeats
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from blocksd.http.places import Places
+    from blocksd.http.tokens import Tokens
+
+SUBJECTS = (blocks, memory, agents, common)
+"""The modules that have routes, those first that are asked most often."""
+
+
+def application(url: str, namespace: str, *, tokens: Tokens, places: Places) -> Starlette:
+    """Return the application. Nothing is sent to Redis yet. Raises Misconfigured if `url` or `namespace` is none."""
+    transport = AsyncTransport(url, namespace)
+    gateway = Gateway(transport, Repeats())
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        await transport.close()
+
+    app = Starlette(
+        routes=[route for subject in SUBJECTS for route in subject.routes(gateway)],
+        middleware=[Middleware(Guard, tokens=tokens, places=places)],
+        exception_handlers={BlocksdError: answer_error, HTTPException: answer_http, Exception: answer_fault},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False  # the guard takes both forms
+    return app

@@ -1,0 +1,129 @@
+"""A call: one HTTP request as the routes see it, and how a route is made of a function of a call."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from starlette.responses import Response
+from starlette.routing import Route
+
+from blocksd.client.agents_async import AsyncAgents
+from blocksd.client.blocks_async import AsyncBlocks
+from blocksd.http.answers import JSONAnswer, refusal
+from blocksd.http.arguments import Query, json_object
+from blocksd.http.guard import BodyTooLarge, too_large
+from blocksd.model.revision import OPERATOR
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Mapping
+
+    from starlette.requests import Request
+
+    from blocksd.client.transport_async import AsyncTransport
+    from blocksd.http.repeats import Repeats
+    from blocksd.http.tokens import Caller, Role
+
+READS: tuple[Role, ...] = ("operator", "reader")
+WRITES: tuple[Role, ...] = ("operator",)
+AGENTS: tuple[Role, ...] = ("agent",)
+"""The roles for which a route is made; an agent's only where the route limits it to what the agent may see."""
+
+
+class Gateway:
+    """The parts that all requests share."""
+
+    def __init__(self, transport: AsyncTransport, repeats: Repeats) -> None:
+        self.transport = transport
+        self.repeats = repeats
+
+
+class Call:
+    """One request: the caller, the arguments, and the client to answer it with."""
+
+    def __init__(self, request: Request, gateway: Gateway, body: bytes) -> None:
+        self._request = request
+        self._gateway = gateway
+        self._body = body
+        self.transport = gateway.transport
+        self.caller: Caller = request.scope["caller"]
+
+    @property
+    def agent(self) -> str | None:
+        """The agent that calls; None for operators and readers, who see all."""
+        return self.caller.agent
+
+    @property
+    def actor(self) -> str:
+        """The actor of the daemon's protocol: an agent, or the operator."""
+        return self.caller.agent or OPERATOR
+
+    @property
+    def blocks(self) -> AsyncBlocks:
+        """All blocks, as an operator's client has them."""
+        return AsyncBlocks(self.transport)
+
+    @property
+    def agents(self) -> AsyncAgents:
+        """All agents, as an operator's client has them."""
+        return AsyncAgents(self.transport)
+
+    def path(self, name: str) -> str:
+        """Return a part of the path, unquoted."""
+        return unquote(self._request.path_params[name])
+
+    @property
+    def query(self) -> Query:
+        """The query."""
+        return Query(self._request.query_params)
+
+    def body(self) -> dict[str, Any]:
+        """Return the body's keys that are not null. Raise InvalidField if it is no JSON object."""
+        return json_object(self._body)
+
+    @cached_property
+    def request_id(self) -> str:
+        """The id under which the daemon is asked: the same for a request that an SDK repeats."""
+        scope, caller = self._request.scope, self.caller
+        path = f"{scope['path']}?{scope['query_string'].decode('latin-1')}"
+        asked = (caller.role, caller.name or "", scope["method"], path)
+        return self._gateway.repeats.request_id(self._request.headers, *asked, self._body)
+
+    def name(self, made: str) -> str:
+        """Return the name for what this request creates: the one of the first time, when an SDK repeats it."""
+        return self._gateway.repeats.name(self.request_id, made)
+
+    async def ask(self, op: str, args: Mapping[str, Any] | None = None, **terms: Any) -> dict[str, Any]:
+        """Make a request of the daemon, as this caller; its reply."""
+        return await self.transport.request(self.actor, op, args, **{"request_id": self.request_id, **terms})
+
+
+def route(
+    path: str,
+    method: str,
+    function: Callable[[Call], Awaitable[Any]],
+    gateway: Gateway,
+    roles: Collection[Role],
+) -> Route:
+    """Return the route that answers with the JSON of what the function returns, to callers of these roles.
+
+    Without roles it answers everyone, also without a token.
+    """
+
+    async def endpoint(request: Request) -> Response:
+        caller = request.scope["caller"]
+        if roles and caller.role not in roles:
+            return refusal(403, f"this token is {_said(caller)}, which may not {method} {request.scope['path'][:200]}")
+        try:
+            body = b"" if method == "GET" else await request.body()
+        except BodyTooLarge:
+            return too_large()
+        result = await function(Call(request, gateway, body))
+        return result if isinstance(result, Response) else JSONAnswer(result)
+
+    return Route(path, endpoint, methods=[method])
+
+
+def _said(caller: Caller) -> str:
+    return f"of the agent {caller.name}" if caller.role == "agent" else f"a {caller.role}'s"

@@ -1,0 +1,110 @@
+"""The guard in front of all routes: who calls, from where, with how much, and the one form of each path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blocksd.http.answers import refusal
+from blocksd.requests.request import MAX_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from blocksd.http.places import Places
+    from blocksd.http.tokens import Caller, Tokens
+
+MAX_BODY = 4 * MAX_BYTES
+"""How many bytes a body may have: a request of the daemon has a quarter of it, and JSON may escape each character."""
+
+OPEN = frozenset(("/v1/health", "/v1/ready"))
+"""Paths that need no token."""
+
+
+class Guard:
+    """An ASGI application around another.
+
+    The path is matched as it was sent, so that `%2F` in a label is no `/`; routes unquote what they take from it. `/latest`
+    is `/v1`, and a slash at the end makes no difference.
+    """
+
+    def __init__(self, app: ASGIApp, *, tokens: Tokens, places: Places) -> None:
+        self._app = app
+        self._tokens = tokens
+        self._places = places
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return  # a WebSocket that is not accepted is closed
+        headers = dict(scope["headers"])  # of a name that is there twice, the last
+        path = one_form(scope.get("raw_path") or scope["path"].encode())
+        scope = {**scope, "path": path, "root_path": ""}
+        refused = self._refused_place(headers) or self._refused_size(headers)
+        if refused is None:
+            caller = self._caller(headers)
+            if caller is None and path not in OPEN:
+                refused = refusal(401, "Unauthorized", {"www-authenticate": "Bearer"})
+            scope["caller"] = caller
+        if refused is not None:
+            await refused(scope, receive, send)
+            return
+        await self._app(scope, _Bounded(receive).receive, send)
+
+    def _refused_place(self, headers: Mapping[bytes, bytes]) -> Response | None:
+        host = headers.get(b"host", b"").decode("latin-1")
+        if not self._places.is_ours(host):
+            detail = (
+                f"this gateway is not reached as {host[:100]!r}: if it should be, add the name to the setting hosts"
+            )
+            return refusal(403, detail)
+        origin = headers.get(b"origin")
+        if origin is not None and not self._places.is_own_page(origin.decode("latin-1"), host):
+            return refusal(403, "requests from pages of other origins are refused")
+        return None
+
+    def _refused_size(self, headers: Mapping[bytes, bytes]) -> Response | None:
+        size = headers.get(b"content-length", b"0")
+        if not size.isdigit() or int(size[:20]) > MAX_BODY:
+            return too_large()
+        return None
+
+    def _caller(self, headers: Mapping[bytes, bytes]) -> Caller | None:
+        scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer":
+            word, _, token = headers.get(b"x-bare-password", b"").decode("latin-1").partition(" ")
+            token = token if word == "password" else ""
+        return self._tokens.caller(token.strip())
+
+
+class BodyTooLarge(Exception):
+    """A body without a length, or with a false one, has more bytes than are read."""
+
+
+class _Bounded:
+    """The body of a request, as far as it is read."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._size = 0
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._size += len(message.get("body", b""))
+        if self._size > MAX_BODY:
+            raise BodyTooLarge
+        return message
+
+
+def too_large() -> Response:
+    """Return the answer to a body that is too large."""
+    return refusal(413, f"the body is over the {MAX_BODY} bytes allowed: divide the request", {"connection": "close"})
+
+
+def one_form(raw_path: bytes) -> str:
+    """Return the path by which a route is found."""
+    path = raw_path.partition(b"?")[0].decode("latin-1").rstrip("/") or "/"
+    return f"/v1/{path[8:]}" if path.startswith("/latest/") else path

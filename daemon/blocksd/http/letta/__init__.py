@@ -1,0 +1,1 @@
+"""Letta's routes for blocks, agents and their memory."""

@@ -1,0 +1,144 @@
+"""Letta's routes for blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from blocksd.client.reading_async import agent_named, block_named, block_of_agent, resolve
+from blocksd.errors import AlreadyExists, InvalidField
+from blocksd.http.arguments import text_of
+from blocksd.http.call import AGENTS, READS, WRITES, route
+from blocksd.http.letta.agents import states_of
+from blocksd.http.letta.listing import Page, blocks_for, count_for
+from blocksd.http.letta.shapes import block_json
+from blocksd.model.label import PRIVATE, name_for_agent, owner
+from blocksd.protocol.fields import FIELDS
+from blocksd.protocol.wire import block_of
+
+if TYPE_CHECKING:
+    from starlette.routing import Route
+
+    from blocksd.http.call import Call, Gateway
+    from blocksd.mirror.view import BlockView
+
+_FIELDS = tuple(name for name in FIELDS if name != "agents")
+"""The fields that Letta's block has, too; other keys of a body are ignored, as Letta does."""
+
+
+def routes(gateway: Gateway) -> list[Route]:
+    """Return the routes under `/v1/blocks`."""
+    block = "/v1/blocks/{block_id}"
+    return [
+        route("/v1/blocks", "GET", list_blocks, gateway, READS + AGENTS),
+        route("/v1/blocks", "POST", create, gateway, WRITES + AGENTS),
+        route("/v1/blocks/count", "GET", count, gateway, READS + AGENTS),
+        route(block, "GET", retrieve, gateway, READS + AGENTS),
+        route(block, "PATCH", update, gateway, WRITES + AGENTS),
+        route(block, "DELETE", delete, gateway, WRITES + AGENTS),
+        route(f"{block}/agents", "GET", list_agents, gateway, READS + AGENTS),
+    ]
+
+
+async def list_blocks(call: Call) -> list[dict[str, Any]]:
+    return [block_json(block) for block in await blocks_for(call)]
+
+
+async def count(call: Call) -> int:
+    return await count_for(call)
+
+
+async def create(call: Call) -> dict[str, Any]:
+    """Create a shared block; for an agent, a private one."""
+    body = call.body()
+    label = text_of(body, "label")
+    if not label:
+        raise InvalidField("a block needs a label", field="label")
+    called = {"label": label} if call.agent is None else {"name": label}
+    try:
+        return block_json(block_of(await call.ask("create", fields_of(body), **called)))
+    except AlreadyExists as error:
+        known = error.facts.get("label")
+        remedy = f"a label is one block: update {known!r} by PATCH, choose another label, or delete it first"
+        raise AlreadyExists(f"{error.message}; {remedy}", **error.facts) from None
+
+
+async def retrieve(call: Call) -> dict[str, Any]:
+    return block_json(await block_for(call, call.path("block_id")))
+
+
+async def update(call: Call) -> dict[str, Any]:
+    block_id = call.path("block_id")
+    if call.agent is not None:
+        return block_json(await changed(call, (await block_for(call, block_id)).label))
+    return block_json(await changed(call, await resolve(call.transport, block_id)))
+
+
+async def delete(call: Call) -> None:
+    """Delete a block for all agents; an agent may delete its private blocks."""
+    block_id = call.path("block_id")
+    if call.agent is None:
+        await call.ask("delete", label=await resolve(call.transport, block_id))
+    else:
+        await call.ask("delete", name=(await block_for(call, block_id)).name)
+
+
+async def list_agents(call: Call) -> list[dict[str, Any]]:
+    """List the agents that have a block; to an agent, itself alone."""
+    page = Page(call.query, limit=50, order="desc")
+    block_id = call.path("block_id")
+    if call.agent is not None:
+        await block_for(call, block_id)
+        ids = page.of([call.agent], str)
+        return await states_of(call, [await agent_named(call.transport, agent) for agent in ids])
+    agents = await call.blocks.agents.list(
+        block_id, limit=page.limit, after=page.after, before=page.before, order=page.order
+    )
+    return await states_of(call, agents.items)
+
+
+async def block_for(call: Call, block: str) -> BlockView:
+    """Return a block by its id or label; to an agent only those that it has, also by its names for them.
+
+    Raises:
+        NotFound: there is no such block, or the caller may not see it.
+    """
+    if call.agent is not None:
+        return await block_of_agent(call.transport, call.agent, block)
+    return await block_named(call.transport, block)
+
+
+def fields_of(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a block in a body. A field that is null was left out before."""
+    fields = {name: body[name] for name in _FIELDS if name in body}
+    if "name" in body and "template_name" not in fields:  # as Letta called it in 2025
+        fields["template_name"] = body["name"]
+    return fields
+
+
+async def changed(call: Call, label: str) -> BlockView:
+    """Change a block as the body says: its fields, its label, or both in one step. Nothing to change is no change."""
+    body = call.body()
+    fields, to = fields_of(body), _renamed(label, text_of(body, "label"), is_agent=call.agent is not None)
+    called = {"label": label} if call.agent is None else {"name": name_for_agent(label)}
+    edits: list[tuple[str, dict[str, Any]]] = []
+    if fields:
+        edits.append(("update", fields))
+    if to is not None:
+        edits.append(("rename", {"to": to}))
+    if not edits:
+        return await block_for(call, label)
+    if len(edits) == 1:
+        op, args = edits[0]
+        return block_of(await call.ask(op, args, **called))
+    parts = [{"op": op, "args": args, **called} for op, args in edits]
+    reply = await call.ask("batch", {"requests": parts})
+    last = reply["results"][-1]
+    return block_of(last) if "block" in last else await block_for(call, last["label"])
+
+
+def _renamed(label: str, to: str | None, *, is_agent: bool) -> str | None:
+    """Return the new label for the daemon; None: it stays. A private block keeps its agent, and may be named as that does."""
+    if to is None or to in (label, name_for_agent(label)):
+        return None
+    agent = owner(label)
+    return to if is_agent or agent is None or to.startswith(f"{PRIVATE}/") else f"{PRIVATE}/{agent}/{to}"

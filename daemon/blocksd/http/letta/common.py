@@ -1,0 +1,43 @@
+"""Letta's routes that are about no single resource: health, and tags."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from blocksd.client.blocks_async import AsyncTags
+from blocksd.client.reading_async import agent_named, blocks_with
+from blocksd.http.call import AGENTS, READS, route
+from blocksd.http.letta.listing import Page
+
+if TYPE_CHECKING:
+    from starlette.routing import Route
+
+    from blocksd.http.call import Call, Gateway
+
+
+def routes(gateway: Gateway) -> list[Route]:
+    """Return the routes."""
+    return [
+        route("/v1/health", "GET", health, gateway, ()),
+        route("/v1/ready", "GET", health, gateway, ()),
+        route("/v1/tags", "GET", tags, gateway, READS + AGENTS),
+    ]
+
+
+async def health(call: Call) -> dict[str, str]:
+    """Say that blocks can be read. Raises Unavailable if they cannot: then the answer is 503."""
+    await call.transport.read(("EXISTS", call.transport.keys.lease))
+    return {"version": version("blocksd"), "status": "ok"}
+
+
+async def tags(call: Call) -> list[str]:
+    """List the tags of all blocks; to an agent, of those that it has."""
+    page, part = Page(call.query, limit=50, order="asc"), call.query.text("query_text") or call.query.text("name") or ""
+    if call.agent is None:
+        found = list((await AsyncTags(call.transport).list()).items)
+    else:
+        agent = await agent_named(call.transport, call.agent)
+        blocks = await blocks_with(call.transport, list(agent.blocks.values()))
+        found = list({tag for block in blocks for tag in block.tags})
+    return page.of([tag for tag in found if part.casefold() in tag.casefold()], str)

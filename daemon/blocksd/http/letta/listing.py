@@ -1,0 +1,179 @@
+"""Letta's listing of blocks: its conditions, its order, and its cursors, which are ids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from blocksd.client.reading_async import agent_named, blocks_with
+from blocksd.errors import NotFound, Unavailable
+from blocksd.http.letta.cursors import present
+from blocksd.mirror.index import Entry
+from blocksd.protocol.listing import FILTERS, Filter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from blocksd.http.arguments import Query
+    from blocksd.http.call import Call
+    from blocksd.mirror.view import BlockView
+    from blocksd.protocol.listing import Order, OrderBy
+
+MOST = 10_000
+"""The most items of a page."""
+MOST_CHARS = 16 * 1024 * 1024
+"""How many characters of values a page has before it ends early; the SDKs ask for the next one all the same."""
+_AT_ONCE = 100
+_ATTEMPTS = 5
+
+
+class Page:
+    """The part of a listing that a query asks for."""
+
+    def __init__(self, query: Query, *, limit: int, order: Order) -> None:
+        """Take Letta's parameters. `limit` and `order` are the defaults. Raises InvalidField if one is wrong."""
+        self.after = query.text("after")
+        self.before = query.text("before")
+        self.limit = query.number("limit", least=1, most=MOST) or limit
+        other: Order = "asc" if order == "desc" else "desc"
+        self.order: Any = query.choice("order", order, other)
+
+    def of(self, items: Sequence[Any], key: Callable[[Any], str]) -> list[Any]:
+        """Return the page of items that are in the order of their keys. A cursor is a key, of an item that may be gone."""
+        shown = sorted(items, key=key, reverse=self.order == "desc")
+        if self.after is not None:
+            shown = [one for one in shown if _follows(key(one), self.after, self.order)]
+        if self.before is not None:
+            shown = [one for one in shown if _follows(self.before, key(one), self.order)]
+        return shown[-self.limit :] if self.before is not None and self.after is None else shown[: self.limit]
+
+
+def _follows(key: str, cursor: str, order: Order) -> bool:
+    return key > cursor if order == "asc" else key < cursor
+
+
+def conditions(query: Query) -> dict[str, Any]:
+    """Return the conditions of the client's listing for a query of Letta's."""
+    return {
+        "label": query.text("label"),
+        "label_search": query.text("label_search") if query.text("label") is None else None,
+        "description_search": query.text("description_search"),
+        "value_search": query.text("value_search"),
+        "tags": query.texts("tags", "tags[]"),
+        "match_all_tags": query.flag("match_all_tags"),
+        "connected_to_agents_count_gt": query.number("connected_to_agents_count_gt"),
+        "connected_to_agents_count_lt": query.number("connected_to_agents_count_lt"),
+        "connected_to_agents_count_eq": query.numbers("connected_to_agents_count_eq", "connected_to_agents_count_eq[]")
+        or None,
+        "templates_only": query.flag("templates_only"),
+        "show_templates": True,
+        "show_hidden_blocks": query.flag("show_hidden_blocks"),
+    }
+
+
+def further_condition(query: Query) -> Callable[[BlockView], bool] | None:
+    """Return the condition that the client's listing has not; None: there is none.
+
+    No block belongs to an identity.
+    """
+    if query.text("identity_id") or query.texts("identity_id[]", "identifier_keys", "identifier_keys[]"):
+        return lambda _: False
+    project, template = query.text("project_id"), query.text("name") or query.text("template_name")
+    if project is None and template is None:
+        return None
+    return lambda block: project in (None, block.project_id) and template in (None, block.template_name)
+
+
+async def blocks_for(call: Call) -> list[BlockView]:
+    """Return the page of blocks that the query asks for, of those that the caller may see."""
+    page = Page(call.query, limit=50, order="asc")
+    field: Any = call.query.choice("order_by", "created_at", "updated_at", "label")
+    if call.agent is not None:
+        return shortened(page.of(await blocks_of_caller(call, call.agent), lambda block: block.id))
+    wanted, wants = conditions(call.query), further_condition(call.query)
+    backwards = page.before is not None and page.after is None
+    walk: Order = page.order if not backwards else "desc" if page.order == "asc" else "asc"
+    start, stop = (page.before, None) if backwards else (page.after, page.before)
+    found: list[BlockView] = []
+    chars = 0
+    while len(found) < page.limit and chars <= MOST_CHARS:
+        size = min(page.limit - len(found), _AT_ONCE) if wants is None else 5 * _AT_ONCE
+        part = await _part(call, wanted, start, stop, limit=size, order=walk, order_by=field)
+        some = [block for block in part if wants is None or wants(block)]
+        found += some
+        chars += sum(block.chars for block in some)
+        if len(part) < size:
+            break
+        start = part[-1].label
+    found = found[: page.limit]
+    return found[::-1] if backwards else found
+
+
+async def _part(
+    call: Call,
+    wanted: dict[str, Any],
+    start: str | None,
+    stop: str | None,
+    *,
+    order: Order,
+    order_by: OrderBy,
+    limit: int,
+) -> tuple[BlockView, ...]:
+    """Return the next blocks between two cursors, whose blocks may be deleted at any time."""
+    for _ in range(_ATTEMPTS):
+        try:
+            page = await call.blocks.list(
+                **wanted, after=start, before=stop, limit=limit, order=order, order_by=order_by
+            )
+        except NotFound:
+            start = await present(call.transport, start, order_by, earlier=order == "asc")
+            stop = await present(call.transport, stop, order_by, earlier=order == "desc")
+        else:
+            return page.items
+    raise Unavailable("the blocks of the cursors are deleted faster than they can be looked for")
+
+
+async def count_for(call: Call) -> int:
+    """Return how many blocks there are for which the query's conditions hold, of those that the caller may see."""
+    if call.agent is not None:
+        return len(await blocks_of_caller(call, call.agent))
+    wanted, wants = conditions(call.query), further_condition(call.query)
+    if wants is None:
+        # Letta counts all blocks unless told otherwise.
+        return await call.blocks.count(**wanted)
+    count, after = 0, None
+    while True:
+        part = await call.blocks.list(**wanted, limit=5 * _AT_ONCE, after=after)
+        count += sum(map(wants, part.items))
+        if part.next is None:
+            return count
+        after = part.next
+
+
+async def blocks_of_caller(call: Call, agent: str) -> list[BlockView]:
+    """Return the blocks of the agent that calls for which the conditions of the query hold."""
+    wanted, further = Filter({**dict.fromkeys(FILTERS), **conditions(call.query)}), further_condition(call.query)
+    labels = list((await agent_named(call.transport, agent)).blocks.values())
+    blocks = await blocks_with(call.transport, labels)
+    counts = await call.blocks.agents.counts(labels) if wanted.ranges is not None else {}
+    return [
+        block
+        for block in blocks
+        if wanted.wants(block)
+        and wanted.finds(_entry(block))
+        and wanted.is_in_range(counts.get(block.label))
+        and (further is None or further(block))
+    ]
+
+
+def _entry(block: BlockView) -> Entry:
+    return Entry(block.label, block.hidden, block.is_template, frozenset(block.tags), block.label.casefold())
+
+
+def shortened(blocks: list[BlockView]) -> list[BlockView]:
+    """Return the first blocks of a page, at least one, as many as an answer may show."""
+    chars = 0
+    for number, block in enumerate(blocks):
+        chars += block.chars
+        if chars > MOST_CHARS and number:
+            return blocks[:number]
+    return blocks

@@ -1,0 +1,182 @@
+"""`blocksd serve` in a process: how it starts, what it refuses, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support import Daemon, RedisServer, eventually, require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+TOKEN = "a-token-of-an-operator"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Served:
+    """A gateway in a process."""
+
+    def __init__(self, log: Path, *options: str, **environ: str) -> None:
+        self.port = free_port()
+        self._log = log
+        words = [sys.executable, "-m", "blocksd", "serve", "--listen", str(self.port), *options]
+        with log.open("wb") as said:
+            self.process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                env={**os.environ, "BLOCKSD_CONFIG": os.devnull, **environ},
+            )
+
+    def said(self) -> str:
+        return self._log.read_text(encoding="utf-8")
+
+    def ready(self) -> Served:
+        def is_ready() -> bool:
+            assert self.process.poll() is None, self.said()
+            return "serving at" in self.said()
+
+        eventually(is_ready, "the gateway serves")
+        return self
+
+    def get(self, path: str, *, scheme: str = "http", token: str | None = None, **how: Any) -> Any:
+        request = urllib.request.Request(f"{scheme}://127.0.0.1:{self.port}{path}")
+        if token is not None:
+            request.add_header("authorization", f"Bearer {token}")
+        with urllib.request.urlopen(request, timeout=10, **how) as answer:
+            return json.load(answer)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Start a gateway; all are ended with the test."""
+    begun: list[Served] = []
+
+    def start(*options: str, **environ: str) -> Served:
+        begun.append(Served(tmp_path / f"serve-{len(begun)}.log", *options, **environ))
+        return begun[-1]
+
+    yield start
+    for one in begun:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.wait(10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serves_until_a_signal(
+    run_daemon: Callable[..., Daemon], folder: Path, tmp_path: Path, serve: Callable[..., Served], number: int
+) -> None:
+    """It finds the daemon by its state directory, answers, and ends by a signal with 0 and no traceback."""
+    (folder / "persona.md").write_text("I am Sam.\n")
+    run_daemon()
+    gateway = serve("--state-dir", str(tmp_path / "state")).ready()
+    assert gateway.get("/v1/health/")["status"] == "ok"
+    assert gateway.get("/v1/blocks/persona")["value"] == "I am Sam."
+    gateway.process.send_signal(number)
+    assert gateway.process.wait(15) == 0
+    assert "Traceback" not in gateway.said()
+    assert gateway.said().endswith("stopped\n")
+
+
+def test_follows_a_server_that_was_restarted(
+    run_daemon: Callable[..., Daemon], server: RedisServer, folder: Path, serve: Callable[..., Served]
+) -> None:
+    """While Redis does not serve, the answer is 503; then it is right again, without a restart of the gateway."""
+    (folder / "persona.md").write_text("I am Sam.\n")
+    run_daemon()
+    gateway = serve("--redis", server.url).ready()
+    assert gateway.get("/v1/blocks/persona")["value"] == "I am Sam."
+    server.kill()
+    with pytest.raises(urllib.error.HTTPError, match="503"):
+        gateway.get("/v1/blocks/persona")
+    server.start()
+
+    def answers() -> bool:
+        try:
+            return bool(gateway.get("/v1/blocks/persona")["value"] == "I am Sam.")
+        except urllib.error.HTTPError as error:
+            return error.code != 503 and pytest.fail(str(error))
+
+    eventually(answers, "the block is read again")
+
+
+@pytest.mark.parametrize(
+    ("options", "environ", "words"),
+    [
+        (["--listen", "0.0.0.0:8283"], {}, ["without tokens", "set tokens or tokens_file"]),
+        (["--listen", "99999"], {}, ["listen must be a port"]),
+        (["--tokens-file", "/nowhere/tokens"], {}, ["/nowhere/tokens cannot be read"]),
+        ([], {"BLOCKSD_TOKENS": "reader short"}, ["tokens:1", "at least 16"]),
+        (["--certificate", "/nowhere/tls.pem"], {}, ["/nowhere/tls.pem", "cannot be used for TLS"]),
+        (["--certificate-key", "/nowhere/tls.key"], {}, ["without certificate"]),
+        (["--redis", "http://x"], {}, ["is not a Redis URL"]),
+    ],
+)
+def test_what_it_refuses(
+    serve: Callable[..., Served], options: list[str], environ: dict[str, str], words: list[str]
+) -> None:
+    """Exit code 2, and a sentence that names what to change; no traceback."""
+    gateway = serve("--redis", "redis://127.0.0.1:1", *options, **environ)
+    assert gateway.process.wait(15) == 2, gateway.said()
+    for some in words:
+        assert some in gateway.said()
+    assert "Traceback" not in gateway.said()
+
+
+def test_address_that_is_taken(serve: Callable[..., Served]) -> None:
+    """The sentence says so."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        gateway = serve("--redis", "redis://127.0.0.1:1", "--listen", str(other.getsockname()[1]))
+        assert gateway.process.wait(15) == 2
+    assert "Address already in use" in gateway.said()
+
+
+def test_without_a_daemon(tmp_path: Path, serve: Callable[..., Served]) -> None:
+    """No URL and no daemon that runs: exit code 3."""
+    gateway = serve("--state-dir", str(tmp_path / "none"))
+    assert gateway.process.wait(15) == 3
+    assert "no daemon is running" in gateway.said()
+
+
+def test_tls_and_tokens(
+    run_daemon: Callable[..., Daemon], server: RedisServer, tmp_path: Path, serve: Callable[..., Served]
+) -> None:
+    """With a certificate it speaks TLS alone; the log has no token, right or wrong."""
+    key, certificate = tmp_path / "tls.key", tmp_path / "tls.pem"
+    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    words += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([require("openssl"), *words], check=True, capture_output=True)
+    run_daemon()
+    gateway = serve(
+        *("--redis", server.url, "--certificate", str(certificate), "--certificate-key", str(key)),
+        *("--log-level", "debug"),
+        BLOCKSD_TOKENS=f"operator:kim {TOKEN}",
+    ).ready()
+    trust = ssl.create_default_context(cafile=str(certificate))
+    assert gateway.get("/v1/blocks/", scheme="https", token=TOKEN, context=trust) == []
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        gateway.get("/v1/blocks/", scheme="https", token="a-token-of-nobody", context=trust)
+    with pytest.raises((urllib.error.URLError, ConnectionError)):
+        gateway.get("/v1/health/")
+    gateway.process.terminate()
+    gateway.process.wait(15)
+    assert "token-of" not in gateway.said()
+    assert "with a token" in gateway.said()
