@@ -1,16 +1,22 @@
-"""A gateway in this process, over a daemon and a server in other processes."""
+"""Gateways for tests: in this process or in another, over a daemon and a server in other processes."""
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.request
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.testclient import TestClient
 
 from blocksd.http.app import application
 from blocksd.http.places import Places
 from blocksd.http.tokens import Tokens, parse
-from support import Daemon, RedisServer, valkey_binary
+from support import Daemon, RedisServer, eventually, valkey_binary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +34,52 @@ reader {TOKENS["reader"]}
 agent:ann {TOKENS["ann"]}
 agent:bob {TOKENS["bob"]}
 """
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Served:
+    """A gateway in a process."""
+
+    def __init__(self, log: Path, *options: str, **environ: str) -> None:
+        self.port = free_port()
+        self._log = log
+        words = [sys.executable, "-m", "blocksd", "serve", "--listen", str(self.port), *options]
+        with log.open("wb") as said:
+            self.process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                env={**os.environ, "BLOCKSD_CONFIG": os.devnull, **environ},
+            )
+
+    def said(self) -> str:
+        return self._log.read_text(encoding="utf-8")
+
+    def ready(self) -> Served:
+        def is_ready() -> bool:
+            assert self.process.poll() is None, self.said()
+            return "serving at" in self.said()
+
+        eventually(is_ready, "the gateway serves")
+        return self
+
+    def get(self, path: str, *, scheme: str = "http", token: str | None = None, **how: Any) -> Any:
+        request = urllib.request.Request(f"{scheme}://127.0.0.1:{self.port}{path}")
+        if token is not None:
+            request.add_header("authorization", f"Bearer {token}")
+        with urllib.request.urlopen(request, timeout=10, **how) as answer:
+            return json.load(answer)
+
+    def end(self) -> None:
+        """End it in order."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(15)
 
 
 @contextmanager

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import socket
 import ssl
 import subprocess
-import sys
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from gateways import Served
 from support import Daemon, RedisServer, eventually, require
 
 if TYPE_CHECKING:
@@ -22,46 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TOKEN = "a-token-of-an-operator"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-class Served:
-    """A gateway in a process."""
-
-    def __init__(self, log: Path, *options: str, **environ: str) -> None:
-        self.port = free_port()
-        self._log = log
-        words = [sys.executable, "-m", "blocksd", "serve", "--listen", str(self.port), *options]
-        with log.open("wb") as said:
-            self.process = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                env={**os.environ, "BLOCKSD_CONFIG": os.devnull, **environ},
-            )
-
-    def said(self) -> str:
-        return self._log.read_text(encoding="utf-8")
-
-    def ready(self) -> Served:
-        def is_ready() -> bool:
-            assert self.process.poll() is None, self.said()
-            return "serving at" in self.said()
-
-        eventually(is_ready, "the gateway serves")
-        return self
-
-    def get(self, path: str, *, scheme: str = "http", token: str | None = None, **how: Any) -> Any:
-        request = urllib.request.Request(f"{scheme}://127.0.0.1:{self.port}{path}")
-        if token is not None:
-            request.add_header("authorization", f"Bearer {token}")
-        with urllib.request.urlopen(request, timeout=10, **how) as answer:
-            return json.load(answer)
 
 
 @pytest.fixture
