@@ -24,6 +24,7 @@ import redis
 from blocksd.files.document import Parser
 from blocksd.settings import loading
 from fenced import ROOT
+from gateways import free_port
 from support import DEADLINE, eventually, require
 
 if TYPE_CHECKING:
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
 
     from fenced import Fenced
 
-TOOLS = ("redis-cli", "vim", "npm", "node")
+TOOLS = ("redis-cli", "vim", "npm", "node", "curl")
 """What a document asks for besides Python."""
 
 RUNS_ON = {
     r"blocksd run": r"ready: \d+ blocks",
+    r"^blocksd serve": r"serving at",
     r"^blocksd watch$": "following changes",
     r"^redis-cli .* subscribe ": "subscribe",
     r"^python (follow|every_change)\.py$": "",
@@ -46,6 +48,9 @@ RUNS_ON = {
 
 WHEN_SETTLED = ("blocksd status", "blocksd doctor")
 """Commands that exit with another code than 0 while the last save is on its way."""
+
+PORTS = ("8283", "9283")
+"""The ports at which a document has the gateway listen, first the default."""
 
 FOLLOWS = re.compile(r"subscribe|follow|every_change")
 """Those of them that say something of each change."""
@@ -152,6 +157,8 @@ class Newcomer:
             "TERM": "xterm",
             "PIP_CACHE_DIR": os.environ.get("PIP_CACHE_DIR", os.path.expanduser("~/.cache/pip")),
         }
+        self._ports = {port: str(free_port()) for port in PORTS}
+        self._environment["BLOCKSD_LISTEN"] = self._ports[PORTS[0]]
         self._kept: list[str] = []
         self.terminals: list[Terminal] = []
         self.heard: list[dict[str, Any]] = []
@@ -211,7 +218,13 @@ class Newcomer:
             self._run(command)
 
     def _whole(self, command: str) -> str:
-        return "\n".join([*self._kept, command])
+        return self._here("\n".join([*self._kept, command]))
+
+    def _here(self, text: str) -> str:
+        """Return a text with ports that are free here: others may run the same document."""
+        for port, free in self._ports.items():
+            text = text.replace(port, free)
+        return text
 
     def _terminal(self, command: str) -> Terminal:
         terminal = Terminal(self._whole(command), directory=self.clone, environment=self._environment)
@@ -351,7 +364,7 @@ class Newcomer:
     def _program(self, block: Fenced) -> None:
         kind, _, name = block.mark.partition(": ")
         if kind == "file":
-            (self.clone / name).write_text(block.text, encoding="utf-8")
+            (self.clone / name).write_text(self._here(block.text), encoding="utf-8")
         elif kind == "from":
             assert block.text.rstrip() in (ROOT / name).read_text(encoding="utf-8")
         elif kind == "example" and block.language == "python":

@@ -14,6 +14,7 @@ import pytest
 import blocksd
 from blocksd import errors
 from blocksd.cli.main import cli
+from blocksd.http.app import SUBJECTS
 from blocksd.mirror.acl import users
 from blocksd.mirror.keys import Keys
 from blocksd.mirror.projection import change_of, fields_of
@@ -228,6 +229,17 @@ def test_the_sample_blocks_are_in_order() -> None:
 
     blocks, problems = examine(str(ROOT / "blocks.d"))
     assert (blocks, problems) == (4, [])
+
+
+def test_every_route_is_described() -> None:
+    """By its method and path, in the page about the gateway; and no other is."""
+    gateway: Any = None
+    short = {"{block_id}": "{id}", "{block_id:path}": "{id}", "{block_label:path}": "{label}", "{agent_id}": "{agent}"}
+    routes = set()
+    for route in (route for subject in SUBJECTS for route in subject.routes(gateway)):
+        path = re.sub(r"{\w+(:path)?}", lambda found: short.get(found[0], found[0]), route.path)
+        routes |= {f"{method} {path}" for method in route.methods or () if method != "HEAD"}
+    assert set(re.findall(r"^\| `([A-Z]+ /v1\S*)` \|", PAGES["http"], re.MULTILINE)) == routes
 
 
 def test_every_metric_is_described() -> None:
