@@ -37,7 +37,7 @@ def serve(config: Config, url: str, notice: Callable[[str], None]) -> None:
     check_address(host, has_tokens=bool(tokens))
     app = application(url, config.namespace, tokens=tokens, places=Places(config.hosts, has_tokens=bool(tokens)))
     certificate = _certificate(config)
-    listener = _listener(host, port)
+    listening = listener(host, port)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     # No access log: it would be a line for each read. Headers of proxies are not needed, and anyone could send them.
     settings: dict[str, Any] = {
@@ -51,12 +51,12 @@ def serve(config: Config, url: str, notice: Callable[[str], None]) -> None:
         **certificate,
     }
     scheme = "https" if certificate else "http"
-    place = f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+    place = f"{scheme}://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
     who = "callers with a token" if tokens else "every program of this machine"
     if tokens and not certificate and not is_loopback(host):
         notice("tokens are sent without TLS: set certificate, or let a proxy on this machine have it")
     server = _Server(uvicorn.Config(app, **settings), lambda: notice(f"serving at {place}, for {who}"))
-    asyncio.run(server.serve(sockets=[listener]))
+    asyncio.run(server.serve(sockets=[listening]))
 
 
 class _Server(uvicorn.Server):
@@ -82,15 +82,19 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def listener(host: str, port: int) -> socket.socket:
     """Return a socket that listens. Raise Misconfigured if it cannot."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        # Its connections inherit this. asyncio does not set it for them, as the socket names no protocol; without it the
+        # body of each answer waits up to 40 ms until the client has confirmed the head.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         raise Misconfigured(
             f"the gateway cannot listen at {host}:{port}: {error.strerror or error}", key="listen", errno=error.errno
         ) from None
+    return listening
 
 
 def _certificate(config: Config) -> dict[str, str]:
