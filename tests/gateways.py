@@ -100,10 +100,10 @@ def daemon(directory: Path) -> Iterator[tuple[RedisServer, Path]]:
 
 @contextmanager
 def gateway(
-    url: str, *, tokens: str = "", hosts: str | None = None, base: str = "http://127.0.0.1:8283"
+    url: str, *, tokens: str = "", hosts: str | None = None, base: str = "http://127.0.0.1:8283", raises: bool = True
 ) -> Iterator[TestClient]:
-    """A client of a gateway over the mirror at this URL."""
+    """A client of a gateway over the mirror at this URL; it `raises` what the gateway fails with."""
     callers = Tokens(parse(tokens, "tokens"))
     app = application(url, "blocks", tokens=callers, places=Places(hosts, has_tokens=bool(callers)))
-    with TestClient(app, base_url=base) as client:
+    with TestClient(app, base_url=base, raise_server_exceptions=raises) as client:
         yield client

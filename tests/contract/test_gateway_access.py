@@ -235,6 +235,40 @@ def test_any_token_is_taken_where_none_are_set(server: RedisServer) -> None:
         assert http.get("/v1/blocks/", headers={"authorization": "Bearer undefined"}).status_code == 200
 
 
+# --- faults ---
+
+
+def test_login_that_redis_refuses(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    """503 that is not repeated, without a name or an address; the log says what is wrong, once."""
+    with gateway(f"unix://stranger:secret@{server.socket}") as http:
+        for _ in range(2):
+            answer = http.get("/v1/blocks/")
+            assert (answer.status_code, answer.headers["x-should-retry"]) == (503, "false")
+            assert "stranger" not in answer.text
+            assert server.url not in answer.text
+    told = [record.getMessage() for record in caplog.records if record.name == "blocksd.http"]
+    assert len(told) == 1
+    assert "refuses the login" in told[0]
+    assert "secret" not in told[0]
+
+
+def test_fault_of_the_gateway(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """500 with a sentence, which is not repeated either; the next request is answered."""
+    from blocksd.http.letta import blocks
+
+    def fail(_block: object) -> None:
+        raise ZeroDivisionError
+
+    with gateway(server.url, raises=False) as http:
+        http.post("/v1/blocks/", json={"label": "faulty", "value": "x"})
+        with monkeypatch.context() as broken:
+            broken.setattr(blocks, "block_json", fail)
+            answer = http.get("/v1/blocks/faulty")
+        assert (answer.status_code, answer.headers["x-should-retry"]) == (500, "false")
+        assert "its log says more" in answer.json()["detail"]
+        assert http.get("/v1/blocks/faulty").status_code == 200
+
+
 # --- sizes ---
 
 

@@ -118,6 +118,8 @@ def body_of(chance: random.Random) -> bytes:
     if kind < 0.2:
         return json.dumps(chance.choice(VALUES)).encode()
     found = {chance.choice(KEYS): chance.choice(VALUES) for _ in range(chance.randrange(5))}
+    if chance.random() < 0.5:
+        found["label"] = chance.choice(WORDS)
     return json.dumps(found).encode()
 
 
@@ -126,13 +128,14 @@ def test_garbage(http: TestClient, seed: int) -> None:
     """Of every route, by callers of every role, with words and bodies that are no use."""
     chance = random.Random(seed)
     nothing: Any = None
-    paths = [route.path for subject in SUBJECTS for route in subject.routes(nothing)]
+    routes = [route for subject in SUBJECTS for route in subject.routes(nothing)]
     for _ in range(REQUESTS):
-        path = chance.choice(paths)
+        route = chance.choice(routes)
+        path, methods = route.path, sorted(route.methods or ())
         while "{" in path:
             start, _, rest = path.partition("{")
             path = start + quoted(chance, chance.choice(WORDS)) + rest.partition("}")[2]
-        method = chance.choice(("GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS"))
+        method = chance.choice(methods if chance.random() < 0.9 else ("PUT", "DELETE", "OPTIONS"))
         params: Any = [(chance.choice(QUERIES), str(chance.choice(WORDS))) for _ in range(chance.randrange(4))]
         headers = {"authorization": f"Bearer {chance.choice(list(TOKENS.values()))}"}
         if chance.random() < 0.2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
@@ -53,6 +54,10 @@ _STATUS: tuple[tuple[type[BlocksdError], int], ...] = (
 _NOT_SHOWN = frozenset(("url", "state", "path", "socket"))
 """Facts that concern the machine of the daemon, and nobody else."""
 
+_LOG = logging.getLogger("blocksd.http")
+_MOST_LOGGED = 100
+_logged: set[str] = set()
+
 _FINAL = {"x-should-retry": "false"}
 """Tells the SDKs that the same request would fail again; they repeat a 409 and a 5xx otherwise."""
 
@@ -77,7 +82,10 @@ async def answer_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, BlocksdError)
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     if isinstance(error, Misconfigured):
-        # Of the server behind the gateway; its message may name users and addresses.
+        # Of the server behind the gateway: its message may name users and addresses. The log has each message once.
+        if error.message not in _logged and len(_logged) < _MOST_LOGGED:
+            _logged.add(error.message)
+            _LOG.error("%s", error.message)
         return refusal(503, "the gateway's login at Redis is refused, or lacks a right: see its log", _FINAL)
     if status == 503:
         message = "Redis does not serve" if "url" in error.facts and not isinstance(error, Damaged) else error.message
