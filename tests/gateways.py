@@ -100,10 +100,16 @@ def daemon(directory: Path) -> Iterator[tuple[RedisServer, Path]]:
 
 @contextmanager
 def gateway(
-    url: str, *, tokens: str = "", hosts: str | None = None, base: str = "http://127.0.0.1:8283", raises: bool = True
+    url: str,
+    *,
+    tokens: str = "",
+    hosts: str | None = None,
+    base: str = "http://127.0.0.1:8283",
+    raises: bool = True,
+    by: str | None = None,
 ) -> Iterator[TestClient]:
     """A client of a gateway over the mirror at this URL; it `raises` what the gateway fails with."""
     callers = Tokens(parse(tokens, "tokens"))
-    app = application(url, "blocks", tokens=callers, places=Places(hosts, has_tokens=bool(callers)))
+    app = application(url, "blocks", tokens=callers, places=Places(hosts, has_tokens=bool(callers)), by=by)
     with TestClient(app, base_url=base, raise_server_exceptions=raises) as client:
         yield client

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import blocksd
 from blocksd.http.guard import MAX_BODY
 from gateways import FILE, TOKENS, daemon, gateway
 
@@ -93,6 +94,26 @@ def test_tokens_are_not_logged(http: TestClient, caplog: pytest.LogCaptureFixtur
 
 
 # --- roles ---
+
+
+def test_operators_name_is_in_the_history(http: TestClient, server: RedisServer) -> None:
+    """Each operator signs with the name of the token; an agent is the author itself."""
+    made = http.post("/v1/blocks/", json={"label": "signed", "value": "one"}, headers=of("kim")).json()
+    http.patch(f"/v1/blocks/{made['id']}", json={"value": "two", "label": "signed/2"}, headers=of("kim"))
+    http.patch("/v1/agents/bob/core-memory/blocks/diary", json={"value": "of bob", "tags": ["b"]}, headers=of("kim"))
+    http.patch("/v1/agents/bob/core-memory/blocks/diary", json={"value": "by bob"}, headers=of("bob"))
+    with blocksd.connect(server.url, "blocks") as client:
+        signed = client.blocks.versions.list("signed/2")
+        assert {(version.author, version.by) for version in signed} == {("operator", "kim")}
+        diary = client.blocks.versions.list("agents/bob/diary")
+        assert [(version.author, version.by) for version in diary][:2] == [("bob", None), ("operator", "kim")]
+
+
+def test_operator_without_tokens(server: RedisServer) -> None:
+    """The setting `by` says who it is."""
+    with gateway(server.url, by="sam") as http, blocksd.connect(server.url, "blocks") as client:
+        http.post("/v1/blocks/", json={"label": "unsigned", "value": "one"})
+        assert [version.by for version in client.blocks.versions.list("unsigned")] == ["sam"]
 
 
 def test_reader_reads(http: TestClient) -> None:

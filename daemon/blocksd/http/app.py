@@ -27,9 +27,12 @@ SUBJECTS = (blocks, memory, agents, common)
 """The modules that have routes, those first that are asked most often."""
 
 
-def application(url: str, namespace: str, *, tokens: Tokens, places: Places) -> Starlette:
-    """Return the application. Nothing is sent to Redis yet. Raises Misconfigured if `url` or `namespace` is none."""
-    transport = AsyncTransport(url, namespace)
+def application(url: str, namespace: str, *, tokens: Tokens, places: Places, by: str | None = None) -> Starlette:
+    """Return the application. Nothing is sent to Redis yet.
+
+    `by` says who the operator is where no tokens are set. Raises Misconfigured if `url` or `namespace` is none.
+    """
+    transport = AsyncTransport(url, namespace, by)
     gateway = Gateway(transport, Repeats())
 
     @asynccontextmanager

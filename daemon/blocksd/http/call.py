@@ -96,6 +96,8 @@ class Call:
 
     async def ask(self, op: str, args: Mapping[str, Any] | None = None, **terms: Any) -> dict[str, Any]:
         """Make a request of the daemon, as this caller; its reply."""
+        if self.caller.role == "operator" and self.caller.name is not None:
+            terms["by"] = self.caller.name
         return await self.transport.request(self.actor, op, args, **{"request_id": self.request_id, **terms})
 
 

@@ -35,7 +35,8 @@ def serve(config: Config, url: str, notice: Callable[[str], None]) -> None:
     host, port = config.gateway_address
     tokens = configured(config)
     check_address(host, has_tokens=bool(tokens))
-    app = application(url, config.namespace, tokens=tokens, places=Places(config.hosts, has_tokens=bool(tokens)))
+    places = Places(config.hosts, has_tokens=bool(tokens))
+    app = application(url, config.namespace, tokens=tokens, places=places, by=config.by)
     certificate = _certificate(config)
     listening = listener(host, port)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
