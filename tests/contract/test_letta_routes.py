@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
 
+from blocksd.http.app import application
+from blocksd.http.places import Places
+from blocksd.http.tokens import Tokens
 from gateways import daemon, gateway
 from support import eventually
 
@@ -528,6 +533,25 @@ def test_a_request_that_is_sent_again_is_done_once(http: TestClient) -> None:
         body = {"args": {"label": "log", "content": "once"}}
         http.post(url, json=body, headers={"x-stainless-retry-count": count})
     assert http.get("/v1/agents/appender/core-memory/blocks/log").json()["value"] == "once"
+
+
+def test_many_at_once(served: tuple[RedisServer, Path], http: TestClient) -> None:
+    """Hundreds of changes and reads at one moment: each is answered, none for want of a connection."""
+    agent_named(http, "crowd", memory_blocks=[{"label": "log", "value": ""}])
+    path = "/v1/agents/crowd/core-memory/blocks/log"
+
+    async def main() -> set[int]:
+        app = application(served[0].url, "blocks", tokens=Tokens(), places=Places(None, has_tokens=False))
+        over = httpx2.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx2.AsyncClient(transport=over, base_url="http://127.0.0.1:8283", timeout=60) as client,
+        ):
+            writes = [client.patch(path, json={"value": str(number)}) for number in range(300)]
+            reads = [client.get(path) for _ in range(300)]
+            return {answer.status_code for answer in await asyncio.gather(*writes, *reads)}
+
+    assert asyncio.run(main()) == {200}
 
 
 def test_health(http: TestClient) -> None:

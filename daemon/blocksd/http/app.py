@@ -9,10 +9,10 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from blocksd.client.transport_async import AsyncTransport
 from blocksd.errors import BlocksdError
 from blocksd.http.answers import answer_error, answer_fault, answer_http
 from blocksd.http.call import Gateway
+from blocksd.http.connections import SharedTransport
 from blocksd.http.guard import Guard
 from blocksd.http.letta import agents, blocks, common, memory
 from blocksd.http.repeats import Repeats
@@ -32,7 +32,7 @@ def application(url: str, namespace: str, *, tokens: Tokens, places: Places, by:
 
     `by` says who the operator is where no tokens are set. Raises Misconfigured if `url` or `namespace` is none.
     """
-    transport = AsyncTransport(url, namespace, by)
+    transport = SharedTransport(url, namespace, by)
     gateway = Gateway(transport, Repeats())
 
     @asynccontextmanager

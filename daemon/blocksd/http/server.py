@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _CLOSING_SECONDS = 5
 """How long requests in hand may take when the server stops."""
+_IDLE_SECONDS = 75
+"""How long an idle connection is kept: longer than clients and proxies keep theirs, so that none is closed as it is used."""
 _BACKLOG = 2048
 
 
@@ -47,6 +49,7 @@ def serve(config: Config, url: str, notice: Callable[[str], None]) -> None:
         "server_header": False,
         "proxy_headers": False,
         "ws": "none",
+        "timeout_keep_alive": _IDLE_SECONDS,
         "timeout_graceful_shutdown": _CLOSING_SECONDS,
         "backlog": _BACKLOG,
         **certificate,

@@ -1,0 +1,27 @@
+"""Which requests are sent again, and for how long that is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blocksd.http.repeats import Repeats
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def test_repeats_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest, when there are too many: a gateway that runs for months keeps as much as one of today."""
+    monkeypatch.setattr("blocksd.http.repeats._KEPT", 2)
+    repeats = Repeats()
+    first, again = ({"x-stainless-retry-count": count} for count in ("0", "1"))
+    ids = [repeats.request_id(first, "kim", f"body {number}") for number in range(3)]
+    assert repeats.request_id(again, "kim", "body 2") == ids[2]
+    assert repeats.request_id(again, "kim", "body 1") == ids[1]
+    assert repeats.request_id(again, "ann", "body 2") != ids[2]
+    assert repeats.request_id(again, "kim", "body 0") != ids[0]
+    assert len({repeats.request_id({}, "kim", "body") for _ in range(2)}) == 2
+    for number in range(5):
+        repeats.name(str(number), "name")
+    assert repeats.name("4", "another") == "name"
+    assert repeats.name("0", "another") == "another"
