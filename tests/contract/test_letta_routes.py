@@ -380,8 +380,58 @@ def test_agents_are_listed(http: TestClient) -> None:
     assert ids(limit=2, after="list-3") == ["list-2", "list-1"]
     assert [one["id"] for one in http.get("/v1/agents/?name=list-3").json()] == ["list-3"]
     assert http.get("/v1/agents/?name=nobody").json() == []
-    assert http.get("/v1/agents/?tags=x").json() == []
     assert http.get("/v1/agents/count").json() >= 5
+
+
+def test_properties_of_agents(http: TestClient, folder: Path) -> None:
+    """They round-trip through create, update and list, and are in the agent's file; null leaves them alone."""
+    said = {
+        "name": "Kim, of Support!",
+        "description": "Answers on weekends.",
+        "agent_type": "sleeptime_agent",
+        "system": "You are Kim.",
+        "tags": ["weekend", "support"],
+        "metadata": {"team": 3},
+    }
+    agent = http.post("/v1/agents/", json={**said, "model": "openai/gpt-4o-mini"}).json()
+    assert agent["id"] == "Kim-of-Support"
+    assert agent.items() >= said.items()
+    assert agent["memory"]["agent_type"] == "sleeptime_agent"
+    assert "Answers on weekends." in (folder / "agents/Kim-of-Support/agent.yaml").read_text()
+    path = f"/v1/agents/{agent['id']}"
+    assert http.get(path).json() == agent
+    changed = http.patch(
+        path, json={"name": "Kim", "tags": [], "description": None, "agent_type": "react_agent"}
+    ).json()
+    assert (changed["name"], changed["tags"], changed["description"]) == ("Kim", [], "Answers on weekends.")
+    block = made(http, "both")
+    both = http.patch(path, json={"system": "You are still Kim.", "block_ids": [block["id"]]}).json()
+    assert (both["system"], [one["label"] for one in both["blocks"]]) == ("You are still Kim.", ["both"])
+    assert http.patch(path, json={"name": "two\nlines"}).status_code == 422
+    assert http.patch(path, json={"tags": "x"}).status_code == 422
+    assert http.get(path).json() == both
+    second = agent_named(http, "Kim", tags=["support", "weekend"])
+    assert second["id"] == "Kim"
+    assert "name" not in (folder / "agents/Kim/agent.yaml").read_text()
+
+    def ids(query: str) -> list[str]:
+        return [one["id"] for one in http.get(f"/v1/agents/?{query}&order=asc").json()]
+
+    assert ids("name=Kim") == ["Kim", "Kim-of-Support"]
+    assert ids("name=Kim&limit=1&after=Kim") == ["Kim-of-Support"]
+    assert ids("tags=support&tags=nothing") == ["Kim"]
+    assert ids("tags=support&tags=nothing&match_all_tags=true") == []
+    assert ids("identity_id=identity-1") == []
+    assert "weekend" in http.get("/v1/tags/").json()
+
+
+def test_type_of_an_agent_is_its_style(http: TestClient) -> None:
+    """As in Letta: lines are numbered for one that edits by them."""
+    blocks = [{"label": "persona", "value": "I am Kim."}]
+    agent_named(http, "numbered", agent_type="sleeptime_agent", memory_blocks=blocks)
+    assert "1→ I am Kim." in http.post("/v1/agents/numbered/recompile").json()
+    assert "1→ I am Kim." in http.get("/v1/agents/numbered/context").json()["core_memory"]
+    assert http.get("/v1/agents/numbered/core-memory").json()["agent_type"] == "sleeptime_agent"
 
 
 def test_attach_and_detach(http: TestClient) -> None:

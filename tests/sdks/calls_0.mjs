@@ -29,6 +29,13 @@ assert.equal(await client.agents.count(), 1);
 assert.deepEqual((await client.blocks.agents.list(block.id)).map((one) => one.id), ["sam"]);
 assert.equal((await client.agents.modify(agent.id, { blockIds: [] })).memory.blocks.length, 1);
 
+const kim = { name: "Kim!", description: "d", tags: ["x"], metadata: { y: 1 }, agentType: "react_agent" };
+const other = await client.agents.create(kim);
+assert.deepEqual({ ...other, ...kim }, other);
+assert.deepEqual((await client.agents.modify(other.id, { name: "Kim", tags: ["z"] })).tags, ["z"]);
+assert.deepEqual((await client.agents.list({ tags: ["z", "w"] })).map((one) => one.id), [other.id]);
+await client.agents.delete(other.id);
+
 // blocks of an agent
 assert.equal((await client.agents.blocks.attach(agent.id, block.id)).id, agent.id);
 assert.equal((await client.agents.blocks.list(agent.id)).length, 2);

@@ -35,6 +35,13 @@ assert client.agents.count() == 1
 assert [one.id for one in client.blocks.agents.list(block.id)] == [agent.id]
 assert {one.label for one in client.agents.modify(agent.id, block_ids=[]).memory.blocks} == {"human"}
 
+other = client.agents.create(name="Kim!", description="d", tags=["x"], metadata={"y": 1}, agent_type="react_agent")
+assert (other.name, other.description, other.tags, other.metadata) == ("Kim!", "d", ["x"], {"y": 1})
+other = client.agents.modify(other.id, name="Kim", system="s", tags=["z"])
+assert (other.name, other.system, other.tags, other.agent_type) == ("Kim", "s", ["z"], "react_agent")
+assert [one.id for one in client.agents.list(tags=["z", "w"])] == [other.id]
+client.agents.delete(other.id)
+
 # blocks of an agent
 assert client.agents.blocks.attach(agent_id=agent.id, block_id=block.id).id == agent.id
 assert {one.label for one in client.agents.blocks.list(agent.id)} == {"human", "one/b"}

@@ -33,6 +33,13 @@ assert.deepEqual(agent.blocks.map((one) => [one.label, one.value]), [["persona",
 assert.deepEqual(await client.agents.retrieve(agent.id), agent);
 assert.deepEqual(await all(client.agents.list({ limit: 1 })), ["sam"]);
 
+const kim = { name: "Kim!", description: "d", tags: ["x"], metadata: { y: 1 }, agent_type: "react_agent" };
+const other = await client.agents.create(kim);
+assert.deepEqual({ ...other, ...kim }, other);
+assert.deepEqual((await client.agents.update(other.id, { name: "Kim", tags: ["z"] })).tags, ["z"]);
+assert.deepEqual(await all(client.agents.list({ tags: ["z", "w"] })), [other.id]);
+await client.agents.delete(other.id);
+
 // blocks of an agent
 assert.equal((await client.agents.blocks.attach(block.id, { agent_id: agent.id })).id, agent.id);
 assert.deepEqual(await all(client.blocks.agents.list(block.id, { limit: 1 })), ["sam"]);

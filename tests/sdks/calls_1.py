@@ -34,6 +34,14 @@ assert client.agents.retrieve(agent.id, include=["agent.blocks"]) == agent
 assert [one.id for one in client.agents.list(limit=1)] == ["sam"]
 assert [one.id for one in client.agents.list(name="sam", include=["agent.blocks", "agent.tags"])] == ["sam"]
 
+other = client.agents.create(name="Kim!", description="d", tags=["x"], metadata={"y": 1}, agent_type="react_agent")
+assert (other.name, other.description, other.tags, other.metadata) == ("Kim!", "d", ["x"], {"y": 1})
+other = client.agents.update(other.id, name="Kim", system="s", tags=["z"])
+assert (other.name, other.system, other.tags, other.agent_type) == ("Kim", "s", ["z"], "react_agent")
+assert [one.id for one in client.agents.list(tags=["z", "w"])] == [other.id]
+assert list(client.tags.list(query_text="z")) == ["z"]
+client.agents.delete(other.id)
+
 # blocks of an agent
 assert client.agents.blocks.attach(block.id, agent_id=agent.id).id == agent.id
 assert [one.id for one in client.blocks.agents.list(block.id, limit=1)] == [agent.id]

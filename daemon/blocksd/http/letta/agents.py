@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
 from blocksd.client.reading_async import agent_named, agents_with, blocks_with, resolve_all
-from blocksd.errors import InvalidLabel, NotFound
+from blocksd.errors import NotFound
 from blocksd.http.arguments import list_of, text_of
 from blocksd.http.call import AGENTS, READS, WRITES, route
 from blocksd.http.letta.listing import MOST_CHARS, Page
 from blocksd.http.letta.shapes import agent_json
 from blocksd.model.label import MAX_AGENT_BYTES, RESERVED, owner
+from blocksd.model.properties import PROPERTIES
 from blocksd.protocol.fields import FIELDS
+from blocksd.protocol.listing import NAMES
+from blocksd.protocol.listing import parts as parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from starlette.routing import Route
 
+    from blocksd.client.transport_async import AsyncTransport
+    from blocksd.http.arguments import Query
     from blocksd.http.call import Call, Gateway
     from blocksd.mirror.view import AgentView
 
-_AT_ONCE = 100
 _NAMESAKES = 100
 """How many agents may have ids that are made of one name."""
 _NOT_OF_IDS = re.compile(r"[^\w.-]+")
@@ -43,27 +48,16 @@ def routes(gateway: Gateway) -> list[Route]:
 
 async def list_agents(call: Call) -> list[dict[str, Any]]:
     """List agents by id; to an agent, itself alone."""
-    page, query = Page(call.query, limit=50, order="desc"), call.query
-    name, part = query.text("name"), (query.text("query_text") or "").casefold()
-    if _is_of_none(call):
-        return []
-    if call.agent is not None or name is not None:
-        known = await _known(call, call.agent or name or "")
-        shown = [one for one in known if name in (None, one.name) and part in one.name.casefold()]
-        return await states_of(call, page.of(shown, lambda agent: agent.id))
-    found: list[AgentView] = []
-    after, before = page.after, page.before
-    backwards = before is not None and after is None
-    while len(found) < page.limit:
-        size = 5 * _AT_ONCE if part else min(page.limit - len(found), _AT_ONCE)
-        some = await call.agents.list(limit=size, after=after, before=before, order=page.order)
-        wanted = [agent for agent in some.items if part in agent.name.casefold()]
-        found = [*wanted, *found] if backwards else [*found, *wanted]
-        if len(some.items) < size:
-            break
-        edge = some.items[0 if backwards else -1].id
-        after, before = (after, edge) if backwards else (edge, before)
-    return await states_of(call, found[-page.limit :] if backwards else found[: page.limit])
+    page = Page(call.query, limit=50, order="desc")
+    wants = _condition(call.query)
+    if call.agent is not None:
+        own = await agent_named(call.transport, call.agent)
+        return await states_of(call, page.of([own] if wants is None or wants(own.name, own.tags) else [], _id))
+    if wants is None:
+        agents = await call.agents.list(limit=page.limit, after=page.after, before=page.before, order=page.order)
+        return await states_of(call, agents.items)
+    ids = [agent for agent, (name, tags) in (await names_and_tags(call.transport)).items() if wants(name, tags)]
+    return await states_of(call, await agents_with(call.transport, page.of(ids, str)))
 
 
 async def count(call: Call) -> int:
@@ -84,26 +78,31 @@ async def create(call: Call) -> dict[str, Any]:
     blocks = [_own_block(one) for one in list_of(body, "memory_blocks", dict)]
     labels = await resolve_all(call.transport, list_of(body, "block_ids", str))
     agent = call.name(await _free_id(call, text_of(body, "name")))
-    await call.ask("create_agent", {"agent": agent, "blocks": blocks, "attach": labels})
+    args = {"agent": agent, "blocks": blocks, "attach": labels, "properties": _properties(body, agent)}
+    await call.ask("create_agent", args)
     (state,) = await states_of(call, await agents_with(call.transport, [agent]))
     return state
 
 
 async def update(call: Call) -> dict[str, Any]:
-    """Attach an agent to the blocks that the body names, and to no other shared ones."""
+    """Change properties of an agent, and attach it to the blocks that the body names and to no other shared ones."""
     body = call.body()
     agent = await agent_for(call)
+    properties = _properties(body, agent.id)
+    parts: list[dict[str, Any]] = []
+    if properties:
+        parts.append({"op": "update_agent", "args": {"agent": agent.id, **properties}})
     if "block_ids" in body:
         wanted = set(await resolve_all(call.transport, list_of(body, "block_ids", str)))
         has = {label for label in agent.blocks.values() if owner(label) is None}
         wanted = {label for label in wanted if owner(label) != agent.id}
-        parts = [
+        parts += [
             {"op": op, "label": label, "args": {"agents": [agent.id]}}
             for op, labels in (("attach", wanted - has), ("detach", has - wanted))
             for label in sorted(labels)
         ]
-        if parts:
-            await call.ask("batch", {"requests": parts})
+    if parts:
+        await call.ask("batch", {"requests": parts})
     (state,) = await states_of(call, [await agent_for(call)])
     return state
 
@@ -159,11 +158,23 @@ def id_of(name: str, number: int) -> str:
     return text + end
 
 
-async def _known(call: Call, agent: str) -> list[AgentView]:
-    try:
-        return [await agent_named(call.transport, agent)]
-    except (NotFound, InvalidLabel):
-        return []
+async def names_and_tags(transport: AsyncTransport) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Return the name and the tags of every agent, by id."""
+    keys, found = transport.keys, dict[str, tuple[str, tuple[str, ...]]]()
+    (ids,) = await transport.read(("ZRANGE", keys.agents, 0, -1))
+    for some in parts_of(ids, NAMES):
+        replies = await transport.read(*(("HMGET", keys.agent_info(agent), "name", "tags") for agent in some))
+        found.update(
+            (agent, (name or agent, tuple(json.loads(tags or "[]"))))
+            for agent, (name, tags) in zip(some, replies, strict=True)
+        )
+    return found
+
+
+def _properties(body: dict[str, Any], agent: str) -> dict[str, Any]:
+    """Return the properties in a body; a name that is the agent's id is none."""
+    found = {key: body[key] for key in PROPERTIES if key in body}
+    return found | ({"name": None} if found.get("name") == agent else {})
 
 
 def _own_block(given: dict[str, Any]) -> dict[str, Any]:
@@ -171,8 +182,21 @@ def _own_block(given: dict[str, Any]) -> dict[str, Any]:
     return {name: given[name] for name in ("label", *FIELDS) if given.get(name) is not None and name != "agents"}
 
 
-def _is_of_none(call: Call) -> bool:
-    """Return True if a condition of the query is about what no agent here has."""
-    query = call.query
+def _condition(query: Query) -> Callable[[str, Collection[str]], bool] | None:
+    """Return the condition that the name and the tags of an agent must fulfil; None: there is none.
+
+    No agent belongs to an identity, a project or a template.
+    """
     none = ("identity_id", "project_id", "template_id", "base_template_id")
-    return any(map(query.text, none)) or bool(query.texts("identifier_keys", "identifier_keys[]", "tags", "tags[]"))
+    if any(map(query.text, none)) or query.texts("identifier_keys", "identifier_keys[]"):
+        return lambda _name, _tags: False
+    exact, part = query.text("name"), (query.text("query_text") or "").casefold()
+    tags = set(query.texts("tags", "tags[]"))
+    if exact is None and not part and not tags:
+        return None
+    enough = len(tags) if query.flag("match_all_tags") else min(len(tags), 1)
+    return lambda name, own: exact in (None, name) and part in name.casefold() and len(tags.intersection(own)) >= enough
+
+
+def _id(agent: AgentView) -> str:
+    return agent.id

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from blocksd.client.blocks_async import AsyncTags
 from blocksd.client.reading_async import agent_named, blocks_with
 from blocksd.http.call import AGENTS, READS, route
+from blocksd.http.letta.agents import names_and_tags
 from blocksd.http.letta.listing import Page
 
 if TYPE_CHECKING:
@@ -32,12 +33,13 @@ async def health(call: Call) -> dict[str, str]:
 
 
 async def tags(call: Call) -> list[str]:
-    """List the tags of all blocks; to an agent, of those that it has."""
+    """List the tags of all agents and blocks; to an agent, its own and those of the blocks that it has."""
     page, part = Page(call.query, limit=50, order="asc"), call.query.text("query_text") or call.query.text("name") or ""
     if call.agent is None:
-        found = list((await AsyncTags(call.transport).list()).items)
+        found = set((await AsyncTags(call.transport).list()).items)
+        found.update(tag for _, own in (await names_and_tags(call.transport)).values() for tag in own)
     else:
         agent = await agent_named(call.transport, call.agent)
         blocks = await blocks_with(call.transport, list(agent.blocks.values()))
-        found = list({tag for block in blocks for tag in block.tags})
+        found = {*agent.tags, *(tag for block in blocks for tag in block.tags)}
     return page.of([tag for tag in found if part.casefold() in tag.casefold()], str)

@@ -54,16 +54,17 @@ def agent_json(agent: AgentView, blocks: Iterable[BlockView]) -> dict[str, Any]:
     blocksd runs no models: their settings say so.
     """
     shown = [block_json(block) for block in order(blocks)]
+    agent_type = agent.agent_type or AGENT_TYPE
     return {
         "id": agent.id,
         "name": agent.name,
-        "agent_type": AGENT_TYPE,
-        "description": None,
-        "system": "",
-        "tags": [],
-        "metadata": {},
+        "agent_type": agent_type,
+        "description": agent.description,
+        "system": agent.system or "",
+        "tags": list(agent.tags),
+        "metadata": dict(agent.metadata),
         "blocks": shown,
-        "memory": memory_json(shown, AGENT_TYPE),
+        "memory": memory_json(shown, agent_type),
         "llm_config": {
             "model": "none",
             "model_endpoint_type": "openai",
