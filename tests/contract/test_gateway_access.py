@@ -318,8 +318,18 @@ def test_answers_end_early(server: RedisServer, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(agents, "MOST_CHARS", 1000)
         where = {"label_search": "large/"}
         page = http.get("/v1/blocks/", params=where).json()
-        assert [one["label"] for one in page] == ["large/0", "large/1"]
+        assert [one["label"] for one in page] == ["large/0"]
         rest = http.get("/v1/blocks/", params={**where, "after": page[-1]["id"]}).json()
-        assert [one["label"] for one in rest] == ["large/2"]
-        assert len(http.get("/v1/agents/large/core-memory/blocks").json()) == 1
-        assert http.get("/v1/agents/").json()[0]["id"] == "large"
+        assert [one["label"] for one in rest] == ["large/1"]
+        before = http.get("/v1/blocks/", params={**where, "before": "large/2"}).json()
+        assert [one["label"] for one in before] == ["large/1"]
+        path = "/v1/agents/large/core-memory/blocks"
+        assert len(own := http.get(path).json()) == 1
+        monkeypatch.setattr(listing, "MOST_CHARS", 1_000_000)
+        ids = [one["id"] for one in http.get(path).json()]
+        monkeypatch.setattr(listing, "MOST_CHARS", 1000)
+        assert [own[0]["id"], len(ids)] == [ids[0], 3]
+        assert [one["id"] for one in http.get(f"{path}?before={ids[2]}").json()] == [ids[1]]
+        http.post("/v1/agents/", json={"name": "largest", "block_ids": ["large/0"]})
+        assert [one["id"] for one in http.get("/v1/agents/").json()] == ["largest"]
+        assert [one["id"] for one in http.get("/v1/agents/?before=large").json()] == ["largest"]

@@ -7,10 +7,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from blocksd.client.reading_async import agent_named, agents_with, blocks_with, resolve_all
-from blocksd.errors import NotFound
+from blocksd.errors import Damaged, NotFound
 from blocksd.http.arguments import list_of, text_of
 from blocksd.http.call import AGENTS, READS, WRITES, route
-from blocksd.http.letta.listing import MOST_CHARS, Page
+from blocksd.http.letta.listing import MOST_CHARS, Page, is_of_identity
 from blocksd.http.letta.shapes import agent_json
 from blocksd.model.label import MAX_AGENT_BYTES, RESERVED, owner
 from blocksd.model.properties import PROPERTIES
@@ -52,12 +52,12 @@ async def list_agents(call: Call) -> list[dict[str, Any]]:
     wants = _condition(call.query)
     if call.agent is not None:
         own = await agent_named(call.transport, call.agent)
-        return await states_of(call, page.of([own] if wants is None or wants(own.name, own.tags) else [], _id))
+        return await states_of(call, page.of([own] if wants is None or wants(own.name, own.tags) else [], _id), page)
     if wants is None:
         agents = await call.agents.list(limit=page.limit, after=page.after, before=page.before, order=page.order)
-        return await states_of(call, agents.items)
+        return await states_of(call, agents.items, page)
     ids = [agent for agent, (name, tags) in (await names_and_tags(call.transport)).items() if wants(name, tags)]
-    return await states_of(call, await agents_with(call.transport, page.of(ids, str)))
+    return await states_of(call, await agents_with(call.transport, page.of(ids, str)), page)
 
 
 async def count(call: Call) -> int:
@@ -65,8 +65,7 @@ async def count(call: Call) -> int:
 
 
 async def retrieve(call: Call) -> dict[str, Any]:
-    (state,) = await states_of(call, [await agent_for(call)])
-    return state
+    return await state_of(call, await agent_for(call))
 
 
 async def create(call: Call) -> dict[str, Any]:
@@ -80,8 +79,7 @@ async def create(call: Call) -> dict[str, Any]:
     agent = call.name(await _free_id(call, text_of(body, "name")))
     args = {"agent": agent, "blocks": blocks, "attach": labels, "properties": _properties(body, agent)}
     await call.ask("create_agent", args)
-    (state,) = await states_of(call, await agents_with(call.transport, [agent]))
-    return state
+    return await state_of(call, await agent_named(call.transport, agent))
 
 
 async def update(call: Call) -> dict[str, Any]:
@@ -103,8 +101,7 @@ async def update(call: Call) -> dict[str, Any]:
         ]
     if parts:
         await call.ask("batch", {"requests": parts})
-    (state,) = await states_of(call, [await agent_for(call)])
-    return state
+    return await state_of(call, await agent_for(call))
 
 
 async def delete(call: Call) -> dict[str, str]:
@@ -126,17 +123,22 @@ async def agent_for(call: Call) -> AgentView:
     return await agent_named(call.transport, agent_id_of(call))
 
 
-async def states_of(call: Call, agents: Sequence[AgentView]) -> list[dict[str, Any]]:
-    """Return agents with their blocks: as many as an answer may show, at least one."""
+async def state_of(call: Call, agent: AgentView) -> dict[str, Any]:
+    """Return an agent with its blocks."""
+    return agent_json(agent, await blocks_with(call.transport, list(agent.blocks.values())))
+
+
+async def states_of(call: Call, agents: Sequence[AgentView], page: Page) -> list[dict[str, Any]]:
+    """Return the agents of a page with their blocks: as many as an answer may show, at least one, beside the cursor."""
     states: list[dict[str, Any]] = []
     chars = 0
-    for agent in agents:
-        blocks = await blocks_with(call.transport, list(agent.blocks.values()))
-        chars += 2 * sum(block.chars for block in blocks)
+    for agent in reversed(agents) if page.is_backwards else agents:
+        state = await state_of(call, agent)
+        chars += 2 * sum(len(block["value"]) for block in state["blocks"])
         if states and chars > MOST_CHARS:
             break
-        states.append(agent_json(agent, blocks))
-    return states
+        states.append(state)
+    return states[::-1] if page.is_backwards else states
 
 
 async def _free_id(call: Call, name: str | None) -> str:
@@ -164,10 +166,13 @@ async def names_and_tags(transport: AsyncTransport) -> dict[str, tuple[str, tupl
     (ids,) = await transport.read(("ZRANGE", keys.agents, 0, -1))
     for some in parts_of(ids, NAMES):
         replies = await transport.read(*(("HMGET", keys.agent_info(agent), "name", "tags") for agent in some))
-        found.update(
-            (agent, (name or agent, tuple(json.loads(tags or "[]"))))
-            for agent, (name, tags) in zip(some, replies, strict=True)
-        )
+        try:
+            found.update(
+                (agent, (name or agent, tuple(json.loads(tags or "[]"))))
+                for agent, (name, tags) in zip(some, replies, strict=True)
+            )
+        except (ValueError, TypeError):
+            raise Damaged("the mirror does not show the tags of an agent") from None
     return found
 
 
@@ -187,8 +192,7 @@ def _condition(query: Query) -> Callable[[str, Collection[str]], bool] | None:
 
     No agent belongs to an identity, a project or a template.
     """
-    none = ("identity_id", "project_id", "template_id", "base_template_id")
-    if any(map(query.text, none)) or query.texts("identifier_keys", "identifier_keys[]"):
+    if is_of_identity(query) or any(map(query.text, ("project_id", "template_id", "base_template_id"))):
         return lambda _name, _tags: False
     exact, part = query.text("name"), (query.text("query_text") or "").casefold()
     tags = set(query.texts("tags", "tags[]"))

@@ -89,11 +89,11 @@ async def list_agents(call: Call) -> list[dict[str, Any]]:
     if call.agent is not None:
         await block_for(call, block_id)
         ids = page.of([call.agent], str)
-        return await states_of(call, [await agent_named(call.transport, agent) for agent in ids])
+        return await states_of(call, [await agent_named(call.transport, agent) for agent in ids], page)
     agents = await call.blocks.agents.list(
         block_id, limit=page.limit, after=page.after, before=page.before, order=page.order
     )
-    return await states_of(call, agents.items)
+    return await states_of(call, agents.items, page)
 
 
 async def block_for(call: Call, block: str) -> BlockView:

@@ -36,6 +36,8 @@ class Page:
         self.limit = query.number("limit", least=1, most=MOST) or limit
         other: Order = "asc" if order == "desc" else "desc"
         self.order: Any = query.choice("order", order, other)
+        self.is_backwards = self.before is not None and self.after is None
+        """True if the page ends at its cursor: what is left out of it is at its beginning."""
 
     def of(self, items: Sequence[Any], key: Callable[[Any], str]) -> list[Any]:
         """Return the page of items that are in the order of their keys. A cursor is a key, of an item that may be gone."""
@@ -44,7 +46,18 @@ class Page:
             shown = [one for one in shown if _follows(key(one), self.after, self.order)]
         if self.before is not None:
             shown = [one for one in shown if _follows(self.before, key(one), self.order)]
-        return shown[-self.limit :] if self.before is not None and self.after is None else shown[: self.limit]
+        return shown[-self.limit :] if self.is_backwards else shown[: self.limit]
+
+    def shortened(self, items: Sequence[Any], size: Callable[[Any], int]) -> list[Any]:
+        """Return as many items of the page as an answer may show by their sizes, at least one: those beside the cursor."""
+        kept: list[Any] = []
+        chars = 0
+        for one in reversed(items) if self.is_backwards else items:
+            chars += size(one)
+            if kept and chars > MOST_CHARS:
+                break
+            kept.append(one)
+        return kept[::-1] if self.is_backwards else kept
 
 
 def _follows(key: str, cursor: str, order: Order) -> bool:
@@ -70,13 +83,13 @@ def conditions(query: Query) -> dict[str, Any]:
     }
 
 
-def further_condition(query: Query) -> Callable[[BlockView], bool] | None:
-    """Return the condition that the client's listing has not; None: there is none.
+def is_of_identity(query: Query) -> bool:
+    """Return True if blocks or agents of an identity are asked for: there are none."""
+    return bool(query.texts("identity_id", "identity_id[]", "identifier_keys", "identifier_keys[]"))
 
-    No block belongs to an identity.
-    """
-    if query.text("identity_id") or query.texts("identity_id[]", "identifier_keys", "identifier_keys[]"):
-        return lambda _: False
+
+def further_condition(query: Query) -> Callable[[BlockView], bool] | None:
+    """Return the condition that the client's listing has not; None: there is none."""
     project, template = query.text("project_id"), query.text("name") or query.text("template_name")
     if project is None and template is None:
         return None
@@ -87,12 +100,13 @@ async def blocks_for(call: Call) -> list[BlockView]:
     """Return the page of blocks that the query asks for, of those that the caller may see."""
     page = Page(call.query, limit=50, order="asc")
     field: Any = call.query.choice("order_by", "created_at", "updated_at", "label")
-    if call.agent is not None:
-        return shortened(page.of(await blocks_of_caller(call, call.agent), lambda block: block.id))
     wanted, wants = conditions(call.query), further_condition(call.query)
-    backwards = page.before is not None and page.after is None
-    walk: Order = page.order if not backwards else "desc" if page.order == "asc" else "asc"
-    start, stop = (page.before, None) if backwards else (page.after, page.before)
+    if is_of_identity(call.query):
+        return []
+    if call.agent is not None:
+        return page.shortened(page.of(await blocks_of_caller(call, call.agent), _id), _chars)
+    walk: Order = page.order if not page.is_backwards else "desc" if page.order == "asc" else "asc"
+    start, stop = (page.before, None) if page.is_backwards else (page.after, page.before)
     found: list[BlockView] = []
     chars = 0
     while len(found) < page.limit and chars <= MOST_CHARS:
@@ -105,7 +119,7 @@ async def blocks_for(call: Call) -> list[BlockView]:
             break
         start = part[-1].label
     found = found[: page.limit]
-    return found[::-1] if backwards else found
+    return page.shortened(found[::-1] if page.is_backwards else found, _chars)
 
 
 async def _part(
@@ -134,6 +148,8 @@ async def _part(
 
 async def count_for(call: Call) -> int:
     """Return how many blocks there are for which the query's conditions hold, of those that the caller may see."""
+    if is_of_identity(call.query):
+        return 0
     if call.agent is not None:
         return len(await blocks_of_caller(call, call.agent))
     wanted, wants = conditions(call.query), further_condition(call.query)
@@ -169,11 +185,9 @@ def _entry(block: BlockView) -> Entry:
     return Entry(block.label, block.hidden, block.is_template, frozenset(block.tags), block.label.casefold())
 
 
-def shortened(blocks: list[BlockView]) -> list[BlockView]:
-    """Return the first blocks of a page, at least one, as many as an answer may show."""
-    chars = 0
-    for number, block in enumerate(blocks):
-        chars += block.chars
-        if chars > MOST_CHARS and number:
-            return blocks[:number]
-    return blocks
+def _id(block: BlockView) -> str:
+    return block.id
+
+
+def _chars(block: BlockView) -> int:
+    return block.chars

@@ -9,9 +9,9 @@ from blocksd.client.reading_async import agent_named, block_of_agent, blocks_wit
 from blocksd.errors import LabelConflict
 from blocksd.http.answers import refusal
 from blocksd.http.call import AGENTS, READS, WRITES, route
-from blocksd.http.letta.agents import agent_for, agent_id_of, states_of
+from blocksd.http.letta.agents import agent_for, agent_id_of, state_of
 from blocksd.http.letta.blocks import changed
-from blocksd.http.letta.listing import Page, shortened
+from blocksd.http.letta.listing import Page
 from blocksd.http.letta.shapes import AGENT_TYPE, block_json, context_json, memory_json
 from blocksd.model.label import owner
 from blocksd.model.prompt import compile_prompt, order, style_of
@@ -47,7 +47,8 @@ async def list_blocks(call: Call) -> list[dict[str, Any]]:
     """List the blocks of an agent, as Letta does: by id, the last one first."""
     page, agent = Page(call.query, limit=100, order="desc"), await agent_for(call)
     blocks = await blocks_with(call.transport, list(agent.blocks.values()))
-    return [block_json(block) for block in shortened(page.of(blocks, lambda block: block.id))]
+    shown = page.shortened(page.of(blocks, lambda block: block.id), lambda block: block.chars)
+    return [block_json(block) for block in shown]
 
 
 async def retrieve(call: Call) -> dict[str, Any]:
@@ -68,15 +69,13 @@ async def attach(call: Call) -> dict[str, Any]:
         except LabelConflict as error:
             remedy = "detach or rename that block first, or rename this one"
             raise LabelConflict(f"{error.message}; {remedy}", **error.facts) from None
-    (state,) = await states_of(call, [await agent_for(call)])
-    return state
+    return await state_of(call, await agent_for(call))
 
 
 async def detach(call: Call) -> dict[str, Any]:
     agent, label = await agent_for(call), await resolve(call.transport, call.path("block_id"))
     await call.ask("detach", {"agents": [agent.id]}, label=label)
-    (state,) = await states_of(call, [await agent_named(call.transport, agent.id)])
-    return state
+    return await state_of(call, await agent_named(call.transport, agent.id))
 
 
 async def core_memory(call: Call) -> dict[str, Any]:
