@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from blocksd.http.app import application
+from blocksd.http.connections import SharedTransport
 from blocksd.http.places import Places
 from blocksd.http.tokens import Tokens
 from gateways import daemon, gateway
@@ -602,6 +603,38 @@ def test_many_at_once(served: tuple[RedisServer, Path], http: TestClient) -> Non
             return {answer.status_code for answer in await asyncio.gather(*writes, *reads)}
 
     assert asyncio.run(main()) == {200}
+
+
+def test_requests_that_are_sent_again_at_once(
+    served: tuple[RedisServer, Path], http: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the first is on its way: all of them are answered, and it is done once."""
+    agent_named(http, "hasty", memory_blocks=[{"label": "log", "value": ""}])
+    path, body = "/v1/agents/hasty/tools/core_memory_append/run", {"args": {"label": "log", "content": "once"}}
+
+    began, ask = asyncio.Event(), SharedTransport.request
+
+    async def request(transport: SharedTransport, *words: Any, **terms: Any) -> dict[str, Any]:
+        began.set()
+        return await ask(transport, *words, **terms)
+
+    monkeypatch.setattr(SharedTransport, "request", request)
+
+    async def main() -> set[str]:
+        app = application(served[0].url, "blocks", tokens=Tokens(), places=Places(None, has_tokens=False))
+        over = httpx2.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx2.AsyncClient(transport=over, base_url="http://127.0.0.1:8283", timeout=60) as client,
+        ):
+            first = asyncio.ensure_future(client.post(path, json=body, headers={"x-stainless-retry-count": "0"}))
+            await began.wait()
+            again = [client.post(path, json=body, headers={"x-stainless-retry-count": "1"}) for _ in range(5)]
+            return {answer.json()["status"] for answer in await asyncio.gather(first, *again)}
+
+    assert asyncio.run(main()) == {"success"}
+    value = http.get("/v1/agents/hasty/core-memory/blocks/log").json()["value"]
+    assert value == "once"
 
 
 def test_health(http: TestClient) -> None:

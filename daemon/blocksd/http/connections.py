@@ -7,12 +7,15 @@ limits, and a connection is given one second. With them the rest of a burst wait
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 from blocksd.client.transport_async import AsyncTransport
-from blocksd.errors import Unavailable
+from blocksd.errors import InvalidRequest, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from blocksd.protocol.wire import Command
 
 READING = 32
@@ -32,6 +35,7 @@ class SharedTransport(AsyncTransport):
         self._reading = asyncio.Semaphore(READING)
         self._asking = asyncio.Semaphore(ASKING)
         self._waiting = 0
+        self._asked: dict[tuple[str, str], tuple[str, asyncio.Task[dict[str, Any]]]] = {}
 
     async def ask(self, *commands: Command, together: bool = False) -> list[Any]:
         """Send commands as `AsyncTransport.ask` does, when it is their turn. Raises Unavailable when too many wait."""
@@ -44,3 +48,29 @@ class SharedTransport(AsyncTransport):
                 return await super().ask(*commands, together=together)
         finally:
             self._waiting -= 1
+
+    async def request(self, actor: str, op: str, args: Mapping[str, Any] | None = None, **terms: Any) -> dict[str, Any]:
+        """Make a request of the daemon as `AsyncTransport.request` does.
+
+        A request that an SDK repeats while the first one is on its way waits for the reply to that: there is one reply.
+
+        Raises:
+            InvalidRequest: another request is on its way under the same id.
+        """
+        request_id = terms.get("request_id")
+        if request_id is None:
+            return await super().request(actor, op, args, **terms)
+        key, asked = (actor, request_id), json.dumps((op, args, terms), default=repr, sort_keys=True)
+        known, task = self._asked.get(key, (asked, None))
+        if known != asked:
+            raise InvalidRequest(f"another request is on its way under the id {request_id}", field="id")
+        if task is None:
+            task = asyncio.ensure_future(super().request(actor, op, args, **terms))
+            self._asked[key] = asked, task
+            task.add_done_callback(lambda done: self._forget(key, done))
+        return await asyncio.shield(task)  # a caller that is gone takes it from no other
+
+    def _forget(self, key: tuple[str, str], done: asyncio.Task[dict[str, Any]]) -> None:
+        del self._asked[key]
+        if not done.cancelled():
+            done.exception()  # which a caller that is gone does not ask for

@@ -41,7 +41,9 @@ def serve(config: Config, url: str, notice: Callable[[str], None]) -> None:
     app = application(url, config.namespace, tokens=tokens, places=places, by=config.by)
     certificate = _certificate(config)
     listening = listener(host, port)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn").setLevel(
+        logging.ERROR
+    )  # a warning for each request that is no HTTP would fill the log
     # No access log: it would be a line for each read. Headers of proxies are not needed, and anyone could send them.
     settings: dict[str, Any] = {
         "log_config": None,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from blocksd.client.transport_async import AsyncTransport
-from blocksd.errors import Unavailable
+from blocksd.errors import InvalidRequest, Unavailable
 from blocksd.http import connections
 from blocksd.http.connections import SharedTransport
 
@@ -45,3 +45,36 @@ def test_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
     asyncio.run(main())
     assert sent == ["BLPOP", "HGETALL", "BLPOP", "BLPOP", "HGETALL"]
+
+
+def test_a_request_that_is_repeated_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is sent once, and all who ask get the reply, also when the first of them is gone; another is refused."""
+    sent: list[str] = []
+
+    async def main() -> list[Any]:
+        replied = asyncio.Event()
+
+        async def request(
+            _self: AsyncTransport, _actor: str, op: str, _args: Any = None, **_terms: Any
+        ) -> dict[str, Any]:
+            sent.append(op)
+            await replied.wait()
+            return {"ok": True}
+
+        monkeypatch.setattr(AsyncTransport, "request", request)
+        transport = SharedTransport("redis://127.0.0.1:1", "blocks")
+
+        def ask(op: str, request_id: str | None = "r-1") -> asyncio.Future[dict[str, Any]]:
+            return asyncio.ensure_future(transport.request("operator", op, {"a": 1}, request_id=request_id))
+
+        first, again, others = ask("append"), ask("append"), [ask("append", None) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(InvalidRequest, match="r-1"):
+            await ask("delete")
+        first.cancel()
+        replied.set()
+        results = [await one for one in (again, *others)]
+        return [*results, await ask("append")]
+
+    assert asyncio.run(main()) == [{"ok": True}] * 4
+    assert sent == ["append"] * 4
