@@ -85,8 +85,11 @@ def running_daemons() -> dict[str, dict[str, str]]:
         # Who holds a lock on a file called `lock` may be one; `running_daemon` tells.
         for pid in set(re.findall(r"FLOCK\s+ADVISORY\s+WRITE (\d+) ", Path("/proc/locks").read_text(encoding="ascii"))):
             with suppress(OSError):
-                files = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
-                states |= {os.path.dirname(file) for file in files if file.endswith("/lock")}
+                for handle in os.listdir(f"/proc/{pid}/fd"):
+                    with suppress(OSError):  # it was closed meanwhile
+                        file = os.readlink(f"/proc/{pid}/fd/{handle}")
+                        if file.endswith("/lock"):
+                            states.add(os.path.dirname(file))
     found = {state: running_daemon(state) for state in sorted(states)}
     return {state: record for state, record in found.items() if record is not None}
 
