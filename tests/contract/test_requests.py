@@ -572,7 +572,33 @@ def test_restore_repairs_a_file_that_is_not_in_force(rig: Office) -> None:
     assert_level(rig, rig.raw)
 
 
-def test_repair_survives_every_crash(make: Callable[..., Office], raw: Any) -> None:
+@pytest.mark.parametrize(("op", "given"), [("undo", {}), ("restore", {"version": 1})])
+def test_file_of_a_deleted_block_that_came_back_with_a_problem_is_repaired(
+    rig: Office, op: str, given: dict[str, Any]
+) -> None:
+    """The block is there again as it was, the text lies beside its file, and only the operator may ask for it."""
+    broken = "---\nlimit: many\n---\nfrom a backup\n"
+    rig.do("operator", "delete", "notes")
+    rig.save_and_settle("notes", broken)
+    assert rig.problem("notes.md")["code"] == "problem_file"
+    seq = rig.journal.seq
+    rig.refuse("ann", op, "notes", **given)
+    assert rig.refuse("operator", "create", "notes", value="x")["code"] == "problem_file"
+    assert rig.refuse("operator", "restore", "notes", version=2)["code"] == "invalid_request"  # it is the deletion
+    assert (rig.journal.seq, rig.text("notes"), (rig.root / "notes.md.rejected").exists()) == (seq, broken, False)
+    reply = rig.do("operator", op, "notes", **given)
+    assert (reply["version"], reply["block"]["value"], reply["rejected"]) == (3, "one", "notes.md.rejected")
+    assert (rig.root / "notes.md.rejected").read_text() == broken
+    rig.settle()
+    rig.resync()
+    assert rig.journal.seq == seq + 1
+    assert not rig.raw.hexists("blocks:problems", "notes.md")
+    assert rig.value("notes") == "one"
+    assert_level(rig, rig.raw)
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_repair_survives_every_crash(make: Callable[..., Office], raw: Any, is_deleted: bool) -> None:
     """Before any durable effect: asked again, the file says what is in force, and no text of it is lost."""
     broken = "---\nlimit: many\n---\nmy long thoughts\n"
     seen: set[str | None] = set()
@@ -580,6 +606,8 @@ def test_repair_survives_every_crash(make: Callable[..., Office], raw: Any) -> N
         raw.flushall()
         rig = make(f"run{number}")
         rig.save_and_settle("notes", "one\n")
+        if is_deleted:
+            rig.do("operator", "delete", "notes")
         rig.save_and_settle("notes", broken)
         rig.send("operator", "undo", "notes", request_id="same")
         rig.pass_on()

@@ -41,17 +41,23 @@ def put(changeset: Changeset, label: str, new: Block, *, position: int | None = 
 
 
 def repair(changeset: Changeset, label: str) -> bool:
-    """Have a file with a problem say again what is in force; True if it had one. Its text is kept in a file beside it."""
+    """Have a file with a problem say again what is in force; True if it had one. Its text is kept in a file beside it.
+
+    Of a deleted block, whose file came back with a problem, nothing is in force: False, and the block may be made in its place.
+    """
     found = changeset.workspace.broken(label) if label not in changeset.files else None
     if found is None:
         return False
     file, kept = found
     assert file.base is not None
     changeset.spend(len(file.base))
-    changeset.set_file(label, file)
+    if file.block is None:
+        changeset.files[label] = file
+    else:
+        changeset.set_file(label, file)
     changeset.rejected[kept] = file.base, file.path
     changeset.facts["rejected"] = printable(kept)
-    return True
+    return file.block is not None
 
 
 def make(changeset: Changeset, block: Block, *, position: int | None = None) -> None:

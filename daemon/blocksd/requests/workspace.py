@@ -142,21 +142,27 @@ class Workspace:
     def broken(self, label: str) -> tuple[BlockFile, str] | None:
         """A block's file with a problem, as it is to say again what is in force, and the path where its text is to be kept.
 
-        None: the file has no problem, or none that its text is the reason of.
+        If no such block is in force, the file is none's: a block may be made in its place. None: the file has no problem, or
+        none that its text is the reason of.
         """
-        path, in_force = self.draft.in_force_at(label)
-        if path is None or in_force is None or label in self.files:
+        if label in self.files:
             return None
+        path, in_force = self.draft.in_force_at(label)
+        path = path or path_of_label(label)
         reading = self.read.get(path) or self.folder.read(path, closed=True)
         if not isinstance(reading, Text):
             return None
         try:
             self.parser.open(reading.data, label)
         except InvalidFile:
-            document = split(decode(serialize(in_force)))
-            data = self.parser.confirm(document, in_force)
-            return BlockFile(path, reading.data, data, in_force, document), self._free(path)
-        return None
+            kept = self._free(path)
+        else:
+            return None
+        if in_force is None:
+            return BlockFile(path, reading.data, reading.data), kept
+        document = split(decode(serialize(in_force)))
+        data = self.parser.confirm(document, in_force)
+        return BlockFile(path, reading.data, data, in_force, document), kept
 
     def _free(self, path: str) -> str:
         """A path for the text of a file that is repaired, where nothing is."""
