@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     RunDaemon = Callable[..., Daemon]
 
 
+OF_THE_PLACE = {"state.disk", "state.writing", "state.space", "folder.writing", "folder.space"}
+"""Checks that may warn of where the tests run: in the layer of a container, on a slow or a full disk."""
+
+
 @pytest.fixture(autouse=True)
 def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: Path) -> None:
     """A working directory with an empty folder of blocks, in which nothing is configured."""
@@ -38,6 +42,9 @@ def doctor(*words: str, under: Sequence[str] = (), **options: Any) -> subprocess
         command, capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL, **options
     )
     assert "Traceback" not in result.stderr, result.stderr
+    if result.stdout.startswith("["):
+        states = {finding["state"] for finding in json.loads(result.stdout)}
+        assert result.returncode == (0 if states <= {"ok", "unknown"} else 1), result
     return result
 
 
@@ -55,12 +62,10 @@ def states(result: subprocess.CompletedProcess[str], *checks: str) -> list[str]:
 
 def test_before_the_first_start(folder: Path, tmp_path: Path) -> None:
     """It says which server would be started, is satisfied, and makes nothing."""
-    result = doctor("blocks.d", "--state-dir", "state", "--json")
-    assert result.returncode == 0, result
-    by_check = found(result)
+    by_check = found(doctor("blocks.d", "--state-dir", "state", "--json"))
     assert "the daemon starts" in by_check["redis.server"]["message"]
     assert by_check["state.access"]["message"] == f"{tmp_path}/state is made at the first start"
-    assert "wrong" not in {finding["state"] for finding in by_check.values()}
+    assert {name for name, finding in by_check.items() if finding["state"] != "ok"} <= OF_THE_PLACE
     assert list(tmp_path.iterdir()) == [folder]
     assert list(folder.iterdir()) == []
 
@@ -70,9 +75,7 @@ def test_beside_a_daemon(folder: Path, run_daemon: RunDaemon) -> None:
     (folder / "notes.md").write_text("text\n")
     daemon = run_daemon()
     before = sorted(path.name for path in folder.iterdir())
-    result = doctor("--state-dir", str(daemon.state), "--json")
-    assert result.returncode == 0, result
-    by_check = found(result)
+    by_check = found(doctor("--state-dir", str(daemon.state), "--json"))
     assert by_check["folder.access"]["message"] == f"{folder} can be read and written"
     assert by_check["redis.rights"]["state"] == "ok"
     assert by_check["state.journal"]["state"] == "ok"
@@ -89,7 +92,7 @@ def test_with_a_server_of_its_own(folder: Path, tmp_path: Path) -> None:
     daemon = Daemon(folder, tmp_path / "state").start()
     try:
         result = doctor("--state-dir", str(daemon.state), "--json")
-        assert result.returncode == 0, result
+        assert {name for name, one in found(result).items() if one["state"] != "ok"} <= OF_THE_PLACE
         checks = ("redis.memory", "redis.persistence", "redis.rights", "redis.exposure")
         assert states(result, *checks) == ["ok"] * 4
     finally:
@@ -166,14 +169,15 @@ def test_damaged_journal(tmp_path: Path) -> None:
 
 
 def test_read_only_folder(folder: Path, server: RedisServer) -> None:
-    """Who may read it and not write it is told what will be refused; a daemon may serve it all the same."""
+    """Who may read it and not write it is told what will be refused; a daemon may serve it all the same, but not all is well."""
     (folder / "notes.md").write_text("text\n")
     folder.chmod(0o555)
     words = ("blocks.d", "--state-dir", "state", "--redis", server.url, "--json")
     result = doctor(*words, under=bound_by_rights())
     folder.chmod(0o755)
     by_check = found(result)
-    assert result.returncode == 0, result
+    assert result.returncode == 1, result
+    assert "wrong" not in {finding["state"] for finding in by_check.values()}
     assert by_check["folder.access"]["state"] == "warning"
     assert "refused" in by_check["folder.access"]["message"]
     assert f"setfacl -R -m u:USER:rwX {folder}" in by_check["folder.access"]["advice"]

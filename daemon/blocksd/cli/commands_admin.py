@@ -44,14 +44,15 @@ def doctor(as_json: bool, **flags: Any) -> None:
 
     It checks what a daemon cannot report itself: rights, file systems, space, the journal, limits, clocks, and the Redis
     server with its user. It works before the first start and beside a running daemon, changes nothing, and is best run by
-    the daemon's user. FOLDER is by default the running daemon's, else the configured one. Exit code 1 if a check fails.
+    the daemon's user. FOLDER is by default the running daemon's, else the configured one. Exit code 0 only without problems and
+    warnings.
     """
     findings = _findings(flags)
     if as_json:
         print_json([finding.as_json() for finding in findings])
     else:
         _print(findings)
-    if any(finding.state == "wrong" for finding in findings):
+    if any(finding.state in ("wrong", "warning") for finding in findings):
         sys.exit(1)
 
 

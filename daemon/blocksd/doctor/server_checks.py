@@ -144,12 +144,12 @@ def persistence(name: str, found: Persistence | None) -> Finding:
     if found.appends:
         return Finding(check, "ok", "it keeps an append-only file")
     lost = "the mirror is rebuilt, but waiting requests and replies are lost"
-    advice = "'CONFIG SET appendonly yes', and the same in redis.conf"
+    advice = "if they must not be: 'CONFIG SET appendonly yes', and the same in redis.conf"
     if found.snapshots is None:
         return Finding(check, "unknown", f"it keeps no append-only file; if it ends without a snapshot, {lost}", advice)
     if found.snapshots:
-        return Finding(check, "warning", f"it keeps snapshots: of what came since the last, {lost}", advice)
-    return Finding(check, "warning", f"it keeps nothing on disk: when it ends, {lost}", advice)
+        return Finding(check, "ok", f"it keeps snapshots: of what came since the last, {lost}", advice)
+    return Finding(check, "ok", f"it keeps nothing on disk: when it ends, {lost}", advice)
 
 
 def rights(name: str, lacking: tuple[str, ...] | None) -> Finding:
