@@ -54,6 +54,15 @@ def test_serves_until_a_signal(
     assert gateway.said().endswith("stopped\n")
 
 
+def test_two_signals_end_it_at_once(server: RedisServer, serve: Callable[..., Served]) -> None:
+    """The second one does not wait for requests in hand, and is no fault either."""
+    gateway = serve("--redis", server.url).ready()
+    gateway.process.send_signal(signal.SIGTERM)
+    gateway.process.send_signal(signal.SIGINT)
+    assert gateway.process.wait(15) == 0
+    assert "Traceback" not in gateway.said()
+
+
 def test_follows_a_server_that_was_restarted(
     run_daemon: Callable[..., Daemon], server: RedisServer, folder: Path, serve: Callable[..., Served]
 ) -> None:

@@ -633,6 +633,17 @@ def value_at(machine: Machine, url: str, key: str) -> str:
     return machine.run("/opt/blocksd/bin/python3", "-c", asking, url, key, check=False).strip()
 
 
+def answer_of(machine: Machine, path: str, token: str) -> Any:
+    """What the gateway of the machine answers; an error's body, too."""
+    asking = (
+        "import sys, urllib.request as r, urllib.error as e\n"
+        "q = r.Request('http://127.0.0.1:8283' + sys.argv[1], headers={'authorization': 'Bearer ' + sys.argv[2]})\n"
+        "try: print(r.urlopen(q).read().decode())\n"
+        "except e.HTTPError as error: print(error.read().decode())"
+    )
+    return json.loads(machine.run("/opt/blocksd/bin/python3", "-c", asking, path, token))
+
+
 def test_guide_followed_to_the_letter(machine: Machine) -> None:
     """Each command of the guide does what is said of it, one after the other, on the machine that was installed so."""
 
@@ -661,6 +672,26 @@ def test_guide_followed_to_the_letter(machine: Machine) -> None:
     for line in f"# rm {back}".splitlines():
         follow(machine, line)
     shows(machine, "persona", persona)
+
+    assert "serving at http://127.0.0.1:8283, for callers with a token" in do("Over HTTP")
+    token = machine.path("/etc/credstore/blocksd.tokens").read_text().split()[1]
+    assert answer_of(machine, "/v1/blocks/persona", token)["value"] == persona
+    assert answer_of(machine, "/v1/blocks/persona", "")["detail"] == "Unauthorized"
+    machine.run("systemctl", "restart", "blocksd")
+    eventually(lambda: answer_of(machine, "/v1/blocks/persona", token).get("value") == persona)
+    machine.run("systemctl", "restart", "blocksd-http")
+    assert answer_of(machine, "/v1/blocks/persona", token)["value"] == persona
+    assert (machine.says("blocksd-http", "NRestarts"), machine.says("blocksd-http", "Result")) == ("0", "success")
+    assert "Traceback" not in machine.log("blocksd-http")
+    machine.run("systemctl", "stop", "blocksd-http")
+    settings = machine.path("/etc/blocksd/blocksd.toml")
+    before = settings.read_text()
+    settings.write_text(before.replace("#http = false", "http = true"))
+    machine.run("systemctl", "restart", "blocksd")
+    eventually(lambda: "the gateway: serving at" in machine.log("blocksd"))
+    assert answer_of(machine, "/v1/blocks/persona", "")["value"] == persona
+    settings.write_text(before)
+    machine.run("systemctl", "restart", "blocksd", "blocksd-http")
 
     assert "/etc/blocksd/team/blocks.d" in do("Several of them")
     machine.run(

@@ -13,6 +13,7 @@ from support import require
 
 UNITS = Path(__file__).resolve().parents[2] / "systemd"
 SYSTEM = ("blocksd.service", "blocksd@.service")
+GATEWAY = "blocksd-http.service"
 ALL = (*SYSTEM, "user/blocksd.service")
 
 
@@ -20,7 +21,7 @@ def text_of(unit: str) -> str:
     return (UNITS / unit).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("unit", SYSTEM)
+@pytest.mark.parametrize("unit", [*SYSTEM, GATEWAY])
 def test_systemd_understands_every_line(unit: str, tmp_path: Path) -> None:
     """`systemd-analyze verify` is silent: what it does not know it only says, and returns 0."""
     path = tmp_path / unit
@@ -30,7 +31,7 @@ def test_systemd_understands_every_line(unit: str, tmp_path: Path) -> None:
     assert (verified.stdout + verified.stderr, verified.returncode) == ("", 0)
 
 
-@pytest.mark.parametrize("unit", SYSTEM)
+@pytest.mark.parametrize("unit", [*SYSTEM, GATEWAY])
 def test_exposure_is_at_most_one(unit: str) -> None:
     """Of ten, as systemd counts."""
     words = [
@@ -45,7 +46,7 @@ def test_exposure_is_at_most_one(unit: str) -> None:
     assert judged.returncode == 0, judged.stdout + judged.stderr
 
 
-@pytest.mark.parametrize("unit", ALL)
+@pytest.mark.parametrize("unit", [*ALL, GATEWAY])
 def test_every_line_has_its_reason(unit: str) -> None:
     """A setting stands below a comment, alone or in a group."""
     service = text_of(unit).partition("[Service]\n")[2].partition("[Install]")[0]
@@ -65,6 +66,16 @@ def test_units_name_what_the_daemon_does(unit: str) -> None:
         "NoNewPrivileges=yes",
     ):
         assert f"\n{line}\n" in text_of(unit)
+
+
+def test_gateway_may_do_no_more_than_the_daemon() -> None:
+    """What the unit of the daemon takes away, that of the gateway takes away, too; it may write nowhere."""
+    daemon, gateway = (
+        {line for line in text_of(unit).splitlines() if "=" in line and line[0] != "#"} for unit in (SYSTEM[0], GATEWAY)
+    )
+    hardening = set(text_of(SYSTEM[0]).partition("# From here on")[2].splitlines()) & daemon
+    assert hardening - gateway == {"UMask=0007", "ReadWritePaths=/etc/blocksd"}
+    assert "StateDirectory" not in text_of(GATEWAY)
 
 
 def test_instance_differs_where_it_must() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,9 +16,13 @@ from blocksd.cli.options import daemon_of, daemon_options, load, resolve, runnin
 from blocksd.errors import AlreadyRunning, BlocksdError, Misconfigured, Unavailable
 from blocksd.model.problem import count
 from blocksd.service.control import ACCEPT_DELETIONS, ask
+from blocksd.settings.config import listen_address
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from blocksd.monitoring.events import ServiceListener
+    from blocksd.monitoring.log import EventLog
     from blocksd.settings.config import Config
 
 
@@ -44,11 +50,18 @@ if TYPE_CHECKING:
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="One line per event, as text or JSON.")
 @click.option("--metrics", metavar="[HOST:]PORT", help="Serve metrics for Prometheus at this address.  [default: none]")
 @click.option(
+    "--http",
+    metavar="[ADDRESS]",
+    is_flag=False,
+    flag_value="",
+    help="Serve over HTTP, too, as 'blocksd serve' does, at [HOST:]PORT.  [default: not; 127.0.0.1:8283]",
+)
+@click.option(
     "--take-over",
     is_flag=True,
     help="Serve FOLDER in the place of the folder that the state directory is of; what is missing in it is deleted.",
 )
-def run(*, take_over: bool, **flags: Any) -> None:
+def run(*, take_over: bool, http: str | None, **flags: Any) -> None:
     """Run the daemon for FOLDER (default: blocks.d).
 
     It watches the folder and keeps the mirror in Redis in sync, until Ctrl-C or SIGTERM. Without --redis the daemon starts its own server: valkey-server or redis-server if installed, else the one of
@@ -57,18 +70,32 @@ def run(*, take_over: bool, **flags: Any) -> None:
     \b
     blocksd run blocks.d
     blocksd run blocks.d --redis redis://127.0.0.1:6379
+    blocksd run blocks.d --http
     """  # noqa: D301  # \b is click's mark for lines that stay as they are
     from blocksd.monitoring.log import EventLog
     from blocksd.service.service import Service
 
+    if http is not None:
+        if http:
+            listen_address(http, "--http")
+        flags |= {"http": True, "listen": http or None}
     resolved = resolve(flags)
     config = resolved.config
     log = EventLog(level=config.log_level, as_json=config.log_format == "json")
     log.capture()
-    try:
+    with _failure_in(log):
+        if config.http:
+            _check_packages()
         # A settings file that was read once and cannot be read now is an error, not a return to the defaults.
         listeners = [log, *_metrics(config)]
         Service(config, listeners, lambda: resolve(flags, file=resolved.file).config, takes_over=take_over).run()
+
+
+@contextmanager
+def _failure_in(log: EventLog) -> Iterator[None]:
+    """Have a log that is JSON take the error that ends the process, too."""
+    try:
+        yield
     except BlocksdError as error:
         if isinstance(error, AlreadyRunning) and error.facts.get("pid"):
             error.facts["running"] = running_options(error.facts["pid"])
@@ -76,6 +103,13 @@ def run(*, take_over: bool, **flags: Any) -> None:
             raise
         log.on_failure(error, next_step(error))
         sys.exit(exit_code(error))
+
+
+def _check_packages() -> None:
+    """Raise Misconfigured if the packages that the gateway needs are not installed."""
+    if not all(map(find_spec, ("starlette", "uvicorn"))):
+        message = "the gateway needs the packages starlette and uvicorn: pip install 'blocksd[http]'"
+        raise Misconfigured(message, key="http")
 
 
 def _metrics(config: Config) -> list[ServiceListener]:
@@ -124,16 +158,13 @@ def serve(**flags: Any) -> None:
     from blocksd.monitoring.log import EventLog
 
     config = load(flags)
-    try:
-        from blocksd.http.server import serve as serve_http
-    except ImportError as error:
-        if error.name is None or error.name.partition(".")[0] not in ("starlette", "uvicorn"):
-            raise
-        message = "the gateway needs the packages starlette and uvicorn: pip install 'blocksd[http]'"
-        raise Misconfigured(message, key="listen") from None
     log = EventLog(level=config.log_level, as_json=config.log_format == "json")
     log.capture()
-    serve_http(config, url_of(config), lambda text: log.on_notice(text, "info"))
+    with _failure_in(log):
+        _check_packages()
+        from blocksd.http.server import serve as serve_http
+
+        serve_http(config, url_of(config), log)
     log.on_stop()
 
 

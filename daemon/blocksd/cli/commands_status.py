@@ -28,7 +28,18 @@ if TYPE_CHECKING:
 
 _KEYS = (
     *("running", "answers", "pid", "version", "host", "started_at", "uptime_seconds", "folder", "namespace", "state"),
-    *("redis", "redis_server", "redis_embedded", "polling", "blocks", "seq", "last_change", "agents", "mirror"),
+    *(
+        "redis",
+        "redis_server",
+        "redis_embedded",
+        "polling",
+        "gateway",
+        "blocks",
+        "seq",
+        "last_change",
+        "agents",
+        "mirror",
+    ),
     *("mirror_seq", "mirror_lag", "away_since", "away_reason", "queue", "refused", "watches", "ready", "halted"),
     *("last_reload", "problems"),
 )
@@ -65,8 +76,17 @@ def _status(config: Config) -> dict[str, Any]:
     if daemon is not None:
         with suppress(Unavailable):
             report = ask(config.state, STATUS)
+            _ask_gateway(report["gateway"])
             return report | seen_in_mirror(daemon["redis"], report) if report["mirror"] == "level" else report
     return _traces(config, daemon)
+
+
+def _ask_gateway(gateway: dict[str, Any] | None) -> None:
+    """Add to the report of a gateway how it answers; None: it does not run."""
+    from blocksd.doctor.gateway import health
+
+    if gateway is not None:
+        gateway["answer"] = health(gateway["url"]) if gateway["phase"] == "serving" else None
 
 
 def seen_in_mirror(url: str, report: dict[str, Any]) -> dict[str, Any]:
@@ -176,6 +196,7 @@ def _show_status(report: dict[str, Any], *, everything: bool) -> None:
             ("daemon", _daemon_text(report)),
             *((name, report[name] or "-") for name in ("folder", "namespace", "state")),
             ("redis", _redis_text(report)),
+            *([("gateway", _gateway_text(report["gateway"]))] if report["gateway"] else []),
         ]
     )
     click.echo()
@@ -225,6 +246,15 @@ def _daemon_text(report: dict[str, Any]) -> str:
 def _redis_text(report: dict[str, Any]) -> str:
     about = " ".join(filter(None, ("embedded" if report["redis_embedded"] else "", report["redis_server"])))
     return f"{report['redis'] or '-'}{f' ({about})' if about else ''}"
+
+
+def _gateway_text(gateway: dict[str, Any]) -> str:
+    from blocksd.doctor.gateway import ANSWERS, is_unencrypted
+
+    if gateway["answer"] is None:
+        return f"{gateway['url']}, {'starting' if gateway['phase'] == 'starting' else 'does not run'}"
+    unencrypted = ", without TLS" if is_unencrypted(gateway["url"]) else ""
+    return f"{gateway['url']}{unencrypted}, pid {gateway['pid']}: {ANSWERS[gateway['answer']]}"
 
 
 def _change_text(change: dict[str, Any] | None) -> str:

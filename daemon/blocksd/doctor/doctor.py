@@ -6,8 +6,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from blocksd.doctor import gateway, server_checks
 from blocksd.doctor import host_checks as checks
-from blocksd.doctor import server_checks
 from blocksd.doctor.host import look as look_at_host
 from blocksd.doctor.server import Server
 from blocksd.doctor.server import look as look_at_server
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 def examine(config: Config) -> list[Finding]:
     """Return all findings, by group. A server that hangs, or a large journal, takes it a few seconds."""
-    found = findings(look_at_host(config), redis_of(config), config, now=time.time())
+    found = [
+        *findings(look_at_host(config), redis_of(config), config, now=time.time()),
+        *gateway.findings(config),
+    ]
     return [replace(one, message=printable(one.message), advice=printable(one.advice)) for one in found]
 
 

@@ -29,14 +29,14 @@ STOP_SECONDS = 1.5
 _ATTEMPTS = 2  # with the same data
 _LOADING_SECONDS = 0.25  # between two looks at a server that loads its data
 
-_MORTAL = """
+MORTAL = """
 import ctypes, os, signal, sys
-os.umask(0o077)  # the files of the server are for its user alone
+os.umask(0o077)  # its files are for its user alone
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 if os.getppid() == int(sys.argv[1]):  # else the parent has ended already
     os.execv(sys.argv[2], sys.argv[2:])
 """
-"""A program that becomes the server, and ends with its parent. (setpriv(1) needs calls that a hardened service may not make.)"""
+"""A program that becomes another one, which ends with the thread that started it. (setpriv(1) needs calls that a hardened service may not make.)"""
 
 
 class EmbeddedServer:
@@ -123,7 +123,7 @@ class EmbeddedServer:
         # The kernel ends the server when the calling thread ends: it must live as long as the daemon.
         self._was_ended = False
         self._child = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _MORTAL, str(os.getpid()), self.binary.path, settings],
+            [sys.executable, "-I", "-S", "-c", MORTAL, str(os.getpid()), self.binary.path, settings],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

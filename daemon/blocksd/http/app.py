@@ -46,5 +46,6 @@ def application(url: str, namespace: str, *, tokens: Tokens, places: Places, by:
         exception_handlers={BlocksdError: answer_error, HTTPException: answer_http, Exception: answer_fault},
         lifespan=lifespan,
     )
+    app.state.stopping = gateway.stopping
     app.router.redirect_slashes = False  # the guard takes both forms
     return app

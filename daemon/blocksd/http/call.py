@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -37,6 +38,8 @@ class Gateway:
     def __init__(self, transport: AsyncTransport, repeats: Repeats) -> None:
         self.transport = transport
         self.repeats = repeats
+        self.stopping = asyncio.Event()
+        """Set when the server begins to stop: an answer without an end, such as a stream, then ends."""
 
 
 class Call:

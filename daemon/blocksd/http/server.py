@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -19,17 +21,19 @@ from blocksd.monitoring import sd_notify
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from blocksd.http.tokens import Tokens
+    from blocksd.monitoring.log import EventLog
     from blocksd.settings.config import Config
 
-_CLOSING_SECONDS = 5
-"""How long requests in hand may take when the server stops."""
+_CLOSING_SECONDS = 2
+"""How long requests in hand may take when the server stops. A daemon that runs it has 5 seconds to stop itself."""
 _IDLE_SECONDS = 75
 """How long an idle connection is kept: longer than clients and proxies keep theirs, so that none is closed as it is used."""
 _BACKLOG = 2048
 
 
-def serve(config: Config, url: str, notice: Callable[[str], None]) -> None:
-    """Serve the mirror at this URL until SIGTERM or SIGINT. `notice` is told when requests are taken.
+def serve(config: Config, url: str, log: EventLog) -> None:
+    """Serve the mirror at this URL until SIGTERM or SIGINT. SIGHUP has the tokens read again; on a terminal it ends, too.
 
     Raises:
         Misconfigured: an address, a token or a certificate is wrong, or the address would be open to everyone.
@@ -60,27 +64,57 @@ def serve(config: Config, url: str, notice: Callable[[str], None]) -> None:
     place = f"{scheme}://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
     who = "callers with a token" if tokens else "every program of this machine"
     if tokens and not certificate and not is_loopback(host):
-        notice("tokens are sent without TLS: set certificate, or let a proxy on this machine have it")
-    server = _Server(uvicorn.Config(app, **settings), lambda: notice(f"serving at {place}, for {who}"))
+        log.on_notice("tokens are sent without TLS: set certificate, or let a proxy on this machine have it", "warning")
+    server = _Server(
+        uvicorn.Config(app, **settings),
+        app.state.stopping,
+        ready=lambda: log.on_serving(place, who),
+        reload=lambda: _reload(config, tokens, log),
+    )
     asyncio.run(server.serve(sockets=[listening]))
 
 
-class _Server(uvicorn.Server):
-    """A server that says when it is ready, and ends by a signal without an error."""
+def _reload(config: Config, tokens: Tokens, log: EventLog) -> None:
+    """Read the file of tokens again; if something is wrong with it, the tokens before stay in force."""
+    sd_notify.reloading()
+    try:
+        tokens.replace(configured(config))
+    except Misconfigured as error:
+        log.on_notice(f"{error.message}; the tokens before stay in force", "error")
+    else:
+        log.on_notice("the tokens were read again", "info")
+    sd_notify.ready()
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+
+class _Server(uvicorn.Server):
+    """A server that says when it is ready, reloads by SIGHUP, and ends by another signal without an error."""
+
+    def __init__(
+        self, config: uvicorn.Config, stopping: asyncio.Event, *, ready: Callable[[], None], reload: Callable[[], None]
+    ) -> None:
+        """`stopping` is set when the server begins to stop."""
         super().__init__(config)
+        self._stopping = stopping
         self._ready = ready
+        self._reload = reload
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started:
-            self._ready()
-            sd_notify.ready()
+        if not self.started:
+            return
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+            is_on_terminal = any(map(os.isatty, (0, 1, 2)))
+            on_hangup = (lambda: self.handle_exit(signal.SIGHUP, None)) if is_on_terminal else self._reload
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_hangup)
+        self._ready()
+        sd_notify.ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         sd_notify.stopping()
+        self._stopping.set()
         await super().shutdown(sockets)
+        if self.force_exit:  # then uvicorn leaves this out
+            await self.lifespan.shutdown()
 
     def handle_exit(self, _sig: int, _frame: object) -> None:
         """Stop; the second time without waiting. The signal is not raised again, as uvicorn would do."""

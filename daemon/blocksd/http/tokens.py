@@ -54,6 +54,10 @@ class Tokens:
         """Take pairs of a token and its caller. Without any, each caller is `ANYONE`."""
         self._callers = [(sha256(token.encode()).digest(), caller) for token, caller in callers]
 
+    def replace(self, other: Tokens) -> None:
+        """Take the tokens of another instead."""
+        self._callers = other._callers  # of this class
+
     def __bool__(self) -> bool:
         return bool(self._callers)
 

@@ -155,6 +155,10 @@ class EventLog(ServiceListener):
     def on_notice(self, message: str, level: Level) -> None:
         self._write("note", message, {}, level)
 
+    def on_serving(self, url: str, who: str) -> None:
+        """Log that the gateway takes requests."""
+        self._write("serving", f"serving at {url}, for {who}", {"url": url})
+
     def on_stop(self) -> None:
         if self._progress is not None:
             self._progress.stop()

@@ -21,6 +21,7 @@ def describe(
     *,
     uptime: float,
     last_reload: dict[str, Any] | None,
+    gateway: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the report; `uptime` is in seconds."""
     newest = resources.journal.newest()
@@ -39,6 +40,7 @@ def describe(
         "redis_server": resources.mirror.server,
         "redis_embedded": resources.server is not None,
         "polling": config.poll,
+        "gateway": gateway,
         **status.as_json(),
         "last_reload": last_reload,
         "last_change": newest.summary() if newest is not None else None,

@@ -201,6 +201,7 @@ class Service:
         ready = Ready(state.block_count, len(state.attachments.known), problems.tally, self.journal.seq, is_in_sync)
         for listener in self._listeners:
             listener.on_ready(ready)
+        self._threads.start_gateway()
 
     def _reload(self) -> None:
         """Reload the configuration: apply what can change at run time, name the rest, and compare everything."""
@@ -279,6 +280,7 @@ class Service:
             self.status(),
             uptime=uptime,
             last_reload=self._reloader.last,
+            gateway=None if self._threads.gateway is None else self._threads.gateway.as_json(),
         )
 
     def _on_thread_failure(self, failure: threading.ExceptHookArgs) -> None:

@@ -9,6 +9,7 @@ from blocksd.files.watcher import Hint
 from blocksd.monitoring.watchdog import vitals_of
 from blocksd.requests.consumer import Consumer, Readable, Refused
 from blocksd.service.folder_watch import FolderWatch, SourceHint
+from blocksd.service.gateway import GatewayProcess
 from blocksd.service.inbox_feed import InboxFeed
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ class Threads:
         self._core = core
         self._state = resources.state
         self._is_polling = config.poll
+        self.gateway: GatewayProcess | None = None
+        if config.http:
+            self.gateway = GatewayProcess(config, core.problems, notices, sink)
+            opened.callback(self.gateway.stop)
         self._supervisor: Supervisor | None = None
         if resources.server is not None:
             self._supervisor = Supervisor(resources.server, config.state, core.problems, notices, sink)
@@ -75,13 +80,22 @@ class Threads:
             self.folder_watch.start()
         self.inbox_feed.start()
 
+    def start_gateway(self) -> None:
+        """Start the gateway, if there is one, once the daemon is ready."""
+        if self.gateway is not None:
+            self.gateway.start()
+
     def begin_stop(self) -> None:
-        """End the embedded server soon; the other threads end when `opened` is closed."""
+        """End the embedded server and the gateway soon; the other threads end when `opened` is closed."""
         if self._supervisor is not None:
             self._supervisor.begin_stop()
+        if self.gateway is not None:
+            self.gateway.begin_stop()
 
     def reconfigure(self, config: Config) -> None:
         self.folder_watch.resync_seconds = config.resync_seconds
+        if self.gateway is not None:
+            self.gateway.reload()
 
     def handle(self, news: News) -> None:
         """Pass news to the part of the core that needs it."""
@@ -105,6 +119,9 @@ class Threads:
 
     def check(self, barrier: FaultBarrier) -> None:
         """Restart what has died, and report what cannot run; once a second."""
+        with barrier("check the gateway"):
+            if self.gateway is not None:
+                self.gateway.report()
         with barrier("check the embedded server"):
             self._check_server()
         with barrier("check the inbox reader"):

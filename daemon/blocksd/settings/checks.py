@@ -26,7 +26,7 @@ def checked(name: str, value: Any, where: Where) -> Any:
         raise Misconfigured(f"{where(name)} has an unknown key {name!r}{hint(name, list(SETTINGS))}", key=name)
     if name == "sources" and isinstance(value, dict):
         return tuple(_source(source, table, where) for source, table in value.items())
-    if name == "metrics" and type(value) is int:  # as one writes a port
+    if name in ("metrics", "listen") and type(value) is int:  # as one writes a port
         value = str(value)
     try:
         return _fitting(Config, name, value)

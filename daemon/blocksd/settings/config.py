@@ -176,6 +176,7 @@ class Config:
         check=listen_address,
         example="127.0.0.1:9464",
     )
+    http: bool = _setting(default=False, meaning="serve over HTTP, too: `blocksd run` runs a `blocksd serve` beside it")
     listen: str = _setting(
         "127.0.0.1:8283",
         "where `blocksd serve` listens: a port of this machine, or host:port",

@@ -431,6 +431,7 @@ OTHER: dict[str, Any] = {
     "log_level": "debug",
     "log_format": "json",
     "metrics": "9464",
+    "http": True,
     "listen": "8284",
     "hosts": "memory.example.com",
     "tokens": "reader 0123456789abcdef",
@@ -441,7 +442,7 @@ OTHER: dict[str, Any] = {
 }
 NEEDS_A_RESTART = [
     *("folder", "namespace", "redis", "state_dir", "poll", "metrics"),
-    *("listen", "hosts", "tokens", "tokens_file", "certificate", "certificate_key"),
+    *("http", "listen", "hosts", "tokens", "tokens_file", "certificate", "certificate_key"),
 ]
 
 
