@@ -2328,6 +2328,21 @@ def test_stale_save_that_cannot_be_merged_yet(rig: Office, monkeypatch: pytest.M
     assert rig.value("notes") == "zero\none\nfrom Ann"
 
 
+@pytest.mark.parametrize("error", [MergeConflict("both changed it"), RuntimeError("a fault of ours")])
+def test_stale_save_that_cannot_be_merged_any_more(
+    rig: Office, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """It stays as it is, and is told with the versions whose text is gone: not those whose text was replaced before."""
+    rig.do("ann", "append", "notes", content="from Ann")
+    rig.do("bob", "replace", "notes", old_content="from Ann", new_content="from Bob")
+    rig.do("operator", "update", "notes", tags=[])
+    monkeypatch.setattr(Changeset, "merge_stale", lambda *_: (_ for _ in ()).throw(error))
+    rig.write("notes", NOTES.replace("one", "zero\none"))
+    rig.settle()
+    assert rig.value("notes") == "zero\none"
+    assert rig.problem("merge notes")["message"] == "a save, version 5 of 'notes', took away text of version 3"
+
+
 def test_stale_save_in_a_file_that_is_held_open(rig: Office) -> None:
     """It is merged when whoever saved it closes it."""
     rig.do("ann", "append", "notes", content="from Ann")

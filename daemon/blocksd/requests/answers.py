@@ -28,6 +28,7 @@ from blocksd.requests.operations import carry_out
 from blocksd.requests.queries import QUERIES, answer_query
 from blocksd.requests.reply import Answer, accepted, kept_refusal, marked, refused, repeated, unmarked
 from blocksd.requests.request import Request, Unusable, parse
+from blocksd.state.stale import lost_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -163,13 +164,13 @@ class _Deciding:
         answers.problems[unmerged_subject(label)] = None
 
     def _note_loss(self, label: str) -> None:
-        """Note which versions a stale save has taken away for good."""
+        """Note which versions' text a stale save has taken away for good."""
         draft = self._workspace.draft
         newest = draft.newest(label)
         if newest is not None and newest.stale_base is not None:
-            gone = [one for one in draft.state.by_others(label) if newest.stale_base < one < newest.version]
-            if gone:
-                self.answers.losses.append(replace(newest, reverts=tuple(sorted(gone))))
+            reverts = lost_by(newest, draft)
+            if reverts:
+                self.answers.losses.append(replace(newest, reverts=reverts))
 
     def answer(self, entry: Entry) -> Answer | None:
         """The answer to an entry, whatever goes wrong with it; None: it has to wait."""

@@ -197,13 +197,26 @@ def merge_of(stale: Revision, saved: Block, draft: StateDraft) -> Merge | None:
     if base.block is None or before.block is None:
         return None
     both = merged(base.block, saved, before.block)
-    past = Past(
+    return Merge(both, reverts_of(both, (before.block,), _past(label, draft)))
+
+
+def lost_by(stale: Revision, draft: StateDraft) -> tuple[int, ...]:
+    """Return the versions of others whose text a stale save took away, if it stays as it is; only of those that are kept."""
+    before: Revision | None = stale
+    while before is not None and before.stale_base is not None:
+        before = draft.undamaged(stale.label, before.version - 1)
+    if before is None or before.block is None or stale.block is None:
+        return ()
+    return reverts_of(stale.block, (before.block,), _past(stale.label, draft))
+
+
+def _past(label: str, draft: StateDraft) -> Past:
+    return Past(
         version=partial(draft.undamaged, label),
         is_recent=lambda *_: False,
         has_been=draft.has_been,
         by_others=partial(draft.state.by_others, label),
     )
-    return Merge(both, reverts_of(both, (before.block,), past))
 
 
 def merged(base: Block, saved: Block, newest: Block, budget: Effort | None = None) -> Block:
