@@ -85,6 +85,22 @@ def test_open_file_follows_its_editor(run: RunDaemon, client: Any, changes: Chan
     assert not client.exists(f"blocks:file:{FILE}", "blocks:open:support-1")
 
 
+def test_source_that_the_agent_does_not_see_is_told(run: RunDaemon) -> None:
+    """`render --source` never leaves out in silence what was asked for: it names what there is."""
+    daemon = run()
+    shown = eventually(
+        lambda: (done := daemon.command("render", "support-1", "--source", "manuals")).returncode == 0 and done
+    )
+    assert "manuals" in shown.stdout
+    assert "manuals" not in daemon.command("render", "support-1", "--no-sources").stdout
+    refused = daemon.command("render", "support-1", "--source", "manuals", "--source", "manual")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "'support-1' sees no file source 'manual'" in refused.stderr
+    assert "did you mean 'manuals'?" in refused.stderr
+    assert "it sees 'manuals'" in daemon.command("render", "support-1", "--source", "xyz").stderr
+    assert "it sees none" in daemon.command("render", "ann", "--source", "manuals").stderr
+
+
 def test_real_editor(run: RunDaemon, client: Any, manuals: Path) -> None:
     """An editor that writes another file and renames it is followed as well."""
     vim = require("vim")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import shlex
 import sys
@@ -32,6 +33,8 @@ from blocksd.model.revision import who
 from blocksd.protocol.reset import Reset
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from blocksd.client.blocking.client import Client
     from blocksd.mirror.view import BlockView
     from blocksd.model.prompt import Style
@@ -110,10 +113,24 @@ def list_blocks(
     unread = sum(problem["subject"].endswith(SUFFIX) and not problem["warning"] for problem in problems)
     if not found:
         click.echo(
-            "no block fits" if listed else "there are no blocks yet: 'blocksd new LABEL TEXT' makes one", err=True
+            f"no block fits{_unknown_tags(tags, listed)}"
+            if listed
+            else "there are no blocks yet: 'blocksd new LABEL TEXT' makes one",
+            err=True,
         )
     if unread:
         click.echo(f"not in force as on disk: {count(unread, 'file')}; 'blocksd status' says why", err=True)
+
+
+def _unknown_tags(tags: tuple[str, ...], listed: Iterable[BlockView]) -> str:
+    """Return which of the tags no block has, and which is near, as the end of a sentence; empty if all are known."""
+    known = sorted({tag for block in listed for tag in block.tags})
+    said = ""
+    for tag in tags:
+        if tag not in known:
+            near = difflib.get_close_matches(tag, known, n=1)
+            said += f"; none has the tag {tag!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+    return said
 
 
 def _contains(block: BlockView, text: str) -> bool:
@@ -210,6 +227,7 @@ def render(
         near_agents(client, agent),
         client.memory(agent) as memory,
     ):
+        _check_sources(agent, sources, memory.list_sources())
         style = style or style_of(client.agents.retrieve(agent).agent_type)
         text = memory.compile(
             style=style,
@@ -220,6 +238,19 @@ def render(
         print_json({"agent": agent, "style": style, "chars": len(text), "text": text})
     else:
         click.echo(text)
+
+
+def _check_sources(agent: str, named: tuple[str, ...], seen: list[str]) -> None:
+    """Raises NotFound when one of the file sources named is none that the agent sees."""
+    unknown = next((name for name in named if name not in seen), None)
+    if unknown is not None:
+        near = difflib.get_close_matches(unknown, seen, n=1)
+        those = (
+            f"it sees {', '.join(map(repr, seen))}"
+            if seen
+            else "it sees none; 'blocksd config' shows which agents see a source"
+        )
+        raise NotFound(f"{agent!r} sees no file source {unknown!r}", source=unknown, near=near, hint=those)
 
 
 @click.command()

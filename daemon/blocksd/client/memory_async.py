@@ -58,6 +58,10 @@ class AsyncMemory(AsyncMemoryWrites):
         """The files of sources that the agent sees, those that are open with their text."""
         return files_in(await self._sight())
 
+    async def list_sources(self) -> list[str]:
+        """The names of the file sources that the agent sees."""
+        return [source.name for source in (await self._sight()).sources]
+
     async def compile(
         self,
         *,

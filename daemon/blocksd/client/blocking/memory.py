@@ -59,6 +59,10 @@ class Memory(MemoryWrites):
         """The files of sources that the agent sees, those that are open with their text."""
         return files_in(self._sight())
 
+    def list_sources(self) -> list[str]:
+        """The names of the file sources that the agent sees."""
+        return [source.name for source in (self._sight()).sources]
+
     def compile(
         self,
         *,
