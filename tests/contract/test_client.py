@@ -602,6 +602,23 @@ def test_server_counts(
     raw.execute_command("ACL", "DELUSER", "limited")
 
 
+def test_server_finds_tags(rig: Rig, client: Client, raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server sends each tag once, whatever blocks have it; without the right to run scripts, the same is found."""
+    for number in range(30):
+        rig.write(f"many/b{number}", f"---\ntags: [x, 't {number % 3}', 'ü:{number}']\n---\n")
+    rig.write("hidden", "---\ntags: [h]\nhidden: true\n---\n")
+    rig.settle()
+    monkeypatch.setattr(listing, "COUNTED", 7)  # in several parts
+    sent = asked_from_now(monkeypatch)
+    found = client.tags.list().items
+    assert {command[0] for command in sent} == {"HMGET", "EVAL_RO"}
+    assert set(found) > {"h", "x", "t 0", "t 1", "t 2", *(f"ü:{number}" for number in range(30))}
+    raw.execute_command("ACL", "SETUSER", "limited", "on", ">secret", "~*", "&*", "+@all", "-eval_ro")
+    with Client(rig.url.replace("unix://", "unix://limited:secret@")) as limited:
+        assert [limited.tags.list().items for _ in range(2)] == [found, found]
+    raw.execute_command("ACL", "DELUSER", "limited")
+
+
 @pytest.mark.every_backend
 def test_index_takes_every_text_as_it_is(rig: Rig, client: Client) -> None:
     """What is a pattern elsewhere is a text here, in tags and in labels."""

@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 from importlib.resources import files
+from typing import Any
 
 from blocksd.client.blocking.reading import blocks_with
 from blocksd.client.blocking.transport import Transport
@@ -61,22 +62,32 @@ def number_with(transport: Transport, wanted: Filter) -> int:
 
 
 def _counted(transport: Transport, wanted: Filter) -> int:
-    """The same, counted by the server, a part of the index at a time."""
-    keys, question, total, start = transport.keys, wanted.question(), 0, "-"
-    script = files("blocksd.mirror").joinpath("count.lua").read_text(encoding="utf-8")
+    """The same, counted by the server."""
+    return sum(_asked_by_parts(transport, "count.lua", wanted.question()))
+
+
+def _asked_by_parts(transport: Transport, name: str, question: str = "") -> list[Any]:
+    """What a script of the mirror answers about each part of the index."""
+    keys, answers, start = transport.keys, list[Any](), "-"
+    script = files("blocksd.mirror").joinpath(name).read_text(encoding="utf-8")
     while start:
-        where, (count, last) = transport.ask(
+        where, (answer, last) = transport.ask(
             ("HMGET", keys.meta, "epoch", "schema"),
             ("EVAL_RO", script, 2, keys.index, keys.counts, question, start, listing.COUNTED),
         )
         _check_layout(*where)
-        total += count
+        answers.append(answer)
         start = last and f"({last}"
-    return total
+    return answers
 
 
 def tags_in_use(transport: Transport) -> set[str]:
     """The tags of all blocks. Raises as `labels_with`."""
+    if transport.may_run_scripts:
+        try:
+            return set().union(*_asked_by_parts(transport, "tags.lua"))
+        except (Misconfigured, Damaged):  # as above
+            transport.may_run_scripts = False
     entries = _scanned(transport, [TAGGED])
     return {tag for entry in entries.values() for tag in entry.tags}
 
