@@ -198,7 +198,28 @@ def serve_appends(directory: str, url: str, durability: str) -> None:
         pipeline.execute()
 
 
-SERVING: dict[str, Callable[..., None]] = {"saves": inotify_loop, "appends": serve_appends}
+def serve_http(_: str, url: str, port: str) -> None:
+    """Answer a bare Starlette route with the JSON of one HGETALL."""
+    import asyncio
+
+    import uvicorn
+    from redis.asyncio import Redis as AsyncRedis
+    from starlette.applications import Starlette
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+
+    client: Any = AsyncRedis.from_url(url, decode_responses=True)
+
+    async def block(request: Any) -> JSONResponse:
+        return JSONResponse(await client.hgetall(f"blocks:block:{request.path_params['label']}"))
+
+    app = Starlette(routes=[Route("/block/{label:path}", block)])
+    config = uvicorn.Config(app, port=int(port), log_level="warning", access_log=False)
+    print("ready", flush=True)
+    asyncio.run(uvicorn.Server(config).serve())
+
+
+SERVING: dict[str, Callable[..., None]] = {"saves": inotify_loop, "appends": serve_appends, "http": serve_http}
 
 if __name__ == "__main__":
     SERVING[sys.argv[1]](*sys.argv[2:])

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import over_http
 import redis
 
 import blocksd
@@ -915,6 +916,39 @@ def flood_rows(server: RedisServer, agent: BareAgent, count: int, *, rounds: int
     client.close()
 
 
+def bench_http(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
+    """(k) the gateway: one block by its id, and one durable update."""
+    folder = root / "http"
+    write_blocks(folder, 100)
+    label = "part0/block7"
+    with daemon(folder, root / "http-state", server.url), blocksd.connect(server.url) as client:
+        block = client.blocks.retrieve(label)
+        ports = over_http.free_port(), over_http.free_port()
+        with (
+            floor_process("http", root, server.url, str(ports[0])),
+            over_http.gateway(server.url, ports[1]),
+            over_http.Caller(ports[0]) as bare,
+            over_http.Caller(ports[1]) as gateway,
+        ):
+            floor_times: list[float] = []
+            times: list[float] = []
+            for _ in range(500 if quick else 5000):
+                floor_times.append(seconds(lambda: bare.get(f"/block/{label}")))
+                times.append(seconds(lambda: gateway.get(f"/v1/blocks/{block.id}")))
+            yield over_http_row("(k) retrieve by id over HTTP", floor_times, times, 1.3)
+            floor_times, times = [], []
+            for number in range(100 if quick else 1000):
+                floor_times.append(seconds(lambda: client.blocks.update(block.id, value=f"{BODY}{number}")))  # noqa: B023
+                times.append(seconds(lambda: gateway.patch(f"/v1/blocks/{block.id}", {"value": f"{BODY}. {number}"})))  # noqa: B023
+            yield over_http_row("(k) durable update: Redis client → over HTTP", floor_times, times, 1.2)
+
+
+def over_http_row(name: str, floor_times: list[float], times: list[float], bound: float) -> Row:
+    """A row for the medians of a floor and of the gateway."""
+    bare, own = statistics.median(floor_times), statistics.median(times)
+    return Row(f"{name}, p50", ms(bare), ms(own), own / bare, bound)
+
+
 ONE, EIGHT = ["block0"], [f"block{number}" for number in range(1, 9)]
 
 
@@ -1001,6 +1035,7 @@ BENCHMARKS = {
     "batch": bench_batch,
     "inbox": bench_inbox,
     "journal": bench_journal,
+    "http": bench_http,
 }
 
 
