@@ -15,6 +15,7 @@ from blocksd.http.call import Gateway
 from blocksd.http.connections import SharedTransport
 from blocksd.http.guard import Guard
 from blocksd.http.letta import agents, blocks, common, memory
+from blocksd.http.metrics import IS_AVAILABLE, Measured, Metrics, metrics_route
 from blocksd.http.repeats import Repeats
 
 if TYPE_CHECKING:
@@ -40,9 +41,12 @@ def application(url: str, namespace: str, *, tokens: Tokens, places: Places, by:
         yield
         await transport.close()
 
+    routes = [route for subject in SUBJECTS for route in subject.routes(gateway)]
+    metrics = Metrics(routes) if IS_AVAILABLE else None
+    measured = [] if metrics is None else [Middleware(Measured, metrics=metrics)]
     app = Starlette(
-        routes=[route for subject in SUBJECTS for route in subject.routes(gateway)],
-        middleware=[Middleware(Guard, tokens=tokens, places=places)],
+        routes=[*routes, metrics_route(metrics)],
+        middleware=[*measured, Middleware(Guard, tokens=tokens, places=places)],
         exception_handlers={BlocksdError: answer_error, HTTPException: answer_http, Exception: answer_fault},
         lifespan=lifespan,
     )
