@@ -31,7 +31,14 @@ PAIRED = (
     "AgentFiles",
 )
 AT_ONCE = {
-    *("AsyncClient.batch", "AsyncClient.memory", "AsyncClient.watch", "AsyncMemory.tools", "AsyncMemory.watch"),
+    *(
+        "AsyncClient.batch",
+        "AsyncClient.over",
+        "AsyncClient.memory",
+        "AsyncClient.watch",
+        "AsyncMemory.tools",
+        "AsyncMemory.watch",
+    ),
     *(f"AsyncBatch.{name}" for name in ("create", "update", "append", "replace", "insert", "apply_patch", "rename")),
     *(f"AsyncBatch.{name}" for name in ("attach", "detach", "restore", "merge", "delete")),
     *("AsyncTools.openai", "AsyncTools.openai_responses", "AsyncTools.anthropic", "AsyncWatch.call", "AsyncWatch.stop"),

@@ -159,6 +159,10 @@ class AsyncBlockAgents:
         page = span.page(span.between(attached), str)
         return Page(tuple(await agents_with(self._transport, page.items)), page.next)
 
+    async def ids(self, block_id: str) -> tuple[str, ...]:
+        """The ids of the agents attached to a block, in order. Raises NotFound when there is no such block."""
+        return tuple(sorted(await self._ask("SMEMBERS", block_id)))
+
     async def count(self, block_id: str) -> int:
         """How many agents are attached to a block."""
         return int(await self._ask("SCARD", block_id))

@@ -2,11 +2,13 @@
 
 import builtins
 from difflib import unified_diff
+from typing import Any
 
-from blocksd.client.reading_async import resolve
+from blocksd.client.reading_async import block_of_agent, resolve
 from blocksd.client.transport_async import AsyncTransport
-from blocksd.errors import NotFound
+from blocksd.errors import NotAttached, NotFound
 from blocksd.mirror.view import Page, VersionView
+from blocksd.model.label import name_for_agent, owner
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol.wire import TIMEOUT_SECONDS
 
@@ -14,8 +16,10 @@ from blocksd.protocol.wire import TIMEOUT_SECONDS
 class AsyncVersions:
     """The versions of a block, those before a renaming or a deletion among them. A deleted block is named by its label."""
 
-    def __init__(self, transport: AsyncTransport) -> None:
+    def __init__(self, transport: AsyncTransport, agent: str | None = None) -> None:
+        """With `agent`, those of its blocks, as it may see them."""
         self._transport = transport
+        self._agent = agent
 
     async def list(
         self,
@@ -32,9 +36,8 @@ class AsyncVersions:
         Raises:
             NotFound: there is no such block, and never was.
         """
-        label = await resolve(self._transport, block_id)
         args = {"limit": limit, "before": None if after is None else int(after)}
-        reply = await self._transport.request(OPERATOR, "history", args, label=label, timeout_seconds=timeout_seconds)
+        reply = await self._ask("history", block_id, args, timeout_seconds)
         following = reply["next"]
         return Page(tuple(map(VersionView.of, reply["versions"])), None if following is None else str(following))
 
@@ -44,10 +47,7 @@ class AsyncVersions:
         Raises:
             NotFound: it is not kept, is damaged, or never was.
         """
-        label = await resolve(self._transport, block_id)
-        args = {"version": version}
-        reply = await self._transport.request(OPERATOR, "version", args, label=label, timeout_seconds=timeout_seconds)
-        return VersionView.of(reply)
+        return VersionView.of(await self._ask("version", block_id, {"version": version}, timeout_seconds))
 
     async def diff(
         self,
@@ -64,7 +64,7 @@ class AsyncVersions:
         Raises:
             NotFound: one of them is not kept, is damaged, or never was.
         """
-        label = await resolve(self._transport, block_id)
+        label = await self._label(block_id)
         if new is None:
             newest = await self.list(label, limit=1, timeout_seconds=timeout_seconds)
             if not newest:
@@ -80,3 +80,20 @@ class AsyncVersions:
             return []
         found = await self.retrieve(label, number, timeout_seconds=timeout_seconds)
         return [] if found.block is None else found.block.value.split("\n")
+
+    async def _ask(self, op: str, block_id: str, args: dict[str, int | None], seconds: float) -> dict[str, Any]:
+        label, actor = await self._label(block_id), OPERATOR if self._agent is None else self._agent
+        named = {"label": label} if self._agent is None else {"name": name_for_agent(label)}
+        return await self._transport.request(actor, op, args, **named, timeout_seconds=seconds)
+
+    async def _label(self, block_id: str) -> str:
+        """The label of a block, which may be deleted; to an agent, of one that it has, or of a private one that it had."""
+        if self._agent is not None:
+            try:
+                return (await block_of_agent(self._transport, self._agent, block_id)).label
+            except (NotFound, NotAttached):
+                pass
+        label = await resolve(self._transport, block_id)
+        if self._agent is not None and owner(label) not in (None, self._agent):
+            raise NotFound(f"there is no block {label!r}", label=label)
+        return label

@@ -33,12 +33,18 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+
+class PreconditionFailed(VersionConflict):
+    """The block is not of the version that `If-Match` names."""
+
+
 _STATUS: tuple[tuple[type[BlocksdError], int], ...] = (
     (NotFound, 404),
     (NotAttached, 404),
     (ReadOnly, 403),
     (AlreadyExists, 409),
     (LabelConflict, 409),
+    (PreconditionFailed, 412),
     (VersionConflict, 409),
     (MergeConflict, 409),
     (ProblemFile, 409),

@@ -11,6 +11,9 @@ from starlette.middleware import Middleware
 
 from blocksd.errors import BlocksdError
 from blocksd.http.answers import answer_error, answer_fault, answer_http
+from blocksd.http.api import agents as our_agents
+from blocksd.http.api import batch, health, history
+from blocksd.http.api import blocks as our_blocks
 from blocksd.http.call import Gateway
 from blocksd.http.connections import SharedTransport
 from blocksd.http.guard import Guard
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from blocksd.http.places import Places
     from blocksd.http.tokens import Tokens
 
-SUBJECTS = (blocks, memory, agents, common)
+SUBJECTS = (blocks, memory, agents, common, our_blocks, our_agents, history, batch, health)
 """The modules that have routes, those first that are asked most often."""
 
 
@@ -33,13 +36,12 @@ def application(url: str, namespace: str, *, tokens: Tokens, places: Places, by:
 
     `by` says who the operator is where no tokens are set. Raises Misconfigured if `url` or `namespace` is none.
     """
-    transport = SharedTransport(url, namespace, by)
-    gateway = Gateway(transport, Repeats())
+    gateway = Gateway(SharedTransport(url, namespace, by), Repeats())
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
-        await transport.close()
+        await gateway.client.close()
 
     routes = [route for subject in SUBJECTS for route in subject.routes(gateway)]
     metrics = Metrics(routes) if IS_AVAILABLE else None

@@ -60,8 +60,8 @@ def _number(name: str, text: str, least: int, most: int) -> int:
     return int(text)
 
 
-def json_object(data: bytes) -> dict[str, Any]:
-    """Return the body of a request without what is null, as SDKs send it for what shall stay. An empty body is `{}`.
+def json_object(data: bytes, *, with_nulls: bool = False) -> dict[str, Any]:
+    """Return the body of a request, without what is null, as SDKs send it for what shall stay. An empty body is `{}`.
 
     Raises:
         InvalidField: it is no JSON object in UTF-8.
@@ -78,7 +78,7 @@ def json_object(data: bytes) -> dict[str, Any]:
         return {}
     if not isinstance(found, dict):
         raise InvalidField("the body must be a JSON object", field="body")
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in found.items() if with_nulls or value is not None}
 
 
 def text_of(body: dict[str, Any], name: str) -> str | None:

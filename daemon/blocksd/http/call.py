@@ -12,6 +12,8 @@ from starlette.routing import Route
 
 from blocksd.client.agents_async import AsyncAgents
 from blocksd.client.blocks_async import AsyncBlocks
+from blocksd.client.client_async import AsyncClient
+from blocksd.client.versions_async import AsyncVersions
 from blocksd.http.answers import JSONAnswer, refusal
 from blocksd.http.arguments import Query, json_object
 from blocksd.http.guard import BodyTooLarge, too_large
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from blocksd.client.transport_async import AsyncTransport
+    from blocksd.http.description import About
     from blocksd.http.repeats import Repeats
     from blocksd.http.tokens import Caller, Role
 
@@ -37,6 +40,7 @@ class Gateway:
 
     def __init__(self, transport: AsyncTransport, repeats: Repeats) -> None:
         self.transport = transport
+        self.client = AsyncClient.over(transport)
         self.repeats = repeats
         self.stopping = asyncio.Event()
         """Set when the server begins to stop: an answer without an end, such as a stream, then ends."""
@@ -72,6 +76,16 @@ class Call:
         """All agents, as an operator's client has them."""
         return AsyncAgents(self.transport)
 
+    @property
+    def client(self) -> AsyncClient:
+        """The namespace as a whole, as an operator's client has it."""
+        return self._gateway.client
+
+    @property
+    def versions(self) -> AsyncVersions:
+        """The versions of blocks, as this caller may see them."""
+        return AsyncVersions(self.transport, self.agent)
+
     def path(self, name: str) -> str:
         """Return a part of the path, unquoted."""
         return unquote(self._request.path_params[name])
@@ -81,9 +95,13 @@ class Call:
         """The query."""
         return Query(self._request.query_params)
 
-    def body(self) -> dict[str, Any]:
-        """Return the body's keys that are not null. Raise InvalidField if it is no JSON object."""
-        return json_object(self._body)
+    def body(self, *, with_nulls: bool = False) -> dict[str, Any]:
+        """Return the body's keys, unless they are null. Raise InvalidField if it is no JSON object."""
+        return json_object(self._body, with_nulls=with_nulls)
+
+    def header(self, name: str) -> str | None:
+        """Return a header, or None."""
+        return self._request.headers.get(name)
 
     @cached_property
     def request_id(self) -> str:
@@ -104,13 +122,21 @@ class Call:
         return await self.transport.request(self.actor, op, args, **{"request_id": self.request_id, **terms})
 
 
+class Described(Route):
+    """A route with its description."""
+
+    about: About | None
+    roles: Collection[Role]
+
+
 def route(
     path: str,
     method: str,
     function: Callable[[Call], Awaitable[Any]],
     gateway: Gateway,
     roles: Collection[Role],
-) -> Route:
+    about: About | None = None,
+) -> Described:
     """Return the route that answers with the JSON of what the function returns, to callers of these roles.
 
     Without roles it answers everyone, also without a token.
@@ -127,7 +153,9 @@ def route(
         result = await function(Call(request, gateway, body))
         return result if isinstance(result, Response) else JSONAnswer(result)
 
-    return Route(path, endpoint, methods=[method])
+    found = Described(path, endpoint, methods=[method])
+    found.about, found.roles = about, roles
+    return found
 
 
 def _said(caller: Caller) -> str:

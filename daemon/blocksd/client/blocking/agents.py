@@ -160,6 +160,10 @@ class BlockAgents:
         page = span.page(span.between(attached), str)
         return Page(tuple(agents_with(self._transport, page.items)), page.next)
 
+    def ids(self, block_id: str) -> tuple[str, ...]:
+        """The ids of the agents attached to a block, in order. Raises NotFound when there is no such block."""
+        return tuple(sorted(self._ask("SMEMBERS", block_id)))
+
     def count(self, block_id: str) -> int:
         """How many agents are attached to a block."""
         return int(self._ask("SCARD", block_id))

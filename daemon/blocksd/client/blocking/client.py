@@ -70,8 +70,18 @@ class Client:
 
         Raises Misconfigured when `url` or `namespace` is none.
         """
-        self._transport = Transport(url, namespace, by)
-        self._opened = self._transport.opened
+        self._use(Transport(url, namespace, by))
+
+    def _use(self, transport: Transport) -> None:
+        self._transport = transport
+        self._opened = transport.opened
+
+    @classmethod
+    def over(cls, transport: Transport) -> Self:
+        """A client that asks on this connection, and closes it."""
+        client = cls.__new__(cls)
+        client._use(transport)  # noqa: SLF001  # this class is its own friend
+        return client
 
     @property
     def blocks(self) -> Blocks:

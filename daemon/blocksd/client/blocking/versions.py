@@ -3,11 +3,13 @@
 
 import builtins
 from difflib import unified_diff
+from typing import Any
 
-from blocksd.client.blocking.reading import resolve
+from blocksd.client.blocking.reading import block_of_agent, resolve
 from blocksd.client.blocking.transport import Transport
-from blocksd.errors import NotFound
+from blocksd.errors import NotAttached, NotFound
 from blocksd.mirror.view import Page, VersionView
+from blocksd.model.label import name_for_agent, owner
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol.wire import TIMEOUT_SECONDS
 
@@ -15,8 +17,10 @@ from blocksd.protocol.wire import TIMEOUT_SECONDS
 class Versions:
     """The versions of a block, those before a renaming or a deletion among them. A deleted block is named by its label."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, agent: str | None = None) -> None:
+        """With `agent`, those of its blocks, as it may see them."""
         self._transport = transport
+        self._agent = agent
 
     def list(
         self,
@@ -33,9 +37,8 @@ class Versions:
         Raises:
             NotFound: there is no such block, and never was.
         """
-        label = resolve(self._transport, block_id)
         args = {"limit": limit, "before": None if after is None else int(after)}
-        reply = self._transport.request(OPERATOR, "history", args, label=label, timeout_seconds=timeout_seconds)
+        reply = self._ask("history", block_id, args, timeout_seconds)
         following = reply["next"]
         return Page(tuple(map(VersionView.of, reply["versions"])), None if following is None else str(following))
 
@@ -45,10 +48,7 @@ class Versions:
         Raises:
             NotFound: it is not kept, is damaged, or never was.
         """
-        label = resolve(self._transport, block_id)
-        args = {"version": version}
-        reply = self._transport.request(OPERATOR, "version", args, label=label, timeout_seconds=timeout_seconds)
-        return VersionView.of(reply)
+        return VersionView.of(self._ask("version", block_id, {"version": version}, timeout_seconds))
 
     def diff(
         self,
@@ -65,7 +65,7 @@ class Versions:
         Raises:
             NotFound: one of them is not kept, is damaged, or never was.
         """
-        label = resolve(self._transport, block_id)
+        label = self._label(block_id)
         if new is None:
             newest = self.list(label, limit=1, timeout_seconds=timeout_seconds)
             if not newest:
@@ -81,3 +81,20 @@ class Versions:
             return []
         found = self.retrieve(label, number, timeout_seconds=timeout_seconds)
         return [] if found.block is None else found.block.value.split("\n")
+
+    def _ask(self, op: str, block_id: str, args: dict[str, int | None], seconds: float) -> dict[str, Any]:
+        label, actor = self._label(block_id), OPERATOR if self._agent is None else self._agent
+        named = {"label": label} if self._agent is None else {"name": name_for_agent(label)}
+        return self._transport.request(actor, op, args, **named, timeout_seconds=seconds)
+
+    def _label(self, block_id: str) -> str:
+        """The label of a block, which may be deleted; to an agent, of one that it has, or of a private one that it had."""
+        if self._agent is not None:
+            try:
+                return (block_of_agent(self._transport, self._agent, block_id)).label
+            except (NotFound, NotAttached):
+                pass
+        label = resolve(self._transport, block_id)
+        if self._agent is not None and owner(label) not in (None, self._agent):
+            raise NotFound(f"there is no block {label!r}", label=label)
+        return label

@@ -76,7 +76,7 @@ async def create(call: Call) -> dict[str, Any]:
     body = call.body()
     blocks = [_own_block(one) for one in list_of(body, "memory_blocks", dict)]
     labels = await resolve_all(call.transport, list_of(body, "block_ids", str))
-    agent = call.name(await _free_id(call, text_of(body, "name")))
+    agent = call.name(await free_id(call, text_of(body, "name")))
     args = {"agent": agent, "blocks": blocks, "attach": labels, "properties": _properties(body, agent)}
     await call.ask("create_agent", args)
     return await state_of(call, await agent_named(call.transport, agent))
@@ -141,7 +141,7 @@ async def states_of(call: Call, agents: Sequence[AgentView], page: Page) -> list
     return states[::-1] if page.is_backwards else states
 
 
-async def _free_id(call: Call, name: str | None) -> str:
+async def free_id(call: Call, name: str | None) -> str:
     """Return an id for an agent of this name that no agent has; without a name, one that is made up."""
     if not name:
         return f"agent-{call.request_id.replace('-', '')[-12:]}"

@@ -111,7 +111,7 @@ async def blocks_for(call: Call) -> list[BlockView]:
     chars = 0
     while len(found) < page.limit and chars <= MOST_CHARS:
         size = min(page.limit - len(found), _AT_ONCE) if wants is None else 5 * _AT_ONCE
-        part = await _part(call, wanted, start, stop, limit=size, order=walk, order_by=field)
+        part = await blocks_between(call, wanted, start, stop, limit=size, order=walk, order_by=field)
         some = [block for block in part if wants is None or wants(block)]
         found += some
         chars += sum(block.chars for block in some)
@@ -122,7 +122,7 @@ async def blocks_for(call: Call) -> list[BlockView]:
     return page.shortened(found[::-1] if page.is_backwards else found, _chars)
 
 
-async def _part(
+async def blocks_between(
     call: Call,
     wanted: dict[str, Any],
     start: str | None,

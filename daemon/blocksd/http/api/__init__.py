@@ -1,0 +1,1 @@
+"""Our routes, under `/api`: what Letta's server has no routes for."""
