@@ -8,8 +8,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import Misconfigured, Unavailable
-from blocksd.model.label import parse_agent, parse_label, properties_label
+from blocksd.model.label import parse_agent, parse_label
 from blocksd.model.revision import Change
+from blocksd.protocol.attached import Attached
 from blocksd.protocol.reset import Reset
 from blocksd.protocol.steps import (
     Connect,
@@ -48,7 +49,7 @@ class Watching:
 
     Invariants:
       1. every revision up to `_last` that concerns the watch was passed on once, or a Reset after it was;
-      2. `_labels` are the blocks attached to the agent as of `_last`;
+      2. `_attached` has the blocks attached to the agent as of `_last`;
       3. on one unbroken subscription, what is published is heard in order: if the mirror stood at a seq when a ping was
          sent, all up to that seq was heard before the pong.
     """
@@ -72,6 +73,7 @@ class Watching:
         self._keys = keys
         self._label = None if label is None else parse_label(label)
         self._agent = None if agent is None else parse_agent(agent)
+        self._attached = None if self._agent is None else Attached(self._agent)
         self._epoch: str | None = None
         self._last: int | None = None
         if isinstance(since, Change | Reset):
@@ -85,7 +87,6 @@ class Watching:
         self._resets: list[dict[str, Any]] = []  # those at `_last` that are passed on: ids do not tell them apart
         self._repaired: deque[dict[str, Any]] = deque(maxlen=_REPAIRS_KEPT)  # those passed on, which have no seq
         self._foreign: str | None = None  # an epoch on our channels that is not of our database
-        self._labels: set[str] = set()
         self._sources: set[str] = set()
         self._is_begun = False
         self._is_placed = False
@@ -140,9 +141,14 @@ class Watching:
             self._resets = yield from resets_at(self._keys, seq)
             self._repaired.extend(self._resets)
         if self._agent is not None:
-            self._labels = yield from labels_at(self._keys, self._agent, self._last)
+            yield from self._find_attached()
             self._sources = yield from sources_of(self._keys, self._agent)
         self._is_placed = True
+
+    def _find_attached(self) -> Steps[None]:
+        assert self._attached is not None
+        assert self._last is not None
+        self._attached.labels = yield from labels_at(self._keys, self._attached.agent, self._last)
 
     # --- subscriptions ---
 
@@ -150,12 +156,12 @@ class Watching:
         keys = self._keys
         if self._label is not None:
             return {keys.changes_of_block(self._label), keys.resets}
-        if self._agent is None:
+        if self._attached is None:
             return {keys.changes}
         return {
             keys.resets,
-            keys.changes_of_agent(self._agent),
-            *map(keys.changes_of_block, self._labels),
+            keys.changes_of_agent(self._attached.agent),
+            *map(keys.changes_of_block, self._attached.labels),
             *map(keys.changes_of_source, self._sources),
         }
 
@@ -253,34 +259,22 @@ class Watching:
         if change.raw in self._repaired:
             return
         self._repaired.append(change.raw)
-        agents = change.raw.get("agents", ())
-        if self._agent is None:
+        if self._attached is None:
             is_ours = self._label is None or self._label in change.labels
         else:
-            is_ours = self._agent in agents or not self._labels.isdisjoint(change.labels)
-            if self._agent in agents:  # what is followed was told by what was shown wrongly
-                assert self._last is not None
-                self._labels = yield from labels_at(self._keys, self._agent, self._last)
+            is_ours = self._attached.is_in(change)
+            if self._agent in change.raw.get("agents", ()):  # what is followed was told by what was shown wrongly
+                yield from self._find_attached()
                 self._is_aligned = False
         if is_ours:
             yield from self._emit(change)
 
     def _pass_on(self, seq: int, change: Change) -> Steps[None]:
         self._move(seq)
-        if self._agent is not None:
-            label = change.label or ""
-            is_ours = label in self._labels or self._agent in change.attached or self._agent in change.detached
-            is_ours = is_ours or label == properties_label(self._agent)
-            if change.renamed_from in self._labels:
-                self._labels.discard(str(change.renamed_from))
-                self._labels |= {label} - ({label} if self._agent in change.detached else set())
-                self._is_aligned, is_ours = False, True
-            if self._agent in change.attached:
-                self._labels.add(label)
-                self._is_aligned = False
-            if self._agent in change.detached:
-                self._labels.discard(label)
-                self._is_aligned = False
+        if self._attached is not None:
+            moves = self._attached.moves
+            is_ours = self._attached.follow(change)
+            self._is_aligned = self._is_aligned and moves == self._attached.moves
         else:
             is_ours = self._label in (None, change.label, change.renamed_from)
         if is_ours:
@@ -334,7 +328,9 @@ class Watching:
         still, _ = yield from epoch_and_seq(self._keys)
         if still != epoch:  # cleared while it was read: what is missing in it may well be there
             return
-        self._epoch, self._last, self._resets, self._labels = epoch, seq, resets, set(labels)
+        self._epoch, self._last, self._resets = epoch, seq, resets
+        if self._attached is not None:
+            self._attached.labels = set(labels)
         self._is_aligned = self._is_behind = False
         self._repaired.extend(resets)
         yield from self._emit(Reset(seq, epoch, labels=labels))
