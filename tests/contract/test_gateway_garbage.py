@@ -64,6 +64,20 @@ VALUES: tuple[Any, ...] = (
 KEYS = (
     *("label", "value", "limit", "description", "tags", "metadata", "read_only", "name", "memory_blocks", "block_ids"),
     *("args", "hidden", "is_template", "agents", "template_name", "unknown", "project_id"),
+    *(
+        "op",
+        "content",
+        "old_content",
+        "line",
+        "patch",
+        "base",
+        "version",
+        "requests",
+        "id",
+        "attach",
+        "blocks",
+        "token",
+    ),
 )
 QUERIES = (
     *(
@@ -86,6 +100,7 @@ QUERIES = (
         "query_text",
         "identity_id",
     ),
+    *("search", "text", "tag", "agent", "templates", "from", "to", "version", "style"),
 )
 
 
@@ -128,7 +143,8 @@ def test_garbage(http: TestClient, seed: int) -> None:
     """Of every route, by callers of every role, with words and bodies that are no use."""
     chance = random.Random(seed)
     nothing: Any = None
-    routes = [route for subject in SUBJECTS for route in subject.routes(nothing)]
+    # But for the one that does not end, which test_api_changes asks.
+    routes = [route for subject in SUBJECTS for route in subject.routes(nothing) if route.path != "/api/changes"]
     for _ in range(REQUESTS):
         route = chance.choice(routes)
         path, methods = route.path, sorted(route.methods or ())

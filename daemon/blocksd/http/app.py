@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from blocksd.errors import BlocksdError
 from blocksd.http.answers import answer_error, answer_fault, answer_http
 from blocksd.http.api import agents as our_agents
-from blocksd.http.api import batch, health, history
+from blocksd.http.api import batch, changes, health, history
 from blocksd.http.api import blocks as our_blocks
 from blocksd.http.call import Gateway
 from blocksd.http.connections import SharedTransport
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from blocksd.http.places import Places
     from blocksd.http.tokens import Tokens
 
-SUBJECTS = (blocks, memory, agents, common, our_blocks, our_agents, history, batch, health)
+SUBJECTS = (blocks, memory, agents, common, our_blocks, our_agents, history, changes, batch, health)
 """The modules that have routes, those first that are asked most often."""
 
 
@@ -41,6 +41,7 @@ def application(url: str, namespace: str, *, tokens: Tokens, places: Places, by:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
+        await gateway.feed.close()
         await gateway.client.close()
 
     routes = [route for subject in SUBJECTS for route in subject.routes(gateway)]
@@ -53,5 +54,6 @@ def application(url: str, namespace: str, *, tokens: Tokens, places: Places, by:
         lifespan=lifespan,
     )
     app.state.stopping = gateway.stopping
+    app.state.feed = gateway.feed
     app.router.redirect_slashes = False  # the guard takes both forms
     return app

@@ -15,6 +15,7 @@ from blocksd.client.blocks_async import AsyncBlocks
 from blocksd.client.client_async import AsyncClient
 from blocksd.client.versions_async import AsyncVersions
 from blocksd.http.answers import JSONAnswer, refusal
+from blocksd.http.api.feed import Feed
 from blocksd.http.arguments import Query, json_object
 from blocksd.http.guard import BodyTooLarge, too_large
 from blocksd.model.revision import OPERATOR
@@ -44,6 +45,7 @@ class Gateway:
         self.repeats = repeats
         self.stopping = asyncio.Event()
         """Set when the server begins to stop: an answer without an end, such as a stream, then ends."""
+        self.feed = Feed(self.client, transport, self.stopping)
 
 
 class Call:
@@ -80,6 +82,11 @@ class Call:
     def client(self) -> AsyncClient:
         """The namespace as a whole, as an operator's client has it."""
         return self._gateway.client
+
+    @property
+    def feed(self) -> Feed:
+        """The changes, for streams."""
+        return self._gateway.feed
 
     @property
     def versions(self) -> AsyncVersions:

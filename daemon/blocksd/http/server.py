@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from blocksd.errors import Misconfigured
+from blocksd.http.api.changes import ABORT
 from blocksd.http.app import application
 from blocksd.http.places import Places, check_address, is_loopback
 from blocksd.http.tokens import configured
@@ -21,6 +24,9 @@ from blocksd.monitoring import sd_notify
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from blocksd.http.api.feed import Feed
     from blocksd.http.tokens import Tokens
     from blocksd.monitoring.log import EventLog
     from blocksd.settings.config import Config
@@ -30,6 +36,7 @@ _CLOSING_SECONDS = 2
 _IDLE_SECONDS = 75
 """How long an idle connection is kept: longer than clients and proxies keep theirs, so that none is closed as it is used."""
 _BACKLOG = 2048
+_FILES = 65_536
 
 
 def serve(config: Config, url: str, log: EventLog) -> None:
@@ -45,6 +52,7 @@ def serve(config: Config, url: str, log: EventLog) -> None:
     app = application(url, config.namespace, tokens=tokens, places=places, by=config.by)
     certificate = _certificate(config)
     listening = listener(host, port)
+    _raise_file_limit()
     logging.getLogger("uvicorn").setLevel(
         logging.ERROR
     )  # a warning for each request that is no HTTP would fill the log
@@ -58,6 +66,7 @@ def serve(config: Config, url: str, log: EventLog) -> None:
         "timeout_keep_alive": _IDLE_SECONDS,
         "timeout_graceful_shutdown": _CLOSING_SECONDS,
         "backlog": _BACKLOG,
+        "http": _Protocol,
         **certificate,
     }
     scheme = "https" if certificate else "http"
@@ -69,12 +78,26 @@ def serve(config: Config, url: str, log: EventLog) -> None:
         uvicorn.Config(app, **settings),
         app.state.stopping,
         ready=lambda: log.on_serving(place, who),
-        reload=lambda: _reload(config, tokens, log),
+        reload=lambda: _reload(config, tokens, app.state.feed, log),
     )
     asyncio.run(server.serve(sockets=[listening]))
 
 
-def _reload(config: Config, tokens: Tokens, log: EventLog) -> None:
+class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """A connection that requests can cut: one whose client does not read would wait for it for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        app: ASGIApp = self.config.loaded_app
+        extensions = {ABORT: transport.abort}
+
+        async def with_abort(scope: Scope, receive: Receive, send: Send) -> None:
+            await app({**scope, "extensions": extensions}, receive, send)
+
+        self.app = with_abort
+
+
+def _reload(config: Config, tokens: Tokens, feed: Feed, log: EventLog) -> None:
     """Read the file of tokens again; if something is wrong with it, the tokens before stay in force."""
     sd_notify.reloading()
     try:
@@ -82,6 +105,7 @@ def _reload(config: Config, tokens: Tokens, log: EventLog) -> None:
     except Misconfigured as error:
         log.on_notice(f"{error.message}; the tokens before stay in force", "error")
     else:
+        feed.end_all()  # of callers, too, whose token is gone
         log.on_notice("the tokens were read again", "info")
     sd_notify.ready()
 
@@ -135,6 +159,14 @@ def listener(host: str, port: int) -> socket.socket:
             f"the gateway cannot listen at {host}:{port}: {error.strerror or error}", key="listen", errno=error.errno
         ) from None
     return listening
+
+
+def _raise_file_limit() -> None:
+    """Allow as many connections as the system does: each stream of changes holds one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _certificate(config: Config) -> dict[str, str]:
