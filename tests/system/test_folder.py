@@ -279,7 +279,7 @@ def test_root_without_rights_is_a_problem_of_its_own(folder: Path, mirror: Mirro
     run_daemon(*PATIENT, under=bound_by_rights())
     folder.chmod(0)
     try:
-        eventually(lambda: mirror.problem("/"), "the folder itself is reported")
+        eventually(lambda: mirror.problem("./"), "the folder itself is reported")
     finally:
         folder.chmod(0o700)
     eventually(lambda: mirror.problems() == {})

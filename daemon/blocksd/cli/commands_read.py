@@ -181,7 +181,7 @@ def _not_in_force(problem: dict[str, Any]) -> str:
 @daemon_options
 @json_option
 def agents(as_json: bool, **flags: Any) -> None:
-    """List the agents, the blocks attached to each, and its name and description if it has any."""
+    """List the agents, with their blocks, names and descriptions."""
     with open_client(load(flags)) as client:
         known = client.agents.list()
     if as_json:
