@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from blocksd.errors import BlocksdError
+from blocksd.http import page_files
 from blocksd.http.answers import answer_error, answer_fault, answer_http
 from blocksd.http.api import agents as our_agents
 from blocksd.http.api import batch, changes, health, history
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from blocksd.http.places import Places
     from blocksd.http.tokens import Tokens
 
-SUBJECTS = (blocks, memory, agents, common, our_blocks, our_agents, history, changes, batch, health)
+SUBJECTS = (blocks, memory, agents, common, our_blocks, our_agents, history, changes, batch, health, page_files)
 """The modules that have routes, those first that are asked most often."""
 
 

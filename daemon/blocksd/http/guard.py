@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 MAX_BODY = 4 * MAX_BYTES
 """How many bytes a body may have: a request of the daemon has a quarter of it, and JSON may escape each character."""
 
-OPEN = frozenset(("/v1/health", "/v1/ready"))
+OPEN = frozenset(("/", "/v1/health", "/v1/ready"))
 """Paths that need no token."""
+PAGE = "/page/"
+"""The beginning of the paths of the page's files, which need none either: with them a person signs in."""
 
 
 class Guard:
@@ -46,7 +48,7 @@ class Guard:
         refused = self._refused_place(headers) or self._refused_size(headers)
         if refused is None:
             caller = self._caller(headers)
-            if caller is None and path not in OPEN:
+            if caller is None and path not in OPEN and not path.startswith(PAGE):
                 refused = refusal(401, "Unauthorized", {"www-authenticate": "Bearer"})
             scope["caller"] = caller
         if refused is not None:

@@ -1,0 +1,91 @@
+// Keeps texts that are typed and not saved yet in the browser, so that a reload, a crash or a failed save loses none.
+
+import { newKey } from "./gateway.js";
+
+const PREFIX = "blocksd:draft:";
+
+/** A tab has drafts separate from those of other tabs; its name lasts for as long as the tab. */
+const TAB = (() => {
+  try {
+    const found = sessionStorage.getItem("blocksd:tab") ?? newKey().slice(0, 8);
+    sessionStorage.setItem("blocksd:tab", found);
+    return found;
+  } catch {
+    return newKey().slice(0, 8);
+  }
+})();
+
+const memory = new Map();
+const keyOf = (label, tab = TAB) => `${PREFIX}${tab}:${label}`;
+
+/** Keep a draft: {text, base: the version it was made of}. Return false if the browser keeps it in this page only. */
+export function keep(label, draft) {
+  const kept = { ...draft, at: new Date().toISOString() };
+  memory.set(label, kept);
+  try {
+    localStorage.setItem(keyOf(label), JSON.stringify(kept));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Return this tab's draft of a block, or null. */
+export function draftOf(label) {
+  return memory.get(label) ?? read(keyOf(label));
+}
+
+/** Return the drafts of a block that other tabs have left: [{key, text, base, at}]. */
+export function draftsOfOthers(label) {
+  return keys()
+    .filter((key) => key.endsWith(`:${label}`) && key !== keyOf(label) && key.slice(PREFIX.length + 9) === label)
+    .map((key) => ({ key, ...read(key) }))
+    .filter((draft) => typeof draft.text === "string");
+}
+
+/** Forget this tab's draft of a block, or the one with this key. */
+export function forget(label, key = keyOf(label)) {
+  if (key === keyOf(label)) memory.delete(label);
+  try {
+    localStorage.removeItem(key);
+  } catch {
+    // Nothing was kept there.
+  }
+}
+
+/** Let a draft follow its block to another label. */
+export function rename(from, to) {
+  const draft = draftOf(from);
+  if (!draft) return;
+  keep(to, draft);
+  forget(from);
+}
+
+/** Return true if some draft is in this page alone, which would be lost with it. */
+export const isOnlyHere = () => [...memory.keys()].some((label) => read(keyOf(label))?.text !== memory.get(label).text);
+
+/** Return the labels that this tab has drafts of. */
+export function labels() {
+  const mine = `${PREFIX}${TAB}:`;
+  return new Set([...memory.keys(), ...keys().filter((key) => key.startsWith(mine)).map((key) => key.slice(mine.length))]);
+}
+
+function keys() {
+  try {
+    return Object.keys(localStorage).filter((key) => key.startsWith(PREFIX));
+  } catch {
+    return [];
+  }
+}
+
+function read(key) {
+  try {
+    return JSON.parse(localStorage.getItem(key));
+  } catch {
+    return null;
+  }
+}
+
+addEventListener("beforeunload", (event) => {
+  if (isOnlyHere()) event.preventDefault();
+});
