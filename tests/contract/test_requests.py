@@ -2026,6 +2026,22 @@ def test_request_that_waits_is_not_taken_for_done(rig: Office) -> None:
     assert rig.value("notes") == "one\nthree"
 
 
+def test_file_that_a_batch_leaves_as_it_was_is_still_known(rig: Office) -> None:
+    """Moved by a person, it is a renamed block."""
+    known = rig.core.state.signatures["notes.md"]
+    parts: list[dict[str, Any]] = [
+        {"op": "create_agent", "args": {"agent": "cyd", "attach": ["notes"]}},
+        {"op": "delete_agent", "args": {"agent": "cyd"}},
+    ]
+    rig.do("operator", "batch", requests=parts)
+    assert rig.core.state.signatures["notes.md"] == known is not None
+    (rig.root / "notes.md").rename(rig.root / "moved.md")
+    rig.resync()
+    head = rig.journal.head("moved")
+    assert head is not None
+    assert head.renamed_from == "notes"
+
+
 def test_folder_of_an_agent_that_cannot_be_made(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then there is no such agent, and that is what is replied."""
 

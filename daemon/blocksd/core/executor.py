@@ -202,9 +202,10 @@ class Executor:
 
     def _enforce(self, draft: Draft, signatures: dict[str, Signature | None]) -> None:
         """Put into force what was journaled."""
-        requested = draft.requested
+        requested, edited = draft.requested, {edit.path for edit in draft.edits}
         for path in draft.paths.values():
-            requested.signatures[path] = signatures.get(path)
+            if path in edited:  # a batch may leave a file as it was
+                requested.signatures[path] = signatures.get(path)
         released = draft.gone
         requested.apply()
         if released:
