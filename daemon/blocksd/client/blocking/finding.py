@@ -67,7 +67,7 @@ def _counted(transport: Transport, wanted: Filter) -> int:
 
 
 def _asked_by_parts(transport: Transport, name: str, question: str = "") -> list[Any]:
-    """What a script of the mirror answers about each part of the index."""
+    """Return the answer of a script of the mirror about each part of the index."""
     keys, answers, start = transport.keys, list[Any](), "-"
     script = files("blocksd.mirror").joinpath(name).read_text(encoding="utf-8")
     while start:
