@@ -603,6 +603,17 @@ def test_name_of_the_operator(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -
     assert (refused.returncode, "by must be 1 to 100 printable characters" in refused.stderr) == (2, True)
 
 
+def test_option_before_the_command() -> None:
+    """Where it belongs is said; of one that no command has, nothing."""
+    for words in (("--namespace", "x", "ls"), ("--json", "ls")):
+        result = run_here(*words)
+        assert result.returncode == 2
+        assert result.stderr.endswith(
+            f"No such option '{words[0]}'. It comes after the command: 'blocksd ls {words[0]} …'\n"
+        )
+    assert "after the command" not in run_here("--nope", "ls").stderr
+
+
 def test_text_for_people(standing_daemon: Daemon) -> None:
     """The value of a block goes to standard output alone, so that it can be piped; tables are cut by tabs."""
     shown = standing_daemon.command("show", "notes")

@@ -26,7 +26,7 @@ from blocksd.cli.console import complain
 from blocksd.errors import BlocksdError, Misconfigured
 
 _EPILOG = (
-    "Exit codes: 0 done, 1 refused or problems found (of status also warnings), 2 wrong usage or configuration, "
+    "Exit codes: 0 done, 1 refused or problems found (of status and doctor also warnings), 2 wrong usage or configuration, "
     "3 daemon or Redis unavailable or the journal unusable for now."
 )
 
@@ -47,6 +47,17 @@ class _Sections(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words up to the command; say so of an option that comes after it."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            after = [name for name, one in self.commands.items() for its in one.params if error.option_name in its.opts]
+            if not after:
+                raise
+            message = f"{error.message} It comes after the command: 'blocksd {after[0]} {error.option_name} …'"
+            raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         room = formatter.width - 6 - max(map(len, self.commands))
