@@ -477,9 +477,33 @@ def test_file_that_is_not_in_force_is_told(daemon: Daemon) -> None:
     assert listed.stderr == "not in force as on disk: 2 files; 'blocksd status' says why\n"
     undone = daemon.command("undo", "notes")
     assert undone.stdout == "undone notes v2 · 6 of 20000 characters\n"
-    assert undone.stderr == "notes.md is in force again; what it said before is beside it: notes.md.rejected\n"
+    assert undone.stderr == "notes.md is in force again; what it said before is in the newest file notes.md.rejected*\n"
     assert (daemon.folder / "notes.md.rejected").read_text() == "---\nlimit: many\n---\nthird\n"
     eventually(lambda: not daemon.command("show", "notes").stderr.count("not in force"), "it is in force")
+
+
+def test_file_of_a_deleted_block_that_came_back_with_a_problem(daemon: Daemon) -> None:
+    """Who looks at the block is told the command that brings it back, which it does."""
+    daemon.command("rm", "notes")
+    (daemon.folder / "notes.md").write_text("---\nlimit: many\n---\nthird\n")
+    shown = eventually(
+        lambda: (result := daemon.command("show", "notes")).stderr.count("limit must be") and result, "it is told"
+    )
+    assert (shown.returncode, "'blocksd undo notes' brings it back" in shown.stderr) == (1, True)
+    assert daemon.command("undo", "notes").returncode == 0
+    assert daemon.command("show", "notes").stdout == "second\n"
+    assert (daemon.folder / "notes.md.rejected").read_text() == "---\nlimit: many\n---\nthird\n"
+
+
+def test_check_without_a_folder_names_that_of_the_daemon(daemon: Daemon, tmp_path: Path) -> None:
+    """Who is in another directory is told which folder to check."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    words = (sys.executable, "-m", "blocksd", "check", "--config", "/dev/null")
+    state = {**os.environ, "BLOCKSD_STATE_DIR": str(daemon.state)}
+    done = subprocess.run(words, cwd=elsewhere, env=state, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"name one: 'blocksd check {daemon.folder}'" in done.stderr
 
 
 def test_version_that_is_none(standing_daemon: Daemon) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -76,7 +77,9 @@ def _place(flags: dict[str, Any]) -> tuple[str, str | None, Config]:
     config = load({**flags, "folder": None} if given is not None and not os.path.isdir(given) else flags)
     if given is None or os.path.isdir(given):
         if not os.path.isdir(config.folder):
-            raise Misconfigured(f"there is no folder {config.folder!r}", key="folder")
+            running = [shlex.quote(one) for one in _folders(config)[1:]]
+            hint = f"name one: 'blocksd check {running[0] if running else 'FOLDER'}'"
+            raise Misconfigured(f"there is no folder {config.folder!r}", key="folder", hint=hint)
         return config.folder, None, config
     if not _may_be_there(given):
         near = [

@@ -287,7 +287,8 @@ def _tell_of_repair(problem: dict[str, Any] | None) -> None:
     """Say that a file that had this problem was repaired, and where its text is."""
     if problem is not None:
         path = problem["subject"]
-        click.echo(f"{path} is in force again; what it said before is beside it: {path}.rejected", err=True)
+        # Of several texts that were kept there, a number at the end says which; the reply that has it is not here.
+        click.echo(f"{path} is in force again; what it said before is in the newest file {path}.rejected*", err=True)
 
 
 def _refuse_patterns(label: str, agents: tuple[str, ...]) -> None:

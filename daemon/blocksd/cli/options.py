@@ -177,7 +177,11 @@ def explained(config: Config, client: Client, *labels: str) -> Iterator[None]:
             raise
         problem = problem_of_file(client.problems(), label)
         if problem is not None:
-            undo = f"{undoing(problem)} brings the last good version back" if undoing(problem) else ""
+            undo = (
+                f"{undoing(problem)} brings the last good version back"
+                if undoing(problem)
+                else what_became(config, label)
+            )
             raise ProblemFile(
                 f"{label!r} is not in force, and its file has a problem: {place_of(problem)}: {problem['message']}",
                 label=label,
