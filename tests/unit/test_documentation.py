@@ -8,6 +8,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
+from unittest.mock import Mock
 
 import pytest
 
@@ -248,7 +249,9 @@ def test_every_metric_is_described() -> None:
     from blocksd.http.metrics import Metrics as GatewayMetrics
     from blocksd.monitoring.metrics import Metrics
 
-    metrics = Metrics("127.0.0.1", 0)
+    metrics, feed = Metrics("127.0.0.1", 0), Mock(streams=0, cut_off=0)
     names = {metric.name for metric in metrics.registry.collect() if metric.name.startswith("blocksd_")}
-    names |= {metric.name for metric in GatewayMetrics([]).registry.collect() if metric.name.startswith("blocksd_")}
+    names |= {
+        metric.name for metric in GatewayMetrics([], feed).registry.collect() if metric.name.startswith("blocksd_")
+    }
     assert not [name for name in names if f"`{name}" not in PAGES["operations"]]

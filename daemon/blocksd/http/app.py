@@ -46,7 +46,7 @@ def application(url: str, namespace: str, *, tokens: Tokens, places: Places, by:
         await gateway.client.close()
 
     routes = [route for subject in SUBJECTS for route in subject.routes(gateway)]
-    metrics = Metrics(routes) if IS_AVAILABLE else None
+    metrics = Metrics(routes, gateway.feed) if IS_AVAILABLE else None
     measured = [] if metrics is None else [Middleware(Measured, metrics=metrics)]
     app = Starlette(
         routes=[*routes, metrics_route(metrics)],

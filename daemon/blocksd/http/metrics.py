@@ -21,25 +21,30 @@ try:
         CONTENT_TYPE_LATEST,
         CollectorRegistry,
         Counter,
-        Gauge,
         Histogram,
         Info,
         ProcessCollector,
         disable_created_metrics,
         generate_latest,
     )
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.registry import Collector
 
     disable_created_metrics()  # type: ignore[no-untyped-call]  # the time a series began has no use here
     IS_AVAILABLE = True
 except ImportError:
     IS_AVAILABLE = False
+    Collector = object  # type: ignore[misc, assignment]  # what is derived from it is not used then
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable, Iterator
 
+    from prometheus_client.core import Metric
     from starlette.requests import Request
     from starlette.routing import BaseRoute
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from blocksd.http.api.feed import Feed
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -47,8 +52,8 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 class Metrics:
     """Counts what passes through an application, whose routes are given. Needs the package prometheus-client."""
 
-    def __init__(self, routes: Iterable[BaseRoute], streams: Callable[[], int] | None = None) -> None:
-        """`streams` returns how many clients follow the changes now."""
+    def __init__(self, routes: Iterable[BaseRoute], feed: Feed) -> None:
+        """`feed` has the clients that follow the changes."""
         self.registry = registry = CollectorRegistry()
         self._groups = {group_of(route.path) for route in routes if isinstance(route, Route)}
         ProcessCollector(registry=registry)
@@ -66,9 +71,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        if streams is not None:
-            gauge = Gauge("blocksd_http_streams", "Clients that follow the changes now.", registry=registry)
-            gauge.set_function(streams)
+        registry.register(_Streams(feed))
         self._children: dict[tuple[str, int], tuple[Any, Any]] = {}
 
     def answered(self, path: str, status: int, seconds: float) -> None:
@@ -84,6 +87,21 @@ class Metrics:
     def page(self) -> bytes:
         """Return what Prometheus reads."""
         return generate_latest(self.registry)
+
+
+class _Streams(Collector):
+    """Asks the feed when the metrics are read."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("blocksd_http_streams", "Clients that follow the changes now.", self._feed.streams)
+        yield CounterMetricFamily(
+            "blocksd_http_streams_cut_off",
+            "Streams that were ended because the client did not read.",
+            self._feed.cut_off,
+        )
 
 
 class Measured:

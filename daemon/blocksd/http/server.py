@@ -12,19 +12,16 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from blocksd.errors import Misconfigured
-from blocksd.http.api.changes import ABORT
 from blocksd.http.app import application
+from blocksd.http.connection import Connection
 from blocksd.http.places import Places, check_address, is_loopback
 from blocksd.http.tokens import configured
 from blocksd.monitoring import sd_notify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from blocksd.http.api.feed import Feed
     from blocksd.http.tokens import Tokens
@@ -66,7 +63,7 @@ def serve(config: Config, url: str, log: EventLog) -> None:
         "timeout_keep_alive": _IDLE_SECONDS,
         "timeout_graceful_shutdown": _CLOSING_SECONDS,
         "backlog": _BACKLOG,
-        "http": _Protocol,
+        "http": Connection,
         **certificate,
     }
     scheme = "https" if certificate else "http"
@@ -81,20 +78,6 @@ def serve(config: Config, url: str, log: EventLog) -> None:
         reload=lambda: _reload(config, tokens, app.state.feed, log),
     )
     asyncio.run(server.serve(sockets=[listening]))
-
-
-class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """A connection that requests can cut: one whose client does not read would wait for it for ever."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(transport)
-        app: ASGIApp = self.config.loaded_app
-        extensions = {ABORT: transport.abort}
-
-        async def with_abort(scope: Scope, receive: Receive, send: Send) -> None:
-            await app({**scope, "extensions": extensions}, receive, send)
-
-        self.app = with_abort
 
 
 def _reload(config: Config, tokens: Tokens, feed: Feed, log: EventLog) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from unittest.mock import Mock
+
 import pytest
 
 from blocksd.http import app as gateway_app
-from blocksd.http.metrics import group_of
+from blocksd.http.api.feed import Feed
+from blocksd.http.api.stream import Stream, Wanted
+from blocksd.http.metrics import Metrics, group_of
 from gateways import FILE, TOKENS, gateway
 
 NOWHERE = "redis://127.0.0.1:1"
@@ -29,6 +34,23 @@ def test_requests_are_counted_by_route_and_status() -> None:
         'route="other",status="404"': 3,
     }
     assert 'blocksd_http_request_seconds_count{route="/v1/blocks"} 2.0' in answer.text
+
+
+def test_streams_are_counted() -> None:
+    """Those there are, and those that were cut off, once each."""
+
+    async def run() -> None:
+        feed = Feed(Mock(), Mock(), asyncio.Event())
+        streams = [Stream(Wanted()) for _ in range(3)]
+        feed._streams = dict.fromkeys(streams)
+        streams[0].cut()
+        for stream in (*streams[:2], streams[0]):
+            feed.leave(stream)
+        page = Metrics([], feed).page().decode()
+        assert "blocksd_http_streams 1.0" in page
+        assert "blocksd_http_streams_cut_off_total 1.0" in page
+
+    asyncio.run(run())
 
 
 def test_metrics_are_for_operators_and_readers() -> None:

@@ -25,10 +25,7 @@ def resolve(transport: Transport, block: str) -> str:
     """
     if not _ID.fullmatch(block):
         return parse_label(block)
-    command = ("HGET", transport.keys.ids, block)
-    (label,) = transport.ask(command)
-    if label is None:  # that it is not there is answered by a mirror that is whole
-        (label,) = transport.read(command)
+    (label,) = transport.read(("HGET", transport.keys.ids, block))
     if label is None:
         raise NotFound(f"there is no block with the id {block}", id=block)
     return str(label)

@@ -41,6 +41,8 @@ class Feed:
         self._watch: AsyncWatch | None = None
         self._starting = asyncio.Lock()
         self._streams: dict[Stream, None] = {}
+        self.cut_off = 0
+        """How many streams were cut off since the start, because the client did not read."""
         self._place: Place | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = stopping
@@ -62,7 +64,9 @@ class Feed:
 
     def leave(self, stream: Stream) -> None:
         """Forget a stream."""
-        self._streams.pop(stream, None)
+        if stream in self._streams:
+            del self._streams[stream]
+            self.cut_off += stream.is_cut
 
     def end_all(self) -> None:
         """End all streams when what waits for them is sent; their clients come again, if they may."""

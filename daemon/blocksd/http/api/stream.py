@@ -128,7 +128,7 @@ class Stream:
     Invariant: at most `MOST_WAITING` bytes wait, or one event that is larger; of what waits nothing was left out before.
     """
 
-    __slots__ = ("_early", "_frames", "_size", "_waiter", "abort", "is_ended", "joined_at", "last", "wanted")
+    __slots__ = ("_early", "_frames", "_size", "_waiter", "abort", "is_cut", "is_ended", "joined_at", "last", "wanted")
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
@@ -138,6 +138,7 @@ class Stream:
         self.abort: Callable[[], object] | None = None
         """Cuts the connection at once, though the client does not read."""
         self.is_ended = False
+        self.is_cut = False
         self._frames: deque[bytes] = deque()
         self._early: deque[Told] | None = deque()  # told before it is known what the client has had
         self._size = 0
@@ -185,7 +186,7 @@ class Stream:
 
     def cut(self) -> None:
         """End the stream at once: what waits is dropped, and the client goes on after the last event that it had."""
-        self.is_ended = True
+        self.is_ended = self.is_cut = True
         self._frames.clear()
         self._early = deque() if self._early is not None else None
         self._wake()

@@ -1,0 +1,68 @@
+"""The connection of a client: what is sent together, and how a request cuts it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from blocksd.http.api.changes import ABORT
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+_MOST_BYTES = 64 * 1024
+"""How many bytes wait at most until they are sent together: with more, a client that reads slowly would not be noticed."""
+
+
+class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """A connection that requests can cut: one whose client does not read would wait for it for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(_JoinedWrites(transport, self.loop))
+        app: ASGIApp = self.config.loaded_app
+        extensions = {ABORT: transport.abort}
+
+        async def with_abort(scope: Scope, receive: Receive, send: Send) -> None:
+            await app({**scope, "extensions": extensions}, receive, send)
+
+        self.app = with_abort
+
+
+class _JoinedWrites:
+    """A transport that sends the head and the body of an answer together: one system call, and one wake-up of the client.
+
+    uvicorn writes them one after the other. What is written in one turn of the event loop is sent at its end.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not data:
+            return
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > _MOST_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._parts:
+            data = b"".join(self._parts)
+            self._parts.clear()
+            self._size = 0
+            self._transport.write(data)
