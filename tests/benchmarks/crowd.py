@@ -1,4 +1,8 @@
-"""Thousands of bare subscribers in one process: when the first and when the last of them has each message."""
+"""Thousands of bare subscribers in one process: when the first and when the last of them has each message.
+
+python tests/benchmarks/crowd.py SOCKET CHANNEL COUNT    subscribers of a channel of Redis
+python tests/benchmarks/crowd.py PORT PATH COUNT         clients of a stream of server-sent events
+"""
 
 from __future__ import annotations
 
@@ -11,20 +15,22 @@ import time
 _PATIENCE = 60.0
 
 
-def listen(path: str, channel: str, count: int) -> None:
+def listen(place: str, channel: str, count: int) -> None:
     """Subscribe `count` connections to a channel; print, of each message, when the first and the last has it.
 
     Times are of the monotonic clock, which is the same in every process.
     """
-    request = f"SUBSCRIBE {channel}\r\n".encode()
+    is_http = place.isdigit()
+    request = f"GET {channel} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" if is_http else f"SUBSCRIBE {channel}\r\n"
+    confirmed = b"\n\n\r\n" if is_http else b":1\r\n"
     poll = select.epoll()
     connections = []
     for _ in range(count):
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(path)
-        connection.sendall(request)
+        connection = socket.socket(socket.AF_INET if is_http else socket.AF_UNIX)
+        connection.connect(("127.0.0.1", int(place)) if is_http else place)
+        connection.sendall(request.encode())
         answer = b""
-        while not answer.endswith(b":1\r\n"):
+        while not answer.endswith(confirmed):
             answer += connection.recv(1024)
         connection.setblocking(False)
         poll.register(connection, select.EPOLLIN)
@@ -44,7 +50,7 @@ def _one_message(poll: select.epoll, count: int) -> tuple[float, float]:
         for handle, _ in ready:
             data = os.read(handle, 65536)
             first = first or time.monotonic()
-            waiting -= data.endswith(b"}\r\n")  # a change is one JSON object: with its brace the message is whole
+            waiting -= data.rstrip().endswith(b"}")  # a change is one JSON object: with its brace the message is whole
     return first, time.monotonic()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import select
+import socket
 import sqlite3
 import struct
 import sys
@@ -219,7 +221,33 @@ def serve_http(_: str, url: str, port: str) -> None:
     asyncio.run(uvicorn.Server(config).serve())
 
 
-SERVING: dict[str, Callable[..., None]] = {"saves": inotify_loop, "appends": serve_appends, "http": serve_http}
+def serve_streams(_: str, url: str, port: str) -> None:
+    """Write each message of a channel to all sockets that are connected, one after the other."""
+    client: Any = redis.Redis.from_url(url, socket_timeout=None)
+    listener = socket.create_server(("127.0.0.1", int(port)), backlog=2048)
+    pubsub = client.pubsub(ignore_subscribe_messages=True)
+    pubsub.subscribe("floor:changes")
+    print("ready", flush=True)
+    clients: list[socket.socket] = []
+    while True:
+        for ready in select.select([listener, pubsub.connection._sock], [], [])[0]:
+            if ready is listener:
+                one, _peer = listener.accept()
+                one.recv(4096)
+                one.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n:\n\n\r\n")
+                clients.append(one)
+            elif (message := pubsub.get_message()) is not None:
+                event = b"id: 1\nevent: change\ndata: %s\n\n" % message["data"]
+                for one in clients:
+                    one.sendall(b"%x\r\n%s\r\n" % (len(event), event))
+
+
+SERVING: dict[str, Callable[..., None]] = {
+    "saves": inotify_loop,
+    "appends": serve_appends,
+    "http": serve_http,
+    "streams": serve_streams,
+}
 
 if __name__ == "__main__":
     SERVING[sys.argv[1]](*sys.argv[2:])

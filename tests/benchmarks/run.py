@@ -514,9 +514,9 @@ def fans_of(agents: int, root: Path, url: str) -> Iterator[list[Fan]]:
 
 
 @contextmanager
-def crowd(server: RedisServer, channel: str, count: int) -> Iterator[Callable[[], tuple[float, float]]]:
+def crowd(place: object, channel: str, count: int) -> Iterator[Callable[[], tuple[float, float]]]:
     """That many subscribers of a channel. What it yields waits for a message: when the first and the last had it."""
-    words = [sys.executable, str(Path(__file__).with_name("crowd.py")), str(server.socket), channel, str(count)]
+    words = [sys.executable, str(Path(__file__).with_name("crowd.py")), str(place), channel, str(count)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     lines = process.stdout
@@ -578,7 +578,7 @@ def fanout_receipt(server: RedisServer, fans: Sequence[Fan], *, rounds: int) -> 
     first_times: Times = defaultdict(list)
     times: Times = defaultdict(list)
     with ExitStack() as stack:
-        crowds = {fan.agents: stack.enter_context(crowd(server, fan.channel, fan.agents)) for fan in fans}
+        crowds = {fan.agents: stack.enter_context(crowd(server.socket, fan.channel, fan.agents)) for fan in fans}
         for turn in range(rounds):
             for fan in fans:
                 heard = crowds[fan.agents]
@@ -943,6 +943,53 @@ def bench_http(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]
             yield over_http_row("(k) durable update: Redis client → over HTTP", floor_times, times, 1.2)
 
 
+def bench_streams(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
+    """(l) server-sent events: one client beside a bare subscriber, a thousand beside a bare loop, and their memory."""
+    folder, port, floor_port = root / "streams", over_http.free_port(), over_http.free_port()
+    write_blocks(folder, 100)
+    count, rounds = 1000, 20 if quick else 200
+    allow_connections(server.client(), 5000)
+    path = folder / "part0" / "block7.md"
+    with (
+        daemon(folder, root / "streams-state", server.url),
+        floor_process("streams", root, server.url, str(floor_port)),
+        over_http.gateway(server.url, port) as process,
+        over_http.Caller(port) as caller,
+        crowd(server.socket, "blocks:changes", 1) as bare,
+    ):
+        caller.get("/v1/health")
+        with crowd(port, "/api/changes", 1) as one:
+            floor_times, times = [], []
+            for number in range(10 * rounds):
+                begin = save(path, f"{matter(7)}{BODY}{number}\n")
+                floor_times.append(bare()[1] - begin)
+                times.append(one()[1] - begin)
+                time.sleep(0.005)
+            yield over_http_row("(l) save → subscriber → client of the stream", floor_times, times, 1.5)
+        before = resident(process.pid)
+        with crowd(floor_port, "/", count) as floor, crowd(port, "/api/changes", count) as streams:
+            after = resident(process.pid)
+            publisher = server.client()
+            floor_times, times = [], []
+            for number in range(rounds):
+                begin = save(path, f"{matter(7)}{BODY}. {number}\n")
+                times.append(streams()[1] - begin)
+                bare()
+                text = json.dumps({"label": "part0/block7", "more": "x" * 500})
+                begin = time.monotonic()
+                publisher.publish("floor:changes", text)
+                floor_times.append(floor()[1] - begin)
+            yield over_http_row(f"(l) change → the last of {count:,} clients", floor_times, times, 3.0)
+        each = (after - before) / count
+        yield Row("(l) memory of a client that waits", "", f"{each:.0f} KiB", None, 60, value=each, unit=" KiB")
+
+
+def resident(pid: int) -> float:
+    """How many KiB of memory a process has."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(float(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+
+
 def over_http_row(name: str, floor_times: list[float], times: list[float], bound: float) -> Row:
     """A row for the medians of a floor and of the gateway."""
     bare, own = statistics.median(floor_times), statistics.median(times)
@@ -1036,6 +1083,7 @@ BENCHMARKS = {
     "inbox": bench_inbox,
     "journal": bench_journal,
     "http": bench_http,
+    "streams": bench_streams,
 }
 
 
