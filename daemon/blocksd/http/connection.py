@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from blocksd.http.api.changes import ABORT
+from blocksd.http.api.changes import ABORT, WRITE
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,17 +18,27 @@ _MOST_BYTES = 64 * 1024
 
 
 class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """A connection that requests can cut: one whose client does not read would wait for it for ever."""
+    """A connection that requests can cut, as its client may never read, and that they can write to without detours.
+
+    A part of a body costs a third of what it costs through all layers: with a thousand streams that is what counts.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(_JoinedWrites(transport, self.loop))
         app: ASGIApp = self.config.loaded_app
-        extensions = {ABORT: transport.abort}
+        extensions = {ABORT: transport.abort, WRITE: self._write_chunk}
 
-        async def with_abort(scope: Scope, receive: Receive, send: Send) -> None:
+        async def extended(scope: Scope, receive: Receive, send: Send) -> None:
             await app({**scope, "extensions": extensions}, receive, send)
 
-        self.app = with_abort
+        self.app = extended
+
+    async def _write_chunk(self, data: bytes) -> None:
+        """Send a part of a body whose head was sent without a length, once the client has read enough of what was before."""
+        if self.flow.write_paused:
+            await self.flow.drain()
+        if not self.transport.is_closing():
+            self.transport.write_now(b"%x\r\n%b\r\n" % (len(data), data))
 
 
 class _JoinedWrites:
@@ -55,6 +65,11 @@ class _JoinedWrites:
         self._size += len(data)
         if self._size > _MOST_BYTES:
             self._flush()
+
+    def write_now(self, data: bytes) -> None:
+        """Write without waiting for more."""
+        self._flush()
+        self._transport.write(data)
 
     def close(self) -> None:
         self._flush()

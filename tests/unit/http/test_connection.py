@@ -38,6 +38,10 @@ def test_head_and_body_are_sent_together() -> None:
         joined.write(b"x" * _MOST_BYTES)
         joined.write(b"y")
         assert list(map(len, sink.sent)) == [8, _MOST_BYTES + 1]
+        joined.write(b"before ")
+        joined.write_now(b"now")
+        assert sink.sent[2:] == [b"before ", b"now"]
+        del sink.sent[2:]
         joined.write(b"last")
         joined.close()
         assert sink.sent[2:] == [b"last"]

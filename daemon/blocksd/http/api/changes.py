@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ABORT = "blocksd.abort"
 """The extension of a scope that cuts its connection."""
+WRITE = "blocksd.write"
+"""The extension of a scope that sends a part of the body: a chunk, as HTTP/1.1 has them where there is no length."""
 
 _HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -92,22 +94,28 @@ class _Events(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         stream = self._stream
         task = asyncio.current_task()
-        stream.abort = scope.get("extensions", {}).get(ABORT) or (task.cancel if task is not None else None)
+        extensions = scope.get("extensions", {})
+        stream.abort = extensions.get(ABORT) or (task.cancel if task is not None else None)
+
+        async def send_part(data: bytes) -> None:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+
+        write = extensions.get(WRITE, send_part) if scope["http_version"] == "1.1" else send_part
         gone = asyncio.create_task(_gone(receive))
         gone.add_done_callback(lambda _: stream.leave())
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": self._first, "more_body": True})
+            await write(self._first)
             with suppress(Unavailable):  # the client comes again, and goes on where it was
                 async with aclosing(self._beginning) as beginning:
                     async for some in beginning:
                         if stream.is_ended:
                             break
-                        await send({"type": "http.response.body", "body": some, "more_body": True})
+                        await write(some)
             if not stream.is_live:
                 stream.end()
             while some := await stream.next():
-                await send({"type": "http.response.body", "body": some, "more_body": True})
+                await write(some)
             await send({"type": "http.response.body", "body": b""})
         finally:
             self._feed.leave(stream)
