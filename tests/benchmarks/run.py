@@ -984,6 +984,43 @@ def bench_streams(server: RedisServer, root: Path, *, quick: bool) -> Iterator[R
         yield Row("(l) memory of a client that waits", "", f"{each:.0f} KiB", None, 60, value=each, unit=" KiB")
 
 
+def bench_garbage(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
+    """(m) a minute of 1,000 requests a second of garbage: other callers of the gateway, its answers and its memory."""
+    folder, port = root / "garbage", over_http.free_port()
+    write_blocks(folder, 100)
+    length = 6 if quick else 60
+    with (
+        daemon(folder, root / "garbage-state", server.url),
+        over_http.gateway(server.url, port) as process,
+        over_http.Caller(port) as caller,
+    ):
+
+        def measure(until: Callable[[], bool]) -> list[float]:
+            times = []
+            while not until():
+                times.append(seconds(lambda: caller.get("/v1/blocks/part0%2Fblock7")))
+                time.sleep(0.01)
+            return times
+
+        flood = [sys.executable, str(Path(__file__).with_name("garbage.py")), str(port)]
+        subprocess.run([*flood, "3"], check=True, stdout=subprocess.DEVNULL)  # what is loaded at the first time
+        end = time.monotonic() + length / 2
+        quiet = measure(lambda: time.monotonic() > end)
+        before = resident(process.pid)
+        with subprocess.Popen([*flood, str(length)], stdout=subprocess.PIPE, text=True) as sender:
+            loud = measure(lambda: sender.poll() is not None)
+            assert sender.stdout is not None
+            statuses = json.load(sender.stdout)
+        grown = (resident(process.pid) - before) / 1024
+        sent = sum(statuses.values())
+        failed = sum(number for status, number in statuses.items() if status.startswith("5"))
+        few, many = percentile(quiet, 0.99), percentile(loud, 0.99)
+        note = f"p50 {ms(statistics.median(quiet))} → {ms(statistics.median(loud))}, {sent / length:.0f} a second"
+        yield Row("(m) p99 of a reader, quiet → beside garbage", ms(few), ms(many), many / few, 5.0, note)
+        yield Row("(m) answers 5xx to garbage", "", str(failed), None, 0, str(statuses), value=failed)
+        yield Row("(m) memory after it", "", f"{grown:+.1f} MiB", None, 8, value=grown, unit=" MiB")
+
+
 def resident(pid: int) -> float:
     """How many KiB of memory a process has."""
     status = Path(f"/proc/{pid}/status").read_text()
@@ -1084,6 +1121,7 @@ BENCHMARKS = {
     "journal": bench_journal,
     "http": bench_http,
     "streams": bench_streams,
+    "garbage": bench_garbage,
 }
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import ssl
 import subprocess
+import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +20,6 @@ from support import Daemon, RedisServer, eventually, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 TOKEN = "a-token-of-an-operator"
 
@@ -83,6 +85,41 @@ def test_follows_a_server_that_was_restarted(
             return error.code != 503 and pytest.fail(str(error))
 
     eventually(answers, "the block is read again")
+
+
+GARBAGE = Path(__file__).parents[1] / "benchmarks" / "garbage.py"
+
+
+def test_flood_of_garbage(
+    run_daemon: Callable[..., Daemon], server: RedisServer, folder: Path, serve: Callable[..., Served]
+) -> None:
+    """A thousand wrong requests a second: no answer is 5xx, other callers are served, and it keeps no memory of them."""
+    (folder / "persona.md").write_text("I am Sam.\n")
+    run_daemon()
+    gateway = serve("--redis", server.url).ready()
+
+    def flood() -> dict[str, int]:
+        words = [sys.executable, str(GARBAGE), str(gateway.port), "1"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as sender:
+            while sender.poll() is None:
+                assert gateway.get("/v1/blocks/persona")["value"] == "I am Sam."
+            assert sender.stdout is not None
+            statuses: dict[str, int] = json.load(sender.stdout)
+        return statuses
+
+    def resident() -> int:
+        text = Path(f"/proc/{gateway.process.pid}/status").read_text(encoding="ascii")
+        return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS:"))
+
+    flood()
+    before = resident()
+    statuses = flood()
+    assert statuses["404"] > 20
+    assert [status for status in statuses if not status.startswith(("2", "4"))] in ([], ["none"])
+    assert resident() < before + 16 * 1024
+    assert "Traceback" not in gateway.said()
+    gateway.end()
+    assert gateway.process.returncode == 0
 
 
 @pytest.mark.parametrize(

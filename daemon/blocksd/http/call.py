@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -157,6 +158,8 @@ def route(
             body = b"" if method == "GET" else await request.body()
         except BodyTooLarge:
             return too_large()
+        except ClientDisconnect:
+            return refusal(400, "the connection was closed before the end of the body")  # that nobody reads
         result = await function(Call(request, gateway, body))
         return result if isinstance(result, Response) else JSONAnswer(result)
 
