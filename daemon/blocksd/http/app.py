@@ -13,7 +13,7 @@ from blocksd.errors import BlocksdError
 from blocksd.http import page_files
 from blocksd.http.answers import answer_error, answer_fault, answer_http
 from blocksd.http.api import agents as our_agents
-from blocksd.http.api import batch, changes, health, history
+from blocksd.http.api import batch, changes, health, history, session
 from blocksd.http.api import blocks as our_blocks
 from blocksd.http.call import Gateway
 from blocksd.http.connections import SharedTransport
@@ -28,7 +28,20 @@ if TYPE_CHECKING:
     from blocksd.http.places import Places
     from blocksd.http.tokens import Tokens
 
-SUBJECTS = (blocks, memory, agents, common, our_blocks, our_agents, history, changes, batch, health, page_files)
+SUBJECTS = (
+    blocks,
+    memory,
+    agents,
+    common,
+    our_blocks,
+    our_agents,
+    history,
+    changes,
+    batch,
+    health,
+    session,
+    page_files,
+)
 """The modules that have routes, those first that are asked most often."""
 
 
@@ -37,7 +50,7 @@ def application(url: str, namespace: str, *, tokens: Tokens, places: Places, by:
 
     `by` says who the operator is where no tokens are set. Raises Misconfigured if `url` or `namespace` is none.
     """
-    gateway = Gateway(SharedTransport(url, namespace, by), Repeats())
+    gateway = Gateway(SharedTransport(url, namespace, by), Repeats(), tokens)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

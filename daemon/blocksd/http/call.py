@@ -19,6 +19,7 @@ from blocksd.http.answers import JSONAnswer, refusal
 from blocksd.http.api.feed import Feed
 from blocksd.http.arguments import Query, json_object
 from blocksd.http.guard import BodyTooLarge, too_large
+from blocksd.http.sessions import is_secure
 from blocksd.model.revision import OPERATOR
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from blocksd.client.transport_async import AsyncTransport
     from blocksd.http.description import About
     from blocksd.http.repeats import Repeats
-    from blocksd.http.tokens import Caller, Role
+    from blocksd.http.tokens import Caller, Role, Tokens
 
 READS: tuple[Role, ...] = ("operator", "reader")
 WRITES: tuple[Role, ...] = ("operator",)
@@ -40,8 +41,9 @@ AGENTS: tuple[Role, ...] = ("agent",)
 class Gateway:
     """The parts that all requests share."""
 
-    def __init__(self, transport: AsyncTransport, repeats: Repeats) -> None:
+    def __init__(self, transport: AsyncTransport, repeats: Repeats, tokens: Tokens) -> None:
         self.transport = transport
+        self.tokens = tokens
         self.client = AsyncClient.over(transport)
         self.repeats = repeats
         self.stopping = asyncio.Event()
@@ -88,6 +90,16 @@ class Call:
     def feed(self) -> Feed:
         """The changes, for streams."""
         return self._gateway.feed
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens that are in force."""
+        return self._gateway.tokens
+
+    @property
+    def is_secure(self) -> bool:
+        """True if the caller's browser reached the gateway by TLS."""
+        return is_secure(self._request.scope["scheme"], dict(self._request.scope["headers"]))
 
     @property
     def versions(self) -> AsyncVersions:

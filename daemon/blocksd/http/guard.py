@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+from blocksd.http import sessions
 from blocksd.http.answers import refusal
 from blocksd.requests.request import MAX_BYTES
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 MAX_BODY = 4 * MAX_BYTES
 """How many bytes a body may have: a request of the daemon has a quarter of it, and JSON may escape each character."""
 
-OPEN = frozenset(("/", "/v1/health", "/v1/ready"))
+OPEN = frozenset(("/", "/v1/health", "/v1/ready", "/api/session"))
 """Paths that need no token."""
 PAGE = "/page/"
 """The beginning of the paths of the page's files, which need none either: with them a person signs in."""
@@ -48,8 +50,13 @@ class Guard:
         refused = self._refused_place(headers) or self._refused_size(headers)
         if refused is None:
             caller = self._caller(headers)
+            by_cookie = (
+                caller is None and (caller := sessions.caller_of(self._tokens, headers, time.time())) is not None
+            )
             if caller is None and path not in OPEN and not path.startswith(PAGE):
                 refused = refusal(401, "Unauthorized", {"www-authenticate": "Bearer"})
+            elif sessions.is_forged(scope["method"], headers, by_cookie=by_cookie):
+                refused = refusal(403, "a change by a session must come from the gateway's page")
             scope["caller"] = caller
         if refused is not None:
             await refused(scope, receive, send)

@@ -72,6 +72,22 @@ class Tokens:
                 found = caller
         return found
 
+    def code(self, token: str, text: bytes) -> str:
+        """Return a code of a text that only those can make who have the token."""
+        return _code(sha256(token.encode("utf-8", "surrogateescape")).digest(), text)
+
+    def caller_by_code(self, code: str, text: bytes) -> Caller | None:
+        """Return whose token a code of this text was made with; None: of none."""
+        given, found = code.encode("utf-8", "surrogateescape"), None
+        for known, caller in self._callers:
+            if hmac.compare_digest(_code(known, text).encode(), given):
+                found = caller
+        return found
+
+
+def _code(digest: bytes, text: bytes) -> str:
+    return hmac.new(digest, text, sha256).hexdigest()
+
 
 def configured(config: Config) -> Tokens:
     """Return the tokens of the settings. Raise Misconfigured if they cannot be read, or one of them is wrong."""
