@@ -350,6 +350,25 @@ def test_problems_and_status(http: TestClient, served: tuple[RedisServer, Path])
     status = ok(http.get("/api/status"))
     assert status["mirror"] == "level"
     (served[1] / "broken.md").unlink()
+    made(http, "nobody/has/it")
+    findings = ok(http.get("/api/audit"))["items"]
+    assert {"unused", "nobody/has/it"} <= {word for one in findings for word in (one["kind"], one["subject"])}
+    assert "oversize_prompt" in {one["kind"] for one in ok(http.get("/api/audit?prompt_chars=10"))["items"]}
+    refused(http.get("/api/audit?stale_days=0"), 422)
+
+
+def test_deletions_are_accepted(http: TestClient, served: tuple[RedisServer, Path]) -> None:
+    """Those that the daemon holds back, since too many files are gone at once."""
+    assert ok(http.post("/api/resume", json={"accept_deletions": True})) == {"accepted": None}
+    for body in ({}, {"accept_deletions": False}, {"accept_deletions": True, "x": 1}):
+        refused(http.post("/api/resume", json=body), 422)
+    parts = [{"op": "create", "label": f"gone/{number}"} for number in range(200)]
+    ok(http.post("/api/batch", json={"requests": parts}))
+    for path in (served[1] / "gone").iterdir():
+        path.unlink()
+    eventually(lambda: ok(http.get("/api/status"))["halted"], "deletions are held back")
+    assert ok(http.post("/api/resume", json={"accept_deletions": True}))["accepted"] == 200
+    eventually(lambda: not ok(http.get("/api/blocks?search=gone/"))["items"], "they are done")
 
 
 # --- roles ---
@@ -360,7 +379,13 @@ def test_reader_reads_and_changes_nothing(guarded: TestClient) -> None:
     reader = of("reader")
     for path in ("/api/blocks", "/api/blocks/agents/ann/diary", "/api/agents", "/api/prompt/ann", "/api/problems"):
         ok(guarded.get(path, headers=reader))
-    for path in ("/api/status", "/api/versions/shared", "/api/version/shared?version=1", "/api/diff/shared"):
+    for path in (
+        "/api/status",
+        "/api/versions/shared",
+        "/api/version/shared?version=1",
+        "/api/diff/shared",
+        "/api/audit",
+    ):
         ok(guarded.get(path, headers=reader))
     for method, path in (
         ("POST", "/api/blocks"),
@@ -373,6 +398,7 @@ def test_reader_reads_and_changes_nothing(guarded: TestClient) -> None:
         ("POST", "/api/redo/shared"),
         ("POST", "/api/restore/shared"),
         ("POST", "/api/batch"),
+        ("POST", "/api/resume"),
         ("POST", "/api/agents"),
         ("DELETE", "/api/agents/ann"),
         ("PATCH", "/api/agents/ann"),
@@ -443,6 +469,8 @@ def test_agent_writes_what_it_may(guarded: TestClient) -> None:
         ("PATCH", "/api/agents/ann"),
         ("PUT", "/api/agents/ann/blocks/others"),
         ("GET", "/api/status"),
+        ("GET", "/api/audit"),
+        ("POST", "/api/resume"),
     ):
         refused(guarded.request(method, target, headers=ann, json={}), 403)
 

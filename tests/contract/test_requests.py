@@ -504,9 +504,26 @@ def test_status_is_read_by_request(rig: Office) -> None:
     rig.core.requests.status = lambda: {"blocks": 5}
     assert rig.do("operator", "status")["status"] == {"blocks": 5}
     assert rig.do("ann", "status")["status"] == {"blocks": 5}
-    for op in ("history", "version", "status"):
+    for op in ("history", "version", "status", "accept_deletions"):
         refused = rig.refuse("operator", "batch", requests=[{"op": op, "label": "notes"}])
         assert refused["message"] == f"{op} cannot be part of a batch"
+
+
+def test_deletions_are_accepted_by_request(rig: Office) -> None:
+    """Those that are held back: by the operator, and not by an agent; where none are, that is said."""
+    assert rig.do("operator", "accept_deletions")["accepted"] is None
+    labels = [f"many/{number}" for number in range(30)]
+    for label in labels:
+        rig.write(label, "x\n")
+    rig.settle()
+    for label in labels:
+        rig.remove(label)
+    rig.run(lambda: rig.core.problems.get("<folder>") is not None, "deletions are held back")
+    assert "may not" in rig.refuse("ann", "accept_deletions")["message"]
+    assert rig.core.problems.get("<folder>") is not None
+    assert rig.do("operator", "accept_deletions")["accepted"] == 30
+    rig.run(lambda: "many/1" not in rig.core.state.paths, "the deletions are done")
+    assert rig.core.problems.get("<folder>") is None
 
 
 def test_edits_are_undone_and_redone(rig: Office) -> None:

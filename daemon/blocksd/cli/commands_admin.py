@@ -7,7 +7,6 @@ import sys
 import textwrap
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
@@ -22,10 +21,8 @@ from blocksd.errors import Misconfigured, Unavailable
 from blocksd.mirror.acl import users
 from blocksd.mirror.connection import database_of
 from blocksd.mirror.keys import Keys
-from blocksd.model.audit import Audited, Thresholds
-from blocksd.model.audit import audit as audited
+from blocksd.model.audit import Thresholds
 from blocksd.model.problem import count, tally
-from blocksd.model.prompt import compile_prompt
 from blocksd.monitoring.status import tally_text
 from blocksd.settings.record import running_daemon
 
@@ -123,38 +120,14 @@ def audit(strict: bool, stale_days: int, prompt_chars: int, as_json: bool, **fla
     are too long, and blocks that have not changed for long.
     """
     with open_client(load(flags)) as client:
-        blocks = {block.label: block for block in client.blocks.list(show_hidden_blocks=True, show_templates=True)}
-        counts = client.blocks.agents.counts(list(blocks))
-        names = {agent.id: agent.blocks for agent in client.agents.list()}
-    findings = audited(
-        [
-            Audited(
-                label=block.label,
-                chars=block.chars,
-                limit=block.limit,
-                description=block.description,
-                updated_at=block.updated_at,
-                agents=counts[block.label],
-                read_only=block.read_only,
-                hidden=block.hidden,
-                is_template=block.is_template,
-            )
-            for block in blocks.values()
-        ],
-        names,
-        {
-            agent: len(compile_prompt([blocks[label] for label in attached.values() if label in blocks]))
-            for agent, attached in names.items()
-        },
-        now=datetime.now(UTC),
-        thresholds=Thresholds(stale_days=stale_days, prompt_chars=prompt_chars),
-    )
+        findings = client.audit(stale_days=stale_days, prompt_chars=prompt_chars)
+        blocks = client.counts()["blocks"]
     if as_json:
         print_json([finding.as_json() for finding in findings])
     else:
         for finding in findings:
             click.echo(f"{finding.subject}: {finding.message}\n  {finding.advice}")
-        click.echo(f"{count(len(findings), 'finding')} in {count(len(blocks), 'block')}", err=True)
+        click.echo(f"{count(len(findings), 'finding')} in {count(blocks, 'block')}", err=True)
     if strict and findings:
         sys.exit(1)
 

@@ -5,6 +5,7 @@ import random
 from asyncio import sleep
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,9 @@ from blocksd.client.transport_async import AsyncTransport
 from blocksd.client.watch import AsyncWatch
 from blocksd.errors import Unavailable, VersionConflict
 from blocksd.mirror.view import BlockView, view_of
+from blocksd.model.audit import Audited, Finding, Thresholds
+from blocksd.model.audit import audit as audited
+from blocksd.model.prompt import compile_prompt
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol.fields import text
 from blocksd.protocol.reset import Item
@@ -112,6 +116,18 @@ class AsyncClient:
         reply = await self._transport.request(OPERATOR, "status", timeout_seconds=timeout_seconds)
         return dict(reply["status"])
 
+    async def accept_deletions(self, *, timeout_seconds: float = TIMEOUT_SECONDS) -> int | None:
+        """Accept the deletions that the daemon holds back, as `blocksd resume --accept-deletions` does.
+
+        Returns how many there are so far; None: none are held back.
+
+        Raises:
+            Unavailable: no daemon replies.
+        """
+        reply = await self._transport.request(OPERATOR, "accept_deletions", timeout_seconds=timeout_seconds)
+        accepted: int | None = reply["accepted"]
+        return accepted
+
     async def is_kept(self) -> bool:
         """Return True if a daemon keeps the mirror right now."""
         (found,) = await self._transport.ask(("EXISTS", self._transport.keys.lease))
@@ -127,6 +143,24 @@ class AsyncClient:
         """The problems of files, by path: the JSON of each."""
         (found,) = await self._transport.read(("HGETALL", self._transport.keys.problems))
         return [json.loads(found[subject]) for subject in sorted(found)]
+
+    async def audit(
+        self, *, stale_days: int = Thresholds().stale_days, prompt_chars: int = Thresholds().prompt_chars
+    ) -> list[Finding]:
+        """Blocks and agents that need care, with advice, as `blocksd audit` finds them. Everything is read for it.
+
+        A block is stale after so many days without a change. A prompt with more characters than `prompt_chars` is too long.
+        """
+        blocks = {block.label: block for block in await self.blocks.list(show_hidden_blocks=True, show_templates=True)}
+        counts = await self.blocks.agents.counts(list(blocks))
+        names = {agent.id: agent.blocks for agent in await self.agents.list()}
+        sizes: dict[str, int] = {}
+        for agent, attached in names.items():
+            sizes[agent] = len(compile_prompt([blocks[label] for label in attached.values() if label in blocks]))
+            await sleep(0)  # others have their turn between two prompts
+        thresholds = Thresholds(stale_days=stale_days, prompt_chars=prompt_chars)
+        facts = [_audited(block, counts[block.label]) for block in blocks.values()]
+        return audited(facts, names, sizes, now=datetime.now(UTC), thresholds=thresholds)
 
     async def edit(
         self, block_id: str, change: Callable[[str], str], *, timeout_seconds: float = TIMEOUT_SECONDS
@@ -213,3 +247,18 @@ class AsyncClient:
                     await one.close()
         finally:
             await self._transport.close()
+
+
+def _audited(block: BlockView, agents: int) -> Audited:
+    """The facts of a block that the audit uses."""
+    return Audited(
+        block.label,
+        block.chars,
+        block.limit,
+        block.description,
+        block.updated_at,
+        agents,
+        block.read_only,
+        block.hidden,
+        block.is_template,
+    )

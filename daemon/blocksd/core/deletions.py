@@ -151,12 +151,16 @@ class Deletions:
 
         Returns how many are held back so far; None when it has not halted.
         """
-        if not self.has_halted:
-            return None
-        self._accepted = True
-        self.due = self._clock()
-        self._schedule.hasten("files", self.due)
-        return len(self.missing)
+        if self.has_halted:
+            self._accepted = True
+            self.due = self._clock()
+            self._schedule.hasten("files", self.due)
+        return self.held_back
+
+    @property
+    def held_back(self) -> int | None:
+        """How many deletions are held back; None when it has not halted."""
+        return len(self.missing) if self.has_halted else None
 
     def take_over(self) -> None:
         """A person says that this folder takes the place of the one the journal was made of: what is missing here is deleted."""

@@ -98,6 +98,7 @@ class RequestFlow:
             self._waiting,
             deletions.refusal,
             deletions.is_in_doubt,
+            deletions.held_back,
             self.status,
             self._clock(),
             self._wall(),
@@ -107,6 +108,8 @@ class RequestFlow:
         """Take note of what follows from requests, once they are done."""
         answers, now = draft.answers, self._clock()
         self._unwritable = {}
+        if answers.accepts_deletions:
+            self._intake.deletions.accept()
         for label in answers.merged:
             self._state.unmerged.discard(label)
             self._merge_at.pop(label, None)

@@ -46,6 +46,8 @@ class Gateway:
         self.tokens = tokens
         self.client = AsyncClient.over(transport)
         self.repeats = repeats
+        self.auditing = asyncio.Lock()
+        """Held by an audit, which reads everything: they come one after the other."""
         self.stopping = asyncio.Event()
         """Set when the server begins to stop: an answer without an end, such as a stream, then ends."""
         self.feed = Feed(self.client, transport, self.stopping)
@@ -95,6 +97,11 @@ class Call:
     def tokens(self) -> Tokens:
         """The tokens that are in force."""
         return self._gateway.tokens
+
+    @property
+    def auditing(self) -> asyncio.Lock:
+        """Held while everything is read."""
+        return self._gateway.auditing
 
     @property
     def is_secure(self) -> bool:

@@ -25,7 +25,7 @@ from blocksd.requests.agent_operations import access_of
 from blocksd.requests.changeset import Changeset
 from blocksd.requests.inbox import ATTEMPTS
 from blocksd.requests.operations import carry_out
-from blocksd.requests.queries import QUERIES, answer_query
+from blocksd.requests.queries import ACCEPT_DELETIONS, QUERIES, answer_query
 from blocksd.requests.reply import Answer, accepted, kept_refusal, marked, refused, repeated, unmarked
 from blocksd.requests.request import Request, Unusable, parse
 from blocksd.state.stale import lost_by
@@ -76,6 +76,7 @@ class RequestView:
     refusal: Callable[[str], BlocksdError | None]
     """Return why nothing can be written to the block of a missing file; None if that is about to change."""
     is_folder_in_doubt: bool
+    held_back: int | None  # how many deletions are held back; None: the daemon has not halted
     status: Callable[[], Mapping[str, Any]]
     """Return the status of the daemon."""
     now: float
@@ -99,6 +100,7 @@ class Answers:
     postponed: list[Entry] = field(default_factory=list)
     cut: Sequence[Entry] = ()  # those of the postponed that wait for nothing but the next round
     waiting: dict[Entry, float] = field(default_factory=dict)  # those that wait for an open file: since when
+    accepts_deletions: bool = False  # those that are held back
     dropped: list[Unusable] = field(default_factory=list)  # entries that cannot be replied to, for a log
     reread: list[str] = field(default_factory=list)  # files that are not as they were read last
     merged: list[str] = field(default_factory=list)
@@ -239,7 +241,8 @@ class _Deciding:
             if request.deadline is not None:
                 request.check_deadline(self._view.wall)
             self._check_known(request.actor)
-            facts = answer_query(request, self._workspace.draft, self._view.status)
+            facts = answer_query(request, self._workspace.draft, self._view.status, self._view.held_back)
+            self.answers.accepts_deletions |= request.op == ACCEPT_DELETIONS
         except JournalDamaged:
             raise
         except JournalUnusable as error:

@@ -1,10 +1,10 @@
-"""Answers requests that only read: the versions of a block, one of them, and the daemon's status."""
+"""Answers requests that change no block: its versions, one of them, the daemon's status, and deletions held back."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from blocksd.errors import NotFound, VersionDamaged
+from blocksd.errors import InvalidRequest, NotFound, VersionDamaged
 from blocksd.mirror.view import shown
 from blocksd.model.label import PRIVATE, parse_label
 from blocksd.model.nearest import nearest
@@ -18,15 +18,20 @@ if TYPE_CHECKING:
     from blocksd.requests.request import Request
     from blocksd.state.state_draft import StateDraft
 
-QUERIES = ("history", "version", "status")
+ACCEPT_DELETIONS = "accept_deletions"
+QUERIES = ("history", "version", "status", ACCEPT_DELETIONS)
 
 _MOST_VERSIONS = 1000
 _AT_ONCE = 16  # versions read together; each may have 4 MiB
 _MOST_CHARS = 8 * 1024 * 1024  # of versions read for one reply: each is checked as a whole before it is listed
 
 
-def answer_query(request: Request, draft: StateDraft, status: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+def answer_query(
+    request: Request, draft: StateDraft, status: Callable[[], Mapping[str, Any]], held_back: int | None
+) -> dict[str, Any]:
     """Return the facts of the reply, with what earlier requests of the round have changed.
+
+    `held_back` is how many deletions are held back; None: the daemon has not halted.
 
     Raises:
         BlocksdError: there is no such block or version, or an argument cannot be so.
@@ -34,6 +39,11 @@ def answer_query(request: Request, draft: StateDraft, status: Callable[[], Mappi
     if request.op == "status":
         request.only()
         return {"status": dict(status())}
+    if request.op == ACCEPT_DELETIONS:
+        request.only()
+        if request.actor != OPERATOR:
+            raise InvalidRequest("an agent may not accept deletions", field="op")
+        return {"accepted": held_back}
     label = _label(request, draft)
     if request.op == "version":
         request.only("version")

@@ -39,6 +39,7 @@ OPS = (
     "history",
     "version",
     "status",
+    "accept_deletions",
 )
 ON_CONFLICT = ("fail", "merge", "overwrite")
 """The ways to go on when the block is not of the version expected."""
