@@ -68,7 +68,7 @@ def shown(answer: Any) -> list[str]:
         {"x-bare-password": TOKENS["kim"]},
     ],
 )
-@pytest.mark.parametrize("path", ["/v1/blocks/", "/v1/agents/ann", "/nowhere", "/"])
+@pytest.mark.parametrize("path", ["/v1/blocks/", "/v1/agents/ann", "/nowhere", "/api/blocks", "/metrics"])
 def test_without_a_token(http: TestClient, headers: dict[str, str], path: str) -> None:
     """401, whatever is asked for; health alone is open."""
     answer = http.get(path, headers=headers)

@@ -13,7 +13,7 @@ from blocksd.errors import BlocksdError
 from blocksd.http import page_files
 from blocksd.http.answers import answer_error, answer_fault, answer_http
 from blocksd.http.api import agents as our_agents
-from blocksd.http.api import batch, changes, health, history, session
+from blocksd.http.api import batch, changes, document, health, history, session
 from blocksd.http.api import blocks as our_blocks
 from blocksd.http.call import Gateway
 from blocksd.http.connections import SharedTransport
@@ -40,6 +40,7 @@ SUBJECTS = (
     batch,
     health,
     session,
+    document,
     page_files,
 )
 """The modules that have routes, those first that are asked most often."""

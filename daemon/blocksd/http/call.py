@@ -23,9 +23,10 @@ from blocksd.http.sessions import is_secure
 from blocksd.model.revision import OPERATOR
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from starlette.requests import Request
+    from starlette.routing import BaseRoute
 
     from blocksd.client.transport_async import AsyncTransport
     from blocksd.http.description import About
@@ -99,6 +100,12 @@ class Call:
         return self._gateway.tokens
 
     @property
+    def routes(self) -> Sequence[BaseRoute]:
+        """All routes of the gateway."""
+        routes: Sequence[BaseRoute] = self._request.app.routes
+        return routes
+
+    @property
     def auditing(self) -> asyncio.Lock:
         """Held while everything is read."""
         return self._gateway.auditing
@@ -152,7 +159,7 @@ class Call:
 class Described(Route):
     """A route with its description."""
 
-    about: About | None
+    about: About
     roles: Collection[Role]
 
 
@@ -162,7 +169,7 @@ def route(
     function: Callable[[Call], Awaitable[Any]],
     gateway: Gateway,
     roles: Collection[Role],
-    about: About | None = None,
+    about: About,
 ) -> Described:
     """Return the route that answers with the JSON of what the function returns, to callers of these roles.
 

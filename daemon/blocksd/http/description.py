@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,13 @@ def or_null(schema: Schema) -> Schema:
     """Return a schema that null fits as well."""
     if "type" not in schema:
         return {"anyOf": [schema, {"type": "null"}]}
-    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    return {**schema, "type": [*kinds, "null"], **({"enum": [*schema["enum"], None]} if "enum" in schema else {})}
+    if isinstance(schema["type"], list):  # it fits already
+        return schema
+    return {
+        **schema,
+        "type": [schema["type"], "null"],
+        **({"enum": [*schema["enum"], None]} if "enum" in schema else {}),
+    }
 
 
 def one_of(*texts: str) -> Schema:
@@ -55,11 +60,13 @@ def keys(needed: Mapping[str, Schema], may: Mapping[str, Schema] | None = None, 
 class About:
     """One route: a sentence, the keys of its query and body, and its answer.
 
+    `needs` are those of the query that must be there.
     `answer` None: there is none in JSON. `shows_version`: the answer has an `ETag`. `takes_version`: `If-Match` is obeyed.
     """
 
     summary: str
     query: Mapping[str, Schema] = field(default_factory=dict)
+    needs: Collection[str] = ()
     body: Schema | None = None
     answer: Schema | None = field(default_factory=dict)
     status: int = 200

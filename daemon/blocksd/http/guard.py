@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MAX_BODY = 4 * MAX_BYTES
 """How many bytes a body may have: a request of the daemon has a quarter of it, and JSON may escape each character."""
 
-OPEN = frozenset(("/", "/v1/health", "/v1/ready", "/api/session"))
+OPEN = frozenset(("/", "/v1/health", "/v1/ready", "/api/session", "/openapi.json"))
 """Paths that need no token."""
 PAGE = "/page/"
 """The beginning of the paths of the page's files, which need none either: with them a person signs in."""

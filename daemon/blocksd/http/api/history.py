@@ -41,7 +41,12 @@ def routes(gateway: Gateway) -> list[Route]:
             version,
             gateway,
             read,
-            About("Read one version, with the block as it was.", query={"version": _NEEDED}, answer=one),
+            About(
+                "Read one version, with the block as it was.",
+                query={"version": _NEEDED},
+                needs=("version",),
+                answer=one,
+            ),
         ),
         route(
             "/api/diff/{label:path}",

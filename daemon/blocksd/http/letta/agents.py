@@ -10,6 +10,7 @@ from blocksd.client.reading_async import agent_named, agents_with, blocks_with, 
 from blocksd.errors import Damaged, NotFound
 from blocksd.http.arguments import list_of, text_of
 from blocksd.http.call import AGENTS, READS, WRITES, route
+from blocksd.http.letta import descriptions
 from blocksd.http.letta.listing import MOST_CHARS, Page, is_of_identity
 from blocksd.http.letta.shapes import agent_json
 from blocksd.model.label import MAX_AGENT_BYTES, RESERVED, owner
@@ -37,12 +38,12 @@ def routes(gateway: Gateway) -> list[Route]:
     """Return the routes under `/v1/agents` that are about a whole agent."""
     agent = "/v1/agents/{agent_id}"
     return [
-        route("/v1/agents", "GET", list_agents, gateway, READS + AGENTS),
-        route("/v1/agents", "POST", create, gateway, WRITES),
-        route("/v1/agents/count", "GET", count, gateway, READS + AGENTS),
-        route(agent, "GET", retrieve, gateway, READS + AGENTS),
-        route(agent, "PATCH", update, gateway, WRITES),
-        route(agent, "DELETE", delete, gateway, WRITES),
+        route("/v1/agents", "GET", list_agents, gateway, READS + AGENTS, descriptions.LIST_AGENTS),
+        route("/v1/agents", "POST", create, gateway, WRITES, descriptions.CREATE_AGENT),
+        route("/v1/agents/count", "GET", count, gateway, READS + AGENTS, descriptions.COUNT_AGENTS),
+        route(agent, "GET", retrieve, gateway, READS + AGENTS, descriptions.RETRIEVE_AGENT),
+        route(agent, "PATCH", update, gateway, WRITES, descriptions.UPDATE_AGENT),
+        route(agent, "DELETE", delete, gateway, WRITES, descriptions.DELETE_AGENT),
     ]
 
 

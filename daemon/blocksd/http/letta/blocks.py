@@ -8,6 +8,7 @@ from blocksd.client.reading_async import agent_named, block_named, block_of_agen
 from blocksd.errors import AlreadyExists, InvalidField
 from blocksd.http.arguments import text_of
 from blocksd.http.call import AGENTS, READS, WRITES, route
+from blocksd.http.letta import descriptions
 from blocksd.http.letta.agents import states_of
 from blocksd.http.letta.listing import Page, blocks_for, count_for
 from blocksd.http.letta.shapes import block_json
@@ -29,13 +30,13 @@ def routes(gateway: Gateway) -> list[Route]:
     """Return the routes under `/v1/blocks`."""
     block = "/v1/blocks/{block_id}"
     return [
-        route("/v1/blocks", "GET", list_blocks, gateway, READS + AGENTS),
-        route("/v1/blocks", "POST", create, gateway, WRITES + AGENTS),
-        route("/v1/blocks/count", "GET", count, gateway, READS + AGENTS),
-        route(block, "GET", retrieve, gateway, READS + AGENTS),
-        route(block, "PATCH", update, gateway, WRITES + AGENTS),
-        route(block, "DELETE", delete, gateway, WRITES + AGENTS),
-        route(f"{block}/agents", "GET", list_agents, gateway, READS + AGENTS),
+        route("/v1/blocks", "GET", list_blocks, gateway, READS + AGENTS, descriptions.LIST_BLOCKS),
+        route("/v1/blocks", "POST", create, gateway, WRITES + AGENTS, descriptions.CREATE_BLOCK),
+        route("/v1/blocks/count", "GET", count, gateway, READS + AGENTS, descriptions.COUNT_BLOCKS),
+        route(block, "GET", retrieve, gateway, READS + AGENTS, descriptions.RETRIEVE_BLOCK),
+        route(block, "PATCH", update, gateway, WRITES + AGENTS, descriptions.UPDATE_BLOCK),
+        route(block, "DELETE", delete, gateway, WRITES + AGENTS, descriptions.DELETE_BLOCK),
+        route(f"{block}/agents", "GET", list_agents, gateway, READS + AGENTS, descriptions.LIST_BLOCK_AGENTS),
     ]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from blocksd.client.blocks_async import AsyncTags
 from blocksd.client.reading_async import agent_named, blocks_with
 from blocksd.http.call import AGENTS, READS, route
+from blocksd.http.letta import descriptions
 from blocksd.http.letta.agents import names_and_tags
 from blocksd.http.letta.listing import Page
 
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 def routes(gateway: Gateway) -> list[Route]:
     """Return the routes."""
     return [
-        route("/v1/health", "GET", health, gateway, ()),
-        route("/v1/ready", "GET", health, gateway, ()),
-        route("/v1/tags", "GET", tags, gateway, READS + AGENTS),
+        route("/v1/health", "GET", health, gateway, (), descriptions.HEALTH),
+        route("/v1/ready", "GET", health, gateway, (), descriptions.HEALTH),
+        route("/v1/tags", "GET", tags, gateway, READS + AGENTS, descriptions.TAGS),
     ]
 
 

@@ -9,6 +9,7 @@ from blocksd.client.reading_async import agent_named, block_of_agent, blocks_wit
 from blocksd.errors import LabelConflict
 from blocksd.http.answers import refusal
 from blocksd.http.call import AGENTS, READS, WRITES, route
+from blocksd.http.letta import descriptions
 from blocksd.http.letta.agents import agent_for, agent_id_of, state_of
 from blocksd.http.letta.blocks import changed
 from blocksd.http.letta.listing import Page
@@ -30,16 +31,16 @@ def routes(gateway: Gateway) -> list[Route]:
     agent = "/v1/agents/{agent_id}"
     blocks, one = f"{agent}/core-memory/blocks", "{block_label:path}"
     return [
-        route(blocks, "GET", list_blocks, gateway, READS + AGENTS),
-        route(f"{blocks}/attach/{{block_id:path}}", "PATCH", attach, gateway, WRITES),
-        route(f"{blocks}/detach/{{block_id:path}}", "PATCH", detach, gateway, WRITES),
-        route(f"{blocks}/{one}", "GET", retrieve, gateway, READS + AGENTS),
-        route(f"{blocks}/{one}", "PATCH", update, gateway, WRITES + AGENTS),
-        route(f"{agent}/core-memory", "GET", core_memory, gateway, READS + AGENTS),
-        route(f"{agent}/core-memory/variables", "GET", variables, gateway, READS + AGENTS),
-        route(f"{agent}/context", "GET", context, gateway, READS + AGENTS),
-        route(f"{agent}/recompile", "POST", recompile, gateway, READS + AGENTS),
-        route(f"{agent}/tools/{{tool}}/run", "POST", run_tool, gateway, WRITES + AGENTS),
+        route(blocks, "GET", list_blocks, gateway, READS + AGENTS, descriptions.LIST_OWN_BLOCKS),
+        route(f"{blocks}/attach/{{block_id:path}}", "PATCH", attach, gateway, WRITES, descriptions.ATTACH),
+        route(f"{blocks}/detach/{{block_id:path}}", "PATCH", detach, gateway, WRITES, descriptions.DETACH),
+        route(f"{blocks}/{one}", "GET", retrieve, gateway, READS + AGENTS, descriptions.RETRIEVE_OWN_BLOCK),
+        route(f"{blocks}/{one}", "PATCH", update, gateway, WRITES + AGENTS, descriptions.UPDATE_OWN_BLOCK),
+        route(f"{agent}/core-memory", "GET", core_memory, gateway, READS + AGENTS, descriptions.CORE_MEMORY),
+        route(f"{agent}/core-memory/variables", "GET", variables, gateway, READS + AGENTS, descriptions.VARIABLES),
+        route(f"{agent}/context", "GET", context, gateway, READS + AGENTS, descriptions.CONTEXT),
+        route(f"{agent}/recompile", "POST", recompile, gateway, READS + AGENTS, descriptions.RECOMPILE),
+        route(f"{agent}/tools/{{tool}}/run", "POST", run_tool, gateway, WRITES + AGENTS, descriptions.RUN_TOOL),
     ]
 
 
