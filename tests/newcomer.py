@@ -174,6 +174,7 @@ class Newcomer:
             "text": self._text,
             "json": self._json,
             "python": self._program,
+            "html": self._program,
             "javascript": self._program,
             "toml": self._settings,
             "markdown": self._block_file,
