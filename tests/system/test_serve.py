@@ -87,6 +87,31 @@ def test_follows_a_server_that_was_restarted(
     eventually(answers, "the block is read again")
 
 
+def test_ends_though_a_request_waits(
+    run_daemon: Callable[..., Daemon], server: RedisServer, folder: Path, serve: Callable[..., Served]
+) -> None:
+    """The daemon does not reply: after two seconds the caller is told so, and the gateway ends in order."""
+    (folder / "persona.md").write_text("I am Sam.\n")
+    daemon = run_daemon()
+    gateway = serve("--redis", server.url).ready()
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        with socket.create_connection(("127.0.0.1", gateway.port)) as caller:
+            head = b"DELETE /v1/blocks/persona HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+            caller.sendall(head)
+            with server.client() as client:
+                eventually(lambda: client.xlen("blocks:inbox:operator"), "the daemon is asked")
+            gateway.process.terminate()
+            assert gateway.process.wait(15) == 0
+            answer = caller.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 503")
+            assert b"whether this was done is not known" in answer
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
+    assert "Traceback" not in gateway.said()
+
+
 GARBAGE = Path(__file__).parents[1] / "benchmarks" / "garbage.py"
 
 

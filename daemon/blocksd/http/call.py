@@ -186,7 +186,13 @@ def route(
             return too_large()
         except ClientDisconnect:
             return refusal(400, "the connection was closed before the end of the body")  # that nobody reads
-        result = await function(Call(request, gateway, body))
+        try:
+            result = await function(Call(request, gateway, body))
+        except asyncio.CancelledError:
+            if not gateway.stopping.is_set():
+                raise
+            detail = "the gateway stops, and the daemon has not replied: whether this was done is not known"
+            return refusal(503, detail, {"retry-after": "1"})
         return result if isinstance(result, Response) else JSONAnswer(result)
 
     found = Described(path, endpoint, methods=[method])
