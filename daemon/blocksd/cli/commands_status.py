@@ -76,7 +76,7 @@ def _status(config: Config) -> dict[str, Any]:
     if daemon is not None:
         with suppress(Unavailable):
             report = ask(config.state, STATUS)
-            _ask_gateway(report["gateway"])
+            _ask_gateway(report.get("gateway"))
             return report | seen_in_mirror(daemon["redis"], report) if report["mirror"] == "level" else report
     return _traces(config, daemon)
 
@@ -196,7 +196,7 @@ def _show_status(report: dict[str, Any], *, everything: bool) -> None:
             ("daemon", _daemon_text(report)),
             *((name, report[name] or "-") for name in ("folder", "namespace", "state")),
             ("redis", _redis_text(report)),
-            *([("gateway", _gateway_text(report["gateway"]))] if report["gateway"] else []),
+            *([("gateway", _gateway_text(report["gateway"]))] if report.get("gateway") else []),
         ]
     )
     click.echo()
