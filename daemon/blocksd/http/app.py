@@ -41,7 +41,6 @@ SUBJECTS = (
     health,
     session,
     document,
-    page_files,
 )
 """The modules that have routes, those first that are asked most often."""
 
@@ -59,7 +58,7 @@ def application(url: str, namespace: str, *, tokens: Tokens, places: Places, by:
         await gateway.feed.close()
         await gateway.client.close()
 
-    routes = [route for subject in SUBJECTS for route in subject.routes(gateway)]
+    routes = [*(route for subject in SUBJECTS for route in subject.routes(gateway)), *page_files.routes()]
     metrics = Metrics(routes, gateway.feed) if IS_AVAILABLE else None
     measured = [] if metrics is None else [Middleware(Measured, metrics=metrics)]
     app = Starlette(

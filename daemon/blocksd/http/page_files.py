@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -13,8 +14,6 @@ from blocksd.http.guard import PAGE
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-
-    from blocksd.http.call import Gateway
 
 DIRECTORY = Path(__file__).parent / "page"
 
@@ -24,7 +23,7 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-HEADERS = {
+_HEADERS = {
     "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
@@ -35,22 +34,32 @@ HEADERS = {
 }
 
 
-def routes(_gateway: Gateway) -> list[Route]:
+def routes() -> list[Route]:
     """Return the routes. They answer everyone: nothing in the files is of blocks."""
-    files = {path.name: path for path in sorted(DIRECTORY.iterdir()) if path.suffix in _TYPES}
-    paths = {PAGE + name: path for name, path in files.items() if path.suffix != ".html"}
-    return [_route(place, path) for place, path in {"/": files["index.html"], **paths}.items()]
+    files = {path.name: _File(path) for path in DIRECTORY.iterdir() if path.suffix in _TYPES}
+
+    async def page(request: Request) -> Response:
+        return files["index.html"].answer(request)
+
+    async def part(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in files:
+            raise HTTPException(404)
+        return files[name].answer(request)
+
+    return [Route("/", page, methods=["GET"]), Route(f"{PAGE}{{name}}", part, methods=["GET"])]
 
 
-def _route(place: str, path: Path) -> Route:
-    content = path.read_bytes()
-    tag = f'"{sha256(content).hexdigest()[:32]}"'
-    headers = {**HEADERS, "content-type": _TYPES[path.suffix], "etag": tag}
+class _File:
+    """A file, read once."""
 
-    async def endpoint(request: Request) -> Response:
-        known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
-        if tag in known or known == ["*"]:
-            return Response(status_code=304, headers=headers)
-        return Response(content, headers=headers)
+    def __init__(self, path: Path) -> None:
+        self._content = path.read_bytes()
+        self._tag = f'"{sha256(self._content).hexdigest()[:32]}"'
+        self._headers = {**_HEADERS, "content-type": _TYPES[path.suffix], "etag": self._tag}
 
-    return Route(place, endpoint, methods=["GET"])
+    def answer(self, request: Request) -> Response:
+        known = (tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(","))
+        if self._tag in known:
+            return Response(status_code=304, headers=self._headers)
+        return Response(self._content, headers=self._headers)

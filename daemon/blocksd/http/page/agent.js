@@ -5,7 +5,7 @@ import { button, el, field, fill, later } from "./dom.js";
 import { gauge } from "./gauge.js";
 import { get, patch, put, remove } from "./gateway.js";
 import { address, go } from "./places.js";
-import { count, number } from "./words.js";
+import { count, number, sentence } from "./words.js";
 
 const STYLES = { standard: "Standard", "line-numbered": "Line-numbered", nested: "Nested", directories: "Directories" };
 const STYLE_OF_TYPE = { sleeptime_agent: "line-numbered", react_agent: "nested", workflow_agent: "directories" };
@@ -27,7 +27,7 @@ export function showAgent(element, app, id, query, signal) {
       await readPrompt();
     } catch (error) {
       if (signal.aborted) return;
-      fill(head, el("h1", {}, id), el("p.empty", {}, error.message));
+      fill(head, el("h1", {}, id), el("p.empty", {}, sentence(error.message)));
       fill(blocks);
       fill(prompt);
     }

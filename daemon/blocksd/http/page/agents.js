@@ -23,6 +23,7 @@ export function showAgents(main, app, signal) {
       el(
         "section.side",
         { "aria-label": "All agents" },
+        el("h1.unseen", {}, "Agents"),
         el("div.head", {}, search, app.mayAll && button("New agent", createAgent, "button.primary")),
         found,
         list.element,
@@ -39,7 +40,7 @@ export function showAgents(main, app, signal) {
       { role: "option", "aria-selected": String(row.id === present), title: row.id },
       el("span.name", {}, row.name, row.name !== row.id && el("span.muted", {}, ` ${row.id}`)),
       row.tags.slice(0, 2).map((tag) => el("span.tag", {}, tag)),
-      el("span.number", { title: count(row.blocks.length, "block") }, number(row.blocks.length)),
+      el("span.number", { title: count(row.blocks.length, "block") }, number(row.blocks.length), el("span.unseen", {}, row.blocks.length === 1 ? " block" : " blocks")),
     );
   }
 
@@ -85,6 +86,7 @@ export function showAgents(main, app, signal) {
           id: id.value.trim(),
           ...(name.value.trim() && { name: name.value.trim() }),
           ...(description.value.trim() && { description: description.value.trim() }),
+          blocks: [],
           attach: attach.value.split(",").map((one) => one.trim()).filter(Boolean),
         }),
     });

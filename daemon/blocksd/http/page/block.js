@@ -11,7 +11,7 @@ import { markdown } from "./markdown.js";
 import { address, go } from "./places.js";
 import { showSharing } from "./sharing.js";
 import { showVersions } from "./versions.js";
-import { ago, authorOf } from "./words.js";
+import { ago, authorOf, sentence } from "./words.js";
 
 const PARTS = { text: "Text", fields: "Fields", agents: "Agents", versions: "Versions" };
 let isRaw = false;
@@ -114,6 +114,7 @@ export function showBlock(element, app, label, query, signal) {
       el("button", { type: "button", "aria-pressed": String(isRaw === value), onclick: () => ((isRaw = value), showText(present)) }, text);
     fill(
       body,
+      el("h2.unseen", {}, "Text"),
       el(
         "div.bar-of-text",
         {},
@@ -196,7 +197,7 @@ export function showBlock(element, app, label, query, signal) {
     fill(head, el("h1", {}, label));
     fill(
       body,
-      el("p.empty", {}, error.message),
+      el("p.empty", {}, sentence(error.message)),
       app.mayWrite && el("p.empty", {}, "If it was deleted, its history is still there."),
       app.mayWrite && button("Bring it back", back),
       draft && [el("h2", {}, "Your text that was not saved"), el("pre.raw", { tabindex: "0" }, draft.text)],
@@ -228,8 +229,8 @@ export function problemCard(problem, ...more) {
   return el(
     `div.card.problem${problem.warning ? "" : ".bad"}`,
     {},
-    el("p", {}, el("strong", {}, problem.warning ? "Warning: " : "Problem: "), problem.message),
-    problem.hint && el("p.muted", {}, problem.hint),
+    el("p", {}, el("strong", {}, problem.warning ? "Warning: " : "Problem: "), sentence(problem.message)),
+    problem.hint && el("p.muted", {}, sentence(problem.hint)),
     el("p.where", {}, problem.line ? `${problem.subject}, line ${problem.line}` : problem.subject, problem.since && [" · since ", ago(problem.since)]),
     ...more,
   );

@@ -33,6 +33,7 @@ export function showBlocks(main, app, signal) {
       el(
         "section.side",
         { "aria-label": "All blocks" },
+        el("h1.unseen", {}, "Blocks"),
         el("div.head", {}, search, create),
         el("label.check", {}, texts, " Search in texts, too"),
         found,
@@ -54,27 +55,21 @@ export function showBlocks(main, app, signal) {
     if (row.kind === "folder") {
       const name = `div.row.folder${isActive ? ".active" : ""}`;
       const sign = el("span.sign", { "aria-hidden": "true" }, row.isOpen ? "▾" : "▸");
-      const label = `${row.name}, ${count(row.count, "block")}`;
-      return el(name, { ...properties, "aria-expanded": String(row.isOpen), "aria-label": label }, sign, el("span.name", {}, row.name), el("span.number", {}, number(row.count)));
+      const size = el("span.number", {}, number(row.count), unseen(row.count === 1 ? "block" : "blocks"));
+      return el(name, { ...properties, "aria-expanded": String(row.isOpen) }, sign, el("span.name", {}, row.name), size);
     }
     const { block } = row;
     const problems = store.problemsOf(block.label);
     const isBad = problems.some((one) => !one.warning);
-    const words = [
-      row.name,
-      block.shared_by !== null && `shared by ${count(block.shared_by, "agent")}`,
-      problems.length > 0 && count(problems.length, "problem"),
-      draftLabels.has(block.label) && "not saved",
-    ];
     return el(
       `div.row.block${isActive ? ".active" : ""}${block.label === present ? ".present" : ""}`,
-      { ...properties, "aria-selected": String(block.label === present), "aria-label": words.filter(Boolean).join(", "), title: block.label },
+      { ...properties, "aria-selected": String(block.label === present), title: block.label },
       el("span.name", {}, row.name),
-      draftLabels.has(block.label) && el("span.draft", { title: "Not saved" }, "●"),
-      problems.length > 0 && el(`span.problem${isBad ? ".bad" : ""}`, { title: problems[0].message }, "!"),
+      draftLabels.has(block.label) && el("span.draft", { title: "Not saved" }, el("span", { "aria-hidden": "true" }, "●"), unseen("not saved")),
+      problems.length > 0 && el(`span.problem${isBad ? ".bad" : ""}`, { title: problems[0].message }, el("span", { "aria-hidden": "true" }, "!"), unseen(count(problems.length, "problem"))),
       block.read_only && el("span.tag", {}, "read-only"),
       block.tags.slice(0, 2).map((tag) => el("span.tag", {}, tag)),
-      block.shared_by > 0 && el("span.number.shared", { title: `Shared by ${count(block.shared_by, "agent")}` }, number(block.shared_by)),
+      block.shared_by > 0 && el("span.number.shared", { title: `Shared by ${count(block.shared_by, "agent")}` }, number(block.shared_by), unseen(block.shared_by === 1 ? "agent" : "agents")),
       gauge(block.size, block.limit, { isSmall: true }),
     );
   }
@@ -164,6 +159,9 @@ export function showBlocks(main, app, signal) {
     else fill(detail, el("div.empty.big", {}, "Choose a block."));
   };
 }
+
+/** Return words for those who listen to the page; a space parts them from what is before. */
+const unseen = (text) => el("span.unseen", {}, ` ${text}`);
 
 /** Ask for a new block, and go to it. */
 async function createBlock(app, present) {

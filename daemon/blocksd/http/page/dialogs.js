@@ -1,6 +1,7 @@
 // Asks and tells: dialogs, and notices that go by themselves.
 
 import { button, el, fill } from "./dom.js";
+import { sentence } from "./words.js";
 
 const SECONDS = 6;
 
@@ -21,7 +22,7 @@ export async function attempt(run) {
   try {
     return await run();
   } catch (error) {
-    if (error.name !== "AbortError") notice(error.message, { isError: true });
+    if (error.name !== "AbortError") notice(sentence(error.message), { isError: true });
     if (!("status" in error) && error.name !== "AbortError") console.error(error);
     return undefined;
   }
@@ -54,7 +55,7 @@ export function ask({ title, body, yes, accept, isDangerous = false }) {
         result = await accept(form);
         dialog.close();
       } catch (error) {
-        fill(wrong, error.message);
+        fill(wrong, sentence(error.message));
       } finally {
         submit.disabled = false;
       }

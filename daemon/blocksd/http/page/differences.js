@@ -21,7 +21,7 @@ export function unified(text) {
 }
 
 /** Return the indexes of the lines of `text` that are not in `other`, by the longest common subsequence of lines. */
-export function changedLines(text, other) {
+function changedLines(text, other) {
   const [mine, theirs] = [text.split("\n"), other.split("\n")];
   let start = 0;
   while (start < mine.length && start < theirs.length && mine[start] === theirs[start]) start += 1;

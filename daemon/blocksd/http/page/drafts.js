@@ -62,7 +62,7 @@ export function rename(from, to) {
 }
 
 /** Return true if some draft is in this page alone, which would be lost with it. */
-export const isOnlyHere = () => [...memory.keys()].some((label) => read(keyOf(label))?.text !== memory.get(label).text);
+const isOnlyHere = () => [...memory.keys()].some((label) => read(keyOf(label))?.text !== memory.get(label).text);
 
 /** Return the labels that this tab has drafts of. */
 export function labels() {

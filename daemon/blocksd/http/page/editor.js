@@ -6,7 +6,7 @@ import { button, el, fill } from "./dom.js";
 import * as drafts from "./drafts.js";
 import { gauge } from "./gauge.js";
 import { newKey, post } from "./gateway.js";
-import { characters } from "./words.js";
+import { characters, sentence } from "./words.js";
 
 /** Show the editor; return the function that takes a newer block, or null when the block is gone. */
 export function showEditor(element, app, block, signal, close) {
@@ -111,13 +111,15 @@ export function showEditor(element, app, block, signal, close) {
   }
 
   function failed(error) {
+    // A refusal is kept under its key: what is sent next is another request. Without an answer it may have been done.
+    if (error.status && error.status < 500) keyOf = null;
     const more =
       error.status === 404
         ? button("Bring the block back, and save", bringBack, "button")
         : error.code === "read_only"
           ? null
           : button("Try again", () => saveText(), "button");
-    fill(wrong, el("p", {}, el("strong", {}, "Not saved. "), error.message, " Your text is kept in this browser."), more);
+    fill(wrong, el("p", {}, el("strong", {}, "Not saved: "), sentence(error.message), " Your text is kept in this browser."), more);
   }
 
   async function bringBack() {

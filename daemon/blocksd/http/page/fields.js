@@ -3,7 +3,7 @@
 import { attempt, notice } from "./dialogs.js";
 import { el, field, fill } from "./dom.js";
 import { patch } from "./gateway.js";
-import { ago } from "./words.js";
+import { ago, sentence } from "./words.js";
 
 const READERS = {
   description: { get: (block) => block.description ?? "", set: (text) => text || null },
@@ -82,7 +82,7 @@ export function showFields(element, app, block, signal) {
     } catch (error) {
       if (signal.aborted) return;
       const more = error.status === 412 ? " The block changed meanwhile: look at it, and save again." : "";
-      fill(wrong, `${error.message}${more} What you entered is still here.`);
+      fill(wrong, `${sentence(error.message)}${more} What you entered is still here.`);
     }
   }
 

@@ -16,7 +16,7 @@ export const access = new EventTarget();
 const SECONDS = 30;
 
 /** Return the path of something under `/api/`, with a query. Names are encoded, slashes in them, too. */
-export function path(parts, query = {}) {
+function path(parts, query = {}) {
   const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
   const text = new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
   return `/api/${parts.map(encodeURIComponent).join("/")}${text && `?${text}`}`;

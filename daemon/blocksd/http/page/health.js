@@ -5,7 +5,7 @@ import { ask, attempt, notice } from "./dialogs.js";
 import { button, el, fill, later } from "./dom.js";
 import { get, post } from "./gateway.js";
 import { address } from "./places.js";
-import { ago, count, duration, mirrorWord, number } from "./words.js";
+import { ago, count, duration, mirrorWord, number, sentence } from "./words.js";
 
 const SECONDS = 5;
 
@@ -26,7 +26,7 @@ export function showHealth(main, app, signal) {
     } catch (error) {
       if (signal.aborted) return;
       last = "";
-      fill(status, el("div.card.problem.bad", { role: "alert" }, el("p", {}, el("strong", {}, "The daemon does not answer. "), error.message)));
+      fill(status, el("div.card.problem.bad", { role: "alert" }, el("p", {}, el("strong", {}, "The daemon does not answer: "), sentence(error.message))));
     }
   }
 
@@ -64,8 +64,8 @@ export function showHealth(main, app, signal) {
       el(
         "div.card.problem.bad",
         { role: "alert" },
-        el("p", {}, el("strong", {}, "Deletions are held back. "), problem.message),
-        problem.hint && el("p.muted", {}, problem.hint),
+        el("p", {}, el("strong", {}, "Deletions are held back: "), sentence(problem.message)),
+        problem.hint && el("p.muted", {}, sentence(problem.hint)),
         app.mayAll && button("Accept the deletions", accept, "button.danger"),
       ),
     );
@@ -95,10 +95,11 @@ export function showHealth(main, app, signal) {
 
   async function showAudit() {
     const found = await get(["audit"], {}, { signal });
-    const items = found.items ?? found.findings ?? [];
-    const line = (one) =>
-      el("li", {}, el("div", {}, one.label ? el("a", { href: address("blocks", one.label) }, one.label) : one.agent ? el("a", { href: address("agents", one.agent) }, one.agent) : "", ` ${one.message}`), one.hint && el("div.muted", {}, one.hint));
-    fill(audit, el("h2", {}, "Audit"), items.length ? el("ul.list.findings", {}, items.map(line)) : el("p.empty", {}, "Nothing needs care."));
+    const line = ({ subject, message, advice }) => {
+      const place = app.store.blocks.has(subject) ? address("blocks", subject) : address("agents", subject);
+      return el("li", {}, el("a", { href: place }, subject), `: ${sentence(message)}`, el("div.muted", {}, sentence(advice)));
+    };
+    fill(audit, el("h2", {}, "Audit"), found.items.length ? el("ul.list.findings", {}, found.items.map(line)) : el("p.empty", {}, "Nothing needs care."));
   }
 
   const soon = later(300, read);

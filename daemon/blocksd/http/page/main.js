@@ -11,6 +11,7 @@ import { showHealth } from "./health.js";
 import { address, go, place } from "./places.js";
 import { readSession, signIn, signOut } from "./session.js";
 import { Store } from "./store.js";
+import { sentence } from "./words.js";
 
 const VIEWS = { blocks: ["Blocks", showBlocks], agents: ["Agents", showAgents], changes: ["Changes", showChanges], health: ["Health", showHealth] };
 
@@ -59,12 +60,12 @@ function showViews(present) {
 
 function showState() {
   const { isLive } = app.store;
-  const { name, role, tokens } = app.session;
+  const { name, agent, role, tokens } = app.session;
   const who = tokens && el("button.link", { type: "button", onclick: () => signOut() }, "Sign out");
   fill(
     document.getElementById("state"),
     el(`span.live${isLive ? "" : ".lost"}`, {}, isLive ? "Live" : "Connecting…"),
-    tokens && el("span.who", { title: `Signed in as ${role}` }, name ?? role),
+    tokens && el("span.who", { title: `Signed in as ${role}` }, name ?? agent ?? role),
     who,
   );
 }
@@ -79,7 +80,7 @@ async function start() {
   app.store.addEventListener("problems", () => showViews(place(location.hash).view));
   let failed = null;
   app.store.addEventListener("failed", ({ detail }) => {
-    if (detail.message !== failed && detail.status) notice(detail.message, { isError: true });
+    if (detail.message !== failed && detail.status) notice(sentence(detail.message), { isError: true });
     failed = detail.message;
     if (!app.store.isLoaded && detail.status !== 401) setTimeout(() => app.store.load(), 2000);
   });

@@ -15,7 +15,16 @@ const SCHEME = /^(?:https?:\/\/|mailto:)/i;
 /** Return the elements of a text. One that is too long to be worth it is shown as it is. */
 export function markdown(text) {
   if (text.length > LONGEST) return [el("pre.long", {}, text)];
-  return blocks(text.replaceAll("\t", "    ").split("\n"), 0);
+  const made = blocks(text.replaceAll("\t", "    ").split("\n"), 0);
+  // Those who listen to the page go by the levels of headings: a text that leaves one out is heard without a gap.
+  const headings = made.flatMap((one) => [one, ...one.querySelectorAll("*")]).filter((one) => /^H\d$/.test(one.tagName));
+  let last = 2;
+  for (const one of headings) {
+    const level = Number(one.tagName[1]);
+    last = Math.min(level, last + 1);
+    if (last !== level) one.setAttribute("aria-level", last);
+  }
+  return made;
 }
 
 const isBlank = (line) => line.trim() === "";

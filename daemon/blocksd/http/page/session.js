@@ -9,10 +9,10 @@ const PATIENCE_SECONDS = 2;
 export async function readSession() {
   for (;;) {
     try {
-      return await get(["session"]);
+      const found = await get(["session"]);
+      return found.role === null ? null : found;
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
-      if (error.status === 401) return null;
       fill(document.getElementById("main"), el("p.empty", { role: "alert" }, error.message));
       await new Promise((resolve) => setTimeout(resolve, PATIENCE_SECONDS * 1000));
     }

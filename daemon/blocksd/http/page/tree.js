@@ -3,7 +3,7 @@
 const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
 /** Return true if a block fits all words of a search, in its label, description or tags. `tag:x` wants the tag x. */
-export function fits(block, words) {
+function fits(block, words) {
   const text = `${block.label}\n${block.description ?? ""}\n${block.tags.join("\n")}`.toLowerCase();
   return words.every((word) =>
     word.startsWith("tag:") ? block.tags.some((tag) => tag.toLowerCase() === word.slice(4)) : text.includes(word),

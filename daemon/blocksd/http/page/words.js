@@ -73,3 +73,6 @@ export function duration(seconds) {
     .map(([unit, value]) => `${value} ${unit}`)
     .join(" ");
 }
+
+/** Return a message with a stop at its end. */
+export const sentence = (message) => (/[.!?…]$/.test(message) ? message : `${message}.`);

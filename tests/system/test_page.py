@@ -1,0 +1,670 @@
+"""The page, in a real Chromium over a real gateway and daemon: each of its flows."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from browsers import Watched, axe_core, chromium, violations
+from gateways import FILE, TOKENS, Served
+from support import Daemon, RedisServer, eventually, valkey_binary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+REFUNDS = """---
+description: Binding for every agent.
+tags: [policy, money]
+agents: [ann, bob]
+limit: 400
+---
+# Refunds
+
+Within **30 days**, as `policy` says:
+
+- in full
+- [more](https://example.org/more)
+
+| item | days |
+|---|---|
+| shoes | 30 |
+"""
+
+
+class World:
+    """A server, a daemon, a gateway, and pages that show it."""
+
+    def __init__(self, directory: Path, browser: Browser, *options: str) -> None:
+        self.directory = directory
+        self.browser = browser
+        self.folder = directory / "blocks.d"
+        self.folder.mkdir()
+        self.server = RedisServer(valkey_binary())
+        self.server.start()
+        self.daemon = Daemon(self.folder, directory / "state", "--redis", self.server.url, "--delete-grace", "0.05")
+        self.options = options
+        self.watched: list[Watched] = []
+        self.save("human", "Name: Bob.\nLikes: short answers.\n")
+        self.save("policies/refunds", REFUNDS)
+        self.save("agents/ann/diary", "Today.\n")
+        self.daemon.start()
+        self.served = Served(directory / "serve.log", "--redis", self.server.url, *options).ready()
+        self.port = self.served.port
+
+    def save(self, label: str, text: str) -> None:
+        path = self.folder / f"{label}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def text(self, label: str) -> str:
+        return (self.folder / f"{label}.md").read_text(encoding="utf-8")
+
+    def serve_again(self) -> None:
+        """Start the gateway again, at the same place."""
+        listen = ("--listen", str(self.port))
+        self.served = Served(self.directory / "serve.log", "--redis", self.server.url, *self.options, *listen).ready()
+
+    def open(self, place: str = "", **how: Any) -> Page:
+        """Show a place in a window that shares nothing with others."""
+        size = how.pop("size", (1200, 800))
+        context = self.browser.new_context(viewport={"width": size[0], "height": size[1]}, **how)
+        return self.watch(context.new_page()).go(place)
+
+    def watch(self, page: Page) -> Watched:
+        self.watched.append(Watched(page, f"http://127.0.0.1:{self.port}"))
+        return self.watched[-1]
+
+    def check(self) -> None:
+        """Nothing went wrong in any page."""
+        wrong = [line for one in self.watched for line in one.wrong]
+        for one in self.watched:
+            with contextlib.suppress(Exception):
+                one.page.context.close()
+        self.watched.clear()
+        assert wrong == []
+
+    def end(self) -> None:
+        self.served.end()
+        self.daemon.stop()
+        self.server.remove()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def running(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    world = World(tmp_path_factory.mktemp("page"), browser)
+    yield world
+    world.end()
+
+
+@pytest.fixture
+def world(running: World) -> Iterator[World]:
+    """The world that the tests of this file share; each uses other blocks."""
+    yield running
+    running.check()
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return axe_core(tmp_path_factory.mktemp("axe"))
+
+
+def shows(page: Page, text: str, within: str = "body") -> None:
+    page.locator(within).get_by_text(text).first.wait_for()
+
+
+def press(page: Page, name: str, role: Any = "button", **how: Any) -> None:
+    page.get_by_role(role, name=name, **how).first.click()
+
+
+# --- blocks ---
+
+
+def test_blocks_are_listed_and_found(world: World) -> None:
+    """A tree with tags, the number of agents and a gauge; a search opens the folders of what it finds."""
+    page = world.open()
+    tree = page.get_by_role("tree")
+    row = tree.get_by_role("treeitem", name=re.compile("refunds.*2 agents"))
+    row.wait_for()
+    assert row.get_by_text("policy").is_visible()
+    assert row.get_by_role("img").get_attribute("aria-label") == "136 of 400 characters"
+    page.keyboard.press("/")
+    page.keyboard.type("tag:money ref")
+    shows(page, "1 of", ".found")
+    assert tree.get_by_role("treeitem").count() == 2
+    page.keyboard.press("ArrowDown")  # from the search into the tree
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="policies/refunds").wait_for()
+    assert page.title().startswith("policies/refunds")
+    page.get_by_role("searchbox").fill("short answers")
+    shows(page, "No block fits")
+    page.get_by_label("Search in texts, too").check()
+    tree.get_by_role("treeitem", name="human").wait_for()
+
+
+def test_block_is_rendered_and_raw(world: World) -> None:
+    """Markdown becomes elements; the raw text is beside it; links open elsewhere and tell nothing of where they were."""
+    page = world.open("#/blocks/policies/refunds")
+    text = page.locator(".markdown")
+    text.get_by_role("heading", name="Refunds").wait_for()
+    assert text.locator("strong").inner_text() == "30 days"
+    assert text.locator("table td").all_inner_texts() == ["shoes", "30"]
+    link = text.get_by_role("link", name="more")
+    assert (link.get_attribute("href"), link.get_attribute("rel")) == (
+        "https://example.org/more",
+        "noopener noreferrer nofollow",
+    )
+    press(page, "Raw")
+    shows(page, "**30 days**", "pre")
+
+
+EVIL = """<script>window.evil = 1</script><img src=x onerror="window.evil = 1">
+[a](javascript:window.evil=1) [b](JaVaScRiPt:window.evil=1) [c](data:text/html,x) ![d](http://127.0.0.1:1/x.png)
+<a href="javascript:window.evil=1">e</a> [<img src=x onerror=alert(1)>](https://example.org/)
+"""
+
+
+def test_texts_are_never_markup(world: World) -> None:
+    """HTML stays text, no address but http and mailto becomes a link, and no picture is loaded."""
+    world.save("evil", EVIL + "> " * 500 + "deep\n" + "*_[`~" * 3000 + "\n")
+    page = world.open("#/blocks/evil")
+    text = page.locator(".markdown")
+    text.wait_for()
+    assert "<script>window.evil = 1</script>" in text.inner_text()
+    found = text.get_by_role("link").evaluate_all("links => links.map(link => link.href)")
+    assert found == ["http://127.0.0.1:1/x.png", "https://example.org/"]
+    assert text.locator("img, script").count() == 0
+    assert page.evaluate("window.evil") is None
+    page.goto(f"{page.url.split('#')[0]}#/blocks/evil?part=versions")
+    shows(page, "window.evil", ".diff")
+    assert page.evaluate("window.evil") is None
+
+
+def test_block_is_created_renamed_and_deleted(world: World) -> None:
+    """Each is a file's; a deletion asks, and is undone; a label that is taken is refused where it was entered."""
+    page = world.open("#/blocks/policies/refunds")
+    press(page, "New block")
+    dialog = page.get_by_role("dialog")
+    assert dialog.get_by_label("Label").input_value() == "policies/"
+    dialog.get_by_label("Label").fill("policies/refunds")
+    dialog.get_by_label("Text").fill("New text")
+    dialog.get_by_role("button", name="Create").click()
+    dialog.get_by_role("alert").filter(has_text="policies/refunds").wait_for()
+    dialog.get_by_label("Label").fill("made/a new one")
+    dialog.get_by_role("button", name="Create").click()
+    page.get_by_role("heading", name="made/a new one").wait_for()
+    assert world.text("made/a new one") == "New text\n"
+    press(page, "Rename")
+    dialog.get_by_label("Label").fill("made/two")
+    dialog.get_by_role("button", name="Rename").click()
+    page.get_by_role("heading", name="made/two").wait_for()
+    page.get_by_role("treeitem", name="two").wait_for()
+    assert not (world.folder / "made/a new one.md").exists()
+    press(page, "Delete")
+    dialog.get_by_role("button", name="Cancel").click()
+    assert world.text("made/two") == "New text\n"
+    press(page, "Delete")
+    dialog.get_by_role("button", name="Delete").click()
+    shows(page, "made/two is deleted", "#notices")
+    assert not (world.folder / "made/two.md").exists()
+    page.get_by_role("treeitem", name="two").wait_for(state="detached")
+    press(page, "Undo")
+    shows(page, "New text", ".markdown")
+    assert world.text("made/two") == "New text\n"
+
+
+def test_fields_are_changed(world: World) -> None:
+    """Only those that were edited; a change by another is shown, and what was entered stays."""
+    world.save("fields", "---\ntags: [a]\n---\ntext\n")
+    page = world.open("#/blocks/fields?part=fields")
+    page.get_by_label("Description").fill("About it")
+    page.get_by_label("Read-only").check()
+    page.get_by_role("button", name="Save fields").click()
+    shows(page, "read-only", ".badges")
+    assert "description: About it" in world.text("fields")
+    page.get_by_label("Tags").fill("a, b")
+    world.save("fields", world.text("fields").replace("About it", "By another"))
+    shows(page, "By another", ".description")
+    assert page.get_by_label("Tags").input_value() == "a, b"
+    page.get_by_label("Metadata").fill("{")
+    page.get_by_role("button", name="Save fields").click()
+    page.get_by_role("alert").filter(has_text="no JSON").wait_for()
+    page.get_by_label("Metadata").fill('{"x": 1}')
+    page.get_by_role("button", name="Save fields").click()
+    shows(page, "b", ".badges")
+    eventually(lambda: "x: 1" in world.text("fields"))
+    assert "By another" in world.text("fields")
+
+
+# --- editing ---
+
+
+def edit(page: Page) -> Any:
+    press(page, "Edit", "link")
+    return page.get_by_role("textbox", name="Text of")
+
+
+def test_text_is_edited_and_counted(world: World) -> None:
+    """By keyboard alone; characters are counted as blocksd counts them; over the limit it is refused and stays."""
+    world.save("edited", "---\nlimit: 20\n---\none\n")
+    page = world.open("#/blocks/edited")
+    text = edit(page)
+    text.fill("two 🙂")
+    shows(page, "5 of 20 characters", ".counter")
+    page.keyboard.press("Control+s")
+    shows(page, "two 🙂", ".markdown")
+    assert world.text("edited").endswith("two 🙂\n")
+    edit(page).fill("x" * 25)
+    shows(page, "5 too many", ".counter")
+    page.keyboard.press("Control+s")
+    shows(page, "Not saved", ".wrong")
+    assert page.get_by_role("textbox", name="Text of").input_value() == "x" * 25
+    press(page, "Discard it") if page.get_by_text("Discard it").count() else page.keyboard.press("Escape")
+
+
+def test_text_is_merged_with_what_another_writes(world: World) -> None:
+    """Saved over another version than it was made of, the text and the other one are both there."""
+    world.save("merged", "one\ntwo\nthree\nfour\n")
+    page = world.open("#/blocks/merged")
+    edit(page).fill("one\ntwo\nthree\n4")
+    world.save("merged", "1\ntwo\nthree\nfour\n")
+    shows(page, "both texts are merged", ".notes")
+    press(page, "Save", exact=True)
+    shows(page, "merged with what others wrote", "#notices")
+    assert world.text("merged") == "1\ntwo\nthree\n4\n"
+    shows(page, "three", ".markdown")
+
+
+def test_conflict_is_shown_in_three_panes(world: World) -> None:
+    """Before, now in force and mine; what is decided is saved, and each of the texts is a version."""
+    world.save("conflict", "Name: Bob\n")
+    page = world.open("#/blocks/conflict")
+    edit(page).fill("Name: Alice")
+    world.save("conflict", "Name: Carol\n")
+    shows(page, "both texts are merged", ".notes")
+    press(page, "Save", exact=True)
+    panes = page.locator(".pane")
+    panes.nth(2).wait_for()
+    assert [panes.nth(n).locator(".diff").inner_text().strip() for n in (0, 1)] == ["Name: Bob", "Name: Carol"]
+    mine = page.get_by_role("textbox", name="Your text of conflict")
+    assert mine.input_value() == "Name: Alice"
+    mine.fill("Name: Alice, or Carol")
+    page.reload()  # also what is decided on is kept
+    text = page.get_by_role("textbox", name="Text of conflict")
+    assert text.input_value() == "Name: Alice, or Carol"
+    press(page, "Save", exact=True)
+    mine.wait_for()
+    press(page, "Save my text")
+    shows(page, "Saved as version 3", "#notices")
+    assert world.text("conflict") == "Name: Alice, or Carol\n"
+    assert world.daemon.values("conflict") == ["Name: Bob", "Name: Carol", "Name: Alice, or Carol"]
+
+
+def test_failed_save_loses_nothing(world: World) -> None:
+    """Without a gateway the text stays, over a reload, too; it is saved once the gateway is there again."""
+    world.save("kept", "one\n")
+    page = world.open("#/blocks/kept")
+    edit(page).fill("typed")
+    world.served.end()
+    press(page, "Save", exact=True)
+    shows(page, "Not saved", ".wrong")
+    shows(page, "Connecting", ".state")
+    page.get_by_role("textbox", name="Text of kept").fill("typed more")
+    world.serve_again()
+    shows(page, "Live", ".state")
+    page.reload()
+    text = page.get_by_role("textbox", name="Text of kept")
+    assert text.input_value() == "typed more"
+    shows(page, "your text that was not saved", ".notes")
+    press(page, "Save", exact=True)
+    shows(page, "Saved as version 2", "#notices")
+    assert world.text("kept") == "typed more\n"
+    page.reload()
+    shows(page, "typed more", ".markdown")
+
+
+def test_draft_of_a_deleted_block_is_kept(world: World) -> None:
+    """Saving brings the block back, and the text with it."""
+    world.save("gone", "one\n")
+    page = world.open("#/blocks/gone")
+    edit(page).fill("one\ntwo")
+    (world.folder / "gone.md").unlink()
+    shows(page, "was deleted meanwhile", ".notes")
+    press(page, "Save", exact=True)
+    press(page, "Bring the block back, and save")
+    eventually(lambda: (world.folder / "gone.md").exists() and world.text("gone") == "one\ntwo\n")
+
+
+def test_draft_of_another_tab_is_offered(world: World) -> None:
+    """A tab that was closed leaves what was typed in it to the next one."""
+    world.save("tabs", "one\n")
+    page = world.open("#/blocks/tabs")
+    edit(page).fill("typed in the first")
+    second = world.watch(page.context.new_page()).go("#/blocks/tabs")
+    page.close()
+    shows(second, "Another tab has a text")
+    press(second, "Edit that text here")
+    text = second.get_by_role("textbox", name="Text of tabs")
+    text.wait_for()
+    assert text.input_value() == "typed in the first"
+    press(second, "Save", exact=True)
+    eventually(lambda: world.text("tabs") == "typed in the first\n")
+
+
+# --- versions ---
+
+
+def test_versions_are_compared_and_restored(world: World) -> None:
+    """With author and time; any two of them; restoring and undoing are versions, too."""
+    world.save("history", "one\n")
+    page = world.open("#/blocks/history?part=versions")
+    page.get_by_text("created").first.wait_for()
+    for number, text in ((2, "two"), (3, "three")):
+        world.save("history", f"{text}\n")
+        page.get_by_label(f"Compare to version {number}").wait_for()
+    row = page.locator("tbody tr").first
+    assert row.locator("td").nth(4).inner_text() == "file"
+    shows(page, "three", ".diff ins")
+    page.get_by_label("Compare from version 1").check()
+    shows(page, "From version 1 to 3", ".difference")
+    assert page.locator(".diff del").inner_text().endswith("one")
+    page.get_by_role("button", name="Text of version 2").click()
+    shows(page, "two", ".difference pre")
+    page.get_by_role("button", name="Restore version 1").click()
+    shows(page, "Version 4 is what version 1 was", "#notices")
+    assert world.text("history") == "one\n"
+    press(page, "Undo", exact=True)
+    eventually(lambda: world.text("history") == "three\n")
+    press(page, "Redo", exact=True)
+    eventually(lambda: world.text("history") == "one\n")
+
+
+# --- agents ---
+
+
+def test_agent_is_created_shared_with_and_deleted(world: World) -> None:
+    """Its prompt in each style, with sizes; attaching and detaching; deleting asks."""
+    world.save("shared one", "Shared text.\n")
+    page = world.open("#/agents")
+    press(page, "New agent")
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Id").fill("zoe")
+    dialog.get_by_label("Name").fill("Zoe of support")
+    dialog.get_by_label("Blocks to attach").fill("human")
+    dialog.get_by_role("button", name="Create").click()
+    page.get_by_role("heading", name="Zoe of support").wait_for()
+    page.get_by_role("option", name="Zoe of support").wait_for()
+    shows(page, "Likes: short answers.", "pre")
+    press(page, "Line-numbered", "link")
+    shows(page, "1→ Name: Bob.", "pre")
+    page.get_by_label("Attach a block").fill("shared one")
+    press(page, "Attach", exact=True)
+    shows(page, "Shared text.", "pre")
+    eventually(lambda: "zoe" in world.text("shared one"))
+    row = page.locator("tbody tr").filter(has_text="shared one")
+    assert int(row.locator("td").nth(2).inner_text()) > 50
+    press(page, "Detach shared one")
+    row.wait_for(state="detached")
+    press(page, "Edit properties")
+    dialog.get_by_label("Type").fill("react_agent")
+    dialog.get_by_role("button", name="Save").click()
+    shows(page, "react_agent", ".badges")
+    press(page, "Delete", exact=True)
+    dialog.get_by_role("button", name="Delete").click()
+    page.get_by_role("option", name="Zoe of support").wait_for(state="detached")
+
+
+def test_block_shows_its_agents(world: World) -> None:
+    """They are attached and detached from there, too."""
+    world.save("sharing", "---\nagents: [ann]\n---\ntext\n")
+    page = world.open("#/blocks/sharing?part=agents")
+    page.get_by_role("link", name="ann").wait_for()
+    page.get_by_label("Attach an agent").fill("bob")
+    press(page, "Attach", exact=True)
+    page.get_by_role("button", name="Detach bob").wait_for()
+    press(page, "Detach ann")
+    page.get_by_role("button", name="Detach ann").wait_for(state="detached")
+    eventually(lambda: "bob" in world.text("sharing") and "ann" not in world.text("sharing"))
+
+
+# --- changes and health ---
+
+
+def test_changes_are_followed_through_restarts(world: World) -> None:
+    """Each is shown once, also those made while the gateway was being started again; filters choose among them."""
+    page = world.open("#/changes")
+    shows(page, "Live", ".state")
+    world.save("feed/a", "one\n")
+    feed = page.locator(".feed").first
+    feed.get_by_role("link", name="feed/a", exact=True).wait_for()
+    world.served.end()
+    shows(page, "Connecting", ".state")
+    world.save("feed/a", "two\n")
+    world.save("feed/b", "one\n")
+    eventually(lambda: world.daemon.values("feed/b") and len(world.daemon.values("feed/a")) == 2)
+    world.serve_again()
+    shows(page, "Live", ".state")
+    feed.get_by_role("link", name="feed/b", exact=True).wait_for()
+    shown = feed.locator("li").filter(has_text="feed/")
+    assert [re.sub(r"\s+", " ", one).split(" by")[0][:20] for one in shown.all_inner_texts()] != []
+    assert shown.count() == 3
+    page.get_by_label("Block").fill("feed/b")
+    page.wait_for_url("**block=feed*")
+    world.save("feed/a", "three\n")
+    world.save("feed/b", "two\n")
+    feed.get_by_role("link", name="Version 2 of feed/b").wait_for()
+    assert feed.locator("li").filter(has_text="feed/a").count() == 0
+    page.get_by_label("Author").fill("nobody")
+    feed.wait_for(state="hidden")
+
+
+def test_daemon_is_restarted_under_the_page(world: World) -> None:
+    """What it does after its restart appears without a reload."""
+    world.save("restart", "one\n")
+    page = world.open("#/blocks/restart")
+    shows(page, "one", ".markdown")
+    world.daemon.kill()
+    world.save("restart", "two\n")
+    world.daemon.start()
+    shows(page, "two", ".markdown")
+
+
+def test_two_pages_at_once(world: World) -> None:
+    """One shows at once what another one does, in the list and in the block."""
+    world.save("both/seen", "one\n")
+    first, second = world.open("#/blocks/both/seen"), world.open("#/blocks/both/seen")
+    shows(second, "one", ".markdown")
+    edit(first).fill("from the first")
+    first.keyboard.press("Control+s")
+    shows(second, "from the first", ".markdown")
+    press(second, "Rename")
+    second.get_by_role("dialog").get_by_label("Label").fill("both/moved")
+    second.get_by_role("dialog").get_by_role("button", name="Rename").click()
+    first.get_by_role("heading", name="both/moved").wait_for()
+    first.get_by_role("treeitem", name="moved").wait_for()
+
+
+def test_health_has_problems_with_remedies(world: World) -> None:
+    """A bad file is a problem at its block and in health, until it is repaired."""
+    world.save("sick", "good\n")
+    page = world.open("#/health")
+    shows(page, "in sync", ".cards")
+    shows(page, "Problems", "main")
+    world.save("sick", "---\nlimit: many\n---\nbad\n")
+    card = page.locator(".card.problem").filter(has_text="sick.md")
+    card.wait_for()
+    card.get_by_role("link", name="Go to the block").click()
+    page.locator(".problems .card").filter(has_text="limit").wait_for()
+    page.get_by_role("treeitem", name=re.compile("sick.*1 problem")).wait_for()
+    shows(page, "good", ".markdown")  # the last good version stays in force
+    world.save("sick", "better\n")
+    shows(page, "better", ".markdown")
+    page.locator(".problems .card").wait_for(state="detached")
+
+
+def test_halted_deletions_are_accepted(browser: Browser, tmp_path: Path) -> None:
+    """They are shown with a button, which asks before it accepts them."""
+    world = World(tmp_path, browser)
+    try:
+        for number in range(30):
+            world.save(f"many/{number}", "text\n")
+        eventually(lambda: world.daemon.values("many/29"))
+        page = world.open("#/health")
+        shows(page, "in sync", ".cards")
+        shutil.rmtree(world.folder / "many")
+        press(page, "Accept the deletions")
+        page.get_by_role("dialog").get_by_role("button", name="Accept").click()
+        page.get_by_role("button", name="Accept the deletions").wait_for(state="detached")
+        eventually(lambda: world.daemon.values("many/0")[-1] is None)
+        world.check()
+    finally:
+        world.end()
+
+
+# --- the whole ---
+
+
+def test_ten_thousand_blocks(browser: Browser, tmp_path: Path) -> None:
+    """Only the visible rows are in the document, at the start, at the end and in a search."""
+    world = World(tmp_path, browser)
+    try:
+        world.daemon.stop()
+        for folder in range(100):
+            (world.folder / f"folder {folder}").mkdir()
+            for number in range(100):
+                (world.folder / f"folder {folder}" / f"block {number}.md").write_text(f"Text {number}.\n")
+        world.daemon.start()
+        page = world.open()
+        shows(page, "10,003 blocks", ".found")
+        items = page.get_by_role("treeitem")
+        page.get_by_role("searchbox").fill("folder")
+        shows(page, "10,000 of 10,003", ".found")
+        assert items.count() < 60
+        page.get_by_role("tree").press("End")
+        page.get_by_role("treeitem", name="block 99").wait_for()
+        assert items.count() < 60
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="folder 99/block 99").wait_for()
+        page.get_by_role("searchbox").fill("folder 7/ ock")
+        shows(page, "1,000 of 10,003", ".found")
+        page.get_by_role("searchbox").fill("")
+        page.get_by_role("searchbox").press_sequentially("block 42", delay=20)
+        shows(page, "199 of 10,003", ".found")  # in folder 42, and one in each other
+        assert items.count() < 60
+        world.check()
+    finally:
+        world.end()
+
+
+VIEWS = {
+    "blocks": "#/blocks",
+    "text": "#/blocks/policies/refunds",
+    "edit": "#/blocks/human?edit=1",
+    "fields": "#/blocks/policies/refunds?part=fields",
+    "agents of a block": "#/blocks/policies/refunds?part=agents",
+    "versions": "#/blocks/policies/refunds?part=versions",
+    "no block": "#/blocks/nothing",
+    "agents": "#/agents",
+    "agent": "#/agents/ann",
+    "changes": "#/changes",
+    "health": "#/health",
+}
+
+
+def test_views_are_accessible(world: World, axe: str) -> None:
+    """axe-core finds nothing in any view, in light and dark, nor in a dialog and a notice."""
+    world.save("policies/bad", "---\nlimit: many\n---\n")
+    page = world.open(reduced_motion="reduce")
+    found: dict[str, list[str]] = {}
+
+    def look(name: str) -> None:
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # one of two texts
+            found[f"{name} in {scheme}"] = violations(page, axe)
+
+    for name, place in VIEWS.items():
+        page.goto(f"http://127.0.0.1:{world.port}/{place}")
+        page.locator("h1:not(.unseen), .big").first.wait_for()
+        look(name)
+    shows(page, "policies/bad.md", "main")
+    shows(page, "Audit", "main")
+    look("all of health")
+    page.goto(f"http://127.0.0.1:{world.port}/#/blocks/human")
+    press(page, "Delete", exact=True)
+    look("dialog")
+    page.keyboard.press("Escape")
+    press(page, "Redo")  # there is nothing to redo
+    page.locator(".notice.error").wait_for()
+    look("notice")
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+    (world.folder / "policies/bad.md").unlink()
+
+
+def test_page_fits_a_phone(world: World) -> None:
+    """Nothing is wider than the screen, and a list and what is chosen of it are two pages."""
+    page = world.open(size=(360, 700), has_touch=True)
+    page.get_by_role("treeitem", name="human").click()
+    page.get_by_role("heading", name="human").wait_for()
+    assert not page.get_by_role("tree").is_visible()
+    for place in VIEWS.values():
+        page.goto(f"http://127.0.0.1:{world.port}/{place}")
+        page.locator("#views a").first.wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, place
+    page.goto(f"http://127.0.0.1:{world.port}/#/blocks/human")
+    press(page, "All blocks", "link")
+    page.get_by_role("tree").wait_for()
+
+
+def test_sign_in_with_a_token(browser: Browser, tmp_path: Path) -> None:
+    """Nothing is shown before; a reader has no buttons that write; an agent sees its blocks alone; signing out ends it."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text(FILE)
+    tokens.chmod(0o600)
+    (tmp_path / "world").mkdir()
+    world = World(tmp_path / "world", browser, "--tokens-file", str(tokens))
+    try:
+        page = world.open("#/blocks/human")
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Token").fill("not a token at all")
+        dialog.get_by_role("button", name="Sign in").click()
+        shows(page, "No caller has this token", "dialog")
+        dialog.get_by_label("Token").fill(TOKENS["reader"])
+        page.keyboard.press("Enter")
+        shows(page, "Name: Bob.", ".markdown")
+        assert page.get_by_role("button", name="New block").count() == 0
+        assert page.get_by_role("link", name="Edit").count() == 0
+        page.reload()
+        shows(page, "Name: Bob.", ".markdown")
+        press(page, "Sign out")
+        dialog.get_by_label("Token").fill(TOKENS["kim"])
+        page.keyboard.press("Enter")
+        edit(page).fill("Name: Carol.")
+        page.keyboard.press("Control+s")
+        shows(page, "Name: Carol.", ".markdown")
+        page.goto(f"{page.url.split('#')[0]}#/blocks/human?part=versions")
+        shows(page, "kim (operator)", "tbody")
+        agent = world.open("#/blocks/human")
+        agent.get_by_role("dialog").get_by_label("Token").fill(TOKENS["ann"])
+        agent.keyboard.press("Enter")
+        agent.get_by_role("treeitem", name="diary").wait_for()
+        assert agent.get_by_role("treeitem", name="human").count() == 0
+        assert page.evaluate("document.cookie") == ""
+        world.check()
+    finally:
+        world.end()
