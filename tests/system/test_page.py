@@ -595,7 +595,7 @@ def test_views_are_accessible(world: World, axe: str) -> None:
 
     def look(name: str) -> None:
         for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # one of two texts
+            page.emulate_media(color_scheme=scheme)
             found[f"{name} in {scheme}"] = violations(page, axe)
 
     for name, place in VIEWS.items():
