@@ -24,7 +24,7 @@ export function showBlock(element, app, label, query, signal) {
   const problems = el("div.problems");
   let [block, update, number] = [null, null, 0];
   element.append(el("a.back", { href: address("blocks") }, "‹ All blocks"), head, problems, body);
-  const isEdited = part === "text" && app.mayWrite && (query.edit === "1" || drafts.draftOf(label) !== null);
+  const isEdited = part === "text" && app.mayWrite && query.edit === "1";
 
   async function read() {
     const mine = (number += 1);
@@ -122,13 +122,24 @@ export function showBlock(element, app, label, query, signal) {
         app.mayWrite && el("a.button.primary", { href: address("blocks", label, { edit: "1" }) }, "Edit"),
         el("button.quiet", { type: "button", onclick: () => copy(present.value) }, "Copy"),
       ),
-      drafts.draftsOfOthers(label).map((draft) => otherDraft(draft, present)),
+      app.mayWrite && ownDraft(present),
+      app.mayWrite && drafts.draftsOfOthers(label).map((draft) => otherDraft(draft, present)),
       isRaw ? raw() : rendered(),
     );
   }
 
+  function ownDraft(present) {
+    const draft = drafts.draftOf(label);
+    if (draft === null) return null;
+    const drop = () => {
+      drafts.forget(label);
+      dispatchEvent(new Event("blocksd-drafts"));
+      showText(present);
+    };
+    return el("div.card.note", {}, el("p", {}, "You have a text of this block that is not saved, of ", ago(draft.at), "."), el("a.button", { href: address("blocks", label, { edit: "1" }) }, "Go on editing"), button("Discard it", drop, "button.quiet"));
+  }
+
   function otherDraft(draft, present) {
-    if (!app.mayWrite) return null;
     const take = () => {
       drafts.keep(label, { text: draft.text, base: draft.base });
       drafts.forget(label, draft.key);

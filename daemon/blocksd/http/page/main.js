@@ -84,7 +84,12 @@ async function start() {
     failed = detail.message;
     if (!app.store.isLoaded && detail.status !== 401) setTimeout(() => app.store.load(), 2000);
   });
-  access.addEventListener("signedout", () => signIn().then(() => app.store.load()));
+  access.addEventListener("signedout", async () => {
+    const session = await signIn();
+    // Another caller may do other things: the page begins again. Texts that are typed are kept as drafts.
+    if (JSON.stringify(session) !== JSON.stringify(app.session)) location.reload();
+    else app.store.load();
+  });
   showState();
   addEventListener("hashchange", show);
   show();
