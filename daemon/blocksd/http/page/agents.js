@@ -39,7 +39,7 @@ export function showAgents(main, app, signal) {
       name,
       { role: "option", "aria-selected": String(row.id === present), title: row.id },
       el("span.name", {}, row.name, row.name !== row.id && el("span.muted", {}, ` ${row.id}`)),
-      row.tags.slice(0, 2).map((tag) => el("span.tag", {}, tag)),
+      el("span.tags", {}, row.tags.slice(0, 3).map((tag) => el("span.tag", {}, tag))),
       el("span.number", { title: count(row.blocks.length, "block") }, number(row.blocks.length), el("span.unseen", {}, row.blocks.length === 1 ? " block" : " blocks")),
     );
   }

@@ -67,8 +67,7 @@ export function showBlocks(main, app, signal) {
       el("span.name", {}, row.name),
       draftLabels.has(block.label) && el("span.draft", { title: "Not saved" }, el("span", { "aria-hidden": "true" }, "●"), unseen("not saved")),
       problems.length > 0 && el(`span.problem${isBad ? ".bad" : ""}`, { title: problems[0].message }, el("span", { "aria-hidden": "true" }, "!"), unseen(count(problems.length, "problem"))),
-      block.read_only && el("span.tag", {}, "read-only"),
-      block.tags.slice(0, 2).map((tag) => el("span.tag", {}, tag)),
+      el("span.tags", {}, block.read_only && el("span.tag", {}, "read-only"), block.tags.slice(0, 3).map((tag) => el("span.tag", {}, tag))),
       block.shared_by > 0 && el("span.number.shared", { title: `Shared by ${count(block.shared_by, "agent")}` }, number(block.shared_by), unseen(block.shared_by === 1 ? "agent" : "agents")),
       gauge(block.size, block.limit, { isSmall: true }),
     );
