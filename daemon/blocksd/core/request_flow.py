@@ -98,7 +98,7 @@ class RequestFlow:
             self._waiting,
             deletions.refusal,
             deletions.is_in_doubt,
-            deletions.held_back,
+            lambda: deletions.held_back,
             self.status,
             self._clock(),
             self._wall(),

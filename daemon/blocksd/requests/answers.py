@@ -76,7 +76,8 @@ class RequestView:
     refusal: Callable[[str], BlocksdError | None]
     """Return why nothing can be written to the block of a missing file; None if that is about to change."""
     is_folder_in_doubt: bool
-    held_back: int | None  # how many deletions are held back; None: the daemon has not halted
+    held_back: Callable[[], int | None]
+    """Return how many deletions are held back; None: the daemon has not halted."""
     status: Callable[[], Mapping[str, Any]]
     """Return the status of the daemon."""
     now: float

@@ -27,11 +27,11 @@ _MOST_CHARS = 8 * 1024 * 1024  # of versions read for one reply: each is checked
 
 
 def answer_query(
-    request: Request, draft: StateDraft, status: Callable[[], Mapping[str, Any]], held_back: int | None
+    request: Request, draft: StateDraft, status: Callable[[], Mapping[str, Any]], held_back: Callable[[], int | None]
 ) -> dict[str, Any]:
     """Return the facts of the reply, with what earlier requests of the round have changed.
 
-    `held_back` is how many deletions are held back; None: the daemon has not halted.
+    `held_back` returns how many deletions are held back; None: the daemon has not halted.
 
     Raises:
         BlocksdError: there is no such block or version, or an argument cannot be so.
@@ -43,7 +43,7 @@ def answer_query(
         request.only()
         if request.actor != OPERATOR:
             raise InvalidRequest("an agent may not accept deletions", field="op")
-        return {"accepted": held_back}
+        return {"accepted": held_back()}
     label = _label(request, draft)
     if request.op == "version":
         request.only("version")
