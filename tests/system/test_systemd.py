@@ -40,7 +40,8 @@ def follow(machine: Machine, line: str) -> str:
     """Type a command of the guide: as root where its prompt is `#`, as ann where it is `$`."""
     prompt, command = line[:2], line[2:]
     if prompt == "# ":
-        return machine.run("sh", "-c", command, network=bool(NEEDS_NETWORK.search(command)))
+        warns = command.endswith("blocksd doctor")  # of the file system of these machines, which is an overlay
+        return machine.run("sh", "-c", command, network=bool(NEEDS_NETWORK.search(command)), check=not warns)
     assert prompt == "$ ", line
     # The directory is what pam_systemd tells who logs in.
     within = f"cd {CLONE} && export XDG_RUNTIME_DIR=/run/user/$(id --user) && {command}"
