@@ -42,7 +42,8 @@ RUNS_ON = {
     r"^blocksd watch$": "following changes",
     r"^redis-cli .* subscribe ": "subscribe",
     r"^python (follow|every_change)\.py$": "",
-    r"^node follow\.mjs$": "",
+    r"^node follow(_changes)?\.mjs$": "",
+    r"^curl -sN ": "id: ",
 }
 """Commands that go on until they are stopped, each in a terminal of its own, and what they say when they are ready."""
 
@@ -52,7 +53,7 @@ WHEN_SETTLED = ("blocksd status", "blocksd doctor")
 PORTS = ("8283", "9283")
 """The ports at which a document has the gateway listen, first the default."""
 
-FOLLOWS = re.compile(r"subscribe|follow|every_change")
+FOLLOWS = re.compile(r"subscribe|follow|every_change|api/changes")
 """Those of them that say something of each change."""
 
 HANDS = {"vim blocks.d/persona.md": ("Go", "I ask when I am not sure.", "\x1b", ":wq\r")}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from blocksd.http.api.changes import ABORT, WRITE
+from blocksd.http.api.changes import ABORT, DIRECT, WRITE
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,9 +24,10 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(_JoinedWrites(transport, self.loop))
+        joined = _JoinedWrites(transport, self.loop)
+        super().connection_made(joined)
         app: ASGIApp = self.config.loaded_app
-        extensions = {ABORT: transport.abort, WRITE: self._write_chunk}
+        extensions = {ABORT: transport.abort, DIRECT: joined, WRITE: self._write_chunk}
 
         async def extended(scope: Scope, receive: Receive, send: Send) -> None:
             await app({**scope, "extensions": extensions}, receive, send)

@@ -28,6 +28,8 @@ ABORT = "blocksd.abort"
 """The extension of a scope that cuts its connection."""
 WRITE = "blocksd.write"
 """The extension of a scope that sends a part of the body: a chunk, as HTTP/1.1 has them where there is no length."""
+DIRECT = "blocksd.direct"
+"""The extension of a scope with its connection, for chunks that are written at once."""
 
 _HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -101,6 +103,7 @@ class _Events(Response):
             await send({"type": "http.response.body", "body": data, "more_body": True})
 
         write = extensions.get(WRITE, send_part) if scope["http_version"] == "1.1" else send_part
+        stream.direct = extensions.get(DIRECT) if scope["http_version"] == "1.1" else None
         gone = asyncio.create_task(_gone(receive))
         gone.add_done_callback(lambda _: stream.leave())
         try:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from blocksd.errors import Unavailable
-from blocksd.http.api.stream import Place, Told, place_frame, reset_frame
+from blocksd.http.api.stream import Frame, Place, Told, place_frame, reset_frame
 from blocksd.model.revision import Change
 from blocksd.protocol.steps import Ask, entries_after, epoch_and_seq, labels_at
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS = 15.0
 MOST_STREAMS = 10_000
+_AT_ONCE = 100
 _ENDING_SECONDS = 1.0
 """How long the end of a stream may take when the gateway stops."""
 T = TypeVar("T")
@@ -40,6 +41,7 @@ class Feed:
         self._transport = transport
         self._watch: AsyncWatch | None = None
         self._starting = asyncio.Lock()
+        self._telling = asyncio.Lock()
         self._streams: dict[Stream, None] = {}
         self.cut_off = 0
         """How many streams were cut off since the start, because the client did not read."""
@@ -97,7 +99,7 @@ class Feed:
             self._watch = watch
             self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._end_in_time())]
 
-    def _hear(self, item: Item) -> None:
+    async def _hear(self, item: Item) -> None:
         if isinstance(item, Change):
             place = None if item.seq is None or item.epoch is None else Place(item.epoch, item.seq)
             if place is not None:
@@ -107,19 +109,23 @@ class Feed:
             told = Told.of(item, place)
         else:
             self._place = Place(item.epoch, item.seq)
-            told = Told(None, self._place, reset_frame(self._place))
-        for stream in list(self._streams):
-            stream.tell(told)
+            told = Told(None, self._place, Frame(reset_frame(self._place)))
+        async with self._telling:
+            for number, stream in enumerate(list(self._streams), 1):
+                stream.tell(told)
+                if number % _AT_ONCE == 0:
+                    await asyncio.sleep(0)  # requests have their turn
 
     async def _beat(self) -> None:
         """Now and then tell all clients where they are: those whose filter lets little through, too, resume from there."""
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
-            if self._place is not None:
-                frame = place_frame(self._place)
-                for stream in list(self._streams):
-                    if stream.is_live and not stream.is_ended:
-                        stream.put(frame)
+            async with self._telling:  # else one could be told of a place whose change it is not told yet
+                if self._place is not None:
+                    frame = Frame(place_frame(self._place))
+                    for stream in list(self._streams):
+                        if stream.is_live and not stream.is_ended:
+                            stream.put(frame)
 
     async def _end_in_time(self) -> None:
         await self._stopping.wait()
@@ -158,7 +164,7 @@ class Feed:
                     break
                 last = number
                 frames.append(wanted.frame_of(Told.of(change, Place(joined.epoch, number))))
-            if some := b"".join(frame for frame in frames if frame is not None):
+            if some := b"".join(frame.data for frame in frames if frame is not None):
                 yield some
         if last < joined.seq:  # the stream was built anew, or does not reach back to there
             yield reset_frame(joined)
