@@ -15,6 +15,7 @@ from blocksd.cli.advice import command
 from blocksd.cli.console import ago, print_json, print_table
 from blocksd.cli.options import daemon_options, explained, json_option, load, open_client, running_options, version_of
 from blocksd.errors import Misconfigured, NotFound, Unavailable, VersionDamaged
+from blocksd.model.differences import unified
 from blocksd.model.label import parse_label
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def diff(label: str, old: str | None, new: str | None, as_json: bool, **flags: A
         if version != 0 and version not in revisions:
             raise NotFound(f"version {version} of {label!r} is not kept", label=label, version=version)
     old_lines, new_lines = (_value_lines(revisions.get(version)) for version in (before, after))
-    lines = list(difflib.unified_diff(old_lines, new_lines, f"{label} v{before}", f"{label} v{after}", lineterm=""))
+    lines = unified(old_lines, new_lines, f"{label} v{before}", f"{label} v{after}")
     if as_json:
         print_json({"label": label, "from": before, "to": after, "diff": "".join(f"{line}\n" for line in lines)})
         return

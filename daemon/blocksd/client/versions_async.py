@@ -1,13 +1,13 @@
 """The versions of a block, which the daemon reads from its history."""
 
 import builtins
-from difflib import unified_diff
 from typing import Any
 
 from blocksd.client.reading_async import block_of_agent, resolve
 from blocksd.client.transport_async import AsyncTransport
 from blocksd.errors import NotAttached, NotFound
 from blocksd.mirror.view import Page, VersionView
+from blocksd.model.differences import unified
 from blocksd.model.label import name_for_agent, owner
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol.wire import TIMEOUT_SECONDS
@@ -72,7 +72,7 @@ class AsyncVersions:
             new = newest[0].version
         old = new - 1 if old is None else old
         before, after = [await self._lines(label, number, timeout_seconds=timeout_seconds) for number in (old, new)]
-        lines = unified_diff(before, after, f"{label} v{old}", f"{label} v{new}", lineterm="")
+        lines = unified(before, after, f"{label} v{old}", f"{label} v{new}")
         return "".join(f"{line}\n" for line in lines)
 
     async def _lines(self, label: str, number: int, *, timeout_seconds: float) -> builtins.list[str]:

@@ -1,4 +1,4 @@
-"""Two rows of pieces → where they differ, as git finds it."""
+"""Two rows of pieces → where they differ, as git finds it; of lines also as a unified diff."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ if TYPE_CHECKING:
 
 _MOVE = 4
 """How many comparisons take as long as moving a run by one piece."""
+UNIFIED_EFFORT = 300_000
+"""How many comparisons a diff makes at most, a tenth of a second's; texts that take more are shown as wholly different."""
+
+_CONTEXT = 3
+
+_Range = tuple[int, int, int, int]
 
 
 @dataclass(slots=True)
@@ -252,3 +258,40 @@ def _marked_runs(run: _Run, other: _Run) -> Iterator[tuple[int, int, int, int]]:
             return
         run.go_to_next()
         other.go_to_next()
+
+
+def unified(old: list[str], new: list[str], old_name: str, new_name: str) -> list[str]:
+    """Return the lines of a unified diff, without line ends; none if the texts are the same."""
+    lines: list[str] = []
+    for hunk in _hunks(list(differences(old, new, Effort(UNIFIED_EFFORT)))):
+        first, last = hunk[0], hunk[-1]
+        before = min(first[0], _CONTEXT)
+        after = min(len(old) - last[1], _CONTEXT)
+        spans = _span(first[0] - before, last[1] + after), _span(first[2] - before, last[3] + after)
+        lines += [] if lines else [f"--- {old_name}", f"+++ {new_name}"]
+        lines.append(f"@@ -{spans[0]} +{spans[1]} @@")
+        place = first[0] - before
+        for old_start, old_end, new_start, new_end in hunk:
+            lines += [f" {line}" for line in old[place:old_start]]
+            lines += [f"-{line}" for line in old[old_start:old_end]]
+            lines += [f"+{line}" for line in new[new_start:new_end]]
+            place = old_end
+        lines += [f" {line}" for line in old[place : place + after]]
+    return lines
+
+
+def _hunks(ranges: Sequence[_Range]) -> Iterator[list[_Range]]:
+    """Yield the ranges that are shown together, since what is between them is context of both."""
+    hunk: list[_Range] = []
+    for one in ranges:
+        if hunk and one[0] - hunk[-1][1] > 2 * _CONTEXT:
+            yield hunk
+            hunk = []
+        hunk.append(one)
+    if hunk:
+        yield hunk
+
+
+def _span(start: int, end: int) -> str:
+    length = end - start
+    return str(start + 1) if length == 1 else f"{start + 1 if length else start},{length}"

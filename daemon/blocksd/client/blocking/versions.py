@@ -2,13 +2,13 @@
 """The versions of a block, which the daemon reads from its history."""
 
 import builtins
-from difflib import unified_diff
 from typing import Any
 
 from blocksd.client.blocking.reading import block_of_agent, resolve
 from blocksd.client.blocking.transport import Transport
 from blocksd.errors import NotAttached, NotFound
 from blocksd.mirror.view import Page, VersionView
+from blocksd.model.differences import unified
 from blocksd.model.label import name_for_agent, owner
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol.wire import TIMEOUT_SECONDS
@@ -73,7 +73,7 @@ class Versions:
             new = newest[0].version
         old = new - 1 if old is None else old
         before, after = [self._lines(label, number, timeout_seconds=timeout_seconds) for number in (old, new)]
-        lines = unified_diff(before, after, f"{label} v{old}", f"{label} v{new}", lineterm="")
+        lines = unified(before, after, f"{label} v{old}", f"{label} v{new}")
         return "".join(f"{line}\n" for line in lines)
 
     def _lines(self, label: str, number: int, *, timeout_seconds: float) -> builtins.list[str]:
