@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from blocksd import Client
 from blocksd.errors import NotFound
 from blocksd.model.label import properties_label
-from blocksd.requests.request import Entry
+from blocksd.requests.request import OPS, Entry
 from rig import Ear, Rig, assert_level
 from support import eventually
 
@@ -25,6 +26,30 @@ SAM = "# who Sam is\nname: Sam   # for people\ntags: [a]\n\nsystem: |\n  You are
 INFO = "blocks:agent-info:sam"
 LABEL = "agents/sam/agent.yaml"
 NUMBERS = itertools.count(1)
+
+ARGS: dict[str, dict[str, Any]] = {
+    "create": {"value": "x"},
+    "update": {"value": "{}"},
+    "append": {"content": "x"},
+    "replace": {"old_content": "Sam", "new_content": "Boss"},
+    "insert": {"content": "x"},
+    "patch": {"patch": "@@\n-a\n+b\n"},
+    "delete": {},
+    "undo": {},
+    "redo": {},
+    "restore": {"version": 1},
+    "merge": {},
+    "rename": {"to": "x"},
+    "attach": {"agents": ["kim"]},
+    "detach": {"agents": ["sam"]},
+    "history": {},
+    "version": {"version": 1},
+}
+"""Each op on one block, with arguments that are right."""
+OF_OPERATORS = {"undo", "redo", "restore", "history", "version"}
+"""Those by which an operator may read properties, or bring them back."""
+OF_OTHERS = {"create_agent", "update_agent", "delete_agent", "batch", "open_file", "close_file", "status"}
+OF_OTHERS |= {"accept_deletions"}
 
 
 @pytest.fixture
@@ -68,8 +93,13 @@ def say(rig: Rig, text: str | None, agent: str = "sam") -> None:
 
 def ask(rig: Rig, actor: str, op: str, **args: Any) -> dict[str, Any]:
     """Ask for something, and return the reply."""
-    raw, request_id = rig.client, f"r-{next(NUMBERS)}"
-    request = {"id": request_id, "op": op, "args": args}
+    return send(rig, actor, {"op": op, "args": args})
+
+
+def send(rig: Rig, actor: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """Send a request, and return the reply."""
+    raw, request_id, op = rig.client, f"r-{next(NUMBERS)}", asked["op"]
+    request = {"id": request_id, **asked}
     entry = raw.xadd(f"blocks:inbox:{actor}", {"request": json.dumps(request)})
     rig.core.inbox.add([Entry(actor, entry, json.dumps(request))])
     key = f"blocks:reply:{actor}:{request_id}"
@@ -195,6 +225,50 @@ def test_request_for_properties_is_refused(rig: Rig) -> None:
     rig.settle()
     assert refused(rig, "operator", "update_agent", agent="sam", name="x")[0] == "problem_file"
     assert says(rig) == "name: 'a"
+
+
+def test_no_op_takes_properties_for_a_block(rig: Rig, raw: Any) -> None:
+    """An agent does not reach its own by a name, nor the operator any by a label, alone or in a batch, nor below them."""
+    say(rig, SAM)
+    rig.settle()
+    say(rig, SAM + "agent_type: a\n")
+    rig.settle()
+    rig.save_and_settle("notes", "---\nagents: [sam]\n---\nx\n")
+    before = rig.journal.seq, os.listdir(rig.root / "agents/sam")
+    assert ARGS.keys() | OF_OTHERS == set(OPS)
+    words = "is no label: it is the file of an agent's properties"
+    for op, args in ARGS.items():
+        one = {"op": op, "name": "agent.yaml", "args": args}
+        forms = [("sam", one)]
+        if op not in ("history", "version"):
+            forms.append(("sam", {"op": "batch", "args": {"requests": [one]}}))
+        if op not in OF_OPERATORS:
+            labelled = {"op": op, "label": LABEL, "args": args}
+            forms += [("operator", labelled), ("operator", {"op": "batch", "args": {"requests": [labelled]}})]
+        for actor, request in forms:
+            error = send(rig, actor, request)["error"]
+            assert (error["code"], error["message"]) == ("invalid_request", f"{LABEL!r} {words}"), request
+    for actor, request in (
+        ("sam", {"op": "rename", "name": "persona", "args": {"to": "agent.yaml"}}),
+        ("operator", {"op": "rename", "label": "notes", "args": {"to": LABEL}}),
+        ("operator", {"op": "create_agent", "args": {"agent": "kim", "blocks": [{"name": "agent.yaml"}]}}),
+        ("sam", {"op": "create", "name": "agent.yaml/x", "args": {}}),
+        ("operator", {"op": "create", "label": "agents/new/agent.yaml/x/y", "args": {}}),
+    ):
+        assert "is the file of an agent's properties" in send(rig, actor, request)["error"]["message"], request
+    assert before == (rig.journal.seq, os.listdir(rig.root / "agents/sam"))
+    assert says(rig) == SAM + "agent_type: a\n"
+    assert_level(rig, raw)
+
+
+def test_shared_block_may_be_called_agent_yaml(rig: Rig, raw: Any) -> None:
+    """An agent that has properties, too, reaches the block by this name, and not those."""
+    say(rig, SAM)
+    rig.save_and_settle("agent.yaml", "---\nagents: [sam]\n---\nx\n")
+    assert send(rig, "sam", {"op": "append", "name": "agent.yaml", "args": {"content": "y"}})["label"] == "agent.yaml"
+    assert send(rig, "sam", {"op": "history", "name": "agent.yaml"})["label"] == "agent.yaml"
+    assert says(rig) == SAM
+    assert_level(rig, raw)
 
 
 def test_agent_is_created_and_deleted_with_its_properties(rig: Rig, raw: Any) -> None:

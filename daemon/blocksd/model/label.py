@@ -98,8 +98,9 @@ def parse_label(text: str) -> str:
         if why:
             message = f"{text[:80]!r} is in {PRIVATE}/ but {segments[1][:80]!r} is no agent's id: {why}"
             raise InvalidLabel(message, label=_shown(text))
-    if is_properties(label):
-        raise InvalidLabel(f"{text[:80]!r} is no label: it is the file of an agent's properties", label=_shown(text))
+        if segments[2] == PROPERTIES_FILE:
+            why = f"{'it' if len(segments) == 3 else '/'.join(segments[:3])} is the file of an agent's properties"
+            raise InvalidLabel(f"{text[:80]!r} is no label: {why}", label=_shown(text))
     if is_conflict_copy(segments[-1]):
         message = f"{text[:80]!r} is not a label: it is named like a copy that a program made of a conflict"
         raise InvalidLabel(message, label=_shown(text))

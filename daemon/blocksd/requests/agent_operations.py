@@ -12,7 +12,7 @@ from blocksd.model.attachment import matches
 from blocksd.model.label import PRIVATE, is_block_file, owner, parse_agent, parse_label, printable, properties_label
 from blocksd.model.properties import PROPERTIES, block_of_properties, properties_and_errors, properties_of
 from blocksd.model.revision import OPERATOR
-from blocksd.requests.arguments import check_shared, named, new_block
+from blocksd.requests.arguments import check_shared, named, new_block, private_label
 from blocksd.requests.block_changes import make, make_properties, put, remove
 from blocksd.requests.changeset import MAX_BLOCKS
 
@@ -50,7 +50,7 @@ def create_agent(changeset: Changeset, request: Request) -> None:
     for given in blocks:
         args = {"tags": request.args.get("tags"), **given}
         name = args.pop("name", None) or args.pop("label", None)
-        label = parse_label(f"{PRIVATE}/{agent}/{parse_label(named(name, 'name', 'a block needs a name'))}")
+        label = private_label(agent, named(name, "name", "a block needs a name"))
         make(changeset, new_block(label, args, is_operator=changeset.is_operator))
         changeset.labels.append(label)
     for name in request.list_of("attach"):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from blocksd.errors import InvalidField, InvalidRequest
 from blocksd.files.document import normalize_newlines
 from blocksd.model.block import FILE_KEYS, Block, check_fields, default_block
-from blocksd.model.label import owner, parse_agent
+from blocksd.model.label import PRIVATE, owner, parse_agent, parse_label
 from blocksd.model.nearest import nearest
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ def named(text: str | None, field: str, why: str) -> str:
     if not isinstance(text, str):
         raise InvalidRequest(f"{why}: {field!r} is missing", field=field)
     return text
+
+
+def private_label(agent: str, name: str) -> str:
+    """The label of the private block that an agent calls so. Raise InvalidLabel if no block of its can be called so."""
+    return parse_label(f"{PRIVATE}/{agent}/{parse_label(name)}")
 
 
 def agents_of(request: Request) -> list[str]:

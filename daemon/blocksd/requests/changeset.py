@@ -23,7 +23,7 @@ from blocksd.mirror.view import shown
 from blocksd.model import edits
 from blocksd.model.block import check_value, is_unfit
 from blocksd.model.differences import Effort
-from blocksd.model.label import PRIVATE, clash_key, name_for_agent, path_of_label
+from blocksd.model.label import PRIVATE, PROPERTIES_FILE, clash_key, name_for_agent, path_of_label
 from blocksd.model.merge import CAP
 from blocksd.model.nearest import nearest
 from blocksd.model.revision import MERGE
@@ -174,7 +174,7 @@ class Changeset:
         """Return the label of the block that the actor, an agent, calls so; None: there is none, or it is not attached."""
         private = f"{PRIVATE}/{self.actor}/{name}"
         attachments = self.draft.attachments
-        if self.has(private) and private not in attachments.refused:
+        if name != PROPERTIES_FILE and self.has(private) and private not in attachments.refused:
             return private
         return name if self.has(name) and self.actor in attachments.attached.get(name, ()) else None
 

@@ -18,11 +18,11 @@ from blocksd.mirror.view import shown
 from blocksd.model import edits
 from blocksd.model.attachment import matches
 from blocksd.model.block import replaced
-from blocksd.model.label import PRIVATE, owner, parse_label
+from blocksd.model.label import owner, parse_label
 from blocksd.model.merge import merge
 from blocksd.model.revision import OPERATOR
 from blocksd.requests.agent_operations import create_agent, delete_agent, update_agent
-from blocksd.requests.arguments import agents_of, block_fields, check_shared, named, new_block
+from blocksd.requests.arguments import agents_of, block_fields, check_shared, named, new_block, private_label
 from blocksd.requests.block_changes import make, put, remove, rename
 from blocksd.requests.changeset import Changeset
 from blocksd.requests.queries import QUERIES
@@ -142,7 +142,7 @@ class Operations:
             return found
         if changeset.has(name):
             raise NotAttached(f"the block {name!r} is not attached to {agent!r}", agent=agent, name=name)
-        private = f"{PRIVATE}/{agent}/{name}"
+        private = private_label(agent, name)
         if request.op in ("undo", "redo", "restore") and changeset.draft.newest(private) is not None:
             return private
         raise NotFound(f"{agent!r} has no block {name!r}", agent=agent, name=name)
@@ -151,7 +151,7 @@ class Operations:
         if self._changeset.is_operator:
             return parse_label(named(request.label, "label", "operators name a block by its label"))
         name = named(request.name, "name", "agents name a block by the name they have for it")
-        return parse_label(f"{PRIVATE}/{self._changeset.actor}/{parse_label(name)}")
+        return private_label(self._changeset.actor, name)
 
     def _only_operator(self, what: str) -> None:
         if not self._changeset.is_operator:
@@ -232,7 +232,7 @@ class Operations:
                 raise InvalidRequest(
                     f"an agent may rename its private blocks, not {label!r}, which is shared", field="name"
                 )
-            to = f"{PRIVATE}/{self._changeset.actor}/{parse_label(to)}"
+            to = private_label(self._changeset.actor, to)
         new = parse_label(to)
         self._changeset.expected(label, request)
         if new != label:

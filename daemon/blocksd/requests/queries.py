@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import InvalidRequest, NotFound, VersionDamaged
 from blocksd.mirror.view import shown
-from blocksd.model.label import PRIVATE, parse_label
+from blocksd.model.label import parse_label
 from blocksd.model.nearest import nearest
 from blocksd.model.revision import OPERATOR
-from blocksd.requests.arguments import named
+from blocksd.requests.arguments import named, private_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,11 +59,13 @@ def _label(request: Request, draft: StateDraft) -> str:
     if request.actor == OPERATOR:
         return parse_label(named(request.label, "label", "operators name a block by its label"))
     name = parse_label(named(request.name, "name", "agents name a block by the name they have for it"))
-    private, attached = f"{PRIVATE}/{request.actor}/{name}", draft.attachments.attached
-    found = next((one for one in (private, name) if request.actor in attached.get(one, ())), None)
-    if found is None and draft.newest(private) is None:
+    attached = draft.attachments.attached
+    if request.actor in attached.get(name, ()):
+        return name
+    private = private_label(request.actor, name)
+    if request.actor not in attached.get(private, ()) and draft.newest(private) is None:
         raise NotFound(f"{request.actor!r} has no block {name!r}", agent=request.actor, name=name)
-    return found or private
+    return private
 
 
 def _version(draft: StateDraft, label: str, number: int) -> dict[str, Any]:
