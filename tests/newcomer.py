@@ -352,7 +352,8 @@ class Newcomer:
 
     def ask(self, request: dict[str, Any], actor: str | None = None) -> dict[str, Any]:
         """Send a request, as the agent support-2 or, where it has no `name`, as operator, and wait for its reply."""
-        is_operators = "label" in request or "agent" in request.get("args", {}) or request["op"] == "batch"
+        of_all = request["op"] in ("batch", "accept_deletions")
+        is_operators = "label" in request or "agent" in request.get("args", {}) or of_all
         actor = actor or ("operator" if is_operators else "support-2")
         self.client.delete(f"blocks:reply:{actor}:{request['id']}")
         self.client.xadd(f"blocks:inbox:{actor}", {"request": json.dumps(request)})
