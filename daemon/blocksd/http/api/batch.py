@@ -10,6 +10,7 @@ from blocksd.http.api.naming import own_name
 from blocksd.http.arguments import list_of
 from blocksd.http.call import AGENTS, WRITES, route
 from blocksd.http.description import ANYTHING, NUMBER, TEXT, About, keys, listed, mapped, one_of, or_null
+from blocksd.requests.queries import QUERIES
 from blocksd.requests.request import OPS
 
 if TYPE_CHECKING:
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 
     from blocksd.http.call import Call, Gateway
 
-_NOT_INSIDE = frozenset(("batch", "open_file", "close_file", "history", "version", "status"))
-_OPS = tuple(op for op in OPS if op not in _NOT_INSIDE)
+_OPS = tuple(op for op in OPS if op not in ("batch", "open_file", "close_file", *QUERIES))
 
 
 def routes(gateway: Gateway) -> list[Route]:
