@@ -292,6 +292,68 @@ def test_agent_is_created_and_deleted_with_its_properties(rig: Rig, raw: Any) ->
     assert_level(rig, raw)
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_directory_in_place_of_the_file_is_a_problem(rig: Rig, raw: Any, is_known: bool) -> None:
+    """At once and after a restart, also where a FIFO was; requests are refused; nothing below it is read."""
+    if is_known:
+        say(rig, SAM)
+        rig.settle()
+        (rig.root / LABEL).unlink()
+    os.mkfifo(rig.root / LABEL)
+    rig.core.intake.hint_file(LABEL, closed=False)
+    rig.settle()
+    assert rig.core.problems[LABEL].message == "a FIFO cannot be agent.yaml"
+    (rig.root / LABEL).unlink()
+    (rig.root / LABEL).mkdir()
+    (rig.root / LABEL / "x.md").write_text("x\n")
+    rig.core.intake.hint_tree(LABEL)
+    rig.core.intake.hint_file(f"{LABEL}/x.md", closed=True)
+    for _ in range(2):
+        rig.settle()
+        rig.clock.advance(5)
+        rig.settle()
+        assert rig.core.problems.keys() == {LABEL}
+        assert rig.core.problems[LABEL].message == "a directory cannot be agent.yaml"
+        assert "a regular file" in rig.core.problems[LABEL].hint
+        assert raw.hget(INFO, "name") == ("Sam" if is_known else None)
+        assert refused(rig, "operator", "update_agent", agent="sam", name="Kim")[0] == "problem_file"
+        if is_known:
+            assert refused(rig, "operator", "delete_agent", agent="sam")[0] == "problem_file"
+        rig.crash()
+        rig.open()
+    rig.settle()
+    if not is_known:
+        assert ask(rig, "operator", "delete_agent", agent="sam")["left"] == [LABEL]
+        rig.settle()
+        rig.resync()
+        assert rig.core.state.attachments.is_known("sam")
+    assert_level(rig, raw)
+    (rig.root / LABEL / "x.md").unlink()
+    (rig.root / LABEL).rmdir()
+    rig.core.intake.hint_tree(LABEL)
+    rig.settle()
+    rig.clock.advance(5)
+    rig.settle()
+    assert not rig.core.problems
+    assert not raw.exists(INFO)
+    assert_level(rig, raw)
+
+
+def test_bad_file_stays_when_its_agent_is_deleted(rig: Rig, raw: Any) -> None:
+    """It is named, and makes the agent known: before and after a restart, until it is gone."""
+    say(rig, "name: [")
+    rig.settle()
+    assert ask(rig, "operator", "delete_agent", agent="sam")["left"] == [LABEL]
+    for _ in range(2):
+        rig.settle()
+        assert (says(rig), raw.zscore("blocks:agents", "sam")) == ("name: [", 0)
+        rig.crash()
+        rig.open()
+    rig.settle()
+    assert ask(rig, "operator", "create_agent", agent="sam", blocks=[])["ok"]
+    assert_level(rig, raw)
+
+
 def test_mirror_of_properties_is_repaired_and_rebuilt(rig: Rig, raw: Any) -> None:
     """An evicted or edited key, one of an agent without properties, and all of it after the server lost everything."""
     say(rig, SAM)

@@ -115,7 +115,7 @@ class Intake:
 
     def hint_tree(self, path: str) -> None:
         """Note that something happened to this directory, or to the folder itself (the empty path)."""
-        if is_block_file(path.rpartition("/")[2]):  # in the place of a block
+        if is_block_file(path.rpartition("/")[2]) or is_properties(path):  # in the place of a file that is read
             self.hint_file(path, closed=False)
         elif not path or not any(map(is_ignored, path.split("/"))):
             self.scanner.hint(path)

@@ -196,7 +196,10 @@ _OVER = object()
 
 def is_out_of_sight(directories: str) -> bool:
     """Return True if no sweep goes into these directories, either."""
-    return bool(directories) and any(is_ignored(one) or is_block_file(one) for one in directories.split("/"))
+    segments = directories.split("/")
+    return bool(directories) and (
+        is_properties("/".join(segments[:3])) or any(is_ignored(one) or is_block_file(one) for one in segments)
+    )
 
 
 def _without(paths: set[str], directories: set[str]) -> set[str]:

@@ -182,13 +182,13 @@ class Folder:
             full = path
             if is_link:
                 full, status = self._follow(path, way)
-            if stat.S_ISDIR(status.st_mode) and not is_link and not path.endswith(SUFFIX):
+            if stat.S_ISDIR(status.st_mode) and not is_link and not (path.endswith(SUFFIX) or is_properties(path)):
                 return Absent()  # where a symlink was
             if not stat.S_ISREG(status.st_mode):
-                return Refused(_special(status, is_link=is_link), None)
+                return Refused(_special(status, path, is_link=is_link), None)
             signature = signature_of(status)
             if status.st_size > MAX_BYTES:
-                return Refused(_too_large(status.st_size), signature)
+                return Refused(_too_large(status.st_size, path), signature)
         except OSError as error:
             # ELOOP: a directory on the way is a symlink, which no sweep follows.
             is_absent = error.errno in NOT_THERE
@@ -232,7 +232,7 @@ class Folder:
                 with self.directory.scandir(directory) as entries:
                     for entry in entries:
                         path = f"{directory}/{entry.name}"
-                        if entry.is_dir(follow_symlinks=False):
+                        if entry.is_dir(follow_symlinks=False) and not is_properties(path):
                             todo.append(path)
                         elif not is_junk(entry.name):
                             yield path
@@ -298,7 +298,7 @@ def _without(path: str, way: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(hop for hop in way if hop != path))
 
 
-def _special(status: os.stat_result, *, is_link: bool) -> InvalidFile:
+def _special(status: os.stat_result, path: str, *, is_link: bool) -> InvalidFile:
     if is_link and stat.S_ISDIR(status.st_mode):
         return _linked_directory()
     kinds = {
@@ -309,7 +309,9 @@ def _special(status: os.stat_result, *, is_link: bool) -> InvalidFile:
         stat.S_IFBLK: "a device",
     }
     what = kinds.get(stat.S_IFMT(status.st_mode), "not a regular file")
-    return InvalidFile(f"{what} cannot be a block", hint="a block is a regular file; rename or remove this")
+    whose = "the properties of an agent are" if is_properties(path) else "a block is"
+    message = f"{what} cannot be {'agent.yaml' if is_properties(path) else 'a block'}"
+    return InvalidFile(message, hint=f"{whose} a regular file; rename or remove this")
 
 
 def _linked_directory() -> InvalidFile:
@@ -317,10 +319,9 @@ def _linked_directory() -> InvalidFile:
     return InvalidFile(message, hint="put the directory itself here, or link each file in it")
 
 
-def _too_large(size: int) -> InvalidFile:
-    return InvalidFile(
-        f"the file is {size} bytes, over the {MAX_BYTES} that are read", hint="is this a block? if so, split it"
-    )
+def _too_large(size: int, path: str) -> InvalidFile:
+    hint = "shorten it" if is_properties(path) else "is this a block? if so, split it"
+    return InvalidFile(f"the file is {size} bytes, over the {MAX_BYTES} that are read", hint=hint)
 
 
 def _unreadable(error: OSError, path: str, *, is_seen: bool = True) -> InvalidFile:

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from blocksd.errors import AlreadyExists, InvalidField, InvalidRequest, NotFound
 from blocksd.journal.results import Access
 from blocksd.model.attachment import matches
-from blocksd.model.label import PRIVATE, is_block_file, owner, parse_agent, parse_label, printable, properties_label
+from blocksd.model.label import (
+    PRIVATE,
+    is_block_file,
+    is_properties,
+    owner,
+    parse_agent,
+    parse_label,
+    printable,
+    properties_label,
+)
 from blocksd.model.properties import PROPERTIES, block_of_properties, properties_and_errors, properties_of
 from blocksd.model.revision import OPERATOR
 from blocksd.requests.arguments import check_shared, named, new_block, private_label
@@ -42,7 +51,7 @@ def create_agent(changeset: Changeset, request: Request) -> None:
     if len(blocks) > MAX_BLOCKS:
         raise InvalidField(f"blocks are {len(blocks)}, over the {MAX_BLOCKS} of one request", field="args.blocks")
     _make_folder(changeset, agent)
-    if not blocks and (others := _left_of(changeset, agent)):
+    if not blocks and (others := [path for path in _left_of(changeset, agent) if not is_properties(path)]):
         raise InvalidField(
             f"agents/{agent} holds {others[0]!r}, which is no block: an agent without blocks needs an empty folder",
             field="args.blocks",
@@ -103,8 +112,8 @@ def _set_properties(changeset: Changeset, agent: str, given: dict[str, Any]) -> 
 def delete_agent(changeset: Changeset, request: Request) -> None:
     """The agent's own blocks go, no other names it any more, and what it has open is closed.
 
-    Files that are not its blocks stay where they are, and are named. Where one of them is meant to be a block, the agent
-    is known as before: it has a private folder.
+    Files that are not in force stay where they are, and are named. Where one of them is meant to be a block, or to say the
+    agent's properties, the agent is known as before: it has a private folder.
     """
     request.only("agent")
     agent = parse_agent(request.text("agent"))
@@ -119,7 +128,7 @@ def delete_agent(changeset: Changeset, request: Request) -> None:
         put(changeset, label, replace(block, agents=tuple(entry for entry in block.agents if entry != agent)))
         changeset.labels.append(label)
     left = _left_of(changeset, agent)
-    if not any(is_block_file(path.rpartition("/")[2]) for path in left):
+    if not any(is_block_file(path.rpartition("/")[2]) or is_properties(path) for path in left):
         _remove_folder(changeset, agent)
     changeset.agents_gone.add(agent)
     changeset.facts["agent"] = agent
@@ -152,8 +161,8 @@ def _has_folder(changeset: Changeset, agent: str) -> bool:
 
 def _left_of(changeset: Changeset, agent: str) -> list[str]:
     """The files in an agent's private folder that are none of its blocks, at most `MOST_LEFT`."""
-    ours = {str(changeset.draft.path_of(label)) for label in changeset.draft.attachments.private(agent)}
-    ours.add(properties_label(agent))
+    draft = changeset.draft
+    ours = {draft.path_of(label) for label in (properties_label(agent), *draft.attachments.private(agent))}
     for files in (changeset.files, changeset.workspace.files):
         ours |= {file.path for label, file in files.items() if owner(label) == agent}
     return sorted(islice(changeset.workspace.others(f"{PRIVATE}/{agent}", ours), MOST_LEFT))

@@ -172,7 +172,7 @@ class Workspace:
             raise ProblemFile(f"{printable(path)} was repaired too often", path=path, hint="remove the texts beside it")
         return found
 
-    def others(self, directory: str, ours: Collection[str]) -> Iterator[str]:
+    def others(self, directory: str, ours: Collection[str | None]) -> Iterator[str]:
         """The files in a directory and below it that are not ours: those that nobody misses are left out."""
         return (path for path in self.folder.content(directory) if path not in ours)
 
