@@ -126,15 +126,3 @@ def test_interrupt_while_the_command_is_loaded(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=10)
     assert (process.returncode, said) == (-signal.SIGINT, b"")
-
-
-@pytest.mark.parametrize("words", [["--help"], ["config"], ["config", "--json"]], ids=" ".join)
-def test_output_that_cannot_be_written(words: list[str]) -> None:
-    """A full disk behind standard output ends a command with a sentence."""
-    with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "blocksd", *words]
-        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30)
-    assert result.returncode == 1
-    assert result.stderr.startswith("blocksd: the output cannot be written")
-    assert "No space left on device" in result.stderr
-    assert "Traceback" not in result.stderr

@@ -6,11 +6,13 @@ configuration; 3 the daemon, Redis or the journal is unavailable.
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import os
 import signal
 import sys
+from contextlib import suppress
 
 import click
 
@@ -86,6 +88,29 @@ for _command in itertools.chain(*SECTIONS.values()):
     cli.add_command(_command)
 
 
+def _open_closed_streams() -> None:
+    """Open something in the place of each standard stream that is closed: else the next file would take its number.
+
+    Reading and printing fail there, as they do on a closed stream; messages go nowhere.
+    """
+    for name, number, access in (("stdin", 0, os.O_WRONLY), ("stdout", 1, os.O_RDONLY), ("stderr", 2, os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, access)
+            if opened != number:  # it is the lowest that is free, so no other
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def _give_up_output() -> None:
+    """Have what is left of the output go nowhere: else Python tries to write it at the end, and exits with 120."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def _speak_utf8() -> None:
     """Use UTF-8 in any locale: files, labels, texts and file names are UTF-8.
 
@@ -108,6 +133,7 @@ def _is_text_without_quotes(error: click.ClickException) -> bool:
 
 def main() -> None:
     """Run the command `blocksd`, and exit."""
+    _open_closed_streams()
     _speak_utf8()
     try:
         if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
@@ -129,9 +155,9 @@ def main() -> None:
         sys.exit(complain(error))
     except OSError as error:  # a pipe that nobody reads has ended the command already
         if error.filename is None:
-            told = (
-                f"the output cannot be written: {error.strerror or error}; what was asked for may be done all the same"
-            )
+            why = "it is closed" if error.errno == errno.EBADF else error.strerror or error
+            told = f"the output cannot be written: {why}; what was asked for may be done all the same"
+            _give_up_output()
         else:
             told = f"{os.fsdecode(error.filename)} cannot be written or read: {error.strerror or error}"
         click.echo(f"blocksd: {told}", err=True)

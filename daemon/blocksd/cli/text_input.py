@@ -25,7 +25,11 @@ def text_of(given: str | None, before: str, *, empties: str = "") -> Iterator[st
     if given not in (None, "-"):
         yield str(given)
     elif given == "-" or not sys.stdin.isatty():
-        text = sys.stdin.read()
+        try:
+            text = sys.stdin.read()
+        except OSError as error:  # it is closed, or a terminal that is gone
+            hint = "give the text as an argument"
+            raise InvalidRequest(f"standard input cannot be read: {error.strerror or error}", hint=hint) from None
         if not text and empties:
             raise InvalidRequest("standard input is empty: nothing was changed", hint=f"for an empty text: {empties}")
         yield text.removesuffix("\n")
