@@ -81,6 +81,7 @@ def test_contents(wheel: Path) -> None:
     }
     assert {name for name in names if name.startswith("blocksd/")} == package
     assert {
+        "blocksd/http/page/index.html",
         "blocksd/mirror/apply.lua",
         "blocksd/mirror/lease.lua",
         "blocksd/py.typed",
