@@ -481,6 +481,37 @@ def test_changes_are_followed_through_restarts(world: World) -> None:
     feed.wait_for(state="hidden")
 
 
+def test_sleep_is_noticed(world: World) -> None:
+    """After it the stream, which may be dead without a sign, is begun anew where it was; nothing is shown twice."""
+    page = world.watch(world.browser.new_context().new_page()).page
+    page.clock.install()
+    page.goto(f"http://127.0.0.1:{world.port}/#/changes")
+    shows(page, "Live", ".state")
+    feed = page.locator(".feed").first
+    world.save("asleep", "one\n")
+    feed.get_by_role("link", name="Version 1 of asleep").wait_for()
+    with page.expect_request(lambda request: "last_event_id" in request.url):
+        page.clock.fast_forward(120_000)
+    world.save("asleep", "two\n")
+    feed.get_by_role("link", name="Version 2 of asleep").wait_for()
+    assert feed.locator("li").filter(has_text="asleep").count() == 2
+
+
+def test_stream_that_cannot_begin_is_tried_again(world: World) -> None:
+    """A browser gives up on it; the page does not, and reads anew what it shows."""
+    page = world.watch(world.browser.new_context().new_page()).page
+    page.route("**/api/changes*", lambda route: route.fulfill(status=503, body="{}"))
+    world.save("refused", "one\n")
+    page.goto(f"http://127.0.0.1:{world.port}/#/blocks/refused")
+    shows(page, "one", ".markdown")
+    shows(page, "Connecting", ".state")
+    world.save("refused", "two\n")
+    eventually(lambda: len(world.daemon.values("refused")) == 2)
+    page.unroute("**/api/changes*")
+    shows(page, "Live", ".state")
+    shows(page, "two", ".markdown")
+
+
 def test_daemon_is_restarted_under_the_page(world: World) -> None:
     """What it does after its restart appears without a reload."""
     world.save("restart", "one\n")
