@@ -497,6 +497,32 @@ def test_sleep_is_noticed(world: World) -> None:
     assert feed.locator("li").filter(has_text="asleep").count() == 2
 
 
+def test_change_during_the_first_list_is_seen(world: World) -> None:
+    """The list is read from when changes are announced; what changes while it is read is read again."""
+    page = world.watch(world.browser.new_context().new_page()).page
+
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        if held or "order_by" in route.request.url:
+            route.fallback()
+        else:
+            held.append((route, route.fetch()))
+
+    page.route("**/api/blocks?*", hold)
+    page.goto(f"http://127.0.0.1:{world.port}/#/changes")
+    shows(page, "Live", ".state")
+    while not held:
+        page.wait_for_timeout(10)  # until the browser has asked for the list
+    world.save("during", "one\n")
+    page.get_by_role("link", name="Version 1 of during").wait_for()
+    page.wait_for_timeout(200)  # longer than the page waits before it reads what changed
+    route, answer = held[0]
+    route.fulfill(response=answer)
+    press(page, "Blocks", "link", exact=True)
+    page.get_by_role("treeitem", name="during").wait_for()
+
+
 def test_stream_that_cannot_begin_is_tried_again(world: World) -> None:
     """A browser gives up on it; the page does not, and reads anew what it shows."""
     page = world.watch(world.browser.new_context().new_page()).page

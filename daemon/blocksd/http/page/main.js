@@ -93,7 +93,7 @@ async function start() {
   showState();
   addEventListener("hashchange", show);
   show();
-  await app.store.load();
+  await app.store.begin();
 }
 
 // Keys for all views: "/" goes to the search, "g" and a letter to a view.

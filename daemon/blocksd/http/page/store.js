@@ -3,6 +3,7 @@
 import { get, pages } from "./gateway.js";
 import { later } from "./dom.js";
 
+const PATIENCE_SECONDS = 1;
 const MOST_SINGLE = 100;
 const MOST_CHANGES = 1000;
 const PROPERTIES = /^agents\/[^/]+\/agent\.yaml$/;
@@ -19,7 +20,10 @@ export class Store extends EventTarget {
   isLive = false;
   #dirty = new Set();
   #busy = null;
+  #refreshing = null;
   #again = false;
+  #hasBegun = false;
+  #wasLive = false;
 
   constructor(feed) {
     super();
@@ -32,6 +36,9 @@ export class Store extends EventTarget {
     });
     feed.addEventListener("connected", () => {
       this.isLive = true;
+      // What was read before the first change can be announced may be old.
+      if (this.#hasBegun && !this.#wasLive) this.load();
+      this.#wasLive = true;
       this.#tell("state");
       this.readProblems();
     });
@@ -41,19 +48,32 @@ export class Store extends EventTarget {
     });
   }
 
+  /** Read the list once changes are announced, or without them if that takes long. */
+  async begin() {
+    const connected = new Promise((resolve) => this.addEventListener("state", resolve, { once: true }));
+    const late = new Promise((resolve) => setTimeout(resolve, PATIENCE_SECONDS * 1000));
+    if (!this.isLive) await Promise.race([connected, late]);
+    this.#hasBegun = true;
+    await this.load();
+  }
+
   /** Read the whole list. What changes meanwhile is read again after it. */
   async load() {
     if (this.#busy) {
       this.#again = true;
       return this.#busy;
     }
-    this.#busy = this.#load().finally(() => (this.#busy = null));
+    this.#busy = this.#load().finally(() => {
+      this.#busy = null;
+      this.#soon();
+    });
     return this.#busy;
   }
 
   async #load() {
     do {
       this.#again = false;
+      await this.#refreshing;
       try {
         const first = !this.isLoaded;
         const each = (items) => {
@@ -70,7 +90,6 @@ export class Store extends EventTarget {
         return;
       }
     } while (this.#again);
-    this.#refresh();
   }
 
   readProblems = later(150, async () => {
@@ -117,13 +136,20 @@ export class Store extends EventTarget {
 
   #soon = later(60, () => this.#refresh());
 
-  async #refresh() {
-    if (!this.#dirty.size || this.#busy) return;
+  /** Read again what changed: one round after the other, so that no older answer takes the place of a newer one. */
+  #refresh() {
+    if (!this.#dirty.size || this.#busy || this.#refreshing) return;
     const labels = [...this.#dirty];
     this.#dirty.clear();
-    if (labels.length > MOST_SINGLE) return this.load();
-    await Promise.all(labels.map((label) => this.#read(label)));
-    this.#tell("blocks");
+    if (labels.length > MOST_SINGLE) {
+      this.load();
+      return;
+    }
+    this.#refreshing = Promise.all(labels.map((label) => this.#read(label))).then(() => {
+      this.#refreshing = null;
+      this.#tell("blocks");
+      if (this.#dirty.size) this.#soon();
+    });
   }
 
   async #read(label) {
