@@ -11,7 +11,9 @@ import pytest
 
 from blocksd import Client
 from blocksd.errors import NotFound
+from blocksd.mirror.view import VersionView
 from blocksd.model.label import properties_label
+from blocksd.model.revision import Change
 from blocksd.requests.request import OPS, Entry
 from rig import Ear, Rig, assert_level
 from support import eventually
@@ -46,8 +48,8 @@ ARGS: dict[str, dict[str, Any]] = {
     "version": {"version": 1},
 }
 """Each op on one block, with arguments that are right."""
-OF_OPERATORS = {"undo", "redo", "restore", "history", "version"}
-"""Those by which an operator may read properties, or bring them back."""
+OF_READERS = {"history", "version"}
+"""Those by which an operator may read the versions of properties."""
 OF_OTHERS = {"create_agent", "update_agent", "delete_agent", "batch", "open_file", "close_file", "status"}
 OF_OTHERS |= {"accept_deletions"}
 
@@ -240,9 +242,9 @@ def test_no_op_takes_properties_for_a_block(rig: Rig, raw: Any) -> None:
     for op, args in ARGS.items():
         one = {"op": op, "name": "agent.yaml", "args": args}
         forms = [("sam", one)]
-        if op not in ("history", "version"):
+        if op not in OF_READERS:
             forms.append(("sam", {"op": "batch", "args": {"requests": [one]}}))
-        if op not in OF_OPERATORS:
+        if op not in OF_READERS:
             labelled = {"op": op, "label": LABEL, "args": args}
             forms += [("operator", labelled), ("operator", {"op": "batch", "args": {"requests": [labelled]}})]
         for actor, request in forms:
@@ -259,6 +261,47 @@ def test_no_op_takes_properties_for_a_block(rig: Rig, raw: Any) -> None:
     assert before == (rig.journal.seq, os.listdir(rig.root / "agents/sam"))
     assert says(rig) == SAM + "agent_type: a\n"
     assert_level(rig, raw)
+
+
+def test_operator_reads_the_versions_of_properties(rig: Rig, server: RedisServer) -> None:
+    """By their label, also after the file is gone; and follows them."""
+    with Client(server.url) as client, client.watch(label=LABEL) as items:
+        say(rig, SAM)
+        rig.settle()
+        say(rig, SAM.replace("name: Sam", "name: Kim"))
+        rig.settle()
+        say(rig, None)
+        rig.settle()
+        rig.clock.advance(5)
+        rig.settle()
+        seen = [next(items) for _ in range(3)]
+    assert [(one.kind, one.label) for one in seen if isinstance(one, Change)] == [
+        ("created", LABEL),
+        ("updated", LABEL),
+        ("deleted", LABEL),
+    ]
+    reply = send(rig, "operator", {"op": "history", "label": LABEL})
+    assert [(one["version"], one["fields"]) for one in reply["versions"]][1:] == [
+        (2, ["name"]),
+        (1, ["name", "system", "tags"]),
+    ]
+    reply = send(rig, "operator", {"op": "version", "label": LABEL, "args": {"version": 1}})
+    found = VersionView.of(reply)
+    assert (found.block, found.properties) == (
+        None,
+        {
+            "name": "Sam",
+            "description": None,
+            "agent_type": None,
+            "system": "You are Sam.\n",
+            "tags": ["a"],
+            "metadata": {},
+        },
+    )
+    last = VersionView.of(send(rig, "operator", {"op": "version", "label": LABEL, "args": {"version": 3}}))
+    assert (last.kind, last.properties) == ("deleted", None)
+    wrong = {"op": "history", "label": "agents/nobody/agent.yaml"}
+    assert send(rig, "operator", wrong)["error"]["code"] == "not_found"
 
 
 def test_shared_block_may_be_called_agent_yaml(rig: Rig, raw: Any) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import pytest
 
+from blocksd import Client
 from blocksd.cli.main import cli
 from support import Daemon, RedisServer, bound_by_rights, eventually, run_here, valkey_binary
 
@@ -584,7 +585,7 @@ def test_templates_are_listed_on_request(folder: Path, run_daemon: RunDaemon) ->
     running.stop()
 
 
-def test_properties_of_an_agent(daemon: Daemon) -> None:
+def test_properties_of_an_agent(daemon: Daemon, server: RedisServer) -> None:
     """A saved `agent.yaml` is in the list of agents at once, and decides the style of the prompt; `check` tells of a bad one."""
     file = daemon.folder / "agents" / "one" / "agent.yaml"
     file.write_text("name: Uno\ndescription: The first.\nagent_type: sleeptime_agent\n")
@@ -592,7 +593,23 @@ def test_properties_of_an_agent(daemon: Daemon) -> None:
     assert "1→" in daemon.command("render", "one").stdout
     assert "1→" not in daemon.command("render", "one", "--style", "standard").stdout
     assert as_json(daemon, "render", "one", "--json")["style"] == "line-numbered"
-    assert daemon.command("history", "agents/one/agent.yaml").stdout.splitlines()[0].startswith("v1\t")
+    label = "agents/one/agent.yaml"
+    assert daemon.command("history", label).stdout.splitlines()[0].startswith("v1\t")
+    with watching(daemon, "--since", "0", "--block", label, "--json") as watch:
+        assert watch.stdout is not None
+        assert watch.stderr is not None
+        assert json.loads(watch.stdout.readline())["kind"] == "reset"
+        file.write_text("name: One\n")
+        assert json.loads(watch.stdout.readline())["label"] == label
+        watch.send_signal(signal.SIGINT)
+        watch.wait(10)
+        assert "waiting for it" not in watch.stderr.read()
+    with Client(server.url) as client:
+        assert [one.version for one in client.blocks.versions.list(label)] == [2, 1]
+        properties = client.blocks.versions.retrieve(label, 1).properties
+        assert properties is not None
+        assert properties["name"] == "Uno"
+        assert '+ "name": "One"' in client.blocks.versions.diff(label)
     assert [block["label"] for block in as_json(daemon, "ls", "--json", "--all")] == [
         "agents/one/persona",
         "hidden",

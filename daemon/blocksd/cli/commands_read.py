@@ -26,7 +26,7 @@ from blocksd.cli.options import (
     undoing,
 )
 from blocksd.errors import NotFound, ProblemFile
-from blocksd.model.label import SUFFIX
+from blocksd.model.label import SUFFIX, is_properties, owner
 from blocksd.model.problem import count
 from blocksd.model.prompt import STYLES, style_of
 from blocksd.model.revision import who
@@ -288,6 +288,8 @@ def watch(since: str | None, label: str | None, agent: str | None, as_json: bool
 
 def _tell_what_is_awaited(config: Config, client: Client, label: str | None, agent: str | None) -> None:
     """Say that the block or the agent to be watched is not there yet; it may come."""
+    if label is not None and is_properties(label):
+        agent, label = owner(label), None
     for name, look in ((label, client.blocks.retrieve), (agent, client.agents.retrieve)):
         if name is None:
             continue

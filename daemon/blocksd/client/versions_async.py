@@ -1,6 +1,7 @@
 """The versions of a block, which the daemon reads from its history."""
 
 import builtins
+import json
 from typing import Any
 
 from blocksd.client.reading_async import block_of_agent, resolve
@@ -8,13 +9,17 @@ from blocksd.client.transport_async import AsyncTransport
 from blocksd.errors import NotAttached, NotFound
 from blocksd.mirror.view import Page, VersionView
 from blocksd.model.differences import unified
-from blocksd.model.label import name_for_agent, owner
+from blocksd.model.label import is_properties, name_for_agent, owner
+from blocksd.model.properties import parse_versioned
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol.wire import TIMEOUT_SECONDS
 
 
 class AsyncVersions:
-    """The versions of a block, those before a renaming or a deletion among them. A deleted block is named by its label."""
+    """The versions of a block, those before a renaming or a deletion among them. A deleted block is named by its label.
+
+    The label `agents/<agent>/agent.yaml` is that of an agent's properties, which have versions, too.
+    """
 
     def __init__(self, transport: AsyncTransport, agent: str | None = None) -> None:
         """With `agent`, those of its blocks, as it may see them."""
@@ -79,6 +84,8 @@ class AsyncVersions:
         if number == 0:
             return []
         found = await self.retrieve(label, number, timeout_seconds=timeout_seconds)
+        if found.properties is not None:
+            return json.dumps(found.properties, ensure_ascii=False, indent=1).split("\n")
         return [] if found.block is None else found.block.value.split("\n")
 
     async def _ask(self, op: str, block_id: str, args: dict[str, int | None], seconds: float) -> dict[str, Any]:
@@ -93,6 +100,8 @@ class AsyncVersions:
                 return (await block_of_agent(self._transport, self._agent, block_id)).label
             except (NotFound, NotAttached):
                 pass
+        if self._agent is None and is_properties(block_id):
+            return parse_versioned(block_id)
         label = await resolve(self._transport, block_id)
         if self._agent is not None and owner(label) not in (None, self._agent):
             raise NotFound(f"there is no block {label!r}", label=label)

@@ -252,7 +252,8 @@ class VersionView:
     """One version of a block: what its revision changed, and who made it.
 
     `chars` is the size of the value, None after a deletion. `reverts` are versions whose text it took away. `renamed_from` is
-    the label before a renaming. `by` says who the operator was, if the request did. `block` is the whole block as it was, where it was asked for and not deleted.
+    the label before a renaming. `by` says who the operator was, if the request did. `block` is the whole block as it was, where it was asked for and not deleted;
+    of an agent's `agent.yaml` that are its `properties`.
     """
 
     label: str
@@ -271,6 +272,7 @@ class VersionView:
     renamed_from: str | None
     block: BlockView | None = None
     by: str | None = None
+    properties: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> "VersionView":
@@ -280,8 +282,10 @@ class VersionView:
             lists: dict[str, Any] = {name: tuple(facts[name]) for name in ("fields", "attached", "detached", "reverts")}
             names = ("label", "version", "seq", "kind", "at", "author", "chars", "digest", "request_id")
             lists |= {name: facts[name] for name in names}
-            seen = None if block is None else view_of(block)
-            return cls(**lists, renamed_from=facts["from"], block=seen, by=facts.get("by"))
+            common: dict[str, Any] = {**lists, "renamed_from": facts["from"], "by": facts.get("by")}
+            if block is not None and is_properties(facts["label"]):
+                return cls(**common, properties={key: block[key] for key in PROPERTIES})
+            return cls(**common, block=None if block is None else view_of(block))
         except (KeyError, TypeError):
             raise Damaged("a reply shows no version where one must be") from None
 

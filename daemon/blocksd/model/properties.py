@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import InvalidField
 from blocksd.model.block import Block, check_text, fields_and_errors
-from blocksd.model.label import properties_label
+from blocksd.model.label import is_properties, parse_agent, parse_label, properties_label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,6 +54,11 @@ def properties_and_errors(given: Mapping[str, Any]) -> tuple[Properties, list[In
         except InvalidField as error:
             errors.append(error)
     return Properties(**found), errors
+
+
+def parse_versioned(text: str) -> str:
+    """Return the label of what has versions: of a block, or of an agent's properties. Raise InvalidLabel if it is neither."""
+    return properties_label(parse_agent(text.split("/")[1])) if is_properties(text) else parse_label(text)
 
 
 def _text(key: str, value: object) -> str:

@@ -8,7 +8,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import Misconfigured, Unavailable
-from blocksd.model.label import parse_agent, parse_label
+from blocksd.model.label import parse_agent
+from blocksd.model.properties import parse_versioned
 from blocksd.model.revision import Change
 from blocksd.protocol.attached import Attached
 from blocksd.protocol.reset import Reset
@@ -71,7 +72,7 @@ class Watching:
         if label is not None and agent is not None:
             raise Misconfigured("watch one block or one agent, not both", key="label")
         self._keys = keys
-        self._label = None if label is None else parse_label(label)
+        self._label = None if label is None else parse_versioned(label)
         self._agent = None if agent is None else parse_agent(agent)
         self._attached = None if self._agent is None else Attached(self._agent)
         self._epoch: str | None = None

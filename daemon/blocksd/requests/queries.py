@@ -8,6 +8,7 @@ from blocksd.errors import InvalidRequest, NotFound, VersionDamaged
 from blocksd.mirror.view import shown
 from blocksd.model.label import parse_label
 from blocksd.model.nearest import nearest
+from blocksd.model.properties import parse_versioned
 from blocksd.model.revision import OPERATOR
 from blocksd.requests.arguments import named, private_label
 
@@ -55,9 +56,9 @@ def answer_query(
 
 
 def _label(request: Request, draft: StateDraft) -> str:
-    """The label of the block that a request names, which may be deleted."""
+    """The label of the block that a request names, which may be deleted; to an operator, also of an agent's properties."""
     if request.actor == OPERATOR:
-        return parse_label(named(request.label, "label", "operators name a block by its label"))
+        return parse_versioned(named(request.label, "label", "operators name a block by its label"))
     name = parse_label(named(request.name, "name", "agents name a block by the name they have for it"))
     attached = draft.attachments.attached
     if request.actor in attached.get(name, ()):

@@ -2,6 +2,7 @@
 """The versions of a block, which the daemon reads from its history."""
 
 import builtins
+import json
 from typing import Any
 
 from blocksd.client.blocking.reading import block_of_agent, resolve
@@ -9,13 +10,17 @@ from blocksd.client.blocking.transport import Transport
 from blocksd.errors import NotAttached, NotFound
 from blocksd.mirror.view import Page, VersionView
 from blocksd.model.differences import unified
-from blocksd.model.label import name_for_agent, owner
+from blocksd.model.label import is_properties, name_for_agent, owner
+from blocksd.model.properties import parse_versioned
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol.wire import TIMEOUT_SECONDS
 
 
 class Versions:
-    """The versions of a block, those before a renaming or a deletion among them. A deleted block is named by its label."""
+    """The versions of a block, those before a renaming or a deletion among them. A deleted block is named by its label.
+
+    The label `agents/<agent>/agent.yaml` is that of an agent's properties, which have versions, too.
+    """
 
     def __init__(self, transport: Transport, agent: str | None = None) -> None:
         """With `agent`, those of its blocks, as it may see them."""
@@ -80,6 +85,8 @@ class Versions:
         if number == 0:
             return []
         found = self.retrieve(label, number, timeout_seconds=timeout_seconds)
+        if found.properties is not None:
+            return json.dumps(found.properties, ensure_ascii=False, indent=1).split("\n")
         return [] if found.block is None else found.block.value.split("\n")
 
     def _ask(self, op: str, block_id: str, args: dict[str, int | None], seconds: float) -> dict[str, Any]:
@@ -94,6 +101,8 @@ class Versions:
                 return (block_of_agent(self._transport, self._agent, block_id)).label
             except (NotFound, NotAttached):
                 pass
+        if self._agent is None and is_properties(block_id):
+            return parse_versioned(block_id)
         label = resolve(self._transport, block_id)
         if self._agent is not None and owner(label) not in (None, self._agent):
             raise NotFound(f"there is no block {label!r}", label=label)

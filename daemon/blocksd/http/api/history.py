@@ -78,7 +78,8 @@ async def version(call: Call) -> dict[str, Any]:
     if number is None:
         raise InvalidField("version must be in the query: the number of a version", field="version")
     found = await call.versions.retrieve(call.path("label"), number)
-    return {**version_json(found), "block": None if found.block is None else found.block.as_json()}
+    block = found.properties if found.block is None else found.block.as_json()
+    return {**version_json(found), "block": block}
 
 
 async def diff(call: Call) -> dict[str, Any]:
