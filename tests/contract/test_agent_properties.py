@@ -182,6 +182,55 @@ def test_bad_file_is_a_problem_and_the_last_good_one_stays(rig: Rig, raw: Any) -
     assert refused(rig, "operator", "create_agent", agent="sam") == ("already_exists", None)
 
 
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("---\nname: Sam\n---\n", "the file holds a second document", "remove the lines '---': agent.yaml has none"),
+        ("name: Sam\n...\nx\n", "the file ends at '...'", "remove the line '...'"),
+        ("- a\n", "the file is not a mapping", "write lines of the form 'key: value'"),
+        (f"system: {'a' * 300_000}\n", "the file is over 256 KiB", "shorten it"),
+        (f"#{'a' * 5_000_000}\n", "the file is 5000002 bytes, over the 4194304 that are read", "shorten it"),
+        ("name: a\nname: b\n", "the file has 'name' twice", "remove one of the two"),
+    ],
+)
+def test_problem_speaks_of_the_file(rig: Rig, text: str, message: str, hint: str) -> None:
+    """It has no frontmatter, and is no block."""
+    say(rig, text)
+    rig.settle()
+    problem = rig.core.problems[LABEL]
+    assert (problem.message, problem.hint) == (message, hint)
+
+
+def test_agent_that_cannot_be_is_told_of_with_its_directory(rig: Rig) -> None:
+    say(rig, SAM, "bad id")
+    rig.settle()
+    assert rig.core.problems["agents/bad id/agent.yaml"].hint == "rename its directory, for example to 'agents/bad-id'"
+
+
+def test_request_may_not_make_the_file_too_large(rig: Rig, raw: Any) -> None:
+    """Nothing is changed then; a large file can be made smaller by the same request that adds to it."""
+    say(rig, f"system: {'a' * 262_100}\n")
+    rig.settle()
+    error = ask(rig, "operator", "update_agent", agent="sam", description="b" * 100)["error"]
+    assert (error["code"], error["message"]) == ("limit_exceeded", "the file would be over 256 KiB")
+    assert refused(rig, "operator", "create_agent", agent="kim", properties={"system": "a" * 300_000})[0] == (
+        "limit_exceeded"
+    )
+    assert not (rig.root / "agents/kim").exists()
+    assert ask(rig, "operator", "update_agent", agent="sam", name="Sam", description="b" * 100, system=None)["ok"]
+    assert says(rig) == f"name: Sam\ndescription: {'b' * 100}\n"
+    assert ask(rig, "operator", "update_agent", agent="sam", system="a" * 200_000)["ok"]
+    assert ask(rig, "operator", "update_agent", agent="sam", description="b" * 200_000, system="a")["ok"]
+    say(rig, "{name: Sam}\n")
+    rig.settle()
+    error = ask(rig, "operator", "update_agent", agent="sam", name="Kim")["error"]
+    assert (error["code"], error["message"]) == (
+        "problem_file",
+        "the file is written in braces, so 'name' cannot be changed in place",
+    )
+    assert_level(rig, raw)
+
+
 def test_request_changes_what_it_names_and_no_other_byte(rig: Rig, raw: Any, ear: Ear) -> None:
     """Comments and order stay; null takes a property away; nothing new is no revision; a missing file is made."""
     reply = ask(rig, "operator", "update_agent", agent="sam", agent_type="react_agent")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
-from blocksd.errors import InvalidFile
+from blocksd.errors import EditRefused, InvalidFile, LimitExceeded
 from blocksd.files.frontmatter import keys_of, lines_of_keys, set_key
 from blocksd.model.label import owner
 from blocksd.model.nearest import misspelt
@@ -20,6 +21,14 @@ from blocksd.model.properties import (
 if TYPE_CHECKING:
     from blocksd.model.block import Block
 
+_HINTS = {
+    "the frontmatter is over": "shorten it",
+    "the frontmatter is not a mapping": "write lines of the form 'key: value'",
+    "the frontmatter holds a second document": "remove the lines '---': agent.yaml has none",
+    "the frontmatter ends at": "remove the line '...'",
+}
+"""What to do where a frontmatter asks for something else: how a message begins → hint."""
+
 _GUESSES, _LONGEST_KEY = 100, 40  # for how many unknown keys, and of which length, the known ones are searched
 
 
@@ -28,7 +37,11 @@ def parse(text: str, label: str) -> tuple[Block, tuple[Warned, ...]]:
 
     Raise InvalidFile if it says none; the message tells all that is wrong.
     """
-    given = keys_of(text, 0) if text else {}
+    try:
+        given = keys_of(text, 0) if text else {}
+    except InvalidFile as error:
+        hint = next((hint for start, hint in _HINTS.items() if error.message.startswith(start)), error.facts["hint"])
+        raise InvalidFile(_of_file(error.message), **{**error.facts, "hint": hint}) from None
     properties, wrong = properties_and_errors(given)
     unknown = [key for key in given if key not in PROPERTIES and len(key) <= _LONGEST_KEY][:_GUESSES]
     lines = lines_of_keys(text) if unknown or wrong else {}
@@ -48,9 +61,22 @@ def parse(text: str, label: str) -> tuple[Block, tuple[Warned, ...]]:
 def edited(text: str, block: Block | None, new: Block) -> str:
     """Return the text of a file that says `block` with the differences of `new`; None stands for a new file.
 
-    Raise EditRefused if the text that must stay would be touched.
+    Raise EditRefused if the text that must stay would be touched, LimitExceeded if it would be too large.
     """
-    said = properties_of(new).said
-    for key in changed_properties(block, new):
-        text = set_key(text, key, said.get(key))
+    old, said = properties_of(block).said, properties_of(new).said
+    # What becomes shorter comes first: so the text is never longer on the way than at both ends.
+    for key in sorted(changed_properties(block, new), key=lambda key: _size(said.get(key)) > _size(old.get(key))):
+        try:
+            text = set_key(text, key, said.get(key))
+        except (EditRefused, LimitExceeded) as error:
+            raise type(error)(_of_file(error.message), **error.facts) from None
     return text
+
+
+def _size(value: object) -> int:
+    return len(json.dumps(value, ensure_ascii=False))
+
+
+def _of_file(message: str) -> str:
+    """Return what is said of a frontmatter, as it is said of a file that is nothing else."""
+    return message.replace("the frontmatter", "the file").replace("this frontmatter", "this file")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from blocksd.errors import EditRefused, InvalidFile
+from blocksd.errors import EditRefused, InvalidFile, LimitExceeded
 from blocksd.files.lookalike import swallowed_heading
-from blocksd.files.yaml_reader import CONSTANTS, NUMBER, Entry, load, load_entries
+from blocksd.files.yaml_reader import CONSTANTS, MAX_BYTES, NUMBER, Entry, is_too_large, load, load_entries
 from blocksd.model.block import FILE_KEYS, LIST_KEYS, fields_and_errors
 from blocksd.model.label import owner
 from blocksd.model.nearest import misspelt
@@ -106,6 +106,7 @@ def set_key(text: str, key: str, value: object) -> str:
 
     Raises:
         EditRefused: that cannot be done without touching other bytes.
+        LimitExceeded: it would be too large.
         InvalidFile: `text` is not a frontmatter.
     """
     old, entries = load_entries(text)
@@ -126,6 +127,10 @@ def set_key(text: str, key: str, value: object) -> str:
     try:
         says = load_entries(new)[0]
     except InvalidFile:
+        if is_too_large(new):
+            raise LimitExceeded(
+                f"the frontmatter would be over {MAX_BYTES // 1024} KiB", key=key, limit=MAX_BYTES
+            ) from None
         says = {}
     if not _same({**old, key: value}, {**says, key: says.get(key)}):
         raise EditRefused(f"{key!r} cannot be changed in this frontmatter without touching other lines", key=key)

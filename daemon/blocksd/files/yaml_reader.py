@@ -96,9 +96,14 @@ def _load_simple(text: str) -> dict[str, Any] | None:
     return found
 
 
+def is_too_large(text: str) -> bool:
+    """Return True if a frontmatter is too large to be read."""
+    return len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES
+
+
 def load_entries(text: str) -> tuple[dict[str, Any], dict[str, Entry]]:
     """Return the same mapping, and where each of its keys stands."""
-    if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+    if is_too_large(text):
         raise InvalidFile(
             f"the frontmatter is over {MAX_BYTES // 1024} KiB", hint="move long text into the body of the file"
         )

@@ -13,6 +13,7 @@ from blocksd.model.label import (
     PRIVATE,
     SUFFIX,
     is_conflict_copy,
+    is_properties,
     is_unseen,
     label_of_path,
     printable,
@@ -52,6 +53,10 @@ def remedy(path: str) -> str:
     """Return what to do about a file whose name is wrong."""
     if is_conflict_copy(path.rpartition("/")[2]):
         return "compare it with the file that it is a copy of, keep what is right, and delete this copy"
+    if is_properties(path):
+        agent = _agent(unicodedata.normalize("NFC", path.split("/")[1]))
+        example = "" if why_no_agent(agent) else f", for example to '{PRIVATE}/{agent}'"
+        return f"rename its directory{example}"
     proposed = proposed_path(path)
     if proposed is None:
         return "rename the file"

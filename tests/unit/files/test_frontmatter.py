@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blocksd.errors import EditRefused, InvalidFile
+from blocksd.errors import EditRefused, InvalidFile, LimitExceeded
 from blocksd.files.frontmatter import lines_of_keys, set_key
 from blocksd.files.yaml_reader import MAX_BYTES, _load_simple, load, load_entries
 
@@ -320,6 +320,12 @@ def test_an_edit_that_would_touch_other_bytes_is_refused(text: str, key: str) ->
     with pytest.raises(EditRefused) as caught:
         set_key(text, key, 5)
     assert caught.value.facts == {"key": key}
+
+
+def test_an_edit_that_makes_it_too_large_is_refused_as_that() -> None:
+    with pytest.raises(LimitExceeded, match="would be over 256 KiB") as caught:
+        set_key("limit: 10\n", "description", "é" * 150_000)
+    assert caught.value.facts["key"] == "description"
 
 
 @pytest.mark.parametrize("value", [10**18, math.inf, math.nan, [[[10**18]]]], ids=repr)
