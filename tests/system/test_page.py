@@ -683,6 +683,7 @@ def test_views_are_accessible(world: World, axe: str) -> None:
 def test_page_fits_a_phone(world: World) -> None:
     """Nothing is wider than the screen, and a list and what is chosen of it are two pages."""
     page = world.open(size=(360, 700), has_touch=True)
+    page.get_by_role("searchbox").fill("human")
     page.get_by_role("treeitem", name="human").click()
     page.get_by_role("heading", name="human").wait_for()
     assert not page.get_by_role("tree").is_visible()
