@@ -582,6 +582,19 @@ def test_health_has_problems_with_remedies(world: World) -> None:
     page.locator(".problems .card").wait_for(state="detached")
 
 
+def test_text_that_a_save_took_away_is_brought_back(world: World) -> None:
+    """The block says so, with a button."""
+    world.save("taken", "one\n")
+    page = world.open("#/blocks/taken")
+    edit(page).fill("one\ntwo")
+    page.keyboard.press("Control+s")
+    shows(page, "two", ".markdown")
+    world.save("taken", "one\n")
+    press(page, "Bring the text back")
+    eventually(lambda: world.text("taken") == "one\ntwo\n")
+    page.get_by_role("button", name="Bring the text back").wait_for(state="detached")
+
+
 def test_halted_deletions_are_accepted(browser: Browser, tmp_path: Path) -> None:
     """They are shown with a button, which asks before it accepts them."""
     world = World(tmp_path, browser)

@@ -94,7 +94,8 @@ export function showBlock(element, app, label, query, signal) {
 
   function showProblems() {
     const rejected = app.store.problemsOf(label);
-    fill(problems, rejected.map((one) => problemCard(one)));
+    const bringBack = button("Bring the text back", () => change("merge", "The text is back."), "button");
+    fill(problems, rejected.map((one) => problemCard(one, one.code === "reverted" && app.mayAll && bringBack)));
   }
 
   function showBody() {

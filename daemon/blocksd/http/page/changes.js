@@ -116,7 +116,7 @@ function row(change) {
   return el(
     "li",
     {},
-    el(`span.kind.${kind}`, {}, kind),
+    change.problem?.warning ? el("span.kind", {}, "warning") : el(`span.kind.${kind}`, {}, kind),
     el("span.what", {}, detail(), agents.length > 0 && el("span.muted", {}, ` ${agents.join("; ")}`)),
     version && el("a.version", { href: address("blocks", label, { part: "versions", from: String(version - 1), to: version }), "aria-label": `Version ${version} of ${label}` }, `v${version}`),
     el("span.who", {}, change.author ? authorOf(change) : ""),

@@ -31,7 +31,7 @@ export function showConflict(element, { label, limit, base, mine, theirs, versio
       "div.panes",
       {},
       pane("Before", "What you began with.", marked(base, theirs, "Text before")),
-      pane("Now in force", `Version ${version}, by ${author}. Marked lines are new.`, marked(theirs, base, "Text in force")),
+      pane("Now in force", `Version ${version}, by ${author}.`, marked(theirs, base, "Text in force")),
       pane("Yours", "Edit it here.", text),
     ),
     el(
