@@ -231,9 +231,10 @@ def connections(server: RedisServer) -> int:
 
 def test_one_subscription_for_all(served: Served, client: blocksd.Client, server: RedisServer) -> None:
     """However many clients there are."""
+    client.agents.create(name="crowd")
     with of(served):
         before = connections(server)
-        many = [of(served, query) for query in ("", "?block=x", "?agent=fay", "", "", "")]
+        many = [of(served, query) for query in ("", "?block=x", "?agent=crowd", "", "", "")]
         assert connections(server) == before
         client.blocks.create(label="for/all")
         for events in (many[0], *many[3:]):
