@@ -98,7 +98,7 @@ def _wrapped(text: str, indent: int) -> list[str]:
 @click.option("--strict", is_flag=True, help="Exit code 1 if there is a finding.")
 @click.option(
     "--stale-days",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 10**9),
     metavar="DAYS",
     default=Thresholds().stale_days,
     show_default=True,
@@ -106,7 +106,7 @@ def _wrapped(text: str, indent: int) -> list[str]:
 )
 @click.option(
     "--prompt-chars",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 10**9),
     metavar="N",
     default=Thresholds().prompt_chars,
     show_default=True,

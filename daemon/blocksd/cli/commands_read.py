@@ -206,7 +206,7 @@ def agents(as_json: bool, **flags: Any) -> None:
 @click.option("--style", type=click.Choice(STYLES), help="The form of the text.  [default: that of the agent's type]")
 @click.option("--source", "sources", metavar="NAME", multiple=True, help="Only this file source; may be repeated.")
 @click.option("--no-sources", is_flag=True, help="No file sources.")
-@click.option("--max-files-open", type=click.IntRange(min=0), metavar="N", help="Show at most N files open.")
+@click.option("--max-files-open", type=click.IntRange(0, 10**9), metavar="N", help="Show at most N files open.")
 @json_option
 def render(
     agent: str,
