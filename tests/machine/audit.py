@@ -14,7 +14,7 @@ from blocksd.files.document import decode, split
 from blocksd.journal.intents import Intents
 from blocksd.mirror.repair import differing
 from blocksd.model.label import TEMPORARY, is_pattern, label_of_path
-from blocksd.model.problem import JOURNAL
+from blocksd.model.problem import JOURNAL, KEPT
 from blocksd.model.revision import FILE, MERGE, OPERATOR
 from blocksd.requests.inbox import ATTEMPTS
 from machine.asked import EDITS, SEVERAL, after, block_of, made_of
@@ -510,9 +510,13 @@ def _is_kept_beside(full: Path, data: bytes) -> bool:
 def check_folder(rig: Rig, revisions: list[Revision], memory: Memory) -> None:
     """Every file is in force or a problem; what is in force is what the journal says; nothing else lies about."""
     state, problems = rig.core.state, rig.core.problems
+    # A late save, maybe, that cannot be put back: it is a problem until a person removes it.
+    kept = {os.path.basename(one.staged.aside) for one in rig.core._intents.kept} if KEPT in problems else set()
     present = set()
     for directory, _, names in os.walk(rig.root):
         for name in names:
+            if name in kept:
+                continue
             must("litter", not name.startswith(TEMPORARY), "left:", name)
             if name.endswith(".md") and not name.startswith("."):
                 present.add(os.path.relpath(os.path.join(directory, name), rig.root))

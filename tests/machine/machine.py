@@ -838,7 +838,9 @@ class World(RuleBasedStateMachine):
             compared += is_compared and not has_worked
             counted += has_worked or not is_compared
             rig.clock.advance(rig.core.wait_seconds())
-            is_idle = not rig.core.inbox.is_waiting and rig.core.schedule["tidy"] == float("inf")
+            # What may be a late save, and cannot be put back, is looked at once a second until a person removes it.
+            is_tidy = rig.core.schedule["tidy"] == float("inf") or bool(rig.core._intents.kept)
+            is_idle = not rig.core.inbox.is_waiting and is_tidy
             if rig.clock() > end and rig.is_settled() and is_idle and not self._unanswered():
                 break
             if counted >= MOST_ROUNDS_AT_ALL + alone or compared > MOST_SLICES:
