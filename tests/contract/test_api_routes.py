@@ -351,6 +351,7 @@ def test_problems_and_status(http: TestClient, served: tuple[RedisServer, Path])
     assert status["mirror"] == "level"
     (served[1] / "broken.md").unlink()
     made(http, "nobody/has/it")
+    made(http, "read/by/one", "a text of more than ten characters", agents=["reader-of-it"])
     findings = ok(http.get("/api/audit"))["items"]
     assert {"unused", "nobody/has/it"} <= {word for one in findings for word in (one["kind"], one["subject"])}
     assert "oversize_prompt" in {one["kind"] for one in ok(http.get("/api/audit?prompt_chars=10"))["items"]}
