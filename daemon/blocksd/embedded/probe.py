@@ -97,7 +97,7 @@ def last_words(log: str) -> str:
 
 
 def identity_of(path: str) -> tuple[int, int] | None:
-    """Return the device and inode of a directory; None: there is none."""
+    """Return the device and inode of a file or directory; None: there is none. Raises OSError if that cannot be told."""
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from blocksd.embedded.endpoint import Address
+from blocksd.embedded.server import EmbeddedServer
 from blocksd.embedded.supervisor import LONGEST_SECONDS, SLOW_SECONDS, ServerState, Supervisor
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.model.problem import SERVER, Problems
@@ -15,6 +19,8 @@ from rig import Clock
 from support import DEADLINE, eventually
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from blocksd.model.faults import Failed
     from blocksd.monitoring.events import Level
 
@@ -297,3 +303,18 @@ def test_server_is_started_again_by_the_thread(supervised: Supervised, monkeypat
         "serving",
     ]
     assert not server.is_there
+
+
+def test_files_that_cannot_be_looked_at_are_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state directory without rights for a moment is no fault, and the server goes on."""
+    server = EmbeddedServer(str(tmp_path))
+    server.address = Address(0, 1, str(tmp_path / "socket"), "secret")
+    server._identity = (1, 2)
+
+    def stat(path: str) -> Any:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", stat)
+        assert server.is_in_place()
+    assert not server.is_in_place()
