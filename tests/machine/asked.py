@@ -122,7 +122,9 @@ def _patched(value: str, hunks: list[Hunk]) -> str | None:
         places = [place for place in range(done, len(lines) - size + 1) if lines[place : place + size] == hunk.old]
         if hunk.stated in places:
             place = hunk.stated
-        elif len(places) == 1 and (hunk.old or not value):  # where lines are to be added, only the client can tell
+        elif len(places) == 1 and (
+            hunk.old or not (value or result)
+        ):  # where lines are to be added, only the client can tell
             place = places[0]
         else:
             return None
