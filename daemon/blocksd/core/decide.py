@@ -312,7 +312,7 @@ def _save(view: FolderView, state: StateDraft, block: Block, newest: Revision | 
         version=lambda version: state.undamaged(label, version),
         is_recent=lambda revision, share: view.is_recent(revision, reading.saved_at, share),
         has_been=state.has_been,
-        by_others=lambda: view.state.by_others(label),
+        by_others=lambda: state.by_others(label),
     )
     origin = origin_of(block, newest, past)
     return state.put(block, stale_base=origin.stale_base, reverts=origin.reverts)

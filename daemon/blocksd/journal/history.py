@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from blocksd.files.folder import Signature
     from blocksd.journal.database import Database
     from blocksd.journal.opening import Opened
+    from blocksd.model.block import Block
     from blocksd.model.revision import Revision
 
 _ENDLESS = 2**62
@@ -235,20 +236,27 @@ class History:
 
     def by_others(self, label: str) -> list[int]:
         """Return the last few versions of a block that were not saved in its file, newest first."""
-        return [version for version, author in self._last(label, "author", LAST) if author != FILE][:_FEW]
+        return [version for version, author, _ in self._last(label, "author", LAST) if author != FILE][:_FEW]
 
-    def versions_like(self, label: str, digest: str) -> list[int]:
-        """Return those of the last versions of a block whose value and facts have this digest, newest first."""
-        return [version for version, its in self._last(label, "digest", _MANY) if its == digest]
+    def versions_like(self, label: str, block: Block) -> list[int]:
+        """Return those of the last versions of a block, also under labels it had before, that said this, newest first."""
+        digests: dict[str, str] = {}  # the label is a part of what is digested
+        found: list[int] = []
+        for version, digest, name in self._last(label, "digest", _MANY):
+            if name not in digests:
+                digests[name] = block.named(name).digest
+            if digest == digests[name]:
+                found.append(version)
+        return found
 
     def reverted(self, label: str) -> tuple[int, ...]:
         """Return the versions whose text the newest save took away that took any, of the last versions of a block."""
-        found = next((reverts for _, reverts in self._last(label, "reverts", _MANY) if reverts), "")
+        found = next((reverts for _, reverts, _ in self._last(label, "reverts", _MANY) if reverts), "")
         return tuple(map(int, filter(None, found.split(","))))
 
-    def _last(self, label: str, column: str, count: int) -> list[tuple[int, Any]]:
-        """Return the last versions of a block, newest first, each with what is in this column."""
-        found: list[tuple[int, Any]] = []
+    def _last(self, label: str, column: str, count: int) -> list[tuple[int, Any, str]]:
+        """Return the last versions of a block, newest first, each with what is in this column, and the label it had then."""
+        found: list[tuple[int, Any, str]] = []
         name: str | None = label
         before = _ENDLESS
         with self.database.reading():
@@ -258,9 +266,9 @@ class History:
                     "ORDER BY version DESC LIMIT ?",
                     (name, before, count - len(found)),
                 ).fetchall()
-                name = None
+                its, name = name, None
                 for version, what, seq, renamed_from in rows:
-                    found.append((version, what))
+                    found.append((version, what, its))
                     if renamed_from is not None:
                         name, before = renamed_from, seq
                         break

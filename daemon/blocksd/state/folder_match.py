@@ -76,7 +76,7 @@ def _says_the_same(journal: History, folder: Folder, head: Head, parser: Parser)
         block, _ = parser.parse(reading.data, head.label)
     except InvalidFile:
         return False
-    return bool(journal.versions_like(head.label, block.digest))
+    return bool(journal.versions_like(head.label, block))
 
 
 def _is_copy(one: tuple[int, ...], other: tuple[int, ...]) -> bool:

@@ -114,6 +114,7 @@ class Overlay:
             state.recent[revision.label] = revision
             if revision.author != FILE or revision.renamed_from is not None:
                 state.others.pop(revision.label, None)
+                state.others.pop(revision.renamed_from or "", None)
             for label in filter(None, (revision.label, revision.renamed_from)):
                 state.unmerged.discard(label)
                 if label not in state.paths and label in state.versions:
@@ -258,12 +259,22 @@ class Overlay:
         except VersionDamaged:
             return None
 
+    def _journaled_label(self, label: str) -> str:
+        """The label that the versions of a block have in the journal: it may be renamed here."""
+        for revision in self._drafted():
+            if revision.label == label:
+                label = revision.renamed_from or label
+        return label
+
+    def by_others(self, label: str) -> list[int]:
+        """The last few versions of a block in the journal that were not saved in its file, the newest first."""
+        return self.state.by_others(self._journaled_label(label))
+
     def has_been(self, block: Block) -> bool:
-        """Return True if one of the last versions of a label was this block, as far as they are not damaged."""
-        versions = self.state.journal.versions_like(block.label, block.digest)
-        return any(
-            (one := self.undamaged(block.label, version)) is not None and one.block == block for version in versions
-        )
+        """Return True if one of the last versions of a block was like this, as far as they are not damaged."""
+        versions = self.state.journal.versions_like(self._journaled_label(block.label), block)
+        older = (self.undamaged(block.label, version) for version in versions)
+        return any(one is not None and one.block is not None and one.block.named(block.label) == block for one in older)
 
     def reverted(self, label: str) -> tuple[int, ...]:
         """The versions whose text the newest save of a block took away that took any; none if none did of late."""

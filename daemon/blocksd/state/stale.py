@@ -215,7 +215,7 @@ def _past(label: str, draft: StateDraft) -> Past:
         version=partial(draft.undamaged, label),
         is_recent=lambda *_: False,
         has_been=draft.has_been,
-        by_others=partial(draft.state.by_others, label),
+        by_others=partial(draft.by_others, label),
     )
 
 

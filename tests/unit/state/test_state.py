@@ -197,6 +197,22 @@ def test_renamed_block_takes_everything_along(book: Book) -> None:
     assert [one.seq for one in book.journal.history("other")] == [6, 3, 2, 1]
 
 
+@pytest.mark.parametrize("is_journaled", [False, True], ids=["drafted", "journaled"])
+def test_past_of_a_renamed_block_is_known(book: Book, *, is_journaled: bool) -> None:
+    """What others wrote, and what it has been, under the label that it had then."""
+    book.put("notes", "one")
+    book.settle()
+    book.put("notes", "one\ntwo", author="operator", request_id="r-1")
+    book.settle()
+    book.draft.by_others("notes")  # it is remembered
+    book.draft.rename(Block("moved", "one\ntwo"), old="notes", path="moved.md", author="file")
+    if is_journaled:
+        book.settle()
+    assert book.draft.by_others("moved") == [2]
+    assert book.draft.has_been(Block("moved", "one"))
+    assert not book.draft.has_been(Block("moved", "two"))
+
+
 def test_block_that_comes_and_moves_at_once(book: Book) -> None:
     """Its first label's versions are used up all the same."""
     book.put("first", "x")
