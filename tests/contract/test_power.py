@@ -164,6 +164,24 @@ def test_rename_that_was_acknowledged_stands(rig: Powered) -> None:
     assert rig.journal.seq == reply["seq"]
 
 
+@pytest.mark.parametrize("boots", [True, False], ids=["power cut", "kill -9"])
+def test_properties_that_were_acknowledged_stand(rig: Powered, *, boots: bool) -> None:
+    """Of an agent: made, changed and deleted by requests, each in a round of its own."""
+    path = rig.root / "agents/ann/agent.yaml"
+    for request, kind in (
+        ({"op": "create_agent", "args": {"agent": "ann", "blocks": [], "properties": {"name": "Ann"}}}, "created"),
+        ({"op": "update_agent", "args": {"agent": "ann", "name": "Anna"}}, "updated"),
+        ({"op": "delete_agent", "args": {"agent": "ann"}}, "deleted"),
+    ):
+        (reply,) = rig.ask(request)
+        assert reply["ok"], reply
+        rig.lose_power(boots=boots)
+        assert rig.kinds("agents/ann/agent.yaml")[-1] == (kind, "operator")
+        name = {"created": "Ann", "updated": "Anna"}.get(kind)
+        assert rig.raw.hget("blocks:agent-info:ann", "name") == name
+        assert (path.read_text() if path.exists() else None) == (f"name: {name}\n" if name else None)
+
+
 def test_create_that_was_acknowledged_beside_a_deletion_stands(rig: Powered) -> None:
     """Each is seen to be done by its own file."""
     assert all(reply["ok"] for reply in rig.ask(create("new"), delete("other")))
