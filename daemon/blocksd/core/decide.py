@@ -304,10 +304,8 @@ def _enforce(
 def _save(view: FolderView, state: StateDraft, block: Block, newest: Revision | None, reading: Text) -> bool:
     """Draft a block as its file says it, and what the save takes back; return True if that makes a revision."""
     label = block.label
-    if label.endswith(PROPERTIES_END) and is_properties(
-        label
-    ):  # of an agent: two texts of them are not merged by their lines, and the last one stands
-        return state.put(block)
+    if label.endswith(PROPERTIES_END) and is_properties(label):
+        return state.put(block)  # two texts of properties are not merged by their lines: the last one stands
     past = Past(
         version=lambda version: state.undamaged(label, version),
         is_recent=lambda revision, share: view.is_recent(revision, reading.saved_at, share),

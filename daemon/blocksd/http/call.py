@@ -14,6 +14,7 @@ from starlette.routing import Route
 from blocksd.client.agents_async import AsyncAgents
 from blocksd.client.blocks_async import AsyncBlocks
 from blocksd.client.client_async import AsyncClient
+from blocksd.client.reading_async import block_named, block_of_agent
 from blocksd.client.versions_async import AsyncVersions
 from blocksd.http.answers import JSONAnswer, refusal
 from blocksd.http.api.feed import Feed
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from blocksd.http.description import About
     from blocksd.http.repeats import Repeats
     from blocksd.http.tokens import Caller, Role, Tokens
+    from blocksd.mirror.view import BlockView
 
 READS: tuple[Role, ...] = ("operator", "reader")
 WRITES: tuple[Role, ...] = ("operator",)
@@ -148,6 +150,16 @@ class Call:
     def name(self, made: str) -> str:
         """Return the name for what this request creates: the one of the first time, when an SDK repeats it."""
         return self._gateway.repeats.name(self.request_id, made)
+
+    async def block(self, name: str) -> BlockView:
+        """Return a block by its id or label; to an agent only those that it has, also by its names for them.
+
+        Raises:
+            NotFound: there is no such block, or the caller may not see it.
+        """
+        if self.agent is not None:
+            return await block_of_agent(self.transport, self.agent, name)
+        return await block_named(self.transport, name)
 
     async def ask(self, op: str, args: Mapping[str, Any] | None = None, **terms: Any) -> dict[str, Any]:
         """Make a request of the daemon, as this caller; its reply."""

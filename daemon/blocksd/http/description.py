@@ -14,6 +14,9 @@ NUMBER: Schema = {"type": "integer", "minimum": 0}
 FLAG: Schema = {"type": "boolean"}
 ANYTHING: Schema = {}
 
+CARRIED = ("project_id", "template_name", "template_id", "base_template_id", "deployment_id", "entity_id")
+"""The texts of a block that are Letta's: carried along, and never used."""
+
 
 def or_null(schema: Schema) -> Schema:
     """Return a schema that null fits as well."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import InvalidField, MergeConflict
 from blocksd.http.api.listing import LIST, page_of
-from blocksd.http.api.naming import block_for, change, changed, own_name, shown
+from blocksd.http.api.naming import change, changed, own_name, shown
 from blocksd.http.arguments import text_of
 from blocksd.http.call import AGENTS, READS, WRITES, route
 from blocksd.http.description import ANYTHING, FLAG, NUMBER, TEXT, About, keys, known, listed, mapped, one_of, or_null
@@ -168,7 +168,7 @@ async def create(call: Call) -> JSONAnswer:
 
 
 async def retrieve(call: Call) -> JSONAnswer:
-    return await shown(call, await block_for(call, call.path("label")))
+    return await shown(call, await call.block(call.path("label")))
 
 
 async def update(call: Call) -> JSONAnswer:
@@ -204,7 +204,7 @@ async def merge(call: Call) -> JSONAnswer:
     try:
         return await changed(call, "update", label, {"value": value}, expect_version=base, on_conflict="merge")
     except MergeConflict as error:
-        block = await block_for(call, label)
+        block = await call.block(label)
         version = await call.versions.retrieve(block.label, base)
         texts = {
             "base": "" if version.block is None else version.block.value,

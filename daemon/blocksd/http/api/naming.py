@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from blocksd.client.reading_async import block_named, block_of_agent, resolve
+from blocksd.client.reading_async import block_of_agent, resolve
 from blocksd.errors import InvalidField, NotAttached, NotFound, VersionConflict
 from blocksd.http.answers import JSONAnswer, PreconditionFailed
 from blocksd.http.api.shapes import block_json
@@ -19,17 +19,6 @@ if TYPE_CHECKING:
     from blocksd.mirror.view import BlockView
 
 _ETAG = re.compile(r'(?:W/)?"([0-9]{1,16})"')
-
-
-async def block_for(call: Call, label: str) -> BlockView:
-    """Return a block by its label or id; to an agent only those that it has, also by its names for them.
-
-    Raises:
-        NotFound: there is no such block, or the caller may not see it.
-    """
-    if call.agent is not None:
-        return await block_of_agent(call.transport, call.agent, label)
-    return await block_named(call.transport, label)
 
 
 async def named(call: Call, label: str) -> dict[str, str]:

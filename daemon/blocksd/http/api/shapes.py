@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from blocksd.http.description import ANYTHING, FLAG, NUMBER, TEXT, keys, listed, mapped, one_of, or_null
+from blocksd.http.description import ANYTHING, CARRIED, FLAG, NUMBER, TEXT, keys, listed, mapped, one_of, or_null
 from blocksd.model.properties import PROPERTIES
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from blocksd.mirror.view import AgentView, BlockView, VersionView
 
 _RENAMED = {"chars": "size", "updated_by": "author", "updated_at": "at"}
-_LETTA = ("project_id", "template_name", "template_id", "base_template_id", "deployment_id", "entity_id")
 
 _BLOCK: dict[str, Schema] = {
     "label": TEXT,
@@ -27,7 +26,7 @@ _BLOCK: dict[str, Schema] = {
     "hidden": FLAG,
     "tags": listed(TEXT),
     "metadata": mapped(ANYTHING),
-    **{name: or_null(TEXT) for name in _LETTA},
+    **{name: or_null(TEXT) for name in CARRIED},
     "is_template": FLAG,
     "preserve_on_migration": FLAG,
     "digest": TEXT,

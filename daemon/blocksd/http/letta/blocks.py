@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from blocksd.client.reading_async import agent_named, block_named, block_of_agent, resolve
+from blocksd.client.reading_async import agent_named, resolve
 from blocksd.errors import AlreadyExists, InvalidField
 from blocksd.http.arguments import text_of
 from blocksd.http.call import AGENTS, READS, WRITES, route
@@ -64,13 +64,13 @@ async def create(call: Call) -> dict[str, Any]:
 
 
 async def retrieve(call: Call) -> dict[str, Any]:
-    return block_json(await block_for(call, call.path("block_id")))
+    return block_json(await call.block(call.path("block_id")))
 
 
 async def update(call: Call) -> dict[str, Any]:
     block_id = call.path("block_id")
     if call.agent is not None:
-        return block_json(await changed(call, (await block_for(call, block_id)).label))
+        return block_json(await changed(call, (await call.block(block_id)).label))
     return block_json(await changed(call, await resolve(call.transport, block_id)))
 
 
@@ -80,7 +80,7 @@ async def delete(call: Call) -> None:
     if call.agent is None:
         await call.ask("delete", label=await resolve(call.transport, block_id))
     else:
-        await call.ask("delete", name=(await block_for(call, block_id)).name)
+        await call.ask("delete", name=(await call.block(block_id)).name)
 
 
 async def list_agents(call: Call) -> list[dict[str, Any]]:
@@ -88,24 +88,13 @@ async def list_agents(call: Call) -> list[dict[str, Any]]:
     page = Page(call.query, limit=50, order="desc")
     block_id = call.path("block_id")
     if call.agent is not None:
-        await block_for(call, block_id)
+        await call.block(block_id)
         ids = page.of([call.agent], str)
         return await states_of(call, [await agent_named(call.transport, agent) for agent in ids], page)
     agents = await call.blocks.agents.list(
         block_id, limit=page.limit, after=page.after, before=page.before, order=page.order
     )
     return await states_of(call, agents.items, page)
-
-
-async def block_for(call: Call, block: str) -> BlockView:
-    """Return a block by its id or label; to an agent only those that it has, also by its names for them.
-
-    Raises:
-        NotFound: there is no such block, or the caller may not see it.
-    """
-    if call.agent is not None:
-        return await block_of_agent(call.transport, call.agent, block)
-    return await block_named(call.transport, block)
 
 
 def fields_of(body: dict[str, Any]) -> dict[str, Any]:
@@ -127,14 +116,14 @@ async def changed(call: Call, label: str) -> BlockView:
     if to is not None:
         edits.append(("rename", {"to": to}))
     if not edits:
-        return await block_for(call, label)
+        return await call.block(label)
     if len(edits) == 1:
         op, args = edits[0]
         return block_of(await call.ask(op, args, **called))
     parts = [{"op": op, "args": args, **called} for op, args in edits]
     reply = await call.ask("batch", {"requests": parts})
     last = reply["results"][-1]
-    return block_of(last) if "block" in last else await block_for(call, last["label"])
+    return block_of(last) if "block" in last else await call.block(last["label"])
 
 
 def _renamed(label: str, to: str | None, *, is_agent: bool) -> str | None:

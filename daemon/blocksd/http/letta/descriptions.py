@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blocksd.http.description import ANYTHING, FLAG, NUMBER, TEXT, About, keys, known, listed, mapped, one_of, or_null
+from blocksd.http.description import (
+    ANYTHING,
+    CARRIED,
+    FLAG,
+    NUMBER,
+    TEXT,
+    About,
+    keys,
+    known,
+    listed,
+    mapped,
+    one_of,
+    or_null,
+)
 
 if TYPE_CHECKING:
     from blocksd.http.description import Schema
 
-_LETTA = ("project_id", "template_name", "template_id", "base_template_id", "deployment_id", "entity_id")
 _GIVEN: dict[str, Schema] = {
     "value": TEXT,
     "description": TEXT,
@@ -19,14 +31,14 @@ _GIVEN: dict[str, Schema] = {
     "tags": listed(TEXT),
     "metadata": mapped(ANYTHING),
     "is_template": FLAG,
-    **dict.fromkeys(_LETTA, TEXT),
+    **dict.fromkeys(CARRIED, TEXT),
     "preserve_on_migration": FLAG,
 }
 _FIELDS = {name: or_null(schema) for name, schema in _GIVEN.items()}
 _BLOCK: dict[str, Schema] = {
     "id": TEXT,
     "label": TEXT,
-    **{name: or_null(schema) if name in (*_LETTA, "description") else schema for name, schema in _GIVEN.items()},
+    **{name: or_null(schema) if name in (*CARRIED, "description") else schema for name, schema in _GIVEN.items()},
     "created_by_id": or_null(TEXT),
     "last_updated_by_id": or_null(TEXT),
     "full_label": TEXT,
