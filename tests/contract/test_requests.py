@@ -2059,6 +2059,21 @@ def test_file_that_a_batch_leaves_as_it_was_is_still_known(rig: Office) -> None:
     assert head.renamed_from == "notes"
 
 
+def test_file_of_a_block_that_changes_only_who_has_it_is_still_known(rig: Office) -> None:
+    """Over a restart, too: moved by a person meanwhile, it is a renamed block."""
+    rig.save_and_settle("empty", "---\nagents: [c*]\n---\n")
+    rig.do("operator", "create_agent", agent="cyd", attach=["empty"], blocks=[])
+    head = rig.journal.head("empty")
+    assert head is not None
+    assert head.attached == ("cyd",)
+    rig.crash()
+    (rig.root / "empty.md").rename(rig.root / "moved.md")
+    rig.open().settle()
+    head = rig.journal.head("moved")
+    assert head is not None
+    assert head.renamed_from == "empty"
+
+
 def test_folder_of_an_agent_that_cannot_be_made(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then there is no such agent, and that is what is replied."""
 

@@ -166,7 +166,9 @@ class Executor:
                     self._take_back(put_in, staged)
                     raise Conflict(one.path)
                 put_in.append(one)
-            signatures = writer.settle(staged)
+            edited, known = {edit.path for edit in draft.edits}, draft.requested.state.signatures
+            signatures = {path: known.get(path) for path in draft.paths.values() if path not in edited}
+            signatures |= writer.settle(staged)  # the others are as they were
         except Undecided:
             raise  # what is prepared stays so, until `recover` can tell
         except (Unavailable, ProblemFile) as error:
@@ -202,10 +204,8 @@ class Executor:
 
     def _enforce(self, draft: Draft, signatures: dict[str, Signature | None]) -> None:
         """Put into force what was journaled."""
-        requested, edited = draft.requested, {edit.path for edit in draft.edits}
-        for path in draft.paths.values():
-            if path in edited:  # a batch may leave a file as it was
-                requested.signatures[path] = signatures.get(path)
+        requested = draft.requested
+        requested.signatures.update((path, signatures.get(path)) for path in draft.paths.values())
         released = draft.gone
         requested.apply()
         if released:
