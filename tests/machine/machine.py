@@ -832,7 +832,9 @@ class World(RuleBasedStateMachine):
             )
             self._round()
             in_doubt.update(rig.core.intake._queue.halves)
-            has_worked, has_told = self._done() != before, rig.core.problems.changes != problems
+            after = self._done()
+            is_found_lost = after[:3] == before[:3] and before[-1] and not after[-1]  # the mirror: that is no work yet
+            has_worked, has_told = after != before and not is_found_lost, rig.core.problems.changes != problems
             worked += has_worked
             told += has_told and not has_worked  # of a file whose label a decision of the round before has set free
             compared += is_compared and not has_worked
