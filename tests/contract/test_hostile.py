@@ -20,7 +20,7 @@ from blocksd.requests import answers, changeset, operations
 from blocksd.requests import workspace as workspaces
 from blocksd.requests.inbox import ATTEMPTS, _Key
 from blocksd.requests.operations import Operations
-from blocksd.requests.reply import accepted as accepted_reply
+from blocksd.requests.reply import carried_out as real_reply
 from blocksd.requests.request import Entry
 from blocksd.settings.config import SourceSettings
 from blocksd.state.state_draft import StateDraft
@@ -201,12 +201,12 @@ def test_failure_after_a_request_was_decided_takes_it_back(rig: Office, monkeypa
 def test_reply_that_cannot_be_made_takes_its_request_back(rig: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """The block was decided on by then: neither its file nor its history has changed."""
 
-    def accepted(request_id: str, facts: Any, mark: str) -> tuple[str, str]:
-        if request_id == bad:
+    def carried_out(request: Any, facts: Any, newest: Any) -> tuple[str, str]:
+        if request.id == bad:
             raise MemoryError
-        return accepted_reply(request_id, facts, mark)
+        return real_reply(request, facts, newest)
 
-    monkeypatch.setattr(operations, "accepted", accepted)
+    monkeypatch.setattr(operations, "carried_out", carried_out)
     bad = rig.put("operator", op="append", label="notes", args={"content": "lost"})
     good = rig.put("operator", op="append", label="all", args={"content": "kept"})
     rig.pass_on()

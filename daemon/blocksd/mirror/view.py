@@ -3,15 +3,12 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from blocksd.errors import Damaged
-from blocksd.model.block import FILE_KEYS, TEXT_KEYS, block_id
-from blocksd.model.label import PROPERTIES_END, is_properties, name_for_agent, owner
-from blocksd.model.properties import PROPERTIES, properties_of
-
-if TYPE_CHECKING:
-    from blocksd.model.revision import Revision
+from blocksd.model.block import FILE_KEYS, TEXT_KEYS
+from blocksd.model.label import is_properties, name_for_agent
+from blocksd.model.properties import PROPERTIES
 
 T = TypeVar("T")
 
@@ -20,8 +17,8 @@ _NEEDED = frozenset(
     (*_OURS, "limit", "read_only", "hidden", "tags", "metadata", "is_template", "preserve_on_migration")
 )
 _TEXTS = frozenset(("label", "id", "value", "digest", "created_at", "updated_at", "updated_by", *TEXT_KEYS))
-_OF_BLOCK = ("label", "value", *(key for key in FILE_KEYS if key != "agents"))
-_ORDER = (*_OURS[:5], *_OF_BLOCK[2:], *_OURS[5:])
+ORDER = (*_OURS[:5], *(key for key in FILE_KEYS if key != "agents"), *_OURS[5:])
+"""The fields of a block as JSON."""
 
 
 def _number(text: str) -> int:
@@ -154,7 +151,7 @@ class BlockView:
 
     def as_json(self) -> dict[str, Any]:
         """Return every field, as JSON types."""
-        return {name: self._parsed(name) for name in _ORDER}
+        return {name: self._parsed(name) for name in ORDER}
 
     def _parsed(self, name: str) -> Any:
         text = self._fields.get(name)
@@ -173,27 +170,6 @@ class BlockView:
 
     def __repr__(self) -> str:
         return f"BlockView({self.label!r}, version={self.version}, chars={self.chars})"
-
-
-def shown(revision: "Revision") -> dict[str, Any] | None:
-    """Return a block, or an agent's properties, as replies show it: every field, as JSON types; None: it was deleted."""
-    block = revision.block
-    if block is None:
-        return None
-    if block.label.endswith(PROPERTIES_END) and is_properties(block.label):
-        properties = properties_of(block)
-        return {"agent": owner(block.label), **{key: getattr(properties, key) for key in PROPERTIES}}
-    facts = {
-        **{name: getattr(block, name) for name in _OF_BLOCK},
-        "id": block_id(revision.origin or revision.label),
-        "version": revision.version,
-        "chars": len(block.value),
-        "digest": revision.digest,
-        "created_at": revision.created_at,
-        "updated_at": revision.at,
-        "updated_by": revision.author,
-    }
-    return {name: facts[name] for name in _ORDER}
 
 
 def shown_as(label: str, fields: Mapping[str, str]) -> BlockView | None:

@@ -16,7 +16,6 @@ from blocksd.errors import (
 )
 from blocksd.files.file_edit import Postponed
 from blocksd.journal.results import Access
-from blocksd.mirror.view import shown
 from blocksd.model.faults import Fault
 from blocksd.model.label import printable
 from blocksd.model.problem import FOLDER, Problem, unmerged, unmerged_subject
@@ -26,7 +25,7 @@ from blocksd.requests.changeset import Changeset
 from blocksd.requests.inbox import ATTEMPTS
 from blocksd.requests.operations import carry_out
 from blocksd.requests.queries import ACCEPT_DELETIONS, QUERIES, answer_query
-from blocksd.requests.reply import Answer, accepted, kept_refusal, marked, refused, repeated, unmarked
+from blocksd.requests.reply import Answer, accepted, kept_refusal, marked, refused, repeated, shown, unmarked
 from blocksd.requests.request import Request, Unusable, parse
 from blocksd.state.stale import lost_by
 

@@ -19,7 +19,6 @@ from blocksd.errors import (
     VersionConflict,
 )
 from blocksd.files.document import edited, normalize_newlines
-from blocksd.mirror.view import shown
 from blocksd.model import edits
 from blocksd.model.block import check_value, is_unfit
 from blocksd.model.differences import Effort
@@ -27,6 +26,7 @@ from blocksd.model.label import PRIVATE, PROPERTIES_FILE, clash_key, name_for_ag
 from blocksd.model.merge import CAP
 from blocksd.model.nearest import nearest
 from blocksd.model.revision import MERGE
+from blocksd.requests.reply import shown
 from blocksd.state.stale import merge_of
 from blocksd.state.state_draft import Put
 

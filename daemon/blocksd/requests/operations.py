@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blocksd.errors import (
     BlocksdError,
@@ -14,7 +14,6 @@ from blocksd.errors import (
     NotFound,
 )
 from blocksd.files.document import normalize_newlines
-from blocksd.mirror.view import shown
 from blocksd.model import edits
 from blocksd.model.attachment import matches
 from blocksd.model.block import replaced
@@ -26,13 +25,14 @@ from blocksd.requests.arguments import agents_of, block_fields, check_shared, na
 from blocksd.requests.block_changes import make, put, remove, rename
 from blocksd.requests.changeset import Changeset
 from blocksd.requests.queries import QUERIES
-from blocksd.requests.reply import accepted
+from blocksd.requests.reply import carried_out
 from blocksd.requests.undoing import MERGE_WORK, merge_reverted, redo, restore, undo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from blocksd.model.block import Block
+    from blocksd.model.revision import Revision
     from blocksd.requests.request import Request
     from blocksd.requests.workspace import Workspace
     from blocksd.state.state_draft import StateDraft
@@ -43,9 +43,6 @@ _MAX_BATCH = 1000
 
 _EDIT_WORK, _PATCH_WORK = 2, 16
 """How often an edit goes through a value, and a patch in its lines: in units of one search for a text."""
-
-MAX_REPLY = 1024 * 1024
-"""How many characters of blocks a reply about several blocks shows; of the others it tells where they are."""
 
 
 def carry_out(workspace: Workspace, request: Request) -> tuple[str, str]:
@@ -64,8 +61,9 @@ def carry_out(workspace: Workspace, request: Request) -> tuple[str, str]:
         changeset.finish()
     finally:
         workspace.work += changeset.work
-    found = _results(changeset) if label is None else _result(changeset.draft, label)
-    replies = accepted(request.id, {**changeset.facts, **found}, request.mark)
+    draft = changeset.draft
+    newest = _newest(draft, label) if label is not None else [_newest(draft, one) for one in changeset.labels]
+    replies = carried_out(request, changeset.facts, newest)
     workspace.take(changeset.draft, changeset.files)
     workspace.agents_gone = workspace.agents_gone | changeset.agents_gone
     workspace.rejected |= changeset.rejected
@@ -75,28 +73,10 @@ def carry_out(workspace: Workspace, request: Request) -> tuple[str, str]:
     return replies
 
 
-def _results(changeset: Changeset) -> dict[str, Any]:
-    """The facts of a reply to a request about several blocks: a block once, and no more of them than it may hold."""
-    results: list[dict[str, Any]] = []
-    told: set[str] = set()
-    left = MAX_REPLY
-    for label in changeset.labels:
-        newest = changeset.draft.newest(label)
-        assert newest is not None
-        result: dict[str, Any] = {"label": label, "seq": newest.seq, "version": newest.version}
-        size = len(newest.block.value) + len(newest.block.facts) if newest.block is not None else 0
-        if label not in told and size <= left:
-            told.add(label)
-            left -= size
-            result["block"] = shown(newest)
-        results.append(result)
-    return {"seq": max((one["seq"] for one in results), default=None), "results": results}
-
-
-def _result(draft: StateDraft, label: str) -> dict[str, Any]:
+def _newest(draft: StateDraft, label: str) -> Revision:
     newest = draft.drafted.get(label) or draft.newest(label)
     assert newest is not None
-    return {"label": label, "seq": newest.seq, "version": newest.version, "block": shown(newest)}
+    return newest
 
 
 class Operations:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import InvalidRequest, NotFound, VersionDamaged
-from blocksd.mirror.view import shown
 from blocksd.model.label import parse_label
 from blocksd.model.nearest import nearest
 from blocksd.model.properties import parse_versioned
 from blocksd.model.revision import OPERATOR
 from blocksd.requests.arguments import named, private_label
+from blocksd.requests.reply import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

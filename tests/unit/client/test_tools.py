@@ -15,9 +15,10 @@ from blocksd.client.transport_async import AsyncTransport
 from blocksd.errors import BlocksdError, InvalidField, InvalidRequest, Misconfigured, NotFound, Unavailable
 from blocksd.mirror.keys import Keys
 from blocksd.mirror.projection import fields_of
-from blocksd.mirror.view import shown, view_of
+from blocksd.mirror.view import view_of
 from blocksd.model.block import Block
 from blocksd.model.revision import Revision
+from blocksd.requests.reply import shown
 
 if TYPE_CHECKING:
     from blocksd import Tools

@@ -204,7 +204,7 @@ def test_failure_changes_nothing(office: Office, monkeypatch: pytest.MonkeyPatch
     office.ask("operator", "append", "open", content="more")
     before = office.paper()
     with monkeypatch.context() as patch:
-        patch.setattr(operations, "_results", lambda *_: fail(error))
+        patch.setattr(operations, "carried_out", lambda *_: fail(error))
         with pytest.raises(error):
             office.ask("operator", "create_agent", agent="zoe", attach=["notes"])
     assert office.paper() == before
