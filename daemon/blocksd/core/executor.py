@@ -204,13 +204,9 @@ class Executor:
 
     def _enforce(self, draft: Draft, signatures: dict[str, Signature | None]) -> None:
         """Put into force what was journaled."""
-        requested = draft.requested
-        requested.signatures.update((path, signatures.get(path)) for path in draft.paths.values())
-        released = draft.gone
-        requested.apply()
-        if released:
-            self._intake.release(released)
-        self._intake.expect(signatures)
+        draft.requested.apply({path: signatures.get(path) for path in draft.paths.values()})
+        if draft.gone:
+            self._intake.release(draft.gone)
 
     # --- what was displaced ---
 

@@ -34,7 +34,7 @@ from blocksd.state.schedule import NEVER
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from blocksd.files.folder import Folder, Signature
+    from blocksd.files.folder import Folder
     from blocksd.journal.journal import Journal
     from blocksd.model.faults import Faults
     from blocksd.model.problem import Problems
@@ -84,7 +84,7 @@ class Intake:
         self.scanner.give_up()
         self.parser = Parser()
         self.links = Links()
-        self._expected: dict[str, Signature] = {}  # of files that were written on request, and not read since
+        self._state.written.clear()
         self.has_checked_names = False
         self._schedule["files"] = self.due
 
@@ -103,10 +103,6 @@ class Intake:
         for other in self.links.followers.get(path, ()):
             self._queue.hint(other, closed=closed)
         self._schedule["files"] = self.due
-
-    def expect(self, signatures: Mapping[str, Signature | None]) -> None:
-        """Expect hints of these files, which were written on request and say what is in force: they are no news."""
-        self._expected.update((path, one) for path, one in signatures.items() if one is not None)
 
     def reread(self, path: str) -> None:
         """Read a file again that is not what the state says; if it is missing, that is decided when its grace is over."""
@@ -207,11 +203,14 @@ class Intake:
         return FileRead(path, Refused(failure, self._folder.signature(path)), error=failure)
 
     def _read(self, path: str, *, closed: bool) -> FileRead | None:
-        expected = self._expected.pop(path, None)
-        if expected is not None and expected == self._state.signatures.get(path) == self._folder.signature(path):
-            self._queue.stop_waiting(path)
-            self.deletions.forget(path)
-            return None
+        state = self._state
+        if path in state.written:
+            state.written.discard(path)
+            signature = self._folder.signature(path)
+            if signature is not None and signature == state.signatures.get(path):
+                self._queue.stop_waiting(path)
+                self.deletions.forget(path)
+                return None
         reading = self._folder.read(path, closed=closed)
         if isinstance(reading, Busy):
             if self._queue.wait_for_writer(path):

@@ -11,7 +11,7 @@ from blocksd.model.label import clash_key, is_properties
 from blocksd.model.revision import FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from blocksd.files.folder import Signature
     from blocksd.model.attachment import Attachments
@@ -77,14 +77,20 @@ class Overlay:
         for name in ("paths", "labels", "taken", "signatures", "origins", "released", "versions", "drafted"):
             getattr(self, name).update(getattr(above, name))
 
-    def apply(self) -> None:
-        """Put into force what is held here, which was journaled, after what is below; then it holds nothing."""
+    def apply(self, written: Mapping[str, Signature | None] | None = None) -> None:
+        """Put into force what is held here, which was journaled, after what is below; then it holds nothing.
+
+        `written` are the signatures of files that were written for it; None: a signature proves nothing.
+        """
         if self.below is not None:
             self.below.absorb(self)
-            self.below.apply()
+            self.below.apply(written)
             self.clear()
             return
         state = self.state
+        if written:
+            self.signatures.update(written)
+            state.written.update(path for path, signature in written.items() if signature is not None)
         if self.has_attachments:
             state.attachments.merge(self.attachments)
         for changes, ours in ((self.paths, state.paths), (self.labels, state.labels), (self.taken, state.taken)):
