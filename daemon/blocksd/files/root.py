@@ -243,18 +243,17 @@ class Root(HeldDirectory):
             return False
         return True
 
-    def put_in(self, path: str, aside: str, full: str, *, is_new: bool, is_gone: bool) -> None:
-        """Move what lies aside to its place, or (`is_gone`) what is in its place aside, or let the two change places.
+    def put_in(self, path: str, old: str, new: str, *, has_both: bool) -> os.stat_result | None:
+        """Move a file to a place where nothing is, or (`has_both`) let two files change places.
 
+        Return the status of what has the name `new` then, if that can be told.
         Raise Unavailable as `check` of `path` does: then nothing was done.
         """
         self.check(path)
-        if is_new:
-            self.move(aside, full)
-        elif is_gone:
-            self.move(full, aside)
-        else:
-            self.exchange(aside, full)
+        (self.exchange if has_both else self.move)(old, new)
+        with suppress(OSError):
+            return self.stat(new)
+        return None
 
     def find_to_write(self, path: str) -> os.stat_result | None:
         """Return what `find` does; raise Unavailable as `check` does."""

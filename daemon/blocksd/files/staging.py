@@ -14,7 +14,6 @@ from blocksd.errors import ProblemFile, Unavailable, Undecided
 from blocksd.files.beneath import NOT_THERE
 from blocksd.files.directories import Directories
 from blocksd.files.file_edit import Staged
-from blocksd.files.folder import signature_of
 from blocksd.files.links import resolve
 from blocksd.files.root import Root, kept
 from blocksd.model.label import TEMPORARY, printable
@@ -60,6 +59,9 @@ class Staging(Directories):
         self._read: dict[
             str, Signature
         ] = {}  # of what is to be displaced, as it was read: by `aside`, where that proves it
+        self._placed: dict[
+            str, Signature
+        ] = {}  # of new texts when they were put in: by `aside`, where that proves them
         self._compared: dict[str, Signature] = {}  # of what was displaced, and compared then: by `aside`
         self._unsynced: dict[str, tuple[str, int]] = {}  # new texts on their way to disk: aside → path, handle
         self.left: dict[str, str] = {}  # temporaries that could not be removed: path → why
@@ -165,6 +167,7 @@ class Staging(Directories):
         self._marks.pop(staged.aside, None)
         self._places.pop(staged.aside, None)
         self._read.pop(staged.aside, None)
+        self._placed.pop(staged.aside, None)
         self._compared.pop(staged.aside, None)
         _, handle = self._unsynced.pop(staged.aside, ("", None))
         if handle is not None:
@@ -196,14 +199,14 @@ class Staging(Directories):
                         raise self._unwritable(path, error) from None
 
     def settle(self, staged: Sequence[Staged]) -> dict[str, Signature | None]:
-        """Have the names of new texts that were put in on disk; return what `signature` tells of their files.
+        """Have the names of new texts that were put in on disk; return the signatures that prove them, or None.
 
         Try several times: readers see them, and what a process saves of a text that is taken back would be there twice.
         Raise Unavailable or ProblemFile if one of them cannot be synced.
         """
         if self.is_durable:
             self._insist_on_sync(staged)
-        return {one.path: self.signature(one) for one in staged}
+        return {one.path: self._placed.get(one.aside) for one in staged}
 
     def _insist_on_sync(self, staged: Sequence[Staged]) -> None:
         for _ in range(TRIES - 1):
@@ -211,17 +214,6 @@ class Staging(Directories):
                 self.sync(staged)
                 return
         self.sync(staged)
-
-    def signature(self, staged: Staged) -> Signature | None:
-        """Return the signature of a file with the new text, after `put_in`; None if the file may have changed since."""
-        mark = self._marks.get(staged.aside)
-        if mark is None:
-            return None
-        try:
-            found = self._root.stat(self._places.get(staged.aside) or self._place(staged))
-        except OSError:
-            return None
-        return signature_of(found) if (found.st_mtime_ns, found.st_size, found.st_ino) == mark else None
 
     def _unwritable(self, path: str, error: OSError) -> Unavailable | ProblemFile:
         if isinstance(error, _WouldWiden):

@@ -89,14 +89,17 @@ class Writer(Staging):
         except OSError as error:
             raise self._unwritable(staged.path, error) from None
         try:
-            is_new, is_gone = staged.base is None, staged.data is None
-            self._root.put_in(staged.path, aside, full, is_new=is_new, is_gone=is_gone)
+            old, new = (aside, full) if staged.data is not None else (full, aside)
+            has_both = staged.base is not None and staged.data is not None
+            status = self._root.put_in(staged.path, old, new, has_both=has_both)
         except (FileExistsError, FileNotFoundError):
             return False
         except OSError as error:
             if not self.take_back(staged):
                 raise self._undecided(staged, error) from None
             raise self._unwritable(staged.path, error) from None
+        if status is not None and (status.st_mtime_ns, status.st_size, status.st_ino) == self._marks.get(aside):
+            self._placed[aside] = signature_of(status)
         if staged.base is None:
             return True
         try:

@@ -845,13 +845,12 @@ def test_written_file_is_known_by_its_signature(root: Path, writer: Writer) -> N
     """As long as it says the new text: a save in place in the same moment, of the same size, is another signature."""
     (root / "notes.md").write_bytes(OLD)
     staged = writer.stage(update())
-    assert writer.signature(staged) is None
+    assert writer.settle([staged]) == {"notes.md": None}
     assert writer.put_in(staged)
-    known = writer.signature(staged)
+    known = writer.settle([staged])["notes.md"]
     assert known == signature_of(os.stat(root / "notes.md"))
     with open(root / "notes.md", "rb+") as file:
         file.write(bytes(len(NEW)))
-    assert writer.signature(staged) is None
     assert signature_of(os.stat(root / "notes.md")) != known
     writer.discard(staged)
 
@@ -861,7 +860,7 @@ def test_no_later_write_has_the_time_of_what_was_written(root: Path, writer: Wri
     for number in range(300):
         staged = writer.stage(create(f"{number}.md"))
         assert writer.put_in(staged)
-        known = writer.signature(staged)
+        known = writer.settle([staged])[f"{number}.md"]
         with open(root / f"{number}.md", "rb+") as file:
             file.write(bytes(len(NEW)))
         assert known is not None
@@ -875,7 +874,7 @@ def test_where_times_are_too_coarse_nothing_is_known(
     monkeypatch.setattr(Root, "set_times", lambda *_, **__: None)
     staged = writer.stage(create())
     assert writer.put_in(staged)
-    assert writer.signature(staged) is None
+    assert writer.settle([staged]) == {"notes.md": None}
     assert (root / "notes.md").read_bytes() == NEW
 
 
