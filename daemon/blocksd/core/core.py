@@ -190,7 +190,7 @@ class Core(Parts):
             known = self.state.attachments.is_known
             self.projector.project(revisions, answers, {agent for agent in draft.agents_gone if not known(agent)})
         if answers and self.projector.is_in_sync:
-            received = self.inbox.finish([answer.entry for answer in answers], self._started)
+            received = self.inbox.finish([answer.entry for answer in answers], self._started, self._handled)
             self._sent += zip(answers, received, strict=True)
         elif answers:
             self.requests.begin_again()
@@ -280,12 +280,10 @@ class Core(Parts):
         An entry whose reply may be lost comes in again, and one that was refused for the moment is decided anew.
         """
         sent, self._sent = self._sent, []
-        entries = [answer.entry for answer, _ in sent]
         if not self.projector.is_in_sync:
-            self._handled.end_before(entries)
+            self._handled.end_before(answer.entry for answer, _ in sent)
             return
         now = self._clock()
-        self._handled.note(entries)
         for answer, received_at in sent:
             for listener in self._listeners:
                 listener.on_request(answer, now - received_at)

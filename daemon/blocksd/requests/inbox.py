@@ -130,9 +130,10 @@ class Inbox:
             self._waiting = {actor: self._waiting[actor] for actor in dict.fromkeys([*turns, *self._waiting])}
         self._schedule["requests"] = NEVER if not self._waiting else until if entries else 0.0
 
-    def finish(self, answered: Sequence[Entry], started: StartedRequests) -> list[float]:
+    def finish(self, answered: Sequence[Entry], started: StartedRequests, handled: Handled) -> list[float]:
         """Note that these entries were replied to, and the others that were begun are taken again. Return when each was added."""
         added = [self._held[entry] for entry in answered]
+        handled.note(answered)
         self.remove_done()
         self.end(started)
         return added
