@@ -15,7 +15,7 @@ from blocksd.model.faults import Faults
 from blocksd.model.problem import Problems
 from blocksd.model.revision import timestamp
 from blocksd.state.schedule import Schedule
-from blocksd.state.stale import Writes
+from blocksd.state.stale import is_within
 from blocksd.state.state import State
 
 if TYPE_CHECKING:
@@ -62,10 +62,9 @@ class Looking:
     def open(self) -> None:
         """Start, or start again: nothing is known but what the journal holds."""
         self.journal = Journal(str(self.home / "journal.db"), boot_id="one boot")
-        self.state = State(self.journal)
+        self.state = State(self.journal, clock=lambda: self.now)
         self.problems = Problems(lambda: self.wall)
         self.schedule = Schedule()
-        self.writes = Writes(self.journal.seq, clock=lambda: self.now, wall=time.time)
         self.intake = Intake(
             self.folder,
             self.journal,
@@ -80,7 +79,7 @@ class Looking:
             self.state,
             self.folder,
             self.intake,
-            lambda revision, saved_at, share: self.writes.is_within(WINDOW * share, revision, saved_at),
+            lambda revision, saved_at, share: is_within(WINDOW * share, revision, saved_at, self.state, time.time()),
         )
 
     def close(self) -> None:

@@ -173,10 +173,6 @@ class Core(Parts):
         if self.intake.scanner.left or self._writer.left or self.executor.has_left:
             self.executor.remove_left()
         self.failures.blocked_until = 0.0
-        if draft.requested is not draft.observed:
-            self.writes.note(revisions)
-        elif revisions:
-            self.writes.noted = revisions[-1].seq
         if self.failures.calm_at:
             has_journaled = bool(revisions or draft.files or draft.answers.settled)
             self.failures.check_repaired(has_journaled=has_journaled, is_idle=self.intake.is_idle)

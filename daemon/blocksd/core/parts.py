@@ -27,7 +27,7 @@ from blocksd.requests.inbox import Handled, Inbox, StartedRequests
 from blocksd.sources.source_mirror import SourceMirror
 from blocksd.sources.sources import Sources
 from blocksd.state.schedule import Schedule
-from blocksd.state.stale import Writes
+from blocksd.state.stale import is_within
 from blocksd.state.state import State
 
 if TYPE_CHECKING:
@@ -107,9 +107,8 @@ class Parts:
         self._intents = intents
         self._writer = writer
         results = Results(journal.database)
-        self.state = State(journal)
+        self.state = State(journal, clock=clock)
         self._started = StartedRequests(f"{journal.path}-begun")
-        self.writes = Writes(journal.seq, clock=clock, wall=wall)
         self.intake = Intake(
             folder,
             journal,
@@ -196,7 +195,7 @@ class Parts:
 
     def _is_recent(self, revision: Revision, saved_at: float, share: float) -> bool:
         """Return True if a revision was written so short before a file was saved that its text may be the older one."""
-        return self.writes.is_within(self._config.stale_window * share, revision, saved_at)
+        return is_within(self._config.stale_window * share, revision, saved_at, self.state, self._wall())
 
     def _begin_again(self) -> None:
         """Forget what is in memory only: it is read again."""

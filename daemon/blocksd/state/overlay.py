@@ -25,6 +25,7 @@ FORGOTTEN: Signature = (-1, -1, -1, -1)
 
 
 _RECENT = 256  # revisions that are remembered
+_TIMED = 10_000  # revisions of which it is remembered when they came into force
 
 
 @dataclass(slots=True, eq=False)
@@ -118,6 +119,8 @@ class Overlay:
             state.versions[revision.label] = revision.version
             state.recent.pop(revision.label, None)
             state.recent[revision.label] = revision
+            if revision.author != FILE:
+                state.made_at[revision.seq] = state.clock()
             if revision.author != FILE or revision.renamed_from is not None:
                 state.others.pop(revision.label, None)
                 state.others.pop(revision.renamed_from or "", None)
@@ -130,6 +133,8 @@ class Overlay:
                 state.unmerged.add(revision.label)
         while len(state.recent) > _RECENT:
             del state.recent[next(iter(state.recent))]
+        while len(state.made_at) > _TIMED:
+            del state.made_at[next(iter(state.made_at))]
         self.clear()
 
     def __bool__(self) -> bool:

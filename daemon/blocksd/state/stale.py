@@ -14,18 +14,18 @@ from blocksd.model.revision import FILE, MERGE
 from blocksd.state.reverts import MOST_CHARS, Past, marks_of, reverts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from blocksd.model.block import Block
     from blocksd.model.differences import Effort
     from blocksd.model.revision import Revision
     from blocksd.state.reverts import Mark
+    from blocksd.state.state import State
     from blocksd.state.state_draft import StateDraft
 
 _FARTHEST = 1000
 JUST_NOW = 0.6
 """The share of the window in which a save may still be made of a text from before a merge."""
-_NOTED = 10_000  # of so many of the newest writes it is known when they were made
 _LOOKED_AT_WITHIN = 120.0  # seconds after it was saved: longer than from one sweep to the next
 
 
@@ -40,44 +40,20 @@ class Origin(NamedTuple):
     reverts: tuple[int, ...] = ()
 
 
-class Writes:
-    """When revisions were written in this run, by a clock that nobody sets.
+def is_within(window: float, revision: Revision, saved_at: float, state: State, wall: float) -> bool:
+    """Return True if a file saved at `saved_at`, by the time of day, was saved within so many seconds of a write.
 
-    The time of day that a revision has says little about how long ago that was: the clock may have been set since.
+    How long ago the write was is told by a clock that nobody sets: the time of day may have been set since. How long ago
+    the file was saved is told by the time of day, which is `wall` now, but counts for no more than a few minutes: so a
+    clock that is set between a save and the look at it does not make every write a recent one. Of a write in an earlier
+    run nothing but the time of day is known.
     """
-
-    def __init__(self, seq: int, *, clock: Callable[[], float], wall: Callable[[], float]) -> None:
-        """`seq` is that of the newest revision of the runs before."""
-        self._first = self.noted = seq
-        self._clock = clock
-        self._wall = wall
-        self._at: dict[int, float] = {}  # of those by request, the oldest first
-
-    def note(self, revisions: Sequence[Revision]) -> None:
-        """These were written just now."""
-        for revision in revisions:
-            self.noted = max(self.noted, revision.seq)
-            if revision.author != FILE:
-                self._at[revision.seq] = self._clock()
-        while len(self._at) > _NOTED:
-            del self._at[next(iter(self._at))]
-
-    def is_within(self, window: float, revision: Revision, saved_at: float) -> bool:
-        """Return True if a file saved at `saved_at`, by the time of day, was saved within so many seconds of a write.
-
-        How long ago the file was saved is told by the time of day, but counts for no more than a few minutes: so a clock
-        that is set between a save and the look at it does not make every write a recent one. Of a write in an earlier run
-        nothing but the time of day is known.
-        """
-        if revision.seq <= self._first:
-            written_at = datetime.fromisoformat(revision.at).timestamp()
-            return abs(saved_at - written_at) <= window
-        if revision.seq > self.noted:  # in this very round
-            return True
-        at = self._at.get(revision.seq)
-        if at is None:
-            return False
-        return self._clock() - at - min(max(0.0, self._wall() - saved_at), _LOOKED_AT_WITHIN) <= window
+    if revision.seq > state.journal.seq:  # in this very round
+        return True
+    made_at = state.made_at.get(revision.seq)
+    if made_at is None:
+        return abs(saved_at - datetime.fromisoformat(revision.at).timestamp()) <= window
+    return state.clock() - made_at - min(max(0.0, wall - saved_at), _LOOKED_AT_WITHIN) <= window
 
 
 def origin_of(saved: Block, newest: Revision | None, past: Past) -> Origin:

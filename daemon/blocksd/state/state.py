@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from blocksd.errors import JournalDamaged
@@ -10,7 +11,7 @@ from blocksd.model.attachment import Attachments
 from blocksd.model.label import clash_key, is_properties, owner
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from blocksd.files.folder import Signature
     from blocksd.journal.journal import Journal
@@ -26,8 +27,10 @@ class State:
     The dictionaries are for every reader. Only an overlay changes them, once what it holds is journaled.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.journal = journal
+        self.clock = clock
+        self.made_at: dict[int, float] = {}  # seq → when it came into force, of the newest by request in this run
         self.has_seen_folders = False  # until a sweep has, agents without blocks are not known
         self.load()
 

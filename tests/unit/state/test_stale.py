@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from blocksd.errors import MergeConflict
+from blocksd.journal.journal import Journal
 from blocksd.model.block import Block
 from blocksd.model.revision import FILE, MERGE, OPERATOR, timestamp
 from blocksd.state import stale
 from blocksd.state.reverts import Past, reverts_of
-from blocksd.state.stale import Origin, Writes, merged, origin_of, stale_base
+from blocksd.state.stale import Origin, is_within, merged, origin_of, stale_base
+from blocksd.state.state import State
+from blocksd.state.state_draft import StateDraft
 from rig import AT, Clock, revision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from blocksd.model.revision import Revision
 
@@ -34,8 +39,13 @@ def version(number: int, value: str, author: str = "file", *, ago: float = 0.0, 
 
 def saved_within(saved_at: float) -> Callable[[Revision, float], bool]:
     """Of writes in an earlier run: those of the last moments, by the time of day."""
-    writes = Writes(1000, clock=Clock(), wall=lambda: NOW)
-    return lambda revision, share: writes.is_within(WINDOW * share, revision, saved_at)
+    state = a_state(1000, Clock())
+    return lambda revision, share: is_within(WINDOW * share, revision, saved_at, state, NOW)
+
+
+def a_state(seq: int, clock: Clock) -> Any:
+    """What is known in a run that began after this revision."""
+    return SimpleNamespace(journal=SimpleNamespace(seq=seq), made_at={}, clock=clock)
 
 
 def past(*versions: Revision) -> Past:
@@ -329,15 +339,18 @@ class Running:
     def __init__(self) -> None:
         self.clock = Clock()
         self.wall_offset = 0.0
-        self.writes = Writes(10, clock=self.clock, wall=self.wall)
+        self.state = a_state(10, self.clock)
 
     def wall(self) -> float:
         return NOW + self.clock() + self.wall_offset
 
     def write(self, seq: int, author: str = "ann") -> Revision:
         made = replace(version(seq, "x", author), at=timestamp(self.wall()))
-        self.writes.note([made])
+        self.state.journal.seq, self.state.made_at[seq] = seq, self.clock()
         return made
+
+    def is_within(self, revision: Revision, saved_at: float) -> bool:
+        return is_within(WINDOW, revision, saved_at, self.state, self.wall())
 
 
 @pytest.mark.parametrize("offset", [0.0, 2 * 86_400.0, 3.0, -3.0, -2 * 86_400.0])
@@ -348,10 +361,10 @@ def test_write_is_recent_for_a_moment(offset: float) -> None:
     written = running.write(11)
     running.wall_offset = 0.0
     running.clock.advance(WINDOW - 0.1)
-    assert running.writes.is_within(WINDOW, written, running.wall())
+    assert running.is_within(written, running.wall())
     running.clock.advance(0.2)
-    assert not running.writes.is_within(WINDOW, written, running.wall())
-    assert running.writes.is_within(WINDOW, written, running.wall() - 1.0)  # it was saved before it is looked at
+    assert not running.is_within(written, running.wall())
+    assert running.is_within(written, running.wall() - 1.0)  # it was saved before it is looked at
 
 
 def test_clock_set_between_save_and_look_makes_no_write_recent() -> None:
@@ -361,23 +374,32 @@ def test_clock_set_between_save_and_look_makes_no_write_recent() -> None:
     running.clock.advance(3600.0)
     saved_at = running.wall()
     running.wall_offset = 2 * 86_400.0
-    assert not running.writes.is_within(WINDOW, written, saved_at)
+    assert not running.is_within(written, saved_at)
 
 
 def test_writes_of_a_run_before_are_told_by_the_time_of_day() -> None:
     """Of a clock that was days ahead then, it cannot be told: a person is not overruled."""
     running = Running()
     written = replace(version(10, "x", "ann"), at=timestamp(running.wall() + 2 * 86_400.0))
-    assert not running.writes.is_within(WINDOW, written, running.wall())
-    assert running.writes.is_within(WINDOW, replace(written, at=timestamp(running.wall() - 1)), running.wall())
+    assert not running.is_within(written, running.wall())
+    assert running.is_within(replace(written, at=timestamp(running.wall() - 1)), running.wall())
 
 
-def test_of_many_writes_the_oldest_are_not_recent() -> None:
-    """What is noted is bounded; what is written in the same round is noted after it."""
+def test_writes_of_this_round_are_recent() -> None:
+    """They have no time yet."""
     running = Running()
-    first = running.write(11)
-    for seq in range(12, 12 + 10_000):
-        running.write(seq)
-    assert not running.writes.is_within(WINDOW, first, running.wall())
-    assert running.writes.is_within(WINDOW, version(99_999, "x", "ann"), running.wall())
-    assert len(running.writes._at) == 10_000
+    assert running.is_within(version(99_999, "x", "ann"), running.wall())
+
+
+def test_of_many_writes_the_oldest_are_told_by_the_time_of_day(tmp_path: Path) -> None:
+    """What is remembered is bounded."""
+    journal = Journal(str(tmp_path / "journal.db"))
+    state = State(journal)
+    draft = StateDraft(state, AT)
+    draft.revisions = [version(seq, "x", "ann") for seq in range(1, 10_002)]
+    draft.apply()
+    journal.close()
+    assert (len(state.made_at), 1 in state.made_at) == (10_000, False)
+    state.journal.seq = 10_001
+    assert not is_within(WINDOW, version(1, "x", "ann", ago=60.0), NOW, state, NOW)
+    assert is_within(WINDOW, version(2, "x", "ann", ago=60.0), NOW, state, NOW)
