@@ -14,6 +14,7 @@ from blocksd.journal.journal import Journal
 from blocksd.model.faults import Faults
 from blocksd.model.problem import Problems
 from blocksd.model.revision import timestamp
+from blocksd.state.part import Shared
 from blocksd.state.schedule import Schedule
 from blocksd.state.stale import is_within
 from blocksd.state.state import State
@@ -65,16 +66,9 @@ class Looking:
         self.state = State(self.journal, clock=lambda: self.now)
         self.problems = Problems(lambda: self.wall)
         self.schedule = Schedule()
-        self.intake = Intake(
-            self.folder,
-            self.journal,
-            self.state,
-            self.problems,
-            Faults(self.problems),
-            self.schedule,
-            delete_grace=GRACE,
-            clock=lambda: self.now,
-        )
+        faults, clock = Faults(self.problems), self.state.clock
+        shared = Shared(self.journal, self.state, self.problems, faults, self.schedule, clock, time.time)
+        self.intake = Intake(shared, self.folder, delete_grace=GRACE)
         self.view = FolderView(
             self.state,
             self.folder,

@@ -142,14 +142,15 @@ def examine(path: str, file: str | None = None, *, held: Collection[str] = ()) -
     from blocksd.journal.journal import Journal
     from blocksd.model.faults import Faults
     from blocksd.model.revision import timestamp
+    from blocksd.state.part import Shared
     from blocksd.state.schedule import Schedule
     from blocksd.state.state import State
 
     with tempfile.TemporaryDirectory(prefix="blocksd-check-") as directory:
         journal = Journal(os.path.join(directory, "journal.db"))
         state, problems, folder = State(journal), Problems(time.time), Folder(path)
-        faults, clock = Faults(problems), time.monotonic
-        intake = Intake(folder, journal, state, problems, faults, Schedule(), delete_grace=0.0, clock=clock)
+        shared = Shared(journal, state, problems, Faults(problems), Schedule(), time.monotonic, time.time)
+        intake = Intake(shared, folder, delete_grace=0.0)
         view = FolderView(state, folder, intake, lambda *_: False)
 
         intake.hint_all()

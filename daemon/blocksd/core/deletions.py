@@ -8,16 +8,12 @@ from blocksd.errors import ProblemFile, Unavailable
 from blocksd.journal.identity import facts_of
 from blocksd.model.label import printable
 from blocksd.model.problem import FOLDER, Problem
+from blocksd.state.part import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from blocksd.errors import BlocksdError
     from blocksd.files.folder import Folder
-    from blocksd.journal.journal import Journal
-    from blocksd.model.problem import Problems
-    from blocksd.state.schedule import Schedule
-    from blocksd.state.state import State
+    from blocksd.state.part import Shared
 
 RootState = Literal["same", "unknown", "back", "gone", "another"]
 
@@ -56,34 +52,20 @@ class Decision(NamedTuple):
     deleted: list[str]
 
 
-class Deletions:
+class Deletions(Part):
     """Missing files: for how long they may be missing, and why their deletions are held back. Times are of a monotonic clock.
 
     It halts when too much is missing, or the folder as a whole: that is a problem, and ends by itself when the files are
     back, or with a person's word.
     """
 
-    def __init__(
-        self,
-        folder: Folder,
-        journal: Journal,
-        state: State,
-        problems: Problems,
-        schedule: Schedule,
-        *,
-        grace: float,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, shared: Shared, folder: Folder, *, grace: float) -> None:
+        super().__init__(shared)
         self._folder = folder
-        self._journal = journal
-        self._state = state
-        self._problems = problems
-        self._schedule = schedule
         self.grace = grace  # seconds that a file may be missing
-        self._clock = clock
         self.is_folder_gone = False
         # The folder was gone, or replaced, or is not the one the journal was made of, and not all blocks were seen since.
-        self.is_in_doubt = journal.folder not in (None, folder.root)
+        self.is_in_doubt = self._journal.folder not in (None, folder.root)
         self.is_open = True  # it is in doubt, has halted, or the journal does not know its folder yet
         self._accepted = False  # a person has accepted the deletions that are held back
         self.missing: dict[str, float] = {}  # path → since when

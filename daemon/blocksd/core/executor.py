@@ -12,10 +12,11 @@ from blocksd.files.writer import saved_over
 from blocksd.journal.intents import Prepared
 from blocksd.model.label import PRIVATE, printable
 from blocksd.model.problem import KEPT, LEFT, kept_aside, left_behind
+from blocksd.state.part import Part
 from blocksd.state.schedule import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Generator, Sequence
 
     from blocksd.core.decide import Draft
     from blocksd.core.intake import Intake
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
     from blocksd.files.writer import Writer
     from blocksd.journal.intents import Intents
     from blocksd.journal.results import Results
-    from blocksd.model.problem import Problems
     from blocksd.model.revision import Revision
     from blocksd.sources.sources import Sources
-    from blocksd.state.schedule import Schedule
+    from blocksd.state.part import Shared
 
 _TRIES = 3  # of a file that cannot be written just now
 _REST_SECONDS = (
@@ -44,7 +44,7 @@ class Conflict(Exception):  # no error: the draft is thrown away
         self.why = why
 
 
-class Executor:
+class Executor(Part):
     """Brings a draft into force, all of whose requests share the waits for the disk.
 
     Invariants:
@@ -55,25 +55,14 @@ class Executor:
     """
 
     def __init__(
-        self,
-        intents: Intents,
-        results: Results,
-        intake: Intake,
-        problems: Problems,
-        sources: Sources,
-        writer: Writer,
-        schedule: Schedule,
-        *,
-        clock: Callable[[], float],
+        self, shared: Shared, intents: Intents, results: Results, intake: Intake, sources: Sources, writer: Writer
     ) -> None:
+        super().__init__(shared)
         self._intents = intents
         self._results = results
         self._intake = intake
-        self._problems = problems
         self._sources = sources
         self._writer = writer
-        self._schedule = schedule
-        self._clock = clock
         self.displaced: dict[str, Staged] = {}  # by `aside`: what was put in, and what it displaced not read again
         self._retired: dict[str, Staged] = {}  # by `aside`: what is over, and not known to be on disk
         self.has_left = False  # temporaries that cannot be removed were reported

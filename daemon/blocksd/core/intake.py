@@ -5,7 +5,6 @@ Hints say where to look, nothing more. Nothing here decides what is in force, an
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from blocksd.core.deletions import Deletions
@@ -28,54 +27,33 @@ from blocksd.model.problem import name_conflict
 from blocksd.model.proposal import remedy
 from blocksd.state.links import Links
 from blocksd.state.observed import FileRead, Observed
+from blocksd.state.part import Part
 from blocksd.state.read_queue import ReadQueue
 from blocksd.state.schedule import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from blocksd.files.folder import Folder
-    from blocksd.journal.journal import Journal
-    from blocksd.model.faults import Faults
-    from blocksd.model.problem import Problems
     from blocksd.state.observed import FileNews
-    from blocksd.state.schedule import Schedule
-    from blocksd.state.state import State
+    from blocksd.state.part import Shared
 
 _SEARCH_SECONDS = 60.0  # between two searches for the processes that write a file
 
 
-class Intake:
+class Intake(Part):
     """The daemon's view of one folder. It owns what finds the files to read, and what judges those that are missing.
 
     Times are of a monotonic clock, in seconds.
     """
 
-    def __init__(
-        self,
-        folder: Folder,
-        journal: Journal,
-        state: State,
-        problems: Problems,
-        faults: Faults,
-        schedule: Schedule,
-        *,
-        delete_grace: float,
-        clock: Callable[[], float],
-        wall: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, shared: Shared, folder: Folder, *, delete_grace: float) -> None:
+        super().__init__(shared)
         self._folder = folder
-        self._state = state
-        self._problems = problems
-        self._faults = faults
-        self._schedule = schedule
-        self._clock = clock
-        self.deletions = Deletions(folder, journal, state, problems, schedule, grace=delete_grace, clock=clock)
+        self.deletions = Deletions(shared, folder, grace=delete_grace)
         self._reported: set[str] = set()  # files that have a problem, whatever the state knows of them
-        self._queue = ReadQueue(clock, wall)
-        self.scanner = Scanner(
-            folder, state, self._queue, problems, known=lambda: self._reported.union(state.signatures), clock=clock
-        )
+        self._queue = ReadQueue(shared.clock, shared.wall)
+        self.scanner = Scanner(shared, folder, self._queue, known=lambda: self._reported.union(shared.state.signatures))
         self._writers: dict[str, tuple[str, float]] = {}  # file → its writers, and when they were searched for
         self.reset()
 

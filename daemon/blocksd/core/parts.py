@@ -26,6 +26,7 @@ from blocksd.model.problem import Problems
 from blocksd.requests.inbox import Handled, Inbox, StartedRequests
 from blocksd.sources.source_mirror import SourceMirror
 from blocksd.sources.sources import Sources
+from blocksd.state.part import Shared
 from blocksd.state.schedule import Schedule
 from blocksd.state.stale import is_within
 from blocksd.state.state import State
@@ -109,75 +110,21 @@ class Parts:
         results = Results(journal.database)
         self.state = State(journal, clock=clock)
         self._started = StartedRequests(f"{journal.path}-begun")
-        self.intake = Intake(
-            folder,
-            journal,
-            self.state,
-            self.problems,
-            self.faults,
-            schedule,
-            delete_grace=config.delete_grace,
-            clock=clock,
-            wall=wall,
-        )
+        shared = Shared(journal, self.state, self.problems, self.faults, schedule, clock, wall)
+        self.intake = Intake(shared, folder, delete_grace=config.delete_grace)
         self._folder_view = FolderView(self.state, folder, self.intake, self._is_recent)
         self.sources = Sources(config.sources, self.state, self.problems, results.open_files(), schedule, clock=clock)
         self.inbox = Inbox(clock, schedule)
         self._handled = Handled(journal.database, wall=wall)
         self.requests = RequestFlow(
-            self.inbox,
-            results,
-            self._handled,
-            self._started,
-            self.state,
-            self.intake,
-            self.sources,
-            self.problems,
-            self.faults,
-            schedule,
-            clock=clock,
-            wall=wall,
+            shared, self.inbox, results, self._handled, self._started, self.intake, self.sources
         )
         source_mirror = SourceMirror(self.sources, mirror)
-        verifier = Verifier(
-            journal,
-            self.state,
-            self.problems,
-            self.sources,
-            source_mirror,
-            mirror,
-            self._listeners,
-            self.faults,
-            seconds=config.resync_seconds,
-            clock=clock,
-            wall=wall,
-        )
-        self.projector = Projector(
-            journal,
-            self.state,
-            self.problems,
-            self.sources,
-            source_mirror,
-            verifier,
-            mirror,
-            self._listeners,
-            self.faults,
-            schedule,
-            clock=clock,
-            wall=wall,
-        )
-        self.executor = Executor(
-            intents,
-            results,
-            self.intake,
-            self.problems,
-            self.sources,
-            writer,
-            schedule,
-            clock=clock,
-        )
-        self.retention = Retention(journal, self.state, limits_of(config), schedule, clock=clock, wall=wall)
-        self.scrub = Scrub(journal, self.state, self.problems, folder, self.intake, schedule, clock=clock, wall=wall)
+        verifier = Verifier(shared, self.sources, source_mirror, mirror, self._listeners, seconds=config.resync_seconds)
+        self.projector = Projector(shared, self.sources, source_mirror, verifier, mirror, self._listeners)
+        self.executor = Executor(shared, intents, results, self.intake, self.sources, writer)
+        self.retention = Retention(shared, limits_of(config))
+        self.scrub = Scrub(shared, folder, self.intake)
         if blocked is not None:
             self.failures.block(blocked)
 

@@ -13,24 +13,22 @@ from blocksd.mirror.mirror import LEASE_SECONDS
 from blocksd.mirror.projection import agents_commands, gone_commands, problem_commands, reply_command
 from blocksd.mirror.repair import repair_index
 from blocksd.model.revision import timestamp
+from blocksd.state.part import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from blocksd.core.listener import Listener
     from blocksd.core.verifier import Verifier
     from blocksd.errors import BlocksdError
-    from blocksd.journal.journal import Journal
     from blocksd.mirror.mirror import Mirror
     from blocksd.mirror.projection import Command
-    from blocksd.model.faults import Faults
-    from blocksd.model.problem import Problem, Problems
+    from blocksd.model.problem import Problem
     from blocksd.model.revision import Revision
     from blocksd.requests.reply import Answer
     from blocksd.sources.source_mirror import SourceMirror
     from blocksd.sources.sources import Sources
-    from blocksd.state.schedule import Schedule
-    from blocksd.state.state import State
+    from blocksd.state.part import Shared
 
 HEARTBEAT_SECONDS = 1.0
 _BACK_OFF_SECONDS = (0.05, 1.0)
@@ -45,38 +43,25 @@ again: only a commit that takes over 3 seconds, or two clocks that differ by as 
 """
 
 
-class Projector:
+class Projector(Part):
     """The mirror, seen from the journal. It is in sync, or unreachable, or on its way from one to the other."""
 
     def __init__(
         self,
-        journal: Journal,
-        state: State,
-        problems: Problems,
+        shared: Shared,
         sources: Sources,
         source_mirror: SourceMirror,
         verifier: Verifier,
         mirror: Mirror,
         listeners: Sequence[Listener],
-        faults: Faults,
-        schedule: Schedule,
-        *,
-        clock: Callable[[], float],
-        wall: Callable[[], float],
     ) -> None:
-        self._faults = faults
-        self._schedule = schedule
-        self._journal = journal
-        self._state = state
-        self._problems = problems
+        super().__init__(shared)
+        self._listeners = listeners
         self._mirror = mirror
         self._sources = sources
         self._source_mirror = source_mirror
         self.verifier = verifier
-        self._listeners = listeners
-        self._resync = Resync(journal, state, mirror, verifier, self._comparing_aside, wall=wall)
-        self._clock = clock
-        self._wall = wall
+        self._resync = Resync(shared, mirror, verifier, self._comparing_aside)
         self._failures = 0
         self._said: str | None = None
         self._retry_at = 0.0
@@ -87,7 +72,7 @@ class Projector:
         self._shown_agents: frozenset[str] = frozenset()
         self._shown_problems: dict[str, Problem] = {}
         self._shown_count = 0
-        self._heard_at = clock()
+        self._heard_at = self._clock()
         self._leased_at = float("-inf")  # when the lease was asked for that is ours
         self.is_held = False  # the server is known not to serve yet: it is not asked
         self.is_in_sync = False

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from blocksd.core.decide import Asked
 from blocksd.model.revision import OPERATOR, timestamp
 from blocksd.requests.answers import PAUSE_SECONDS, Answers, RequestView
+from blocksd.state.part import Part
 from blocksd.state.schedule import NEVER
 
 if TYPE_CHECKING:
@@ -17,13 +18,11 @@ if TYPE_CHECKING:
     from blocksd.core.intake import Intake
     from blocksd.errors import BlocksdError
     from blocksd.journal.results import Results
-    from blocksd.model.faults import Faults
-    from blocksd.model.problem import Problems
     from blocksd.requests.inbox import Handled, Inbox, StartedRequests
     from blocksd.requests.request import Entry, Unusable
     from blocksd.sources.sources import Sources
-    from blocksd.state.schedule import Schedule, Work
-    from blocksd.state.state import State
+    from blocksd.state.part import Shared
+    from blocksd.state.schedule import Work
 
 REQUESTS = 64
 """How many requests are carried out in one round: each may have to read a file."""
@@ -34,37 +33,26 @@ OUTCOMES_KEPT_SECONDS = 86_400.0
 _AT_ONCE = (0.0, 0.0)
 
 
-class RequestFlow:
+class RequestFlow(Part):
     """Requests and merges on their way: taken, and then done, postponed, or forgotten to be read again."""
 
     def __init__(
         self,
+        shared: Shared,
         inbox: Inbox,
         results: Results,
         handled: Handled,
         started: StartedRequests,
-        state: State,
         intake: Intake,
         sources: Sources,
-        problems: Problems,
-        faults: Faults,
-        schedule: Schedule,
-        *,
-        clock: Callable[[], float],
-        wall: Callable[[], float],
     ) -> None:
+        super().__init__(shared)
         self._inbox = inbox
         self._results = results
         self._handled = handled
         self._started = started
-        self._state = state
         self._intake = intake
         self._sources = sources
-        self._problems = problems
-        self._faults = faults
-        self._schedule = schedule
-        self._clock = clock
-        self._wall = wall
         self._unwritable: dict[str, BlocksdError] = {}  # files that could not be written to in the last rounds, and why
         self._merge_at: dict[
             str, tuple[float, float]

@@ -9,37 +9,32 @@ from blocksd.mirror.keys import SCHEMA
 from blocksd.mirror.mirror import BATCH
 from blocksd.mirror.projection import gone_commands, in_parts
 from blocksd.model.revision import FILE, timestamp
+from blocksd.state.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
     from blocksd.core.verifier import Verifier
-    from blocksd.journal.journal import Journal
     from blocksd.mirror.mirror import Mirror, Place
     from blocksd.model.revision import Revision
-    from blocksd.state.state import State
+    from blocksd.state.part import Shared
 
 
-class Resync:
+class Resync(Part):
     """The way of the mirror to where the journal is. Nothing is ever decided by what the mirror lacks: epoch and seq are compared."""
 
     def __init__(
         self,
-        journal: Journal,
-        state: State,
+        shared: Shared,
         mirror: Mirror,
         verifier: Verifier,
         comparing_aside: Callable[[bool], Iterator[object]],
-        *,
-        wall: Callable[[], float],
     ) -> None:
         """`comparing_aside` compares all that is shown besides blocks, a slice at a time; given True, it announces what differs."""
-        self._journal = journal
-        self._state = state
+        super().__init__(shared)
         self._mirror = mirror
         self._verifier = verifier
         self._comparing_aside = comparing_aside
-        self._wall = wall
         self.must_rebuild = False
         self.shown_seq: int | None = None
         """Where the mirror was last known to stand; None while it is rebuilt."""

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from blocksd.journal.pruning import compress, forget_deleted, forget_versions
 from blocksd.model.label import owner
 from blocksd.model.revision import OPERATOR, timestamp
+from blocksd.state.part import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from blocksd.journal.journal import Journal
-    from blocksd.state.schedule import Schedule
-    from blocksd.state.state import State
+    from blocksd.state.part import Shared
 
 _DAY_SECONDS = 86_400.0
 _PASS_SECONDS = 3600.0  # from one look at everything to the next
@@ -41,7 +40,7 @@ class Limits(NamedTuple):
     departed_days: float = 0.0
 
 
-class Retention:
+class Retention(Part):
     """Forgets what is old, a slice at a time: no transaction of it is long.
 
     Ages of history are by the time of day, once that has gone on steadily for an hour: a clock that is wrong for a
@@ -50,28 +49,14 @@ class Retention:
     On a full disk, and where the journal cannot be written, nothing is forgotten: there is another time.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        state: State,
-        limits: Limits,
-        schedule: Schedule,
-        *,
-        clock: Callable[[], float],
-        wall: Callable[[], float],
-    ) -> None:
-        self._journal = journal
-        self._state = state
+    def __init__(self, shared: Shared, limits: Limits) -> None:
+        super().__init__(shared)
         self.limits = limits
-        self._clock = clock
-        self._wall = wall
         self.touched: set[str] = set()  # blocks with a new version: their old ones are looked at soon
         self._steps: Iterator[None] | None = None
-        self._schedule = schedule
-        schedule["retention"] = clock() + _SLICE_SECONDS
-        self._pass_at = clock() + _SLICE_SECONDS
+        self._schedule["retention"] = self._pass_at = self._clock() + _SLICE_SECONDS
         self._seen_at: tuple[float, float] | None = None  # the last time, by the clock and by the time of day
-        self._steady_since = clock()
+        self._steady_since = self._clock()
 
     def restart(self) -> None:
         """The journal is another one: what was found in it is void."""

@@ -10,42 +10,32 @@ from typing import TYPE_CHECKING
 from blocksd.errors import InvalidFile, InvalidLabel
 from blocksd.model.label import PRIVATE, is_block_file, is_ignored, is_properties, parse_agent, printable
 from blocksd.model.problem import NAMES, misnamed, problem_of
+from blocksd.state.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from blocksd.files.folder import Folder, FolderEntry
     from blocksd.model.attachment import Attachments
-    from blocksd.model.problem import Problems
+    from blocksd.state.part import Shared
     from blocksd.state.read_queue import ReadQueue
-    from blocksd.state.state import State
 
 _MOST_TREES = 16  # are compared one by one
 _MOST_FILES = 1000  # are looked at, in a folder without a block in force, to find a block among them
 
 
-class Scanner:
+class Scanner(Part):
     """Sweeps of the whole folder, a slice at a time, and looks into single trees of it. No file is opened.
 
     What is below a directory that cannot be listed does not count as missing.
     """
 
-    def __init__(
-        self,
-        folder: Folder,
-        state: State,
-        queue: ReadQueue,
-        problems: Problems,
-        known: Callable[[], set[str]],
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, shared: Shared, folder: Folder, queue: ReadQueue, known: Callable[[], set[str]]) -> None:
         """`queue` is where files wait to be looked at; `known` makes a set of the files that are to be there."""
-        self._clock = clock
+        super().__init__(shared)
         self._spent = 0.0
         self._folder = folder
-        self._state = state
         self._queue = queue
-        self._problems = problems
         self._known = known
         self._trees: set[str] = set()
         self._sweep: Iterator[None] | None = None

@@ -13,17 +13,13 @@ from blocksd.journal.row import STORED, check, checksum_of
 from blocksd.model.label import printable
 from blocksd.model.problem import HISTORY, Problem
 from blocksd.model.revision import timestamp
+from blocksd.state.part import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from blocksd.core.intake import Intake
     from blocksd.files.folder import Folder
-    from blocksd.journal.journal import Journal
     from blocksd.model.block import Block
-    from blocksd.model.problem import Problems
-    from blocksd.state.schedule import Schedule
-    from blocksd.state.state import State
+    from blocksd.state.part import Shared
 
 _SLICE_SECONDS = 10.0
 _REVISIONS = 50  # of a slice
@@ -33,7 +29,7 @@ _NAMED = 5  # of the damaged versions, a problem names so many
 _SEQ, _LABEL, _VERSION = 0, 1, 2
 
 
-class Scrub:
+class Scrub(Part):
     """Finds damage before it is needed, and repairs it from the files as far as they say what was written.
 
     A damaged version that is in force and whose file has its text gets that again. An old one is taken out of the log
@@ -41,27 +37,11 @@ class Scrub:
     the journal is put together again. Revisions from before there were checksums get theirs once their digest is right.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        state: State,
-        problems: Problems,
-        folder: Folder,
-        intake: Intake,
-        schedule: Schedule,
-        *,
-        clock: Callable[[], float],
-        wall: Callable[[], float],
-    ) -> None:
-        self._journal = journal
-        self._state = state
-        self._problems = problems
+    def __init__(self, shared: Shared, folder: Folder, intake: Intake) -> None:
+        super().__init__(shared)
         self._folder = folder
         self._intake = intake
-        self._clock = clock
-        self._wall = wall
-        self._schedule = schedule
-        schedule["scrub"] = clock() + _SLICE_SECONDS
+        self._schedule["scrub"] = self._clock() + _SLICE_SECONDS
         self.repaired = 0
         self.restart()
         self._report()

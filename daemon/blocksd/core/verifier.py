@@ -14,18 +14,17 @@ from blocksd.mirror.repair import differing, differing_properties, repair_agents
 from blocksd.mirror.stray_keys import Strays
 from blocksd.model.label import name_for_agent, owner, parse_label, properties_label
 from blocksd.model.revision import timestamp
+from blocksd.state.part import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from blocksd.core.listener import Listener
-    from blocksd.journal.journal import Journal
     from blocksd.mirror.mirror import Mirror
-    from blocksd.model.faults import Faults
-    from blocksd.model.problem import Problems
     from blocksd.model.revision import Revision
     from blocksd.sources.source_mirror import SourceMirror
     from blocksd.sources.sources import Sources
+    from blocksd.state.part import Shared
     from blocksd.state.state import State
 
 PASS_SECONDS = 600.0
@@ -42,7 +41,7 @@ _SAY_SECONDS = 30.0
 _log = logging.getLogger(__name__)
 
 
-class Verifier:
+class Verifier(Part):
     """The schedule by which the mirror is compared, and what is found is repaired and announced.
 
     Every `seconds` a pass begins. In a pass each block is compared by version, digest and number of agents, each agent
@@ -53,39 +52,28 @@ class Verifier:
 
     def __init__(
         self,
-        journal: Journal,
-        state: State,
-        problems: Problems,
+        shared: Shared,
         sources: Sources,
         source_mirror: SourceMirror,
         mirror: Mirror,
         listeners: Sequence[Listener],
-        faults: Faults,
         *,
         seconds: float,
-        clock: Callable[[], float],
-        wall: Callable[[], float],
     ) -> None:
-        self._faults = faults
+        super().__init__(shared)
+        self._listeners = listeners
         self.seconds = seconds
-        self._journal = journal
-        self._state = state
-        self._problems = problems
         self._source_mirror = source_mirror
         self._mirror = mirror
         self._strays = Strays(
             mirror,
-            _owners_of_keys(state, sources),
-            lambda agent: not state.has_seen_folders or state.attachments.is_known(agent),
-            clock=clock,
+            _owners_of_keys(shared.state, sources),
+            lambda agent: not shared.state.has_seen_folders or shared.state.attachments.is_known(agent),
+            clock=shared.clock,
         )
-        self._clock = clock
-        self._wall = wall
-        self._listeners = listeners
         self._number = random.randrange(1 << 16)  # of the pass: which part it reads in full
         self.running: Iterator[int] | None = None  # the pass that is under way
-        self._begin_at = clock()
-        self._granted_at = clock()
+        self._begin_at = self._granted_at = self._clock()
         self._credit = 0.0  # how many keys may be compared now
         self._repaired = 0
         self._said_at = -_SAY_SECONDS

@@ -11,9 +11,12 @@ from blocksd.errors import InvalidRequest
 from blocksd.journal.journal import Journal
 from blocksd.journal.results import Access, Results
 from blocksd.model.block import Block
+from blocksd.model.faults import Faults
+from blocksd.model.problem import Problems
 from blocksd.model.revision import timestamp
 from blocksd.requests.undoing import undone
 from blocksd.settings.config import Config
+from blocksd.state.part import Shared
 from blocksd.state.schedule import Schedule
 from blocksd.state.state import State
 from blocksd.state.state_draft import StateDraft
@@ -42,9 +45,9 @@ class Keeping:
     def begin(self) -> None:
         self.state = State(self.journal)
         self.schedule = Schedule()
-        self.retention = Retention(
-            self.journal, self.state, self.limits, self.schedule, clock=self.clock, wall=self.wall
-        )
+        problems = Problems(self.wall)
+        shared = Shared(self.journal, self.state, problems, Faults(problems), self.schedule, self.clock, self.wall)
+        self.retention = Retention(shared, self.limits)
 
     @property
     def due(self) -> float:
