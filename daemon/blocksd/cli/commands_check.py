@@ -7,7 +7,7 @@ import shlex
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -120,12 +120,9 @@ def _held(config: Config) -> list[str]:
     """Return the files that are in force by the journal here: of two with one label, the daemon keeps that one in force."""
     from blocksd.journal.history import JournalReader
 
-    with suppress(JournalUnusable, Misconfigured):
-        journal = JournalReader(os.path.join(config.state, "journal.db"))
-        try:
-            return [head.path for head in journal.heads(in_force=True) if head.path is not None]
-        finally:
-            journal.close()
+    path = os.path.join(config.state, "journal.db")
+    with suppress(JournalUnusable, Misconfigured), closing(JournalReader(path)) as journal:
+        return [head.path for head in journal.heads(in_force=True) if head.path is not None]
     return []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -117,8 +117,7 @@ def _revisions(config: Config, label: str, limit: int) -> tuple[list[Revision], 
     path = os.path.join(config.state, "journal.db")
     if not os.path.exists(path):
         raise Unavailable(f"there is no journal in {config.state}", journal=path, running=running_options())
-    journal = JournalReader(path)
-    try:
+    with closing(JournalReader(path)) as journal:
         damaged: list[VersionDamaged] = []
         revisions = journal.history(label, limit=limit, damaged=damaged)
         if not revisions and not damaged:
@@ -133,8 +132,6 @@ def _revisions(config: Config, label: str, limit: int) -> tuple[list[Revision], 
             since = f"{command('history', present)} has all of its versions"
             click.echo(f"{label!r} was renamed to {present!r}: {since}", err=True)
         return revisions, damaged
-    finally:
-        journal.close()
 
 
 def _revision_json(revision: Revision) -> dict[str, Any]:

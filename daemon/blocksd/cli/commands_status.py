@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -179,13 +179,10 @@ def _journaled(state: str) -> tuple[dict[str, Any], str | None]:
     from blocksd.journal.history import JournalReader
 
     try:
-        journal = JournalReader(os.path.join(state, "journal.db"))
-        try:
+        with closing(JournalReader(os.path.join(state, "journal.db"))) as journal:
             newest = journal.newest()
             last_change = newest.summary() if newest is not None else None
             return {"blocks": journal.count(), "seq": journal.seq, "last_change": last_change}, journal.epoch
-        finally:
-            journal.close()
     except JournalUnusable:
         return {"blocks": None, "seq": None, "last_change": None}, None
 

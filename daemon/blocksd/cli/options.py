@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -229,12 +229,9 @@ def what_became(config: Config, label: str) -> str:
     from blocksd.journal.history import JournalReader
 
     with suppress(JournalUnusable):
-        journal = JournalReader(os.path.join(config.state, "journal.db"))
-        try:
+        with closing(JournalReader(os.path.join(config.state, "journal.db"))) as journal:
             present = journal.renamed_to(label) or label
             newest = journal.head(present)
-        finally:
-            journal.close()
         if newest is not None and newest.kind == "deleted":
             return f"it was deleted: {command('undo', present)} brings it back"
         if present != label:

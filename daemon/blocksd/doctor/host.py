@@ -12,7 +12,7 @@ import select
 import sqlite3
 import stat
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,6 +21,7 @@ from blocksd.errors import JournalUnusable
 from blocksd.files.folder import Folder
 from blocksd.files.inotify import CLOSE_WRITE, Inotify
 from blocksd.files.root import Root
+from blocksd.journal.database import quick_check, read_only
 from blocksd.journal.history import JournalReader
 from blocksd.model.label import TEMPORARY
 from blocksd.settings.record import running_daemon
@@ -127,12 +128,9 @@ def _other_folder(path: str, folder: Place) -> Match | None:
     """Return how little the folder has of the blocks in the journal, if that is of another folder."""
     if folder.kind != "directory":
         return None
-    with suppress(JournalUnusable):  # there is none, or `journal_state` tells what is wrong with it
-        journal = JournalReader(path)
-        try:
-            return match_folder(journal, Folder(folder.path))
-        finally:
-            journal.close()
+    # Without a journal, or if `journal_state` tells what is wrong with it, nothing is said here.
+    with suppress(JournalUnusable), closing(JournalReader(path)) as journal:
+        return match_folder(journal, Folder(folder.path))
     return None
 
 
@@ -258,29 +256,14 @@ def _is_noticed(events: Inotify | None, name: str) -> bool | None:
 
 def journal_state(path: str) -> JournalState:
     """Return the state of a journal, checked for `CHECK_SECONDS` at most."""
-    db = None
     try:
-        db = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
-        # Prepared revisions are not in force. Journals of earlier schemas keep them in another table, and have no such view.
-        is_view_there = db.execute("SELECT 1 FROM sqlite_schema WHERE type = 'view' AND name = 'in_force'").fetchone()
-        log = "in_force" if is_view_there else "revisions"
-        newest = db.execute(f"SELECT at FROM {log} ORDER BY seq DESC LIMIT 1")  # noqa: S608  # one of two constants
-        (newest_at,) = newest.fetchone() or ("",)
-        deadline = time.monotonic() + CHECK_SECONDS
-        db.set_progress_handler(lambda: int(time.monotonic() > deadline), 100_000)
-        return JournalState("", newest_at, _damage(db))
+        with closing(sqlite3.connect(read_only(path), uri=True, timeout=1.0)) as db:
+            # Prepared revisions are not in force. Journals of earlier schemas keep them in another table, and have no such view.
+            has_view = db.execute("SELECT 1 FROM sqlite_schema WHERE type = 'view' AND name = 'in_force'").fetchone()
+            log = "in_force" if has_view else "revisions"
+            newest = db.execute(f"SELECT at FROM {log} ORDER BY seq DESC LIMIT 1")  # noqa: S608  # one of two constants
+            (newest_at,) = newest.fetchone() or ("",)
+            found = quick_check(db, CHECK_SECONDS)
+            return JournalState("", newest_at, "" if found == "ok" else found)
     except sqlite3.Error as error:
         return JournalState(str(error))
-    finally:
-        if db is not None:
-            db.close()
-
-
-def _damage(db: sqlite3.Connection) -> str | None:
-    try:
-        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
-            return None
-        raise
-    return "" if found == "ok" else str(found)

@@ -7,6 +7,7 @@ import fcntl
 import os
 import pathlib
 import sqlite3
+import time
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -256,6 +257,20 @@ def _state_of(path: str) -> _State:
 def read_only(path: str, more: str = "") -> str:
     """Return the address by which SQLite opens a file for reading alone."""
     return f"{pathlib.Path(path).absolute().as_uri()}?mode=ro{more}"
+
+
+def quick_check(connection: sqlite3.Connection, seconds: float) -> str | None:
+    """Return what SQLite finds wrong with a file: `ok` if nothing, None if that cannot be told in so many seconds."""
+    deadline = time.monotonic() + seconds
+    connection.set_progress_handler(lambda: int(time.monotonic() > deadline), 100_000)
+    try:
+        return str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+            return None
+        raise
+    finally:
+        connection.set_progress_handler(None, 0)
 
 
 def newest_seq(database: Database) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-import time
 import uuid
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from blocksd.journal.database import (
     meta_of,
     newest_seq,
     number_or_zero,
+    quick_check,
     read_only,
     unopened,
     unusable,
@@ -232,23 +232,9 @@ def _check(database: Database, *, is_clean: bool) -> None:
     ).fetchone()
     found = "its heads are not what was written" if odd else "ok"
     if not odd and not is_clean:
-        found = quick_check(database)
+        found = quick_check(database.connection, _CHECK_SECONDS) or "ok"
     if found != "ok":
         raise JournalDamaged(f"the journal is damaged: {found}", path=database.path)
-
-
-def quick_check(database: Database) -> str:
-    """Return what SQLite finds wrong with the file within a moment: `ok` if nothing, or if the moment was too short."""
-    deadline = time.monotonic() + _CHECK_SECONDS
-    database.connection.set_progress_handler(lambda: int(time.monotonic() > deadline), 100_000)
-    try:
-        return str(database.execute("PRAGMA quick_check(1)").fetchone()[0])
-    except sqlite3.OperationalError as error:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
-            return "ok"
-        raise
-    finally:
-        database.connection.set_progress_handler(None, 0)
 
 
 def _size_of(path: str) -> int:
