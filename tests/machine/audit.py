@@ -354,7 +354,7 @@ def _check_stale_saves(history: list[Revision], saves: list[Save], memory: Memor
             continue
         lost = [line for line in lines(before.block.value) - lines(one.block.value) if is_token(line)]
         meant = [save for save in saves if block_of(one.label, save.data) == one.block]
-        if not lost or not meant or not all(_must_merge(history[:place], save, memory) for save in meant):
+        if not lost or not meant or not all(_must_merge(history[:place], one, save, memory) for save in meant):
             continue
         merged = next((later for later in history[place + 1 :] if later.author != FILE or _stands(later)), None)
         must("stale save", merged is not None, "a stale save took", lost, "away:", one)
@@ -393,14 +393,17 @@ def _check_merges(history: Sequence[Revision], clock: Mapping[int, float]) -> No
                 del returned[line]
 
 
-def _must_merge(history: list[Revision], save: Save, memory: Memory) -> bool:
+def _must_merge(history: list[Revision], saved: Revision, save: Save, memory: Memory) -> bool:
     """Whether a save surely was of a text to which nothing but lines were added on request since, and just now."""
     if save.read is None:
         return False
     for one in reversed(history):
         if one.block is None or (one.author == FILE and one.stale_base is not None) or one.author == MERGE:
             return False
-        is_recent = save.at - datetime.fromisoformat(one.at).timestamp() < SURELY_RECENT
+        # A rest may take a minute of the daemon's clock, and no time of the day.
+        waited = memory.clock.get(saved.seq, 0.0) - memory.clock.get(one.seq, math.inf)
+        passed = save.at - datetime.fromisoformat(one.at).timestamp()
+        is_recent = passed < SURELY_RECENT and not waited >= SURELY_RECENT  # what was waited may be unknown
         if one.author == FILE or not is_recent:
             return one.block == block_of(one.label, save.read) and one.author == FILE
         if one.request_id is None or memory.asked[one.request_id].op not in _ADDITIVE:
