@@ -106,6 +106,7 @@ class Overlay:
         for path, signature in self.signatures.items():
             if signature == FORGOTTEN:
                 state.signatures.pop(path, None)
+                state.written.discard(path)
             else:
                 state.signatures[path] = signature
         for label, origin in self.origins.items():
