@@ -19,11 +19,24 @@ from blocksd.service.control import ACCEPT_DELETIONS, ask
 from blocksd.settings.config import listen_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from blocksd.monitoring.events import ServiceListener
     from blocksd.monitoring.log import EventLog
     from blocksd.settings.config import Config
+
+
+def _log_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a process that logs."""
+    level = click.option(
+        "--log-level",
+        type=click.Choice(["error", "warning", "info", "debug"]),
+        help="The least severe events to log.  [default: info]",
+    )
+    form = click.option(
+        "--log-format", type=click.Choice(["text", "json"]), help="One line per event, as text or JSON."
+    )
+    return level(form(command))
 
 
 @click.command()
@@ -42,12 +55,7 @@ if TYPE_CHECKING:
     metavar="S",
     help="Seconds that a file must be gone to count as deleted.  [default: 1]",
 )
-@click.option(
-    "--log-level",
-    type=click.Choice(["error", "warning", "info", "debug"]),
-    help="The least severe events to log.  [default: info]",
-)
-@click.option("--log-format", type=click.Choice(["text", "json"]), help="One line per event, as text or JSON.")
+@_log_options
 @click.option("--metrics", metavar="[HOST:]PORT", help="Serve metrics for Prometheus at this address.  [default: none]")
 @click.option(
     "--http",
@@ -139,12 +147,7 @@ def _metrics(config: Config) -> list[ServiceListener]:
 @click.option(
     "--certificate-key", metavar="FILE", type=click.Path(), help="The key of the certificate, if it is in another file."
 )
-@click.option(
-    "--log-level",
-    type=click.Choice(["error", "warning", "info", "debug"]),
-    help="The least severe events to log.  [default: info]",
-)
-@click.option("--log-format", type=click.Choice(["text", "json"]), help="One line per event, as text or JSON.")
+@_log_options
 def serve(**flags: Any) -> None:
     """Serve blocks and agents over HTTP, until Ctrl-C or SIGTERM.
 

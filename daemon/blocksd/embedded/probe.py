@@ -94,12 +94,3 @@ def last_words(log: str) -> str:
     except OSError:
         return "it left no log"
     return _LOG_PREFIX.sub("", lines[-1]) if lines else "it logged nothing"
-
-
-def identity_of(path: str) -> tuple[int, int] | None:
-    """Return the device and inode of a file or directory; None: there is none. Raises OSError if that cannot be told."""
-    try:
-        status = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return status.st_dev, status.st_ino

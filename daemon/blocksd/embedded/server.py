@@ -16,6 +16,7 @@ from blocksd.embedded.binary import Binary, find_binary
 from blocksd.embedded.data import ServerData
 from blocksd.embedded.endpoint import Address, Endpoint, free_port
 from blocksd.errors import Unavailable
+from blocksd.settings.record import inode_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +93,7 @@ class EmbeddedServer:
         if known is not None and self._is_ours(known.pid):
             if (known.socket, known.password) == (wanted.socket, wanted.password) and self._comes_up(known):
                 self.binary, self.address, self._last = None, known, known
-                self._identity = probe.identity_of(self._directory)
+                self._identity = inode_of(self._directory)
                 return known
             probe.end_process(known.pid, STOP_SECONDS)  # it hangs, and holds the data
         self.binary = self.binary or find_binary()
@@ -138,7 +139,7 @@ class EmbeddedServer:
         self._data.mark_written_by(self.binary)
         self.address = address
         self._endpoint.publish(address)
-        self._identity = probe.identity_of(self._directory)
+        self._identity = inode_of(self._directory)
         return address
 
     def is_in_place(self) -> bool:
@@ -152,7 +153,7 @@ class EmbeddedServer:
             return True
         needed = address.socket, os.path.join(self._directory, "appendonlydir")
         try:
-            if probe.identity_of(self._directory) != self._identity or None in map(probe.identity_of, needed):
+            if inode_of(self._directory) != self._identity or None in map(inode_of, needed):
                 return False
         except OSError:  # they cannot be looked at for now, so nothing tells that they were removed
             return True

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import Unavailable
+from blocksd.settings.record import inode_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,7 +77,7 @@ class Control:
                 with suppress(FileNotFoundError):
                     os.unlink(address)
                 listening.bind(address)
-                self._identity = _identity_of(address)
+                self._identity = inode_of(address)
             listening.listen()
         except OSError:
             listening.close()
@@ -90,12 +91,9 @@ class Control:
         """True if the thread listens at the socket that is in the directory, or that is unknown."""
         if self._thread is None or not self._thread.is_alive():
             return False
-        try:
-            return _identity_of(os.path.join(self._state, _NAME)) == self._identity
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError:
-            return True
+        with suppress(OSError):
+            return inode_of(os.path.join(self._state, _NAME)) == self._identity
+        return True
 
     def stop(self) -> None:
         """Stop listening; a question under way is dropped."""
@@ -153,11 +151,6 @@ def connected(state: str, *, seconds: float) -> Iterator[socket.socket]:
         with _address(state) as address:
             connection.connect(address)
         yield connection
-
-
-def _identity_of(path: str) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
 
 
 @contextmanager

@@ -103,12 +103,10 @@ class StateDirectory:
     def _is_ours(self) -> bool:
         """Return True if the lock file in the directory is the one that is held, or that cannot be known."""
         held = self._lock.status
-        try:
-            return held is not None and os.path.samestat(held, os.stat(os.path.join(self._path, "lock")))
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError:
-            return True
+        with suppress(OSError):
+            there = record.inode_of(os.path.join(self._path, "lock"))
+            return held is not None and there == (held.st_dev, held.st_ino)
+        return True
 
     def _listen(self) -> None:
         reported = ""

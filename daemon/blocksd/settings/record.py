@@ -42,12 +42,8 @@ def write(state: str, *, folder: str, namespace: str, redis: str) -> None:
 
 def is_there(state: str) -> bool:
     """Return True unless there is no record in this state directory."""
-    try:
-        os.stat(os.path.join(state, _NAME))
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:  # it cannot be told
-        return True
+    with suppress(OSError):  # it cannot be told
+        return inode_of(os.path.join(state, _NAME)) is not None
     return True
 
 
@@ -92,6 +88,15 @@ def running_daemons() -> dict[str, dict[str, str]]:
                             states.add(os.path.dirname(file))
     found = {state: running_daemon(state) for state in sorted(states)}
     return {state: record for state, record in found.items() if record is not None}
+
+
+def inode_of(path: str) -> tuple[int, int] | None:
+    """Return the device and inode of a file or directory; None: there is none. Raises OSError if that cannot be told."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def write_private(path: str, text: str) -> None:
