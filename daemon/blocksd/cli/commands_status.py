@@ -28,20 +28,9 @@ if TYPE_CHECKING:
 
 _KEYS = (
     *("running", "answers", "pid", "version", "host", "started_at", "uptime_seconds", "folder", "namespace", "state"),
-    *(
-        "redis",
-        "redis_server",
-        "redis_embedded",
-        "polling",
-        "gateway",
-        "blocks",
-        "seq",
-        "last_change",
-        "agents",
-        "mirror",
-    ),
-    *("mirror_seq", "mirror_lag", "away_since", "away_reason", "queue", "refused", "watches", "ready", "halted"),
-    *("last_reload", "problems"),
+    *("redis", "redis_server", "redis_embedded", "polling", "gateway", "blocks", "seq", "last_change", "agents"),
+    *("mirror", "mirror_seq", "mirror_lag", "away_since", "away_reason", "queue", "refused", "watches", "ready"),
+    *("halted", "last_reload", "problems"),
 )
 """The keys of a report, in their order; null where nothing is known."""
 

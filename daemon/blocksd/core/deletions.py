@@ -69,9 +69,8 @@ class Deletions(Part):
         self.is_open = True  # it is in doubt, has halted, or the journal does not know its folder yet
         self._accepted = False  # a person has accepted the deletions that are held back
         self.missing: dict[str, float] = {}  # path → since when
-        self.heirs: dict[
-            str, str
-        ] = {}  # file with a problem → the missing file that it was: the block of that one stays
+        # File with a problem → the missing file that it was: the block of that one stays.
+        self.heirs: dict[str, str] = {}
         self._inherited: dict[str, str] = {}  # the other way round
         self.due = float("inf")  # when to decide
 

@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from blocksd.state.part import Shared
 
 _TRIES = 3  # of a file that cannot be written just now
-_REST_SECONDS = (
-    1.0  # after which what was done last is synced, if no request has done that; what is kept is tried again
-)
+# After which what was done last is synced, if no request has done that; what is kept is tried again.
+_REST_SECONDS = 1.0
 
 
 class Conflict(Exception):  # no error: the draft is thrown away

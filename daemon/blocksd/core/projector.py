@@ -200,9 +200,8 @@ class Projector(Part):
                     self._work, self._retry_at = None, now + _BACK_OFF_SECONDS[1]
                     raise
                 self._heard_at = now
-            elif (
-                self.verifier.running is not None and self.is_in_sync and not more_follows and self._lag == 0
-            ):  # else a difference is no damage
+            elif self.verifier.running is not None and self.is_in_sync and not more_follows and self._lag == 0:
+                # Else a difference is no damage.
                 self.verifier.step()
 
     @property

@@ -54,9 +54,8 @@ class RequestFlow(Part):
         self._intake = intake
         self._sources = sources
         self._unwritable: dict[str, BlocksdError] = {}  # files that could not be written to in the last rounds, and why
-        self._merge_at: dict[
-            str, tuple[float, float]
-        ] = {}  # label → when a merge is tried again, and after how long then
+        # Label → when a merge is tried again, and after how long then.
+        self._merge_at: dict[str, tuple[float, float]] = {}
         self._waiting: dict[Entry, float] = {}  # requests that wait for an open file: since when
         self.status: Callable[[], Mapping[str, Any]] = dict  # what the service says of the daemon
         self.dropped: list[Unusable] = []  # entries that could not be replied to, for a log

@@ -56,12 +56,10 @@ class Staging(Directories):
         super().__init__(root, is_durable=is_durable)
         self._marks: dict[str, Mark] = {}  # of new texts, by `aside`
         self._places: dict[str, str] = {}  # where the new texts go, by `aside`
-        self._read: dict[
-            str, Signature
-        ] = {}  # of what is to be displaced, as it was read: by `aside`, where that proves it
-        self._placed: dict[
-            str, Signature
-        ] = {}  # of new texts when they were put in: by `aside`, where that proves them
+        # Of what is to be displaced, as it was read: by `aside`, where that proves it.
+        self._read: dict[str, Signature] = {}
+        # Of new texts when they were put in: by `aside`, where that proves them.
+        self._placed: dict[str, Signature] = {}
         self._compared: dict[str, Signature] = {}  # of what was displaced, and compared then: by `aside`
         self._unsynced: dict[str, tuple[str, int]] = {}  # new texts on their way to disk: aside → path, handle
         self.left: dict[str, str] = {}  # temporaries that could not be removed: path → why

@@ -236,9 +236,8 @@ class _Emitter(EventEmitter):
         # A file that is never looked at need not wake a thread: editors make such files with every save.
         elif self._wanted(name) or name == CONFIG_MAP:
             self._sink(Hint("closed" if mask & (inotify.CLOSE_WRITE | inotify.MOVED_TO) else "touched", path))
-        elif not mask & inotify.ATTRIB and self._is_link(
-            full, mask, name
-        ):  # where a directory was, or may be: what is below it is out of reach
+        elif not mask & inotify.ATTRIB and self._is_link(full, mask, name):
+            # Where a directory was, or may be: what is below it is out of reach.
             self._sink(Hint("tree", path))
 
     def _is_link(self, path: bytes, mask: int, name: str) -> bool:

@@ -208,9 +208,8 @@ def _begin(database: Database, boot_id: str) -> Opened:
             facts = {"epoch": epoch, "boot_id": boot_id, "clean": 0, "identity": identity, "runs": " ".join(runs)}
             database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
     except sqlite3.OperationalError as error:
-        if (
-            schema == SCHEMA and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
-        ):  # a table is not as it was made
+        if schema == SCHEMA and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+            # A table is not as it was made.
             raise JournalDamaged(f"the journal is damaged: {error}", path=database.path) from error
         raise
     database.execute("PRAGMA synchronous=NORMAL")

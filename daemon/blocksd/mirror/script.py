@@ -32,9 +32,8 @@ class Script:
         """True if the keys may be spread over several nodes."""
         self._script = client.register_script(files(__package__).joinpath(name).read_text(encoding="utf-8"))
         self._connection: Any = None
-        self.under_way: tuple[Any, ...] | None = (
-            None  # the words of a call that was sent, and whose result was not read
-        )
+        # The words of a call that was sent, and whose result was not read.
+        self.under_way: tuple[Any, ...] | None = None
 
     @property
     def server(self) -> str | None:

@@ -177,9 +177,8 @@ class EventLog(ServiceListener):
 
         def on_thread_failure(failure: threading.ExceptHookArgs) -> None:
             name = failure.thread.name if failure.thread is not None else "a thread"
-            if (
-                failure.exc_value is not None and (name, failure.exc_type) not in seen
-            ):  # it is restarted, and may fail again
+            if failure.exc_value is not None and (name, failure.exc_type) not in seen:
+                # It is restarted, and may fail again.
                 seen.add((name, failure.exc_type))
                 self._write_death(f"the thread {name} has died", failure.exc_value)
 

@@ -85,9 +85,8 @@ class Changeset:
     changed: dict[str, int | None] = field(default_factory=dict)  # label → the part that changed it last
     _puts: dict[str, Put] = field(default_factory=dict)  # label → the step that a further edit of the block joins
     _said: dict[str, Block] = field(default_factory=dict)  # label → what a file says, where its block is ahead
-    _tails: dict[str, edits.Tail] = field(
-        default_factory=dict
-    )  # label → appended, and not yet part of the file's block
+    # Label → appended, and not yet part of the file's block.
+    _tails: dict[str, edits.Tail] = field(default_factory=dict)
     _keys: dict[str, set[str]] = field(default_factory=dict)  # clash key → labels in `files`
     _names: dict[str, set[str]] = field(default_factory=dict)  # what agents call a block → labels in `files`
     _indexed: int = 0  # so many of `files` are in these two

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 MAX_REPLY = 1024 * 1024
 """How many characters of blocks a reply about several blocks shows; of the others it tells where they are."""
 
-_REFUSED = re.compile(
-    r'\{"id": "[^"]*", "ok": false, "error": \{"code": "(\w+)"'
-)  # how `refused` begins; replies may be long
+# How `refused` begins; replies may be long.
+_REFUSED = re.compile(r'\{"id": "[^"]*", "ok": false, "error": \{"code": "(\w+)"')
 
 
 class Answer(NamedTuple):

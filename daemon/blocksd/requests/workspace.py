@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from blocksd.state.state_draft import StateDraft
 
 _MOST_REJECTED = 100
-_FILE_CHARS = (
-    32 * 1024
-)  # how many characters are written and synced in the time that making one file or directory takes
+# How many characters are written and synced in the time that making one file or directory takes.
+_FILE_CHARS = 32 * 1024
 
 
 @dataclass(eq=False)
@@ -133,9 +132,8 @@ class Workspace:
             raise Postponed(path)
         signature: Signature | None = reading.signature
         if not reading.signature[1]:  # it is unproven
-            known = self.draft.signature_of(
-                path
-            )  # of a text that was written just now, by us: no later one can have it
+            # Of a text that was written just now, by us: no later one can have it.
+            known = self.draft.signature_of(path)
             signature = known if known is not None and unproven(known) == reading.signature else None
         return BlockFile(path, reading.data, reading.data, block, document, signature=signature)
 

@@ -53,9 +53,8 @@ class Unshown:
     agents: dict[str, frozenset[str]] = field(default_factory=dict)  # source → agents that saw it
     accesses: dict[tuple[str, str], str | None] = field(default_factory=dict)  # agent, file → `opened_at`
     contents: set[str] = field(default_factory=set)  # files
-    listed: set[str] = field(
-        default_factory=set
-    )  # sources that were scanned for the first time, or are not served any more
+    # Sources that were scanned for the first time, or are not served any more.
+    listed: set[str] = field(default_factory=set)
 
     def __bool__(self) -> bool:
         return any((self.configured, self.files, self.agents, self.accesses, self.contents, self.listed))

@@ -108,9 +108,8 @@ def stale_base(saved: Block, newest: Revision, past: Past) -> Revision | None:
     distinct = set(lines)
     ours = {mark for mark in marks_of(saved) if isinstance(mark, tuple) or any(map(str.isalnum, mark))}
     first: dict[Mark, int] = {}  # what the save says → the place of the oldest that says it
-    seen: list[
-        tuple[tuple[int, int], int]
-    ] = []  # of each, the newest first: how different it is, and the version it stands for
+    # Of each, the newest first: how different it is, and the version it stands for.
+    seen: list[tuple[tuple[int, int], int]] = []
     revision: Revision | None = newest
     is_merged = is_whole = False
     chars = 0

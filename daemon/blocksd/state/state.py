@@ -48,9 +48,8 @@ class State:
         self.paths: dict[str, str] = {}  # label → path
         self.labels: dict[str, str] = {}  # path → label
         self.signatures: dict[str, Signature | None] = {}  # of every file that was read, in force or not
-        self.written: set[str] = (
-            set()
-        )  # files that were written on request and not read since, if a signature proves it
+        # Files that were written on request and not read since, if a signature proves it.
+        self.written: set[str] = set()
         self.versions: dict[str, int] = {}
         self.taken: dict[str, str] = {}  # clash key → label; those that are their own key may be left out
         self.recent: dict[str, Revision] = {}  # the newest revisions of some labels
