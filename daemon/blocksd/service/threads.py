@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from blocksd.core.core import Core
     from blocksd.model.faults import Failed
     from blocksd.monitoring.events import Notices
-    from blocksd.monitoring.health import Vitals
+    from blocksd.monitoring.watchdog import Vitals
     from blocksd.requests.request import Entry
     from blocksd.service.fault_barrier import FaultBarrier
     from blocksd.service.resources import Resources

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from blocksd.monitoring.health import SILENT_SECONDS, Vitals, faults_of
+from blocksd.monitoring.watchdog import SILENT_SECONDS, Vitals, faults_of
 
 WELL = Vitals(
     is_polling=False,

@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from blocksd.monitoring.events import Level, Notices, ServiceListener
-from blocksd.monitoring.health import Vitals
-from blocksd.monitoring.watchdog import PING_SECONDS, ROUND_SECONDS, Watchdog
+from blocksd.monitoring.watchdog import PING_SECONDS, ROUND_SECONDS, Vitals, Watchdog
 from rig import Clock
 
 WELL = Vitals(
