@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from blocksd.errors import EditRefused, InvalidFile, LimitExceeded
+from blocksd.errors import InvalidFile
 from blocksd.files.frontmatter import keys_of, lines_of_keys, set_key
+from blocksd.files.yaml_reader import Words
 from blocksd.model.label import owner
 from blocksd.model.nearest import misspelt
 from blocksd.model.problem import Warned, together
@@ -21,13 +22,13 @@ from blocksd.model.properties import (
 if TYPE_CHECKING:
     from blocksd.model.block import Block
 
-_HINTS = {
-    "the frontmatter is over": "shorten it",
-    "the frontmatter is not a mapping": "write lines of the form 'key: value'",
-    "the frontmatter holds a second document": "remove the lines '---': agent.yaml has none",
-    "the frontmatter ends at": "remove the line '...'",
-}
-"""What to do where a frontmatter asks for something else: how a message begins → hint."""
+FILE = Words(
+    "the file",
+    too_large="shorten it",
+    no_mapping="write lines of the form 'key: value'",
+    second_document="remove the lines '---': agent.yaml has none",
+    ended="remove the line '...'",
+)
 
 _GUESSES, _LONGEST_KEY = 100, 40  # for how many unknown keys, and of which length, the known ones are searched
 
@@ -37,11 +38,7 @@ def parse(text: str, label: str) -> tuple[Block, tuple[Warned, ...]]:
 
     Raise InvalidFile if it says none; the message tells all that is wrong.
     """
-    try:
-        given = keys_of(text, 0) if text else {}
-    except InvalidFile as error:
-        hint = next((hint for start, hint in _HINTS.items() if error.message.startswith(start)), error.facts["hint"])
-        raise InvalidFile(_of_file(error.message), **{**error.facts, "hint": hint}) from None
+    given = keys_of(text, 0, FILE) if text else {}
     properties, wrong = properties_and_errors(given)
     unknown = [key for key in given if key not in PROPERTIES and len(key) <= _LONGEST_KEY][:_GUESSES]
     lines = lines_of_keys(text) if unknown or wrong else {}
@@ -66,17 +63,9 @@ def edited(text: str, block: Block | None, new: Block) -> str:
     old, said = properties_of(block).said, properties_of(new).said
     # What becomes shorter comes first: so the text is never longer on the way than at both ends.
     for key in sorted(changed_properties(block, new), key=lambda key: _size(said.get(key)) > _size(old.get(key))):
-        try:
-            text = set_key(text, key, said.get(key))
-        except (EditRefused, LimitExceeded) as error:
-            raise type(error)(_of_file(error.message), **error.facts) from None
+        text = set_key(text, key, said.get(key), FILE)
     return text
 
 
 def _size(value: object) -> int:
     return len(json.dumps(value, ensure_ascii=False))
-
-
-def _of_file(message: str) -> str:
-    """Return what is said of a frontmatter, as it is said of a file that is nothing else."""
-    return message.replace("the frontmatter", "the file").replace("this frontmatter", "this file")

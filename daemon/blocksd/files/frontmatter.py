@@ -10,7 +10,17 @@ import yaml
 
 from blocksd.errors import EditRefused, InvalidFile, LimitExceeded
 from blocksd.files.lookalike import swallowed_heading
-from blocksd.files.yaml_reader import CONSTANTS, MAX_BYTES, NUMBER, Entry, is_too_large, load, load_entries
+from blocksd.files.yaml_reader import (
+    CONSTANTS,
+    FRONTMATTER,
+    MAX_BYTES,
+    NUMBER,
+    Entry,
+    Words,
+    is_too_large,
+    load,
+    load_entries,
+)
 from blocksd.model.block import FILE_KEYS, LIST_KEYS, fields_and_errors
 from blocksd.model.label import owner
 from blocksd.model.nearest import misspelt
@@ -57,10 +67,10 @@ def read(text: str, label: str, *, above: int) -> Meaning:
     return Meaning(fields, bool(given), warnings, errors)
 
 
-def keys_of(text: str, above: int) -> Mapping[str, Any]:
-    """Return the keys of a frontmatter with their values; an empty entry of a list counts as absent, as an empty key does."""
+def keys_of(text: str, above: int, words: Words = FRONTMATTER) -> Mapping[str, Any]:
+    """Return the keys of a frontmatter, or of what `words` are of, with their values; an empty entry of a list counts as absent, as an empty key does."""
     try:
-        given = load(text)
+        given = load(text, words)
     except InvalidFile as error:
         line = error.facts.get("line")
         if isinstance(line, int):
@@ -101,7 +111,7 @@ def lines_of_keys(text: str) -> dict[str, int]:
     return lines
 
 
-def set_key(text: str, key: str, value: object) -> str:
+def set_key(text: str, key: str, value: object, words: Words = FRONTMATTER) -> str:
     """Return `text` with `key` saying `value`, or without `key` when `value` is None; all else stays as it is.
 
     Raises:
@@ -109,11 +119,11 @@ def set_key(text: str, key: str, value: object) -> str:
         LimitExceeded: it would be too large.
         InvalidFile: `text` is not a frontmatter.
     """
-    old, entries = load_entries(text)
+    old, entries = load_entries(text, words)
     if _same(old.get(key), value):
         return text
     if text.lstrip().startswith("{"):
-        raise EditRefused(f"the frontmatter is written in braces, so {key!r} cannot be changed in place", key=key)
+        raise EditRefused(f"{words.name} is written in braces, so {key!r} cannot be changed in place", key=key)
     newline = "\r\n" if "\r\n" in text else "\n"
     if value is None:
         new = _without(text, entries[key])
@@ -129,11 +139,11 @@ def set_key(text: str, key: str, value: object) -> str:
     except InvalidFile:
         if is_too_large(new):
             raise LimitExceeded(
-                f"the frontmatter would be over {MAX_BYTES // 1024} KiB", key=key, limit=MAX_BYTES
+                f"{words.name} would be over {MAX_BYTES // 1024} KiB", key=key, limit=MAX_BYTES
             ) from None
         says = {}
     if not _same({**old, key: value}, {**says, key: says.get(key)}):
-        raise EditRefused(f"{key!r} cannot be changed in this frontmatter without touching other lines", key=key)
+        raise EditRefused(f"{key!r} cannot be changed in {words.name} without touching other lines", key=key)
     return new
 
 

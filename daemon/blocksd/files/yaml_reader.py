@@ -53,13 +53,32 @@ class Entry(NamedTuple):
     value_end: int
 
 
-def load(text: str) -> dict[str, Any]:
-    """Return the mapping that a frontmatter says.
+class Words(NamedTuple):
+    """How errors call the text that is read, and what to do there in each case."""
+
+    name: str
+    too_large: str
+    no_mapping: str
+    second_document: str
+    ended: str
+
+
+FRONTMATTER = Words(
+    "the frontmatter",
+    too_large="move long text into the body of the file",
+    no_mapping="write lines of the form 'key: value'; if the first '---' is a thematic break, write '***'",
+    second_document="write nothing behind '---' in the line that closes it",
+    ended="close it with '---' in place of '...'",
+)
+
+
+def load(text: str, words: Words = FRONTMATTER) -> dict[str, Any]:
+    """Return the mapping that a frontmatter, or what `words` are of, says.
 
     Raise InvalidFile if it is no mapping in the YAML described above. Its `line` counts from 1 within `text`.
     """
     simple = _load_simple(text) if len(text) <= _SIMPLE_CHARS else None
-    return simple if simple is not None else load_entries(text)[0]
+    return simple if simple is not None else load_entries(text, words)[0]
 
 
 _SIMPLE_CHARS = 4096
@@ -101,16 +120,14 @@ def is_too_large(text: str) -> bool:
     return len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES
 
 
-def load_entries(text: str) -> tuple[dict[str, Any], dict[str, Entry]]:
+def load_entries(text: str, words: Words = FRONTMATTER) -> tuple[dict[str, Any], dict[str, Entry]]:
     """Return the same mapping, and where each of its keys stands."""
     if is_too_large(text):
-        raise InvalidFile(
-            f"the frontmatter is over {MAX_BYTES // 1024} KiB", hint="move long text into the body of the file"
-        )
+        raise InvalidFile(f"{words.name} is over {MAX_BYTES // 1024} KiB", hint=words.too_large)
     try:
         loader = _Loader(text)
         try:
-            return _build(text, loader.get_event)
+            return _build(text, loader.get_event, words)
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
@@ -118,22 +135,22 @@ def load_entries(text: str) -> tuple[dict[str, Any], dict[str, Entry]]:
         if error.context_mark and _UNCLOSED.search(error.problem or ""):
             mark = error.context_mark
         if "maximum nesting depth" in (error.problem or ""):  # libyaml's own limit: it reads ahead of what we are shown
-            raise _wrong(text, mark, *_TOO_DEEP) from None
+            raise _too_deep(text, mark, words) from None
         if "<document start>" in (error.problem or ""):
-            raise _wrong(text, mark, *_ENDED) from None
+            raise _ended(text, mark, words) from None
         what = " ".join(part for part in (error.context, error.problem) if part)
         wrong, hint = for_yaml(_line_at(text, mark), what)
-        raise _wrong(text, mark, f"the frontmatter is not YAML: {wrong or what}", hint) from None
+        raise _wrong(text, mark, f"{words.name} is not YAML: {wrong or what}", hint) from None
     except yaml.YAMLError as error:
         # A ReaderError: a character YAML does not admit. The C reader counts bytes, the other characters.
         position = getattr(error, "position", None)
         line = text.encode("utf-8", "replace")[:position].count(b"\n") + 1 if isinstance(position, int) else 1
         raise InvalidFile(
-            "the frontmatter holds a character that YAML does not admit", line=line, hint="remove the character"
+            f"{words.name} holds a character that YAML does not admit", line=line, hint="remove the character"
         ) from None
 
 
-def _build(text: str, next_event: Callable[[], Any]) -> tuple[dict[str, Any], dict[str, Entry]]:
+def _build(text: str, next_event: Callable[[], Any], words: Words) -> tuple[dict[str, Any], dict[str, Entry]]:
     """Walk the events once: check, construct, and note where the top mapping's entries stand."""
     top: dict[str, Any] | None = None
     entries: dict[str, Entry] = {}
@@ -147,11 +164,11 @@ def _build(text: str, next_event: Callable[[], Any]) -> tuple[dict[str, Any], di
         kind = type(event)
         if kind is ScalarEvent:
             if event.tag is not None or event.anchor is not None:
-                raise _extension(text, event.start_mark)
+                raise _extension(text, event.start_mark, words)
             if type(collection) is dict and key is None:
                 key, key_mark = event.value, event.start_mark
                 if key in collection:
-                    raise _wrong(text, key_mark, f"the frontmatter has {key!r} twice", "remove one of the two")
+                    raise _wrong(text, key_mark, f"{words.name} has {key!r} twice", "remove one of the two")
                 if len(stack) == 1:
                     top_mark, key_end = key_mark, event.end_mark.index
                 continue
@@ -161,17 +178,17 @@ def _build(text: str, next_event: Callable[[], Any]) -> tuple[dict[str, Any], di
                 value_start = event.start_mark.index
         elif kind is MappingStartEvent or kind is SequenceStartEvent:
             if event.tag is not None or event.anchor is not None:
-                raise _extension(text, event.start_mark)
+                raise _extension(text, event.start_mark, words)
             if type(collection) is dict and key is None:
                 wrong, hint = for_yaml(_line_at(text, event.start_mark), "")
-                message = wrong or "a key of the frontmatter is not text"
+                message = wrong or f"a key of {words.name} is not text"
                 raise _wrong(text, event.start_mark, message, hint if wrong else "use a plain key")
             if len(stack) >= MAX_DEPTH:
-                raise _wrong(text, event.start_mark, *_TOO_DEEP)
+                raise _too_deep(text, event.start_mark, words)
             if len(stack) == 1:
                 value_start = event.start_mark.index
             if collection is None and kind is SequenceStartEvent:
-                raise _wrong(text, event.start_mark, *_NOT_MAPPING)
+                raise _no_mapping(text, event.start_mark, words)
             if collection is not None:
                 stack.append((collection, key))
             else:
@@ -190,11 +207,13 @@ def _build(text: str, next_event: Callable[[], Any]) -> tuple[dict[str, Any], di
                 collection = None
                 continue
         elif kind is AliasEvent:
-            raise _extension(text, event.start_mark)
+            raise _extension(text, event.start_mark, words)
         elif kind is DocumentStartEvent and top is not None:
             is_marked = _line_at(text, event.start_mark).startswith("---")
             is_ended = text[: event.start_mark.index].rstrip().endswith("...")
-            raise _wrong(text, event.start_mark, *(_SECOND_DOCUMENT if is_marked and not is_ended else _ENDED))
+            if is_ended or not is_marked:
+                raise _ended(text, event.start_mark, words)
+            raise _wrong(text, event.start_mark, f"{words.name} holds a second document", words.second_document)
         else:
             continue
 
@@ -207,7 +226,7 @@ def _build(text: str, next_event: Callable[[], Any]) -> tuple[dict[str, Any], di
         elif collection is not None:
             collection.append(value)  # type: ignore[union-attr]  # not a dict, so a list
         elif value is not None:
-            raise _wrong(text, event.start_mark, *_NOT_MAPPING)
+            raise _no_mapping(text, event.start_mark, words)
     return top or {}, entries
 
 
@@ -218,21 +237,24 @@ def _line_at(text: str, mark: Any) -> str:
     return text[text.rfind("\n", 0, mark.index) + 1 : end if end >= 0 else len(text)]
 
 
-_TOO_DEEP = (f"the frontmatter nests deeper than {MAX_DEPTH}", "flatten it")
-_NOT_MAPPING = (
-    "the frontmatter is not a mapping",
-    "write lines of the form 'key: value'; if the first '---' is a thematic break, write '***'",
-)
-_SECOND_DOCUMENT = ("the frontmatter holds a second document", "write nothing behind '---' in the line that closes it")
-_ENDED = ("the frontmatter ends at '...'", "close it with '---' in place of '...'")
+def _too_deep(text: str, mark: Any, words: Words) -> InvalidFile:
+    return _wrong(text, mark, f"{words.name} nests deeper than {MAX_DEPTH}", "flatten it")
 
 
-def _extension(text: str, mark: Any) -> InvalidFile:
+def _no_mapping(text: str, mark: Any, words: Words) -> InvalidFile:
+    return _wrong(text, mark, f"{words.name} is not a mapping", words.no_mapping)
+
+
+def _ended(text: str, mark: Any, words: Words) -> InvalidFile:
+    return _wrong(text, mark, f"{words.name} ends at '...'", words.ended)
+
+
+def _extension(text: str, mark: Any, words: Words) -> InvalidFile:
     """Return the error that text begins with what YAML gives a meaning that is not supported here."""
     hint = for_yaml(_line_at(text, mark), "")[1]
     if "quotes: " not in hint:
         hint = "put text that starts with '*', '&' or '!' in quotes"
-    return _wrong(text, mark, "the frontmatter uses an anchor, an alias or a tag", hint)
+    return _wrong(text, mark, f"{words.name} uses an anchor, an alias or a tag", hint)
 
 
 def _wrong(text: str, mark: Any, message: str, hint: str) -> InvalidFile:
