@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from blocksd.core.scanner import private_folders
 from blocksd.errors import JournalUnusable
 from blocksd.files.folder import Absent, Busy, Refused, Text
-from blocksd.model.label import PROPERTIES_END, is_properties
+from blocksd.model.label import is_properties
 from blocksd.model.problem import label_conflict, problem_of, warning_of
 from blocksd.model.revision import FILE
 from blocksd.requests.answers import Answers, answer_requests
@@ -304,8 +304,6 @@ def _enforce(
 def _save(view: FolderView, state: StateDraft, block: Block, newest: Revision | None, reading: Text) -> bool:
     """Draft a block as its file says it, and what the save takes back; return True if that makes a revision."""
     label = block.label
-    if label.endswith(PROPERTIES_END) and is_properties(label):
-        return state.put(block)  # two texts of properties are not merged by their lines: the last one stands
     past = Past(
         version=lambda version: state.undamaged(label, version),
         is_recent=lambda revision, share: view.is_recent(revision, reading.saved_at, share),

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from blocksd.errors import InvalidField
+from blocksd.errors import InvalidField, MergeConflict
 from blocksd.model.block import Block, check_text, fields_and_errors
 from blocksd.model.label import is_properties, parse_agent, parse_label, properties_label
 
@@ -73,7 +73,11 @@ def _text(key: str, value: object) -> str:
 
 def block_of_properties(agent: str, properties: Properties) -> Block:
     """Return the block that holds them in the journal: its value is JSON, with a property on each line."""
-    return Block(properties_label(agent), json.dumps(properties.said, ensure_ascii=False, indent=1))
+    return Block(properties_label(agent), _dumped(properties.said))
+
+
+def _dumped(said: Mapping[str, Any]) -> str:
+    return json.dumps({key: said[key] for key in PROPERTIES if key in said}, ensure_ascii=False, indent=1)
 
 
 def properties_of(block: Block | None) -> Properties:
@@ -86,3 +90,30 @@ def changed_properties(before: Block | None, after: Block) -> tuple[str, ...]:
     """Return the names of the properties in which two blocks of them differ."""
     old, new = properties_of(before), properties_of(after)
     return tuple(key for key in PROPERTIES if getattr(old, key) != getattr(new, key))
+
+
+def merged_properties(base: str, ours: str, theirs: str) -> str:
+    """Merge two values of such blocks, both made of `base`: every property that either changed.
+
+    Raise MergeConflict if they changed one in different ways.
+    """
+    was, mine, other = (json.loads(value or "{}") for value in (base, ours, theirs))
+    both = dict(other)
+    for key in PROPERTIES:
+        before, one, two = (said.get(key) for said in (was, mine, other))
+        if one in (before, two):
+            continue
+        if two != before:
+            raise MergeConflict(f"{key} was changed in two ways", field=key, base=before, ours=one, theirs=two)
+        both[key] = one
+    return _dumped({key: value for key, value in both.items() if value is not None})
+
+
+def lines_of(block: Block) -> list[str]:
+    """Return the lines of a block, to compare it with other versions; properties have one for each, and for each item."""
+    if not is_properties(block.label):
+        return block.value.split("\n") if block.value else []
+    said = json.loads(block.value or "{}")
+    items = {key: list(value.items()) if isinstance(value, dict) else value for key, value in said.items()}
+    pieces = ((key, one) for key, value in items.items() for one in (value if isinstance(value, list) else [value]))
+    return [f"{key}: {json.dumps(one)}" for key, one in pieces]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.model.block import FILE_KEYS
+from blocksd.model.properties import lines_of
 from blocksd.model.revision import MERGE
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def marks_of(block: Block | None) -> set[Mark]:
     """Return what a block says, piece by piece, to compare with other versions of it."""
     if block is None:
         return set()
-    marks: set[Mark] = {line for one in block.value.split("\n") if (line := one.strip())}
+    marks: set[Mark] = {line for one in lines_of(block) if (line := one.strip())}
     for name in FILE_KEYS:
         value = getattr(block, name)
         if isinstance(value, tuple):

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.errors import LimitExceeded, MergeConflict
 from blocksd.model.block import check_value
+from blocksd.model.label import is_properties
 from blocksd.model.merge import merge
+from blocksd.model.properties import lines_of, merged_properties
 from blocksd.model.revision import FILE, MERGE
 from blocksd.state.reverts import MOST_CHARS, Past, marks_of, reverts_of
 
@@ -72,7 +74,8 @@ def origin_of(saved: Block, newest: Revision | None, past: Past) -> Origin:
     if base is not None and base.block is not None:
         try:
             both = merged(base.block, saved, theirs.block)
-            check_value(both.value, both.limit)
+            if not is_properties(both.label):  # the file has a limit, and these have none
+                check_value(both.value, both.limit)
             if both != saved and not past.has_been(saved):
                 return Origin(stale_base=base.version)
         except (MergeConflict, LimitExceeded):
@@ -104,7 +107,7 @@ def stale_base(saved: Block, newest: Revision, past: Past) -> Revision | None:
     """
     if not _is_recent_write(newest, past.is_recent):
         return None
-    lines = _lines(saved)
+    lines = lines_of(saved)
     distinct = set(lines)
     ours = {mark for mark in marks_of(saved) if isinstance(mark, tuple) or any(map(str.isalnum, mark))}
     first: dict[Mark, int] = {}  # what the save says → the place of the oldest that says it
@@ -115,7 +118,7 @@ def stale_base(saved: Block, newest: Revision, past: Past) -> Revision | None:
     chars = 0
     while revision is not None and revision.block is not None and len(seen) < _FARTHEST and chars <= MOST_CHARS:
         is_merged = is_merged or revision.stale_base is None
-        its = _lines(revision.block)
+        its = lines_of(revision.block)
         chars += len(revision.block.value)
         others = sum(name != "value" for name in saved.changed_fields(revision.block))
         difference = (len(distinct.symmetric_difference(its)) + others, abs(len(lines) - len(its)))
@@ -131,10 +134,6 @@ def stale_base(saved: Block, newest: Revision, past: Past) -> Revision | None:
     if not place and not is_whole:
         return None  # what is older is not kept, or there was nothing
     return past.version(read[place][1])
-
-
-def _lines(block: Block) -> list[str]:
-    return block.value.split("\n") if block.value else []
 
 
 def _is_recent_write(revision: Revision, is_recent: Callable[[Revision, float], bool]) -> bool:
@@ -203,7 +202,9 @@ def merged(base: Block, saved: Block, newest: Block, budget: Effort | None = Non
     changes: dict[str, object] = {}
     for name in newest.changed_fields(saved):
         was, theirs, ours = (getattr(block, name) for block in (base, newest, saved))
-        if name == "value":
+        if name == "value" and is_properties(saved.label):
+            changes[name] = merged_properties(was, ours, theirs)
+        elif name == "value":
             changes[name] = merge(was, ours, theirs, union_insertions=True, budget=budget)
         elif ours == was:
             changes[name] = theirs
