@@ -50,6 +50,8 @@ ARGS: dict[str, dict[str, Any]] = {
 """Each op on one block, with arguments that are right."""
 OF_READERS = {"history", "version"}
 """Those by which an operator may read the versions of properties."""
+OF_VERSIONS = {"undo", "redo", "restore", "merge"}
+"""Those by which an operator may bring them back."""
 OF_OTHERS = {"create_agent", "update_agent", "delete_agent", "batch", "open_file", "close_file", "status"}
 OF_OTHERS |= {"accept_deletions"}
 
@@ -279,7 +281,10 @@ def test_request_for_properties_is_refused(rig: Rig) -> None:
 
 
 def test_no_op_takes_properties_for_a_block(rig: Rig, raw: Any) -> None:
-    """An agent does not reach its own by a name, nor the operator any by a label, alone or in a batch, nor below them."""
+    """An agent does not reach its own by a name, alone or in a batch, nor below them.
+
+    Nor does the operator any by a label, but to bring a version of them back.
+    """
     say(rig, SAM)
     rig.settle()
     say(rig, SAM + "agent_type: a\n")
@@ -293,7 +298,7 @@ def test_no_op_takes_properties_for_a_block(rig: Rig, raw: Any) -> None:
         forms = [("sam", one)]
         if op not in OF_READERS:
             forms.append(("sam", {"op": "batch", "args": {"requests": [one]}}))
-        if op not in OF_READERS:
+        if op not in OF_READERS | OF_VERSIONS:
             labelled = {"op": op, "label": LABEL, "args": args}
             forms += [("operator", labelled), ("operator", {"op": "batch", "args": {"requests": [labelled]}})]
         for actor, request in forms:
@@ -351,6 +356,107 @@ def test_operator_reads_the_versions_of_properties(rig: Rig, server: RedisServer
     assert (last.kind, last.properties) == ("deleted", None)
     wrong = {"op": "history", "label": "agents/nobody/agent.yaml"}
     assert send(rig, "operator", wrong)["error"]["code"] == "not_found"
+
+
+def bring(rig: Rig, op: str, **args: Any) -> dict[str, Any]:
+    """Have an operator bring properties back by their label."""
+    return send(rig, "operator", {"op": op, "label": LABEL, "args": args})
+
+
+def test_operator_undoes_redoes_and_restores_properties(rig: Rig, raw: Any) -> None:
+    """As a block's text, and with no other byte changed; also in a batch, and after the file is gone."""
+    say(rig, SAM)
+    rig.settle()
+    ask(rig, "operator", "update_agent", agent="sam", name="Kim", metadata={"a": 1})
+    changed = says(rig)
+    reply = bring(rig, "undo")
+    assert (reply["label"], reply["version"], reply["block"]["name"], says(rig)) == (LABEL, 3, "Sam", SAM)
+    assert bring(rig, "undo")["error"]["message"] == f"{LABEL!r} is at its earliest version: there is nothing to undo"
+    assert bring(rig, "redo")["ok"]
+    assert says(rig) == changed
+    assert raw.hget(INFO, "name") == "Kim"
+    say(rig, None)
+    rig.settle()
+    rig.clock.advance(5)
+    rig.settle()
+    assert not raw.exists(INFO)
+    assert bring(rig, "undo")["block"]["name"] == "Kim"
+    assert json.loads(raw.hget(INFO, "metadata")) == {"a": 1}
+    part = {"op": "restore", "label": LABEL, "args": {"version": 1}}
+    assert ask(rig, "operator", "batch", requests=[part])["results"][0]["block"]["name"] == "Sam"
+    wrong = {**part, "expect": {"version": 1}}
+    assert send(rig, "operator", wrong)["error"]["code"] == "version_conflict"
+    assert bring(rig, "restore", version=99)["error"]["code"] == "not_found"
+    other = {"op": "undo", "label": "agents/nobody/agent.yaml"}
+    assert send(rig, "operator", other)["error"]["code"] == "not_found"
+    assert_level(rig, raw)
+
+
+def test_undo_brings_the_last_good_properties_into_a_bad_file(rig: Rig) -> None:
+    """What it said before is kept beside it; where that is over the limit of a block, too."""
+    say(rig, f"system: {'a' * 50_000}\n")
+    rig.settle()
+    ask(rig, "operator", "update_agent", agent="sam", name="Sam")
+    for op, args in (("undo", {}), ("restore", {"version": 2})):
+        say(rig, "name: [")
+        rig.settle()
+        reply = bring(rig, op, **args)
+        assert "agent.yaml.rejected" in reply["rejected"], reply
+        assert (rig.root / reply["rejected"]).read_text() == "name: ["
+        rig.settle()
+        assert not rig.core.problems
+        assert says(rig) == f"name: Sam\nsystem: {'a' * 50_000}\n"
+
+
+def test_private_properties_come_back_beside_a_shared_block_of_that_name(rig: Rig, raw: Any) -> None:
+    """Their label is no name that the agent has."""
+    say(rig, SAM)
+    rig.save_and_settle("agent.yaml", "---\nagents: [sam]\n---\nx\n")
+    say(rig, None)
+    rig.settle()
+    rig.clock.advance(5)
+    rig.settle()
+    assert bring(rig, "undo")["ok"]
+    assert_level(rig, raw)
+
+
+def test_save_of_an_old_text_is_merged_with_what_was_asked_for(rig: Rig, raw: Any) -> None:
+    """Each property is whose changed it, and no line that the person wrote is touched."""
+    say(rig, SAM)
+    rig.settle()
+    ask(rig, "operator", "update_agent", agent="sam", name="Kim", metadata={"a": 1})
+    say(rig, SAM + "description: Answers.  # on weekends\n")
+    rig.settle()
+    assert says(rig) == SAM.replace("name: Sam", "name: Kim") + (
+        "description: Answers.  # on weekends\nmetadata: {a: 1}\n"
+    )
+    newest, saved, *_ = rig.journal.history(LABEL)
+    assert (newest.author, newest.reverts, saved.author) == ("merge", (), "file")
+    assert raw.hget(INFO, "name") == "Kim"
+    assert_level(rig, raw)
+
+
+def test_save_that_takes_properties_away_is_told_of(rig: Rig, raw: Any, ear: Ear) -> None:
+    """Where it cannot be merged, or puts an earlier text back; `merge` brings them back, unless they were changed since."""
+    say(rig, SAM)
+    rig.settle()
+    ask(rig, "operator", "update_agent", agent="sam", name="Kim", tags=["a", "b"])
+    ear.messages()
+    say(rig, SAM)
+    rig.settle()
+    assert ear.changes()[0]["reverts"] == [2]
+    assert bring(rig, "merge")["block"]["tags"] == ["a", "b"]
+    assert says(rig) == SAM.replace("name: Sam", "name: Kim").replace("[a]", "[a, b]")
+    say(rig, SAM.replace("name: Sam", "name: Bob"))
+    rig.settle()
+    error = bring(rig, "merge")["error"]
+    assert (error["code"], "name was changed in two ways" in error["message"]) == ("merge_conflict", True)
+    assert bring(rig, "undo")["block"]["name"] == "Kim"
+    assert bring(rig, "merge")["error"]["code"] == "invalid_request"
+    say(rig, f"{SAM}# more\n")  # which says what it said at first, too
+    rig.settle()
+    assert rig.journal.history(LABEL)[0].reverts
+    assert_level(rig, raw)
 
 
 def test_shared_block_may_be_called_agent_yaml(rig: Rig, raw: Any) -> None:

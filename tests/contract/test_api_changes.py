@@ -172,6 +172,21 @@ def test_filters(served: Served, client: blocksd.Client) -> None:
         assert [event.label for event in again.some(7)] == told
 
 
+def test_properties_of_one_agent(served: Served, client: blocksd.Client) -> None:
+    """By the label of their file."""
+    for agent in ("gil", "hal"):
+        client.agents.create(name=agent, memory_blocks=[{"label": "own", "value": "x"}])
+    events = of(served, "?block=agents/gil/agent.yaml")
+    client.agents.update("hal", name="Hal")
+    client.memory("gil").append("own", "y")
+    client.agents.update("gil", name="Gil")
+    client.agents.update("gil", name="G")
+    client.agents.undo("gil")
+    told = events.some(3)
+    assert {event.label for event in told} == {"agents/gil/agent.yaml"}
+    assert [event.data["fields"] for event in told] == [["name"]] * 3
+
+
 def test_agent_is_told_of_its_own(served: Served, client: blocksd.Client) -> None:
     """And of no other agent: neither their blocks, nor that they come and go."""
     for agent in ("ann", "bob"):

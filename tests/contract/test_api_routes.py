@@ -269,6 +269,50 @@ def test_versions(http: TestClient) -> None:
 # --- agents ---
 
 
+def test_versions_of_properties(http: TestClient) -> None:
+    """By the label of the file; undone, done again, restored and merged, on condition of a version, too."""
+    ok(http.post("/api/agents", json={"id": "may", "name": "May", "blocks": []}), 201)
+    ok(http.patch("/api/agents/may", json={"name": "June"}))
+    label = "agents/may/agent.yaml"
+    assert [one["version"] for one in ok(http.get(f"/api/versions/{label}"))["items"]] == [2, 1]
+    assert '+ "name": "June"' in ok(http.get(f"/api/diff/{label}"))["diff"]
+    answer = http.post(f"/api/undo/{label}", headers={"if-match": '"2"'})
+    assert ok(answer).items() >= {"label": label, "version": 3, "agent": "may", "name": "May", "tags": []}.items()
+    assert answer.headers["etag"] == '"3"'
+    assert refused(http.post(f"/api/undo/{label}", headers={"if-match": '"2"'}), 412)["facts"]["version"] == 3
+    assert ok(http.get("/api/agents/may"))["name"] == "May"
+    assert ok(http.post(f"/api/redo/{label}"))["name"] == "June"
+    assert ok(http.post(f"/api/restore/{label}", json={"version": 1}))["name"] == "May"
+    assert "nothing to merge" in refused(http.post(f"/api/merge/{label}", json={}), 422)["detail"]
+    refused(http.post("/api/undo/agents/nobody/agent.yaml"), 404)
+    for method, path, body in (
+        ("PATCH", "blocks", {"value": "x"}),
+        ("DELETE", "blocks", None),
+        ("GET", "blocks", None),
+        ("POST", "edit", {"op": "append", "content": "x"}),
+        ("POST", "rename", {"label": "x"}),
+        ("POST", "merge", {"value": "{}", "base": 1}),
+    ):
+        refused(http.request(method, f"/api/{path}/{label}", json=body), 422)
+
+
+def test_agent_does_not_reach_its_properties(guarded: TestClient) -> None:
+    """By no route of versions, neither its own nor another's; a reader reads them, and an operator does all."""
+    label = "agents/ann/agent.yaml"
+    for name in ("Ann", "Anna"):
+        ok(guarded.patch("/api/agents/ann", json={"name": name}, headers=of("kim")))
+    for agent in ("ann", "bob"):
+        for op in ("undo", "redo", "restore", "merge"):
+            for target in (label, "agent.yaml"):
+                body = {"version": 1} if op == "restore" else {}
+                refused(guarded.post(f"/api/{op}/{target}", json=body, headers=of(agent)), 422)
+        refused(guarded.get(f"/api/versions/{label}", headers=of(agent)), 422)
+    assert ok(guarded.get(f"/api/versions/{label}", headers=of("reader")))["items"]
+    refused(guarded.post(f"/api/undo/{label}", headers=of("reader")), 403)
+    assert ok(guarded.get("/api/agents/ann", headers=of("kim")))["name"] == "Anna"
+    assert ok(guarded.post(f"/api/undo/{label}", headers=of("kim")))["name"] == "Ann"
+
+
 def test_agents(http: TestClient) -> None:
     """Made with private blocks and shared ones, listed, read, and deleted."""
     made(http, "common", "for all")

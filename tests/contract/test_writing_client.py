@@ -356,6 +356,30 @@ def test_agent_that_is_created_again_is_the_first(client: Client, label: str) ->
     assert client.agents.create(memory_blocks=blocks).id not in (made.id, f"{label}-2")
 
 
+def test_properties_are_brought_back(place: Place, client: Client, agent: str) -> None:
+    """Undone, done again, restored; a save that took them away is merged with what they were."""
+    client.agents.create(name=agent, memory_blocks=[{"label": "own", "value": "x"}], description="one")
+    client.agents.update(agent, description="two", tags=["a"])
+    assert client.agents.undo(agent).description == "one"
+    assert client.agents.redo(agent).tags == ("a",)
+    assert client.agents.restore(agent, 1).tags == ()
+    assert client.agents.restore(agent, 2, request_id=agent) == client.agents.restore(agent, 2, request_id=agent)
+    label = f"agents/{agent}/agent.yaml"
+    path = place.folder / label
+    path.write_text("description: one\n")
+    eventually(lambda: client.agents.retrieve(agent).description == "one")
+    assert client.blocks.versions.list(label, limit=1)[0].reverts
+    assert client.agents.merge(agent).tags == ("a",)
+    with pytest.raises(InvalidRequest, match="nothing to merge"):
+        client.agents.merge(agent)
+    with pytest.raises(NotFound):
+        client.agents.undo("nobody")
+    with pytest.raises(NotFound):
+        client.agents.restore(agent, 99)
+    with pytest.raises(InvalidLabel, match="the file of an agent's properties"):
+        client.blocks.undo(label)
+
+
 def test_attaching_to_an_agent_that_is_not_known(client: Client, label: str) -> None:
     """It is NotFound, as any call on an agent; attaching the block to it makes it known."""
     client.blocks.create(label=label, value="one")

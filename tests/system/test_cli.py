@@ -614,6 +614,13 @@ def test_properties_of_an_agent(daemon: Daemon, server: RedisServer) -> None:
         assert properties is not None
         assert properties["name"] == "Uno"
         assert '+ "name": "One"' in client.blocks.versions.diff(label)
+    assert daemon.command("undo", label).stdout == f"undone {label} v3\n"
+    assert file.read_text() == "name: Uno\ndescription: The first.\nagent_type: sleeptime_agent\n"
+    assert daemon.command("redo", label).stdout == f"redone {label} v4\n"
+    assert as_json(daemon, "restore", label, "v1", "--json")["description"] == "The first."
+    assert daemon.command("restore", label, "1").stdout == f"nothing changed: {label} v5\n"
+    assert "there is nothing to merge" in daemon.command("merge", label).stderr
+    assert "near" not in daemon.command("undo", "agents/two/agent.yaml").stderr
     assert [block["label"] for block in as_json(daemon, "ls", "--json", "--all")] == [
         "agents/one/persona",
         "hidden",
@@ -625,6 +632,10 @@ def test_properties_of_an_agent(daemon: Daemon, server: RedisServer) -> None:
     assert "3 blocks in order" in result.stdout
     eventually(lambda: "agents/one/agent.yaml:1: name must be text" in daemon.command("status").stdout)
     assert as_json(daemon, "status", "--json", code=1)["blocks"] == 3
+    undone = daemon.command("undo", label)
+    assert undone.stdout == f"undone {label} v5\n"
+    assert "agent.yaml.rejected" in undone.stderr
+    eventually(lambda: "name must be text" not in daemon.command("status").stdout)
 
 
 def test_name_of_the_operator(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:

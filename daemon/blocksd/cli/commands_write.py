@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +11,7 @@ import click
 from blocksd.cli import completion
 from blocksd.cli.advice import UNKNOWN_AGENT, command
 from blocksd.cli.console import complain, print_json
-from blocksd.cli.options import by_option, client_for, daemon_options, json_option, problem_of_file, version_of
+from blocksd.cli.options import by_option, client_for, daemon_options, json_option
 from blocksd.cli.text_input import text_of
 from blocksd.errors import BlocksdError, InvalidRequest, Misconfigured, NotFound, Unavailable
 from blocksd.model.label import is_pattern
@@ -75,7 +75,7 @@ def new(label: str, value: str | None, *, as_json: bool, **flags: Any) -> None:
     """  # noqa: D301  # \b is click's mark for lines that stay as they are
     fields = _given({name: flags.pop(name) for name in _FIELDS})
     with client_for(flags) as client, text_of(value, "") as text:
-        _print(client.blocks.create(label=label, value=text, **fields), "created", as_json=as_json)
+        print_block(client.blocks.create(label=label, value=text, **fields), "created", as_json=as_json)
 
 
 @click.command("set")
@@ -102,7 +102,7 @@ def set_block(label: str, value: str | None, *, version: int | None, as_json: bo
             if value is None and version is None and sys.stdin.isatty():
                 version, on_conflict = before.version, "merge"
         block = client.blocks.update(label, expect_version=version, on_conflict=on_conflict, **fields)
-        _print(block, "updated", before=before, as_json=as_json)
+        print_block(block, "updated", before=before, as_json=as_json)
 
 
 _FIELDS = ("description", "agents", "tags", "limit", "read_only", "hidden")
@@ -122,7 +122,7 @@ def append(label: str, content: str | None, *, as_json: bool, **flags: Any) -> N
     with client_for(flags, label) as client, text_of(content, "", empties=command("append", label, "")) as text:
         block = client.blocks.append(label, text)
         # Of all that can be appended, only the empty text leaves an empty block as it is.
-        _print(block, "updated", before=None if block.value else block, as_json=as_json)
+        print_block(block, "updated", before=None if block.value else block, as_json=as_json)
 
 
 @click.command()
@@ -139,7 +139,7 @@ def replace(label: str, old: str, new_text: str, *, as_json: bool, **flags: Any)
     """
     with client_for(flags, label) as client:
         before = client.blocks.retrieve(label)
-        _print(client.blocks.replace(label, old, new_text), "updated", before=before, as_json=as_json)
+        print_block(client.blocks.replace(label, old, new_text), "updated", before=before, as_json=as_json)
 
 
 @click.command()
@@ -177,7 +177,7 @@ def mv(label: str, to: str, *, as_json: bool, **flags: Any) -> None:
     """Rename a block. It keeps its history and its agents."""
     with client_for(flags, label) as client:
         before = client.blocks.retrieve(label)
-        _print(client.blocks.rename(label, to), f"renamed {label} to", before=before, as_json=as_json)
+        print_block(client.blocks.rename(label, to), f"renamed {label} to", before=before, as_json=as_json)
 
 
 @click.command()
@@ -195,7 +195,7 @@ def attach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) 
     with client_for(flags, label) as client:
         before = client.blocks.retrieve(label)
         block = client.blocks.attach(label, agents)
-        _print(block, "attached", before=before, as_json=as_json)
+        print_block(block, "attached", before=before, as_json=as_json)
         unknown = [agent for agent in agents if not _is_known(client, agent)] if block.version == before.version else []
     if unknown:
         click.echo(f"a pattern in 'agents' fits {', '.join(unknown)}, not known so far: {UNKNOWN_AGENT}", err=True)
@@ -211,84 +211,10 @@ def detach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) 
     """Detach a block from agents."""
     _refuse_patterns(label, agents)
     with client_for(flags, label) as client:
-        _print(client.blocks.detach(label, agents), "detached", as_json=as_json)
+        print_block(client.blocks.detach(label, agents), "detached", as_json=as_json)
 
 
-@click.command()
-@click.argument("label", shell_complete=completion.labels)
-@daemon_options
-@by_option
-@json_option
-def undo(label: str, *, as_json: bool, **flags: Any) -> None:
-    """Undo the newest edit of a block.
-
-    A second undo undoes the edit before, and so on; a deletion can be undone, too. To undo a rename, use 'blocksd mv'.
-    A save that is not in force, since the file has a problem, is undone first: its text is kept in a file beside it.
-    """
-    with client_for(flags, label) as client:
-        problem = problem_of_file(client.problems(), label)
-        _print_or_gone(label, client.blocks.undo(label), "undone", as_json=as_json)
-    _tell_of_repair(problem)
-
-
-@click.command()
-@click.argument("label", shell_complete=completion.labels)
-@daemon_options
-@by_option
-@json_option
-def redo(label: str, *, as_json: bool, **flags: Any) -> None:
-    """Redo the edit that was undone last."""
-    with client_for(flags, label) as client:
-        _print_or_gone(label, client.blocks.redo(label), "redone", as_json=as_json)
-
-
-@click.command()
-@click.argument("label", shell_complete=completion.labels)
-@click.argument("version")
-@daemon_options
-@by_option
-@json_option
-def restore(label: str, version: str, *, as_json: bool, **flags: Any) -> None:
-    """Restore a block to an older VERSION.
-
-    'blocksd history LABEL' lists the versions.
-    """
-    before: BlockView | None = None
-    with client_for(flags, label) as client:
-        with suppress(NotFound):
-            before = client.blocks.retrieve(label)
-        problem = problem_of_file(client.problems(), label)
-        block = client.blocks.restore(label, version_of(version))
-        _print(block, "restored", before=None if problem else before, as_json=as_json)
-    _tell_of_repair(problem)
-
-
-@click.command()
-@click.argument("label", shell_complete=completion.labels)
-@click.argument("version", required=False)
-@daemon_options
-@by_option
-@json_option
-def merge(label: str, version: str | None, *, as_json: bool, **flags: Any) -> None:
-    """Merge text back into a block that a save took away.
-
-    It is the text that VERSION brought, or, without VERSION, all text that the newest such save took away: the log,
-    'blocksd status' and 'blocksd history' tell of such saves. What the block has now stays.
-    """
-    with client_for(flags, label) as client:
-        block = client.blocks.merge(label, None if version is None else version_of(version))
-        _print(block, "merged", as_json=as_json)
-
-
-COMMANDS = (new, set_block, append, replace, rm, mv, attach, detach, undo, redo, restore, merge)
-
-
-def _tell_of_repair(problem: dict[str, Any] | None) -> None:
-    """Say that a file that had this problem was repaired, and where its text is."""
-    if problem is not None:
-        path = problem["subject"]
-        # Of several texts that were kept there, a number at the end says which; the reply that has it is not here.
-        click.echo(f"{path} is in force again; what it said before is in the newest file {path}.rejected*", err=True)
+COMMANDS = (new, set_block, append, replace, rm, mv, attach, detach)
 
 
 def _refuse_patterns(label: str, agents: tuple[str, ...]) -> None:
@@ -309,7 +235,7 @@ def _is_known(client: Client, agent: str) -> bool:
     return True
 
 
-def _print(block: BlockView, done: str, *, as_json: bool, before: BlockView | None = None) -> None:
+def print_block(block: BlockView, done: str, *, as_json: bool, before: BlockView | None = None) -> None:
     """Print what was done to a block, or that it is as `before`."""
     if as_json:
         print_json(block.as_json())
@@ -317,12 +243,3 @@ def _print(block: BlockView, done: str, *, as_json: bool, before: BlockView | No
     if before is not None and (before.label, before.version) == (block.label, block.version):
         done = "nothing changed:"
     click.echo(f"{done} {block.label} v{block.version} · {block.chars} of {block.limit} characters")
-
-
-def _print_or_gone(label: str, block: BlockView | None, done: str, *, as_json: bool) -> None:
-    if block is not None:
-        _print(block, done, as_json=as_json)
-    elif as_json:
-        print_json(None)
-    else:
-        click.echo(f"{done} {label}: it is deleted, as it was before")

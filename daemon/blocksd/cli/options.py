@@ -20,7 +20,7 @@ from blocksd.errors import (
     ProblemFile,
     Unavailable,
 )
-from blocksd.model.label import SUFFIX, is_properties
+from blocksd.model.label import SUFFIX
 from blocksd.settings import loading as configuration
 from blocksd.settings.config import SETTINGS, state_of_user
 from blocksd.settings.record import FoundUrl, running_daemon, running_daemons
@@ -219,8 +219,7 @@ def problem_of_file(problems: list[dict[str, Any]], label: str) -> dict[str, Any
 
 def undoing(problem: dict[str, Any]) -> str:
     """Return the command that brings the last good version back into a file; empty if it has none, or cannot be read."""
-    is_block = problem["label"] and not is_properties(problem["label"])
-    can_be = is_block and problem["code"] == ProblemFile.code and "cannot be read" not in problem["message"]
+    can_be = problem["label"] and problem["code"] == ProblemFile.code and "cannot be read" not in problem["message"]
     return command("undo", problem["label"]) if can_be else ""
 
 

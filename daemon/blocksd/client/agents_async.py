@@ -8,6 +8,7 @@ from blocksd.client.files_async import AsyncAgentFiles
 from blocksd.client.letta import with_memory
 from blocksd.client.reading_async import agent_named, agents_with, block_of_agent, blocks_with, resolve, resolve_all
 from blocksd.client.transport_async import AsyncTransport
+from blocksd.client.versions_async import AsyncPropertiesUndo
 from blocksd.errors import NotFound
 from blocksd.mirror.view import AgentView, BlockView, Page
 from blocksd.model.label import parse_agent
@@ -183,11 +184,8 @@ class AsyncBlockAgents:
         return counts
 
 
-class AsyncAgents:
+class AsyncAgents(AsyncPropertiesUndo):
     """All known agents."""
-
-    def __init__(self, transport: AsyncTransport) -> None:
-        self._transport = transport
 
     @property
     def blocks(self) -> AsyncAgentBlocks:

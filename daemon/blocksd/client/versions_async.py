@@ -1,17 +1,20 @@
-"""The versions of a block, which the daemon reads from its history."""
+"""The versions of a block, which the daemon reads from its history, and those of an agent's properties, brought back."""
 
 import builtins
 import json
+from collections.abc import Mapping
 from typing import Any
 
-from blocksd.client.reading_async import block_of_agent, resolve
+from blocksd.client.letta import with_memory
+from blocksd.client.reading_async import agents_with, block_of_agent, resolve
 from blocksd.client.transport_async import AsyncTransport
 from blocksd.errors import NotAttached, NotFound
-from blocksd.mirror.view import Page, VersionView
+from blocksd.mirror.view import AgentView, Page, VersionView
 from blocksd.model.differences import unified
-from blocksd.model.label import is_properties, name_for_agent, owner
+from blocksd.model.label import is_properties, name_for_agent, owner, parse_agent, properties_label
 from blocksd.model.properties import parse_versioned
 from blocksd.model.revision import OPERATOR
+from blocksd.protocol.fields import given
 from blocksd.protocol.wire import TIMEOUT_SECONDS
 
 
@@ -106,3 +109,62 @@ class AsyncVersions:
         if self._agent is not None and owner(label) not in (None, self._agent):
             raise NotFound(f"there is no block {label!r}", label=label)
         return label
+
+
+_TERMS = ("timeout_seconds", "request_id")
+
+
+class AsyncPropertiesUndo:
+    """Brings earlier versions of an agent's properties back."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def undo(
+        self, agent_id: str, *, timeout_seconds: float = TIMEOUT_SECONDS, request_id: str | None = None
+    ) -> AgentView:
+        """Undo the newest change of an agent's properties that is not undone yet, made in its `agent.yaml` or by `update`.
+
+        `client.blocks.versions` has the versions, by the label `agents/<agent>/agent.yaml`. A file that has a problem says
+        again what is in force. Raises NotFound when the agent never had properties, InvalidRequest when there is nothing to
+        undo.
+        """
+        return await self._bring_back("undo", agent_id, {}, given(locals(), _TERMS))
+
+    async def redo(
+        self, agent_id: str, *, timeout_seconds: float = TIMEOUT_SECONDS, request_id: str | None = None
+    ) -> AgentView:
+        """Redo the change of an agent's properties that was undone last. Raises InvalidRequest when there is none."""
+        return await self._bring_back("redo", agent_id, {}, given(locals(), _TERMS))
+
+    async def restore(
+        self,
+        agent_id: str,
+        version: int,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        request_id: str | None = None,
+    ) -> AgentView:
+        """Make an agent's properties again what they were at a version. Raises NotFound when that is not kept."""
+        return await self._bring_back("restore", agent_id, {"version": version}, given(locals(), _TERMS))
+
+    async def merge(
+        self,
+        agent_id: str,
+        version: int | None = None,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        request_id: str | None = None,
+    ) -> AgentView:
+        """Bring properties back that a save took away: those of a version, or all that the newest such save took.
+
+        Raises MergeConflict when one was changed in another way since, InvalidRequest when there is nothing to merge.
+        """
+        args = {"version": version} if version is not None else {}
+        return await self._bring_back("merge", agent_id, args, given(locals(), _TERMS))
+
+    async def _bring_back(self, op: str, agent_id: str, args: Mapping[str, Any], terms: Mapping[str, Any]) -> AgentView:
+        agent = parse_agent(agent_id)
+        await self._transport.request(OPERATOR, op, args, label=properties_label(agent), **terms)
+        (found,) = await agents_with(self._transport, [agent])
+        return with_memory(found, self._transport)

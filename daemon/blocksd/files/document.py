@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from blocksd.errors import InvalidField, InvalidFile, LimitExceeded, ProblemFile
 from blocksd.files import agent_file, frontmatter
-from blocksd.files.lookalike import conflict, fence_below, is_lfs_pointer, is_second, lookalike
+from blocksd.files.lookalike import check_conflict, fence_below, is_lfs_pointer, is_second, lookalike
 from blocksd.model.block import DEFAULT_LIMIT, FILE_KEYS, Block, check_value, default_block, facts_of, is_unfit
 from blocksd.model.differences import Effort, differences
 from blocksd.model.label import PROPERTIES_END, is_properties
@@ -219,7 +219,7 @@ class Parser:
         to do.
         """
         if b"<" in data and b"<<<<<<<" in data:
-            _check_conflict(data)
+            check_conflict(decode(data))
         if label.endswith(PROPERTIES_END) and is_properties(label):
             return agent_file.parse(split(decode(data), label).matter, label)
         head = self._heads.get(label)
@@ -319,13 +319,6 @@ def _parse_head(data: bytes, label: str) -> _Head:
     return _Head(data[: closed.end()], True, meaning, facts)
 
 
-def _check_conflict(data: bytes) -> None:
-    line = conflict(decode(data))
-    if line is not None:
-        hint = "resolve it, and remove the lines '<<<<<<<', '=======' and '>>>>>>>'; an example of one stands in a code block"
-        raise InvalidFile("a conflict of a merge was left in it", line=line, hint=hint)
-
-
 def edited(document: Document, block: Block, new: Block) -> Document:
     """Return the document of `block` with the differences of `new`.
 
@@ -344,6 +337,8 @@ def edited(document: Document, block: Block, new: Block) -> Document:
 
 def serialize(block: Block) -> bytes:
     """Return a new file for a block: the frontmatter has what is not default, and a plain body follows."""
+    if is_properties(block.label):
+        return agent_file.edited("", None, block).encode("utf-8")
     document = edited(Document("---\n", "", "---\n", ""), default_block(block.label), replace(block, value=""))
     if not document.matter and not _needs_frontmatter(block.value):
         document = Document("", "", "", "\n")

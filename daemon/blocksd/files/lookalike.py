@@ -11,6 +11,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+from blocksd.errors import InvalidFile
 from blocksd.model.block import FILE_KEYS
 from blocksd.model.nearest import misspelt
 from blocksd.model.problem import Warned
@@ -198,6 +199,14 @@ def swallowed_heading(matter: str) -> tuple[int, str] | None:
         return None
     found = _HEADING.search(matter)
     return (matter.count("\n", 0, found.start()) + 1, found[0].strip()) if found is not None else None
+
+
+def check_conflict(text: str) -> None:
+    """Raise InvalidFile if a merge has left a conflict in a file's text."""
+    line = conflict(text)
+    if line is not None:
+        hint = "resolve it, and remove the lines '<<<<<<<', '=======' and '>>>>>>>'; an example of one stands in a code block"
+        raise InvalidFile("a conflict of a merge was left in it", line=line, hint=hint)
 
 
 def conflict(text: str) -> int | None:

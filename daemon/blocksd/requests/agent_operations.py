@@ -22,7 +22,7 @@ from blocksd.model.label import (
 from blocksd.model.properties import PROPERTIES, block_of_properties, properties_and_errors, properties_of
 from blocksd.model.revision import OPERATOR
 from blocksd.requests.arguments import check_shared, named, new_block, private_label
-from blocksd.requests.block_changes import make, make_properties, put, remove
+from blocksd.requests.block_changes import make, put, remove
 from blocksd.requests.changeset import MAX_BLOCKS
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _set_properties(changeset: Changeset, agent: str, given: dict[str, Any]) -> 
     if before is not None and block != before:
         changeset.change(label, block, None)
     elif before is None and new.said:
-        make_properties(changeset, block)
+        make(changeset, block)
     if changeset.has(label):
         changeset.labels.append(label)
 

@@ -6,11 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blocksd.errors import AlreadyExists, InvalidFile, InvalidRequest, LabelConflict, LimitExceeded, ProblemFile
-from blocksd.files import agent_file
 from blocksd.files.document import decode, serialize, split
 from blocksd.model.attachment import NOBODY, matches
 from blocksd.model.block import check_value
-from blocksd.model.label import PRIVATE, name_for_agent, owner, printable
+from blocksd.model.label import PRIVATE, is_properties, name_for_agent, owner, printable
 from blocksd.requests.arguments import OF_AGENTS
 from blocksd.state.state_draft import Put
 
@@ -34,7 +33,7 @@ def put(changeset: Changeset, label: str, new: Block, *, position: int | None = 
     if not changeset.is_operator and not set(changed) <= set(OF_AGENTS):
         what = ", ".join(name for name in changed if name not in OF_AGENTS)
         raise InvalidRequest(f"an agent may change {' and '.join(OF_AGENTS)}, not {what}", field="args")
-    check_value(new.value, new.limit)
+    _check_value(new)
     if "agents" in changed:
         _check_names(changeset, label, new.agents)
     changeset.change(label, new, position)
@@ -64,19 +63,9 @@ def make(changeset: Changeset, block: Block, *, position: int | None = None) -> 
     """The block is to come into being."""
     label = block.label
     _check_free(changeset, label)
-    check_value(block.value, block.limit)
+    _check_value(block)
     _check_names(changeset, label, block.agents)
-    _make_file(changeset, block, serialize(block), position)
-
-
-def make_properties(changeset: Changeset, block: Block) -> None:
-    """An agent is to have properties: this block of them, and their file, are to come into being."""
-    _make_file(changeset, block, agent_file.edited("", None, block).encode("utf-8"), None)
-
-
-def _make_file(changeset: Changeset, block: Block, text: bytes, position: int | None) -> None:
-    label = block.label
-    document = split(decode(text), label)
+    document = split(decode(serialize(block)), label)
     file = changeset.file(label)
     _count_directories(changeset, file.path)
     data = changeset.workspace.parser.confirm(document, block)
@@ -128,6 +117,12 @@ def rename(changeset: Changeset, label: str, new: str) -> None:
     )
 
 
+def _check_value(block: Block) -> None:
+    """Check a value by the limit of its block: properties have none, but their file has."""
+    if not is_properties(block.label):
+        check_value(block.value, block.limit)
+
+
 def _count_directories(changeset: Changeset, path: str) -> None:
     """Raises LimitExceeded when too many directories are to be made so that this file, too, can be there."""
     directories, directory = changeset.directories, path.rpartition("/")[0]
@@ -152,6 +147,8 @@ def _check_free(changeset: Changeset, label: str) -> None:
 
 def _check_names(changeset: Changeset, label: str, entries: Iterable[str]) -> None:
     """Raises LabelConflict when an agent would see two blocks under one name (Letta's unique constraint)."""
+    if is_properties(label):
+        return  # no agent sees them under a name
     name, agent, attachments = name_for_agent(label), owner(label), changeset.draft.attachments
     rivals = {
         one

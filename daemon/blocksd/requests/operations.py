@@ -19,6 +19,7 @@ from blocksd.model.attachment import matches
 from blocksd.model.block import replaced
 from blocksd.model.label import owner, parse_label
 from blocksd.model.merge import merge
+from blocksd.model.properties import parse_versioned
 from blocksd.model.revision import OPERATOR
 from blocksd.requests.agent_operations import create_agent, delete_agent, update_agent
 from blocksd.requests.arguments import agents_of, block_fields, check_shared, named, new_block, private_label
@@ -105,9 +106,10 @@ class Operations:
     # --- naming ---
 
     def _label(self, request: Request) -> str:
-        """The label of the block a request names."""
+        """The label of the block a request names; to an operator, by the ops of versions also of an agent's properties."""
         if self._changeset.is_operator:
-            label = parse_label(named(request.label, "label", "operators name a block by its label"))
+            parsed = parse_versioned if request.op in _OF_VERSIONS else parse_label
+            label = parsed(named(request.label, "label", "operators name a block by its label"))
             if not self._changeset.has(label) and request.op not in ("undo", "redo", "restore"):
                 raise self._changeset.unknown(label)
             return label

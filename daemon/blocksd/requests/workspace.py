@@ -158,7 +158,7 @@ class Workspace:
             return None
         if in_force is None:
             return BlockFile(path, reading.data, reading.data), kept
-        document = split(decode(serialize(in_force)))
+        document = split(decode(serialize(in_force)), label)
         data = self.parser.confirm(document, in_force)
         return BlockFile(path, reading.data, data, in_force, document), kept
 

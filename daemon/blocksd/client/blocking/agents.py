@@ -8,6 +8,7 @@ from typing import Any
 from blocksd.client.blocking.files import AgentFiles
 from blocksd.client.blocking.reading import agent_named, agents_with, block_of_agent, blocks_with, resolve, resolve_all
 from blocksd.client.blocking.transport import Transport
+from blocksd.client.blocking.versions import PropertiesUndo
 from blocksd.client.letta import with_memory
 from blocksd.errors import NotFound
 from blocksd.mirror.view import AgentView, BlockView, Page
@@ -184,11 +185,8 @@ class BlockAgents:
         return counts
 
 
-class Agents:
+class Agents(PropertiesUndo):
     """All known agents."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
 
     @property
     def blocks(self) -> AgentBlocks:

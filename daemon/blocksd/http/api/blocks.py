@@ -38,7 +38,8 @@ EDITS: dict[str, dict[str, Schema]] = {
 }
 """The edits of a text, with their arguments."""
 
-_BLOCK_OR_DELETED = {"anyOf": [known("Block"), known("DeletedBlock")]}
+_VERSIONED = {"anyOf": [known("Block"), known("Properties"), known("DeletedBlock")]}
+"""What undo, redo, restore and merge may be of: a block, or the properties of an agent, by their label."""
 
 
 def routes(gateway: Gateway) -> list[Route]:
@@ -115,6 +116,7 @@ def routes(gateway: Gateway) -> list[Route]:
                 "Merge a whole text, made of version `base`, with what was written since; or bring back what a save took "
                 "away: what `version` brought or, without it, all that the newest such save took.",
                 merging,
+                _VERSIONED,
             ),
         ),
         route(
@@ -131,7 +133,7 @@ def routes(gateway: Gateway) -> list[Route]:
             undo,
             gateway,
             write,
-            about("Undo the newest edit that is not undone, also a deletion.", nothing, _BLOCK_OR_DELETED),
+            about("Undo the newest edit that is not undone, also a deletion.", nothing, _VERSIONED),
         ),
         route(
             f"/api/redo/{label}",
@@ -139,7 +141,7 @@ def routes(gateway: Gateway) -> list[Route]:
             redo,
             gateway,
             write,
-            about("Redo what was undone last.", nothing, _BLOCK_OR_DELETED),
+            about("Redo what was undone last.", nothing, _VERSIONED),
         ),
         route(
             f"/api/restore/{label}",
@@ -147,7 +149,7 @@ def routes(gateway: Gateway) -> list[Route]:
             restore,
             gateway,
             write,
-            about("Make a block again what it was at a version.", version),
+            about("Make a block again what it was at a version.", version, _VERSIONED),
         ),
     ]
 

@@ -13,7 +13,7 @@ from blocksd.errors import NotFound, Unavailable
 from blocksd.http.api.stream import Place, Stream, Wanted
 from blocksd.http.call import AGENTS, READS, route
 from blocksd.http.description import TEXT, About
-from blocksd.model.label import parse_label
+from blocksd.model.properties import parse_versioned
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -70,7 +70,7 @@ async def changes(call: Call) -> Response:
         agent = (await agent_named(call.transport, agent)).id
     since = call.header("last-event-id") or query.text("last_event_id")
     place = None if since is None else Place.of(since)
-    label = None if label is None else parse_label(label)
+    label = None if label is None else parse_versioned(label)
     stream = Stream(Wanted(label=label, agent=agent, is_agent=call.agent is not None))
     await call.feed.join(stream)
     try:

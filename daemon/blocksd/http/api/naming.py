@@ -10,7 +10,8 @@ from blocksd.errors import InvalidField, NotAttached, NotFound, VersionConflict
 from blocksd.http.answers import JSONAnswer, PreconditionFailed
 from blocksd.http.api.shapes import block_json
 from blocksd.mirror.view import view_of
-from blocksd.model.label import name_for_agent, owner, parse_label
+from blocksd.model.label import is_properties, name_for_agent, owner, parse_label
+from blocksd.model.properties import parse_versioned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,9 +25,13 @@ _ETAG = re.compile(r'(?:W/)?"([0-9]{1,16})"')
 async def named(call: Call, label: str) -> dict[str, str]:
     """Return how a request of this caller names a block, which may be deleted: by its label, or as the agent does.
 
+    An operator names an agent's properties by their label.
+
     Raises:
         NotFound: the caller may not see it.
     """
+    if call.agent is None and is_properties(label):
+        return {"label": parse_versioned(label)}
     if call.agent is None:
         return {"label": await resolve(call.transport, label)}
     try:
@@ -69,12 +74,18 @@ async def change(
 
 
 async def changed(call: Call, op: str, label: str, args: Mapping[str, Any] | None = None, **terms: Any) -> JSONAnswer:
-    """Make a request to change a block, and return the answer that shows it; what is left of it, if it is deleted."""
+    """Make a request to change a block, and return the answer that shows it; what is left of it, if it is deleted.
+
+    Of an agent's properties the answer shows these.
+    """
     reply = await change(call, op, label, args, **terms)
     more = {"rejected": reply["rejected"]} if "rejected" in reply else {}
-    if reply.get("block") is None:
-        return JSONAnswer({"label": reply["label"], "version": reply["version"], **more})
-    return await shown(call, view_of(reply["block"]), **more)
+    block, version = reply.get("block"), {"label": reply["label"], "version": reply["version"]}
+    if block is None:
+        return JSONAnswer({**version, **more})
+    if is_properties(reply["label"]):
+        return JSONAnswer({**version, **block, **more}, headers={"etag": f'"{reply["version"]}"'})
+    return await shown(call, view_of(block), **more)
 
 
 def version_expected(call: Call) -> int | None:

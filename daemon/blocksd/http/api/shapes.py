@@ -65,6 +65,7 @@ SCHEMAS: dict[str, Schema] = {
     "Block": keys({**_BLOCK, "value": TEXT, "agents": listed(TEXT)}),
     "ListedBlock": keys({**_BLOCK, "shared_by": or_null(NUMBER)}),
     "DeletedBlock": keys({"label": TEXT, "version": NUMBER}),
+    "Properties": keys({"label": TEXT, "version": NUMBER, "agent": TEXT, **_AGENT, "name": or_null(TEXT)}),
     "Version": keys(_VERSION),
     "Agent": keys({"id": TEXT, **_AGENT, "blocks": listed(TEXT)}),
     "Error": keys({"detail": TEXT}, {"code": TEXT, "facts": mapped(ANYTHING)}),
