@@ -21,6 +21,9 @@ EDITS = ("append", "replace", "insert", "patch", "update")
 SEVERAL = ("batch", "create_agent", "delete_agent")
 """What changes several blocks, or none."""
 
+WHOLE = (*SEVERAL, "update_agent")
+"""What is looked at as a whole."""
+
 Made = list[tuple[str, "Block | None"]]
 """What becomes of which block, one after the other; None: it is deleted."""
 
@@ -180,6 +183,8 @@ def _steps(op: str, label: str, args: Mapping[str, Any], now: dict[str, Block]) 
                 yield one, None
             elif agent in block.agents:
                 yield one, replace(block, agents=tuple(entry for entry in block.agents if entry != agent))
+    elif op == "update_agent":
+        yield from _said(args["agent"], {key: value for key, value in args.items() if key != "agent"}, now)
     else:
         assert op == "create_agent"
         agent = args["agent"]
@@ -190,3 +195,15 @@ def _steps(op: str, label: str, args: Mapping[str, Any], now: dict[str, Block]) 
             block = now[one]
             if not any(fnmatchcase(agent, entry) for entry in block.agents):
                 yield one, replace(block, agents=(*block.agents, agent))
+        yield from _said(agent, args.get("properties", {}), now)
+
+
+def _said(agent: str, given: Mapping[str, Any], now: dict[str, Block]) -> Iterator[tuple[str, Block]]:
+    """What an agent's file is to say: what it said, with what is given; null takes a property away."""
+    label = f"agents/{agent}/agent.yaml"
+    before = json.loads(now[label].value) if label in now else {}
+    said = {key: value for key, value in {**before, **given}.items() if value not in (None, [], {})}
+    if said or label in now:
+        block = block_of(label, json.dumps(said).encode())
+        assert block is not None
+        yield label, block

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import stat
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from blocksd.files.document import decode, split
 from blocksd.journal.intents import Intents
-from blocksd.mirror.repair import differing
-from blocksd.model.label import TEMPORARY, is_pattern, label_of_path
+from blocksd.mirror.repair import differing, differing_properties
+from blocksd.model.label import TEMPORARY, is_pattern, is_properties, label_of_path
 from blocksd.model.problem import JOURNAL, KEPT
 from blocksd.model.revision import FILE, MERGE, OPERATOR
 from blocksd.requests.inbox import ATTEMPTS
-from machine.asked import EDITS, SEVERAL, after, block_of, made_of
+from machine.asked import EDITS, WHOLE, after, block_of, made_of
 from machine.broken import checks, must
 from rig import assert_level
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 TOKEN_CHARS = 5
 """How long the lines are that people and clients add; no line is part of another, and none is there twice."""
 
+_TOKEN = re.compile(r"\b[tp][0-9]{4}\b")
+
 SURELY_RECENT = 4.0
 """Seconds within which a save surely counts as one that may have been made of an older text."""
 
@@ -42,7 +45,10 @@ _LOOKED_AT, _NAMED, _PUT_BACK = 32, 8, 100
 """Among how many of the last versions a save looks for those by others, how many of these it names, and among how many
 for one that it puts back."""
 
-_ADDITIVE = ("append", "insert", "batch")
+_ADDITIVE = ("append", "insert", "batch", "update_agent")
+
+OF_PROPERTIES = (b"name", b"description", b"agent_type", b"system", b"tags", b"metadata", b" ", b"{")
+"""How the lines of an `agent.yaml` begin that a request may change, as people write them here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +82,17 @@ class Memory:
 
 
 def path_of(label: str) -> str:
-    return f"{label}.md"
+    return label if is_properties(label) else f"{label}.md"
+
+
+def is_read(path: str) -> bool:
+    """Return True of a file that the daemon reads: of a block, or of an agent's properties."""
+    return is_properties(path) or (path.endswith(".md") and not os.path.basename(path).startswith("."))
 
 
 def lines(value: str) -> Counter[str]:
-    return Counter(value.split("\n"))
+    """The lines of a value; of one that holds properties, what people and clients have put in them."""
+    return Counter(_TOKEN.findall(value) if value.startswith("{") else value.split("\n"))
 
 
 @checks("rest")
@@ -108,7 +120,8 @@ def check(rig: Rig, raw: Any, memory: Memory) -> None:
     must("mirror", raw.exists(f"{rig.namespace}:meta"), "there is none")
     checks("mirror")(assert_level)(rig, raw)
     heads = [head for head in map(rig.journal.head, rig.core.state.paths) if head is not None]
-    must("mirror", differing(rig.mirror, heads) == [])
+    must("mirror", differing(rig.mirror, [one for one in heads if not is_properties(one.label)]) == [])
+    must("mirror", differing_properties(rig.mirror, [one for one in heads if is_properties(one.label)]) == [])
 
 
 # --- the journal ---
@@ -222,7 +235,8 @@ def _check_request(
     assert one.request_id is not None
     asked = memory.asked[one.request_id]
     must("asked", asked.actor == one.author)
-    if asked.op in SEVERAL:
+    must("asked", one.author == OPERATOR or not is_properties(one.label), "an agent changed its properties:", one)
+    if asked.op in WHOLE:
         return  # looked at as a whole, below
     if asked.op == "rename":
         must("asked", one.kind == "renamed")
@@ -436,7 +450,7 @@ def check_requests(revisions: list[Revision], states: Sequence[Blocks], memory: 
             _check_refusal(asked, states)
             continue
         must("replied", asked.reply["id"] == asked.id)
-        if asked.op in SEVERAL:
+        if asked.op in WHOLE:
             _check_several(asked, done, states)
             continue
         must("done once", len(done) <= 1, "done twice:", asked)
@@ -521,8 +535,9 @@ def check_folder(rig: Rig, revisions: list[Revision], memory: Memory) -> None:
             if name in kept:
                 continue
             must("litter", not name.startswith(TEMPORARY), "left:", name)
-            if name.endswith(".md") and not name.startswith("."):
-                present.add(os.path.relpath(os.path.join(directory, name), rig.root))
+            path = os.path.relpath(os.path.join(directory, name), rig.root)
+            if is_read(path):
+                present.add(path)
     for path in present:
         must("in force", path in state.labels or path in problems, path, "is neither in force nor a problem")
     for head in rig.journal.heads():
@@ -636,6 +651,13 @@ def _check_style(rig: Rig, label: str, data: bytes, history: list[Revision], mem
     if block_of(label, saved.data) is None:
         return  # it was repaired: the file is that of the version that was restored
     must("style", stat.S_IMODE(status.st_mode) == saved.mode, path, "has another mode")
+    if is_properties(label):
+        kept, rest = (
+            [line for line in text.splitlines() if line and not line.startswith(OF_PROPERTIES)]
+            for text in (saved.data, data)
+        )
+        must("style", kept == rest, "besides its properties", path, "said", kept, "and says", rest)
+        return
     was_saved, document = split(decode(saved.data)), split(decode(data))
     for part in ("opening", "matter", "closing", "newline"):
         before, now = getattr(was_saved, part), getattr(document, part)

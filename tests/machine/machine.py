@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 LABELS = ("notes", "plan", "Plan", "team/goals", "agents/ann/persona", "agents/cyd/team/goals")
 SHARED = LABELS[:4]
+PROPERTIES = ("agents/ann/agent.yaml", "agents/cyd/agent.yaml")
 ACTORS = ("operator", "ann", "bob", "cyd")
 AGENTS = ("cyd", "dan", "ann")
 """Those who are created and deleted; the first two are not there from the start."""
@@ -92,7 +93,29 @@ _INVALID = (
     b"---\nlimit: 2\n---\nlong\n",
 )
 
+SAID = (
+    "name: {0}\n",
+    "# who it is\nname: '{0}'   # for people\ntags: [a, '{0}']\nsystem: |\n  You are {0}.\n\n  Be kind.\n# end\n",
+    "\ufeff# by hand\r\ndescription: {0}\r\nmetadata: {{owner: ops}}\r\n",
+    "name:\n  {0}\nof_ours: 1\n",
+    "{{name: {0}}}\n",
+)
+"""What people say of an agent in its file."""
+
 labels = st.sampled_from(LABELS)
+properties = st.sampled_from(PROPERTIES)
+files = st.sampled_from((*LABELS, *PROPERTIES))
+facts = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.sampled_from(("@", "@", None)),
+        "description": st.sampled_from(("@ is: one", "@", None)),
+        "system": st.sampled_from(("You are @.\nBe kind.\n", None)),
+        "tags": st.sampled_from((["a", "@"], [], None)),
+        "metadata": st.sampled_from(({"owner": "@"}, {}, None)),
+    },
+)
+"""Properties as a request has them; `@` stands for what is there once."""
 actors = st.sampled_from(ACTORS)
 agents = st.sampled_from(AGENTS)
 names = st.sampled_from((None, (), ("persona",), ("notes", "team/goals")))
@@ -151,14 +174,14 @@ class World(RuleBasedStateMachine):
         text = head + "".join(f"{self._token('p')}{newline}" for _ in range(size))
         self._put(label, text.encode(), how)
 
-    @rule(label=labels, how=st.integers(0, 7))
+    @rule(label=files, how=st.integers(0, 7))
     def add(self, label: str, how: int) -> None:
         """A person adds a line to what is there."""
         path = self.rig.root / path_of(label)
         if path.exists():
             self._add_to(label, path.read_bytes(), how)
 
-    @rule(label=labels)
+    @rule(label=files)
     def open_in_editor(self, label: str) -> None:
         path = self.rig.root / path_of(label)
         if path.exists():
@@ -174,12 +197,12 @@ class World(RuleBasedStateMachine):
         if is_kept:
             self.buffers[label] = data
 
-    @rule(label=labels, data=st.sampled_from(_INVALID), how=st.integers(0, 7))
+    @rule(label=files, data=st.sampled_from(_INVALID), how=st.integers(0, 7))
     def spoil(self, label: str, data: bytes, how: int) -> None:
         """A person saves what is no block."""
         self._put(label, data, how)
 
-    @rule(label=labels, which=short, how=st.integers(0, 7), comes_first=st.booleans())
+    @rule(label=files, which=short, how=st.integers(0, 7), comes_first=st.booleans())
     def put_back(self, label: str, which: int, how: int, *, comes_first: bool) -> None:
         """A person puts a text back that was in the file before, right after others have added to it perhaps."""
         saves = self.memory.saves.get(path_of(label), [])
@@ -188,7 +211,7 @@ class World(RuleBasedStateMachine):
         if saves:
             self._put(label, saves[-1 - which % len(saves)].data, how)
 
-    @rule(label=labels, which=short, how=st.integers(0, 7), adds=st.booleans())
+    @rule(label=files, which=short, how=st.integers(0, 7), adds=st.booleans())
     def take_out(self, label: str, which: int, how: int, *, adds: bool) -> None:
         """A program reads the file, takes a line out of it, and saves it, with a line more perhaps."""
         path = self.rig.root / path_of(label)
@@ -197,9 +220,9 @@ class World(RuleBasedStateMachine):
         if places:
             del given[places[which % len(places)]]
             data = b"".join(given)
-            self._put(label, self._with_a_line(data) if adds else data, how)
+            self._put(label, self._with_a_line(label, data) if adds else data, how)
 
-    @rule(label=labels, how=st.integers(0, 3), rounds=st.integers(1, 4), act=st.sampled_from(("wait", "ask", "crash")))
+    @rule(label=files, how=st.integers(0, 3), rounds=st.integers(1, 4), act=st.sampled_from(("wait", "ask", "crash")))
     def save_in_two_steps(self, label: str, how: int, rounds: int, act: str) -> None:
         """A program empties a file and closes it, and a moment later writes it whole: the half is never in force."""
         path = self.rig.root / path_of(label)
@@ -235,13 +258,13 @@ class World(RuleBasedStateMachine):
         path.write_bytes(data)
         self._add_to(label, data, how)
 
-    @rule(label=labels)
+    @rule(label=files)
     def empty(self, label: str) -> None:
         """A person empties a file, and means it."""
         if (self.rig.root / path_of(label)).exists():
             self._put(label, b"", 0)
 
-    @rule(label=labels)
+    @rule(label=files)
     def remove(self, label: str) -> None:
         path = self.rig.root / path_of(label)
         if path.exists():
@@ -249,7 +272,7 @@ class World(RuleBasedStateMachine):
             path.unlink()
             self._note_removal(label)
 
-    @rule(label=labels, to=labels, how=st.integers(0, 3))
+    @rule(label=files, to=files, how=st.integers(0, 3))
     def move(self, label: str, to: str, how: int) -> None:
         """A person renames a file, over another one perhaps; or a program makes the same file under another name."""
         path, target = self.rig.root / path_of(label), self.rig.root / path_of(to)
@@ -313,11 +336,16 @@ class World(RuleBasedStateMachine):
                 self.move(old, new, 2)
                 self.rounds(rounds)
 
-    @rule(label=labels, to=labels)
+    @rule(label=files, to=files)
     def copy(self, label: str, to: str) -> None:
         path = self.rig.root / path_of(label)
         if path.exists():
             self._put(to, path.read_bytes(), 0)
+
+    @rule(label=properties, said=st.sampled_from(SAID), how=st.integers(0, 7))
+    def say(self, label: str, said: str, how: int) -> None:
+        """A person says anew who an agent is."""
+        self._put(label, said.format(self._token("p")).encode(), how)
 
     # --- agents and operators ---
 
@@ -431,9 +459,49 @@ class World(RuleBasedStateMachine):
         parts = [{"op": "append", "label": label, "args": {"content": self._token()}} for label in sorted(some)]
         self._ask("batch", "", "operator", requests=parts)
 
-    @rule(agent=agents, blocks=names, attach=st.sets(st.sampled_from(SHARED), max_size=2))
-    def create_agent(self, agent: str, blocks: tuple[str, ...] | None, attach: set[str]) -> None:
-        self._ask("create_agent", "", "operator", **self._about(agent, blocks, attach))
+    @rule(agent=agents, blocks=names, attach=st.sets(st.sampled_from(SHARED), max_size=2), said=st.none() | facts)
+    def create_agent(
+        self, agent: str, blocks: tuple[str, ...] | None, attach: set[str], said: dict[str, Any] | None = None
+    ) -> None:
+        about = self._about(agent, blocks, attach)
+        if said is not None:
+            about["properties"] = self._with_tokens(said)
+        self._ask("create_agent", "", "operator", **about)
+
+    @rule(label=properties, said=facts)
+    def update_agent(self, label: str, said: dict[str, Any]) -> None:
+        asked = self._ask("update_agent", "", "operator", agent=owner(label), **self._with_tokens(said))
+        asked.labels = {label}
+
+    @rule(
+        label=properties,
+        actor=st.sampled_from(("operator", "operator", "operator", "ann")),
+        op=st.sampled_from(("undo", "redo", "undo", "restore", "merge")),
+        version=st.integers(1, 6),
+    )
+    def bring_properties_back(self, label: str, actor: str, op: str, version: int) -> None:
+        args: dict[str, Any] = {"version": version} if op == "restore" else {}
+        self._ask(op, label, actor, **args)
+
+    @rule(label=properties, said=facts, how=st.integers(0, 7))
+    def say_what_was_read_before(self, label: str, said: dict[str, Any], how: int) -> None:
+        """A person adds to a text that was read before others changed it."""
+        self.open_in_editor(label)
+        self.update_agent(label, said)
+        self.rounds(2)
+        if label in self.buffers:
+            self._add_to(label, self.buffers.pop(label), how)
+            self.rounds(2)
+
+    @rule(label=properties, said=facts, how=st.integers(0, 7), is_new=st.booleans())
+    def say_at_the_last_moment(self, label: str, said: dict[str, Any], how: int, *, is_new: bool) -> None:
+        """A person says who an agent is, or no longer says it, right before the daemon puts its file in place."""
+        self.update_agent(label, said)
+        self.hands.before_renaming(
+            lambda: self.say(label, SAID[how % len(SAID)], how) if is_new else self.remove(label)
+        )
+        self._round()
+        self.hands.forget()
 
     @rule(agent=agents)
     def delete_agent(self, agent: str) -> None:
@@ -642,21 +710,21 @@ class World(RuleBasedStateMachine):
             self._add_to(label, self.buffers.pop(label), how)
             self.rounds(2)
 
-    @rule(label=labels)
+    @rule(label=files)
     def hold_open(self, label: str) -> None:
         """A program has a file open for writing, and lets it be."""
         path = self.rig.root / path_of(label)
         if path.exists() and label not in self.held:
             self.held[label] = path.open("rb+")
 
-    @rule(label=labels)
+    @rule(label=files)
     def write_to_what_is_open(self, label: str) -> None:
         """A program that has held a file open for a while writes to it."""
         held, path = self.held.get(label), self.rig.root / path_of(label)
         if held is None:
             return
         held.seek(0, os.SEEK_END)
-        line = f"{self._token('p')}\n".encode()
+        line = self._with_a_line(label, b"")
         held.write(line)
         held.flush()
         data = path.read_bytes()
@@ -664,21 +732,26 @@ class World(RuleBasedStateMachine):
         self._note_save(label, Save(data, time.time(), path.stat().st_mode & 0o777))
         self.rig.core.intake.hint_file(path_of(label), closed=False)
 
-    @rule(label=labels, effect=st.sampled_from(("project", "clear away")), is_killed=st.booleans())
+    @rule(label=files, effect=st.sampled_from(("project", "clear away")), is_killed=st.booleans())
     def save_to_what_is_displaced(self, label: str, effect: str, *, is_killed: bool) -> None:
         """A program of which nobody can tell that it has a file open saves to it once the file is displaced."""
         path = self.rig.root / path_of(label)
         if not path.exists() or self.held:
             return
-        self.append(label, "operator")
+        if label in PROPERTIES:
+            self.update_agent(label, {"system": "@"})
+        else:
+            self.append(label, "operator")
         with path.open("rb+") as held:
 
             def happens() -> None:
                 asides = path.parent.glob(f"{TEMPORARY}*")
                 if not any(os.path.samestat(os.fstat(held.fileno()), aside.stat()) for aside in asides):
                     return
-                data = self._with_a_line(held.read())
+                said = SAID[0].format(self._token("p")).encode() if label in PROPERTIES else b""
+                data = said or self._with_a_line(label, held.read())
                 held.seek(0)
+                held.truncate()
                 held.write(data)
                 held.flush()
                 self._note_save(label, Save(data, time.time(), os.fstat(held.fileno()).st_mode & 0o777))
@@ -735,7 +808,7 @@ class World(RuleBasedStateMachine):
         shutil.rmtree(elsewhere)
         self.rig.core.intake.hint_all()
 
-    @rule(label=labels)
+    @rule(label=files)
     def make_unreadable(self, label: str) -> None:
         self._folder.unreadable.symmetric_difference_update({path_of(label)})
         self.rig.core.intake.hint_file(path_of(label), closed=True)
@@ -1029,6 +1102,11 @@ class World(RuleBasedStateMachine):
         given = [{"name": name, "value": self._token()} for name in blocks or ()]
         return {"agent": agent, "attach": sorted(attach), **({"blocks": given} if blocks is not None else {})}
 
+    def _with_tokens(self, said: dict[str, Any]) -> dict[str, Any]:
+        """Properties with something that is there once in the place of each `@`."""
+        given: dict[str, Any] = json.loads(json.dumps(said).replace("@", self._token()))
+        return given
+
     def _send(self, asked: Asked) -> None:
         asked.may_be_lost |= asked.actor in self.deleted and not self._hears(asked)
         self.raw.xadd(f"{self.rig.namespace}:inbox:{asked.actor}", {"request": asked.text})
@@ -1044,13 +1122,17 @@ class World(RuleBasedStateMachine):
     def _token(self, kind: str = "t") -> str:
         return f"{kind}{next(self.tokens):04}"
 
-    def _with_a_line(self, data: bytes) -> bytes:
+    def _with_a_line(self, label: str, data: bytes) -> bytes:
+        """A file with a line more; that of an agent's properties with one that no request changes, or a key of no meaning."""
         newline = b"\r\n" if b"\r\n" in data else b"\n"
         start = b"" if not data or data.endswith(b"\n") else newline
-        return data + start + self._token("p").encode() + newline
+        line = self._token("p")
+        if label in PROPERTIES:
+            line = f"{line}: kept" if b"agent_type" in data else f"agent_type: {line}"
+        return data + start + line.encode() + newline
 
     def _add_to(self, label: str, data: bytes, how: int) -> bytes:
-        added = self._with_a_line(data)
+        added = self._with_a_line(label, data)
         self._put(label, added, how, read=data if block_of(label, data) is not None else None)
         return added
 

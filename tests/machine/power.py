@@ -14,7 +14,7 @@ from blocksd.journal.history import JournalReader
 from blocksd.journal.results import Results
 from blocksd.model.label import label_of_path
 from machine.asked import SEVERAL, block_of
-from machine.audit import Save, agent_parts, path_of, private_folders
+from machine.audit import Save, agent_parts, is_read, path_of, private_folders
 from machine.broken import must
 from machine.disk import Choice
 from machine.hands import Killed
@@ -132,7 +132,7 @@ class PowerWorld(World):
             os.path.join(directory, name)
             for directory, _, names in os.walk(root)
             for name in names
-            if name.endswith(".md") and not name.startswith(".")
+            if is_read(os.path.relpath(os.path.join(directory, name), root))
         )
         texts = {}
         for full in found:
