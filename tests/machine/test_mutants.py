@@ -15,7 +15,7 @@ from blocksd.core.deletions import Deletions
 from blocksd.core.executor import Executor
 from blocksd.core.intake import Intake
 from blocksd.core.request_flow import RequestFlow
-from blocksd.files import root, staging, writer
+from blocksd.files import agent_file, root, staging, writer
 from blocksd.files.folder import Absent
 from blocksd.files.root import Root
 from blocksd.files.writer import OTHER, Content, Writer, content
@@ -24,6 +24,7 @@ from blocksd.journal.intents import Intents
 from blocksd.mirror import mirror, projection
 from blocksd.model import edits
 from blocksd.model.attachment import Attachments
+from blocksd.model.properties import Properties
 from blocksd.requests import agent_operations, answers, undoing
 from blocksd.requests.changeset import Changeset
 from blocksd.requests.operations import Operations
@@ -35,7 +36,7 @@ from machine import hands
 from machine.broken import Broken, must
 from machine.disk import ALL
 from machine.hands import CALLS, COMPOSED, HandledRoot, Moody, calls_of_root
-from machine.machine import HEADS, World
+from machine.machine import HEADS, PROPERTIES, SAID, World
 from machine.power import PowerWorld
 from rig import EFFECTS
 from support import RedisServer, valkey_binary
@@ -367,6 +368,36 @@ def saves_in_private(world: World) -> None:
     world.append_and_wait("notes", "operator")
 
 
+def changes_properties(world: World) -> None:
+    ann = PROPERTIES[0]
+    world.say(ann, SAID[1], 0)
+    world.rounds(2)
+    world.update_agent(ann, {"name": "@", "metadata": {"owner": "@"}})
+    world.rest()
+    world.bring_properties_back(ann, "ann", "undo", 1)
+    world.rounds(2)
+    world.bring_properties_back(ann, "operator", "undo", 1)
+    world.rounds(2)
+    world.say(ann, SAID[1], 0)
+    world.rounds(2)
+    world.say_what_was_read_before(ann, {"description": "@"}, 0)
+    world.rest()
+    world.update_agent(ann, {"system": "You are @."})
+    world.rounds(2)
+    world.put_back(ann, 0, 0, comes_first=False)
+    world.rounds(2)
+
+
+def loses_power_when_properties_are_changed(world: PowerWorld) -> None:
+    for at in range(12):
+        world.update_agent(PROPERTIES[0], {"name": "@"})
+        world.cut_power(at, 0, 0, 0, loses_redis=False)
+        world.rest()
+    world.update_agent(PROPERTIES[0], {"name": "@"})
+    world.rounds(1)
+    world.cut_power(0, 0, 0, 0, loses_redis=False)
+
+
 def is_killed_while_it_writes(world: World) -> None:
     """By a process of its own, which is really killed."""
     for effect in ("put in", "finish"):
@@ -485,6 +516,7 @@ def makes_an_agent_where_a_killed_process_has_made_its_folder(world: PowerWorld)
 POWER_STORIES = (
     loses_power_at_every_effect,
     loses_power_when_all_is_done,
+    loses_power_when_properties_are_changed,
     loses_power_after_a_save,
     loses_power_with_an_agent,
     loses_power_beside_a_save,
@@ -515,6 +547,7 @@ STORIES = (
     fills_the_disk_of_the_journal,
     saves_again_before_it_is_merged,
     puts_back_what_was_there,
+    changes_properties,
     takes_a_line_out,
     takes_out_what_a_merge_brought_back,
     takes_a_line_out_later,
@@ -689,6 +722,29 @@ def believes_half_a_save(patch: Patch) -> None:
 
 def takes_away_in_silence(patch: Patch) -> None:
     patch.setattr(stale, "reverts_of", lambda *_: ())
+
+
+def merges_properties_into_what_was_saved(patch: Patch) -> None:
+    patch.setattr(stale, "merged_properties", lambda _base, ours, _theirs: ours)
+
+
+def keeps_no_property_but_those_given(patch: Patch) -> None:
+    patch.setattr(agent_operations, "properties_of", lambda _: Properties())
+
+
+def writes_properties_anew(patch: Patch) -> None:
+    edited = agent_file.edited
+    patch.setattr(agent_file, "edited", lambda _text, _block, new: edited("", None, new))
+
+
+def lets_agents_change_their_properties(patch: Patch) -> None:
+    label = Operations._label
+
+    def of_whoever_asks(self: Operations, request: Any) -> str:
+        is_theirs = request.name == "agent.yaml"
+        return f"agents/{request.entry.actor}/agent.yaml" if is_theirs else label(self, request)
+
+    patch.setattr(Operations, "_label", of_whoever_asks)
 
 
 def starts_without_looking_at_what_was_prepared(patch: Patch) -> None:
@@ -1073,6 +1129,11 @@ MUTANTS = (
     Mutant(goes_back_behind_a_merge, takes_out_what_a_merge_brought_back, "came back"),
     Mutant(believes_half_a_save, saves_in_two_steps, "half a save"),
     Mutant(takes_away_in_silence, takes_a_line_out_later, "reverts"),
+    Mutant(takes_away_in_silence, changes_properties, "reverts"),
+    Mutant(merges_properties_into_what_was_saved, changes_properties, "stale save"),
+    Mutant(keeps_no_property_but_those_given, changes_properties, "several"),
+    Mutant(writes_properties_anew, changes_properties, "style"),
+    Mutant(lets_agents_change_their_properties, changes_properties, "asked"),
     Mutant(starts_without_looking_at_what_was_prepared, crashes_while_writing, "saved"),
     Mutant(takes_nothing_back_at_start, crashes_while_writing, "saved"),
     Mutant(finds_no_moved_files, moves_a_file, "moved"),
@@ -1115,6 +1176,7 @@ MUTANTS = (
     Mutant(syncs_no_directory_it_makes, loses_power_with_an_agent, "acknowledged file", PowerWorld),
     Mutant(syncs_no_texts, loses_power_when_all_is_done, "acknowledged file", PowerWorld),
     Mutant(prepares_in_memory, loses_power_when_all_is_done, "acknowledged", PowerWorld),
+    Mutant(syncs_no_texts, loses_power_when_properties_are_changed, "acknowledged file", PowerWorld),
     Mutant(keeps_its_epoch, loses_power_when_all_is_done, "new epoch", PowerWorld),
     Mutant(takes_all_back_when_in_doubt, loses_power_when_all_is_done, "acknowledged", PowerWorld),
     Mutant(takes_all_back_when_in_doubt, loses_power_after_a_rename, "acknowledged", PowerWorld),
