@@ -613,6 +613,62 @@ def test_crash_at_any_moment_leaves_all_or_nothing(tmp_path: Path, server: Redis
     assert step > 3
 
 
+def test_id_is_made_of_the_name(rig: Rig, raw: Any) -> None:
+    """One that no agent has, nor one that some file systems could not tell from it, also within a batch."""
+
+    def made(name: str, **more: Any) -> Any:
+        return ask(rig, "operator", "create_agent", properties={"name": name, **more}, blocks=[])["agent"]
+
+    assert [made("sam"), made("Sam"), made("Sam!")] == ["sam-2", "Sam-3", "Sam-4"]
+    assert (rig.root / "agents/Sam-4/agent.yaml").read_text() == "name: Sam!\n"
+    assert made("kim", description="Helps.") == "kim"
+    assert (rig.root / "agents/kim/agent.yaml").read_text() == "description: Helps.\n"
+    parts = [{"op": "create_agent", "args": {"properties": {"name": "zoe"}}} for _ in range(2)]
+    labels = [one["label"] for one in ask(rig, "operator", "batch", requests=parts)["results"]]
+    assert {label.split("/")[1] for label in labels} == {"zoe", "zoe-2"}
+    gone = {"op": "delete_agent", "args": {"agent": "zoe"}}
+    labels = [one["label"] for one in ask(rig, "operator", "batch", requests=[gone, parts[0]])["results"]]
+    assert {label.split("/")[1] for label in labels} == {"zoe"}
+    for wrong in ({}, {"name": ""}, {"name": 5}, {"name": "a\nb"}, {"name": "a" * 201}):
+        assert refused(rig, "operator", "create_agent", properties=wrong)[0] == "invalid_request", wrong
+    assert ask(rig, "operator", "create_agent", agent="lee", properties={"name": "sam"}, blocks=[])["agent"] == "lee"
+    assert_level(rig, raw)
+
+
+def test_agent_is_made_once_of_its_name(tmp_path: Path, server: RedisServer, raw: Any) -> None:
+    """Whenever the daemon is killed meanwhile: no other agent is left, and the same request has the same reply."""
+    step, is_over = 0, False
+    while not is_over:
+        raw.flushall()
+        rig = Rig(tmp_path / str(step), server.url)
+        rig.save_and_settle("agents/sam/persona", "I am Sam.\n")
+        args = {"properties": {"name": "sam"}, "blocks": [{"name": "persona", "value": "I am Sam, too."}]}
+        request = json.dumps({"id": "r-1", "op": "create_agent", "args": args})
+        entry = Entry("operator", raw.xadd("blocks:inbox:operator", {"request": request}), request)
+        rig.core.inbox.add([entry])
+        is_over = True
+        for number, _ in enumerate(rig.core.round()):
+            if number == step:
+                is_over = False
+                break
+        rig.crash()
+        rig.open()
+        rig.settle()
+        replies = []
+        for again in (entry, Entry("operator", raw.xadd("blocks:inbox:operator", {"request": request}), request)):
+            rig.core.inbox.add([again])
+            rig.run(lambda: raw.exists("blocks:reply:operator:r-1"), f"a reply after a crash at {step}")
+            replies.append(raw.lpop("blocks:reply:operator:r-1"))
+        assert json.loads(replies[0])["agent"] == json.loads(replies[1])["agent"] == "sam-2", step
+        rig.settle()
+        assert rig.core.state.attachments.known == {"sam", "sam-2"}, step
+        raw.delete("blocks:inbox:operator")
+        assert_level(rig, raw)
+        rig.close()
+        step += 1
+    assert step > 3
+
+
 def test_client_reads_and_changes_properties(rig: Rig, server: RedisServer) -> None:
     """Names and descriptions are listed; a memory is shown in the style of the agent's type, and follows its change."""
     say(rig, SAM)

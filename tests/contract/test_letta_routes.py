@@ -586,6 +586,30 @@ def test_a_request_that_is_sent_again_is_done_once(http: TestClient) -> None:
     assert http.get("/v1/agents/appender/core-memory/blocks/log").json()["value"] == "once"
 
 
+def test_agent_of_a_taken_name_is_made_once(served: tuple[RedisServer, Path], http: TestClient) -> None:
+    """Under one key, by whichever gateway; and each of several clients that ask at once gets another agent."""
+    body, headers = {"name": "of many gateways"}, {"idempotency-key": "k-1"}
+    first = http.post("/v1/agents/", json=body, headers=headers).json()
+    with gateway(served[0].url) as another:
+        for path in ("/v1/agents/", "/v1/agents/"):
+            assert another.post(path, json=body, headers=headers).json() == first
+    made = http.post("/v1/agents/", json=body).json()
+    assert (made["id"], made["name"]) == ("of-many-gateways-2", "of many gateways")
+
+    async def main() -> set[str]:
+        app = application(served[0].url, "blocks", tokens=Tokens(), places=Places(None, has_tokens=False))
+        over = httpx2.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx2.AsyncClient(transport=over, base_url="http://127.0.0.1:8283", timeout=60) as client,
+        ):
+            answers = [client.post("/v1/agents/", json={"name": "rush"}) for _ in range(8)]
+            return {answer.json()["id"] for answer in await asyncio.gather(*answers)}
+
+    assert asyncio.run(main()) == {"rush", *(f"rush-{number}" for number in range(2, 9))}
+    assert len(http.get("/v1/agents/?name=rush").json()) == 8
+
+
 def test_many_at_once(served: tuple[RedisServer, Path], http: TestClient) -> None:
     """Hundreds of changes and reads at one moment: each is answered, none for want of a connection."""
     agent_named(http, "crowd", memory_blocks=[{"label": "log", "value": ""}])

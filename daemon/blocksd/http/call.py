@@ -147,10 +147,6 @@ class Call:
         asked = (caller.role, caller.name or "", scope["method"], path)
         return self._gateway.repeats.request_id(self._request.headers, *asked, self._body)
 
-    def name(self, made: str) -> str:
-        """Return the name for what this request creates: the one of the first time, when an SDK repeats it."""
-        return self._gateway.repeats.name(self.request_id, made)
-
     async def block(self, name: str) -> BlockView:
         """Return a block by its id or label; to an agent only those that it has, also by its names for them.
 

@@ -23,7 +23,6 @@ class Repeats:
 
     def __init__(self) -> None:
         self._ids: dict[str, str] = {}
-        self._names: dict[str, str] = {}
 
     def request_id(self, headers: Mapping[str, str], *facts: str | bytes) -> str:
         """Return the id for a request of the daemon. `facts` are the caller, method, path and body of what was sent here.
@@ -49,10 +48,3 @@ class Repeats:
             if len(self._ids) > _KEPT:
                 del self._ids[next(iter(self._ids))]
         return made
-
-    def name(self, request_id: str, made: str) -> str:
-        """Return the name that was made for what a request creates: the first one, when the request is repeated."""
-        found = self._names.setdefault(request_id, made)
-        if len(self._names) > _KEPT:
-            del self._names[next(iter(self._names))]
-        return found

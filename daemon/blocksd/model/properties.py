@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import InvalidField, MergeConflict
 from blocksd.model.block import Block, check_text, fields_and_errors
-from blocksd.model.label import is_properties, parse_agent, parse_label, properties_label
+from blocksd.model.label import MAX_AGENT_BYTES, RESERVED, is_properties, parse_agent, parse_label, properties_label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 MOST_CHARS = 200
 """How many characters the name and the type of an agent may have."""
 
+_NOT_OF_IDS = re.compile(r"[^\w.-]+")
 _ON_ONE_LINE = ("name", "agent_type")
 _AS_OF_BLOCKS = ("description", "tags", "metadata")
 
@@ -54,6 +56,16 @@ def properties_and_errors(given: Mapping[str, Any]) -> tuple[Properties, list[In
         except InvalidField as error:
             errors.append(error)
     return Properties(**found), errors
+
+
+def id_of_name(name: str, number: int) -> str:
+    """Return an id that is made of a name, for the `number`-th agent of that name."""
+    text = _NOT_OF_IDS.sub("-", name).strip("-.") or "agent"
+    text = f"agent-{text}" if text in RESERVED else text
+    end = "" if number == 1 else f"-{number}"
+    while len(text.encode()) + len(end) > MAX_AGENT_BYTES:
+        text = text[:-1]
+    return text + end
 
 
 def parse_versioned(text: str) -> str:

@@ -11,6 +11,7 @@ from blocksd.journal.results import Access
 from blocksd.model.attachment import matches
 from blocksd.model.label import (
     PRIVATE,
+    clash_key,
     is_block_file,
     is_properties,
     owner,
@@ -19,7 +20,13 @@ from blocksd.model.label import (
     printable,
     properties_label,
 )
-from blocksd.model.properties import PROPERTIES, block_of_properties, properties_and_errors, properties_of
+from blocksd.model.properties import (
+    PROPERTIES,
+    block_of_properties,
+    id_of_name,
+    properties_and_errors,
+    properties_of,
+)
 from blocksd.model.revision import OPERATOR
 from blocksd.requests.arguments import check_shared, named, new_block, private_label
 from blocksd.requests.block_changes import make, put, remove
@@ -33,6 +40,9 @@ if TYPE_CHECKING:
     from blocksd.sources.sources import Sources
 
 
+_NAMESAKES = 1000
+"""How many agents may have ids that are made of one name."""
+
 MOST_LEFT = 100
 """How many files a reply names that stay where an agent was."""
 
@@ -40,10 +50,18 @@ MOST_LEFT = 100
 def create_agent(changeset: Changeset, request: Request) -> None:
     """An agent with private blocks, attached to others."""
     request.only("agent", "blocks", "attach", "tags", "properties")
-    agent = parse_agent(request.text("agent"))
-    # A folder alone may be what a crash has left of this very request.
-    if _private(changeset, agent) or _naming(changeset, agent):
-        raise AlreadyExists(f"there is an agent {agent!r} already", agent=agent)
+    properties = request.args.get("properties")
+    if not isinstance(properties, dict | None):
+        raise InvalidField("properties must be an object", field="args.properties")
+    properties = properties or {}
+    if request.args.get("agent") is None and properties.get("name") is not None:
+        agent = _free_id(changeset, properties["name"])
+        properties = {**properties, "name": None if properties["name"] == agent else properties["name"]}
+    else:
+        agent = parse_agent(request.text("agent"))
+        # A folder alone may be what a crash has left of this very request.
+        if _private(changeset, agent) or _naming(changeset, agent):
+            raise AlreadyExists(f"there is an agent {agent!r} already", agent=agent)
     blocks = request.args.get("blocks")
     blocks = [{"name": "persona"}, {"name": "human"}] if blocks is None else blocks
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
@@ -69,12 +87,29 @@ def create_agent(changeset: Changeset, request: Request) -> None:
         if not any(matches(entry, agent) for entry in block.agents):
             put(changeset, label, replace(block, agents=(*block.agents, agent)))
         changeset.labels.append(label)
-    properties = request.args.get("properties")
-    if properties is not None:
-        if not isinstance(properties, dict):
-            raise InvalidField("properties must be an object", field="args.properties")
+    if properties:
         _set_properties(changeset, agent, properties)
     changeset.facts["agent"] = agent
+
+
+def _free_id(changeset: Changeset, name: object) -> str:
+    """Return an id for an agent of this name: made of it, and not to be taken for that of another agent on any file system.
+
+    Raises:
+        InvalidField: it cannot be a name.
+        AlreadyExists: there are too many agents of this name.
+    """
+    _, errors = properties_and_errors({"name": name})
+    if errors:
+        raise InvalidField(errors[0].message, field="args.properties")
+    known = changeset.draft.attachments.known | changeset.folders_made
+    changeset.spend(len(known))
+    taken = {clash_key(one) for one in known if one not in changeset.agents_gone or _has_folder(changeset, one)}
+    for agent in (id_of_name(str(name), number) for number in range(1, _NAMESAKES + 1)):
+        if clash_key(agent) not in taken or (changeset.is_again and _is_bare(changeset, agent)):
+            return agent
+    first = id_of_name(str(name), 1)
+    raise AlreadyExists(f"there are agents {first!r} to '…-{_NAMESAKES}': choose another name, or an id", agent=first)
 
 
 def update_agent(changeset: Changeset, request: Request) -> None:
@@ -151,6 +186,11 @@ def _naming(changeset: Changeset, agent: str) -> list[str]:
     changeset.spend(len(changeset.draft.state.paths))
     labels = {*changeset.draft.attachments.naming(agent), *changeset.files}
     return sorted(label for label in labels if (block := changeset.peek(label)) is not None and agent in block.agents)
+
+
+def _is_bare(changeset: Changeset, agent: str) -> bool:
+    """Return True if an agent is a folder alone, as a crash may leave one of a request that creates it."""
+    return _has_folder(changeset, agent) and not (_private(changeset, agent) or _naming(changeset, agent))
 
 
 def _has_folder(changeset: Changeset, agent: str) -> bool:

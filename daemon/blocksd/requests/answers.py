@@ -318,7 +318,8 @@ class _Deciding:
             raise Unavailable(f"{problem.message}; nothing can be written meanwhile", path="", hint=problem.hint)
         self._check_known(request.entry.actor)
         before = workspace.agents_gone
-        edited, reply = carry_out(workspace, request)
+        is_again = bool(view.started.counts) and view.started.attempts(request.entry) > 0
+        edited, reply = carry_out(workspace, request, is_again=is_again)
         for agent in workspace.agents_gone - before:
             opened = {*view.sources.opened_by(agent), *(one.file for one in answers.accesses if one.agent == agent)}
             answers.accesses += [Access(agent, file, None) for file in sorted(opened)]

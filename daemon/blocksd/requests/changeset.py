@@ -65,6 +65,7 @@ class Changeset:
     actor: str
     request_id: str
     is_operator: bool
+    is_again: bool = False  # a daemon ended while it did the same
     files: dict[str, BlockFile] = field(default_factory=dict)
     steps: list[Put | Callable[[StateDraft], object]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)

@@ -46,17 +46,18 @@ _EDIT_WORK, _PATCH_WORK = 2, 16
 """How often an edit goes through a value, and a patch in its lines: in units of one search for a text."""
 
 
-def carry_out(workspace: Workspace, request: Request) -> tuple[str, str]:
+def carry_out(workspace: Workspace, request: Request, *, is_again: bool = False) -> tuple[str, str]:
     """Do what is asked in the workspace; return the reply, as it is kept and as it is sent.
+
+    `is_again`: a daemon ended while it did the same.
 
     Raises:
         Postponed: it cannot be told yet.
         BlocksdError: it is refused. After any error the workspace is as it was.
     """
     actor = request.entry.actor
-    changeset = Changeset(
-        workspace, workspace.draft.branch(by=request.by), actor, request.id, is_operator=actor == OPERATOR
-    )
+    draft = workspace.draft.branch(by=request.by)
+    changeset = Changeset(workspace, draft, actor, request.id, is_operator=actor == OPERATOR, is_again=is_again)
     try:
         label = Operations(changeset).do(request.op, request)
         changeset.finish()

@@ -21,7 +21,3 @@ def test_repeats_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert repeats.request_id(again, "ann", "body 2") != ids[2]
     assert repeats.request_id(again, "kim", "body 0") != ids[0]
     assert len({repeats.request_id({}, "kim", "body") for _ in range(2)}) == 2
-    for number in range(5):
-        repeats.name(str(number), "name")
-    assert repeats.name("4", "another") == "name"
-    assert repeats.name("0", "another") == "another"

@@ -11,7 +11,7 @@ from blocksd.http.api.shapes import AGENT_SCHEMAS, agent_json
 from blocksd.http.arguments import list_of, text_of
 from blocksd.http.call import AGENTS, READS, WRITES, route
 from blocksd.http.description import NUMBER, TEXT, About, keys, known, listed, one_of, or_null
-from blocksd.http.letta.agents import agent_id_of, free_id
+from blocksd.http.letta.agents import agent_id_of
 from blocksd.model.label import parse_agent
 from blocksd.model.prompt import STYLES, compile_prompt, order, render_block
 from blocksd.model.properties import PROPERTIES
@@ -132,11 +132,11 @@ async def create(call: Call) -> JSONAnswer:
     agent, name = text_of(body, "id"), text_of(body, "name")
     if agent is None and name is None:
         raise InvalidField("an agent needs an id, or a name of which one is made", field="id")
-    args: dict[str, Any] = {"agent": agent if agent is not None else call.name(await free_id(call, name))}
+    args: dict[str, Any] = {"agent": agent} if agent is not None else {}
     if "blocks" in body:
         args["blocks"] = list_of(body, "blocks", dict)
     args["attach"] = await resolve_all(call.transport, list_of(body, "attach", str))
-    args["properties"] = _properties(body, args["agent"], {"id", "blocks", "attach"})
+    args["properties"] = _properties(body, agent, {"id", "blocks", "attach"})
     reply = await call.ask("create_agent", args)
     (made,) = await agents_with(call.transport, [reply["agent"]])
     return JSONAnswer(agent_json(made), 201)
@@ -154,13 +154,13 @@ async def delete(call: Call) -> dict[str, Any]:
     return {"id": agent}
 
 
-def _properties(body: dict[str, Any], agent: str, others: Collection[str] = ()) -> dict[str, Any]:
+def _properties(body: dict[str, Any], agent: str | None, others: Collection[str] = ()) -> dict[str, Any]:
     """Return the properties in a body; a name that is the agent's id is none. Raises InvalidField for an unknown key."""
     unknown = sorted(body.keys() - {*PROPERTIES, *others})
     if unknown:
         raise InvalidField(f"an agent has no {unknown[0][:80]!r}", field=unknown[0][:80])
     found = {name: body[name] for name in PROPERTIES if name in body}
-    return found | ({"name": None} if found.get("name") == agent else {})
+    return found | ({"name": None} if agent is not None and found.get("name") == agent else {})
 
 
 async def attach(call: Call) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 from blocksd.client.reading_async import agent_named, agents_with, blocks_with, resolve_all
@@ -13,7 +12,7 @@ from blocksd.http.call import AGENTS, READS, WRITES, route
 from blocksd.http.letta import descriptions
 from blocksd.http.letta.listing import MOST_CHARS, Page, is_of_identity
 from blocksd.http.letta.shapes import agent_json
-from blocksd.model.label import MAX_AGENT_BYTES, RESERVED, owner
+from blocksd.model.label import owner
 from blocksd.model.properties import PROPERTIES
 from blocksd.protocol.fields import FIELDS
 from blocksd.protocol.listing import NAMES
@@ -28,10 +27,6 @@ if TYPE_CHECKING:
     from blocksd.http.arguments import Query
     from blocksd.http.call import Call, Gateway
     from blocksd.mirror.view import AgentView
-
-_NAMESAKES = 100
-"""How many agents may have ids that are made of one name."""
-_NOT_OF_IDS = re.compile(r"[^\w.-]+")
 
 
 def routes(gateway: Gateway) -> list[Route]:
@@ -72,15 +67,16 @@ async def retrieve(call: Call) -> dict[str, Any]:
 async def create(call: Call) -> dict[str, Any]:
     """Create an agent with private blocks, attached to others: all of it, or nothing.
 
-    Letta's agents may have equal names; an agent here is found by its name, so that the second one has another id.
+    Letta's agents may have equal names. The daemon makes an id of the name that no other agent has.
     """
     body = call.body()
     blocks = [_own_block(one) for one in list_of(body, "memory_blocks", dict)]
     labels = await resolve_all(call.transport, list_of(body, "block_ids", str))
-    agent = call.name(await free_id(call, text_of(body, "name")))
-    args = {"agent": agent, "blocks": blocks, "attach": labels, "properties": _properties(body, agent)}
-    await call.ask("create_agent", args)
-    return await state_of(call, await agent_named(call.transport, agent))
+    args: dict[str, Any] = {"blocks": blocks, "attach": labels, "properties": _properties(body)}
+    if not text_of(body, "name"):
+        args["agent"] = f"agent-{call.request_id.replace('-', '')[-12:]}"
+    reply = await call.ask("create_agent", args)
+    return await state_of(call, await agent_named(call.transport, reply["agent"]))
 
 
 async def update(call: Call) -> dict[str, Any]:
@@ -142,25 +138,6 @@ async def states_of(call: Call, agents: Sequence[AgentView], page: Page) -> list
     return states[::-1] if page.is_backwards else states
 
 
-async def free_id(call: Call, name: str | None) -> str:
-    """Return an id for an agent of this name that no agent has; without a name, one that is made up."""
-    if not name:
-        return f"agent-{call.request_id.replace('-', '')[-12:]}"
-    ids = [id_of(name, number) for number in range(1, _NAMESAKES + 1)]
-    known = await call.transport.read(*(("ZSCORE", call.transport.keys.agents, one) for one in ids))
-    return next((agent for agent, score in zip(ids, known, strict=True) if score is None), ids[0])
-
-
-def id_of(name: str, number: int) -> str:
-    """Return an id that is made of a name, for the `number`-th agent of that name."""
-    text = _NOT_OF_IDS.sub("-", name).strip("-.") or "agent"
-    text = f"agent-{text}" if text in RESERVED else text
-    end = "" if number == 1 else f"-{number}"
-    while len(text.encode()) + len(end) > MAX_AGENT_BYTES:
-        text = text[:-1]
-    return text + end
-
-
 async def names_and_tags(transport: AsyncTransport) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Return the name and the tags of every agent, by id."""
     keys, found = transport.keys, dict[str, tuple[str, tuple[str, ...]]]()
@@ -177,10 +154,10 @@ async def names_and_tags(transport: AsyncTransport) -> dict[str, tuple[str, tupl
     return found
 
 
-def _properties(body: dict[str, Any], agent: str) -> dict[str, Any]:
+def _properties(body: dict[str, Any], agent: str | None = None) -> dict[str, Any]:
     """Return the properties in a body; a name that is the agent's id is none."""
     found = {key: body[key] for key in PROPERTIES if key in body}
-    return found | ({"name": None} if found.get("name") == agent else {})
+    return found | ({"name": None} if agent is not None and found.get("name") == agent else {})
 
 
 def _own_block(given: dict[str, Any]) -> dict[str, Any]:
