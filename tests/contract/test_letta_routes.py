@@ -357,6 +357,28 @@ def test_agent_without_blocks_and_name(http: TestClient) -> None:
     assert http.get(f"/v1/agents/{first['id']}").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "words"),
+    [
+        ("POST", "agents/", {"memoryBlocks": []}, "'memoryBlocks' is called 'memory_blocks' here"),
+        ("POST", "agents/", {"blockIds": []}, "'blockIds' is called 'block_ids' here"),
+        ("POST", "agents/", {"memory_blocks": [{"label": "a", "readOnly": True}]}, "'read_only'"),
+        ("POST", "blocks/", {"label": "camel", "value": "", "readOnly": True}, "'read_only'"),
+        ("GET", "blocks/?labelSearch=x", None, "'label_search'"),
+        ("GET", "agents/?queryText=x", None, "'query_text'"),
+        ("GET", "blocks/count?connectedToAgentsCountGt=1", None, "'connected_to_agents_count_gt'"),
+    ],
+)
+def test_key_in_camel_case(http: TestClient, method: str, path: str, body: Any, words: str) -> None:
+    """As a program for the TypeScript SDK 0.x sends it with 1.x: ignored, it would make an agent without memory."""
+    answer = http.request(method, f"/v1/{path}", json=body)
+    assert answer.status_code == 422, answer.text
+    assert words in answer.json()["detail"]
+    assert http.get("/v1/blocks/camel").status_code == 404
+    assert http.post("/v1/agents/", json={"name": "camel", "toolIds": [], "Unknown": 1}).status_code == 200
+    assert http.delete("/v1/agents/camel").status_code == 200
+
+
 def test_agents_of_one_name(http: TestClient) -> None:
     """Each has an id; a name that can be no id is made one."""
     assert [agent_named(http, "sam")["id"] for _ in range(3)] == ["sam", "sam-2", "sam-3"]

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import InvalidField
 
 if TYPE_CHECKING:
+    from collections.abc import Container, Iterable
+
     from starlette.datastructures import QueryParams
 
 _MOST_NUMBER = 2**53
+_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_LONGEST_KEY = 80
 _FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -52,6 +57,22 @@ class Query:
         if text not in choices:
             raise InvalidField(f"{name} must be one of {', '.join(choices)}, not {text[:40]!r}", field=name)
         return text
+
+
+def check_case(given: Iterable[str], known: Container[str]) -> None:
+    """Check that no key is a known one in camelCase.
+
+    Unknown keys are ignored, as Letta does. One that a program for another version of an SDK spells so would be, too: its
+    agent would have no memory, and its search would find everything.
+
+    Raises:
+        InvalidField: one is.
+    """
+    for key in given:
+        if not key.islower() and len(key) <= _LONGEST_KEY and key not in known:
+            meant = _WORD.sub("_", key).lower()
+            if meant in known:
+                raise InvalidField(f"{key!r} is called {meant!r} here", field=key)
 
 
 def _number(name: str, text: str, least: int, most: int) -> int:

@@ -18,7 +18,7 @@ from blocksd.client.reading_async import block_named, block_of_agent
 from blocksd.client.versions_async import AsyncVersions
 from blocksd.http.answers import JSONAnswer, refusal
 from blocksd.http.api.feed import Feed
-from blocksd.http.arguments import Query, json_object
+from blocksd.http.arguments import Query, check_case, json_object
 from blocksd.http.guard import BodyTooLarge, too_large
 from blocksd.http.sessions import is_secure
 from blocksd.model.revision import OPERATOR
@@ -59,8 +59,9 @@ class Gateway:
 class Call:
     """One request: the caller, the arguments, and the client to answer it with."""
 
-    def __init__(self, request: Request, gateway: Gateway, body: bytes) -> None:
+    def __init__(self, request: Request, gateway: Gateway, body: bytes, about: About) -> None:
         self._request = request
+        self._about = about
         self._gateway = gateway
         self._body = body
         self.transport = gateway.transport
@@ -129,11 +130,14 @@ class Call:
     @property
     def query(self) -> Query:
         """The query."""
+        check_case(self._request.query_params, self._about.query)
         return Query(self._request.query_params)
 
     def body(self, *, with_nulls: bool = False) -> dict[str, Any]:
         """Return the body's keys, unless they are null. Raise InvalidField if it is no JSON object."""
-        return json_object(self._body, with_nulls=with_nulls)
+        found = json_object(self._body, with_nulls=with_nulls)
+        check_case(found, (self._about.body or {}).get("properties", ()))
+        return found
 
     def header(self, name: str) -> str | None:
         """Return a header, or None."""
@@ -195,7 +199,7 @@ def route(
         except ClientDisconnect:
             return refusal(400, "the connection was closed before the end of the body")  # that nobody reads
         try:
-            result = await function(Call(request, gateway, body))
+            result = await function(Call(request, gateway, body, about))
         except asyncio.CancelledError:
             if not gateway.stopping.is_set():
                 raise

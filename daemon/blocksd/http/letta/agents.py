@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from blocksd.client.reading_async import agent_named, agents_with, blocks_with, resolve_all
 from blocksd.errors import Damaged, NotFound
-from blocksd.http.arguments import list_of, text_of
+from blocksd.http.arguments import check_case, list_of, text_of
 from blocksd.http.call import AGENTS, READS, WRITES, route
 from blocksd.http.letta import descriptions
 from blocksd.http.letta.listing import MOST_CHARS, Page, is_of_identity
@@ -162,6 +162,7 @@ def _properties(body: dict[str, Any], agent: str | None = None) -> dict[str, Any
 
 def _own_block(given: dict[str, Any]) -> dict[str, Any]:
     """Return a block of a new agent: callers may pass what they read, so that keys of no field are ignored."""
+    check_case(given, FIELDS)
     return {name: given[name] for name in ("label", *FIELDS) if given.get(name) is not None and name != "agents"}
 
 
