@@ -403,6 +403,15 @@ def test_agents_are_listed(http: TestClient) -> None:
     assert ids(limit=2, after="list-3") == ["list-2", "list-1"]
     assert [one["id"] for one in http.get("/v1/agents/?name=list-3").json()] == ["list-3"]
     assert http.get("/v1/agents/?name=nobody").json() == []
+    assert ids(ascending="true") == ids(order_by="created_at", ascending="true", order="asc") == names
+    assert ids(ascending="false") == ids(ascending="true", order="desc") == names[::-1]
+    for none in ("created_by_id", "last_stop_reason", "project_id", "template_id", "base_template_id", "identity_id"):
+        assert ids(**{none: "x"}) == [], none
+    for key in ("order_by", "sort_by"):
+        answer = http.get(f"/v1/agents/?{key}=last_run_completion")
+        assert (answer.status_code, answer.json()["detail"]) == (422, "agents are listed by id, and in no other order")
+    answer = http.post("/v1/agents/", json={"memory_blocks": [{"value": "x"}]})
+    assert (answer.status_code, answer.json()["detail"]) == (422, "each of memory_blocks needs a label")
     assert http.get("/v1/agents/count").json() >= 5
 
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from blocksd.client.reading_async import agent_named, agents_with, blocks_with, resolve_all
-from blocksd.errors import Damaged, NotFound
+from blocksd.errors import Damaged, InvalidField, NotFound
 from blocksd.http.arguments import check_case, list_of, text_of
 from blocksd.http.call import AGENTS, READS, WRITES, route
 from blocksd.http.letta import descriptions
@@ -45,6 +45,9 @@ def routes(gateway: Gateway) -> list[Route]:
 async def list_agents(call: Call) -> list[dict[str, Any]]:
     """List agents by id; to an agent, itself alone."""
     page = Page(call.query, limit=50, order="desc")
+    for key in ("order_by", "sort_by"):
+        if call.query.text(key) not in (None, "created_at"):  # Letta's default
+            raise InvalidField("agents are listed by id, and in no other order", field=key)
     wants = _condition(call.query)
     if call.agent is not None:
         own = await agent_named(call.transport, call.agent)
@@ -163,15 +166,20 @@ def _properties(body: dict[str, Any], agent: str | None = None) -> dict[str, Any
 def _own_block(given: dict[str, Any]) -> dict[str, Any]:
     """Return a block of a new agent: callers may pass what they read, so that keys of no field are ignored."""
     check_case(given, FIELDS)
+    if not given.get("label"):
+        raise InvalidField("each of memory_blocks needs a label", field="memory_blocks")
     return {name: given[name] for name in ("label", *FIELDS) if given.get(name) is not None and name != "agents"}
+
+
+_OF_NONE = ("project_id", "template_id", "base_template_id", "created_by_id", "last_stop_reason")
 
 
 def _condition(query: Query) -> Callable[[str, Collection[str]], bool] | None:
     """Return the condition that the name and the tags of an agent must fulfil; None: there is none.
 
-    No agent belongs to an identity, a project or a template.
+    No agent belongs to an identity, a user, a project or a template, and none runs here.
     """
-    if is_of_identity(query) or any(map(query.text, ("project_id", "template_id", "base_template_id"))):
+    if is_of_identity(query) or any(map(query.text, _OF_NONE)):
         return lambda _name, _tags: False
     exact, part = query.text("name"), (query.text("query_text") or "").casefold()
     tags = set(query.texts("tags", "tags[]"))

@@ -113,7 +113,16 @@ LIST_BLOCK_AGENTS = About("List the agents that have a block.", query=_PAGE, ans
 
 LIST_AGENTS = About(
     "List agents.",
-    query={**_PAGE, "name": TEXT, "query_text": TEXT, "tags": listed(TEXT), "match_all_tags": FLAG},
+    query={
+        **_PAGE,
+        "order_by": one_of("created_at"),
+        "ascending": FLAG,
+        "name": TEXT,
+        "query_text": TEXT,
+        "tags": listed(TEXT),
+        "match_all_tags": FLAG,
+        **dict.fromkeys(("identity_id", "project_id", "template_id", "base_template_id"), TEXT),
+    },
     answer=listed(_AGENT_ANSWER),
 )
 CREATE_AGENT = About(

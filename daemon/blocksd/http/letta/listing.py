@@ -34,6 +34,8 @@ class Page:
         self.after = query.text("after")
         self.before = query.text("before")
         self.limit = query.number("limit", least=1, most=MOST) or limit
+        if query.flag("ascending"):  # as Letta called it before there was `order`
+            order = "asc"
         other: Order = "asc" if order == "desc" else "desc"
         self.order: Any = query.choice("order", order, other)
         self.is_backwards = self.before is not None and self.after is None
