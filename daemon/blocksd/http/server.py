@@ -64,6 +64,8 @@ def serve(config: Config, url: str, log: EventLog) -> None:
         "timeout_graceful_shutdown": _CLOSING_SECONDS,
         "backlog": _BACKLOG,
         "http": Connection,
+        "callback_notify": _ping,
+        "timeout_notify": 1,
         **certificate,
     }
     scheme = "https" if certificate else "http"
@@ -91,6 +93,11 @@ def _reload(config: Config, tokens: Tokens, feed: Feed, log: EventLog) -> None:
         feed.end_all()  # of callers, too, whose token is gone
         log.on_notice("the tokens were read again", "info")
     sd_notify.ready()
+
+
+async def _ping() -> None:
+    """Tell systemd's watchdog, or the daemon that runs this gateway, that the event loop turns."""
+    sd_notify.watchdog(0)  # else a daemon that is stopped would stop the gateway for a while, ping by ping
 
 
 class _Server(uvicorn.Server):

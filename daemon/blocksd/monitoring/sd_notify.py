@@ -31,9 +31,9 @@ def starting(seconds: float) -> None:
     _send(f"EXTEND_TIMEOUT_USEC={seconds * 1_000_000:.0f}")
 
 
-def watchdog() -> None:
-    """Ping the watchdog."""
-    _send("WATCHDOG=1")
+def watchdog(seconds: float = _SEND_SECONDS) -> None:
+    """Ping the watchdog. A ping that would have to wait for longer than this is left out."""
+    _send("WATCHDOG=1", seconds)
 
 
 def status(text: str) -> None:
@@ -49,12 +49,12 @@ def is_journal(stream: TextIO) -> bool:
     return False
 
 
-def _send(state: str) -> None:
+def _send(state: str, seconds: float = _SEND_SECONDS) -> None:
     """Send one datagram. A systemd that does not take it is ignored: the service goes on."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        channel.settimeout(_SEND_SECONDS)
+        channel.settimeout(seconds)
         channel.connect("\0" + address[1:] if address.startswith("@") else address)  # `@`: an abstract socket
         channel.send(state.encode("utf-8"))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from blocksd.embedded.server import MORTAL
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 FIRST_SECONDS, LONGEST_SECONDS = 1.0, 60.0
 """The shortest and the longest pause between two starts."""
+
+LATE, MOST_LATE = 15, 60
+"""How many looks, one a second, find no ping of a gateway before it has a problem, and before it is ended, to be restarted."""
 
 STOP_SECONDS = 3.0
 """How long the gateway has to end by itself. The whole daemon has 5 seconds to stop."""
@@ -50,10 +55,14 @@ class GatewayProcess:
         self._child: subprocess.Popen[str] | None = None
         self._is_ending = False
         self._wake = threading.Event()
+        self._pings: _Pings | None = None
+        self._late = 0
         self._pause_seconds = FIRST_SECONDS
         self.url = "{}:{}".format(*config.gateway_address)
         self.phase = "starting"
         self._last_words, self._next_step = "", ""
+        self._reason = "", ""
+        """The last words and the next step of the gateway that ended last."""
 
     def start(self) -> None:
         """Start the thread, or start it again if it has ended."""
@@ -90,7 +99,7 @@ class GatewayProcess:
             try:
                 self._run_once()
             except Exception as error:  # noqa: BLE001  # no memory, no process: it is logged, and retried
-                self.phase, self._last_words = "failed", repr(error)
+                self.phase, self._reason = "failed", (repr(error), "")
                 self._sink(Failed("running the gateway", error))
             if not self._is_ending:
                 self._wake.wait(self._pause(time.monotonic() - began))
@@ -100,26 +109,29 @@ class GatewayProcess:
         """Run a gateway until it ends, and pass on what it logs."""
         self._last_words = self._next_step = ""
         words = [sys.executable, "-I", "-S", "-c", MORTAL, str(os.getpid())]
-        with subprocess.Popen(
-            [*words, sys.executable, "-P", "-m", "blocksd", "serve"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=self._environ,
-            encoding="utf-8",
-            errors="backslashreplace",
-            start_new_session=True,  # a Ctrl-C is for the daemon, which then ends the gateway
-        ) as child:
-            self._child = child
+        with (
+            closing(_Pings()) as pings,
+            subprocess.Popen(
+                [*words, sys.executable, "-P", "-m", "blocksd", "serve"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env={**self._environ, "NOTIFY_SOCKET": pings.address},
+                encoding="utf-8",
+                errors="backslashreplace",
+                start_new_session=True,  # a Ctrl-C is for the daemon, which then ends the gateway
+            ) as child,
+        ):
+            self._pings, self._child = pings, child
             if self._is_ending:  # since before it was there to be told
                 child.terminate()
             assert child.stderr is not None
             for line in child.stderr:
                 self._hear(line.rstrip("\n"))
             code = child.wait()
-        self._child = None
+        self._pings = self._child = None
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        self.phase, self._last_words = "failed", self._last_words or f"it ended with {how}"
+        self.phase, self._reason = "failed", (self._last_words or f"it ended with {how}", self._next_step)
 
     def _hear(self, line: str) -> None:
         """Pass a line of the gateway's log on to the daemon's; its failure becomes the problem."""
@@ -154,20 +166,65 @@ class GatewayProcess:
             child.send_signal(number)
 
     def report(self) -> None:
-        """Set or remove the problem, and restart a dead thread; once a second."""
+        """Set or remove the problem, restart a dead thread, and end a gateway that hangs; once a second."""
         if self._thread is not None:
             self.start()
-        if self.phase == "serving":
+        self._look()
+        if self.phase == "serving" and self._late >= LATE:
+            message = f"the gateway at {self.url} does not respond"
+            hint = (
+                "it is restarted if that lasts for a minute; see if it is stopped (SIGSTOP), or the machine overloaded"
+            )
+            self._problems.set(Problem(GATEWAY, "unavailable", message, hint))
+        elif self.phase == "serving":
             self._problems.remove(GATEWAY)
         elif self.phase == "failed":
-            hint = "; ".join(filter(None, (self._next_step, "it is retried")))
-            message = f"the gateway at {self.url} does not run: {self._last_words}"
+            why, next_step = self._reason
+            hint = "; ".join(filter(None, (next_step, "it is retried")))
+            message = f"the gateway at {self.url} does not run: {why}"
             self._problems.set(Problem(GATEWAY, "unavailable", message, hint))
+
+    def _look(self) -> None:
+        """Count how long the gateway has not pinged, by looks: a daemon that was suspended itself has seen none.
+
+        The ping comes from the event loop that answers requests. One that starts does not ping yet.
+        """
+        pings, child = self._pings, self._child
+        self._late = 0 if pings is None or child is None or pings.came_from(child.pid) else self._late + 1
+        if child is not None and self._late >= MOST_LATE and not self._is_ending:
+            self._late, self._last_words = 0, "it did not respond, and was ended"
+            child.kill()
 
     def as_json(self) -> dict[str, Any]:
         """Return what `blocksd status` shows."""
         child = self._child
         return {"url": self.url, "phase": self.phase, "pid": None if child is None else child.pid}
+
+
+class _Pings:
+    """A socket for the notifications that a gateway sends as to systemd, which would ping its watchdog so."""
+
+    _CREDENTIALS = struct.Struct("3i")  # of ucred: the kernel's word on the sender's pid, uid and gid
+    _MOST = 100
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._socket.bind("")  # the kernel finds a free abstract name
+        self.address = f"@{self._socket.getsockname()[1:].decode('ascii')}"
+
+    def came_from(self, pid: int) -> bool:
+        """Return True if this process has sent something since the last call. Others on this machine could send, too."""
+        senders: set[int] = set()
+        with suppress(OSError):  # there is no more
+            for _ in range(self._MOST):
+                _, ancillary, _, _ = self._socket.recvmsg(64, socket.CMSG_SPACE(self._CREDENTIALS.size))
+                senders.update(self._CREDENTIALS.unpack(data)[0] for _, _, data in ancillary)
+        return pid in senders
+
+    def close(self) -> None:
+        """Close the socket; then nothing comes any more."""
+        self._socket.close()
 
 
 def environ_of(config: Config) -> dict[str, str]:

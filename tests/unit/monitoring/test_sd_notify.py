@@ -57,7 +57,7 @@ def test_nobody_listens(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch)
         with suppress(BlockingIOError):
             while True:
                 sending.sendto(b"STATUS=", os.environ["NOTIFY_SOCKET"])
-    notify.watchdog()
+    notify.watchdog(0)
     systemd.close()
     notify.ready()
     monkeypatch.delenv("NOTIFY_SOCKET")

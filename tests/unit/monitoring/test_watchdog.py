@@ -34,7 +34,7 @@ class Patient(ServiceListener):
         self.notes: list[tuple[Level, str]] = []
         self.clock = Clock()
         self.watchdog = Watchdog(Notices([self]), clock=self.clock)
-        monkeypatch.setattr("blocksd.monitoring.sd_notify._send", self.sent.append)
+        monkeypatch.setattr("blocksd.monitoring.sd_notify._send", lambda state, *_: self.sent.append(state))
 
     def on_notice(self, message: str, level: Level) -> None:
         self.notes.append((level, message))

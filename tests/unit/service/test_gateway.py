@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from blocksd.model.problem import GATEWAY, Problems
 from blocksd.monitoring.events import Notices, ServiceListener
-from blocksd.service.gateway import FIRST_SECONDS, LONGEST_SECONDS, GatewayProcess, environ_of
+from blocksd.service.gateway import FIRST_SECONDS, LONGEST_SECONDS, MOST_LATE, GatewayProcess, _Pings, environ_of
 from blocksd.settings.config import Config
 from blocksd.settings.loading import load
+from gateways import free_port
 from support import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     import pytest
 
     from blocksd.model.faults import Failed
@@ -74,7 +81,7 @@ def test_log_of_the_gateway_is_in_the_daemons() -> None:
         ("warning", "the gateway: [1]"),
     ]
     gateway._hear('{"event": "failure", "level": "error", "message": "no", "hint": "do"}')
-    gateway.phase = "failed"
+    gateway.phase, gateway._reason = "failed", (gateway._last_words, gateway._next_step)
     gateway.report()
     assert rig.problems[GATEWAY].message == "the gateway at http://127.0.0.1:8284 does not run: no"
     assert rig.problems[GATEWAY].hint == "do; it is retried"
@@ -106,3 +113,52 @@ def test_pause_grows_until_one_has_lived_for_long() -> None:
     assert pauses[:3] == [FIRST_SECONDS, 2 * FIRST_SECONDS, 4 * FIRST_SECONDS]
     assert pauses[-1] == LONGEST_SECONDS
     assert gateway._pause(LONGEST_SECONDS + 1) == FIRST_SECONDS
+
+
+def test_a_gateway_that_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A real SIGSTOP: after some looks it is a problem, which passes if it goes on; else it is ended, and another starts."""
+    monkeypatch.setattr("blocksd.service.gateway.FIRST_SECONDS", 0.0)
+    rig = Rig()
+    config = Config(redis=f"unix://{tmp_path}/none.sock", state_dir=str(tmp_path), listen=str(free_port()))
+    gateway = GatewayProcess(config, rig.problems, Notices([rig.heard]), rig.failures.append)
+    gateway.start()
+    try:
+
+        def is_well() -> bool:
+            gateway._late = 0  # it looks more often than once a second
+            gateway.report()
+            return gateway.phase == "serving" and gateway._late == 0 and GATEWAY not in rig.problems
+
+        def look(until: Callable[[], bool]) -> None:
+            for _ in range(MOST_LATE):
+                gateway.report()
+                if until():
+                    return
+
+        eventually(is_well)
+        first = gateway.as_json()["pid"]
+        os.kill(first, signal.SIGSTOP)
+        look(lambda: GATEWAY in rig.problems)
+        assert rig.problems[GATEWAY].message.endswith("does not respond")
+        os.kill(first, signal.SIGCONT)
+        eventually(is_well)
+        os.kill(first, signal.SIGSTOP)
+        look(lambda: gateway._late == 0)
+        eventually(lambda: gateway.phase == "failed")
+        gateway.report()
+        assert "it did not respond, and was ended" in rig.problems[GATEWAY].message
+        eventually(lambda: gateway.as_json()["pid"] not in (None, first) and is_well())
+    finally:
+        gateway.stop()
+    assert rig.failures == []
+
+
+def test_pings_of_others_do_not_count() -> None:
+    """Any program may send to an abstract socket; the kernel says who it was."""
+    with closing(_Pings()) as pings, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
+        address = "\0" + pings.address[1:]
+        sending.sendto(b"WATCHDOG=1", address)
+        assert not pings.came_from(os.getpid() + 1)
+        sending.sendto(b"WATCHDOG=1", address)
+        assert pings.came_from(os.getpid())
+        assert not pings.came_from(os.getpid())
