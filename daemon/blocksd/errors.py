@@ -67,6 +67,10 @@ class NotFound(BlocksdError, KeyError):
     code = "not_found"
 
 
+class OtherBlock(NotFound):
+    """The label is not that of the block expected: it was renamed, or is gone. Facts: `label`, `id`."""
+
+
 class AlreadyExists(BlocksdError):
     """There is such a block or agent already. Facts: `label` or `agent`."""
 

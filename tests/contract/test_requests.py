@@ -1002,6 +1002,27 @@ def test_agent_is_deleted(rig: Office) -> None:
     assert_level(rig, rig.raw)
 
 
+@pytest.mark.parametrize("op", ["update", "append", "delete", "rename"])
+def test_block_that_is_not_the_one_expected(rig: Office, op: str) -> None:
+    """A request with an id is refused where the label is of another block, or of none; under its id it may be sent again
+    with the right label. By agents alike."""
+    args = {"append": {"content": "x"}, "rename": {"to": "c"}, "update": {"value": "x"}}.get(op, {})
+    first = rig.do("operator", "create", "a", value="one")["block"]["id"]
+    rig.do("operator", "rename", "a", to="b")
+    assert rig.refuse("operator", op, "a", expect={"id": first}, **args)["id"] == first
+    made = rig.do("operator", "create", "a", value="two", agents=["ann"])
+    second, version = made["block"]["id"], made["version"]
+    assert first != second
+    error = rig.refuse("operator", op, "a", request_id="again", expect={"id": first}, **args)
+    assert (error["code"], error["label"], error["id"]) == ("not_found", "a", first)
+    assert rig.refuse("ann", "append", "a", expect={"id": first}, content="x")["code"] == "not_found"
+    assert rig.do("operator", op, "b", request_id="again", expect={"id": first}, **args)["ok"]
+    assert (
+        rig.do("ann", "append", "a", expect={"id": second, "version": version}, content="x")["block"]["value"]
+        == "two\nx"
+    )
+
+
 def test_agent_that_is_deleted_and_created_at_once_is_known(rig: Office) -> None:
     """In one round, in two requests or in a batch: what was asked last holds."""
     parts = [

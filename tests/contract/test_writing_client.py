@@ -159,6 +159,25 @@ def agent() -> str:
 # --- blocks ---
 
 
+def test_id_that_was_renamed_behind_the_clients_back(place: Place, client: Client, label: str) -> None:
+    """The label that an id had is a hint: its block is changed under the new label, and another block that has the old
+    label now stays as it is. While the hint is right, nothing is asked before the request."""
+    with Client(place.server.url) as other:
+        block = client.blocks.create(label=label, value="one")
+        for value in ("two", "three"):
+            assert client.blocks.update(block.id, value=value).value == value
+        other.blocks.rename(block.id, f"{label}/new")
+        second = other.blocks.create(label=label, value="another")
+        assert second.id != block.id
+        changed = client.blocks.update(block.id, value="four", request_id=f"hinted-{label}")
+        assert (changed.label, changed.id, changed.value) == (f"{label}/new", block.id, "four")
+        assert other.blocks.retrieve(label).value == "another"
+        other.blocks.delete(block.id)
+        with pytest.raises(NotFound):
+            client.blocks.append(block.id, "five")
+        assert other.blocks.retrieve(label).value == "another"
+
+
 @pytest.mark.every_backend
 def test_create_makes_block_and_file(place: Place, client: Client, label: str, agent: str) -> None:
     """A block is made with all that is given; what is returned is what the mirror shows by then, and the file says it."""

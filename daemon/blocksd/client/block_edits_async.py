@@ -3,10 +3,9 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from blocksd.client.reading_async import resolve
+from blocksd.client.reading_async import request_of
 from blocksd.client.transport_async import AsyncTransport
 from blocksd.mirror.view import BlockView
-from blocksd.model.revision import OPERATOR
 from blocksd.protocol.fields import TERMS, given, listed
 from blocksd.protocol.wire import TIMEOUT_SECONDS, OnConflict, block_of
 
@@ -199,5 +198,4 @@ class AsyncBlockEdits:
     async def _request(
         self, op: str, block_id: str, args: Mapping[str, Any] | None, terms: Mapping[str, Any]
     ) -> dict[str, Any]:
-        label = await resolve(self._transport, block_id)
-        return await self._transport.request(OPERATOR, op, args, label=label, **terms)
+        return await request_of(self._transport, op, block_id, args, **terms)

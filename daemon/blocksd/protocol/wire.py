@@ -78,6 +78,7 @@ class Request:
         name: str | None = None,
         args: Mapping[str, Any] | None = None,
         expect_version: int | None = None,
+        expect_id: str | None = None,
         on_conflict: OnConflict | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
         request_id: str | None = None,
@@ -89,6 +90,7 @@ class Request:
         self._actor = actor
         self._seconds = timeout_seconds
         self._give_up_at = time.monotonic() + timeout_seconds
+        expect = {name: what for name, what in (("version", expect_version), ("id", expect_id)) if what is not None}
         deadline = datetime.now(UTC) + timedelta(seconds=timeout_seconds)
         request = {
             "id": self._id,  # first, so that it is found in a request that cannot be read whole
@@ -96,7 +98,7 @@ class Request:
             "label": label,
             "name": name,
             "args": args,
-            "expect": None if expect_version is None else {"version": expect_version},
+            "expect": expect or None,
             "on_conflict": on_conflict,
             "deadline": deadline.isoformat(timespec="milliseconds"),
             "by": by,

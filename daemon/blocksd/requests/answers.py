@@ -12,6 +12,7 @@ from blocksd.errors import (
     JournalUnusable,
     Misconfigured,
     NotFound,
+    OtherBlock,
     Unavailable,
 )
 from blocksd.files.file_edit import Postponed
@@ -254,7 +255,7 @@ class _Deciding:
     def _refuse(self, request: Request, key: Key, error: BlocksdError) -> str:
         """The reply that says why a request is refused; it stands, unless the reason may pass and another try is worth it."""
         outcome, answers = refused(request.id, error), self.answers
-        if not isinstance(error, Unavailable):
+        if not isinstance(error, (Unavailable, OtherBlock)):
             label = error.facts.get("label")
             is_shown = "block" in error.facts and isinstance(label, str)
             in_it = self._workspace.draft.newest(str(label)) if is_shown else None

@@ -12,11 +12,12 @@ from blocksd.errors import (
     MergeConflict,
     NotAttached,
     NotFound,
+    OtherBlock,
 )
 from blocksd.files.document import normalize_newlines
 from blocksd.model import edits
 from blocksd.model.attachment import matches
-from blocksd.model.block import replaced
+from blocksd.model.block import block_id, replaced
 from blocksd.model.label import owner, parse_label
 from blocksd.model.merge import merge
 from blocksd.model.properties import parse_versioned
@@ -97,6 +98,8 @@ class Operations:
             _OF_WHOLE_AGENTS[op](self._changeset, request)
             return None
         label = self._new_label(request) if op == "create" else self._label(request)
+        if request.expect_id is not None:
+            self._check_id(label, request.expect_id)
         if op in _OF_VERSIONS:
             _OF_VERSIONS[op](self._changeset, label, request)
         else:
@@ -111,7 +114,7 @@ class Operations:
         if self._changeset.is_operator:
             parsed = parse_versioned if request.op in _OF_VERSIONS else parse_label
             label = parsed(named(request.label, "label", "operators name a block by its label"))
-            if not self._changeset.has(label) and request.op not in ("undo", "redo", "restore"):
+            if not (self._changeset.has(label) or request.expect_id or request.op in ("undo", "redo", "restore")):
                 raise self._changeset.unknown(label)
             return label
         changeset, agent = self._changeset, self._changeset.actor
@@ -129,6 +132,13 @@ class Operations:
         if request.op in ("undo", "redo", "restore") and changeset.draft.newest(private) is not None:
             return private
         raise NotFound(f"{agent!r} has no block {name!r}", agent=agent, name=name)
+
+    def _check_id(self, label: str, expected: str) -> None:
+        """Raise OtherBlock if a label is not that of the block with this id, which may have another label now."""
+        if not self._changeset.has(label) or block_id(self._changeset.draft.origin_of(label) or label) != expected:
+            raise OtherBlock(
+                f"{label!r} is not the label of the block {expected[:100]!r}", label=label, id=expected[:100]
+            )
 
     def _new_label(self, request: Request) -> str:
         if self._changeset.is_operator:

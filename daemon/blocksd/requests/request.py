@@ -82,6 +82,7 @@ class Request:
     label: str | None = None
     name: str | None = None
     expect: int | None = None  # the version the block must have
+    expect_id: str | None = None  # the id it must have
     on_conflict: str | None = None
     deadline: datetime | None = None
     by: str | None = None  # who the operator is
@@ -228,25 +229,42 @@ def _request(entry: Entry, given: dict[str, Any]) -> Request:
             raise InvalidRequest(f"{key} is {len(given[key])} characters, over the {MAX_NAME} of any name", field=key)
     if not isinstance(given.get("args", {}), dict):
         raise InvalidRequest("args must be an object", field="args")
-    expect, on_conflict = _expected_version(given.get("expect")), _on_conflict(given.get("on_conflict"))
+    expect, expect_id = _expected(given.get("expect"))
+    on_conflict = _on_conflict(given.get("on_conflict"))
     op, label, name, args = given["op"], given.get("label"), given.get("name"), given.get("args", {})
     by = _by(given.get("by"), entry.actor)
-    asked = [op, label, name, args, expect, on_conflict]
+    asked = [op, label, name, args, expect, on_conflict]  # the id expected only checks the label
     if by is not None:  # a request without has the digest it always had
         asked.append(by)
     mark = sha1(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]  # noqa: S324  # no secret
     return Request(
-        entry, given["id"], op, args, label, name, expect, on_conflict, _deadline(given.get("deadline")), by, mark
+        entry,
+        given["id"],
+        op,
+        args,
+        label,
+        name,
+        expect,
+        expect_id,
+        on_conflict,
+        _deadline(given.get("deadline")),
+        by,
+        mark,
     )
 
 
-def _expected_version(expect: Any) -> int | None:
+def _expected(expect: Any) -> tuple[int | None, str | None]:
+    """Return the version and the id that the block must have."""
     if expect is None:
-        return None
-    version = expect.get("version") if isinstance(expect, dict) and expect.keys() == {"version"} else None
-    if type(version) is not int or not 0 <= version <= MAX_NUMBER:
-        raise InvalidRequest(f'expect must be {{"version": a whole number from 0 to {MAX_NUMBER}}}', field="expect")
-    return version
+        return None, None
+    given = expect if isinstance(expect, dict) and expect and expect.keys() <= {"version", "id"} else {"version": None}
+    version, block_id = given.get("version", 0), given.get("id", "")
+    if type(version) is not int or not 0 <= version <= MAX_NUMBER or type(block_id) is not str:
+        raise InvalidRequest(
+            f'expect must be {{"version": a whole number from 0 to {MAX_NUMBER}}}, {{"id": a text}}, or both',
+            field="expect",
+        )
+    return given.get("version"), given.get("id")
 
 
 def _on_conflict(text: Any) -> str | None:

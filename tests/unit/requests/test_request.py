@@ -41,6 +41,17 @@ def test_request_is_read_whole() -> None:
     assert made.deadline.isoformat() == "2026-11-20T09:00:00+00:00"
 
 
+def test_expected_id_is_no_part_of_what_is_asked() -> None:
+    """It checks the label: a request that is sent again with it, or without, is the same."""
+    plain, checked = (
+        request(label="a", expect={"version": 7}),
+        request(label="a", expect={"version": 7, "id": "block-x"}),
+    )
+    assert (checked.expect, checked.expect_id, plain.expect_id) == (7, "block-x", None)
+    assert request(expect={"id": "block-x"}).expect is None
+    assert plain.mark == checked.mark
+
+
 def test_what_is_not_given_is_none() -> None:
     """Only id and op are needed."""
     made = parse(entry('{"id": "x", "op": "close_file"}'))
@@ -163,6 +174,9 @@ def test_request_may_be_a_mebibyte_long() -> None:
         ({"expect": {"version": "7"}}, "expect must be"),
         ({"expect": {"version": True}}, "expect must be"),
         ({"expect": {"version": 1, "x": 1}}, "expect must be"),
+        ({"expect": {}}, "expect must be"),
+        ({"expect": {"id": 7}}, "expect must be"),
+        ({"expect": {"id": "block-x", "version": None}}, "expect must be"),
         ({"on_conflict": "force"}, "on_conflict must be one of fail, merge, overwrite"),
         ({"on_conflict": ["merge"]}, "on_conflict must be"),
         ({"deadline": "soon"}, "deadline must be"),

@@ -4,10 +4,9 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from blocksd.client.blocking.reading import resolve
+from blocksd.client.blocking.reading import request_of
 from blocksd.client.blocking.transport import Transport
 from blocksd.mirror.view import BlockView
-from blocksd.model.revision import OPERATOR
 from blocksd.protocol.fields import TERMS, given, listed
 from blocksd.protocol.wire import TIMEOUT_SECONDS, OnConflict, block_of
 
@@ -200,5 +199,4 @@ class BlockEdits:
     def _request(
         self, op: str, block_id: str, args: Mapping[str, Any] | None, terms: Mapping[str, Any]
     ) -> dict[str, Any]:
-        label = resolve(self._transport, block_id)
-        return self._transport.request(OPERATOR, op, args, label=label, **terms)
+        return request_of(self._transport, op, block_id, args, **terms)

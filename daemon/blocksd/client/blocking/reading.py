@@ -2,12 +2,14 @@
 """Reads from the mirror that several parts of the client share: labels, blocks, agents, and an agent's sight."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from blocksd.client.blocking.transport import Transport
 from blocksd.errors import Damaged, NotFound, Unavailable
 from blocksd.mirror.view import AgentView, BlockView, shown_as
 from blocksd.model.label import PRIVATE, name_for_agent, owner, parse_agent, parse_label
+from blocksd.model.revision import OPERATOR
 from blocksd.protocol import listing
 from blocksd.protocol.sight import Look, Sight, not_attached
 
@@ -29,6 +31,30 @@ def resolve(transport: Transport, block: str) -> str:
     if label is None:
         raise NotFound(f"there is no block with the id {block}", id=block)
     return str(label)
+
+
+def request_of(
+    transport: Transport, op: str, block: str, args: Mapping[str, Any] | None, **terms: Any
+) -> dict[str, Any]:
+    """Make a request of the operator to change a block named by its id or its label; the reply.
+
+    A block that was named by its id before is looked for under the label it had then: the daemon checks that it is the same.
+    """
+    if not _ID.fullmatch(block):
+        return transport.request(OPERATOR, op, args, label=parse_label(block), **terms)
+    label = transport.labels.pop(block, "")
+    for _ in range(_ATTEMPTS):
+        label = label or resolve(transport, block)
+        try:
+            reply = transport.request(OPERATOR, op, args, label=label, expect_id=block, **terms)
+        except NotFound as error:
+            if error.facts.get("id") != block:
+                raise
+            label = ""
+        else:
+            _remember(transport, block, reply.get("label") or label)
+            return reply
+    raise Unavailable(f"the block {block} is renamed faster than it can be found")
 
 
 def resolve_all(transport: Transport, blocks: Sequence[str]) -> list[str]:
@@ -57,9 +83,7 @@ def block_named(transport: Transport, block_id: str) -> BlockView:
         block = _block_under(transport, label)
     if block is not None:
         if block.id == block_id:
-            if len(transport.labels) >= _HINTS:
-                transport.labels.clear()
-            transport.labels[block_id] = label
+            _remember(transport, block_id, label)
         return block
     keys = transport.keys
     commands = ("HGETALL", keys.block(label)), ("ZSCORE", keys.labels, label)
@@ -70,6 +94,12 @@ def block_named(transport: Transport, block_id: str) -> BlockView:
     if block is None:
         raise NotFound(f"there is no block {label!r}", label=label)
     return block
+
+
+def _remember(transport: Transport, block_id: str, label: str) -> None:
+    if len(transport.labels) >= _HINTS:
+        transport.labels.clear()
+    transport.labels[block_id] = label
 
 
 def _block_under(transport: Transport, label: str) -> BlockView | None:

@@ -28,7 +28,7 @@ def routes(gateway: Gateway) -> list[Route]:
         {
             "label": TEXT,
             "args": mapped(ANYTHING),
-            "expect": keys({"version": NUMBER}, others=False),
+            "expect": keys({}, {"version": NUMBER, "id": TEXT}, others=False),
             "on_conflict": one_of("fail", "merge", "overwrite"),
         },
         others=False,
