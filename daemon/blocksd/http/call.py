@@ -14,7 +14,7 @@ from starlette.routing import Route
 from blocksd.client.agents_async import AsyncAgents
 from blocksd.client.blocks_async import AsyncBlocks
 from blocksd.client.client_async import AsyncClient
-from blocksd.client.reading_async import block_named, block_of_agent
+from blocksd.client.reading_async import block_named, block_of_agent, request_of
 from blocksd.client.versions_async import AsyncVersions
 from blocksd.http.answers import JSONAnswer, refusal
 from blocksd.http.api.feed import Feed
@@ -163,9 +163,15 @@ class Call:
 
     async def ask(self, op: str, args: Mapping[str, Any] | None = None, **terms: Any) -> dict[str, Any]:
         """Make a request of the daemon, as this caller; its reply."""
-        if self.caller.role == "operator" and self.caller.name is not None:
-            terms["by"] = self.caller.name
-        return await self.transport.request(self.actor, op, args, **{"request_id": self.request_id, **terms})
+        return await self.transport.request(self.actor, op, args, **self._signed(terms))
+
+    async def change(self, op: str, block: str, args: Mapping[str, Any] | None = None, **terms: Any) -> dict[str, Any]:
+        """Make a request of an operator to change a block, named by its id or its label; the reply."""
+        return await request_of(self.transport, op, block, args, **self._signed(terms))
+
+    def _signed(self, terms: dict[str, Any]) -> dict[str, Any]:
+        by = {"by": self.caller.name} if self.caller.role == "operator" and self.caller.name is not None else {}
+        return {"request_id": self.request_id, **terms, **by}
 
 
 class Described(Route):

@@ -71,6 +71,9 @@ async def update(call: Call) -> dict[str, Any]:
     block_id = call.path("block_id")
     if call.agent is not None:
         return block_json(await changed(call, (await call.block(block_id)).label))
+    body = call.body()
+    if text_of(body, "label") is None and (fields := fields_of(body)):  # most are so
+        return block_json(block_of(await call.change("update", block_id, fields)))
     return block_json(await changed(call, await resolve(call.transport, block_id)))
 
 
@@ -78,7 +81,7 @@ async def delete(call: Call) -> None:
     """Delete a block for all agents; an agent may delete its private blocks."""
     block_id = call.path("block_id")
     if call.agent is None:
-        await call.ask("delete", label=await resolve(call.transport, block_id))
+        await call.change("delete", block_id)
     else:
         await call.ask("delete", name=(await call.block(block_id)).name)
 
