@@ -59,11 +59,11 @@ def application(url: str, namespace: str, *, tokens: Tokens, places: Places, by:
         await gateway.client.close()
 
     routes = [*(route for subject in SUBJECTS for route in subject.routes(gateway)), *page_files.routes()]
-    metrics = Metrics(routes, gateway.feed) if IS_AVAILABLE else None
+    metrics = Metrics(routes, gateway.feed, gateway.guesses) if IS_AVAILABLE else None
     measured = [] if metrics is None else [Middleware(Measured, metrics=metrics)]
     app = Starlette(
         routes=[*routes, metrics_route(metrics)],
-        middleware=[*measured, Middleware(Guard, tokens=tokens, places=places)],
+        middleware=[*measured, Middleware(Guard, tokens=tokens, guesses=gateway.guesses, places=places)],
         exception_handlers={BlocksdError: answer_error, HTTPException: answer_http, Exception: answer_fault},
         lifespan=lifespan,
     )

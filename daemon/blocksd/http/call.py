@@ -20,6 +20,7 @@ from blocksd.http.answers import JSONAnswer, refusal
 from blocksd.http.api.feed import Feed
 from blocksd.http.arguments import Query, check_case, json_object
 from blocksd.http.guard import BodyTooLarge, too_large
+from blocksd.http.guesses import Guesses
 from blocksd.http.sessions import is_secure
 from blocksd.model.revision import OPERATOR
 
@@ -49,6 +50,7 @@ class Gateway:
         self.tokens = tokens
         self.client = AsyncClient.over(transport)
         self.repeats = repeats
+        self.guesses = Guesses()
         self.auditing = asyncio.Lock()
         """Held by an audit, which reads everything: they come one after the other."""
         self.stopping = asyncio.Event()
@@ -101,6 +103,10 @@ class Call:
     def tokens(self) -> Tokens:
         """The tokens that are in force."""
         return self._gateway.tokens
+
+    def wrong_token(self, detail: str) -> Response:
+        """Return the answer to a token in the body that is wrong."""
+        return self._gateway.guesses.refused(self._request.scope, detail)
 
     @property
     def routes(self) -> Sequence[BaseRoute]:

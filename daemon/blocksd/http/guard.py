@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from blocksd.http.guesses import Guesses
     from blocksd.http.places import Places
-    from blocksd.http.tokens import Caller, Tokens
+    from blocksd.http.tokens import Tokens
 
 MAX_BODY = 4 * MAX_BYTES
 """How many bytes a body may have: a request of the daemon has a quarter of it, and JSON may escape each character."""
@@ -34,9 +35,10 @@ class Guard:
     is `/v1`, and a slash at the end makes no difference.
     """
 
-    def __init__(self, app: ASGIApp, *, tokens: Tokens, places: Places) -> None:
+    def __init__(self, app: ASGIApp, *, tokens: Tokens, guesses: Guesses, places: Places) -> None:
         self._app = app
         self._tokens = tokens
+        self._guesses = guesses
         self._places = places
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,12 +51,13 @@ class Guard:
         scope = {**scope, "path": path, "root_path": ""}
         refused = self._refused_place(headers) or self._refused_size(headers)
         if refused is None:
-            caller = self._caller(headers)
+            token = _token(headers)
+            caller = self._tokens.caller(token)
             by_cookie = (
                 caller is None and (caller := sessions.caller_of(self._tokens, headers, time.time())) is not None
             )
             if caller is None and path not in OPEN and not path.startswith(PAGE):
-                refused = refusal(401, "Unauthorized", {"www-authenticate": "Bearer"})
+                refused = self._guesses.refused(scope, "Unauthorized") if token else _unauthorized()
             elif sessions.is_forged(scope["method"], headers, by_cookie=by_cookie):
                 refused = refusal(403, "a change by a session must come from the gateway's page")
             scope["caller"] = caller
@@ -81,12 +84,18 @@ class Guard:
             return too_large()
         return None
 
-    def _caller(self, headers: Mapping[bytes, bytes]) -> Caller | None:
-        scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        if scheme.lower() != "bearer":
-            word, _, token = headers.get(b"x-bare-password", b"").decode("latin-1").partition(" ")
-            token = token if word == "password" else ""
-        return self._tokens.caller(token.strip())
+
+def _token(headers: Mapping[bytes, bytes]) -> str:
+    """Return the token of a request, empty if it has none."""
+    scheme, _, token = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    if scheme.lower() != "bearer":
+        word, _, token = headers.get(b"x-bare-password", b"").decode("latin-1").partition(" ")
+        token = token if word == "password" else ""
+    return token.strip()
+
+
+def _unauthorized() -> Response:
+    return refusal(401, "Unauthorized", {"www-authenticate": "Bearer"})
 
 
 class BodyTooLarge(Exception):

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from blocksd.http.api.feed import Feed
+    from blocksd.http.guesses import Guesses
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -52,8 +53,8 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 class Metrics:
     """Counts what passes through an application, whose routes are given. Needs the package prometheus-client."""
 
-    def __init__(self, routes: Iterable[BaseRoute], feed: Feed) -> None:
-        """`feed` has the clients that follow the changes."""
+    def __init__(self, routes: Iterable[BaseRoute], feed: Feed, guesses: Guesses) -> None:
+        """`feed` has the clients that follow the changes, `guesses` the wrong tokens."""
         self.registry = registry = CollectorRegistry()
         self._groups = {group_of(route.path) for route in routes if isinstance(route, Route)}
         ProcessCollector(registry=registry)
@@ -71,7 +72,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        registry.register(_Streams(feed))
+        registry.register(_Counted(feed, guesses))
         self._children: dict[tuple[str, int], tuple[Any, Any]] = {}
 
     def answered(self, path: str, status: int, seconds: float) -> None:
@@ -89,11 +90,12 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class _Streams(Collector):
-    """Asks the feed when the metrics are read."""
+class _Counted(Collector):
+    """Asks the feed and the guesses when the metrics are read."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, guesses: Guesses) -> None:
         self._feed = feed
+        self._guesses = guesses
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("blocksd_http_streams", "Clients that follow the changes now.", self._feed.streams)
@@ -102,6 +104,7 @@ class _Streams(Collector):
             "Streams that were ended because the client did not read.",
             self._feed.cut_off,
         )
+        yield CounterMetricFamily("blocksd_http_wrong_tokens", "Wrong tokens since the start.", self._guesses.total)
 
 
 class Measured:

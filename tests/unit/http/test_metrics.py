@@ -10,6 +10,7 @@ import pytest
 from blocksd.http import app as gateway_app
 from blocksd.http.api.feed import Feed
 from blocksd.http.api.stream import Stream, Wanted
+from blocksd.http.guesses import Guesses
 from blocksd.http.metrics import Metrics, group_of
 from gateways import FILE, TOKENS, gateway
 
@@ -46,7 +47,7 @@ def test_streams_are_counted() -> None:
         streams[0].cut()
         for stream in (*streams[:2], streams[0]):
             feed.leave(stream)
-        page = Metrics([], feed).page().decode()
+        page = Metrics([], feed, Guesses()).page().decode()
         assert "blocksd_http_streams 1.0" in page
         assert "blocksd_http_streams_cut_off_total 1.0" in page
 

@@ -30,6 +30,7 @@ _ERRORS = {
     412: "the block is not of the version that `If-Match` names",
     413: "the body is too large",
     422: "a value cannot be so: the sentence says why",
+    429: "too many wrong tokens came from this address",
     503: "Redis or the daemon does not serve for now",
 }
 
@@ -122,7 +123,7 @@ def _responses(one: Described, method: str) -> dict[str, Any]:
         good["headers"] = {"ETag": {"description": "the version of the block", "schema": TEXT}}
     statuses = {403, 404, 422, 503}
     if one.roles or about.body is not None:  # or a token that is wrong
-        statuses.add(401)
+        statuses |= {401, 429}
     if method != "GET":
         statuses |= {409, 413} | ({412} if about.takes_version else set())
     errors = {

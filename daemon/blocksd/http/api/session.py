@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from blocksd.http import sessions
-from blocksd.http.answers import JSONAnswer, refusal
+from blocksd.http.answers import JSONAnswer
 from blocksd.http.arguments import text_of
 from blocksd.http.call import route
 from blocksd.http.description import FLAG, TEXT, About, keys, one_of, or_null
@@ -68,7 +68,7 @@ async def sign_in(call: Call) -> Response:
     token = text_of(call.body(), "token") or ""
     caller = call.tokens.caller(token.strip())
     if caller is None:
-        return refusal(401, "this is no token that is in force", {"www-authenticate": "Bearer"})
+        return call.wrong_token("this is no token that is in force")
     answer = JSONAnswer(_shown(call, caller))
     if call.tokens:
         cookie = sessions.cookie_for(
