@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
@@ -69,12 +70,32 @@ _FINAL = {"x-should-retry": "false"}
 
 
 class JSONAnswer(Response):
-    """An answer in JSON."""
+    """An answer in JSON. `version` is that of the block that it shows, if it shows one."""
 
     media_type = "application/json"
 
+    def __init__(
+        self, content: Any, status: int = 200, headers: Mapping[str, str] | None = None, *, version: int | None = None
+    ) -> None:
+        super().__init__(content, status, headers)
+        self.version = version
+
     def render(self, content: Any) -> bytes:
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+    def tagged(self, known: str | None) -> Response:
+        """Return this answer with its `ETag`, or 304 if that is among the `known` ones (`If-None-Match`).
+
+        The tag is the version, for `If-Match`, and a digest: the versions of a journal that was lost begin anew, and
+        callers of several roles are not shown the same.
+        """
+        digest = blake2b(self.body, digest_size=8).hexdigest()
+        tag = f'"{digest}"' if self.version is None else f'"{self.version}-{digest}"'
+        headers = {"etag": tag, "cache-control": "private, no-cache"}
+        if known is not None and not {tag, "*"}.isdisjoint(one.strip().removeprefix("W/") for one in known.split(",")):
+            return Response(status_code=304, headers=headers)
+        self.headers.update(headers)
+        return self
 
 
 def refusal(status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> JSONAnswer:

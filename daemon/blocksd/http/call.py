@@ -217,7 +217,10 @@ def route(
                 raise
             detail = "the gateway stops, and the daemon has not replied: whether this was done is not known"
             return refusal(503, detail, {"retry-after": "1"})
-        return result if isinstance(result, Response) else JSONAnswer(result)
+        answer = result if isinstance(result, Response) else JSONAnswer(result)
+        if isinstance(answer, JSONAnswer) and answer.status_code < 300 and (method == "GET" or answer.version):
+            return answer.tagged(request.headers.get("if-none-match") if method == "GET" else None)
+        return answer
 
     found = Described(path, endpoint, methods=[method])
     found.about, found.roles = about, roles

@@ -64,7 +64,7 @@ class About:
     """One route: a sentence, the keys of its query and body, and its answer.
 
     `needs` are those of the query that must be there.
-    `answer` None: there is none in JSON. `shows_version`: the answer has an `ETag`. `takes_version`: `If-Match` is obeyed.
+    `answer` None: there is none in JSON. `shows_version`: its `ETag` begins with the block's version. `takes_version`: `If-Match` is obeyed.
     """
 
     summary: str

@@ -104,7 +104,9 @@ def _parameters(one: Described, method: str) -> list[dict[str, Any]]:
     ]
     headers: dict[str, dict[str, Any]] = {}
     if one.about.takes_version:
-        headers["If-Match"] = {**TEXT, "pattern": r'^("[0-9]{1,15}"|\*)$'}
+        headers["If-Match"] = {**TEXT, "pattern": r'^("[0-9]{1,15}(-[0-9a-f]{16})?"|\*)$'}
+    if _is_tagged(one, method):
+        headers["If-None-Match"] = {**TEXT, "minLength": 1}
     if method != "GET" and one.roles:
         headers["Idempotency-Key"] = {**TEXT, "minLength": 1}
     if one.about.media_type == "text/event-stream":
@@ -119,8 +121,10 @@ def _responses(one: Described, method: str) -> dict[str, Any]:
         good["content"] = {about.media_type: {"schema": about.answer}}
     elif about.media_type != "application/json":
         good["content"] = {about.media_type: {"schema": TEXT}}
-    if about.shows_version:
-        good["headers"] = {"ETag": {"description": "the version of the block", "schema": TEXT}}
+    if about.shows_version or _is_tagged(one, method):
+        what = "the version of the block, and a digest of" if about.shows_version else "a digest of"
+        good["headers"] = {"ETag": {"description": f"{what} the answer", "schema": TEXT}}
+    same = {"304": {"description": "the answer has the `ETag` that `If-None-Match` names"}}
     statuses = {403, 404, 422, 503}
     if one.roles or about.body is not None:  # or a token that is wrong
         statuses |= {401, 429}
@@ -133,4 +137,9 @@ def _responses(one: Described, method: str) -> dict[str, Any]:
         }
         for status in sorted(statuses)
     }
-    return {str(about.status): good, **errors}
+    return {str(about.status): good, **(same if _is_tagged(one, method) else {}), **errors}
+
+
+def _is_tagged(one: Described, method: str) -> bool:
+    """Return True if the answer can be asked for by `If-None-Match`."""
+    return method == "GET" and one.about.media_type == "application/json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from blocksd.client.reading_async import block_of_agent, resolve
+from blocksd.client.reading_async import block_of_agent
 from blocksd.errors import InvalidField, NotAttached, NotFound, VersionConflict
 from blocksd.http.answers import JSONAnswer, PreconditionFailed
 from blocksd.http.api.shapes import block_json
@@ -19,25 +19,15 @@ if TYPE_CHECKING:
     from blocksd.http.call import Call
     from blocksd.mirror.view import BlockView
 
-_ETAG = re.compile(r'(?:W/)?"([0-9]{1,16})"')
+_ETAG = re.compile(r'(?:W/)?"([0-9]{1,16})(?:-[0-9a-f]{16})?"')
 
 
-async def named(call: Call, label: str) -> dict[str, str]:
-    """Return how a request of this caller names a block, which may be deleted: by its label, or as the agent does.
-
-    An operator names an agent's properties by their label.
-
-    Raises:
-        NotFound: the caller may not see it.
-    """
-    if call.agent is None and is_properties(label):
-        return {"label": parse_versioned(label)}
-    if call.agent is None:
-        return {"label": await resolve(call.transport, label)}
+async def name_of(call: Call, agent: str, label: str) -> str:
+    """Return the name that an agent has for a block, which may be deleted. Raises NotFound if the agent may not see it."""
     try:
-        return {"name": (await block_of_agent(call.transport, call.agent, label)).name}
+        return (await block_of_agent(call.transport, agent, label)).name
     except (NotFound, NotAttached):
-        return {"name": own_name(call.agent, label)}
+        return own_name(agent, label)
 
 
 def own_name(agent: str, label: str) -> str:
@@ -49,9 +39,9 @@ def own_name(agent: str, label: str) -> str:
 
 
 async def shown(call: Call, block: BlockView, *, status: int = 200, **more: Any) -> JSONAnswer:
-    """Return the answer that shows a block, with its version as `ETag`. An agent is told of itself alone."""
+    """Return the answer that shows a block, with its version in the `ETag`. An agent is told of itself alone."""
     agents = [call.agent] if call.agent is not None else await call.blocks.agents.ids(block.label)
-    return JSONAnswer({**block_json(block, agents), **more}, status, {"etag": f'"{block.version}"'})
+    return JSONAnswer({**block_json(block, agents), **more}, status, version=block.version)
 
 
 async def change(
@@ -66,7 +56,11 @@ async def change(
     if expected is not None:
         terms["expect_version"] = expected
     try:
-        return await call.ask(op, args, **await named(call, label), **terms)
+        if call.agent is None and is_properties(label):
+            return await call.ask(op, args, label=parse_versioned(label), **terms)
+        if call.agent is None:
+            return await call.change(op, label, args, **terms)
+        return await call.ask(op, args, name=await name_of(call, call.agent, label), **terms)
     except VersionConflict as error:
         if expected is None:
             raise
@@ -84,7 +78,7 @@ async def changed(call: Call, op: str, label: str, args: Mapping[str, Any] | Non
     if block is None:
         return JSONAnswer({**version, **more})
     if is_properties(reply["label"]):
-        return JSONAnswer({**version, **block, **more}, headers={"etag": f'"{reply["version"]}"'})
+        return JSONAnswer({**version, **block, **more}, version=reply["version"])
     return await shown(call, view_of(block), **more)
 
 
