@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 from blocksd.client.transport_async import AsyncTransport
@@ -22,6 +23,8 @@ READING = 32
 """How many requests read at once: one event loop does not profit from more."""
 ASKING = 64
 """How many wait for a reply of the daemon at once, each on a connection. They take nothing from those that read."""
+AGAIN_SECONDS = 5.0
+"""How long a read may take to fail and is sent once more: more than a connection has, and less than a reply."""
 WAITING = 2000
 """How many wait for their turn. More are refused at once: their callers would have given up before."""
 
@@ -38,13 +41,27 @@ class SharedTransport(AsyncTransport):
         self._asked: dict[tuple[str, str], tuple[str, asyncio.Task[dict[str, Any]]]] = {}
 
     async def ask(self, *commands: Command, together: bool = False) -> list[Any]:
-        """Send commands as `AsyncTransport.ask` does, when it is their turn. Raises Unavailable when too many wait."""
-        turns = self._asking if any(command[0] == "BLPOP" for command in commands) else self._reading
+        """Send commands as `AsyncTransport.ask` does, when it is their turn.
+
+        Reads are sent once more if they fail within `AGAIN_SECONDS`: a connection is given one second, of which a burst of
+        requests may take all with work of this process. Requests of the daemon are sent again in any case.
+
+        Raises:
+            Unavailable: Redis does not serve, or too many wait.
+        """
+        is_request = any(command[0] == "BLPOP" for command in commands)
+        turns = self._asking if is_request else self._reading
         if self._waiting >= WAITING:
             raise Unavailable("too many requests wait for their turn: try again", waiting=self._waiting)
         self._waiting += 1
         try:
             async with turns:
+                began = time.monotonic()
+                try:
+                    return await super().ask(*commands, together=together)
+                except Unavailable:
+                    if is_request or time.monotonic() - began > AGAIN_SECONDS:
+                        raise
                 return await super().ask(*commands, together=together)
         finally:
             self._waiting -= 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +11,11 @@ from blocksd.client.transport_async import AsyncTransport
 from blocksd.errors import InvalidRequest, Unavailable
 from blocksd.http import connections
 from blocksd.http.connections import SharedTransport
+from blocksd.mirror import connection
+from support import DEADLINE
+
+if TYPE_CHECKING:
+    from support import RedisServer
 
 
 def test_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +50,32 @@ def test_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
     asyncio.run(main())
     assert sent == ["BLPOP", "HGETALL", "BLPOP", "BLPOP", "HGETALL"]
+
+
+def test_reads_survive_a_moment_without_turns(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection whose time is over because this process had other work is made again; what stays away is told."""
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.1)
+    connect, late = asyncio.open_unix_connection, [DEADLINE]
+
+    async def stalled(*words: Any, **options: Any) -> Any:
+        if late:
+            await asyncio.sleep(late.pop())
+        return await connect(*words, **options)
+
+    monkeypatch.setattr(asyncio, "open_unix_connection", stalled)
+
+    async def main() -> list[Any]:
+        with pytest.raises(Unavailable):
+            await AsyncTransport(server.url, "blocks").ask(("PING",))  # the connection was given up
+        late.append(DEADLINE)
+        transport = SharedTransport(server.url, "blocks")
+        replies = await transport.ask(("PING",))
+        await transport.close()
+        with pytest.raises(Unavailable):
+            await SharedTransport("unix:///nowhere.sock", "blocks").ask(("PING",))
+        return replies
+
+    assert asyncio.run(main()) == [True]
 
 
 def test_a_request_that_is_repeated_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
