@@ -65,8 +65,13 @@ _LOG = logging.getLogger("blocksd.http")
 _MOST_LOGGED = 100
 _logged: set[str] = set()
 
+_CACHED = "private, no-cache"  # by the caller, who asks each time
+
 _FINAL = {"x-should-retry": "false"}
 """Tells the SDKs that the same request would fail again; they repeat a 409 and a 5xx otherwise."""
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # `dumps` would make one for each answer
 
 
 class JSONAnswer(Response):
@@ -81,7 +86,7 @@ class JSONAnswer(Response):
         self.version = version
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+        return _encode(content).encode("utf-8")
 
     def tagged(self, known: str | None) -> Response:
         """Return this answer with its `ETag`, or 304 if that is among the `known` ones (`If-None-Match`).
@@ -91,10 +96,9 @@ class JSONAnswer(Response):
         """
         digest = blake2b(self.body, digest_size=8).hexdigest()
         tag = f'"{digest}"' if self.version is None else f'"{self.version}-{digest}"'
-        headers = {"etag": tag, "cache-control": "private, no-cache"}
         if known is not None and not {tag, "*"}.isdisjoint(one.strip().removeprefix("W/") for one in known.split(",")):
-            return Response(status_code=304, headers=headers)
-        self.headers.update(headers)
+            return Response(status_code=304, headers={"etag": tag, "cache-control": _CACHED})
+        self.raw_headers += ((b"etag", tag.encode("ascii")), (b"cache-control", _CACHED.encode("ascii")))
         return self
 
 
