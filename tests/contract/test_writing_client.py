@@ -874,6 +874,10 @@ def test_memory_writes_as_the_agent(place: Place, memory: Memory, label: str, ag
         assert memory.get_block("human") == block, "its own write is seen at once"
         assert f"<value>\n{value}\n</value>" in memory.compile()
     assert memory.get_block("human").description == "Who it is"
+    undone = memory.undo("human")
+    assert undone is not None
+    assert (undone.value, undone.updated_by) == ("Bob", agent)
+    memory.append("human", "x")
     assert memory.append(label, "mine, too").value == "shared\nmine, too"
     assert place.text(f"agents/{agent}/human").endswith("---\nBob\nx\n")
 
@@ -894,6 +898,9 @@ def test_blocks_of_its_own(memory: Memory, label: str, agent: str) -> None:
     assert "plan/done" in memory.list_block_labels()
     memory.delete_block("plan/done")
     assert "plan/done" not in memory.list_block_labels()
+    restored = memory.undo("plan/done")
+    assert restored is not None
+    assert restored.value == "work"
     assert memory.create_block("scratch").value == ""
     for refused in (lambda: memory.delete_block(label), lambda: memory.rename_block(label, "x")):
         with pytest.raises(InvalidRequest, match="which is shared"):

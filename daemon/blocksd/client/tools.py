@@ -18,8 +18,8 @@ _NUMBERS = "Line numbers shown beside a value are not part of it: leave them out
 
 
 @dataclass(frozen=True, slots=True)
-class _Tool:
-    """`parameters` is name → JSON type and description; `optional` ones may be left out.
+class Tool:
+    """A tool: `parameters` is name → JSON type and description; `optional` ones may be left out.
 
     `method` is the memory's method that does it, `names` its names of those parameters that are called otherwise there.
     """
@@ -46,9 +46,29 @@ class _Tool:
             },
         }
 
+    def checked(self, arguments: object) -> dict[str, Any]:
+        """Return the arguments of a call by their names, without optional ones that are null.
 
-def _replacing(name: str, old: str, new: str) -> _Tool:
-    return _Tool(
+        Raises:
+            Mistake: the tool does not take these arguments.
+        """
+        if not isinstance(arguments, Mapping):
+            raise Mistake(f"the arguments of {self.name} are an object")
+        for argument in arguments:
+            if argument not in self.parameters:
+                takes = ", ".join(self.parameters) or "none"
+                raise Mistake(f"{self.name} has no argument {argument!r}. Its arguments: {takes}")
+        given = {name: value for name, value in arguments.items() if value is not None or name not in self.optional}
+        for argument, (kind, _) in self.parameters.items():
+            if argument not in given and argument not in self.optional:
+                raise Mistake(f"{self.name} needs the argument {argument!r}")
+            if argument in given and type(given[argument]) is not _TYPES[kind]:
+                raise Mistake(f"{argument!r} must be {'a text' if kind == 'string' else 'a whole number'}")
+        return given
+
+
+def _replacing(name: str, old: str, new: str) -> Tool:
+    return Tool(
         name,
         "Replace text in a memory block. The old text must be given exactly as it is in the block, and must be in "
         f"only one place of it: give enough of the text around it. {_NUMBERS}",
@@ -62,16 +82,16 @@ def _replacing(name: str, old: str, new: str) -> _Tool:
     )
 
 
-_TOOLS = {
+TOOLS = {
     tool.name: tool
     for tool in (
-        _Tool(
+        Tool(
             "memory_view",
             "Read a memory block: its description, its size and limit, and its value.",
             {"label": ("string", _LABEL)},
             VIEW,
         ),
-        _Tool(
+        Tool(
             "core_memory_append",
             f"Add text on a new line at the end of a memory block. {_NUMBERS}",
             {"label": ("string", _LABEL), "content": ("string", "The text to add.")},
@@ -79,7 +99,7 @@ _TOOLS = {
         ),
         _replacing("core_memory_replace", "old_content", "new_content"),
         _replacing("memory_replace", "old_string", "new_string"),
-        _Tool(
+        Tool(
             "memory_insert",
             f"Insert text into a memory block, as separate lines. {_NUMBERS}",
             {
@@ -94,27 +114,27 @@ _TOOLS = {
             names={"new_string": "content", "insert_line": "line"},
             optional=("insert_line",),
         ),
-        _Tool(
+        Tool(
             "memory_rethink",
             "Replace everything in a memory block by new text. What is not in the new text is no longer in the block.",
             {"label": ("string", _LABEL), "new_memory": ("string", "The whole new text of the block.")},
             "rethink",
             names={"new_memory": "new_value"},
         ),
-        _Tool(
+        Tool(
             "memory_apply_patch",
             "Apply a unified diff to a memory block: all of its hunks, or none. Each hunk begins with @@; below it, "
             "lines of context begin with a space, removed lines with -, added lines with +.",
             {"label": ("string", _LABEL), "patch": ("string", "The unified diff.")},
             "apply_patch",
         ),
-        _Tool(
+        Tool(
             "memory_update_description",
             "Change the description of a memory block, which says what the block is for and how to use it.",
             {"label": ("string", _LABEL), "description": ("string", "The whole new description.")},
             "update_block_description",
         ),
-        _Tool(
+        Tool(
             "memory_create",
             "Create a new private memory block.",
             {
@@ -125,13 +145,13 @@ _TOOLS = {
             "create_block",
             optional=("value", "description"),
         ),
-        _Tool(
+        Tool(
             "memory_delete",
             "Delete a private memory block. Blocks that are shared with others cannot be deleted.",
             {"label": ("string", _LABEL)},
             "delete_block",
         ),
-        _Tool(
+        Tool(
             "memory_rename",
             "Give a private memory block another name.",
             {"label": ("string", _LABEL), "to": ("string", "The new name.")},
@@ -160,11 +180,11 @@ class ToolDefinitions:
 
     def __init__(self, only: Collection[str] | None) -> None:
         """Take the names of the tools to offer; None offers all. Raises InvalidField if one is the name of no tool."""
-        wanted = tuple(_TOOLS) if only is None else only
-        unknown = sorted(set(wanted) - _TOOLS.keys())
+        wanted = tuple(TOOLS) if only is None else only
+        unknown = sorted(set(wanted) - TOOLS.keys())
         if unknown:
-            raise InvalidField(f"there is no tool {unknown[0]!r}. The tools: {', '.join(_TOOLS)}", field="only")
-        self._offered = {name: tool for name, tool in _TOOLS.items() if name in wanted}
+            raise InvalidField(f"there is no tool {unknown[0]!r}. The tools: {', '.join(TOOLS)}", field="only")
+        self._offered = {name: tool for name, tool in TOOLS.items() if name in wanted}
 
     @property
     def definitions(self) -> list[dict[str, Any]]:
@@ -203,18 +223,7 @@ class ToolDefinitions:
                 arguments = json.loads(arguments or "{}")
             except (ValueError, RecursionError) as error:
                 raise Mistake(f"the arguments are not JSON: {error}") from None
-        if not isinstance(arguments, Mapping):
-            raise Mistake(f"the arguments of {tool.name} are an object")
-        for argument in arguments:
-            if argument not in tool.parameters:
-                takes = ", ".join(tool.parameters)
-                raise Mistake(f"{tool.name} has no argument {argument!r}. Its arguments: {takes}")
-        given = {name: value for name, value in arguments.items() if value is not None or name not in tool.optional}
-        for argument, (kind, _) in tool.parameters.items():
-            if argument not in given and argument not in tool.optional:
-                raise Mistake(f"{tool.name} needs the argument {argument!r}")
-            if argument in given and type(given[argument]) is not _TYPES[kind]:
-                raise Mistake(f"{argument!r} must be {'a text' if kind == 'string' else 'a whole number'}")
+        given = tool.checked(arguments)
         return tool.method, {tool.names.get(argument, argument): value for argument, value in given.items()}
 
 

@@ -175,6 +175,22 @@ class MemoryWrites:
         """Delete a private block; its history is kept."""
         self._request("delete", label, {}, given(locals(), TERMS))
 
+    def undo(
+        self,
+        label: str,
+        *,
+        expect_version: int | None = None,
+        on_conflict: OnConflict | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        request_id: str | None = None,
+    ) -> BlockView | None:
+        """Undo the newest edit that is not undone yet, like `blocks.undo`; a private block that was deleted comes back.
+
+        None: the block was not there before that edit. Raises InvalidRequest when there is nothing to undo.
+        """
+        reply = self._request("undo", label, {}, given(locals(), TERMS))
+        return None if reply.get("block") is None else block_of(reply)
+
     def set_block(
         self, label: str, value: str, description: str | None = None, *, timeout_seconds: float = TIMEOUT_SECONDS
     ) -> BlockView:
