@@ -17,6 +17,7 @@ BY_HAND = (
     "daemon/docs/cli.md",
     "daemon/docs/http.md",
     "daemon/docs/letta.md",
+    "daemon/docs/mcp.md",
     "daemon/docs/operations.md",
     "daemon/docs/python.md",
     "daemon/docs/redis.md",

@@ -31,6 +31,7 @@ PACKAGES = (
     "service",
     "http",
     "doctor",
+    "mcp",
     "cli",
 )
 """From the package that knows nothing of the others to the one that knows them all; `errors` is a module."""

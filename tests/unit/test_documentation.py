@@ -17,6 +17,7 @@ from blocksd import errors
 from blocksd.cli.main import cli
 from blocksd.http.app import SUBJECTS
 from blocksd.http.call import Described
+from blocksd.mcp.definitions import CALLED
 from blocksd.mirror.acl import users
 from blocksd.mirror.keys import Keys
 from blocksd.mirror.projection import change_of, fields_of
@@ -118,6 +119,15 @@ def test_every_tool_is_described() -> None:
         definitions = client.memory("ann").tools().definitions
     tools = [f"`{one['name']}({', '.join(one['parameters']['properties'])})`" for one in definitions]
     assert [tool for tool in tools if f"| {tool} |" not in PAGES["letta"]] == []
+
+
+def test_every_tool_for_mcp_is_described() -> None:
+    """In the page about MCP, with its parameters in order; no other is."""
+    tools = {
+        f"{tool.name}({', '.join(f'{name}?' if name in tool.optional else name for name in tool.parameters)})"
+        for tool in CALLED.values()
+    }
+    assert set(re.findall(r"^\| `(memory_\w+\(.*?\))` \|", PAGES["mcp"], re.MULTILINE)) == tools
 
 
 def test_every_key_is_specified() -> None:

@@ -19,7 +19,7 @@ import click
 from blocksd.cli.commands_admin import acl, audit, completion, doctor
 from blocksd.cli.commands_check import check
 from blocksd.cli.commands_config import config
-from blocksd.cli.commands_daemon import resume, run, serve, stop
+from blocksd.cli.commands_daemon import resume, run, serve, serve_mcp, stop
 from blocksd.cli.commands_history import diff, history, merge, redo, restore, undo
 from blocksd.cli.commands_read import agents, list_blocks, render, show, watch
 from blocksd.cli.commands_status import status
@@ -39,7 +39,7 @@ _TEXTS = ("value", "content", "new_text")
 SECTIONS = {
     "Read": (list_blocks, show, agents, render, history, diff, watch, audit),
     "Write": (*WRITING, undo, redo, restore, merge),
-    "Administration": (run, serve, stop, status, check, resume, doctor, config, acl, completion),
+    "Administration": (run, serve, serve_mcp, stop, status, check, resume, doctor, config, acl, completion),
 }
 """All commands by group, in the order of `--help`."""
 

@@ -1,0 +1,78 @@
+"""MCP clients for tests: the official one, on a server in this process or in another."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from mcp import Client, StdioServerParameters
+
+from blocksd.client.transport_async import AsyncTransport
+from blocksd.mcp.memory import Access
+from blocksd.mcp.server import Handlers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from typing import TypeVar
+
+    from mcp_types import CallToolResult
+
+    T = TypeVar("T")
+
+ERAS = {"2025-11-25": "legacy", "2026-07-28": "auto"}
+"""The protocol's newest version of each era, and how the client is asked to speak it."""
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a test's coroutine."""
+    return asyncio.run(asyncio.wait_for(work, 60))
+
+
+@asynccontextmanager
+async def inside(
+    url: str, agent: str, era: str = "2026-07-28", *, creates: bool = True, **client: Any
+) -> AsyncIterator[Client]:
+    """A client of a server in this process."""
+    access = Access(lambda: AsyncTransport(url, "blocks"), creates=creates)
+    handlers = Handlers(access, lambda _context: agent)
+    try:
+        async with Client(handlers.server(), mode=ERAS[era], **client) as connected:
+            yield connected
+    finally:
+        await access.close()
+
+
+def command(agent: str, *options: str) -> StdioServerParameters:
+    """The server as a client starts it."""
+    words = ["-m", "blocksd", "mcp", "--agent", agent, *options]
+    return StdioServerParameters(command=sys.executable, args=words, env={**os.environ, "BLOCKSD_CONFIG": os.devnull})
+
+
+def text_of(result: CallToolResult) -> str:
+    (content,) = result.content
+    assert content.type == "text"
+    return content.text
+
+
+async def done(client: Client, name: str, **arguments: Any) -> Any:
+    """Call a tool, which must be done; its structured answer."""
+    result = await client.call_tool(name, arguments)
+    assert not result.is_error, text_of(result)
+    return result.structured_content
+
+
+async def refused(client: Client, name: str, **arguments: Any) -> str:
+    """Call a tool, which must be refused; what the model is told."""
+    result = await client.call_tool(name, arguments)
+    assert result.is_error, text_of(result)
+    return text_of(result)
+
+
+async def soon(condition: Callable[[], Awaitable[object]], seconds: float = 20.0) -> None:
+    """Wait until a condition is true."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110  # it is of another process
+            await asyncio.sleep(0.02)
