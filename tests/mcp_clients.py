@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from mcp import Client, StdioServerParameters
+from mcp.client.subscriptions import ResourcesListChanged, ResourceUpdated
+from mcp_types import ResourceListChangedNotification, ResourceUpdatedNotification
 
 from blocksd.client.transport_async import AsyncTransport
 from blocksd.mcp.memory import Access
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
     from typing import TypeVar
 
+    from mcp.client.subscriptions import Subscription
     from mcp_types import CallToolResult
 
     T = TypeVar("T")
@@ -42,6 +45,7 @@ async def inside(
         async with Client(handlers.server(), mode=ERAS[era], **client) as connected:
             yield connected
     finally:
+        await handlers.close()
         await access.close()
 
 
@@ -69,6 +73,52 @@ async def refused(client: Client, name: str, **arguments: Any) -> str:
     result = await client.call_tool(name, arguments)
     assert result.is_error, text_of(result)
     return text_of(result)
+
+
+class Ear:
+    """What a client was told: URIs of resources, and `list`."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def options(self, era: str) -> dict[str, Any]:
+        """The options of the client: of before 2026, it is told outside its requests."""
+        return {"message_handler": self._hear} if era < "2026" else {}
+
+    async def _hear(self, event: object) -> None:
+        if isinstance(event, ResourceUpdatedNotification):
+            self.heard.append(event.params.uri)
+        elif isinstance(event, ResourceUpdated):
+            self.heard.append(event.uri)
+        elif isinstance(event, ResourceListChangedNotification | ResourcesListChanged):
+            self.heard.append("list")
+
+    @asynccontextmanager
+    async def listening(self, client: Client, era: str, *uris: str) -> AsyncIterator[None]:
+        """Have the client listen to these resources, and to the list."""
+        if era < "2026":
+            for uri in uris:
+                await client.subscribe_resource(uri)
+            yield
+            return
+
+        async def hear(events: Subscription) -> None:
+            async for event in events:
+                await self._hear(event)
+
+        async with client.listen(resources_list_changed=True, resource_subscriptions=uris) as events:
+            task = asyncio.create_task(hear(events))
+            try:
+                yield
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def until(self, *wanted: str) -> None:
+        async def is_heard() -> bool:
+            return set(wanted) <= set(self.heard)
+
+        await soon(is_heard)
 
 
 async def soon(condition: Callable[[], Awaitable[object]], seconds: float = 20.0) -> None:

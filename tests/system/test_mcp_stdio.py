@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from mcp import Client
 
-from mcp_clients import ERAS, command, done, refused, run, soon
+from mcp_clients import ERAS, Ear, command, done, refused, run, soon
 from support import Daemon, RedisServer, eventually, run_here
 
 if TYPE_CHECKING:
@@ -77,6 +77,29 @@ def test_official_client(run_daemon: Callable[..., Daemon], server: RedisServer,
             assert client.server_info.name == "blocksd"
             await done(client, "memory_append", label="team", content="In room 4.")
         assert (folder / "team.md").read_text().endswith("We meet on Mondays.\nIn room 4.\n")
+
+    run(work())
+
+
+@pytest.mark.filterwarnings("ignore:resources/(un)?subscribe is removed")
+@pytest.mark.parametrize("era", ERAS)
+def test_two_servers_share_a_block(
+    run_daemon: Callable[..., Daemon], server: RedisServer, folder: Path, era: str
+) -> None:
+    """An append by the client of one agent is in the other's next read, and in its update."""
+    (folder / "team.md").write_text("---\nagents: [ann, bob]\n---\nWe meet on Mondays.\n")
+    run_daemon()
+
+    async def work() -> None:
+        ear, uri = Ear(), "blocks://bob/team"
+        ann = Client(command("ann", "--redis", server.url), mode=ERAS[era])
+        bob = Client(command("bob", "--redis", server.url), mode=ERAS[era], **ear.options(era))
+        async with ann, bob, ear.listening(bob, era, uri):
+            await done(ann, "memory_append", label="team", content="In room 4.")
+            assert (await done(bob, "memory_view", label="team"))["value"] == "We meet on Mondays.\nIn room 4."
+            await ear.until(uri)
+            (content,) = (await bob.read_resource(uri)).contents
+            assert getattr(content, "text", "") == "We meet on Mondays.\nIn room 4."
 
     run(work())
 

@@ -27,10 +27,12 @@ async def _serve(agent: str, access: Access) -> None:
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    serving = asyncio.create_task(_talk(agent, access))
+    handlers = Handlers(access, lambda _context: agent)
+    serving = asyncio.create_task(_talk(handlers))
     waiting = asyncio.create_task(stopping.wait())
     await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
+    await handlers.close()
     await access.close()
     if not serving.done():
         # The SDK reads standard input in a thread, which nothing can interrupt and for which Python would wait.
@@ -38,7 +40,7 @@ async def _serve(agent: str, access: Access) -> None:
     await serving
 
 
-async def _talk(agent: str, access: Access) -> None:
-    server = Handlers(access, lambda _context: agent).server()
+async def _talk(handlers: Handlers) -> None:
+    server = handlers.server()
     async with stdio_server() as (reading, writing):
         await server.run(reading, writing, server.create_initialization_options())
