@@ -19,8 +19,11 @@ from blocksd.http.tokens import Tokens, parse
 from support import Daemon, RedisServer, eventually, valkey_binary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+
+    from blocksd.http.app import Part
+    from blocksd.http.call import Gateway
 
 TOKENS = {
     "kim": "operator-of-the-name-kim",
@@ -107,9 +110,10 @@ def gateway(
     base: str = "http://127.0.0.1:8283",
     raises: bool = True,
     by: str | None = None,
+    parts: Iterable[Callable[[Gateway], Part]] = (),
 ) -> Iterator[TestClient]:
     """A client of a gateway over the mirror at this URL; it `raises` what the gateway fails with."""
     callers = Tokens(parse(tokens, "tokens"))
-    app = application(url, "blocks", tokens=callers, places=Places(hosts, has_tokens=bool(callers)), by=by)
+    app = application(url, "blocks", tokens=callers, places=Places(hosts, has_tokens=bool(callers)), by=by, parts=parts)
     with TestClient(app, base_url=base, raise_server_exceptions=raises) as client:
         yield client

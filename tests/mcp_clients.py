@@ -8,7 +8,9 @@ import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 from mcp import Client, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
 from mcp.client.subscriptions import ResourcesListChanged, ResourceUpdated
 from mcp_types import ResourceListChangedNotification, ResourceUpdatedNotification
 
@@ -126,3 +128,16 @@ async def soon(condition: Callable[[], Awaitable[object]], seconds: float = 20.0
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110  # it is of another process
             await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def over_http(
+    url: str, era: str, token: str | None = None, headers: dict[str, str] | None = None, **client: Any
+) -> AsyncIterator[Client]:
+    """A client of a gateway."""
+    given = {**(headers or {}), **({} if token is None else {"authorization": f"Bearer {token}"})}
+    async with (
+        httpx2.AsyncClient(headers=given, timeout=httpx2.Timeout(20, read=60)) as http,
+        Client(streamable_http_client(url, http_client=http), mode=ERAS[era], **client) as connected,
+    ):
+        yield connected

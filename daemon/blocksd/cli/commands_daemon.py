@@ -167,8 +167,9 @@ def serve(**flags: Any) -> None:
     with _failure_in(log):
         _check_packages()
         from blocksd.http.server import serve as serve_http
+        from blocksd.mcp.over_http import OverHTTP
 
-        serve_http(config, url_of(config), log)
+        serve_http(config, url_of(config), log, OverHTTP)
     log.on_stop()
 
 

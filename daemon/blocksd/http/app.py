@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,7 +23,9 @@ from blocksd.http.metrics import IS_AVAILABLE, Measured, Metrics, metrics_route
 from blocksd.http.repeats import Repeats
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    from starlette.routing import Route
 
     from blocksd.http.places import Places
     from blocksd.http.tokens import Tokens
@@ -45,20 +47,49 @@ SUBJECTS = (
 """The modules that have routes, those first that are asked most often."""
 
 
-def application(url: str, namespace: str, *, tokens: Tokens, places: Places, by: str | None = None) -> Starlette:
+class Part(Protocol):
+    """A part of the gateway that another package adds: routes behind the same guard."""
+
+    routes: list[Route]
+
+    def end_streams(self) -> None:
+        """End answers that have no end: their callers may have lost their tokens."""
+
+    async def close(self) -> None:
+        """End everything."""
+
+
+def application(
+    url: str,
+    namespace: str,
+    *,
+    tokens: Tokens,
+    places: Places,
+    by: str | None = None,
+    parts: Iterable[Callable[[Gateway], Part]] = (),
+) -> Starlette:
     """Return the application. Nothing is sent to Redis yet.
 
     `by` says who the operator is where no tokens are set. Raises Misconfigured if `url` or `namespace` is none.
     """
     gateway = Gateway(SharedTransport(url, namespace, by), Repeats(), tokens)
+    added = [make(gateway) for make in parts]
+
+    def end_streams() -> None:
+        gateway.feed.end_all()
+        for part in added:
+            part.end_streams()
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
+        for part in added:
+            await part.close()
         await gateway.feed.close()
         await gateway.client.close()
 
     routes = [*(route for subject in SUBJECTS for route in subject.routes(gateway)), *page_files.routes()]
+    routes += [route for part in added for route in part.routes]
     metrics = Metrics(routes, gateway.feed, gateway.guesses) if IS_AVAILABLE else None
     measured = [] if metrics is None else [Middleware(Measured, metrics=metrics)]
     app = Starlette(
@@ -68,6 +99,6 @@ def application(url: str, namespace: str, *, tokens: Tokens, places: Places, by:
         lifespan=lifespan,
     )
     app.state.stopping = gateway.stopping
-    app.state.feed = gateway.feed
+    app.state.end_streams = end_streams
     app.router.redirect_slashes = False  # the guard takes both forms
     return app

@@ -23,7 +23,8 @@ from blocksd.monitoring import sd_notify
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from blocksd.http.api.feed import Feed
+    from blocksd.http.app import Part
+    from blocksd.http.call import Gateway
     from blocksd.http.tokens import Tokens
     from blocksd.monitoring.log import EventLog
     from blocksd.settings.config import Config
@@ -36,8 +37,10 @@ _BACKLOG = 2048
 _FILES = 65_536
 
 
-def serve(config: Config, url: str, log: EventLog) -> None:
+def serve(config: Config, url: str, log: EventLog, *parts: Callable[[Gateway], Part]) -> None:
     """Serve the mirror at this URL until SIGTERM or SIGINT. SIGHUP has the tokens read again; on a terminal it ends, too.
+
+    `parts` make what other packages add.
 
     Raises:
         Misconfigured: an address, a token or a certificate is wrong, or the address would be open to everyone.
@@ -46,7 +49,7 @@ def serve(config: Config, url: str, log: EventLog) -> None:
     tokens = configured(config)
     check_address(host, has_tokens=bool(tokens))
     places = Places(config.hosts, has_tokens=bool(tokens))
-    app = application(url, config.namespace, tokens=tokens, places=places, by=config.by)
+    app = application(url, config.namespace, tokens=tokens, places=places, by=config.by, parts=parts)
     certificate = _certificate(config)
     listening = listener(host, port)
     _raise_file_limit()
@@ -77,12 +80,12 @@ def serve(config: Config, url: str, log: EventLog) -> None:
         uvicorn.Config(app, **settings),
         app.state.stopping,
         ready=lambda: log.on_serving(place, who),
-        reload=lambda: _reload(config, tokens, app.state.feed, log),
+        reload=lambda: _reload(config, tokens, app.state.end_streams, log),
     )
     asyncio.run(server.serve(sockets=[listening]))
 
 
-def _reload(config: Config, tokens: Tokens, feed: Feed, log: EventLog) -> None:
+def _reload(config: Config, tokens: Tokens, end_streams: Callable[[], None], log: EventLog) -> None:
     """Read the file of tokens again; if something is wrong with it, the tokens before stay in force."""
     sd_notify.reloading()
     try:
@@ -90,7 +93,7 @@ def _reload(config: Config, tokens: Tokens, feed: Feed, log: EventLog) -> None:
     except Misconfigured as error:
         log.on_notice(f"{error.message}; the tokens before stay in force", "error")
     else:
-        feed.end_all()  # of callers, too, whose token is gone
+        end_streams()  # of callers, too, whose token is gone
         log.on_notice("the tokens were read again", "info")
     sd_notify.ready()
 
