@@ -11,6 +11,7 @@ ratio of medians. Where there is a bound, the row says whether it is kept; if on
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import io
 import itertools
@@ -36,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import over_http
+import over_mcp
 import redis
 
 import blocksd
@@ -1026,6 +1028,20 @@ def bench_garbage(server: RedisServer, root: Path, *, quick: bool) -> Iterator[R
         yield Row("(m) memory after it", "", f"{grown:+.1f} MiB", None, 8, value=grown, unit=" MiB")
 
 
+def bench_mcp(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
+    """(l) a tool call over stdio, beside the same by the Python client and an empty tool of the same SDK."""
+    (root / "mcp").mkdir()
+    with daemon(root / "mcp", root / "mcp-state", server.url):
+        times = asyncio.run(over_mcp.measured(server.url, 200 if quick else 2000))
+        empty, ours = map(statistics.median, asyncio.run(over_mcp.starts(server.url, 3 if quick else 10)))
+    p50 = {name: statistics.median(some) for name, some in times.items()}
+    for tool, call in (("memory_append", "append"), ("memory_view", "view")):
+        floor, own = p50[call] + p50["nothing"], p50[tool]
+        note = f"client {ms(p50[call])} + empty tool {ms(p50['nothing'])}"
+        yield Row(f"(l) {tool} over stdio, p50", ms(floor), ms(own), own / floor, 1.3, note)
+    yield Row("(l) start of the server → handshake answered", f"{empty:.2f} s", f"{ours:.2f} s", ours / empty, 1.5)
+
+
 def resident(pid: int) -> float:
     """How many KiB of memory a process has."""
     status = Path(f"/proc/{pid}/status").read_text()
@@ -1143,6 +1159,7 @@ BENCHMARKS = {
     "http": bench_http,
     "streams": bench_streams,
     "garbage": bench_garbage,
+    "mcp": bench_mcp,
 }
 
 
