@@ -88,7 +88,8 @@ def _object(**properties: dict[str, Any]) -> dict[str, Any]:
 
 
 _TEXT, _NUMBER, _FLAG = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
-_TEXT_OR_NONE, _NUMBER_OR_NONE = {"type": ["string", "null"]}, {"type": ["integer", "null"]}
+# Not `"type": ["string", "null"]`: clients that translate schemas for a model may refuse a tool for it.
+_TEXT_OR_NONE, _NUMBER_OR_NONE = ({"anyOf": [kind, {"type": "null"}]} for kind in (_TEXT, _NUMBER))
 _BLOCK: dict[str, dict[str, Any]] = {
     "label": _TEXT,
     "description": _TEXT_OR_NONE,

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _HEAD = """\
-These are the memory blocks of the agent '{agent}', kept by blocksd: labelled texts that last, some of them shared with other
-agents and edited by people. Below they are as they were when this connection began; memory_view reads one as it is now, and
-memory_list names them all. Write down with the other memory_ tools what is worth knowing in a later conversation, as soon as
-you learn it."""
+The memory of the agent '{agent}': labelled texts (blocks) that last from one conversation to the next. Some are shared with \
+other agents, and people edit them. They follow as they were when this connection began; a client may cut them short. \
+memory_list names all of them, and memory_view reads one as it is now. Write down with the memory_ tools what is worth knowing \
+later, as soon as you learn it."""
 _NO_BLOCKS = "(There are no blocks yet: memory_create makes one.)"
 
 
