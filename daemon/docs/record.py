@@ -1,8 +1,10 @@
-"""Makes session.svg: a daemon at work, an editor, a subscriber and a shell, as they really look.
+"""Makes session.svg: a daemon at work, an editor, a subscriber and a shell, as they really look; and mcp.svg: a daemon, an
+editor, and two MCP clients that share a block.
 
     python daemon/docs/record.py [session.svg]
+    python daemon/docs/record.py --mcp [mcp.svg]
 
-Needs the package with its extra `embedded`, tmux and vim.
+Needs the package with its extra `embedded`, tmux and vim; for mcp.svg also the extra `mcp`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 HERE = Path(__file__).resolve().parent
 SAMPLE = HERE.parents[1] / "blocks.d"
@@ -88,10 +90,11 @@ def home() -> Iterator[str]:
         shutil.rmtree(directory)
 
 
-def record(tmux: Tmux, directory: str) -> list[Text]:
-    """Play the session; the lines of the window at its end."""
+def record(tmux: Tmux, directory: str, play: Callable[[Tmux, list[str]], None]) -> list[Text]:
+    """Play a session; the lines of the window at its end."""
     work = f"{directory}/blocksd"
     shutil.copytree(SAMPLE, f"{work}/blocks.d")
+    shutil.copy(HERE / "talk.py", work)
     scripts = str(Path(sys.executable).parent)
     # With this path alone the daemon finds no server that is installed, and starts the one of the extra.
     shells = {"run": scripts, "other": f"{scripts}:{os.environ['PATH']}"}
@@ -105,27 +108,13 @@ def record(tmux: Tmux, directory: str) -> list[Text]:
     tmux("split-window", "-h", "-l", str(WIDTH - LEFT - 1), "-c", work, started["other"])
     tmux("split-window", "-v", "-l", str(HEIGHT - UPPER - 1), "-c", work, started["other"])
     tmux("split-window", "-v", "-t", "{left}", "-l", str(HEIGHT - UPPER - 1), "-c", work, started["other"])
-    run, watch, editor, shell = (pane.id for pane in sorted(tmux.panes(), key=lambda pane: (pane.left, pane.top)))
-    for one in (run, watch, editor, shell):
+    panes = [pane.id for pane in sorted(tmux.panes(), key=lambda pane: (pane.left, pane.top))]
+    run, _, editor, _ = panes
+    for one in panes:
         tmux.wait(one, r"^\$")
     tmux.type(run, "blocksd run blocks.d", "Enter")
     tmux.wait(run, "ready: 4 blocks")
-    tmux.type(watch, "blocksd watch", "Enter")
-    tmux.wait(watch, "following")
-    tmux.type(editor, "vim blocks.d/persona.md", "Enter")
-    tmux.wait(editor, r"persona\.md.*B")
-    tmux.type(editor, "Go", "I ask when I am not sure.", "Escape", ":w", "Enter")
-    tmux.wait(watch, "updated persona v2")
-    tmux.type(shell, "blocksd append human 'Likes tea.'", "Enter")
-    tmux.wait(watch, "updated human v3")
-    tmux.wait(shell, r"updated human v3.*\n\$\s*$")
-    tmux.type(editor, "2GO", "limit: many", "Escape", ":w", "Enter")
-    tmux.wait(watch, "rejected")
-    tmux.type(editor, "Vclimit: 5000", "Escape", ":w", "Enter")
-    tmux.wait(watch, r"updated persona v3")
-    tmux.type(shell, "blocksd undo human", "Enter")
-    tmux.wait(watch, "updated human v4")
-    tmux.wait(shell, r"undone human.*\n\$\s*$")
+    play(tmux, panes)
     lines = [Text("") for _ in range(HEIGHT)]
     for pane in sorted(tmux.panes(), key=lambda pane: (pane.left, pane.top)):
         shown = tmux("capture-pane", "-e", "-p", "-t", pane.id).replace(directory, HOME).splitlines()
@@ -144,6 +133,47 @@ def record(tmux: Tmux, directory: str) -> list[Text]:
     return lines
 
 
+def play_session(tmux: Tmux, panes: list[str]) -> None:
+    """Play a subscriber, an editor and a shell."""
+    _, watch, editor, shell = panes
+    tmux.type(watch, "blocksd watch", "Enter")
+    tmux.wait(watch, "following")
+    tmux.type(editor, "vim blocks.d/persona.md", "Enter")
+    tmux.wait(editor, r"persona\.md.*B")
+    tmux.type(editor, "Go", "I ask when I am not sure.", "Escape", ":w", "Enter")
+    tmux.wait(watch, "updated persona v2")
+    tmux.type(shell, "blocksd append human 'Likes tea.'", "Enter")
+    tmux.wait(watch, "updated human v3")
+    tmux.wait(shell, r"updated human v3.*\n\$\s*$")
+    tmux.type(editor, "2GO", "limit: many", "Escape", ":w", "Enter")
+    tmux.wait(watch, "rejected")
+    tmux.type(editor, "Vclimit: 5000", "Escape", ":w", "Enter")
+    tmux.wait(watch, r"updated persona v3")
+    tmux.type(shell, "blocksd undo human", "Enter")
+    tmux.wait(watch, "updated human v4")
+    tmux.wait(shell, r"undone human.*\n\$\s*$")
+
+
+def play_mcp(tmux: Tmux, panes: list[str]) -> None:
+    """Play two MCP clients of two agents that share the block `human`, and an editor."""
+    run, first, editor, second = panes
+    for pane, agent in ((first, "support-1"), (second, "support-2")):
+        tmux.type(pane, f"python talk.py {agent} human", "Enter")
+        tmux.wait(pane, f"{agent}>")
+    tmux.type(first, "Kim likes tea.", "Enter")
+    for pane in (first, second):
+        tmux.wait(pane, "human: .*Kim likes tea")
+    tmux.type(editor, "vim blocks.d/human.md", "Enter")
+    tmux.wait(editor, r"human\.md.*B")
+    tmux.type(editor, "Go", "Without sugar.", "Escape", ":w", "Enter")
+    for pane in (first, second):
+        tmux.wait(pane, "human: .*Without sugar")
+    tmux.type(second, "And without milk.", "Enter")
+    for pane in (first, second):
+        tmux.wait(pane, "human: .*without milk")
+    tmux.wait(run, r"updated human v5 .* by support-2")
+
+
 def picture(lines: list[Text]) -> str:
     """The lines as SVG, in whatever monospaced font there is: an image on a page may not load any."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), color_system="truecolor")
@@ -156,11 +186,14 @@ def picture(lines: list[Text]) -> str:
 
 
 def main() -> None:
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "session.svg"
+    words = sys.argv[1:]
+    is_mcp = words[:1] == ["--mcp"]
+    named = words[is_mcp:]
+    target = Path(named[0]) if named else HERE / ("mcp.svg" if is_mcp else "session.svg")
     with home() as directory, tempfile.TemporaryDirectory() as sockets:
         tmux = Tmux(sockets)
         try:
-            lines = record(tmux, directory)
+            lines = record(tmux, directory, play_mcp if is_mcp else play_session)
         finally:
             tmux("kill-server")
     target.write_text(picture(lines), encoding="utf-8")

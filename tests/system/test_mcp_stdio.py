@@ -100,6 +100,10 @@ def test_two_servers_share_a_block(
             await ear.until(uri)
             (content,) = (await bob.read_resource(uri)).contents
             assert getattr(content, "text", "") == "We meet on Mondays.\nIn room 4."
+            ear.heard.clear()
+            (folder / "team.md").write_text(f"{(folder / 'team.md').read_text()}At noon.\n")  # as an editor does
+            await ear.until(uri)
+            assert (await done(bob, "memory_search", query="noon"))["matches"][0]["line"] == 3
 
     run(work())
 
