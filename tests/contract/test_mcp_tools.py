@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,9 @@ import pytest
 from mcp.shared.exceptions import MCPError
 
 from blocksd.client.client_async import AsyncClient
+from blocksd.client.transport_async import AsyncTransport
 from blocksd.mcp.definitions import CALLED, listed
+from blocksd.mcp.memory import Access, AgentMemory
 from gateways import daemon
 from mcp_clients import ERAS, done, inside, refused, run, soon, text_of
 from support import Daemon, RedisServer, eventually
@@ -188,6 +189,20 @@ def test_unknown_agent(url: str, era: str) -> None:
     run(work())
 
 
+def test_agent_that_is_created_by_several_at_once(url: str) -> None:
+    """By clients that start together: one creates it, and all go on."""
+
+    async def work() -> None:
+        access = Access(lambda: AsyncTransport(url, "blocks"), creates=True)
+        try:
+            found = await asyncio.gather(*(AgentMemory(access, "twin").sight() for _ in range(5)))
+        finally:
+            await access.close()
+        assert all("human" in sight.blocks for sight in found)
+
+    run(work())
+
+
 HOSTILE: list[tuple[str, dict[str, Any], str]] = [
     ("memory_append", {"label": "human"}, "needs the argument 'content'"),
     ("memory_append", {"label": "human", "content": 3}, "'content' must be a text"),
@@ -264,7 +279,7 @@ def test_lone_surrogates(url: str) -> None:
                 ("memory_create", {"label": "x\ud800"}),
                 ("memory_append", {"label": "human", "\ud800": "x"}),
             ):
-                json.dumps(await refused(client, tool, **arguments)).encode()
+                (await refused(client, tool, **arguments)).encode()
             assert (await done(client, "memory_search", query="\ud800"))["matches"] == []
 
     run(work())

@@ -16,11 +16,13 @@ import pytest
 from blocksd.http.tokens import Caller
 from blocksd.mcp.over_http import OverHTTP, agent_of
 from gateways import FILE, TOKENS, Served, daemon, gateway
-from mcp_clients import ERAS, Ear, done, over_http, refused, run
+from mcp_clients import ERAS, Ear, done, over_http, refused, run, soon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from mcp import Client
 
     from support import RedisServer
 
@@ -158,6 +160,34 @@ def test_two_agents_share_a_block(url: str, place: tuple[RedisServer, Path, Serv
             assert f"At noon ({era})." in str((await second.read_resource(uri)).contents)
 
     run(work())
+
+
+def test_clients_of_one_agent_hear_what_they_asked_for(url: str, place: tuple[RedisServer, Path, Served]) -> None:
+    """Each session of before 2026 its own resources, though they share the watch."""
+    (place[1] / "agents/ann/plan.md").write_text("x\n")
+
+    async def work() -> None:
+        era, ears = "2025-11-25", (Ear(), Ear())
+        uris = ("blocks://ann/human", "blocks://ann/plan")
+        async with (
+            over_http(url, era, TOKENS["ann"], **ears[0].options(era)) as one,
+            over_http(url, era, TOKENS["ann"], **ears[1].options(era)) as other,
+            ears[0].listening(one, era, uris[0]),
+            ears[1].listening(other, era, uris[1]),
+        ):
+            await soon(lambda: is_there(one, "plan"))
+            await done(one, "memory_append", label="plan", content="y")
+            await ears[1].until(uris[1])
+            await done(one, "memory_append", label="human", content="y")
+            await ears[0].until(uris[0])
+            assert uris[1] not in ears[0].heard
+            assert uris[0] not in ears[1].heard
+
+    run(work())
+
+
+async def is_there(client: Client, label: str) -> bool:
+    return not (await client.call_tool("memory_view", {"label": label})).is_error
 
 
 GARBAGE: list[bytes] = [

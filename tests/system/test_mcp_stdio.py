@@ -157,6 +157,23 @@ def test_ends_though_a_call_waits(run_daemon: Callable[..., Daemon], server: Red
         running.process.send_signal(signal.SIGCONT)
 
 
+def test_damaged_mirror(run_daemon: Callable[..., Daemon], server: RedisServer) -> None:
+    """Shows bytes that are no text, for example: they are shown as such, and the server goes on."""
+    run_daemon()
+    one = Server("--redis", server.url)
+    one.send(HELLO, READY, LIST)
+    one.answer(2)
+    with server.client() as client:
+        client.execute_command("HSET", "blocks:block:agents/sam/human", "value", b"bad \xff bytes")
+    view = {"name": "memory_view", "arguments": {"label": "human"}}
+    one.send({"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": view})
+    assert one.answer(3)["result"]["structuredContent"]["value"] == "bad \\udcff bytes"
+    one.send({**LIST, "id": 4})
+    assert one.answer(4)["result"]["structuredContent"]["blocks"]
+    one.end()
+    assert one.process.returncode == 0
+
+
 def test_begins_before_the_daemon(tmp_path: Path, folder: Path) -> None:
     """The tools say that none runs, and work once one does, also after it has restarted with its embedded server."""
     (folder / "team.md").write_text("---\nagents: '*'\n---\nWe meet on Mondays.\n")

@@ -10,7 +10,7 @@ from mcp_types import INVALID_PARAMS, CallToolResult, TextContent
 from blocksd.client.tools import VIEW, Mistake, done
 from blocksd.errors import BlocksdError, NotFound
 from blocksd.mcp.definitions import CALLED
-from blocksd.mcp.refusals import refusal, sendable
+from blocksd.mcp.refusals import refusal
 from blocksd.model.label import owner
 from blocksd.model.prompt import order, render_block
 
@@ -35,7 +35,7 @@ async def call(memory: AgentMemory, name: str, arguments: dict[str, Any]) -> Cal
     """
     tool = CALLED.get(name)
     if tool is None:
-        raise MCPError(INVALID_PARAMS, sendable(f"there is no tool {name[:80]!r}. The tools: {', '.join(CALLED)}"))
+        raise MCPError(INVALID_PARAMS, f"there is no tool {name[:80]!r}. The tools: {', '.join(CALLED)}")
     try:
         given = {tool.names.get(key, key): value for key, value in tool.checked(arguments).items()}
         text, data = await (

@@ -51,15 +51,15 @@ def refusal(error: BlocksdError | Mistake, names: Mapping[str, str] | None = Non
     """Return the text. `names` are a tool's arguments → their names in blocksd, where these differ."""
     message = error.message
     if isinstance(error, Mistake):
-        return sendable(f"Not done: {message}.")
+        return f"Not done: {message}."
     if is_unknown_agent(error, agent):
         step = (
             f"an operator makes it known: 'blocksd attach LABEL {agent}', a folder agents/{agent}, or this server's "
             "option --create"
         )
-        return sendable(f"Not done: {message} yet. Next step: {step}.")
+        return f"Not done: {message} yet. Next step: {step}."
     if isinstance(error, Unavailable):
-        return sendable(f"Not done: {_trouble(error)}. Next step: {_after(error)}.")
+        return f"Not done: {_trouble(error)}. Next step: {_after(error)}."
     argument = str(error.facts.get("argument", ""))
     shown = next((name for name, method_s in (names or {}).items() if method_s == argument), argument)
     if argument and message.startswith(f"{argument} "):
@@ -67,7 +67,7 @@ def refusal(error: BlocksdError | Mistake, names: Mapping[str, str] | None = Non
     step = next((step for kind, step in _STEPS if isinstance(error, kind)), "")
     if isinstance(error, InvalidRequest) and argument:
         step = "memory_view shows the present text"
-    return sendable(f"Not done: {message}." + (f" Next step: {step}." if step else ""))
+    return f"Not done: {message}." + (f" Next step: {step}." if step else "")
 
 
 def _trouble(error: Unavailable) -> str:
@@ -82,8 +82,3 @@ def _after(error: Unavailable) -> str:
     if "state" in error.facts:
         return "a person must start the daemon with 'blocksd run FOLDER'; then try again"
     return "try again in a moment; 'blocksd status' tells a person what is wrong"
-
-
-def sendable(text: str) -> str:
-    r"""Return a text that has a form in UTF-8: a lone surrogate, which a caller may have sent, is shown as `\\udc00`."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

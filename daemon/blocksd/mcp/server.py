@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mcp.server.lowlevel import NotificationOptions, Server
 from mcp_types import (
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from blocksd.mcp.memory import Access
 
     Context = ServerRequestContext[Any, Any]
+
+T = TypeVar("T")
 
 NAME = "blocksd"
 FIXED_MS = 3_600_000
@@ -93,7 +95,7 @@ class Handlers:
         )
         server.add_request_handler("server/discover", RequestParams, self.discover)
         server.add_notification_handler("notifications/initialized", NotificationParams, self.initialized)
-        server.middleware.append(self.initialize)
+        server.middleware.append(self.answer)
         return server
 
     def end_streams(self) -> None:
@@ -127,12 +129,12 @@ class Handlers:
             cache_scope=_SCOPE,
         )
 
-    async def initialize(self, ctx: Context, call_next: CallNext) -> HandlerResult:
-        """Put the memory, as instructions, into the answer to `initialize` (until 2025)."""
+    async def answer(self, ctx: Context, call_next: CallNext) -> HandlerResult:
+        """Put the memory, as instructions, into the answer to `initialize` (until 2025), and make each answer sendable."""
         result = await call_next(ctx)
         if ctx.method == "initialize" and isinstance(result, dict):
-            return {**result, "instructions": await self._memory(ctx).instructions()}
-        return result
+            result = {**result, "instructions": await self._memory(ctx).instructions()}
+        return sendable(result)
 
     async def initialized(self, context: Context, _params: NotificationParams) -> None:
         """Follow changes for a client that does not ask for it (until 2025)."""
@@ -192,6 +194,24 @@ class Handlers:
     async def get_prompt(self, context: Context, params: GetPromptRequestParams) -> GetPromptResult:
         """Answer `prompts/get`."""
         return await resources.prompt(self._memory(context), params.name)
+
+
+def sendable(value: T) -> T:
+    r"""Return an answer that can be written in UTF-8. Bytes that are not, as a damaged mirror may show, become `\udcff`.
+
+    The SDK's server would end otherwise.
+    """
+    found: Any = value
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            found = value.encode("utf-8", "backslashreplace").decode()
+    elif isinstance(value, dict):
+        found = {key: sendable(one) for key, one in value.items()}
+    elif isinstance(value, list):
+        found = [sendable(one) for one in value]
+    return cast("T", found)
 
 
 def _connection_of(context: Context) -> Connection:
