@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -63,62 +64,63 @@ class Server:
             self.process.kill()
 
 
-@pytest.mark.parametrize("era", ERAS)
-def test_official_client(run_daemon: Callable[..., Daemon], server: RedisServer, folder: Path, era: str) -> None:
-    """Starts the command, reads the memory in the instructions, and edits it."""
-    (folder / "team.md").write_text("---\nagents: '*'\n---\nWe meet on Mondays.\n")
-    run_daemon()
-
-    async def work() -> None:
-        async with Client(command("sam", "--create", "--redis", server.url), mode=ERAS[era]) as client:
-            assert client.protocol_version == era
-            assert "We meet on Mondays." in (client.instructions or "")
-            assert client.server_info is not None
-            assert client.server_info.name == "blocksd"
-            await done(client, "memory_append", label="team", content="In room 4.")
-        assert (folder / "team.md").read_text().endswith("We meet on Mondays.\nIn room 4.\n")
-
-    run(work())
-
-
 @pytest.mark.filterwarnings("ignore:resources/(un)?subscribe is removed")
-@pytest.mark.parametrize("era", ERAS)
-def test_two_servers_share_a_block(
-    run_daemon: Callable[..., Daemon], server: RedisServer, folder: Path, era: str
-) -> None:
-    """An append by the client of one agent is in the other's next read, and in its update."""
-    (folder / "team.md").write_text("---\nagents: [ann, bob]\n---\nWe meet on Mondays.\n")
+def test_two_clients_share_a_block(run_daemon: Callable[..., Daemon], server: RedisServer, folder: Path) -> None:
+    """Of two agents, and of both eras: an append of one is in the other's next read and update, and so is a save."""
+    file = folder / "team.md"
+    file.write_text("---\nagents: [ann, bob]\n---\nWe meet on Mondays.\n")
     run_daemon()
 
     async def work() -> None:
-        ear, uri = Ear(), "blocks://bob/team"
-        ann = Client(command("ann", "--redis", server.url), mode=ERAS[era])
-        bob = Client(command("bob", "--redis", server.url), mode=ERAS[era], **ear.options(era))
-        async with ann, bob, ear.listening(bob, era, uri):
-            await done(ann, "memory_append", label="team", content="In room 4.")
-            assert (await done(bob, "memory_view", label="team"))["value"] == "We meet on Mondays.\nIn room 4."
-            await ear.until(uri)
-            (content,) = (await bob.read_resource(uri)).contents
-            assert getattr(content, "text", "") == "We meet on Mondays.\nIn room 4."
-            ear.heard.clear()
-            (folder / "team.md").write_text(f"{(folder / 'team.md').read_text()}At noon.\n")  # as an editor does
-            await ear.until(uri)
-            assert (await done(bob, "memory_search", query="noon"))["matches"][0]["line"] == 3
+        ears = {name: Ear() for name in ("ann", "bob")}
+        eras = dict(zip(ears, ERAS, strict=True))
+        clients = {
+            name: Client(command(name, "--redis", server.url), mode=ERAS[eras[name]], **ear.options(eras[name]))
+            for name, ear in ears.items()
+        }
+        async with AsyncExitStack() as stack:
+            for name, client in clients.items():
+                await stack.enter_async_context(client)
+                assert client.protocol_version == eras[name]
+                assert f"agent '{name}'" in (client.instructions or "")
+                assert "We meet on Mondays." in (client.instructions or "")
+                await stack.enter_async_context(ears[name].listening(client, eras[name], f"blocks://{name}/team"))
+            await done(clients["ann"], "memory_append", label="team", content="In room 4.")
+            assert (await done(clients["bob"], "memory_view", label="team"))["value"].endswith("In room 4.")
+            await ears["bob"].until("blocks://bob/team")
+            await done(clients["bob"], "memory_append", label="team", content="At noon.")
+            (content,) = (await clients["ann"].read_resource("blocks://ann/team")).contents
+            assert getattr(content, "text", "") == "We meet on Mondays.\nIn room 4.\nAt noon."
+            for name, ear in ears.items():
+                await ear.until(f"blocks://{name}/team")
+                ear.heard.clear()
+            file.write_text(f"{file.read_text()}Kim brings tea.\n")  # as an editor does
+            for name, ear in ears.items():
+                await ear.until(f"blocks://{name}/team")
+                assert (await done(clients[name], "memory_search", query="brings"))["matches"][0]["line"] == 4
 
     run(work())
 
 
 def test_standard_output_has_nothing_but_the_protocol(run_daemon: Callable[..., Daemon], server: RedisServer) -> None:
-    """Lines that are no messages, too, are answered or ignored in it; a closed input ends the server in order."""
+    """Lines that are no messages are answered or ignored in it, and bytes of a damaged mirror that are no text are shown as
+    such; a closed input ends the server in order."""
     run_daemon()
     one = Server("--redis", server.url)
-    one.send(b"no JSON\n", b'{"jsonrpc": "2.0"}\n', b"[1, 2\n", b"\xff\xfe\n", b"\n", HELLO, READY, LIST)
+    deep = b"[" * 300_000 + b"\n"
+    one.send(b"no JSON\n", b'{"jsonrpc": "2.0"}\n', b"[1, 2\n", deep, b"\xff\xfe\n", b"\n", HELLO, READY, LIST)
     assert one.answer(2)["result"]["structuredContent"]["blocks"]
     lone = (
         '{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"memory_view","arguments":{"label":"\\ud800"}}}'
     )
     one.send(lone.encode() + b"\n", {**LIST, "id": 4})
     assert one.answer(4)["result"]["structuredContent"]["blocks"]
+    with server.client() as client:
+        client.execute_command("HSET", "blocks:block:agents/sam/human", "value", b"bad \xff bytes")
+    view = {"name": "memory_view", "arguments": {"label": "human"}}
+    one.send({"jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": view}, {**LIST, "id": 6})
+    assert one.answer(5)["result"]["structuredContent"]["value"] == "bad \\udcff bytes"
+    assert one.answer(6)["result"]["structuredContent"]["blocks"]
     out, said = one.end()
     assert one.process.returncode == 0
     for line in out.splitlines():
@@ -126,7 +128,7 @@ def test_standard_output_has_nothing_but_the_protocol(run_daemon: Callable[..., 
     assert b"Traceback" not in said
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_signals_end_it_in_order(run_daemon: Callable[..., Daemon], server: RedisServer, number: int) -> None:
     """While it waits for input."""
     run_daemon()
@@ -136,6 +138,23 @@ def test_signals_end_it_in_order(run_daemon: Callable[..., Daemon], server: Redi
     one.process.send_signal(number)
     assert one.process.wait(10) == 0
     assert b"Traceback" not in one.end()[1]
+
+
+def test_client_that_is_gone(run_daemon: Callable[..., Daemon], server: RedisServer) -> None:
+    """It reads no answer any more: the server ends with the input, and without a fault."""
+    run_daemon()
+    one = Server("--redis", server.url)
+    one.send(HELLO, READY, LIST)
+    one.answer(2)
+    assert one.process.stdout is not None
+    assert one.process.stdin is not None
+    assert one.process.stderr is not None
+    one.process.stdout.close()
+    one.send({**LIST, "id": 3}, {**LIST, "id": 4})
+    one.process.stdin.close()
+    assert one.process.wait(10) == 0
+    assert one.process.stderr.read() == b""
+    one.process.stderr.close()
 
 
 def test_ends_though_a_call_waits(run_daemon: Callable[..., Daemon], server: RedisServer) -> None:
@@ -155,23 +174,6 @@ def test_ends_though_a_call_waits(run_daemon: Callable[..., Daemon], server: Red
         assert one.process.returncode == 0
     finally:
         running.process.send_signal(signal.SIGCONT)
-
-
-def test_damaged_mirror(run_daemon: Callable[..., Daemon], server: RedisServer) -> None:
-    """Shows bytes that are no text, for example: they are shown as such, and the server goes on."""
-    run_daemon()
-    one = Server("--redis", server.url)
-    one.send(HELLO, READY, LIST)
-    one.answer(2)
-    with server.client() as client:
-        client.execute_command("HSET", "blocks:block:agents/sam/human", "value", b"bad \xff bytes")
-    view = {"name": "memory_view", "arguments": {"label": "human"}}
-    one.send({"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": view})
-    assert one.answer(3)["result"]["structuredContent"]["value"] == "bad \\udcff bytes"
-    one.send({**LIST, "id": 4})
-    assert one.answer(4)["result"]["structuredContent"]["blocks"]
-    one.end()
-    assert one.process.returncode == 0
 
 
 def test_begins_before_the_daemon(tmp_path: Path, folder: Path) -> None:

@@ -42,5 +42,8 @@ async def _serve(agent: str, access: Access) -> None:
 
 async def _talk(handlers: Handlers) -> None:
     server = handlers.server()
-    async with stdio_server() as (reading, writing):
-        await server.run(reading, writing, server.create_initialization_options())
+    try:
+        async with stdio_server() as (reading, writing):
+            await server.run(reading, writing, server.create_initialization_options())
+    except* BrokenPipeError:
+        pass  # the client has ended, without closing the input first
