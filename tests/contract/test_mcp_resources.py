@@ -282,6 +282,25 @@ def test_nothing_is_missed_while_redis_is_lost(
     run(work())
 
 
+def test_bound_of_agents_that_are_followed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more is refused, and may read; a refused subscription takes no place."""
+    monkeypatch.setattr("blocksd.mcp.server.MOST_FOLLOWED", 0)
+
+    async def work() -> None:
+        async with inside(url, "late", "2025-11-25") as client:
+            with pytest.raises(MCPError, match="is no block of"):
+                await client.subscribe_resource("blocks://bob/human")
+            with pytest.raises(MCPError, match="are followed already"):
+                await client.subscribe_resource("blocks://late/human")
+            assert await value(client, "blocks://late/human") == ""
+        async with inside(url, "late") as client:
+            with pytest.raises(MCPError, match="are followed already"):
+                async with client.listen(resources_list_changed=True):
+                    pass
+
+    run(work())
+
+
 def test_a_watch_lasts_as_long_as_a_client_listens(url: str, place: tuple[RedisServer, Path]) -> None:
     """One connection for all clients of an agent, which ends with the last of them."""
 

@@ -127,8 +127,8 @@ def test_places_and_tokens_are_those_of_the_gateway() -> None:
     assert agent_of(Caller("operator"), scope)[0] == "björn"
 
 
-def test_sessions_are_of_one_caller(url: str) -> None:
-    """Another agent, and an operator for another agent, do not find a session of before 2026."""
+def test_sessions_are_of_one_caller(url: str, place: tuple[RedisServer, Path, Served]) -> None:
+    """Another agent, and an operator, do not find a session of before 2026; nor does the log fill with their attempts."""
 
     def hello(token: str, more: str = "", **headers: str) -> httpx2.Response:
         given = {**JSON, "authorization": f"Bearer {token}", **headers}
@@ -138,6 +138,7 @@ def test_sessions_are_of_one_caller(url: str) -> None:
     assert hello(TOKENS["ann"], **{"mcp-session-id": session}).status_code == 200
     for token, more in ((TOKENS["bob"], ""), (TOKENS["kim"], "?agent=ann"), (TOKENS["kim"], "?agent=bob")):
         assert hello(token, more, **{"mcp-session-id": session}).status_code == 404
+    assert len(place[2].said().splitlines()) == 1
 
 
 @pytest.mark.parametrize("era", ERAS)

@@ -152,8 +152,8 @@ def _metrics(config: Config) -> list[ServiceListener]:
 def serve(**flags: Any) -> None:
     """Serve blocks and agents over HTTP, until Ctrl-C or SIGTERM.
 
-    Programs that use Letta's SDKs for Python and TypeScript read and write blocks by it. It speaks to Redis and needs no
-    access to the folder. Without tokens it serves programs of this machine alone.
+    Programs that use Letta's SDKs for Python and TypeScript read and write blocks by it, and MCP clients at /mcp. It speaks
+    to Redis and needs no access to the folder. Without tokens it serves programs of this machine alone.
 
     \b
     blocksd serve

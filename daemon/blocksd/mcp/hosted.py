@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
@@ -34,6 +35,7 @@ class Hosted:
         self._manager = StreamableHTTPSessionManager(
             self._handlers.server(), json_response=True, max_request_body_size=MAX_BODY, max_sessions=MOST_SESSIONS
         )
+        logging.getLogger("mcp").setLevel(logging.ERROR)  # a warning for each wrong request would fill the log
         self._is_begun, self._ending = asyncio.Event(), asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 

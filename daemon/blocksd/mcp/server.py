@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mcp.server.lowlevel import NotificationOptions, Server
+from mcp.shared.exceptions import MCPError
 from mcp_types import (
+    INTERNAL_ERROR,
     CallToolRequestParams,
     CallToolResult,
     DiscoverResult,
@@ -34,6 +37,7 @@ from blocksd.mcp import resources
 from blocksd.mcp.calls import call
 from blocksd.mcp.definitions import listed
 from blocksd.mcp.memory import AgentMemory
+from blocksd.mcp.places import name_in
 from blocksd.mcp.updates import Updates
 
 if TYPE_CHECKING:
@@ -52,6 +56,8 @@ T = TypeVar("T")
 NAME = "blocksd"
 FIXED_MS = 3_600_000
 """How long a client may keep what changes with the version of blocksd alone, in milliseconds."""
+MOST_FOLLOWED = 500
+"""How many agents are followed at once, each on a connection to Redis."""
 _SCOPE: Any = "private"
 
 
@@ -112,8 +118,11 @@ class Handlers:
         return AgentMemory(self._access, self._agent_of(context))
 
     def _updates_for(self, context: Context) -> Updates:
+        """Return the updates of the agent, which the caller joins at once. Raises MCPError."""
         agent = self._agent_of(context)
         if agent not in self._updates:
+            if len(self._updates) >= MOST_FOLLOWED:
+                raise MCPError(INTERNAL_ERROR, f"{MOST_FOLLOWED} agents are followed already: read again now and then")
             self._updates[agent] = Updates(self._access, agent, lambda: self._updates.pop(agent, None))
         return self._updates[agent]
 
@@ -140,7 +149,8 @@ class Handlers:
         """Follow changes for a client that does not ask for it (until 2025)."""
         connection = _connection_of(context)
         if connection.protocol_version not in MODERN_PROTOCOL_VERSIONS:
-            await self._updates_for(context).join(connection)
+            with suppress(MCPError):  # it has not asked for it
+                await self._updates_for(context).join(connection)
 
     # --- tools ---
 
@@ -172,10 +182,12 @@ class Handlers:
 
     async def subscribe(self, context: Context, params: SubscribeRequestParams) -> EmptyResult:
         """Answer `resources/subscribe` (until 2025)."""
+        agent = self._agent_of(context)
         try:
-            await self._updates_for(context).subscribe(_connection_of(context), params.uri)
+            name_in(params.uri, agent)
         except NotFound as error:
-            raise resources.failed(error, self._agent_of(context)) from None
+            raise resources.failed(error, agent) from None
+        await self._updates_for(context).subscribe(_connection_of(context), params.uri)
         return EmptyResult()
 
     async def unsubscribe(self, context: Context, params: UnsubscribeRequestParams) -> EmptyResult:

@@ -85,8 +85,7 @@ class Updates:
         return self._sessions[connection]
 
     async def subscribe(self, connection: Connection, uri: str) -> None:
-        """Tell the client when this resource changes, too. Raises NotFound if it is no block of the agent's."""
-        name_in(uri, self._agent)
+        """Tell the client when this resource changes, too."""
         session = await self.join(connection)
         if uri not in session.uris:
             session.uris.add(uri)
