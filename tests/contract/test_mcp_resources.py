@@ -252,6 +252,28 @@ def test_other_agents_changes_are_not_told(url: str) -> None:
 
 
 @pytest.mark.parametrize("era", ERAS)
+def test_a_server_that_hangs_does_not_hold_up_the_handshake(
+    run_daemon: Callable[..., Daemon], server: RedisServer, monkeypatch: pytest.MonkeyPatch, era: str
+) -> None:
+    """The instructions say that the memory cannot be read, and that it can later."""
+    monkeypatch.setattr("blocksd.mcp.memory.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("blocksd.mcp.updates._PATIENCE_SECONDS", 0.1)
+    run_daemon()
+
+    async def work() -> None:
+        server.pause()
+        try:
+            async with asyncio.timeout(5), inside(server.url, "sam", era) as client:
+                assert "cannot be read for now" in (client.instructions or "")
+                server.resume()
+                await soon(lambda: has(client, "human"))
+        finally:
+            server.resume()
+
+    run(work())
+
+
+@pytest.mark.parametrize("era", ERAS)
 def test_nothing_is_missed_while_redis_is_lost(
     run_daemon: Callable[..., Daemon], server: RedisServer, era: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PATIENCE_SECONDS = 3.0
+"""How long a client waits for the memory when it connects: some give a server 10 seconds to start."""
 _HEAD = """\
 The memory of the agent '{agent}': labelled texts (blocks) that last from one conversation to the next. Some are shared with \
 other agents, and people edit them. They follow as they were when this connection began; a client may cut them short. \
@@ -111,7 +114,11 @@ class AgentMemory:
     async def instructions(self) -> str:
         """Return what a client is told at the beginning: how to use the memory, and the memory, if it can be read."""
         try:
-            text = await self.compiled()
+            text = await asyncio.wait_for(self.compiled(), PATIENCE_SECONDS)
+        except TimeoutError:
+            text = (
+                "(The memory cannot be read for now: Redis or the daemon does not answer. memory_list reads it later.)"
+            )
         except BlocksdError as error:
             text = f"(The memory cannot be read for now. {refusal(error, agent=self.agent)})"
         return f"{_HEAD.format(agent=self.agent)}\n\n{text or _NO_BLOCKS}"
