@@ -10,6 +10,7 @@ from blocksd.errors import (
     BlocksdError,
     Damaged,
     InternalError,
+    InvalidLabel,
     InvalidRequest,
     LabelConflict,
     LimitExceeded,
@@ -26,10 +27,12 @@ from blocksd.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_LABELS = "a label is a name such as 'plan', or a path such as 'notes/today'"
 _STEPS: tuple[tuple[type[BlocksdError], str], ...] = (
     (NotAttached, "memory_list lists your blocks"),
     (NotFound, "memory_list lists your blocks, and memory_create makes a private one"),
     (ReadOnly, "only a person changes it: put the text into another block, or tell the person"),
+    (InvalidLabel, _LABELS),
     (LimitExceeded, "write less, make room with memory_rethink, or use another block"),
     (AlreadyExists, "choose another label, or change that block"),
     (LabelConflict, "choose another label"),
@@ -54,20 +57,29 @@ def refusal(error: BlocksdError | Mistake, names: Mapping[str, str] | None = Non
         return f"Not done: {message}."
     if is_unknown_agent(error, agent):
         step = (
-            f"an operator makes it known: 'blocksd attach LABEL {agent}', a folder agents/{agent}, or this server's "
-            "option --create"
+            f"an operator makes it known: 'blocksd attach LABEL {agent}', a folder agents/{agent}, or "
+            f"'blocksd mcp --agent {agent} --create'"
         )
         return f"Not done: {message} yet. Next step: {step}."
     if isinstance(error, Unavailable):
         return f"Not done: {_trouble(error)}. Next step: {_after(error)}."
     argument = str(error.facts.get("argument", ""))
-    shown = next((name for name, method_s in (names or {}).items() if method_s == argument), argument)
     if argument and message.startswith(f"{argument} "):
+        shown = next((name for name, its in (names or {}).items() if its == argument), argument)
         message = shown + message.removeprefix(argument)
     step = next((step for kind, step in _STEPS if isinstance(error, kind)), "")
-    if isinstance(error, InvalidRequest) and argument:
-        step = "memory_view shows the present text"
+    if isinstance(error, InvalidRequest):
+        step = _after_request(error)
     return f"Not done: {message}." + (f" Next step: {step}." if step else "")
+
+
+def _after_request(error: InvalidRequest) -> str:
+    facts = error.facts
+    if "argument" in facts:
+        return "memory_view shows the present text"
+    if facts.get("field") == "request":
+        return "send it in several calls"
+    return _LABELS if "label" in facts and "field" not in facts else ""
 
 
 def _trouble(error: Unavailable) -> str:
