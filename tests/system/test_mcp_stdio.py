@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -155,6 +156,18 @@ def test_client_that_is_gone(run_daemon: Callable[..., Daemon], server: RedisSer
     assert one.process.wait(10) == 0
     assert one.process.stderr.read() == b""
     one.process.stderr.close()
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout"])
+def test_streams_that_cannot_be_used(stream: str) -> None:
+    """A closed input, or a full disk behind the output, is an error in one line."""
+    words = command("sam", "--redis", "redis://127.0.0.1:1")
+    line = shlex.join([words.command, *words.args]) + (" <&-" if stream == "stdin" else " >/dev/full")
+    hello = json.dumps(HELLO) + "\n"
+    ended = subprocess.run(["sh", "-c", line], input=hello, env=words.env, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr
+    assert "standard input or output cannot be written or read" in ended.stderr
 
 
 def test_ends_though_a_call_waits(run_daemon: Callable[..., Daemon], server: RedisServer) -> None:

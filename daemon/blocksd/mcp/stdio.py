@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def serve(agent: str, connect: Callable[[], AsyncTransport], *, creates: bool) -> None:
-    """Serve one agent's memory until standard input is closed, or SIGTERM or SIGINT comes."""
+    """Serve one agent's memory until standard input is closed, or SIGTERM or SIGINT comes.
+
+    Raises:
+        OSError: standard input cannot be read, or standard output not written.
+    """
     asyncio.run(_serve(agent, Access(connect, creates=creates)))
 
 
@@ -45,5 +49,13 @@ async def _talk(handlers: Handlers) -> None:
     try:
         async with stdio_server() as (reading, writing):
             await server.run(reading, writing, server.create_initialization_options())
-    except* BrokenPipeError:
-        pass  # the client has ended, without closing the input first
+    except ExceptionGroup as group:
+        matching, others = group.split(OSError)
+        if matching is None or others is not None:
+            raise
+        error: BaseException = matching
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        assert isinstance(error, OSError)
+        if not isinstance(error, BrokenPipeError):  # as it is when the client has ended without closing the input first
+            raise OSError(error.errno, error.strerror, "standard input or output") from None
