@@ -119,6 +119,12 @@ class MergeConflict(BlocksdError):
     code = "merge_conflict"
 
 
+class BrokenMarkers(BlocksdError):
+    """The markers of blocksd in a rendered file are not one pair for each agent. Facts: `line`, `path`."""
+
+    code = "broken_markers"
+
+
 class Unavailable(BlocksdError):
     """Redis or the daemon cannot be reached, or refuses to serve for now. Facts: `url`, where known."""
 

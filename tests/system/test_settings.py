@@ -90,7 +90,7 @@ def test_where_each_setting_was_made(place: Path) -> None:
     assert rows["sources.wrong"] == ("wrong, and not served", "blocksd.toml:5")
     assert "settings file: blocksd.toml\n" in result.stderr
     assert "warning: $BLOCKSD_POL_SECONDS is no setting; did you mean '$BLOCKSD_POLL_SECONDS'?" in result.stderr
-    assert "blocksd: source wrong: it has no path (blocksd.toml:5)" in result.stderr
+    assert "blocksd: sources.wrong: it has no path (blocksd.toml:5)" in result.stderr
     assert result.returncode == 2
     as_json = blocksd(place, "config", "--json", **environment)
     assert as_json.returncode == 2

@@ -32,6 +32,7 @@ PACKAGES = (
     "http",
     "doctor",
     "mcp",
+    "assistants",
     "cli",
 )
 """From the package that knows nothing of the others to the one that knows them all; `errors` is a module."""

@@ -15,6 +15,7 @@ UNITS = Path(__file__).resolve().parents[2] / "systemd"
 SYSTEM = ("blocksd.service", "blocksd@.service")
 GATEWAY = "blocksd-http.service"
 ALL = (*SYSTEM, "user/blocksd.service")
+RENDER = "user/blocksd-render.service"
 
 
 def text_of(unit: str) -> str:
@@ -46,7 +47,7 @@ def test_exposure_is_at_most_one(unit: str) -> None:
     assert judged.returncode == 0, judged.stdout + judged.stderr
 
 
-@pytest.mark.parametrize("unit", [*ALL, GATEWAY])
+@pytest.mark.parametrize("unit", [*ALL, GATEWAY, RENDER])
 def test_every_line_has_its_reason(unit: str) -> None:
     """A setting stands below a comment, alone or in a group."""
     service = text_of(unit).partition("[Service]\n")[2].partition("[Install]")[0]
@@ -76,6 +77,14 @@ def test_gateway_may_do_no_more_than_the_daemon() -> None:
     hardening = set(text_of(SYSTEM[0]).partition("# From here on")[2].splitlines()) & daemon
     assert hardening - gateway == {"UMask=0007", "ReadWritePaths=/etc/blocksd"}
     assert "StateDirectory" not in text_of(GATEWAY)
+
+
+def test_renderer_may_do_no_more_than_a_persons_daemon() -> None:
+    """But for the umask: others may have to read what it writes."""
+    daemon, renderer = (text_of(unit).partition("# From here on")[2].splitlines() for unit in (ALL[-1], RENDER))
+    taken = [{line for line in lines if "=" in line and line[0] != "#"} for lines in (daemon, renderer)]
+    assert taken[0] - taken[1] == {"UMask=0077"}
+    assert taken[1] <= taken[0]
 
 
 def test_instance_differs_where_it_must() -> None:

@@ -28,7 +28,6 @@ from blocksd.cli.options import (
 from blocksd.errors import NotFound, ProblemFile
 from blocksd.model.label import SUFFIX, is_properties, owner
 from blocksd.model.problem import count
-from blocksd.model.prompt import STYLES, style_of
 from blocksd.model.revision import who
 from blocksd.protocol.reset import Reset
 
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
     from blocksd.client.blocking.client import Client
     from blocksd.mirror.view import BlockView
-    from blocksd.model.prompt import Style
     from blocksd.protocol.reset import Item
     from blocksd.settings.config import Config
 
@@ -198,59 +196,6 @@ def agents(as_json: bool, **flags: Any) -> None:
         for agent in known
     ]
     print_table(("agent", "blocks", "names", "called", "description"), rows)
-
-
-@click.command()
-@click.argument("agent", shell_complete=completion.agents)
-@daemon_options
-@click.option("--style", type=click.Choice(STYLES), help="The form of the text.  [default: that of the agent's type]")
-@click.option("--source", "sources", metavar="NAME", multiple=True, help="Only this file source; may be repeated.")
-@click.option("--no-sources", is_flag=True, help="No file sources.")
-@click.option("--max-files-open", type=click.IntRange(0, 10**9), metavar="N", help="Show at most N files open.")
-@json_option
-def render(
-    agent: str,
-    style: Style | None,
-    sources: tuple[str, ...],
-    *,
-    no_sources: bool,
-    max_files_open: int | None,
-    as_json: bool,
-    **flags: Any,
-) -> None:
-    """Print an agent's prompt, as its context window holds it.
-
-    The prompt has all blocks attached to the agent, and the files it has open.
-    """
-    with (
-        open_client(load(flags)) as client,
-        near_agents(client, agent),
-        client.memory(agent) as memory,
-    ):
-        _check_sources(agent, sources, memory.list_sources())
-        style = style or style_of(client.agents.retrieve(agent).agent_type)
-        text = memory.compile(
-            style=style,
-            sources=() if no_sources else sources or None,
-            max_files_open=max_files_open,
-        )
-    if as_json:
-        print_json({"agent": agent, "style": style, "chars": len(text), "text": text})
-    else:
-        click.echo(text)
-
-
-def _check_sources(agent: str, named: tuple[str, ...], seen: list[str]) -> None:
-    """Raises NotFound when one of the file sources named is none that the agent sees."""
-    unknown = next((name for name in named if name not in seen), None)
-    if unknown is not None:
-        near = difflib.get_close_matches(unknown, seen, n=1)
-        those = (
-            f"it sees {', '.join(map(repr, seen))}"
-            if seen
-            else "it sees none; 'blocksd config' shows which agents see a source"
-        )
-        raise NotFound(f"{agent!r} sees no file source {unknown!r}", source=unknown, near=near, hint=those)
 
 
 @click.command()

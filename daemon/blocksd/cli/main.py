@@ -16,12 +16,12 @@ from contextlib import suppress
 
 import click
 
-from blocksd.cli.commands_admin import acl, audit, completion, doctor
+from blocksd.cli.commands_admin import acl, audit, completion, config, doctor
+from blocksd.cli.commands_assistants import render
 from blocksd.cli.commands_check import check
-from blocksd.cli.commands_config import config
 from blocksd.cli.commands_daemon import resume, run, serve, serve_mcp, stop
 from blocksd.cli.commands_history import diff, history, merge, redo, restore, undo
-from blocksd.cli.commands_read import agents, list_blocks, render, show, watch
+from blocksd.cli.commands_read import agents, list_blocks, show, watch
 from blocksd.cli.commands_status import status
 from blocksd.cli.commands_write import COMMANDS as WRITING
 from blocksd.cli.console import complain

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from blocksd.cli.main import cli
-from blocksd.settings.config import SETTINGS, SOURCE_KEYS
+from blocksd.settings.config import SETTINGS, TABLES
 from blocksd.settings.loading import CREDENTIALS
 
 if TYPE_CHECKING:
@@ -142,9 +142,10 @@ def _settings() -> Iterator[str]:
         )
         meaning = f"{about['meaning']}.{'' if about['is_live'] else ' (restart)'}  [default: {shown}]"
         yield from _items([(f"{_bold(name)}, {_bold('BLOCKSD_' + name.upper())}", _capitalized(meaning))])
-    yield ".PP"
-    yield from _text("Each source is a table `[sources.NAME]` with the keys:")
-    yield from _items((_bold(name), f"{_capitalized(key.metadata['meaning'])}.") for name, key in SOURCE_KEYS.items())
+    for table, keys in TABLES.items():
+        yield ".PP"
+        yield from _text(f"`{table}` has a table `[{table}.NAME]` for each, with the keys:")
+        yield from _items((_bold(name), f"{_capitalized(key.metadata['meaning'])}.") for name, key in keys.items())
 
 
 def _text(text: str) -> Iterator[str]:

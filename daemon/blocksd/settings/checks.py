@@ -6,9 +6,9 @@ import types
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from blocksd.errors import InvalidLabel, Misconfigured
-from blocksd.model.label import is_plain, parse_agent_pattern, parse_label
+from blocksd.model.label import is_plain, parse_agent, parse_agent_pattern, parse_label
 from blocksd.model.nearest import nearest
-from blocksd.settings.config import SETTINGS, SOURCE_KEYS, Config, SourceSettings
+from blocksd.settings.config import SETTINGS, TABLES, Config, RenderSettings, SourceSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +24,8 @@ def checked(name: str, value: Any, where: Where) -> Any:
     """
     if name not in SETTINGS:
         raise Misconfigured(f"{where(name)} has an unknown key {name!r}{hint(name, list(SETTINGS))}", key=name)
-    if name == "sources" and isinstance(value, dict):
-        return tuple(_source(source, table, where) for source, table in value.items())
+    if name in TABLES and isinstance(value, dict):
+        return tuple(_table(name, one, table, where) for one, table in value.items())
     if name in ("metrics", "listen") and type(value) is int:  # as one writes a port
         value = str(value)
     try:
@@ -34,7 +34,7 @@ def checked(name: str, value: Any, where: Where) -> Any:
         raise Misconfigured(f"{error.message} ({where(name)})", key=name) from None
 
 
-def _fitting(table: type[Config | SourceSettings], name: str, value: Any) -> Any:
+def _fitting(table: type[Config | SourceSettings | RenderSettings], name: str, value: Any) -> Any:
     """Return the value of a key of a table, if it fits."""
     wanted, about = type_of(table, name), table.__dataclass_fields__[name].metadata
     if wanted is float and type(value) is int:
@@ -59,27 +59,35 @@ def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:g}"
 
 
-def _source(name: str, table: Any, where: Where) -> SourceSettings:
-    """Return one source; it keeps a mistake in its table, for the daemon to report."""
+def _table(setting: str, name: str, table: Any, where: Where) -> SourceSettings | RenderSettings:
+    """Return one source or output; it keeps a mistake in its table, for the daemon or the command to report."""
+    kind: type[SourceSettings | RenderSettings] = SourceSettings if setting == "sources" else RenderSettings
     try:
-        return SourceSettings(name, **_source_settings(name, table))
+        return kind(name, **_table_settings(setting, kind, name, table))
     except (InvalidLabel, Misconfigured) as error:
         below = [key for key in [error.facts.get("key")] if isinstance(table, dict) and key in table]
-        return SourceSettings(name, mistake=f"{error.message} ({where('sources', name, *below)})")
+        return kind(name, mistake=f"{error.message} ({where(setting, name, *below)})")
 
 
-def _source_settings(name: str, table: Any) -> dict[str, Any]:
+def _table_settings(setting: str, kind: type[SourceSettings | RenderSettings], name: str, table: Any) -> dict[str, Any]:
+    what, needed = ("a source", ("path",)) if kind is SourceSettings else ("an output", ("agent", "output"))
     if parse_label(name) != name or not is_plain(name):
-        raise Misconfigured(f"{name[:80]!r} is no name of a source: it is letters, digits, '_', '-' and '.'")
+        raise Misconfigured(f"{name[:80]!r} is no name of {what}: it is letters, digits, '_', '-' and '.'")
     if not isinstance(table, dict):
-        raise Misconfigured(f"a source is a table, not {table!r}")
+        raise Misconfigured(f"{what} is a table, not {table!r}")
     settings: dict[str, Any] = {}
     for key, value in table.items():
-        if key not in SOURCE_KEYS:
-            raise Misconfigured(f"there is an unknown key {key!r}{hint(key, list(SOURCE_KEYS))}", key=key)
-        settings[key] = _agents(value) if key == "agents" else _fitting(SourceSettings, key, value)
-    if not settings.get("path") or "\0" in settings["path"]:
-        raise Misconfigured("it has no path", key="path")
+        if key not in TABLES[setting]:
+            raise Misconfigured(f"there is an unknown key {key!r}{hint(key, list(TABLES[setting]))}", key=key)
+        settings[key] = _agents(value) if key == "agents" else _fitting(kind, key, value)
+    for key in needed:
+        if not settings.get(key) or "\0" in settings[key]:
+            raise Misconfigured(f"it has no {key}", key=key)
+    if "agent" in needed:
+        try:
+            parse_agent(settings["agent"])
+        except InvalidLabel as error:
+            raise Misconfigured(error.message, key="agent") from None
     return settings
 
 
@@ -98,11 +106,11 @@ _NAMES: dict[Any, str] = {
     bool: "true or false",
     float: "a number",
     int: "a whole number",
-    tuple: "a table of sources",
+    tuple: "a table",
 }
 
 
-def type_of(table: type[Config | SourceSettings], name: str) -> Any:
+def type_of(table: type[Config | SourceSettings | RenderSettings], name: str) -> Any:
     """Return the type that a key must have; a tuple is given as a table."""
     wanted = get_type_hints(table)[name]
     if isinstance(wanted, types.UnionType):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocksd.errors import Misconfigured
 from blocksd.model.label import parse_namespace
+from blocksd.model.prompt import STYLES
 from blocksd.model.revision import MAX_BY, is_by
 
 if TYPE_CHECKING:
@@ -94,6 +95,22 @@ class SourceSettings:
     instructions: str | None = _setting(None, "what to do with it", example="Look things up here before you answer.")
     agents: tuple[str, ...] = _setting((), 'who sees it: ids and patterns, or "*"', example=["support-*"])
     limit: int = _setting(20_000, "how many characters of an open file are shown", least=1)
+    mistake: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderSettings:
+    """A file that `blocksd render` keeps up to date with an agent's memory: `[render.<name>]`.
+
+    `mistake` is as in `SourceSettings`.
+    """
+
+    name: str
+    agent: str = _setting("", "the agent whose memory it has", example="support-1")
+    output: str = _setting("", "the file", example="~/project/CLAUDE.md")
+    style: str | None = _setting(
+        None, "the form of the text; none: that of the agent's type", choices=STYLES, example="standard"
+    )
     mistake: str = ""
 
 
@@ -203,6 +220,9 @@ class Config:
     sources: tuple[SourceSettings, ...] = _setting(
         (), "directories of text files that agents see, a table for each", is_live=True
     )
+    render: tuple[RenderSettings, ...] = _setting(
+        (), "files that `blocksd render` keeps up to date with an agent's memory, a table for each", is_live=True
+    )
 
     @property
     def state(self) -> str:
@@ -241,7 +261,11 @@ def state_of_user(namespace: str) -> str:
 
 
 SETTINGS = {setting.name: setting for setting in fields(Config)}
-SOURCE_KEYS = {key.name: key for key in fields(SourceSettings) if key.metadata}
+TABLES = {
+    name: {key.name: key for key in fields(kind) if key.metadata}
+    for name, kind in (("sources", SourceSettings), ("render", RenderSettings))
+}
+"""The settings that are tables of tables, and the keys of each."""
 
 
 class Reload(NamedTuple):

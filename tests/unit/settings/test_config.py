@@ -16,9 +16,10 @@ from blocksd.cli.main import cli
 from blocksd.errors import Misconfigured
 from blocksd.settings.config import (
     SETTINGS,
-    SOURCE_KEYS,
+    TABLES,
     Config,
     Reload,
+    RenderSettings,
     SourceSettings,
     listen_address,
     reloaded,
@@ -343,7 +344,7 @@ def test_sources_in_the_environment() -> None:
     """As the same table, in TOML."""
     config = load({}, environ={**NOWHERE, "BLOCKSD_SOURCES": '[manuals]\npath = "/srv"\n'})
     assert config.sources == (SourceSettings("manuals", "/srv"),)
-    assert "sources must be a table of sources" in refused(environ={"BLOCKSD_SOURCES": "nonsense"})
+    assert "sources must be a table, not" in refused(environ={"BLOCKSD_SOURCES": "nonsense"})
     (wrong,) = load({}, environ={**NOWHERE, "BLOCKSD_SOURCES": "[manuals]"}).sources
     assert wrong.mistake == "it has no path ($BLOCKSD_SOURCES)"
 
@@ -407,7 +408,7 @@ def test_source_that_is_no_table(tmp_path: Path) -> None:
     """One such is a mistake of that source; with `sources` itself no table, no source has a name."""
     (wrong,) = load({}, path=toml(tmp_path, '[sources]\nmanuals = "/srv"\n')).sources
     assert (wrong.name, wrong.mistake.partition(" (")[0]) == ("manuals", "a source is a table, not '/srv'")
-    assert "sources must be a table of sources, not 'x'" in refused(path=toml(tmp_path, 'sources = "x"\n'))
+    assert "sources must be a table, not 'x'" in refused(path=toml(tmp_path, 'sources = "x"\n'))
 
 
 # --- reading it again ---
@@ -439,6 +440,7 @@ OTHER: dict[str, Any] = {
     "certificate": "/tls.pem",
     "certificate_key": "/tls.key",
     "sources": (SourceSettings("manuals", "/srv"),),
+    "render": (RenderSettings("claude", "sam", "CLAUDE.md"),),
 }
 NEEDS_A_RESTART = [
     *("folder", "namespace", "redis", "state_dir", "poll", "metrics"),
@@ -462,6 +464,32 @@ def test_reload_of_everything() -> None:
     assert after.waiting == NEEDS_A_RESTART
     assert after.config == Config(**{name: value for name, value in OTHER.items() if name not in NEEDS_A_RESTART})
     assert reloaded(Config(**OTHER), Config(**OTHER)) == Reload(Config(**OTHER), [], [])
+
+
+# --- outputs ---
+
+
+def test_outputs_are_tables(tmp_path: Path) -> None:
+    """One for each file that `blocksd render` keeps up to date."""
+    text = '[render.claude]\nagent = "sam"\noutput = "CLAUDE.md"\nstyle = "nested"\n'
+    assert load({}, path=toml(tmp_path, text)).render == (RenderSettings("claude", "sam", "CLAUDE.md", "nested"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ('agent = "sam"', "it has no output"),
+        ('output = "x"', "it has no agent"),
+        ('agent = "a b"\noutput = "x"', "a b"),
+        ('agent = "sam"\noutput = "x"\nstyle = "odd"', "style must be"),
+        ('agent = "sam"\noutputs = "x"', "there is an unknown key 'outputs'; did you mean 'output'?"),
+    ],
+)
+def test_wrong_output_is_no_reason_not_to_start(text: str, mistake: str, tmp_path: Path) -> None:
+    """The daemon does not use it; `blocksd render` and `blocksd config` report it, with its place."""
+    (wrong,) = load({}, path=toml(tmp_path, f"[render.x]\n{text}\n")).render
+    assert mistake in wrong.mistake
+    assert "blocksd.toml:" in wrong.mistake
 
 
 # --- the example ---
@@ -490,10 +518,12 @@ def test_example_has_every_key_with_its_default(tmp_path: Path) -> None:
     text = "\n".join(lines)
     given = tomllib.loads(text)
     assert list(given) == list(SETTINGS)
-    assert list(given["sources"]["manuals"]) == list(SOURCE_KEYS)
+    assert list(given["sources"]["manuals"]) == list(TABLES["sources"])
+    assert list(given["render"]["claude"]) == list(TABLES["render"])
     config = load({}, path=toml(tmp_path, text), environ=NOWHERE)
-    (source,) = config.sources
+    (source,), (output,) = config.sources, config.render
     assert not source.mistake
+    assert not output.mistake
     assert source.limit == SourceSettings("x").limit
     for setting in fields(Config):
         if setting.default not in (None, ()):
@@ -505,7 +535,9 @@ def test_example_has_every_key_with_its_default(tmp_path: Path) -> None:
 def test_example_says_what_each_key_means() -> None:
     """In lines that fit any terminal."""
     words = " ".join(example().replace("\n# ", " ").split())
-    for about in [setting.metadata for setting in fields(Config)] + [key.metadata for key in SOURCE_KEYS.values()]:
+    for about in [setting.metadata for setting in fields(Config)] + [
+        key.metadata for keys in TABLES.values() for key in keys.values()
+    ]:
         assert about["meaning"][1:] in words
     assert max(map(len, example().splitlines())) <= 80
 

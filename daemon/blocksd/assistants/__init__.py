@@ -1,0 +1,1 @@
+"""Memory for coding assistants: rendered files, hooks, and configurations of their MCP clients."""
