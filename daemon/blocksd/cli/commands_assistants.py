@@ -1,21 +1,35 @@
-"""Commands for coding assistants: render, which prints an agent's prompt or keeps it in files."""
+"""Commands for coding assistants: render, which keeps an agent's prompt in files, and hook."""
 
 from __future__ import annotations
 
 import difflib
+import os
 import signal
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from blocksd.assistants.hook_events import CLIENTS
 from blocksd.cli import completion
 from blocksd.cli.advice import next_step
 from blocksd.cli.console import print_json
-from blocksd.cli.options import daemon_options, json_option, load, near_agents, open_client, url_of
+from blocksd.cli.options import (
+    daemon_options,
+    given_options,
+    json_option,
+    load,
+    near_agents,
+    open_client,
+    own_command,
+    url_of,
+)
 from blocksd.errors import BlocksdError, Misconfigured, NotFound, Unavailable
 from blocksd.model.label import parse_agent
 from blocksd.model.prompt import STYLES, style_of
+from blocksd.settings.config import state_of_user
+from blocksd.settings.loading import load_for_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -210,3 +224,101 @@ def _connect(config: Config) -> Transport:
     from blocksd.client.blocking.transport import Transport
 
     return Transport(url_of(config), config.namespace, config.by)
+
+
+class _NeverTwo(click.Command):
+    """A command whose wrong usage ends with 1: by a 2 a hook would block what the user does."""
+
+    def make_context(self, *given: Any, **extra: Any) -> click.Context:
+        try:
+            return super().make_context(*given, **extra)
+        except click.UsageError as error:
+            error.show()
+            sys.exit(1)
+
+
+@click.command(cls=_NeverTwo)
+@click.argument("client", type=click.Choice(CLIENTS))
+@click.option("--agent", required=True, metavar="ID", shell_complete=completion.agents, help="Whose memory it is.")
+@click.option(
+    "--max-chars",
+    type=click.IntRange(100, 10**9),
+    metavar="N",
+    default=10_000,
+    show_default=True,
+    help="The most characters to give; blocks that do not fit are named.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1, max=60),
+    metavar="S",
+    default=3.0,
+    show_default=True,
+    help="For how many seconds to try.",
+)
+@click.option("--print-config", is_flag=True, help="Print the settings that have the client run this command.")
+@daemon_options
+def hook(client: str, agent: str, max_chars: int, timeout: float, print_config: bool, **flags: Any) -> None:
+    """Give an agent's memory to a coding assistant, as its hook.
+
+    The assistant runs this command at its hooks and writes JSON to it. When a session starts, the command answers with the
+    agent's whole memory; at each prompt with what has changed since the last one, as a short diff, or with nothing.
+
+    \b
+    blocksd hook claude-code --agent support-1 --print-config
+
+    It never blocks or breaks a session: if no daemon runs, or something else is wrong, it says so and exits with 0. A
+    blocksd.toml in the working directory is not read, since that is the project's.
+    """  # noqa: D301  # \b is click's mark for lines that stay as they are
+    from blocksd.assistants.hook_events import hook_configuration
+
+    if print_config:
+        parse_agent(agent)
+        text, place = hook_configuration(
+            client, [*own_command(), "hook", client, "--agent", agent, *given_options(flags)]
+        )
+        click.echo(text)
+        click.echo(f"put this into {place}", err=True)
+        return
+    answers: list[str] = []
+    # In a thread that nothing waits for: what it waits for, be it standard input, must not keep the user waiting.
+    thread = threading.Thread(target=_answer, args=(answers, client, agent, max_chars, flags), daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if thread.is_alive():
+        click.echo(f"blocksd: there was no answer within {timeout:g} s", err=True)
+    elif answers and answers[0]:
+        click.echo(answers[0])
+
+
+def _answer(answers: list[str], client: str, agent: str, most: int, flags: dict[str, Any]) -> None:
+    """Put the answer to the hook's call into the list; nothing that goes wrong ends otherwise."""
+    from blocksd.assistants.hook import Hook
+    from blocksd.assistants.hook_events import parse_event
+    from blocksd.assistants.sessions import Sessions
+    from blocksd.client.blocking.transport import Transport
+
+    event = None
+    try:
+        event = parse_event(client, _standard_input())
+        path = flags.pop("config_path")
+        config = load_for_program(flags.pop("namespace"), path=path, **flags)
+        transport = Transport(url_of(config), config.namespace, config.by)
+        sessions = Sessions(f"{state_of_user(config.namespace)}.sessions")
+        text = Hook(transport, parse_agent(agent), sessions, most).context(event)
+        answers.append(event.context(text) if text else "")
+    except Exception as error:  # noqa: BLE001  # also one that nobody foresaw must not end the user's session
+        step = next_step(error) if isinstance(error, BlocksdError) else ""
+        message = f"blocksd: no memory of {agent!r}: {error}{f' ({step})' if step else ''}"
+        click.echo(message, err=True)
+        # Said once in a session, and not at each prompt.
+        is_start = event is not None and event.wanted == "everything" and event.is_of_session
+        answers.append(event.warning(message) if event is not None and is_start else "")
+
+
+def _standard_input() -> str:
+    """Read standard input, past Python's buffer: a thread that waits there would end the process with a fatal error."""
+    pieces = []
+    while piece := os.read(0, 65_536):
+        pieces.append(piece)
+    return b"".join(pieces).decode("utf-8", "replace")

@@ -17,7 +17,7 @@ from contextlib import suppress
 import click
 
 from blocksd.cli.commands_admin import acl, audit, completion, config, doctor
-from blocksd.cli.commands_assistants import render
+from blocksd.cli.commands_assistants import hook, render
 from blocksd.cli.commands_check import check
 from blocksd.cli.commands_daemon import resume, run, serve, serve_mcp, stop
 from blocksd.cli.commands_history import diff, history, merge, redo, restore, undo
@@ -39,7 +39,7 @@ _TEXTS = ("value", "content", "new_text")
 SECTIONS = {
     "Read": (list_blocks, show, agents, render, history, diff, watch, audit),
     "Write": (*WRITING, undo, redo, restore, merge),
-    "Administration": (run, serve, serve_mcp, stop, status, check, resume, doctor, config, acl, completion),
+    "Administration": (run, serve, serve_mcp, hook, stop, status, check, resume, doctor, config, acl, completion),
 }
 """All commands by group, in the order of `--help`."""
 

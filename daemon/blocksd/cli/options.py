@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import shutil
+import sys
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +61,25 @@ def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def given_options(flags: dict[str, Any]) -> list[str]:
+    """Return the options that name a daemon, as they were given; paths are absolute."""
+    words = []
+    for name, value in flags.items():
+        if value is not None:
+            is_path = name in ("state_dir", "config_path")
+            option = "--config" if name == "config_path" else f"--{name.replace('_', '-')}"
+            words += [option, os.path.abspath(value) if is_path else str(value)]
+    return words
+
+
+def own_command() -> list[str]:
+    """Return the words by which other programs run blocksd: a path, since they may have another $PATH."""
+    path = shutil.which(sys.argv[0]) or shutil.which("blocksd")
+    if path is None or os.path.basename(path) != "blocksd":
+        return [sys.executable, "-m", "blocksd"]
+    return [os.path.abspath(path)]
 
 
 by_option = click.option(

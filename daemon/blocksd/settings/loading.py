@@ -48,14 +48,14 @@ def load(flags: Mapping[str, Any], *, path: str | None = None, environ: Mapping[
     return resolve(flags, path=path, environ=environ).config
 
 
-def load_for_program(namespace: str | None) -> Config:
+def load_for_program(namespace: str | None, *, path: str | None = None, **flags: Any) -> Config:
     """Return the configuration for a program that looks for the daemon of this machine.
 
     What belongs to the program is not read: a `blocksd.toml` in its working directory, and the $STATE_DIRECTORY that
-    systemd gave it.
+    systemd gave it. `path` names a file of settings that must exist, `flags` come before all other sources.
     """
-    path = os.environ.get("BLOCKSD_CONFIG") or next(filter(os.path.exists, _places(os.environ)[1:]), None)
-    config = resolve({"namespace": namespace}, path=path or os.devnull).config
+    path = path or os.environ.get("BLOCKSD_CONFIG") or next(filter(os.path.exists, _places(os.environ)[1:]), None)
+    config = resolve({"namespace": namespace, **flags}, path=path or os.devnull).config
     return config if config.state_dir is not None else replace(config, state_dir=state_of_user(config.namespace))
 
 
