@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -80,30 +79,3 @@ def parse_event(client: str, text: str) -> Event:
     if client == "vscode" and name == "UserPromptSubmit":
         wanted = None  # it takes no context there
     return Event(client, name, session, wanted)
-
-
-def hook_configuration(client: str, words: list[str]) -> tuple[str, str]:
-    """Return the settings that have a client run a command at its hooks, and the file that they belong into.
-
-    `words` is the command, with its arguments.
-    """
-    command = shlex.join(words)
-    if client == "cursor":
-        entry: dict[str, Any] = {"command": command, "timeout": 10}
-        hooks: dict[str, Any] = {"sessionStart": [entry], "beforeSubmitPrompt": [entry]}
-        return _json({"version": 1, "hooks": hooks}), "~/.cursor/hooks.json, or .cursor/hooks.json of a project"
-    if client == "vscode":
-        plain = {"type": "command", "command": command, "timeout": 10}
-        hooks = {"SessionStart": [plain], "PostToolUse": [plain], "SubagentStart": [plain]}
-        return _json({"hooks": hooks}), "a file in ~/.copilot/hooks, or in .github/hooks of a project"
-    if client == "gemini":
-        group = {"hooks": [{"name": "blocksd", "type": "command", "command": command, "timeout": 10_000}]}
-        return _json({"hooks": {"SessionStart": [group], "BeforeAgent": [group]}}), "~/.gemini/settings.json"
-    group = {"hooks": [{"type": "command", "command": command, "timeout": 10}]}
-    hooks = {"SessionStart": [group], "UserPromptSubmit": [group], "SubagentStart": [group]}
-    place = "~/.claude/settings.json, or .claude/settings.local.json of a project"
-    return _json({"hooks": hooks}), place if client == "claude-code" else "~/.codex/hooks.json"
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2)

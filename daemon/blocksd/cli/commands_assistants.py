@@ -270,7 +270,7 @@ def hook(client: str, agent: str, max_chars: int, timeout: float, print_config: 
     It never blocks or breaks a session: if no daemon runs, or something else is wrong, it says so and exits with 0. A
     blocksd.toml in the working directory is not read, since that is the project's.
     """  # noqa: D301  # \b is click's mark for lines that stay as they are
-    from blocksd.assistants.hook_events import hook_configuration
+    from blocksd.assistants.configuration import hook_configuration
 
     if print_config:
         parse_agent(agent)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
-from blocksd.assistants.hook_events import CLIENTS, hook_configuration, parse_event
+from blocksd.assistants.hook_events import CLIENTS, parse_event
 from blocksd.errors import InvalidRequest
 
 SCHEMAS: dict[str, Any] = json.loads((Path(__file__).parent / "schemas.json").read_text(encoding="utf-8"))
@@ -92,22 +91,3 @@ def test_what_is_no_event_is_refused(client: str, text: str) -> None:
     """By name."""
     with pytest.raises(InvalidRequest, match="on standard input"):
         parse_event(client, text)
-
-
-@pytest.mark.parametrize("client", CLIENTS)
-def test_configuration_of_hooks(client: str) -> None:
-    """It runs the command at each event, also with words that a shell would take apart, and fits the client's schema."""
-    words = ["/opt/my blocksd", "hook", client, "--agent", "sam"]
-    text, place = hook_configuration(client, words)
-    given = json.loads(text)
-    assert place
-    if client == "claude-code":
-        fits("claude-code: settings.json", given)
-    elif client == "codex":
-        fits("codex: hooks.json", given)
-    elif client == "gemini":
-        fits("gemini: settings.json", given)
-    assert {STARTS[client], PROMPTS[client]} <= given["hooks"].keys()
-    for entries in given["hooks"].values():
-        hooks = entries if client in ("cursor", "vscode") else entries[0]["hooks"]
-        assert shlex.split(hooks[0]["command"]) == words
