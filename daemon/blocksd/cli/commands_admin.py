@@ -17,14 +17,14 @@ from click.shell_completion import get_completion_class
 
 from blocksd.cli import completion as offers
 from blocksd.cli.console import print_json, print_table
-from blocksd.cli.options import daemon_options, json_option, load, open_client, resolve
+from blocksd.cli.options import daemon_options, given_options, json_option, load, open_client, own_command, resolve
 from blocksd.doctor.finding import Finding
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.mirror.acl import users
 from blocksd.mirror.connection import database_of, masked
 from blocksd.mirror.keys import Keys
 from blocksd.model.audit import Thresholds
-from blocksd.model.label import printable
+from blocksd.model.label import parse_label, printable
 from blocksd.model.problem import count, tally
 from blocksd.monitoring.status import tally_text
 from blocksd.settings.config import SETTINGS, TABLES
@@ -122,16 +122,58 @@ def _wrapped(text: str, indent: int) -> list[str]:
     show_default=True,
     help="The most characters a prompt may have.",
 )
+@click.option(
+    "--to-block",
+    metavar="LABEL",
+    shell_complete=offers.labels,
+    help="Write the findings to this block, if they have changed; it is made if it is not there.",
+)
+@click.option(
+    "--schedule",
+    metavar="TIMES",
+    help="Have systemd run this command at these times, such as daily or 'Mon 06:00', from now on.",
+)
 @json_option
-def audit(strict: bool, stale_days: int, prompt_chars: int, as_json: bool, **flags: Any) -> None:
+def audit(
+    strict: bool,
+    stale_days: int,
+    prompt_chars: int,
+    to_block: str | None,
+    schedule: str | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
     """Find blocks and agents that need care, and say what to do.
 
     It finds unused blocks, agents without blocks, missing or default descriptions, blocks near their limit, prompts that
     are too long, and blocks that have not changed for long.
-    """
+
+    \b
+    blocksd audit --to-block maintenance/audit
+    blocksd audit --to-block maintenance/audit --schedule daily
+
+    With --to-block an agent can act on the findings: attach the block to it. With --schedule nothing is audited now; a
+    timer of systemd runs the rest of the command, for root as the machine's, else as this user's.
+    """  # noqa: D301  # \b is click's mark for lines that stay as they are
+    if schedule is not None:
+        if as_json:
+            raise click.UsageError("--schedule and --json do not go together")
+        words = [
+            "--stale-days",
+            str(stale_days),
+            "--prompt-chars",
+            str(prompt_chars),
+            *(["--strict"] if strict else []),
+        ]
+        _schedule(schedule, words + (["--to-block", parse_label(to_block)] if to_block is not None else []), flags)
+        return
     with open_client(load(flags)) as client:
         findings = client.audit(stale_days=stale_days, prompt_chars=prompt_chars)
         blocks = client.counts()["blocks"]
+        if to_block is not None:
+            from blocksd.assistants.upkeep import write_findings
+
+            click.echo(f"{to_block}: {write_findings(client, to_block, findings)}", err=True)
     if as_json:
         print_json([finding.as_json() for finding in findings])
     else:
@@ -140,6 +182,21 @@ def audit(strict: bool, stale_days: int, prompt_chars: int, as_json: bool, **fla
         click.echo(f"{count(len(findings), 'finding')} in {count(blocks, 'block')}", err=True)
     if strict and findings:
         sys.exit(1)
+
+
+def _schedule(times: str, words: list[str], flags: dict[str, Any]) -> None:
+    """Have systemd run an audit with these options; the settings are those that hold here."""
+    from blocksd.assistants.upkeep import schedule
+
+    resolved = resolve(flags)
+    flags["config_path"] = flags["config_path"] or resolved.file
+    for setting in ("namespace", "state_dir"):  # a timer has another environment
+        if resolved.origin(setting).startswith("$"):
+            flags[setting] = getattr(resolved.config, setting)
+    namespace = resolved.config.namespace
+    name = "blocksd-audit" if namespace == SETTINGS["namespace"].default else f"blocksd-audit-{namespace.strip('{}')}"
+    timer = schedule(name, [*own_command(), "audit", *words, *given_options(flags)], times)
+    click.echo(f"scheduled: {timer}", err=True)
 
 
 @click.command()

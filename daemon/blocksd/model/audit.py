@@ -124,7 +124,8 @@ def _of_block(block: Audited, now: datetime, thresholds: Thresholds) -> Iterator
         yield Finding("near_limit", label, message, advice)
     age = now - datetime.fromisoformat(block.updated_at)
     if block.agents and not block.read_only and age >= timedelta(days=thresholds.stale_days):
-        message = f"agents are attached to it, and it is unchanged for {age.days} days"
+        # A date, and no count of days: a text of findings changes only when they do.
+        message = f"agents are attached to it, and it is unchanged since {block.updated_at[:10]}"
         advice = (
             f"see whether it still holds: correct {path}, set 'read_only' in it if it is meant to stay, or remove it"
         )

@@ -229,9 +229,10 @@ def test_ninety_days_are_stale(age: timedelta, *, stale: bool) -> None:
 
 
 def test_stale_block() -> None:
-    """It is said for how long, in whole days, and what one may do."""
-    finding = only(replace(SOUND, updated_at=at(timedelta(days=120, hours=23))))
-    assert finding.message == "agents are attached to it, and it is unchanged for 120 days"
+    """It is said since when, so that the finding is the same tomorrow, and what one may do."""
+    block = replace(SOUND, updated_at=at(timedelta(days=120, hours=23)))
+    finding = only(block)
+    assert finding.message == f"agents are attached to it, and it is unchanged since {block.updated_at[:10]}"
     assert "notes.md" in finding.advice
     assert "'read_only'" in finding.advice
 
