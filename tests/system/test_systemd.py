@@ -702,7 +702,10 @@ def test_guide_followed_to_the_letter(machine: Machine) -> None:
     eventually(lambda: machine.run("blocksd", "show", "plan", *team, check=False) == "plan\n")
     assert machine.run("blocksd", "ls", "--json").count("plan") == 0
 
-    assert "blocks.d" in do("One for a person")
+    said = do("One for a person")
+    assert "blocks.d" in said
+    assert "- agents/ann/persona: it has the default description of a persona" in said
+    assert "I answer in short sentences." in machine.path("/home/ann/CLAUDE.md").read_text()
 
     lines = commands("Back up")
     for line in lines[:3]:

@@ -79,9 +79,17 @@ class Renderer:
     """
 
     def __init__(
-        self, outputs: Sequence[Output], connect: Callable[[], Transport], say: Callable[[str, Level], None]
+        self,
+        outputs: Sequence[Output],
+        connect: Callable[[], Transport],
+        say: Callable[[str, Level], None],
+        ready: Callable[[], None] = lambda: None,
     ) -> None:
-        """`connect` finds the server, and raises Unavailable as long as there is none. `say` takes lines for the log."""
+        """`connect` finds the server, and raises Unavailable as long as there is none. `say` takes lines for the log.
+
+        `ready` is called once each file was looked at: it is up to date, or was said why it is not.
+        """
+        self._ready = ready
         self._kept = [_Kept(output, RenderedFile(output.path, output.agent)) for output in outputs]
         self._connect = connect
         self._say = say
@@ -113,6 +121,8 @@ class Renderer:
                     if kept.is_due:
                         kept.is_due = False
                         kept.is_failing = not self._refresh(kept)
+                self._ready()
+                self._ready = lambda: None
                 self._plan_retry()
                 self._wait()
         finally:

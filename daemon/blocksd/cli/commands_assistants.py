@@ -209,11 +209,12 @@ def _write(config: Config, outputs: Sequence[Output], *, may_write: bool, discar
 
 def _follow(config: Config, outputs: Sequence[Output]) -> None:
     from blocksd.assistants.renderer import Renderer
+    from blocksd.monitoring import sd_notify
     from blocksd.monitoring.log import EventLog
 
     log = EventLog(level=config.log_level, as_json=config.log_format == "json")
     log.capture()
-    renderer = Renderer(outputs, lambda: _connect(config), log.on_notice)
+    renderer = Renderer(outputs, lambda: _connect(config), log.on_notice, sd_notify.ready)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: renderer.stop())
     renderer.run()
