@@ -42,6 +42,20 @@ def rig(tmp_path: Path, standing_server: Callable[[str], RedisServer]) -> Iterat
 
 
 @pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The requests made of the daemon."""
+    made: list[object] = []
+    request = Transport.request
+
+    def counted(*given: Any, **terms: Any) -> Any:
+        made.append(given)
+        return request(*given, **terms)
+
+    monkeypatch.setattr(Transport, "request", counted)
+    return made
+
+
+@pytest.fixture
 def call(rig: Rig, tmp_path: Path) -> Callable[..., str]:
     """Call the hook, in a process of its own as far as it can tell."""
 
@@ -85,31 +99,24 @@ def test_subagent_is_shown_everything_and_changes_nothing(rig: Rig, call: Callab
     assert "New." in call(PROMPT)
 
 
-def test_another_epoch_is_no_reason_to_show_all_again(rig: Rig, call: Callable[..., str]) -> None:
-    """What is the same is not shown, though its versions are others; what is not, is shown whole."""
+def test_another_epoch_is_no_reason_to_show_all_again(rig: Rig, call: Callable[..., str], asked: list[object]) -> None:
+    """What is the same is not shown, though its versions are others; what is not is shown whole: no version is asked for."""
+    rig.save_and_settle("agents/sam/other", "Other.\n")
     call(START)
     rig.crash()
     (rig.home / "journal.db").unlink()
     rig.open()
-    rig.save_and_settle("agents/sam/other", "Other.\n")
+    for text in ("Once.\n", "Twice.\n"):
+        rig.save_and_settle("agents/sam/other", text)
     text = call(PROMPT)
-    assert "New block other" in text
+    assert "Block other was changed. It is now:\n" in text
     assert "Line 7." not in text
+    assert asked == []
     assert call(PROMPT) == ""
 
 
-def test_daemon_that_does_not_answer_is_asked_once(
-    rig: Rig, call: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_daemon_that_does_not_answer_is_asked_once(rig: Rig, call: Callable[..., str], asked: list[object]) -> None:
     """Then every changed block is shown as it is."""
-    asked = []
-    request = Transport.request
-
-    def counted(*given: Any, **terms: Any) -> Any:
-        asked.append(given)
-        return request(*given, **terms)
-
-    monkeypatch.setattr(Transport, "request", counted)
     rig.save_and_settle("agents/sam/other", LONG)
     call(START)
     rig.write(SAM, f"{LONG}End.\n")
