@@ -187,6 +187,19 @@ def test_what_is_in_the_way_is_reported_once_and_tried_again(rig: Rig, run: Call
     eventually(lambda: len([line for line in running.said if "in order again" in line]) == 3)
 
 
+def test_two_that_write_the_same_part_take_turns(
+    rig: Rig, run: Callable[..., Running], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each writes once for a change of the memory, and not again at once because the other did."""
+    monkeypatch.setattr(renderer_module, "_FIRST_PAUSE", 3600.0)
+    both = [run(Output("sam", str(path))), run(Output("sam", str(path), style="line-numbered"))]
+    for number in range(10):
+        eventually(lambda: all(len(one.said) > number for one in both))  # noqa: B023  # it is called at once
+        rig.save_and_settle(SAM, f"{number}\n")
+    eventually(lambda: all(len(one.said) > 10 for one in both))
+    assert sum(len(one.said) for one in both) == 22
+
+
 @pytest.mark.usefixtures("rig")
 def test_switched_symlink_gets_the_memory(run: Callable[..., Running], path: Path) -> None:
     """The new target is written at once, and followed."""
