@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from mcp import Client
+from mcp import Client, StdioServerParameters
 
 from mcp_clients import ERAS, Ear, command, done, refused, run, soon
 from support import Daemon, RedisServer, eventually, run_here
@@ -63,6 +63,30 @@ class Server:
             return self.process.communicate(timeout=15)
         finally:
             self.process.kill()
+
+
+def test_printed_configuration_starts_the_server(
+    run_daemon: Callable[..., Daemon], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a project's directory, whose blocksd.toml is not read: a repository must not say whose memory it is."""
+    (folder / "agents/sam").mkdir(parents=True)
+    (folder / "agents/sam/notes.md").write_text("Mine.\n")
+    daemon = run_daemon()
+    printed = daemon.command("mcp", "--agent", "sam", "--print-config", "cursor")
+    assert (printed.returncode, printed.stderr) == (
+        0,
+        "put this into ~/.cursor/mcp.json, or .cursor/mcp.json of a project\n",
+    )
+    memory = json.loads(printed.stdout)["mcpServers"]["memory"]
+    (tmp_path / "blocksd.toml").write_text('redis = "redis://203.0.113.7:1"\nnamespace = "theirs"\n')
+    monkeypatch.chdir(tmp_path)
+
+    async def work() -> None:
+        words = StdioServerParameters(command=memory["command"], args=memory["args"], env={"HOME": str(tmp_path)})
+        async with Client(words) as client:
+            assert (await done(client, "memory_view", label="notes"))["value"] == "Mine."
+
+    run(work())
 
 
 @pytest.mark.filterwarnings("ignore:resources/(un)?subscribe is removed")

@@ -20,6 +20,7 @@ from blocksd.cli.options import (
     given_options,
     json_option,
     load,
+    load_in_project,
     near_agents,
     open_client,
     own_command,
@@ -29,7 +30,6 @@ from blocksd.errors import BlocksdError, Misconfigured, NotFound, Unavailable
 from blocksd.model.label import parse_agent
 from blocksd.model.prompt import STYLES, style_of
 from blocksd.settings.config import state_of_user
-from blocksd.settings.loading import load_for_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -302,8 +302,7 @@ def _answer(answers: list[str], client: str, agent: str, most: int, flags: dict[
     event = None
     try:
         event = parse_event(client, _standard_input())
-        path = flags.pop("config_path")
-        config = load_for_program(flags.pop("namespace"), path=path, **flags)
+        config = load_in_project(flags)
         transport = Transport(url_of(config), config.namespace, config.by)
         sessions = Sessions(f"{state_of_user(config.namespace)}.sessions")
         text = Hook(transport, parse_agent(agent), sessions, most).context(event)

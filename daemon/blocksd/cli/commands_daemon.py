@@ -10,10 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from blocksd.assistants.configuration import MCP_CLIENTS, mcp_configuration
 from blocksd.cli import completion
 from blocksd.cli.advice import next_step, other_daemons
 from blocksd.cli.console import exit_code
-from blocksd.cli.options import daemon_of, daemon_options, load, resolve, running_options, url_of
+from blocksd.cli.options import (
+    daemon_of,
+    daemon_options,
+    given_options,
+    load,
+    load_in_project,
+    own_command,
+    resolve,
+    running_options,
+    url_of,
+)
 from blocksd.errors import AlreadyRunning, BlocksdError, Misconfigured, Unavailable
 from blocksd.model.problem import count
 from blocksd.service.control import ACCEPT_DELETIONS, ask
@@ -178,22 +189,36 @@ def serve(**flags: Any) -> None:
     "--agent", required=True, metavar="ID", shell_complete=completion.agents, help="Whose memory the client works with."
 )
 @click.option("--create", is_flag=True, help="Create the agent when it is first needed, if it is not known.")
+@click.option(
+    "--print-config",
+    metavar="CLIENT",
+    type=click.Choice(list(MCP_CLIENTS)),
+    help=f"Print the settings by which a client starts this command: {', '.join(MCP_CLIENTS)}.",
+)
 @daemon_options
-def serve_mcp(agent: str, create: bool, **flags: Any) -> None:
+def serve_mcp(agent: str, create: bool, print_config: str | None, **flags: Any) -> None:
     """Serve an agent's memory to an MCP client, such as Claude Code or Cursor, over standard input and output.
 
     The client starts this command, and ends it by closing its input. The agent's blocks are tools, resources and a prompt
-    there. If no daemon runs, or it restarts, the tools say so, and work again afterwards.
+    there. If no daemon runs, or it restarts, the tools say so, and work again afterwards. A blocksd.toml in the working
+    directory is not read, since that is the project's.
 
     \b
     blocksd mcp --agent support-1
-    claude mcp add memory -- blocksd mcp --agent me --create
+    blocksd mcp --agent me --create --print-config claude-code
     """  # noqa: D301  # \b is click's mark for lines that stay as they are
     from blocksd.http.connections import SharedTransport
     from blocksd.model.label import parse_agent
     from blocksd.monitoring.log import EventLog
 
-    agent, config = parse_agent(agent), load(flags)
+    agent = parse_agent(agent)
+    if print_config is not None:
+        words = [*own_command(), "mcp", "--agent", agent, *(["--create"] if create else []), *given_options(flags)]
+        text, place = mcp_configuration(print_config, words)
+        click.echo(text)
+        click.echo(f"put this into {place}", err=True)
+        return
+    config = load_in_project(flags)
     if find_spec("mcp") is None:
         raise Misconfigured("the MCP server needs the package mcp: pip install 'blocksd[mcp]'", key="mcp")
     log = EventLog(level="warning")

@@ -97,6 +97,18 @@ def load(flags: dict[str, Any]) -> Config:
     return resolve(flags).config
 
 
+def load_in_project(flags: dict[str, Any]) -> Config:
+    """Return the configuration for a command that an assistant starts in a project's directory.
+
+    A blocksd.toml there is the project's: one that was cloned must not say whose memory the assistant gets.
+
+    Raises:
+        Misconfigured: a setting is wrong.
+    """
+    others = {name: value for name, value in flags.items() if name not in ("config_path", "namespace")}
+    return configuration.load_for_program(flags["namespace"], path=flags["config_path"], **others)
+
+
 def resolve(flags: dict[str, Any], *, file: str | None = None, mistakes: list[Misconfigured] | None = None) -> Resolved:
     """Return the configuration and the origin of each setting.
 
