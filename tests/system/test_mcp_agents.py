@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateways import Served, daemon
-from support import do_without, require
+from support import do_without, eventually, require, run_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -175,5 +175,41 @@ def test_agents_have_the_memory(
         assert file.read_text().endswith("The human is called Kim.\nKim likes tea.\n")
         served.end()
         assert "Traceback" not in served.said()
+    model.shutdown()
+    model.server_close()
+
+
+def test_hooks_give_claude_code_the_memory(program: Callable[[str], str], tmp_path: Path) -> None:
+    """By the settings that are printed: all of it when a session starts, and at a later prompt what has changed."""
+    home, model = tmp_path / "home", Model()
+    (home / ".claude").mkdir(parents=True)
+    env = {
+        "ANTHROPIC_BASE_URL": model.url,
+        "ANTHROPIC_API_KEY": "none",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "DISABLE_AUTOUPDATER": "1",
+    }
+    with daemon(tmp_path) as (server, folder):
+        file = folder / "agents/me/human.md"
+        file.parent.mkdir(parents=True)
+        lines = "".join(f"Fact {number} of Kim.\n" for number in range(30))
+        file.write_text(lines)
+        printed = run_here("hook", "claude-code", "--agent", "me", "--redis", server.url, "--print-config")
+        settings = json.loads(printed.stdout)
+        (home / ".claude/settings.json").write_text(json.dumps(settings))
+        eventually(lambda: "human" in run_here("ls", "--redis", server.url).stdout)
+        done = run([program("claude"), "-p", "Hello."], home, env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Fact 29 of Kim." in json.dumps(model.asked[-1])
+        del settings["hooks"]["SessionStart"]  # else the session that goes on begins with everything
+        (home / ".claude/settings.json").write_text(json.dumps(settings))
+        for words in (["Nothing new."], ["Something new."]):
+            done = run([program("claude"), "-p", "--continue", *words], home, env)
+            assert done.returncode == 0, done.stdout + done.stderr
+            if words == ["Nothing new."]:
+                assert "memory_changes" not in json.dumps(model.asked[-1])
+                file.write_text(lines.replace("Fact 7 of", "Fact seven of"))
+                eventually(lambda: "seven" in run_here("show", "agents/me/human", "--redis", server.url).stdout)
+        assert r"-Fact 7 of Kim.\n+Fact seven of Kim." in json.dumps(model.asked[-1])
     model.shutdown()
     model.server_close()
