@@ -179,37 +179,57 @@ def test_agents_have_the_memory(
     model.server_close()
 
 
-def test_hooks_give_claude_code_the_memory(program: Callable[[str], str], tmp_path: Path) -> None:
-    """By the settings that are printed: all of it when a session starts, and at a later prompt what has changed."""
-    home, model = tmp_path / "home", Model()
-    (home / ".claude").mkdir(parents=True)
+def ask_claude(program: str, model: Model, home: Path, settings: dict[str, Any], *words: str) -> None:
+    """Ask Claude Code something, in the last session if there was one, with these settings of hooks."""
+    (home / ".claude").mkdir(exist_ok=True)
+    (home / ".claude/settings.json").write_text(json.dumps(settings))
     env = {
         "ANTHROPIC_BASE_URL": model.url,
         "ANTHROPIC_API_KEY": "none",
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",
     }
+    done = run([program, "-p", *(["--continue"] if model.asked else []), *words], home, env)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def ask_codex(program: str, model: Model, home: Path, settings: dict[str, Any], *words: str) -> None:
+    """Ask Codex the same."""
+    (home / ".codex").mkdir(exist_ok=True)
+    (home / ".codex/hooks.json").write_text(json.dumps(settings))
+    (home / ".codex/config.toml").write_text(
+        f'model = "scripted"\nmodel_provider = "local"\n[model_providers.local]\nname = "local"\n'
+        f'base_url = "{model.url}/v1"\nwire_api = "responses"\n'
+    )
+    options = ["--skip-git-repo-check", "--dangerously-bypass-hook-trust"]
+    done = run([program, "exec", *options, *(["resume", "--last"] if model.asked else []), *words], home, {})
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "client", "ask"), [("claude", "claude-code", ask_claude), ("codex", "codex", ask_codex)]
+)
+def test_hooks_give_the_memory(
+    program: Callable[[str], str], tmp_path: Path, name: str, client: str, ask: Callable[..., None]
+) -> None:
+    """By the settings that are printed: all of it when a session starts, and at a later prompt what has changed."""
+    home, model = tmp_path / "home", Model()
+    home.mkdir()
     with daemon(tmp_path) as (server, folder):
         file = folder / "agents/me/human.md"
         file.parent.mkdir(parents=True)
         lines = "".join(f"Fact {number} of Kim.\n" for number in range(30))
         file.write_text(lines)
-        printed = run_here("hook", "claude-code", "--agent", "me", "--redis", server.url, "--print-config")
-        settings = json.loads(printed.stdout)
-        (home / ".claude/settings.json").write_text(json.dumps(settings))
         eventually(lambda: "human" in run_here("ls", "--redis", server.url).stdout)
-        done = run([program("claude"), "-p", "Hello."], home, env)
-        assert done.returncode == 0, done.stdout + done.stderr
+        settings = json.loads(run_here("hook", client, "--agent", "me", "--redis", server.url, "--print-config").stdout)
+        ask(program(name), model, home, settings, "Hello.")
         assert "Fact 29 of Kim." in json.dumps(model.asked[-1])
         del settings["hooks"]["SessionStart"]  # else the session that goes on begins with everything
-        (home / ".claude/settings.json").write_text(json.dumps(settings))
-        for words in (["Nothing new."], ["Something new."]):
-            done = run([program("claude"), "-p", "--continue", *words], home, env)
-            assert done.returncode == 0, done.stdout + done.stderr
-            if words == ["Nothing new."]:
-                assert "memory_changes" not in json.dumps(model.asked[-1])
-                file.write_text(lines.replace("Fact 7 of", "Fact seven of"))
-                eventually(lambda: "seven" in run_here("show", "agents/me/human", "--redis", server.url).stdout)
+        ask(program(name), model, home, settings, "Nothing new.")
+        assert "memory_changes" not in json.dumps(model.asked[-1])
+        file.write_text(lines.replace("Fact 7 of", "Fact seven of"))
+        eventually(lambda: "seven" in run_here("show", "agents/me/human", "--redis", server.url).stdout)
+        ask(program(name), model, home, settings, "Something new.")
         assert r"-Fact 7 of Kim.\n+Fact seven of Kim." in json.dumps(model.asked[-1])
     model.shutdown()
     model.server_close()
