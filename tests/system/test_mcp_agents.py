@@ -1,6 +1,6 @@
-"""Claude Code and Codex, from npm, with an agent's memory: a scripted model in place of the real one calls a tool.
+"""Claude Code, Codex and Gemini CLI, from npm, with an agent's memory: a scripted model in place of the real one.
 
-It plays both vendors' streams. Both clients are told to ask this model alone.
+It plays the vendors' streams, and calls a tool. All clients are told to ask this model alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-PACKAGES = {"claude": "@anthropic-ai/claude-code", "codex": "@openai/codex"}
+PACKAGES = {
+    "claude": "@anthropic-ai/claude-code",
+    "codex": "@openai/codex",
+    "gemini": "@google/gemini-cli",
+}
 ASKED = "Remember that Kim likes tea."
 ARGUMENTS = {"label": "human", "content": "Kim likes tea."}
 
@@ -53,6 +57,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.end_headers()
+        if "streamGenerateContent" in self.path:
+            self.wfile.write(f"data: {json.dumps(GEMINIS)}\r\n\r\n".encode())
+            return
         for event in (messages if is_anthropics else responses)(body):
             self.wfile.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
 
@@ -62,6 +69,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+GEMINIS = {
+    "candidates": [
+        {"content": {"role": "model", "parts": [{"text": "All done."}]}, "finishReason": "STOP", "index": 0}
+    ],
+    "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2},
+}
+"""The one answer to Google's Gemini, as a stream."""
 
 
 def messages(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -206,8 +222,20 @@ def ask_codex(program: str, model: Model, home: Path, settings: dict[str, Any], 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def ask_gemini(program: str, model: Model, home: Path, settings: dict[str, Any], *words: str) -> None:
+    """Ask Gemini CLI the same."""
+    (home / ".gemini").mkdir(exist_ok=True)
+    auth = {"security": {"auth": {"selectedType": "gemini-api-key"}}}
+    (home / ".gemini/settings.json").write_text(json.dumps({**settings, **auth}))
+    env = {"GEMINI_API_KEY": "none", "GOOGLE_GEMINI_BASE_URL": model.url, "GEMINI_CLI_TRUST_WORKSPACE": "true"}
+    options = ["--model", "gemini-2.5-flash", *(["--resume", "latest"] if model.asked else [])]
+    done = run([program, *options, "--prompt", *words], home, env)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
-    ("name", "client", "ask"), [("claude", "claude-code", ask_claude), ("codex", "codex", ask_codex)]
+    ("name", "client", "ask"),
+    [("claude", "claude-code", ask_claude), ("codex", "codex", ask_codex), ("gemini", "gemini", ask_gemini)],
 )
 def test_hooks_give_the_memory(
     program: Callable[[str], str], tmp_path: Path, name: str, client: str, ask: Callable[..., None]
