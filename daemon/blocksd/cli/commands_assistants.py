@@ -74,9 +74,9 @@ def render(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Print an agent's prompt, as its context window holds it, or keep it in files.
+    """Print an agent's prompt, or keep it up to date in files.
 
-    The prompt has all blocks attached to the agent, and the files it has open.
+    The prompt is what the agent's context window holds: all blocks attached to it, and the files it has open.
 
     \b
     blocksd render support-1
