@@ -197,9 +197,9 @@ def serve(**flags: Any) -> None:
 )
 @daemon_options
 def serve_mcp(agent: str, create: bool, print_config: str | None, **flags: Any) -> None:
-    """Serve an agent's memory to an MCP client, such as Claude Code or Cursor, over standard input and output.
+    """Serve an agent's memory to an MCP client, by stdio.
 
-    The client starts this command, and ends it by closing its input. The agent's blocks are tools, resources and a prompt
+    The client, such as Claude Code, starts this command, and ends it by closing its input. The agent's blocks are tools, resources and a prompt
     there. If no daemon runs, or it restarts, the tools say so, and work again afterwards. A blocksd.toml in the working
     directory is not read, since that is the project's.
 
