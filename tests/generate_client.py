@@ -1,6 +1,6 @@
 """Makes the blocking client of the asyncio one: `python tests/generate_client.py`. With `--check`, only compares.
 
-Each hand-written module `client/X_async` gives a module `client/blocking/X`, by the replacements below and ruff. `# asyncio only` at the end of a
+Each hand-written module `X_async` gives a module `blocking/X` beside it, by the replacements below and ruff. `# asyncio only` at the end of a
 line drops it there.
 """
 
@@ -20,9 +20,9 @@ REPLACEMENTS = [
     (r"\bawait ", ""),
     (r"\bAwaitable\[object\] \| object\b", "object"),
     (r"\bAwaitable, ", ""),
-    (r"\bAsync(?=[A-Z])", ""),
+    (r"\b(Beta)?Async(?=[A-Z])", r"\1"),
     (r"\baconnect\b", "connect"),
-    (r"\bblocksd\.client\.(\w+)_async\b", r"blocksd.client.blocking.\1"),
+    (r"\bblocksd\.(client|anthropic)\.(\w+)_async\b", r"blocksd.\1.blocking.\2"),
     (r"\b(\w+)_async\b", r"\1"),
     (r"from asyncio import sleep", "from time import sleep"),
     (r"asynchronous=True", "asynchronous=False"),

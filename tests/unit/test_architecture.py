@@ -26,6 +26,7 @@ PACKAGES = (
     "core",
     "protocol",
     "client",
+    "anthropic",
     "monitoring",
     "embedded",
     "service",

@@ -69,3 +69,14 @@ def test_errors_are_caught_without_redis() -> None:
     """Who names an error or a client has not loaded Redis, nor what only the daemon needs."""
     loaded = loaded_by("from blocksd import NotFound, Unavailable, Client, AsyncClient, connect")
     assert not loaded & {"redis", "watchdog", "yaml", "click", "rich"}
+
+
+def test_memory_tool_needs_the_sdk_when_it_is_used() -> None:
+    """The SDK, which takes a second to load, is loaded with the tool; without it, the error says what to install."""
+    assert "anthropic.types" not in loaded_by("import blocksd, blocksd.anthropic")
+    assert "anthropic.types" in loaded_by("from blocksd.anthropic import MemoryTool, AsyncMemoryTool")
+    script = "import sys\nsys.modules['anthropic'] = None\nimport blocksd\nimport blocksd.anthropic"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert told.stderr.endswith(
+        "ModuleNotFoundError: blocksd.anthropic needs Anthropic's SDK: install it by pip install 'blocksd[anthropic]'\n"
+    )

@@ -220,7 +220,9 @@ class AsyncMemoryWrites:
     async def _write(self, op: str, name: str, args: Mapping[str, Any], terms: Mapping[str, Any]) -> BlockView:
         return block_of(await self._request(op, name, args, terms))
 
-    async def _request(self, op: str, name: str, args: Mapping[str, Any], terms: Mapping[str, Any]) -> dict[str, Any]:
+    async def _request(
+        self, op: str, name: str | None, args: Mapping[str, Any], terms: Mapping[str, Any]
+    ) -> dict[str, Any]:
         try:
             return await self._transport.request(self._agent, op, args, name=name, **terms)
         finally:

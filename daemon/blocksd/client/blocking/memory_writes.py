@@ -219,7 +219,7 @@ class MemoryWrites:
     def _write(self, op: str, name: str, args: Mapping[str, Any], terms: Mapping[str, Any]) -> BlockView:
         return block_of(self._request(op, name, args, terms))
 
-    def _request(self, op: str, name: str, args: Mapping[str, Any], terms: Mapping[str, Any]) -> dict[str, Any]:
+    def _request(self, op: str, name: str | None, args: Mapping[str, Any], terms: Mapping[str, Any]) -> dict[str, Any]:
         try:
             return self._transport.request(self._agent, op, args, name=name, **terms)
         finally:
