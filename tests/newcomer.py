@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import json
 import os
 import pty
@@ -25,7 +26,8 @@ from blocksd.files.document import Parser
 from blocksd.settings import loading
 from fenced import ROOT
 from gateways import free_port
-from support import DEADLINE, eventually, require
+from model_server import ModelServer
+from support import DEADLINE, do_without, eventually, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,6 +82,7 @@ ELSEWHERE = {
 }
 """Commands that are not run here: which file has them run, and by which words in it."""
 
+_OF_MODELS = re.compile(r"python (?:agent_\w+|three_agents)\.py")
 _KEPT = re.compile(r"\. \S+|\w+=.*")  # of use to what comes after it in the same terminal
 _ANSI = re.compile(r"\x1b(?:\[[0-9;?<>=]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\^_()][0-9A-B]?|[=>])")
 _VARIES = (
@@ -167,6 +170,7 @@ class Newcomer:
         self._last = ""
         self._edits = 0
         self._client: Any = None
+        self._models: ModelServer | None = None
 
     def do(self, block: Fenced) -> None:
         """Do what one code block says; fail when it does not come true, or nobody knows what it is."""
@@ -207,6 +211,10 @@ class Newcomer:
         for tool in TOOLS:
             if command.startswith(f"{tool} "):
                 require(tool)
+        if _OF_MODELS.search(command):
+            for package in ("openai", "agents"):
+                if importlib.util.find_spec(package) is None:
+                    do_without(f"{package} is not installed")
         if command.startswith("node ") and not (self.clone / "node_modules").exists():
             pytest.skip("npm has installed nothing")
         if _KEPT.fullmatch(command):
@@ -276,15 +284,13 @@ class Newcomer:
         assert terminal.process.wait(DEADLINE) == 0
 
     def _edit_until(self, condition: Callable[[], Any], what: str) -> None:
-        """Save two blocks again and again, each time with another text."""
-        persona, result = (self.clone / "blocks.d" / name for name in ("persona.md", "research/result.md"))
+        """Save a block again and again, each time with another text."""
+        persona = self.clone / "blocks.d" / "persona.md"
         before = persona.read_text(encoding="utf-8")
-        result.parent.mkdir(exist_ok=True)
 
         def is_so() -> Any:
             self._edits += 1
             persona.write_text(f"{before}I am edit {self._edits}.\n", encoding="utf-8")
-            result.write_text(f"found {self._edits}\n", encoding="utf-8")
             return condition()
 
         eventually(is_so, what)
@@ -398,12 +404,15 @@ class Newcomer:
         assert not warnings
 
     def offer_models(self) -> None:
-        """Install clients of language models that need no network."""
-        for package in ("openai", "anthropic"):
-            shutil.copy(ROOT / "tests" / "fake_models.py", self.clone / f"{package}.py")
+        """Start a server that plays a language model, to which OpenAI's and Anthropic's SDKs are led."""
+        self._models = ModelServer()
+        self._models.__enter__()
+        self._environment.update(self._models.environ)
 
     def end(self) -> None:
         """Close all terminals, the last opened first."""
+        if self._models is not None:
+            self._models.__exit__()
         if self._client is not None:
             self._client.close()
         for terminal in reversed(self.terminals):

@@ -13,6 +13,7 @@ from unittest.mock import Mock
 import pytest
 
 import blocksd
+import blocksd.anthropic
 from blocksd import errors
 from blocksd.cli.main import cli
 from blocksd.http.app import SUBJECTS

@@ -419,6 +419,25 @@ def test_the_order_they_come_in_makes_no_difference(hidden: list[Shown], pair: t
 
 
 @settings(deadline=None)
+@given(several.filter(bool), visible, st.data(), st.sampled_from(["standard", "line-numbered"]))
+def test_a_change_of_a_block_changes_its_element_alone(
+    blocks: list[Shown], change: Shown, data: st.DataObject, style: Style
+) -> None:
+    """All text before it stays, so that a model's cache holds up to there; and so does all text behind it."""
+    place = data.draw(st.integers(0, len(blocks) - 1))
+    changed = replace(change, name=blocks[place].name)
+    texts = []
+    for block in (blocks[place], changed):
+        text = compile_prompt([*blocks[:place], block, *blocks[place + 1 :]], style=style)
+        alone = compile_prompt([block], style=style)
+        element = alone.partition("unit:\n")[2].removesuffix("</memory_blocks>")
+        before, found, after = text.partition(element)
+        assert found
+        texts.append((before, after))
+    assert texts[0] == texts[1]
+
+
+@settings(deadline=None)
 @given(several, some_places, texts, texts, st.none() | st.integers(0, 3), st.sampled_from(STYLES))
 def test_no_text_of_rules_or_sources_leaves_its_element(
     blocks: list[Shown], sources: list[Source], description: str, value: str, most: int | None, style: Style
