@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BY_HAND = (
     "README.md",
     "CONTRIBUTING.md",
+    "daemon/docs/agents.md",
     "daemon/docs/architecture.md",
     "daemon/docs/benchmarks.md",
     "daemon/docs/cli.md",

@@ -64,20 +64,6 @@ class Asked:
         return found[1]
 
 
-def notes_everything(asked: Asked) -> str | list[Call]:
-    """Note in memory what the user says, and then answer with one sentence."""
-    if asked.results:
-        _check(not asked.failed, f"the tool said: {asked.results}")
-        return "I have noted it."
-    if asked.said.startswith("Sum up"):
-        return asked.block("findings")
-    if "memory" in asked.tools:
-        path = f"/memories/notes/{len(asked.conversation)}.md"
-        return [Call("memory", {"command": "create", "path": path, "file_text": f"{asked.said}\n"})]
-    label = "findings" if "<findings>" in asked.system else "persona"
-    return [Call("core_memory_append", {"label": label, "content": asked.said})]
-
-
 class Mistake(Exception):
     """A request that the real API refuses."""
 
@@ -91,7 +77,7 @@ def _check(condition: object, what: str) -> None:
 class ModelServer:
     """The server, while the `with` statement runs."""
 
-    script: Callable[[Asked], str | list[Call]] = notes_everything
+    script: Callable[[Asked], str | list[Call]]
     asked: list[Asked] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     _held: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from blocksd import Client
 from fenced import fenced
 from gateways import daemon
 from model_server import Asked, Call, ModelServer
+from newcomer import OF_MODELS
 from support import DEADLINE, do_without, eventually
 
 if TYPE_CHECKING:
@@ -27,11 +28,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
-PROGRAMS = {
-    block.mark.removeprefix("file: "): block.text
-    for block in fenced("daemon/docs/python.md")
-    if block.mark.startswith("file: ")
-}
+BLOCKS = fenced("daemon/docs/agents.md")
+PROGRAMS = {block.mark.removeprefix("file: "): block.text for block in BLOCKS if block.mark.startswith("file: ")}
 NEEDS = {
     "agent_openai.py": "openai",
     "agent_responses.py": "openai",
@@ -217,6 +215,12 @@ def test_parent_is_woken_by_its_helpers(place: RedisServer, tmp_path: Path) -> N
         assert model.refused == []
         late = [asked for asked in model.asked if "delivery" in asked.said and asked.results]
         assert late[0].block("findings") == "Of refunds: fine.\nOf delivery: fine."
+
+
+def test_documentation_says_how_each_program_is_run() -> None:
+    """With the name of a model, and what the user says."""
+    commands = [OF_MODELS.fullmatch(block.text.strip().removeprefix("$ ")) for block in BLOCKS if block.mark == ""]
+    assert [command and command[1] for command in commands] == list(PROGRAMS)
 
 
 def test_tools_are_as_the_sdks_declare() -> None:

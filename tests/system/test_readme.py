@@ -116,7 +116,6 @@ def prepare(document: str, newcomer: Newcomer) -> None:
             'delete_grace = 0.1\nresync_seconds = 1\n[sources.manuals]\npath = "manuals"\nagents = ["support-*"]\n'
         )
         (newcomer.clone / "blocksd.toml").write_text(settings)
-    newcomer.offer_models()
     newcomer.enter(". .venv/bin/activate")
     newcomer.enter("blocksd run blocks.d")
     if document == LAYOUT:

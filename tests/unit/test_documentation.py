@@ -100,7 +100,7 @@ def test_calls_in_documents_exist() -> None:
     with blocksd.connect("redis://127.0.0.1:1", "blocks") as client:
         memory = client.memory("ann")
         roots: dict[str, Any] = {"client": client, "memory": memory, "tools": memory.tools(), "blocksd": blocksd}
-        text = "\n".join((README, PAGES["python"], PAGES["letta"]))
+        text = "\n".join((README, PAGES["python"], PAGES["agents"], PAGES["letta"]))
         text = text.replace("client.memory(agent_id).tools()", "tools").replace("client.memory(agent_id)", "memory")
         called = set(re.findall(r"(?<![\w./-])(client|memory|tools|blocksd)((?:\.[a-z_]\w*)+)", text))
         assert len(called) > 40
