@@ -39,7 +39,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return min(2 * len(os.sched_getaffinity(0)), MOST_PROCESSES)
 
 
-WHOLE = ("test_readme.py", "test_systemd.py", "test_wheel.py")
+WHOLE = ("test_memory_tool.py", "test_readme.py", "test_systemd.py", "test_wheel.py")
 """Files whose tests share what takes long to make, so that one process runs all tests of a file."""
 
 
