@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from blocksd import Client
+from blocksd import AsyncClient, Client
 from fenced import fenced
 from gateways import daemon
 from model_server import Asked, Call, ModelServer
@@ -250,3 +251,50 @@ def test_tools_are_as_the_sdks_declare() -> None:
     for shape, items in shapes:
         strict = TypeAdapter(with_config(ConfigDict(extra="forbid"))(shape))
         assert [strict.validate_python(item, strict=True) for item in items]
+
+
+def test_memory_tool_in_the_runner_for_asyncio_code(place: RedisServer) -> None:
+    """The SDK's runner calls the tool, and the model is told what was done and what was refused."""
+    from anthropic import AsyncAnthropic
+
+    from blocksd.anthropic import AsyncMemoryTool
+
+    commands = [
+        {"command": "view", "path": "/memories"},
+        {"command": "create", "path": "/memories/plan.md", "file_text": "rest\n"},
+        {"command": "str_replace", "path": "/memories/plan.md", "old_str": "work", "new_str": "rest"},
+        {"command": "delete", "path": "/memories/plan.md"},
+    ]
+
+    def steps(asked: Asked) -> str | list[Call]:
+        done = sum(1 for message in asked.conversation if message["role"] == "assistant")
+        return [Call("memory", commands[done])] if done < len(commands) else "I am done."
+
+    async def run(model: ModelServer) -> str:
+        sdk = AsyncAnthropic(base_url=model.environ["ANTHROPIC_BASE_URL"], api_key="none")
+        async with (
+            sdk,
+            AsyncClient(place.url) as client,
+            client.memory("support-1") as memory,
+        ):
+            runner = sdk.beta.messages.tool_runner(
+                model="a-model",
+                max_tokens=100,
+                system=await memory.compile(),
+                messages=[{"role": "user", "content": "Plan."}],
+                tools=[AsyncMemoryTool(memory)],
+            )
+            reply = await runner.until_done()
+            return "".join(part.text for part in reply.content if part.type == "text")
+
+    with ModelServer(steps) as model:
+        assert asyncio.run(run(model)) == "I am done."
+    told = [asked.results[0] for asked in model.asked[1:]]
+    assert told[0].endswith("10B\t/memories\n10B\t/memories/persona.md")
+    assert told[1:] == [
+        "File created successfully at: /memories/plan.md",
+        "No replacement was performed, old_str `work` did not appear verbatim in /memories/plan.md.",
+        "Successfully deleted /memories/plan.md",
+    ]
+    assert [asked.failed for asked in model.asked] == [0, 0, 0, 1, 0]
+    assert model.refused == []
