@@ -105,15 +105,17 @@ def plays(asked: Asked) -> str | list[Call]:
     word, _, rest = asked.said.partition(": ")
     if asked.results:
         return " | ".join(asked.results)
+    if word == "Share":
+        return [Call("core_memory_append", {"label": "team", "content": rest})]
     if word == "Note":
         if "memory" in asked.tools:
             return [Call("memory", {"command": "create", "path": "/memories/note.md", "file_text": f"{rest}\n"})]
         return [Call("core_memory_append", {"label": "persona", "content": rest})]
     if word == "Break":
-        if "memory" in asked.tools:
-            return [Call("memory", {"command": "delete", "path": "/memories/../policy.md"})]
         labels = ("policy", "polcy")
-        return [Call("memory_rethink", {"label": label, "new_memory": "None."}) for label in labels]
+        calls = [Call("core_memory_append", {"label": label, "content": "None."}) for label in labels]
+        wrong = Call("memory", {"command": "delete", "path": "/memories/../policy.md"})
+        return [*calls, wrong] if "memory" in asked.tools else calls
     return asked.block("team").split("\n")[-1]
 
 
@@ -142,7 +144,8 @@ def test_loop_of_an_agent(name: str, place: RedisServer, tmp_path: Path) -> None
         ModelServer(plays) as model,
         Conversation(name, tmp_path, place, model) as program,
     ):
-        assert program.say("What is new?") == client.blocks.retrieve("team").value.split("\n")[-1]
+        before = client.blocks.retrieve("team").value
+        assert program.say("What is new?") == before.split("\n")[-1]
         (first,) = model.asked
         assert first.system == client.memory("support-2").compile()
 
@@ -167,12 +170,15 @@ def test_loop_of_an_agent(name: str, place: RedisServer, tmp_path: Path) -> None
         assert model.asked[-1].block(block).endswith("I answer in French.")
         check_changed(quiet.system, model.asked[-1].system, "team")
 
+        assert program.say("Share: Kim has told Bob.").startswith("Done: 'team' has ")
+        team = client.blocks.retrieve("team")
+        assert (team.updated_by, team.value) == ("support-2", f"{before}\n{news}\nKim has told Bob.")
+
         program.say("Break: the rules.")
         refused = model.asked[-1]
+        assert [text[:10] for text in refused.results[:2]] == ["Not done: "] * 2
         if is_files:
-            assert refused.results[0].startswith("Error: The path /memories/../policy.md is not possible")
-        else:
-            assert [text[:10] for text in refused.results] == ["Not done: "] * 2
+            assert refused.results[2].startswith("Error: The path /memories/../policy.md is not possible")
         assert refused.failed == (len(refused.results) if refused.api == "messages" else 0)
         assert client.blocks.retrieve("policy").value == "Refunds within 30 days."
 
