@@ -288,7 +288,7 @@ def test_long_files_are_shown_in_part(given: Given) -> None:
     shown = given.does("view", "/memories/one.txt").split("\n")[1:]
     assert (len(shown[0]), shown[1]) == (
         16_000,
-        "(The first 16000 characters of the line. To see all of it: `view_range` [1, 1])",
+        "(The first 16000 characters of line 1 of 1. To see all of it: `view_range` [1, 1])",
     )
     assert "y" * 20_000 in given.does("view", "/memories/one.txt", view_range=[1, 1])
 
@@ -340,6 +340,10 @@ def test_str_replace(given: Given) -> None:
     given.does("str_replace", path, old_str="five\nsix\n", new_str="end\n")  # with the line feed at the end of the file
     given.does("str_replace", path, old_str="two\n")  # without new_str it is deleted
     assert given.value("preferences.txt") == "one\nFavorite color: green\nand red\nfour\nend"
+    given.does("create", "/memories/arrows.txt", file_text="1→ one\n2→ two\n")
+    given.does("str_replace", "/memories/arrows.txt", old_str="2→ two", new_str="2→ three")
+    given.does("insert", "/memories/arrows.txt", insert_line=2, insert_text="3→ four")
+    assert given.value("arrows.txt") == "1→ one\n2→ three\n3→ four"
 
 
 def test_str_replace_that_is_not_done(given: Given) -> None:

@@ -14,10 +14,10 @@ A path and the name of its block:
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from blocksd.errors import AlreadyExists, InvalidLabel, InvalidRequest, LimitExceeded, ReadOnly, VersionConflict
-from blocksd.model import edits
+from blocksd.errors import AlreadyExists, InvalidLabel, LimitExceeded, ReadOnly, VersionConflict
 from blocksd.model.label import PRIVATE, SUFFIX, name_for_agent, owner, parse_label
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ _MOST_CHARS = 16_000
 """How much of a file a model is shown that names no lines."""
 _AROUND = 2
 """How many lines are shown before and after an edit."""
+_MOST_PLACES = 100
+"""How many places of a text are looked for that must be in one."""
 _MOST_QUOTED = 200
 
 _EXTENSION = re.compile(r"[^/]\.[A-Za-z][A-Za-z0-9]{0,7}\Z")
@@ -231,30 +233,38 @@ def value_of(file_text: str) -> str:
 
 def replaced(place: Place, value: str, old: str, new: str) -> str:
     """Return the value with text replaced that is in one place of the file. Raises Refused if it is not."""
-    try:
-        return value_of(edits.replace(_content(value), old, new))
-    except InvalidRequest as error:
-        lines = error.facts.get("lines")
-        if not old or error.facts.get("argument") != "old_content" or not isinstance(lines, list):
-            why = "old_str is empty" if not old else error.message
-            raise Refused(f"Error: No replacement was performed: {why}") from None
-        if not lines:
-            what = f"old_str `{old}` did not appear verbatim in {place.path}."
-        else:
-            what = f"Multiple occurrences of old_str `{old}` in lines: {', '.join(map(str, lines))}. Please ensure it is unique"
-        stop = "," if not lines else "."
-        raise Refused(f"No replacement was performed{stop} {what}") from None
+    content = _content(value)
+    if not old:
+        raise Refused("Error: No replacement was performed: old_str is empty")
+    places = list(islice(_places(content, old), _MOST_PLACES))
+    if not places:
+        raise Refused(f"No replacement was performed, old_str `{old}` did not appear verbatim in {place.path}.")
+    if len(places) > 1:
+        lines = sorted({content.count("\n", 0, at) + 1 for at in places})
+        raise Refused(
+            f"No replacement was performed. Multiple occurrences of old_str `{old}` in lines: "
+            f"{', '.join(map(str, lines))}. Please ensure it is unique"
+        )
+    return value_of(content[: places[0]] + new + content[places[0] + len(old) :])
+
+
+def _places(content: str, text: str) -> Iterator[int]:
+    """Yield where a text begins in a content, also where it overlaps itself."""
+    at = content.find(text)
+    while at >= 0:
+        yield at
+        at = content.find(text, at + 1)
 
 
 def inserted(value: str, line: int, text: str) -> str:
     """Return the value with lines inserted after a line. Raises Refused if there is no such line."""
-    count = len(_lines(value))
-    if not 0 <= line <= count:
+    lines = _lines(value)
+    if not 0 <= line <= len(lines):
         raise Refused(
             f"Error: Invalid `insert_line` parameter: {line}. "
-            f"It should be within the range of lines of the file: [0, {count}]"
+            f"It should be within the range of lines of the file: [0, {len(lines)}]"
         )
-    return edits.insert(value, value_of(text), line)
+    return "\n".join([*lines[:line], value_of(text), *lines[line:]])
 
 
 def snippet(value: str, before: str, new: str) -> str:
@@ -299,16 +309,14 @@ def _range(view_range: object, count: int) -> tuple[int, int]:
 def _cut(shown: Sequence[str]) -> str:
     """Return as many of the numbered lines as a model is shown at once, and a note on how to see the others."""
     chars = count = 0
-    while count < len(shown) and (chars := chars + len(shown[count])) <= _MOST_CHARS:
+    while (chars := chars + len(shown[count])) <= _MOST_CHARS:
         count += 1
-    some = [*shown[:count]] or [shown[0][:_MOST_CHARS]]
-    count = max(count, 1)
-    note = (
-        f"(Lines 1 to {count} of {len(shown)}. To see others, name them in `view_range`: [{count + 1}, {len(shown)}])"
-    )
-    if len(shown) == 1:
-        note = f"(The first {_MOST_CHARS} characters of the line. To see all of it: `view_range` [1, 1])"
-    return "\n".join((*some, note))
+    if not count:
+        note = f"(The first {_MOST_CHARS} characters of line 1 of {len(shown)}. To see all of it: `view_range` [1, 1])"
+        return f"{shown[0][:_MOST_CHARS]}\n{note}"
+    rest = f"[{count + 1}, {len(shown)}]"
+    note = f"(Lines 1 to {count} of {len(shown)}. To see others, name them in `view_range`: {rest})"
+    return "\n".join((*shown[:count], note))
 
 
 def _size(count: int) -> str:
