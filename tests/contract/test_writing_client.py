@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -948,6 +949,40 @@ def test_own_write_is_never_hidden_by_what_is_kept(place: Place, memory: Memory,
             memory.rethink("human", f"turn {turn}")
             assert memory.get_block("human").value == f"turn {turn}"
             other.blocks.append(label, str(turn))
+
+
+def test_agents_of_one_client_see_at_once_what_it_writes(
+    client: Client, memory: Memory, label: str, agent: str
+) -> None:
+    """A block that one agent has changed is so in the next prompt of another, and so are blocks that come, go or move."""
+    other = f"{agent}-2"
+    client.blocks.attach(label, [other])
+    with closing(client.memory(other)) as others:
+        for number in range(30):
+            memory.append(label, f"{number}.")
+            assert others.get_block(label).value.endswith(f"\n{number}.")
+            client.blocks.append(label, f"{number}, too.")
+            assert memory.get_block(label).value == others.get_block(label).value
+            others.create_block(f"n-{number}", "mine")
+            client.blocks.create(label=f"{label}/{number}", value="new", agents=[other])
+            assert f"{label}/{number}" in others.list_block_labels()
+            client.blocks.rename(f"{label}/{number}", f"{label}/r{number}")
+            assert f"{label}/r{number}" in others.list_block_labels()
+            with client.batch() as batch:
+                batch.update(label, description=f"Of {number}.")
+                batch.delete(f"{label}/r{number}")
+            assert others.get_block(label).description == f"Of {number}."
+            assert f"{label}/r{number}" not in others.list_block_labels()
+
+
+def test_what_a_client_writes_elsewhere_costs_a_memory_nothing(client: Client, memory: Memory, label: str) -> None:
+    """The text of an agent is the very same object while no block of it is written."""
+    client.blocks.create(label=f"{label}-other", value="x")
+    text = memory.compile()
+    client.blocks.append(f"{label}-other", "y")
+    client.blocks.update(f"{label}-other", value="z")
+    client.blocks.versions.list(f"{label}-other")
+    assert memory.compile() is text
 
 
 # --- tools ---

@@ -13,7 +13,7 @@ from blocksd.mirror.connection import connect
 from blocksd.mirror.keys import Keys
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol import wire
-from blocksd.protocol.sight import no_mirror
+from blocksd.protocol.sight import Written, no_mirror
 from blocksd.protocol.wire import Command, Request
 
 
@@ -29,6 +29,7 @@ class AsyncTransport:
         """False once the server has refused a script."""
         self.opened: WeakSet[Any] = WeakSet()  # watches, to be closed with the client
         self.labels: dict[str, str] = {}  # of blocks that were read by id: hints, which are checked at each use
+        self.written = Written()
         self._connect()
 
     def _connect(self) -> None:
@@ -104,7 +105,15 @@ class AsyncTransport:
         """
         if actor == OPERATOR:
             terms = {"by": self.by, **terms}
-        request = Request(self.keys, actor, op, args=args, **terms)
+        label = None
+        try:
+            reply = await self._exchange(Request(self.keys, actor, op, args=args, **terms))
+            label = reply.get("label")
+        finally:  # also after an error: it may have been done
+            self.written.add(op, args, label)
+        return reply
+
+    async def _exchange(self, request: Request) -> dict[str, Any]:
         while request.is_open:
             try:
                 request.check(await self.ask(*request.check_commands()))

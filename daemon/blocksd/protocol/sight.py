@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import NotFound, Unavailable
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from blocksd.protocol.wire import Command
 
 _TEXTS_KEPT = 32
+_WRITTEN_KEPT = 100
+_READS = frozenset(("history", "version", "status"))
+_EDITS = frozenset(("append", "replace", "insert", "patch", "update"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,40 +35,75 @@ class Sight:
     agent_type: str | None = None
 
 
+class Written:
+    """What one client has had written, for its memories: they must show it before they hear of it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._last: deque[str | None] = deque(maxlen=_WRITTEN_KEPT)
+        self.count = 0
+
+    def add(self, op: str, args: Mapping[str, Any] | None, label: str | None) -> None:
+        """Note a request that was done, or may have been; `label` is that of the reply, None where there is none."""
+        if op in _READS:
+            return
+        is_edit = op in _EDITS and "agents" not in (args or ())  # of one block, attached to whom it was before
+        with self._lock:
+            self._last.append(label if is_edit else None)
+            self.count += 1
+
+    def since(self, count: int) -> list[str | None]:
+        """The labels of the blocks that were written since; None stands for any block."""
+        with self._lock:
+            new = self.count - count
+            return [None] if new > len(self._last) else list(self._last)[len(self._last) - new :]
+
+
 class Kept:
     """An agent's sight, and the texts compiled from it, as long as they hold.
 
-    Invariant: what is kept was read while the agent was followed (`watching.life`), and nothing was heard since.
+    Invariant: what is kept was read while the agent was followed (`watching.life`), nothing was heard since, and this client
+    has had nothing written since that concerns the agent.
     """
 
-    def __init__(self, watching: Watching) -> None:
+    def __init__(self, watching: Watching, written: Written) -> None:
         self._watching = watching
+        self._written = written
+        self._known = 0  # how much of what was written is in the sight, or does not concern it
         self._heard = 0
         self._read_at: tuple[int, int | None] = (0, None)  # how much was heard then, and in which life
         self._sight: Sight | None = None
+        self._labels: frozenset[str | None] = frozenset()
         self._texts: dict[object, str] = {}
 
     def forget(self, _item: object = None) -> None:
         """Note a change that concerns the agent."""
         self._heard += 1
 
-    def mark(self) -> tuple[int, int | None]:
+    def mark(self) -> tuple[int, int | None, int]:
         """The moment before a sight is read."""
-        return self._heard, self._watching.life
+        return self._heard, self._watching.life, self._written.count
 
     @property
     def is_fresh(self) -> bool:
         """True while nothing has changed since the sight was read."""
-        return self._read_at[1] is not None and self._read_at == self.mark()
+        if self._known != self._written.count:
+            count = self._written.count  # before what was written is read: more of it is looked at next time
+            if not self._labels.isdisjoint(self._written.since(self._known)):
+                self.forget()
+            self._known = count
+        return self._read_at[1] is not None and self._read_at == (self._heard, self._watching.life)
 
     @property
     def sight(self) -> Sight | None:
         """The sight, while it holds."""
         return self._sight if self.is_fresh else None
 
-    def put(self, sight: Sight, mark: tuple[int, int | None]) -> None:
+    def put(self, sight: Sight, mark: tuple[int, int | None, int]) -> None:
         """Keep a sight that was read after `mark`."""
-        self._sight, self._read_at, self._texts = sight, mark, {}
+        heard, life, self._known = mark
+        self._sight, self._read_at, self._texts = sight, (heard, life), {}
+        self._labels = frozenset((None, *(block.label for block in sight.blocks.values())))
 
     def text(self, key: object) -> str | None:
         """The text compiled under this key, while it holds."""

@@ -18,6 +18,7 @@ from blocksd.mirror.projection import fields_of
 from blocksd.mirror.view import view_of
 from blocksd.model.block import Block
 from blocksd.model.revision import Revision
+from blocksd.protocol.sight import Written
 from blocksd.requests.reply import shown
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Script(Transport):
 
     def __init__(self, outcome: BlocksdError | None = None) -> None:
         self.keys = Keys("blocks")
+        self.written = Written()
         self.outcome = outcome
         self.requests: list[dict[str, Any]] = []
 
@@ -80,6 +82,7 @@ class AsyncScript(AsyncTransport):
 
     def __init__(self) -> None:
         self.keys = Keys("blocks")
+        self.written = Written()
 
     async def ask(self, *commands: Command, together: bool = False) -> list[Any]:
         await asyncio.sleep(0)

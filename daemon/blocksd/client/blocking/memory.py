@@ -23,10 +23,10 @@ from blocksd.protocol.watching import Watching
 class Memory(MemoryWrites):
     """The blocks of one agent, under its own names for them, and the text they make in its context window.
 
-    The agent is the author of what is written here, and sees it at once. From the first question on, the memory follows
-    the agent's changes in the background, on another connection: while nothing that concerns the agent changes, nothing is
-    asked again. While that connection is interrupted, every answer is read anew. A connection that is cut without a sign
-    is noticed within a quarter of a minute.
+    The agent is the author of what is written here. What its client writes, here or for others, is seen here at once. From
+    the first question on, the memory follows the agent's changes in the background, on another connection: while nothing
+    that concerns the agent changes, nothing is asked again. While that connection is interrupted, every answer is read anew.
+    A connection that is cut without a sign is noticed within a quarter of a minute.
     """
 
     def __init__(self, transport: Transport, agent_id: str, opened: WeakSet[Watch]) -> None:

@@ -31,7 +31,7 @@ class MemoryWrites:
     def _begin_anew(self) -> None:
         """Keep nothing, and follow nothing."""
         self._watching = Watching(self._transport.keys, agent=self._agent)
-        self._kept = Kept(self._watching)
+        self._kept = Kept(self._watching, self._transport.written)
 
     @property
     def agent_id(self) -> str:
@@ -220,7 +220,4 @@ class MemoryWrites:
         return block_of(self._request(op, name, args, terms))
 
     def _request(self, op: str, name: str | None, args: Mapping[str, Any], terms: Mapping[str, Any]) -> dict[str, Any]:
-        try:
-            return self._transport.request(self._agent, op, args, name=name, **terms)
-        finally:
-            self._kept.forget()  # a caller who writes and then reads must see it, whatever was heard
+        return self._transport.request(self._agent, op, args, name=name, **terms)
