@@ -15,7 +15,6 @@ import pytest
 
 from blocksd import AsyncClient, Client, anthropic
 from blocksd.errors import NotFound, Unavailable
-from blocksd.protocol import watching, wire
 from following import looping
 from gateways import daemon
 from support import eventually
@@ -48,13 +47,6 @@ def operator(place: tuple[RedisServer, Path]) -> Iterator[Client]:
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
     with looping() as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A memory is closed sooner than in life."""
-    monkeypatch.setattr(watching, "LISTEN_SECONDS", 0.02)
-    monkeypatch.setattr(wire, "TIMEOUT_SECONDS", 10.0)
 
 
 class Given:

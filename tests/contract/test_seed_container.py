@@ -10,7 +10,6 @@ import pytest
 
 import blocksd
 from blocksd import BasicBlockMemory, ChatMemory
-from blocksd.protocol import watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,8 +21,7 @@ LIMIT = 20000
 
 
 @pytest.fixture
-def client(run_daemon: Callable[..., Daemon], server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setattr(watching, "LISTEN_SECONDS", 0.05)  # so that a memory is closed as soon
+def client(run_daemon: Callable[..., Daemon], server: RedisServer) -> Iterator[Client]:
     run_daemon()
     with blocksd.connect(server.url, "blocks") as connected:
         yield connected

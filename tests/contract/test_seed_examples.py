@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 import blocksd
-from blocksd.protocol import watching
 from rig import Rig
 from support import BACKENDS
 
@@ -46,8 +45,7 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path, standing_server: Callabl
 
 
 @pytest.fixture
-def client(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setattr(watching, "LISTEN_SECONDS", 0.05)  # so that a memory is closed as soon
+def client(rig: Rig) -> Iterator[Client]:
     with blocksd.connect(rig.url) as connected:
         yield connected
 

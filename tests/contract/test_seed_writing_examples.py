@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import blocksd
-from blocksd.protocol import watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def client(run_daemon: Callable[..., Daemon], server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setattr(watching, "LISTEN_SECONDS", 0.05)  # so that a memory is closed as soon
+def client(run_daemon: Callable[..., Daemon], server: RedisServer) -> Iterator[Client]:
     run_daemon()
     with blocksd.connect(server.url, "blocks") as connected:
         yield connected

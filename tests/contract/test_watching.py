@@ -17,9 +17,10 @@ from blocksd.client import watch as watch_module
 from blocksd.errors import InvalidLabel, Misconfigured, Unavailable
 from blocksd.protocol import watching as watching_module
 from blocksd.protocol import wire
+from blocksd.protocol.driver import Driver
 from following import Between, Follower, Scope, client_of
 from rig import Rig
-from support import RedisServer, binary_of, eventually
+from support import DEADLINE, RedisServer, binary_of, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -851,6 +852,33 @@ def test_client_closes_its_watches(rig: Rig, way: str) -> None:
         client.close()
         waiting.join()
         assert list(watch) == []
+
+
+def test_closing_waits_for_no_message(rig: Rig, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever listens stops at once when the watch, a memory or the client is closed, and nothing is logged as lost."""
+    monkeypatch.setattr(watching_module, "LISTEN_SECONDS", ENDLESS)
+    lost: list[str] = []
+    monkeypatch.setattr(Driver, "fail", lambda _, error, __: lost.append(str(error)))
+
+    def close_all() -> None:
+        with client_of(way, rig.url) as client:
+            memory = client.memory("ann")
+            memory.compile()
+            watch = client.watch()
+            waiting = threading.Thread(target=list, args=(watch,), daemon=True)
+            waiting.start()
+            called = client.watch(callback=print)
+            memory.close()
+            called.close()
+            watch.close()
+            waiting.join()
+            client.memory("ann").compile()
+
+    closing = threading.Thread(target=close_all, daemon=True)
+    closing.start()
+    closing.join(DEADLINE)
+    assert not closing.is_alive()
+    assert lost == []
 
 
 def test_waiting_may_be_given_up(rig: Rig, raw: Any) -> None:

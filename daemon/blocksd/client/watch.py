@@ -5,7 +5,9 @@ import inspect
 import logging
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
+from socket import SHUT_RDWR, socket
 from types import TracebackType
 from typing import Any, Self
 
@@ -95,12 +97,14 @@ class Watch:
         """Have it end soon: a caller that waits for the next item stops waiting within a second."""
         if self.is_here:  # else its locks are as the other process left them
             self._closed.set()
+            with suppress(AttributeError, TypeError, OSError):  # RACE: a thread that connects now listens for a second
+                socket.shutdown(self._subscription._pubsub.connection._sock, SHUT_RDWR)  # noqa: SLF001  # wakes the thread
 
     def close(self) -> None:
         """End it, and wait for what runs in the background."""
         if not self.is_here:
             return
-        self._closed.set()
+        self.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         if self._busy.acquire(blocking=False):
@@ -156,7 +160,8 @@ class Watch:
             try:
                 self._driver.answer = self._perform(step)
             except BlocksdError as error:
-                self._driver.fail(error, self._transport.url)
+                if not self._closed.is_set():
+                    self._driver.fail(error, self._transport.url)
         return None
 
     def _perform(self, step: Step) -> Any:
