@@ -37,10 +37,14 @@ class InvalidLabel(BlocksdError, ValueError):
     code = "invalid_request"
 
 
-class InvalidField(BlocksdError, ValueError):
-    """A block field has a value it cannot have. Facts: `field`."""
+class InvalidRequest(BlocksdError, ValueError):
+    """A request asks for the impossible. Facts: `field` or `argument`, and what it was about."""
 
     code = "invalid_request"
+
+
+class InvalidField(InvalidRequest):
+    """A block's field, or an argument of a method, has a value it cannot have. Facts: `field`."""
 
 
 class LimitExceeded(BlocksdError, ValueError):
@@ -105,12 +109,6 @@ class ProblemFile(BlocksdError):
     """The block's file has a problem, and is not written to while it has. Facts: `label`, `hint`, where known."""
 
     code = "problem_file"
-
-
-class InvalidRequest(BlocksdError, ValueError):
-    """A request asks for the impossible. Facts: `field` or `argument`, and what it was about."""
-
-    code = "invalid_request"
 
 
 class MergeConflict(BlocksdError):

@@ -839,8 +839,18 @@ ERRORS: list[tuple[Ask, type[BlocksdError], str, dict[str, Any]]] = [
     (lambda c: c.blocks.count(label="a?b"), InvalidLabel, f"'a?b' is not a label: {_SEGMENTS}", {"label": "a?b"}),
     (lambda c: c.blocks.list(after="a?b"), InvalidLabel, f"'a?b' is not a label: {_SEGMENTS}", {"label": "a?b"}),
     (lambda c: c.blocks.list(before=_NO_ID), NotFound, f"there is no block with the id {_NO_ID}", {"id": _NO_ID}),
-    (lambda c: c.blocks.list(limit=0), InvalidField, "limit must be at least 1, not 0", {"field": "limit"}),
-    (lambda c: c.agents.list(limit=-1), InvalidField, "limit must be at least 1, not -1", {"field": "limit"}),
+    (
+        lambda c: c.blocks.list(limit=0),
+        InvalidField,
+        "limit must be a whole number from 1 to 9007199254740992, not 0",
+        {"field": "limit"},
+    ),
+    (
+        lambda c: c.agents.list(limit=-1),
+        InvalidField,
+        "limit must be a whole number from 1 to 9007199254740992, not -1",
+        {"field": "limit"},
+    ),
     (
         lambda c: c.blocks.list(order=cast("Any", "up")),
         InvalidField,

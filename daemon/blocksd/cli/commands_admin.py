@@ -23,7 +23,7 @@ from blocksd.errors import Misconfigured, Unavailable
 from blocksd.mirror.acl import users
 from blocksd.mirror.connection import database_of, masked
 from blocksd.mirror.keys import Keys
-from blocksd.model.audit import Thresholds
+from blocksd.model.audit import MOST_DAYS, Thresholds
 from blocksd.model.label import parse_label, printable
 from blocksd.model.problem import count, tally
 from blocksd.monitoring.status import tally_text
@@ -108,7 +108,7 @@ def _wrapped(text: str, indent: int) -> list[str]:
 @click.option("--strict", is_flag=True, help="Exit code 1 if there is a finding.")
 @click.option(
     "--stale-days",
-    type=click.IntRange(1, 10**9),
+    type=click.IntRange(1, MOST_DAYS),
     metavar="DAYS",
     default=Thresholds().stale_days,
     show_default=True,

@@ -15,6 +15,7 @@ from blocksd.cli import completion
 from blocksd.cli.advice import next_step, other_daemons
 from blocksd.cli.console import exit_code
 from blocksd.cli.options import (
+    Seconds,
     daemon_of,
     daemon_options,
     given_options,
@@ -27,6 +28,7 @@ from blocksd.cli.options import (
 )
 from blocksd.errors import AlreadyRunning, BlocksdError, Misconfigured, Unavailable
 from blocksd.model.problem import count
+from blocksd.protocol.numbers import MOST_SECONDS
 from blocksd.service.control import ACCEPT_DELETIONS, ask
 from blocksd.settings.config import listen_address
 
@@ -242,7 +244,7 @@ def serve_mcp(agent: str, create: bool, print_config: str | None, **flags: Any) 
 @daemon_options
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=Seconds(0, MOST_SECONDS),
     metavar="S",
     default=30.0,
     show_default=True,

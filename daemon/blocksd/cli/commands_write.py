@@ -14,7 +14,9 @@ from blocksd.cli.console import complain, print_json
 from blocksd.cli.options import by_option, client_for, daemon_options, json_option
 from blocksd.cli.text_input import text_of
 from blocksd.errors import BlocksdError, InvalidRequest, Misconfigured, NotFound, Unavailable
+from blocksd.model.block import MAX_LIMIT
 from blocksd.model.label import is_pattern
+from blocksd.requests.request import MAX_NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +31,9 @@ def _field_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--hidden/--no-hidden", default=None, help="Leave it out of lists and prompts."),
         click.option("--read-only/--no-read-only", default=None, help="Agents may not change it."),
-        click.option("--limit", type=int, metavar="N", help="The most characters it may have."),
+        click.option(
+            "--limit", type=click.IntRange(1, MAX_LIMIT), metavar="N", help="The most characters it may have."
+        ),
         click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag; may be repeated; an empty one: none."),
         click.option(
             "--agent",
@@ -53,7 +57,11 @@ def _given(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 _version_option = click.option(
-    "--version", "version", type=int, metavar="N", help="Only if the block is at this version; else nothing is changed."
+    "--version",
+    "version",
+    type=click.IntRange(0, MAX_NUMBER),
+    metavar="N",
+    help="Only if the block is at this version; else nothing is changed.",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import shutil
 import sys
@@ -280,6 +281,14 @@ def near_agents(client: Client, agent: str) -> Iterator[None]:
         if "agent" in error.facts:
             error.facts["near"] = difflib.get_close_matches(agent, [one.id for one in client.agents.list()], n=1)
         raise
+
+
+class Seconds(click.FloatRange):
+    """A range of seconds, which `nan` is not in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        return self.fail(f"{value!r} is not a number of seconds.", param, ctx) if math.isnan(number) else number
 
 
 def version_of(text: str) -> int:

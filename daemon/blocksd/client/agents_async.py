@@ -45,8 +45,8 @@ class AsyncAgentBlocks:
         Raises:
             NotFound: no such agent is known.
         """
-        agent = await agent_named(self._transport, agent_id)
         span = Span.of(after=after, before=before, order=order, limit=limit)
+        agent = await agent_named(self._transport, agent_id)
         page = span.page(span.between(agent.blocks), str)
         blocks = await blocks_with(self._transport, [agent.blocks[name] for name in page.items])
         return Page(tuple(blocks), page.next)
@@ -76,8 +76,9 @@ class AsyncAgentBlocks:
             NotFound: there is no such block, or the agent is not known. `blocks.attach` makes agents known, too.
             LabelConflict: the agent has another block of this name.
         """
+        terms = given(locals(), TERMS)
         await agent_named(self._transport, agent_id)
-        return await self._change("attach", agent_id, block_id, given(locals(), TERMS))
+        return await self._change("attach", agent_id, block_id, terms)
 
     async def detach(
         self,
@@ -155,8 +156,8 @@ class AsyncBlockAgents:
         Raises:
             NotFound: there is no such block.
         """
-        attached: list[str] = list(await self._ask("SMEMBERS", block_id))
         span = _span_of_agents(after, before, order, limit)
+        attached: list[str] = list(await self._ask("SMEMBERS", block_id))
         page = span.page(span.between(attached), str)
         return Page(tuple(await agents_with(self._transport, page.items)), page.next)
 
@@ -264,7 +265,7 @@ class AsyncAgents(AsyncPropertiesUndo):
         said = {"description": description, "agent_type": agent_type, "system": system, "metadata": metadata}
         args["properties"] = {key: value for key, value in said.items() if value is not None} or None
         if memory_blocks is not None:
-            args["blocks"] = list(memory_blocks)
+            args["blocks"] = [given(one, one) for one in memory_blocks]
         terms = {"timeout_seconds": timeout_seconds, "request_id": request_id}
         reply = await self._transport.request(OPERATOR, "create_agent", args, **terms)
         (made,) = await agents_with(self._transport, [reply["agent"]])

@@ -10,6 +10,7 @@ from blocksd.errors import InvalidRequest
 from blocksd.mirror.view import BlockView
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol.fields import FIELDS, UNCHANGED, Unchanged, given, listed
+from blocksd.protocol.numbers import seconds, whole
 from blocksd.protocol.wire import TIMEOUT_SECONDS, OnConflict, block_of
 
 
@@ -118,7 +119,9 @@ class AsyncBatch:
         on_conflict: OnConflict | None = None,
     ) -> None:
         """Put `content` after line `line` of the value: 0 is before the first, -1 after the last."""
-        self._add("insert", block_id, {"content": content, "line": line}, expect_version, on_conflict)
+        self._add(
+            "insert", block_id, {"content": content, "line": whole("line", line, -1)}, expect_version, on_conflict
+        )
 
     def apply_patch(
         self,
@@ -173,7 +176,7 @@ class AsyncBatch:
         on_conflict: OnConflict | None = None,
     ) -> None:
         """Make a block again what it was at a version."""
-        self._add("restore", block_id, {"version": version}, expect_version, on_conflict)
+        self._add("restore", block_id, {"version": whole("version", version, 1)}, expect_version, on_conflict)
 
     def merge(
         self,
@@ -184,7 +187,7 @@ class AsyncBatch:
         on_conflict: OnConflict | None = None,
     ) -> None:
         """Merge text back into a block that a save took away."""
-        args = {"version": version} if version is not None else {}
+        args = {"version": whole("version", version, 1)} if version is not None else {}
         self._add("merge", block_id, args, expect_version, on_conflict)
 
     def delete(
@@ -200,7 +203,7 @@ class AsyncBatch:
     def _add(
         self, op: str, block_id: str, args: Mapping[str, Any], version: int | None, on_conflict: OnConflict | None
     ) -> None:
-        expect = None if version is None else {"version": version}
+        expect = None if version is None else {"version": whole("expect_version", version)}
         self._parts.append({"op": op, "label": block_id, "args": args, "expect": expect, "on_conflict": on_conflict})
 
     async def send(
@@ -234,6 +237,7 @@ async def done_together(
     transport: AsyncTransport, parts: Collection[Mapping[str, Any]], **terms: Any
 ) -> list[BlockView | None]:
     """Make a request of these parts; the block of each, as it is after all of them. Raises as `AsyncBatch.send` does."""
+    seconds("timeout_seconds", terms["timeout_seconds"])
     if not parts:
         return []
     reply = await transport.request(OPERATOR, "batch", {"requests": parts}, **terms)

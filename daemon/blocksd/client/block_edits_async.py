@@ -7,6 +7,7 @@ from blocksd.client.reading_async import request_of
 from blocksd.client.transport_async import AsyncTransport
 from blocksd.mirror.view import BlockView
 from blocksd.protocol.fields import TERMS, given, listed
+from blocksd.protocol.numbers import whole
 from blocksd.protocol.wire import TIMEOUT_SECONDS, OnConflict, block_of
 
 
@@ -63,7 +64,9 @@ class AsyncBlockEdits:
         request_id: str | None = None,
     ) -> BlockView:
         """Put `content` after line `line` of the value: 0 is before the first, -1 after the last."""
-        return await self._edit("insert", block_id, {"content": content, "line": line}, given(locals(), TERMS))
+        return await self._edit(
+            "insert", block_id, {"content": content, "line": whole("line", line, -1)}, given(locals(), TERMS)
+        )
 
     async def apply_patch(
         self,
@@ -128,7 +131,7 @@ class AsyncBlockEdits:
         request_id: str | None = None,
     ) -> BlockView:
         """Make a block again what it was at a version. Raises NotFound when that is not kept."""
-        return await self._edit("restore", block_id, {"version": version}, given(locals(), TERMS))
+        return await self._edit("restore", block_id, {"version": whole("version", version, 1)}, given(locals(), TERMS))
 
     async def merge(
         self,
@@ -144,7 +147,7 @@ class AsyncBlockEdits:
 
         Raises MergeConflict when it was changed in another way since, InvalidRequest when there is nothing to merge.
         """
-        args = {"version": version} if version is not None else {}
+        args = {"version": whole("version", version, 1)} if version is not None else {}
         return await self._edit("merge", block_id, args, given(locals(), TERMS))
 
     async def undo(

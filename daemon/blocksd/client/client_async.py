@@ -18,11 +18,12 @@ from blocksd.client.transport_async import AsyncTransport
 from blocksd.client.watch import AsyncWatch
 from blocksd.errors import Unavailable, VersionConflict
 from blocksd.mirror.view import BlockView, view_of
-from blocksd.model.audit import Audited, Finding, Thresholds
+from blocksd.model.audit import MOST_DAYS, Audited, Finding, Thresholds
 from blocksd.model.audit import audit as audited
 from blocksd.model.prompt import compile_prompt
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol.fields import text
+from blocksd.protocol.numbers import seconds, whole
 from blocksd.protocol.reset import Item
 from blocksd.protocol.watching import Watching
 from blocksd.protocol.wire import TIMEOUT_SECONDS
@@ -151,6 +152,8 @@ class AsyncClient:
 
         A block is stale after so many days without a change. A prompt with more characters than `prompt_chars` is too long.
         """
+        stale_days = whole("stale_days", stale_days, 1, MOST_DAYS)
+        thresholds = Thresholds(stale_days=stale_days, prompt_chars=whole("prompt_chars", prompt_chars, 1))
         blocks = {block.label: block for block in await self.blocks.list(show_hidden_blocks=True, show_templates=True)}
         counts = await self.blocks.agents.counts(list(blocks))
         names = {agent.id: agent.blocks for agent in await self.agents.list()}
@@ -158,7 +161,6 @@ class AsyncClient:
         for agent, attached in names.items():
             sizes[agent] = len(compile_prompt([blocks[label] for label in attached.values() if label in blocks]))
             await sleep(0)  # others have their turn between two prompts
-        thresholds = Thresholds(stale_days=stale_days, prompt_chars=prompt_chars)
         facts = [_audited(block, counts[block.label]) for block in blocks.values()]
         return audited(facts, names, sizes, now=datetime.now(UTC), thresholds=thresholds)
 
@@ -173,6 +175,7 @@ class AsyncClient:
             VersionConflict: the block changed faster than it could be changed.
             NotFound, LimitExceeded, ProblemFile: as `update` does.
         """
+        seconds("timeout_seconds", timeout_seconds)
         give_up_at = monotonic() + timeout_seconds
         block = await self.blocks.retrieve(block_id)
         while (value := text(change(block.value))) != block.value:

@@ -10,10 +10,11 @@ from blocksd.client.blocking.transport import Transport
 from blocksd.errors import InvalidRequest, NotFound
 from blocksd.mirror.view import AgentView, FileView
 from blocksd.model import edits
-from blocksd.model.block import DEFAULT_LIMIT, Block, check_value, default_description, replaced
+from blocksd.model.block import DEFAULT_LIMIT, MAX_LIMIT, Block, check_value, default_description, replaced
 from blocksd.model.label import parse_label
 from blocksd.model.prompt import ToolUsageRules, compile_prompt, style_of
 from blocksd.protocol.fields import text
+from blocksd.protocol.numbers import whole
 
 
 class MemoryBlock(Protocol):
@@ -93,7 +94,8 @@ class BasicBlockMemory:
         Raises:
             LimitExceeded: the value is over the limit.
         """
-        description, limit = getattr(block, "description", None), getattr(block, "limit", None) or DEFAULT_LIMIT
+        description, limit = getattr(block, "description", None), getattr(block, "limit", None)
+        limit = DEFAULT_LIMIT if limit is None else whole("limit", limit, 1, MAX_LIMIT)
         if self._memory is not None:
             self._memory.set_block(block.label, block.value, description)
             return
@@ -132,6 +134,8 @@ class BasicBlockMemory:
         style = style_of(self.agent_type)
         if style == "line-numbered" and getattr(llm_config, "model_endpoint_type", "anthropic") != "anthropic":
             style = "standard"
+        if max_files_open is not None:
+            max_files_open = whole("max_files_open", max_files_open)
         names = None if sources is None else [getattr(one, "name", one) for one in sources]
         if self._memory is None:
             return compile_prompt(

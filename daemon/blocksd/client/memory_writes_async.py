@@ -8,6 +8,7 @@ from blocksd.errors import AlreadyExists, NotAttached, NotFound
 from blocksd.mirror.view import BlockView
 from blocksd.model.label import parse_agent
 from blocksd.protocol.fields import TERMS, given, text
+from blocksd.protocol.numbers import whole
 from blocksd.protocol.sight import Kept
 from blocksd.protocol.watching import Watching
 from blocksd.protocol.wire import TIMEOUT_SECONDS, OnConflict, block_of
@@ -81,7 +82,9 @@ class AsyncMemoryWrites:
         request_id: str | None = None,
     ) -> BlockView:
         """Put `content` after line `line` of the value: 0 is before the first, -1 after the last."""
-        return await self._write("insert", label, {"content": text(content), "line": line}, given(locals(), TERMS))
+        return await self._write(
+            "insert", label, {"content": text(content), "line": whole("line", line, -1)}, given(locals(), TERMS)
+        )
 
     async def apply_patch(
         self,

@@ -15,7 +15,10 @@ from blocksd.model.label import is_properties, name_for_agent, owner, parse_agen
 from blocksd.model.properties import parse_versioned
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol.fields import given
+from blocksd.protocol.numbers import seconds, whole
 from blocksd.protocol.wire import TIMEOUT_SECONDS
+
+_DIGITS = 16
 
 
 class AsyncVersions:
@@ -44,7 +47,9 @@ class AsyncVersions:
         Raises:
             NotFound: there is no such block, and never was.
         """
-        args = {"limit": limit, "before": None if after is None else int(after)}
+        if isinstance(after, str) and after.isascii() and after.isdigit() and len(after) <= _DIGITS:
+            after = int(after)  # the `next` of a page
+        args = {"limit": whole("limit", limit, 1), "before": None if after is None else whole("after", after, 1)}
         reply = await self._ask("history", block_id, args, timeout_seconds)
         following = reply["next"]
         return Page(tuple(map(VersionView.of, reply["versions"])), None if following is None else str(following))
@@ -55,7 +60,9 @@ class AsyncVersions:
         Raises:
             NotFound: it is not kept, is damaged, or never was.
         """
-        return VersionView.of(await self._ask("version", block_id, {"version": version}, timeout_seconds))
+        return VersionView.of(
+            await self._ask("version", block_id, {"version": whole("version", version, 1)}, timeout_seconds)
+        )
 
     async def diff(
         self,
@@ -72,13 +79,15 @@ class AsyncVersions:
         Raises:
             NotFound: one of them is not kept, is damaged, or never was.
         """
+        old, new = [None if one is None else whole(name, one) for name, one in (("old", old), ("new", new))]
+        seconds("timeout_seconds", timeout_seconds)
         label = await self._label(block_id)
         if new is None:
             newest = await self.list(label, limit=1, timeout_seconds=timeout_seconds)
             if not newest:
                 raise NotFound(f"no version of {label!r} is kept", label=label)
             new = newest[0].version
-        old = new - 1 if old is None else old
+        old = max(new - 1, 0) if old is None else old
         before, after = [await self._lines(label, number, timeout_seconds=timeout_seconds) for number in (old, new)]
         lines = unified(before, after, f"{label} v{old}", f"{label} v{new}")
         return "".join(f"{line}\n" for line in lines)
@@ -91,10 +100,11 @@ class AsyncVersions:
             return json.dumps(found.properties, ensure_ascii=False, indent=1).split("\n")
         return [] if found.block is None else found.block.value.split("\n")
 
-    async def _ask(self, op: str, block_id: str, args: dict[str, int | None], seconds: float) -> dict[str, Any]:
+    async def _ask(self, op: str, block_id: str, args: dict[str, int | None], timeout_seconds: float) -> dict[str, Any]:
+        seconds("timeout_seconds", timeout_seconds)
         label, actor = await self._label(block_id), OPERATOR if self._agent is None else self._agent
         named = {"label": label} if self._agent is None else {"name": name_for_agent(label)}
-        return await self._transport.request(actor, op, args, **named, timeout_seconds=seconds)
+        return await self._transport.request(actor, op, args, **named, timeout_seconds=timeout_seconds)
 
     async def _label(self, block_id: str) -> str:
         """The label of a block, which may be deleted; to an agent, of one that it has, or of a private one that it had."""

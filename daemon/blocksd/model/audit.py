@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 Kind = Literal["unused", "orphan", "undescribed", "default_description", "near_limit", "oversize_prompt", "stale"]
 
+MOST_DAYS = 36_500
+"""The longest time after which a block can count as stale: the longest for which the settings keep versions."""
+
 _PLACES = {kind: place for place, kind in enumerate(get_args(Kind))}
 _LARGEST = 3
 

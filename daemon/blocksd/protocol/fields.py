@@ -5,6 +5,8 @@ from enum import Enum
 from typing import Any, Final, Required, TypedDict
 
 from blocksd.errors import InvalidField
+from blocksd.model.block import MAX_LIMIT
+from blocksd.protocol.numbers import seconds, whole
 from blocksd.protocol.wire import OnConflict
 
 
@@ -64,8 +66,19 @@ TERMS = ("expect_version", "on_conflict", "timeout_seconds", "request_id")
 
 
 def given(arguments: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Of a method's arguments (its `locals()`), those with these names that are not UNCHANGED."""
-    return {name: arguments[name] for name in names if arguments[name] is not UNCHANGED}
+    """Of a method's arguments (its `locals()`), those with these names that are not UNCHANGED.
+
+    Raises:
+        InvalidField: a number among them is out of range, or none.
+    """
+    found = {name: arguments[name] for name in names if arguments[name] is not UNCHANGED}
+    if found.get("limit") is not None:
+        found["limit"] = whole("limit", found["limit"], 1, MAX_LIMIT)
+    if found.get("expect_version") is not None:
+        found["expect_version"] = whole("expect_version", found["expect_version"])
+    if "timeout_seconds" in found:
+        seconds("timeout_seconds", found["timeout_seconds"])
+    return found
 
 
 def text(value: object) -> str:

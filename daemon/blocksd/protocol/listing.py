@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
@@ -11,9 +11,10 @@ from blocksd.errors import InvalidField, NotFound
 from blocksd.mirror.index import AFTER, escaped, flags_of, pattern_of
 from blocksd.mirror.view import Page
 from blocksd.model.label import PRIVATE, name_for_agent, parse_label
+from blocksd.protocol.numbers import whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from blocksd.mirror.index import Entry
     from blocksd.mirror.view import BlockView
@@ -166,13 +167,16 @@ def _value(block: BlockView) -> str:
 
 def _numbers(wanted: Mapping[str, Any]) -> list[tuple[int, int | None]] | None:
     """The ranges of how many agents may be attached: the least and the most, None for no bound."""
-    more, fewer, equal = (wanted[f"connected_to_agents_count_{name}"] for name in ("gt", "lt", "eq"))
+    names = [f"connected_to_agents_count_{name}" for name in ("gt", "lt", "eq")]
+    more, fewer, equal = (wanted[name] for name in names)
     if more is None and fewer is None and equal is None:
         return None
-    least, most = 0 if more is None else max(0, more + 1), None if fewer is None else fewer - 1
+    least = 0 if more is None else whole(names[0], more) + 1
+    most = None if fewer is None else whole(names[1], fewer) - 1
     if equal is None:
         return [(least, most)]
-    numbers = {equal} if isinstance(equal, int) else {*equal}
+    are_several = isinstance(equal, Collection) and not isinstance(equal, str | bytes | Mapping)
+    numbers = {whole(names[2], one) for one in (equal if are_several else [equal])}
     return [(one, one) for one in sorted(numbers) if one >= least and (most is None or one <= most)]
 
 
@@ -198,8 +202,8 @@ class Span:
         """The span between two cursors. Raises InvalidField when `order` or `limit` is none."""
         if order not in ("asc", "desc"):
             raise InvalidField(f"order must be 'asc' or 'desc', not {order!r}", field="order")
-        if limit is not None and limit < 1:
-            raise InvalidField(f"limit must be at least 1, not {limit}", field="limit")
+        if limit is not None:
+            limit = whole("limit", limit, 1)
         low, high = (after, before) if order == "asc" else (before, after)
         span = cls("-" if low is None else f"({low}", "+" if high is None else f"({high}")
         span._limit = limit

@@ -12,6 +12,7 @@ from blocksd.model.label import parse_agent
 from blocksd.model.properties import parse_versioned
 from blocksd.model.revision import Change
 from blocksd.protocol.attached import Attached
+from blocksd.protocol.numbers import whole
 from blocksd.protocol.reset import Reset
 from blocksd.protocol.steps import (
     Connect,
@@ -67,7 +68,8 @@ class Watching:
 
         Raises:
             InvalidLabel: `label` is no label, or `agent` no agent id.
-            Misconfigured: both are given, or `since` is not of a revision.
+            Misconfigured: both are given, or `since` is an item that is not of a revision.
+            InvalidField: `since` is another thing.
         """
         if label is not None and agent is not None:
             raise Misconfigured("watch one block or one agent, not both", key="label")
@@ -81,10 +83,10 @@ class Watching:
             self._last, self._epoch = since.seq, since.epoch
             if since.seq is None:
                 raise Misconfigured(f"a {since.kind!r} has no seq to go on from", key="since")
-        elif isinstance(since, tuple):
-            self._epoch, self._last = since
-        else:
-            self._last = since
+        elif isinstance(since, tuple) and len(since) == 2 and isinstance(since[0], str):
+            self._epoch, self._last = since[0], whole("since", since[1])
+        elif since is not None:
+            self._last = whole("since", since)
         self._resets: list[dict[str, Any]] = []  # those at `_last` that are passed on: ids do not tell them apart
         self._repaired: deque[dict[str, Any]] = deque(maxlen=_REPAIRS_KEPT)  # those passed on, which have no seq
         self._foreign: str | None = None  # an epoch on our channels that is not of our database

@@ -16,6 +16,7 @@ from blocksd.errors import Damaged, InvalidRequest, NotFound, Unavailable, from_
 from blocksd.mirror.connection import translated
 from blocksd.mirror.view import BlockView, view_of
 from blocksd.model.revision import OPERATOR
+from blocksd.protocol.numbers import seconds, whole
 from blocksd.requests.request import MAX_BYTES
 from blocksd.settings.record import looked_up
 
@@ -84,7 +85,10 @@ class Request:
         request_id: str | None = None,
         by: str | None = None,
     ) -> None:
-        """Raises InvalidRequest when the request cannot be sent as JSON."""
+        """Raises InvalidRequest when the request cannot be sent as JSON, and InvalidField when a number is none."""
+        seconds("timeout_seconds", timeout_seconds)
+        if expect_version is not None:
+            expect_version = whole("expect_version", expect_version)
         self._id = request_id or str(uuid.uuid4())
         self._keys = keys
         self._actor = actor
@@ -162,18 +166,23 @@ class Request:
 
 def _encoded(request: Mapping[str, Any]) -> str:
     """The JSON of a request, without what is null. Raises InvalidRequest when it has none in UTF-8."""
-    try:
-        text = json.dumps(
-            {name: value for name, value in request.items() if value is not None},
-            ensure_ascii=False,
-            allow_nan=False,
-            default=_plain,
-        )
-        size = len(text.encode("utf-8"))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the request cannot be written as JSON: {str(error)[:200]}", field="args") from None
+    text = _json("the request", "args", {name: value for name, value in request.items() if value is not None})
+    size = len(text.encode("utf-8"))
     if size > MAX_BYTES:  # the daemon would refuse it, but Redis would have to hold it first
         raise InvalidRequest(f"the request is {size} bytes, over the {MAX_BYTES} allowed", field="request")
+    return text
+
+
+def _json(what: str, field: str, value: object) -> str:
+    """The JSON of a value, which has some in UTF-8. Raises InvalidRequest, which names the argument, when it has none."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+        text.encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        arguments = value.get("args") if isinstance(value, Mapping) and field == "args" else None
+        for name, one in (arguments or {}).items():
+            _json(name, f"args.{name}", one)
+        raise InvalidRequest(f"{what} cannot be written as JSON: {str(error)[:200]}", field=field) from None
     return text
 
 

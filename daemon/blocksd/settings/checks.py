@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
@@ -38,7 +39,10 @@ def _fitting(table: type[Config | SourceSettings | RenderSettings], name: str, v
     """Return the value of a key of a table, if it fits."""
     wanted, about = type_of(table, name), table.__dataclass_fields__[name].metadata
     if wanted is float and type(value) is int:
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:  # out of every range
+            value = math.inf if value > 0 else -math.inf
     given = "" if about["is_secret"] else f", not {value!r}"
     if type(value) is not wanted:
         raise Misconfigured(f"{name} must be {_NAMES[wanted]}{given}", key=name)
@@ -56,7 +60,7 @@ def _fitting(table: type[Config | SourceSettings | RenderSettings], name: str, v
 
 
 def _number(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:g}"
+    return str(value) if isinstance(value, int) else f"{value:.10g}"
 
 
 def _table(setting: str, name: str, table: Any, where: Where) -> SourceSettings | RenderSettings:

@@ -10,12 +10,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocksd.errors import Misconfigured
+from blocksd.model.block import MAX_LIMIT
 from blocksd.model.label import parse_namespace
 from blocksd.model.prompt import STYLES
 from blocksd.model.revision import MAX_BY, is_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+_YEAR = 31_536_000.0
 
 
 def listen_address(text: str, name: str = "metrics") -> tuple[str, int]:
@@ -94,7 +98,7 @@ class SourceSettings:
     description: str | None = _setting(None, "what is in it, for the agents", example="Product manuals.")
     instructions: str | None = _setting(None, "what to do with it", example="Look things up here before you answer.")
     agents: tuple[str, ...] = _setting((), 'who sees it: ids and patterns, or "*"', example=["support-*"])
-    limit: int = _setting(20_000, "how many characters of an open file are shown", least=1)
+    limit: int = _setting(20_000, "how many characters of an open file are shown", least=1, most=MAX_LIMIT)
     mistake: str = ""
 
 
@@ -148,19 +152,21 @@ class Config:
         60.0,
         "how often the whole folder and the mirror are compared; a folder that takes long to compare, less often",
         least=0.1,
+        most=_YEAR,
         is_live=True,
     )
     delete_grace: float = _setting(
-        1.0, "for how many seconds a file must be gone to count as deleted", least=0.0, is_live=True
+        1.0, "for how many seconds a file must be gone to count as deleted", least=0.0, most=_YEAR, is_live=True
     )
     stale_window: float = _setting(
         5.0,
         "for how many seconds after an agent's write a save may be of the text before it, and is merged",
         least=0.0,
+        most=_YEAR,
         is_live=True,
     )
     poll: bool = _setting(default=False, meaning="do without file events: sweep every poll_seconds")
-    poll_seconds: float = _setting(1.0, "how often to sweep when polling", least=0.05, is_live=True)
+    poll_seconds: float = _setting(1.0, "how often to sweep when polling", least=0.05, most=_YEAR, is_live=True)
     history_versions: int = _setting(
         1000, "how many edits of each block are kept", least=1, most=1_000_000_000, is_live=True
     )

@@ -109,5 +109,5 @@ def test_reply_is_the_outcome() -> None:
 @pytest.mark.parametrize("args", [{"value": object()}, {"value": float("nan")}, {"value": "\ud800"}, {"value": b"x"}])
 def test_what_has_no_json_is_refused_before_it_is_sent(args: dict[str, Any]) -> None:
     """The caller's mistake is told at once."""
-    with pytest.raises(InvalidRequest, match="the request cannot be written as JSON"):
+    with pytest.raises(InvalidRequest, match="value cannot be written as JSON"):
         Request(KEYS, "operator", "update", args=args)

@@ -11,6 +11,7 @@ from blocksd.errors import InvalidRequest
 from blocksd.mirror.view import BlockView
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol.fields import FIELDS, UNCHANGED, Unchanged, given, listed
+from blocksd.protocol.numbers import seconds, whole
 from blocksd.protocol.wire import TIMEOUT_SECONDS, OnConflict, block_of
 
 
@@ -119,7 +120,9 @@ class Batch:
         on_conflict: OnConflict | None = None,
     ) -> None:
         """Put `content` after line `line` of the value: 0 is before the first, -1 after the last."""
-        self._add("insert", block_id, {"content": content, "line": line}, expect_version, on_conflict)
+        self._add(
+            "insert", block_id, {"content": content, "line": whole("line", line, -1)}, expect_version, on_conflict
+        )
 
     def apply_patch(
         self,
@@ -174,7 +177,7 @@ class Batch:
         on_conflict: OnConflict | None = None,
     ) -> None:
         """Make a block again what it was at a version."""
-        self._add("restore", block_id, {"version": version}, expect_version, on_conflict)
+        self._add("restore", block_id, {"version": whole("version", version, 1)}, expect_version, on_conflict)
 
     def merge(
         self,
@@ -185,7 +188,7 @@ class Batch:
         on_conflict: OnConflict | None = None,
     ) -> None:
         """Merge text back into a block that a save took away."""
-        args = {"version": version} if version is not None else {}
+        args = {"version": whole("version", version, 1)} if version is not None else {}
         self._add("merge", block_id, args, expect_version, on_conflict)
 
     def delete(
@@ -201,7 +204,7 @@ class Batch:
     def _add(
         self, op: str, block_id: str, args: Mapping[str, Any], version: int | None, on_conflict: OnConflict | None
     ) -> None:
-        expect = None if version is None else {"version": version}
+        expect = None if version is None else {"version": whole("expect_version", version)}
         self._parts.append({"op": op, "label": block_id, "args": args, "expect": expect, "on_conflict": on_conflict})
 
     def send(
@@ -231,6 +234,7 @@ class Batch:
 
 def done_together(transport: Transport, parts: Collection[Mapping[str, Any]], **terms: Any) -> list[BlockView | None]:
     """Make a request of these parts; the block of each, as it is after all of them. Raises as `Batch.send` does."""
+    seconds("timeout_seconds", terms["timeout_seconds"])
     if not parts:
         return []
     reply = transport.request(OPERATOR, "batch", {"requests": parts}, **terms)

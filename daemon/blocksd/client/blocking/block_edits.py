@@ -8,6 +8,7 @@ from blocksd.client.blocking.reading import request_of
 from blocksd.client.blocking.transport import Transport
 from blocksd.mirror.view import BlockView
 from blocksd.protocol.fields import TERMS, given, listed
+from blocksd.protocol.numbers import whole
 from blocksd.protocol.wire import TIMEOUT_SECONDS, OnConflict, block_of
 
 
@@ -64,7 +65,9 @@ class BlockEdits:
         request_id: str | None = None,
     ) -> BlockView:
         """Put `content` after line `line` of the value: 0 is before the first, -1 after the last."""
-        return self._edit("insert", block_id, {"content": content, "line": line}, given(locals(), TERMS))
+        return self._edit(
+            "insert", block_id, {"content": content, "line": whole("line", line, -1)}, given(locals(), TERMS)
+        )
 
     def apply_patch(
         self,
@@ -129,7 +132,7 @@ class BlockEdits:
         request_id: str | None = None,
     ) -> BlockView:
         """Make a block again what it was at a version. Raises NotFound when that is not kept."""
-        return self._edit("restore", block_id, {"version": version}, given(locals(), TERMS))
+        return self._edit("restore", block_id, {"version": whole("version", version, 1)}, given(locals(), TERMS))
 
     def merge(
         self,
@@ -145,7 +148,7 @@ class BlockEdits:
 
         Raises MergeConflict when it was changed in another way since, InvalidRequest when there is nothing to merge.
         """
-        args = {"version": version} if version is not None else {}
+        args = {"version": whole("version", version, 1)} if version is not None else {}
         return self._edit("merge", block_id, args, given(locals(), TERMS))
 
     def undo(

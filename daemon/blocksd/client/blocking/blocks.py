@@ -273,13 +273,14 @@ class Blocks(BlockEdits):
         Raises:
             BlocksdError: what `update` raises. Facts: `request`, which of them it was, from 1.
         """
-        labels = resolve_all(self._transport, [one["block_id"] for one in updates])
         parts = []
-        for label, one in zip(labels, updates, strict=True):
-            fields: dict[str, Any] = dict(one)
+        for one in updates:
+            fields = given(one, one)
             del fields["block_id"]
             version, on_conflict = fields.pop("expect_version", None), fields.pop("on_conflict", None)
             expect = None if version is None else {"version": version}
-            parts.append({"op": "update", "label": label, "args": fields, "expect": expect, "on_conflict": on_conflict})
+            parts.append({"op": "update", "args": fields, "expect": expect, "on_conflict": on_conflict})
+        labels = resolve_all(self._transport, [one["block_id"] for one in updates])
+        parts = [{**part, "label": label} for part, label in zip(parts, labels, strict=True)]
         done = done_together(self._transport, parts, timeout_seconds=timeout_seconds, request_id=request_id)
         return [block for block in done if block is not None]

@@ -15,6 +15,7 @@ from blocksd.client.watch import Watch
 from blocksd.errors import BlocksdError, Misconfigured, NotAttached, NotFound, Unavailable
 from blocksd.mirror.view import BlockView, FileView
 from blocksd.model.prompt import Style, ToolUsageRules, compile_prompt, order, render_block, style_of
+from blocksd.protocol.numbers import whole
 from blocksd.protocol.reset import Item
 from blocksd.protocol.sight import Sight, files_in, not_attached
 from blocksd.protocol.watching import Watching
@@ -78,6 +79,8 @@ class Memory(MemoryWrites):
         shows all that the agent sees. With `max_files_open`, only so many open files, those last opened, are shown open.
         `blocks` names the blocks to show; None shows all that are not hidden.
         """
+        if max_files_open is not None:
+            max_files_open = whole("max_files_open", max_files_open)
         picked = None if blocks is None else frozenset(blocks)
         shown = None if sources is None else tuple(sources)
         key = (picked, style, tool_usage_rules, shown, max_files_open)
