@@ -1052,6 +1052,26 @@ def test_daemon_that_is_slow(own: Place, open_client: Callable[[str], Client]) -
         own.daemon.process.send_signal(signal.SIGCONT)
 
 
+def test_hundreds_of_calls_wait_at_once(own: Place, open_client: Callable[[str], Client]) -> None:
+    """Each call that waits for the daemon has a connection: none is refused because others wait."""
+    client, calls = open_client(own.server.url), 300
+    client.blocks.create(label="notes")
+    assert own.daemon.process is not None
+    raw: Any = own.server.client()
+    with ThreadPoolExecutor(calls) as pool:
+        own.daemon.process.send_signal(signal.SIGSTOP)
+        try:
+            asked = [pool.submit(client.blocks.append, "notes", str(number)) for number in range(calls)]
+            eventually(lambda: raw.xlen("blocks:inbox:operator") >= calls, "all are put")
+            eventually(lambda: raw.info("clients")["blocked_clients"] >= calls, "all wait")
+        finally:
+            own.daemon.process.send_signal(signal.SIGCONT)
+        for one in asked:
+            one.result()
+    raw.close()
+    assert sorted(map(int, client.blocks.retrieve("notes").value.split())) == [*range(calls)]
+
+
 def test_daemon_comes_back(own: Place, open_client: Callable[[str], Client]) -> None:
     """A request that is made while the daemon is away is done when it is back, once."""
     client = open_client(own.server.url)

@@ -16,6 +16,10 @@ CONNECT_SECONDS = 1.0
 REPLY_SECONDS = 2.0
 """How long the daemon waits for a reply. Then it goes on without Redis, so that the folder does not wait."""
 
+MOST_CONNECTIONS = 10_000
+"""How many connections a client may open: as many as a server takes unless it is configured otherwise. Each call that waits
+for a reply has one, and redis-py would refuse the hundred and first."""
+
 _SCRIPT_NOT_PERMITTED = ("NOPERM", "ACL failure in script", "The user executing the script can't")
 """Texts by which servers refuse a script's commands or keys to its user, without an error code."""
 
@@ -72,6 +76,7 @@ def connect(
         "socket_timeout": reply_seconds,
         "socket_connect_timeout": CONNECT_SECONDS,
         "retry": retry.Retry(backoff.NoBackoff(), 0),
+        "max_connections": MOST_CONNECTIONS,
     }
     if protocol is not None:
         options["protocol"] = protocol

@@ -53,6 +53,16 @@ def test_daemon_waits_two_seconds_and_sends_once() -> None:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("url", ["redis://one", "unix:///one", "redis+sentinel://one:1/main"])
+def test_calls_at_once_are_as_many_as_a_server_takes(url: str, *, asynchronous: bool) -> None:
+    """Each call that waits for a reply needs a connection; a URL may say that there are fewer."""
+    assert connect(url, asynchronous=asynchronous).connection_pool.max_connections == 10_000
+    if url == "redis://one":
+        few = connect(f"{url}?max_connections=5", asynchronous=asynchronous)
+        assert few.connection_pool.max_connections == 5
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
 def test_master_that_hangs_is_not_waited_for(*, asynchronous: bool) -> None:
     """However patient a client is: the sentinels may name another. It waits longer than a request waits at a time."""
     client = connect("redis+sentinel://one:26379/main", reply_seconds=10.0, asynchronous=asynchronous)
