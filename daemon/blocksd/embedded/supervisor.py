@@ -36,9 +36,9 @@ _CLOSE_SECONDS = 1.5  # after the order to stop, while the daemon may still writ
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """The state of the server. `detail` is how far a start has come, or why it failed."""
+    """The state of the server. `detail` is how far a start has come, or why it failed, or is not watched."""
 
-    phase: Literal["starting", "serving", "silent", "failed"]
+    phase: Literal["starting", "serving", "silent", "unwatched", "failed"]
     detail: str = ""
     code: str = "unavailable"
 
@@ -120,6 +120,9 @@ class Supervisor:
             try:
                 if self.start_server():
                     self._watch()
+            except OSError as error:
+                self._starts -= self._server.is_running()  # it is found again, and was not started anew
+                self._set_state(ServerState("unwatched", _reason(error)))
             except Exception as error:  # noqa: BLE001  # an internal error: the server is looked for and started again
                 self._fail("watching the embedded server", error)
             if not self._ending.is_set():
@@ -165,7 +168,7 @@ class Supervisor:
             self._set_state(ServerState("failed", error.message, error.code))
             return False
         except OSError as error:
-            self._set_state(ServerState("failed", f"{error.filename or 'its files'}: {error.strerror or error}"))
+            self._set_state(ServerState("failed", _reason(error)))
             return False
         except Exception as error:  # noqa: BLE001  # an internal error, which is logged with its traceback; it is retried
             self._fail("starting the embedded server", error)
@@ -214,6 +217,11 @@ class Supervisor:
             hint = f"if that lasts, it is restarted; see {self._log_path}"
             message = "the embedded server does not answer: changes are still journaled, and the mirror follows"
             self._problems.set(Problem(SERVER, state.code, message, hint))
+        elif state.phase == "unwatched":
+            hint = "repair that; the server runs on as far as it can, and watching it is retried"
+            self._problems.set(
+                Problem(SERVER, state.code, f"the embedded server cannot be watched: {state.detail}", hint)
+            )
         elif state.phase == "failed":
             hint = f"see {self._log_path}; it is retried"
             ended = "has ended, and does not start" if starts else "does not start"
@@ -229,3 +237,8 @@ class Supervisor:
         if state.detail and now >= self._progress_at:
             self._progress_at = now + _PROGRESS_SECONDS
             self._notices.post(f"the embedded server is not ready yet: {state.detail}", "info")
+
+
+def _reason(error: OSError) -> str:
+    """Return what the system refused, and of which file."""
+    return f"{error.filename or 'its files'}: {error.strerror or error}"

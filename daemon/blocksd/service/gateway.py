@@ -98,7 +98,11 @@ class GatewayProcess:
             began = time.monotonic()
             try:
                 self._run_once()
-            except Exception as error:  # noqa: BLE001  # no memory, no process: it is logged, and retried
+            except OSError as error:
+                why = f"its process cannot be run: {error.strerror or error}"
+                hint = "see how many processes and open files this user may have, and what memory is left"
+                self.phase, self._reason = "failed", (why, hint)
+            except Exception as error:  # noqa: BLE001  # an internal error: it is logged, and retried
                 self.phase, self._reason = "failed", (repr(error), "")
                 self._sink(Failed("running the gateway", error))
             if not self._is_ending:

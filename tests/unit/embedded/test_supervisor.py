@@ -163,6 +163,41 @@ def test_fault_while_it_is_watched(supervised: Supervised) -> None:
     supervised.supervisor.stop()
 
 
+def test_system_that_refuses_while_it_is_watched(supervised: Supervised) -> None:
+    """That is no fault of ours: the path and the reason are said once, the server is not ended, and it is tried again."""
+    server, supervisor = supervised.server, supervised.supervisor
+    server.obstacle = None
+    refusals = iter([OSError(24, "Too many open files", "/state/redis")] * 3)
+
+    def is_in_place() -> bool:
+        for refusal in refusals:
+            raise refusal
+        return True
+
+    server.is_in_place = is_in_place  # type: ignore[method-assign]  # a refusal is in its place
+    said: list[tuple[str, str]] = []
+
+    def pause(lived_seconds: float) -> float:  # noqa: ARG001  # named as the method names it
+        supervised.report()
+        said.append((supervised.problems[SERVER].message, supervised.problems[SERVER].hint))
+        return 0.0
+
+    supervisor.pause = pause  # type: ignore[method-assign]  # what is said while it waits
+    Supervisor.start(supervisor)
+    eventually(lambda: server.starts == 4, "it is watched again")
+    assert {message for message, _ in said} == {
+        "the embedded server cannot be watched: /state/redis: Too many open files"
+    }
+    assert all("retried" in hint for _, hint in said)
+    assert server.calls == []
+    assert [news for news in supervised.news if not isinstance(news, ServerState)] == []
+    eventually(lambda: supervisor.is_serving, "it serves")
+    supervised.report()
+    assert SERVER not in supervised.problems
+    assert supervised.notes == []
+    supervisor.stop()
+
+
 def test_server_whose_files_are_lost_is_started_again(supervised: Supervised) -> None:
     """But not in a directory that is another daemon's."""
     server, supervisor = supervised.server, supervised.supervisor

@@ -88,20 +88,27 @@ def test_log_of_the_gateway_is_in_the_daemons() -> None:
 
 
 def test_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is a problem, is logged with its traceback, and is tried again; the end of the daemon waits for nothing."""
+    """It is a problem in words, no fault of the program, and is tried again; the end of the daemon waits for nothing."""
+    tries: list[None] = []
 
     def no_process(*_: Any, **__: Any) -> None:
+        tries.append(None)
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(subprocess, "Popen", no_process)
     rig = Rig()
     rig.gateway.start()
-    eventually(lambda: rig.failures)
+    eventually(lambda: rig.gateway.phase == "failed")
     rig.gateway.report()
-    assert "Resource temporarily unavailable" in rig.problems[GATEWAY].message
+    message = (
+        f"the gateway at {rig.gateway.url} does not run: its process cannot be run: Resource temporarily unavailable"
+    )
+    assert rig.problems[GATEWAY].message == message
+    assert rig.problems[GATEWAY].hint.startswith("see how many processes and open files")
     rig.gateway.reload()  # tries at once
-    eventually(lambda: len(rig.failures) > 1)
+    eventually(lambda: len(tries) > 1)
     rig.gateway.stop()
+    assert rig.failures == []
     assert rig.gateway._thread is not None
     assert not rig.gateway._thread.is_alive()
 
