@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 import blocksd
 from events import Events
 from gateways import Served
@@ -12,6 +14,8 @@ from support import Daemon, eventually, valkey_binary
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.slow
 
 
 def test_streams_outlast_a_failover(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from support import RedisServer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def rig(tmp_path: Path, standing_server: Callable[[str], RedisServer]) -> Iterator[Office]:

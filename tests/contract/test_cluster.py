@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from blocksd.mirror.projection import Command
 
+pytestmark = pytest.mark.slow
+
 NODES = 3
 SLOTS = 16_384
 

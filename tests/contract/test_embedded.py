@@ -30,6 +30,8 @@ from support import DEADLINE, binary_of, eventually, require, valkey_binary
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Callable[..., EmbeddedServer]]:

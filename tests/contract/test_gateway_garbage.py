@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from starlette.testclient import TestClient
 
+pytestmark = pytest.mark.slow
+
 REQUESTS = 400
 WORDS = (
     *(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 ANSWERS = {
     "a web server": b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
     "a mail server": b"220 mail.example.org ESMTP\r\n",

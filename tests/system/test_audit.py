@@ -7,13 +7,15 @@ import os
 import shlex
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import pytest
-
     from support import Daemon
+
+pytestmark = pytest.mark.slow
 
 LABEL = "maintenance/audit"
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     RunDaemon = Callable[..., Daemon]
 
+pytestmark = pytest.mark.slow
+
 
 OF_THE_PLACE = {"state.disk", "state.writing", "state.space", "folder.writing", "folder.space"}
 """Checks that may warn of where the tests run: in the layer of a container, on a slow or a full disk."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     RunDaemon = Callable[..., Daemon]
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("--delete-grace", "0.2", "--resync-seconds", "0.3")
 """What no event tells is found this soon."""
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from support import RedisServer
 
+pytestmark = pytest.mark.slow
+
 TEXTS = {name: f"{name}\n" for name in ("human", "notes", "persona", "team/plan", "team/rules")}
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 START = {"session_id": "one", "hook_event_name": "SessionStart", "source": "startup"}
 PROMPT = {"session_id": "one", "hook_event_name": "UserPromptSubmit", "prompt": "Hello."}
 LONG = "".join(f"Line {number}.\n" for number in range(50))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from support import RedisServer
 
-pytestmark = pytest.mark.filterwarnings("ignore:resources/(un)?subscribe is removed")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:resources/(un)?subscribe is removed")]
 
 JSON = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
 OF_2026 = {

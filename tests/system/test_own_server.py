@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 LAZY = """#!/bin/sh
 case "$1" in --version) exec {binary} --version ;; esac
 while [ ! -e {go} ]; do sleep 0.05; done

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     RunDaemon = Callable[..., Daemon]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def client(server: RedisServer) -> Iterator[Any]:

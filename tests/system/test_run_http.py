@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     RunDaemon = Callable[..., Daemon]
 
+pytestmark = pytest.mark.slow
+
 TOKENS = ["operator:kim a-token-of-the-operator", "reader a-token-of-a-reader"]
 
 

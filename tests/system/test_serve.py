@@ -21,6 +21,8 @@ from support import Daemon, RedisServer, eventually, require
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "a-token-of-an-operator"
 
 

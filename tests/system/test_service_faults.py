@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 PLACES: dict[str, tuple[type, str]] = {
     # what is said to have failed: where the fault is
     "to start the threads": (FolderWatch, "start"),

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     RunDaemon = Callable[..., Daemon]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     RunDaemon = Callable[..., Daemon]
 
+pytestmark = pytest.mark.slow
+
 FILE = "manuals/guide.txt"
 
 

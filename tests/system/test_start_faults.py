@@ -21,6 +21,8 @@ from support import valkey_binary
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 CALLS = ("makedirs", "mkdir", "open", "replace", "chmod", "unlink", "fsync", "rename", "stat")
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     RunDaemon = Callable[..., Daemon]
 
+pytestmark = pytest.mark.slow
+
 
 def process_of(daemon: Daemon) -> subprocess.Popen[bytes]:
     assert daemon.process is not None

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     RunDaemon = Callable[..., Daemon]
 
+pytestmark = pytest.mark.slow
+
 PRINTING = {
     "ls": "",
     "show": "notes",

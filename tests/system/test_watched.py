@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     RunDaemon = Callable[..., Daemon]
 
+pytestmark = pytest.mark.slow
+
 SECRET = "hush-hush"
 
 
