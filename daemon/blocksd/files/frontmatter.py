@@ -97,7 +97,8 @@ def _unknown_key(key: str, line: int | None) -> Warned | None:
     """Return what to tell of a key that is none of ours: nothing, unless it was meant to be one."""
     near = misspelt(key, FILE_KEYS) if len(key) <= _LONGEST_KEY else None
     hint = _ELSEWHERE.get(key) or (f"did you mean {near!r}?" if near is not None else None)
-    return Warned(f"unknown key {key!r} is ignored", line, hint) if hint is not None else None
+    effect = ", and agents may change the block" if near == "read_only" else ""
+    return Warned(f"unknown key {key!r} is ignored{effect}", line, hint) if hint is not None else None
 
 
 def lines_of_keys(text: str) -> dict[str, int]:

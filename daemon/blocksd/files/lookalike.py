@@ -18,6 +18,8 @@ from blocksd.model.problem import Warned
 
 _FENCE = re.compile(r"(?:[-\u2010-\u2015\u2212]{2,}|[\u2014\u2015])\s*(?:ya?ml\b:?|#.*)?\s*", re.IGNORECASE)
 """A line that people may take for `---`: with dashes as word processors make them, more of them, or words behind."""
+_OTHER_FENCE = re.compile(r"([*=_])\1{2,}")
+"""A line of another character, which is taken for `---` where keys of ours alone stand between two of them."""
 _BLANK = "".join(map(chr, (*range(9, 14), *range(28, 33), 0x85, 0xA0, *range(0x2000, 0x200E), 0x2028, 0x2029))) + (
     "\u202f\u205f\u2060\u3000\ufeff"
 )
@@ -99,6 +101,8 @@ def _at_top(text: str, at: int, line: str, bare: str, end: str, number: int, abo
     """Return what looks like a frontmatter and begins with this line, the first that says anything."""
     if bare[0] == "{":
         return _json(text, at - len(end) - len(line), number, direct=not above)
+    if not above and _OTHER_FENCE.fullmatch(bare):
+        return _in_other_fences(text, at, bare, number)
     is_toml = bare == "+++"
     if not is_toml and not _FENCE.fullmatch(bare):
         return None
@@ -122,6 +126,28 @@ def _at_top(text: str, at: int, line: str, bare: str, end: str, number: int, abo
         return Lookalike(number, "its lines end with CR alone", hint, keys, direct=True)
     why = "" if bare == "---" else f"its first line is {bare[:20]!r}, not '---'"
     return Lookalike(number, why, hint, keys, direct=True)
+
+
+def _in_other_fences(text: str, at: int, fence: str, number: int) -> Lookalike | None:
+    """Return keys of ours that stand right below a line such as `***`, if nothing else is between it and the next such line."""
+    keys: dict[str, None] = {}
+    for _ in range(_MOST_LINES):
+        found = _LINE.match(text, at)
+        assert found is not None
+        line, bare = found[1], found[1].strip(_BLANK)
+        if bare == fence:
+            break
+        key = _KEY.match(line)
+        is_value = bool(keys) and line[:1] in (" ", "-")  # of the key above it
+        if not is_value and (key is None or key[2] not in FILE_KEYS):
+            return None
+        keys |= {} if is_value or key is None else {key[2]: None}
+        at = found.end()
+    else:
+        return None
+    hint = f"write '---' for {fence[:20]!r}, above and below; if it is text, put two lines '---' above it"
+    why = f"its first line is {fence[:20]!r}, not '---'"
+    return Lookalike(number, why, hint, tuple(keys), direct=True) if keys else None
 
 
 def _keys_of_ours(text: str, at: int, *, is_toml: bool, at_once: bool) -> tuple[str, ...]:
