@@ -172,6 +172,8 @@ def test_check_fits_on_a_terminal(place: Path) -> None:
         (["stop", "--timeout", "inf"], "inf is not in the range"),
         (["stop", "--timeout", "-1"], "-1.0 is not in the range"),
         (["audit", "--stale-days", "36501"], "36501 is not in the range"),
+        (["new", "x", "y", "--tag", "a,b c"], "'a,b c' would be one tag with a comma in it; for several: --tag a"),
+        (["set", "x", "--tag", ","], "for several: --tag TAG"),
         (["new", "x", "y", "--limit", "0"], "0 is not in the range"),
         (["set", "x", "y", "--limit", "9" * 5000], "is not a valid integer"),
         (["set", "x", "y", "--version", "-1"], "-1 is not in the range"),

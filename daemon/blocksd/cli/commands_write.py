@@ -11,7 +11,7 @@ import click
 from blocksd.cli import completion
 from blocksd.cli.advice import UNKNOWN_AGENT, command
 from blocksd.cli.console import complain, print_json
-from blocksd.cli.options import by_option, client_for, daemon_options, json_option
+from blocksd.cli.options import by_option, client_for, daemon_options, json_option, tags_option
 from blocksd.cli.text_input import text_of
 from blocksd.errors import BlocksdError, InvalidRequest, Misconfigured, NotFound, Unavailable
 from blocksd.model.block import MAX_LIMIT
@@ -34,7 +34,7 @@ def _field_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--limit", type=click.IntRange(1, MAX_LIMIT), metavar="N", help="The most characters it may have."
         ),
-        click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag; may be repeated; an empty one: none."),
+        tags_option,
         click.option(
             "--agent",
             "agents",

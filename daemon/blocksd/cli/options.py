@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import shlex
 import shutil
 import sys
 from contextlib import closing, contextmanager, suppress
@@ -87,6 +88,25 @@ by_option = click.option(
     "--by", metavar="NAME", help="Who you are: shown in the history.  [default: the setting `by`; else nobody]"
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _single_tags(_ctx: click.Context, _param: click.Parameter, tags: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse `--tag a,b`: it is meant as two tags, and would be one with a comma in it."""
+    for tag in tags:
+        if "," in tag:
+            each = " ".join(f"--tag {shlex.quote(one.strip())}" for one in tag.split(",") if one.strip())
+            raise click.BadParameter(f"{tag!r} would be one tag with a comma in it; for several: {each or '--tag TAG'}")
+    return tags
+
+
+tags_option = click.option(
+    "--tag",
+    "tags",
+    metavar="TAG",
+    multiple=True,
+    callback=_single_tags,
+    help="A tag, without a comma; may be repeated; an empty one: none.",
+)
 
 
 def load(flags: dict[str, Any]) -> Config:
