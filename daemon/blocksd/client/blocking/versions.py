@@ -157,7 +157,7 @@ class PropertiesUndo:
         request_id: str | None = None,
     ) -> AgentView:
         """Make an agent's properties again what they were at a version. Raises NotFound when that is not kept."""
-        return self._bring_back("restore", agent_id, {"version": version}, given(locals(), _TERMS))
+        return self._bring_back("restore", agent_id, {"version": whole("version", version, 1)}, given(locals(), _TERMS))
 
     def merge(
         self,
@@ -171,7 +171,7 @@ class PropertiesUndo:
 
         Raises MergeConflict when one was changed in another way since, InvalidRequest when there is nothing to merge.
         """
-        args = {"version": version} if version is not None else {}
+        args = {"version": whole("version", version, 1)} if version is not None else {}
         return self._bring_back("merge", agent_id, args, given(locals(), _TERMS))
 
     def _bring_back(self, op: str, agent_id: str, args: Mapping[str, Any], terms: Mapping[str, Any]) -> AgentView:
