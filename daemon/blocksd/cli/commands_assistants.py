@@ -16,6 +16,7 @@ from blocksd.cli import completion
 from blocksd.cli.advice import next_step
 from blocksd.cli.console import print_json
 from blocksd.cli.options import (
+    Seconds,
     daemon_options,
     given_options,
     json_option,
@@ -251,7 +252,7 @@ class _NeverTwo(click.Command):
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0.1, max=60),
+    type=Seconds(0.1, 60),
     metavar="S",
     default=3.0,
     show_default=True,

@@ -1,10 +1,43 @@
-"""Which problem of a file a command tells, and when it can be undone."""
+"""Options of the commands: the numbers they take; which problem of a file a command tells, and when it can be undone."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import click
+import pytest
+
+from blocksd.cli.main import cli
 from blocksd.cli.options import problem_of_file, undoing
+from blocksd.settings.config import SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def numbers(command: click.Command = cli, path: str = "") -> Iterator[tuple[str, click.Parameter]]:
+    """Every option and argument of every command that takes a number, but for those that are settings."""
+    for one in command.params:
+        if isinstance(one.type, (click.types.IntParamType, click.types.FloatParamType)) and one.name not in SETTINGS:
+            yield f"{path} {one.name}".strip(), one
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            yield from numbers(below, f"{path} {name}")
+
+
+NUMBERS = dict(numbers())
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_number_has_a_range(name: str) -> None:
+    """What is no number, or none in the range, is refused in click's words; a setting is checked as in its file."""
+    for value in ("nan", "inf", "-inf", "x", "", "-2", "9" * 30, "9" * 5000):
+        with pytest.raises(click.BadParameter, match=r"range|not a (valid|number)"):
+            NUMBERS[name].type.convert(value, NUMBERS[name], None)
+
+
+def test_numbers_are_found() -> None:
+    assert {"stop timeout", "history limit", "set version", "new limit", "audit stale_days"} < NUMBERS.keys()
 
 
 def problem(subject: str, label: str | None, code: str = "problem_file", **facts: Any) -> dict[str, Any]:
