@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -196,6 +199,61 @@ def test_texts_are_never_markup(world: World) -> None:
     assert page.evaluate("window.evil") is None
 
 
+MARKUP = "<img src=x onerror='window.evil = 1'>"
+
+
+def test_no_field_is_markup(world: World) -> None:
+    """Not a label, a field, a property of an agent, an author, a problem or the version's diff."""
+    label = "evil/&lt;img src=x&gt; 'onerror=1' `${1}` #a%3Fb%2Fc"
+    fields = f"description: {json.dumps(MARKUP)}\ntags: [{json.dumps(MARKUP)}]\nagents: [eve]\nmetadata: {{x: {json.dumps(MARKUP)}}}"
+    world.save(label, f"---\n{fields}\n---\n{MARKUP}\n")
+    world.save("evil/bad", f"---\nlimit: {json.dumps(MARKUP)}\n---\n{MARKUP}\n")
+    properties = f"name: {json.dumps(MARKUP)}\ndescription: {json.dumps(MARKUP)}\ntags: [{json.dumps(MARKUP)}]\nagent_type: {json.dumps(MARKUP)}"
+    (world.folder / "agents/eve").mkdir()
+    (world.folder / "agents/eve/agent.yaml").write_text(f"{properties}\n")
+    other = Served(world.directory / "by.log", "--redis", world.server.url, BLOCKSD_BY=MARKUP).ready()
+    try:
+        body = json.dumps({"op": "append", "content": MARKUP}).encode()
+        place = f"http://127.0.0.1:{other.port}/api/edit/{quote(label, safe='')}"
+        eventually(lambda: world.daemon.values(label))
+        urlopen(Request(place, body, {"content-type": "application/json"})).close()
+    finally:
+        other.end()
+    page = world.open()
+    page.get_by_role("treeitem", name="&lt;img").click()
+    page.get_by_role("heading", name="onerror").wait_for()
+    assert page.locator("h1").last.inner_text().replace("\n", "") == label
+    for part in ("", "Fields", "Agents", "Versions"):
+        if part:
+            page.locator(".parts").get_by_role("link", name=part).click()
+        page.locator(".detail .description", has_text=MARKUP).wait_for()
+    page.locator("td", has_text=f"{MARKUP} (operator)").wait_for()
+    page.go_back()
+    shows(page, "eve", ".detail")
+    page.reload()
+    page.get_by_role("link", name="eve", exact=True).click()
+    for within in ("h1", ".description", ".tag", ".badge", "pre"):
+        page.locator(f".detail {within}", has_text=MARKUP).first.wait_for()
+    press(page, "Health", "link")
+    page.locator(".problem", has_text=MARKUP).first.wait_for()
+    press(page, "Changes", "link")
+    world.save("evil/bad", f"---\nlimit: {json.dumps(MARKUP * 2)}\n---\n{MARKUP}\n")
+    page.locator(".feed", has_text=MARKUP).first.wait_for()
+    assert page.evaluate("window.evil") is None
+    (world.folder / "evil/bad.md").unlink()
+
+
+def test_address_of_nothing_is_answered(world: World) -> None:
+    """Also one that names what each object has."""
+    page = world.open("#/constructor")
+    page.get_by_role("treeitem", name="human").wait_for()
+    for place in ("human?part=constructor", "human?part=versions&from=x&to=-1", "%E0%A4%A", "__proto__"):
+        page.goto(f"http://127.0.0.1:{world.port}/#/blocks/{place}")
+        page.locator(".detail h1").wait_for()
+    page.goto(f"http://127.0.0.1:{world.port}/#/agents/ann?style=constructor")
+    shows(page, "Today.", "pre")
+
+
 def test_block_is_created_renamed_and_deleted(world: World) -> None:
     """Each is a file's; a deletion asks, and is undone; a label that is taken is refused where it was entered."""
     page = world.open("#/blocks/policies/refunds")
@@ -250,6 +308,41 @@ def test_fields_are_changed(world: World) -> None:
     shows(page, "b", ".badges")
     eventually(lambda: "x: 1" in world.text("fields"))
     assert "By another" in world.text("fields")
+
+
+def test_entries_of_forms_are_kept(world: World) -> None:
+    """Through another view, a reload and Escape; until they are saved or discarded."""
+    world.save("entries", "text\n")
+    page = world.open("#/blocks/entries?part=fields")
+    page.get_by_label("Description").fill("Entered")
+    page.get_by_label("Hidden").check()
+    press(page, "Health", "link")
+    page.go_back()
+    page.reload()
+    shows(page, "is still here", ".fields")
+    assert page.get_by_label("Description").input_value() == "Entered"
+    assert page.get_by_label("Hidden").is_checked()
+    world.save("entries", "---\ntags: [new]\n---\ntext\n")
+    shows(page, "new", ".badges")
+    assert page.get_by_label("Tags").input_value() == "new"
+    press(page, "Discard")
+    assert page.get_by_label("Description").input_value() == ""
+    page.get_by_label("Description").fill("Saved")
+    press(page, "Save fields")
+    shows(page, "Saved", ".description")
+    page.reload()
+    page.get_by_label("Description").wait_for()
+    assert page.get_by_text("is still here").count() == 0
+    for keep in ("Escape", "reload"):
+        press(page, "New block")
+        page.get_by_role("dialog").get_by_label("Text").fill(keep)
+        page.keyboard.press("Escape") if keep == "Escape" else page.reload()
+        press(page, "New block")
+        shows(page, "is still here", "dialog")
+        assert page.get_by_role("dialog").get_by_label("Text").input_value() == keep
+        press(page, "Cancel")
+    press(page, "New block")
+    assert page.get_by_role("dialog").get_by_label("Text").input_value() == ""
 
 
 # --- editing ---
@@ -374,6 +467,55 @@ def test_draft_of_another_tab_is_offered(world: World) -> None:
     eventually(lambda: world.text("tabs") == "typed in the first\n")
 
 
+def test_copy_of_a_tab_has_drafts_apart_from_it(world: World) -> None:
+    """A browser gives the copy what the first one stores; each of both texts stays, whichever is taken over."""
+    world.save("copied", "one\n")
+    page = world.open("#/blocks/copied")
+    edit(page).fill("of the first")
+    with page.context.expect_page() as opened:
+        page.evaluate("window.open(location.href.split('?')[0])")
+    second = world.watch(opened.value).page
+    shows(second, "Another tab has a text")
+    edit(second).fill("of the second")
+    assert page.get_by_role("textbox", name="Text of").input_value() == "of the first"
+    second.get_by_role("textbox", name="Text of").press("Escape")
+    press(second, "Edit that text here")
+    assert second.get_by_role("textbox", name="Text of").input_value() == "of the first"
+    second.get_by_role("textbox", name="Text of").press("Escape")
+    shows(second, "Another tab has a text")
+    page.close()
+    kept = second.evaluate("Object.values(localStorage).map((one) => JSON.parse(one).text).sort()")
+    assert kept == ["of the first", "of the second"]
+
+
+def test_draft_follows_its_block_that_was_renamed(world: World) -> None:
+    """Also while the page showed something else; the list of blocks says where texts are whose block is not there."""
+    world.save("left/a", "one\n")
+    page = world.open("#/blocks/left/a")
+    edit(page).fill("typed")
+    page.get_by_role("treeitem", name="human").click()
+    page.get_by_role("heading", name="human").wait_for()
+    (world.folder / "left/a.md").rename(world.folder / "left/b.md")
+    page.locator(".lost-texts").get_by_role("link", name="left/a").click()
+    page.get_by_role("heading", name="left/b").wait_for()
+    press(page, "Go on editing", "link")
+    assert page.get_by_role("textbox", name="Text of left/b").input_value() == "typed"
+    press(page, "Save", exact=True)
+    eventually(lambda: world.text("left/b") == "typed\n")
+    page.locator(".lost-texts .note").wait_for(state="detached")
+    edit(page).fill("typed again")
+    world.save("left/b", "by another\n")
+    shows(page, "Version 4", ".notes")
+    (world.folder / "left/b.md").rename(world.folder / "left/c.md")
+    page.get_by_role("heading", name="left/c").wait_for()
+    press(page, "Save", exact=True)
+    panes = page.locator(".pane")
+    panes.nth(2).wait_for()
+    assert [panes.nth(n).locator(".diff").inner_text().strip() for n in (0, 1)] == ["typed", "by another"]
+    press(page, "Save my text")
+    eventually(lambda: world.text("left/c") == "typed again\n")
+
+
 # --- versions ---
 
 
@@ -435,6 +577,20 @@ def test_agent_is_created_shared_with_and_deleted(world: World) -> None:
     press(page, "Delete", exact=True)
     dialog.get_by_role("button", name="Delete").click()
     page.get_by_role("option", name="Zoe of support").wait_for(state="detached")
+
+
+def test_properties_that_another_changes_stay(world: World) -> None:
+    """Only what was edited in the dialog is sent."""
+    world.save("agents/pat/notes", "text\n")
+    page = world.open("#/agents/pat")
+    press(page, "Edit properties")
+    page.get_by_role("dialog").get_by_label("Description").fill("Mine")
+    (world.folder / "agents/pat/agent.yaml").write_text("name: Patricia\n")
+    page.locator("h1", has_text="Patricia").wait_for()
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
+    shows(page, "Mine", ".description")
+    page.locator("h1", has_text="Patricia").wait_for()
+    assert "name: Patricia" in (world.folder / "agents/pat/agent.yaml").read_text()
 
 
 def test_block_shows_its_agents(world: World) -> None:
@@ -536,6 +692,39 @@ def test_stream_that_cannot_begin_is_tried_again(world: World) -> None:
     page.unroute("**/api/changes*")
     shows(page, "Live", ".state")
     shows(page, "two", ".markdown")
+
+
+def test_list_that_could_not_be_read_is_read_again(world: World) -> None:
+    """A block that changed, too; what is shown of it becomes current without another change."""
+    world.save("later/read", "one\n")
+    page = world.open("#/blocks/later/read")
+    page.clock.install()
+    page.reload()
+    shows(page, "one", ".markdown")
+    page.get_by_role("treeitem", name=re.compile("^read 3 of")).wait_for()
+    asked: list[str] = []
+
+    def fail(route: Any) -> None:
+        asked.append(route.request.url)
+        route.fulfill(status=503, body='{"detail": "Redis does not serve"}')
+
+    page.route("**/api/blocks/later*", fail)
+    world.save("later/read", "---\ntags: [second]\n---\ntwo\n")
+    shows(page, "Redis does not serve", "#notices")
+    while len(asked) < 2:  # by the list and by the block
+        page.wait_for_timeout(10)
+    page.unroute("**/api/blocks/later*")
+    page.clock.fast_forward(2500)
+    shows(page, "two", ".markdown")
+    page.clock.fast_forward(100)
+    page.get_by_role("treeitem", name=re.compile("second")).wait_for()
+    asked.clear()
+    page.route("**/api/blocks?*", fail)
+    world.server.client().flushall()  # the daemon makes the mirror anew, and the stream says that all is to be read again
+    while not asked:
+        page.wait_for_timeout(10)
+    with page.expect_request("**/api/blocks?*"):
+        page.clock.fast_forward(2500)
 
 
 def test_daemon_is_restarted_under_the_page(world: World) -> None:

@@ -7,8 +7,8 @@ import { get, patch, put, remove } from "./gateway.js";
 import { address, go } from "./places.js";
 import { count, number, sentence } from "./words.js";
 
-const STYLES = { standard: "Standard", "line-numbered": "Line-numbered", nested: "Nested", directories: "Directories" };
-const STYLE_OF_TYPE = { sleeptime_agent: "line-numbered", react_agent: "nested", workflow_agent: "directories" };
+const STYLES = new Map([["standard", "Standard"], ["line-numbered", "Line-numbered"], ["nested", "Nested"], ["directories", "Directories"]]);
+const STYLE_OF_TYPE = new Map([["sleeptime_agent", "line-numbered"], ["react_agent", "nested"], ["workflow_agent", "directories"]]);
 const SUGGESTED = 30;
 
 /** Show an agent in an element until the signal ends it. */
@@ -107,15 +107,15 @@ export function showAgent(element, app, id, query, signal) {
   }
 
   async function readPrompt() {
-    const style = query.style in STYLES ? query.style : (STYLE_OF_TYPE[agent.agent_type] ?? "standard");
+    const style = [query.style, STYLE_OF_TYPE.get(agent.agent_type)].find((one) => STYLES.has(one)) ?? "standard";
     const found = await get(["prompt", id], { style }, { signal });
     sizes = new Map(found.blocks.map((one) => [one.label, one.characters]));
     showBlocks();
     const choice = (name) =>
-      el("a", { href: address("agents", id, { style: name }), "aria-current": name === style && "true" }, STYLES[name]);
+      el("a", { href: address("agents", id, { style: name }), "aria-current": name === style && "true" }, STYLES.get(name));
     fill(
       prompt,
-      el("div.bar-of-text", {}, el("h2", {}, "Prompt"), el("nav.segmented", { "aria-label": "Style of the prompt" }, Object.keys(STYLES).map(choice)), el("span.muted", {}, count(found.characters, "character"))),
+      el("div.bar-of-text", {}, el("h2", {}, "Prompt"), el("nav.segmented", { "aria-label": "Style of the prompt" }, [...STYLES.keys()].map(choice)), el("span.muted", {}, count(found.characters, "character"))),
       el("pre.raw", { tabindex: "0", role: "region", "aria-label": `Prompt of ${id}` }, found.prompt || "The prompt is empty."),
     );
   }
@@ -128,9 +128,12 @@ export function showAgent(element, app, id, query, signal) {
       system: el("textarea", { rows: "4", value: agent.system ?? "" }),
       tags: el("input", { value: agent.tags.join(", "), autocomplete: "off" }),
     };
+    const before = agent;
     await ask({
       title: `Properties of ${id}`,
       yes: "Save",
+      kept: `agent:${id}`,
+      inputs,
       body: [
         field("Name", inputs.name),
         field("Description", inputs.description),
@@ -142,7 +145,7 @@ export function showAgent(element, app, id, query, signal) {
         const tags = inputs.tags.value.split(",").map((tag) => tag.trim()).filter(Boolean);
         const others = ["name", "description", "agent_type", "system"].map((name) => [name, inputs[name].value.trim() || null]);
         const wanted = { ...Object.fromEntries(others), tags };
-        const changed = Object.entries(wanted).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(agent[name] ?? null));
+        const changed = Object.entries(wanted).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(before[name] ?? null));
         if (changed.length) await patch(["agents", id], Object.fromEntries(changed));
         await read();
       },

@@ -75,6 +75,8 @@ export function showAgents(main, app, signal) {
     const made = await ask({
       title: "New agent",
       yes: "Create",
+      kept: "new agent",
+      inputs: { id, name, description, attach },
       body: [
         field("Id", id, "Letters, digits, and _ - . in it; the folder of its private blocks has this name."),
         field("Name", name),

@@ -1,7 +1,7 @@
 // One block: its head with what can be done to it, and the part of it that is shown.
 
 import { ask, attempt, notice } from "./dialogs.js";
-import { button, el, field, fill } from "./dom.js";
+import { button, el, field, fill, later } from "./dom.js";
 import * as drafts from "./drafts.js";
 import { showEditor } from "./editor.js";
 import { showFields } from "./fields.js";
@@ -14,11 +14,12 @@ import { showVersions } from "./versions.js";
 import { ago, authorOf, sentence } from "./words.js";
 
 const PARTS = { text: "Text", fields: "Fields", agents: "Agents", versions: "Versions" };
+const RETRY_SECONDS = 2;
 let isRaw = false;
 
 /** Show a block in an element until the signal ends it. */
 export function showBlock(element, app, label, query, signal) {
-  const part = query.part in PARTS ? query.part : "text";
+  const part = Object.hasOwn(PARTS, query.part ?? "") ? query.part : "text";
   const head = el("div.block-head");
   const body = el("div.block-body");
   const problems = el("div.problems");
@@ -38,9 +39,22 @@ export function showBlock(element, app, label, query, signal) {
       else showBody();
     } catch (error) {
       if (signal.aborted || mine !== number) return;
-      if (error.status === 404) return showAbsence(error);
+      if (error.status === 404) return miss(error);
+      retry();
       if (block === null) fill(body, el("p.wrong", { role: "alert" }, error.message), button("Try again", read));
     }
+  }
+
+  const retry = later(RETRY_SECONDS * 1000, () => signal.aborted || read());
+
+  /** A block that is not there under its label may have got another one meanwhile: its id tells. */
+  async function miss(error) {
+    const id = block?.id ?? drafts.draftOf(label)?.id;
+    const found = id ? await get(["blocks", id], {}, { signal }).catch(() => null) : null;
+    if (signal.aborted) return;
+    if (found === null || found.label === label) return showAbsence(error);
+    drafts.rename(label, found.label);
+    go(address("blocks", found.label, query), true);
   }
 
   function showHead() {
@@ -142,7 +156,8 @@ export function showBlock(element, app, label, query, signal) {
 
   function otherDraft(draft, present) {
     const take = () => {
-      drafts.keep(label, { text: draft.text, base: draft.base });
+      drafts.setAside(label);
+      drafts.keep(label, { text: draft.text, base: draft.base, id: draft.id });
       drafts.forget(label, draft.key);
       go(address("blocks", label, { edit: "1" }));
     };

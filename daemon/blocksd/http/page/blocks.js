@@ -23,6 +23,7 @@ export function showBlocks(main, app, signal) {
   const texts = el("input", { type: "checkbox" });
   const found = el("p.found", { role: "status" });
   const empty = el("div.empty");
+  const lost = el("div.lost-texts");
   const tree = new VirtualList({ role: "tree", label: "Blocks", draw, choose, arrow });
   const detail = el("section.detail", { "aria-label": "Block" });
   const create = app.mayWrite && button("New block", () => createBlock(app, present), "button.primary");
@@ -37,6 +38,7 @@ export function showBlocks(main, app, signal) {
         el("div.head", {}, search, create),
         el("label.check", {}, texts, " Search in texts, too"),
         found,
+        lost,
         tree.element,
         empty,
       ),
@@ -109,6 +111,8 @@ export function showBlocks(main, app, signal) {
     fill(found, !store.isLoaded ? (store.blocks.size ? `${all} so far…` : "Reading…") : search.value ? `${number(fitting)} of ${all}` : all);
     tree.element.hidden = rows.length === 0;
     empty.hidden = rows.length > 0;
+    const gone = store.isLoaded && app.mayWrite ? [...draftLabels].filter((label) => !store.blocks.has(label)) : [];
+    fill(lost, gone.map((label) => el("p.card.note", {}, "Not saved, and its block is not there: ", el("a", { href: address("blocks", label) }, label))));
     if (!store.isLoaded) fill(empty);
     else if (store.blocks.size) fill(empty, "No block fits the search.");
     else fill(empty, "There is no block yet. A block is a Markdown file in the daemon's folder; make one here, or there with an editor.");
@@ -172,6 +176,8 @@ async function createBlock(app, present) {
   const made = await ask({
     title: "New block",
     yes: "Create",
+    kept: "new block",
+    inputs: { label, description, value },
     body: [field("Label", label, hint), field("Description", description, "Tells agents what the block is for."), field("Text", value)],
     accept: () =>
       post(["blocks"], {

@@ -1,6 +1,7 @@
 // Asks and tells: dialogs, and notices that go by themselves.
 
 import { button, el, fill } from "./dom.js";
+import { forgetEntries, keepEntries, valueOf } from "./entries.js";
 import { sentence } from "./words.js";
 
 const SECONDS = 6;
@@ -30,20 +31,26 @@ export async function attempt(run) {
 
 /**
  * Show a form in a dialog. `accept(form)` runs when it is accepted; the dialog closes if it does not throw, and says why otherwise.
- * Return a promise of what `accept` returned, or undefined if it was cancelled.
+ * Return a promise of what `accept` returned, or undefined if it was cancelled. With `kept`, a name, what is entered in `inputs` is
+ * kept until it is accepted or cancelled: a reload or Escape loses none of it.
  */
-export function ask({ title, body, yes, accept, isDangerous = false }) {
+export function ask({ title, body, yes, accept, kept = null, inputs = {}, isDangerous = false }) {
   return new Promise((resolve) => {
     let result;
     const wrong = el("p.wrong", { role: "alert" });
+    const before = Object.fromEntries(Object.entries(inputs).map(([name, input]) => [name, valueOf(input)]));
+    const changed = () => Object.keys(inputs).filter((name) => valueOf(inputs[name]) !== before[name]);
+    const wasKept = kept !== null && keepEntries(kept, inputs, changed);
+    const forget = () => kept && forgetEntries(kept);
     const submit = el(`button${isDangerous ? ".danger" : ".primary"}`, { type: "submit" }, yes);
     const form = el(
       "form",
       { method: "dialog" },
       el("h2", { id: "dialog-title" }, title),
       body,
+      wasKept && el("p.card.note", {}, "What you entered before is still here. Cancel discards it."),
       wrong,
-      el("div.actions", {}, button("Cancel", () => dialog.close(), "button"), submit),
+      el("div.actions", {}, button("Cancel", () => (forget(), dialog.close()), "button"), submit),
     );
     const dialog = el("dialog", { "aria-labelledby": "dialog-title" }, form);
     form.addEventListener("submit", async (event) => {
@@ -53,6 +60,7 @@ export function ask({ title, body, yes, accept, isDangerous = false }) {
       fill(wrong);
       try {
         result = await accept(form);
+        forget();
         dialog.close();
       } catch (error) {
         fill(wrong, sentence(error.message));

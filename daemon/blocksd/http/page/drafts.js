@@ -4,12 +4,15 @@ import { newKey } from "./gateway.js";
 
 const PREFIX = "blocksd:draft:";
 
-/** A tab has drafts separate from those of other tabs; its name lasts for as long as the tab. */
+const NAME = "blocksd:tab";
+
+/**
+ * A tab has drafts separate from those of other tabs; its name lasts for as long as the tab. It is stored only from when a page
+ * of the tab is left to when the next one begins: a copy of the tab, which begins with what is stored, has another name.
+ */
 const TAB = (() => {
   try {
-    const found = sessionStorage.getItem("blocksd:tab") ?? newKey().slice(0, 8);
-    sessionStorage.setItem("blocksd:tab", found);
-    return found;
+    return sessionStorage.getItem(NAME) ?? newKey().slice(0, 8);
   } catch {
     return newKey().slice(0, 8);
   }
@@ -18,7 +21,7 @@ const TAB = (() => {
 const memory = new Map();
 const keyOf = (label, tab = TAB) => `${PREFIX}${tab}:${label}`;
 
-/** Keep a draft: {text, base: the version it was made of}. Return false if the browser keeps it in this page only. */
+/** Keep a draft: {text, base: the version it was made of, id: the block's}. Return false if the browser keeps it in this page only. */
 export function keep(label, draft) {
   const kept = { ...draft, at: new Date().toISOString() };
   memory.set(label, kept);
@@ -57,17 +60,28 @@ export function forget(label, key = keyOf(label)) {
 export function rename(from, to) {
   const draft = draftOf(from);
   if (!draft) return;
+  setAside(to);
   keep(to, draft);
   forget(from);
+}
+
+/** Leave this tab's draft of a block, if there is one, as another tab would: another text is to take its place. */
+export function setAside(label) {
+  const draft = draftOf(label);
+  if (!draft) return;
+  try {
+    localStorage.setItem(keyOf(label, newKey().slice(0, 8)), JSON.stringify(draft));
+  } catch {
+    // The browser keeps no drafts.
+  }
 }
 
 /** Return true if some draft is in this page alone, which would be lost with it. */
 const isOnlyHere = () => [...memory.keys()].some((label) => read(keyOf(label))?.text !== memory.get(label).text);
 
-/** Return the labels that this tab has drafts of. */
+/** Return the labels of all drafts, those of other tabs among them. */
 export function labels() {
-  const mine = `${PREFIX}${TAB}:`;
-  return new Set([...memory.keys(), ...keys().filter((key) => key.startsWith(mine)).map((key) => key.slice(mine.length))]);
+  return new Set([...memory.keys(), ...keys().map((key) => key.slice(PREFIX.length + 9))]);
 }
 
 function keys() {
@@ -86,6 +100,17 @@ function read(key) {
   }
 }
 
+function store(run) {
+  try {
+    run(sessionStorage);
+  } catch {
+    // The next page of this tab has another name, and is offered its drafts as those of another tab.
+  }
+}
+
+store((stored) => stored.removeItem(NAME));
+addEventListener("pagehide", () => store((stored) => stored.setItem(NAME, TAB)));
+addEventListener("pageshow", () => store((stored) => stored.removeItem(NAME)));
 addEventListener("beforeunload", (event) => {
   if (isOnlyHere()) event.preventDefault();
 });

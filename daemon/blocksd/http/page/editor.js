@@ -5,8 +5,8 @@ import { notice } from "./dialogs.js";
 import { button, el, fill } from "./dom.js";
 import * as drafts from "./drafts.js";
 import { gauge } from "./gauge.js";
-import { newKey, post } from "./gateway.js";
-import { characters, sentence } from "./words.js";
+import { get, newKey, post } from "./gateway.js";
+import { authorOf, characters, sentence } from "./words.js";
 
 /** Show the editor; return the function that takes a newer block, or null when the block is gone. */
 export function showEditor(element, app, block, signal, close) {
@@ -45,7 +45,7 @@ export function showEditor(element, app, block, signal, close) {
   }
 
   function keepDraft() {
-    if (!drafts.keep(label, { text: text.value, base })) {
+    if (!drafts.keep(label, { text: text.value, base, id: block.id })) {
       fill(wrong, "The browser keeps no draft of this text: it is in this page alone until you save it.");
     }
   }
@@ -54,7 +54,7 @@ export function showEditor(element, app, block, signal, close) {
     const lines = [];
     if (isTyped && present.version !== base) {
       lines.push(
-        el("p.card.note", {}, `${present.author} wrote version ${present.version} since you began with version ${base}. When you save, both texts are merged.`),
+        el("p.card.note", {}, `Version ${present.version}, by ${authorOf(present)}, came since you began with version ${base}. When you save, both texts are merged.`),
       );
     } else if (isTyped && found && text.value === found.text) {
       lines.push(
@@ -89,10 +89,24 @@ export function showEditor(element, app, block, signal, close) {
       saved(await post(["merge", label], { value: sent, base: from }, { key }), sent);
     } catch (error) {
       if (error.code === "merge_conflict" && typeof error.facts.theirs === "string") decide(error.facts);
+      else if (error.code === "version_conflict") await rebase(from).catch(failed);
       else failed(error);
     } finally {
       isSaving = false;
     }
+  }
+
+  /** The block had another label at that version, which is no base under this one: find the same text under this one, or decide. */
+  async function rebase(from) {
+    const read = async (version) => (await get(["version", label], { version }, { signal })).block?.value ?? "";
+    const [newest, { items }, text] = await Promise.all([get(["blocks", label], {}, { signal }), get(["versions", label], {}, { signal }), read(from)]);
+    const renamed = items.find((one) => one.kind === "renamed" && one.version > from);
+    present = newest;
+    if (renamed === undefined || (await read(renamed.version)) !== text) return decide({ base: text, theirs: newest.value, version: newest.version });
+    base = renamed.version;
+    keepDraft();
+    isSaving = false;
+    return saveText();
   }
 
   function saved(made, sent) {

@@ -1,7 +1,8 @@
 // Shows the fields of a block, and changes those that are edited.
 
 import { attempt, notice } from "./dialogs.js";
-import { el, field, fill } from "./dom.js";
+import { button, el, field, fill } from "./dom.js";
+import { forgetEntries, keepEntries, putValue, valueOf } from "./entries.js";
 import { patch } from "./gateway.js";
 import { ago, sentence } from "./words.js";
 
@@ -28,19 +29,18 @@ export function showFields(element, app, block, signal) {
     hidden: el("input", { type: "checkbox" }),
     is_template: el("input", { type: "checkbox" }),
   };
-  const valueOf = (name) => (inputs[name].type === "checkbox" ? inputs[name].checked : inputs[name].value);
-  const changed = () => Object.keys(inputs).filter((name) => valueOf(name) !== READERS[name].get(present));
-  const put = (name) => {
-    const value = READERS[name].get(present);
-    if (inputs[name].type === "checkbox") inputs[name].checked = value;
-    else inputs[name].value = value;
-  };
+  const changed = () => Object.keys(inputs).filter((name) => valueOf(inputs[name]) !== READERS[name].get(present));
+  const entered = () => Object.fromEntries(Object.keys(inputs).map((name) => [name, valueOf(inputs[name])]));
+  const put = (name) => putValue(inputs[name], READERS[name].get(present));
   for (const name of Object.keys(inputs)) {
     put(name);
     inputs[name].disabled = !app.mayWrite || (!app.mayAll && !FOR_AGENTS.includes(name));
   }
+  const kept = `fields:${block.id}`;
+  const isBack = keepEntries(kept, inputs, changed);
   const check = (name, text) => el("label.check", {}, inputs[name], ` ${text}`);
   const submit = el("button.primary", { type: "submit" }, "Save fields");
+  const discard = button("Discard", () => (forgetEntries(kept), take(present, entered())));
   const wrong = el("p.wrong", { role: "alert" });
   const facts = el("dl.pairs");
   element.append(
@@ -51,7 +51,9 @@ export function showFields(element, app, block, signal) {
           event.preventDefault();
           attempt(save);
         },
+        oninput: showDiscard,
       },
+      isBack && el("p.card.note", {}, "What you entered and did not save is still here."),
       field("Description", inputs.description, "Tells agents what the block is for, and how to use it."),
       field("Limit in characters", inputs.limit),
       field("Tags", inputs.tags, "With commas between them."),
@@ -60,11 +62,16 @@ export function showFields(element, app, block, signal) {
       check("is_template", "A template: in no prompt"),
       field("Metadata", inputs.metadata, "A JSON object."),
       wrong,
-      app.mayWrite && el("div.actions", {}, submit),
+      app.mayWrite && el("div.actions", {}, discard, submit),
     ),
     facts,
   );
   showFacts();
+  showDiscard();
+
+  function showDiscard() {
+    discard.hidden = changed().length === 0;
+  }
 
   function showFacts() {
     const pairs = [["Id", present.id], ["Version", present.version], ["Created", ago(present.created_at)], ["Changed", [ago(present.at), ` by ${present.author}`]], ["Digest", present.digest]];
@@ -76,8 +83,10 @@ export function showFields(element, app, block, signal) {
     fill(wrong);
     if (!names.length) return notice("No field is changed.");
     try {
-      const body = Object.fromEntries(names.map((name) => [name, READERS[name].set(valueOf(name))]));
-      take(await patch(["blocks", block.label], body, { version: present.version, signal }), true);
+      const sent = entered();
+      const body = Object.fromEntries(names.map((name) => [name, READERS[name].set(valueOf(inputs[name]))]));
+      take(await patch(["blocks", block.label], body, { version: present.version, signal }), sent);
+      forgetEntries(kept);
       notice("Saved.");
     } catch (error) {
       if (signal.aborted) return;
@@ -86,11 +95,14 @@ export function showFields(element, app, block, signal) {
     }
   }
 
-  function take(newer, isSaved = false) {
-    const mine = isSaved ? [] : changed();
+  /** Show a newer block. What is edited stays, unless it is still what was `sent`. */
+  function take(newer, sent = null) {
+    const mine = changed().filter((name) => sent?.[name] !== valueOf(inputs[name]));
     present = newer;
     for (const name of Object.keys(inputs)) if (!mine.includes(name)) put(name);
     showFacts();
+    showDiscard();
+    if (sent) fill(wrong);
   }
 
   return (newer) => newer && take(newer);

@@ -27,7 +27,7 @@ document.getElementById("skip").addEventListener("click", (event) => {
 function show() {
   if (app.store === null) return;
   const { view, name, query } = place(location.hash);
-  if (!(view in VIEWS)) return go(address("blocks"), true);
+  if (!Object.hasOwn(VIEWS, view)) return go(address("blocks"), true);
   showViews(view);
   document.title = `${name ?? VIEWS[view][0]} · blocksd`;
   document.body.dataset.view = view;
@@ -82,7 +82,6 @@ async function start() {
   app.store.addEventListener("failed", ({ detail }) => {
     if (detail.message !== failed && detail.status) notice(sentence(detail.message), { isError: true });
     failed = detail.message;
-    if (!app.store.isLoaded && detail.status !== 401) setTimeout(() => app.store.load(), 2000);
   });
   access.addEventListener("signedout", async () => {
     const session = await signIn();

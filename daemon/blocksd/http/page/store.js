@@ -4,6 +4,7 @@ import { get, pages } from "./gateway.js";
 import { later } from "./dom.js";
 
 const PATIENCE_SECONDS = 1;
+const RETRY_SECONDS = 2;
 const MOST_SINGLE = 100;
 const MOST_CHANGES = 1000;
 const PROPERTIES = /^agents\/[^/]+\/agent\.yaml$/;
@@ -86,7 +87,7 @@ export class Store extends EventTarget {
         this.isLoaded = true;
         this.#tell("blocks");
       } catch (error) {
-        this.#tell("failed", error);
+        this.#failed(error, this.#loadLater);
         return;
       }
     } while (this.#again);
@@ -97,9 +98,18 @@ export class Store extends EventTarget {
       this.problems = (await get(["problems"])).items;
       this.#tell("problems");
     } catch (error) {
-      this.#tell("failed", error);
+      this.#failed(error, this.#readProblemsLater);
     }
   });
+
+  #loadLater = later(RETRY_SECONDS * 1000, () => this.load());
+  #readProblemsLater = later(RETRY_SECONDS * 1000, () => this.readProblems());
+
+  /** Try again after a failure. Where a token is needed, all is loaded again after signing in. */
+  #failed(error, again) {
+    this.#tell("failed", error);
+    if (error.status !== 401) again();
+  }
 
   /** Return the problems of a block's file. */
   problemsOf(label) {
@@ -159,7 +169,7 @@ export class Store extends EventTarget {
       else this.blocks.set(label, { ...block, shared_by: agents.length });
     } catch (error) {
       if (error.status === 404) this.blocks.delete(label);
-      else this.#tell("failed", error);
+      else this.#failed(error, () => setTimeout(() => (this.#dirty.add(label), this.#soon()), RETRY_SECONDS * 1000));
     }
   }
 
