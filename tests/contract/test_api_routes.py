@@ -313,7 +313,7 @@ def test_versions_of_properties(http: TestClient) -> None:
     assert '+ "name": "June"' in ok(http.get(f"/api/diff/{label}"))["diff"]
     answer = http.post(f"/api/undo/{label}", headers={"if-match": '"2"'})
     assert ok(answer).items() >= {"label": label, "version": 3, "agent": "may", "name": "May", "tags": []}.items()
-    assert answer.headers["etag"] == '"3"'
+    assert answer.headers["etag"].startswith('"3-')
     assert refused(http.post(f"/api/undo/{label}", headers={"if-match": '"2"'}), 412)["facts"]["version"] == 3
     assert ok(http.get("/api/agents/may"))["name"] == "May"
     assert ok(http.post(f"/api/redo/{label}"))["name"] == "June"
