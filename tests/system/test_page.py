@@ -853,32 +853,50 @@ VIEWS = {
 }
 
 
+DESKTOP, PHONE = {"width": 1200, "height": 800}, {"width": 390, "height": 780}
+
+
+def wrong_in(page: Page, axe: str, name: str) -> dict[str, list[str]]:
+    """What axe-core finds in what is shown, in light and dark, on a desktop and on a phone."""
+    found = {}
+    for width, size in (("a phone", PHONE), ("a desktop", DESKTOP)):
+        page.set_viewport_size(size)
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            found[f"{name} in {scheme} on {width}"] = violations(page, axe)
+    return {name: wrong for name, wrong in found.items() if wrong}
+
+
 def test_views_are_accessible(world: World, axe: str) -> None:
-    """axe-core finds nothing in any view, in light and dark, nor in a dialog and a notice."""
+    """axe-core finds nothing in any view, nor in a conflict, a dialog and a notice."""
     world.save("policies/bad", "---\nlimit: many\n---\n")
+    world.save("panes", "one\n")
     page = world.open(reduced_motion="reduce")
     found: dict[str, list[str]] = {}
-
-    def look(name: str) -> None:
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)
-            found[f"{name} in {scheme}"] = violations(page, axe)
-
     for name, place in VIEWS.items():
         page.goto(f"http://127.0.0.1:{world.port}/{place}")
         page.locator("h1:not(.unseen), .big").first.wait_for()
-        look(name)
+        found |= wrong_in(page, axe, name)
     shows(page, "policies/bad.md", "main")
     shows(page, "Audit", "main")
-    look("all of health")
+    found |= wrong_in(page, axe, "all of health")
+    page.goto(f"http://127.0.0.1:{world.port}/#/blocks/panes")
+    edit(page).fill("two")
+    world.save("panes", "three\n")
+    shows(page, "both texts are merged", ".notes")
+    found |= wrong_in(page, axe, "a newer version")
+    press(page, "Save", exact=True)
+    page.locator(".pane").nth(2).wait_for()
+    found |= wrong_in(page, axe, "conflict")
+    press(page, "Take the text in force")
     page.goto(f"http://127.0.0.1:{world.port}/#/blocks/human")
     press(page, "Delete", exact=True)
-    look("dialog")
+    found |= wrong_in(page, axe, "dialog")
     page.keyboard.press("Escape")
     press(page, "Redo")  # there is nothing to redo
     page.locator(".notice.error").wait_for()
-    look("notice")
-    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+    found |= wrong_in(page, axe, "notice")
+    assert found == {}
     (world.folder / "policies/bad.md").unlink()
 
 
@@ -898,7 +916,7 @@ def test_page_fits_a_phone(world: World) -> None:
     page.get_by_role("tree").wait_for()
 
 
-def test_sign_in_with_a_token(browser: Browser, tmp_path: Path) -> None:
+def test_sign_in_with_a_token(browser: Browser, tmp_path: Path, axe: str) -> None:
     """Nothing is shown before; a reader has no buttons that write; an agent sees its blocks alone; signing out ends it."""
     tokens = tmp_path / "tokens"
     tokens.write_text(FILE)
@@ -906,11 +924,12 @@ def test_sign_in_with_a_token(browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "world").mkdir()
     world = World(tmp_path / "world", browser, "--tokens-file", str(tokens))
     try:
-        page = world.open("#/blocks/human")
+        page = world.open("#/blocks/human", reduced_motion="reduce")
         dialog = page.get_by_role("dialog")
         dialog.get_by_label("Token").fill("not a token at all")
         dialog.get_by_role("button", name="Sign in").click()
         shows(page, "No caller has this token", "dialog")
+        assert wrong_in(page, axe, "sign-in") == {}
         dialog.get_by_label("Token").fill(TOKENS["reader"])
         page.keyboard.press("Enter")
         shows(page, "Name: Bob.", ".markdown")
