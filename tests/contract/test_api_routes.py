@@ -269,6 +269,40 @@ def test_lists_of_blocks(http: TestClient) -> None:
         refused(http.get("/api/blocks", params=query), 422)
 
 
+def test_brief_list_of_blocks(http: TestClient) -> None:
+    """All blocks, a page at a time, with the facts of the whole list; it takes no conditions, and reads no texts."""
+    for number in range(3):
+        made(
+            http, f"brief/{number}", "x" * number, tags=["a"], description="What for", hidden=number == 1, agents=["al"]
+        )
+    whole: dict[str, Any] = {}
+    after = None
+    while page := ok(http.get("/api/blocks", params={"templates": "true", "limit": 1000, "after": after or ""})):
+        whole |= {one["label"]: one for one in page["items"]}
+        if (after := page["next"]) is None:
+            break
+    seen: list[str] = []
+    while page := ok(http.get("/api/blocks", params={"brief": "true", "limit": 2, "after": after or ""})):
+        for one in page["items"]:
+            assert one.items() < whole[one["label"]].items()
+            seen.append(one["label"])
+        if (after := page["next"]) is None:
+            break
+    assert seen == list(whole)
+    assert [one for one in seen if one.startswith("brief/")] == ["brief/0", "brief/1", "brief/2"]
+    keys = {"label", "version", "size", "limit", "description", "read_only", "tags", "shared_by"}
+    assert page["items"][0].keys() == keys
+    for query in (
+        {"text": "x"},
+        {"search": "x"},
+        {"tag": "a"},
+        {"agent": "al"},
+        {"order": "desc"},
+        {"templates": "true"},
+    ):
+        refused(http.get("/api/blocks", params={"brief": "true", **query}), 422)
+
+
 # --- versions ---
 
 
@@ -493,6 +527,11 @@ def test_agent_sees_its_own(guarded: TestClient) -> None:
     listed = ok(guarded.get("/api/blocks", headers=ann))["items"]
     assert [one["label"] for one in listed] == ["agents/ann/diary", "law", "shared"]
     assert {one["shared_by"] for one in listed} == {None}
+    brief = ok(guarded.get("/api/blocks?brief=true&limit=2", headers=ann))
+    assert ([one["label"] for one in brief["items"]], brief["next"]) == (["agents/ann/diary", "law"], "law")
+    brief = ok(guarded.get("/api/blocks?brief=true&after=law", headers=ann))
+    assert ([one["label"] for one in brief["items"]], brief["next"]) == (["shared"], None)
+    assert brief["items"][0]["shared_by"] is None
     assert ok(guarded.get("/api/blocks/agents/ann/diary", headers=ann))["value"] == "of ann"
     assert ok(guarded.get("/api/blocks/diary", headers=ann))["label"] == "agents/ann/diary"
     assert ok(guarded.get("/api/blocks/shared", headers=ann))["agents"] == ["ann"]

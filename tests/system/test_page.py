@@ -860,9 +860,9 @@ def wrong_in(page: Page, axe: str, name: str) -> dict[str, list[str]]:
     """What axe-core finds in what is shown, in light and dark, on a desktop and on a phone."""
     found = {}
     for width, size in (("a phone", PHONE), ("a desktop", DESKTOP)):
-        page.set_viewport_size(size)
+        page.set_viewport_size(size)  # type: ignore[arg-type]
         for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            page.emulate_media(color_scheme=scheme)
             found[f"{name} in {scheme} on {width}"] = violations(page, axe)
     return {name: wrong for name, wrong in found.items() if wrong}
 

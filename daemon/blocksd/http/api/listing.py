@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from json import loads
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from blocksd.client.reading_async import agent_named, blocks_with
-from blocksd.errors import NotFound
+from blocksd.errors import Damaged, InvalidField, NotFound
 from blocksd.http.api.shapes import listed_block
 from blocksd.http.description import FLAG, TEXT, About, keys, known, listed, one_of, or_null
 from blocksd.http.letta.listing import blocks_between
 from blocksd.mirror.index import Entry
-from blocksd.protocol.listing import FILTERS, Filter
+from blocksd.protocol.listing import FILTERS, PAGE, Filter, Span, parts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from blocksd.http.call import Call
     from blocksd.http.description import Schema
     from blocksd.mirror.view import BlockView
@@ -22,7 +25,7 @@ _LIMIT = 100
 MOST = 1000
 """The most blocks of a page: they are read whole, though their texts are not shown."""
 
-PAGE: dict[str, Schema] = {"limit": {"type": "integer", "minimum": 1, "maximum": MOST}, "after": TEXT}
+LIMITS: dict[str, Schema] = {"limit": {"type": "integer", "minimum": 1, "maximum": MOST}, "after": TEXT}
 LIST = About(
     "List blocks, hidden ones among them, without their texts.",
     query={
@@ -33,15 +36,21 @@ LIST = About(
         "templates": FLAG,
         "order_by": one_of("label", "created_at", "updated_at"),
         "order": one_of("asc", "desc"),
-        **PAGE,
+        "brief": FLAG,
+        **LIMITS,
     },
-    answer=keys({"items": listed(known("ListedBlock")), "next": or_null(TEXT)}),
+    answer=keys(
+        {"items": {"anyOf": [listed(known("ListedBlock")), listed(known("BriefBlock"))]}, "next": or_null(TEXT)}
+    ),
 )
+_BRIEF = ("label", "version", "chars", "limit", "description", "read_only", "tags")
 
 
 async def page_of(call: Call) -> dict[str, Any]:
     """Return the page of blocks that the query asks for, of those that the caller may see."""
     query = call.query
+    if query.flag("brief"):
+        return await _brief_page_of(call)
     limit = query.number("limit", least=1, most=MOST) or _LIMIT
     field: Any = query.choice("order_by", "label", "created_at", "updated_at")
     order: Any = query.choice("order", "asc", "desc")
@@ -75,6 +84,47 @@ async def page_of(call: Call) -> dict[str, Any]:
         "items": [listed_block(block, counts.get(block.label)) for block in items],
         "next": items[-1].label if len(blocks) > limit else None,
     }
+
+
+async def _brief_page_of(call: Call) -> dict[str, Any]:
+    """Return a page of all blocks that the caller may see, by label, of which no text is read: with the brief facts of each."""
+    query, keys, read = call.query, call.transport.keys, call.transport.read
+    given = [name for name in LIST.query if query.text(name) and name not in ("brief", *LIMITS)]
+    if given:
+        raise InvalidField(f"brief lists all blocks, and goes without {given[0]}", field=given[0])
+    limit = query.number("limit", least=1, most=MOST) or _LIMIT
+    span = Span.of(after=query.text("after"), before=None, order="asc", limit=limit)
+    if call.agent is None:
+        (found,) = await read(span.command(keys.labels, limit + 1))
+    else:
+        found = span.between((await agent_named(call.transport, call.agent)).blocks.values())
+    page = span.page(found, str)
+    items = []
+    for some in parts(page.items, PAGE):
+        replies = await read(*(("HMGET", keys.block(label), *_BRIEF) for label in some))
+        counts = await call.blocks.agents.counts(some) if call.agent is None else {}
+        items += [
+            {**_brief_block(label, fields), "shared_by": counts.get(label)}
+            for label, fields in zip(some, replies, strict=True)
+            if fields[0] == label
+        ]
+    return {"items": items, "next": page.next}
+
+
+def _brief_block(label: str, fields: Sequence[str | None]) -> dict[str, Any]:
+    """Return the brief facts of a block. Raises Damaged if they are none."""
+    _, version, chars, most, description, read_only, tags = fields
+    try:
+        numbers = {"version": int(version or ""), "size": int(chars or ""), "limit": int(most or "")}
+        return {
+            "label": label,
+            **numbers,
+            "description": description,
+            "read_only": read_only == "true",
+            "tags": loads(tags or ""),
+        }
+    except ValueError:
+        raise Damaged(f"the mirror shows an incomplete block {label!r}") from None
 
 
 async def _of_agent(call: Call, agent: str, wanted: dict[str, Any]) -> list[BlockView]:

@@ -34,6 +34,7 @@ _BLOCK: dict[str, Schema] = {
     "at": TEXT,
     "created_at": TEXT,
 }
+_BRIEF = ("label", "version", "size", "limit", "description", "read_only", "tags")
 _VERSION: dict[str, Schema] = {
     "label": TEXT,
     "version": NUMBER,
@@ -64,6 +65,7 @@ AGENT_SCHEMAS: dict[str, Schema] = {name: or_null(schema) for name, schema in _A
 SCHEMAS: dict[str, Schema] = {
     "Block": keys({**_BLOCK, "value": TEXT, "agents": listed(TEXT)}),
     "ListedBlock": keys({**_BLOCK, "shared_by": or_null(NUMBER)}),
+    "BriefBlock": keys({**{name: _BLOCK[name] for name in _BRIEF}, "shared_by": or_null(NUMBER)}),
     "DeletedBlock": keys({"label": TEXT, "version": NUMBER}),
     "Properties": keys({"label": TEXT, "version": NUMBER, "agent": TEXT, **_AGENT, "name": or_null(TEXT)}),
     "Version": keys(_VERSION),

@@ -82,7 +82,7 @@ export class Store extends EventTarget {
           for (const one of items.slice(this.blocks.size)) this.blocks.set(one.label, one);
           this.#tell("blocks");
         };
-        const items = await pages(["blocks"], { templates: true }, { each });
+        const items = await pages(["blocks"], { brief: true }, { each });
         this.blocks = new Map(items.map((one) => [one.label, one]));
         this.isLoaded = true;
         this.#tell("blocks");
