@@ -51,11 +51,14 @@ def axe_core(directory: Path) -> str:
     return (directory / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 
 
-def violations(page: Page, axe: str) -> list[str]:
-    """What axe-core finds wrong in what the page shows."""
+def violations(page: Page, axe: str, *rules: str) -> list[str]:
+    """What axe-core finds wrong in what the page shows, by these rules or by all."""
     if not page.evaluate("'axe' in window"):
         page.evaluate(axe)  # by the debugger, which no policy of the page stops
-    found: list[dict[str, Any]] = page.evaluate("axe.run(document).then((result) => result.violations)")
+    found: list[dict[str, Any]] = page.evaluate(
+        "(rules) => axe.run(document, rules.length ? {runOnly: rules} : {}).then((result) => result.violations)",
+        list(rules),
+    )
     return [f"{one['id']}: {json.dumps([node['html'][:200] for node in one['nodes'][:3]])}" for one in found]
 
 
