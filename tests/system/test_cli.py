@@ -488,13 +488,25 @@ def test_file_that_is_not_in_force_is_told(daemon: Daemon) -> None:
     assert (refused.returncode, "'blocksd undo notes'" in refused.stderr) == (1, True)
     listed = daemon.command("ls", "--all")
     marks = {line.split("\t")[0]: line.split("\t")[2] for line in listed.stdout.splitlines()}
-    assert marks == {"agents/one/persona": "", "hidden": "", "notes": "problem"}
+    assert marks == {"agents/one/persona": "", "hidden": "warning", "notes": "problem"}
     assert listed.stderr == "not in force as on disk: 2 files; 'blocksd status' says why\n"
     undone = daemon.command("undo", "notes")
     assert undone.stdout == "undone notes v2 · 6 of 20000 characters\n"
     assert undone.stderr == "notes.md is in force again; what it said before is in the newest file notes.md.rejected*\n"
     assert (daemon.folder / "notes.md.rejected").read_text() == "---\nlimit: many\n---\nthird\n"
     eventually(lambda: not daemon.command("show", "notes").stderr.count("not in force"), "it is in force")
+
+
+def test_file_with_a_warning_is_told(daemon: Daemon) -> None:
+    """Who lists or looks at a block learns that a misspelt key does not protect it; programs get the same output as ever."""
+    (daemon.folder / "notes.md").write_text("---\nreadonly: true\n---\nsecond\n")
+    shown = eventually(lambda: (result := daemon.command("show", "notes")).stderr.count("readonly") and result, "told")
+    assert shown.stdout == "second\n"
+    assert "warning: notes.md:2: unknown key 'readonly' is ignored, and agents may change the block" in shown.stderr
+    assert "did you mean 'read_only'?" in shown.stderr
+    assert as_json(daemon, "show", "notes", "--json")["problem"] is None
+    marks = {line.split("\t")[0]: line.split("\t")[2] for line in daemon.command("ls").stdout.splitlines()}
+    assert marks["notes"] == "warning"
 
 
 def test_file_of_a_deleted_block_that_came_back_with_a_problem(daemon: Daemon) -> None:

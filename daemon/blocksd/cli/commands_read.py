@@ -65,7 +65,8 @@ def list_blocks(
 ) -> None:
     """List blocks, with their length, their agents and their age.
 
-    `ro` is a block that agents may not change, and `problem` one whose file on disk is not in force.
+    `ro` is a block that agents may not change, `problem` one whose file on disk is not in force, and `warning` one
+    that `show` and `status` warn of, for example since its `read_only` is misspelt.
 
     For example, all blocks below `policies/` that mention refunds:
 
@@ -89,6 +90,7 @@ def list_blocks(
         counts = client.blocks.agents.counts([block.label for block in found])
         problems = client.problems()
     wrong = {problem["label"]: problem for problem in problems if problem["label"] and not problem["warning"]}
+    marks = {problem["label"]: "warning" for problem in problems} | dict.fromkeys(wrong, "problem")
     if as_json:
         more = (
             {"name": block.name, "attached": counts[block.label], "problem": wrong.get(block.label)} for block in found
@@ -99,7 +101,7 @@ def list_blocks(
         (
             block.name if agent else block.label,
             f"{block.chars}/{block.limit}",
-            " ".join(filter(None, ("ro" if block.read_only else "", "problem" if block.label in wrong else ""))),
+            " ".join(filter(None, ("ro" if block.read_only else "", marks.get(block.label)))),
             str(counts[block.label]),
             f"v{block.version}",
             age(block.updated_at),
@@ -142,13 +144,14 @@ def _contains(block: BlockView, text: str) -> bool:
 def show(label: str, as_json: bool, **flags: Any) -> None:
     """Print a block's value.
 
-    The value goes to standard output, so that it can be piped; version, author and agents go to standard error. LABEL may
-    also be the block's id.
+    The value goes to standard output, so that it can be piped; version, author, agents and warnings go to standard error.
+    LABEL may also be the block's id.
     """
     with client_for(flags, label) as client:
         block = client.blocks.retrieve(label)
         agents = [agent.id for agent in client.blocks.agents.list(block.id, limit=None if as_json else 11)]
-        problem = problem_of_file(client.problems(), block.label)
+        problems = client.problems()
+    problem = problem_of_file(problems, block.label)
     if as_json:
         print_json({**block.as_json(), "agents": agents, "problem": problem})
         return
@@ -162,7 +165,16 @@ def show(label: str, as_json: bool, **flags: Any) -> None:
         click.echo(click.style(block.description, dim=True), err=True)
     if problem is not None:
         click.echo(click.style(_not_in_force(problem), fg="yellow"), err=True)
+    for warning in problems:
+        if warning["warning"] and warning["label"] == block.label:
+            click.echo(click.style(_warning(warning), fg="yellow"), err=True)
     click.echo(block.value)
+
+
+def _warning(warning: dict[str, Any]) -> str:
+    """Say what to look at in a file that is in force."""
+    hint = f" ({warning['hint']})" if warning["hint"] else ""
+    return f"warning: {place_of(warning)}: {warning['message']}{hint}"
 
 
 def _not_in_force(problem: dict[str, Any]) -> str:
