@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,7 +146,7 @@ def run_claude(program: str, server: dict[str, Any], model: Model, home: Path) -
 
 def run_codex(program: str, server: dict[str, Any], model: Model, home: Path) -> subprocess.CompletedProcess[str]:
     """Have Codex do what it is asked, with this server."""
-    (home / ".codex").mkdir()
+    (home / ".codex").mkdir(exist_ok=True)
     keys = "\n".join(f"{key} = {json.dumps(value)}" for key, value in server.items() if key != "type")
     (home / ".codex/config.toml").write_text(
         f'model = "scripted"\nmodel_provider = "local"\n[model_providers.local]\nname = "local"\n'
@@ -171,16 +172,21 @@ def test_agents_have_the_memory(
     """The model is told the memory, calls a tool, and is told the answer; the file has what it wrote."""
     home, model = tmp_path / "home", Model()
     home.mkdir()
-    with daemon(tmp_path) as (server, folder):
+    with daemon(tmp_path) as (server, folder), ExitStack() as stack:
         file = folder / "agents/me/human.md"
         file.parent.mkdir(parents=True)
         file.write_text("The human is called Kim.\n")
         served = Served(tmp_path / "serve.log", "--redis", server.url).ready()
+        stack.callback(served.end)
         servers = {
             "stdio": {"command": "blocksd", "args": ["mcp", "--agent", "me", "--redis", server.url]},
             "http": {"type": "http", "url": f"http://127.0.0.1:{served.port}/mcp?agent=me"},
         }
-        done = client(program(name), servers[way], model, home)
+        for _ in range(4):  # on a busy machine a client asks the model before its server has started, and without tools
+            model.asked.clear()
+            done = client(program(name), servers[way], model, home)
+            if len(model.asked) > 1:
+                break
         assert done.returncode == 0, done.stdout + done.stderr
         assert "All done." in done.stdout
         first, second = (json.dumps(body) for body in model.asked)
@@ -189,8 +195,7 @@ def test_agents_have_the_memory(
         assert "memory_undo" in first
         assert r"\"label\":\"human\",\"chars\":39" in second
         assert file.read_text().endswith("The human is called Kim.\nKim likes tea.\n")
-        served.end()
-        assert "Traceback" not in served.said()
+    assert "Traceback" not in served.said()
     model.shutdown()
     model.server_close()
 

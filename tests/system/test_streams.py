@@ -53,7 +53,15 @@ PRINTING = {
 }
 """All commands that print something, in an order in which each can do what it is to do; and their arguments."""
 
-SILENT = {"merge": "notes 1", "run": "missing.d", "serve": "--listen nowhere:x", "stop": "--timeout x", "resume": ""}
+SILENT = {
+    "merge": "notes 1",
+    "run": "missing.d",
+    "serve": "--listen nowhere:x",
+    "mcp": "--print-config nobody",
+    "hook": "nobody",
+    "stop": "--timeout x",
+    "resume": "",
+}
 """The others, with arguments that they refuse."""
 
 _FORK = """
