@@ -256,7 +256,11 @@ def test_address_of_nothing_is_answered(world: World) -> None:
     for place in ("human?part=constructor", "human?part=versions&from=x&to=-1", "%E0%A4%A", "__proto__"):
         page.goto(f"http://127.0.0.1:{world.port}/#/blocks/{place}")
         page.locator(".detail h1").wait_for()
+    page.goto(f"http://127.0.0.1:{world.port}/#/blocks/human")
+    press(page, "Redo")
+    page.locator(".notice.error", has_text="nothing to redo").wait_for()
     page.goto(f"http://127.0.0.1:{world.port}/#/agents/ann?style=constructor")
+    page.locator(".notice.error").wait_for(state="detached")  # an error goes with what it was about
     shows(page, "Today.", "pre")
 
 
@@ -314,6 +318,12 @@ def test_fields_are_changed(world: World) -> None:
     shows(page, "b", ".badges")
     eventually(lambda: "x: 1" in world.text("fields"))
     assert "By another" in world.text("fields")
+    world.save("fields", '---\ntags: ["a, b", \'"c"\', d]\n---\ntext\n')
+    shows(page, "a, b", ".badges")
+    page.get_by_label("Tags").fill(page.get_by_label("Tags").input_value() + ", e f")
+    press(page, "Save fields")
+    shows(page, "e f", ".badges")
+    assert page.locator(".badges .tag").all_inner_texts() == ["a, b", '"c"', "d", "e f"]
 
 
 def test_entries_of_forms_are_kept(world: World) -> None:
@@ -951,6 +961,13 @@ def test_sign_in_with_a_token(world: World, tmp_path: Path, axe: str) -> None:
     page.keyboard.press("Enter")
     press(page, "Save", exact=True)
     shows(page, "Name: Carol.", ".markdown")
+    edit(page).fill("Name: Dan.")
+    press(page, "Sign out")
+    dialog.get_by_label("Token").fill(TOKENS["kim"])
+    page.keyboard.press("Enter")
+    shows(page, "This is your text that was not saved", ".notes")
+    assert page.get_by_role("textbox", name="Text of").input_value() == "Name: Dan."
+    press(page, "Discard it")
     page.goto(f"{page.url.split('#')[0]}#/blocks/signed?part=versions")
     shows(page, "kim (operator)", "tbody")
     agent = world.open("#/blocks/signed", port=port)

@@ -5,7 +5,7 @@ import { button, el, field, fill, later } from "./dom.js";
 import { gauge } from "./gauge.js";
 import { get, patch, put, remove } from "./gateway.js";
 import { address, go } from "./places.js";
-import { count, number, sentence } from "./words.js";
+import { count, number, sentence, tagsOf, tagsText } from "./words.js";
 
 const STYLES = new Map([["standard", "Standard"], ["line-numbered", "Line-numbered"], ["nested", "Nested"], ["directories", "Directories"]]);
 const STYLE_OF_TYPE = new Map([["sleeptime_agent", "line-numbered"], ["react_agent", "nested"], ["workflow_agent", "directories"]]);
@@ -126,7 +126,7 @@ export function showAgent(element, app, id, query, signal) {
       description: el("textarea", { rows: "2", value: agent.description ?? "" }),
       agent_type: el("input", { value: agent.agent_type ?? "", autocomplete: "off", spellcheck: "false" }),
       system: el("textarea", { rows: "4", value: agent.system ?? "" }),
-      tags: el("input", { value: agent.tags.join(", "), autocomplete: "off" }),
+      tags: el("input", { value: tagsText(agent.tags), autocomplete: "off" }),
     };
     const before = agent;
     await ask({
@@ -142,9 +142,8 @@ export function showAgent(element, app, id, query, signal) {
         field("Tags", inputs.tags, "With commas between them."),
       ],
       accept: async () => {
-        const tags = inputs.tags.value.split(",").map((tag) => tag.trim()).filter(Boolean);
         const others = ["name", "description", "agent_type", "system"].map((name) => [name, inputs[name].value.trim() || null]);
-        const wanted = { ...Object.fromEntries(others), tags };
+        const wanted = { ...Object.fromEntries(others), tags: tagsOf(inputs.tags.value) };
         const changed = Object.entries(wanted).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(before[name] ?? null));
         if (changed.length) await patch(["agents", id], Object.fromEntries(changed));
         await read();

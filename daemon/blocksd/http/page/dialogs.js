@@ -5,6 +5,7 @@ import { forgetEntries, keepEntries, valueOf } from "./entries.js";
 import { sentence } from "./words.js";
 
 const SECONDS = 6;
+const MOST = 3;
 
 /** Show a notice at the edge of the page; with an action ([text, function]) it stays a little longer. */
 export function notice(text, { isError = false, action = null } = {}) {
@@ -14,9 +15,14 @@ export function notice(text, { isError = false, action = null } = {}) {
   if (action) made.append(button(action[0], async () => (go(), await action[1]()), "button.link"));
   made.append(el("button.close", { type: "button", "aria-label": "Close", onclick: go }, "×"));
   place.append(made);
-  while (place.children.length > 4) place.firstChild.remove();
+  while (place.children.length > MOST) place.firstChild.remove();
   if (!isError) setTimeout(go, (action ? 2 : 1) * SECONDS * 1000);
 }
+
+// An error is of what was shown: it goes when something else is.
+addEventListener("hashchange", () => {
+  for (const one of document.querySelectorAll("#notices .error")) one.remove();
+});
 
 /** Run a function; if it is refused, say why. Return its result, or undefined. */
 export async function attempt(run) {

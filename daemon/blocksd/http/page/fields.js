@@ -4,12 +4,12 @@ import { attempt, notice } from "./dialogs.js";
 import { button, el, field, fill } from "./dom.js";
 import { forgetEntries, keepEntries, putValue, valueOf } from "./entries.js";
 import { patch } from "./gateway.js";
-import { ago, sentence } from "./words.js";
+import { ago, sentence, tagsOf, tagsText } from "./words.js";
 
 const READERS = {
   description: { get: (block) => block.description ?? "", set: (text) => text || null },
   limit: { get: (block) => String(block.limit), set: (text) => Number(text) },
-  tags: { get: (block) => block.tags.join(", "), set: (text) => text.split(",").map((tag) => tag.trim()).filter(Boolean) },
+  tags: { get: (block) => tagsText(block.tags), set: tagsOf },
   metadata: { get: (block) => JSON.stringify(block.metadata, null, 2), set: (text) => parsed(text) },
   read_only: { get: (block) => block.read_only, set: (value) => value },
   hidden: { get: (block) => block.hidden, set: (value) => value },

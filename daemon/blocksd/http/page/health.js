@@ -81,7 +81,7 @@ export function showHealth(main, app, signal) {
     });
     if (!done) return;
     notice("The deletions are accepted.");
-    await read();
+    await Promise.all([read(), attempt(showAudit)]);
   }
 
   function showProblems() {

@@ -101,7 +101,9 @@ const list = {
       for (; end < lines.length; end += 1) {
         const spaces = lines[end].length - lines[end].trimStart().length;
         if (isBlank(lines[end])) {
-          const next = lines.slice(end + 1).find((line) => !isBlank(line));
+          let after = end + 1;
+          while (after < lines.length && isBlank(lines[after])) after += 1;
+          const next = lines[after];
           if (next === undefined || next.length - next.trimStart().length < Math.min(indent, 2)) break;
           inside.push("");
         } else if (spaces >= Math.min(indent, 2)) inside.push(lines[end].slice(Math.min(spaces, indent)));

@@ -74,5 +74,25 @@ export function duration(seconds) {
     .join(" ");
 }
 
-/** Return a message with a stop at its end. */
-export const sentence = (message) => (/[.!?…]$/.test(message) ? message : `${message}.`);
+/** Return tags with commas between them; one that a comma would part, or that quotes would change, is in quotes. */
+export const tagsText = (tags) => tags.map((tag) => (/[,"]|^\s|\s$/.test(tag) ? JSON.stringify(tag) : tag)).join(", ");
+
+/** Return the tags of such a text. */
+export function tagsOf(text) {
+  const parts = text.match(/\s*"(?:[^"\\]|\\.)*"\s*(?=,|$)|[^,]+/g) ?? [];
+  return parts.map((part) => (part.trim().startsWith('"') ? quoted(part.trim()) : part.trim())).filter(Boolean);
+}
+
+function quoted(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+/** Return a message as a sentence: with a capital, unless it begins with a command, and a stop at its end. */
+export function sentence(message) {
+  const begun = /^[a-z](?!locksd )/.test(message) ? message[0].toUpperCase() + message.slice(1) : message;
+  return /[.!?…]$/.test(begun) ? begun : `${begun}.`;
+}
