@@ -12,6 +12,7 @@ from mcp.shared.exceptions import MCPError
 
 from blocksd.client.client_async import AsyncClient
 from blocksd.client.transport_async import AsyncTransport
+from blocksd.errors import NotFound
 from blocksd.mcp.definitions import CALLED, listed
 from blocksd.mcp.memory import Access, AgentMemory
 from gateways import daemon
@@ -162,7 +163,10 @@ def test_rights_are_those_of_the_agent(url: str, place: tuple[RedisServer, Path]
 def _names(url: str, agent: str) -> set[str]:
     async def work() -> set[str]:
         async with AsyncClient(url) as client:
-            return {block.name for block in await client.agents.blocks.list(agent)}
+            try:
+                return {block.name for block in await client.agents.blocks.list(agent)}
+            except NotFound:  # before its first block is read
+                return set()
 
     return run(work())
 

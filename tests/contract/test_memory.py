@@ -8,6 +8,7 @@ import json
 import os
 import threading
 import warnings
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet
@@ -300,7 +301,8 @@ def test_what_is_heard_while_it_is_read(rig: Rig, memory: Memory, raw: Any) -> N
 
     def ask() -> None:
         while not stop.is_set():
-            texts.append(memory.compile())
+            with suppress(Unavailable):  # on a busy machine a read may take longer than it may
+                texts.append(memory.compile())
 
     asking = threading.Thread(target=ask)
     asking.start()
