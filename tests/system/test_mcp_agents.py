@@ -140,6 +140,8 @@ def run_claude(program: str, server: dict[str, Any], model: Model, home: Path) -
         "ANTHROPIC_API_KEY": "none",
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "DISABLE_AUTOUPDATER": "1",
+        "MCP_TIMEOUT": "60000",  # milliseconds: on a busy machine a server starts in more than the 30 s of Claude Code
+        "MCP_CONNECTION_NONBLOCKING": "0",  # it waits for its servers before it asks the model
     }
     return run([program, "-p", ASKED, *options], home, env)
 
@@ -151,7 +153,7 @@ def run_codex(program: str, server: dict[str, Any], model: Model, home: Path) ->
     (home / ".codex/config.toml").write_text(
         f'model = "scripted"\nmodel_provider = "local"\n[model_providers.local]\nname = "local"\n'
         f'base_url = "{model.url}/v1"\nwire_api = "responses"\n'
-        f'[mcp_servers.memory]\n{keys}\ndefault_tools_approval_mode = "approve"\n'
+        f'[mcp_servers.memory]\n{keys}\ndefault_tools_approval_mode = "approve"\nstartup_timeout_sec = 60\n'
     )
     return run([program, "exec", "--skip-git-repo-check", "--sandbox", "danger-full-access", ASKED], home, {})
 
