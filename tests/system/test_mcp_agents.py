@@ -166,6 +166,10 @@ def run(words: list[str], home: Path, env: dict[str, str]) -> subprocess.Complet
     )
 
 
+@pytest.mark.skipif(
+    "BLOCKSD_TEST_CLIENTS" not in os.environ,
+    reason="BLOCKSD_TEST_CLIENTS=1 has real MCP clients call tools: on a busy machine they do not wait for a server",
+)
 @pytest.mark.parametrize("way", ["stdio", "http"])
 @pytest.mark.parametrize(("name", "client"), [("claude", run_claude), ("codex", run_codex)])
 def test_agents_have_the_memory(
