@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -234,6 +235,31 @@ def test_garbage(url: str, place: tuple[RedisServer, Path, Served], version: str
             assert client.post(url, content=chunks()).status_code == 413
     assert place[2].get("/v1/health/")["status"] == "ok"
     assert "Traceback" not in place[2].said()
+
+
+@pytest.mark.parametrize("version", [None, *ERAS])
+def test_client_that_hangs_up(url: str, place: tuple[RedisServer, Path, Served], version: str | None) -> None:
+    """In the middle of its body, before the answer, and in the middle of a stream: no fault is logged, others are served."""
+    served, token = place[2], TOKENS["ann"]
+    claimed = "" if version is None else f"MCP-Protocol-Version: {version}\r\n"
+    call = {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {"_meta": OF_2026}}
+    listen = {**call, "method": "subscriptions/listen"}
+    listen["params"] = {"_meta": OF_2026, "notifications": {"resourcesListChanged": True}}
+    for body in (json.dumps(HELLO), json.dumps(call), json.dumps(listen)):
+        method = f"Mcp-Method: {json.loads(body)['method']}\r\n"
+        head = (
+            f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nAuthorization: Bearer {token}\r\n{claimed}{method}"
+            f"Content-Type: application/json\r\nAccept: {JSON['accept']}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        for sent in (head, head + body[:20], head + body):
+            with socket.create_connection(("127.0.0.1", served.port)) as connection:
+                connection.sendall(sent.encode())
+        with socket.create_connection(("127.0.0.1", served.port)) as connection:
+            connection.sendall((head + body).encode())
+            assert connection.recv(12).startswith(b"HTTP/1.1 ")
+    for _ in range(3):
+        assert httpx2.post(url, json=HELLO, headers={**JSON, "authorization": f"Bearer {token}"}).status_code == 200
+    assert "Traceback" not in served.said()
 
 
 def test_stop_ends_streams_and_sessions(place: tuple[RedisServer, Path, Served], tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -19,7 +18,7 @@ from blocksd.client.versions_async import AsyncVersions
 from blocksd.http.answers import JSONAnswer, refusal
 from blocksd.http.api.feed import Feed
 from blocksd.http.arguments import Query, check_case, json_object
-from blocksd.http.guard import BodyTooLarge, too_large
+from blocksd.http.guard import body_of
 from blocksd.http.guesses import Guesses
 from blocksd.http.sessions import is_secure
 from blocksd.model.revision import OPERATOR
@@ -204,12 +203,9 @@ def route(
         caller = request.scope["caller"]
         if roles and caller.role not in roles:
             return refusal(403, f"this token is {_said(caller)}, which may not {method} {request.scope['path'][:200]}")
-        try:
-            body = b"" if method == "GET" else await request.body()
-        except BodyTooLarge:
-            return too_large()
-        except ClientDisconnect:
-            return refusal(400, "the connection was closed before the end of the body")  # that nobody reads
+        body = b"" if method == "GET" else await body_of(request)
+        if isinstance(body, Response):
+            return body
         try:
             result = await function(Call(request, gateway, body, about))
         except asyncio.CancelledError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from starlette.requests import ClientDisconnect
+
 from blocksd.http import sessions
 from blocksd.http.answers import refusal
 from blocksd.requests.request import MAX_BYTES
@@ -12,6 +14,7 @@ from blocksd.requests.request import MAX_BYTES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -115,6 +118,16 @@ class _Bounded:
         if self._size > MAX_BODY:
             raise BodyTooLarge
         return message
+
+
+async def body_of(request: Request) -> bytes | Response:
+    """Return the body of a request, or the answer to one that is too large, or whose caller has hung up before its end."""
+    try:
+        return await request.body()
+    except BodyTooLarge:
+        return too_large()
+    except ClientDisconnect:
+        return refusal(400, "the connection was closed before the end of the body")  # that nobody reads
 
 
 def too_large() -> Response:

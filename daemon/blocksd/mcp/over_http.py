@@ -8,16 +8,17 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from blocksd.errors import InvalidLabel
 from blocksd.http.answers import refusal
-from blocksd.http.guard import BodyTooLarge, too_large
+from blocksd.http.guard import body_of
 from blocksd.model.label import parse_agent
 
 if TYPE_CHECKING:
-    from starlette.responses import Response
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
     from blocksd.http.call import Gateway
     from blocksd.http.tokens import Caller
@@ -45,11 +46,12 @@ class OverHTTP:
         if refused is not None:
             await refused(scope, receive, send)
             return
+        body = await body_of(Request(scope, receive))
+        if isinstance(body, Response):
+            await body(scope, receive, send)
+            return
         hosted = await self._begun()
-        try:
-            await hosted.serve(agent, scope, receive, send)
-        except BodyTooLarge:
-            await too_large()(scope, receive, send)
+        await hosted.serve(agent, scope, _with(body, receive), send)
 
     async def _begun(self) -> Any:
         async with self._starting:
@@ -72,6 +74,16 @@ class OverHTTP:
         """End everything."""
         self.end_streams()
         await asyncio.gather(*self._ending)
+
+
+def _with(body: bytes, receive: Receive) -> Receive:
+    """Return what receives a body that was read, and then what follows: the SDK takes a caller that hangs up for a fault."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def received() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return received
 
 
 def agent_of(caller: Caller, scope: Scope) -> tuple[str, Response | None]:
