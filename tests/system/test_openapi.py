@@ -20,7 +20,7 @@ from support import do_without
 if TYPE_CHECKING:
     from pathlib import Path
 
-EXAMPLES = 8
+EXAMPLES = 15
 
 
 def test_every_route_is_described() -> None:
