@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
+from blocksd.assistants import rendered_file
 from blocksd.assistants import renderer as renderer_module
+from blocksd.assistants.rendered_file import Outcome, RenderedFile
 from blocksd.assistants.renderer import Output, Renderer
 from blocksd.client import watch as watch_module
 from blocksd.client.blocking.transport import Transport
 from blocksd.errors import Unavailable
 from blocksd.protocol import watching, wire
+from machine.disk import ALL, Choice, Disk
+from machine.hands import HandledRoot, Hands, Killed
 from rig import Rig
 from support import RedisServer, eventually
 
@@ -261,3 +267,41 @@ def test_agent_that_comes_later_is_waited_for(rig: Rig, run: Callable[..., Runni
     rig.remove("agents/bob/persona")
     rig.settle()
     eventually(lambda: "I am Bob." not in path.read_text())
+
+
+def cut_in(root: Path, hands: Hands, at: int, choice: Choice) -> Outcome | None:
+    """Render a memory, with the power cut at an effect, or right after the last one; the outcome, if it came to that."""
+    outcome = None
+    hands.kill_in(at)
+    with suppress(Killed):
+        outcome = RenderedFile(str(root / "CLAUDE.md"), "sam").update("new")
+    assert hands.disk is not None
+    hands.disk.cut(choice)
+    return outcome
+
+
+def test_power_is_cut_at_any_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file has the old text or the new one, whole; one that was written stays. The next start writes it as if nothing was."""
+    choices = [Choice(entries, contents) for entries in (0, 1, 2, 3, 5, ALL) for contents in (0, 1, 2, ALL)]
+    for number, choice in enumerate(choices):
+        outcome, at = None, 0
+        while outcome is None:
+            root = tmp_path / f"{number}-{at}"
+            root.mkdir()
+            file = root / "CLAUDE.md"
+            file.write_text("# Mine\n")
+            RenderedFile(str(file), "sam").update("old")
+            old = file.read_text()
+            hands = Hands(Disk(root, tmp_path / f"{number}-{at}-store"))
+            with monkeypatch.context() as patched:
+                patched.setattr(rendered_file, "Root", lambda path, its=hands: HandledRoot(path, its))
+                outcome = cut_in(root, hands, at, choice)
+            new = old.replace("old", "new")
+            written = re.sub("[0-9a-f]{16}", "", file.read_text())
+            wanted = [re.sub("[0-9a-f]{16}", "", text) for text in (old, new)]
+            assert written in wanted[outcome is not None :], (choice, at)
+            assert RenderedFile(str(file), "sam").update("new") in (Outcome.WRITTEN, Outcome.CURRENT)
+            assert file.read_text().startswith("# Mine\n")
+            assert "\nnew\n" in file.read_text()
+            at += 1
+        assert at > 5
