@@ -268,7 +268,7 @@ def replies_of(client: Any, namespace: str, count: int) -> list[dict[str, Any]]:
 def test_lease_of_a_daemon_that_may_be_dead_is_waited_for(folder: Path, client: Any, run_daemon: RunDaemon) -> None:
     """As after a reboot of the machine, or its clone's: it is taken when it expires, and not before."""
     (folder / "notes.md").write_text("one\n")
-    client.set("blocks:lease", "e0 t0 another-machine fd:1", px=1500)
+    client.set("blocks:lease", "e0 t0 another-machine fd:1", px=5000)  # longer than a start on a busy machine
     daemon = run_daemon()
     assert "waiting to see whether that daemon is alive" in daemon.said()
     assert client.get("blocks:lease").partition(" ")[0] != "e0"
