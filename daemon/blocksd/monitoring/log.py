@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 _PROGRESS_FROM = 500  # files; a smaller folder is read before a progress bar could be seen
 _PRIORITIES: dict[str, int] = {"error": 3, "warning": 4, "info": 6, "debug": 7}  # in systemd's journal: sd-daemon(3)
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # they could end a line, or move a terminal's cursor
+_ESCAPES = {  # made before the first line: Python reads a codec from a file, which a process without descriptors cannot
+    found: found.encode("unicode_escape").decode("ascii")
+    for found in map(chr, (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029))
+}
 
 
 class EventLog(ServiceListener):
@@ -203,7 +207,7 @@ class EventLog(ServiceListener):
             line = json.dumps({**head, "message": text, **facts, **head}, ensure_ascii=False, default=str)
             line = _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
         else:
-            line = _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+            line = _CONTROLS.sub(lambda found: _ESCAPES[found[0]], text)
             line = line if self._is_journal else f"{time.strftime('%H:%M:%S')} {line}"
         priority = f"<{_PRIORITIES[level]}>" if self._is_journal else ""
         with suppress(OSError):  # a log on a full disk must not stop the daemon
@@ -212,14 +216,17 @@ class EventLog(ServiceListener):
 
 
 class _LibraryLog(logging.Handler):
-    """Passes what libraries log, from warnings on, to the log."""
+    """Passes what libraries log, from warnings on, to the log. Whatever is wrong with a record, its sender goes on."""
 
     def __init__(self, log: EventLog) -> None:
         super().__init__(logging.WARNING)
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = f"{record.name}: {record.getMessage()}"
-        if record.exc_info and record.exc_info[1] is not None:
-            text += "; " + "".join(traceback.format_exception(record.exc_info[1])).rstrip()
+        try:
+            text = f"{record.name}: {record.getMessage()}"
+            if record.exc_info and record.exc_info[1] is not None:
+                text += "; " + "".join(traceback.format_exception(record.exc_info[1])).rstrip()
+        except Exception as error:  # noqa: BLE001  # of its arguments, or for want of descriptors
+            text = f"{record.name}: {record.msg!r} ({type(error).__name__} in its arguments)"
         self._log.on_notice(text, "error" if record.levelno >= logging.ERROR else "warning")

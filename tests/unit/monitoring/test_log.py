@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import subprocess
 import sys
 import threading
 import warnings
@@ -18,7 +19,7 @@ from blocksd.errors import LeaseLost, Misconfigured, Unavailable
 from blocksd.model.faults import Fault
 from blocksd.model.problem import Problem, reverted
 from blocksd.model.revision import Revision
-from blocksd.monitoring.log import EventLog
+from blocksd.monitoring.log import EventLog, _LibraryLog
 from blocksd.requests.reply import Answer, accepted, refused
 from blocksd.requests.request import Entry
 
@@ -215,6 +216,36 @@ def test_libraries_are_heard_in_one_line(captured: io.StringIO) -> None:
     first, second = captured.getvalue().splitlines()
     assert first.endswith(r"redis.connection: odd: a\nb")
     assert "UserWarning: deprecated" in second
+
+
+def test_libraries_go_on_when_their_record_is_wrong(captured: io.StringIO) -> None:
+    """An event loop would end with the error of its own log."""
+    record = logging.LogRecord("asyncio", logging.ERROR, "", 1, "%d of %d", ("none",), None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _LibraryLog):  # the others are pytest's, which raise
+            handler.handle(record)
+    assert "asyncio: '%d of %d' (TypeError in its arguments)" in captured.getvalue()
+
+
+WITHOUT_DESCRIPTORS = """
+import logging, os, resource
+from blocksd.monitoring.log import EventLog
+EventLog().capture()
+most = max(map(int, os.listdir("/proc/self/fd")))
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+try:
+    [os.dup(2) for _ in range(most + 1)]
+except OSError as error:
+    logging.getLogger("asyncio").error("the socket cannot be accepted", exc_info=error)
+"""
+
+
+def test_process_without_descriptors_logs_on() -> None:
+    """Nothing is read from a file for the first line that has a control character."""
+    words = [sys.executable, "-c", WITHOUT_DESCRIPTORS]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert r"the socket cannot be accepted; Traceback (most recent call last):\n" in done.stderr
+    assert "Too many open files" in done.stderr
 
 
 def test_thread_that_dies_again_and_again_is_said_once(captured: io.StringIO) -> None:
