@@ -73,6 +73,8 @@ class Scanner(Part):
         """
         trees, self._trees = self._trees, set()
         self.is_due = self._sweep is not None
+        if not trees:  # a sweep is under way
+            return set()
         if "" in trees or len(trees) > _MOST_TREES:
             self.begin()
             return set()

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 from blocksd.files.root import Root
 from blocksd.model.label import printable
@@ -91,3 +92,15 @@ def test_sweep_that_is_given_up_has_seen_nothing(looking: Looking) -> None:
     assert looking.look() == []
     assert looking.intake.scanner.sweeps == 1
     assert happened(looking.sweep()) == [("created", "notes")]
+
+
+def test_sweep_makes_one_set_of_what_is_known(looking: Looking) -> None:
+    """Its slices are no looks at single trees: each of these goes through all that is known."""
+    for number in range(600):
+        looking.write(f"block-{number:03}", "text\n")
+    scanner = looking.intake.scanner
+    before, known = scanner.sweeps, Mock(wraps=scanner._known)
+    scanner._known = known
+    looking.intake.hint_all()
+    assert len(looking.look()) == 600
+    assert known.call_count == scanner.sweeps - before == 1
