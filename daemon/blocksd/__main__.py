@@ -1,5 +1,6 @@
 """The command `blocksd`, also as `python -m blocksd`."""
 
+import gc
 import signal
 
 
@@ -9,7 +10,10 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from blocksd.cli.main import main as run
 
-    run()
+    try:
+        run()
+    finally:
+        gc.freeze()  # else the end of Python looks at every object once more, and takes longer than most commands
 
 
 if __name__ == "__main__":

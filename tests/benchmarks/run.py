@@ -655,6 +655,32 @@ def bench_prompt(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Ro
     client.close()
 
 
+def bench_show(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
+    """`blocksd show` from the start of its process to the end; the floor is a Python that imports redis-py and does nothing."""
+    folder = root / "folder"
+    write_blocks(folder, 100)
+    with service(folder, root / "state", server.url) as running:
+        settle(running)
+    # As installed: what is imported is compiled already.
+    environ = {**os.environ, "BLOCKSD_CONFIG": os.devnull, "PYTHONPYCACHEPREFIX": str(root / "compiled")}
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    show = [sys.executable, "-m", "blocksd", "show", "part0/block7", "--redis", server.url]
+    took: defaultdict[str, list[float]] = defaultdict(list)
+    for turn in range(10 if quick else 40):
+        for what, words in (("floor", [sys.executable, "-c", "import redis"]), ("show", show)):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            begin = time.perf_counter()
+            subprocess.run(words, check=True, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+            if turn > 0:
+                took[what].append(wall)
+                cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                took[f"{what}, CPU"].append(cpu)
+    for what in ("", ", CPU"):
+        bare, own = statistics.median(took[f"floor{what}"]), statistics.median(took[f"show{what}"])
+        yield Row(f"`blocksd show`, start to end{what}", ms(bare), ms(own), own / bare, 1.5)
+
+
 def bench_append(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
     """One durable append, request → reply; and eight clients on eight blocks against one."""
     rounds = 100 if quick else 500
@@ -1152,6 +1178,7 @@ BENCHMARKS = {
     "idle": bench_idle,
     "fanout": bench_fanout,
     "prompt": bench_prompt,
+    "show": bench_show,
     "append": bench_append,
     "batch": bench_batch,
     "inbox": bench_inbox,

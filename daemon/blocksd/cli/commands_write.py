@@ -222,9 +222,6 @@ def detach(label: str, agents: tuple[str, ...], *, as_json: bool, **flags: Any) 
         print_block(client.blocks.detach(label, agents), "detached", as_json=as_json)
 
 
-COMMANDS = (new, set_block, append, replace, rm, mv, attach, detach)
-
-
 def _refuse_patterns(label: str, agents: tuple[str, ...]) -> None:
     """Raise InvalidRequest if one of these is a pattern."""
     for agent in filter(is_pattern, agents):

@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import errno
 import io
-import itertools
 import os
 import signal
 import sys
+from collections import UserDict
 from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 
-from blocksd.cli.commands_admin import acl, audit, completion, config, doctor
-from blocksd.cli.commands_assistants import hook, render
-from blocksd.cli.commands_check import check
-from blocksd.cli.commands_daemon import resume, run, serve, serve_mcp, stop
-from blocksd.cli.commands_history import diff, history, merge, redo, restore, undo
-from blocksd.cli.commands_read import agents, list_blocks, show, watch
-from blocksd.cli.commands_status import status
-from blocksd.cli.commands_write import COMMANDS as WRITING
 from blocksd.cli.console import complain
 from blocksd.errors import BlocksdError, Misconfigured
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _EPILOG = (
     "Exit codes: 0 done, 1 refused or problems found (of status and doctor also warnings), 2 wrong usage or configuration, "
@@ -37,11 +34,69 @@ _TEXTS = ("value", "content", "new_text")
 """The arguments that are texts."""
 
 SECTIONS = {
-    "Read": (list_blocks, show, agents, render, history, diff, watch, audit),
-    "Write": (*WRITING, undo, redo, restore, merge),
-    "Administration": (run, serve, serve_mcp, hook, stop, status, check, resume, doctor, config, acl, completion),
+    "Read": {
+        "ls": "commands_read.list_blocks",
+        "show": "commands_read.show",
+        "agents": "commands_read.agents",
+        "render": "commands_assistants.render",
+        "history": "commands_history.history",
+        "diff": "commands_history.diff",
+        "watch": "commands_read.watch",
+        "audit": "commands_admin.audit",
+    },
+    "Write": {
+        "new": "commands_write.new",
+        "set": "commands_write.set_block",
+        "append": "commands_write.append",
+        "replace": "commands_write.replace",
+        "rm": "commands_write.rm",
+        "mv": "commands_write.mv",
+        "attach": "commands_write.attach",
+        "detach": "commands_write.detach",
+        "undo": "commands_history.undo",
+        "redo": "commands_history.redo",
+        "restore": "commands_history.restore",
+        "merge": "commands_history.merge",
+    },
+    "Administration": {
+        "run": "commands_daemon.run",
+        "serve": "commands_daemon.serve",
+        "mcp": "commands_daemon.serve_mcp",
+        "hook": "commands_assistants.hook",
+        "stop": "commands_daemon.stop",
+        "status": "commands_status.status",
+        "check": "commands_check.check",
+        "resume": "commands_daemon.resume",
+        "doctor": "commands_admin.doctor",
+        "config": "commands_admin.config",
+        "acl": "commands_admin.acl",
+        "completion": "commands_admin.completion",
+    },
 }
-"""All commands by group, in the order of `--help`."""
+"""All commands by group, in the order of `--help`, and where each is. A module takes a moment to load."""
+
+
+class _Commands(UserDict[str, click.Command]):
+    """The commands by name. Each is loaded when it is first asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._places = {name: place for section in SECTIONS.values() for name, place in section.items()}
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self.data and name in self._places:
+            module, _, function = self._places[name].partition(".")
+            self.data[name] = getattr(import_module(f"blocksd.cli.{module}"), function)
+        return super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 class _Sections(click.Group):
@@ -63,12 +118,14 @@ class _Sections(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         room = formatter.width - 6 - max(map(len, self.commands))
-        for title, commands in SECTIONS.items():
+        for title, names in SECTIONS.items():
             with formatter.section(title):
-                formatter.write_dl([(command.name or "", command.get_short_help_str(room)) for command in commands])
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(room)) for name in names])
 
 
-@click.group(cls=_Sections, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
+@click.group(
+    cls=_Sections, commands=_Commands(), context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG
+)
 @click.version_option(package_name="blocksd", message="blocksd %(version)s")
 def cli() -> None:
     """Memory blocks for AI agents, as plain files.
@@ -82,10 +139,6 @@ def cli() -> None:
     blocksd ls
     blocksd watch
     """  # noqa: D301  # \b is click's mark for lines that stay as they are
-
-
-for _command in itertools.chain(*SECTIONS.values()):
-    cli.add_command(_command)
 
 
 def _open_closed_streams() -> None:
