@@ -462,7 +462,7 @@ def test_inboxes_that_cannot_be_read_are_said_once(in_process: InProcess) -> Non
     service = in_process.service
     service._threads.inbox_feed._reader = Idle()  # type: ignore[assignment]
     for obstacle in ("NOPERM no xread", None):
-        service._queue.put(Readable(obstacle))
+        service._mailbox.put(Readable(obstacle))
         for _ in range(5):
             in_process.tick()
     assert (len(in_process.said("no requests can be read")), len(in_process.said("cleared: <inbox>"))) == (1, 1)
@@ -523,7 +523,7 @@ def test_watchdog_is_fed_while_what_is_wrong_was_said(
 def test_what_happens_often_is_said_seldom(in_process: InProcess) -> None:
     """A storm of saves may overrun the queue of events many times a second."""
     for _ in range(5):
-        in_process.service._queue.put(Hint("everything"))
+        in_process.service._mailbox.put(Hint("everything"))
         in_process.tick()
     assert len(in_process.said("events were lost")) == 1
 

@@ -164,7 +164,7 @@ def test_loop_that_only_fails_is_noticed(
 
 
 @pytest.mark.usefixtures("signals")
-def test_thread_that_ends_by_a_fault_is_begun_again(folder: Path, tmp_path: Path, server: RedisServer) -> None:
+def test_watcher_that_ends_by_a_fault_is_begun_again(folder: Path, tmp_path: Path, server: RedisServer) -> None:
     """And the fault is counted and logged."""
     faulty = Faulty(folder, tmp_path / "state", server.url)
 
@@ -175,12 +175,14 @@ def test_thread_that_ends_by_a_fault_is_begun_again(folder: Path, tmp_path: Path
         assert watcher._tree is not None
 
         def fail() -> NoReturn:
-            raise ZeroDivisionError("in a thread of the watcher's")
+            raise ZeroDivisionError("in the watcher")
 
         watcher._tree.inotify.read = fail  # type: ignore[method-assign]  # whatever it hears of next
         (folder / "notes.md").write_text("one\n")
         eventually(lambda: is_shown(server, "notes"), "it is seen all the same")
         eventually(lambda: faulty.service._threads.folder_watch._watcher not in (None, watcher), "another watches")
+        threading.Thread(target=fail, name="some").start()
+        eventually(lambda: faulty.said("failed in the thread 'some'"), "a thread is no exception")
 
     faulty.run(story)
-    assert faulty.said("failed in the thread") == 1
+    assert faulty.said("failed to hear of files and news") == 1

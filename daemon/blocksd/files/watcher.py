@@ -1,15 +1,15 @@
 """File events → hints. A hint names a place to look at; only a look tells what is there.
 
-The threads are watchdog's, the emitter is ours. watchdog's own emitter for Linux holds back a file that is moved out of
+The observer is watchdog's, the emitter is ours. watchdog's own emitter for Linux holds back a file that is moved out of
 the folder, and all events behind it, for half a second. Nor does it tell of lost events, of a directory that it could not
-watch, or a file that is made from one that is moved in whole. Its queue would cost a change of threads for each hint.
+watch, or a file that is made from one that is moved in whole. A thread for it would cost two changes of threads for each
+hint, so ours is read by the thread that waits for its handle, in a selector.
 """
 
 from __future__ import annotations
 
 import os
-import select
-import threading
+import selectors
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -49,17 +49,24 @@ class Hint(NamedTuple):
 
 
 class Watcher:
-    """Watches a folder, and passes hints to `sink`, from another thread.
+    """Watches a folder. Events are read when `selector` finds that there are some; what they tell is passed to `sink`.
 
-    It can fail in silence: the limit on watches, a lost root, a dead thread. `is_healthy` and `unwatched` tell.
+    It can fail in silence: the limit on watches, a lost root, events that could not be read. `is_healthy` and `unwatched`
+    tell.
     """
 
     def __init__(
-        self, root: str, sink: Callable[[Hint], object], *, wanted: Callable[[str], bool] = is_block_file
+        self,
+        root: str,
+        sink: Callable[[Hint], object],
+        selector: selectors.BaseSelector,
+        *,
+        wanted: Callable[[str], bool] = is_block_file,
     ) -> None:
-        """`wanted` tells by its name whether a file is of interest."""
+        """`wanted` tells by its name whether a file is of interest. What `selector` finds ready is called as its data."""
         self._root = root
         self._sink = sink
+        self._selector = selector
         self._wanted = wanted
         self._observer: BaseObserver | None = None
         self._tree: _Tree | None = None
@@ -71,28 +78,46 @@ class Watcher:
         Raise OSError if it cannot be watched: it is gone, or the user's inotify instances or watches are used up.
         """
         status = os.stat(self._root)
-        self._tree = _Tree(os.fsencode(self._root))
-        self._observer = observer = BaseObserver(_Emitter, tree=self._tree, sink=self._sink, wanted=self._wanted)
+        self._tree = tree = _Tree(os.fsencode(self._root))
+        self._observer = observer = BaseObserver(_Emitter, tree=tree, sink=self._sink, wanted=self._wanted)
         try:
             observer.schedule(FileSystemEventHandler(), self._root, recursive=True)
             observer.start()
+            self._selector.register(tree.inotify.handle, selectors.EVENT_READ, self.read)
         except BaseException:
             self.stop()
             raise
         self._identity = (status.st_dev, status.st_ino)
 
+    def read(self) -> None:
+        """Pass on what events tell that have come. After an error none is read any more: what they told is lost."""
+        assert self._observer is not None
+        try:
+            for emitter in self._observer.emitters:
+                emitter.queue_events(0)
+        except BaseException:
+            self._forget_handle()
+            self._observer.stop()
+            raise
+
+    def _forget_handle(self) -> None:
+        if self._tree is not None:
+            with suppress(KeyError, ValueError):  # it is closed, or was never registered
+                self._selector.unregister(self._tree.inotify.handle)
+
     def stop(self) -> None:
-        """Stop watching; the threads end."""
+        """Stop watching."""
+        self._forget_handle()
         observer, self._observer, self._identity = self._observer, None, None
         if observer is not None:
-            observer.stop()  # and its emitter, also when the observer's own thread is dead
+            observer.stop()
             if observer.is_alive():
                 observer.join()
         if self._tree is not None:
             self._tree.close()
 
     def is_healthy(self) -> bool:
-        """Return True if the directory that is there now is watched, by threads that live."""
+        """Return True if the directory that is there now is watched, and its events can be read."""
         try:
             status = os.stat(self._root)
         except OSError:
@@ -100,8 +125,7 @@ class Watcher:
         if self._observer is None or self._identity != (status.st_dev, status.st_ino):
             return False
         emitters = self._observer.emitters
-        threads = [self._observer, *emitters]
-        return bool(emitters) and all(thread.is_alive() and thread.should_keep_running() for thread in threads)
+        return bool(emitters) and all(one.should_keep_running() for one in (self._observer, *emitters))
 
     @property
     def watches(self) -> int:
@@ -116,7 +140,7 @@ class Watcher:
 
 
 class _Tree:
-    """The watches on a directory and all those below it, from one thread. `paths` has them by their numbers."""
+    """The watches on a directory and all those below it. `paths` has them by their numbers."""
 
     def __init__(self, root: bytes) -> None:
         self.root = root
@@ -169,7 +193,7 @@ class _Tree:
 
 
 class _Emitter(EventEmitter):
-    """Reads the events of a folder, and passes hints to the sink."""
+    """Reads the events of a folder when it is asked to, and passes hints to the sink."""
 
     def __init__(
         self, *args: Any, tree: _Tree, sink: Callable[[Hint], object], wanted: Callable[[str], bool], **kwargs: Any
@@ -180,37 +204,13 @@ class _Emitter(EventEmitter):
         self._sink = sink
         self._wanted = wanted
         self._links: set[bytes] = set()  # that have come while this was watching
-        self._wake = os.eventfd(0)
-        self._poll = select.poll()
-        for handle in (tree.inotify.handle, self._wake):
-            self._poll.register(handle, select.POLLIN)
-        self._is_waking = threading.Lock()
 
-    def on_thread_start(self) -> None:
+    def start(self) -> None:
+        """Watch the folder. No thread is started: `queue_events` is called when there are events."""
         self._tree.add(self._tree.root)
 
-    def run(self) -> None:
-        try:
-            super().run()
-        finally:
-            self._close()
-
-    def on_thread_stop(self) -> None:
-        with self._is_waking:
-            if self._wake >= 0:
-                os.eventfd_write(self._wake, 1)
-        if self.ident is None:  # it was never started
-            self._close()
-
-    def _close(self) -> None:
-        with self._is_waking:
-            wake, self._wake = self._wake, -1
-        if wake >= 0:
-            os.close(wake)
-
-    def queue_events(self, timeout: float) -> None:
-        """Wait for events, or for `stop`, however long that takes, and pass on what they tell."""
-        self._poll.poll()
+    def queue_events(self, timeout: float) -> None:  # as watchdog has it; nothing is waited for
+        """Pass on what events tell that have come."""
         for event in self._tree.inotify.read():
             self._pass_on(event)
 
@@ -253,9 +253,12 @@ class _Emitter(EventEmitter):
 class Watchers:
     """A watcher for each of several directories, by name, begun again when it fails or its directory is another."""
 
-    def __init__(self, sink: Callable[[str, Hint], object], *, wanted: Callable[[str], bool]) -> None:
+    def __init__(
+        self, sink: Callable[[str, Hint], object], selector: selectors.BaseSelector, *, wanted: Callable[[str], bool]
+    ) -> None:
         """`sink` is passed the name of the directory with each hint."""
         self._sink = sink
+        self._selector = selector
         self._wanted = wanted
         self._watchers: dict[str, tuple[str, Watcher]] = {}
         self._missing: dict[str, set[str]] = {}  # directories below that were seen to be without a watch
@@ -294,7 +297,7 @@ class Watchers:
 
     def _begin(self, name: str, root: str) -> str:
         self._end(name)
-        watcher = Watcher(root, partial(self._sink, name), wanted=self._wanted)
+        watcher = Watcher(root, partial(self._sink, name), self._selector, wanted=self._wanted)
         try:
             watcher.start()
         except OSError as error:

@@ -13,6 +13,7 @@ from blocksd.model.problem import WATCHER, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from selectors import BaseSelector
 
     from blocksd.core.intake import Intake
     from blocksd.files.folder import Folder
@@ -42,22 +43,24 @@ class FolderWatch:
         problems: Problems,
         sources: Sources,
         sink: Callable[[Hint | SourceHint], object],
+        selector: BaseSelector,
         notices: Notices,
         *,
         resync_seconds: float,
     ) -> None:
-        """Watch `folder`, which `intake` reads."""
+        """Watch `folder`, which `intake` reads. Events are read as the data of what `selector` finds ready."""
         self.resync_seconds = resync_seconds
         self._folder = folder
         self._intake = intake
         self._problems = problems
         self._sources = sources
         self._sink = sink
+        self._selector = selector
         self._notices = notices
         self._root = folder.root
         self._watcher: Watcher | None = None
         self._source_watchers = Watchers(
-            lambda name, hint: sink(SourceHint(name, hint)), wanted=lambda name: not is_ignored(name)
+            lambda name, hint: sink(SourceHint(name, hint)), selector, wanted=lambda name: not is_ignored(name)
         )
         self._rewatch_at = 0.0  # when to try other watchers for sources
         self._rearm_at = 0.0  # when to try another watcher for directories without a watch; 0: there are none
@@ -65,7 +68,7 @@ class FolderWatch:
     def start(self) -> None:
         """Watch the folder; `check` starts to watch the sources."""
         self._root = self._folder.root  # another one after a symlink to the folder was switched
-        watcher = Watcher(self._root, self._sink, wanted=self._is_wanted)
+        watcher = Watcher(self._root, self._sink, self._selector, wanted=self._is_wanted)
         try:
             watcher.start()
         except OSError as error:

@@ -25,6 +25,7 @@ from blocksd.monitoring.watchdog import Watchdog
 from blocksd.service.control import ACCEPT_DELETIONS, STATUS, Question
 from blocksd.service.fault_barrier import FaultBarrier
 from blocksd.service.lock import state_error
+from blocksd.service.mailbox import Mailbox
 from blocksd.service.reloader import Reloader
 from blocksd.service.report import describe
 from blocksd.service.resources import Resources
@@ -69,7 +70,7 @@ class Service:
         self._timing = [listener for listener in listeners if listener.is_timing]
         self._notices = Notices(listeners)
         self._watchdog = Watchdog(self._notices)
-        self._queue: queue.SimpleQueue[News | Question | Failed | None] = queue.SimpleQueue()
+        self._mailbox: Mailbox[News | Question | Failed | None] = Mailbox()
         self._stopping = False
         self._started_at = time.monotonic()
         self._files_read: int | None = 0  # until the daemon is ready
@@ -78,7 +79,8 @@ class Service:
         gc.disable()
         with ExitStack() as opened:  # closed in the reverse order, also if the start fails
             opened.callback(gc.enable)
-            self._resources = Resources(config, self._queue.put, self._notices, takes_over=takes_over)
+            opened.callback(self._mailbox.close)
+            self._resources = Resources(config, self._mailbox.put, self._notices, takes_over=takes_over)
             opened.callback(self._resources.close)
             self.journal = self._resources.journal
             try:
@@ -93,7 +95,7 @@ class Service:
             self.core.rescue.claim = self._resources.state.claim
             self.core.requests.status = self._report
             self._barrier = FaultBarrier(self.core.faults)
-            self._threads = Threads(self.core, self._resources, config, self._queue.put, self._notices, opened)
+            self._threads = Threads(self.core, self._resources, config, self._mailbox, self._notices, opened)
             opened.callback(self._resources.state.stop_listening)
             self._opened = opened.pop_all()
         self._report_configuration()
@@ -130,7 +132,7 @@ class Service:
         """End `run` soon; a round under way is finished."""
         self._stopping = True
         self._threads.begin_stop()
-        self._queue.put(None)
+        self._mailbox.put(None)
 
     def close(self) -> None:
         """Stop the threads, and close what was opened, in the reverse order."""
@@ -163,7 +165,7 @@ class Service:
                     self._reload()
             with barrier("find out how long to wait"):
                 wait = min(self.core.wait_seconds(), max(0.0, tick_at - time.monotonic()))
-                if wait > 0 and self._queue.empty():
+                if wait > 0 and self._mailbox.is_empty:
                     self.core.idle()
             if barrier.failures != failures:
                 time.sleep(_FAILED_SECONDS)
@@ -228,14 +230,11 @@ class Service:
 
     def _receive(self, wait: float) -> None:
         """Wait for news, and handle all that has arrived."""
-        try:
-            news = self._queue.get(timeout=wait) if wait > 0 else self._queue.get_nowait()
+        with self._barrier("hear of files and news"):
+            self._mailbox.wait(wait)
+        with suppress(queue.Empty):
             for _ in range(_NEWS_AT_ONCE):
-                self._handle_safely(news)
-                news = self._queue.get_nowait()
-            self._handle_safely(news)
-        except queue.Empty:
-            pass
+                self._handle_safely(self._mailbox.get())
 
     def _handle_safely(self, news: News | Question | Failed | None) -> None:
         """Handle news. After a failure, find what it may have lost: compare all files, or read the inboxes again."""
@@ -287,12 +286,12 @@ class Service:
         """Count an error that ended a thread; the next tick restarts the thread."""
         if failure.exc_value is not None and not isinstance(failure.exc_value, SystemExit):
             name = failure.thread.name if failure.thread is not None else "?"
-            self._queue.put(Failed(f"in the thread {name!r}", failure.exc_value))
+            self._mailbox.put(Failed(f"in the thread {name!r}", failure.exc_value))
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP and not self._is_on_terminal:
             self._must_reload = True
-            self._queue.put(None)
+            self._mailbox.put(None)
         else:
             self.stop()
 

@@ -1,4 +1,4 @@
-"""The threads that work for the core: folder watch, inbox reader and embedded server."""
+"""What works for the core: folder watch, inbox reader, gateway and embedded server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from blocksd.service.gateway import GatewayProcess
 from blocksd.service.inbox_feed import InboxFeed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from contextlib import ExitStack
 
     from blocksd.core.core import Core
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
     from blocksd.monitoring.events import Notices
     from blocksd.monitoring.watchdog import Vitals
     from blocksd.requests.request import Entry
+    from blocksd.service.control import Question
     from blocksd.service.fault_barrier import FaultBarrier
+    from blocksd.service.mailbox import Mailbox
     from blocksd.service.resources import Resources
     from blocksd.settings.config import Config
 
@@ -37,11 +38,12 @@ class Threads:
         core: Core,
         resources: Resources,
         config: Config,
-        sink: Callable[[News | Failed], object],
+        mailbox: Mailbox[News | Question | Failed | None],
         notices: Notices,
         opened: ExitStack,
     ) -> None:
-        """Make the threads, which pass news to `sink`; `opened` takes how to stop them, and how to close the core."""
+        """Make the threads, which put news into `mailbox`; `opened` takes how to stop them, and how to close the core."""
+        sink = mailbox.put
         self._core = core
         self._state = resources.state
         self._is_polling = config.poll
@@ -66,6 +68,7 @@ class Threads:
             core.problems,
             core.sources,
             sink,
+            mailbox.selector,
             notices,
             resync_seconds=config.resync_seconds,
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import queue
+import selectors
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import pytest
 
@@ -19,11 +20,32 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+T = TypeVar("T")
+
+
+class Heard(Generic[T]):
+    """Hints, which are read when they are waited for."""
+
+    def __init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+        self._hints: queue.SimpleQueue[T] = queue.SimpleQueue()
+        self.put = self._hints.put
+
+    def get(self) -> T:
+        """The next hint."""
+        while self._hints.empty():
+            ready = self.selector.select(DEADLINE)
+            assert ready, "no event came"
+            for one, _ in ready:
+                one.data()
+        return self._hints.get_nowait()
+
+
 class Watched:
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.hints: queue.SimpleQueue[Hint] = queue.SimpleQueue()
-        self.watcher = Watcher(str(root), self.hints.put)
+        self.hints: Heard[Hint] = Heard()
+        self.watcher = Watcher(str(root), self.hints.put, self.hints.selector)
         self._fences = 0
 
     def since(self) -> set[Hint]:
@@ -32,7 +54,7 @@ class Watched:
         fence = Hint("closed", f"fence-{self._fences}.md")
         (self.root / fence.path).touch()
         found = set()
-        while (hint := self.hints.get(timeout=DEADLINE)) != fence:
+        while (hint := self.hints.get()) != fence:
             found.add(hint)
         return {hint for hint in found if not hint.path.startswith("fence-")}
 
@@ -47,6 +69,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
     result.watcher.start()
     yield result
     result.watcher.stop()
+    result.hints.selector.close()
 
 
 def write(root: Path) -> None:
@@ -189,31 +212,32 @@ def test_new_directories_are_watched(watched: Watched) -> None:
 def test_lost_events_are_admitted(tmp_path: Path) -> None:
     """When the kernel drops events the hint is: look everywhere; and everything is watched on."""
     (tmp_path / "deep").mkdir()
-    is_held, may_go_on = threading.Event(), threading.Event()
-    hints: queue.SimpleQueue[Hint] = queue.SimpleQueue()
-
-    def sink(hint: Hint) -> None:
-        is_held.set()
-        may_go_on.wait(DEADLINE)
-        hints.put(hint)
-
-    watcher = Watcher(str(tmp_path), sink)
+    hints: Heard[Hint] = Heard()
+    watcher = Watcher(str(tmp_path), hints.put, hints.selector)
     watcher.start()
     try:
-        (tmp_path / "notes.md").touch()
-        assert is_held.wait(DEADLINE)
         for _ in range((inotify_limit("max_queued_events") or 16_384) // 3 + 1):  # made, closed, deleted
             (tmp_path / "notes.tmp").touch()
             (tmp_path / "notes.tmp").unlink()
         (tmp_path / "made").mkdir()  # of which no event tells
-        may_go_on.set()
-        eventually(lambda: hints.get(timeout=DEADLINE) == Hint("everything"))
+        eventually(lambda: hints.get() == Hint("everything"))
         for directory in ("deep", "made"):
             (tmp_path / directory / "notes.md").write_text("other")
-            eventually(lambda path=f"{directory}/notes.md": hints.get(timeout=DEADLINE) == Hint("closed", path))  # type: ignore[misc]
+            eventually(lambda path=f"{directory}/notes.md": hints.get() == Hint("closed", path))  # type: ignore[misc]
     finally:
-        may_go_on.set()
         watcher.stop()
+        hints.selector.close()
+
+
+def test_events_that_cannot_be_read_end_the_watch(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they told is lost, so the watcher is no longer healthy; and its handle is not found ready for ever."""
+    write(watched.root)
+    with monkeypatch.context() as patch:
+        patch.setattr(Inotify, "read", lambda _: os.stat("/missing"))
+        with pytest.raises(FileNotFoundError):
+            watched.hints.get()
+    assert not watched.watcher.is_healthy()
+    assert not watched.hints.selector.get_map()
 
 
 def test_directory_renamed_while_it_is_new_is_watched_under_its_last_name(watched: Watched) -> None:
@@ -241,7 +265,7 @@ def test_directories_beyond_the_limit_are_known(watched: Watched, monkeypatch: p
         return add(self, path, mask)
 
     monkeypatch.setattr(Inotify, "add", limited)
-    other = Watcher(str(watched.root), lambda _: None)
+    other = Watcher(str(watched.root), lambda _: None, watched.hints.selector)
     other.start()
     assert other.is_healthy()
     assert (other.watches, other.unwatched({"deep", "deep/er"})) == (2, {"deep/er"})
@@ -270,7 +294,7 @@ def test_health_is_that_of_the_directory_that_is_there_now(watched: Watched) -> 
 def test_missing_root_cannot_be_watched(tmp_path: Path) -> None:
     """That is an error at once, and leaves nothing behind."""
     before = threading.active_count()
-    watcher = Watcher(str(tmp_path / "missing"), print)
+    watcher = Watcher(str(tmp_path / "missing"), print, selectors.DefaultSelector())
     with pytest.raises(FileNotFoundError):
         watcher.start()
     assert not watcher.is_healthy()
@@ -280,9 +304,11 @@ def test_missing_root_cannot_be_watched(tmp_path: Path) -> None:
 
 def test_stop_ends_every_thread_and_hint(tmp_path: Path) -> None:
     """A stopped watcher says nothing more, keeps no thread and no file handle, and may be stopped again."""
-    threads, handles = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    with selectors.DefaultSelector() as selector:
+        threads, handles = threading.active_count(), len(os.listdir("/proc/self/fd"))
     hints: list[Hint] = []
-    watcher = Watcher(str(tmp_path), hints.append)
+    selector = selectors.DefaultSelector()
+    watcher = Watcher(str(tmp_path), hints.append, selector)
     watcher.start()
     assert watcher.is_healthy()
     watcher.stop()
@@ -290,6 +316,8 @@ def test_stop_ends_every_thread_and_hint(tmp_path: Path) -> None:
     assert not watcher.is_healthy()
     assert threading.active_count() == threads
     assert len(os.listdir("/proc/self/fd")) == handles
+    assert not selector.select(0)
+    selector.close()
     (tmp_path / "notes.md").write_text("text")
     assert hints == []
 
@@ -304,8 +332,10 @@ class Watching:
         self.roots = {name: home / name for name in ("one", "two")}
         for root in self.roots.values():
             root.mkdir()
-        self.hints: queue.SimpleQueue[tuple[str, Hint]] = queue.SimpleQueue()
-        self.watchers = Watchers(lambda name, hint: self.hints.put((name, hint)), wanted=lambda name: name != "never")
+        self.hints: Heard[tuple[str, Hint]] = Heard()
+        self.watchers = Watchers(
+            lambda name, hint: self.hints.put((name, hint)), self.hints.selector, wanted=lambda name: name != "never"
+        )
 
     def watch(self) -> list[str]:
         return [self.watchers.watch(name, str(root), set()) for name, root in self.roots.items()]
@@ -313,7 +343,7 @@ class Watching:
     def until(self, wanted: tuple[str, Hint]) -> set[tuple[str, Hint]]:
         """All hints up to this one."""
         found = set()
-        while (hint := self.hints.get(timeout=DEADLINE)) != wanted:
+        while (hint := self.hints.get()) != wanted:
             found.add(hint)
         return found
 
@@ -323,13 +353,14 @@ def watching(tmp_path: Path) -> Iterator[Watching]:
     made = Watching(tmp_path)
     yield made
     made.watchers.stop()
+    made.hints.selector.close()
 
 
 def test_each_directory_has_its_name(watching: Watching) -> None:
     """Files of any name are of interest that are wanted; begun, a directory is hinted at as a whole, once."""
     assert watching.watch() == ["", ""]
     assert watching.watch() == ["", ""]
-    assert {watching.hints.get(timeout=DEADLINE) for _ in range(2)} == {
+    assert {watching.hints.get() for _ in range(2)} == {
         ("one", Hint("everything")),
         ("two", Hint("everything")),
     }
