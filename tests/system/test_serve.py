@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import socket
 import ssl
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,6 +146,25 @@ def test_flood_of_garbage(
     assert statuses["404"] > 20
     assert [status for status in statuses if not status.startswith(("2", "4"))] in ([], ["none"])
     assert resident() < before + 16 * 1024
+    assert "Traceback" not in gateway.said()
+    gateway.end()
+    assert gateway.process.returncode == 0
+
+
+def test_many_idle_connections(
+    server: RedisServer, run_daemon: Callable[..., Daemon], serve: Callable[..., Served]
+) -> None:
+    """More than there are file descriptors for: others are served, and the log stays short."""
+    run_daemon()
+    gateway = serve("--redis", server.url).ready()
+    resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, (256, 256))
+    with ExitStack() as idle:
+        for number in range(600):
+            address = "127.0.0.1", gateway.port
+            idle.enter_context(socket.create_connection(address)).sendall(b"GET / HTTP/1.1\r\n" * (number % 2))
+            if number % 50 == 0:
+                assert gateway.get("/v1/blocks/") == []
+        assert gateway.get("/v1/blocks/") == []
     assert "Traceback" not in gateway.said()
     gateway.end()
     assert gateway.process.returncode == 0

@@ -1,10 +1,13 @@
-"""The connection of a client: what is sent together, and how a request cuts it."""
+"""The connection of a client: what is sent together, how a request cuts it, and how long the client may take."""
 
 from __future__ import annotations
 
+import resource
+from heapq import nsmallest
+from math import inf
 from typing import TYPE_CHECKING, Any
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from blocksd.http.api.changes import ABORT, DIRECT, WRITE
 
@@ -12,34 +15,116 @@ if TYPE_CHECKING:
     import asyncio
 
     from starlette.types import ASGIApp, Receive, Scope, Send
+    from uvicorn import Config
+    from uvicorn.server import ServerState
+
+REQUEST_SECONDS = 90.0
+"""How long a connection may be without a whole request: longer than one that is idle is kept."""
+BODY_SECONDS = 60.0
+"""How long the body of a request may take."""
+UNREAD_SECONDS = 60.0
+"""How long a client may read nothing of what waits for it."""
+
+_RESERVED = 1024
+"""How many file descriptors are kept from clients, for Redis and files; a quarter where there are few."""
+_LATE = b'{"detail":"the request did not arrive in time"}'
+_TIMED_OUT = (
+    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
+    % (len(_LATE), _LATE)
+)
 
 _MOST_BYTES = 64 * 1024
 """How many bytes wait at most until they are sent together: with more, a client that reads slowly would not be noticed."""
 
 
-class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+class Connection(H11Protocol):
     """A connection that requests can cut, as its client may never read, and that they can write to without detours.
 
-    A part of a body costs a third of what it costs through all layers: with a thousand streams that is what counts.
+    A part of a body costs a third of what it costs through all layers: with a thousand streams that is what counts. Heads
+    are read by h11, also where another parser is installed: it has a bound for them.
+
+    Clients that connect and send nothing, send slowly or read nothing cost a descriptor each, and memory. So each state that
+    only the client can end has a time, and when descriptors are short, those are closed that wait for a request for longest.
     """
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        joined = _JoinedWrites(transport, self.loop)
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.since = self.loop.time()
+        """When the connection was made, the last request came, or was answered."""
+        self._unsent = 0
+        self._unread_since = inf
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        joined: Any = _JoinedWrites(transport, self.loop)
         super().connection_made(joined)
         app: ASGIApp = self.config.loaded_app
         extensions = {ABORT: transport.abort, DIRECT: joined, WRITE: self._write_chunk}
 
         async def extended(scope: Scope, receive: Receive, send: Send) -> None:
+            self.since = self.loop.time()
             await app({**scope, "extensions": extensions}, receive, send)
 
         self.app = extended
+        if transport.get_extra_info("socket").fileno() >= _most_descriptors():
+            self._make_room()
+
+    def on_response_complete(self) -> None:
+        self.since = self.loop.time()
+        super().on_response_complete()
+
+    @property
+    def is_waiting(self) -> bool:
+        """True if no request of the client is in hand."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def expire(self, now: float) -> None:
+        """Close the connection if its client takes too long. To be called every few seconds."""
+        unsent = self.transport.get_write_buffer_size()
+        if not unsent:
+            self._unread_since = inf
+        elif unsent < self._unsent or self._unread_since == inf:
+            self._unread_since = now
+        self._unsent = unsent
+        if now - self._unread_since > UNREAD_SECONDS:
+            self.transport.abort()
+        elif self.transport.is_closing():
+            return
+        elif self.is_waiting and now - self.since > REQUEST_SECONDS:
+            self._close(is_late=bool(self.conn.trailing_data[0]) and not self._unsent)
+        elif not self.is_waiting and self.cycle.more_body and now - self.since > BODY_SECONDS:
+            self._close(is_late=not self.cycle.response_started)
+
+    def _close(self, *, is_late: bool) -> None:
+        if is_late:
+            self.transport.write(_TIMED_OUT)
+        self.transport.close()
+
+    def _make_room(self) -> None:
+        """Close those connections that wait for a request for longest, a tenth of them: this one, too, if it is the only one."""
+        all_here = [one for one in self.connections if isinstance(one, Connection)]
+        waiting = [one for one in all_here if one.is_waiting and not one.transport.is_closing()]
+        for one in nsmallest(max(1, len(waiting) // 10), waiting, key=lambda one: one.since):
+            one.transport.abort()
 
     async def _write_chunk(self, data: bytes) -> None:
         """Send a part of a body whose head was sent without a length, once the client has read enough of what was before."""
         if self.flow.write_paused:
             await self.flow.drain()
         if not self.transport.is_closing():
-            self.transport.write_now(b"%x\r\n%b\r\n" % (len(data), data))
+            transport: Any = self.transport
+            transport.write_now(b"%x\r\n%b\r\n" % (len(data), data))
+
+
+def _most_descriptors() -> int:
+    """Return how many file descriptors there may be when a client connects: those in use are numbered from below."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most - min(_RESERVED, most // 4)
 
 
 class _JoinedWrites:

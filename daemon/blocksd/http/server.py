@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import resource
 import signal
 import socket
 import ssl
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -34,7 +36,13 @@ _CLOSING_SECONDS = 2
 _IDLE_SECONDS = 75
 """How long an idle connection is kept: longer than clients and proxies keep theirs, so that none is closed as it is used."""
 _BACKLOG = 2048
+_ACCEPTED_AT_ONCE = 16
+"""How many connections are accepted before those of before are seen to: each has a descriptor already."""
+_EXPIRING_SECONDS = 5
+"""How often connections are looked at whose clients take too long."""
 _FILES = 65_536
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_LARGE = 128 * 1024
 
 
 def serve(config: Config, url: str, log: EventLog, *parts: Callable[[Gateway], Part]) -> None:
@@ -53,6 +61,7 @@ def serve(config: Config, url: str, log: EventLog, *parts: Callable[[Gateway], P
     certificate = _certificate(config)
     listening = listener(host, port)
     _raise_file_limit()
+    give_memory_back()
     logging.getLogger("uvicorn").setLevel(
         logging.ERROR
     )  # a warning for each request that is no HTTP would fill the log
@@ -65,9 +74,8 @@ def serve(config: Config, url: str, log: EventLog, *parts: Callable[[Gateway], P
         "ws": "none",
         "timeout_keep_alive": _IDLE_SECONDS,
         "timeout_graceful_shutdown": _CLOSING_SECONDS,
-        "backlog": _BACKLOG,
+        "backlog": _ACCEPTED_AT_ONCE,
         "http": Connection,
-        "callback_notify": _ping,
         "timeout_notify": 1,
         **certificate,
     }
@@ -98,11 +106,6 @@ def _reload(config: Config, tokens: Tokens, end_streams: Callable[[], None], log
     sd_notify.ready()
 
 
-async def _ping() -> None:
-    """Tell systemd's watchdog, or the daemon that runs this gateway, that the event loop turns."""
-    sd_notify.watchdog(0)  # else a daemon that is stopped would stop the gateway for a while, ping by ping
-
-
 class _Server(uvicorn.Server):
     """A server that says when it is ready, reloads by SIGHUP, and ends by another signal without an error."""
 
@@ -111,6 +114,8 @@ class _Server(uvicorn.Server):
     ) -> None:
         """`stopping` is set when the server begins to stop."""
         super().__init__(config)
+        config.callback_notify = self._look_after
+        self._expired_at = 0.0
         self._stopping = stopping
         self._ready = ready
         self._reload = reload
@@ -119,6 +124,8 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if not self.started:
             return
+        for one in sockets or ():
+            one.listen(_BACKLOG)  # asyncio has one number for this and for what it accepts at once
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
             is_on_terminal = any(map(os.isatty, (0, 1, 2)))
             on_hangup = (lambda: self.handle_exit(signal.SIGHUP, None)) if is_on_terminal else self._reload
@@ -132,6 +139,16 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
         if self.force_exit:  # then uvicorn leaves this out
             await self.lifespan.shutdown()
+
+    async def _look_after(self) -> None:
+        """Say that the event loop turns, to systemd's watchdog or the daemon that runs this gateway; close late connections."""
+        sd_notify.watchdog(0)  # else a daemon that is stopped would stop the gateway for a while, ping by ping
+        now = asyncio.get_running_loop().time()
+        if now - self._expired_at >= _EXPIRING_SECONDS:
+            self._expired_at = now
+            for one in list(self.server_state.connections):
+                if isinstance(one, Connection):
+                    one.expire(now)
 
     def handle_exit(self, _sig: int, _frame: object) -> None:
         """Stop; the second time without waiting. The signal is not raised again, as uvicorn would do."""
@@ -152,6 +169,18 @@ def listener(host: str, port: int) -> socket.socket:
             f"the gateway cannot listen at {host}:{port}: {error.strerror or error}", key="listen", errno=error.errno
         ) from None
     return listening
+
+
+def give_memory_back() -> None:
+    """Have the C library return large pieces of memory to the system when they are freed.
+
+    glibc keeps them once it has seen some: after a burst of large answers a gateway would stay ten times as large. Other
+    libraries have no such function, and need none.
+    """
+    with suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for which in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+            mallopt(which, _LARGE)
 
 
 def _raise_file_limit() -> None:
