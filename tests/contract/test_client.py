@@ -898,8 +898,8 @@ ERRORS: list[tuple[Ask, type[BlocksdError], str, dict[str, Any]]] = [
     (
         lambda c: c.agents.blocks.retrieve("ann", _NO_ID),
         NotFound,
-        f"there is no block with the id {_NO_ID}",
-        {"id": _NO_ID},
+        f"agent 'ann' has no block '{_NO_ID}' (it has: human, notes, organization, persona)",
+        {**_ANN, "name": _NO_ID},
     ),
     (
         lambda c: c.agents.blocks.retrieve("ann", "a?b"),

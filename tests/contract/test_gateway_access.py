@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
 import blocksd
 from blocksd.http.guard import MAX_BODY
+from blocksd.model.block import block_id
 from gateways import FILE, TOKENS, daemon, gateway
 
 if TYPE_CHECKING:
@@ -188,6 +191,50 @@ def test_blocks_of_others_are_not_there(http: TestClient) -> None:
         ("POST", "/v1/agents/bob/tools/memory_view/run"),
     ):
         assert http.request(method, path, headers=ann, json={"value": "x"}).status_code == 404, path
+
+
+ASKED = (
+    *(("GET", path, None) for path in ("/v1/blocks/@", "/v1/blocks/@/agents", "/v1/agents/ann/core-memory/blocks/@")),
+    *(("GET", path, None) for path in ("/api/blocks/@", "/api/versions/@", "/api/version/@?version=1")),
+    *(("GET", path, None) for path in ("/api/diff/@?to=1", "/v1/blocks?label=@", "/api/blocks?search=@")),
+    ("PATCH", "/v1/blocks/@", {"value": "x"}),
+    ("DELETE", "/v1/blocks/@", None),
+    ("PATCH", "/v1/agents/ann/core-memory/blocks/@", {"value": "x"}),
+    ("PATCH", "/api/blocks/@", {"value": "x"}),
+    ("DELETE", "/api/blocks/@", None),
+    ("POST", "/api/edit/@", {"op": "append", "content": "x"}),
+    ("POST", "/api/merge/@", {"value": "x", "base": 1}),
+    ("POST", "/api/rename/@", {"label": "mine"}),
+    *(("POST", f"/api/{op}/@", {}) for op in ("undo", "redo")),
+    ("POST", "/api/restore/@", {"version": 1}),
+    *(
+        ("POST", "/api/batch", {"requests": [{"op": "append", name: "@", "args": {"content": "x"}}]})
+        for name in ("label", "name")
+    ),
+    *(
+        ("POST", f"/v1/agents/ann/tools/{tool}/run", {"args": {"label": "@", "content": "x", "new_label": "mine"}})
+        for tool in ("memory_view", "core_memory_append", "memory_rename", "memory_delete")
+    ),
+)
+
+
+@pytest.mark.parametrize(("label", "none"), [("agents/bob/diary", "agents/bob/poems"), ("others", "nobody")])
+@pytest.mark.parametrize("is_id", [False, True], ids=["label", "id"])
+@pytest.mark.parametrize(("method", "path", "body"), ASKED, ids=lambda value: value if isinstance(value, str) else "")
+def test_nobody_learns_what_others_have(
+    http: TestClient, method: str, path: str, body: dict[str, Any] | None, label: str, none: str, *, is_id: bool
+) -> None:
+    """An agent gets the same answer for a block that others have, and for one that nobody has."""
+
+    def answer(name: str) -> tuple[int, str]:
+        sent = None if body is None else json.loads(json.dumps(body).replace("@", name))
+        found = http.request(method, path.replace("@", quote(name, safe="")), json=sent, headers=of("ann"))
+        return found.status_code, found.text.replace(name, "NAME")
+
+    names = [block_id(one) if is_id else one for one in (label, none)]
+    there, missing = map(answer, names)
+    assert there == missing
+    assert label not in there[1]
 
 
 def test_agent_writes_what_it_may(http: TestClient) -> None:

@@ -140,7 +140,11 @@ async def agents_with(transport: AsyncTransport, agents: Sequence[str]) -> list[
 
 async def block_of_agent(transport: AsyncTransport, agent_id: str, block_label: str) -> BlockView:
     """The block an agent knows by this name, or by this label or id. Raises as `agents.blocks.retrieve` does."""
-    keys, agent, label = transport.keys, parse_agent(agent_id), await resolve(transport, block_label)
+    keys, agent = transport.keys, parse_agent(agent_id)
+    try:
+        label = await resolve(transport, block_label)
+    except NotFound:  # the same as for the id of a block of others
+        label = block_label
     name = name_for_agent(label) if owner(label) == agent else label
     # A name may be that of either block; a private label or an id means the one block, whichever has the name.
     is_name = name == label and not _ID.fullmatch(block_label)

@@ -11,7 +11,7 @@ from blocksd.client.transport_async import AsyncTransport
 from blocksd.errors import NotAttached, NotFound
 from blocksd.mirror.view import AgentView, Page, VersionView
 from blocksd.model.differences import unified
-from blocksd.model.label import is_properties, name_for_agent, owner, parse_agent, properties_label
+from blocksd.model.label import is_properties, name_for_agent, owner, parse_agent, parse_label, properties_label
 from blocksd.model.properties import parse_versioned
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol.fields import given
@@ -115,8 +115,10 @@ class AsyncVersions:
                 pass
         if self._agent is None and is_properties(block_id):
             return parse_versioned(block_id)
-        label = await resolve(self._transport, block_id)
-        if self._agent is not None and owner(label) not in (None, self._agent):
+        if self._agent is None:
+            return await resolve(self._transport, block_id)
+        label = parse_label(block_id)  # an id is none of a block that it had: nothing is told of those of others
+        if owner(label) not in (None, self._agent):
             raise NotFound(f"there is no block {label!r}", label=label)
         return label
 

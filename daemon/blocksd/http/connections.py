@@ -12,7 +12,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from blocksd.client.transport_async import AsyncTransport
-from blocksd.errors import InvalidRequest, Unavailable
+from blocksd.errors import InvalidRequest, NotAttached, NotFound, Unavailable
+from blocksd.model.revision import OPERATOR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,10 +71,21 @@ class SharedTransport(AsyncTransport):
         """Make a request of the daemon as `AsyncTransport.request` does.
 
         A request that an SDK repeats while the first one is on its way waits for the reply to that: there is one reply.
+        An agent is not told which blocks others have: those are not there for it.
 
         Raises:
             InvalidRequest: another request is on its way under the same id.
         """
+        try:
+            return await self._request_once(actor, op, args, terms)
+        except NotAttached as error:
+            if actor == OPERATOR:
+                raise
+            raise NotFound(f"{actor!r} has no block {error.facts.get('name')!r}", **error.facts) from None
+
+    async def _request_once(
+        self, actor: str, op: str, args: Mapping[str, Any] | None, terms: dict[str, Any]
+    ) -> dict[str, Any]:
         request_id = terms.get("request_id")
         if request_id is None:
             return await super().request(actor, op, args, **terms)

@@ -141,7 +141,11 @@ def agents_with(transport: Transport, agents: Sequence[str]) -> list[AgentView]:
 
 def block_of_agent(transport: Transport, agent_id: str, block_label: str) -> BlockView:
     """The block an agent knows by this name, or by this label or id. Raises as `agents.blocks.retrieve` does."""
-    keys, agent, label = transport.keys, parse_agent(agent_id), resolve(transport, block_label)
+    keys, agent = transport.keys, parse_agent(agent_id)
+    try:
+        label = resolve(transport, block_label)
+    except NotFound:  # the same as for the id of a block of others
+        label = block_label
     name = name_for_agent(label) if owner(label) == agent else label
     # A name may be that of either block; a private label or an id means the one block, whichever has the name.
     is_name = name == label and not _ID.fullmatch(block_label)
