@@ -174,6 +174,11 @@ def test_check_fits_on_a_terminal(place: Path) -> None:
         (["audit", "--stale-days", "36501"], "36501 is not in the range"),
         (["new", "x", "y", "--tag", "a,b c"], "'a,b c' would be one tag with a comma in it; for several: --tag a"),
         (["set", "x", "--tag", ","], "for several: --tag TAG"),
+        (
+            ["new", "x", "y", "--agent", "a,b"],
+            "'a,b' would be one agent with a comma in it; for several: --agent a --agent b",
+        ),
+        (["set", "x", "--agent", ","], "for several: --agent AGENT"),
         (["new", "x", "y", "--limit", "0"], "0 is not in the range"),
         (["set", "x", "y", "--limit", "9" * 5000], "is not a valid integer"),
         (["set", "x", "y", "--version", "-1"], "-1 is not in the range"),
@@ -474,6 +479,13 @@ def test_text_of_several_words_wants_quotes(daemon: Daemon) -> None:
     """Words too many after a text are most likely one text; where there is no text, nothing of the kind is said."""
     assert "a text of several words stands in quotes" in daemon.command("append", "notes", "two", "words").stderr
     assert "quotes" not in daemon.command("show", "notes", "two").stderr
+
+
+def test_option_for_several_is_repeated(daemon: Daemon) -> None:
+    """A word after an option that may be repeated is most likely meant for the option, too."""
+    said = daemon.command("new", "notes", "text", "--agent", "one", "two").stderr
+    assert "repeat --agent for each value" in said
+    assert "repeat" not in daemon.command("new", "notes", "two", "words").stderr
 
 
 def test_file_that_is_not_in_force_is_told(daemon: Daemon) -> None:

@@ -18,6 +18,7 @@ from blocksd.cli.console import print_json
 from blocksd.cli.options import (
     Seconds,
     daemon_options,
+    daemon_options_in_project,
     given_options,
     json_option,
     load,
@@ -259,7 +260,7 @@ class _NeverTwo(click.Command):
     help="For how many seconds to try.",
 )
 @click.option("--print-config", is_flag=True, help="Print the settings that have the client run this command.")
-@daemon_options
+@daemon_options_in_project
 def hook(client: str, agent: str, max_chars: int, timeout: float, print_config: bool, **flags: Any) -> None:
     """Give an agent's memory to a coding assistant, as its hook.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from blocksd.cli.options import (
     Seconds,
     daemon_of,
     daemon_options,
+    daemon_options_in_project,
     given_options,
     load,
     load_in_project,
@@ -55,7 +57,7 @@ def _log_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @click.argument("folder", required=False, shell_complete=completion.directories)
-@daemon_options
+@partial(daemon_options, redis_default="an embedded server")
 @click.option(
     "--poll",
     is_flag=True,
@@ -197,7 +199,7 @@ def serve(**flags: Any) -> None:
     type=click.Choice(list(MCP_CLIENTS)),
     help=f"Print the settings by which a client starts this command: {', '.join(MCP_CLIENTS)}.",
 )
-@daemon_options
+@daemon_options_in_project
 def serve_mcp(agent: str, create: bool, print_config: str | None, **flags: Any) -> None:
     """Serve an agent's memory to an MCP client, by stdio.
 

@@ -11,7 +11,7 @@ import click
 from blocksd.cli import completion
 from blocksd.cli.advice import UNKNOWN_AGENT, command
 from blocksd.cli.console import complain, print_json
-from blocksd.cli.options import by_option, client_for, daemon_options, json_option, tags_option
+from blocksd.cli.options import by_option, client_for, daemon_options, json_option, single_words, tags_option
 from blocksd.cli.text_input import text_of
 from blocksd.errors import BlocksdError, InvalidRequest, Misconfigured, NotFound, Unavailable
 from blocksd.model.block import MAX_LIMIT
@@ -41,6 +41,7 @@ def _field_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="AGENT",
             shell_complete=completion.agents,
             multiple=True,
+            callback=single_words,
             help="An agent, or a pattern; may be repeated; an empty one: none.",
         ),
         click.option("--description", metavar="TEXT", help="What the block is for; agents read it."),

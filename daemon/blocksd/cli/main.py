@@ -177,11 +177,18 @@ def _speak_utf8() -> None:
             stream.reconfigure(encoding="utf-8", errors=errors)
 
 
-def _is_text_without_quotes(error: click.ClickException) -> bool:
-    """Return True if a command that takes a text was given more arguments than it has."""
+def _after_surplus(error: click.ClickException) -> str:
+    """Return what was probably meant if a command was given more arguments than it has; else empty."""
     if not isinstance(error, click.UsageError) or error.ctx is None or "unexpected extra argument" not in error.message:
-        return False
-    return any(parameter.name in _TEXTS for parameter in error.ctx.command.params)
+        return ""
+    steps = [
+        f"repeat {option.opts[-1]} for each value"
+        for option in error.ctx.command.params
+        if isinstance(option, click.Option) and option.multiple and error.ctx.params.get(option.name or "")
+    ]
+    if any(parameter.name in _TEXTS for parameter in error.ctx.command.params):
+        steps.append("a text of several words stands in quotes")
+    return "; ".join(steps)
 
 
 def main() -> None:
@@ -196,8 +203,8 @@ def main() -> None:
         sys.exit(130)
     except click.ClickException as error:
         error.show()
-        if _is_text_without_quotes(error):
-            click.echo("  a text of several words stands in quotes", err=True)
+        if step := _after_surplus(error):
+            click.echo(f"  {step}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

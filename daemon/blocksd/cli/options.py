@@ -37,15 +37,20 @@ if TYPE_CHECKING:
     from blocksd.settings.loading import Resolved
 
 
-def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that name a daemon."""
+def daemon_options(
+    command: Callable[..., Any],
+    *,
+    redis_default: str = "the running daemon's",
+    config_default: str = "blocksd.toml",
+) -> Callable[..., Any]:
+    """Add the options that name a daemon; the help says these defaults."""
     for option in (
         click.option("--namespace", metavar="NAME", help="The namespace in Redis.  [default: blocks]"),
         click.option(
             "--redis",
             metavar="URL",
             help="The Redis server: redis://, rediss://, unix://, redis+sentinel://, "
-            "redis+cluster://.  [default: the running daemon's]",
+            f"redis+cluster://.  [default: {redis_default}]",
         ),
         click.option(
             "--state-dir",
@@ -58,11 +63,16 @@ def daemon_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "config_path",
             metavar="FILE",
             type=click.Path(),
-            help="The file of settings, in TOML.  [default: blocksd.toml]",
+            help=f"The file of settings, in TOML.  [default: {config_default}]",
         ),
     ):
         command = option(command)
     return command
+
+
+def daemon_options_in_project(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that name a daemon to a command that reads its settings by `load_in_project`."""
+    return daemon_options(command, config_default="~/.config/blocksd/blocksd.toml")
 
 
 def given_options(flags: dict[str, Any]) -> list[str]:
@@ -90,13 +100,17 @@ by_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def _single_tags(_ctx: click.Context, _param: click.Parameter, tags: tuple[str, ...]) -> tuple[str, ...]:
+def single_words(_ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse `--tag a,b`: it is meant as two tags, and would be one with a comma in it."""
-    for tag in tags:
-        if "," in tag:
-            each = " ".join(f"--tag {shlex.quote(one.strip())}" for one in tag.split(",") if one.strip())
-            raise click.BadParameter(f"{tag!r} would be one tag with a comma in it; for several: {each or '--tag TAG'}")
-    return tags
+    option, kind = param.opts[-1], param.metavar or ""
+    for word in words:
+        if "," in word:
+            each = " ".join(f"{option} {shlex.quote(one.strip())}" for one in word.split(",") if one.strip())
+            message = (
+                f"{word!r} would be one {kind.lower()} with a comma in it; for several: {each or f'{option} {kind}'}"
+            )
+            raise click.BadParameter(message)
+    return words
 
 
 tags_option = click.option(
@@ -104,7 +118,7 @@ tags_option = click.option(
     "tags",
     metavar="TAG",
     multiple=True,
-    callback=_single_tags,
+    callback=single_words,
     help="A tag, without a comma; may be repeated; an empty one: none.",
 )
 

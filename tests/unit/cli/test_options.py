@@ -40,6 +40,19 @@ def test_numbers_are_found() -> None:
     assert {"stop timeout", "history limit", "set version", "new limit", "audit stale_days"} < NUMBERS.keys()
 
 
+def test_defaults_are_those_of_the_command() -> None:
+    """The daemon starts a server where the others find one; a client's command reads no settings of the project."""
+    shown = {
+        name: {option.name: option.help or "" for option in command.params if isinstance(option, click.Option)}
+        for name, command in cli.commands.items()
+    }
+    assert "[default: the running daemon's]" in shown["ls"]["redis"]
+    assert "[default: an embedded server]" in shown["run"]["redis"]
+    assert "[default: blocksd.toml]" in shown["run"]["config_path"]
+    for name in ("mcp", "hook"):
+        assert "[default: ~/.config/blocksd/blocksd.toml]" in shown[name]["config_path"]
+
+
 def problem(subject: str, label: str | None, code: str = "problem_file", **facts: Any) -> dict[str, Any]:
     return {"subject": subject, "label": label, "code": code, "message": "wrong", "warning": False, **facts}
 
