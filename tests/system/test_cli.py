@@ -299,7 +299,7 @@ def test_status_without_a_daemon() -> None:
         ("restore notes 44", "version 44 of 'notes' is not kept", "'blocksd history notes'"),
         ("redo notes", "there is nothing to redo", "'blocksd history notes' lists its versions"),
         ("redo gone", "'gone' is deleted: there is nothing to redo", "bring it back with: blocksd undo gone"),
-        ("render nobody", "there is no agent 'nobody'", "'blocksd attach LABEL AGENT'"),
+        ("render nobody", "there is no agent 'nobody'", "'blocksd new agents/nobody/persona TEXT'"),
         ("render bad:agent", "'bad:agent' is not an agent id", "'blocksd agents' lists those known"),
         ("attach notes bad:agent", "'bad:agent' is not an agent id", "'blocksd agents' lists those known"),
         ("attach bad:label one", "'bad:label' is not a label", "a label that is allowed: 'bad-label'"),
@@ -407,7 +407,7 @@ def test_what_changes_nothing_is_not_called_a_change(daemon: Daemon) -> None:
     assert daemon.command("append", "notes", "").stdout.startswith("nothing changed: notes v6 · 0 of")
     result = daemon.command("attach", "notes", "nobody")
     assert result.stdout.startswith("nothing changed: notes v6")
-    assert "nobody, not known so far: an agent is known once" in result.stderr
+    assert "nobody, not known so far: make one with 'blocksd new agents/AGENT/persona TEXT'" in result.stderr
 
 
 def test_file_that_may_not_be_read_is_told_alike(folder: Path, run_daemon: RunDaemon) -> None:

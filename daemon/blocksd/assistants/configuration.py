@@ -35,6 +35,8 @@ def mcp_configuration(client: str, words: Sequence[str]) -> tuple[str, str]:
         text = _json({"$schema": "https://opencode.ai/config.json", "mcp": {SERVER: local}})
     elif form == "servers":
         text = _json({"servers": {SERVER: {"type": "stdio", **server}}})
+    elif form == "zed":
+        text = _json({"context_servers": {SERVER: server}})
     else:
         text = _json({"mcpServers": {SERVER: {"type": "stdio", **server} if form == "typed" else server}})
     return text, place.format(command=shlex.join(words))
@@ -43,13 +45,21 @@ def mcp_configuration(client: str, words: Sequence[str]) -> tuple[str, str]:
 MCP_CLIENTS = {
     "claude-code": ("typed", ".mcp.json of a project; or run: claude mcp add --scope user memory -- {command}"),
     "claude-desktop": ("plain", "claude_desktop_config.json, which Settings > Developer > Edit Config opens"),
-    "codex": ("toml", "~/.codex/config.toml"),
+    "codex": ("toml", "~/.codex/config.toml; or run: codex mcp add memory -- {command}"),
     "cursor": ("typed", "~/.cursor/mcp.json, or .cursor/mcp.json of a project"),
-    "gemini": ("plain", "~/.gemini/settings.json, or .gemini/settings.json of a project"),
-    "opencode": ("opencode", "~/.config/opencode/opencode.json, or opencode.json of a project"),
+    "gemini": (
+        "plain",
+        "~/.gemini/settings.json or .gemini/settings.json of a project; or run: gemini mcp add --scope user memory {command}",
+    ),
+    "opencode": (
+        "opencode",
+        "~/.config/opencode/opencode.json, or opencode.json of a project; or run: opencode mcp add memory -- {command}",
+    ),
     "vscode": ("servers", ".vscode/mcp.json of a project, or what the command 'MCP: Open User Configuration' opens"),
+    "windsurf": ("plain", "~/.codeium/windsurf/mcp_config.json"),
+    "zed": ("zed", "~/.config/zed/settings.json, or .zed/settings.json of a project"),
 }
-"""The clients, with the form of their settings and the file."""
+"""The clients, with the form of their settings and the file, and the command by which they add a server themselves."""
 
 
 def hook_configuration(client: str, words: Sequence[str]) -> tuple[str, str]:

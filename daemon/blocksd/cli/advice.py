@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 UNKNOWN_AGENT = (
-    "an agent is known once a block's 'agents' names it, it has a folder agents/AGENT, or "
-    "'blocksd attach LABEL AGENT' was run; 'blocksd agents' lists those known"
+    "make one with 'blocksd new agents/AGENT/persona TEXT' or 'blocksd attach LABEL AGENT'; "
+    "'blocksd agents' lists those known"
 )
 _ARGUMENTS = {"old_content": "OLD", "new_content": "NEW", "content": "CONTENT"}
 """The arguments of requests that the commands call otherwise."""
@@ -91,7 +91,7 @@ def _after_not_found(error: BlocksdError) -> str:
     if "version" in facts:
         return f"{command('history', _label(facts))} lists the versions that are kept"
     if "label" not in facts and "agent" in facts and "name" not in facts:
-        return UNKNOWN_AGENT
+        return UNKNOWN_AGENT.replace("AGENT", str(facts["agent"]))
     return "'blocksd ls --all' lists the blocks, and 'blocksd new LABEL' makes one"
 
 

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from blocksd.settings.config import Config
 
 
+_NEEDS_MCP = "the MCP server needs the package mcp: pip install 'blocksd[mcp]'"
+
+
 def _log_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a process that logs."""
     level = click.option(
@@ -221,10 +224,12 @@ def serve_mcp(agent: str, create: bool, print_config: str | None, **flags: Any) 
         text, place = mcp_configuration(print_config, words)
         click.echo(text)
         click.echo(f"put this into {place}", err=True)
+        if find_spec("mcp") is None:
+            click.echo(_NEEDS_MCP, err=True)
         return
     config = load_in_project(flags)
     if find_spec("mcp") is None:
-        raise Misconfigured("the MCP server needs the package mcp: pip install 'blocksd[mcp]'", key="mcp")
+        raise Misconfigured(_NEEDS_MCP, key="mcp")
     log = EventLog(level="warning")
     log.capture()
     gc.disable()  # the SDK makes a million objects while it is imported, all of which stay: this saves a tenth of the start

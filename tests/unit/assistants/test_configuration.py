@@ -26,7 +26,7 @@ PUBLISHED = {
     "opencode": "opencode: opencode.json",
     "vscode": "vscode: mcp.json",
 }
-"""The schemas of clients' settings about MCP. Claude Code, Claude Desktop and Cursor publish none."""
+"""The schemas of clients' settings about MCP. Claude Code, Claude Desktop, Cursor, Windsurf and Zed publish none."""
 
 PUBLISHED_FOR_HOOKS = {
     "claude-code": "claude-code: settings.json",
@@ -51,18 +51,28 @@ def test_mcp_server(client: str) -> None:
     text, place = mcp_configuration(client, WORDS)
     given = tomllib.loads(text) if client == "codex" else json.loads(text)
     check(PUBLISHED.get(client), given)
-    (servers,) = (given[key] for key in ("mcpServers", "servers", "mcp_servers", "mcp") if key in given)
+    keys = ("mcpServers", "servers", "mcp_servers", "mcp", "context_servers")
+    (servers,) = (given[key] for key in keys if key in given)
     server = servers["memory"]
     command = server["command"] if client == "opencode" else [server["command"], *server["args"]]
     assert tuple(command) == WORDS
     assert place
 
 
-def test_place_of_claude_code_is_a_command_that_can_be_typed() -> None:
+ADDED = {
+    "claude-code": ["claude", "mcp", "add", "--scope", "user", "memory", "--"],
+    "codex": ["codex", "mcp", "add", "memory", "--"],
+    "gemini": ["gemini", "mcp", "add", "--scope", "user", "memory"],
+    "opencode": ["opencode", "mcp", "add", "memory", "--"],
+}
+"""The commands by which programs of the terminal add a server themselves. Gemini CLI takes no `--`."""
+
+
+@pytest.mark.parametrize("client", ADDED)
+def test_place_names_a_command_that_can_be_typed(client: str) -> None:
     """A shell takes it apart into these words again."""
-    _, place = mcp_configuration("claude-code", WORDS)
-    words = shlex.split(place.partition("run: ")[2])
-    assert words == ["claude", "mcp", "add", "--scope", "user", "memory", "--", *WORDS]
+    _, place = mcp_configuration(client, WORDS)
+    assert shlex.split(place.partition("run: ")[2]) == [*ADDED[client], *WORDS]
 
 
 @pytest.mark.parametrize("client", CLIENTS)

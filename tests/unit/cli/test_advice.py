@@ -71,7 +71,7 @@ FIRST = "start one with 'blocksd run FOLDER'"
         (NotFound("x", label="notes", near=[]), "'blocksd ls --all' lists"),
         (NotFound("x", label="notes", version=9), "'blocksd history notes'"),
         (NotFound("x", label="my notes", version=9), "`blocksd history 'my notes'`"),
-        (NotFound("x", agent="ghost"), "'blocksd attach LABEL AGENT'"),
+        (NotFound("x", agent="ghost"), "'blocksd attach LABEL ghost'"),
         (NotAttached("x", agent="ann", name="notes"), "'blocksd show notes'"),
         (InvalidLabel("x", label="a/foo.md"), "is 'a/foo'"),
         (InvalidLabel("x", label="./foo.md"), "is 'foo'"),

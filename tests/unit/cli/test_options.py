@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from blocksd.cli.main import cli
 from blocksd.cli.options import problem_of_file, undoing
@@ -51,6 +52,16 @@ def test_defaults_are_those_of_the_command() -> None:
     assert "[default: blocksd.toml]" in shown["run"]["config_path"]
     for name in ("mcp", "hook"):
         assert "[default: ~/.config/blocksd/blocksd.toml]" in shown[name]["config_path"]
+
+
+def test_configuration_says_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the client would say only that it cannot connect."""
+    words = ["mcp", "--agent", "me", "--print-config", "cursor"]
+    assert "needs" not in CliRunner().invoke(cli, words, catch_exceptions=False).stderr
+    monkeypatch.setattr("blocksd.cli.commands_daemon.find_spec", lambda _: None)
+    result = CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert (result.exit_code, "mcpServers" in result.stdout) == (0, True)
+    assert "the MCP server needs the package mcp: pip install 'blocksd[mcp]'" in result.stderr
 
 
 def problem(subject: str, label: str | None, code: str = "problem_file", **facts: Any) -> dict[str, Any]:
