@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Literal
@@ -101,12 +102,14 @@ def schedule(name: str, words: Sequence[str], calendar: str) -> str:
     """Have systemd run a command at these times, for this user, or for the machine if that is root; return the timer's path.
 
     Raises:
-        Misconfigured: the times are none, or systemd does not take the units. Fact: `hint`.
+        Misconfigured: the times are none, or systemd does not run or does not take the units. Fact: `hint`.
         OSError: the units cannot be written.
     """
     if shutil.which("systemd-analyze") is not None:
         _run("systemd-analyze", "calendar", calendar, hint="see systemd.time(7): for example daily, weekly, Mon 06:00")
     of_user = [] if os.geteuid() == 0 else ["--user"]
+    by_cron = f"where systemd does not run, have cron run: {shlex.join(words)}"
+    _run("systemctl", *of_user, "show", "--property=Version", hint=by_cron)
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     directory = os.path.join(home, "systemd", "user") if of_user else "/etc/systemd/system"
     os.makedirs(directory, exist_ok=True)
@@ -114,7 +117,7 @@ def schedule(name: str, words: Sequence[str], calendar: str) -> str:
         write_private(os.path.join(directory, file), text)  # the words may have a password
     for command in (("daemon-reload",), ("enable", "--now", f"{name}.timer"), ("restart", f"{name}.timer")):
         line = ["systemctl", *of_user, *command]
-        _run(*line, hint=f"the units are in {directory}; run there: {' '.join(line)}")
+        _run(*line, hint=f"the units are in {directory}; see 'journalctl', then run: {' '.join(line)}")
     return os.path.join(directory, f"{name}.timer")
 
 

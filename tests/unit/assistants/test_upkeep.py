@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -65,8 +66,8 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     log = tmp_path / "asked"
     for name in ("systemctl", "systemd-analyze"):
         (commands / name).write_text(
-            f'#!/bin/sh\necho {name} "$@" >> {log}\nif [ "$1" = "$(cat {tmp_path}/refused 2>/dev/null)" ]; then\n'
-            "echo what went wrong >&2; exit 1; fi\n"
+            f'#!/bin/sh\necho {name} "$@" >> {log}\nrefused=$(cat {tmp_path}/refused 2>/dev/null || echo nothing)\n'
+            'case " $* " in *" $refused "*) echo what went wrong >&2; exit 1;; esac\n'
         )
         (commands / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:/usr/bin:/bin")
@@ -86,6 +87,7 @@ def test_schedule_of_a_person(systemctl: Path, tmp_path: Path) -> None:
         assert (directory / "blocksd-audit.service").stat().st_mode & 0o077 == 0
         assert systemctl.read_text().splitlines() == [
             f"systemd-analyze calendar {times}",
+            "systemctl --user show --property=Version",
             "systemctl --user daemon-reload",
             "systemctl --user enable --now blocksd-audit.timer",
             "systemctl --user restart blocksd-audit.timer",
@@ -103,10 +105,20 @@ def test_times_that_are_none_are_refused_before_anything_is_written(systemctl: P
 
 def test_systemd_that_refuses(systemctl: Path, tmp_path: Path) -> None:
     """The error names the command that did not work."""
-    (tmp_path / "refused").write_text("--user")
+    (tmp_path / "refused").write_text("daemon-reload")
     with pytest.raises(Misconfigured, match="systemctl refuses: what went wrong") as caught:
         schedule("blocksd-audit", WORDS, "daily")
-    assert "systemctl --user daemon-reload" in str(caught.value.facts["hint"])
+    assert str(caught.value.facts["hint"]).endswith("then run: systemctl --user daemon-reload")
+    assert systemctl.exists()
+
+
+def test_systemd_that_does_not_run(systemctl: Path, tmp_path: Path) -> None:
+    """Nothing is written, and the command that cron can run instead is named."""
+    (tmp_path / "refused").write_text("show")
+    with pytest.raises(Misconfigured, match="systemctl refuses: what went wrong") as caught:
+        schedule("blocksd-audit", WORDS, "daily")
+    assert str(caught.value.facts["hint"]).endswith(f"run: {shlex.join(WORDS)}")
+    assert not (tmp_path / "config").exists()
     assert systemctl.exists()
 
 
@@ -117,3 +129,4 @@ def test_no_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(Misconfigured, match="systemctl cannot be run"):
         schedule("blocksd-audit", WORDS, "daily")
+    assert not (tmp_path / "config").exists()
