@@ -440,7 +440,7 @@ def test_reply_lost_after_the_command_ran(make_rig: Callable[..., Rig], proxy: P
     rig.settle()
     ear = Ear(raw, "blocks:changes")
     for number in range(2, 5):
-        proxy.lose_reply_to = b'"ANNOUNCE"'
+        proxy.lose_reply_to = b"ANNOUNCE"
         rig.save_and_settle("notes", f"{number}\n")
     assert proxy.lost == 3
     assert_level(rig, raw)

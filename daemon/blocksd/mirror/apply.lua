@@ -3,8 +3,8 @@
 -- KEYS  1 lease, 2 meta, 3 changes
 -- ARGV  1 the lease this daemon holds
 --       2 epoch, 3 seq: where the mirror must be for this to be applied; '' for what belongs to no place in the journal
---       4 the commands: a JSON list of lists of words; besides those of Redis there are ANNOUNCE, REPLY and FORGET
---         (below)
+--       4 … the commands, each as the number of its words and these words; besides those of Redis there are ANNOUNCE,
+--         REPLY and FORGET (below)
 --
 -- Returns {'ok'}, or, with nothing done, {'lease', <who holds it>} or {'place', <epoch>, <seq>}.
 
@@ -19,33 +19,38 @@ if ARGV[2] ~= '' then
   end
 end
 
-for _, command in ipairs(cjson.decode(ARGV[4])) do
-  if command[1] == 'ANNOUNCE' then
+local at, last = 4, #ARGV
+while at < last do
+  local first, name = at + 1, ARGV[at + 1]
+  at = first + tonumber(ARGV[at]) -- where the next command begins
+  if name == 'ANNOUNCE' then
     -- id in the stream, how many entries are kept, change, channels …
     -- An entry that is there already was added by a call that was cut short: it is the same entry.
-    local reply = redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', command[3], command[2], 'change', command[4])
+    local change = ARGV[first + 3]
+    local reply = redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', ARGV[first + 2], ARGV[first + 1], 'change', change)
     if type(reply) == 'table' and reply.err and not string.find(reply.err, 'equal or smaller', 1, true) then
       return redis.error_reply(reply.err)
     end
-    for channel = 5, #command do
-      redis.call('PUBLISH', command[channel], command[4])
+    for channel = first + 4, at - 1 do
+      redis.call('PUBLISH', ARGV[channel], change)
     end
-  elseif command[1] == 'REPLY' then
+  elseif name == 'REPLY' then
     -- inbox, entry that is done, and, unless it gets none, where the reply goes, for how many seconds, the reply
     -- Actors may write these keys: what one of them made of its own must not keep the others from being served.
-    if command[4] then
-      redis.pcall('DEL', command[4])
-      redis.pcall('RPUSH', command[4], command[6])
-      redis.pcall('EXPIRE', command[4], command[5])
+    if first + 3 < at then
+      local address = ARGV[first + 3]
+      redis.pcall('DEL', address)
+      redis.pcall('RPUSH', address, ARGV[first + 5])
+      redis.pcall('EXPIRE', address, ARGV[first + 4])
     end
-    redis.pcall('XDEL', command[2], command[3])
-  elseif command[1] == 'FORGET' then
+    redis.pcall('XDEL', ARGV[first + 1], ARGV[first + 2])
+  elseif name == 'FORGET' then
     -- inbox of an agent that is not known: it goes unless a request waits in it
-    if redis.pcall('XLEN', command[2]) == 0 then
-      redis.call('DEL', command[2])
+    if redis.pcall('XLEN', ARGV[first + 1]) == 0 then
+      redis.call('DEL', ARGV[first + 1])
     end
   else
-    redis.call(unpack(command))
+    redis.call(unpack(ARGV, first, at - 1))
   end
 end
 return {'ok'}

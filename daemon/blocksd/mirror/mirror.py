@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import re
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from blocksd.model.label import owner
 from blocksd.model.revision import repaired, reset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from blocksd.mirror.keys import Keys
     from blocksd.mirror.projection import Command
@@ -31,8 +30,9 @@ BATCH = 256
 """The most revisions, or blocks, of one script call: a few milliseconds of Redis' one thread."""
 
 _BATCH_CHARS = 1024 * 1024
+_WORD_CHARS = 4  # what a word takes besides itself: so short words are not too many for one call
 _SEQ = re.compile("0|[1-9][0-9]{0,17}")
-_encode = json.JSONEncoder(ensure_ascii=False).encode
+_FIRST = 3  # argument of a call that is of its commands
 _log = logging.getLogger(__name__)
 
 
@@ -149,19 +149,20 @@ class Mirror:
         """
         self.wait()
         assert self.place is not None
-        batch: list[str] = []
+        batch: list[Command] = []
         size = 0
         start = self.place.seq
         for revision in revisions:
-            commands = _encode(commands_of(revision, self.keys, self.epoch))
-            if batch and size + len(commands) > _BATCH_CHARS:
+            commands = commands_of(revision, self.keys, self.epoch)
+            its = _chars_of(commands)
+            if batch and size + its > _BATCH_CHARS:
                 self._send(batch, at=start)
                 self.wait()
                 batch, size, start = [], 0, revision.seq - 1
-            batch.append(commands)
-            size += len(commands)
-        if aside and sum(map(len, itertools.chain(*aside))) + size <= _BATCH_CHARS:
-            batch.append(_encode(aside))
+            batch += commands
+            size += its
+        if aside and size + _chars_of(aside) <= _BATCH_CHARS:
+            batch += aside
             aside = ()
         self._send(batch, at=start)
         self.place = Place(self.epoch, revisions[-1].seq)
@@ -181,7 +182,7 @@ class Mirror:
         size = 0
         for group in groups:
             batch += group
-            size += sum(map(len, itertools.chain(*group)))
+            size += _chars_of(group)
             if size > _BATCH_CHARS:
                 self.apply(batch)
                 batch, size = [], 0
@@ -285,16 +286,18 @@ class Mirror:
     def apply(self, commands: Sequence[Command]) -> None:
         """Apply commands in one atomic call."""
         self.wait()
-        self._send([_encode(commands)])
+        self._send(commands)
         self.wait()
 
-    def _send(self, batch: Sequence[str], *, at: int | None = None) -> None:
-        """Send lists of commands in JSON, to be applied in one atomic call; with `at`, only if the mirror is at that seq."""
-        place = ("", "") if at is None else (self.epoch, str(at))
-        joined = ",".join(commands[1:-1] for commands in batch if len(commands) > 2)
+    def _send(self, commands: Sequence[Command], *, at: int | None = None) -> None:
+        """Send commands, to be applied in one atomic call; with `at`, only if the mirror is at that seq."""
+        words = [self._lease, *(("", "") if at is None else (self.epoch, str(at)))]
+        for command in commands:
+            words.append(str(len(command)))
+            words += command
         with self._doubted():
             # A call that runs twice is refused the second time, because the mirror is at another position then.
-            self._sent = (self._lease, *place, f"[{joined}]")
+            self._sent = tuple(words)
             self._apply.send(self._keys_of_call(), self._sent)
 
     def _keys_of_call(self) -> tuple[str, ...]:
@@ -304,7 +307,7 @@ class Mirror:
         if all of them are declared: else the script fails half-way there. One server needs no more than the first three.
         """
         keys = (self.keys.lease, self.keys.meta, self.keys.changes)
-        return (*keys, *written_keys(json.loads(self._sent[3]))) if self._apply.is_on_cluster else keys
+        return (*keys, *written_keys(_commands_in(self._sent))) if self._apply.is_on_cluster else keys
 
     def wait(self) -> None:
         """Wait for the call under way."""
@@ -342,6 +345,21 @@ class Mirror:
         except BaseException:
             self.place = None
             raise
+
+
+def _chars_of(commands: Collection[Command]) -> int:
+    """Return about how many characters commands take on their way."""
+    return sum(map(len, itertools.chain.from_iterable(commands))) + _WORD_CHARS * sum(map(len, commands))
+
+
+def _commands_in(sent: tuple[str, ...]) -> list[Command]:
+    """Return the commands in the arguments of a call."""
+    commands, at = [], _FIRST
+    while at < len(sent):
+        end = at + 1 + int(sent[at])
+        commands.append(sent[at + 1 : end])
+        at = end
+    return commands
 
 
 def _place_of(epoch: str, seq: str) -> Place:
