@@ -5,6 +5,7 @@ Hints say where to look, nothing more. Nothing here decides what is in force, an
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from blocksd.core.deletions import Deletions
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from blocksd.state.observed import FileNews
     from blocksd.state.part import Shared
 
+_MANY = 16  # files that are read at once
 _SEARCH_SECONDS = 60.0  # between two searches for the processes that write a file
 
 
@@ -165,14 +167,15 @@ class Intake(Part):
 
     def read(self, batch: Mapping[str, bool]) -> list[FileRead]:
         """Read these files, each once: the shared ones after the private ones."""
-        files = []
-        for path in sorted(batch, key=_private_first):
-            try:
-                found = self._read(path, closed=batch[path])
-            except Exception as error:  # noqa: BLE001  # whatever it is: this file is a problem, and its last good version stays
-                found = self.failed(path, error)
-            if found is not None:
-                files.append(found)
+        files, are_few = [], len(batch) < _MANY
+        with nullcontext() if are_few else self._folder.directory.stay_in_directories():
+            for path in sorted(batch, key=_private_first):
+                try:
+                    found = self._read(path, closed=batch[path], is_one_of_few=are_few)
+                except Exception as error:  # noqa: BLE001  # whatever it is: this file is a problem, and its last good version stays
+                    found = self.failed(path, error)
+                if found is not None:
+                    files.append(found)
         return files
 
     def failed(self, path: str, error: Exception) -> FileRead:
@@ -180,7 +183,7 @@ class Intake(Part):
         failure = self._faults.count_error("looking at a file", error)
         return FileRead(path, Refused(failure, self._folder.signature(path)), error=failure)
 
-    def _read(self, path: str, *, closed: bool) -> FileRead | None:
+    def _read(self, path: str, *, closed: bool, is_one_of_few: bool) -> FileRead | None:
         state = self._state
         if path in state.written:
             state.written.discard(path)
@@ -202,7 +205,7 @@ class Intake(Part):
         label = None
         try:
             label = self._label_of(path)
-            block, warnings = self.parser.parse(reading.data, label)
+            block, warnings = self.parser.parse(reading.data, label, remember=is_one_of_few)
         except BlocksdError as error:
             is_told = isinstance(error, InvalidFile)
             wrong = error if is_told else InvalidFile(error.message, **error.facts, hint=remedy(path))

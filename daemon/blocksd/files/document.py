@@ -27,6 +27,8 @@ _BOM = "\ufeff"
 _OPEN = re.compile(r"---[ \t]*(?:\r?\n|\Z)")
 _ENDS = re.compile(r"(\r\n|\r|\n)")
 _CLOSE = re.compile(r"^---[ \t]*(?:\r?\n|\Z)", re.MULTILINE)
+_SUSPECT = bytes({*range(0x20), 0x7F, 0xC2} - set(b"\t\n\r"))
+"""Bytes in the UTF-8 of what no text may hold: a file without them need not be searched for it."""
 _OPEN_BYTES = re.compile(rb"(?:\xef\xbb\xbf)?" + _OPEN.pattern.encode())
 _CLOSE_BYTES = re.compile(_CLOSE.pattern.encode(), re.MULTILINE)
 
@@ -212,11 +214,11 @@ class Parser:
         self._heads: dict[str, _Head] = {}
         self._bytes = 0
 
-    def parse(self, data: bytes, label: str) -> tuple[Block, tuple[Warned, ...]]:
+    def parse(self, data: bytes, label: str, *, remember: bool = True) -> tuple[Block, tuple[Warned, ...]]:
         """Return the block that a file describes, and the warnings about it.
 
-        Raise InvalidFile if it describes none; the message tells all that is wrong, `line` or `offset` where, `hint` what
-        to do.
+        Of many files that are read at once, most are not saved soon: their frontmatters need not be remembered.
+        Raise InvalidFile if it describes none: the message tells all that is wrong, its facts where, and what to do.
         """
         if b"<" in data and b"<<<<<<<" in data:
             check_conflict(decode(data))
@@ -225,7 +227,7 @@ class Parser:
         head = self._heads.get(label)
         if head is None or not data.startswith(head.data) or not head.has_frontmatter:
             head = _parse_head(data, label)
-            if head.has_frontmatter and head.data.endswith(b"\n") and not head.meaning.errors:
+            if remember and head.has_frontmatter and head.data.endswith(b"\n") and not head.meaning.errors:
                 self._remember(label, head)
         body = decode(data[len(head.data) :], skipped=head.data)
         value = normalize_newlines(body)
@@ -234,7 +236,7 @@ class Parser:
         fields, has_keys, warnings, errors = head.meaning
         limit = fields.get("limit", DEFAULT_LIMIT)
         try:
-            if len(value) > limit or is_unfit(value):
+            if len(value) > limit or (len(data.translate(None, _SUSPECT)) != len(data) and is_unfit(value)):
                 check_value(value, limit)
         except LimitExceeded as error:
             hint = "shorten the text, or raise 'limit' in the frontmatter"
@@ -312,11 +314,14 @@ def _parse_head(data: bytes, label: str) -> _Head:
         meaning = frontmatter.read("", label, above=0)
         mark = data[:3] if data.startswith(codecs.BOM_UTF8) else b""
         return _Head(mark, False, meaning, facts_of(label, meaning.fields))
-    document = split(decode(data[: closed.end()] if closed is not None else data))
-    meaning = frontmatter.read(document.matter, label, above=document.opening.count("\n"))
-    assert closed is not None  # or it could not be split
-    facts = "" if meaning.errors else facts_of(label, meaning.fields)
-    return _Head(data[: closed.end()], True, meaning, facts)
+    if closed is None:
+        split(decode(data))
+    assert closed is not None
+    head = data[: closed.end()]
+    decode(head)  # which says what is wrong, too
+    matter = data[opened.end() : closed.start()].decode("utf-8")
+    meaning = frontmatter.read(matter, label, above=opened[0].count(b"\n"))
+    return _Head(head, True, meaning, "" if meaning.errors else facts_of(label, meaning.fields))
 
 
 def edited(document: Document, block: Block, new: Block) -> Document:

@@ -15,14 +15,13 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from blocksd.errors import Unavailable
-from blocksd.files.beneath import DIRECTORY, NO_NAMES, NOT_THERE, HeldDirectory, openat2, os_error, walk
+from blocksd.files.beneath import DIRECTORY, NO_NAMES, NOT_THERE, HeldDirectory, openat2, os_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NOREPLACE, EXCHANGE = 1, 2
 
-_FEW = 2  # directories on a way: to open one after the other takes less time than one call of openat2 through ctypes
 _WRITE = 2
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
@@ -77,7 +76,7 @@ class Root(HeldDirectory):
     def open(self, path: str, flags: int, mode: int = 0o600) -> int:
         """Open a file; its handle is not inherited."""
         flags |= os.O_CLOEXEC | os.O_NOFOLLOW
-        if not self._walks and path.count("/") > _FEW:
+        if not self._walks and not self._stays and path.count("/") > self._few:
             return openat2(self._directory(), path, flags, mode if flags & os.O_CREAT else 0)
         above, name = self._enter(path)  # no context here and in `stat`: it costs a microsecond
         try:
@@ -304,10 +303,17 @@ class Root(HeldDirectory):
     def _enter(self, path: str) -> tuple[int, str]:
         """Return a handle of the directory in which the path ends, and the name there. `_leave` closes it."""
         directory, name = path.rpartition("/")[0], _name(path)
-        return self._open_directory(directory, DIRECTORY) if directory else self._directory(), name
+        if not directory:
+            return self._directory(), name
+        if directory != self._kept_path:
+            handle = self._open_directory(directory, DIRECTORY)
+            if not self._stays:
+                return handle, name
+            self._move_on(directory, handle)
+        return self._kept, name
 
     def _leave(self, handle: int) -> None:
-        if handle != self._handle:
+        if handle != self._handle and handle != self._kept:
             os.close(handle)
 
     @contextmanager
@@ -328,11 +334,6 @@ class Root(HeldDirectory):
             else:
                 with self._parent(other) as (above_other, other_name):
                     yield above, name, above_other, other_name
-
-    def _open_directory(self, path: str, flags: int) -> int:
-        if not path:
-            return os.open(".", flags, dir_fd=self._directory())
-        return (walk if self._walks or path.count("/") < _FEW else openat2)(self._directory(), path, flags)
 
 
 def _name(path: str) -> str:

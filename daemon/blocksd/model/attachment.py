@@ -142,11 +142,13 @@ class Attachments:
 
     def set_entries(self, label: str, entries: tuple[str, ...]) -> dict[str, frozenset[str]]:
         """Add or change a block with these entries; return the new sets of all blocks whose set changed."""
-        self.attached.setdefault(label, NOBODY)
+        if label not in self.attached:
+            self.attached[label] = NOBODY
         if is_properties(label):
             return {}
         appeared, vanished = self._note(label, entries)
-        return self._settle({label, *self._touching(label), *self._matching(appeared | vanished)})
+        changed = appeared | vanished if appeared or vanished else appeared
+        return self._settle({label, *self._touching(label), *self._matching(changed)})
 
     def remove(self, label: str) -> dict[str, frozenset[str]]:
         """Remove a block; return the new sets of the other blocks whose set changed."""
@@ -319,14 +321,14 @@ class Attachments:
 
     def _wanted(self, label: str) -> frozenset[str]:
         entries = self._entries.get(label, ())
-        if label not in self._patterned:
-            return frozenset(entries)
+        plain, has_patterns = _sorted_out(entries)
+        if not has_patterns:
+            return plain  # the same object for all blocks with these entries
         if "*" in entries:
             return self.known
         patterns = [entry for entry in entries if is_pattern(entry)]
         prefixes = tuple(entry[:-1] for entry in patterns if _is_prefix(entry))
         others = [_matcher(entry) for entry in patterns if not _is_prefix(entry)]
-        plain = {entry for entry in entries if not is_pattern(entry)}
         return frozenset(
             plain
             | {

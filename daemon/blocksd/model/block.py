@@ -7,6 +7,7 @@ import math
 import re
 import uuid
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from hashlib import blake2b, sha1
 from itertools import count
 from operator import attrgetter
@@ -35,6 +36,7 @@ is_unfit = _UNFIT.search
 """Returns something if no text of a block may hold this: `check_text` says why."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_DEPTH = 32
+_FEW_AGENTS = 16  # longer lists are not remembered
 _INTEGERS = 10**18  # what a frontmatter can say: see `frontmatter`
 _CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 _ID_NAMESPACE = uuid.UUID("7f1bba34-5a3c-5f0e-9c55-0d6a3c1f4b7e")
@@ -104,19 +106,46 @@ class Block:
         return tuple([name for name, mine, theirs in pairs if mine is not theirs and mine != theirs])
 
 
+def fields_changed(known: Block | None, block: Block) -> tuple[str, ...]:
+    """Return the fields in which a block differs from the known one; of a new block, those that are not at their defaults."""
+    if known is not None:
+        return known.changed_fields(block)
+    pairs = zip(_ALL_FIELDS, _PLAIN, _values_of(block), strict=True)
+    return tuple([name for name, plain, mine in pairs if mine is not plain and mine != plain][1:])  # but its label
+
+
 _ALL_FIELDS = tuple(f.name for f in fields(Block) if f.name != "_facts")
 _values_of = attrgetter(*_ALL_FIELDS)
+_PLAIN = _values_of(Block(""))
 _JSON_FIELDS = tuple(name for name in _ALL_FIELDS if name != "agents")
 _FACTS = tuple(name for name in _JSON_FIELDS if name != "value")
 
-_DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(Block) if f.name in _FACTS} | {"metadata": {}}
+_DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(Block) if f.name in _FACTS} | {
+    "label": "",
+    "metadata": {},
+}
+
+
+_DEFAULT_FACTS = {name: f'"{name}":{_CANONICAL.encode(value)}' for name, value in sorted(_DEFAULTS.items())}
 
 
 def facts_of(label: str, given: Mapping[str, Any]) -> str:
-    """Return `Block.facts` of a block with these fields; the others are at their defaults."""
-    facts = {**_DEFAULTS, **given, "label": label}
-    facts.pop("agents", None)
-    return _CANONICAL.encode(facts)
+    """Return `Block.facts` of a block with these fields; the others are at their defaults.
+
+    Of most blocks most fields are, so their JSON is put together from what was made before.
+    """
+    facts = _DEFAULT_FACTS.copy()
+    facts["label"] = f'"label":{_CANONICAL.encode(label)}'
+    for name, value in given.items():
+        if name in facts and name != "label" and value is not _DEFAULTS[name]:
+            facts[name] = f'"{name}":{_in_json(value)}'
+    return f"{{{','.join(facts.values())}}}"
+
+
+def _in_json(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{','.join(map(_CANONICAL.encode, value))}]"  # of texts, each of which takes less than a list does
+    return str(value) if type(value) is int else _CANONICAL.encode(value)
 
 
 FILE_KEYS = tuple(name for name in _ALL_FIELDS if name not in ("label", "value"))
@@ -284,9 +313,15 @@ def _agents(key: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(agent, str) for agent in value):
         raise _wrong(key, "a list of agent ids", value)
     try:
-        return tuple(dict.fromkeys(parse_agent_pattern(agent) for agent in value))
+        return _patterns(tuple(value)) if len(value) <= _FEW_AGENTS else _patterns.__wrapped__(tuple(value))
     except InvalidLabel as error:
         raise InvalidField(f"agents: {error.message}", field=key) from None
+
+
+@lru_cache(maxsize=4096)
+def _patterns(agents: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the entries in their one spelling: the same object for many blocks, of which many have the same agents."""
+    return tuple(dict.fromkeys(map(parse_agent_pattern, agents)))
 
 
 _CHECKS: dict[str, Callable[[str, object], object]] = {

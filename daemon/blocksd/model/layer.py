@@ -12,6 +12,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _GONE: Any = object()
+_ABSENT: Any = object()
 
 
 class Layer(MutableMapping[K, V]):
@@ -32,6 +33,22 @@ class Layer(MutableMapping[K, V]):
         value = self._changes[key]
         if value is _GONE:
             raise KeyError(key)
+        return value
+
+    def get(self, key: K, default: Any = None) -> Any:
+        """Return the value of a key, without the exceptions by which `MutableMapping` does."""
+        value = self._changes.get(key, _ABSENT)
+        return self.base.get(key, default) if value is _ABSENT else default if value is _GONE else value
+
+    def pop(self, key: K, *default: Any) -> Any:
+        """Remove a key and return its value."""
+        value = self.get(key, _ABSENT)
+        if value is not _ABSENT:
+            self._changes[key] = _GONE
+        elif not default:
+            raise KeyError(key)
+        else:
+            value = default[0]
         return value
 
     def __contains__(self, key: object) -> bool:

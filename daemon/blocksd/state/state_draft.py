@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from blocksd.model.attachment import NOBODY
-from blocksd.model.block import Block
+from blocksd.model.block import fields_changed
 from blocksd.model.label import PROPERTIES_END, clash_key, is_properties, owner
 from blocksd.model.properties import changed_properties
 from blocksd.model.revision import FILE, OPERATOR, Revision
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from blocksd.model.attachment import Attachments
+    from blocksd.model.block import Block
     from blocksd.model.revision import Kind
 
 
@@ -98,7 +99,7 @@ class StateDraft(Overlay):
         before = self._before(label)
         known = before.block if before is not None else None
         is_new, is_info = known is None, label.endswith(PROPERTIES_END) and is_properties(label)
-        fields = changed_properties(known, block) if is_info else (known or Block(label)).changed_fields(block)
+        fields = changed_properties(known, block) if is_info else fields_changed(known, block)
         self._come.discard(label)
         if not is_new and not fields:
             return False

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from blocksd.errors import BlocksdError, EditRefused, InvalidFile
+from blocksd.errors import BlocksdError, EditRefused, InvalidField, InvalidFile
 from blocksd.files.document import Document, Parser, decode, normalize_newlines, serialize, split
 from blocksd.model.block import Block, check_value, default_description
 from blocksd.model.problem import Warned
@@ -656,3 +656,26 @@ def test_no_hostile_file_kills_the_process() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["refused"] * len(HOSTILE)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text(st.characters(codec="utf-8"), max_size=8), st.sampled_from(["", "---\nlimit: 50\n---\n"]))
+def test_file_has_no_character_that_no_value_may_have(text: str, head: str) -> None:
+    """However its bytes are searched for one."""
+    data = f"{head}a{text}".encode()
+    value = normalize_newlines(f"a{text}").removesuffix("\n")
+    try:
+        check_value(value, 50)
+    except InvalidField:
+        with pytest.raises(InvalidFile):
+            Parser().parse(data, "x")
+    else:
+        assert Parser().parse(data, "x")[0].value == value
+
+
+def test_frontmatter_of_one_file_among_many_is_not_remembered() -> None:
+    """A folder of many files is read once, and few of them are saved; of those, it is."""
+    parser, data = Parser(), b"---\nlimit: 50\n---\ntext\n"
+    for remember in (False, True):
+        assert parser.parse(data, "x", remember=remember)[0].limit == 50
+        assert len(parser._heads) == remember

@@ -9,6 +9,7 @@ import os
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -39,7 +40,7 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture(params=["openat2", "a walk", "openat2 for what is deep"])
 def root(request: pytest.FixtureRequest, home: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
     if request.param == "openat2":
-        monkeypatch.setattr("blocksd.files.root._FEW", 0)
+        monkeypatch.setattr(Root, "_few", 0)
     return Root(str(home), walks=request.param == "a walk")
 
 
@@ -129,6 +130,25 @@ def test_calls_do_what_they_are_called_for(root: Root, home: Path) -> None:
     root.remove_directory("a/c")
     root.unlink("a/b/again.md")
     assert os.listdir(home / "a/b") == []
+
+
+def test_files_of_one_directory_are_found_by_one_handle(
+    root: Root, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While many are read in their order; a symlink in the way is followed as little, and no handle is left open."""
+    opened = Mock(wraps=root._open_directory)
+    monkeypatch.setattr(root, "_open_directory", opened)
+    handles = len(os.listdir("/proc/self/fd"))
+    (home / "a/b/other.md").write_text("other")
+    with root.stay_in_directories():
+        assert [read(root, path) for path in ("a/b/deep.md", "a/b/other.md", "top.md")] == [b"deep", b"other", b"top"]
+        assert root.stat("a/b/deep.md").st_size == 4
+        assert [call.args[0] for call in opened.mock_calls] == ["a/b"]
+        for path in ("a/up/out/secret.md", "linked/secret.md", "a/b/..", "inner/b/deep.md"):
+            assert number_of(read, root, path) in (errno.ELOOP, errno.EINVAL)
+        assert read(root, "a/b/deep.md") == b"deep"
+    assert len(os.listdir("/proc/self/fd")) == handles
+    assert read(root, "a/b/deep.md") == b"deep"
 
 
 def test_last_part_of_a_path_is_not_followed(root: Root, home: Path) -> None:

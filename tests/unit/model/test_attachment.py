@@ -40,6 +40,15 @@ def test_entry_names_an_agent(entry: str, agent: str, *, named: bool) -> None:
     assert matches(entry, agent) is named
 
 
+def test_blocks_of_the_same_agents_share_one_set() -> None:
+    """It is in memory once, however many blocks have it."""
+    attachments = Attachments()
+    for label in ("one", "two"):
+        attachments.set_entries(label, tuple(name.lower() for name in ("Ann", "Bob")))
+    assert attachments.attached["one"] == {"ann", "bob"}
+    assert attachments.attached["one"] is attachments.attached["two"]
+
+
 def test_plain_entry_makes_its_agent_known() -> None:
     """Being named in a list is enough to be known, and to be attached."""
     attachments = Attachments()

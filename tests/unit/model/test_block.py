@@ -21,6 +21,7 @@ from blocksd.model.block import (
     check_text,
     check_value,
     default_description,
+    facts_of,
 )
 
 if TYPE_CHECKING:
@@ -273,6 +274,30 @@ def test_the_digest_is_what_its_docstring_says() -> None:
     stored = {f.name: getattr(block, f.name) for f in fields(block) if f.name not in ("agents", "value", "_facts")}
     text = json.dumps(stored, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     assert block.digest == blake2b(f"{text}\n{block.value}".encode(), digest_size=16).hexdigest()
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "tags": st.lists(st.text(st.characters(codec="utf-8"))).map(tuple),
+            "metadata": st.dictionaries(
+                st.text(max_size=3), st.none() | st.booleans() | st.integers() | st.floats(-9, 9)
+            ),
+            "limit": st.integers(1, MAX_LIMIT),
+            **dict.fromkeys(TEXT_KEYS, st.none() | st.text(st.characters(codec="utf-8"))),
+            **dict.fromkeys(FLAG_KEYS, st.booleans()),
+        },
+    ),
+    st.text(st.characters(codec="utf-8")),
+)
+@settings(deadline=None, max_examples=100)
+def test_facts_are_what_json_makes_of_them(given_fields: dict[str, Any], label: str) -> None:
+    """However they are put together: they are in every digest."""
+    block = Block(label, **given_fields)
+    stored = {f.name: getattr(block, f.name) for f in fields(block) if f.name not in ("agents", "value", "_facts")}
+    assert block.facts == json.dumps(stored, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    assert facts_of(label, {**given_fields, "agents": ("ann",)}) == block.facts
 
 
 CHANGES: list[tuple[str, object]] = [
