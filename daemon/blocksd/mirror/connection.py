@@ -69,6 +69,8 @@ def connect(
     redis, cluster, retry, backoff = map(
         import_module, (package, f"{package}.cluster", f"{package}.retry", "redis.backoff")
     )
+    from redis import __version__, driver_info
+
     options: dict[str, Any] = {
         "decode_responses": True,
         "encoding_errors": "surrogateescape",
@@ -77,6 +79,8 @@ def connect(
         "socket_connect_timeout": CONNECT_SECONDS,
         "retry": retry.Retry(backoff.NoBackoff(), 0),
         "max_connections": MOST_CONNECTIONS,
+        # Without it redis-py reads its version from its package's metadata, once for each connection.
+        "driver_info": driver_info.DriverInfo(lib_version=__version__),
     }
     if protocol is not None:
         options["protocol"] = protocol
