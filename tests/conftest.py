@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from support import Changes, Daemon, RedisServer, valkey_binary
+from support import Changes, Daemon, RedisServer, Spares, valkey_binary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -67,13 +67,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"SKIPPED {count}: {reason}")
 
 
+@pytest.fixture(scope="session")
+def spares() -> Iterator[Spares]:
+    """Servers to be lent."""
+    made = Spares()
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def server() -> Iterator[RedisServer]:
-    """A running server (Valkey) that a test may kill and restart."""
-    running = RedisServer(valkey_binary())
-    running.start()
-    yield running
-    running.remove()
+def server(spares: Spares) -> Iterator[RedisServer]:
+    """A running server (Valkey), empty, that a test may kill, restart and set up in another way."""
+    with spares.lend(valkey_binary()) as lent:
+        yield lent
 
 
 @pytest.fixture

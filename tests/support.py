@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,7 +25,7 @@ from blocksd.embedded.binary import _bundled
 from blocksd.journal.history import JournalReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from blocksd.doctor.finding import Finding
 
@@ -108,6 +109,21 @@ def bound_by_rights() -> tuple[str, ...]:
     return (require("setpriv"), "--bounding-set", "-dac_override,-dac_read_search")
 
 
+_LASTING = (
+    "acl|",
+    "client|pause",
+    "cluster|",
+    "config|",
+    "debug",
+    "failover",
+    "function|",
+    "module|",
+    "replicaof",
+    "save",
+)
+"""Commands after which a server is another one than a new one, when it is emptied, too."""
+
+
 class RedisServer:
     """A real server on a Unix socket of its own in a directory of its own; it touches no other."""
 
@@ -117,6 +133,7 @@ class RedisServer:
         self.socket = self.directory / "redis.sock"
         self.url = f"unix://{self.socket}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_as_started = True
 
     def start(self, *options: str) -> None:
         """Start it on whatever data it has; wait until it answers."""
@@ -125,6 +142,7 @@ class RedisServer:
 
     def launch(self, *options: str) -> None:
         """Start it, from the main thread: what is mortal ends with the thread that began it."""
+        self._is_as_started = self._is_as_started and not options
         words = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory)]
         words += ["--save", "", "--appendonly", "no", "--logfile", "redis.log", *options]
         self._process = subprocess.Popen(
@@ -141,7 +159,24 @@ class RedisServer:
             **{"decode_responses": True, "legacy_responses": False, "retry": Retry(NoBackoff(), 0), **options},
         )
 
+    def is_renewed(self) -> bool:
+        """Empty it, and return whether it is now as a new one: it was neither signalled nor set up in another way."""
+        if not self._is_as_started:
+            return False
+        client = self.client()
+        try:
+            for kind in ("normal", "pubsub"):  # of whoever has not gone away
+                client.execute_command("CLIENT", "KILL", "TYPE", kind)
+            client.flushall()
+            client.script_flush()
+            used = client.info("commandstats")
+        finally:
+            client.close()
+        return not any(name.removeprefix("cmdstat_").startswith(_LASTING) for name in used)
+
     def _answers(self) -> bool:
+        if not self.socket.exists():
+            return False
         client = self.client()
         try:
             return bool(client.ping())
@@ -160,6 +195,7 @@ class RedisServer:
 
     def pause(self) -> None:
         """Let it hold its connections open and answer nothing, until `resume`."""
+        self._is_as_started = False
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
@@ -168,6 +204,7 @@ class RedisServer:
         self._process.send_signal(signal.SIGCONT)
 
     def _end(self, number: signal.Signals) -> None:
+        self._is_as_started = False
         if self._process is not None:
             self._process.send_signal(number)
             self._process.wait(10)
@@ -176,6 +213,35 @@ class RedisServer:
     def remove(self) -> None:
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class Spares:
+    """Servers that are lent, one after the other, as to start one takes as long as most tests do."""
+
+    def __init__(self) -> None:
+        self._unused: dict[str, RedisServer] = {}
+
+    @contextmanager
+    def lend(self, binary: str) -> Iterator[RedisServer]:
+        """One that runs and is like a new one; whoever has it may do what he likes with it."""
+        server = self._unused.pop(binary, None)
+        if server is None:
+            server = RedisServer(binary)
+            server.start()
+        try:
+            yield server
+            is_renewed = server.is_renewed()
+        except BaseException:
+            server.remove()
+            raise
+        if is_renewed:
+            self._unused[binary] = server
+        else:
+            server.remove()
+
+    def close(self) -> None:
+        for server in self._unused.values():
+            server.remove()
 
 
 def valkey_binary() -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from bench import Bench
 from blocksd.mirror.connection import connect
-from support import BACKENDS, RedisServer, binary_of
+from support import BACKENDS, RedisServer, Spares, binary_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,12 +53,10 @@ def standing_server() -> Iterator[Callable[[str], RedisServer]]:
 
 
 @pytest.fixture(params=BACKENDS)
-def any_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """A running server of each kind, that a test may kill, pause and restart."""
-    server = RedisServer(binary_of(request.param))
-    server.start()
-    yield server
-    server.remove()
+def any_server(request: pytest.FixtureRequest, spares: Spares) -> Iterator[RedisServer]:
+    """A running server of each kind, empty, that a test may kill, pause, restart and set up in another way."""
+    with spares.lend(binary_of(request.param)) as lent:
+        yield lent
 
 
 @pytest.fixture(params=(*BACKENDS, "fakeredis"))

@@ -421,6 +421,7 @@ class Proxy:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self.path.unlink()
         self.cut()
         for end in self._connections:
             end.close()
