@@ -591,6 +591,8 @@ def test_agent_writes_what_it_may(guarded: TestClient) -> None:
         ("POST", "/api/resume"),
     ):
         refused(guarded.request(method, target, headers=ann, json={}), 403)
+    for label in ("agents/ann/todo", "agents/ann/list"):  # another test has the list of what she sees
+        ok(guarded.delete(f"/api/blocks/{label}", headers=ann))
 
 
 def test_operators_name_is_in_the_history(guarded: TestClient) -> None:
