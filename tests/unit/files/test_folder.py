@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import os
 import subprocess
 import sys
@@ -312,6 +313,7 @@ def test_no_file_handle_is_left_open(root: Path) -> None:
     (root / "notes.md").write_text("text")
     (root / "link.md").symlink_to("../secret")
     os.mkfifo(root / "fifo.md")
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     for name in ("notes.md", "link.md", "fifo.md", "missing.md"):
         read(root, name)

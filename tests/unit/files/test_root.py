@@ -245,6 +245,7 @@ def test_directory_that_is_not_there_is_not_made(tmp_path: Path) -> None:
 
 def test_folder_that_was_released_is_opened_by_the_next_call(root: Root) -> None:
     """So that what is on it can be unmounted meanwhile."""
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     root.release()
     assert len(os.listdir("/proc/self/fd")) == before - 1

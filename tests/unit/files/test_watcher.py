@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import queue
 import selectors
@@ -304,6 +305,7 @@ def test_missing_root_cannot_be_watched(tmp_path: Path) -> None:
 
 def test_stop_ends_every_thread_and_hint(tmp_path: Path) -> None:
     """A stopped watcher says nothing more, keeps no thread and no file handle, and may be stopped again."""
+    gc.collect()
     with selectors.DefaultSelector() as selector:
         threads, handles = threading.active_count(), len(os.listdir("/proc/self/fd"))
     hints: list[Hint] = []

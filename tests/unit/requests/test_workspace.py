@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -94,9 +93,9 @@ def office(tmp_path: Path) -> Iterator[Office]:
     made.write("agents/ann/persona", "I am Ann.\n")
     made.sweep()
     made.begin()
-    before = sorted(os.walk(made.root))
+    before = sorted(made.root.rglob("*"))
     yield made
-    assert sorted(os.walk(made.root)) == before, "something was written"
+    assert sorted(made.root.rglob("*")) == before, "something was written"
     made.close()
 
 

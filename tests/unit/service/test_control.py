@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import socket
@@ -161,6 +162,7 @@ def test_stopping_leaves_no_thread(loop: Loop) -> None:
 
 def test_directory_that_can_have_no_socket(tmp_path: Path) -> None:
     """It is an error at once, and leaves no handle behind."""
+    gc.collect()
     handles = len(os.listdir("/proc/self/fd"))
     with pytest.raises(FileNotFoundError):
         Control(str(tmp_path / "missing"), print).start()
