@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from blocksd import AsyncClient, Client
+from blocksd import AsyncClient, Client, NotFound
 from fenced import fenced
 from gateways import daemon
 from model_server import Asked, Call, ModelServer
@@ -214,14 +214,29 @@ def test_parent_is_woken_by_its_helpers(place: RedisServer, tmp_path: Path) -> N
             assert before.keys() == after.keys()
             assert sum(after.values()) - sum(before.values()) <= len(before)  # at most a ping on each connection
             answers["refunds"].set()
-            eventually(lambda: "refunds" in client.blocks.retrieve("findings").value, "one helper has written")
+            eventually(lambda: "helper-1: done" in client.blocks.retrieve("findings").value, "one helper has written")
             answers["delivery"].set()
             said, error = program.process.communicate(timeout=DEADLINE)
         raw.close()
-        assert (said, error) == ("Of refunds: fine. Of delivery: fine.\n", "")
+        assert (said, error) == ("Of refunds: fine. [helper-1: done] Of delivery: fine. [helper-2: done]\n", "")
         assert model.refused == []
         late = [asked for asked in model.asked if "delivery" in asked.said and asked.results]
-        assert late[0].block("findings") == "Of refunds: fine.\nOf delivery: fine."
+        assert late[0].block("findings") == "Of refunds: fine.\n[helper-1: done]\nOf delivery: fine."
+
+
+def test_parent_does_not_wait_for_a_helper_that_fails(place: RedisServer, tmp_path: Path) -> None:
+    """It is told of one that has failed, and of one that has found nothing; the next run finds no block of this one."""
+
+    def fails(asked: Asked) -> str:
+        assert "refunds" not in asked.said, "no such model"
+        return asked.block("findings").replace("\n", " ")
+
+    with ModelServer(fails) as model, Conversation("three_agents.py", tmp_path, place, model) as program:
+        said, error = program.process.communicate(timeout=DEADLINE)
+    assert sorted(said.strip("[]\n").split("] [")) == ["helper-1: failed", "helper-2: done"]
+    assert "no such model" in error
+    with Client(place.url) as client, pytest.raises(NotFound):
+        client.blocks.retrieve("findings")
 
 
 def test_documentation_says_how_each_program_is_run() -> None:
