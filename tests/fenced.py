@@ -1,8 +1,12 @@
-"""The code blocks of a Markdown file, with what stands before each: for tests that see to it that they are true."""
+"""The code blocks of a Markdown file, with what stands before each, and the sample folder that they speak of."""
 
 from __future__ import annotations
 
+import io
 import re
+import shutil
+import subprocess
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -82,3 +86,14 @@ def fenced(document: str) -> list[Fenced]:
             inside.append(line)
     assert opened is None, f"{document}: the block in line {opened and opened.line} is never closed"
     return found
+
+
+def copy_sample(directory: Path) -> Path:
+    """Copy the sample folder as Git has it: who has tried blocksd in this clone has edited it. Return the copy."""
+    archive = subprocess.run(["git", "-C", str(ROOT), "archive", "HEAD", "blocks.d"], capture_output=True, check=False)
+    if archive.returncode:  # no repository, but what was made of one
+        shutil.copytree(ROOT / "blocks.d", directory / "blocks.d")
+    else:
+        with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+            files.extractall(directory, filter="data")
+    return directory / "blocks.d"

@@ -23,7 +23,7 @@ import redis
 
 from blocksd.files.document import Parser
 from blocksd.settings import loading
-from fenced import ROOT
+from fenced import ROOT, copy_sample
 from gateways import free_port
 from support import DEADLINE, eventually, require
 
@@ -152,6 +152,8 @@ class Newcomer:
         self.home.mkdir()
         left_out = shutil.ignore_patterns(".git", ".*cache", ".venv", ".hypothesis", "__pycache__", "node_modules")
         shutil.copytree(ROOT, self.clone, ignore=left_out)
+        shutil.rmtree(self.clone / "blocks.d")
+        copy_sample(self.clone)
         if is_installed:
             install(self.clone / ".venv")
         mine = ("BLOCKSD_", "XDG_STATE", "XDG_CONFIG_HOME", "VIRTUAL_ENV", "STATE_DIRECTORY")

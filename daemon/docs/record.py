@@ -4,7 +4,7 @@ editor, and two MCP clients that share a block.
     python daemon/docs/record.py [session.svg]
     python daemon/docs/record.py --mcp [mcp.svg]
 
-Needs the package with its extra `embedded`, tmux and vim; for mcp.svg also the extra `mcp`.
+Needs the package with its extra `embedded`, Git, tmux and vim; for mcp.svg also the extra `mcp`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 HERE = Path(__file__).resolve().parent
-SAMPLE = HERE.parents[1] / "blocks.d"
 WIDTH, HEIGHT = 112, 26
 LEFT, UPPER = 58, 15
 HOME = "/home/you"
@@ -87,13 +86,17 @@ def home() -> Iterator[str]:
     try:
         yield directory
     finally:
-        shutil.rmtree(directory)
+        shutil.rmtree(directory, ignore_errors=True)  # after a failure the daemon is still about to end in it
 
 
 def record(tmux: Tmux, directory: str, play: Callable[[Tmux, list[str]], None]) -> list[Text]:
     """Play a session; the lines of the window at its end."""
     work = f"{directory}/blocksd"
-    shutil.copytree(SAMPLE, f"{work}/blocks.d")
+    os.mkdir(work)
+    # The sample as Git has it: who has tried blocksd in this clone has edited it.
+    archived = ["git", "-C", str(HERE.parents[1]), "archive", f"--output={directory}/sample.tar", "HEAD", "blocks.d"]
+    subprocess.run(archived, check=True)
+    shutil.unpack_archive(f"{directory}/sample.tar", work, filter="data")
     shutil.copy(HERE / "talk.py", work)
     scripts = str(Path(sys.executable).parent)
     # With this path alone the daemon finds no server that is installed, and starts the one of the extra.

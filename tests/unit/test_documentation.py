@@ -27,7 +27,7 @@ from blocksd.model.problem import Problem
 from blocksd.model.revision import Kind
 from blocksd.requests import request
 from blocksd.settings.config import SETTINGS, Config
-from fenced import BY_HAND, BY_PARSER, ROOT
+from fenced import BY_HAND, BY_PARSER, ROOT, copy_sample
 from rig import revision
 
 if TYPE_CHECKING:
@@ -236,11 +236,11 @@ def test_no_document_of_the_package_is_left_out() -> None:
     assert there <= {*DOCUMENTS}
 
 
-def test_the_sample_blocks_are_in_order() -> None:
+def test_the_sample_blocks_are_in_order(tmp_path: Path) -> None:
     """The first folder a user sees has no problem."""
     from blocksd.cli.commands_check import examine
 
-    blocks, problems = examine(str(ROOT / "blocks.d"))
+    blocks, problems = examine(str(copy_sample(tmp_path)))
     assert (blocks, problems) == (4, [])
 
 
