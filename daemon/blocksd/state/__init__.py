@@ -1,1 +1,1 @@
-"""The blocks in force, and the draft of what follows."""
+"""The blocks in force, which files were moved, linked or saved from an older text, and the draft of what follows."""
