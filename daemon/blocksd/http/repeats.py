@@ -39,7 +39,7 @@ class Repeats:
             return f"http-{sha256(repr((asked, named)).encode()).hexdigest()[:32]}"
         count = headers.get("x-stainless-retry-count", "")
         key = mark.hexdigest()
-        if count.isdigit() and int(count[:9]) > 0 and key in self._ids:
+        if count.isascii() and count.isdigit() and int(count[:9]) > 0 and key in self._ids:
             return self._ids[key]
         made = str(uuid.uuid4())
         if count:

@@ -20,4 +20,6 @@ def test_repeats_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert repeats.request_id(again, "kim", "body 1") == ids[1]
     assert repeats.request_id(again, "ann", "body 2") != ids[2]
     assert repeats.request_id(again, "kim", "body 0") != ids[0]
+    for count in ("²", "-1", "x", "9" * 5000):
+        assert repeats.request_id({"x-stainless-retry-count": count}, "kim", "odd")
     assert len({repeats.request_id({}, "kim", "body") for _ in range(2)}) == 2
