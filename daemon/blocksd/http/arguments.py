@@ -90,7 +90,7 @@ def json_object(data: bytes, *, with_nulls: bool = False) -> dict[str, Any]:
     if not data.strip():
         return {}
     try:
-        found = json.loads(data)
+        found = json.loads(str(data, "utf-8-sig"))  # of bytes it would take UTF-16, and halves of surrogate pairs
         if b"\\u" in data:
             json.dumps(found, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair is no text
     except (ValueError, RecursionError) as error:
