@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from blocksd.client.transport_async import AsyncTransport
@@ -27,7 +28,7 @@ ASKING = 64
 AGAIN_SECONDS = 5.0
 """How long a read may take to fail and is sent once more: more than a connection has, and less than a reply."""
 WAITING = 2000
-"""How many wait for their turn. More are refused at once: their callers would have given up before."""
+"""How many wait for their turn to read, and to ask. More are refused at once: their callers would have given up before."""
 
 
 class SharedTransport(AsyncTransport):
@@ -38,7 +39,7 @@ class SharedTransport(AsyncTransport):
         super().__init__(url, namespace, by)
         self._reading = asyncio.Semaphore(READING)
         self._asking = asyncio.Semaphore(ASKING)
-        self._waiting = 0
+        self._waiting = Counter[asyncio.Semaphore]()
         self._asked: dict[tuple[str, str], tuple[str, asyncio.Task[dict[str, Any]]]] = {}
 
     async def ask(self, *commands: Command, together: bool = False) -> list[Any]:
@@ -52,9 +53,9 @@ class SharedTransport(AsyncTransport):
         """
         is_request = any(command[0] == "BLPOP" for command in commands)
         turns = self._asking if is_request else self._reading
-        if self._waiting >= WAITING:
-            raise Unavailable("too many requests wait for their turn: try again", waiting=self._waiting)
-        self._waiting += 1
+        if self._waiting[turns] >= WAITING:
+            raise Unavailable("too many requests wait for their turn: try again", waiting=self._waiting[turns])
+        self._waiting[turns] += 1
         try:
             async with turns:
                 began = time.monotonic()
@@ -65,7 +66,7 @@ class SharedTransport(AsyncTransport):
                         raise
                 return await super().ask(*commands, together=together)
         finally:
-            self._waiting -= 1
+            self._waiting[turns] -= 1
 
     async def request(self, actor: str, op: str, args: Mapping[str, Any] | None = None, **terms: Any) -> dict[str, Any]:
         """Make a request of the daemon as `AsyncTransport.request` does.
