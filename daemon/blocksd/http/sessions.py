@@ -7,7 +7,7 @@ can be turned back into the token.
 
 from __future__ import annotations
 
-from http.cookies import CookieError, SimpleCookie
+from itertools import islice
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -21,6 +21,8 @@ SECONDS = 7 * 24 * 3600
 
 _PURPOSE = b"blocksd session until "
 _MOST = 200
+_MOST_COOKIES = 10
+"""How many cookies of the session's name are looked at."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -37,14 +39,15 @@ def end_cookie(host: str, *, is_secure: bool) -> str:
 
 def caller_of(tokens: Tokens, headers: Mapping[bytes, bytes], now: float) -> Caller | None:
     """Return who is signed in by the cookie of a request; None: nobody is."""
-    host = headers.get(b"host", b"").decode("latin-1")
-    try:
-        found = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1"))
-    except CookieError:
+    text = headers.get(b"cookie", b"").decode("latin-1")
+    if not text:
         return None
-    for is_secure in (True, False):
-        morsel = found.get(_name(host, is_secure=is_secure))
-        expires, _, code = (morsel.value if morsel is not None else "")[:_MOST].partition(".")
+    host = headers.get(b"host", b"").decode("latin-1")
+    names = [_name(host, is_secure=is_secure) for is_secure in (True, False)]
+    # Other programs of the host set cookies, too, also of this name, and not all of them as standards have it.
+    pairs = (pair.strip().partition("=") for pair in text.split(";"))
+    for value in islice((value for name, _, value in pairs if name in names), _MOST_COOKIES):
+        expires, _, code = value[:_MOST].partition(".")
         if expires.isascii() and expires.isdigit() and int(expires) > now:
             caller = tokens.caller_by_code(code, _text(int(expires)))
             if caller is not None:
