@@ -79,6 +79,16 @@ def test_change_is_told_once_it_is_made(served: Served, client: blocksd.Client) 
         assert event.id == f"{event.data['epoch']}-{event.data['seq']}"
 
 
+def test_head_of_a_stream(served: Served) -> None:
+    """Is a head, and nothing: what followed would be taken for the beginning of the next answer."""
+    request = f"HEAD /api/changes HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKENS['kim']}\r\n"
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        connection.sendall(f"{request}\r\n{request}Connection: close\r\n\r\n".encode())
+        with connection.makefile("rb") as answers:
+            heads = answers.read().split(b"\r\n\r\n")
+    assert [head[:15] for head in heads] == [b"HTTP/1.1 200 OK", b"HTTP/1.1 200 OK", b""]
+
+
 def test_resumes_where_it_was(served: Served, client: blocksd.Client) -> None:
     """What came meanwhile is told, each once, before what comes; by the header or in the query."""
     with of(served) as events:

@@ -108,6 +108,10 @@ class _Events(Response):
         gone.add_done_callback(lambda _: stream.leave())
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            if scope["method"] == "HEAD":
+                await self._beginning.aclose()
+                await send({"type": "http.response.body", "body": b""})
+                return
             await write(self._first)
             with suppress(Unavailable):  # the client comes again, and goes on where it was
                 async with aclosing(self._beginning) as beginning:
