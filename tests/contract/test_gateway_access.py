@@ -303,6 +303,25 @@ def test_any_token_is_taken_where_none_are_set(server: RedisServer) -> None:
         assert http.get("/v1/blocks/", headers={"authorization": "Bearer undefined"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/blocks", "GET, HEAD, POST"),
+        ("/v1/blocks/shared", "DELETE, GET, HEAD, PATCH"),
+        ("/latest/agents/ann/", "DELETE, GET, HEAD, PATCH"),
+        ("/api/session", "DELETE, GET, HEAD, POST"),
+        ("/api/agents/ann/blocks/a%2Fb", "DELETE, PUT"),
+        ("/", "GET, HEAD"),
+    ],
+)
+def test_methods_that_are_not_there(http: TestClient, path: str, methods: str) -> None:
+    """405, with all that are."""
+    for method in ("OPTIONS", "TRACE", "BREW"):
+        answer = http.request(method, path, headers=of("kim"))
+        assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+        assert f"no {method} for it" in answer.json()["detail"]
+
+
 # --- faults ---
 
 
