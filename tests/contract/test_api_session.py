@@ -126,6 +126,53 @@ def test_false_cookies(http: TestClient, monkeypatch: pytest.MonkeyPatch) -> Non
         assert role(cookie) is None
 
 
+@pytest.mark.parametrize(
+    "cookies",
+    [
+        'theme={"dark": true}; {}',
+        "a b; {}",
+        "a=b c; {}",
+        'a="; {}',
+        "a[]=1; {}",
+        "\u00e9=\u00e9; {}",
+        "{}; {",
+        "blocksd-8283=1.2; {}",
+        "{}; blocksd-8283=",
+    ],
+)
+def test_cookies_of_other_programs(http: TestClient, cookies: str) -> None:
+    """Cookies know no ports, and are not all as the standard has them: none of them ends a session."""
+    cookie = signed_in(http).headers["set-cookie"].partition(";")[0]
+    http.cookies.clear()
+    answer = http.get("/api/session", headers={b"cookie": cookies.replace("{}", cookie).encode()})
+    assert answer.json()["role"] == "operator"
+
+
+def test_many_cookies_cost_little(http: TestClient) -> None:
+    """Of the session's name only some are tried."""
+    cookie = signed_in(http).headers["set-cookie"].partition(";")[0]
+    http.cookies.clear()
+    name = cookie.partition("=")[0]
+    for number, role in ((9, "operator"), (10, None)):
+        answer = http.get("/api/session", headers={"cookie": f"{name}=9999999999.x; " * number + cookie})
+        assert answer.json()["role"] == role
+
+
+def test_body_of_a_stranger_is_small(http: TestClient) -> None:
+    """Each could take 4 MiB of memory otherwise, before it is known whose it is."""
+
+    def chunks() -> Iterator[bytes]:
+        yield from [b" " * 1024] * 17
+
+    sizes = {"content-length": str(16 * 1024 + 1)}
+    for content, headers in ((b" ", sizes), (chunks(), {})):
+        answer = http.post("/api/session", content=content, headers=OWN | headers)
+        assert (answer.status_code, answer.headers["connection"]) == (413, "close")
+        assert "16384 bytes" in answer.json()["detail"]
+    headers = {**OWN, "authorization": f"Bearer {TOKENS['kim']}"}
+    assert http.post("/api/session", content=b" " * 20_000, headers=headers).status_code == 401
+
+
 def test_wrong_tokens(http: TestClient) -> None:
     """401 or 422, with a sentence and without a cookie."""
     for body, status in (({"token": "not a token of anyone"}, 401), ({}, 401), ({"token": 3}, 422), ([], 422)):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MAX_BODY = 4 * MAX_BYTES
 """How many bytes a body may have: a request of the daemon has a quarter of it, and JSON may escape each character."""
+MOST_UNKNOWN = 16 * 1024
+"""How many bytes a body may have whose sender is not known: it signs in, with a token."""
 
 OPEN = frozenset(("/", "/v1/health", "/v1/ready", "/api/session", "/openapi.json"))
 """Paths that need no token."""
@@ -52,7 +54,8 @@ class Guard:
         headers = dict(scope["headers"])  # of a name that is there twice, the last
         path = one_form(scope.get("raw_path") or scope["path"].encode())
         scope = {**scope, "path": path, "root_path": ""}
-        refused = self._refused_place(headers) or self._refused_size(headers)
+        refused = self._refused_place(headers)
+        most = MAX_BODY
         if refused is None:
             token = _token(headers)
             caller = self._tokens.caller(token)
@@ -63,11 +66,14 @@ class Guard:
                 refused = self._guesses.refused(scope, "Unauthorized") if token else _unauthorized()
             elif sessions.is_forged(scope["method"], headers, by_cookie=by_cookie):
                 refused = refusal(403, "a change by a session must come from the gateway's page")
+            else:
+                most = MOST_UNKNOWN if caller is None else MAX_BODY
+                refused = _refused_size(headers, most)
             scope["caller"] = caller
         if refused is not None:
             await refused(scope, receive, send)
             return
-        await self._app(scope, _Bounded(receive).receive, send)
+        await self._app(scope, _Bounded(receive, most).receive, send)
 
     def _refused_place(self, headers: Mapping[bytes, bytes]) -> Response | None:
         host = headers.get(b"host", b"").decode("latin-1")
@@ -81,11 +87,12 @@ class Guard:
             return refusal(403, "requests from pages of other origins are refused")
         return None
 
-    def _refused_size(self, headers: Mapping[bytes, bytes]) -> Response | None:
-        size = headers.get(b"content-length", b"0")
-        if not size.isdigit() or int(size[:20]) > MAX_BODY:
-            return too_large()
-        return None
+
+def _refused_size(headers: Mapping[bytes, bytes], most: int) -> Response | None:
+    size = headers.get(b"content-length", b"0")
+    if not size.isdigit() or int(size[:20]) > most:
+        return too_large(most)
+    return None
 
 
 def _token(headers: Mapping[bytes, bytes]) -> str:
@@ -104,19 +111,24 @@ def _unauthorized() -> Response:
 class BodyTooLarge(Exception):
     """A body without a length, or with a false one, has more bytes than are read."""
 
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.most = most
+
 
 class _Bounded:
     """The body of a request, as far as it is read."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, most: int) -> None:
         self._receive = receive
+        self._most = most
         self._size = 0
 
     async def receive(self) -> Message:
         message = await self._receive()
         self._size += len(message.get("body", b""))
-        if self._size > MAX_BODY:
-            raise BodyTooLarge
+        if self._size > self._most:
+            raise BodyTooLarge(self._most)
         return message
 
 
@@ -124,15 +136,15 @@ async def body_of(request: Request) -> bytes | Response:
     """Return the body of a request, or the answer to one that is too large, or whose caller has hung up before its end."""
     try:
         return await request.body()
-    except BodyTooLarge:
-        return too_large()
+    except BodyTooLarge as error:
+        return too_large(error.most)
     except ClientDisconnect:
         return refusal(400, "the connection was closed before the end of the body")  # that nobody reads
 
 
-def too_large() -> Response:
+def too_large(most: int) -> Response:
     """Return the answer to a body that is too large."""
-    return refusal(413, f"the body is over the {MAX_BODY} bytes allowed: divide the request", {"connection": "close"})
+    return refusal(413, f"the body is over the {most} bytes allowed: divide the request", {"connection": "close"})
 
 
 def one_form(raw_path: bytes) -> str:
