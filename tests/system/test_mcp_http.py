@@ -142,6 +142,36 @@ def test_sessions_are_of_one_caller(url: str, place: tuple[RedisServer, Path, Se
     assert len(place[2].said().splitlines()) == 1
 
 
+def test_sessions_that_are_never_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cost those room who begin them: the oldest of theirs ends, and others begin and go on as ever."""
+    monkeypatch.setattr("blocksd.mcp.hosted.MOST_SESSIONS", 4)
+    with gateway("redis://127.0.0.1:1", tokens=FILE, parts=[OverHTTP]) as client:
+
+        def post(who: str, body: dict[str, Any], **headers: str) -> Any:
+            return client.post("/mcp", json=body, headers={**JSON, **headers, "authorization": f"Bearer {TOKENS[who]}"})
+
+        def begun(who: str) -> str:
+            answer = post(who, HELLO)
+            assert answer.status_code == 200
+            return str(answer.headers["mcp-session-id"])
+
+        def is_there(who: str, session: str) -> bool:
+            status = post(who, {**HELLO, "method": "ping"}, **{"mcp-session-id": session}).status_code
+            assert status in (200, 404)
+            return bool(status == 200)
+
+        bobs = begun("bob")
+        anns = [begun("ann") for _ in range(3)]
+        assert is_there("ann", anns[0])  # it is the newest now
+        anns.append(begun("ann"))
+        assert [is_there("ann", one) for one in anns] == [True, False, True, True]
+        assert is_there("bob", bobs)
+        anns += [begun("ann") for _ in range(4)]
+        assert [is_there("ann", one) for one in anns] == [False] * 5 + [True] * 3
+        assert is_there("bob", bobs)
+        assert is_there("bob", begun("bob"))
+
+
 @pytest.mark.parametrize("era", ERAS)
 def test_two_agents_share_a_block(url: str, place: tuple[RedisServer, Path, Served], era: str) -> None:
     """An append of one is in the other's next read, and in its update; so is a save of a person."""
