@@ -172,6 +172,28 @@ def test_sessions_that_are_never_ended(monkeypatch: pytest.MonkeyPatch) -> None:
         assert is_there("bob", begun("bob"))
 
 
+def test_resources_that_a_client_may_listen_to(
+    monkeypatch: pytest.MonkeyPatch, place: tuple[RedisServer, Path, Served]
+) -> None:
+    """Are not arbitrarily many: their number is time in which others wait, and memory."""
+    monkeypatch.setattr("blocksd.mcp.updates.MOST_URIS", 2)
+    uris = [f"blocks://ann/{number}" for number in range(3)]
+    listen = {"_meta": OF_2026, "notifications": {"resourceSubscriptions": uris}}
+    with gateway(place[0].url, tokens=FILE, parts=[OverHTTP]) as client:
+        ann = {**JSON, "authorization": f"Bearer {TOKENS['ann']}"}
+
+        def post(method: str, params: dict[str, Any], **headers: str) -> Any:
+            sent = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+            return client.post("/mcp", json=sent, headers={**ann, **headers})
+
+        asked = {"mcp-protocol-version": "2026-07-28", "mcp-method": "subscriptions/listen"}
+        assert "listen to 2 resources" in post("subscriptions/listen", listen, **asked).text
+        session = {"mcp-session-id": client.post("/mcp", json=HELLO, headers=ann).headers["mcp-session-id"]}
+        answers = [post("resources/subscribe", {"uri": uri}, **session).json() for uri in uris]
+        assert ["error" in answer for answer in answers] == [False, False, True]
+        assert "listen to 2 resources" in answers[2]["error"]["message"]
+
+
 @pytest.mark.parametrize("era", ERAS)
 def test_two_agents_share_a_block(url: str, place: tuple[RedisServer, Path, Served], era: str) -> None:
     """An append of one is in the other's next read, and in its update; so is a save of a person."""

@@ -38,7 +38,7 @@ from blocksd.mcp.calls import call
 from blocksd.mcp.definitions import listed
 from blocksd.mcp.memory import AgentMemory
 from blocksd.mcp.places import name_in
-from blocksd.mcp.updates import Updates
+from blocksd.mcp.updates import Updates, check_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,6 +197,7 @@ class Handlers:
 
     async def listen(self, context: Context, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
         """Answer `subscriptions/listen` (2026)."""
+        check_number(len(params.notifications.resource_subscriptions or ()))
         return await self._updates_for(context).listen(context, params)
 
     async def list_prompts(self, _context: Context, _params: PaginatedRequestParams | None) -> ListPromptsResult:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourcesListChanged, ResourceUpdated
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS
 
 from blocksd.errors import BlocksdError, NotFound
 from blocksd.mcp.places import name_in
@@ -35,9 +36,17 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("blocksd.mcp")
 RETRY_SECONDS = 1.0
+MOST_URIS = 10_000
+"""How many resources a client may listen to: each costs time and memory before a change comes."""
 _PATIENCE_SECONDS = 2.0
 """How long a client waits at most until its agent's changes are followed, before its subscription is confirmed."""
 _WITHOUT_BLOCKS = frozenset(("source", "opened", "closed"))
+
+
+def check_number(uris: int) -> None:
+    """Raise MCPError if a client wants to hear of more resources than it may."""
+    if uris > MOST_URIS:
+        raise MCPError(INVALID_PARAMS, f"a client may listen to {MOST_URIS} resources: read the others now and then")
 
 
 class Updates:
@@ -49,8 +58,8 @@ class Updates:
         self._on_end = on_end
         self._bus = InMemorySubscriptionBus()
         self._streams = ListenHandler(self._bus)
-        self._wanted: dict[str, Counter[str]] = {}
-        """The URIs that clients listen to, by the name of the block: a URI can be written in several ways."""
+        self._wanted: dict[str, dict[str, int]] = {}
+        """The URIs that clients listen to, and how many do, by the name of the block: a URI can be written in several ways."""
         self._clients = 0
         self._sessions: dict[Connection, _Session] = {}
         self._task: asyncio.Task[None] | None = None
@@ -88,6 +97,7 @@ class Updates:
         """Tell the client when this resource changes, too."""
         session = await self.join(connection)
         if uri not in session.uris:
+            check_number(len(session.uris) + 1)
             session.uris.add(uri)
             self._want([uri])
 
@@ -121,13 +131,16 @@ class Updates:
     def _want(self, uris: Iterable[str]) -> None:
         for uri in uris:
             with suppress(NotFound):  # of a URI that is none of the agent's nothing is ever told
-                self._wanted.setdefault(name_in(uri, self._agent), Counter())[uri] += 1
+                wanted = self._wanted.setdefault(name_in(uri, self._agent), {})
+                wanted[uri] = wanted.get(uri, 0) + 1
 
     def _want_not(self, uris: Iterable[str]) -> None:
         for uri in uris:
             with suppress(NotFound):
                 name = name_in(uri, self._agent)
-                self._wanted[name] -= Counter([uri])
+                self._wanted[name][uri] -= 1
+                if not self._wanted[name][uri]:
+                    del self._wanted[name][uri]
                 if not self._wanted[name]:
                     del self._wanted[name]
 
