@@ -62,6 +62,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         joined: Any = _JoinedWrites(transport, self.loop)
+        self._joined = joined
         super().connection_made(joined)
         app: ASGIApp = self.config.loaded_app
         extensions = {ABORT: transport.abort, DIRECT: joined, WRITE: self._write_chunk}
@@ -75,6 +76,7 @@ class Connection(H11Protocol):
             self._make_room()
 
     def on_response_complete(self) -> None:
+        self._joined.flush()
         self.since = self.loop.time()
         super().on_response_complete()
 
@@ -130,7 +132,8 @@ def _most_descriptors() -> int:
 class _JoinedWrites:
     """A transport that sends the head and the body of an answer together: one system call, and one wake-up of the client.
 
-    uvicorn writes them one after the other. What is written in one turn of the event loop is sent at its end.
+    uvicorn writes them one after the other. What is written in one turn of the event loop is sent at its end, or that of the
+    answer.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -146,22 +149,23 @@ class _JoinedWrites:
         if not data:
             return
         if not self._parts:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._parts.append(data)
         self._size += len(data)
         if self._size > _MOST_BYTES:
-            self._flush()
+            self.flush()
 
     def write_now(self, data: bytes) -> None:
         """Write without waiting for more."""
-        self._flush()
+        self.flush()
         self._transport.write(data)
 
     def close(self) -> None:
-        self._flush()
+        self.flush()
         self._transport.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what waits."""
         if self._parts:
             data = b"".join(self._parts)
             self._parts.clear()

@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 
 from blocksd.errors import Misconfigured
 
+_MOST_SEEN, _LONGEST_SEEN = 100, 300
+"""How many headers `Host` are remembered as ours, and of which length: most callers send one of a few."""
+
 
 def check_address(host: str, *, has_tokens: bool) -> None:
     """Raise Misconfigured if everyone in the network could write: without tokens only this machine may be served."""
@@ -47,11 +50,17 @@ class Places:
         """Take names with commas between them. None: any with tokens, else those of this machine."""
         self._names = frozenset(name.strip().lower() for name in (names or "").split(",") if name.strip())
         self._is_any = has_tokens and not self._names
+        self._seen: set[str] = set()
 
     def is_ours(self, host: str) -> bool:
         """Return True if the header `Host` names this gateway."""
+        if host in self._seen:
+            return True
         name = _name_of(host)
-        return name is not None and (self._is_any or is_loopback(name) or name in self._names)
+        is_ours = name is not None and (self._is_any or is_loopback(name) or name in self._names)
+        if is_ours and len(self._seen) < _MOST_SEEN and len(host) <= _LONGEST_SEEN:
+            self._seen.add(host)
+        return is_ours
 
     def is_own_page(self, origin: str, host: str) -> bool:
         """Return True if the header `Origin` is of a page of this gateway, which the request reached as `host`."""

@@ -29,22 +29,23 @@ class Repeats:
 
         A request with an `Idempotency-Key` has an id made of that.
         """
-        mark = sha256()
-        for fact in facts:
-            mark.update(fact.encode("utf-8", "surrogatepass") if isinstance(fact, str) else fact)
-            mark.update(b"\0")
         named = headers.get("idempotency-key")
         if named:
             *asked, _ = facts  # the daemon refuses another body under the same id
             return f"http-{sha256(repr((asked, named)).encode()).hexdigest()[:32]}"
-        count = headers.get("x-stainless-retry-count", "")
+        made = str(uuid.uuid4())
+        count = headers.get("x-stainless-retry-count")
+        if not count:
+            return made
+        mark = sha256()
+        for fact in facts:
+            mark.update(fact.encode("utf-8", "surrogatepass") if isinstance(fact, str) else fact)
+            mark.update(b"\0")
         key = mark.hexdigest()
         if count.isascii() and count.isdigit() and int(count[:9]) > 0 and key in self._ids:
             return self._ids[key]
-        made = str(uuid.uuid4())
-        if count:
-            self._ids.pop(key, None)
-            self._ids[key] = made
-            if len(self._ids) > _KEPT:
-                del self._ids[next(iter(self._ids))]
+        self._ids.pop(key, None)
+        self._ids[key] = made
+        if len(self._ids) > _KEPT:
+            del self._ids[next(iter(self._ids))]
         return made
