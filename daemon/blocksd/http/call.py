@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -26,8 +27,8 @@ from blocksd.model.revision import OPERATOR
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
-    from starlette.requests import Request
     from starlette.routing import BaseRoute
+    from starlette.types import Receive, Scope, Send
 
     from blocksd.client.transport_async import AsyncTransport
     from blocksd.http.description import About
@@ -218,7 +219,12 @@ def route(
             return answer.tagged(request.headers.get("if-none-match") if method == "GET" else None)
         return answer
 
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        response = await endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
+
     found = Described(path, endpoint, methods=[method])
+    found.app = served  # errors are answered around all routes: Starlette would do so around each, too
     found.about, found.roles = about, roles
     return found
 

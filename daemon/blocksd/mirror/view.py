@@ -157,6 +157,10 @@ class BlockView:
         text = self._fields.get(name)
         if text is None or name in _TEXTS:
             return text
+        if text == "[]":
+            return []
+        if text == "{}":
+            return {}
         try:
             return json.loads(text)
         except ValueError:
@@ -179,13 +183,15 @@ def shown_as(label: str, fields: Mapping[str, str]) -> BlockView | None:
 
 def view_of(block: Mapping[str, Any]) -> BlockView:
     """Return a block from its JSON in a reply, equal to one read from the mirror."""
-    return BlockView(
-        {
-            name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            for name, value in block.items()
-            if value is not None
-        }
-    )
+    return BlockView({name: _text_of(value) for name, value in block.items() if value is not None})
+
+
+def _text_of(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value is True or value is False:
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
