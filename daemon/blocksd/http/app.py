@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.routing import Match, Route, Router
 
 from blocksd.errors import BlocksdError
 from blocksd.http import page_files
@@ -23,9 +24,10 @@ from blocksd.http.metrics import IS_AVAILABLE, Measured, Metrics, metrics_route
 from blocksd.http.repeats import Repeats
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
-    from starlette.routing import Route
+    from starlette.routing import BaseRoute
+    from starlette.types import Receive, Scope, Send
 
     from blocksd.http.places import Places
     from blocksd.http.tokens import Tokens
@@ -96,9 +98,47 @@ def application(
         routes=[*routes, metrics_route(metrics)],
         middleware=[*measured, Middleware(Guard, tokens=tokens, guesses=gateway.guesses, places=places)],
         exception_handlers={BlocksdError: answer_error, HTTPException: answer_http, Exception: answer_fault},
-        lifespan=lifespan,
     )
     app.state.stopping = gateway.stopping
     app.state.end_streams = end_streams
-    app.router.redirect_slashes = False  # the guard takes both forms
+    app.router = _Table(app.routes, redirect_slashes=False, lifespan=lifespan)  # the guard takes both forms of a slash
     return app
+
+
+class _Table(Router):
+    """The routes by the first two parts of their paths.
+
+    Starlette compares a path with one route after the other; a path that is wrong, with all of them.
+    """
+
+    def __init__(self, routes: Sequence[BaseRoute], **options: Any) -> None:
+        super().__init__(routes, **options)
+        self._found: dict[str, list[BaseRoute]] = {}
+        for route in routes:
+            assert isinstance(route, Route)
+            self._found.setdefault(_begin(route.path.partition("/{")[0]), []).append(route)
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await super().app(scope, receive, send)
+            return
+        begin = _begin(scope["path"])
+        other: tuple[BaseRoute, Scope] | None = None  # of another method
+        routes = self._found.get(begin, self._found.get(begin.rpartition("/")[0], []))
+        for route in routes:
+            match, found = route.matches(scope)
+            if match is Match.FULL:
+                scope.update(found)
+                await route.handle(scope, receive, send)
+                return
+            if match is Match.PARTIAL and other is None:
+                other = route, found
+        if other is None:
+            raise HTTPException(404)
+        scope.update(other[1])
+        await other[0].handle(scope, receive, send)
+
+
+def _begin(path: str) -> str:
+    """Return the first two parts of a path."""
+    return "/".join(path.split("/", 3)[:3])
