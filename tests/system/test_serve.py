@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import socket
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateways import Served
-from support import Daemon, RedisServer, eventually, require
+from support import DEADLINE, Daemon, RedisServer, eventually, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -232,3 +233,35 @@ def test_tls_and_tokens(
     gateway.process.wait(15)
     assert "token-of" not in gateway.said()
     assert "with a token" in gateway.said()
+
+
+_PASSING = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execv(sys.executable, [sys.executable, "-m", "blocksd", "serve", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+def test_socket_that_systemd_passes(
+    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: socket.AddressFamily
+) -> None:
+    """Connections wait for a gateway, also while it is started anew; who may call is the same."""
+    monkeypatch.setenv("BLOCKSD_CONFIG", os.devnull)
+    with socket.socket(family) as listening:
+        listening.bind(("127.0.0.1", 0) if family == socket.AF_INET else str(tmp_path / "http"))
+        listening.listen()
+        words = [sys.executable, "-c", _PASSING, str(listening.fileno()), "--redis", server.url]
+        for host, status in (("localhost", b" 503 "), ("evil.example", b" 403 ")):  # 503: there is no mirror
+            with socket.socket(family) as caller:
+                caller.connect(listening.getsockname())
+                caller.sendall(f"GET /v1/blocks/x HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+                caller.settimeout(DEADLINE)
+                with subprocess.Popen(words, pass_fds=[listening.fileno()], stderr=subprocess.PIPE) as gateway:
+                    assert status in caller.recv(1000)
+                    gateway.terminate()
+                    said = gateway.communicate(timeout=DEADLINE)[1]
+                assert gateway.returncode == 0, said
+                place = "http+unix:" if family == socket.AF_UNIX else "http://"
+                assert f"serving at {place}".encode() in said

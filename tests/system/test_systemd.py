@@ -694,6 +694,13 @@ def test_guide_followed_to_the_letter(machine: Machine) -> None:
     settings.write_text(before)
     machine.run("systemctl", "restart", "blocksd", "blocksd-http")
 
+    do("A socket for the gateway")
+    assert machine.says("blocksd-http", "ActiveState") == "inactive"
+    assert answer_of(machine, "/v1/blocks/persona", token)["value"] == persona  # which has started it
+    machine.run("systemctl", "stop", "blocksd-http")
+    assert answer_of(machine, "/v1/blocks/persona", token)["value"] == persona
+    assert "Traceback" not in machine.log("blocksd-http")
+
     assert "/etc/blocksd/team/blocks.d" in do("Several of them")
     machine.run(
         "runuser", "--user", "ann", "--", "sh", "-c", "umask 022; echo plan > /etc/blocksd/team/blocks.d/plan.md"

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from blocksd.http.server import _BACKLOG
+from blocksd.settings.config import Config
 from support import require
 
 UNITS = Path(__file__).resolve().parents[2] / "systemd"
 SYSTEM = ("blocksd.service", "blocksd@.service")
 GATEWAY = "blocksd-http.service"
+SOCKET = "blocksd-http.socket"
 ALL = (*SYSTEM, "user/blocksd.service")
 RENDER = "user/blocksd-render.service"
 
@@ -25,9 +28,10 @@ def text_of(unit: str) -> str:
 @pytest.mark.parametrize("unit", [*SYSTEM, GATEWAY])
 def test_systemd_understands_every_line(unit: str, tmp_path: Path) -> None:
     """`systemd-analyze verify` is silent: what it does not know it only says, and returns 0."""
-    path = tmp_path / unit
-    path.write_text(text_of(unit).replace("ExecStart=/usr/local/bin/blocksd", "ExecStart=/bin/true"))
-    words = [require("systemd-analyze"), "verify", "--man=no", str(path)]
+    paths = [tmp_path / unit, *([tmp_path / SOCKET] if unit == GATEWAY else [])]
+    for path in paths:
+        path.write_text(text_of(path.name).replace("ExecStart=/usr/local/bin/blocksd", "ExecStart=/bin/true"))
+    words = [require("systemd-analyze"), "verify", "--man=no", *map(str, paths)]
     verified = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (verified.stdout + verified.stderr, verified.returncode) == ("", 0)
 
@@ -47,10 +51,10 @@ def test_exposure_is_at_most_one(unit: str) -> None:
     assert judged.returncode == 0, judged.stdout + judged.stderr
 
 
-@pytest.mark.parametrize("unit", [*ALL, GATEWAY, RENDER])
+@pytest.mark.parametrize("unit", [*ALL, GATEWAY, SOCKET, RENDER])
 def test_every_line_has_its_reason(unit: str) -> None:
     """A setting stands below a comment, alone or in a group."""
-    service = text_of(unit).partition("[Service]\n")[2].partition("[Install]")[0]
+    service = re.split(r"\[(?:Service|Socket)\]\n", text_of(unit))[1].partition("[Install]")[0]
     for group in re.split(r"\n(?=#)|\n\n", service.strip()):
         assert group.startswith("#"), group
 
@@ -77,6 +81,15 @@ def test_gateway_may_do_no_more_than_the_daemon() -> None:
     hardening = set(text_of(SYSTEM[0]).partition("# From here on")[2].splitlines()) & daemon
     assert hardening - gateway == {"UMask=0007", "ReadWritePaths=/etc/blocksd"}
     assert "StateDirectory" not in text_of(GATEWAY)
+
+
+def test_socket_is_the_one_that_the_gateway_would_make() -> None:
+    """By its address and its queue; as it is made outside of the service, its addresses are limited there."""
+    socket, gateway = text_of(SOCKET).splitlines(), text_of(GATEWAY).splitlines()
+    assert {f"ListenStream={Config().listen}", f"Backlog={_BACKLOG}"} < set(socket)
+    limits = [line for line in gateway if line.startswith("IPAddress")]
+    assert limits
+    assert [line for line in socket if line.startswith("IPAddress")] == limits
 
 
 def test_renderer_may_do_no_more_than_a_persons_daemon() -> None:

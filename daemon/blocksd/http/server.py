@@ -21,6 +21,7 @@ from blocksd.http.connection import Connection
 from blocksd.http.places import Places, check_address, is_loopback
 from blocksd.http.tokens import configured
 from blocksd.monitoring import sd_notify
+from blocksd.settings.config import Config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from blocksd.http.call import Gateway
     from blocksd.http.tokens import Tokens
     from blocksd.monitoring.log import EventLog
-    from blocksd.settings.config import Config
 
 _CLOSING_SECONDS = 2
 """How long requests in hand may take when the server stops. A daemon that runs it has 5 seconds to stop itself."""
@@ -41,6 +41,9 @@ _ACCEPTED_AT_ONCE = 16
 _EXPIRING_SECONDS = 5
 """How often connections are looked at whose clients take too long."""
 _FILES = 65_536
+_PASSED = 3
+"""The file descriptor of the first socket that systemd passes."""
+_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _LARGE = 128 * 1024
 
@@ -53,13 +56,15 @@ def serve(config: Config, url: str, log: EventLog, *parts: Callable[[Gateway], P
     Raises:
         Misconfigured: an address, a token or a certificate is wrong, or the address would be open to everyone.
     """
-    host, port = config.gateway_address
     tokens = configured(config)
-    check_address(host, has_tokens=bool(tokens))
+    passed = passed_listener()
+    host, port = _address(config, passed)
+    if host is not None:
+        check_address(host, has_tokens=bool(tokens))
     places = Places(config.hosts, has_tokens=bool(tokens))
     app = application(url, config.namespace, tokens=tokens, places=places, by=config.by, parts=parts)
     certificate = _certificate(config)
-    listening = listener(host, port)
+    listening = passed or listener(host or "", port)
     _raise_file_limit()
     give_memory_back()
     logging.getLogger("uvicorn").setLevel(
@@ -80,10 +85,13 @@ def serve(config: Config, url: str, log: EventLog, *parts: Callable[[Gateway], P
         **certificate,
     }
     scheme = "https" if certificate else "http"
-    place = f"{scheme}://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-    who = "callers with a token" if tokens else "every program of this machine"
-    if tokens and not certificate and not is_loopback(host):
-        log.on_notice("tokens are sent without TLS: set certificate, or let a proxy on this machine have it", "warning")
+    place = f"{scheme}+unix:{_shown(listening)}" if host is None else f"{scheme}://{_shown(listening)}"
+    who = "every program of this machine" if host is not None else "every program that may open it"
+    if tokens:
+        who = "callers with a token"
+        if host is not None and not certificate and not is_loopback(host):
+            notice = "tokens are sent without TLS: set certificate, or let a proxy on this machine have it"
+            log.on_notice(notice, "warning")
     server = _Server(
         uvicorn.Config(app, **settings),
         app.state.stopping,
@@ -156,19 +164,78 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
+def passed_listener() -> socket.socket | None:
+    """Return the socket that systemd listens at for this process (sd_listen_fds(3)); None: there is none.
+
+    Raises:
+        Misconfigured: there are several, or it is no socket of the kind that is needed.
+    """
+    # Programs that this one starts are not to take them for theirs.
+    pid, count, _names = (os.environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"))
+    if pid != str(os.getpid()) or count in ("", "0"):
+        return None
+    if count != "1":
+        message = f"systemd passes {count} sockets, and the gateway listens at one: have one ListenStream= in the unit"
+        raise Misconfigured(message, key="listen")
+    try:
+        passed = socket.socket(fileno=_PASSED)
+        is_right = passed.type == socket.SOCK_STREAM and passed.family in _FAMILIES
+        if not is_right or not passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            passed.close()
+            raise OSError
+    except OSError:
+        message = (
+            "what systemd passes is no socket that TCP or Unix streams are accepted at: set ListenStream= and Accept=no"
+        )
+        raise Misconfigured(message, key="listen") from None
+    passed.set_inheritable(False)
+    _send_at_once(passed)
+    return passed
+
+
+def _address(config: Config, passed: socket.socket | None) -> tuple[str | None, int]:
+    """Return the host and the port to listen at; of a Unix socket no host. Raise Misconfigured if two are asked for."""
+    asked = config.gateway_address
+    if passed is None:
+        return asked
+    name = passed.getsockname()
+    is_unix = passed.family == socket.AF_UNIX
+    found: tuple[str | None, int] = (None, 0) if is_unix else (name[0], name[1])
+    if config.listen != Config().listen and found != asked:
+        where = f"listen is {config.listen}, and systemd listens at {_shown(passed)}"
+        message = f"{where}: remove listen, or change ListenStream="
+        raise Misconfigured(message, key="listen")
+    return found
+
+
+def _shown(listening: socket.socket) -> str:
+    """Return where a socket listens, for messages."""
+    name: Any = listening.getsockname()
+    if listening.family == socket.AF_UNIX:
+        return name if isinstance(name, str) else f"@{os.fsdecode(name[1:])}"
+    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+
+
 def listener(host: str, port: int) -> socket.socket:
     """Return a socket that listens. Raise Misconfigured if it cannot."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-        # Its connections inherit this. asyncio does not set it for them, as the socket names no protocol; without it the
-        # body of each answer waits up to 40 ms until the client has confirmed the head.
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _send_at_once(listening)
     except OSError as error:
         raise Misconfigured(
             f"the gateway cannot listen at {host}:{port}: {error.strerror or error}", key="listen", errno=error.errno
         ) from None
     return listening
+
+
+def _send_at_once(listening: socket.socket) -> None:
+    """Have connections send without delay. They inherit it, and asyncio does not set it, as the socket names no protocol.
+
+    Without it the body of each answer waits up to 40 ms until the client has confirmed the head.
+    """
+    if listening.family != socket.AF_UNIX:
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def give_memory_back() -> None:
