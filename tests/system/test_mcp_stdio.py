@@ -141,6 +141,7 @@ def test_standard_output_has_nothing_but_the_protocol(run_daemon: Callable[..., 
         '{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"memory_view","arguments":{"label":"\\ud800"}}}'
     )
     one.send(lone.encode() + b"\n", {**LIST, "id": 4})
+    assert "surrogate" in one.answer(3)["error"]["message"]
     assert one.answer(4)["result"]["structuredContent"]["blocks"]
     with server.client() as client:
         client.execute_command("HSET", "blocks:block:agents/sam/human", "value", b"bad \xff bytes")

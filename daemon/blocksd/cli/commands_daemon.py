@@ -233,8 +233,9 @@ def serve_mcp(agent: str, create: bool, print_config: str | None, **flags: Any) 
     log = EventLog(level="warning")
     log.capture()
     gc.disable()  # the SDK makes a million objects while it is imported, all of which stay: this saves a tenth of the start
-    from blocksd.mcp.stdio import serve as serve_stdio
+    from blocksd.mcp.sdk import load_stdio
 
+    stdio = load_stdio()
     gc.enable()
 
     def connect() -> SharedTransport:
@@ -244,7 +245,7 @@ def serve_mcp(agent: str, create: bool, print_config: str | None, **flags: Any) 
         connect()
     except Unavailable as error:
         log.on_notice(f"{error.message}; {next_step(error)}", "warning")
-    serve_stdio(agent, connect, creates=create)
+    stdio.serve(agent, connect, creates=create)
 
 
 @click.command()

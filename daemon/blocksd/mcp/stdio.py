@@ -7,8 +7,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from mcp.server.stdio import stdio_server
-
+from blocksd.mcp.lines import Lines
 from blocksd.mcp.memory import Access
 from blocksd.mcp.server import Handlers
 
@@ -31,31 +30,28 @@ async def _serve(agent: str, access: Access) -> None:
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    handlers = Handlers(access, lambda _context: agent)
-    serving = asyncio.create_task(_talk(handlers))
-    waiting = asyncio.create_task(stopping.wait())
-    await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
+    handlers, lines = Handlers(access, lambda _context: agent), Lines(*_own_handles())
+    server = handlers.server()
+    serving = asyncio.create_task(server.run(lines, lines, server.create_initialization_options()))
+    ends = [serving, *(asyncio.create_task(one.wait()) for one in (stopping, lines.broken))]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for waiting in ends[1:]:
+        waiting.cancel()
     await handlers.close()
     await access.close()
+    error = lines.error
+    if error is not None and not isinstance(error, BrokenPipeError):  # as it is when the client has ended
+        raise OSError(error.errno, error.strerror, "standard input or output")
     if not serving.done():
-        # The SDK reads standard input in a thread, which nothing can interrupt and for which Python would wait.
-        os._exit(0)
+        os._exit(0)  # an answer that nobody reads cannot be taken back, and would be waited for
     await serving
 
 
-async def _talk(handlers: Handlers) -> None:
-    server = handlers.server()
-    try:
-        async with stdio_server() as (reading, writing):
-            await server.run(reading, writing, server.create_initialization_options())
-    except ExceptionGroup as group:
-        matching, others = group.split(OSError)
-        if matching is None or others is not None:
-            raise
-        error: BaseException = matching
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        assert isinstance(error, OSError)
-        if not isinstance(error, BrokenPipeError):  # as it is when the client has ended without closing the input first
-            raise OSError(error.errno, error.strerror, "standard input or output") from None
+def _own_handles() -> tuple[int, int]:
+    """Return standard input and output, in whose places nothing can be read, and what is written goes to standard error."""
+    handles = os.dup(0), os.dup(1)
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nowhere, 0)
+    os.close(nowhere)
+    os.dup2(2, 1)
+    return handles
