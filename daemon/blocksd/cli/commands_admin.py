@@ -315,8 +315,8 @@ def _toml(value: Any) -> str:
 def acl(agents: tuple[str, ...], **flags: Any) -> None:
     """Print Redis users with the least rights they need.
 
-    They are lines of an ACL file. There is one for the daemon, one for operators, one that only reads, and one for each AGENT; without AGENT, for each
-    agent of the running daemon. Replace PASSWORD by >secret.
+    They are lines of an ACL file. There is one for the daemon, one for operators, one that only reads, one for the gateway, and one for each AGENT;
+    without AGENT, for each agent of the running daemon. Replace PASSWORD by >secret.
     """
     config = load(flags)
     if not agents:

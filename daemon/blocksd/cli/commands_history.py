@@ -41,7 +41,15 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("label", shell_complete=completion.labels)
 @daemon_options
-@click.option("-n", "--limit", type=click.IntRange(1, 10**9), default=20, show_default=True, help="How many versions.")
+@click.option(
+    "-n",
+    "--limit",
+    metavar="N",
+    type=click.IntRange(1, 10**9),
+    default=20,
+    show_default=True,
+    help="How many versions.",
+)
 @json_option
 def history(label: str, limit: int, as_json: bool, **flags: Any) -> None:
     """List a block's versions, newest first.

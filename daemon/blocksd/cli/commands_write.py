@@ -99,7 +99,8 @@ def set_block(label: str, value: str | None, *, version: int | None, as_json: bo
     """Change a block's value or fields, or both.
 
     Without VALUE and options, the value is read from standard input, or, on a terminal, edited in $EDITOR; edits by others
-    meanwhile are merged. VALUE - stands for standard input.
+    meanwhile are merged. VALUE - stands for standard input. The agents and tags that are named replace all that the block
+    has: to add an agent, use 'blocksd attach'.
     """
     fields = _given({name: flags.pop(name) for name in _FIELDS})
     with client_for(flags, label) as client, ExitStack() as stack:

@@ -37,6 +37,12 @@ def test_number_has_a_range(name: str) -> None:
             NUMBERS[name].type.convert(value, NUMBERS[name], None)
 
 
+@pytest.mark.parametrize("name", NUMBERS)
+def test_number_is_shown_as_a_letter(name: str) -> None:
+    """And not as click's `INTEGER RANGE`, which says nothing beside the range."""
+    assert len(NUMBERS[name].metavar or "") in range(1, 5)
+
+
 def test_numbers_are_found() -> None:
     assert {"stop timeout", "history limit", "set version", "new limit", "audit stale_days"} < NUMBERS.keys()
 
