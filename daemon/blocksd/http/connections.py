@@ -12,12 +12,16 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from redis.asyncio import ConnectionPool
+from redis.exceptions import ResponseError
+
 from blocksd.client.transport_async import AsyncTransport
 from blocksd.errors import InvalidRequest, NotAttached, NotFound, Unavailable
 from blocksd.model.revision import OPERATOR
+from blocksd.protocol import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from blocksd.protocol.wire import Command
 
@@ -40,7 +44,32 @@ class SharedTransport(AsyncTransport):
         self._reading = asyncio.Semaphore(READING)
         self._asking = asyncio.Semaphore(ASKING)
         self._waiting = Counter[asyncio.Semaphore]()
-        self._asked: dict[tuple[str, str], tuple[str, asyncio.Task[dict[str, Any]]]] = {}
+        self._asked: dict[tuple[str, str], tuple[object, asyncio.Future[dict[str, Any]]]] = {}
+
+    async def _send(self, commands: Sequence[Command], *, together: bool) -> list[Any]:
+        """Send commands on a connection of the pool, without a pipeline: that takes half of the time.
+
+        Replies are those that a pipeline gives. A cluster has a pool for each node, and a pool by Sentinel looks for the
+        master: these stay with redis-py.
+        """
+        pool: Any = getattr(self._redis, "connection_pool", None)
+        if not _is_of_one_server(pool):
+            return await super()._send(commands, together=together)
+        with wire.reading_mirror(self.url):
+            connection = await pool.get_connection()
+            try:
+                sent = (("MULTI",), *commands, ("EXEC",)) if together else commands
+                await connection.send_packed_command(connection.pack_commands(sent))
+                replies = [await _reply(connection) for _ in sent]  # another error than a refusal closes it
+            finally:
+                await pool.release(connection)
+            _raise_refusal(replies)
+            if together:
+                replies = replies[-1]  # to EXEC, with all replies
+                _raise_refusal(replies)
+            callbacks: Mapping[str | int, Callable[[Any], Any]] = self._redis.response_callbacks
+            pairs = zip(commands, replies, strict=True)
+            return [callbacks[one[0]](reply) if one[0] in callbacks else reply for one, reply in pairs]
 
     async def ask(self, *commands: Command, together: bool = False) -> list[Any]:
         """Send commands as `AsyncTransport.ask` does, when it is their turn.
@@ -90,17 +119,47 @@ class SharedTransport(AsyncTransport):
         request_id = terms.get("request_id")
         if request_id is None:
             return await super().request(actor, op, args, **terms)
-        key, asked = (actor, request_id), json.dumps((op, args, terms), default=repr, sort_keys=True)
-        known, task = self._asked.get(key, (asked, None))
-        if known != asked:
-            raise InvalidRequest(f"another request is on its way under the id {request_id}", field="id")
-        if task is None:
-            task = asyncio.ensure_future(super().request(actor, op, args, **terms))
-            self._asked[key] = asked, task
-            task.add_done_callback(lambda done: self._forget(key, done))
-        return await asyncio.shield(task)  # a caller that is gone takes it from no other
+        key, asked = (actor, request_id), (op, args, terms)
+        while (known := self._asked.get(key)) is not None:
+            if _as_text(known[0]) != _as_text(asked):
+                raise InvalidRequest(f"another request is on its way under the id {request_id}", field="id")
+            try:
+                return await asyncio.shield(known[1])
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if not known[1].cancelled() or (task is not None and task.cancelling()):
+                    raise  # this caller is gone
+        reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._asked[key] = asked, reply
+        try:
+            found = await super().request(actor, op, args, **terms)
+            reply.set_result(found)
+        except Exception as error:
+            reply.set_exception(error)
+            reply.exception()  # which nobody else may ask for
+            raise
+        finally:
+            del self._asked[key]
+            reply.cancel()  # the caller is gone before the reply: the next one who waits for it makes the request
+        return found
 
-    def _forget(self, key: tuple[str, str], done: asyncio.Task[dict[str, Any]]) -> None:
-        del self._asked[key]
-        if not done.cancelled():
-            done.exception()  # which a caller that is gone does not ask for
+
+def _is_of_one_server(pool: object) -> bool:
+    return type(pool) is ConnectionPool
+
+
+async def _reply(connection: Any) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as refusal:
+        return refusal
+
+
+def _raise_refusal(replies: Sequence[Any]) -> None:
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            raise reply
+
+
+def _as_text(asked: object) -> str:
+    return json.dumps(asked, default=repr, sort_keys=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.client.transport_async import AsyncTransport
-from blocksd.errors import InvalidRequest, Unavailable
+from blocksd.errors import Damaged, InvalidRequest, Unavailable
 from blocksd.http import connections
 from blocksd.http.connections import SharedTransport
 from blocksd.mirror import connection
@@ -80,7 +80,10 @@ def test_reads_survive_a_moment_without_turns(server: RedisServer, monkeypatch: 
 
 
 def test_a_request_that_is_repeated_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is sent once, and all who ask get the reply, also when the first of them is gone; another is refused."""
+    """It is sent once, and all who ask get the reply; another is refused.
+
+    When the first of them is gone, the next one sends it, under the same id: the daemon does it once.
+    """
     sent: list[str] = []
 
     async def main() -> list[Any]:
@@ -106,7 +109,68 @@ def test_a_request_that_is_repeated_on_its_way(monkeypatch: pytest.MonkeyPatch) 
         first.cancel()
         replied.set()
         results = [await one for one in (again, *others)]
-        return [*results, await ask("append")]
+        results.append(await ask("append"))
+        replied.clear()
+        last = [ask("append") for _ in range(3)]
+        await asyncio.sleep(0)
+        for one in last:  # as a server that stops does
+            one.cancel()
+        assert all(
+            isinstance(error, asyncio.CancelledError) for error in await asyncio.gather(*last, return_exceptions=True)
+        )
+        return results
 
     assert asyncio.run(main()) == [{"ok": True}] * 4
-    assert sent == ["append"] * 4
+    assert sent == ["append"] * 6
+
+
+_COMMANDS: tuple[tuple[str | int, ...], ...] = (
+    *(("HGETALL", "h"), ("HMGET", "h", "a", "no"), ("ZSCORE", "z", "x"), ("ZRANGE", "z", 0, -1, "WITHSCORES")),
+    *(("SMEMBERS", "s"), ("XRANGE", "x", "-", "+"), ("EXISTS", "h"), ("PING",), ("ZMSCORE", "z", "x", "no")),
+    *(("EVAL", "return {1, 'a', false}", 0), ("HGETALL", "no"), ("BLPOP", "no", "0.01"), ("ZSCAN", "z", 0)),
+)
+
+
+def test_replies_are_those_of_any_client(server: RedisServer) -> None:
+    """Of the same shapes as redis-py gives them, one by one and together; an error is that of any client, too."""
+    client = server.client()
+    client.hset("h", mapping={"a": "1", "\u00e9": b"\xff"})
+    client.zadd("z", {"x": 1.5, "y": 2})
+    client.sadd("s", "m")
+    client.xadd("x", {"a": "1"}, id="1-1")
+
+    async def main(kind: type[AsyncTransport]) -> list[Any]:
+        transport = kind(server.url, "blocks")
+        found: list[Any] = [await transport.ask(command) for command in _COMMANDS]
+        found += [await transport.ask(*_COMMANDS), await transport.ask(*_COMMANDS, together=True)]
+        for commands in ((("LPUSH", "h", 1),), (("PING",), ("LPUSH", "h", 1)), (("NONSENSE",), ("PING",))):
+            for together in (False, True):
+                with pytest.raises(Damaged) as caught:
+                    await transport.ask(*commands, together=together)
+                found.append(str(caught.value).partition("of pipeline caused error")[0].partition(":")[0])
+        await transport.close()
+        return found
+
+    assert asyncio.run(main(SharedTransport)) == asyncio.run(main(AsyncTransport))
+
+
+def test_connections_are_used_again(server: RedisServer) -> None:
+    """By one request after the other; those that a server closed when it ended are not."""
+
+    async def main() -> None:
+        transport = SharedTransport(server.url, "blocks")
+
+        async def read() -> list[Any]:
+            for _ in range(5):
+                await asyncio.gather(*(transport.ask(("HGETALL", "h")) for _ in range(3)))
+            return [one["id"] for one in server.client().client_list() if one["cmd"] == "hgetall"]
+
+        assert len(await read()) == 3
+        server.kill()
+        server.start()
+        assert len(await read()) == 3
+        await transport.close()
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert [one for one in server.client().client_list() if one["cmd"] == "hgetall"] == []
