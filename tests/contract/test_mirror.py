@@ -12,8 +12,7 @@ import redis
 
 from bench import EPOCH, project, rebuild, without_meta
 from blocksd.errors import Damaged, LeaseLost
-from blocksd.mirror.keys import Keys
-from blocksd.mirror.mirror import Place
+from blocksd.mirror.keys import Keys, Place
 from blocksd.mirror.projection import (
     agents_commands,
     change_of,

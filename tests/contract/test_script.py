@@ -11,6 +11,8 @@ from blocksd.mirror.connection import connect
 from blocksd.mirror.script import Script
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from bench import Bench
     from support import RedisServer
 
@@ -23,12 +25,12 @@ def called(client: Any, url: str) -> Script:
     return Script(client, "apply.lua", url=url)
 
 
-def words_of(*commands: tuple[str, ...]) -> list[str]:
+def words_of(commands: Iterable[tuple[str, ...]]) -> list[str]:
     return [word for command in commands for word in (str(len(command)), *command)]
 
 
 def send(script: Script, *commands: tuple[str, ...]) -> None:
-    script.send(KEYS, ("mine", "", "", *words_of(*commands)))
+    script.send(KEYS, ("mine", "", "", *words_of(commands)))
 
 
 def test_outcome_is_that_of_the_call(bench: Bench) -> None:
@@ -67,7 +69,7 @@ def test_script_that_is_never_kept_is_run_all_the_same(any_server: RedisServer, 
     client.execute_command = flush_first
     for number in range(3):
         flushing.script_flush()
-        words = words_of(("SET", "blocks:x", str(number)))
+        words = words_of([("SET", "blocks:x", str(number))])
         if is_sent:
             script.send(KEYS, ("mine", "", "", *words))
             assert script.outcome() == ["ok"]

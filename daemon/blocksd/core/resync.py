@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
     from blocksd.core.verifier import Verifier
-    from blocksd.mirror.mirror import Mirror, Place
+    from blocksd.mirror.keys import Place
+    from blocksd.mirror.mirror import Mirror
     from blocksd.model.revision import Revision
     from blocksd.state.part import Shared
 

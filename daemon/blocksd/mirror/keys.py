@@ -38,6 +38,7 @@ On a Redis Cluster the namespace carries a hash tag (`{blocks}`), so that all of
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from blocksd.model.label import parse_namespace
@@ -47,6 +48,14 @@ if TYPE_CHECKING:
 
 SCHEMA = 3
 """The version of this layout. A mirror of another one is built anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The position of a mirror: the epoch it was projected from, None if unknown, and the last seq it shows."""
+
+    epoch: str | None
+    seq: int
 
 
 class Keys:

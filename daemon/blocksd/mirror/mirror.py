@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import Damaged, LeaseLost
 from blocksd.mirror.connection import masked, translated
-from blocksd.mirror.keys import SCHEMA
+from blocksd.mirror.keys import SCHEMA, Place
 from blocksd.mirror.projection import announcement, commands_of, hash_commands, in_parts, rebuild_commands, written_keys
 from blocksd.mirror.script import Script
 from blocksd.model.label import owner
 from blocksd.model.revision import repaired, reset
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from blocksd.mirror.keys import Keys
     from blocksd.mirror.projection import Command
@@ -30,18 +29,8 @@ BATCH = 256
 """The most revisions, or blocks, of one script call: a few milliseconds of Redis' one thread."""
 
 _BATCH_CHARS = 1024 * 1024
-_WORD_CHARS = 4  # what a word takes besides itself: so short words are not too many for one call
 _SEQ = re.compile("0|[1-9][0-9]{0,17}")
-_FIRST = 3  # argument of a call that is of its commands
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The position of a mirror: the epoch it was projected from, None if unknown, and the last seq it shows."""
-
-    epoch: str | None
-    seq: int
 
 
 class Mirror:
@@ -154,14 +143,13 @@ class Mirror:
         start = self.place.seq
         for revision in revisions:
             commands = commands_of(revision, self.keys, self.epoch)
-            its = _chars_of(commands)
-            if batch and size + its > _BATCH_CHARS:
+            size += sum(map(len, chain.from_iterable(commands)))
+            if batch and size > _BATCH_CHARS:
                 self._send(batch, at=start)
                 self.wait()
-                batch, size, start = [], 0, revision.seq - 1
+                batch, size, start = [], sum(map(len, chain.from_iterable(commands))), revision.seq - 1
             batch += commands
-            size += its
-        if aside and size + _chars_of(aside) <= _BATCH_CHARS:
+        if aside and size + sum(map(len, chain.from_iterable(aside))) <= _BATCH_CHARS:
             batch += aside
             aside = ()
         self._send(batch, at=start)
@@ -182,7 +170,7 @@ class Mirror:
         size = 0
         for group in groups:
             batch += group
-            size += _chars_of(group)
+            size += sum(map(len, chain.from_iterable(group)))
             if size > _BATCH_CHARS:
                 self.apply(batch)
                 batch, size = [], 0
@@ -307,7 +295,7 @@ class Mirror:
         if all of them are declared: else the script fails half-way there. One server needs no more than the first three.
         """
         keys = (self.keys.lease, self.keys.meta, self.keys.changes)
-        return (*keys, *written_keys(_commands_in(self._sent))) if self._apply.is_on_cluster else keys
+        return (*keys, *written_keys(self._sent[3:])) if self._apply.is_on_cluster else keys
 
     def wait(self) -> None:
         """Wait for the call under way."""
@@ -345,21 +333,6 @@ class Mirror:
         except BaseException:
             self.place = None
             raise
-
-
-def _chars_of(commands: Collection[Command]) -> int:
-    """Return about how many characters commands take on their way."""
-    return sum(map(len, itertools.chain.from_iterable(commands))) + _WORD_CHARS * sum(map(len, commands))
-
-
-def _commands_in(sent: tuple[str, ...]) -> list[Command]:
-    """Return the commands in the arguments of a call."""
-    commands, at = [], _FIRST
-    while at < len(sent):
-        end = at + 1 + int(sent[at])
-        commands.append(sent[at + 1 : end])
-        at = end
-    return commands
 
 
 def _place_of(epoch: str, seq: str) -> Place:

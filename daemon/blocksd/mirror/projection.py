@@ -286,16 +286,19 @@ def reply_command(actor: str, entry_id: str, request_id: str | None, reply: str 
     return (*done, keys.reply(f"{actor}:{request_id}"), str(REPLY_SECONDS), reply)
 
 
-def written_keys(commands: Sequence[Command]) -> set[str]:
-    """Return the keys that commands write, apart from the stream of changes."""
+def written_keys(words: Sequence[str]) -> set[str]:
+    """Return the keys that commands write which travel as these words, apart from the stream of changes."""
     keys: set[str] = set()
-    for name, *words in commands:
+    at = 0
+    while at < len(words):
+        name, *rest = words[at + 1 : at + 1 + int(words[at])]
+        at += len(rest) + 2
         if name == "REPLY":
-            keys.update(words[0:1], words[2:3])
+            keys.update(rest[0:1], rest[2:3])
         elif name in ("DEL", "UNLINK"):
-            keys.update(words)
+            keys.update(rest)
         elif name != "ANNOUNCE":
-            keys.add(words[0])
+            keys.add(rest[0])
     return keys
 
 
