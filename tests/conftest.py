@@ -63,7 +63,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return min(2 * len(os.sched_getaffinity(0)), MOST_PROCESSES)
 
 
-WHOLE = ("test_memory_tool.py", "test_readme.py", "test_systemd.py", "test_wheel.py")
+WHOLE = (
+    *("test_api_changes.py", "test_api_routes.py", "test_api_session.py", "test_client.py", "test_evidence.py"),
+    *("test_gateway_access.py", "test_gateway_garbage.py", "test_letta_routes.py", "test_mcp_http.py"),
+    *("test_mcp_resources.py", "test_mcp_tools.py", "test_memory_tool.py", "test_readme.py", "test_systemd.py"),
+    *("test_wheel.py", "test_writing_client.py"),
+)
 """Files whose tests share what takes long to make, so that one process runs all tests of a file."""
 
 

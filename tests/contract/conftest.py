@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that uses `backend` runs on one, and, with the mark `every_backend`, on each that it can use."""
+    """A test that uses `backend` or `any_server` runs on one, and, with the mark `every_backend`, on each that it can use."""
+    is_on_every = metafunc.definition.get_closest_marker("every_backend") is not None
     if "backend" in metafunc.fixturenames:
-        is_faked = "library_url" in metafunc.fixturenames
-        backends: tuple[str, ...] = (*BACKENDS, "fakeredis") if is_faked else BACKENDS
-        if metafunc.definition.get_closest_marker("every_backend") is None:
-            backends = BACKENDS[:1]
-        metafunc.parametrize("backend", backends, indirect=True, scope="session")
+        backends = (*BACKENDS, "fakeredis") if "library_url" in metafunc.fixturenames else BACKENDS
+        metafunc.parametrize("backend", backends if is_on_every else BACKENDS[:1], indirect=True, scope="session")
+    if "any_server" in metafunc.fixturenames:
+        metafunc.parametrize("any_server", BACKENDS if is_on_every else BACKENDS[:1], indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +52,7 @@ def standing_server() -> Iterator[Callable[[str], RedisServer]]:
         server.remove()
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture
 def any_server(request: pytest.FixtureRequest, spares: Spares) -> Iterator[RedisServer]:
     """A running server of each kind, empty, that a test may kill, pause, restart and set up in another way."""
     with spares.lend(binary_of(request.param)) as lent:

@@ -720,7 +720,6 @@ def test_blocks_in_the_order_of_time(rig: Rig, client: Client) -> None:
         blocks.list(order_by="created_at", after="gone")
 
 
-@pytest.mark.every_backend
 def test_pages_by_time_are_the_whole_listing(rig: Rig, client: Client) -> None:
     """Pages of any size, both ways round, forwards and backwards, are together what a listing without a limit gives.
 

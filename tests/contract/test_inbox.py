@@ -26,7 +26,7 @@ FILE = "manuals/a.txt"
 
 @pytest.fixture
 def server(any_server: RedisServer) -> RedisServer:
-    """All of this must hold on every kind of server."""
+    """What a server decides must hold on every kind of it; the scripts are run on each by the tests of mirror and repair."""
     return any_server
 
 
@@ -156,6 +156,7 @@ def fresh(rig: Rig, raw: Any) -> dict[str, Any]:
 # --- what is shown ---
 
 
+@pytest.mark.every_backend
 def test_source_is_shown(rig: Rig, raw: Any, manuals: Path) -> None:
     """What it is for, its files by path, and who sees it; no content as long as nobody has a file open."""
     everything = of_sources(raw)
@@ -167,6 +168,7 @@ def test_source_is_shown(rig: Rig, raw: Any, manuals: Path) -> None:
     assert rig.core.problems == {}
 
 
+@pytest.mark.every_backend
 def test_agent_opens_a_file(rig: Rig, raw: Any, ear: Ears) -> None:
     """It is shown to it, announced to it, and replied."""
     answer = served(rig, raw, "support-1", "r-1")
@@ -183,6 +185,7 @@ def test_agent_opens_a_file(rig: Rig, raw: Any, ear: Ears) -> None:
         assert change == {"kind": "opened", "agent": "support-1", "file": FILE, "epoch": rig.journal.epoch}
 
 
+@pytest.mark.every_backend
 def test_open_file_is_live(rig: Rig, raw: Any, ear: Ears, manuals: Path) -> None:
     """A save is in the mirror and on the channels, the source's own among them; that of another file is listed."""
     served(rig, raw, "support-1", "r-1")
@@ -204,6 +207,7 @@ def test_open_file_is_live(rig: Rig, raw: Any, ear: Ears, manuals: Path) -> None
     assert [change["files"] for change in ear.changes()] == [["b.txt"]]
 
 
+@pytest.mark.every_backend
 def test_file_is_closed(rig: Rig, raw: Any, ear: Ears) -> None:
     """Nothing is left of it; to close what is closed changes nothing."""
     before = of_sources(raw)
@@ -240,6 +244,7 @@ def test_opening_again_renews_the_time(rig: Rig, raw: Any, ear: Ears) -> None:
     assert ear.kinds() == ["opened", "opened"]
 
 
+@pytest.mark.every_backend
 def test_agents_come_and_go(rig: Rig, raw: Any, ear: Ears) -> None:
     """An agent that appears and matches sees the source at once, and is told; one that goes sees nothing."""
     served(rig, raw, "support-1", "r-1")
@@ -275,6 +280,7 @@ def test_many_changed_files_are_named_up_to_a_hundred(rig: Rig, raw: Any, ear: E
 # --- what is refused ---
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize(
     "text",
     [
@@ -324,6 +330,7 @@ def test_passed_deadline_does_nothing(rig: Rig, raw: Any) -> None:
     assert reply(raw, "support-1", "r-1")["ok"]  # type: ignore[index]  # there is one
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("kind", ["inbox", "reply"])
 def test_actor_who_spoils_its_own_keys_harms_nobody_else(rig: Rig, raw: Any, kind: str) -> None:
     """Its inbox or the key of its reply is no more what it should be: the others are served in the same moment."""
@@ -344,6 +351,7 @@ def test_actor_who_spoils_its_own_keys_harms_nobody_else(rig: Rig, raw: Any, kin
 # --- once, and only once ---
 
 
+@pytest.mark.every_backend
 def test_repeated_id_gets_the_first_outcome(rig: Rig, raw: Any, ear: Ears) -> None:
     """Whatever has become of the file, and of the daemon, since; for each actor its own."""
     first = served(rig, raw, "support-1", "r-1")
@@ -456,6 +464,7 @@ def test_journal_that_takes_no_request_is_said_once(rig: Rig, raw: Any, monkeypa
     assert "<journal>" not in rig.core.problems
 
 
+@pytest.mark.every_backend
 def test_redis_lost_between_journal_and_mirror(rig: Rig, raw: Any, server: RedisServer) -> None:
     """Nobody is there to be replied to; who asks again gets the first outcome."""
     ask(raw, "support-1", "r-1")
@@ -741,6 +750,7 @@ DAMAGES: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_damage_is_repaired_and_told(rig: Rig, raw: Any, ear: Ears, damage: Callable[[Any], Any]) -> None:
     """Whatever of it was evicted or edited by hand: the next comparison finds it, and says what it was."""
@@ -772,6 +782,7 @@ def test_comparing_what_is_right_writes_nothing(rig: Rig, raw: Any, ear: Ears) -
     assert ear.kinds() == []
 
 
+@pytest.mark.every_backend
 def test_emptied_server_is_filled_again(rig: Rig, raw: Any, manuals: Path) -> None:
     """FLUSHALL: all of it is there again, and requests go on being served."""
     served(rig, raw, "support-1", "r-1")
@@ -784,6 +795,7 @@ def test_emptied_server_is_filled_again(rig: Rig, raw: Any, manuals: Path) -> No
     assert of_sources(raw) == fresh(rig, raw)
 
 
+@pytest.mark.every_backend
 def test_rebuild_clears_what_is_stale(rig: Rig, raw: Any) -> None:
     """A mirror of another journal: nothing of what it said of files stays; requests that wait in it do."""
     raw.hset("blocks:file:old/x.txt", "value", "x")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def server(any_server: RedisServer) -> RedisServer:
-    """All of this must hold on every kind of server."""
+    """What a server decides must hold on every kind of it; the scripts are run on each by the tests of mirror and repair."""
     return any_server
 
 
@@ -97,6 +97,7 @@ def seqs(changes: list[dict[str, Any]]) -> list[int]:
 # --- level ---
 
 
+@pytest.mark.every_backend
 def test_mirror_is_level_after_the_start(rig: Rig, raw: Any) -> None:
     """A new daemon on an empty server shows the folder: blocks, agents, problems, and where it stands."""
     assert_level(rig, raw)
@@ -107,6 +108,7 @@ def test_mirror_is_level_after_the_start(rig: Rig, raw: Any) -> None:
     assert raw.exists("blocks:lease")
 
 
+@pytest.mark.every_backend
 def test_each_save_is_announced_once(rig: Rig, raw: Any, ear: Ear) -> None:
     """A save is one revision, one entry, one message; a save of the same text is none."""
     seq = rig.journal.seq
@@ -212,6 +214,7 @@ def test_daemon_killed_while_projecting_announces_once(rig: Rig, raw: Any, ear: 
 # --- down, dying, half-open, slow ---
 
 
+@pytest.mark.every_backend
 def test_redis_down_at_the_start(make_rig: Callable[..., Rig], server: RedisServer) -> None:
     """down at start: the folder is journaled, it is said once, tried again with growing waits, and level once it is up."""
     server.kill()
@@ -237,6 +240,7 @@ def test_redis_down_at_the_start(make_rig: Callable[..., Rig], server: RedisServ
     raw.close()
 
 
+@pytest.mark.every_backend
 def test_redis_dies_in_the_middle(rig: Rig, server: RedisServer) -> None:
     """dies in the middle, restarts empty: what was saved meanwhile is journaled, then shown; a reset is announced."""
     server.kill()
@@ -312,6 +316,7 @@ def test_picture_of_the_mirror(rig: Rig, server: RedisServer) -> None:
     assert through("level") == ["away", "behind", "level"]
 
 
+@pytest.mark.every_backend
 def test_redis_keeps_its_data_over_a_crash(server: RedisServer, make_rig: Callable[..., Rig]) -> None:
     """dies in the middle, with its data kept: what was missed is replayed, and announced as the changes it was."""
     server.stop()
@@ -335,6 +340,7 @@ def test_redis_keeps_its_data_over_a_crash(server: RedisServer, make_rig: Callab
     raw.close()
 
 
+@pytest.mark.every_backend
 def test_half_open_connection(make_rig: Callable[..., Rig], server: RedisServer, raw: Any) -> None:
     """half-open connection: a server that answers nothing holds a save up for one reply's time, and nothing is doubled."""
     rig = make_rig(reply_seconds=0.2)
@@ -434,6 +440,7 @@ def proxy(server: RedisServer) -> Iterator[Proxy]:
     made.close()
 
 
+@pytest.mark.every_backend
 def test_reply_lost_after_the_command_ran(make_rig: Callable[..., Rig], proxy: Proxy, raw: Any) -> None:
     """reply lost after the command ran: the daemon finds the mirror where it should be, and no change is doubled."""
     rig = make_rig(url=proxy.url)
@@ -487,6 +494,7 @@ def test_latency_above_what_is_waited_for(make_rig: Callable[..., Rig], proxy: P
 # --- it comes back as another ---
 
 
+@pytest.mark.every_backend
 def test_flushall(rig: Rig, raw: Any, ear: Ear) -> None:
     """FLUSHALL: noticed at the next heartbeat or change; all is shown again, a reset announced, no file touched."""
     files = {path: path.read_bytes() for path in rig.root.rglob("*.md")}
@@ -503,6 +511,7 @@ def test_flushall(rig: Rig, raw: Any, ear: Ear) -> None:
     assert not any(revision.kind == "deleted" for revision in rig.heard.revisions)
 
 
+@pytest.mark.every_backend
 def test_older_snapshot(tmp_path: Path, server: RedisServer, make_rig: Callable[..., Rig]) -> None:
     """older snapshot: what the restored mirror lacks is replayed, changes of the lost future included."""
     rig = make_rig()
@@ -530,6 +539,7 @@ def test_older_snapshot(tmp_path: Path, server: RedisServer, make_rig: Callable[
     raw.close()
 
 
+@pytest.mark.every_backend
 def test_failover_to_a_stale_replica(
     server: RedisServer, proxy: Proxy, make_rig: Callable[..., Rig], free_port: int
 ) -> None:
@@ -810,6 +820,7 @@ def test_expired_key_is_repaired_at_resync(rig: Rig, raw: Any, ear: Ear) -> None
     assert set(ear.kinds()) == {"repaired"}
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("how", ["evicted", "of another type"])
 def test_damaged_place_is_noticed_by_the_heartbeat(rig: Rig, raw: Any, how: str) -> None:
     """meta evicted or of a wrong type: noticed within a second, not only by the next comparison."""
@@ -1033,6 +1044,7 @@ def test_edited_place_is_noticed_by_the_heartbeat(rig: Rig, raw: Any, ear: Ear, 
     assert "reset" in ear.kinds()
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize(
     "key", ["block:notes", "attached:notes", "agent:ann", "labels", "ids", "changes", "meta", "lease"]
 )
@@ -1050,6 +1062,7 @@ def test_wrong_type_met_by_a_change(rig: Rig, raw: Any, ear: Ear, key: str) -> N
 # --- errors of its own kind each ---
 
 
+@pytest.mark.every_backend
 def test_out_of_memory(rig: Rig, raw: Any) -> None:
     """OOM: it is said once, the folder goes on being journaled, and all is shown when there is room again."""
     raw.config_set("maxmemory-policy", "noeviction")
@@ -1067,6 +1080,7 @@ def test_out_of_memory(rig: Rig, raw: Any) -> None:
     assert rig.heard.level == ["rebuilt", "caught up"]
 
 
+@pytest.mark.every_backend
 def test_read_only_replica(rig: Rig, raw: Any) -> None:
     """READONLY: a server that was made a replica is waited for, until it is a master again."""
     raw.replicaof("127.0.0.1", "1")
@@ -1081,6 +1095,7 @@ def test_read_only_replica(rig: Rig, raw: Any) -> None:
     assert_level(rig, raw)
 
 
+@pytest.mark.every_backend
 def test_loading(rig: Rig, server: RedisServer, raw: Any) -> None:
     """LOADING: a server that is still reading its data is waited for, and then only brought forward."""
     for number in range(40):
@@ -1104,6 +1119,7 @@ def test_loading(rig: Rig, server: RedisServer, raw: Any) -> None:
     after.close()
 
 
+@pytest.mark.every_backend
 def test_misconf(server: RedisServer, make_rig: Callable[..., Rig]) -> None:
     """MISCONF: a server that refuses writes because it cannot save is waited for."""
     server.kill()
@@ -1128,6 +1144,7 @@ def test_misconf(server: RedisServer, make_rig: Callable[..., Rig]) -> None:
     raw.close()
 
 
+@pytest.mark.every_backend
 def test_cluster_down(make_rig: Callable[..., Rig], server: RedisServer, free_port: int) -> None:
     """CLUSTERDOWN: a node whose slots nobody serves is waited for; the namespace lives in one slot by its hash tag."""
     server.kill()
@@ -1144,6 +1161,7 @@ def test_cluster_down(make_rig: Callable[..., Rig], server: RedisServer, free_po
     raw.close()
 
 
+@pytest.mark.every_backend
 def test_cluster_client(make_rig: Callable[..., Rig], server: RedisServer, free_port: int) -> None:
     """A namespace on a cluster is built, brought forward, compared and repaired as on one server."""
     server.kill()
@@ -1169,6 +1187,7 @@ def test_cluster_client(make_rig: Callable[..., Rig], server: RedisServer, free_
     raw.close()
 
 
+@pytest.mark.every_backend
 def test_script_flush(rig: Rig, raw: Any) -> None:
     """NOSCRIPT: scripts the server forgot are loaded again; nobody is told that anything was amiss."""
     raw.script_flush()
@@ -1178,6 +1197,7 @@ def test_script_flush(rig: Rig, raw: Any) -> None:
     assert rig.heard.level == ["rebuilt"]
 
 
+@pytest.mark.every_backend
 def test_wrong_password(make_rig: Callable[..., Rig], server: RedisServer, raw: Any) -> None:
     """wrong password: said once, without the password; tried again only every half minute; level when it is right."""
     raw.acl_setuser("daemon", enabled=True, passwords=["+secret"], categories=["+@all"], keys=["*"], channels=["*"])
@@ -1202,6 +1222,7 @@ def test_wrong_password(make_rig: Callable[..., Rig], server: RedisServer, raw: 
     assert_level(rig, raw)
 
 
+@pytest.mark.every_backend
 def test_missing_password(make_rig: Callable[..., Rig], raw: Any) -> None:
     """NOAUTH: a server that wants a login where none is configured is a matter of configuration."""
     raw.config_set("requirepass", "secret")
@@ -1214,6 +1235,7 @@ def test_missing_password(make_rig: Callable[..., Rig], raw: Any) -> None:
     assert_level(rig, raw)
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("lacking", ["hset", "evalsha", "publish", "scan"])
 def test_command_not_permitted(make_rig: Callable[..., Rig], server: RedisServer, raw: Any, lacking: str) -> None:
     """NOPERM: a user that may not do all it must: said once, slow back-off, level when it may."""
@@ -1233,6 +1255,7 @@ def test_command_not_permitted(make_rig: Callable[..., Rig], server: RedisServer
     assert_level(rig, raw)
 
 
+@pytest.mark.every_backend
 def test_keys_not_permitted(make_rig: Callable[..., Rig], server: RedisServer, raw: Any) -> None:
     """NOPERM: the same when the user may not touch the namespace's keys, or speak on its channels."""
     raw.acl_setuser(

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+pytestmark = pytest.mark.every_backend
+
+
 @pytest.fixture
 def server(any_server: RedisServer) -> RedisServer:
     """All of this must hold on every kind of server."""

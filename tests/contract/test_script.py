@@ -54,6 +54,7 @@ def test_script_the_server_forgot_is_loaded_again(bench: Bench) -> None:
     assert bench.client.get("blocks:x") == "1"
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("is_sent", [True, False], ids=["sent ahead", "called"])
 def test_script_that_is_never_kept_is_run_all_the_same(any_server: RedisServer, *, is_sent: bool) -> None:
     """NOSCRIPT at any moment: the scripts are flushed before every command, also between loading one and calling it."""
@@ -91,6 +92,7 @@ def test_error_of_a_script_leaves_nothing_under_way(bench: Bench) -> None:
     assert script.outcome() == ["ok"]
 
 
+@pytest.mark.every_backend
 def test_call_after_the_server_was_away(any_server: RedisServer) -> None:
     """One that cannot be sent, or answered, is Unavailable and no longer under way; one sent after that is done."""
     client = connect(any_server.url)
