@@ -7,6 +7,7 @@ import random
 import shutil
 import socket
 import threading
+import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -1155,6 +1156,12 @@ def test_cluster_down(make_rig: Callable[..., Rig], server: RedisServer, free_po
     assert isinstance(rig.heard.away[0], Unavailable)
     raw = server.client()
     raw.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+
+    def is_up() -> bool:
+        time.sleep(0.02)  # it takes a second or two, and a round is made between two questions
+        return raw.cluster("INFO")["cluster_state"] == "ok"
+
+    rig.run(is_up)
     rig.settle()
     assert len(rig.heard.away) == 1
     assert_level(rig, raw)
