@@ -46,6 +46,11 @@ def do_without(why: str) -> NoReturn:
     pytest.skip(why)
 
 
+def examples(most: int) -> int:
+    """How many examples a test makes: a quarter of `most`, other ones each time, or all (`BLOCKSD_TEST_EXAMPLES=all`, as in CI)."""
+    return most if os.environ.get("BLOCKSD_TEST_EXAMPLES") == "all" else most // 4
+
+
 def quiet_environ() -> dict[str, str]:
     """No one's own editor settings, no one's git configuration."""
     nowhere = {"HOME": "/nonexistent", "TERM": "xterm", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}

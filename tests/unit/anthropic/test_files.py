@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blocksd.anthropic.files import MemoryFiles, Refused
+from support import examples
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ segments = st.sampled_from(["a", "b", "notes", "a.txt", "notes.md5", "v1.2", "x.
 names = st.lists(segments, min_size=1, max_size=3).map("/".join)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.lists(names, unique=True, max_size=8))
 def test_each_block_has_one_path(all_names: list[str]) -> None:
     """A path of a listing is that of one block, which it leads to; what is deeper is in the listing of a directory."""
@@ -50,7 +51,7 @@ def test_each_block_has_one_path(all_names: list[str]) -> None:
         assert [line.partition("\t")[2] for line in listing.split("\n")[1:]].count(path) == 1
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=examples(100))
 @given(st.lists(names, unique=True, max_size=4), names, st.sampled_from(["", ".md", ".txt", ".xml", ".json"]))
 def test_created_file_has_the_path_it_was_created_by(others: list[str], stem: str, extension: str) -> None:
     """If that has an extension; and always is the block found by it."""

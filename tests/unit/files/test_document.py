@@ -14,6 +14,7 @@ from blocksd.files.document import Document, Parser, decode, normalize_newlines,
 from blocksd.model.block import Block, check_value, default_description
 from blocksd.model.problem import Warned
 from parsed import parse
+from support import examples
 
 BOM = "\ufeff"
 
@@ -97,7 +98,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_siz
 value_texts = texts | nasty_texts | fenced_texts.map(lambda text: text.replace("\r", ""))
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @given(fenced_texts | st.text(max_size=30))
 def test_the_parts_are_the_text(text: str) -> None:
     """Nothing is lost or normalised by taking a file apart."""
@@ -118,7 +119,7 @@ STARTS = [
 ]
 
 
-@settings(deadline=None, max_examples=1500)
+@settings(deadline=None, max_examples=examples(1500))
 @given(st.sampled_from(STARTS), value_texts)
 def test_every_value_survives_being_written(start: str, value: str) -> None:
     """For every text without NUL: what is written as a value is read back, below an untouched frontmatter."""
@@ -137,7 +138,7 @@ def test_every_value_survives_being_written(start: str, value: str) -> None:
         assert written.body.count("\n") == written.body.count("\r\n")
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.sampled_from(STARTS), value_texts, value_texts)
 def test_a_value_that_comes_back_leaves_a_readable_file(start: str, one: str, other: str) -> None:
     """Writing again and again never piles up fences, blank lines or newlines."""
@@ -148,7 +149,7 @@ def test_a_value_that_comes_back_leaves_a_readable_file(start: str, one: str, ot
     assert back.with_value(other).with_value(one).with_value(other).with_value(one).text == back.text
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(fenced_texts)
 def test_an_equal_value_changes_nothing(text: str) -> None:
     """A file whose value is already the wanted one stays as it is, mixed line ends included."""
@@ -204,7 +205,7 @@ def test_a_key_is_changed_in_the_file(text: str, key: str, value: object, result
     assert changed.value == document.value
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(value_texts, st.sampled_from(["", BOM]), st.sampled_from(["\n", "\r\n"]))
 def test_a_key_for_a_file_without_frontmatter_keeps_the_value(value: str, bom: str, newline: str) -> None:
     """The value above which a frontmatter is put stays the value."""
@@ -453,7 +454,7 @@ def blocks(draw: st.DrawFn) -> Block:
     )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(blocks())
 def test_a_block_is_read_back_from_the_file_written_for_it(block: Block) -> None:
     """Every field survives, and the file has no odd key."""
@@ -465,7 +466,7 @@ def test_a_block_is_read_back_from_the_file_written_for_it(block: Block) -> None
     assert warnings(data, block.label) == ()
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @given(value_texts)
 def test_every_value_survives_in_a_file_of_its_own(value: str) -> None:
     """For every text without NUL the new file holds that value; which values are admitted is another question."""
@@ -566,7 +567,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return data
 
 
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=examples(1000))
 @given(
     mutated()
     | st.binary(max_size=60)
@@ -601,7 +602,7 @@ saves = st.sampled_from([*REAL, "---\nlimit: 9\n---\n"]).map(str.encode) | mutat
 bodies = st.binary(max_size=8) | st.sampled_from([b"---\n", b"\n\nx\n", b"\xff\xfe", b"a\0", b"a\r\n\x07", b"-"])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.lists(st.tuples(saves, st.lists(bodies, max_size=3), st.sampled_from(["x", "agents/bob/human"])), max_size=4))
 def test_a_parser_that_remembers_says_what_a_new_one_says(files: list[tuple[bytes, list[bytes], str]]) -> None:
     """That a frontmatter is not parsed again shows in nothing: not in the block, the warnings, or any error."""

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from blocksd.errors import EditRefused, InvalidFile, LimitExceeded
 from blocksd.files.frontmatter import lines_of_keys, set_key
 from blocksd.files.yaml_reader import MAX_BYTES, _load_simple, load, load_entries
+from support import examples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -364,7 +365,7 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(values.filter(lambda value: value is not None))
 def test_a_value_written_is_read_back(value: object) -> None:
     """Any JSON value can be set, on one line, and reading gives that value, to the type."""
@@ -376,7 +377,7 @@ def test_a_value_written_is_read_back(value: object) -> None:
     assert set_key(text, "k", None) == ""
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.text(max_size=10) | scalars.map(str), values)
 def test_any_text_can_be_a_key(key: str, value: object) -> None:
     """Keys are quoted where YAML would read them as something else."""
@@ -447,7 +448,7 @@ def without(mapping: Mapping[str, object], key: str) -> dict[str, Any]:
     return {name: value for name, value in mapping.items() if name != key}
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @given(frontmatters(), st.sampled_from([*(key.strip("'\"") for key in KEYS), "read_only"]), values)
 def test_an_edit_touches_no_line_of_another_key(
     generated: tuple[list[Chunk], str, str, str], key: str, value: object
@@ -478,7 +479,7 @@ def test_an_edit_touches_no_line_of_another_key(
     assert "\r\n" not in text or new.count("\n") == new.count("\r\n")
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(frontmatters())
 def test_setting_a_key_to_what_it_says_changes_nothing(generated: tuple[list[Chunk], str, str, str]) -> None:
     """An equal value gives the very text, in whatever style it is written."""
@@ -496,7 +497,7 @@ TOKENS = [
 ]
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @given(
     st.text(max_size=40) | st.lists(st.sampled_from(TOKENS), max_size=25).map("".join),
     st.sampled_from(["a", "b", "limit"]),
@@ -527,7 +528,7 @@ simple_values = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=1500)
+@settings(deadline=None, max_examples=examples(1500))
 @given(
     st.lists(st.tuples(st.sampled_from(["a", "limit", "b_c", "x y", "A"]), simple_values), max_size=4),
     st.sampled_from(["\n", "\r\n", "", "\n\n"]),

@@ -15,6 +15,7 @@ from blocksd.files.lookalike import conflict, lookalike
 from blocksd.files.yaml_reader import load
 from blocksd.model.block import replaced
 from parsed import parse
+from support import examples
 
 if TYPE_CHECKING:
     from blocksd.model.problem import Problem
@@ -262,7 +263,7 @@ def test_emoji_stays_as_it_was_typed() -> None:
     assert parse(changed.text.encode(), "notes").description == "🩷 it's: new"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(
     st.recursive(
         st.text(st.characters(codec="utf-8"), max_size=8),
@@ -324,7 +325,7 @@ STARTS = [
 STARTS += ["---\n# only a comment\n---\nX\n", "---\n---\n---\nread_only: true\n---\nX\n"]
 
 
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=examples(1000))
 @given(
     st.sampled_from(STARTS),
     st.lists(st.sampled_from(PIECES), max_size=10).map("".join),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from blocksd.model import attachment
 from blocksd.model.attachment import NOBODY, Attachments, matches
 from blocksd.model.label import name_for_agent, owner
+from support import examples
 
 
 @pytest.mark.parametrize(
@@ -252,7 +253,7 @@ class World:
         assert {agent: names for agent, names in self.names.items() if names} == by_agent
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.lists(EVENTS, max_size=25))
 def test_invariants_hold_after_any_events(events: list[tuple[str, str, tuple[str, ...]]]) -> None:
     """Known agents, sets, refusals and what each agent sees follow the rules after every event, in whatever order."""
@@ -262,7 +263,7 @@ def test_invariants_hold_after_any_events(events: list[tuple[str, str, tuple[str
         world.check()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(EVENTS, max_size=20))
 def test_taken_over_state_goes_on_as_the_old(events: list[tuple[str, str, tuple[str, ...]]]) -> None:
     """What a restarted daemon takes over from the journal holds the same sets, refusals and known agents."""

@@ -23,6 +23,7 @@ from blocksd.model.block import (
     default_description,
     facts_of,
 )
+from support import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,7 +217,7 @@ def test_control_characters_are_refused_in_every_text(key: str) -> None:
         check_fields("x", {"tags": ["a\x07"]})
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.text(st.characters(), max_size=20))
 def test_a_text_that_passes_can_be_stored(text: str) -> None:
     """What check_text lets through is UTF-8, has no control character, and is left as it is."""
@@ -254,7 +255,7 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.dictionaries(st.sampled_from((*FILE_KEYS, "label", "x")), json_values, max_size=6))
 def test_any_mapping_is_fields_or_refused(given_fields: dict[str, Any]) -> None:
     """Whatever a frontmatter or a request says, it makes a block with a digest, or one clear error."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from blocksd.errors import InvalidRequest
 from blocksd.model.edits import append, insert, patch, replace
 from blocksd.model.prompt import compile_prompt
-from support import require
+from support import examples, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,7 +212,7 @@ def test_patched_lines_with_numbers_are_refused_wherever_they_stand() -> None:
 # Patch
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=examples(500))
 @given(lines, lines, st.integers(0, 4))
 def test_the_difference_of_two_values_makes_one_the_other(old: list[str], new: list[str], context: int) -> None:
     """Any unified diff with ranges, of whatever lines, with or without file headers, gives exactly the new value."""
@@ -228,7 +228,7 @@ def test_the_difference_of_two_values_makes_one_the_other(old: list[str], new: l
     assert patch(before, stripped) == after
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(lines, lines)
 def test_ranges_can_be_left_out(old: list[str], new: list[str]) -> None:
     """A hunk with all of the value as its context needs no ranges, and as the only one not even the line `@@`."""
@@ -243,7 +243,7 @@ def test_ranges_can_be_left_out(old: list[str], new: list[str]) -> None:
         assert patch(before, "\n".join([*diff[3:], ""])) == after
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.tuples(lines, lines), st.integers(0, 3), st.tuples(st.booleans(), st.booleans()))
 @example((["a", "b"], ["a"]), 0, (False, False))
 @example(([], ["a"]), 0, (False, False))
@@ -393,7 +393,7 @@ def test_a_patch_may_change_nothing() -> None:
     assert patch("a\nb", "@@\n-a\n+a\n b") == "a\nb"
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=examples(100))
 @given(values, st.lists(st.sampled_from([*TRICKY, "+a", "-a", " a", "@@ -1,2 +1 @@", "\\ No newline"])).map("\n".join))
 def test_no_patch_ends_in_another_error(value: str, text: str) -> None:
     """Whatever stands in a patch, it is applied or refused."""

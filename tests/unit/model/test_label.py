@@ -26,6 +26,7 @@ from blocksd.model.label import (
     path_of_label,
     printable,
 )
+from support import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,7 +183,7 @@ def test_lengths_are_counted_after_composing() -> None:
     assert parse_label("e\u0301" * 100) == "é" * 100
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.text(max_size=30) | label_texts)
 def test_parsing_a_label_twice_changes_nothing(text: str) -> None:
     """A label is in its one spelling: parsing it again gives the same."""
@@ -198,7 +199,7 @@ pieces = st.sampled_from(
 odd_segments = st.lists(pieces, min_size=1, max_size=4).map("".join).filter(lambda name: name not in (".", ".."))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.lists(odd_segments, min_size=1, max_size=3).map("/".join) | label_texts)
 def test_a_label_is_accepted_only_if_the_sweep_finds_its_file(text: str) -> None:
     """And a file that the sweep finds has the label that it was written under, or is reported for its name."""
@@ -214,7 +215,7 @@ def test_a_label_is_accepted_only_if_the_sweep_finds_its_file(text: str) -> None
         assert label_of_path(path_of_label(text)) == parse_label(text)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(label_texts)
 def test_a_label_is_found_again_from_its_path(text: str) -> None:
     """The file a label is written to has that label, and is seen as a block."""
@@ -225,7 +226,7 @@ def test_a_label_is_found_again_from_its_path(text: str) -> None:
     assert is_block_file(path.rpartition("/")[2])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(st.text(st.characters(), max_size=12) | st.text(alphabet="a./-_~#\\\n\0 é\udcff", max_size=12))
 def test_any_text_is_a_label_or_refused(text: str) -> None:
     """Nothing but InvalidLabel comes out of the grammar, lone surrogates included."""
@@ -240,7 +241,7 @@ def test_any_text_is_a_label_or_refused(text: str) -> None:
         assert result.encode("utf-8")
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.binary(max_size=12) | st.lists(st.sampled_from([b"a", b"/", b".", b" ", b"\xff", b"\xc3\xa9"])).map(b"".join))
 def test_any_file_name_has_a_label_or_is_refused(name: bytes) -> None:
     """Whatever bytes a directory holds, the name can be judged, and printed."""

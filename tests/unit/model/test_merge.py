@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from blocksd.errors import MergeConflict
 from blocksd.model.edits import append
 from blocksd.model.merge import CAP, merge
-from support import require
+from support import examples, require
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,7 +81,7 @@ def test_what_only_one_side_changed_is_changed(base: str, new: str, union: bool)
     assert merge(base, new, new, union_insertions=union) == new
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @given(texts | prose, texts | prose, texts | prose)
 def test_neither_side_comes_first(base: str, ours: str, theirs: str) -> None:
     """The same is merged, and the same is in conflict, whichever side is called ours."""
@@ -93,7 +93,7 @@ def test_neither_side_comes_first(base: str, ours: str, theirs: str) -> None:
         assert mirrored == [{**region, "ours": region["theirs"], "theirs": region["ours"]} for region in regions]
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @given(sides())
 def test_no_line_is_invented(three: tuple[str, str, str]) -> None:
     """Every line of a result stood in one of the texts."""
@@ -104,7 +104,7 @@ def test_no_line_is_invented(three: tuple[str, str, str]) -> None:
 
 @pytest.mark.parametrize("between", ["\n", ""])
 @pytest.mark.parametrize("union", [False, True])
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @given(told_apart(), st.sampled_from([CAP, 0, 5, 20, 50, 100, 200]))
 def test_what_a_side_did_is_done(between: str, union: bool, three: tuple[str, str, str], cap: int) -> None:
     """A merge has what either side added, once, has what neither took away, and nothing else, all in its order.
@@ -142,7 +142,7 @@ def by_git(directory: Path, base: str, ours: str, theirs: str) -> str | None:
     return done.stdout.removesuffix("\n") if done.returncode == 0 else None
 
 
-@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(400), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sides())
 def test_what_git_merges_is_merged_alike(tmp_path: Path, three: tuple[str, str, str]) -> None:
     """Whatever git merges, also where lines repeat and a change could be seen in several places."""
@@ -256,7 +256,7 @@ def test_only_insertions_are_united() -> None:
     assert conflict("a\nb", "b", "a\nX", union_insertions=True)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(lines, lines, st.lists(st.sampled_from(["x", "y", "z"]), min_size=1, max_size=3))
 def test_an_appended_text_stays_whatever_the_other_side_does(base: list[str], ours: list[str], new: list[str]) -> None:
     """United with an append, any text keeps all it has and gets the appended lines, which stay together."""

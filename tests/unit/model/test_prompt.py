@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from blocksd.errors import InvalidField
 from blocksd.model.prompt import STYLES, File, Source, Style, ToolUsageRules, compile_prompt, order
+from support import examples
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -380,7 +381,7 @@ def emptied(block: Shown) -> Shown:
     return replace(block, value="", description=None)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=examples(100))
 @given(several, st.sampled_from(["standard", "line-numbered", "nested"]))
 def test_blocks_can_be_read_back(blocks: list[Shown], style: Style) -> None:
     """The text says all of what is shown, so that different blocks never give the same text, and nested elements are
@@ -390,7 +391,7 @@ def test_blocks_can_be_read_back(blocks: list[Shown], style: Style) -> None:
     assert sorted(found, key=lambda block: block.name) == sorted(expected, key=lambda block: block.name)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=examples(100))
 @given(several, st.sampled_from(["standard", "line-numbered", "nested"]))
 def test_no_value_leaves_its_element(blocks: list[Shown], style: Style) -> None:
     """Whatever values and descriptions say, the tags are those of blocks that say nothing."""
@@ -399,7 +400,7 @@ def test_no_value_leaves_its_element(blocks: list[Shown], style: Style) -> None:
     assert text.count("<value>") == text.count("</value>") == len(blocks)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=examples(100))
 @given(visible)
 def test_a_block_cannot_end_or_repeat_its_own_element(block: Shown) -> None:
     """Its tags are there once, even to a reader who overlooks case and whitespace."""
@@ -407,7 +408,7 @@ def test_a_block_cannot_end_or_repeat_its_own_element(block: Shown) -> None:
     assert len(re.findall(tag, compile_prompt([block]))) == len(re.findall(tag, compile_prompt([emptied(block)])))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=examples(100))
 @given(several, several.flatmap(lambda blocks: st.permutations(blocks).map(lambda other: (blocks, other))))
 def test_the_order_they_come_in_makes_no_difference(hidden: list[Shown], pair: tuple[list[Shown], list[Shown]]) -> None:
     """Nor do hidden blocks and templates among them."""
@@ -418,7 +419,7 @@ def test_the_order_they_come_in_makes_no_difference(hidden: list[Shown], pair: t
         assert compile_prompt(blocks, style=style) == compile_prompt([*unseen, *other, *templates], style=style)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=examples(100))
 @given(several.filter(bool), visible, st.data(), st.sampled_from(["standard", "line-numbered"]))
 def test_a_change_of_a_block_changes_its_element_alone(
     blocks: list[Shown], change: Shown, data: st.DataObject, style: Style
@@ -437,7 +438,7 @@ def test_a_change_of_a_block_changes_its_element_alone(
     assert texts[0] == texts[1]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=examples(100))
 @given(several, some_places, texts, texts, st.none() | st.integers(0, 3), st.sampled_from(STYLES))
 def test_no_text_of_rules_or_sources_leaves_its_element(
     blocks: list[Shown], sources: list[Source], description: str, value: str, most: int | None, style: Style

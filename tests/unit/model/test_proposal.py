@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from blocksd.errors import InvalidLabel
 from blocksd.model.label import label_of_path
 from blocksd.model.proposal import is_misnamed, proposed_path, remedy
+from support import examples
 
 
 @pytest.mark.parametrize(
@@ -46,7 +47,7 @@ def test_a_name_that_is_right_is_proposed(path: str, proposed: str | None) -> No
     assert proposed_path(path) == proposed
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=examples(500))
 @given(st.text(st.characters(codec="utf-8") | st.sampled_from(' ./\\:*?"<>|~#\u0301\u200d'), max_size=30))
 @example("x" * 199 + "\u0301\u0301")
 @example("~$x.swp")
