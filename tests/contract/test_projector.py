@@ -1159,7 +1159,7 @@ def test_cluster_down(make_rig: Callable[..., Rig], server: RedisServer, free_po
 
     def is_up() -> bool:
         time.sleep(0.02)  # it takes a second or two, and a round is made between two questions
-        return raw.cluster("INFO")["cluster_state"] == "ok"
+        return bool(raw.cluster("INFO")["cluster_state"] == "ok")
 
     rig.run(is_up)
     rig.settle()
