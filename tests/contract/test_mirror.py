@@ -26,7 +26,7 @@ from blocksd.mirror.view import BlockView
 from blocksd.model.block import Block, block_id
 from blocksd.model.problem import Problem
 from rig import ABOUT, AT, announced, expected, revision, shown
-from support import eventually
+from support import BACKENDS, eventually
 
 if TYPE_CHECKING:
     from bench import Bench
@@ -602,6 +602,7 @@ def test_wrong_type_is_healed_by_a_rebuild(bench: Bench, key: str, kind: str) ->
 # --- much at once ---
 
 
+@pytest.mark.parametrize("bench", BACKENDS, indirect=True)  # fakeredis takes a minute to take 50,000 words apart
 def test_ten_thousand_agents_at_once(bench: Bench) -> None:
     """A block may be attached to ten thousand agents by one revision, and be detached from them by another."""
     agents = tuple(f"agent-{number:05d}" for number in range(10_000))
@@ -619,6 +620,7 @@ def test_ten_thousand_agents_at_once(bench: Bench) -> None:
     assert [change["seq"] for change in ear.changes()] == [1, 2]
 
 
+@pytest.mark.parametrize("bench", BACKENDS, indirect=True)  # fakeredis takes a minute to take 50,000 words apart
 def test_rebuild_with_ten_thousand_agents(bench: Bench) -> None:
     """So may a rebuilt one be."""
     agents = tuple(f"agent-{number:05d}" for number in range(10_000))
