@@ -102,6 +102,8 @@ class Core(Parts):
             yield "mirror"
             with self._guard("keep the mirror in sync"):
                 self.projector.step(more_follows=not self.schedule["files"] and not self.failures.blocked_until)
+                if self._made:
+                    self._tell_revisions()
                 if self._sent:
                     self._tell_answers()
         if self.schedule["tidy"] <= self._clock():  # the round may have done it on the way
@@ -146,8 +148,7 @@ class Core(Parts):
                 self._reverts.note(revision)
             if revision.version > 1:
                 self.retention.touched.add(revision.label)
-            for listener in self._listeners:
-                listener.on_revision(revision)
+        self._made += revisions
         for loss in draft.answers.losses:
             self._reverts.note(loss)
 
@@ -269,6 +270,13 @@ class Core(Parts):
     def dropped(self) -> list[Unusable]:
         """Entries that could not be replied to, for a log."""
         return self.requests.dropped
+
+    def _tell_revisions(self) -> None:
+        """Tell of the revisions that were made; subscribers were told first."""
+        made, self._made = self._made, []
+        for revision in made:
+            for listener in self._listeners:
+                listener.on_revision(revision)
 
     def _tell_answers(self) -> None:
         """Tell of the replies that were sent; of those that were lost with Redis, once they have been made again.

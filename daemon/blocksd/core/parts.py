@@ -83,6 +83,7 @@ class Parts:
             begin_again=self._begin_again,
             clock=clock,
         )
+        self._made: list[Revision] = []  # which listeners have not been told of
         self._sent: list[tuple[Answer, float]] = []  # replies, and when what they reply to was received
         self._doubt_since: float | None = None  # since when it cannot be told what was done to files
         try:
