@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import struct
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,11 @@ _EVENT = struct.Struct("iIII")
 _libc = ctypes.CDLL(None)
 
 
-def inotify_loop(directory: str, url: str) -> None:
-    """Read each saved file, HSET and PUBLISH: what any program that does the job must at least do."""
+def inotify_loop(directory: str, url: str, *, is_pipelined: bool = False) -> None:
+    """Read each saved file, HSET and PUBLISH: what any program that does the job must at least do.
+
+    The second waits for the reply to the first, or both are sent at once.
+    """
     libc = ctypes.CDLL(None)
     handle = libc.inotify_init1(0)
     libc.inotify_add_watch(handle, os.fsencode(directory), IN_CLOSE_WRITE | IN_MOVED_TO)
@@ -44,8 +48,11 @@ def inotify_loop(directory: str, url: str) -> None:
             if name.endswith(".md"):
                 with open(f"{directory}/{name}", "rb") as file:
                     value = file.read()
-                client.hset(f"floor:block:{name}", "value", value)
-                client.publish("floor:changes", name)
+                sender: Any = client.pipeline(transaction=False) if is_pipelined else client
+                sender.hset(f"floor:block:{name}", "value", value)
+                sender.publish("floor:changes", name)
+                if is_pipelined:
+                    sender.execute()
 
 
 def first_mirror(directory: str, url: str) -> int:
@@ -244,6 +251,7 @@ def serve_streams(_: str, url: str, port: str) -> None:
 
 SERVING: dict[str, Callable[..., None]] = {
     "saves": inotify_loop,
+    "saves_pipelined": partial(inotify_loop, is_pipelined=True),
     "appends": serve_appends,
     "http": serve_http,
     "streams": serve_streams,
