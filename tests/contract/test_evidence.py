@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.errors import BlocksdError, VersionDamaged
+from blocksd.files.folder import packed, signature_of
 from blocksd.journal.history import JournalReader
 from blocksd.model.problem import HISTORY, JOURNAL
 from blocksd.requests.request import Entry
@@ -416,7 +417,7 @@ def test_scrub_reads_files_that_look_unchanged(rig: Rig, raw: Any) -> None:
         file.write(b"7")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     now = os.stat(path)
-    rig.core.state.signatures["notes.md"] = (now.st_mtime_ns, now.st_ctime_ns, now.st_size, now.st_ino)
+    rig.core.state.signatures["notes.md"] = packed(*signature_of(now))
     assert signature != rig.core.state.signatures["notes.md"]
     scrub(rig)
     assert raw.hget("blocks:block:notes", "value") == "line 7"

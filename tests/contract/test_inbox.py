@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.errors import JournalUnusable
+from blocksd.files.folder import unpacked
 from blocksd.journal.results import Results
 from blocksd.requests.request import Entry
 from blocksd.settings.config import SourceSettings
@@ -441,7 +442,7 @@ def test_journal_that_takes_no_request_is_said_once(rig: Rig, raw: Any, monkeypa
         raise JournalUnusable("the journal cannot be written: the disk is full")
 
     while any(
-        one is None or not one[1] for one in rig.core.state.signatures.values()
+        not one or not unpacked(one)[1] for one in rig.core.state.signatures.values()
     ):  # a file that was too fresh to be known is news for the journal
         rig.resync()
     rig.heard.problems.clear()

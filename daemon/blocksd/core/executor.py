@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from blocksd.core.recovery import give_back_kept, remove_folders
 from blocksd.errors import BlocksdError, JournalUnusable, LeaseLost, ProblemFile, Unavailable, Undecided
+from blocksd.files.folder import unpacked
 from blocksd.files.writer import saved_over
 from blocksd.journal.intents import Prepared
 from blocksd.model.label import PRIVATE, printable
@@ -155,7 +156,8 @@ class Executor(Part):
                     raise Conflict(one.path)
                 put_in.append(one)
             edited, known = {edit.path for edit in draft.edits}, draft.requested.state.signatures
-            signatures = {path: known.get(path) for path in draft.paths.values() if path not in edited}
+            paths = [path for path in draft.paths.values() if path not in edited]
+            signatures = {path: unpacked(its) if (its := known.get(path)) else None for path in paths}
             signatures |= writer.settle(staged)  # the others are as they were
         except Undecided:
             raise  # what is prepared stays so, until `recover` can tell

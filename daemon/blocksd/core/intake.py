@@ -12,7 +12,7 @@ from blocksd.core.deletions import Deletions
 from blocksd.core.scanner import Scanner, is_out_of_sight, look_at_all, look_at_some
 from blocksd.errors import BlocksdError, InvalidFile
 from blocksd.files.document import Parser
-from blocksd.files.folder import Busy, Refused, Text
+from blocksd.files.folder import Busy, Refused, Text, packed
 from blocksd.model.label import (
     CONFIG_MAP,
     PRIVATE,
@@ -188,7 +188,7 @@ class Intake(Part):
         if path in state.written:
             state.written.discard(path)
             signature = self._folder.signature(path)
-            if signature is not None and signature == state.signatures.get(path):
+            if signature is not None and packed(*signature) == state.signatures.get(path):
                 self._queue.stop_waiting(path)
                 self.deletions.forget(path)
                 return None

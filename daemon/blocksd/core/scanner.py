@@ -86,7 +86,7 @@ class Scanner(Part):
         unlisted: set[str] = set()
         new: list[str] = []
         for tree in trees:
-            for found in self._folder.sweep(tree):
+            for found in self._sweep_of(tree, unseen):
                 self._compare(found, unseen, directories, unlisted, new, self._misnamed)
         self._note_unlisted(unlisted, below)
         self._queue.add_all(_without(unseen, unlisted))
@@ -115,7 +115,7 @@ class Scanner(Part):
         directories: set[str] = set()
         new: list[str] = []
         misnamed: set[str] = set()
-        for number, found in enumerate(self._folder.sweep()):
+        for number, found in enumerate(self._sweep_of("", unseen)):
             if number:
                 yield
             self._compare(found, unseen, directories, unlisted, new, misnamed)
@@ -125,6 +125,14 @@ class Scanner(Part):
         self._queue.add_all([*_without(unseen, unlisted), *new])  # a new file may be one that is missing
         self.directories = directories
         self.sweeps += 1
+
+    def _sweep_of(self, below: str, unseen: set[str]) -> Iterator[list[FolderEntry]]:
+        """Yield what is there and not as it was read; take the files that are from `unseen`."""
+        same: list[str] = []
+        for found in self._folder.sweep(below, self._state.signatures, same):
+            unseen.difference_update(same)
+            same.clear()
+            yield found
 
     def _note_unlisted(self, unlisted: set[str], below: tuple[str, ...]) -> None:
         """Note which directories could not be listed, of all whose paths begin so, and forget the problems of the others."""
@@ -152,13 +160,13 @@ class Scanner(Part):
         misnamed: set[str],
     ) -> None:
         signatures, queue = self._state.signatures, self._queue
-        for path, kind, signature, error in found:
+        for path, kind, _, error in found:
             if kind == "file":
                 unseen.discard(path)
-                if path not in signatures:
-                    new.append(path)
-                elif signatures[path] != signature:
+                if path in signatures:
                     queue.add(path)
+                else:
+                    new.append(path)
             elif kind == "directory":
                 directories.add(path)
             elif kind == "left":

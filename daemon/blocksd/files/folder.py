@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import attrgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from blocksd.errors import BlocksdError, InvalidFile
@@ -21,7 +23,7 @@ from blocksd.model.label import SUFFIX, TEMPORARY, is_ignored, is_junk, is_prope
 from blocksd.model.proposal import is_misnamed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 Signature = tuple[int, int, int, int]
 """What a file's stat tells of its content: mtime in ns, ctime in ns, size in bytes, inode."""
@@ -32,6 +34,7 @@ system's clock, and keep its signature: its signature proves nothing yet."""
 
 _MAYBE_IGNORED = frozenset(".#~")  # how the name of an ignored file begins, if it ends as a block's does
 _SLICE = 256
+_NOTHING: Mapping[str, bytes] = MappingProxyType({})
 
 
 class FolderEntry(NamedTuple):
@@ -84,13 +87,14 @@ class Refused:
     way: tuple[str, ...] = ()
 
 
-_new: Callable[[type[FolderEntry], tuple[object, ...]], FolderEntry] = tuple.__new__
-"""How a named tuple is made without the Python in its constructor: most of a restart is spent on making these."""
-
-
 Reading = Text | Absent | Busy | Refused
 
 signature_of: Callable[[os.stat_result], Signature] = attrgetter("st_mtime_ns", "st_ctime_ns", "st_size", "st_ino")
+
+_PACKED = struct.Struct("<qqqQ")
+packed: Callable[[int, int, int, int], bytes] = _PACKED.pack
+"""Returns the four numbers of a signature in 32 bytes: a daemon keeps one for each block, in a third of the memory."""
+unpacked: Callable[[bytes], Signature] = _PACKED.unpack
 
 
 def unproven(signature: Signature) -> Signature:
@@ -118,13 +122,18 @@ class Folder:
         """
         return self.directory.identity()
 
-    def sweep(self, below: str = "") -> Iterator[list[FolderEntry]]:
+    def sweep(
+        self, below: str = "", known: Mapping[str, bytes] = _NOTHING, same: list[str] | None = None
+    ) -> Iterator[list[FolderEntry]]:
         """Yield all that could matter in the folder, or in one directory below it, a few hundred entries at a time.
 
-        No file is opened. A directory that cannot be listed is reported, one that is gone is not.
+        No file is opened. A directory that cannot be listed is reported, one that is gone is not. A file whose packed
+        signature is the `known` one is no entry: its path is put into the list `same`.
         """
         todo = [below]
         found: list[FolderEntry] = []
+        same = [] if same is None else same
+        looks = 0
         while todo:
             directory = todo.pop()
             prefix = f"{directory}/" if directory else ""
@@ -132,9 +141,10 @@ class Folder:
                 self._open_writers.expect(os.path.join(self.root, directory), self.directory.stat(directory).st_mode)
                 with self.directory.scandir(directory) as entries:
                     for entry in entries:
-                        if len(found) >= _SLICE:
+                        looks += 1
+                        if looks > _SLICE:
                             yield found
-                            found = []
+                            found, looks = [], 1
                         name = entry.name
                         if not name.endswith(SUFFIX) and not is_properties(prefix + name):
                             if is_ignored(name):
@@ -149,17 +159,21 @@ class Folder:
                             elif is_misnamed(name):
                                 found.append(FolderEntry(prefix + name, "misnamed"))
                         elif name[0] not in _MAYBE_IGNORED or not is_ignored(name):
+                            path = prefix + name
                             try:
                                 status = entry.stat(follow_symlinks=False)
                             except OSError as error:
-                                found.append(FolderEntry(prefix + name, "special", error=error))
+                                found.append(FolderEntry(path, "special", error=error))
                                 continue
                             if stat.S_ISREG(status.st_mode):
-                                signature = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
-                                found.append(_new(FolderEntry, (prefix + name, "file", signature, None)))
+                                signature = signature_of(status)
+                                if known.get(path) == packed(*signature):
+                                    same.append(path)
+                                else:
+                                    found.append(FolderEntry(path, "file", signature))
                             else:
                                 is_link = stat.S_ISLNK(status.st_mode)
-                                found.append(FolderEntry(prefix + name, "link" if is_link else "special"))
+                                found.append(FolderEntry(path, "link" if is_link else "special"))
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:

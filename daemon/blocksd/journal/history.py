@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
-from unicodedata import normalize
 
 from blocksd.errors import JournalDamaged, VersionDamaged
 from blocksd.journal.agent_lists import AgentLists
 from blocksd.journal.database import meta_of
+from blocksd.journal.heads import read_heads
 from blocksd.journal.identity import FolderFacts
 from blocksd.journal.opening import open_to_read
 from blocksd.journal.row import AGENTS, ENTRIES, STORED, check, revision_of
 from blocksd.model.block import block_id
-from blocksd.model.label import is_properties
 from blocksd.model.revision import FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from blocksd.files.folder import Signature
     from blocksd.journal.database import Database
+    from blocksd.journal.heads import Columns, Head
     from blocksd.journal.opening import Opened
     from blocksd.model.block import Block
     from blocksd.model.revision import Revision
@@ -34,17 +33,6 @@ _MANY = 100  # versions, among which one is looked for that a save puts back, or
 _STORED = len(STORED.split(", "))
 
 
-class Head(NamedTuple):
-    """The head of a label: its newest version, and the file it was read from (None: deleted)."""
-
-    label: str
-    version: int
-    entries: tuple[str, ...]
-    agents: frozenset[str]
-    path: str | None
-    signature: Signature | None
-
-
 class HeadDigest(NamedTuple):
     """Facts of a block in force, to compare with the mirror without reading it; `agents` is how many it has."""
 
@@ -55,10 +43,6 @@ class HeadDigest(NamedTuple):
     id: str
     created_at: str
     at: str
-
-
-_new: Callable[[type[Head], tuple[object, ...]], Head] = tuple.__new__
-"""How a named tuple is made without the Python in its constructor: a restart makes one for each block."""
 
 
 class History:
@@ -87,19 +71,13 @@ class History:
 
         Raise JournalDamaged if a head is not as it was written.
         """
+        for columns in self.columns_of_heads(in_force=in_force):
+            yield from columns.heads()
+
+    def columns_of_heads(self, *, in_force: bool) -> Iterator[Columns]:
+        """Yield the same, many at a time."""
         with self.database.reading():
-            self.lists.read_ahead()
-            rows = self.database.execute(
-                "SELECT label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode FROM heads "
-                "WHERE path IS NOT NULL OR NOT ?",
-                (in_force,),
-            )
-            written, attached = self.lists.written, self.lists.attached
-            for label, version, entries, agents, path, mtime_ns, ctime_ns, size, inode in rows:
-                if path is not None and path[:-3] != label and not _is_path_of(path, label):
-                    raise JournalDamaged(f"the journal has {path!r} as the file of {label!r}", path=self.path)
-                signature = (mtime_ns, ctime_ns, size, inode) if mtime_ns is not None else None
-                yield _new(Head, (label, version, written[entries], attached[agents], path, signature))
+            yield from read_heads(self.database, self.lists, in_force=in_force)
 
     def digests(self, labels: Sequence[str]) -> list[HeadDigest]:
         """Return version and digest of those of these labels that are in force."""
@@ -328,10 +306,6 @@ class History:
             yield
         except VersionDamaged as error:
             raise JournalDamaged(error.message, path=self.path) from error
-
-
-def _is_path_of(path: str, label: str) -> bool:
-    return normalize("NFC", path if is_properties(label) else path[:-3]) == label
 
 
 class JournalReader(History):

@@ -11,7 +11,7 @@ from blocksd.model.label import PRIVATE, is_pattern, is_properties, name_for_age
 from blocksd.model.layer import Layer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, MutableMapping
+    from collections.abc import Collection, Iterable, MutableMapping, Sequence
 
 NOBODY: frozenset[str] = frozenset()
 
@@ -94,15 +94,16 @@ class Attachments:
         """Return True if the agent is known, without a list of all that are."""
         return agent in self._named or agent in self._folders
 
-    def load(self, label: str, entries: tuple[str, ...], attached: frozenset[str]) -> None:
-        """Take a block over as the journal has it, without deciding anything anew; `loaded` comes after the last."""
-        self.attached[label] = attached
-        if is_properties(label):
-            return
-        if label.startswith(_PRIVATE):
-            self._note(label, ())
-        elif entries:
-            self._entries[label] = entries
+    def load(
+        self, labels: Sequence[str], entries: Sequence[tuple[str, ...]], attached: Sequence[frozenset[str]]
+    ) -> None:
+        """Take blocks over as the journal has them, without deciding anything anew; `loaded` comes after the last."""
+        self.attached.update(zip(labels, attached, strict=True))
+        self._entries.update([(label, its) for label, its in zip(labels, entries, strict=True) if its])
+        for label in [label for label in labels if label.startswith(_PRIVATE)]:
+            self._entries.pop(label, None)
+            if not is_properties(label):
+                self._note(label, ())
 
     def loaded(self, folders: Iterable[str] = ()) -> None:
         """Complete the loading. The private folders are `folders`, and those that blocks are in.

@@ -11,7 +11,8 @@ from blocksd.journal.identity import facts_of
 
 if TYPE_CHECKING:
     from blocksd.files.folder import Folder
-    from blocksd.journal.history import Head, History
+    from blocksd.journal.heads import Head
+    from blocksd.journal.history import History
 
 _MOST = 200  # files are looked at
 

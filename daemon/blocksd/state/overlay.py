@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from blocksd.errors import NotFound, VersionDamaged
+from blocksd.files.folder import packed, unpacked
 from blocksd.model.block import origins_of
 from blocksd.model.label import clash_key, is_properties
 from blocksd.model.revision import FILE
@@ -108,7 +109,7 @@ class Overlay:
                 state.signatures.pop(path, None)
                 state.written.discard(path)
             else:
-                state.signatures[path] = signature
+                state.signatures[path] = packed(*signature) if signature is not None else b""
         for label, origin in self.origins.items():
             was = state.origins.pop(label, None)
             if was is not None and state.labels_of_origins.get(was) == label:
@@ -163,7 +164,8 @@ class Overlay:
         for one in self.layers:
             if path in one.signatures:
                 return one.signatures[path]
-        return self.state.signatures.get(path, FORGOTTEN)
+        known = self.state.signatures.get(path)
+        return FORGOTTEN if known is None else unpacked(known) if known else None
 
     def holder(self, label: str) -> str | None:
         """The label in force that no other than this one may stand beside: itself, or one in another spelling."""

@@ -131,7 +131,10 @@ class ReadQueue:
     def take_batch(self, now: float, limit: int) -> dict[str, bool]:
         """Take the files that have been due for longest, at most so many; of each, whether its writer closed it."""
         self.advance(now)
-        return {path: self.ready.pop(path) for path in self.first(limit)}
+        batch = {path: self.ready.pop(path) for path in self.first(limit)}
+        if not self.ready:
+            self.ready.clear()  # gives its memory back, which may have been for very many
+        return batch
 
     def clear(self) -> None:
         """Forget what is due; what waits goes on waiting."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import JournalDamaged
+from blocksd.files.folder import packed
 from blocksd.journal.history import LAST
 from blocksd.model.attachment import Attachments
 from blocksd.model.label import clash_key, is_properties, owner
@@ -13,7 +15,6 @@ from blocksd.model.label import clash_key, is_properties, owner
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from blocksd.files.folder import Signature
     from blocksd.journal.journal import Journal
     from blocksd.model.block import Block
     from blocksd.model.revision import Revision
@@ -40,35 +41,38 @@ class State:
         Raises:
             JournalUnusable: it cannot be read; all is as it was.
         """
-        heads = list(self.journal.heads(in_force=True))
+        attachments = Attachments()
+        signatures: dict[str, bytes] = {}
+        versions: dict[str, int] = {}
+        paths: dict[str, str] = {}
+        labels_of: dict[str, str] = {}
+        taken: dict[str, str] = {}
+        for labels, its_versions, entries, agents, files, numbers in self.journal.columns_of_heads(in_force=True):
+            versions.update(zip(labels, its_versions, strict=True))
+            paths.update(zip(labels, files, strict=True))
+            labels_of.update(zip(files, labels, strict=True))
+            signatures.update(zip(files, map(_packed, *numbers), strict=True))
+            attachments.load(labels, entries, agents)
+            # Else it is its own clash key.
+            taken.update([(clash_key(one), one) for one in labels if not (one.islower() and one.isascii())])
         # Blocks that are deleted may be many, and are few of those asked for: the journal knows them.
         self.has_deleted = self.journal.has_deleted()
         self.unmerged = set(self.journal.unmerged())  # blocks whose newest revision is a stale save, to be merged
-        self.attachments = Attachments()
-        self.paths: dict[str, str] = {}  # label → path
-        self.labels: dict[str, str] = {}  # path → label
-        self.signatures: dict[str, Signature | None] = {}  # of every file that was read, in force or not
-        # Files that were written on request and not read since, if a signature proves it.
-        self.written: set[str] = set()
-        self.versions: dict[str, int] = {}
-        self.taken: dict[str, str] = {}  # clash key → label; those that are their own key may be left out
-        self.recent: dict[str, Revision] = {}  # the newest revisions of some labels
-        self.others: dict[str, list[int]] = {}  # of some labels, the last versions by others: see `by_others`
         self.origins = self.journal.origins()  # label → what the id is made of, where that is not the label
         self.labels_of_origins = {origin: label for label, origin in self.origins.items()}
-        self.properties: set[str] = set()  # those of the labels that are properties of agents, and no blocks
-        attach = self.attachments.load
-        for label, version, entries, agents, path, signature in heads:
-            assert path is not None
-            self.versions[label] = version
-            self.paths[label] = path
-            self.labels[path] = label
-            self.signatures[path] = signature
-            if not (label.islower() and label.isascii()):  # else it is its own clash key
-                self.taken[clash_key(label)] = label
-            attach(label, entries, agents)
-            if is_properties(label):
-                self.properties.add(label)
+        self.attachments = attachments
+        self.paths = paths  # label → path
+        self.labels = labels_of  # path → label
+        self.signatures = signatures  # of every file that was read, in force or not, packed; empty: it proves nothing
+        # Files that were written on request and not read since, if a signature proves it.
+        self.written: set[str] = set()
+        self.versions = versions
+        self.taken = taken  # clash key → label; those that are their own key may be left out
+        self.recent: dict[str, Revision] = {}  # the newest revisions of some labels
+        self.others: dict[str, list[int]] = {}  # of some labels, the last versions by others: see `by_others`
+        self.properties = set(
+            filter(is_properties, paths)
+        )  # those of the labels that are properties of agents, no blocks
         # The journal has no list of private folders. Until the first sweep has seen them, they are where blocks are.
         self.attachments.loaded({*folders, *(str(owner(label)) for label in self.properties)})
         # What a journal has lost may have told who is attached to what is left.
@@ -166,3 +170,11 @@ class State:
         if newest is not None and newest.version == version:
             return newest
         return self.journal.version(label, version)
+
+
+def _packed(*numbers: Any) -> bytes:
+    """Return a signature as the journal has it, packed; nothing if it proves nothing, or is damaged: the file is read again."""
+    try:
+        return packed(*numbers)
+    except struct.error:
+        return b""

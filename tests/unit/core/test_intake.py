@@ -9,7 +9,7 @@ import unicodedata
 import pytest
 
 from blocksd.errors import InvalidFile
-from blocksd.files.folder import Busy, Refused
+from blocksd.files.folder import Busy, Refused, packed
 from blocksd.journal.schema import SCHEMA
 from looking import Looking, drop, fickle, fill, happened
 
@@ -120,7 +120,7 @@ def test_hint_of_what_was_written_on_request_is_no_news(looking: Looking) -> Non
     looking.save("notes", "one\n")
     for text in ("one\n", "two\n"):
         os.utime(looking.root / "notes.md", (1_700_000_000, 1_700_000_000))  # as no later save will have it
-        looking.state.signatures["notes.md"] = folder.signature("notes.md")
+        looking.state.signatures["notes.md"] = packed(*(folder.signature("notes.md") or ()))
         looking.state.written.add("notes.md")
         folder.reads.clear()
         looking.intake.hint_file("notes.md", closed=True)

@@ -21,6 +21,7 @@ from blocksd.files.folder import (
     Reading,
     Refused,
     Text,
+    packed,
     signature_of,
     unproven,
 )
@@ -360,6 +361,18 @@ def test_sweep_gives_slices(root: Path) -> None:
     assert len(slices) > 2
     assert max(map(len, slices)) < 500
     assert sorted(entry.path for entries in slices for entry in entries) == sorted(names)
+
+
+def test_sweep_of_files_that_are_as_known_gives_no_entries(root: Path) -> None:
+    """Their paths are listed beside; one whose packed signature is another one, or none, is an entry."""
+    for name in ("same.md", "changed.md", "doubted.md", "new.md"):
+        (root / name).write_text("text")
+    known = {name: packed(*signature_of((root / name).stat())) for name in ("same.md", "changed.md")}
+    (root / "changed.md").write_text("another")
+    same: list[str] = []
+    entries = [entry for some in Folder(str(root)).sweep("", {**known, "doubted.md": b""}, same) for entry in some]
+    assert same == ["same.md"]
+    assert sorted(entry.path for entry in entries) == ["changed.md", "doubted.md", "new.md"]
 
 
 def test_sweep_reports_what_it_cannot_list(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,8 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from blocksd.journal.history import Head, JournalReader
+from blocksd.journal.heads import Head
+from blocksd.journal.history import JournalReader
 from blocksd.model.attachment import NOBODY
 from journaled import SIGNATURE, chain, prune, put
 from rig import revision

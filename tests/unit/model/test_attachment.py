@@ -274,7 +274,7 @@ def test_taken_over_state_goes_on_as_the_old(events: list[tuple[str, str, tuple[
     world.happen("folders", "", ())
     again = Attachments()
     for label, entries in world.blocks.items():
-        again.load(label, entries, world.attachments.attached[label])
+        again.load([label], [entries], [world.attachments.attached[label]])
     again.loaded()
     assert again.attached == world.attachments.attached
     assert again.known == world.attachments.known
@@ -289,8 +289,8 @@ def test_taken_over_state_goes_on_as_the_old(events: list[tuple[str, str, tuple[
 def test_agent_known_by_its_folder_alone_is_detached_when_the_folder_went_meanwhile() -> None:
     """The journal knows the agent as attached only: it counts as known until all folders were seen."""
     attachments = Attachments()
-    attachments.load("shared", ("*",), frozenset({"ann", "eve"}))
-    attachments.load("teams", ("e*", "ann"), frozenset({"ann", "eve"}))
+    both = frozenset({"ann", "eve"})
+    attachments.load(["shared", "teams"], [("*",), ("e*", "ann")], [both, both])
     attachments.loaded()
     assert attachments.known == {"ann", "eve"}
     assert attachments.set_folders(()) == {"shared": {"ann"}, "teams": {"ann"}}
@@ -315,7 +315,7 @@ def test_loading_compares_each_list_of_agents_a_few_times() -> None:
     Entries.compared = 0
     attachments, count = Attachments(), 500
     for number in range(count):
-        attachments.load(f"b{number}", Entries((f"team-{number}-*", f"ann{number}")), NOBODY)
+        attachments.load([f"b{number}"], [Entries((f"team-{number}-*", f"ann{number}"))], [NOBODY])
     attachments.loaded()
     assert len(attachments.known) == count
     assert Entries.compared <= 10 * count
