@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import itertools
 import json
+import os
+import random
 import selectors
 import socket
 import threading
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import fakeredis
 import pytest
+import redis
 
 import rig as rig_module
 from blocksd import AsyncClient, Client, aconnect, connect
@@ -28,7 +32,6 @@ from rig import Rig
 from support import BACKENDS, Daemon, RedisServer, binary_of, eventually
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
@@ -523,6 +526,20 @@ def test_name_means_the_block_that_has_it(rig: Rig, client: Client) -> None:
     assert {retrieve("ann", known_as).label for known_as in ("notes", private, block_id(private))} == {private}
     with pytest.raises(NotFound, match="agent 'ann' has no block 'block-"):
         retrieve("ann", block_id("notes"))
+
+
+def test_id_is_not_looked_for_where_it_was(rig: Rig, client: Client) -> None:
+    """Another block that has its place and its name for the agent by now is not it."""
+    moved = block_id("agents/ann/persona")
+    assert client.agents.blocks.retrieve("ann", moved).label == "agents/ann/persona"
+    os.rename(rig.root / "agents/ann/persona.md", rig.root / "persona.md")
+    rig.core.intake.hint_all()
+    rig.settle()
+    rig.save_and_settle("agents/ann/persona", "I am another.\n")
+    assert client.blocks.retrieve(moved).label == "persona"
+    assert client.agents.blocks.retrieve("ann", "persona").value == "I am another."
+    with pytest.raises(NotFound, match="agent 'ann' has no block 'block-"):
+        client.agents.blocks.retrieve("ann", moved)
 
 
 # --- what the index answers ---
@@ -1029,7 +1046,7 @@ READS = {
     "index": {"blocks.list by label", "blocks.count", "blocks.count by agents", "tags.list"},
     "counts": {"blocks.count by agents"},
     "problems": {"problems", "counts"},
-    "meta": QUESTIONS.keys() - {"is_kept"},
+    "meta": QUESTIONS.keys() - {"is_kept", "blocks.retrieve"},  # a block that is there needs no epoch
 }
 """Which questions are about which key."""
 
@@ -1369,6 +1386,43 @@ def test_server_is_not_asked_by_connecting(find: Callable[..., Client]) -> None:
     for ask in (client.counts, partial(client.blocks.retrieve, "notes")):
         with pytest.raises(Unavailable, match=r"Redis at unix:///nowhere/redis\.sock does not serve"):
             ask()
+
+
+def test_question_given_up_leaves_no_reply_behind(rig: Rig) -> None:
+    """With asyncio, a question that is cancelled leaves nothing on the connection that could be taken for another's reply."""
+
+    async def main() -> None:
+        given_up = 0
+        async with AsyncClient(rig.url) as client:
+            while given_up < 20:
+                try:
+                    async with asyncio.timeout(random.uniform(0, 0.001)):
+                        await client.agents.blocks.retrieve("ann", "notes")
+                except TimeoutError:
+                    given_up += 1
+                for label in ("notes", "agents/ann/persona"):
+                    assert (await client.blocks.retrieve(label)).label == label
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, redis.ResponseError])
+def test_error_leaves_no_reply_behind(rig: Rig, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]) -> None:
+    """After a command is refused, or Ctrl-C, a reply that comes late is not taken for that to the next question."""
+    with Client(rig.url) as client:
+        asked = client._transport
+        reply = asked._redis.parse_response
+
+        def answer(connection: Any, name: str) -> Any:
+            if name == "GET":
+                reply(connection, name)
+                raise error
+            return reply(connection, name)
+
+        monkeypatch.setattr(asked._redis, "parse_response", answer)
+        with pytest.raises((KeyboardInterrupt, Unavailable, Damaged)):
+            asked.ask(("GET", "blocks:nothing"), ("BLPOP", "blocks:nowhere", "0.1"))
+        assert asked.ask(("ECHO", "mine")) == ["mine"]
 
 
 @pytest.mark.every_backend

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from blocksd.client.transport_async import AsyncTransport
@@ -15,6 +16,7 @@ from blocksd.protocol.sight import Look, Sight, not_attached
 _ID = re.compile(r"block-[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _HINTS = 10_000  # labels that are remembered
 _ATTEMPTS = 5  # at reading what is changed while it is read
+_label_of = lru_cache(maxsize=4096)(parse_label)
 
 
 async def resolve(transport: AsyncTransport, block: str) -> str:
@@ -25,7 +27,7 @@ async def resolve(transport: AsyncTransport, block: str) -> str:
         NotFound: no block has this id.
     """
     if not _ID.fullmatch(block):
-        return parse_label(block)
+        return _label_of(block)
     (label,) = await transport.read(("HGET", transport.keys.ids, block))
     if label is None:
         raise NotFound(f"there is no block with the id {block}", id=block)
@@ -102,7 +104,8 @@ def _remember(transport: AsyncTransport, block_id: str, label: str) -> None:
 
 
 async def _block_under(transport: AsyncTransport, label: str) -> BlockView | None:
-    (fields,) = await transport.read(("HGETALL", transport.keys.block(label)))
+    """The block of a label; None tells nothing. What is there is true without the epoch, by which `read` knows what is not."""
+    (fields,) = await transport.ask(("HGETALL", transport.keys.block(label)))
     return shown_as(label, fields)
 
 
@@ -139,7 +142,10 @@ async def agents_with(transport: AsyncTransport, agents: Sequence[str]) -> list[
 
 
 async def block_of_agent(transport: AsyncTransport, agent_id: str, block_label: str) -> BlockView:
-    """The block an agent knows by this name, or by this label or id. Raises as `agents.blocks.retrieve` does."""
+    """The block an agent knows by this name, or by this label or id. Raises as `agents.blocks.retrieve` does.
+
+    One that was read before is looked for where it was then: that the agent has it is asked for with it.
+    """
     keys, agent = transport.keys, parse_agent(agent_id)
     try:
         label = await resolve(transport, block_label)
@@ -149,6 +155,12 @@ async def block_of_agent(transport: AsyncTransport, agent_id: str, block_label: 
     # A name may be that of either block; a private label or an id means the one block, whichever has the name.
     is_name = name == label and not _ID.fullmatch(block_label)
     candidates = (f"{PRIVATE}/{agent}/{name}", name) if is_name else (label,)
+    hint = f"{agent} {block_label}"
+    known = transport.labels.get(hint, "")
+    if known in candidates:
+        found, fields = await transport.ask(("HGET", keys.agent(agent), name), ("HGETALL", keys.block(known)))
+        if found == known and (block := shown_as(found, fields)) is not None:
+            return block
     for _ in range(_ATTEMPTS):
         found, *hashes = await transport.read(
             ("HGET", keys.agent(agent), name), *(("HGETALL", keys.block(one)) for one in candidates)
@@ -157,6 +169,7 @@ async def block_of_agent(transport: AsyncTransport, agent_id: str, block_label: 
             break
         block = shown_as(found, hashes[candidates.index(found)])
         if block is not None:
+            _remember(transport, hint, found)
             return block
     else:
         raise Damaged(f"the mirror does not show the block {found!r}, which agent {agent!r} has")

@@ -174,7 +174,14 @@ def masked(url: str) -> str:
     return f"{scheme}{mark}{user}:***@{place}" if colon else f"{scheme}{mark}{rest}"
 
 
-def translated(url: str) -> _Translated:
+def is_answer(error: BaseException) -> bool:
+    """Return True if the server has answered a command with this error: what follows are the replies to other commands."""
+    import redis
+
+    return isinstance(error, redis.ResponseError)
+
+
+def translated(url: str) -> Translated:
     """Return a context that translates errors of redis-py.
 
     Raises:
@@ -182,10 +189,10 @@ def translated(url: str) -> _Translated:
         Damaged: it refuses a command because of the value at a key (of another type, for example).
         Unavailable: anything else: it cannot be reached or does not serve for now, or what answers is no Redis.
     """
-    return _Translated(url)
+    return Translated(url)
 
 
-class _Translated:
+class Translated:
     """The context of `translated`. A class, because one is entered for every command, and a generator would cost more."""
 
     __slots__ = ("_url",)

@@ -3,7 +3,9 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, overload
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, Generic, Self, TypeVar, overload
 
 from blocksd.errors import Damaged
 from blocksd.model.block import FILE_KEYS, TEXT_KEYS
@@ -13,9 +15,11 @@ from blocksd.model.properties import PROPERTIES
 T = TypeVar("T")
 
 _OURS = ("label", "id", "version", "value", "chars", "digest", "created_at", "updated_at", "updated_by")
-_NEEDED = frozenset(
-    (*_OURS, "limit", "read_only", "hidden", "tags", "metadata", "is_template", "preserve_on_migration")
-)
+_AT_ONCE = ("label", "value", "limit", "read_only", "hidden", "is_template")
+_NEEDED = frozenset((*_AT_ONCE, *_OURS, "tags", "metadata", "preserve_on_migration"))
+_needed = itemgetter(*_AT_ONCE, *sorted(_NEEDED.difference(_AT_ONCE)))
+_new = object.__new__
+_name = lru_cache(maxsize=4096)(name_for_agent)
 _TEXTS = frozenset(("label", "id", "value", "digest", "created_at", "updated_at", "updated_by", *TEXT_KEYS))
 ORDER = (*_OURS[:5], *(key for key in FILE_KEYS if key != "agents"), *_OURS[5:])
 """The fields of a block as JSON."""
@@ -28,11 +32,8 @@ def _number(text: str) -> int:
         raise Damaged(f"the mirror shows {text[:20]!r} where a number must be") from None
 
 
-class BlockView:
-    """One block, as it was when it was read. It never changes.
-
-    Times are RFC 3339 texts in UTC. `client.blocks.agents.list(block.id)` lists the agents it is attached to.
-    """
+class _Shown:
+    """The fields that every prompt needs. They are set here, and never again once the object is a `BlockView`."""
 
     __slots__ = ("_fields", "description", "hidden", "is_template", "label", "limit", "name", "read_only", "value")
 
@@ -48,22 +49,39 @@ class BlockView:
     hidden: bool
     is_template: bool
 
-    def __init__(self, fields: Mapping[str, str]) -> None:
+
+class BlockView(_Shown):
+    """One block, as it was when it was read. It never changes.
+
+    Times are RFC 3339 texts in UTC. `client.blocks.agents.list(block.id)` lists the agents it is attached to.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, fields: Mapping[str, str]) -> Self:
         """Take the fields of a hash. Raises Damaged if one is missing."""
-        if not fields.keys() >= _NEEDED:
+        try:
+            found = _needed(fields)
+        except KeyError:
             missing = ", ".join(sorted(_NEEDED - fields.keys()))
-            raise Damaged(f"the mirror shows an incomplete block {fields.get('label', '')!r}: {missing} missing")
-        put = object.__setattr__
-        put(self, "_fields", fields)
-        # The fields that every prompt needs are read at once, the others on demand.
-        put(self, "label", fields["label"])
-        put(self, "name", name_for_agent(fields["label"]))
-        put(self, "value", fields["value"])
-        put(self, "limit", _number(fields["limit"]))
-        put(self, "description", fields.get("description"))
-        put(self, "read_only", fields["read_only"] == "true")
-        put(self, "hidden", fields["hidden"] == "true")
-        put(self, "is_template", fields["is_template"] == "true")
+            raise Damaged(
+                f"the mirror shows an incomplete block {fields.get('label', '')!r}: {missing} missing"
+            ) from None
+        # Made as the mutable class, and turned at the end: a prompt makes many, and setting slots past __setattr__ takes
+        # three times as long. What is not set here is read on demand.
+        view: Any = _new(_Shown)
+        view._fields = fields
+        view.label = label = found[0]
+        view.name = _name(label)
+        view.value = found[1]
+        view.limit = _number(found[2])
+        view.description = fields.get("description")
+        view.read_only = found[3] == "true"
+        view.hidden = found[4] == "true"
+        view.is_template = found[5] == "true"
+        view.__class__ = cls
+        made: Self = view
+        return made
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a block that was read cannot be changed: {name}")

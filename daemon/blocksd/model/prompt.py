@@ -146,13 +146,12 @@ def compile_prompt(
     """
     if style not in STYLES:
         raise InvalidField(f"style must be one of {', '.join(STYLES)}, not {style!r}", field="style")
-    return "".join(
-        (
-            *_memory_blocks(blocks, style),
-            *_tool_usage_rules(tool_usage_rules),
-            *_directories(_limited(sources, max_files_open), max_files_open, nested=style == "nested"),
-        )
-    )
+    pieces = _memory_blocks(blocks, style)
+    if tool_usage_rules:
+        pieces.append(_tool_usage_rules(tool_usage_rules))
+    if sources:
+        pieces += _directories(_limited(sources, max_files_open), max_files_open, nested=style == "nested")
+    return "".join(pieces)
 
 
 def order(blocks: Iterable[B]) -> list[B]:
@@ -163,7 +162,7 @@ def order(blocks: Iterable[B]) -> list[B]:
 def render_block(block: Renderable) -> str:
     """Return one block as it is shown in a prompt of the style `standard`, also if it is hidden or a template."""
     start, end = _tags(block.name)
-    return f"{start}{_content(block, block.name)}{end}".rstrip("\n")
+    return "".join((start, *_content(block, block.name, block.value), end)).rstrip("\n")
 
 
 def _memory_blocks(blocks: Iterable[Renderable], style: Style) -> list[str]:
@@ -180,7 +179,7 @@ def _memory_blocks(blocks: Iterable[Renderable], style: Style) -> list[str]:
         for block in visible:
             name = block.name
             start, end = _tags(name)
-            pieces += ("\n", start, _content(block, name, numbered=numbered), end)
+            pieces += ("\n", start, *_content(block, name, block.value, numbered), end)
     pieces.append("</memory_blocks>")
     return pieces
 
@@ -195,20 +194,25 @@ def _nested(blocks: list[tuple[list[str], Renderable]]) -> Iterator[list[str]]:
         branches.setdefault(segment, []).append((rest, block))
     for segment, branch in branches.items():
         start, end = _tags(segment)
-        own = [_content(block, block.name) for rest, block in branch if not rest]
+        own = chain.from_iterable(_content(block, block.name, block.value) for rest, block in branch if not rest)
         below = _nested([(rest, block) for rest, block in branch if rest])
         yield [start, *own, *chain.from_iterable(below), end]
 
 
-def _content(block: Renderable, name: str, *, numbered: bool = False) -> str:
-    value = block.value
-    shown = _contained(value, name)
-    lines = _numbered(shown) if numbered else f"{shown}\n"
-    return (
-        f"<description>\n{_contained(block.description or '', name)}\n</description>\n"
-        f"{_metadata(block.read_only, len(value), block.limit)}"
-        f"{_WARNING if numbered else ''}<value>\n{lines}</value>\n"
+def _content(block: Renderable | File, name: str, value: str, numbered: bool = False) -> tuple[str, str, str]:
+    """Return what stands in the element `name` of a block or file with this text, in three pieces."""
+    description, read_only = block.description or "", "true" if block.read_only else "false"
+    if "<" in description:
+        description = _contained(description, name)
+    shown = _contained(value, name) if "<" in value else value
+    # As `_metadata`, without a call: this is done for each block of each prompt.
+    about = (
+        f"<description>\n{description}\n</description>\n"
+        f"<metadata>\n- read_only={read_only}\n- chars_current={len(value)}\n- chars_limit={block.limit}\n</metadata>\n"
     )
+    if numbered:
+        return f"{about}{_WARNING}<value>\n", _numbered(shown), "</value>\n"
+    return f"{about}<value>\n", shown, "\n</value>\n"
 
 
 def _metadata(read_only: bool, chars: int, limit: int) -> str:
@@ -221,10 +225,9 @@ def _numbered(value: str) -> str:
     return "".join(f"{number}→ {line}\n" for number, line in enumerate(value.split("\n"), 1)) if value else ""
 
 
-def _tool_usage_rules(rules: ToolUsageRules | str | None) -> Iterator[str]:
-    if rules:
-        text = rules if isinstance(rules, str) else f"{rules.description}\n\n{rules.value}"
-        yield f"\n\n<tool_usage_rules>\n{_contained(text)}\n</tool_usage_rules>"
+def _tool_usage_rules(rules: ToolUsageRules | str) -> str:
+    text = rules if isinstance(rules, str) else f"{rules.description}\n\n{rules.value}"
+    return f"\n\n<tool_usage_rules>\n{_contained(text)}\n</tool_usage_rules>"
 
 
 def _limited(sources: Iterable[Source], max_files_open: int | None) -> list[Source]:
@@ -281,13 +284,8 @@ def _file(file: File) -> str:
 
 def _nested_file(file: File) -> str:
     start, end = _tags(file.name)
-    shown = _shown(file)
-    return (
-        f'<file status="{"open" if file.is_open else "closed"}">\n{start}'
-        f"<description>\n{_contained(file.description or '', file.name)}\n</description>\n"
-        f"{_metadata(file.read_only, len(shown), file.limit)}"
-        f"<value>\n{_contained(shown, file.name)}\n</value>\n{end}</file>\n"
-    )
+    content = "".join(_content(file, file.name, _shown(file)))
+    return f'<file status="{"open" if file.is_open else "closed"}">\n{start}{content}{end}</file>\n'
 
 
 def _shown(file: File) -> str:

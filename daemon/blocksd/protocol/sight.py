@@ -77,8 +77,9 @@ class Kept:
         self._texts: dict[object, str] = {}
 
     def forget(self, _item: object = None) -> None:
-        """Note a change that concerns the agent."""
+        """Note a change that concerns the agent. What was kept is given up here, in the background, and not by the next reader."""
         self._heard += 1
+        self._sight, self._texts = None, {}
 
     def mark(self) -> tuple[int, int | None, int]:
         """The moment before a sight is read."""
@@ -163,7 +164,7 @@ class Look:
         self._labels = list(names.values())
         self._sources = dict(sorted(sources.items()))
         return (
-            *(("HGETALL", keys.block(label)) for label in self._labels),
+            *[("HGETALL", keys.block(label)) for label in self._labels],
             *(("SISMEMBER", keys.source_agents(name), self._agent) for name in self._sources),
             *(("HGETALL", keys.source(name)) for name in self._sources),
             *(("HGETALL", keys.file(file)) for file in self._opened),
@@ -172,14 +173,15 @@ class Look:
     def sight(self, replies: Sequence[Any]) -> Sight | None:
         """The agent's sight, by the replies to the second commands; None when it changed while it was read."""
         hashes, rest = replies[: len(self._labels)], replies[len(self._labels) :]
-        shown = [shown_as(label, fields) for label, fields in zip(self._labels, hashes, strict=True)]
-        if not all(shown):
+        pairs = zip(self._labels, hashes, strict=True)
+        blocks = [block for label, fields in pairs if (block := shown_as(label, fields)) is not None]
+        if len(blocks) < len(hashes):
             return None
         count = len(self._sources)
         contents = dict(zip(self._opened, rest[2 * count :], strict=True))
         seen = zip(self._sources.items(), rest[:count], rest[count : 2 * count], strict=True)
         return Sight(
-            {block.name: block for block in shown if block is not None},
+            {block.name: block for block in blocks},
             tuple(
                 self._source(name, json.loads(about), listing, contents)
                 for (name, about), is_seen, listing in seen

@@ -8,12 +8,11 @@ import time
 import uuid
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from blocksd.errors import Damaged, InvalidRequest, NotFound, Unavailable, from_json
-from blocksd.mirror.connection import translated
+from blocksd.mirror.connection import Translated
 from blocksd.mirror.view import BlockView, view_of
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol.numbers import seconds, whole
@@ -21,7 +20,7 @@ from blocksd.requests.request import MAX_BYTES
 from blocksd.settings.record import looked_up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from blocksd.mirror.keys import Keys
 
@@ -44,14 +43,21 @@ PROTOCOL = 2
 _LONGEST_PAUSE = 1.0
 
 
-@contextmanager
-def reading_mirror(url: str) -> Iterator[None]:
+def reading_mirror(url: str) -> _Reading:
     """Translate errors. A key of another type, until the daemon repairs it, is a mirror that does not serve."""
-    try:
-        with translated(url):
-            yield
-    except Damaged as error:
-        raise Damaged(f"the mirror cannot be read: {error.__cause__ or error}") from error
+    return _Reading(url)
+
+
+class _Reading(Translated):
+    """The context of `reading_mirror`."""
+
+    __slots__ = ()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            super().__exit__(kind, error, traceback)
+        except Damaged as damage:
+            raise Damaged(f"the mirror cannot be read: {damage.__cause__ or damage}") from damage
 
 
 def moved_to(url: str, error: Exception) -> str:

@@ -48,6 +48,7 @@ class Script(Transport):
 
     def __init__(self, outcome: BlocksdError | None = None) -> None:
         self.keys = Keys("blocks")
+        self.labels = {}
         self.written = Written()
         self.outcome = outcome
         self.requests: list[dict[str, Any]] = []

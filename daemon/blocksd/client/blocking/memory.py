@@ -87,8 +87,9 @@ class Memory(MemoryWrites):
         text = self._kept.text(key) if self._is_followed else None
         if text is None:
             sight = self._sight()
+            seen = sight.blocks.values()
             text = compile_prompt(
-                [block for block in sight.blocks.values() if picked is None or block.name in picked],
+                seen if picked is None else [block for block in seen if block.name in picked],
                 style=style_of(sight.agent_type) if style is None else style,
                 tool_usage_rules=tool_usage_rules,
                 sources=[source for source in sight.sources if shown is None or source.name in shown],

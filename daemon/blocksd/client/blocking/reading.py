@@ -3,6 +3,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from blocksd.client.blocking.transport import Transport
@@ -16,6 +17,7 @@ from blocksd.protocol.sight import Look, Sight, not_attached
 _ID = re.compile(r"block-[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _HINTS = 10_000  # labels that are remembered
 _ATTEMPTS = 5  # at reading what is changed while it is read
+_label_of = lru_cache(maxsize=4096)(parse_label)
 
 
 def resolve(transport: Transport, block: str) -> str:
@@ -26,7 +28,7 @@ def resolve(transport: Transport, block: str) -> str:
         NotFound: no block has this id.
     """
     if not _ID.fullmatch(block):
-        return parse_label(block)
+        return _label_of(block)
     (label,) = transport.read(("HGET", transport.keys.ids, block))
     if label is None:
         raise NotFound(f"there is no block with the id {block}", id=block)
@@ -103,7 +105,8 @@ def _remember(transport: Transport, block_id: str, label: str) -> None:
 
 
 def _block_under(transport: Transport, label: str) -> BlockView | None:
-    (fields,) = transport.read(("HGETALL", transport.keys.block(label)))
+    """The block of a label; None tells nothing. What is there is true without the epoch, by which `read` knows what is not."""
+    (fields,) = transport.ask(("HGETALL", transport.keys.block(label)))
     return shown_as(label, fields)
 
 
@@ -140,7 +143,10 @@ def agents_with(transport: Transport, agents: Sequence[str]) -> list[AgentView]:
 
 
 def block_of_agent(transport: Transport, agent_id: str, block_label: str) -> BlockView:
-    """The block an agent knows by this name, or by this label or id. Raises as `agents.blocks.retrieve` does."""
+    """The block an agent knows by this name, or by this label or id. Raises as `agents.blocks.retrieve` does.
+
+    One that was read before is looked for where it was then: that the agent has it is asked for with it.
+    """
     keys, agent = transport.keys, parse_agent(agent_id)
     try:
         label = resolve(transport, block_label)
@@ -150,6 +156,12 @@ def block_of_agent(transport: Transport, agent_id: str, block_label: str) -> Blo
     # A name may be that of either block; a private label or an id means the one block, whichever has the name.
     is_name = name == label and not _ID.fullmatch(block_label)
     candidates = (f"{PRIVATE}/{agent}/{name}", name) if is_name else (label,)
+    hint = f"{agent} {block_label}"
+    known = transport.labels.get(hint, "")
+    if known in candidates:
+        found, fields = transport.ask(("HGET", keys.agent(agent), name), ("HGETALL", keys.block(known)))
+        if found == known and (block := shown_as(found, fields)) is not None:
+            return block
     for _ in range(_ATTEMPTS):
         found, *hashes = transport.read(
             ("HGET", keys.agent(agent), name), *(("HGETALL", keys.block(one)) for one in candidates)
@@ -158,6 +170,7 @@ def block_of_agent(transport: Transport, agent_id: str, block_label: str) -> Blo
             break
         block = shown_as(found, hashes[candidates.index(found)])
         if block is not None:
+            _remember(transport, hint, found)
             return block
     else:
         raise Damaged(f"the mirror does not show the block {found!r}, which agent {agent!r} has")
