@@ -4,12 +4,13 @@ import { el } from "./dom.js";
 
 const DEEPEST = 12;
 const LONGEST = 200_000;
-const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^`]*)$/;
-const HEADING = /^ {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$/;
-const RULE = /^ {0,3}(?:(?:\*[ \t]*){3,}|(?:-[ \t]*){3,}|(?:_[ \t]*){3,})$/;
-const ITEM = /^( {0,3})([-*+]|\d{1,9}[.)])(?:[ \t]+(.*)|)$/;
-const QUOTE = /^ {0,3}> ?(.*)$/;
-const DIVIDER = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
+// A text may be made to take long. No expression here has two parts that could share the same characters.
+const FENCE = /^ {0,3}(`{3,}(?=[^`]*$)|~{3,})/;
+const HEADING = /^ {0,3}(#{1,6})(?: +|$)/;
+const RULE = /^ {0,3}(?:(?:\* *){3,}|(?:- *){3,}|(?:_ *){3,})$/;
+const ITEM = /^( {0,3})([-*+]|\d{1,9}[.)])(?: +|$)/;
+const QUOTE = /^ {0,3}> ?(.*)$/s;
+const DASHES = /^:?-+:?$/;
 const SCHEME = /^(?:https?:\/\/|mailto:)/i;
 
 /** Return the elements of a text. One that is too long to be worth it is shown as it is. */
@@ -64,9 +65,13 @@ const code = (text) => el("pre", { tabindex: "0", role: "region", "aria-label": 
 const heading = {
   fits: (lines, at) => HEADING.test(lines[at]),
   read(lines, at) {
-    const [, marks, text] = HEADING.exec(lines[at]);
+    const [begin, marks] = HEADING.exec(lines[at]);
+    const text = lines[at].slice(begin.length).trim();
+    let end = text.length;
+    while (text[end - 1] === "#") end -= 1;
+    const isClosed = end === 0 || text[end - 1] === " ";
     // The page has h1 and h2; those of a text follow.
-    return [el(`h${Math.min(6, marks.length + 2)}`, { class: `level-${marks.length}` }, inline(text ?? "")), at + 1];
+    return [el(`h${Math.min(6, marks.length + 2)}`, { class: `level-${marks.length}` }, inline(isClosed ? text.slice(0, end).trim() : text)), at + 1];
   },
 };
 
@@ -96,7 +101,7 @@ const list = {
       const found = ITEM.exec(lines[end]);
       if (!found || RULE.test(lines[end]) || /\d/.test(found[2]) !== isOrdered) break;
       const indent = found[1].length + found[2].length + 1;
-      const inside = [found[3] ?? ""];
+      const inside = [lines[end].slice(found[0].length)];
       end += 1;
       for (; end < lines.length; end += 1) {
         const spaces = lines[end].length - lines[end].trimStart().length;
@@ -124,7 +129,7 @@ const list = {
 };
 
 function item(lines, depth) {
-  const task = /^\[([ xX])\] (.*)$/.exec(lines[0]);
+  const task = /^\[([ xX])\] (.*)$/s.exec(lines[0]);
   if (task) lines[0] = task[2];
   const inside = blocks(lines, depth + 1);
   // A paragraph at the start of an item is part of its line.
@@ -141,8 +146,11 @@ const cells = (line) =>
     .map((cell) => cell.trim().replaceAll("\\|", "|"));
 
 const table = {
-  fits: (lines, at) =>
-    lines[at].includes("|") && DIVIDER.test(lines[at + 1] ?? "") && cells(lines[at]).length === cells(lines[at + 1]).length,
+  fits(lines, at) {
+    if (!lines[at].includes("|") || !lines[at + 1]?.includes("-")) return false;
+    const divider = cells(lines[at + 1]);
+    return divider.every((cell) => DASHES.test(cell)) && cells(lines[at]).length === divider.length;
+  },
   read(lines, at) {
     const head = cells(lines[at]);
     let end = at + 2;
@@ -171,11 +179,12 @@ const paragraph = {
   },
 };
 
-// One alternative for each form, tried at each place in this order. None of them can backtrack far: each excludes its own end.
+// One alternative for each form, tried at each place in this order. None of them can backtrack far: each excludes its own end,
+// and what repeats one character begins where no such character is before.
 const INLINE = new RegExp(
   [
     "\\\\(?<escaped>[\\\\`*_{}\\[\\]()#+\\-.!|~<>])",
-    "(?<ticks>`+)(?<code>[^`]+)\\k<ticks>(?!`)",
+    "(?<!`)(?<ticks>`+)(?!`)(?<code>[^`]+)\\k<ticks>(?!`)",
     "!?\\[(?<text>[^\\[\\]\\n]*)\\]\\((?<target>[^\\s()]+)(?: +\"[^\"\\n]*\")?\\)",
     "<(?<angle>(?:https?://|mailto:)[^\\s<>]+)>",
     "(?<bare>https?://[^\\s<>()\\[\\]\"'`*]*[^\\s<>()\\[\\]\"'`*.,;:!?])",
@@ -184,7 +193,7 @@ const INLINE = new RegExp(
     "\\*(?<emphasis>[^\\s*][^*\\n]*)\\*",
     "(?<![\\w])_(?<emphasis2>[^\\s_][^_\\n]*)_(?!\\w)",
     "~~(?<deleted>[^~\\n]+)~~",
-    "(?<broken> {2,}\\n|\\\\\\n)",
+    "(?<broken>(?<! ) {2,}\\n|\\\\\\n)",
   ].join("|"),
   "gu",
 );
