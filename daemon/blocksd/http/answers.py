@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Match
 
 from blocksd.errors import (
     AlreadyExists,
@@ -131,18 +130,12 @@ async def answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.scope["path"][:200]
     if error.status_code == 405:
-        allowed = ", ".join(sorted(_methods_at(request)))  # Starlette names those of the first route alone
-        return refusal(405, f"blocksd has {path}, and no {request.method} for it", {"allow": allowed})
+        return refusal(405, f"blocksd has {path}, and no {request.method} for it", error.headers)
     if error.status_code != 404:
         return refusal(error.status_code, str(error.detail), error.headers)
     if "/identities" in path:
         return refusal(404, "blocksd has no identities: put what identifies a person into a block's metadata")
     return refusal(404, f"blocksd has no {path}: it keeps memory blocks, and runs no agents, models or tools")
-
-
-def _methods_at(request: Request) -> set[str]:
-    routes = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
-    return {method for route in routes for method in route.methods or ()}
 
 
 async def answer_fault(_request: Request, _error: Exception) -> Response:

@@ -113,7 +113,7 @@ class _Table(Router):
 
     def __init__(self, routes: Sequence[BaseRoute], **options: Any) -> None:
         super().__init__(routes, **options)
-        self._found: dict[str, list[BaseRoute]] = {}
+        self._found: dict[str, list[Route]] = {}
         for route in routes:
             assert isinstance(route, Route)
             self._found.setdefault(_begin(route.path.partition("/{")[0]), []).append(route)
@@ -123,20 +123,18 @@ class _Table(Router):
             await super().app(scope, receive, send)
             return
         begin = _begin(scope["path"])
-        other: tuple[BaseRoute, Scope] | None = None  # of another method
-        routes = self._found.get(begin, self._found.get(begin.rpartition("/")[0], []))
-        for route in routes:
+        methods: set[str] = set()
+        for route in self._found.get(begin, self._found.get(begin.rpartition("/")[0], ())):
             match, found = route.matches(scope)
             if match is Match.FULL:
                 scope.update(found)
                 await route.handle(scope, receive, send)
                 return
-            if match is Match.PARTIAL and other is None:
-                other = route, found
-        if other is None:
-            raise HTTPException(404)
-        scope.update(other[1])
-        await other[0].handle(scope, receive, send)
+            if match is Match.PARTIAL:
+                methods.update(route.methods or ())
+        if methods:  # all of them: Starlette names those of the first route alone
+            raise HTTPException(405, headers={"allow": ", ".join(sorted(methods))})
+        raise HTTPException(404)
 
 
 def _begin(path: str) -> str:
