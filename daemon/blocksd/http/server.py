@@ -45,7 +45,8 @@ _PASSED = 3
 """The file descriptor of the first socket that systemd passes."""
 _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-_LARGE = 128 * 1024
+_LARGE = 512 * 1024
+"""What is a large piece of memory: more than asyncio asks for at each read, 256 KiB, which would go to the system and come back."""
 
 
 def serve(config: Config, url: str, log: EventLog, *parts: Callable[[Gateway], Part]) -> None:
