@@ -59,12 +59,16 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def call(rig: Rig, tmp_path: Path) -> Callable[..., str]:
     """Call the hook, in a process of its own as far as it can tell."""
 
-    def ask(event: Event, agent: str = "sam", directory: Path = tmp_path / "sessions") -> str:
+    def ask(event: Event, agent: str = "sam", directory: Path = tmp_path / "sessions", *, is_given: bool = True) -> str:
         transport = Transport(rig.url, "blocks")
         try:
-            return Hook(transport, agent, Sessions(str(directory)), 10_000).context(event)
+            hook = Hook(lambda: transport, "blocks", agent, Sessions(str(directory)), 10_000)
+            text, confirm = hook.context(event)
         finally:
             transport.close()
+        if is_given:
+            confirm()
+        return text
 
     return ask
 
@@ -125,6 +129,26 @@ def test_daemon_that_does_not_answer_is_asked_once(rig: Rig, call: Callable[...,
     assert "Block notes was changed. It is now:\n" in text
     assert "Block other was changed. It is now:\n" in text
     assert len(asked) == 1
+
+
+def test_what_was_not_given_is_given_at_the_next_turn(rig: Rig, call: Callable[..., str]) -> None:
+    """As when the assistant did not wait for the answer."""
+    call(START)
+    rig.save_and_settle(SAM, LONG.replace("Line 7.", "Line seven."))
+    text = call(PROMPT, is_given=False)
+    assert "Line seven." in text
+    assert call(PROMPT) == text
+    assert call(PROMPT) == ""
+
+
+def test_start_that_gives_nothing_is_made_up_for(rig: Rig, call: Callable[..., str]) -> None:
+    """After a compaction the model has lost what the session was shown: if Redis is lost then, it gets everything later."""
+    call(START)
+    rig.client.rename("blocks:meta", "kept")
+    with pytest.raises(Unavailable):
+        call(START)
+    rig.client.rename("kept", "blocks:meta")
+    assert call(PROMPT).startswith("<memory_blocks>\n")
 
 
 def test_what_cannot_be_remembered_is_not_shown_at_each_turn(call: Callable[..., str], tmp_path: Path) -> None:

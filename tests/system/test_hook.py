@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support import Daemon, run_here
+from blocksd.mirror.acl import users
+from blocksd.mirror.keys import Keys
+from support import Daemon, RedisServer, run_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +82,24 @@ def test_session_of_claude_code(run_daemon: Callable[..., Daemon], folder: Path,
     text = caller.context(PROMPT)
     assert "Block plans (it was called notes) was changed by operator:\n@@ " in text
     assert "+End." in text
+
+
+@pytest.mark.parametrize("user", ["operator", "agent-sam"])
+def test_users_with_the_least_rights_get_diffs(
+    user: str, run_daemon: Callable[..., Daemon], server: RedisServer, folder: Path, caller: Caller
+) -> None:
+    """Those of `blocksd acl`: an agent's may ask for old versions as the agent alone, an operator's as an operator."""
+    (folder / "notes.md").write_text(f"---\nagents: [sam]\n---\n{LONG}")
+    daemon = run_daemon()
+    with server.client() as client:
+        for line in users(Keys("blocks"), ["sam"]):
+            _, name, *rules = line.replace("PASSWORD", ">secret").split()
+            client.execute_command("ACL", "SETUSER", name, *rules)
+    options = ("--redis", f"unix://blocks-{user}:secret@{server.socket}")
+    assert "<memory_blocks>" in caller.run(START, *options).stdout
+    daemon.command("replace", "notes", "Line 7.", "Line seven.")
+    context = json.loads(caller.run(PROMPT, *options).stdout)["hookSpecificOutput"]["additionalContext"]
+    assert "\n-Line 7.\n+Line seven.\n" in context
 
 
 def test_no_daemon(caller: Caller) -> None:

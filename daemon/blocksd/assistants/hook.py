@@ -8,9 +8,11 @@ from blocksd.assistants.changes import changes, shown, visible, whole
 from blocksd.assistants.sessions import Place
 from blocksd.client.blocking.reading import look
 from blocksd.client.blocking.versions import Versions
-from blocksd.errors import BlocksdError, NotFound
+from blocksd.errors import BlocksdError, Misconfigured, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from blocksd.assistants.hook_events import Event
     from blocksd.assistants.sessions import Sessions
     from blocksd.client.blocking.transport import Transport
@@ -24,16 +26,21 @@ _REQUEST_SECONDS = 1.0
 class Hook:
     """One call of a hook for one agent."""
 
-    def __init__(self, transport: Transport, agent: str, sessions: Sessions, most: int) -> None:
-        """At most about `most` characters are given."""
-        self._transport = transport
+    def __init__(
+        self, connect: Callable[[], Transport], namespace: str, agent: str, sessions: Sessions, most: int
+    ) -> None:
+        """`connect` finds the server; at most `most` characters are given."""
+        self._connect = connect
+        self._namespace = namespace
         self._agent = agent
         self._sessions = sessions
         self._most = most
         self._asked = 0
+        self._asker: str | None = agent
+        self._transport: Transport | None = None
 
-    def context(self, event: Event) -> str:
-        """Return the text for the model; empty if there is none.
+    def context(self, event: Event) -> tuple[str, Callable[[], None]]:
+        """Return the text for the model, empty if there is none, and what is to be called once it is given.
 
         Raises:
             NotFound: the agent is not known.
@@ -41,15 +48,20 @@ class Hook:
             OSError: what was shown cannot be remembered, so that it would be shown at each turn; at the start it is shown.
         """
         if event.wanted is None:
-            return ""
-        session = event.client, self._transport.keys.namespace, self._agent, event.session
-        before = self._sessions.place(*session) if event.wanted == "changes" else None
+            return "", _nothing
+        session = event.client, self._namespace, self._agent, event.session
+        before = None
+        if event.wanted == "changes":
+            before = self._sessions.place(*session)
+        elif event.is_of_session:
+            self._sessions.forget(*session)  # if this start gives nothing, the next turn gives everything
+        transport = self._transport = self._connect()
         # First the place: what comes after it is looked at again, and found to be known.
-        ((epoch, number),) = self._transport.read(("HMGET", self._transport.keys.meta, "epoch", "seq"))
+        ((epoch, number),) = transport.read(("HMGET", transport.keys.meta, "epoch", "seq"))
         seq = int(number or 0)
         if before is not None and (before.epoch, before.seq) == (epoch, seq):
-            return ""
-        sight = look(self._transport, self._agent)
+            return "", _nothing
+        sight = look(transport, self._agent)
         blocks = visible(sight)
         place = Place(epoch, seq, {block.id: shown(block) for block in blocks})
         if before is None:
@@ -60,22 +72,34 @@ class Hook:
             text = changes(before.blocks, blocks, self._past, self._most)
         if event.is_of_session:
             try:
-                self._sessions.remember(place, *session)
+                return text, self._sessions.stage(place, *session)
             except OSError:
                 if event.wanted == "changes":
                     raise
-        return text
+        return text, _nothing
 
     def _past(self, block: BlockView, version: int) -> BlockView | None:
         """Return a block as it was in a version; None if the daemon does not answer, or has not kept it."""
         self._asked += 1
         if self._asked > _MOST_REQUESTS:
             return None
+        assert self._transport is not None
+        versions = Versions(self._transport, self._asker)
         try:
-            versions = Versions(self._transport)
-            return versions.retrieve(block.label, version, timeout_seconds=_REQUEST_SECONDS).block
+            name = block.label if self._asker is None else block.name
+            return versions.retrieve(name, version, timeout_seconds=_REQUEST_SECONDS).block
         except NotFound:
             return None
+        except Misconfigured:
+            if self._asker is None:
+                self._asked = _MOST_REQUESTS
+                return None
+            self._asker = None  # this Redis user may ask as an operator, and not as an agent
+            return self._past(block, version)
         except BlocksdError:
             self._asked = _MOST_REQUESTS  # the others would wait as long
             return None
+
+
+def _nothing() -> None:
+    """Do nothing."""

@@ -10,10 +10,9 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from blocksd.assistants.changes import Shown
-from blocksd.settings.record import write_private
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 MOST_SESSIONS = 200
 
@@ -49,20 +48,33 @@ class Sessions:
         ):  # none, or not ours: everything is shown again
             return None
 
-    def remember(self, place: Place, *session: str) -> None:
-        """Remember where a session stands; forget those that were not used for longest.
+    def stage(self, place: Place, *session: str) -> Callable[[], None]:
+        """Write down where a session stands; what is returned makes it count, and forgets those not used for longest.
 
         Raises:
             OSError: it cannot be written.
         """
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        path = self._path(session)
+        staged = f"{path}.{os.getpid()}"  # another process may write of the same session
         blocks = {block: astuple(seen) for block, seen in place.blocks.items()}
-        write_private(self._path(session), json.dumps({"epoch": place.epoch, "seq": place.seq, "blocks": blocks}))
-        paths = [entry.path for entry in os.scandir(self._directory)]
-        if len(paths) > MOST_SESSIONS:
-            for path in sorted(paths, key=_age)[: len(paths) - MOST_SESSIONS]:
-                with suppress(OSError):
-                    os.unlink(path)
+        with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            json.dump({"epoch": place.epoch, "seq": place.seq, "blocks": blocks}, file)
+
+        def confirm() -> None:
+            os.replace(staged, path)
+            paths = [entry.path for entry in os.scandir(self._directory)]
+            if len(paths) > MOST_SESSIONS:
+                for old in sorted(paths, key=_age)[: len(paths) - MOST_SESSIONS]:
+                    with suppress(OSError):
+                        os.unlink(old)
+
+        return confirm
+
+    def forget(self, *session: str) -> None:
+        """Forget a session: it has seen nothing. What cannot be removed stays."""
+        with suppress(OSError):
+            os.unlink(self._path(session))
 
     def _path(self, session: tuple[str, ...]) -> str:
         name = blake2b("\0".join(session).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,7 +35,7 @@ from blocksd.model.prompt import STYLES, style_of
 from blocksd.settings.config import state_of_user
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from blocksd.assistants.renderer import Output
     from blocksd.client.blocking.transport import Transport
@@ -283,39 +284,44 @@ def hook(client: str, agent: str, max_chars: int, timeout: float, print_config: 
         click.echo(text)
         click.echo(f"put this into {place}", err=True)
         return
-    answers: list[str] = []
+    answers: list[tuple[str, Callable[[], None]]] = []
     # In a thread that nothing waits for: what it waits for, be it standard input, must not keep the user waiting.
     thread = threading.Thread(target=_answer, args=(answers, client, agent, max_chars, flags), daemon=True)
     thread.start()
     thread.join(timeout)
     if thread.is_alive():
         click.echo(f"blocksd: there was no answer within {timeout:g} s", err=True)
-    elif answers and answers[0]:
-        click.echo(answers[0])
+    elif answers:
+        text, confirm = answers[0]
+        if text:
+            click.echo(text)
+        with suppress(OSError):  # then it is shown once more
+            confirm()
 
 
-def _answer(answers: list[str], client: str, agent: str, most: int, flags: dict[str, Any]) -> None:
-    """Put the answer to the hook's call into the list; nothing that goes wrong ends otherwise."""
+def _answer(
+    answers: list[tuple[str, Callable[[], None]]], client: str, agent: str, most: int, flags: dict[str, Any]
+) -> None:
+    """Put the answer to the hook's call into the list, and what to call once it is given; no fault ends otherwise."""
     from blocksd.assistants.hook import Hook
     from blocksd.assistants.hook_events import parse_event
     from blocksd.assistants.sessions import Sessions
-    from blocksd.client.blocking.transport import Transport
 
     event = None
     try:
         event = parse_event(client, _standard_input())
         config = load_in_project(flags)
-        transport = Transport(url_of(config), config.namespace, config.by)
         sessions = Sessions(f"{state_of_user(config.namespace)}.sessions")
-        text = Hook(transport, parse_agent(agent), sessions, most).context(event)
-        answers.append(event.context(text) if text else "")
+        found = Hook(lambda: _connect(config), config.namespace, parse_agent(agent), sessions, most)
+        text, confirm = found.context(event)
+        answers.append((event.context(text) if text else "", confirm))
     except Exception as error:  # noqa: BLE001  # also one that nobody foresaw must not end the user's session
         step = next_step(error) if isinstance(error, BlocksdError) else ""
         message = f"blocksd: no memory of {agent!r}: {error}{f' ({step})' if step else ''}"
         click.echo(message, err=True)
         # Said once in a session, and not at each prompt.
         is_start = event is not None and event.wanted == "everything" and event.is_of_session
-        answers.append(event.warning(message) if event is not None and is_start else "")
+        answers.append((event.warning(message) if event is not None and is_start else "", lambda: None))
 
 
 def _standard_input() -> str:

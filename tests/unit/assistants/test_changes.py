@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from blocksd.assistants.changes import changes, shown, whole
 from blocksd.mirror.view import BlockView, view_of
 from blocksd.protocol.sight import Sight
@@ -84,7 +86,8 @@ def test_much_that_changed_is_named() -> None:
     """The assistant would cut a longer text off."""
     blocks = [block(f"b{number}", LONG) for number in range(30)]
     text = changes({}, blocks, lambda *_: None, 3000)
-    assert len(text) < 5000
+    assert len(text) <= 3000
+    assert text.endswith("</memory_changes>")
     assert "New block b0:\n" in text
     assert "These blocks of your memory do not fit here: b2 (" in text
     assert ", and 8 more. Read them with" in text
@@ -111,7 +114,7 @@ def test_whole_memory_that_does_not_fit_is_named() -> None:
     """What fits is shown, in whole blocks, the persona first."""
     sight = Sight({one.name: one for one in (block("a", LONG * 9), block("persona", "Sam."), block("z", "End."))}, ())
     text = whole(sight, 2000)
-    assert len(text) < 2500
+    assert len(text) <= 2000
     assert "Sam." in text
     assert "End." in text
     assert text.endswith(
@@ -120,3 +123,17 @@ def test_whole_memory_that_does_not_fit_is_named() -> None:
     )
     numbered = whole(Sight(dict(sight.blocks), (), "sleeptime_agent"), 1000)
     assert "1→ Sam." in numbered
+
+
+@pytest.mark.parametrize("most", [100, 1000, 10_000])
+def test_nothing_is_longer_than_was_asked_for(most: int) -> None:
+    """As assistants count, which shorten what is longer by one: long names, files and characters beyond U+FFFF included."""
+    blocks = [block("/".join(f"{number:03}{'n' * 150}" for _ in range(6)), "𝒳" * 300 + LONG) for number in range(40)]
+    for text in (
+        whole(Sight({one.name: one for one in blocks}, ()), most),
+        changes({}, blocks, lambda *_: None, most),
+        changes(seen(*blocks), [], lambda *_: None, most),
+        changes(seen(*blocks[20:]), blocks[:20], lambda *_: None, most),
+    ):
+        assert 0 < len(text.encode("utf-16-le")) // 2 <= most
+        assert text.startswith(("<memory_", "These blocks"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +23,7 @@ def test_session_is_remembered(tmp_path: Path) -> None:
     """Under all texts that name it, for this user alone, however strange they are."""
     sessions = Sessions(str(tmp_path / "a" / "sessions"))
     assert sessions.place("claude-code", "../../x\0y") is None
-    sessions.remember(PLACE, "claude-code", "../../x\0y")
+    sessions.stage(PLACE, "claude-code", "../../x\0y")()
     assert sessions.place("claude-code", "../../x\0y") == PLACE
     assert sessions.place("codex", "../../x\0y") is None
     (file,) = (tmp_path / "a" / "sessions").iterdir()
@@ -30,12 +31,25 @@ def test_session_is_remembered(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
 
 
+def test_session_stands_where_it_stood_until_it_is_confirmed(tmp_path: Path) -> None:
+    """What was not given to the model counts as not shown; a session that is forgotten has seen nothing."""
+    sessions = Sessions(str(tmp_path))
+    sessions.forget("one")
+    sessions.stage(PLACE, "one")
+    assert sessions.place("one") is None
+    sessions.stage(PLACE, "one")()
+    sessions.stage(replace(PLACE, seq=8), "one")
+    assert sessions.place("one") == PLACE
+    sessions.forget("one")
+    assert sessions.place("one") is None
+
+
 def test_number_of_sessions_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that were used last are kept."""
     monkeypatch.setattr(sessions_module, "MOST_SESSIONS", 3)
     sessions = Sessions(str(tmp_path / "sessions"))
     for number in range(5):
-        sessions.remember(PLACE, str(number))
+        sessions.stage(PLACE, str(number))()
         for file in (tmp_path / "sessions").iterdir():
             os.utime(file, ns=(0, file.stat().st_mtime_ns - 10**9))
     assert [number for number in range(5) if sessions.place(str(number)) is not None] == [2, 3, 4]
@@ -45,9 +59,9 @@ def test_number_of_sessions_is_bounded(tmp_path: Path, monkeypatch: pytest.Monke
 def test_damaged_record_is_none(text: str, tmp_path: Path) -> None:
     """The session is then shown everything, and remembered again."""
     sessions = Sessions(str(tmp_path))
-    sessions.remember(PLACE, "one")
+    sessions.stage(PLACE, "one")()
     (file,) = tmp_path.iterdir()
     file.write_text(text)
     assert sessions.place("one") is None
-    sessions.remember(PLACE, "one")
+    sessions.stage(PLACE, "one")()
     assert sessions.place("one") == PLACE
