@@ -6,21 +6,24 @@ import errno
 import os
 import stat
 import time
+from contextlib import suppress
 from enum import Enum
-from typing import TYPE_CHECKING
 
-from blocksd.assistants.section import find, replaced
+from blocksd.assistants.section import find, outside, replaced
 from blocksd.errors import BrokenMarkers, InvalidFile, ProblemFile, Unavailable, Undecided
 from blocksd.files.file_edit import FileEdit
 from blocksd.files.root import Root
 from blocksd.files.writer import Writer
-
-if TYPE_CHECKING:
-    from blocksd.errors import BlocksdError
+from blocksd.model.label import TEMPORARY
 
 _TRIES, _PAUSE_SECONDS = 20, 0.02
 _ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 _MOST_BYTES = 8 * 1024 * 1024
+_LEFT_SECONDS = 60
+"""How old a file must be that lies beside a rendered one, for its writer to have ended."""
+_NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_WRONG_PATH = (errno.EINVAL, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)
 
 
 class Outcome(Enum):
@@ -45,6 +48,7 @@ class RenderedFile:
         self.agent = agent
         self.edited_line = 0
         """The line after which the edited text begins, as the last `update` found it."""
+        self._is_tidy = False
 
     @property
     def target(self) -> str:
@@ -66,6 +70,9 @@ class RenderedFile:
         for _ in range(_TRIES):
             root = Root(directory)
             try:
+                if may_write and not self._is_tidy:
+                    self._is_tidy = True
+                    _remove_leftovers(root, name)
                 before = _read(root, name)
                 outcome, after = self._decided(
                     self._decoded(before), memory, discards_edits=discards_edits, may_write=may_write
@@ -73,9 +80,9 @@ class RenderedFile:
                 if outcome is not Outcome.WRITTEN or _put(root, name, before, after):
                     return outcome
             except OSError as error:
-                raise self._refused(error.strerror or str(error)) from None
+                raise self._refused(error.strerror or str(error), error.errno) from None
             except (ProblemFile, Unavailable) as error:
-                raise self._refused(error.message, error) from None
+                raise self._refused(error.message, error.facts.get("errno")) from None
             finally:
                 root.release()
             time.sleep(_PAUSE_SECONDS)
@@ -83,9 +90,12 @@ class RenderedFile:
 
     def _decoded(self, data: bytes | None) -> str:
         try:
-            return "" if data is None else data.decode("utf-8")
+            text = "" if data is None else data.decode("utf-8")
         except UnicodeDecodeError:
             raise InvalidFile(f"{self.path} is not written: it is not UTF-8") from None
+        if "\0" in text:
+            raise InvalidFile(f"{self.path} is not written: it is no text, as it has the character U+0000")
+        return text
 
     def _decided(self, text: str, memory: str, *, discards_edits: bool, may_write: bool) -> tuple[Outcome, str]:
         """Return what is to be done, and the text that the file is to have then."""
@@ -106,10 +116,14 @@ class RenderedFile:
             return Outcome.EDITED, text
         return (Outcome.WRITTEN if may_write else Outcome.STALE), after
 
-    def _refused(self, reason: str, error: BlocksdError | None = None) -> ProblemFile:
+    def _refused(self, reason: str, number: object = None) -> ProblemFile:
         hint = "another program or the disk may be the reason: it is tried again with the next change"
-        if error is None or "errno" in error.facts:
+        if number in _NO_RIGHT:
             hint = f"this user needs the right to write the file and its directory: {os.path.dirname(self.target)}"
+        elif number in _NO_ROOM:
+            hint = "make room on its disk: it is tried again"
+        elif number in _WRONG_PATH:
+            hint = "name another file: one of text, in a directory of its project"
         return ProblemFile(f"{self.path} is not written: {reason}", hint=hint)
 
 
@@ -148,3 +162,16 @@ def _read(root: Root, name: str) -> bytes | None:
     handle, _ = root.open_to_read(name)
     with os.fdopen(handle, "rb") as file:
         return file.read(_MOST_BYTES + 1)
+
+
+def _remove_leftovers(root: Root, name: str) -> None:
+    """Remove what an end in the middle of an update has left beside the file, if a person's text in it is that of the file."""
+    with suppress(OSError, UnicodeDecodeError, BrokenMarkers):
+        present = outside((_read(root, name) or b"").decode())
+        with root.scandir("") as entries:
+            names = [entry.name for entry in entries if entry.name.startswith(TEMPORARY)]
+        for left in names:
+            with suppress(OSError, UnicodeDecodeError, BrokenMarkers):
+                is_old = time.time() - root.stat(left).st_ctime >= _LEFT_SECONDS
+                if is_old and present is not None and outside((_read(root, left) or b"").decode()) == present:
+                    root.unlink(left)

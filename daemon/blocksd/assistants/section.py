@@ -17,6 +17,7 @@ _MARK = re.compile(r"\s*<!--\s*blocksd:(begin|end)\b", re.IGNORECASE)
 _BEGIN = re.compile(r"<!-- blocksd:begin (?P<agent>\S+) (?P<digest>[0-9a-f]{16}) .*-->\s*")
 _END = re.compile(r"<!-- blocksd:end (?P<agent>\S+) -->\s*")
 _LOOKS_LIKE_MARK = re.compile(r"^(\s*<)(\\*!--\s*blocksd:)", re.MULTILINE | re.IGNORECASE)
+_BOM = "\ufeff"
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 _HEADS = {
@@ -47,7 +48,28 @@ def find(text: str, agent: str) -> Section | None:
     Raises:
         BrokenMarkers: a marker is changed, alone, within another pair, or there twice.
     """
-    lines, found = _LINE.findall(text), None
+    found = [section for owner, section in _sections(text) if owner == agent]
+    if len(found) > 1:
+        raise _broken(found[1].start, f"is a second part for the agent {agent!r}")
+    return found[0] if found else None
+
+
+def outside(text: str) -> str | None:
+    """Return what is outside of all sections; None if there is none, or a person has written in one.
+
+    Raises:
+        BrokenMarkers: as `find`.
+    """
+    sections = [section for _, section in _sections(text)]
+    if not sections or any(section.is_edited for section in sections):
+        return None
+    inside = {index for section in sections for index in range(section.start, section.end + 1)}
+    return "".join(line for index, line in enumerate(_LINE.findall(text)) if index not in inside).rstrip()
+
+
+def _sections(text: str) -> list[tuple[str, Section]]:
+    """Return all sections, with the agents that they are of."""
+    lines, found = _LINE.findall(text.removeprefix(_BOM)), []
     begun: tuple[int, str, str] | None = None
     for index, line in enumerate(lines):
         if not _MARK.match(line):
@@ -58,11 +80,7 @@ def find(text: str, agent: str) -> Section | None:
         elif end is not None and begun is not None and end["agent"] == begun[1]:
             start, owner, digest = begun
             begun = None
-            if owner != agent:
-                continue
-            if found is not None:
-                raise _broken(start, f"is a second part for the agent {agent!r}")
-            found = Section(start, index, _plain("".join(lines[start + 1 : index])), digest)
+            found.append((owner, Section(start, index, _plain("".join(lines[start + 1 : index])), digest)))
         else:
             raise _broken(index, "has a marker of blocksd that is changed, or has no partner")
     if begun is not None:
@@ -84,8 +102,9 @@ def replaced(text: str, agent: str, memory: str, section: Section | None, *, pat
         lines = _LINE.findall(text)
         last = lines[section.end]
         ending = last[len(last.rstrip("\r\n")) :]
-        return "".join((*lines[: section.start], part, ending, *lines[section.end + 1 :]))
-    if not text.strip("\ufeff"):
+        first = _BOM if section.start == 0 and text.startswith(_BOM) else ""
+        return "".join((*lines[: section.start], first, part, ending, *lines[section.end + 1 :]))
+    if not text.strip(_BOM):
         head = next((head for suffix, head in _HEADS.items() if path.endswith(suffix)), "")
         return f"{text}{head.format(agent=agent)}{part}\n"
     gap = "" if text.endswith(("\n\n", "\n\r\n")) else newline if text.endswith("\n") else newline * 2

@@ -10,6 +10,7 @@ import pytest
 
 from blocksd.assistants import rendered_file
 from blocksd.assistants.rendered_file import Outcome, RenderedFile
+from blocksd.assistants.section import digest_of
 from blocksd.errors import BrokenMarkers, InvalidFile, ProblemFile
 from blocksd.files.writer import Writer
 
@@ -112,12 +113,50 @@ def test_broken_markers_are_refused_with_the_file_named(path: Path) -> None:
     assert path.read_text() == broken
 
 
-def test_file_that_is_no_text_is_refused(path: Path) -> None:
+@pytest.mark.parametrize(("data", "why"), [(b"\xff\xfe", "not UTF-8"), (b"a\0b", "no text")])
+def test_file_that_is_no_text_is_refused(data: bytes, why: str, path: Path) -> None:
     """Its bytes stay."""
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(InvalidFile, match="not UTF-8"):
+    path.write_bytes(data)
+    with pytest.raises(InvalidFile, match=why):
         output(path).update("I am Sam.")
-    assert path.read_bytes() == b"\xff\xfe"
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("mine", ["", "# Mine\n"])
+def test_byte_order_mark_stays(mine: str, path: Path) -> None:
+    """Also where it stands before a marker."""
+    path.write_text(f"\ufeff{mine}")
+    for memory in ("I am Sam.", "I am new."):
+        assert output(path).update(memory) is Outcome.WRITTEN
+        assert output(path).update(memory) is Outcome.CURRENT
+        assert path.read_text().startswith("\ufeff" + (mine or "<!-- blocksd:begin"))
+        assert path.read_text().count("\ufeff") == 1
+    path.write_text(path.read_text().replace("I am new.", "I am edited."))
+    assert output(path).update("I am newer.") is Outcome.EDITED
+
+
+def test_what_a_kill_has_left_is_removed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a person's text in it is that of the file, and nobody can be at work on it any more."""
+    path.write_text("# Mine\n")
+    output(path).update("I am Sam.")
+    text = path.read_text()
+    lefts = {
+        "old": text.replace("I am Sam.", "I am old.").replace(digest_of("I am Sam.\n"), digest_of("I am old.\n")),
+        "edited": text.replace("I am Sam.", "I am edited."),
+        "longer": f"{text}A late save.\n",
+        "other": "# Mine\n",
+        "broken": "# Mine\n<!-- blocksd:begin sam\n",
+    }
+    for name, its in lefts.items():
+        (path.parent / f".blocksd-{name}").write_text(its)
+    (path.parent / ".blocksd-link").symlink_to(path)
+    output(path).update("I am new.", may_write=False)
+    output(path).update("I am new.")
+    assert (path.parent / ".blocksd-old").exists()
+    monkeypatch.setattr(rendered_file, "_LEFT_SECONDS", 0)
+    output(path).update("I am new.")
+    left = sorted(one.name.removeprefix(".blocksd-") for one in path.parent.iterdir() if one != path)
+    assert left == ["broken", "edited", "link", "longer", "other"]
 
 
 def test_read_only_file_is_refused(path: Path) -> None:
@@ -144,8 +183,9 @@ def test_other_things_than_files_are_refused(kind: str, path: Path) -> None:
         path.mkdir()
     else:
         os.mkfifo(path)
-    with pytest.raises(ProblemFile, match=r"CLAUDE\.md is not written: it is no file"):
+    with pytest.raises(ProblemFile, match=r"CLAUDE\.md is not written: it is no file") as caught:
         output(path).update("I am Sam.")
+    assert "name another file" in str(caught.value.facts["hint"])
 
 
 def test_save_at_the_same_moment_is_not_lost(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
