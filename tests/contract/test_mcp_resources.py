@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from mcp.shared.exceptions import MCPError
-from mcp_types import TextResourceContents
+from mcp_types import INVALID_PARAMS, TextResourceContents
 from pydantic import AnyUrl
 
 from blocksd.client.client_async import AsyncClient
@@ -87,8 +87,9 @@ def test_blocks_are_resources(url: str, era: str) -> None:
             (template,) = (await client.list_resource_templates()).resource_templates
             assert template.uri_template == f"blocks://reader-{era}/{{+label}}"
             for uri in ("blocks://other/persona", f"blocks://reader-{era}/nope", f"blocks://reader-{era}/../x", "x"):
-                with pytest.raises(MCPError, match="Not done"):
+                with pytest.raises(MCPError, match="Not done") as caught:
                     await client.read_resource(uri)
+                assert caught.value.error.code == INVALID_PARAMS
 
     run(work())
 

@@ -165,7 +165,7 @@ def _read(root: Root, name: str) -> bytes | None:
 
 
 def _remove_leftovers(root: Root, name: str) -> None:
-    """Remove what an end in the middle of an update has left beside the file, if a person's text in it is that of the file."""
+    """Remove what an end in the middle of an update has left beside the file, if all that a person wrote in it is in the file."""
     with suppress(OSError, UnicodeDecodeError, BrokenMarkers):
         present = outside((_read(root, name) or b"").decode())
         with root.scandir("") as entries:
@@ -173,5 +173,7 @@ def _remove_leftovers(root: Root, name: str) -> None:
         for left in names:
             with suppress(OSError, UnicodeDecodeError, BrokenMarkers):
                 is_old = time.time() - root.stat(left).st_ctime >= _LEFT_SECONDS
-                if is_old and present is not None and outside((_read(root, left) or b"").decode()) == present:
+                theirs = outside((_read(root, left) or b"").decode())
+                following = iter(present or ())
+                if is_old and theirs is not None and all(line in following for line in theirs):
                     root.unlink(left)

@@ -54,8 +54,8 @@ def find(text: str, agent: str) -> Section | None:
     return found[0] if found else None
 
 
-def outside(text: str) -> str | None:
-    """Return what is outside of all sections; None if there is none, or a person has written in one.
+def outside(text: str) -> list[str] | None:
+    """Return the lines outside of all sections, without blank ones; None if there is no section, or a person has written in one.
 
     Raises:
         BrokenMarkers: as `find`.
@@ -64,7 +64,8 @@ def outside(text: str) -> str | None:
     if not sections or any(section.is_edited for section in sections):
         return None
     inside = {index for section in sections for index in range(section.start, section.end + 1)}
-    return "".join(line for index, line in enumerate(_LINE.findall(text)) if index not in inside).rstrip()
+    lines = enumerate(line.rstrip() for line in _LINE.findall(text))
+    return [line for index, line in lines if line and index not in inside]
 
 
 def _sections(text: str) -> list[tuple[str, Section]]:

@@ -47,7 +47,7 @@ class Tool:
         }
 
     def checked(self, arguments: object) -> dict[str, Any]:
-        """Return the arguments of a call by their names, without optional ones that are null.
+        """Return the arguments of a call by their names, without optional ones that are null. `2.0` is a whole number, as in JSON.
 
         Raises:
             Mistake: the tool does not take these arguments.
@@ -62,7 +62,10 @@ class Tool:
         for argument, (kind, _) in self.parameters.items():
             if argument not in given and argument not in self.optional:
                 raise Mistake(f"{self.name} needs the argument {argument!r}")
-            if argument in given and type(given[argument]) is not _TYPES[kind]:
+            value = given.get(argument)
+            if kind == "integer" and isinstance(value, float) and value.is_integer():
+                given[argument] = value = int(value)
+            if argument in given and type(value) is not _TYPES[kind]:
                 raise Mistake(f"{argument!r} must be {'a text' if kind == 'string' else 'a whole number'}")
         return given
 

@@ -19,7 +19,7 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from blocksd.errors import BlocksdError, NotAttached, NotFound
+from blocksd.errors import BlocksdError, InvalidLabel, InvalidRequest, LimitExceeded, NotAttached, NotFound
 from blocksd.mcp.places import name_in, uri_of
 from blocksd.mcp.refusals import refusal
 from blocksd.model.prompt import order
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from blocksd.mcp.memory import AgentMemory
 
 _MEDIA_TYPE = "text/markdown"
+_MISTAKES = (InvalidLabel, InvalidRequest, LimitExceeded, NotAttached, NotFound)
+"""Errors in what a client asks for, whatever the state of the server."""
 
 MEMORY = Prompt(
     name="memory",
@@ -39,7 +41,7 @@ MEMORY = Prompt(
 
 def failed(error: BlocksdError, agent: str) -> MCPError:
     """Return an error of blocksd as one of the protocol, in which all methods but the tools' say that they failed."""
-    code = INVALID_PARAMS if isinstance(error, (NotFound, NotAttached)) else INTERNAL_ERROR
+    code = INVALID_PARAMS if isinstance(error, _MISTAKES) else INTERNAL_ERROR
     return MCPError(code, refusal(error, agent=agent), {"code": error.code})
 
 

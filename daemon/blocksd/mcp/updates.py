@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourcesListChanged, ResourceUpdated
@@ -70,12 +69,14 @@ class Updates:
     async def listen(
         self, context: ServerRequestContext[Any, Any], params: SubscriptionsListenRequestParams
     ) -> SubscriptionsListenResult:
-        """Answer `subscriptions/listen`: the answer is the end of the stream."""
-        uris = list(params.notifications.resource_subscriptions or ())
+        """Answer `subscriptions/listen`: the answer is the end of the stream. What is confirmed are URIs of the agent alone."""
+        wanted = params.notifications
+        uris = [uri for uri in wanted.resource_subscriptions or () if self._is_own(uri)]
+        honored = wanted.model_copy(update={"resource_subscriptions": uris or None})
         self._want(uris)
         try:
             await self._begin()
-            return await self._streams(context, params)
+            return await self._streams(context, params.model_copy(update={"notifications": honored}))
         finally:
             self._want_not(uris)
             self._leave()
@@ -128,21 +129,26 @@ class Updates:
 
     # --- who listens ---
 
+    def _is_own(self, uri: str) -> bool:
+        try:
+            name_in(uri, self._agent)
+        except NotFound:
+            return False
+        return True
+
     def _want(self, uris: Iterable[str]) -> None:
         for uri in uris:
-            with suppress(NotFound):  # of a URI that is none of the agent's nothing is ever told
-                wanted = self._wanted.setdefault(name_in(uri, self._agent), {})
-                wanted[uri] = wanted.get(uri, 0) + 1
+            wanted = self._wanted.setdefault(name_in(uri, self._agent), {})
+            wanted[uri] = wanted.get(uri, 0) + 1
 
     def _want_not(self, uris: Iterable[str]) -> None:
         for uri in uris:
-            with suppress(NotFound):
-                name = name_in(uri, self._agent)
-                self._wanted[name][uri] -= 1
-                if not self._wanted[name][uri]:
-                    del self._wanted[name][uri]
-                if not self._wanted[name]:
-                    del self._wanted[name]
+            name = name_in(uri, self._agent)
+            self._wanted[name][uri] -= 1
+            if not self._wanted[name][uri]:
+                del self._wanted[name][uri]
+            if not self._wanted[name]:
+                del self._wanted[name]
 
     async def _begin(self) -> None:
         """Count a client, and wait until changes are followed, if that can be soon."""

@@ -140,6 +140,7 @@ def test_what_a_kill_has_left_is_removed(path: Path, monkeypatch: pytest.MonkeyP
     path.write_text("# Mine\n")
     output(path).update("I am Sam.")
     text = path.read_text()
+    path.write_text(f"# More\n{text}End.\n")
     lefts = {
         "old": text.replace("I am Sam.", "I am old.").replace(digest_of("I am Sam.\n"), digest_of("I am old.\n")),
         "edited": text.replace("I am Sam.", "I am edited."),

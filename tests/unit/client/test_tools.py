@@ -11,6 +11,7 @@ import pytest
 
 from blocksd import AsyncMemory, Memory, ToolResult
 from blocksd.client.blocking.transport import Transport
+from blocksd.client.tools import TOOLS, Mistake
 from blocksd.client.transport_async import AsyncTransport
 from blocksd.errors import BlocksdError, InvalidField, InvalidRequest, Misconfigured, NotFound, Unavailable
 from blocksd.mirror.keys import Keys
@@ -263,6 +264,14 @@ def test_mistakes_are_told(name: str, arguments: dict[str, Any] | str, told: str
     assert result.text.startswith(told)
     assert (result.ok, result.block) == (False, None)
     assert script.requests == []
+
+
+def test_whole_numbers_may_have_a_point() -> None:
+    """JSON has one kind of number, and the schema's `integer` is any without a fraction; some SDKs make all of them floats."""
+    assert TOOLS["memory_insert"].checked({"label": "a", "new_string": "x", "insert_line": 2.0})["insert_line"] == 2
+    for odd in (2.5, float("inf"), float("nan")):
+        with pytest.raises(Mistake):
+            TOOLS["memory_insert"].checked({"label": "a", "new_string": "x", "insert_line": odd})
 
 
 def test_refusals_are_told() -> None:

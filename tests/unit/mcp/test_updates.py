@@ -51,10 +51,13 @@ class Stream:
 
     def __init__(self) -> None:
         self.sent: list[str] = []
+        self.confirmed: list[str] | None = None
 
     async def send_notification(self, notification: Any, related_request_id: object = None) -> None:
         await asyncio.sleep(0)
         self.sent.append(notification.method.removeprefix("notifications/"))
+        if self.sent[-1] == "subscriptions/acknowledged":
+            self.confirmed = notification.params.notifications.resource_subscriptions
 
 
 async def listening(watch: Watch) -> tuple[Stream, asyncio.Task[Any], Updates]:
@@ -62,7 +65,7 @@ async def listening(watch: Watch) -> tuple[Stream, asyncio.Task[Any], Updates]:
     access: Any = SimpleNamespace(client=SimpleNamespace(watch=lambda **_: watch))
     found, stream = Updates(access, "sam", lambda: None), Stream()
     context: Any = SimpleNamespace(request_id=1, session=stream)
-    wanted = SubscriptionFilter(resources_list_changed=True, resource_subscriptions=[URI])
+    wanted = SubscriptionFilter(resources_list_changed=True, resource_subscriptions=[URI, "blocks://bob/human", "junk"])
     params = SubscriptionsListenRequestParams(notifications=wanted)
     return stream, asyncio.create_task(found.listen(context, params)), found
 
@@ -123,5 +126,20 @@ def test_a_connection_that_ends_is_forgotten() -> None:
         await settled()
         assert len(asyncio.all_tasks()) == before
         assert ended == ["sam"]
+
+    asyncio.run(work())
+
+
+def test_only_an_agents_own_resources_are_confirmed() -> None:
+    """Of those of others, and of what is no URI of a block, nothing would ever be told."""
+
+    async def work() -> None:
+        watch = Watch()
+        watch.live.set()
+        stream, task, found = await listening(watch)
+        await settled()
+        assert stream.confirmed == [URI]
+        await found.close()
+        await asyncio.gather(task, return_exceptions=True)
 
     asyncio.run(work())
