@@ -190,9 +190,6 @@ def _schedule(times: str, words: list[str], flags: dict[str, Any]) -> None:
 
     resolved = resolve(flags)
     flags["config_path"] = flags["config_path"] or resolved.file
-    for setting in ("namespace", "state_dir"):  # a timer has another environment
-        if resolved.origin(setting).startswith("$"):
-            flags[setting] = getattr(resolved.config, setting)
     namespace = resolved.config.namespace
     name = "blocksd-audit" if namespace == SETTINGS["namespace"].default else f"blocksd-audit-{namespace.strip('{}')}"
     timer = schedule(name, [*own_command(), "audit", *words, *given_options(flags)], times)

@@ -27,6 +27,7 @@ from blocksd.cli.options import (
     near_agents,
     open_client,
     own_command,
+    print_configuration,
     url_of,
 )
 from blocksd.errors import BlocksdError, Misconfigured, NotFound, Unavailable
@@ -278,11 +279,8 @@ def hook(client: str, agent: str, max_chars: int, timeout: float, print_config: 
 
     if print_config:
         parse_agent(agent)
-        text, place = hook_configuration(
-            client, [*own_command(), "hook", client, "--agent", agent, *given_options(flags)]
-        )
-        click.echo(text)
-        click.echo(f"put this into {place}", err=True)
+        words = [*own_command(), "hook", client, "--agent", agent, *given_options(flags)]
+        print_configuration(*hook_configuration(client, words), words)
         return
     answers: list[tuple[str, Callable[[], None]]] = []
     # In a thread that nothing waits for: what it waits for, be it standard input, must not keep the user waiting.

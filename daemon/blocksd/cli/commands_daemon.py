@@ -24,6 +24,7 @@ from blocksd.cli.options import (
     load,
     load_in_project,
     own_command,
+    print_configuration,
     resolve,
     running_options,
     url_of,
@@ -221,9 +222,7 @@ def serve_mcp(agent: str, create: bool, print_config: str | None, **flags: Any) 
     agent = parse_agent(agent)
     if print_config is not None:
         words = [*own_command(), "mcp", "--agent", agent, *(["--create"] if create else []), *given_options(flags)]
-        text, place = mcp_configuration(print_config, words)
-        click.echo(text)
-        click.echo(f"put this into {place}", err=True)
+        print_configuration(*mcp_configuration(print_config, words), words)
         if find_spec("mcp") is None:
             click.echo(_NEEDS_MCP, err=True)
         return

@@ -24,6 +24,7 @@ from blocksd.errors import (
     ProblemFile,
     Unavailable,
 )
+from blocksd.mirror.connection import masked
 from blocksd.model.label import SUFFIX
 from blocksd.settings import loading as configuration
 from blocksd.settings.config import SETTINGS, state_of_user
@@ -76,14 +77,36 @@ def daemon_options_in_project(command: Callable[..., Any]) -> Callable[..., Any]
 
 
 def given_options(flags: dict[str, Any]) -> list[str]:
-    """Return the options that name a daemon, as they were given; paths are absolute."""
+    """Return the options that name a daemon, also those of this environment, for a program that has another one.
+
+    Paths are absolute. A URL has no `$`, `{` and `}`, which some programs take for variables.
+    """
     words = []
     for name, value in flags.items():
-        if value is not None:
-            is_path = name in ("state_dir", "config_path")
+        variable = "BLOCKSD_CONFIG" if name == "config_path" else f"BLOCKSD_{name.upper()}"
+        given = str(value or os.environ.get(variable, ""))
+        if given:
             option = "--config" if name == "config_path" else f"--{name.replace('_', '-')}"
-            words += [option, os.path.abspath(value) if is_path else str(value)]
+            if name in ("state_dir", "config_path"):
+                given = os.path.abspath(given)
+            elif name == "redis":
+                given = given.translate(_ESCAPED)
+            words += [option, given]
     return words
+
+
+_ESCAPED = {ord(character): f"%{ord(character):02X}" for character in "${}"}
+
+
+def print_configuration(text: str, place: str, words: list[str]) -> None:
+    """Print settings for another program with these words in them, and where to put them."""
+    click.echo(text)
+    click.echo(f"put this into {place}", err=True)
+    if any("://" in word and masked(word) != word for word in words):
+        step = "put the URL into a settings file that only you can read, and name that by --config instead"
+        click.echo(
+            f"it has a password, which others may read in that file and in the list of processes: {step}", err=True
+        )
 
 
 def own_command() -> list[str]:

@@ -9,11 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from blocksd.cli.main import cli
-from blocksd.cli.options import problem_of_file, undoing
+from blocksd.cli.options import given_options, print_configuration, problem_of_file, undoing
 from blocksd.settings.config import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 def numbers(command: click.Command = cli, path: str = "") -> Iterator[tuple[str, click.Parameter]]:
@@ -90,3 +91,31 @@ def test_only_a_text_with_a_problem_is_undone() -> None:
     assert undoing(problem("bad.md", None)) == ""
     assert undoing(problem("notes.md", "notes", message="it cannot be read: Permission denied")) == ""
     assert undoing(problem("Notes.md", "Notes", "label_conflict")) == ""
+
+
+def test_options_of_this_environment_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """For a program that is started elsewhere; what is given beside them counts more. Nothing in a URL is a variable."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in (
+        ("REDIS", "redis://me:p$w{x}@h"),
+        ("NAMESPACE", "theirs"),
+        ("CONFIG", "a.toml"),
+        ("STATE_DIR", ""),
+    ):
+        monkeypatch.setenv(f"BLOCKSD_{name}", value)
+    flags = {"namespace": "mine", "redis": None, "state_dir": None, "config_path": None}
+    words = ["--namespace", "mine", "--redis", "redis://me:p%24w%7Bx%7D@h", "--config", str(tmp_path / "a.toml")]
+    assert given_options(flags) == words
+
+
+@pytest.mark.parametrize(
+    ("url", "is_told"), [("redis://me:secret@h", True), ("redis://h", False), ("redis://h?password=x", True)]
+)
+def test_password_in_settings_is_told(url: str, is_told: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """With another way; the settings are printed as they are."""
+    print_configuration("text", "the file", ["--redis", url])
+    out, said = capsys.readouterr()
+    assert out == "text\n"
+    assert said.startswith("put this into the file\n")
+    assert ("a settings file that only you can read" in said) is is_told
+    assert "secret" not in said
