@@ -15,7 +15,7 @@ import click
 from blocksd.assistants.hook_events import CLIENTS
 from blocksd.cli import completion
 from blocksd.cli.advice import next_step
-from blocksd.cli.console import print_json
+from blocksd.cli.console import print_configuration, print_json
 from blocksd.cli.options import (
     Seconds,
     daemon_options,
@@ -27,7 +27,6 @@ from blocksd.cli.options import (
     near_agents,
     open_client,
     own_command,
-    print_configuration,
     url_of,
 )
 from blocksd.errors import BlocksdError, Misconfigured, NotFound, Unavailable

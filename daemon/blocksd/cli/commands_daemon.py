@@ -14,7 +14,7 @@ import click
 from blocksd.assistants.configuration import MCP_CLIENTS, mcp_configuration
 from blocksd.cli import completion
 from blocksd.cli.advice import next_step, other_daemons
-from blocksd.cli.console import exit_code
+from blocksd.cli.console import exit_code, print_configuration
 from blocksd.cli.options import (
     Seconds,
     daemon_of,
@@ -24,7 +24,6 @@ from blocksd.cli.options import (
     load,
     load_in_project,
     own_command,
-    print_configuration,
     resolve,
     running_options,
     url_of,

@@ -11,6 +11,7 @@ import click
 
 from blocksd.cli.advice import in_own_words, next_step
 from blocksd.errors import Misconfigured, Unavailable
+from blocksd.mirror.connection import masked
 from blocksd.monitoring.sd_notify import is_journal
 
 if TYPE_CHECKING:
@@ -137,3 +138,14 @@ def exit_code(error: BlocksdError) -> int:
     if error.facts.get("errno") in ("EACCES", "EPERM"):  # a file of the folder: no daemon and no Redis is missing
         return 1
     return 3 if isinstance(error, Unavailable) else 2 if isinstance(error, Misconfigured) else 1
+
+
+def print_configuration(text: str, place: str, words: list[str]) -> None:
+    """Print settings for another program with these words in them, and where to put them."""
+    click.echo(text)
+    click.echo(f"put this into {place}", err=True)
+    if any("://" in word and masked(word) != word for word in words):
+        step = "put the URL into a settings file that only you can read, and name that by --config instead"
+        click.echo(
+            f"it has a password, which others may read in that file and in the list of processes: {step}", err=True
+        )

@@ -24,7 +24,6 @@ from blocksd.errors import (
     ProblemFile,
     Unavailable,
 )
-from blocksd.mirror.connection import masked
 from blocksd.model.label import SUFFIX
 from blocksd.settings import loading as configuration
 from blocksd.settings.config import SETTINGS, state_of_user
@@ -96,17 +95,6 @@ def given_options(flags: dict[str, Any]) -> list[str]:
 
 
 _ESCAPED = {ord(character): f"%{ord(character):02X}" for character in "${}"}
-
-
-def print_configuration(text: str, place: str, words: list[str]) -> None:
-    """Print settings for another program with these words in them, and where to put them."""
-    click.echo(text)
-    click.echo(f"put this into {place}", err=True)
-    if any("://" in word and masked(word) != word for word in words):
-        step = "put the URL into a settings file that only you can read, and name that by --config instead"
-        click.echo(
-            f"it has a password, which others may read in that file and in the list of processes: {step}", err=True
-        )
 
 
 def own_command() -> list[str]:

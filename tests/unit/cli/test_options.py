@@ -8,8 +8,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from blocksd.cli.console import print_configuration
 from blocksd.cli.main import cli
-from blocksd.cli.options import given_options, print_configuration, problem_of_file, undoing
+from blocksd.cli.options import given_options, problem_of_file, undoing
 from blocksd.settings.config import SETTINGS
 
 if TYPE_CHECKING:
