@@ -78,11 +78,13 @@ def _table_settings(setting: str, kind: type[SourceSettings | RenderSettings], n
     if parse_label(name) != name or not is_plain(name):
         raise Misconfigured(f"{name[:80]!r} is no name of {what}: it is letters, digits, '_', '-' and '.'")
     if not isinstance(table, dict):
-        raise Misconfigured(f"{what} is a table, not {table!r}")
+        raise Misconfigured(f"{what} is a table [{setting}.NAME], not {table!r}")
     settings: dict[str, Any] = {}
     for key, value in table.items():
         if key not in TABLES[setting]:
             raise Misconfigured(f"there is an unknown key {key!r}{hint(key, list(TABLES[setting]))}", key=key)
+        if key == "output" and isinstance(value, list):
+            raise Misconfigured(f"output must be one file, not {value!r}: each has a table [render.NAME]", key=key)
         settings[key] = _agents(value) if key == "agents" else _fitting(kind, key, value)
     for key in needed:
         if not settings.get(key) or "\0" in settings[key]:

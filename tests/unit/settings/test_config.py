@@ -408,14 +408,17 @@ def test_mistake_in_a_source_is_said_with_its_line(tmp_path: Path) -> None:
         "three": f"there is an unknown key 'limt'; did you mean 'limit'? ({path}:10)",
         "four": f"'a/b' is not an agent id: {rule} ({path}:12)",
         "fi ve": f"'fi ve' is no name of a source: it is letters, digits, '_', '-' and '.' ({path}:13)",
-        "six": f"a source is a table, not 6 ({path}:14)",
+        "six": f"a source is a table [sources.NAME], not 6 ({path}:14)",
     }
 
 
 def test_source_that_is_no_table(tmp_path: Path) -> None:
     """One such is a mistake of that source; with `sources` itself no table, no source has a name."""
     (wrong,) = load({}, path=toml(tmp_path, '[sources]\nmanuals = "/srv"\n')).sources
-    assert (wrong.name, wrong.mistake.partition(" (")[0]) == ("manuals", "a source is a table, not '/srv'")
+    assert (wrong.name, wrong.mistake.partition(" (")[0]) == (
+        "manuals",
+        "a source is a table [sources.NAME], not '/srv'",
+    )
     assert "sources must be a table, not 'x'" in refused(path=toml(tmp_path, 'sources = "x"\n'))
 
 
@@ -490,6 +493,10 @@ def test_outputs_are_tables(tmp_path: Path) -> None:
         ('output = "x"', "it has no agent"),
         ('agent = "a b"\noutput = "x"', "a b"),
         ('agent = "sam"\noutput = "x"\nstyle = "odd"', "style must be"),
+        (
+            'agent = "sam"\noutput = ["x", "y"]',
+            "output must be one file, not ['x', 'y']: each has a table [render.NAME]",
+        ),
         ('agent = "sam"\noutputs = "x"', "there is an unknown key 'outputs'; did you mean 'output'?"),
     ],
 )
