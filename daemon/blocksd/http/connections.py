@@ -12,16 +12,12 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from redis.asyncio import ConnectionPool
-from redis.exceptions import ResponseError
-
 from blocksd.client.transport_async import AsyncTransport
 from blocksd.errors import InvalidRequest, NotAttached, NotFound, Unavailable
 from blocksd.model.revision import OPERATOR
-from blocksd.protocol import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
 
     from blocksd.protocol.wire import Command
 
@@ -45,31 +41,6 @@ class SharedTransport(AsyncTransport):
         self._asking = asyncio.Semaphore(ASKING)
         self._waiting = Counter[asyncio.Semaphore]()
         self._asked: dict[tuple[str, str], tuple[object, asyncio.Future[dict[str, Any]]]] = {}
-
-    async def _send(self, commands: Sequence[Command], *, together: bool) -> list[Any]:
-        """Send commands on a connection of the pool, without a pipeline: that takes half of the time.
-
-        Replies are those that a pipeline gives. A cluster has a pool for each node, and a pool by Sentinel looks for the
-        master: these stay with redis-py.
-        """
-        pool: Any = getattr(self._redis, "connection_pool", None)
-        if not _is_of_one_server(pool):
-            return await super()._send(commands, together=together)
-        with wire.reading_mirror(self.url):
-            connection = await pool.get_connection()
-            try:
-                sent = (("MULTI",), *commands, ("EXEC",)) if together else commands
-                await connection.send_packed_command(connection.pack_commands(sent))
-                replies = [await _reply(connection) for _ in sent]  # another error than a refusal closes it
-            finally:
-                await pool.release(connection)
-            _raise_refusal(replies)
-            if together:
-                replies = replies[-1]  # to EXEC, with all replies
-                _raise_refusal(replies)
-            callbacks: Mapping[str | int, Callable[[Any], Any]] = self._redis.response_callbacks
-            pairs = zip(commands, replies, strict=True)
-            return [callbacks[one[0]](reply) if one[0] in callbacks else reply for one, reply in pairs]
 
     async def ask(self, *commands: Command, together: bool = False) -> list[Any]:
         """Send commands as `AsyncTransport.ask` does, when it is their turn.
@@ -142,23 +113,6 @@ class SharedTransport(AsyncTransport):
             del self._asked[key]
             reply.cancel()  # the caller is gone before the reply: the next one who waits for it makes the request
         return found
-
-
-def _is_of_one_server(pool: object) -> bool:
-    return type(pool) is ConnectionPool
-
-
-async def _reply(connection: Any) -> Any:
-    try:
-        return await connection.read_response()
-    except ResponseError as refusal:
-        return refusal
-
-
-def _raise_refusal(replies: Sequence[Any]) -> None:
-    for reply in replies:
-        if isinstance(reply, ResponseError):
-            raise reply
 
 
 def _as_text(asked: object) -> str:
