@@ -7,9 +7,11 @@ import os
 import signal
 import sys
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from _pytest.pathlib import import_path
 from xdist.scheduler import LoadScopeScheduling
 
 from support import Changes, Daemon, RedisServer, Spares, valkey_binary
@@ -43,9 +45,18 @@ def pytest_configure(config: pytest.Config) -> None:
             os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
 
 
-def pytest_collection() -> None:
-    """Ten thousand tests are no garbage: let them be found without looking for any among them, here …"""
+def pytest_collection(session: pytest.Session) -> None:
+    """Ten thousand tests are no garbage: let them be found without looking for any among them, here …
+
+    In a fresh checkout most of this time goes to rewriting the assertions: each process does it for a share of the files.
+    """
     gc.disable()
+    worker = getattr(session.config, "workerinput", None)
+    if worker is not None and session.config.args == session.config.getini("testpaths"):
+        files = sorted(session.config.rootpath.glob("tests/*/**/test_*.py"))
+        for path in files[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
+            with suppress(Exception):  # it is told of when the file's turn comes
+                import_path(path, mode="importlib", root=session.config.rootpath, consider_namespace_packages=False)
 
 
 def pytest_collection_finish() -> None:
