@@ -182,7 +182,7 @@ class Consumer:
             if self._said:
                 self._said = ""
                 self._sink(Readable(None))
-            self._wants_room = bool(session.rung)  # told before it is seen whether there is room
+            self._wants_room = session.wants_room  # told before it is seen whether there is room
             has_room = self._room.is_set()
             if has_room and session.is_ready(now):
                 for actor, reading in session.read(now, self._lease()).items():

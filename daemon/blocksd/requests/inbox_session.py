@@ -21,6 +21,7 @@ _TICKS_FOR_ALL = 20
 _COOLING_SECONDS = 0.02  # between two readings of an inbox that is flooded
 _FLOOD = 32  # entries refused in one reading, or more
 _RESTART_SECONDS = 0.5  # whatever it was that could not be done, it takes a moment
+_OWN_SECONDS = 0.002  # for which a reading is put off that may only find what was removed on replying
 _POLL_SECONDS = (0.005, 0.05)  # where the server does not tell: while requests come in, and else
 _POLL_AT_ONCE = 250
 _HOT = 64
@@ -50,6 +51,10 @@ class Session:
       4. an inbox in which only entries before the cursor are left is read again from its beginning a tick later: they
          are under way, or were forgotten, or the stream is another;
       5. all inboxes are looked at again every twenty ticks, should 1 to 4 be wrong, or the server not tell.
+
+    The first change of an inbox whose entries are under way is in most cases their removal, after which there is nothing to
+    read. So such a reading is `put_off` for a moment, or until the next change.
+    RACE: a request that the server takes in the same moment is told of by the same message, and read that moment later.
     """
 
     inboxes: Inboxes
@@ -60,6 +65,9 @@ class Session:
     cursors: dict[str, str] = field(default_factory=dict)  # of inboxes that hold entries which were read
     rung: dict[str, None] = field(default_factory=dict)  # in the order in which they are read
     cooling: dict[str, float] = field(default_factory=dict)  # flooded → when they may be read again
+    put_off: dict[str, float] = field(
+        default_factory=dict
+    )  # rung, perhaps by ourselves → when they are read at the latest
     held_back: set[str] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
     strangers: dict[str, float] = field(default_factory=dict)  # not known, and have sent something → when to read that
@@ -88,21 +96,26 @@ class Session:
             self._rest_until = now + _RESTART_SECONDS
             self.rung.update(dict.fromkeys(self.cursors))
             self.cursors.clear()
+            self.put_off.clear()
         if self.held_back - orders.held_back:
             self.rung.update(dict.fromkeys(self.held_back - orders.held_back))
             self.held_back &= orders.held_back
         self.orders = orders
 
     def _forget(self, actor: str) -> None:
-        for place in (self.cursors, self.rung, self.cooling, self.hot):
+        for place in (self.cursors, self.rung, self.cooling, self.put_off, self.hot):
             place.pop(actor, None)
         self.held_back.discard(actor)
         self.doubtful.discard(actor)
 
     def hear(self, now: float) -> None:
         """Put the inboxes that have changed into `rung`; those of agents that are not known, a while later."""
-        for actor in self.inboxes.changed():
+        for actor, count in self.inboxes.changed().items():
             if actor in self.known:
+                if count == 1 and actor in self.cursors and actor not in self.rung:
+                    self.put_off[actor] = now + _OWN_SECONDS
+                else:
+                    self.put_off.pop(actor, None)
                 self.rung[actor] = None
             elif len(self.strangers) < _MOST_STRANGERS:
                 self.strangers.setdefault(actor, now + _STRANGER_SECONDS)
@@ -112,8 +125,9 @@ class Session:
         while self._to_find:
             some = [self._to_find.popleft() for _ in range(min(_FIND_AT_ONCE, len(self._to_find)))]
             self._ring(self.inboxes.find(some, thorough=True))
-        for actor in [actor for actor, due in self.cooling.items() if due <= now]:
-            del self.cooling[actor]
+        for held in (self.cooling, self.put_off):
+            for actor in [actor for actor, due in held.items() if due <= now]:
+                del held[actor]
         if self.orders.reads_strangers:
             for actor in [actor for actor, due in self.strangers.items() if due <= now]:
                 del self.strangers[actor]
@@ -142,13 +156,21 @@ class Session:
         self._at += count
         return some
 
+    @property
+    def wants_room(self) -> bool:
+        """True if there is something to read that is not put off."""
+        return len(self.rung) > len(self.put_off)
+
     def is_ready(self, now: float) -> bool:
         """Return True if there is something to read now."""
-        return now >= self._rest_until and any(actor not in self.cooling for actor in self.rung)
+        return self.wants_room and now >= self._rest_until and any(map(self._may_be_read, self.rung))
+
+    def _may_be_read(self, actor: str) -> bool:
+        return actor not in self.cooling and actor not in self.put_off
 
     def wait_seconds(self, now: float, *, has_room: bool) -> float:
         """For how long there is nothing to do, unless something is heard."""
-        due = min(self._tick_at, *self.cooling.values(), self._tick_at)
+        due = min(self._tick_at, *self.cooling.values(), *self.put_off.values(), self._tick_at)
         if not self.inboxes.is_told:
             due = min(due, self._poll_at)
         if self.rung and has_room and self._rest_until > now:
@@ -157,7 +179,7 @@ class Session:
 
     def read(self, now: float, lease: str) -> dict[str, Reading]:
         """Read a part of the inboxes that were rung; what came of it is in `entries`, too."""
-        actors = list(islice((actor for actor in self.rung if actor not in self.cooling), _INBOXES_AT_ONCE))
+        actors = list(islice(filter(self._may_be_read, self.rung), _INBOXES_AT_ONCE))
         for actor in actors:
             del self.rung[actor]
         enough = self.orders.held_back

@@ -67,7 +67,7 @@ class Inboxes:
         self._url = url
         self._keys = keys
         self._prefix = keys.inbox("")
-        self._changed: dict[str, None] = {}
+        self._changed: dict[str, int] = {}  # key → how many messages told that it has changed
         self._connection: Any = None
         self._may_hold = True  # something may have been received that was not read, or can be received
         self._rules = json.dumps(_rules(keys))
@@ -122,20 +122,21 @@ class Inboxes:
         self._may_hold = found != [wake] and bool(found)
         return wake in found
 
-    def changed(self) -> list[str]:
-        """The actors whose inboxes have changed since the last call, by any client."""
+    def changed(self) -> dict[str, int]:
+        """The actors whose inboxes have changed since the last call, by any client, and how often that was told."""
         if self.is_told and self._may_hold:
             with translated(self._url):
                 while self._connection.can_read(0):
                     self._connection.read_response(push_request=True)
             self._may_hold = False
-        changed = [key[len(self._prefix) :] for key in self._changed]
+        changed = {key[len(self._prefix) :]: count for key, count in self._changed.items()}
         self._changed.clear()
         return changed
 
     def _hear(self, message: list[Any]) -> None:
         if message[1] is not None:  # else all keys are gone, and there is nothing to read
-            self._changed.update(dict.fromkeys(message[1]))
+            for key in message[1]:
+                self._changed[key] = self._changed.get(key, 0) + 1
 
     def find(self, actors: Sequence[str], *, thorough: bool) -> list[str]:
         """Those of the actors whose inboxes hold something; `thorough`: or can take nothing more and must be made anew."""
