@@ -51,7 +51,9 @@ class SharedTransport(AsyncTransport):
         Raises:
             Unavailable: Redis does not serve, or too many wait.
         """
-        is_request = any(command[0] == "BLPOP" for command in commands)
+        if not commands:
+            return []
+        is_request = commands[-1][0] == "BLPOP"
         turns = self._asking if is_request else self._reading
         if self._waiting[turns] >= WAITING:
             raise Unavailable("too many requests wait for their turn: try again", waiting=self._waiting[turns])
