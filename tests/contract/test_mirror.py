@@ -23,6 +23,7 @@ from blocksd.mirror.projection import (
 )
 from blocksd.mirror.repair import differing, repair_agents, repair_index
 from blocksd.mirror.view import BlockView
+from blocksd.model.attachment import NOBODY
 from blocksd.model.block import Block, block_id
 from blocksd.model.problem import Problem
 from rig import ABOUT, AT, announced, expected, revision, shown
@@ -30,6 +31,7 @@ from support import BACKENDS, eventually
 
 if TYPE_CHECKING:
     from bench import Bench
+    from blocksd.model.revision import Kind
 
 OTHER_EPOCH = "f" * 32
 WRONG_TYPES = (
@@ -262,6 +264,43 @@ def test_data_is_there_before_the_notification(bench: Bench) -> None:
     assert [told for told, _, _ in seen] == list(range(2, 62))
     assert all(told <= there and told <= seq for told, there, seq in seen)
     assert len(ear.messages()) == 60
+
+
+def test_new_blocks_are_shown_together_as_one_by_one(bench: Bench) -> None:
+    """With fewer commands; whatever else happens among them, and to the same blocks."""
+    properties = Block("agents/ann/agent.yaml", value="{}")
+    plans: list[tuple[str, Kind, dict[str, Any]]] = [
+        *((f"b{number}", "created", {"agents": ("ann", "bob")[: number % 3]}) for number in range(5)),
+        ("b1", "updated", {"value": "2", "tags": ("a",), "version": 2}),
+        ("agents/ann/b6", "created", {"agents": ("ann",), "description": "", "metadata": {"a": [1]}}),
+        ("b6", "created", {"agents": ("bob",), "limit": 7, "hidden": True, "tags": ("b", "a")}),
+        ("b2", "deleted", {"detached": ("ann", "bob"), "version": 2}),
+        ("b2", "created", {"agents": ("bob",), "version": 3}),
+        ("b7", "created", {"value": "x" * 300_000}),
+        ("b8", "created", {"value": "x" * 900_000}),
+        ("b9", "created", {"read_only": True}),
+    ]
+    revisions = [revision(seq, label, kind=kind, **given) for seq, (label, kind, given) in enumerate(plans, 1)]
+    revisions.insert(4, replace(revisions[0], label=properties.label, block=properties, agents=NOBODY, attached=()))
+    revisions = [replace(one, seq=seq) for seq, one in enumerate(revisions, 1)]
+    ear, other_ear = (
+        bench.ear("one:changes", "one:changes:agent:bob"),
+        bench.ear("many:changes", "many:changes:agent:bob"),
+    )
+    one_by_one = bench.fresh(namespace="one")
+    for one in revisions:
+        project(one_by_one, one)
+    together = bench.fresh(*revisions, namespace="many")
+
+    def there(namespace: str) -> dict[str, Any]:
+        return {key.removeprefix(namespace): content for key, content in shown(bench.client, namespace).items()}
+
+    assert there("many") == there("one")
+    assert announced(bench.client, "many") == announced(bench.client, "one")
+    assert [(channel[4:], text) for channel, text in other_ear.messages()] == [
+        (channel[3:], text) for channel, text in ear.messages()
+    ]
+    assert together.place == one_by_one.place == Place(EPOCH, len(revisions))
 
 
 def test_replay_doubles_nothing(bench: Bench) -> None:

@@ -12,6 +12,7 @@ from blocksd.errors import Damaged, LeaseLost
 from blocksd.mirror.connection import masked, translated
 from blocksd.mirror.keys import SCHEMA, Place
 from blocksd.mirror.projection import announcement, commands_of, hash_commands, in_parts, rebuild_commands, written_keys
+from blocksd.mirror.runs import commands_of_runs
 from blocksd.mirror.script import Script
 from blocksd.model.label import owner
 from blocksd.model.revision import repaired, reset
@@ -141,13 +142,14 @@ class Mirror:
         batch: list[Command] = []
         size = 0
         start = self.place.seq
-        for revision in revisions:
-            commands = commands_of(revision, self.keys, self.epoch)
+        keys, epoch, many = self.keys, self.epoch, len(revisions) > 1
+        alone = () if many else ((start, commands_of(revisions[0], keys, epoch)),)
+        for before, commands in commands_of_runs(revisions, keys, epoch) if many else alone:
             size += sum(map(len, chain.from_iterable(commands)))
             if batch and size > _BATCH_CHARS:
                 self._send(batch, at=start)
                 self.wait()
-                batch, size, start = [], sum(map(len, chain.from_iterable(commands))), revision.seq - 1
+                batch, size, start = [], sum(map(len, chain.from_iterable(commands))), before
             batch += commands
         if aside and size + sum(map(len, chain.from_iterable(aside))) <= _BATCH_CHARS:
             batch += aside

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from blocksd.mirror.index import INDEXED, bounds_of, member_of
-from blocksd.model.block import FILE_KEYS
+from blocksd.model.block import FILE_KEYS, Block
 from blocksd.model.label import PRIVATE, PROPERTIES_END, is_properties, name_for_agent, owner
 from blocksd.model.properties import properties_of
 from blocksd.model.revision import milliseconds
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from blocksd.mirror.keys import Keys
-    from blocksd.model.block import Block
     from blocksd.model.problem import Problem
     from blocksd.model.revision import Revision
 
@@ -37,7 +36,14 @@ def fields_of(revision: Revision) -> dict[str, str]:
     block = revision.block
     assert block is not None
     fields = {"label": block.label, "id": revision.id, "created_at": revision.created_at}
-    return fields | _shown(revision, ("value", *FILE_KEYS))
+    fields |= _shown(revision, ("value",))
+    fields |= _PLAIN_SHOWN
+    for name, plain, value in zip(_NAMES, _PLAIN, _values_of(block), strict=True):
+        if value is not plain and value is not None:
+            fields[name] = value if isinstance(value, str) else _json(value)
+        elif value is not plain:
+            del fields[name]
+    return fields
 
 
 def _shown(revision: Revision, names: Iterable[str]) -> dict[str, str]:
@@ -77,10 +83,17 @@ def _json(value: object) -> str:
     return _encode(value) if value else "{}" if isinstance(value, dict) else "[]"
 
 
+_NAMES = tuple(name for name in FILE_KEYS if name != "agents")
+_values_of = attrgetter(*_NAMES)
+_PLAIN = _values_of(Block(""))
+_PLAIN_SHOWN = {name: _json(value) for name, value in zip(_NAMES, _PLAIN, strict=True) if value is not None}
+"""What the hash of a block shows of fields that are at their defaults, as most are."""
+
+
 def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
     """Return the commands for one revision: first the data, then its entry in the stream and its notifications."""
     label, block = revision.label, revision.block
-    key, channel = keys.block(label), keys.changes_of_block(label)
+    key = keys.block(label)
     commands: list[Command]
     if label.endswith(PROPERTIES_END) and is_properties(label):
         commands = _properties_commands(revision, keys)
@@ -107,17 +120,20 @@ def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
         for words in in_parts(revision.attached):
             commands.append(("SADD", keys.attached(label), *words))
             commands += [("HSET", keys.agent(agent), name, label) for agent in words]
-    change = change_of(revision, epoch)
-    labels, channels = [label], [channel]
+    return [*commands, *change_commands(revision, keys, epoch), ("HSET", keys.meta, "seq", str(revision.seq))]
+
+
+def change_commands(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
+    """Return the commands that put the notification of a revision into the stream, and publish it to all it concerns."""
+    label = revision.label
+    labels, channels = [label], [keys.changes_of_block(label)]
     if revision.renamed_from is not None:
         labels.append(revision.renamed_from)
         channels.append(keys.changes_of_block(revision.renamed_from))
     owners = [owner(one) for one in labels if one.startswith(PRIVATE)]
     concerned = sorted({*revision.attached, *revision.detached, *filter(None, owners)})
     channels += map(keys.changes_of_agent, concerned)
-    commands.append(announcement(f"{revision.seq}-0", change, keys.changes, *channels))
-    commands.append(("HSET", keys.meta, "seq", str(revision.seq)))
-    return commands
+    return [announcement(f"{revision.seq}-0", change_of(revision, epoch), keys.changes, *channels)]
 
 
 def properties_fields(revision: Revision) -> dict[str, str]:

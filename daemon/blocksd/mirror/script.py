@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from hiredis import pack_command
+
 from blocksd.errors import Unavailable
 from blocksd.mirror.connection import raise_translated, translated
 
@@ -13,12 +15,8 @@ if TYPE_CHECKING:
 
 
 def packed(*words: str | int) -> list[bytes]:
-    """Return a command for `send_packed_command`. redis-py makes the same, and takes twice as long."""
-    packed = [b"*%d\r\n" % len(words)]
-    for word in words:
-        part = str(word).encode()
-        packed.append(b"$%d\r\n%b\r\n" % (len(part), part))
-    return [b"".join(packed)]
+    """Return a command for `send_packed_command`: redis-py would look at each word in Python."""
+    return [pack_command(words)]  # type: ignore[arg-type]  # its stub takes one word
 
 
 class Script:
