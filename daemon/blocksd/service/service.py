@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import queue
@@ -197,6 +198,7 @@ class Service:
         self._files_read = None
         gc.freeze()
         gc.enable()
+        give_memory_back()
         sd_notify.ready()
         self._show(self.status())
         state, problems, is_in_sync = self.core.state, self.core.problems, self.core.projector.is_in_sync
@@ -337,3 +339,10 @@ class Service:
             watches=self._threads.folder_watch.watches,
             watch_limit=inotify_limit("max_user_watches"),
         )
+
+
+def give_memory_back() -> None:
+    """Have glibc give the system the memory back that a start needed for a moment; other C libraries do so by themselves."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
