@@ -29,6 +29,16 @@ if TYPE_CHECKING:
     from blocksd.model.revision import Revision
 
 _HEAD = "label, seq, version, entries, agents, origin"
+_INSERT = f"INSERT INTO revisions ({STORED}) VALUES ({MARKS}, ?)"  # noqa: S608  # constants, as below
+_MOVE_HEAD = (
+    f"INSERT INTO heads ({_HEAD}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (label) DO UPDATE SET "  # noqa: S608
+    "seq = excluded.seq, version = excluded.version, entries = excluded.entries, agents = excluded.agents, "
+    "origin = excluded.origin"
+)
+_SET_HEAD = (
+    f"INSERT OR REPLACE INTO heads ({_HEAD}, path, mtime_ns, ctime_ns, size, inode) "  # noqa: S608
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _UNKNOWN = (None, None, None, None)
 _CHECKPOINT_CHARS = 4 * 1024 * 1024
 _MOST_LOG_BYTES = 16 * 1024 * 1024  # of the write-ahead log, before it is moved into the database under load, too
@@ -138,14 +148,13 @@ class Journal(History):
         So many characters `more` are written in it: they count for when the next checkpoint is due.
         """
         self._logged += more
+        rows = []
         for revision in revisions:
             block = revision.block
             entries = self._number_of(block.agents) if block is not None else None
-            self.database.execute(
-                f"INSERT INTO revisions ({STORED}) VALUES ({MARKS}, ?)",  # noqa: S608  # constants
-                stored_row(revision, entries, self._number_of(revision.agents)),
-            )
+            rows.append(stored_row(revision, entries, self._number_of(revision.agents)))
             self._logged += ROW_CHARS + (len(block.value) if block is not None else 0)
+        self.database.executemany(_INSERT, rows)
 
     def _number_of(self, agents: Agents) -> int | None:
         """Return the number of a list of agents. Most revisions have the list of the one before, which needs no query."""
@@ -177,22 +186,12 @@ class Journal(History):
         if block is None:
             path = None
         elif file is None:  # by other agents, for a file that was not touched, or with none in the end
-            self.database.execute(
-                f"INSERT INTO heads ({_HEAD}) VALUES (?, ?, ?, ?, ?, ?) "  # noqa: S608  # a constant
-                "ON CONFLICT (label) DO UPDATE SET "
-                "seq = excluded.seq, version = excluded.version, entries = excluded.entries, agents = excluded.agents, "
-                "origin = excluded.origin",
-                head,
-            )
+            self.database.execute(_MOVE_HEAD, head)
             return
         else:
             path = file[0]
         signature = (file[1] if file is not None else None) or _UNKNOWN
-        self.database.execute(
-            f"INSERT OR REPLACE INTO heads ({_HEAD}, path, mtime_ns, ctime_ns, size, inode) "  # noqa: S608  # a constant
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*head, path, *signature),
-        )
+        self.database.execute(_SET_HEAD, (*head, path, *signature))
 
     def since(self, seq: int, limit: int) -> list[Revision]:
         """Return the revisions after `seq`, at most `limit`. Raise NotFound if some of them are no longer kept."""
