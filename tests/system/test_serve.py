@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import resource
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -171,6 +172,33 @@ def test_many_idle_connections(
     assert gateway.process.returncode == 0
 
 
+def test_connections_that_do_not_begin_to_speak_tls(
+    server: RedisServer, run_daemon: Callable[..., Daemon], tmp_path: Path, serve: Callable[..., Served]
+) -> None:
+    """Leave the gateway the descriptors that it needs itself: who is connected is served, and the log stays short."""
+    key, certificate = certified(tmp_path)
+    run_daemon()
+    gateway = serve("--redis", server.url, "--certificate", str(certificate), "--certificate-key", str(key)).ready()
+    trust = ssl.create_default_context(cafile=str(certificate))
+    with closing(http.client.HTTPSConnection("127.0.0.1", gateway.port, context=trust)) as early, ExitStack() as idle:
+        early.connect()
+        resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, (128, 128))
+        for _ in range(300):
+            idle.enter_context(socket.create_connection(("127.0.0.1", gateway.port)))
+        for _ in range(3):
+            early.request("GET", "/v1/blocks/")
+            assert early.getresponse().read() == b"[]"
+    eventually(lambda: answers(gateway, trust), "others are served when the idle ones are gone")
+    assert "Traceback" not in gateway.said()
+
+
+def answers(gateway: Served, trust: ssl.SSLContext) -> bool:
+    try:
+        return bool(gateway.get("/v1/blocks/", scheme="https", context=trust) == [])
+    except OSError:
+        return False
+
+
 @pytest.mark.parametrize(
     ("options", "environ", "words"),
     [
@@ -209,14 +237,20 @@ def test_without_a_daemon(tmp_path: Path, serve: Callable[..., Served]) -> None:
     assert "no daemon is running" in gateway.said()
 
 
+def certified(directory: Path) -> tuple[Path, Path]:
+    """A key and a certificate for this machine."""
+    key, certificate = directory / "tls.key", directory / "tls.pem"
+    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    words += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([require("openssl"), *words], check=True, capture_output=True)
+    return key, certificate
+
+
 def test_tls_and_tokens(
     run_daemon: Callable[..., Daemon], server: RedisServer, tmp_path: Path, serve: Callable[..., Served]
 ) -> None:
     """With a certificate it speaks TLS alone; the log has no token, right or wrong."""
-    key, certificate = tmp_path / "tls.key", tmp_path / "tls.pem"
-    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    words += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([require("openssl"), *words], check=True, capture_output=True)
+    key, certificate = certified(tmp_path)
     run_daemon()
     gateway = serve(
         *("--redis", server.url, "--certificate", str(certificate), "--certificate-key", str(key)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import socket
 from heapq import nsmallest
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -123,10 +124,27 @@ class Connection(H11Protocol):
             transport.write_now(b"%x\r\n%b\r\n" % (len(data), data))
 
 
-def _most_descriptors() -> int:
-    """Return how many file descriptors there may be when a client connects: those in use are numbered from below."""
+class Listening(socket.socket):
+    """A socket that listens, and leaves half of the reserved descriptors for others.
+
+    A client that has not begun to speak TLS has a descriptor, and no `Connection` yet that could be closed.
+    """
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        accepted = super().accept()
+        if accepted[0].fileno() >= _most_descriptors(part=0.5):
+            accepted[0].close()
+            raise BlockingIOError  # that is: there is none for now
+        return accepted
+
+
+def _most_descriptors(*, part: float = 1.0) -> int:
+    """Return how many file descriptors there may be when a client connects: those in use are numbered from below.
+
+    `part` of those that are reserved are left.
+    """
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return most - min(_RESERVED, most // 4)
+    return most - int(part * min(_RESERVED, most // 4))
 
 
 class _JoinedWrites:

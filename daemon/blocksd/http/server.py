@@ -17,7 +17,7 @@ import uvicorn
 
 from blocksd.errors import Misconfigured
 from blocksd.http.app import application
-from blocksd.http.connection import Connection
+from blocksd.http.connection import Connection, Listening
 from blocksd.http.places import Places, check_address, is_loopback
 from blocksd.http.tokens import configured
 from blocksd.monitoring import sd_notify
@@ -65,7 +65,7 @@ def serve(config: Config, url: str, log: EventLog, *parts: Callable[[Gateway], P
     places = Places(config.hosts, has_tokens=bool(tokens))
     app = application(url, config.namespace, tokens=tokens, places=places, by=config.by, parts=parts)
     certificate = _certificate(config)
-    listening = passed or listener(host or "", port)
+    listening = Listening(fileno=(passed or listener(host or "", port)).detach())
     _raise_file_limit()
     give_memory_back()
     logging.getLogger("uvicorn").setLevel(
