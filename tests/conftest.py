@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import pytest
 from _pytest.pathlib import import_path
@@ -81,6 +82,8 @@ WHOLE = (
     *("test_wheel.py", "test_writing_client.py"),
 )
 """Files whose tests share what takes long to make, so that one process runs all tests of a file."""
+HALVED = "test_page.py"
+"""The file whose tests share a browser, a daemon and a gateway, and are too many for one process: two share them."""
 
 
 class Schedule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
@@ -93,6 +96,8 @@ class Schedule(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
         path = nodeid.partition("::")[0]
         if path.endswith(WHOLE):
             return path
+        if path.endswith(HALVED):
+            return f"{path}:{crc32(nodeid.encode()) % 2}"
         return nodeid.partition("[")[0] if path.startswith("tests/unit/") else nodeid
 
 
