@@ -563,6 +563,13 @@ def test_versions_are_compared_and_restored(world: World) -> None:
     eventually(lambda: world.text("history") == "three\n")
     press(page, "Redo", exact=True)
     eventually(lambda: world.text("history") == "one\n")
+    page.get_by_role("button", name="Restore version 2").click()
+    shows(page, "Version 7 is what version 2 was", "#notices")
+    world.save("history", "another's\n")
+    page.get_by_label("Compare to version 8").wait_for()
+    page.locator("#notices").get_by_role("button", name="Undo").last.click()
+    page.locator("#notices .error").wait_for()
+    assert world.text("history") == "another's\n"
 
 
 # --- agents ---
@@ -926,6 +933,11 @@ def test_page_fits_a_phone(world: World) -> None:
         page.goto(f"http://127.0.0.1:{world.port}/{place}")
         page.locator("#views a").first.wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360, place
+    page.goto(f"http://127.0.0.1:{world.port}/#/agents/ann")
+    for name in ("Standard", "Directories"):  # all of them are seen
+        box = page.get_by_role("link", name=name).bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= 360
     page.goto(f"http://127.0.0.1:{world.port}/#/blocks/human")
     press(page, "All blocks", "link")
     page.get_by_role("tree").wait_for()

@@ -8,6 +8,7 @@ import { address, go } from "./places.js";
 import { count, number, sentence, tagsOf, tagsText } from "./words.js";
 
 const STYLES = new Map([["standard", "Standard"], ["line-numbered", "Line-numbered"], ["nested", "Nested"], ["directories", "Directories"]]);
+const EMPTY = new Map([["directories", "This style shows file sources alone, and the agent has none."]]);
 const STYLE_OF_TYPE = new Map([["sleeptime_agent", "line-numbered"], ["react_agent", "nested"], ["workflow_agent", "directories"]]);
 const SUGGESTED = 30;
 
@@ -116,7 +117,7 @@ export function showAgent(element, app, id, query, signal) {
     fill(
       prompt,
       el("div.bar-of-text", {}, el("h2", {}, "Prompt"), el("nav.segmented", { "aria-label": "Style of the prompt" }, [...STYLES.keys()].map(choice)), el("span.muted", {}, count(found.characters, "character"))),
-      el("pre.raw", { tabindex: "0", role: "region", "aria-label": `Prompt of ${id}` }, found.prompt || "The prompt is empty."),
+      el("pre.raw", { tabindex: "0", role: "region", "aria-label": `Prompt of ${id}` }, found.prompt || EMPTY.get(style) || "The prompt is empty."),
     );
   }
 

@@ -88,7 +88,9 @@ export function showVersions(element, app, block, query, signal) {
 
   async function restore(one) {
     const made = await post(["restore", label], { version: one.version });
-    notice(`Version ${made.version} is what version ${one.version} was.`, { action: ["Undo", () => attempt(() => post(["undo", label]))] });
+    // Not what came after it, which may be another's.
+    const undo = () => attempt(() => post(["undo", label], {}, { version: made.version }));
+    notice(`Version ${made.version} is what version ${one.version} was.`, { action: ["Undo", undo] });
   }
 
   attempt(read);
