@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from blocksd.client.client_async import AsyncClient
 from blocksd.client.reading_async import block_of_agent, look
 from blocksd.client.versions_async import AsyncVersions
-from blocksd.errors import AlreadyExists, BlocksdError
+from blocksd.errors import AlreadyExists, BlocksdError, Misconfigured
 from blocksd.mcp.refusals import is_unknown_agent, refusal
 from blocksd.model.prompt import compile_prompt, style_of
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from blocksd.protocol.sight import Sight
 
 T = TypeVar("T")
+_LOG = logging.getLogger("blocksd.mcp")
 
 PATIENCE_SECONDS = 3.0
 """How long a client waits for the memory when it connects: some give a server 10 seconds to start."""
@@ -41,6 +43,7 @@ class Access:
         self._creates = creates
         self._client: AsyncClient | None = None
         self._transport: AsyncTransport | None = None
+        self._last_logged = ""
 
     @property
     def transport(self) -> AsyncTransport:
@@ -60,13 +63,24 @@ class Access:
     async def act(self, agent: str, action: Callable[[], Awaitable[T]]) -> T:
         """Do something with an agent's memory; an agent that is not known is made first, if that is asked for."""
         try:
-            return await action()
+            return await self._logged(action)
         except BlocksdError as error:
             if not self._creates or not is_unknown_agent(error, agent):
                 raise
         with suppress(AlreadyExists):  # made meanwhile
-            await self.client.agents.create(name=agent)
-        return await action()
+            await self._logged(lambda: self.client.agents.create(name=agent))
+        return await self._logged(action)
+
+    async def _logged(self, action: Callable[[], Awaitable[T]]) -> T:
+        """Do something. Log once what Redis refuses to its user, since a model is not told addresses and users."""
+        try:
+            return await action()
+        except Misconfigured as error:
+            kind = str(error.facts.get("lacks", error.message))  # a message may name a request
+            if kind != self._last_logged:
+                self._last_logged = kind
+                _LOG.error("%s", error.message)
+            raise
 
     async def close(self) -> None:
         """Close the connections."""

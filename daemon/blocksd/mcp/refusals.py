@@ -52,9 +52,9 @@ def is_unknown_agent(error: BlocksdError, agent: str) -> bool:
 
 def refusal(error: BlocksdError | Mistake, names: Mapping[str, str] | None = None, *, agent: str = "") -> str:
     """Return the text. `names` are a tool's arguments → their names in blocksd, where these differ."""
-    message = error.message
     if isinstance(error, Mistake):
-        return f"Not done: {message}."
+        return f"Not done: {error.message}."
+    message = _trouble(error)
     if is_unknown_agent(error, agent):
         step = (
             f"an operator makes it known: 'blocksd attach LABEL {agent}', a folder agents/{agent}, or "
@@ -62,7 +62,7 @@ def refusal(error: BlocksdError | Mistake, names: Mapping[str, str] | None = Non
         )
         return f"Not done: {message} yet. Next step: {step}."
     if isinstance(error, Unavailable):
-        return f"Not done: {_trouble(error)}. Next step: {_after(error)}."
+        return f"Not done: {message}. Next step: {_after(error)}."
     argument = str(error.facts.get("argument", ""))
     if argument and message.startswith(f"{argument} "):
         shown = next((name for name, its in (names or {}).items() if its == argument), argument)
@@ -82,10 +82,16 @@ def _after_request(error: InvalidRequest) -> str:
     return _LABELS if "label" in facts and "field" not in facts else ""
 
 
-def _trouble(error: Unavailable) -> str:
-    """Return what does not serve, without addresses: they are for the log."""
-    is_redis = "url" in error.facts and "mirror" not in error.facts and not isinstance(error, Damaged)
-    return "Redis does not serve, so that memory can be neither read nor written" if is_redis else error.message
+def _trouble(error: BlocksdError) -> str:
+    """Return what is wrong, without addresses and users of Redis: they are for the log, and not for a model."""
+    facts = error.facts
+    if facts.get("lacks") == "login":
+        return "Redis refuses the login"
+    if facts.get("lacks") == "right":
+        return "Redis does not permit this to its user"
+    if isinstance(error, Unavailable) and "url" in facts and "mirror" not in facts and not isinstance(error, Damaged):
+        return "Redis does not serve, so that memory can be neither read nor written"
+    return error.message.replace(f" at {facts['url']}", "") if "url" in facts else error.message
 
 
 def _after(error: Unavailable) -> str:
