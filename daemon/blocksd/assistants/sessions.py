@@ -58,8 +58,13 @@ class Sessions:
         path = self._path(session)
         staged = f"{path}.{os.getpid()}"  # another process may write of the same session
         blocks = {block: astuple(seen) for block, seen in place.blocks.items()}
-        with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            json.dump({"epoch": place.epoch, "seq": place.seq, "blocks": blocks}, file)
+        handle = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump({"epoch": place.epoch, "seq": place.seq, "blocks": blocks}, file)
+        except OSError:
+            os.unlink(staged)
+            raise
 
         def confirm() -> None:
             os.replace(staged, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import replace
@@ -42,6 +43,18 @@ def test_session_stands_where_it_stood_until_it_is_confirmed(tmp_path: Path) -> 
     assert sessions.place("one") == PLACE
     sessions.forget("one")
     assert sessions.place("one") is None
+
+
+def test_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each turn of a session something is written: it must not become more."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(sessions_module.json, "dump", full)
+    with pytest.raises(OSError, match="no space"):
+        Sessions(str(tmp_path)).stage(PLACE, "one")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_number_of_sessions_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
