@@ -282,7 +282,8 @@ class History:
         """Return the labels whose newest revision is a stale save that is still to be merged."""
         with self.database.reading():
             rows = self.database.execute(
-                "SELECT label FROM heads JOIN revisions USING (label, seq) WHERE stale_base IS NOT NULL AND path IS NOT NULL"
+                "SELECT label FROM revisions CROSS JOIN heads USING (label, seq) "  # the few stale saves first
+                "WHERE stale_base IS NOT NULL AND path IS NOT NULL"
             )
             return [label for (label,) in rows]
 

@@ -159,6 +159,10 @@ MIGRATIONS = (
     -- The `by` of the request, which says who the operator was.
     ALTER TABLE revisions ADD COLUMN operator TEXT;
     """,
+    """
+    -- The few stale saves, so that a start does not look at every newest revision for those that are still to be merged.
+    CREATE INDEX revisions_stale ON revisions (label, seq) WHERE stale_base IS NOT NULL;
+    """,
 )
 """What makes a journal of each schema one of the next; the first makes one of nothing."""
 

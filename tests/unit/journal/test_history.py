@@ -141,6 +141,18 @@ def test_positions_are_those_kept(journal: Journal) -> None:
     assert journal.positions("none") == {}
 
 
+def test_start_looks_at_the_few_stale_saves_alone(journal: Journal) -> None:
+    """And not at each newest revision, with its text."""
+    asked: list[str] = []
+    journal.database.connection.set_trace_callback(asked.append)
+    journal.unmerged()
+    journal.database.connection.set_trace_callback(None)
+    (question,) = [text for text in asked if "stale_base" in text]
+    plan = [row[-1] for row in journal.database.execute(f"EXPLAIN QUERY PLAN {question}")]
+    assert "revisions_stale" in plan[0]
+    assert plan[1].startswith("SEARCH heads")
+
+
 def test_unmerged_are_stale_saves_at_the_head(journal: Journal) -> None:
     """Of blocks in force, until something follows."""
     stale = replace(revision(2, kind="updated", version=2, value="x"), stale_base=1)
