@@ -87,7 +87,8 @@ class MemoryFiles:
         try:
             name = name_for_agent(parse_label(f"{PRIVATE}/{self._agent}/{name}"))
         except InvalidLabel as error:
-            raise Refused(f"Error: The path {shown} is not possible: {error.message}") from None
+            why = error.message.rpartition(" is not a label: ")[2]  # a model knows paths, and no labels
+            raise Refused(f"Error: The path {shown} is not possible: {why}") from None
         return Place(path, f"{name}{SUFFIX}" if below.endswith(SUFFIX) else name)
 
     def path_of(self, name: str) -> str:
