@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from dataclasses import replace
@@ -51,7 +52,7 @@ def test_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "no space")
 
-    monkeypatch.setattr(sessions_module.json, "dump", full)
+    monkeypatch.setattr(json, "dump", full)
     with pytest.raises(OSError, match="no space"):
         Sessions(str(tmp_path)).stage(PLACE, "one")
     assert list(tmp_path.iterdir()) == []
