@@ -298,6 +298,14 @@ def test_block_is_created_renamed_and_deleted(world: World) -> None:
     press(page, "Undo")
     shows(page, "New text", ".markdown")
     assert world.text("made/two") == "New text\n"
+    press(page, "Delete")
+    dialog.get_by_role("button", name="Delete").click()
+    shows(page, "made/two is deleted", "#notices")
+    world.save("made/two", "another's\n")
+    page.get_by_role("treeitem", name="two").wait_for()
+    page.locator("#notices").get_by_role("button", name="Undo").last.click()
+    page.locator("#notices .error").wait_for()
+    assert world.text("made/two") == "another's\n"
 
 
 def test_fields_are_changed(world: World) -> None:
@@ -567,6 +575,8 @@ def test_versions_are_compared_and_restored(world: World) -> None:
     shows(page, "Version 7 is what version 2 was", "#notices")
     world.save("history", "another's\n")
     page.get_by_label("Compare to version 8").wait_for()
+    shows(page, "takes back", ".versions")
+    assert page.locator(".versions").evaluate("(table) => table.offsetWidth <= table.parentElement.clientWidth")
     page.locator("#notices").get_by_role("button", name="Undo").last.click()
     page.locator("#notices .error").wait_for()
     assert world.text("history") == "another's\n"

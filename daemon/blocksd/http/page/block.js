@@ -175,7 +175,7 @@ export function showBlock(element, app, label, query, signal) {
   async function change(op, text) {
     await attempt(async () => {
       const found = await post([op, label]);
-      if (!("value" in found)) return notice(`${text} The block is not there any more.`, { action: ["Bring it back", () => back()] });
+      if (!("value" in found)) return notice(`${text} The block is not there any more.`, { action: ["Bring it back", () => back(found.version)] });
       notice(text);
       if (found.label !== label) return go(address("blocks", found.label, query), true);
       take(found);
@@ -189,7 +189,8 @@ export function showBlock(element, app, label, query, signal) {
     update?.(block);
   }
 
-  const back = () => attempt(async () => go(address("blocks", (await post(["undo", label])).label)));
+  /** Undo a deletion: the newest one, or the one that made a version, unless another block is there now. */
+  const back = (version) => attempt(async () => go(address("blocks", (await post(["undo", label], {}, { version })).label)));
 
   async function renameBlock() {
     const to = el("input", { required: true, value: label, spellcheck: "false", autocomplete: "off" });
@@ -214,7 +215,7 @@ export function showBlock(element, app, label, query, signal) {
       accept: () => remove(["blocks", label], { version: block.version }),
     });
     if (!done) return;
-    notice(`${label} is deleted.`, { action: ["Undo", back] });
+    notice(`${label} is deleted.`, { action: ["Undo", () => back(done.version)] });
   }
 
   function showAbsence(error) {
@@ -226,7 +227,7 @@ export function showBlock(element, app, label, query, signal) {
       body,
       el("p.empty", {}, sentence(error.message)),
       app.mayWrite && el("p.empty", {}, "If it was deleted, its history is still there."),
-      app.mayWrite && button("Bring it back", back),
+      app.mayWrite && button("Bring it back", () => back()),
       draft && [el("h2", {}, "Your text that was not saved"), el("pre.raw", { tabindex: "0" }, draft.text)],
     );
   }
