@@ -478,6 +478,21 @@ def test_draft_of_a_deleted_block_is_kept(world: World) -> None:
     eventually(lambda: (world.folder / "gone.md").exists() and world.text("gone") == "one\ntwo\n")
 
 
+def test_block_that_another_brings_back_stays(world: World) -> None:
+    """Who saves then decides between the two texts."""
+    world.save("gone twice", "one\n")
+    page = world.open("#/blocks/gone%20twice")
+    edit(page).fill("mine")
+    (world.folder / "gone twice.md").unlink()
+    shows(page, "was deleted meanwhile", ".notes")
+    press(page, "Save", exact=True)
+    page.get_by_role("button", name="Bring the block back, and save").wait_for()
+    world.save("gone twice", "another's\n")
+    press(page, "Bring the block back, and save")
+    shows(page, "another's", ".pane")
+    assert world.text("gone twice") == "another's\n"
+
+
 def test_draft_of_another_tab_is_offered(world: World) -> None:
     """A tab that was closed leaves what was typed in it to the next one."""
     world.save("tabs", "one\n")

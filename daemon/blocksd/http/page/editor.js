@@ -139,7 +139,7 @@ export function showEditor(element, app, block, signal, close) {
   async function bringBack() {
     fill(wrong);
     try {
-      present = await post(["undo", label]);
+      present = await get(["blocks", label]).catch(() => post(["undo", label])); // another may have made one meanwhile
       await saveText();
     } catch (error) {
       failed(error);
