@@ -115,16 +115,8 @@ def bound_by_rights() -> tuple[str, ...]:
 
 
 _LASTING = (
-    "acl|",
-    "client|pause",
-    "cluster|",
-    "config|",
-    "debug",
-    "failover",
-    "function|",
-    "module|",
-    "replicaof",
-    "save",
+    *("acl|deluser", "acl|load", "acl|setuser", "client|pause", "cluster|", "config|set", "config|resetstat", "debug"),
+    *("failover", "function|", "module|", "replicaof", "save"),
 )
 """Commands after which a server is another one than a new one, when it is emptied, too."""
 
