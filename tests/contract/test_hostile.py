@@ -221,10 +221,10 @@ def test_whatever_fails_ends_the_look_at_one_file(rig: Office, monkeypatch: pyte
     """It is a problem; its last good version stays in force; other files are read, and it is, once it can be."""
     real = Parser.parse
 
-    def parse(parser: Parser, data: bytes, label: str) -> Any:
+    def parse(parser: Parser, data: bytes, label: str, **how: Any) -> Any:
         if b"deadly" in data:
             raise RecursionError
-        return real(parser, data, label)
+        return real(parser, data, label, **how)
 
     monkeypatch.setattr(Parser, "parse", parse)
     rig.write("notes", "deadly\n")
