@@ -8,6 +8,7 @@ import pytest
 
 from blocksd.assistants.changes import changes, shown, whole
 from blocksd.mirror.view import BlockView, view_of
+from blocksd.model.prompt import render_block
 from blocksd.protocol.sight import Sight
 from rig import AT
 
@@ -137,3 +138,12 @@ def test_nothing_is_longer_than_was_asked_for(most: int) -> None:
     ):
         assert 0 < len(text.encode("utf-16-le")) // 2 <= most
         assert text.startswith(("<memory_", "These blocks"))
+
+
+def test_frame_and_note_count_too() -> None:
+    """Where the blocks alone would just fit, one more of them is named."""
+    blocks = [block(f"b{number}", LONG) for number in range(5)]
+    most = sum(len(render_block(one)) for one in blocks[:4])
+    text = whole(Sight({one.name: one for one in blocks}, ()), most)
+    assert len(text) <= most
+    assert "do not fit here: b3 (889 characters), b4 (889 characters)." in text
