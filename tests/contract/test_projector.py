@@ -17,7 +17,7 @@ import pytest
 from blocksd.core import verifier
 from blocksd.errors import Damaged, JournalUnusable, Misconfigured, Unavailable
 from blocksd.mirror import mirror as mirror_module
-from blocksd.mirror import projection
+from blocksd.mirror import projection, runs
 from blocksd.model.block import block_id
 from blocksd.monitoring.status import status_of
 from rig import Ear, Rig, announced, assert_level
@@ -1008,7 +1008,9 @@ def test_unforeseen_error_while_the_mirror_is_written(
                 raise RecursionError("nobody foresaw this")
             return make(revision, *rest)
 
-        patch.setattr(mirror_module, name, fail)
+        for module in (mirror_module, runs):
+            if hasattr(module, name):
+                patch.setattr(module, name, fail)
 
     told: list[str] = []
     with monkeypatch.context() as patch:
