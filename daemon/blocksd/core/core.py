@@ -94,18 +94,15 @@ class Core(Parts):
             has_worked = True
             with self._guard("take in what is new", is_blocking=True):
                 yield from self._stages(due)
-        if self._news.count != self.problems.changes:
-            has_worked = True
-            with self._guard("tell of problems"):
-                self._news.tell()
+        has_worked = has_worked or self._news.count != self.problems.changes
         if has_worked or "mirror" in due:
             yield "mirror"
+            is_shown = False
             with self._guard("keep the mirror in sync"):
                 self.projector.step(more_follows=not self.schedule["files"] and not self.failures.blocked_until)
-                if self._made:
-                    self._tell_revisions()
-                if self._sent:
-                    self._tell_answers()
+                is_shown = True
+            with self._guard("tell of what has changed"):
+                self._tell(with_answers=is_shown)
         if self.schedule["tidy"] <= self._clock():  # the round may have done it on the way
             yield "tidy"
             with self._guard("remove what was displaced"):
@@ -271,18 +268,19 @@ class Core(Parts):
         """Entries that could not be replied to, for a log."""
         return self.requests.dropped
 
-    def _tell_revisions(self) -> None:
-        """Tell of the revisions that were made; subscribers were told first."""
+    def _tell(self, *, with_answers: bool) -> None:
+        """Tell of the revisions that were made, of problems, and of the replies that were sent. Subscribers were first.
+
+        An entry whose reply may be lost with Redis comes in again; one that was refused for the moment is decided anew.
+        """
         made, self._made = self._made, []
         for revision in made:
             for listener in self._listeners:
                 listener.on_revision(revision)
-
-    def _tell_answers(self) -> None:
-        """Tell of the replies that were sent; of those that were lost with Redis, once they have been made again.
-
-        An entry whose reply may be lost comes in again, and one that was refused for the moment is decided anew.
-        """
+        if self._news.count != self.problems.changes:
+            self._news.tell()
+        if not with_answers or not self._sent:
+            return
         sent, self._sent = self._sent, []
         if not self.projector.is_in_sync:
             self._handled.end_before(answer.entry for answer, _ in sent)
