@@ -138,6 +138,7 @@ def test_files_of_one_directory_are_found_by_one_handle(
     """While many are read in their order; a symlink in the way is followed as little, and no handle is left open."""
     opened = Mock(wraps=root._open_directory)
     monkeypatch.setattr(root, "_open_directory", opened)
+    gc.collect()
     handles = len(os.listdir("/proc/self/fd"))
     (home / "a/b/other.md").write_text("other")
     with root.stay_in_directories():
