@@ -50,6 +50,7 @@ COMPOSED = (
     "find_to_write",
     "reopen",
     "release",
+    "stay_in_directories",
     "is_current",
     "check",
     "move",

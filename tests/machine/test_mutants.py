@@ -15,13 +15,13 @@ from blocksd.core.deletions import Deletions
 from blocksd.core.executor import Executor
 from blocksd.core.intake import Intake
 from blocksd.core.request_flow import RequestFlow
-from blocksd.files import agent_file, root, staging, writer
+from blocksd.files import agent_file, beneath, root, staging, writer
 from blocksd.files.folder import Absent
 from blocksd.files.root import Root
 from blocksd.files.writer import OTHER, Content, Writer, content
 from blocksd.journal import journal, opening
 from blocksd.journal.intents import Intents
-from blocksd.mirror import mirror, projection
+from blocksd.mirror import mirror, projection, runs
 from blocksd.model import edits
 from blocksd.model.attachment import Attachments
 from blocksd.model.properties import Properties
@@ -772,20 +772,19 @@ def rewrites_equal_bytes(patch: Patch) -> None:
 
 def announces_no_deletions(patch: Patch) -> None:
     commands_of = projection.commands_of
-    patch.setattr(
-        mirror,
-        "commands_of",
-        lambda revision, *more: [
-            command
-            for command in commands_of(revision, *more)
-            if revision.kind != "deleted" or command[0] != "ANNOUNCE"
-        ],
-    )
+
+    def silent(revision: Any, *more: Any) -> list[Any]:
+        commands = commands_of(revision, *more)
+        return [one for one in commands if revision.kind != "deleted" or one[0] != "ANNOUNCE"]
+
+    for module in (mirror, runs):
+        patch.setattr(module, "commands_of", silent)
 
 
 def shows_the_detached_as_attached(patch: Patch) -> None:
     commands_of = projection.commands_of
-    patch.setattr(mirror, "commands_of", lambda revision, *more: commands_of(replace(revision, detached=()), *more))
+    for module in (mirror, runs):
+        patch.setattr(module, "commands_of", lambda revision, *more: commands_of(replace(revision, detached=()), *more))
 
 
 def replies_before_it_is_done(patch: Patch) -> None:
@@ -942,8 +941,8 @@ def follows_symlinks(patch: Patch) -> None:
     def following(above: int, path: str, flags: int, mode: int = 0) -> int:
         return os.open(path, flags & ~os.O_NOFOLLOW, mode, dir_fd=above)
 
-    patch.setattr(root, "openat2", following)
-    patch.setattr(root, "walk", following)
+    for module, name in ((root, "openat2"), (beneath, "openat2"), (beneath, "walk")):
+        patch.setattr(module, name, following)
     patch.setattr(Writer, "_make_directory", lambda *_: None)
 
 

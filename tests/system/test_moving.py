@@ -74,7 +74,7 @@ def test_mv(moved: Moved) -> None:
     """Under another name, in another case, into a directory that is made for it, and out again."""
     run("mv", "plan.md", "goals.md", cwd=moved.folder)
     assert moved.is_renamed("plan", "goals")
-    assert "renamed goals v2 (from plan)" in moved.daemon.said()
+    eventually(lambda: "renamed goals v2 (from plan)" in moved.daemon.said())
     assert "label (from plan)" in moved.daemon.command("history", "goals").stdout
     run("mv", "goals.md", "Goals.md", cwd=moved.folder)
     assert moved.is_renamed("goals", "Goals")
