@@ -363,9 +363,8 @@ def _check_stale_saves(history: list[Revision], saves: list[Save], memory: Memor
         before = history[place - 1]
         if before.block is None or one.kind in ("created", "renamed"):
             continue
-        came = max(
-            (at for at in range(place) if history[at].kind == "renamed"), default=0
-        )  # before, it was another block
+        # Before it came here, the label was another block's.
+        came = max((at for at in range(place) if history[at].kind == "renamed"), default=0)
         if any(old.block == one.block for old in history[max(came, place - _PUT_BACK) : place]):
             must("put back", one.stale_base is None or one.block == before.block, "put back, and overruled:", one)
             continue

@@ -198,7 +198,7 @@ class Service:
         self._files_read = None
         gc.freeze()
         gc.enable()
-        give_memory_back()
+        trim_memory()
         sd_notify.ready()
         self._show(self.status())
         state, problems, is_in_sync = self.core.state, self.core.problems, self.core.projector.is_in_sync
@@ -341,7 +341,7 @@ class Service:
         )
 
 
-def give_memory_back() -> None:
+def trim_memory() -> None:
     """Have glibc give the system the memory back that a start needed for a moment; other C libraries do so by themselves."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -70,9 +70,7 @@ class State:
         self.taken = taken  # clash key → label; those that are their own key may be left out
         self.recent: dict[str, Revision] = {}  # the newest revisions of some labels
         self.others: dict[str, list[int]] = {}  # of some labels, the last versions by others: see `by_others`
-        self.properties = set(
-            filter(is_properties, paths)
-        )  # those of the labels that are properties of agents, no blocks
+        self.properties = set(filter(is_properties, paths))  # the labels of agents' properties, which are no blocks
         # The journal has no list of private folders. Until the first sweep has seen them, they are where blocks are.
         self.attachments.loaded({*folders, *(str(owner(label)) for label in self.properties)})
         # What a journal has lost may have told who is attached to what is left.

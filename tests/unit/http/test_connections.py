@@ -141,7 +141,7 @@ def test_replies_are_those_of_any_client(server: RedisServer) -> None:
 
     async def main() -> list[Any]:
         transport = AsyncTransport(server.url, "blocks")
-        found: list[Any] = [*[(await transport.ask(command))[0] for command in _COMMANDS]]
+        found: list[Any] = [(await transport.ask(command))[0] for command in _COMMANDS]
         found += [await transport.ask(*_COMMANDS), await transport.ask(*_COMMANDS, together=True)]
         for commands in ((("LPUSH", "h", 1),), (("PING",), ("LPUSH", "h", 1)), (("NONSENSE",), ("PING",))):
             for together in (False, True):

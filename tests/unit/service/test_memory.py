@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from blocksd.service.service import give_memory_back
+from blocksd.service.service import trim_memory
 
 MIB = 1024 * 1024
 
@@ -23,6 +23,6 @@ def test_memory_that_was_needed_for_a_moment_goes_back_to_the_system() -> None:
     held = [bytes([number % 256]) * 2000 for number in range(20_000)]
     before = resident()
     del held[:-1]
-    give_memory_back()
+    trim_memory()
     assert resident() < before - 30 * MIB
     assert len(held[0]) == 2000
