@@ -19,7 +19,7 @@ from blocksd.http.tokens import Tokens, parse
 from support import Daemon, RedisServer, eventually, valkey_binary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from blocksd.http.app import Part
@@ -86,12 +86,15 @@ class Served:
 
 
 @contextmanager
-def daemon(directory: Path) -> Iterator[tuple[RedisServer, Path]]:
-    """A running server and daemon; the server and the folder."""
+def daemon(directory: Path, files: Mapping[str, str] | None = None) -> Iterator[tuple[RedisServer, Path]]:
+    """A running server and daemon; the server and the folder. What is in `files` is in the mirror from the start."""
     server = RedisServer(valkey_binary())
     server.start()
     folder = directory / "blocks.d"
     folder.mkdir()
+    for path, text in (files or {}).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
     running = Daemon(folder, directory / "state", "--redis", server.url, "--delete-grace", "0.05")
     try:
         running.start()

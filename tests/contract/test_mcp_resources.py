@@ -31,8 +31,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:resources/(un)?subscribe is remo
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisServer, Path]]:
     """A daemon for all tests, each with agents of its own; its folder."""
-    with daemon(tmp_path_factory.mktemp("mcp")) as (server, folder):
-        yield server, folder
+    with daemon(tmp_path_factory.mktemp("mcp")) as running:
+        yield running
 
 
 @pytest.fixture

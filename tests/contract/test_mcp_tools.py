@@ -31,9 +31,8 @@ POLICY = "---\nagents: '*'\nread_only: true\n---\nBe kind.\n"
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisServer, Path]]:
     """A daemon for all tests, each with agents of its own; its folder."""
-    with daemon(tmp_path_factory.mktemp("mcp")) as (server, folder):
-        (folder / "policy.md").write_text(POLICY, encoding="utf-8")
-        yield server, folder
+    with daemon(tmp_path_factory.mktemp("mcp"), {"policy.md": POLICY}) as running:
+        yield running
 
 
 @pytest.fixture

@@ -176,10 +176,11 @@ def test_agents_have_the_memory(
     """The model is told the memory, calls a tool, and is told the answer; the file has what it wrote."""
     home, model = tmp_path / "home", Model()
     home.mkdir()
-    with daemon(tmp_path) as (server, folder), ExitStack() as stack:
+    with (
+        daemon(tmp_path, {"agents/me/human.md": "The human is called Kim.\n"}) as (server, folder),
+        ExitStack() as stack,
+    ):
         file = folder / "agents/me/human.md"
-        file.parent.mkdir(parents=True)
-        file.write_text("The human is called Kim.\n")
         served = Served(tmp_path / "serve.log", "--redis", server.url).ready()
         stack.callback(served.end)
         servers = {
@@ -249,12 +250,9 @@ def test_hooks_give_the_memory(
     """By the settings that are printed: all of it when a session starts, and at a later prompt what has changed."""
     home, model = tmp_path / "home", Model()
     home.mkdir()
-    with daemon(tmp_path) as (server, folder):
+    lines = "".join(f"Fact {number} of Kim.\n" for number in range(30))
+    with daemon(tmp_path, {"agents/me/human.md": lines}) as (server, folder):
         file = folder / "agents/me/human.md"
-        file.parent.mkdir(parents=True)
-        lines = "".join(f"Fact {number} of Kim.\n" for number in range(30))
-        file.write_text(lines)
-        eventually(lambda: "human" in run_here("ls", "--redis", server.url).stdout)
         settings = json.loads(run_here("hook", client, "--agent", "me", "--redis", server.url, "--print-config").stdout)
         ask(program(name), model, home, settings, "Hello.")
         assert "Fact 29 of Kim." in json.dumps(model.asked[-1])

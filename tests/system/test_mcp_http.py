@@ -46,11 +46,9 @@ HELLO = {
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisServer, Path, Served]]:
     """A daemon with the agents ann and bob, and a gateway with their tokens."""
     directory = tmp_path_factory.mktemp("mcp")
-    with daemon(directory) as (server, folder):
-        for agent in ("ann", "bob"):
-            (folder / "agents" / agent).mkdir(parents=True)
-            (folder / "agents" / agent / "human.md").write_text(f"The human of {agent}.\n")
-        (folder / "team.md").write_text("---\nagents: [ann, bob]\n---\nWe meet on Mondays.\n")
+    files = {f"agents/{agent}/human.md": f"The human of {agent}.\n" for agent in ("ann", "bob")}
+    files["team.md"] = "---\nagents: [ann, bob]\n---\nWe meet on Mondays.\n"
+    with daemon(directory, files) as (server, folder):
         (directory / "tokens").write_text(FILE)
         served = Served(directory / "serve.log", "--redis", server.url, "--tokens-file", str(directory / "tokens"))
         yield server, folder, served.ready()

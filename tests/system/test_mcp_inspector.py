@@ -42,9 +42,7 @@ def inspector(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], list[str]]]:
     """How the inspector reaches a server: as a command, or in a gateway."""
     directory = tmp_path_factory.mktemp("mcp")
-    with daemon(directory) as (server, folder):
-        (folder / "agents/sam").mkdir(parents=True)
-        (folder / "agents/sam/human.md").write_text("Likes tea.\n")
+    with daemon(directory, {"agents/sam/human.md": "Likes tea.\n"}) as (server, _):
         served = Served(directory / "serve.log", "--redis", server.url).ready()
         targets = {
             "stdio": [sys.executable, "-m", "blocksd", "mcp", "--agent", "sam", "--redis", server.url],

@@ -42,17 +42,14 @@ NEEDS = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with daemon(tmp_path_factory.mktemp("place")) as (server, folder):
-        for label, text in {
-            "agents/support-1/persona": "I am Sam.\n",
-            "agents/support-2/persona": "I am Kim.\n",
-            "agents/support-2/zeal": "High.\n",
-            "policy": "---\nread_only: true\nagents: [support-2]\n---\nRefunds within 30 days.\n",
-            "team": "---\nagents: [support-1, support-2]\n---\nBob is a customer.\n",
-        }.items():
-            path = folder / f"{label}.md"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+    files = {
+        "agents/support-1/persona.md": "I am Sam.\n",
+        "agents/support-2/persona.md": "I am Kim.\n",
+        "agents/support-2/zeal.md": "High.\n",
+        "policy.md": "---\nread_only: true\nagents: [support-2]\n---\nRefunds within 30 days.\n",
+        "team.md": "---\nagents: [support-1, support-2]\n---\nBob is a customer.\n",
+    }
+    with daemon(tmp_path_factory.mktemp("place"), files) as (server, _):
         yield server
 
 

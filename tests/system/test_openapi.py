@@ -54,11 +54,9 @@ def test_answers_are_as_described(tmp_path: Path) -> None:
     if done.returncode:
         do_without(f"schemathesis could not be installed: {(done.stderr or done.stdout)[-300:]}")
     (tmp_path / "daemon").mkdir()
-    with daemon(tmp_path / "daemon") as (server, folder):
-        for name in ("persona", "human", "notes"):  # those of the examples, so that not all is 404
-            (folder / f"{name}.md").write_text('---\nagents: ["*"]\n---\ntext\n')
-        (folder / "agents/support-1").mkdir(parents=True)
-        (folder / "agents/support-1/own.md").write_text("own\n")
+    # Those of the examples, so that not all is 404.
+    files = {f"{name}.md": '---\nagents: ["*"]\n---\ntext\n' for name in ("persona", "human", "notes")}
+    with daemon(tmp_path / "daemon", {**files, "agents/support-1/own.md": "own\n"}) as (server, _):
         served = Served(tmp_path / "log", "--redis", server.url).ready()
         try:
             checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance"
