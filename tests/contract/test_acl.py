@@ -213,11 +213,11 @@ def test_other_clients_get_by(guarded: RedisServer, protocol: int) -> None:
 
 
 def test_database_and_cluster() -> None:
-    """A namespace in another database needs SELECT of that one, one on a cluster the map of it."""
+    """A namespace in another database needs SELECT of that one, one on a cluster the map of it and the channels of shards."""
     for line in users(Keys("blocks"), ["ann"], database=3)[1:]:
         assert "+select|3" in line.split()
     for line in users(Keys("{blocks}"), ["ann"])[1:]:
-        assert {"+cluster|slots", "+command"} <= set(line.split())
+        assert {"+cluster|slots", "+command", "+ssubscribe", "+sunsubscribe"} <= set(line.split())
     assert not any("select" in line or "cluster" in line for line in users(Keys("blocks"), ["ann"]))
 
 

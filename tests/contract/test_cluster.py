@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from functools import partial
@@ -14,10 +15,10 @@ from blocksd.errors import Unavailable
 from blocksd.mirror.acl import users
 from blocksd.mirror.keys import Keys
 from blocksd.protocol import watching as watching_module
+from clusters import NODES, Cluster
 from following import Follower
 from rig import Rig, assert_level
-from sentinels import free_ports
-from support import DEADLINE, Daemon, RedisServer, eventually, valkey_binary
+from support import DEADLINE, Daemon, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,69 +27,6 @@ if TYPE_CHECKING:
     from blocksd.mirror.projection import Command
 
 pytestmark = pytest.mark.slow
-
-NODES = 3
-SLOTS = 16_384
-
-
-class Cluster:
-    """Three masters, each with a third of the slots."""
-
-    def __init__(self) -> None:
-        ports = free_ports(2 * NODES)
-        self.ports, self._buses = ports[:NODES], ports[NODES:]
-        self.servers = [RedisServer(valkey_binary()) for _ in range(NODES)]
-        for number in range(NODES):
-            self.start(number)
-        self.raw: list[Any] = [server.client() for server in self.servers]
-        for number, client in enumerate(self.raw):
-            first, last = SLOTS * number // NODES, SLOTS * (number + 1) // NODES - 1
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
-            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        for port, bus in zip(self.ports[1:], self._buses[1:], strict=True):
-            self.raw[0].execute_command("CLUSTER", "MEET", "127.0.0.1", port, bus)
-        eventually(lambda: all(self._is_whole(client) for client in self.raw), "each node knows all slots")
-        self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in self.ports)
-
-    def start(self, number: int) -> None:
-        """Start a node; one that was ended has lost its keys, and knows its slots."""
-        options = ("--cluster-enabled", "yes", "--cluster-port", str(self._buses[number]))
-        self.servers[number].start("--port", str(self.ports[number]), *options, "--cluster-node-timeout", "2000")
-
-    def _is_whole(self, client: Any) -> bool:
-        facts = str(client.execute_command("CLUSTER", "INFO")).split()
-        is_ok = {"cluster_state:ok", f"cluster_slots_ok:{SLOTS}"}.issubset(facts)
-        return is_ok and len(client.execute_command("CLUSTER", "SLOTS")) == NODES
-
-    def slot(self, key: str) -> int:
-        return int(self.raw[0].execute_command("CLUSTER", "KEYSLOT", key))
-
-    def number(self, key: str) -> int:
-        """The number of the node that has a key at the beginning."""
-        return self.slot(key) * NODES // SLOTS
-
-    def holder(self, key: str) -> Any:
-        """A client of that node."""
-        return self.raw[self.number(key)]
-
-    def move(self, slot: int, source: int, target: int) -> Iterator[None]:
-        """Move a slot to another node, two keys at a step after one without any: meanwhile its keys are on both."""
-        ids = [str(client.execute_command("CLUSTER", "MYID")) for client in self.raw]
-        self.raw[target].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
-        self.raw[source].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
-        place = ("127.0.0.1", self.ports[target], "", 0, 5000, "KEYS")
-        yield
-        while keys := self.raw[source].execute_command("CLUSTER", "GETKEYSINSLOT", slot, 2):
-            self.raw[source].execute_command("MIGRATE", *place, *keys)
-            yield
-        for number in (target, source, *range(NODES)):
-            self.raw[number].execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
-
-    def close(self) -> None:
-        for client in self.raw:
-            client.close()
-        for server in self.servers:
-            server.remove()
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +94,35 @@ def test_reset_is_heard_by_who_follows_one_block_or_agent(
         assert follower.all() == [("updated", 2), ("repaired", None), ("reset", 2)]
     assert_level(rig, raw)
     rig.crash()
+
+
+def test_change_is_one_message_on_the_shard_of_its_namespace(tmp_path: Path, cluster: Cluster) -> None:
+    """No other node is sent it. So it is with what has no revision, such as a problem."""
+    namespace = "{sharded}"
+    rig = Rig(tmp_path, cluster.url, namespace=namespace)
+    rig.write("notes", "one\n")
+    rig.settle()
+    channel = rig.mirror.keys.changes
+    clients = [server.client(protocol=2) for server in cluster.servers]
+    at_nodes = [client.pubsub(ignore_subscribe_messages=True) for client in clients]
+    for pubsub in at_nodes:
+        pubsub.subscribe(channel)
+    sharded = clients[cluster.number(channel)].pubsub(ignore_subscribe_messages=True)
+    sharded.ssubscribe(channel)
+    rig.save_and_settle("notes", "two\n")
+    rig.save_and_settle("broken", "---\nlimit: none\n---\n")
+    assert [json.loads(message["data"])["kind"] for message in _messages(sharded)] == ["updated", "rejected"]
+    assert [list(_messages(pubsub)) for pubsub in at_nodes] == [[], [], []]
+    for one in (sharded, *at_nodes, *clients):
+        one.close()
+    rig.crash()
+
+
+def _messages(pubsub: Any) -> Iterator[dict[str, Any]]:
+    """What has come, up to the answer to a ping."""
+    pubsub.ping()
+    while (message := eventually(lambda: pubsub.get_message(timeout=1))) and message["type"] != "pong":
+        yield message
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def mode(server: Server, config: Config) -> Iterator[Finding]:
             "this is a sentinel, which keeps no data",
             "--redis redis+sentinel://host:port,…/service",
         )
-    elif server.mode == "cluster" and not (config.redis or "").startswith("redis+cluster://"):
+    elif server.mode == "cluster" and not (config.redis or "").startswith(("redis+cluster://", "rediss+cluster://")):
         yield Finding("redis.mode", "wrong", "the server is one of a cluster", "--redis redis+cluster://host:port,…")
     elif server.mode == "cluster" and not config.namespace.startswith("{"):
         yield Finding(

@@ -19,7 +19,10 @@ _CONNECTING = (
 """Commands that client libraries send by themselves, each by its name: a category also has commands that disturb others.
 
 CLIENT SETINFO is not among them: Redis 7.0 refuses a rule that names it, and clients do without."""
-_CLUSTER = ("+cluster|slots", "+cluster|shards", "+cluster|nodes", "+command", "+asking", "+readonly", "+readwrite")
+_CLUSTER = (
+    *("+cluster|slots", "+cluster|shards", "+cluster|nodes", "+command", "+asking", "+readonly", "+readwrite"),
+    *("+ssubscribe", "+sunsubscribe"),
+)
 """Commands that clients of a cluster send as well."""
 _READING = (
     *("+get", "+exists", "+type", "+hget", "+hmget", "+hgetall", "+hkeys", "+hlen"),
@@ -34,7 +37,8 @@ def users(keys: Keys, agents: Iterable[str], *, database: int = 0) -> list[str]:
 
     They are `<namespace>-daemon`, `-operator`, `-reader`, `-gateway`, and `-agent-<id>` for each agent, without a password: put
     `>password` in place of `PASSWORD`. Selectors and read-only keys are those of Redis 7.0. A `database` other than 0
-    may be selected, and no other one; a namespace in braces is on a cluster, whose map may be asked for.
+    may be selected, and no other one; a namespace in braces is on a cluster, whose map may be asked for, and whose channels
+    are those of shards.
 
     Raises:
         InvalidLabel: one of `agents` is no agent id.
@@ -90,6 +94,7 @@ def daemon_commands(keys: Keys) -> list[tuple[str | int, ...]]:
         keys.changes_of_agent("x"),
         keys.changes_of_source("x"),
     )
+    publish = "SPUBLISH" if keys.namespace.startswith("{") else "PUBLISH"
     return [
         ("EVALSHA", "0" * 40, 1, key),
         ("EVAL", "return 1", 1, key),
@@ -115,7 +120,7 @@ def daemon_commands(keys: Keys) -> list[tuple[str | int, ...]]:
         ("MEMORY", "USAGE", key),
         ("CLIENT", "TRACKING", "ON"),
         ("SCAN", 0),
-        *(("PUBLISH", channel, "x") for channel in channels),
+        *((publish, channel, "x") for channel in channels),
         *(("TYPE", one) for one in touched),
     ]
 

@@ -3,7 +3,8 @@
 -- KEYS  1 lease, 2 meta, 3 changes
 -- ARGV  1 the lease this daemon holds
 --       2 epoch, 3 seq: where the mirror must be for this to be applied; '' for what belongs to no place in the journal
---       4 … the commands, each as the number of its words and these words; besides those of Redis there are ANNOUNCE,
+--       4 the command that publishes: PUBLISH, or on a cluster SPUBLISH
+--       5 … the commands, each as the number of its words and these words; besides those of Redis there are ANNOUNCE,
 --         REPLY and FORGET (below)
 --
 -- Returns {'ok'}, or, with nothing done, {'lease', <who holds it>} or {'place', <epoch>, <seq>}.
@@ -19,7 +20,7 @@ if ARGV[2] ~= '' then
   end
 end
 
-local at, last = 4, #ARGV
+local publish, at, last = ARGV[4], 5, #ARGV
 while at < last do
   local first, name = at + 1, ARGV[at + 1]
   at = first + tonumber(ARGV[at]) -- where the next command begins
@@ -32,8 +33,10 @@ while at < last do
       return redis.error_reply(reply.err)
     end
     for channel = first + 4, at - 1 do
-      redis.call('PUBLISH', ARGV[channel], change)
+      redis.call(publish, ARGV[channel], change)
     end
+  elseif name == 'PUBLISH' then
+    redis.call(publish, ARGV[first + 1], ARGV[first + 2])
   elseif name == 'REPLY' then
     -- inbox, entry that is done, and, unless it gets none, where the reply goes, for how many seconds, the reply
     -- Actors may write these keys: what one of them made of its own must not keep the others from being served.

@@ -52,6 +52,8 @@ class Mirror:
         self._token = token
         self._describe(about)
         self._apply = Script(client, "apply.lua", url=url)
+        # A node of a cluster sends what PUBLISH says to every other node, also where no one listens.
+        self._publish = "SPUBLISH" if self._apply.is_on_cluster else "PUBLISH"
         self._take = Script(client, "lease.lua", url=url)
         self._compare = Script(client, "compare.lua", url=url)
         self._sent: tuple[str, ...] = ()  # the arguments of the call under way
@@ -281,7 +283,7 @@ class Mirror:
 
     def _send(self, commands: Sequence[Command], *, at: int | None = None) -> None:
         """Send commands, to be applied in one atomic call; with `at`, only if the mirror is at that seq."""
-        words = [self._lease, *(("", "") if at is None else (self.epoch, str(at)))]
+        words = [self._lease, *(("", "") if at is None else (self.epoch, str(at))), self._publish]
         for command in commands:
             words.append(str(len(command)))
             words += command
@@ -297,7 +299,7 @@ class Mirror:
         if all of them are declared: else the script fails half-way there. One server needs no more than the first three.
         """
         keys = (self.keys.lease, self.keys.meta, self.keys.changes)
-        return (*keys, *written_keys(self._sent[3:])) if self._apply.is_on_cluster else keys
+        return (*keys, *written_keys(self._sent[4:])) if self._apply.is_on_cluster else keys
 
     def wait(self) -> None:
         """Wait for the call under way."""

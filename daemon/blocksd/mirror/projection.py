@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Command = tuple[str, ...]
-"""A Redis command, word by word; or ANNOUNCE, REPLY or FORGET, which apply.lua explains."""
+"""A Redis command, word by word; or ANNOUNCE, REPLY or FORGET, which apply.lua explains. On a cluster it publishes by SPUBLISH."""
 
 CHANGES_KEPT = 100_000
 REPLY_SECONDS = 60
@@ -313,7 +313,7 @@ def written_keys(words: Sequence[str]) -> set[str]:
             keys.update(rest[0:1], rest[2:3])
         elif name in ("DEL", "UNLINK"):
             keys.update(rest)
-        elif name != "ANNOUNCE":
+        elif name not in ("ANNOUNCE", "PUBLISH"):
             keys.add(rest[0])
     return keys
 

@@ -93,7 +93,9 @@ def test_mode() -> None:
     config = Config(redis="redis+cluster://127.0.0.1:7000")
     (spread,) = checks.mode(clustered, config)
     advises(spread, "wrong", "--namespace '{blocks}'")
-    assert list(checks.mode(clustered, replace(config, namespace="{blocks}"))) == []
+    for scheme in ("redis", "rediss"):
+        config = Config(redis=f"{scheme}+cluster://127.0.0.1:7000", namespace="{blocks}")
+        assert list(checks.mode(clustered, config)) == []
 
 
 def test_latency() -> None:

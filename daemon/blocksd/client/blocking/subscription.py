@@ -11,6 +11,8 @@ from blocksd.protocol import wire
 from blocksd.protocol.steps import Connect, Heard, Listen, Ping, Subscribe
 from blocksd.settings.record import looked_up
 
+_SHARDED = ("smessage", "ssubscribe", "sunsubscribe")
+
 
 class Subscription:
     """A connection that listens to channels of one namespace. A `Connect` opens it, also anew."""
@@ -25,13 +27,16 @@ class Subscription:
         """Raises Unavailable when Redis does not serve."""
         with wire.reading_mirror(self._url):
             if isinstance(step, Listen):
-                return _heard(self._pubsub.get_message(timeout=step.seconds))
+                return _heard(self._pubsub.get_message(timeout=step.seconds), self._pubsub)
             if isinstance(step, Subscribe):
-                (self._pubsub.unsubscribe if step.off else self._pubsub.subscribe)(*step.channels)
+                command = ("s" if _is_cluster(self._client) else "") + ("unsubscribe" if step.off else "subscribe")
+                getattr(self._pubsub, command)(*step.channels)
             elif isinstance(step, Ping):
-                if _asks_sentinels(self._client):
+                if _is_cluster(self._client):  # by a command on the key the client learns which node has it
+                    self._client.exists(self._keys.meta)
+                elif _asks_sentinels(self._client):
                     self._client.connection_pool.check_master()
-                _check_place(self._client, self._pubsub)
+                _check_place(self._client, self._pubsub, self._keys)
                 self._pubsub.ping()
             else:
                 self.close()
@@ -52,8 +57,14 @@ class Subscription:
             self._client = self._pubsub = None
 
 
-def _heard(message: dict[str, Any] | None) -> Heard | None:
-    return None if message is None else Heard(message["type"], message["channel"] or "", str(message["data"]))
+def _heard(message: dict[str, Any] | None, pubsub: Any) -> Heard | None:
+    """Return a message, its kind as without shards. Raises Unavailable if the node has ended a subscription: the slot has moved."""
+    if message is None:
+        return None
+    kind, channel = message["type"], message["channel"] or ""
+    if kind == "sunsubscribe" and channel in pubsub.shard_channels:
+        raise Unavailable("another node of the cluster has the namespace now")
+    return Heard(kind.removeprefix("s") if kind in _SHARDED else kind, channel, str(message["data"]))
 
 
 def _is_cluster(client: Any) -> bool:
@@ -61,18 +72,34 @@ def _is_cluster(client: Any) -> bool:
 
 
 def _pubsub(client: Any, keys: Keys) -> Any:
-    if _is_cluster(client):  # only the node that has the keys tells in their order
-        return client.pubsub(node=client.get_node_from_key(keys.meta))
-    return client.pubsub()
+    """Return a subscription that is not connected yet.
+
+    On a cluster it is at one node, the one that has the keys: only that one tells in their order. redis-py's own follows the
+    slots from node to node, so that a subscriber would not learn when it may have missed something.
+    """
+    if not _is_cluster(client):
+        return client.pubsub()
+    at_node = client.pubsub(node=client.get_node_from_key(keys.meta))
+    plain: Any = type(at_node).__base__
+    return plain(at_node.connection_pool)
 
 
 def _asks_sentinels(client: Any) -> bool:
     return hasattr(getattr(client, "connection_pool", None), "check_master")
 
 
-def _check_place(client: Any, pubsub: Any) -> None:
-    """Raise Unavailable when the connection leads to a server that lives on after another was promoted: it says nothing."""
+def _check_place(client: Any, pubsub: Any, keys: Keys) -> None:
+    """Raise Unavailable when the connection leads to a server that lives on after another was promoted.
+
+    By Sentinel, such a server says nothing. In a cluster, messages reach a replica apart from the keys, and later.
+    """
     from blocksd.mirror.sentinel import is_left_behind  # not before it is needed: redis-py takes its time
 
-    if is_left_behind(client, pubsub.connection):
+    connection = pubsub.connection
+    if _is_cluster(client):
+        node = client.get_node_from_key(keys.meta)
+        is_elsewhere = connection is not None and (node.host, node.port) != (connection.host, connection.port)
+    else:
+        is_elsewhere = is_left_behind(client, connection)
+    if is_elsewhere:
         raise Unavailable("the server listened to is no longer the master")
