@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -479,7 +479,7 @@ def test_draft_of_a_deleted_block_is_kept(world: World) -> None:
 
 
 def test_block_that_another_brings_back_stays(world: World) -> None:
-    """Who saves then decides between the two texts."""
+    """Who saves then decides between the two texts. What is made at the last moment is not taken for what was deleted."""
     world.save("gone twice", "one\n")
     page = world.open("#/blocks/gone%20twice")
     edit(page).fill("mine")
@@ -487,8 +487,18 @@ def test_block_that_another_brings_back_stays(world: World) -> None:
     shows(page, "was deleted meanwhile", ".notes")
     press(page, "Save", exact=True)
     page.get_by_role("button", name="Bring the block back, and save").wait_for()
-    world.save("gone twice", "another's\n")
+
+    def make(route: Route) -> None:
+        world.save("gone twice", "another's\n")
+        eventually(lambda: world.daemon.values("gone twice")[-1] == "another's")
+        route.continue_()
+
+    page.route("**/api/undo/*", make)
     press(page, "Bring the block back, and save")
+    shows(page, "Not saved", ".wrong")
+    page.unroute("**/api/undo/*")
+    assert world.text("gone twice") == "another's\n"
+    press(page, "Try again")
     shows(page, "another's", ".pane")
     assert world.text("gone twice") == "another's\n"
 

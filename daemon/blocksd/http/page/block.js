@@ -6,7 +6,7 @@ import * as drafts from "./drafts.js";
 import { showEditor } from "./editor.js";
 import { showFields } from "./fields.js";
 import { gauge } from "./gauge.js";
-import { get, post, remove } from "./gateway.js";
+import { bringBack, get, post, remove } from "./gateway.js";
 import { markdown } from "./markdown.js";
 import { address, go } from "./places.js";
 import { showSharing } from "./sharing.js";
@@ -108,8 +108,8 @@ export function showBlock(element, app, label, query, signal) {
 
   function showProblems() {
     const rejected = app.store.problemsOf(label);
-    const bringBack = button("Bring the text back", () => change("merge", "The text is back."), "button");
-    fill(problems, rejected.map((one) => problemCard(one, one.code === "reverted" && app.mayAll && bringBack)));
+    const mergeBack = button("Bring the text back", () => change("merge", "The text is back."), "button");
+    fill(problems, rejected.map((one) => problemCard(one, one.code === "reverted" && app.mayAll && mergeBack)));
   }
 
   function showBody() {
@@ -189,7 +189,7 @@ export function showBlock(element, app, label, query, signal) {
     update?.(block);
   }
 
-  /** Undo a deletion: the newest one, or the one that made a version, unless another block is there now. */
+  /** Undo the deletion that made a version, unless another block is there now. */
   const back = (version) => attempt(async () => go(address("blocks", (await post(["undo", label], {}, { version })).label)));
 
   async function renameBlock() {
@@ -227,7 +227,7 @@ export function showBlock(element, app, label, query, signal) {
       body,
       el("p.empty", {}, sentence(error.message)),
       app.mayWrite && el("p.empty", {}, "If it was deleted, its history is still there."),
-      app.mayWrite && button("Bring it back", () => back()),
+      app.mayWrite && button("Bring it back", () => attempt(async () => go(address("blocks", (await bringBack(label)).label)))),
       draft && [el("h2", {}, "Your text that was not saved"), el("pre.raw", { tabindex: "0" }, draft.text)],
     );
   }

@@ -5,7 +5,7 @@ import { notice } from "./dialogs.js";
 import { button, el, fill } from "./dom.js";
 import * as drafts from "./drafts.js";
 import { gauge } from "./gauge.js";
-import { get, newKey, post } from "./gateway.js";
+import { bringBack, get, newKey, post } from "./gateway.js";
 import { authorOf, characters, sentence } from "./words.js";
 
 /** Show the editor; return the function that takes a newer block, or null when the block is gone. */
@@ -129,17 +129,17 @@ export function showEditor(element, app, block, signal, close) {
     if (error.status && error.status < 500) keyOf = null;
     const more =
       error.status === 404
-        ? button("Bring the block back, and save", bringBack, "button")
+        ? button("Bring the block back, and save", saveAgain, "button")
         : error.code === "read_only"
           ? null
           : button("Try again", () => saveText(), "button");
     fill(wrong, el("p", {}, el("strong", {}, "Not saved: "), sentence(error.message), " Your text is kept in this browser."), more);
   }
 
-  async function bringBack() {
+  async function saveAgain() {
     fill(wrong);
     try {
-      present = await get(["blocks", label]).catch(() => post(["undo", label])); // another may have made one meanwhile
+      present = await bringBack(label);
       await saveText();
     } catch (error) {
       failed(error);

@@ -61,6 +61,12 @@ export const patch = (parts, body, how = {}) => send("PATCH", path(parts), { ...
 export const put = (parts, how = {}) => send("PUT", path(parts), { ...how, body: {} });
 export const remove = (parts, how = {}) => send("DELETE", path(parts), how);
 
+/** Undo the newest deletion of a block, and no other change; return the block, which another may have made meanwhile. */
+export async function bringBack(label) {
+  const [newest] = (await get(["versions", label], { limit: 1 })).items;
+  return newest?.kind === "deleted" ? post(["undo", label], {}, { version: newest.version }) : get(["blocks", label]);
+}
+
 /** Return a key for a request that may be sent again. `randomUUID` is missing on pages without TLS from other hosts. */
 export function newKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
