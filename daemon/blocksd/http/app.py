@@ -17,11 +17,10 @@ from blocksd.http.api import agents as our_agents
 from blocksd.http.api import batch, changes, document, health, history, session
 from blocksd.http.api import blocks as our_blocks
 from blocksd.http.call import Gateway
-from blocksd.http.connections import SharedTransport
+from blocksd.http.connections import Repeats, SharedTransport
 from blocksd.http.guard import Guard
 from blocksd.http.letta import agents, blocks, common, memory
 from blocksd.http.metrics import IS_AVAILABLE, Measured, Metrics, metrics_route
-from blocksd.http.repeats import Repeats
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from blocksd.client.transport_async import AsyncTransport
+    from blocksd.http.connections import Repeats
     from blocksd.http.description import About
-    from blocksd.http.repeats import Repeats
     from blocksd.http.tokens import Caller, Role, Tokens
     from blocksd.mirror.view import BlockView
 

@@ -1,6 +1,6 @@
-"""The client's connection to Redis that all requests share, with bounds on what is sent at once.
+"""The client's connection to Redis that all requests share: bounds on what is sent at once, and requests that are repeated.
 
-Without them a burst of requests would open as many connections at one moment, and most would fail: Redis and redis-py have
+Without bounds a burst of requests would open as many connections at one moment, and most would fail: Redis and redis-py have
 limits, and a connection is given one second. With them the rest of a burst waits for its turn.
 """
 
@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import uuid
 from collections import Counter
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from blocksd.client.transport_async import AsyncTransport
@@ -29,6 +31,9 @@ AGAIN_SECONDS = 5.0
 """How long a read may take to fail and is sent once more: more than a connection has, and less than a reply."""
 WAITING = 2000
 """How many wait for their turn to read, and to ask. More are refused at once: their callers would have given up before."""
+
+_KEPT = 10_000
+"""How many requests are remembered: those of minutes, while an SDK repeats within seconds."""
 
 
 class SharedTransport(AsyncTransport):
@@ -119,3 +124,40 @@ class SharedTransport(AsyncTransport):
 
 def _as_text(asked: object) -> str:
     return json.dumps(asked, default=repr, sort_keys=True)
+
+
+class Repeats:
+    """The ids under which the daemon was asked for the last requests of SDKs, so that those they repeat are done once.
+
+    An SDK repeats a request when the connection fails or the answer is late, also when it was done. It sends no key of
+    idempotency, only a count of its attempts (`x-stainless-retry-count`).
+    """
+
+    def __init__(self) -> None:
+        self._ids: dict[str, str] = {}
+
+    def request_id(self, headers: Mapping[str, str], *facts: str | bytes) -> str:
+        """Return the id for a request of the daemon. `facts` are the caller, method, path and body of what was sent here.
+
+        A request with an `Idempotency-Key` has an id made of that.
+        """
+        named = headers.get("idempotency-key")
+        if named:
+            *asked, _ = facts  # the daemon refuses another body under the same id
+            return f"http-{sha256(repr((asked, named)).encode()).hexdigest()[:32]}"
+        made = str(uuid.uuid4())
+        count = headers.get("x-stainless-retry-count")
+        if not count:
+            return made
+        mark = sha256()
+        for fact in facts:
+            mark.update(fact.encode("utf-8", "surrogatepass") if isinstance(fact, str) else fact)
+            mark.update(b"\0")
+        key = mark.hexdigest()
+        if count.isascii() and count.isdigit() and int(count[:9]) > 0 and key in self._ids:
+            return self._ids[key]
+        self._ids.pop(key, None)
+        self._ids[key] = made
+        if len(self._ids) > _KEPT:
+            del self._ids[next(iter(self._ids))]
+        return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blocksd.http.repeats import Repeats
+from blocksd.http.connections import Repeats
 
 if TYPE_CHECKING:
     import pytest
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def test_repeats_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest, when there are too many: a gateway that runs for months keeps as much as one of today."""
-    monkeypatch.setattr("blocksd.http.repeats._KEPT", 2)
+    monkeypatch.setattr("blocksd.http.connections._KEPT", 2)
     repeats = Repeats()
     first, again = ({"x-stainless-retry-count": count} for count in ("0", "1"))
     ids = [repeats.request_id(first, "kim", f"body {number}") for number in range(3)]
