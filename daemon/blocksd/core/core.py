@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import sched_yield
 from typing import TYPE_CHECKING
 
 from blocksd.core.decide import Asked, FolderView, decide, decide_on_files
@@ -94,8 +95,7 @@ class Core(Parts):
             has_worked = True
             with self._guard("take in what is new", is_blocking=True):
                 yield from self._stages(due)
-        has_worked = has_worked or self._news.count != self.problems.changes
-        if has_worked or "mirror" in due:
+        if has_worked or "mirror" in due or self._news.count != self.problems.changes:
             yield "mirror"
             is_shown = False
             with self._guard("keep the mirror in sync"):
@@ -274,6 +274,8 @@ class Core(Parts):
         An entry whose reply may be lost with Redis comes in again; one that was refused for the moment is decided anew.
         """
         made, self._made = self._made, []
+        if made:
+            sched_yield()  # the server answers subscribers after the daemon: they need a processor first
         for revision in made:
             for listener in self._listeners:
                 listener.on_revision(revision)

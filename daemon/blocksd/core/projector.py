@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from blocksd.core.resync import Resync
@@ -16,7 +15,7 @@ from blocksd.model.revision import timestamp
 from blocksd.state.part import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from blocksd.core.listener import Listener
     from blocksd.core.verifier import Verifier
@@ -62,6 +61,7 @@ class Projector(Part):
         self._source_mirror = source_mirror
         self.verifier = verifier
         self._resync = Resync(shared, mirror, verifier, self._comparing_aside)
+        self._asking = _Asking(self._is_noted)
         self._failures = 0
         self._said: str | None = None
         self._retry_at = 0.0
@@ -118,7 +118,7 @@ class Projector(Part):
         So no other daemon does requests. A time that is over says that none may.
         """
         if self.is_in_sync and self._clock() >= self._leased_at + LEASE_SECONDS - _COMMIT_SECONDS:
-            with self._guarded():
+            with self._asking:
                 self._renew()
         return self._leased_at + LEASE_SECONDS - _COMMIT_SECONDS if self.is_in_sync else float("-inf")
 
@@ -150,13 +150,16 @@ class Projector(Part):
         """
         if not self.is_in_sync:
             return
-        with self._guarded():
+        with self._asking:
             place = self._mirror.place
             assert place is not None
             left = gone_commands(gone, self._mirror.keys) if gone else []
             if revisions and place.seq == revisions[0].seq - 1:
-                self._mirror.project(revisions, [*left, *self._aside_commands(answers)])
-                self._aside_is_shown()
+                if answers or left or self._has_aside:
+                    self._mirror.project(revisions, [*left, *self._aside_commands(answers)])
+                    self._aside_is_shown()
+                else:
+                    self._mirror.project(revisions)
                 self._resync.shown_seq = revisions[-1].seq
                 return
             while place.seq < self._journal.seq:
@@ -177,7 +180,7 @@ class Projector(Part):
             self._schedule["mirror"] = self.due
 
     def _step(self, now: float, *, more_follows: bool) -> None:
-        with self._guarded():
+        with self._asking:
             self._mirror.wait()
             if now >= self._heartbeat_at and (self.is_in_sync or self._work is not None):
                 self._renew()
@@ -235,22 +238,21 @@ class Projector(Part):
     def close(self) -> None:
         """Give the lease up, if there is anyone to give it to."""
         if self._mirror.place is not None:
-            with self._guarded():
+            with self._asking:
                 self._mirror.release_lease()
             self.is_in_sync = False
 
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        try:
-            yield
-        except (Unavailable, Misconfigured) as error:
+    def _is_noted(self, error: BaseException) -> bool:
+        """Take note of what has ended a part in which the server was asked; False: it is others' to say what follows."""
+        if isinstance(error, (Unavailable, Misconfigured)):
             self._be_unreachable(error)
-        except (JournalUnusable, sqlite3.Error):
-            raise  # it is the journal that fails, which is the core's to say
-        except Exception as error:  # noqa: BLE001  # whatever it is, the folder goes on being journaled
+        elif isinstance(error, (JournalUnusable, sqlite3.Error)) or not isinstance(error, Exception):
+            return False  # the first two are of the journal, which is the core's to say
+        else:  # whatever it is, the folder goes on being journaled
             failure = self._faults.count_error("writing the mirror", error)
             self._resync.must_rebuild = True  # without what could not be written, if need be
             self._be_unreachable(Unavailable(f"the mirror could not be written: {failure.message}"))
+        return True
 
     def _be_unreachable(self, error: BlocksdError) -> None:
         """The mirror cannot be written for now: say so once, and try again later."""
@@ -329,3 +331,18 @@ class Projector(Part):
             self._sources.shown()
         if self._state.attachments.listed is not self._shown_agents:
             self._shown_agents = self._state.attachments.known
+
+
+class _Asking:
+    """The context in which the server is asked. A class, because each change enters it, and a generator would cost more."""
+
+    __slots__ = ("_is_noted",)
+
+    def __init__(self, is_noted: Callable[[BaseException], bool]) -> None:
+        self._is_noted = is_noted
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> bool:
+        return error is not None and self._is_noted(error)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from blocksd.errors import JournalDamaged, JournalMissing, JournalUnavailable, JournalUnusable
 from blocksd.journal.schema import SQLITE_ERRORS
+from blocksd.journal.transaction import Transaction, Writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +62,7 @@ class Database:
 
     def _use(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
-        self._is_torn = False  # a transaction is still open that is to be rolled back
+        self.is_torn = False  # a transaction is still open that is to be rolled back
         self.execute = connection.execute
         self.executemany = connection.executemany
 
@@ -109,7 +110,8 @@ class Database:
         return ""
 
     def _leave(self, now: _State) -> None:
-        self._left = now._replace(log_size=min(now.log_size, LOG_STEP_BYTES))
+        place, size, mtime_ns, log_size = now
+        self._left = _State(place, size, mtime_ns, min(log_size, LOG_STEP_BYTES))
 
     @property
     def is_in_place(self) -> bool:
@@ -192,7 +194,7 @@ class Database:
         """Raise errors of SQLite in this context as `JournalUnusable`."""
         self._try_lock()
         try:
-            self._roll_back()
+            self.roll_back()
             yield
         except SQLITE_ERRORS as error:
             raise unusable("read", error, self.path, is_ours=True) from error
@@ -202,47 +204,23 @@ class Database:
         with self.reading():
             return self.execute(question, parameters).fetchone()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> Transaction:
         """Write all that is written in this context, or nothing. Errors of SQLite are raised as they are."""
-        self._roll_back()
-        self.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self.execute("COMMIT")
-        except BaseException:
-            if self.connection.in_transaction:  # SQLite itself rolls back on some errors, a full disk among them
-                self._is_torn = True
-                with suppress(*SQLITE_ERRORS):
-                    self._roll_back()
-            raise
+        return Transaction(self)
 
-    def _roll_back(self) -> None:
-        """End a transaction that could neither be committed nor rolled back, so that no reader sees its unwritten rows."""
-        if self._is_torn:
-            if self.connection.in_transaction:
-                self.execute("ROLLBACK")
-            self._is_torn = False
-
-    @contextmanager
-    def writing(self, *, is_durable: bool = False) -> Iterator[None]:
+    def writing(self, *, is_durable: bool = False) -> Writing:
         """Write in a transaction, which is on disk when it ends if it is to be durable.
 
         Raise JournalUnusable if it cannot be written; then nothing is.
         """
-        self.check_in_place()
-        try:
-            if is_durable:
-                self._roll_back()  # what is torn would refuse the next statement, as if the journal were damaged
-                self.execute("PRAGMA synchronous=FULL")
-            with self.transaction():
-                yield
-        except SQLITE_ERRORS as error:
-            raise self.unwritable(error) from error
-        finally:
-            if is_durable:
-                with suppress(*SQLITE_ERRORS):
-                    self.execute("PRAGMA synchronous=NORMAL")
+        return Writing(self, is_durable=is_durable)
+
+    def roll_back(self) -> None:
+        """End a transaction that could neither be committed nor rolled back, so that no reader sees its unwritten rows."""
+        if self.is_torn:
+            if self.connection.in_transaction:
+                self.execute("ROLLBACK")
+            self.is_torn = False
 
     def unwritable(self, error: Exception) -> JournalUnusable:
         """Return the error of a journal for one of SQLite in writing it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +46,7 @@ class Mirror:
         """
         self._client = client
         self.keys = keys
+        self._keys_of_script = (keys.lease, keys.meta, keys.changes)
         self.url = url
         self.epoch = epoch
         self._token = token
@@ -139,26 +139,29 @@ class Mirror:
         The last call may still be under way when this returns, so that the next round can begin. `wait` waits for it, and so
         does every other method.
         """
-        self.wait()
+        if self._apply.under_way is not None:
+            self.wait()
         assert self.place is not None
-        batch: list[Command] = []
-        size = 0
-        start = self.place.seq
-        keys, epoch, many = self.keys, self.epoch, len(revisions) > 1
-        alone = () if many else ((start, commands_of(revisions[0], keys, epoch)),)
-        for before, commands in commands_of_runs(revisions, keys, epoch) if many else alone:
-            size += sum(map(len, chain.from_iterable(commands)))
-            if batch and size > _BATCH_CHARS:
-                self._send(batch, at=start)
-                self.wait()
-                batch, size, start = [], sum(map(len, chain.from_iterable(commands))), before
-            batch += commands
+        start, keys, epoch = self.place.seq, self.keys, self.epoch
+        if len(revisions) == 1:
+            batch = commands_of(revisions[0], keys, epoch)
+            size = sum(map(len, chain.from_iterable(batch))) if aside else 0
+        else:
+            batch, size = [], 0
+            for before, commands in commands_of_runs(revisions, keys, epoch):
+                size += sum(map(len, chain.from_iterable(commands)))
+                if batch and size > _BATCH_CHARS:
+                    self._send(batch, at=start)
+                    self.wait()
+                    batch, size, start = [], sum(map(len, chain.from_iterable(commands))), before
+                batch += commands
         if aside and size + sum(map(len, chain.from_iterable(aside))) <= _BATCH_CHARS:
             batch += aside
             aside = ()
         self._send(batch, at=start)
         self.place = Place(self.epoch, revisions[-1].seq)
-        self.write(aside)
+        if aside:
+            self.write(aside)
 
     def write(self, commands: Sequence[Command]) -> None:
         """Write commands that belong to no revision: known agents, problems, sources, replies. Many are sent in several calls."""
@@ -287,10 +290,13 @@ class Mirror:
         for command in commands:
             words.append(str(len(command)))
             words += command
-        with self._doubted():
+        try:
             # A call that runs twice is refused the second time, because the mirror is at another position then.
             self._sent = tuple(words)
             self._apply.send(self._keys_of_call(), self._sent)
+        except BaseException:
+            self.place = None  # it is in doubt after any error
+            raise
 
     def _keys_of_call(self) -> tuple[str, ...]:
         """Return the keys that the call declares.
@@ -298,17 +304,20 @@ class Mirror:
         A cluster that moves the slot to another node puts a call off while some of its keys are on either node, but only
         if all of them are declared: else the script fails half-way there. One server needs no more than the first three.
         """
-        keys = (self.keys.lease, self.keys.meta, self.keys.changes)
+        keys = self._keys_of_script
         return (*keys, *written_keys(self._sent[4:])) if self._apply.is_on_cluster else keys
 
     def wait(self) -> None:
         """Wait for the call under way."""
         if self._apply.under_way is None:
             return
-        with self._doubted():
+        try:
             outcome = self._apply.outcome()
             if outcome[0] == "lease" and not outcome[1] and self._is_still_ours():
                 outcome = self._apply.call(self._keys_of_call(), self._sent)
+        except BaseException:
+            self.place = None
+            raise
         if outcome[0] != "ok":
             self.place = None
             if outcome[0] == "place":
@@ -328,15 +337,6 @@ class Mirror:
             return False
         self._note_retaken()
         return True
-
-    @contextmanager
-    def _doubted(self) -> Iterator[None]:
-        """Forget the mirror's position after any error."""
-        try:
-            yield
-        except BaseException:
-            self.place = None
-            raise
 
 
 def _place_of(epoch: str, seq: str) -> Place:

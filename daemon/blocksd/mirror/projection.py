@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +29,7 @@ CHANGES_KEPT = 100_000
 REPLY_SECONDS = 60
 """How long a reply waits for its reader."""
 
+_VALUE = ("value",)  # the fields of most changes
 _WORDS = 1000  # Lua unpacks at most about 8,000 words into one call
 
 
@@ -36,7 +38,7 @@ def fields_of(revision: Revision) -> dict[str, str]:
     block = revision.block
     assert block is not None
     fields = {"label": block.label, "id": revision.id, "created_at": revision.created_at}
-    fields |= _shown(revision, ("value",))
+    fields |= _shown(revision, _VALUE)
     fields |= _PLAIN_SHOWN
     for name, plain, value in zip(_NAMES, _PLAIN, _values_of(block), strict=True):
         if value is not plain and value is not None:
@@ -99,12 +101,13 @@ def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
         commands = _properties_commands(revision, keys)
     elif block is not None and revision.kind == "updated":
         shown = _shown(revision, revision.fields)
-        commands = [("HSET", key, *(word for pair in shown.items() for word in pair))]
-        nulls = [name for name in revision.fields if name not in shown and name != "agents"]
-        if nulls:
-            commands.append(("HDEL", key, *nulls))
-        if not INDEXED.isdisjoint(revision.fields):
-            commands += _index_commands(block, keys)
+        commands = [("HSET", key, *chain.from_iterable(shown.items()))]
+        if revision.fields != _VALUE:
+            nulls = [name for name in revision.fields if name not in shown and name != "agents"]
+            if nulls:
+                commands.append(("HDEL", key, *nulls))
+            if not INDEXED.isdisjoint(revision.fields):
+                commands += _index_commands(block, keys)
         commands.append(("ZADD", keys.updated, str(milliseconds(revision.at)), label))
         if revision.attached or revision.detached:
             commands.append(_count_command(revision, keys))
@@ -126,13 +129,15 @@ def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
 def change_commands(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
     """Return the commands that put the notification of a revision into the stream, and publish it to all it concerns."""
     label = revision.label
-    labels, channels = [label], [keys.changes_of_block(label)]
-    if revision.renamed_from is not None:
-        labels.append(revision.renamed_from)
-        channels.append(keys.changes_of_block(revision.renamed_from))
-    owners = [owner(one) for one in labels if one.startswith(PRIVATE)]
-    concerned = sorted({*revision.attached, *revision.detached, *filter(None, owners)})
-    channels += map(keys.changes_of_agent, concerned)
+    channels = [keys.changes_of_block(label)]
+    if revision.renamed_from is not None or revision.attached or revision.detached or label.startswith(PRIVATE):
+        labels = [label]
+        if revision.renamed_from is not None:
+            labels.append(revision.renamed_from)
+            channels.append(keys.changes_of_block(revision.renamed_from))
+        owners = [owner(one) for one in labels if one.startswith(PRIVATE)]
+        concerned = sorted({*revision.attached, *revision.detached, *filter(None, owners)})
+        channels += map(keys.changes_of_agent, concerned)
     return [announcement(f"{revision.seq}-0", change_of(revision, epoch), keys.changes, *channels)]
 
 
@@ -198,7 +203,7 @@ def _block_commands(revision: Revision, keys: Keys) -> list[Command]:
     fields = fields_of(revision)
     return [
         ("DEL", keys.block(label)),
-        ("HSET", keys.block(label), *(word for pair in fields.items() for word in pair)),
+        ("HSET", keys.block(label), *chain.from_iterable(fields.items())),
         ("ZADD", keys.labels, "0", label),
         ("HSET", keys.ids, fields["id"], label),
         _count_command(revision, keys),

@@ -45,8 +45,6 @@ class Script:
 
     def send(self, keys: tuple[str, ...], arguments: tuple[str, ...]) -> None:
         """Call the script. It may run twice if the connection was lost; `outcome` returns the later result."""
-        import redis
-
         words = self.under_way = (len(keys), *keys, *arguments)
         try:
             self._connect()
@@ -54,7 +52,7 @@ class Script:
                 command = packed("EVALSHA", self._script.sha, *words)
                 try:
                     self._connection.send_packed_command(command)
-                except redis.ConnectionError:  # the server went and came back while nothing was sent
+                except _redis().ConnectionError:  # the server went and came back while nothing was sent
                     self._connection.disconnect()
                     self._connection.connect()
                     self._connection.send_packed_command(command)
@@ -65,15 +63,13 @@ class Script:
 
     def outcome(self) -> list[Any]:
         """Wait for the call under way, and return its result."""
-        import redis
-
         assert self.under_way is not None
         words, self.under_way = self.under_way, None
         try:
             try:
                 if self._connection is not None:
                     return _rows(self._connection.read_response(), self._url)
-            except redis.exceptions.NoScriptError:
+            except _redis().exceptions.NoScriptError:
                 pass
             # A cluster's client finds the node for each command.
             return _rows(self._evaluate(words), self._url)
@@ -88,11 +84,9 @@ class Script:
             return _rows(self._evaluate((len(keys), *keys, *arguments)), self._url)
 
     def _evaluate(self, words: tuple[Any, ...]) -> Any:
-        import redis
-
         try:
             return self._client.evalsha(self._script.sha, *words)
-        except redis.exceptions.NoScriptError:
+        except _redis().exceptions.NoScriptError:
             # With its text, which the server keeps, and not loaded first: it may be flushed again in between.
             return self._client.eval(self._script.script, *words)
 
@@ -118,6 +112,13 @@ class Script:
         self.under_way = None
         if self._connection is not None:
             self._connection.disconnect()
+
+
+def _redis() -> Any:
+    """Import redis-py, which loads slowly, where its errors are told apart."""
+    import redis
+
+    return redis
 
 
 def _rows(outcome: Any, url: str) -> list[Any]:
