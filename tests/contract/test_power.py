@@ -644,6 +644,30 @@ def test_what_is_taken_back_is_on_disk_before_it_is_forgotten(
         assert "give_up" in names.checks
 
 
+@pytest.mark.parametrize("what", ["append", "create", "batch"])
+def test_new_text_is_on_disk_before_it_is_put_in(
+    furnished: Powered, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """It gets there while the intent does, unless recovery is to find it beside its file: then it is there before."""
+    done: list[str] = []
+
+    def noted(owner: Any, name: str) -> None:
+        real = call_of_root(name) if owner is Root else getattr(owner, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            done.append(name)
+            return real(*args, **options)
+
+        monkeypatch.setattr(owner, name, call)
+
+    for name in ("sync", "renameat2"):
+        noted(Root, name)
+    noted(Intents, "prepare")
+    assert furnished.ask(*OPERATIONS[what])[0]["ok"]
+    assert max(place for place, name in enumerate(done) if name == "sync") < done.index("renameat2")
+    assert (done.index("prepare") < done.index("sync")) == (what == "append")
+
+
 # --- a request that is repeated ---
 
 

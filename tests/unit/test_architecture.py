@@ -38,7 +38,7 @@ PACKAGES = (
 )
 """From the package that knows nothing of the others to the one that knows them all; `errors` is a module."""
 
-MODULES_PER_PACKAGE = 16
+MODULES_PER_PACKAGE = 17
 LINES_PER_MODULE = 350
 
 ROOT = Path(blocksd.__file__).parent

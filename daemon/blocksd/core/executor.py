@@ -98,7 +98,7 @@ class Executor(Part):
         return revisions
 
     def _stage(self, draft: Draft) -> Generator[str, None, list[Staged]]:
-        """Lay the new texts beside their files, on disk."""
+        """Lay the new texts beside their files, on their way to disk; where recovery needs their names, those are there."""
         staged: list[Staged] = []
         writer, path = self._writer, ""
         if writer.made:
@@ -112,17 +112,18 @@ class Executor(Part):
                 path = edit.path
                 yield "stage"
                 staged.append(writer.stage(edit))
-            if staged:
-                yield "flush"
-                if writer.is_durable:
-                    writer.flush(_to_be_found(draft, staged))
+            if staged and writer.is_durable:
+                writer.start_flush()
+                if named := _to_be_found(draft, staged):
+                    yield "flush"
+                    writer.flush(named)
         except BlocksdError as error:
             self._give_up(staged)
             raise Conflict(str(error.facts.get("path", path)), error) from None
         return staged
 
     def _write(self, draft: Draft, staged: list[Staged], until: float) -> Generator[str, None, None]:
-        """Record the intent, put the new texts in, and journal that they are."""
+        """Record the intent while the new texts get to disk, put them in, and journal that they are."""
         writer, intents = self._writer, self._intents
         folders_gone = [os.path.join(PRIVATE, agent) for agent in draft.folders_gone]
         prepared = Prepared(
@@ -149,6 +150,9 @@ class Executor(Part):
             raise
         put_in: list[Staged] = []
         try:
+            if staged and writer.is_durable:  # what is put in must be whole after a power cut
+                yield "flush"
+                writer.flush()
             for one in staged:
                 yield "put in"
                 if not self._put_in(one):

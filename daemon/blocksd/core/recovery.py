@@ -37,7 +37,7 @@ def state_of(one: Staged, place: LeftFile | None, aside: LeftFile | None, *, is_
     """Return how far an edit came, by what is in its place and what lies beside it.
 
     The inodes tell, since a power cut may have left any text in a file that its writer did not sync: the new text is
-    synced before it is prepared, what it displaces may not be. `aside` is a random name that only we use, and an inode
+    synced before it is put in, what it displaces may not be. `aside` is a random name that only we use, and an inode
     cannot be given to another file while a name has it. So of what is aside:
 
     1. the inode of the new text: it was not put in. No other file can have that inode, since its name never went.

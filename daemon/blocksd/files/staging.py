@@ -11,11 +11,12 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.errors import ProblemFile, Unavailable, Undecided
-from blocksd.files.beneath import NOT_THERE
+from blocksd.files.beneath import NOT_THERE, os_error
 from blocksd.files.directories import Directories
 from blocksd.files.file_edit import Staged
 from blocksd.files.links import resolve
 from blocksd.files.root import Root, kept
+from blocksd.files.syncs import Syncs
 from blocksd.model.label import TEMPORARY, printable
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from blocksd.files.folder import Signature
 
 TRIES = 3
-_MOST_UNSYNCED = 64  # each is an open file
 _ACL = "system.posix_acl_access"
 
 
@@ -62,6 +62,8 @@ class Staging(Directories):
         self._placed: dict[str, Signature] = {}
         self._compared: dict[str, Signature] = {}  # of what was displaced, and compared then: by `aside`
         self._unsynced: dict[str, tuple[str, int]] = {}  # new texts on their way to disk: aside → path, handle
+        self._syncs: Syncs | None = None
+        self._has_syncs = True  # as far as is known
         self.left: dict[str, str] = {}  # temporaries that could not be removed: path → why
 
     def _place(self, edit: FileEdit | Staged) -> str:
@@ -94,7 +96,8 @@ class Staging(Directories):
 
         Raise Unavailable or ProblemFile if it cannot be written there; nothing is left behind.
         """
-        if len(self._unsynced) >= _MOST_UNSYNCED:
+        if len(self._unsynced) >= Syncs.MOST:
+            self.start_flush()
             self.flush()
         aside = ""
         try:
@@ -143,17 +146,31 @@ class Staging(Directories):
             self._root.close(handle)
         return inode
 
+    def start_flush(self) -> None:
+        """Begin to sync all new texts, without waiting. Where the kernel has no queue for that, `flush` does all of it."""
+        if self._unsynced and self._has_syncs and self._root.sync is os.fsync:  # a test may have another
+            try:
+                self._syncs = self._syncs or Syncs()
+                self._syncs.begin([handle for _, handle in self._unsynced.values()])
+            except OSError:
+                self._has_syncs = False
+
     def flush(self, named: Iterable[Staged] = ()) -> None:
-        """Sync all new texts together, since each alone would wait for as long; then the names of those in `named`.
+        """Wait until all new texts are on disk; then sync the names of those in `named`.
 
         Raise Unavailable if one of them cannot be synced.
         """
+        ended = self._syncs.end() if self._syncs is not None else {}
         while self._unsynced:
             aside = next(iter(self._unsynced))
             path, handle = self._unsynced.pop(aside)
             try:
                 try:
-                    self._root.sync(handle)
+                    number = ended.get(handle)
+                    if number is None:
+                        self._root.sync(handle)
+                    elif number:
+                        raise os_error(number, path)
                 finally:
                     self._root.close(handle)
             except OSError as error:
