@@ -24,7 +24,7 @@ from blocksd.settings.config import Config
 from support import DEADLINE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from blocksd.errors import BlocksdError
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from blocksd.requests.reply import Answer
 
 AT = "2026-11-20T09:00:00.000Z"
+MADE = round(datetime.fromisoformat(AT).timestamp() * 1000)
+"""The same in milliseconds since 1970."""
 ABOUT = {
     "directory": "/srv/blocks.d",
     "host": "one",
@@ -167,6 +169,7 @@ EFFECTS = (
     "finish",
     "remove folders",
     "settle",
+    "agents",
     "project",
     "clear away",
     "mirror",
@@ -320,14 +323,15 @@ _READ: dict[str, tuple[Callable[[Any, str], Any], Callable[[Any], Any]]] = {
 
 
 def shown(client: Any, namespace: str = "blocks") -> dict[str, Any]:
-    """All that stands in a namespace but the stream and the lease: key → content. It costs a scan and two round trips."""
+    """All that stands in a namespace but the stream, the lease and what was of departed agents: key → content. It costs a scan and two round trips."""
     keys = list(client.scan_iter(f"{namespace}:*", count=1000))
     with client.pipeline(transaction=False) as reading:
         for key in keys:
             reading.type(key)
         kinds = dict(zip(keys, reading.execute(), strict=True))
         assert [key for key in keys if kinds[key] == "stream"] in ([], [f"{namespace}:changes"])
-        keys = [key for key in keys if kinds[key] != "stream" and key != f"{namespace}:lease"]
+        left_out = f"{namespace}:lease", f"{namespace}:departed"
+        keys = [key for key in keys if kinds[key] != "stream" and not key.startswith(left_out)]
         for key in keys:
             if kinds[key] in _READ:
                 _READ[kinds[key]][0](reading, key)
@@ -337,7 +341,12 @@ def shown(client: Any, namespace: str = "blocks") -> dict[str, Any]:
     return {key: _READ[kind][1](contents[key]) if (kind := kinds[key]) in _READ else (kind, "") for key in keys}
 
 
-def expected(revisions: Iterable[Revision], agents: Iterable[str], namespace: str = "blocks") -> dict[str, Any]:
+def made_at(agents: Iterable[str]) -> dict[str, int]:
+    """Agents that all became known at that time."""
+    return dict.fromkeys(agents, MADE)
+
+
+def expected(revisions: Iterable[Revision], agents: Mapping[str, int], namespace: str = "blocks") -> dict[str, Any]:
     """What a mirror of these newest revisions must show, but for meta and problems: written from the key table."""
     keys: dict[str, Any] = {}
     labels, ids, counts, index, created, updated = {}, {}, {}, {}, {}, {}
@@ -392,7 +401,7 @@ def expected(revisions: Iterable[Revision], agents: Iterable[str], namespace: st
             keys.setdefault(f"{namespace}:agent:{agent}", {})[label.removeprefix(own)] = label
     known = dict.fromkeys(agents, 0.0)
     lists = {"labels": labels, "ids": ids, "agents": known, "counts": counts, "index": index}
-    lists |= {"created": created, "updated": updated}
+    lists |= {"created": created, "updated": updated, "agents-created": dict(agents)}
     for name, content in lists.items():
         if content:
             keys[f"{namespace}:{name}"] = content
@@ -404,14 +413,18 @@ def assert_level(rig: Rig, client: Any) -> None:
     namespace = rig.namespace
     everything = shown(client, namespace)
     meta = everything.pop(f"{namespace}:meta")
-    assert (meta["epoch"], meta["seq"], meta["schema"]) == (rig.journal.epoch, str(rig.journal.seq), "3")
+    assert (meta["epoch"], meta["seq"], meta["schema"]) == (rig.journal.epoch, str(rig.journal.seq), "4")
     assert (meta["directory"], meta["host"], meta["pid"]) == (str(rig.root), "here", str(os.getpid()))
     problems = everything.pop(f"{namespace}:problems", {})
     assert {subject: json.loads(text) for subject, text in problems.items()} == {
         subject: problem.as_json() for subject, problem in rig.core.problems.items()
     }
     newest = [rig.journal.head(head.label) for head in rig.journal.heads() if head.path is not None]
-    wanted = expected([head for head in newest if head is not None], rig.core.state.attachments.known, namespace)
+    wanted = expected(
+        [head for head in newest if head is not None],
+        rig.core.state.agent_times.of(rig.core.state.attachments.known),
+        namespace,
+    )
     assert everything == wanted
     if rig.journal.seq:
         last = client.xrevrange(f"{namespace}:changes", count=1)

@@ -387,32 +387,93 @@ def test_agents_of_one_name(http: TestClient) -> None:
 
 
 def test_agents_are_listed(http: TestClient) -> None:
-    """By id, the last one first unless told otherwise, in pages."""
-    for number in range(5):
-        agent_named(http, f"list-{number}")
+    """The newest first unless told otherwise, in pages, whatever their ids are."""
+    names = [f"list-{number}" for number in (2, 4, 0, 3, 1)]
+    made_at = [agent_named(http, name)["created_at"] for name in names]
+    assert made_at == sorted(made_at)
+    assert len(set(made_at)) == 5
     where = {"query_text": "LIST-"}
 
     def ids(**query: Any) -> list[str]:
         return [one["id"] for one in http.get("/v1/agents/", params={**where, **query}).json()]
 
-    names = [f"list-{number}" for number in range(5)]
     assert ids() == names[::-1]
+    assert [one["id"] for one in http.get("/v1/agents/?limit=5").json()] == names[::-1]
+    assert [one["id"] for one in http.get(f"/v1/agents/?limit=2&after={names[3]}").json()] == [names[2], names[1]]
+    assert [one["id"] for one in http.get(f"/v1/agents/?limit=2&before={names[1]}").json()] == [names[3], names[2]]
     assert ids(order="asc", limit=2) == names[:2]
-    assert ids(order="asc", limit=2, after="list-1") == names[2:4]
-    assert ids(order="asc", limit=2, before="list-4") == names[2:4]
-    assert ids(limit=2, after="list-3") == ["list-2", "list-1"]
+    assert ids(order="asc", limit=2, after=names[1]) == names[2:4]
+    assert ids(order="asc", limit=2, before=names[4]) == names[2:4]
+    assert ids(limit=2, after=names[3]) == [names[2], names[1]]
+    assert ids(limit=2, before=names[1]) == [names[3], names[2]]
+    assert ids(after=names[4], before=names[1]) == [names[3], names[2]]
     assert [one["id"] for one in http.get("/v1/agents/?name=list-3").json()] == ["list-3"]
     assert http.get("/v1/agents/?name=nobody").json() == []
     assert ids(ascending="true") == ids(order_by="created_at", ascending="true", order="asc") == names
     assert ids(ascending="false") == ids(ascending="true", order="desc") == names[::-1]
     for none in ("created_by_id", "last_stop_reason", "project_id", "template_id", "base_template_id", "identity_id"):
         assert ids(**{none: "x"}) == [], none
-    for key in ("order_by", "sort_by"):
-        answer = http.get(f"/v1/agents/?{key}=last_run_completion")
-        assert (answer.status_code, answer.json()["detail"]) == (422, "agents are listed by id, and in no other order")
+    for key in ("order_by", "sort_by"):  # none has ever run: they are all equal in that
+        assert ids(**{key: "last_run_completion"}) == ids(**{key: "created_at"}) == names[::-1]
+        assert http.get(f"/v1/agents/?{key}=name").status_code == 422
     answer = http.post("/v1/agents/", json={"memory_blocks": [{"value": "x"}]})
     assert (answer.status_code, answer.json()["detail"]) == (422, "each of memory_blocks needs a label")
     assert http.get("/v1/agents/count").json() >= 5
+
+
+def test_agents_are_listed_by_their_last_change(http: TestClient) -> None:
+    """By `updated_at`: when their properties changed last, or else when they were created."""
+    first, second, third = (agent_named(http, f"{name}-by-change") for name in ("c", "b", "a"))
+    assert first["updated_at"] == first["created_at"]
+    changed = http.patch(f"/v1/agents/{first['id']}", json={"description": "new"}).json()
+    assert changed["updated_at"] > third["created_at"]
+    assert changed["created_at"] == first["created_at"]
+    where = "/v1/agents/?query_text=by-change&order_by=updated_at"
+
+    def ids(more: str = "") -> list[str]:
+        return [one["id"] for one in http.get(f"{where}{more}").json()]
+
+    assert ids() == [first["id"], third["id"], second["id"]]
+    assert ids(f"&after={third['id']}") == [second["id"]]
+    assert ids(f"&order=asc&before={first['id']}&limit=1") == [third["id"]]
+    assert [one["id"] for one in http.get("/v1/agents/?order_by=updated_at&limit=1").json()] == [first["id"]]
+    assert http.delete(f"/v1/agents/{first['id']}").status_code == 200  # with its properties, which said when
+    assert ids(f"&after={first['id']}") == [third["id"], second["id"]]
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("condition", ["", "&query_text=gone-"])
+def test_agents_that_are_deleted_while_they_are_listed(http: TestClient, order: str, condition: str) -> None:
+    """The next page goes on where the deleted agent was, as for a program that deletes what it lists."""
+    names = [f"gone-{order}{len(condition)}-{number}" for number in (3, 1, 5, 2, 4)]
+    for name in names:
+        agent_named(http, name)
+    seen: list[str] = []
+    after = ""
+    while page := [one["id"] for one in http.get(f"/v1/agents/?order={order}&limit=2{condition}{after}").json()]:
+        seen += page
+        for agent in page:
+            if agent in names:
+                assert http.delete(f"/v1/agents/{agent}").status_code == 200
+        after = f"&after={page[-1]}"
+    assert [one for one in seen if one in names] == (names if order == "asc" else names[::-1])
+    assert len(seen) == len(set(seen))
+    again = agent_named(http, names[0])
+    assert again["id"] == names[0]
+    assert [one["id"] for one in http.get("/v1/agents/?limit=1").json()] == [again["id"]]
+
+
+def test_a_cursor_that_never_was_an_agent(http: TestClient) -> None:
+    """It is refused: a list that began anew would never end."""
+    for query in (
+        "after=never-was",
+        "before=never-was",
+        "query_text=x&after=never-was",
+        "order_by=updated_at&after=no",
+    ):
+        answer = http.get(f"/v1/agents/?{query}")
+        assert answer.status_code == 404
+        assert "list from the start" in answer.json()["detail"]
 
 
 def test_properties_of_agents(http: TestClient, folder: Path) -> None:
@@ -449,8 +510,8 @@ def test_properties_of_agents(http: TestClient, folder: Path) -> None:
     def ids(query: str) -> list[str]:
         return [one["id"] for one in http.get(f"/v1/agents/?{query}&order=asc").json()]
 
-    assert ids("name=Kim") == ["Kim", "Kim-of-Support"]
-    assert ids("name=Kim&limit=1&after=Kim") == ["Kim-of-Support"]
+    assert ids("name=Kim") == ["Kim-of-Support", "Kim"]
+    assert ids("name=Kim&limit=1&after=Kim-of-Support") == ["Kim"]
     assert ids("tags=support&tags=nothing") == ["Kim"]
     assert ids("tags=support&tags=nothing&match_all_tags=true") == []
     assert ids("identity_id=identity-1") == []
@@ -492,15 +553,24 @@ def test_second_block_of_one_name(http: TestClient) -> None:
 
 
 def test_agents_of_a_block_in_pages(http: TestClient) -> None:
-    """By id, the last one first, and after an agent that was deleted meanwhile, too."""
+    """The newest first, and after an agent that was deleted or detached meanwhile, too."""
     block = made(http, "many-agents")
-    for number in range(3):
-        agent_named(http, f"of-{number}", block_ids=[block["id"]])
+    names = [f"of-{number}" for number in (1, 3, 0, 2)]
+    for name in names:
+        agent_named(http, name, block_ids=[block["id"]])
     where = f"/v1/blocks/{block['id']}/agents"
-    assert [one["id"] for one in http.get(f"{where}?limit=2").json()] == ["of-2", "of-1"]
-    assert http.delete("/v1/agents/of-1").json() == {"message": "Agent id=of-1 successfully deleted"}
-    assert [one["id"] for one in http.get(f"{where}?limit=2&after=of-1").json()] == ["of-0"]
-    assert http.get("/v1/agents/of-1").status_code == 404
+
+    def ids(query: str) -> list[str]:
+        return [one["id"] for one in http.get(f"{where}?{query}").json()]
+
+    assert ids("limit=2") == ids("limit=2&order_by=created_at") == ["of-2", "of-0"]
+    assert ids("order=asc&after=of-3") == ["of-0", "of-2"]
+    assert http.delete("/v1/agents/of-0").json() == {"message": "Agent id=of-0 successfully deleted"}
+    assert ids("limit=2&after=of-0") == ["of-3", "of-1"]
+    assert http.patch(f"/v1/agents/of-3/core-memory/blocks/detach/{block['id']}").status_code == 200
+    assert ids("limit=2&after=of-3") == ["of-1"]
+    assert http.get(f"{where}?order_by=name").status_code == 422
+    assert http.get("/v1/agents/of-0").status_code == 404
 
 
 def test_blocks_of_an_agent_in_pages(http: TestClient) -> None:

@@ -12,6 +12,7 @@ import redis
 
 from bench import EPOCH, project, rebuild, without_meta
 from blocksd.errors import Damaged, LeaseLost
+from blocksd.mirror import projection
 from blocksd.mirror.keys import Keys, Place
 from blocksd.mirror.projection import (
     agents_commands,
@@ -26,7 +27,7 @@ from blocksd.mirror.view import BlockView
 from blocksd.model.attachment import NOBODY
 from blocksd.model.block import Block, block_id
 from blocksd.model.problem import Problem
-from rig import ABOUT, AT, announced, expected, revision, shown
+from rig import ABOUT, AT, MADE, announced, expected, made_at, revision, shown
 from support import BACKENDS, eventually
 
 if TYPE_CHECKING:
@@ -113,14 +114,14 @@ def test_all_keys_of_two_blocks(bench: Bench) -> None:
         replace(revision(2, "agents/bob/persona", attached=("bob",), value="p"), agents=frozenset({"bob"})),
     ]
     mirror = bench.fresh(*revisions)
-    mirror.write(agents_commands({"ann", "bob"}, (), mirror.keys))
+    mirror.write(agents_commands({"ann": MADE, "bob": MADE}, (), mirror.keys))
     assert bench.client.hgetall("blocks:agent:bob") == {"notes": "notes", "persona": "agents/bob/persona"}
     assert bench.client.smembers("blocks:attached:agents/bob/persona") == {"bob"}
     heads = [revisions[0], revision(2, "agents/bob/persona", agents=("bob",), value="p")]
-    wanted = expected(heads, ["ann", "bob"])
+    wanted = expected(heads, made_at(("ann", "bob")))
     wanted["blocks:block:agents/bob/persona"]["digest"] = revisions[1].digest
     assert without_meta(bench) == wanted
-    assert shown(bench.client)["blocks:meta"] == {**ABOUT, "epoch": EPOCH, "schema": "3", "seq": "2"}
+    assert shown(bench.client)["blocks:meta"] == {**ABOUT, "epoch": EPOCH, "schema": "4", "seq": "2"}
 
 
 def test_agents_come_and_go(bench: Bench) -> None:
@@ -137,15 +138,15 @@ def test_agents_come_and_go(bench: Bench) -> None:
         changed=("agents",),
     )
     project(mirror, after)
-    mirror.write(agents_commands({"bob", "cid"}, {"ann"}, mirror.keys))
-    assert without_meta(bench) == expected([after], ["bob", "cid"])
+    mirror.write(agents_commands({"bob": MADE, "cid": MADE}, {"ann"}, mirror.keys))
+    assert without_meta(bench) == expected([after], made_at(("bob", "cid")))
 
 
 def test_agent_unknown_again_leaves_the_list(bench: Bench) -> None:
     """The list of known agents is changed by what came and went, and keeps the rest."""
     mirror = bench.fresh()
-    mirror.write(agents_commands({"ann", "bob"}, (), mirror.keys))
-    mirror.write(agents_commands({"cid"}, {"ann"}, mirror.keys))
+    mirror.write(agents_commands({"ann": MADE, "bob": MADE}, (), mirror.keys))
+    mirror.write(agents_commands({"cid": MADE}, {"ann"}, mirror.keys))
     assert bench.client.zrange("blocks:agents", 0, -1) == ["bob", "cid"]
 
 
@@ -153,7 +154,7 @@ def test_deleted_block_leaves_nothing(bench: Bench) -> None:
     """Of a deleted block only its changes remain; its agents no longer see it."""
     mirror = bench.fresh(revision(1, agents=("ann",), value="n"), revision(2, "other", agents=("ann",), value="o"))
     project(mirror, revision(3, kind="deleted", version=2, detached=("ann",)))
-    assert without_meta(bench) == expected([revision(2, "other", agents=("ann",), value="o")], ())
+    assert without_meta(bench) == expected([revision(2, "other", agents=("ann",), value="o")], {})
     assert announced(bench.client)[-1] == ("3-0", "deleted")
 
 
@@ -161,7 +162,7 @@ def test_block_made_again_goes_on_counting(bench: Bench) -> None:
     """A label deleted and made again is listed again, under the next version."""
     again = revision(3, version=3, value="new")
     bench.fresh(revision(1, value="n"), revision(2, kind="deleted", version=2), again)
-    assert without_meta(bench) == expected([again], ())
+    assert without_meta(bench) == expected([again], {})
 
 
 def test_problem_is_kept_and_announced(bench: Bench) -> None:
@@ -352,7 +353,7 @@ def test_projection_needs_the_lease(bench: Bench, held: str) -> None:
     with pytest.raises(LeaseLost, match="another daemon"):
         project(mirror, revision(2, "new", value="x"))
     with pytest.raises(LeaseLost):
-        mirror.write(agents_commands({"ann"}, (), mirror.keys))
+        mirror.write(agents_commands({"ann": MADE}, (), mirror.keys))
     with pytest.raises(LeaseLost):
         next(mirror.begin_rebuild())
     with pytest.raises(LeaseLost):
@@ -377,7 +378,7 @@ def test_lease_that_is_gone_with_the_mirror(bench: Bench, moved: str) -> None:
     bench.client.delete("blocks:lease")
     if moved == "epoch":
         with pytest.raises(LeaseLost, match="evicted"):
-            mirror.write(agents_commands({"ann"}, (), mirror.keys))
+            mirror.write(agents_commands({"ann": MADE}, (), mirror.keys))
     assert shown(bench.client) == before
 
 
@@ -521,7 +522,7 @@ def test_successor_puts_its_own_facts_down(bench: Bench) -> None:
     alive = bench.mirror(token="t2", pid="12")
     alive.take_lease()
     alive.describe()
-    assert shown(bench.client)["blocks:meta"] == {**ABOUT, "pid": "12", "epoch": EPOCH, "schema": "3", "seq": "1"}
+    assert shown(bench.client)["blocks:meta"] == {**ABOUT, "pid": "12", "epoch": EPOCH, "schema": "4", "seq": "1"}
 
 
 @pytest.mark.parametrize("key", ["blocks:lease", "blocks:meta"])
@@ -569,10 +570,10 @@ def test_rebuild_writes_all_and_nothing_else(bench: Bench) -> None:
         revision(8, "agents/bob/kept2", agents=("bob",), value="z"),
     ]
     rebuild(mirror, heads, seq=9)
-    mirror.write(agents_commands({"ann", "bob"}, (), mirror.keys))
+    mirror.write(agents_commands({"ann": MADE, "bob": MADE}, (), mirror.keys))
     everything = shown(client)
-    assert everything.pop("blocks:meta") == {**ABOUT, "epoch": EPOCH, "schema": "3", "seq": "9"}
-    wanted = expected(heads, ["ann", "bob"])
+    assert everything.pop("blocks:meta") == {**ABOUT, "epoch": EPOCH, "schema": "4", "seq": "9"}
+    wanted = expected(heads, made_at(("ann", "bob")))
     assert everything == wanted
     assert client.hgetall("blocks2:block:neighbour") == {"value": "x"}
     assert client.get("blocks") == "x"
@@ -633,9 +634,25 @@ def test_wrong_type_is_healed_by_a_rebuild(bench: Bench, key: str, kind: str) ->
         assert mirror.place is None
     assert mirror.take_lease() is not None
     rebuild(mirror, [after], seq=2)
-    repair_index(mirror, ["notes"], frozenset({"ann", "bob"}), {}, origins={})
-    assert without_meta(bench) == expected([after], ["ann", "bob"])
+    repair_index(mirror, ["notes"], frozenset({"ann", "bob"}), {}, origins={}, times_of=made_at)
+    assert without_meta(bench) == expected([after], made_at(("ann", "bob")))
     assert mirror.renew_lease()
+
+
+def test_agents_that_left_are_shown_for_a_while(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the time at which they were created; no more than a bound, and whatever another program put in that place."""
+    monkeypatch.setattr(projection, "MOST_DEPARTED", 2)
+    mirror = bench.fresh()
+    mirror.write(agents_commands({"ann": 1, "bob": 2, "cid": 3, "dan": 4}, (), mirror.keys))
+    mirror.write(agents_commands({}, {"ann", "bob", "nobody"}, mirror.keys))
+    assert bench.client.hgetall("blocks:departed") == {"ann": "1", "bob": "2"}
+    assert bench.client.zrange("blocks:agents-created", 0, -1) == ["cid", "dan"]
+    mirror.write(agents_commands({}, {"cid"}, mirror.keys))
+    assert bench.client.hgetall("blocks:departed") == {"cid": "3"}
+    bench.client.set("blocks:departed", "x")
+    mirror.write(agents_commands({}, {"dan"}, mirror.keys))
+    assert bench.client.hgetall("blocks:departed") == {"dan": "4"}
+    assert 0 < bench.client.ttl("blocks:departed") <= 3600
 
 
 # --- much at once ---
@@ -651,7 +668,7 @@ def test_ten_thousand_agents_at_once(bench: Bench) -> None:
     project(mirror, new)
     assert bench.client.scard("blocks:attached:notes") == 10_000
     assert bench.client.hget("blocks:agent:agent-09999", "notes") == "notes"
-    mirror.write(agents_commands(agents, (), mirror.keys))
+    mirror.write(agents_commands(made_at(agents), (), mirror.keys))
     assert bench.client.zcard("blocks:agents") == 10_000
     assert differing(mirror, [new]) == []
     project(mirror, revision(2, kind="updated", version=2, value="x", detached=agents, changed=("agents",)))
@@ -666,7 +683,10 @@ def test_rebuild_with_ten_thousand_agents(bench: Bench) -> None:
     mirror = bench.fresh()
     head = revision(1, agents=agents, value="x")
     rebuild(mirror, [head], seq=1)
-    assert repair_index(mirror, ["notes"], frozenset(agents), {}, origins={}) == ["agents"]
+    assert repair_index(mirror, ["notes"], frozenset(agents), {}, origins={}, times_of=made_at) == [
+        "agents",
+        "agents-created",
+    ]
     assert differing(mirror, [head]) == []
     assert repair_agents(mirror, {agent: {"notes": "notes"} for agent in agents}) == []
 
@@ -702,9 +722,9 @@ def test_namespace_with_a_hash_tag(bench: Bench) -> None:
     mirror = bench.fresh(revision(1, "tagged", agents=("ann",), value="x"), namespace="{blocks}")
     rebuild(mirror, [revision(1, "tagged", agents=("ann",), value="x")], seq=1)
     assert without_meta(bench, "{blocks}") == expected(
-        [revision(1, "tagged", agents=("ann",), value="x")], (), "{blocks}"
+        [revision(1, "tagged", agents=("ann",), value="x")], {}, "{blocks}"
     )
-    assert without_meta(bench) == expected([revision(1, "plain", agents=("ann",), value="x")], ())
+    assert without_meta(bench) == expected([revision(1, "plain", agents=("ann",), value="x")], {})
     assert all(key.startswith(("blocks:", "{blocks}:")) for key in bench.client.scan_iter("*"))
 
 

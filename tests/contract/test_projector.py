@@ -764,6 +764,9 @@ DAMAGES: dict[str, Callable[[Any], Any]] = {
     "field added": lambda raw: raw.hset("blocks:block:notes", "colour", "red"),
     "agent attached by hand": lambda raw: raw.sadd("blocks:attached:notes", "mallory"),
     "agent sees more by hand": lambda raw: raw.hset("blocks:agent:ann", "stolen", "agents/bob/persona"),
+    "times of agents evicted": lambda raw: raw.delete("blocks:agents-created"),
+    "time of an agent edited": lambda raw: raw.zadd("blocks:agents-created", {"ann": 5}),
+    "time of an agent by hand": lambda raw: raw.zadd("blocks:agents-created", {"mallory": 5}),
     "agent known by hand": lambda raw: raw.zadd("blocks:agents", {"mallory": 0}),
     "label listed by hand": lambda raw: raw.zadd("blocks:labels", {"ghost": 0}),
     "label unlisted by hand": lambda raw: raw.zrem("blocks:labels", "notes"),
@@ -774,7 +777,18 @@ DAMAGES: dict[str, Callable[[Any], Any]] = {
         f"{key} of another type": partial(retype, key=f"blocks:{key}")
         for key in (
             *("block:notes", "attached:notes", "agent:ann"),
-            *("agents", "labels", "ids", "counts", "index", "created", "updated", "problems", "changes"),
+            *(
+                "agents",
+                "agents-created",
+                "labels",
+                "ids",
+                "counts",
+                "index",
+                "created",
+                "updated",
+                "problems",
+                "changes",
+            ),
         )
     },
 }

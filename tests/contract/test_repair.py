@@ -12,7 +12,7 @@ from blocksd.mirror.projection import agents_commands, problem_commands
 from blocksd.mirror.repair import differing, repair_agents, repair_changes, repair_index
 from blocksd.model.block import block_id
 from blocksd.model.problem import Problem
-from rig import AT, announced, revision
+from rig import AT, MADE, announced, made_at, revision
 from support import eventually
 
 if TYPE_CHECKING:
@@ -97,6 +97,13 @@ INDEX_DAMAGES: dict[str, Callable[[Any], Any]] = {
     "agents evicted": lambda client: client.delete("blocks:agents"),
     "agent added": lambda client: client.zadd("blocks:agents", {"stray": 0}),
     "agent renamed": lambda client: (client.zrem("blocks:agents", "ann"), client.zadd("blocks:agents", {"stray": 0})),
+    "times of agents evicted": lambda client: client.delete("blocks:agents-created"),
+    "time of an agent added": lambda client: client.zadd("blocks:agents-created", {"stray": 0}),
+    "time of an agent edited": lambda client: client.zadd("blocks:agents-created", {"ann": 7}),
+    "times of agents of another type": lambda client: (
+        client.delete("blocks:agents-created"),
+        client.set("blocks:agents-created", "x"),
+    ),
     "agents of another type": lambda client: (client.delete("blocks:agents"), client.set("blocks:agents", "x")),
     "problems evicted": lambda client: client.delete("blocks:problems"),
     "problem edited": lambda client: client.hset("blocks:problems", "bad.md", "{}"),
@@ -111,13 +118,13 @@ def test_index_that_differs_is_mended(bench: Bench, damage: str) -> None:
     mirror = bench.fresh(revision(1, "notes", agents=("ann",), value="x"))
     problem = Problem("bad.md", "problem_file", "bad", since=AT)
     mirror.write(
-        [*agents_commands({"ann"}, (), mirror.keys), *problem_commands("bad.md", problem, AT, mirror.keys, EPOCH)]
+        [*agents_commands({"ann": MADE}, (), mirror.keys), *problem_commands("bad.md", problem, AT, mirror.keys, EPOCH)]
     )
     wanted = (["notes"], frozenset({"ann"}), {"bad.md": problem.dumps()})
-    assert repair_index(mirror, *wanted, origins={}) == []
+    assert repair_index(mirror, *wanted, origins={}, times_of=made_at) == []
     before = without_meta(bench)
     INDEX_DAMAGES[damage](bench.client)
-    assert len(repair_index(mirror, *wanted, origins={})) == 1
+    assert len(repair_index(mirror, *wanted, origins={}, times_of=made_at)) == 1
     assert without_meta(bench) == before
 
 
@@ -139,12 +146,14 @@ def test_list_that_is_lost_is_filled_again(bench: Bench, key: str, damage: str) 
     """A list of which only the journal knows the contents is filled block by block, once nothing else is in its place."""
     heads = [revision(1, "notes", agents=("ann",), value="x"), revision(2, "other", tags=("a",), value="y")]
     mirror = bench.fresh(*heads)
-    mirror.write(agents_commands({"ann"}, (), mirror.keys))
+    mirror.write(agents_commands({"ann": MADE}, (), mirror.keys))
     before = without_meta(bench)
     bench.client.delete(key)
     if damage == "of another type":
         bench.client.set(key, "x")
-        assert repair_index(mirror, ["notes", "other"], frozenset({"ann"}), {}, origins={}) == [key.partition(":")[2]]
+        assert repair_index(mirror, ["notes", "other"], frozenset({"ann"}), {}, origins={}, times_of=made_at) == [
+            key.partition(":")[2]
+        ]
     assert differing(mirror, heads) == heads
     mirror.rebuild(heads)
     assert without_meta(bench) == before
@@ -158,7 +167,7 @@ def test_index_of_nothing_is_nothing(bench: Bench) -> None:
     client.zadd("blocks:agents", {"stray": 0})
     client.hset("blocks:ids", "x", "stray")
     client.hset("blocks:problems", "x", "stray")
-    assert len(repair_index(mirror, [], frozenset(), {}, origins={})) == 4
+    assert len(repair_index(mirror, [], frozenset(), {}, origins={}, times_of=made_at)) == 4
     assert without_meta(bench) == {}
 
 

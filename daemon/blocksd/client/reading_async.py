@@ -122,21 +122,23 @@ async def blocks_with(transport: AsyncTransport, labels: Sequence[str]) -> list[
 async def agent_named(transport: AsyncTransport, agent_id: str) -> AgentView:
     """A known agent. Raises as `agents.retrieve` does."""
     keys, agent = transport.keys, parse_agent(agent_id)
-    names, info, score = await transport.read(
-        ("HGETALL", keys.agent(agent)), ("HGETALL", keys.agent_info(agent)), ("ZSCORE", keys.agents, agent)
-    )
+    hashes = ("HGETALL", keys.agent(agent)), ("HGETALL", keys.agent_info(agent))
+    scores = ("ZSCORE", keys.agents, agent), ("ZSCORE", keys.agents_created, agent)
+    names, info, score, created_ms = await transport.read(*hashes, *scores)
     if not names and score is None:
         raise NotFound(f"there is no agent {agent!r}", agent=agent)
-    return AgentView.of(agent, names, info)
+    return AgentView.of(agent, names, info, created_ms)
 
 
 async def agents_with(transport: AsyncTransport, agents: Sequence[str]) -> list[AgentView]:
     """The agents of these ids, each with what it is attached to: nothing, if it is not known."""
     views: list[AgentView] = []
     for some in listing.parts(agents, listing.PAGE):
-        names = (("HGETALL", transport.keys.agent(agent)) for agent in some)
-        replies = await transport.read(*names, *(("HGETALL", transport.keys.agent_info(agent)) for agent in some))
-        found = zip(some, replies[: len(some)], replies[len(some) :], strict=True)
+        keys, size = transport.keys, len(some)
+        names = (("HGETALL", keys.agent(agent)) for agent in some)
+        infos = (("HGETALL", keys.agent_info(agent)) for agent in some)
+        *replies, times = await transport.read(*names, *infos, ("ZMSCORE", keys.agents_created, *some))
+        found = zip(some, replies[:size], replies[size:], times, strict=True)
         views += [AgentView.of(*one) for one in found]
     return views
 

@@ -161,6 +161,7 @@ class Core(Parts):
                 self.requests.throw_away(draft, conflict)
             else:
                 self.requests.follow(draft)
+        yield from self.state.note_agents(revisions)
         if self.state.unmerged or self.schedule["merges"] < NEVER:
             self.requests.set_merges_due()
         have_changed = draft.observed.has_attachments or draft.requested.has_attachments

@@ -109,7 +109,7 @@ class Parts:
         self._intents = intents
         self._writer = writer
         results = Results(journal.database)
-        self.state = State(journal, clock=clock)
+        self.state = State(journal, clock=clock, wall=wall)
         self._started = StartedRequests(f"{journal.path}-begun")
         shared = Shared(journal, self.state, self.problems, self.faults, schedule, clock, wall)
         self.intake = Intake(shared, folder, delete_grace=config.delete_grace)

@@ -295,7 +295,8 @@ class Projector(Part):
         self._shown_count = self._problems.changes
         problems = {subject: problem.dumps() for subject, problem in self._shown_problems.items()}
         blocks, origins = self._state.blocks(), self._state.origins
-        repair_index(self._mirror, blocks, self._shown_agents, problems, origins=origins)
+        times_of = self._state.agent_times.of
+        repair_index(self._mirror, blocks, self._shown_agents, problems, origins=origins, times_of=times_of)
         self._sources.shown()
         yield from self._source_mirror.compare(timestamp(self._wall()), announce=announce)
 
@@ -308,8 +309,8 @@ class Projector(Part):
         keys = self._mirror.keys
         commands: list[Command] = []
         if self._state.attachments.listed is not self._shown_agents:
-            known = self._state.attachments.known
-            commands += agents_commands(known - self._shown_agents, self._shown_agents - known, keys)
+            known, shown = self._state.attachments.known, self._shown_agents
+            commands += agents_commands(self._state.agent_times.of(known - shown), shown - known, keys)
         problems = self._problems
         if self._shown_count != self._problems.changes:
             at = timestamp(self._wall())

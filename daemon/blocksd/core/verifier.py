@@ -162,6 +162,7 @@ class Verifier(Part):
             known,
             problems,
             origins=self._state.origins,
+            times_of=self._state.agent_times.of,
             reads_agents=is_thorough or len(known) <= READ_IN_FULL,
             reads_problems=is_thorough or len(problems) <= READ_IN_FULL,
         )

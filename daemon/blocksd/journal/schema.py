@@ -163,6 +163,10 @@ MIGRATIONS = (
     -- The few stale saves, so that a start does not look at every newest revision for those that are still to be merged.
     CREATE INDEX revisions_stale ON revisions (label, seq) WHERE stale_base IS NOT NULL;
     """,
+    """
+    -- The known agents, each with when it became known, in milliseconds since 1970.
+    CREATE TABLE agents (agent TEXT PRIMARY KEY, created_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    """,
 )
 """What makes a journal of each schema one of the next; the first makes one of nothing."""
 

@@ -85,8 +85,13 @@ def daemon_commands(keys: Keys) -> list[tuple[str | int, ...]]:
     """
     key = keys.meta
     lists = (keys.agents, keys.labels, keys.ids, keys.counts, keys.index, keys.created, keys.updated)
-    indexes = (*lists, keys.problems, keys.sources, keys.lease, keys.changes)
-    touched = (*indexes, *(kind("x") for kind in keys.of_a_kind), keys.inbox(OPERATOR), keys.reply(f"{OPERATOR}:x"))
+    indexes = (*lists, keys.agents_created, keys.departed, keys.problems, keys.sources, keys.lease, keys.changes)
+    touched = (
+        *indexes,
+        *(kind("x") for kind in keys.of_a_kind),
+        keys.inbox(OPERATOR),
+        keys.reply(f"{OPERATOR}:x"),
+    )
     channels = (
         keys.changes,
         keys.resets,
@@ -108,7 +113,7 @@ def daemon_commands(keys: Keys) -> list[tuple[str | int, ...]]:
         ("SMEMBERS", key),
         *((command, key, "x") for command in ("SADD", "SREM", "RPUSH", "XDEL")),
         ("ZADD", key, 0, "x"),
-        *((command, key, "x") for command in ("ZREM", "ZSCORE")),
+        *((command, key, "x") for command in ("ZREM", "ZSCORE", "ZMSCORE")),
         ("ZCARD", key),
         *((command, key, "-", "+") for command in ("ZREMRANGEBYLEX", "ZLEXCOUNT", "ZRANGEBYLEX")),
         ("SCARD", key),
@@ -132,6 +137,15 @@ def _line(user: str, *rules: str) -> str:
 def _mirror(keys: Keys) -> tuple[str, ...]:
     """Return the rules to read the whole mirror, but no inbox and no reply."""
     lists = (keys.agents, keys.labels, keys.ids, keys.counts, keys.index, keys.created, keys.updated)
-    single = (*lists, keys.problems, keys.sources, keys.meta, keys.lease, keys.changes)
+    single = (
+        *lists,
+        keys.agents_created,
+        keys.departed,
+        keys.problems,
+        keys.sources,
+        keys.meta,
+        keys.lease,
+        keys.changes,
+    )
     readable = (*single, *(key("*") for key in keys.of_a_kind))
     return (*(f"%R~{key}" for key in readable), f"&{keys.changes}", f"&{keys.changes}:*")

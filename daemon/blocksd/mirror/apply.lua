@@ -5,7 +5,7 @@
 --       2 epoch, 3 seq: where the mirror must be for this to be applied; '' for what belongs to no place in the journal
 --       4 the command that publishes: PUBLISH, or on a cluster SPUBLISH
 --       5 … the commands, each as the number of its words and these words; besides those of Redis there are ANNOUNCE,
---         REPLY and FORGET (below)
+--         REPLY, FORGET and DEPART (below)
 --
 -- Returns {'ok'}, or, with nothing done, {'lease', <who holds it>} or {'place', <epoch>, <seq>}.
 
@@ -51,6 +51,20 @@ while at < last do
     -- inbox of an agent that is not known: it goes unless a request waits in it
     if redis.pcall('XLEN', ARGV[first + 1]) == 0 then
       redis.call('DEL', ARGV[first + 1])
+    end
+  elseif name == 'DEPART' then
+    -- times of agents, where the time of one that is not known any more goes, the agent, how many may be there, and for
+    -- how many seconds; it begins anew when it is full, or was made something else
+    local times, departed, agent = ARGV[first + 1], ARGV[first + 2], ARGV[first + 3]
+    local score = redis.call('ZSCORE', times, agent)
+    if score then
+      local count = redis.pcall('HLEN', departed)
+      if type(count) ~= 'number' or count >= tonumber(ARGV[first + 4]) then
+        redis.call('DEL', departed)
+      end
+      redis.call('HSET', departed, agent, score)
+      redis.call('EXPIRE', departed, ARGV[first + 5])
+      redis.call('ZREM', times, agent)
     end
   else
     redis.call(unpack(ARGV, first, at - 1))

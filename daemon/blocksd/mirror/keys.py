@@ -9,6 +9,8 @@ All of a namespace's keys start with `<namespace>:`. With the namespace `blocks`
 | `blocks:agent:<agent>` | hash | name → label of every block attached to the agent |
 | `blocks:agent-info:<agent>` | hash | the properties of an agent that has an `agent.yaml`: `name description agent_type system tags metadata`, as in a block, and `agent version digest created_at updated_at updated_by` |
 | `blocks:agents` | zset | known agents, score 0 |
+| `blocks:agents-created` | zset | known agents, each with when it became known as its score, in milliseconds since 1970 |
+| `blocks:departed` | hash | agent that is not known any more → its score there; goes an hour after the last one, and begins anew at 10,000 |
 | `blocks:labels` | zset | labels, score 0 |
 | `blocks:ids` | hash | block id → label |
 | `blocks:counts` | zset | labels, each with the number of agents attached to the block as its score |
@@ -46,7 +48,7 @@ from blocksd.model.label import parse_namespace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SCHEMA = 3
+SCHEMA = 4
 """The version of this layout. A mirror of another one is built anew."""
 
 
@@ -69,6 +71,8 @@ class Keys:
         """Take a namespace. Raises Misconfigured if it is invalid."""
         self.namespace = parse_namespace(namespace)
         self.agents = f"{namespace}:agents"
+        self.agents_created = f"{namespace}:agents-created"
+        self.departed = f"{namespace}:departed"
         self.labels = f"{namespace}:labels"
         self.ids = f"{namespace}:ids"
         self.counts = f"{namespace}:counts"

@@ -231,7 +231,7 @@ class Mirror:
                 break
             yield
         lists = (keys.labels, keys.agents, keys.ids, keys.counts, keys.index, keys.created, keys.updated)
-        self.apply([("DEL", *lists, keys.problems, keys.sources, keys.changes)])
+        self.apply([("DEL", *lists, keys.agents_created, keys.problems, keys.sources, keys.changes)])
 
     def scan(self, cursor: int, pattern: str, count: int) -> tuple[int, list[str]]:
         """Scan about `count` keys of the server. Return the next cursor (0: the end), and the keys that match."""

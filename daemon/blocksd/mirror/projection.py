@@ -23,11 +23,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Command = tuple[str, ...]
-"""A Redis command, word by word; or ANNOUNCE, REPLY or FORGET, which apply.lua explains. On a cluster it publishes by SPUBLISH."""
+"""A Redis command, word by word, or one that apply.lua explains: ANNOUNCE, REPLY, FORGET, DEPART.
+
+On a cluster it publishes by SPUBLISH.
+"""
 
 CHANGES_KEPT = 100_000
 REPLY_SECONDS = 60
 """How long a reply waits for its reader."""
+MOST_DEPARTED = 10_000
+DEPARTED_SECONDS = 3600
+"""Of how many agents that are not known any more it is shown when they were created, and for how long after the last one."""
 
 _VALUE = ("value",)  # the fields of most changes
 _WORDS = 1000  # Lua unpacks at most about 8,000 words into one call
@@ -249,8 +255,16 @@ def rebuild_commands(revision: Revision, keys: Keys) -> list[Command]:
 
 def new_zset_commands(key: str, members: Iterable[str]) -> list[Command]:
     """Return commands that replace a key by a sorted set of these members, all of score 0."""
-    parts = in_parts(sorted(members))
-    return [("DEL", key), *(("ZADD", key, *(word for one in part for word in ("0", one))) for part in parts)]
+    return scored_zset_commands(key, dict.fromkeys(sorted(members), 0))
+
+
+def scored_zset_commands(key: str, scores: Mapping[str, int]) -> list[Command]:
+    """Return commands that replace a key by a sorted set of these members, each with its score."""
+    parts = in_parts(list(scores.items()))
+    return [
+        ("DEL", key),
+        *(("ZADD", key, *(word for one, score in part for word in (str(score), one))) for part in parts),
+    ]
 
 
 def new_hash_commands(key: str, fields: Mapping[str, str]) -> list[Command]:
@@ -277,11 +291,16 @@ def set_commands(key: str, shown: object, wanted: Collection[str]) -> list[Comma
     return commands + [("SADD", key, *part) for part in in_parts(sorted(set(wanted) - shown))]
 
 
-def agents_commands(known: Iterable[str], unknown: Iterable[str], keys: Keys) -> list[Command]:
-    """Return commands for agents that became known, and for ones that left: their inboxes go, unless a request waits."""
+def agents_commands(known: Mapping[str, int], unknown: Iterable[str], keys: Keys) -> list[Command]:
+    """Return commands for agents that became known at these times, and for ones that left.
+
+    Of those, the inboxes go, unless a request waits, and a list of agents goes on after them for an hour.
+    """
     removed: list[Command] = [("ZREM", keys.agents, *part) for part in in_parts(sorted(unknown))]
-    removed += [("FORGET", keys.inbox(agent)) for agent in sorted(unknown)]
-    return new_zset_commands(keys.agents, known)[1:] + removed
+    for agent in sorted(unknown):
+        removed.append(("DEPART", keys.agents_created, keys.departed, agent, str(MOST_DEPARTED), str(DEPARTED_SECONDS)))
+        removed.append(("FORGET", keys.inbox(agent)))
+    return new_zset_commands(keys.agents, known)[1:] + scored_zset_commands(keys.agents_created, known)[1:] + removed
 
 
 def gone_commands(agents: Iterable[str], keys: Keys) -> list[Command]:
@@ -316,6 +335,8 @@ def written_keys(words: Sequence[str]) -> set[str]:
         at += len(rest) + 2
         if name == "REPLY":
             keys.update(rest[0:1], rest[2:3])
+        elif name == "DEPART":
+            keys.update(rest[0:2])
         elif name in ("DEL", "UNLINK"):
             keys.update(rest)
         elif name not in ("ANNOUNCE", "PUBLISH"):

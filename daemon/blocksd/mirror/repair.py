@@ -12,13 +12,14 @@ from blocksd.mirror.projection import (
     new_hash_commands,
     new_zset_commands,
     properties_fields,
+    scored_zset_commands,
 )
 from blocksd.model.block import block_id
 from blocksd.model.label import owner
 from blocksd.model.revision import milliseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from blocksd.journal.history import HeadDigest
     from blocksd.mirror.mirror import Mirror
@@ -87,12 +88,13 @@ def repair_index(
     problems: Mapping[str, str],
     *,
     origins: Mapping[str, str],
+    times_of: Callable[[Collection[str]], Mapping[str, int]],
     reads_agents: bool = True,
     reads_problems: bool = True,
 ) -> list[str]:
     """Compare and repair the lists of blocks, agents and problems. Return the names of the lists that were wrong.
 
-    `origins` are what the ids of blocks are made of, where that is not the label.
+    `origins` are what the ids of blocks are made of, where that is not the label; `times_of` tells when agents became known.
     Of labels, ids, counts, index and times only the number is compared, because `differing` checks each one; of agents and problems
     as well, unless `reads_agents` and `reads_problems`.
     """
@@ -119,6 +121,14 @@ def repair_index(
         repairs["agents"] = new_zset_commands(keys.agents, known)
         # The next agent of that name begins with nothing open.
         repairs["agents"] += [("UNLINK", keys.open(agent)) for agent in sorted(listed - known)]
+    is_same = mirror.read_one("ZCARD", keys.agents_created) == len(known)
+    if is_same and reads_agents:
+        times = times_of(known)
+        parts = list(in_parts(list(times.items())))
+        shown = mirror.read_many([("ZMSCORE", keys.agents_created, *dict(part)) for part in parts])
+        is_same = all(its == [at for _, at in part] for its, part in zip(shown, parts, strict=True))
+    if not is_same:
+        repairs["agents-created"] = scored_zset_commands(keys.agents_created, times_of(known))
     if reads_problems:
         is_same = mirror.read_one("HGETALL", keys.problems) == problems
     else:

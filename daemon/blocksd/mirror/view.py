@@ -11,6 +11,7 @@ from blocksd.errors import Damaged
 from blocksd.model.block import FILE_KEYS, TEXT_KEYS
 from blocksd.model.label import is_properties, name_for_agent
 from blocksd.model.properties import PROPERTIES
+from blocksd.model.revision import timestamp
 
 T = TypeVar("T")
 
@@ -227,19 +228,29 @@ class AgentView:
     system: str | None = None
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    created_at: str | None = None
+    """When it became known; None, if it is not known."""
+    updated_at: str | None = None
+    """When its properties changed last; if they never did, when it became known."""
 
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", self.id)
 
     @classmethod
-    def of(cls, agent: str, blocks: Mapping[str, str], info: Mapping[str, str]) -> "AgentView":
-        """Return an agent with the hash of its properties, which is empty if it has none. Raises Damaged if it is none."""
+    def of(cls, agent: str, blocks: Mapping[str, str], info: Mapping[str, str], ms: float | None = None) -> "AgentView":
+        """Return an agent with the hash of its properties, which is empty if it has none. Raises Damaged if it is none.
+
+        `ms` is when it became known, in milliseconds since 1970.
+        """
         try:
+            created_at = None if ms is None else timestamp(ms / 1000)
+            updated_at = max(filter(None, (created_at, info.get("updated_at"))), default=None)
             tags, metadata = json.loads(info.get("tags", "[]")), json.loads(info.get("metadata", "{}"))
-            texts = {key: info.get(key) for key in ("description", "agent_type", "system")}
-            return cls(agent, blocks, None, info.get("name", agent), **texts, tags=tuple(tags), metadata=metadata)
-        except (ValueError, TypeError):
+            shown: dict[str, Any] = {key: info.get(key) for key in ("description", "agent_type", "system")}
+            shown |= {"tags": tuple(tags), "metadata": metadata, "created_at": created_at, "updated_at": updated_at}
+            return cls(agent, blocks, None, info.get("name", agent), **shown)
+        except (ValueError, TypeError, OverflowError, OSError):
             raise Damaged(f"the mirror does not show the properties of the agent {agent!r}") from None
 
     def as_json(self) -> dict[str, Any]:

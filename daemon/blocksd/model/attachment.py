@@ -68,6 +68,7 @@ class Attachments:
         self._private: MutableMapping[str, MutableMapping[str, None]] = {}  # a private block's name → its owners
         self._folders: frozenset[str] = NOBODY
         self.listed: frozenset[str] | None = None  # the known agents, if they were listed since they changed
+        self.turned: set[str] = set()  # agents that became known or unknown since this was last cleared
 
     def branch(self) -> Attachments:
         """Return attachments that are as these, and can change without them."""
@@ -82,6 +83,7 @@ class Attachments:
         for name in _PARTS:
             getattr(branch, name).merge()
         self._folders, self.listed = branch._folders, branch.listed
+        self.turned |= branch.turned
 
     @property
     def known(self) -> frozenset[str]:
@@ -176,6 +178,7 @@ class Attachments:
         new = frozenset(agents)
         changed = {agent for agent in new ^ self._folders if agent not in self._named}
         self._folders, self.listed = new, None
+        self.turned |= changed
         return self._settle(self._matching(changed))
 
     @property
@@ -230,7 +233,6 @@ class Attachments:
             self._patterned[label] = None
         else:
             self._patterned.pop(label, None)
-        self.listed = None
         before, _ = _sorted_out(old)
         appeared, vanished = set(), set()
         named = self._named
@@ -247,6 +249,9 @@ class Attachments:
                 del named[name]
                 if name not in self._folders:
                     vanished.add(name)
+        if appeared or vanished:
+            self.listed = None
+            self.turned |= appeared | vanished
         return appeared, vanished
 
     def _owners(self, name: str) -> MutableMapping[str, None]:

@@ -11,9 +11,11 @@ from blocksd.files.folder import packed
 from blocksd.journal.history import LAST
 from blocksd.model.attachment import Attachments
 from blocksd.model.label import clash_key, is_properties, owner
+from blocksd.model.revision import milliseconds
+from blocksd.state.agent_times import AgentTimes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from blocksd.journal.journal import Journal
     from blocksd.model.block import Block
@@ -28,9 +30,16 @@ class State:
     The dictionaries are for every reader. Only an overlay changes them, once what it holds is journaled.
     """
 
-    def __init__(self, journal: Journal, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self.journal = journal
         self.clock = clock
+        self.agent_times = AgentTimes(journal, wall)
         self.made_at: dict[int, float] = {}  # seq → when it came into force, of the newest by request in this run
         self.has_seen_folders = False  # until a sweep has, agents without blocks are not known
         self.load()
@@ -61,6 +70,7 @@ class State:
         self.origins = self.journal.origins()  # label → what the id is made of, where that is not the label
         self.labels_of_origins = {origin: label for label, origin in self.origins.items()}
         self.attachments = attachments
+        self.agent_times.restart()
         self.paths = paths  # label → path
         self.labels = labels_of  # path → label
         self.signatures = signatures  # of every file that was read, in force or not, packed; empty: it proves nothing
@@ -89,6 +99,16 @@ class State:
     def reload(self) -> None:
         """Read what the journal holds, which others wrote to; private folders stay as they are."""
         self.load(self.attachments.folders)
+
+    def note_agents(self, revisions: Sequence[Revision]) -> Iterator[str]:
+        """Journal which agents have become known, with these revisions if there are any, or are not known any more.
+
+        Yields the name of a durable effect before it happens, as a round does.
+        """
+        if self.agent_times.is_due(self.attachments, are_all_known=self.has_seen_folders):
+            yield "agents"
+            at = milliseconds(revisions[0].at) if revisions else None
+            self.agent_times.note(self.attachments, at, are_all_known=self.has_seen_folders)
 
     def forget(self, label: str) -> None:
         """Forget a label that no block has, of which the journal knows nothing any more."""

@@ -70,7 +70,7 @@ class Script(Transport):
             return mirror.get(key, {})
         if word == "HGET" and key == "blocks:agent:ann":
             return BLOCK.label if rest == ("human",) else None
-        return "1"
+        return 1.0 if word == "ZSCORE" else "1"
 
     def _outcome(self) -> str:
         if self.outcome is not None:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from blocksd.client.reading_async import agent_named, agents_with, blocks_with, resolve_all
-from blocksd.errors import Damaged, InvalidField, NotFound
+from blocksd.errors import InvalidField, NotFound
 from blocksd.http.arguments import check_case, list_of, text_of
 from blocksd.http.call import AGENTS, READS, WRITES, route
 from blocksd.http.letta import descriptions
+from blocksd.http.letta.agent_order import ORDERS, all_agents, facts_of, page_of, page_of_all
 from blocksd.http.letta.listing import MOST_CHARS, Page, is_of_identity
 from blocksd.http.letta.shapes import agent_json
 from blocksd.model.label import owner
 from blocksd.model.properties import PROPERTIES
 from blocksd.protocol.fields import FIELDS
-from blocksd.protocol.listing import NAMES
-from blocksd.protocol.listing import parts as parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from starlette.routing import Route
 
-    from blocksd.client.transport_async import AsyncTransport
     from blocksd.http.arguments import Query
     from blocksd.http.call import Call, Gateway
     from blocksd.mirror.view import AgentView
@@ -43,20 +40,20 @@ def routes(gateway: Gateway) -> list[Route]:
 
 
 async def list_agents(call: Call) -> list[dict[str, Any]]:
-    """List agents by id; to an agent, itself alone."""
+    """List agents by time, the newest first unless told otherwise; to an agent, itself alone."""
     page = Page(call.query, limit=50, order="desc")
-    for key in ("order_by", "sort_by"):
-        if call.query.text(key) not in (None, "created_at"):  # Letta's default
-            raise InvalidField("agents are listed by id, and in no other order", field=key)
+    order_by = call.query.choice("order_by" if call.query.text("order_by") else "sort_by", *ORDERS)
     wants = _condition(call.query)
+    transport = call.transport
     if call.agent is not None:
-        own = await agent_named(call.transport, call.agent)
+        own = await agent_named(transport, call.agent)
         return await states_of(call, page.of([own] if wants is None or wants(own.name, own.tags) else [], _id), page)
-    if wants is None:
-        agents = await call.agents.list(limit=page.limit, after=page.after, before=page.before, order=page.order)
-        return await states_of(call, agents.items, page)
-    ids = [agent for agent, (name, tags) in (await names_and_tags(call.transport)).items() if wants(name, tags)]
-    return await states_of(call, await agents_with(call.transport, page.of(ids, str)), page)
+    if wants is None and order_by != "updated_at":
+        return await states_of(call, await agents_with(transport, await page_of_all(transport, page)), page)
+    ids = await all_agents(transport)
+    if wants is not None:
+        ids = [agent for agent, one in (await facts_of(transport, ids)).items() if wants(one.name, one.tags)]
+    return await states_of(call, await agents_with(transport, await page_of(transport, ids, page, order_by)), page)
 
 
 async def count(call: Call) -> int:
@@ -139,22 +136,6 @@ async def states_of(call: Call, agents: Sequence[AgentView], page: Page) -> list
             break
         states.append(state)
     return states[::-1] if page.is_backwards else states
-
-
-async def names_and_tags(transport: AsyncTransport) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Return the name and the tags of every agent, by id."""
-    keys, found = transport.keys, dict[str, tuple[str, tuple[str, ...]]]()
-    (ids,) = await transport.read(("ZRANGE", keys.agents, 0, -1))
-    for some in parts_of(ids, NAMES):
-        replies = await transport.read(*(("HMGET", keys.agent_info(agent), "name", "tags") for agent in some))
-        try:
-            found.update(
-                (agent, (name or agent, tuple(json.loads(tags or "[]"))))
-                for agent, (name, tags) in zip(some, replies, strict=True)
-            )
-        except (ValueError, TypeError):
-            raise Damaged("the mirror does not show the tags of an agent") from None
-    return found
 
 
 def _properties(body: dict[str, Any], agent: str | None = None) -> dict[str, Any]:

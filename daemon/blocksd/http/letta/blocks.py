@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from blocksd.client.reading_async import agent_named, resolve
+from blocksd.client.reading_async import agent_named, agents_with, resolve
 from blocksd.errors import AlreadyExists, InvalidField
 from blocksd.http.arguments import text_of
 from blocksd.http.call import AGENTS, READS, WRITES, route
 from blocksd.http.letta import descriptions
+from blocksd.http.letta.agent_order import page_of
 from blocksd.http.letta.agents import states_of
 from blocksd.http.letta.listing import Page, blocks_for, count_for
 from blocksd.http.letta.shapes import block_json
@@ -87,17 +88,16 @@ async def delete(call: Call) -> None:
 
 
 async def list_agents(call: Call) -> list[dict[str, Any]]:
-    """List the agents that have a block; to an agent, itself alone."""
+    """List the agents that have a block, the newest first unless told otherwise; to an agent, itself alone."""
     page = Page(call.query, limit=50, order="desc")
+    order_by = call.query.choice("order_by", "created_at")
     block_id = call.path("block_id")
     if call.agent is not None:
         await call.block(block_id)
         ids = page.of([call.agent], str)
         return await states_of(call, [await agent_named(call.transport, agent) for agent in ids], page)
-    agents = await call.blocks.agents.list(
-        block_id, limit=page.limit, after=page.after, before=page.before, order=page.order
-    )
-    return await states_of(call, agents.items, page)
+    ids = await page_of(call.transport, await call.blocks.agents.ids(block_id), page, order_by)
+    return await states_of(call, await agents_with(call.transport, ids), page)
 
 
 def fields_of(body: dict[str, Any]) -> dict[str, Any]:

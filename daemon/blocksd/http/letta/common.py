@@ -9,7 +9,7 @@ from blocksd.client.blocks_async import AsyncTags
 from blocksd.client.reading_async import agent_named, blocks_with
 from blocksd.http.call import AGENTS, READS, route
 from blocksd.http.letta import descriptions
-from blocksd.http.letta.agents import names_and_tags
+from blocksd.http.letta.agent_order import all_agents, facts_of
 from blocksd.http.letta.listing import Page
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ async def tags(call: Call) -> list[str]:
     page, part = Page(call.query, limit=50, order="asc"), call.query.text("query_text") or call.query.text("name") or ""
     if call.agent is None:
         found = set((await AsyncTags(call.transport).list()).items)
-        found.update(tag for _, own in (await names_and_tags(call.transport)).values() for tag in own)
+        agents = await facts_of(call.transport, await all_agents(call.transport))
+        found.update(tag for agent in agents.values() for tag in agent.tags)
     else:
         agent = await agent_named(call.transport, call.agent)
         blocks = await blocks_with(call.transport, list(agent.blocks.values()))

@@ -45,22 +45,22 @@ async def present(transport: AsyncTransport, cursor: str | None, field: OrderBy,
         (score,) = await transport.read(("ZSCORE", transport.keys.times(field), label))
         if score is not None:
             return label
-        at = await _time_of_deleted(transport, label, field)
+        at = await time_of_deleted(transport, label, field)
     if label is None or at is None:
         raise NotFound(f"the cursor {cursor[:100]!r} is of no block: list from the start", cursor=cursor)
-    return await _beside(transport, transport.keys.times(field), label, at, earlier=earlier)
+    return await beside(transport, transport.keys.times(field), at, label, earlier=earlier)
 
 
-async def _beside(transport: AsyncTransport, key: str, label: str, at: int, *, earlier: bool) -> str | None:
-    """Return the label next to this place in a sorted set of times, which sorts equal times by label."""
+async def beside(transport: AsyncTransport, key: str, at: float, name: str, *, earlier: bool) -> str | None:
+    """Return the name next to this place in a sorted set of times, which sorts equal times by name."""
     far, *back = ("-inf", "REV") if earlier else ("+inf",)
     equal, beyond = await transport.read(
-        ("ZRANGE", key, at, at, "BYSCORE"), ("ZRANGE", key, f"({at}", far, "BYSCORE", *back, "LIMIT", 0, 1)
+        ("ZRANGE", key, str(at), str(at), "BYSCORE"), ("ZRANGE", key, f"({at}", far, "BYSCORE", *back, "LIMIT", 0, 1)
     )
     if earlier:
-        nearest = max((one for one in equal if one.encode() < label.encode()), key=str.encode, default=None)
+        nearest = max((one for one in equal if one.encode() < name.encode()), key=str.encode, default=None)
     else:
-        nearest = min((one for one in equal if one.encode() > label.encode()), key=str.encode, default=None)
+        nearest = min((one for one in equal if one.encode() > name.encode()), key=str.encode, default=None)
     return nearest if nearest is not None else next(iter(beyond), None)
 
 
@@ -79,7 +79,7 @@ async def _label_of_deleted(transport: AsyncTransport, cursor: str) -> str | Non
         newest = f"({entries[-1][0]}"
 
 
-async def _time_of_deleted(transport: AsyncTransport, label: str, field: OrderBy) -> int | None:
+async def time_of_deleted(transport: AsyncTransport, label: str, field: OrderBy) -> int | None:
     """Return when a deleted block had been created, or changed last before its deletion; None: it is not known."""
     try:
         versions = await AsyncVersions(transport).list(label, limit=_VERSIONS)

@@ -62,7 +62,14 @@ SCHEMAS: dict[str, Schema] = {
     "LettaBlock": keys(_BLOCK),
     "LettaMemory": _MEMORY,
     "LettaAgent": keys(
-        {"id": TEXT, **_PROPERTIES, "blocks": listed(known("LettaBlock")), "memory": known("LettaMemory")}
+        {
+            "id": TEXT,
+            **_PROPERTIES,
+            "blocks": listed(known("LettaBlock")),
+            "memory": known("LettaMemory"),
+            "created_at": or_null(TEXT),
+            "updated_at": or_null(TEXT),
+        }
     ),
 }
 """The schemas that several routes refer to. Letta's SDKs send and accept further keys."""
@@ -109,13 +116,17 @@ UPDATE_BLOCK = About(
     answer=_BLOCK_ANSWER,
 )
 DELETE_BLOCK = About("Delete a block; its history stays.", answer={"type": "null"})
-LIST_BLOCK_AGENTS = About("List the agents that have a block.", query=_PAGE, answer=listed(_AGENT_ANSWER))
+LIST_BLOCK_AGENTS = About(
+    "List the agents that have a block.",
+    query={**_PAGE, "order_by": one_of("created_at")},
+    answer=listed(_AGENT_ANSWER),
+)
 
 LIST_AGENTS = About(
-    "List agents.",
+    "List agents, the newest first unless told otherwise.",
     query={
         **_PAGE,
-        "order_by": one_of("created_at"),
+        **dict.fromkeys(("order_by", "sort_by"), one_of("created_at", "updated_at", "last_run_completion")),
         "ascending": FLAG,
         "name": TEXT,
         "query_text": TEXT,

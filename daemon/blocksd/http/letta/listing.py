@@ -43,11 +43,15 @@ class Page:
 
     def of(self, items: Sequence[Any], key: Callable[[Any], str]) -> list[Any]:
         """Return the page of items that are in the order of their keys. A cursor is a key, of an item that may be gone."""
+        return self.between(items, self.after, self.before, key=key)
+
+    def between(self, items: Sequence[Any], after: Any, before: Any, *, key: Callable[[Any], Any]) -> list[Any]:
+        """Return the same between two keys, which the cursors are of."""
         shown = sorted(items, key=key, reverse=self.order == "desc")
-        if self.after is not None:
-            shown = [one for one in shown if _follows(key(one), self.after, self.order)]
-        if self.before is not None:
-            shown = [one for one in shown if _follows(self.before, key(one), self.order)]
+        if after is not None:
+            shown = [one for one in shown if _follows(key(one), after, self.order)]
+        if before is not None:
+            shown = [one for one in shown if _follows(before, key(one), self.order)]
         return shown[-self.limit :] if self.is_backwards else shown[: self.limit]
 
     def shortened(self, items: Sequence[Any], size: Callable[[Any], int]) -> list[Any]:
@@ -62,8 +66,8 @@ class Page:
         return kept[::-1] if self.is_backwards else kept
 
 
-def _follows(key: str, cursor: str, order: Order) -> bool:
-    return key > cursor if order == "asc" else key < cursor
+def _follows(key: Any, cursor: Any, order: Order) -> bool:
+    return bool(key > cursor if order == "asc" else key < cursor)
 
 
 def conditions(query: Query) -> dict[str, Any]:

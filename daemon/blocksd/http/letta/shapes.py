@@ -78,8 +78,9 @@ def agent_json(agent: AgentView, blocks: Iterable[BlockView]) -> dict[str, Any]:
         "model": None,
         "embedding": None,
         "hidden": None,
-        "created_at": None,
-        "updated_at": None,
+        "created_at": agent.created_at,
+        "updated_at": agent.updated_at,
+        "last_run_completion": None,
         **{name: [] for name in _EMPTY},
     }
 
