@@ -57,11 +57,8 @@ class Core(Parts):
         intake, projector = self.intake, self.projector
         swept = intake.scanner.sweeps > 0 and not intake.scanner.is_sweeping and not intake.backlog
         read = swept and self.sources.is_settled
-        is_shown = (
-            projector.is_in_sync
-            or projector.is_said_to_be_unreachable
-            or (projector.is_held and SERVER in self.problems)
-        )
+        is_held = projector.is_held and SERVER in self.problems
+        is_shown = projector.is_in_sync or projector.is_said_to_be_unreachable or is_held
         return read and not self.failures.blocked_until and is_shown
 
     @property

@@ -253,18 +253,10 @@ def rebuild_commands(revision: Revision, keys: Keys) -> list[Command]:
     return commands
 
 
-def new_zset_commands(key: str, members: Iterable[str]) -> list[Command]:
-    """Return commands that replace a key by a sorted set of these members, all of score 0."""
-    return scored_zset_commands(key, dict.fromkeys(sorted(members), 0))
-
-
-def scored_zset_commands(key: str, scores: Mapping[str, int]) -> list[Command]:
+def new_zset_commands(key: str, scores: Mapping[str, int]) -> list[Command]:
     """Return commands that replace a key by a sorted set of these members, each with its score."""
-    parts = in_parts(list(scores.items()))
-    return [
-        ("DEL", key),
-        *(("ZADD", key, *(word for one, score in part for word in (str(score), one))) for part in parts),
-    ]
+    parts = in_parts([word for member, score in scores.items() for word in (str(score), member)])
+    return [("DEL", key), *(("ZADD", key, *part) for part in parts)]
 
 
 def new_hash_commands(key: str, fields: Mapping[str, str]) -> list[Command]:
@@ -300,7 +292,8 @@ def agents_commands(known: Mapping[str, int], unknown: Iterable[str], keys: Keys
     for agent in sorted(unknown):
         removed.append(("DEPART", keys.agents_created, keys.departed, agent, str(MOST_DEPARTED), str(DEPARTED_SECONDS)))
         removed.append(("FORGET", keys.inbox(agent)))
-    return new_zset_commands(keys.agents, known)[1:] + scored_zset_commands(keys.agents_created, known)[1:] + removed
+    listed = new_zset_commands(keys.agents, dict.fromkeys(known, 0))[1:]
+    return listed + new_zset_commands(keys.agents_created, known)[1:] + removed
 
 
 def gone_commands(agents: Iterable[str], keys: Keys) -> list[Command]:

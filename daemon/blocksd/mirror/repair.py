@@ -12,7 +12,6 @@ from blocksd.mirror.projection import (
     new_hash_commands,
     new_zset_commands,
     properties_fields,
-    scored_zset_commands,
 )
 from blocksd.model.block import block_id
 from blocksd.model.label import owner
@@ -101,7 +100,7 @@ def repair_index(
     keys = mirror.keys
     repairs: dict[str, list[Command]] = {}
     if mirror.read_one("ZCARD", keys.labels) != len(labels):
-        repairs["labels"] = new_zset_commands(keys.labels, labels)
+        repairs["labels"] = new_zset_commands(keys.labels, dict.fromkeys(labels, 0))
     if mirror.read_one("HLEN", keys.ids) != len(labels):
         repairs["ids"] = new_hash_commands(keys.ids, {block_id(origins.get(label, label)): label for label in labels})
     # What is missing in these, `differing` finds; here, what is left of blocks that are gone.
@@ -118,7 +117,7 @@ def repair_index(
         listed = set()
         is_same = mirror.read_one("ZCARD", keys.agents) == len(known)
     if not is_same:
-        repairs["agents"] = new_zset_commands(keys.agents, known)
+        repairs["agents"] = new_zset_commands(keys.agents, dict.fromkeys(known, 0))
         # The next agent of that name begins with nothing open.
         repairs["agents"] += [("UNLINK", keys.open(agent)) for agent in sorted(listed - known)]
     is_same = mirror.read_one("ZCARD", keys.agents_created) == len(known)
@@ -128,7 +127,7 @@ def repair_index(
         shown = mirror.read_many([("ZMSCORE", keys.agents_created, *dict(part)) for part in parts])
         is_same = all(its == [at for _, at in part] for its, part in zip(shown, parts, strict=True))
     if not is_same:
-        repairs["agents-created"] = scored_zset_commands(keys.agents_created, times_of(known))
+        repairs["agents-created"] = new_zset_commands(keys.agents_created, times_of(known))
     if reads_problems:
         is_same = mirror.read_one("HGETALL", keys.problems) == problems
     else:
