@@ -16,6 +16,8 @@ from blocksd.protocol import wire
 from blocksd.protocol.sight import Written, no_mirror
 from blocksd.protocol.wire import Command, Request
 
+_NEVER_WAITS = 64 * 1024  # bytes, which asyncio takes at once: redis-py has a task for the time limit  # asyncio only
+
 
 class AsyncTransport:
     """One namespace of one server. Several tasks may use it at once."""
@@ -87,8 +89,13 @@ class AsyncTransport:
         connection = await pool.get_connection()
         replies: list[Any] = []
         refusal: Exception | None = None
+        seconds = connection.socket_timeout  # asyncio only
         try:
-            await connection.send_packed_command(connection.pack_commands(commands))
+            data = wire.packed(commands)
+            if len(data) <= _NEVER_WAITS:  # asyncio only
+                connection.socket_timeout = None  # asyncio only
+            await connection.send_packed_command([data])
+            connection.socket_timeout = seconds  # asyncio only
             for command in commands:
                 try:
                     replies.append(await self._redis.parse_response(connection, command[0]))
@@ -100,6 +107,7 @@ class AsyncTransport:
             await connection.disconnect()  # replies that are still to come are nobody's
             raise
         finally:
+            connection.socket_timeout = seconds  # asyncio only
             await pool.release(connection)
         if refusal is not None:
             raise refusal

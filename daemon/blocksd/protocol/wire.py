@@ -6,10 +6,12 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
+
+import hiredis
 
 from blocksd.errors import Damaged, InvalidRequest, NotFound, Unavailable, from_json
 from blocksd.mirror.connection import Translated
@@ -58,6 +60,16 @@ class _Reading(Translated):
             super().__exit__(kind, error, traceback)
         except Damaged as damage:
             raise Damaged(f"the mirror cannot be read: {damage.__cause__ or damage}") from damage
+
+
+def packed(commands: Iterable[Command]) -> bytes:
+    """The bytes by which commands are sent; redis-py makes them in Python for asyncio code, word by word."""
+    pack: Any = hiredis.pack_command
+    return b"".join([pack(tuple([_word(word) for word in command])) for command in commands])
+
+
+def _word(word: str | int) -> bytes | int:
+    return word if isinstance(word, int) else word.encode("utf-8", "surrogateescape")  # as words of replies are decoded
 
 
 def moved_to(url: str, error: Exception) -> str:

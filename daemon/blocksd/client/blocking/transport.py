@@ -66,7 +66,8 @@ class Transport:
         replies: list[Any] = []
         refusal: Exception | None = None
         try:
-            connection.send_packed_command(connection.pack_commands(commands))
+            data = wire.packed(commands)
+            connection.send_packed_command([data])
             for command in commands:
                 try:
                     replies.append(self._redis.parse_response(connection, command[0]))
