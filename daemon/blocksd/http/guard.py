@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from starlette.requests import ClientDisconnect
-
 from blocksd.http import sessions
 from blocksd.http.answers import refusal
 from blocksd.requests.request import MAX_BYTES
@@ -134,12 +132,18 @@ class _Bounded:
 
 async def body_of(request: Request) -> bytes | Response:
     """Return the body of a request, or the answer to one that is too large, or whose caller has hung up before its end."""
+    parts: list[bytes] = []
+    is_whole = False
     try:
-        return await request.body()
+        while not is_whole:
+            message = await request.receive()
+            if message["type"] != "http.request":
+                return refusal(400, "the connection was closed before the end of the body")  # that nobody reads
+            parts.append(message.get("body", b""))
+            is_whole = not message.get("more_body", False)
     except BodyTooLarge as error:
         return too_large(error.most)
-    except ClientDisconnect:
-        return refusal(400, "the connection was closed before the end of the body")  # that nobody reads
+    return b"".join(parts)
 
 
 def too_large(most: int) -> Response:
