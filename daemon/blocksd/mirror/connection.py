@@ -90,7 +90,11 @@ def connect(
             parts = urlsplit(url)
             if scheme != "unix" and "@" in parts.path + parts.fragment:
                 raise ValueError("'/', '?' and '#' in a password must be percent-encoded")
-            return redis.Redis.from_url(url, **options)
+            if not asynchronous:
+                return redis.Redis.from_url(url, **options)
+            from blocksd.mirror.pool import LendingPool
+
+            return redis.Redis.from_pool(LendingPool.from_url(url, **options))
         if scheme in _LISTS:
             place = _Place.of(rest)
             if scheme.startswith("rediss"):
