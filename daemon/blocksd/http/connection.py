@@ -168,10 +168,13 @@ class Connection(H11Protocol):
             pass  # the application has it
 
     def on_response_complete(self) -> None:
-        self._plain = None
         self._joined.flush()
         self.since = self.loop.time()
-        super().on_response_complete()
+        if self._plain is None:
+            super().on_response_complete()
+        else:  # `expire` closes the connection if no other request comes: a timer for each takes longer
+            self._plain = None
+            self.server_state.total_requests += 1
 
     @property
     def is_waiting(self) -> bool:

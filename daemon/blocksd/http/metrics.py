@@ -5,6 +5,7 @@ No label can take arbitrarily many values: a route is named by the first two par
 
 from __future__ import annotations
 
+import asyncio
 import time
 from functools import partial
 from importlib.metadata import version
@@ -122,7 +123,9 @@ class Measured:
 
     async def _send(self, send: Send, path: str, began: float, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._metrics.answered(path, message["status"], time.perf_counter() - began)
+            # Counted in the next turn of the loop: the caller has a short answer then.
+            counted = path, message["status"], time.perf_counter() - began
+            asyncio.get_running_loop().call_soon(self._metrics.answered, *counted)
         await send(message)
 
 
