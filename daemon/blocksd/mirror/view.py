@@ -20,6 +20,7 @@ _AT_ONCE = ("label", "value", "limit", "read_only", "hidden", "is_template")
 _NEEDED = frozenset((*_AT_ONCE, *_OURS, "tags", "metadata", "preserve_on_migration"))
 _needed = itemgetter(*_AT_ONCE, *sorted(_NEEDED.difference(_AT_ONCE)))
 _new = object.__new__
+_json_of = json.JSONEncoder(ensure_ascii=False).encode  # `dumps` would make an encoder for each
 _name = lru_cache(maxsize=4096)(name_for_agent)
 _TEXTS = frozenset(("label", "id", "value", "digest", "created_at", "updated_at", "updated_by", *TEXT_KEYS))
 ORDER = (*_OURS[:5], *(key for key in FILE_KEYS if key != "agents"), *_OURS[5:])
@@ -202,15 +203,16 @@ def shown_as(label: str, fields: Mapping[str, str]) -> BlockView | None:
 
 def view_of(block: Mapping[str, Any]) -> BlockView:
     """Return a block from its JSON in a reply, equal to one read from the mirror."""
-    return BlockView({name: _text_of(value) for name, value in block.items() if value is not None})
+    texts = {
+        name: value if isinstance(value, str) else _text_of(value) for name, value in block.items() if value is not None
+    }
+    return BlockView(texts)
 
 
 def _text_of(value: Any) -> str:
-    if isinstance(value, str):
-        return value
     if value is True or value is False:
         return "true" if value else "false"
-    return str(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False)
+    return str(value) if isinstance(value, int) else _json_of(value)
 
 
 @dataclass(frozen=True, slots=True)

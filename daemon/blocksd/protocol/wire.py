@@ -65,11 +65,12 @@ class _Reading(Translated):
 def packed(commands: Iterable[Command]) -> bytes:
     """The bytes by which commands are sent; redis-py makes them in Python for asyncio code, word by word."""
     pack: Any = hiredis.pack_command
-    return b"".join([pack(tuple([_word(word) for word in command])) for command in commands])
-
-
-def _word(word: str | int) -> bytes | int:
-    return word if isinstance(word, int) else word.encode("utf-8", "surrogateescape")  # as words of replies are decoded
+    # Encoded as words of replies are decoded. A function for each word would take as long as the rest.
+    encoded = [
+        tuple([word if isinstance(word, int) else word.encode("utf-8", "surrogateescape") for word in command])
+        for command in commands
+    ]
+    return b"".join([pack(command) for command in encoded])
 
 
 def moved_to(url: str, error: Exception) -> str:
