@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -151,11 +152,20 @@ class Call:
 
     @cached_property
     def request_id(self) -> str:
-        """The id under which the daemon is asked: the same for a request that an SDK repeats."""
+        """An id of this request: the same for one that an SDK repeats."""
+        return self._repeated_id or str(uuid.uuid4())
+
+    @cached_property
+    def _repeated_id(self) -> str | None:
+        """The id under which the daemon is asked, of a request that may be repeated; None: each has a new one."""
         scope, caller = self._request.scope, self.caller
+        headers = dict(scope["headers"])
+        named, count = headers.get(b"idempotency-key"), headers.get(b"x-stainless-retry-count")
+        if not named and not count:
+            return None
         path = f"{scope['path']}?{scope['query_string'].decode('latin-1')}"
         asked = (caller.role, caller.name or "", scope["method"], path)
-        return self._gateway.repeats.request_id(self._request.headers, *asked, self._body)
+        return self._gateway.repeats.request_id(named, count, *asked, self._body)
 
     async def block(self, name: str) -> BlockView:
         """Return a block by its id or label; to an agent only those that it has, also by its names for them.
@@ -177,7 +187,7 @@ class Call:
 
     def _signed(self, terms: dict[str, Any]) -> dict[str, Any]:
         by = {"by": self.caller.name} if self.caller.role == "operator" and self.caller.name is not None else {}
-        return {"request_id": self.request_id, **terms, **by}
+        return {"request_id": self._repeated_id, **terms, **by}
 
 
 class Described(Route):

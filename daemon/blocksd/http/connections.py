@@ -136,17 +136,15 @@ class Repeats:
     def __init__(self) -> None:
         self._ids: dict[str, str] = {}
 
-    def request_id(self, headers: Mapping[str, str], *facts: str | bytes) -> str:
+    def request_id(self, named: bytes | None, count: bytes | None, *facts: str | bytes) -> str:
         """Return the id for a request of the daemon. `facts` are the caller, method, path and body of what was sent here.
 
-        A request with an `Idempotency-Key` has an id made of that.
+        A request with an `Idempotency-Key`, which is `named`, has an id made of that. `count` is that of its attempts.
         """
-        named = headers.get("idempotency-key")
         if named:
             *asked, _ = facts  # the daemon refuses another body under the same id
-            return f"http-{sha256(repr((asked, named)).encode()).hexdigest()[:32]}"
+            return f"http-{sha256(repr((asked, named.decode('latin-1'))).encode()).hexdigest()[:32]}"
         made = str(uuid.uuid4())
-        count = headers.get("x-stainless-retry-count")
         if not count:
             return made
         mark = sha256()
@@ -154,7 +152,7 @@ class Repeats:
             mark.update(fact.encode("utf-8", "surrogatepass") if isinstance(fact, str) else fact)
             mark.update(b"\0")
         key = mark.hexdigest()
-        if count.isascii() and count.isdigit() and int(count[:9]) > 0 and key in self._ids:
+        if count.isdigit() and int(count[:9]) > 0 and key in self._ids:
             return self._ids[key]
         self._ids.pop(key, None)
         self._ids[key] = made
