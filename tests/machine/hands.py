@@ -51,6 +51,7 @@ COMPOSED = (
     "reopen",
     "release",
     "stay_in_directories",
+    "leave_directories",
     "is_current",
     "check",
     "move",

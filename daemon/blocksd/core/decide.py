@@ -21,7 +21,7 @@ from blocksd.state.moves import NewFile, find_moves
 from blocksd.state.observed import FileNews
 from blocksd.state.read_queue import SETTLE_SECONDS
 from blocksd.state.reverts import Past
-from blocksd.state.stale import origin_of
+from blocksd.state.stale import is_plain_save, origin_of
 from blocksd.state.state_draft import StateDraft
 
 if TYPE_CHECKING:
@@ -189,7 +189,9 @@ def _decide_on_file(view: FolderView, draft: Draft, one: FileRead, old: str | No
         news.reports[path] = problem_of(path, one.error, label=state.label_of(path))
         return
     news.missing[path] = False
-    _note_links(view, draft, one)
+    links = view.intake.links
+    if not isinstance(reading, Text) or reading.way or reading.names > 1 or links.ways or links.inodes:
+        _note_links(view, draft, one)
     label = one.label
     if not isinstance(reading, Text) or label is None:
         assert one.error is not None
@@ -304,6 +306,8 @@ def _enforce(
 def _save(view: FolderView, state: StateDraft, block: Block, newest: Revision | None, reading: Text) -> bool:
     """Draft a block as its file says it, and what the save takes back; return True if that makes a revision."""
     label = block.label
+    if newest is None or (is_plain_save(newest) and (newest.version == 1 or not state.by_others(label))):  # most saves
+        return state.put(block)
     past = Past(
         version=lambda version: state.undamaged(label, version),
         is_recent=lambda revision, share: view.is_recent(revision, reading.saved_at, share),

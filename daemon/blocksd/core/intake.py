@@ -5,7 +5,6 @@ Hints say where to look, nothing more. Nothing here decides what is in force, an
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from blocksd.core.deletions import Deletions
@@ -167,15 +166,18 @@ class Intake(Part):
 
     def read(self, batch: Mapping[str, bool]) -> list[FileRead]:
         """Read these files, each once: the shared ones after the private ones."""
-        files, are_few = [], len(batch) < _MANY
-        with nullcontext() if are_few else self._folder.directory.stay_in_directories():
-            for path in sorted(batch, key=_private_first):
+        files, are_few, directory = [], len(batch) < _MANY, self._folder.directory
+        directory.stay_in_directories()
+        try:
+            for path in batch if len(batch) == 1 else sorted(batch, key=_private_first):
                 try:
                     found = self._read(path, closed=batch[path], is_one_of_few=are_few)
                 except Exception as error:  # noqa: BLE001  # whatever it is: this file is a problem, and its last good version stays
                     found = self.failed(path, error)
                 if found is not None:
                     files.append(found)
+        finally:
+            directory.leave_directories()
         return files
 
     def failed(self, path: str, error: Exception) -> FileRead:

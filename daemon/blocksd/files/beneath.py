@@ -6,14 +6,13 @@ import ctypes
 import errno
 import os
 import stat
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from blocksd.errors import AlreadyRunning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 """Flags to open a directory in which names are looked up."""
@@ -175,17 +174,17 @@ class HeldDirectory:
 
     # --- on the way ---
 
-    @contextmanager
-    def stay_in_directories(self) -> Iterator[None]:
-        """Keep the directory of the file before open for the next one, while many files are read in their order.
+    def stay_in_directories(self) -> None:
+        """Keep the directory of each call open for the next one, until `leave_directories`, while files are read.
 
         RACE: what comes into the place of that directory meanwhile is not seen; an event tells of it, and the next sweep.
         """
         self._stays = True
-        try:
-            yield
-        finally:
-            self._stays = False
+
+    def leave_directories(self) -> None:
+        """Close the directory that was kept open."""
+        self._stays = False
+        if self._kept >= 0:
             self._move_on("", -1)
 
     def _move_on(self, directory: str, handle: int) -> None:

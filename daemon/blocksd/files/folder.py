@@ -232,7 +232,7 @@ class Folder:
                 root.close(handle)
         fresh = abs(time.time() - status.st_mtime) < FRESH_SECONDS
         known, saved_at = unproven(signature) if fresh else signature, max(status.st_mtime, status.st_ctime)
-        return Text(data, known, _without(path, way), status.st_nlink, saved_at)
+        return Text(data, known, _without(path, way) if way else (), status.st_nlink, saved_at)
 
     def content(self, below: str) -> Iterator[str]:
         """Yield the files in a directory and those below it, of any kind but junk; a link is a file.

@@ -78,11 +78,12 @@ class Root(HeldDirectory):
         flags |= os.O_CLOEXEC | os.O_NOFOLLOW
         if not self._walks and not self._stays and path.count("/") > self._few:
             return openat2(self._directory(), path, flags, mode if flags & os.O_CREAT else 0)
-        above, name = self._enter(path)  # no context here and in `stat`: it costs a microsecond
+        above, name = self._enter(path)  # no context here and in `stat`, nor a call to leave: they cost microseconds
         try:
             return os.open(name, flags, mode, dir_fd=above)
         finally:
-            self._leave(above)
+            if above != self._handle and above != self._kept:
+                os.close(above)
 
     def stat(self, path: str) -> os.stat_result:
         """Return the status of what is there, be it a symlink."""
@@ -92,7 +93,8 @@ class Root(HeldDirectory):
         try:
             return os.stat(name, dir_fd=above, follow_symlinks=False)
         finally:
-            self._leave(above)
+            if above != self._handle and above != self._kept:
+                os.close(above)
 
     def readlink(self, path: str) -> str:
         with self._parent(path) as (above, name):
@@ -301,20 +303,18 @@ class Root(HeldDirectory):
         return self._handle if self._handle >= 0 else self._held()
 
     def _enter(self, path: str) -> tuple[int, str]:
-        """Return a handle of the directory in which the path ends, and the name there. `_leave` closes it."""
-        directory, name = path.rpartition("/")[0], _name(path)
+        """Return a handle of the directory in which the path ends, and the name there. It is closed, but for one that is kept."""
+        directory, _, name = path.rpartition("/")
+        if name in NO_NAMES:
+            raise os_error(errno.EINVAL, path)
         if not directory:
-            return self._directory(), name
+            return (self._handle if self._handle >= 0 else self._held()), name
         if directory != self._kept_path:
             handle = self._open_directory(directory, DIRECTORY)
             if not self._stays:
                 return handle, name
             self._move_on(directory, handle)
         return self._kept, name
-
-    def _leave(self, handle: int) -> None:
-        if handle != self._handle and handle != self._kept:
-            os.close(handle)
 
     @contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:
@@ -323,7 +323,8 @@ class Root(HeldDirectory):
         try:
             yield above, name
         finally:
-            self._leave(above)
+            if above != self._handle and above != self._kept:
+                os.close(above)
 
     @contextmanager
     def _parents(self, one: str, other: str) -> Iterator[tuple[int, str, int, str]]:

@@ -35,6 +35,7 @@ _MASK = (
     | inotify.DELETE_SELF
     | inotify.ONLYDIR
 )
+_OF_NO_FILE = inotify.OVERFLOW | inotify.IGNORED | inotify.ISDIR
 
 
 class Hint(NamedTuple):
@@ -211,34 +212,44 @@ class _Emitter(EventEmitter):
 
     def queue_events(self, timeout: float) -> None:  # as watchdog has it; nothing is waited for
         """Pass on what events tell that have come."""
-        for event in self._tree.inotify.read():
-            self._pass_on(event)
+        paths, last, is_wanted = self._tree.paths, b"", False
+        for watch, mask, name in self._tree.inotify.read():
+            directory = paths.get(watch)
+            if not name or directory is None or mask & _OF_NO_FILE:
+                self._pass_on_tree(watch, mask, name)
+                continue
+            text = os.fsdecode(name)
+            if name != last:  # a save is several events of the same file
+                last, is_wanted = name, self._wanted(text) or text == CONFIG_MAP
+            # A file that is never looked at need not wake a thread: editors make such files with every save.
+            if is_wanted:
+                path = os.fsdecode(directory + b"/" + name)[self._prefix :]
+                self._sink(Hint("closed" if mask & (inotify.CLOSE_WRITE | inotify.MOVED_TO) else "touched", path))
+            elif (self._links or mask & (inotify.CREATE | inotify.MOVED_TO)) and not mask & inotify.ATTRIB:
+                full = directory + b"/" + name
+                if self._is_link(full, mask, text):
+                    # Where a directory was, or may be: what is below it is out of reach.
+                    self._sink(Hint("tree", os.fsdecode(full[self._prefix :])))
 
-    def _pass_on(self, event: inotify.Event) -> None:
-        mask, name, tree = event.mask, os.fsdecode(event.name), self._tree
+    def _pass_on_tree(self, watch: int, mask: int, name: bytes) -> None:
+        """Pass on an event of a directory, or of the watches themselves."""
+        tree = self._tree
         if mask & inotify.OVERFLOW:
             tree.drop(tree.root)
             tree.add(tree.root)
             self._sink(Hint("everything"))
-        directory = tree.paths.get(event.watch)
+        directory = tree.paths.get(watch)
         if directory is None:
             return
-        full = directory + b"/" + event.name if name else directory
-        path = os.fsdecode(full[self._prefix :])
+        full = directory + b"/" + name if name else directory
         if mask & inotify.IGNORED:
-            tree.forget(event.watch)
-        elif mask & inotify.ISDIR or not name:
+            tree.forget(watch)
+        else:
             if mask & inotify.MOVED_FROM:  # its watches would tell of the name it had
                 tree.drop(full)
             elif mask & (inotify.CREATE | inotify.MOVED_TO) or (mask & inotify.ATTRIB and full not in tree):
                 tree.add(full)  # one that was there may have become readable
-            self._sink(Hint("tree", path))
-        # A file that is never looked at need not wake a thread: editors make such files with every save.
-        elif self._wanted(name) or name == CONFIG_MAP:
-            self._sink(Hint("closed" if mask & (inotify.CLOSE_WRITE | inotify.MOVED_TO) else "touched", path))
-        elif not mask & inotify.ATTRIB and self._is_link(full, mask, name):
-            # Where a directory was, or may be: what is below it is out of reach.
-            self._sink(Hint("tree", path))
+            self._sink(Hint("tree", os.fsdecode(full[self._prefix :])))
 
     def _is_link(self, path: bytes, mask: int, name: str) -> bool:
         """Return True if a symlink has come to a name at which no file is looked at, or has gone from there."""

@@ -108,7 +108,8 @@ class StateDraft(Overlay):
             others = self._changing_attachments().set_entries(label, block.agents)
             others.pop(label, None)
         self._draft(before, block, fields, author, request_id, position, reverts, stale_base)
-        self._others_changed(others, author)
+        if others:
+            self._others_changed(others, author)
         return True
 
     def delete(

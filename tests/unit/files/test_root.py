@@ -141,13 +141,14 @@ def test_files_of_one_directory_are_found_by_one_handle(
     gc.collect()
     handles = len(os.listdir("/proc/self/fd"))
     (home / "a/b/other.md").write_text("other")
-    with root.stay_in_directories():
-        assert [read(root, path) for path in ("a/b/deep.md", "a/b/other.md", "top.md")] == [b"deep", b"other", b"top"]
-        assert root.stat("a/b/deep.md").st_size == 4
-        assert [call.args[0] for call in opened.mock_calls] == ["a/b"]
-        for path in ("a/up/out/secret.md", "linked/secret.md", "a/b/..", "inner/b/deep.md"):
-            assert number_of(read, root, path) in (errno.ELOOP, errno.EINVAL)
-        assert read(root, "a/b/deep.md") == b"deep"
+    root.stay_in_directories()
+    assert [read(root, path) for path in ("a/b/deep.md", "a/b/other.md", "top.md")] == [b"deep", b"other", b"top"]
+    assert root.stat("a/b/deep.md").st_size == 4
+    assert [call.args[0] for call in opened.mock_calls] == ["a/b"]
+    for path in ("a/up/out/secret.md", "linked/secret.md", "a/b/..", "inner/b/deep.md"):
+        assert number_of(read, root, path) in (errno.ELOOP, errno.EINVAL)
+    assert read(root, "a/b/deep.md") == b"deep"
+    root.leave_directories()
     assert len(os.listdir("/proc/self/fd")) == handles
     assert read(root, "a/b/deep.md") == b"deep"
 

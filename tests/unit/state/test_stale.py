@@ -15,7 +15,7 @@ from blocksd.model.block import Block
 from blocksd.model.revision import FILE, MERGE, OPERATOR, timestamp
 from blocksd.state import stale
 from blocksd.state.reverts import Past, reverts_of
-from blocksd.state.stale import Origin, is_within, merged, origin_of, stale_base
+from blocksd.state.stale import Origin, is_plain_save, is_within, merged, origin_of, stale_base
 from blocksd.state.state import State
 from blocksd.state.state_draft import StateDraft
 from rig import AT, Clock, revision
@@ -403,3 +403,19 @@ def test_of_many_writes_the_oldest_are_told_by_the_time_of_day(tmp_path: Path) -
     state.journal.seq = 10_001
     assert not is_within(WINDOW, version(1, "x", "ann", ago=60.0), NOW, state, NOW)
     assert is_within(WINDOW, version(2, "x", "ann", ago=60.0), NOW, state, NOW)
+
+
+@pytest.mark.parametrize("said", ["one\ntwo\nthree", "one\ntwo\nthree\nfour", "one", "", "three\ntwo"])
+@pytest.mark.parametrize("number", [1, 3])
+def test_save_on_an_ordinary_save_is_made_of_it(said: str, number: int) -> None:
+    """If no version is by others there is nothing to say, whatever it takes away, and however soon it comes."""
+    versions = [version(one, "one\ntwo\nthree"[: 3 + one * 4]) for one in range(1, number)]
+    newest = version(number, "one\ntwo\nthree")
+    assert is_plain_save(newest)
+    assert origin_of(version(number + 1, said).block, newest, past(*versions, newest)) == Origin()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("facts", [{"author": "ann"}, {"stale_base": 1}, {"position": 1}, {"author": MERGE}])
+def test_other_revisions_are_no_ordinary_saves(facts: dict[str, Any]) -> None:
+    """Such as a request's, a stale save that is to be merged, and one of nothing but who is attached."""
+    assert not is_plain_save(replace(version(2, "text"), **facts))
