@@ -523,7 +523,7 @@ def test_watchdog_is_fed_while_what_is_wrong_was_said(
 def test_what_happens_often_is_said_seldom(in_process: InProcess) -> None:
     """A storm of saves may overrun the queue of events many times a second."""
     for _ in range(5):
-        in_process.service._mailbox.put(Hint("everything"))
+        in_process.service._threads.folder_watch.apply_hint(Hint("everything"))
         in_process.tick()
     assert len(in_process.said("events were lost")) == 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from os import sched_yield
 from typing import TYPE_CHECKING
 
-from blocksd.core.decide import Asked, FolderView, decide, decide_on_files
+from blocksd.core.decide import NOTHING_ASKED, FolderView, decide, decide_on_files
 from blocksd.core.executor import Conflict
 from blocksd.core.parts import Parts
 from blocksd.core.recovery import recover
@@ -128,7 +128,7 @@ class Core(Parts):
         if self.schedule["requests"] < NEVER and until <= self._clock():
             self.requests.begin_again()  # another daemon may serve the namespace
         has_requests = self.state.unmerged or self.schedule["requests"] < NEVER
-        asked = self.requests.collect(due) if has_requests else Asked()
+        asked = self.requests.collect(due) if has_requests else NOTHING_ASKED
         # 2. Read: each file once.
         seen.files = self.intake.read(batch) if batch else []
         # 3. Decide: what follows from that. Nothing has changed after this.
@@ -342,7 +342,7 @@ def look_once(view: FolderView, journal: Journal, limit: int, at: str) -> list[R
     intake = view.intake
     seen, batch = intake.collect(limit)
     seen.files = intake.read(batch)
-    draft = decide_on_files(view, seen, Asked(), at)
+    draft = decide_on_files(view, seen, NOTHING_ASKED, at)
     revisions = journal_files(draft, journal, intake)
     intake.check_names()
     return revisions

@@ -59,6 +59,9 @@ class Asked(NamedTuple):
     view: RequestView | None = None
 
 
+NOTHING_ASKED = Asked()
+
+
 @dataclass(slots=True)
 class Draft:
     """The outcome of one round, decided on and not committed. To throw it away costs nothing.
@@ -306,7 +309,10 @@ def _enforce(
 def _save(view: FolderView, state: StateDraft, block: Block, newest: Revision | None, reading: Text) -> bool:
     """Draft a block as its file says it, and what the save takes back; return True if that makes a revision."""
     label = block.label
-    if newest is None or (is_plain_save(newest) and (newest.version == 1 or not state.by_others(label))):  # most saves
+    others = view.state.others  # most saves are of a block that others leave alone
+    if newest is None or (
+        is_plain_save(newest) and (newest.version == 1 or others.get(label) == [] or not state.by_others(label))
+    ):
         return state.put(block)
     past = Past(
         version=lambda version: state.undamaged(label, version),

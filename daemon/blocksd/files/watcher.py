@@ -90,12 +90,15 @@ class Watcher:
             raise
         self._identity = (status.st_dev, status.st_ino)
 
-    def read(self) -> None:
-        """Pass on what events tell that have come. After an error none is read any more: what they told is lost."""
+    def read(self) -> bool:
+        """Pass on what events tell that have come; return True if that is anything.
+
+        After an error none is read any more: what they told is lost.
+        """
         assert self._observer is not None
+        emitters: Any = self._observer.emitters
         try:
-            for emitter in self._observer.emitters:
-                emitter.queue_events(0)
+            return bool([one for one in emitters if one.take()])
         except BaseException:
             self._forget_handle()
             self._observer.stop()
@@ -204,7 +207,18 @@ class _Emitter(EventEmitter):
         self._prefix = len(tree.root.rstrip(b"/")) + 1
         self._sink = sink
         self._wanted = wanted
+        self._has_passed = False
         self._links: set[bytes] = set()  # that have come while this was watching
+
+    def take(self) -> bool:
+        """Pass on what events tell that have come. Return True if that is anything."""
+        self._has_passed = False
+        self.queue_events(0)
+        return self._has_passed
+
+    def _pass(self, hint: Hint) -> None:
+        self._has_passed = True
+        self._sink(hint)
 
     def start(self) -> None:
         """Watch the folder. No thread is started: `queue_events` is called when there are events."""
@@ -224,12 +238,12 @@ class _Emitter(EventEmitter):
             # A file that is never looked at need not wake a thread: editors make such files with every save.
             if is_wanted:
                 path = os.fsdecode(directory + b"/" + name)[self._prefix :]
-                self._sink(Hint("closed" if mask & (inotify.CLOSE_WRITE | inotify.MOVED_TO) else "touched", path))
+                self._pass(Hint("closed" if mask & (inotify.CLOSE_WRITE | inotify.MOVED_TO) else "touched", path))
             elif (self._links or mask & (inotify.CREATE | inotify.MOVED_TO)) and not mask & inotify.ATTRIB:
                 full = directory + b"/" + name
                 if self._is_link(full, mask, text):
                     # Where a directory was, or may be: what is below it is out of reach.
-                    self._sink(Hint("tree", os.fsdecode(full[self._prefix :])))
+                    self._pass(Hint("tree", os.fsdecode(full[self._prefix :])))
 
     def _pass_on_tree(self, watch: int, mask: int, name: bytes) -> None:
         """Pass on an event of a directory, or of the watches themselves."""
@@ -237,7 +251,7 @@ class _Emitter(EventEmitter):
         if mask & inotify.OVERFLOW:
             tree.drop(tree.root)
             tree.add(tree.root)
-            self._sink(Hint("everything"))
+            self._pass(Hint("everything"))
         directory = tree.paths.get(watch)
         if directory is None:
             return
@@ -249,7 +263,7 @@ class _Emitter(EventEmitter):
                 tree.drop(full)
             elif mask & (inotify.CREATE | inotify.MOVED_TO) or (mask & inotify.ATTRIB and full not in tree):
                 tree.add(full)  # one that was there may have become readable
-            self._sink(Hint("tree", os.fsdecode(full[self._prefix :])))
+            self._pass(Hint("tree", os.fsdecode(full[self._prefix :])))
 
     def _is_link(self, path: bytes, mask: int, name: str) -> bool:
         """Return True if a symlink has come to a name at which no file is looked at, or has gone from there."""

@@ -30,7 +30,10 @@ class SourceHint(NamedTuple):
 
 
 class FolderWatch:
-    """Runs the watchers of the folder and of the sources. They put hints into `sink`, and the main loop passes them on here.
+    """Runs the watchers of the folder and of the sources, which the main loop reads.
+
+    What they tell of the folder is passed to the intake at once. Hints about sources go into `sink`, and the main loop passes
+    them on here.
 
     A watcher that fails is replaced, and all that it watches is compared. Directories that cannot be watched are a problem:
     changes there are found every `resync_seconds`.
@@ -42,7 +45,7 @@ class FolderWatch:
         intake: Intake,
         problems: Problems,
         sources: Sources,
-        sink: Callable[[Hint | SourceHint], object],
+        sink: Callable[[SourceHint], object],
         selector: BaseSelector,
         notices: Notices,
         *,
@@ -54,7 +57,6 @@ class FolderWatch:
         self._intake = intake
         self._problems = problems
         self._sources = sources
-        self._sink = sink
         self._selector = selector
         self._notices = notices
         self._root = folder.root
@@ -68,7 +70,7 @@ class FolderWatch:
     def start(self) -> None:
         """Watch the folder; `check` starts to watch the sources."""
         self._root = self._folder.root  # another one after a symlink to the folder was switched
-        watcher = Watcher(self._root, self._sink, self._selector, wanted=self._is_wanted)
+        watcher = Watcher(self._root, self.apply_hint, self._selector, wanted=self._is_wanted)
         try:
             watcher.start()
         except OSError as error:

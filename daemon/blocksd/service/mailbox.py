@@ -16,7 +16,7 @@ class Mailbox(Generic[T]):
     """News that any thread may put in, and a selector, both of which the main loop waits for at once.
 
     What is registered with the selector has as data what reads it, which the main loop calls: so file events reach it
-    without a change of threads.
+    without a change of threads. It returns True if there is something to do then, and nothing need be put in.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Mailbox(Generic[T]):
         return self._news.empty()
 
     def wait(self, seconds: float) -> None:
-        """Read what can be read, and wait for news, at most so long. What a reader raises is raised."""
+        """Read what can be read, and wait for news or something to do, at most so long. What a reader raises is raised."""
         until = time.monotonic() + seconds
         while True:
             self._is_waiting = True  # before it is seen whether there are news
@@ -46,7 +46,7 @@ class Mailbox(Generic[T]):
             ready = self.selector.select(0 if is_last else seconds)
             self._is_waiting = False
             for one, _ in ready:
-                one.data()
+                is_last = one.data() or is_last
             if is_last or not self._news.empty():
                 return
             seconds = until - time.monotonic()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import queue
 import signal
 import threading
 import time
@@ -234,9 +233,10 @@ class Service:
         """Wait for news, and handle all that has arrived."""
         with self._barrier("hear of files and news"):
             self._mailbox.wait(wait)
-        with suppress(queue.Empty):
-            for _ in range(_NEWS_AT_ONCE):
-                self._handle_safely(self._mailbox.get())
+        for _ in range(_NEWS_AT_ONCE):
+            if self._mailbox.is_empty:
+                return
+            self._handle_safely(self._mailbox.get())
 
     def _handle_safely(self, news: News | Question | Failed | None) -> None:
         """Handle news. After a failure, find what it may have lost: compare all files, or read the inboxes again."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blocksd.embedded.supervisor import ServerState, Supervisor
-from blocksd.files.watcher import Hint
 from blocksd.monitoring.watchdog import vitals_of
 from blocksd.requests.consumer import Consumer, Readable, Refused
 from blocksd.service.folder_watch import FolderWatch, SourceHint
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from blocksd.service.resources import Resources
     from blocksd.settings.config import Config
 
-News = Hint | SourceHint | list["Entry"] | Readable | Refused | ServerState
+News = SourceHint | list["Entry"] | Readable | Refused | ServerState
 """A value that one of the threads passes to the main loop."""
 
 
@@ -102,9 +101,7 @@ class Threads:
 
     def handle(self, news: News) -> None:
         """Pass news to the part of the core that needs it."""
-        if isinstance(news, Hint):
-            self.folder_watch.apply_hint(news)
-        elif isinstance(news, SourceHint):
+        if isinstance(news, SourceHint):
             self.folder_watch.apply_source_hint(*news)
         elif isinstance(news, Readable):
             self.inbox_feed.set_obstacle(news)
@@ -115,7 +112,7 @@ class Threads:
 
     def recover_from_loss(self, news: object) -> None:
         """Find what a failure to handle news has lost: compare all files, or read the inboxes again."""
-        if isinstance(news, (Hint, SourceHint)):
+        if isinstance(news, SourceHint):
             self._core.compare_soon()
         elif isinstance(news, list):
             self._core.inbox.forget_all()

@@ -130,11 +130,12 @@ class ReadQueue:
 
     def take_batch(self, now: float, limit: int) -> dict[str, bool]:
         """Take the files that have been due for longest, at most so many; of each, whether its writer closed it."""
-        self.advance(now)
-        batch = {path: self.ready.pop(path) for path in self.first(limit)}
-        if not self.ready:
-            self.ready.clear()  # gives its memory back, which may have been for very many
-        return batch
+        if self.later:
+            self.advance(now)
+        if len(self.ready) <= limit:  # with its memory, which may have been for very many
+            batch, self.ready = self.ready, {}
+            return batch
+        return {path: self.ready.pop(path) for path in self.first(limit)}
 
     def clear(self) -> None:
         """Forget what is due; what waits goes on waiting."""

@@ -49,8 +49,6 @@ class Watched(Looking):
     def until(self, condition: Callable[[], Any]) -> None:
         def step() -> Any:
             self.hear()
-            while not self.hints.empty():
-                self.watch.apply_hint(self.hints.get())
             self.wait(0.01)
             return condition()
 
