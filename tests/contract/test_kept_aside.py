@@ -147,7 +147,7 @@ def test_late_save_that_recovery_cannot_put_back(rig: Rig) -> None:
 def test_directory_on_the_way_is_another_thing_after_a_crash(
     rig: Rig, tmp_path: Path, what: str, effect: str, boot: str
 ) -> None:
-    """The request in doubt is given up after a while, what lay aside is kept, and everything else goes on."""
+    """The request in doubt counts as done after a while, what lay aside is kept, and everything else goes on."""
     for number in range(9):  # so that one that is missing is no lost disk
         rig.write(f"block-{number}", "text\n")
     rig.save_and_settle("other", "x\n")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from blocksd.errors import JournalUnusable
 from blocksd.files.root import Root
 from blocksd.journal.database import Database
 from blocksd.journal.intents import Intents
@@ -666,6 +667,67 @@ def test_new_text_is_on_disk_before_it_is_put_in(
     assert furnished.ask(*OPERATIONS[what])[0]["ok"]
     assert max(place for place, name in enumerate(done) if name == "sync") < done.index("renameat2")
     assert (done.index("prepare") < done.index("sync")) == (what == "append")
+
+
+# --- a reply comes before it is journaled that the revision is in force ---
+
+
+def until_replied(rig: Powered, *requests: dict[str, Any]) -> list[dict[str, Any]]:
+    """Send requests, and follow their round up to where they are replied to and not finished; the replies."""
+    for request in requests:
+        rig.raw.xadd("blocks:inbox:operator", {"request": json.dumps(request)})
+    rig.pass_on()
+    for name in rig.core.round():
+        if name == "finish":
+            break
+    rig.core.projector._mirror.wait()
+    return [json.loads(rig.raw.lpop(f"blocks:reply:operator:{request['id']}")) for request in requests]
+
+
+@pytest.mark.parametrize("boots", [True, False])
+def test_what_was_replied_to_is_in_force_after_a_crash(rig: Powered, *, boots: bool) -> None:
+    """Under the numbers that were told, and once; it is known that it was done."""
+    asked = [append("notes", "added", id="same"), append("other", "more", id="too")]
+    replies = until_replied(rig, *asked)
+    assert all(reply["ok"] for reply in replies)
+    assert rig.journal.seq == min(reply["seq"] for reply in replies) - 1
+    rig.lose_power(boots=boots)
+    assert rig.value("notes") == "one\nadded"
+    assert {one.seq for label in ("notes", "other") for one in rig.journal.history(label)[:1]} == {
+        reply["seq"] for reply in replies
+    }
+    assert rig.ask(*asked) == replies
+    assert rig.kinds("notes") == [("created", "file"), ("updated", "operator")]
+    assert rig.temporaries() == []
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_journal_that_takes_no_more_right_after_a_reply(
+    rig: Powered, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """What was replied to is finished when it can be, before anything else is done."""
+    failed: list[int] = []
+    real = Intents.finish
+
+    def full(*args: Any, **options: Any) -> None:
+        if len(failed) < times:
+            failed.append(1)
+            raise JournalUnusable("the journal cannot be written: database or disk is full", path=rig.journal.path)
+        real(*args, **options)
+
+    monkeypatch.setattr(Intents, "finish", full)
+    (reply,) = rig.ask(append("notes", "added", id="same"))
+    assert reply["ok"]
+    assert len(failed) == 1
+    rig.write("other", "by hand\n")
+    rig.run(lambda: rig.raw.hget("blocks:block:other", "value") == "by hand", "the save is shown")
+    assert len(failed) == times
+    assert rig.value("notes") == "one\nadded"
+    assert rig.journal.history("notes")[0].seq == reply["seq"]
+    assert rig.ask(append("notes", "added", id="same")) == [reply]
+    assert rig.core.failures.unexpected is None
+    rig.resync()
+    assert rig.temporaries() == []
 
 
 # --- a request that is repeated ---

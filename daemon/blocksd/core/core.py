@@ -41,7 +41,7 @@ class Core(Parts):
     """Folder, sources and requests → journal → mirror → replies, one round after the other, all in one thread.
 
     Invariants, between two rounds:
-      1. what a revision says was journaled before the mirror showed it, and shown before it was announced;
+      1. what a revision says was journaled, at least as prepared, before the mirror showed it, and shown before announced;
       2. `journal.seq` numbers every revision ever returned, without a gap;
       3. a file that was read and whose revision was not journaled will be read again;
       4. a request is in its inbox until its outcome was journaled, shown and replied.
@@ -161,11 +161,10 @@ class Core(Parts):
         yield from self.state.note_agents(revisions)
         if self.state.unmerged or self.schedule["merges"] < NEVER:
             self.requests.set_merges_due()
-        have_changed = draft.observed.has_attachments or draft.requested.has_attachments
+        if have_changed := draft.observed.has_attachments or draft.requested.has_attachments:
+            self.schedule["sources"] = 0.0  # who sees them may have changed
         if have_changed or not self.intake.has_checked_names:
             self.intake.check_names()
-        if have_changed:
-            self.schedule["sources"] = 0.0  # who sees them may have changed
         if self.intake.scanner.left or self._writer.left or self.executor.has_left:
             self.executor.remove_left()
         self.failures.blocked_until = 0.0
@@ -175,8 +174,10 @@ class Core(Parts):
         return revisions
 
     def _project(self, draft: Draft, revisions: list[Revision]) -> Iterator[str]:
-        """Show what was committed, reply, and remove what was displaced in files."""
+        """Show what was committed, reply, and then journal that it is in force, and remove what was displaced in files."""
         answers = draft.answers.answers
+        if not self.projector.is_next(revisions):  # what the mirror lacks is read from the journal
+            yield from self.executor.finish()
         if revisions or answers:
             yield "project"
             known = self.state.attachments.is_known
@@ -188,6 +189,7 @@ class Core(Parts):
             self.requests.begin_again()
         elif draft.asked.entries:
             self.requests.end()
+        yield from self.executor.finish()
         if self.executor.displaced or self.executor.free or self.schedule["kept"] <= self._clock():
             yield "clear away"
             self.executor.clear_away()

@@ -48,7 +48,7 @@ class Executor(Part):
     """Brings a draft into force, all of whose requests share the waits for the disk.
 
     Invariants:
-      1. a request is answered when its file is on disk and its revision journaled, or when it changed nothing;
+      1. a request is answered when its file is on disk and its revision prepared, or when it changed nothing;
       2. a crash at any moment leaves all of a round's edits or none, and what was prepared tells which;
       3. what a person saves meanwhile stays: then the round is taken back, and its requests are done on top;
       4. what tells that a file was changed lies beside it until the journal's word that it was is on disk.
@@ -67,23 +67,23 @@ class Executor(Part):
         self._retired: dict[str, Staged] = {}  # by `aside`: what is over, and not known to be on disk
         self.has_left = False  # temporaries that cannot be removed were reported
         self.free: list[Staged] = []  # what was retired, and is known to be on disk
+        # What was put in and is to be journaled, with the signatures of the files.
+        self._unfinished: tuple[Draft, Prepared, dict[str, Signature | None]] | None = None
 
     def carry_out(self, draft: Draft, until: float) -> Generator[str, None, list[Revision]]:
         """Do what was asked for: in the files, then in the journal. Yields the name of each durable effect before it happens.
 
-        Requests are done if that can begin before the time `until`: later another daemon may do them.
+        Requests are done if that can begin before the time `until`: later another daemon may do them. `finish` is left to do.
 
         Raises:
             Conflict: nothing was done, but what files said is in force.
             JournalUnusable: nothing was done; the state is to be loaded anew.
             LeaseLost: nothing was done; what was taken is another daemon's to do.
         """
+        self._unfinished = None  # of a round that an error has ended: `recover` has seen to it
         revisions = draft.requested.revisions
         answers, settled = draft.answers, draft.answers.settled
-        if draft.edits or draft.folders_made:
-            staged = yield from self._stage(draft)
-        else:
-            staged = []
+        staged = (yield from self._stage(draft)) if draft.edits or draft.folders_made else []
         if revisions or draft.edits or draft.folders_gone:
             yield from self._write(draft, staged, until)
         else:
@@ -91,6 +91,7 @@ class Executor(Part):
             if draft.requested:
                 draft.requested.apply()
         if settled or answers.accesses:
+            yield from self.finish()  # outcomes are counted by the revisions in force
             yield "settle"
             self._results.write(answers.accesses, settled, draft.requested.at)
             if answers.accesses:
@@ -123,7 +124,7 @@ class Executor(Part):
         return staged
 
     def _write(self, draft: Draft, staged: list[Staged], until: float) -> Generator[str, None, None]:
-        """Record the intent while the new texts get to disk, put them in, and journal that they are."""
+        """Record the intent while the new texts get to disk, and put them in."""
         writer, intents = self._writer, self._intents
         folders_gone = [os.path.join(PRIVATE, agent) for agent in draft.folders_gone]
         prepared = Prepared(
@@ -168,19 +169,34 @@ class Executor(Part):
         except (Unavailable, ProblemFile) as error:
             self._take_back(put_in, staged)
             raise Conflict(str(error.facts["path"]), error) from None
-        yield "finish"
         reported = self._problems.subjects
         for path in [path for path in signatures if printable(path) in reported] if reported else ():
             del signatures[path]  # it is read again, since it may be in order now
             self._intake.hint_file(path, closed=True)
-        intents.finish(prepared, signatures, is_durable=bool(folders_gone))
-        self.displaced.update((one.aside, one) for one in staged)
-        self._enforce(draft, signatures)  # before anything that may fail: the journal has it
+        self._unfinished = draft, prepared, signatures
+        if folders_gone or draft.requested.has_attachments:  # the mirror is shown what is in force of them
+            yield from self.finish()
         if folders_gone:
             self._discard(self._read_displaced())
             yield "remove folders"
             for folder in remove_folders(intents, writer):
                 self._intake.hint_tree(folder)
+
+    def finish(self) -> Generator[str, None, None]:
+        """Journal that what was put in is in force, if that is not done, and put it into force.
+
+        No reader waits for it: what was prepared is on disk, so is what was put in, and `recover` does the same.
+        """
+        if self._unfinished is None:
+            return
+        (draft, prepared, signatures), self._unfinished = self._unfinished, None
+        yield "finish"
+        self._intents.finish(prepared, signatures, is_durable=bool(prepared.folders_gone))
+        self.displaced.update((one.aside, one) for one in prepared.staged)
+        # Into force before anything that may fail: the journal has it.
+        draft.requested.apply({path: signatures.get(path) for path in draft.paths.values()})
+        if draft.gone:
+            self._intake.release(draft.gone)
 
     def _put_in(self, staged: Staged) -> bool:
         """Put a new text in; try several times, since the others of the round are seen by readers already.
@@ -195,12 +211,6 @@ class Executor(Part):
             except Unavailable:  # nothing was changed
                 continue
         return self._writer.put_in(staged)
-
-    def _enforce(self, draft: Draft, signatures: dict[str, Signature | None]) -> None:
-        """Put into force what was journaled."""
-        draft.requested.apply({path: signatures.get(path) for path in draft.paths.values()})
-        if draft.gone:
-            self._intake.release(draft.gone)
 
     # --- what was displaced ---
 

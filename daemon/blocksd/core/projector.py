@@ -86,8 +86,8 @@ class Projector(Part):
             return 0.0
         if not self.is_in_sync:
             return float("inf") if self.is_held else self._retry_at
-        if self._lag:  # then nothing is compared
-            return min(self._catch_up_at, self._heartbeat_at)
+        if lag := self._lag:  # then nothing is compared
+            return min(self._catch_up_at, self._heartbeat_at) if lag > 0 else self._heartbeat_at
         return 0.0 if self.verifier.running is not None and self.verifier.is_due else self._heartbeat_at
 
     @property
@@ -142,6 +142,11 @@ class Projector(Part):
         self.is_in_sync, self._work, self._retry_at = False, None, 0.0
         self._schedule["mirror"] = 0.0
 
+    def is_next(self, revisions: Sequence[Revision]) -> bool:
+        """Return True if the mirror is where these revisions, of which there are some, follow."""
+        place = self._mirror.place
+        return self.is_in_sync and place is not None and bool(revisions) and place.seq == revisions[0].seq - 1
+
     def project(self, revisions: Sequence[Revision], answers: Sequence[Answer] = (), gone: Iterable[str] = ()) -> None:
         """Show what was just journaled, and what has changed in agents, problems and sources; if the mirror is unreachable, later.
 
@@ -154,7 +159,7 @@ class Projector(Part):
             place = self._mirror.place
             assert place is not None
             left = gone_commands(gone, self._mirror.keys) if gone else []
-            if revisions and place.seq == revisions[0].seq - 1:
+            if self.is_next(revisions):
                 if answers or left or self._has_aside:
                     self._mirror.project(revisions, [*left, *self._aside_commands(answers)])
                     self._aside_is_shown()
@@ -190,7 +195,7 @@ class Projector(Part):
             if self._work is None:
                 if not self.is_in_sync and now >= self._retry_at and not self.is_held:
                     self._work = self._resynchronizing()
-                elif self.is_in_sync and self._lag and now >= self._catch_up_at:
+                elif self.is_in_sync and (self._lag or 0) > 0 and now >= self._catch_up_at:
                     self._catch_up_at = now + _BACK_OFF_SECONDS[1]  # should the journal not be readable
                     self._resync.catch_up()
                     self._catch_up_at = 0.0
@@ -209,7 +214,10 @@ class Projector(Part):
 
     @property
     def _lag(self) -> int | None:
-        """How many revisions were journaled by rounds that failed before they showed them; None if it cannot be told."""
+        """How many revisions were journaled by rounds that failed before they showed them; None if it cannot be told.
+
+        Below 0 if a round showed them and failed to journal that they are in force: `recover` does that.
+        """
         place = self._mirror.place
         return None if place is None else self._journal.seq - place.seq
 

@@ -151,7 +151,7 @@ def _labels(outcome: dict[str, Any]) -> Iterator[str]:
 def part_of(prepared: Prepared, groups: Sequence[Group]) -> Prepared:
     """Return what is prepared for some of the groups, its revisions numbered without a gap.
 
-    Nothing of the round was acknowledged yet, or all of its groups would be complete: so nobody has seen a number.
+    Nothing of the round was acknowledged, or all of its groups would be complete: so nobody has seen a number.
     """
     first = prepared.revisions[0].seq if prepared.revisions else 0
     seqs = sorted(one.seq for group in groups for one in group.revisions)
@@ -179,7 +179,7 @@ def recover(intents: Intents, writer: Writer, *, is_patient: bool = False) -> bo
     """Finish, or take back, what a crash, or a journal that took no more, has interrupted.
 
     Returns True if there was anything. If a symlink or a file has come to stand where a directory was, nothing can be told
-    of the files below it, now or later: unless `is_patient`, those requests are given up, and what lies aside is kept.
+    of the files below it, now or later: unless `is_patient`, those requests count as done, and what lies aside is kept.
 
     Raises:
         Misconfigured: the folder cannot be the one that was written to.
@@ -211,9 +211,7 @@ def _finish_or_take_back(prepared: Prepared, intents: Intents, writer: Writer, *
             if is_patient or error.facts.get("errno") not in _IN_THE_WAY:
                 raise
             untold.update(group.staged)
-            # A power cut may have undone the end of what was acknowledged. Else nothing of it was.
-            if not prepared.is_same_boot:
-                done.append(group)
+            done.append(group)  # it may have been acknowledged, right before the crash
     told = [one for one in prepared.staged if one not in untold]
     late = [one for one in told if _state(one, writer, prepared) is State.SAVED_LATE]
     # What was done before the crash may not be on disk, either: after the next line of the journal nobody looks again.
@@ -268,7 +266,8 @@ def _state(one: Staged, writer: Writer, prepared: Prepared) -> State:
 def _settle(group: Group, writer: Writer, *, is_same_boot: bool) -> bool:
     """Bring the files of a group to where all say what was prepared, or none; return True if all do.
 
-    A reply is sent once all files of its round are in and synced. So a group that is not complete was not acknowledged.
+    A reply is sent once all files of its round are in and synced, perhaps before that is journaled. So a group that is not
+    complete was not acknowledged.
     """
     if not group.staged:
         return True
