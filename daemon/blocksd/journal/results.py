@@ -19,6 +19,7 @@ KEPT_OF_ACTOR = 1000
 _FEW = 64  # so many more than are kept may stay, of an actor that asks for no more
 _ACTORS_AT_ONCE = 100
 _ACTORS_COUNTED = 10_000
+_IDS = 10_000  # of requests that are in memory, of the actors that asked first
 _LOOKS_AT_ALL = 256  # every so many times all actors with more than are kept are looked at, also idle ones
 
 
@@ -46,14 +47,39 @@ class Results:
         self._asked: Counter[str] = Counter()  # actor → how many it may have got since the last look at its outcomes
         self._many: dict[str, int] = {}  # actor → how many it has, of those with more than are kept whatever their age
         self._looks = 0
+        # Actor → the ids under which outcomes may be kept: all that are, and all that were asked for; None: unknown.
+        self._ids: dict[str, set[str] | None] = {}
+        self._room = _IDS  # for more of them
 
     def outcome_of(self, actor: str, request_id: str) -> str | None:
         """Return the outcome of a request; None when it has not been carried out, or too long ago: it may be now."""
-        row = self._database.first("SELECT outcome FROM requests WHERE actor = ? AND id = ?", actor, request_id)
-        if row is not None:
-            return str(row[0])
+        if not self._is_new(actor, request_id):
+            row = self._database.first("SELECT outcome FROM requests WHERE actor = ? AND id = ?", actor, request_id)
+            if row is not None:
+                return str(row[0])
         self._asked[actor] += 1
         return None
+
+    def _is_new(self, actor: str, request_id: str) -> bool:
+        """Return True if nothing was asked for under this id; False: the journal must say. It is noted as asked for.
+
+        Most requests have an id that was never used, so that there is nothing to look for.
+        """
+        if actor not in self._ids:
+            with self._database.reading():
+                rows = self._database.execute("SELECT id FROM requests WHERE actor = ? LIMIT ?", (actor, self._room))
+                ids = {found for (found,) in rows}
+            self._ids[actor] = ids if len(ids) < self._room else None
+            self._room -= len(self._ids[actor] or ())
+        known = self._ids[actor]
+        if known is None or request_id in known:
+            return False
+        if not self._room:
+            self._room, self._ids[actor] = len(known), None
+            return False
+        self._room -= 1
+        known.add(request_id)
+        return True
 
     def open_files(self) -> list[Access]:
         """Return the files that agents have opened and not closed."""
@@ -100,6 +126,8 @@ class Results:
             for actor in self._due():
                 self._forget(actor, before)
             self._looks += 1
+            if not self._looks % _LOOKS_AT_ALL:  # many of them may have been forgotten
+                self._ids, self._room = {}, _IDS
 
     def _due(self) -> list[str]:
         often = Counter({actor: asked for actor, asked in self._asked.items() if asked >= _FEW})

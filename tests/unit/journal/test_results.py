@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from blocksd.errors import JournalUnusable
@@ -112,3 +114,58 @@ def test_full_disk_forgets_nothing(journal: Journal) -> None:
     assert kept(journal) == KEPT_OF_ACTOR + 1
     Results(journal.database).forget_old(NOW)
     assert kept(journal) == KEPT_OF_ACTOR
+
+
+# --- ids that were never used ---
+
+
+@pytest.fixture
+def asked(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """The looks for an outcome in the journal."""
+    looks: list[tuple[str, ...]] = []
+    real = journal.database.first
+
+    def first(question: str, *parameters: str) -> Any:
+        looks.append(parameters)
+        return real(question, *parameters)
+
+    monkeypatch.setattr(journal.database, "first", first)
+    return looks
+
+
+def test_journal_is_not_searched_for_an_id_that_was_never_used(journal: Journal, asked: list[tuple[str, ...]]) -> None:
+    ask(journal, 3)
+    outcomes = Results(journal.database)
+    assert [outcomes.outcome_of("ann", f"r-{number}") for number in range(5)] == ["done"] * 3 + [None] * 2
+    assert outcomes.outcome_of("bob", "r-1") is None
+    assert asked == [("ann", f"r-{number}") for number in range(3)]
+
+
+def test_outcome_is_found_however_it_came_into_the_journal(journal: Journal) -> None:
+    """By way of the request's intent, say, which recovery has finished: it was asked for before."""
+    outcomes = Results(journal.database)
+    assert outcomes.outcome_of("ann", "r-0") is None
+    assert outcomes.outcome_of("ann", "r-0") is None
+    ask(journal, 1)
+    assert outcomes.outcome_of("ann", "r-0") == "done"
+
+
+@pytest.mark.parametrize("room", [0, 1, 4, 5, 6, 12])
+def test_every_outcome_is_found_however_many_ids_there_are(
+    journal: Journal, asked: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """Beyond those that are in memory, the journal is searched."""
+    monkeypatch.setattr("blocksd.journal.results._IDS", room)
+    ask(journal, 5)
+    ask(journal, 1, "bob")
+    outcomes = Results(journal.database)
+    for number in range(9):
+        for actor, count in (("ann", 5), ("bob", 1)):
+            for _ in range(2):
+                assert outcomes.outcome_of(actor, f"r-{number}") == ("done" if number < count else None)
+    assert sum(len(ids) for ids in outcomes._ids.values() if ids is not None) + outcomes._room == room
+    asked.clear()
+    for _ in range(256):
+        outcomes.forget_old(YESTERDAY)
+    assert outcomes.outcome_of("ann", "r-1") == "done"
+    assert (outcomes.outcome_of("ann", "new"), len(asked)) == (None, 1 + (room <= 5))
