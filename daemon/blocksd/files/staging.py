@@ -131,12 +131,7 @@ class Staging(Directories):
 
     def _write(self, staged: Staged, data: bytes, like: str, status: os.stat_result | None) -> int:
         """Write a new text aside; return its inode."""
-        handle, mark = _make(self._root, staged.aside, data, like, status)
-        try:
-            inode = self._root.status(handle).st_ino
-        except OSError:
-            self._root.close(handle)
-            raise
+        handle, inode, mark = _make(self._root, staged.aside, data, like, status)
         if mark is not None:
             self._marks[staged.aside] = mark
         if self.is_durable:
@@ -249,8 +244,8 @@ def digest(data: bytes | None) -> str | None:
     return None if data is None else blake2b(data, digest_size=16).hexdigest()
 
 
-def _make(root: Root, path: str, data: bytes, like: str, status: os.stat_result | None) -> tuple[int, Mark | None]:
-    """Make a new file at `path`, like the one at `like`, whose `status` this is; return its handle and its mark.
+def _make(root: Root, path: str, data: bytes, like: str, status: os.stat_result | None) -> tuple[int, int, Mark | None]:
+    """Make a new file at `path`, like the one at `like`, whose `status` this is; return its handle, inode and mark.
 
     There is no mark where the file system cannot tell the time of a file from one a nanosecond earlier.
     Raise OSError if it could not be made whole.
@@ -261,25 +256,23 @@ def _make(root: Root, path: str, data: bytes, like: str, status: os.stat_result 
         left = memoryview(data)
         while left:
             left = left[root.write(handle, left) :]
-        mark = _mark(root, handle)
-        _take_over(root, handle, status, attributes)
+        # It is to have the time one nanosecond before it was written, which no later write can have.
+        written_at = root.status(handle).st_mtime_ns
+        root.set_times(handle, ns=(written_at, written_at - 1))
+        own = root.status(handle)
+        _take_over(root, handle, own, status, attributes)
     except BaseException:
         with suppress(OSError):
             root.close(handle)
         raise
-    return handle, mark
+    is_earlier = own.st_mtime_ns < written_at
+    return handle, own.st_ino, Mark(own.st_mtime_ns, own.st_size, own.st_ino) if is_earlier else None
 
 
-def _mark(root: Root, handle: int) -> Mark | None:
-    """Give a file that was just written the time one nanosecond before that, which no later write can have."""
-    written_at = root.status(handle).st_mtime_ns
-    root.set_times(handle, ns=(written_at, written_at - 1))
-    status = root.status(handle)
-    return Mark(status.st_mtime_ns, status.st_size, status.st_ino) if status.st_mtime_ns < written_at else None
-
-
-def _take_over(root: Root, handle: int, status: os.stat_result | None, attributes: Mapping[str, bytes]) -> None:
-    """Give a file the mode, owner and extended attributes of another one, or those of a new file if there is none.
+def _take_over(
+    root: Root, handle: int, own: os.stat_result, status: os.stat_result | None, attributes: Mapping[str, bytes]
+) -> None:
+    """Give a file, whose `own` status this is, mode, owner and attributes of another one, or those of a new file.
 
     A daemon that is not root cannot give files away: then the owner is its own, the group stays if it may, and what the
     owner could do, the group can, or the user who saved the file could not save it again.
@@ -290,7 +283,6 @@ def _take_over(root: Root, handle: int, status: os.stat_result | None, attribute
         os.umask(mask)
         root.set_mode(handle, 0o666 & ~mask)
         return
-    own = root.status(handle)
     if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
         for uid, gid in ((status.st_uid, status.st_gid), (-1, status.st_gid)):
             try:
@@ -298,8 +290,9 @@ def _take_over(root: Root, handle: int, status: os.stat_result | None, attribute
                 break
             except OSError:  # it may not, or there is no such user in its user namespace
                 continue
+        own = root.status(handle)
     _take_over_attributes(root, handle, attributes)
-    mode, own = stat.S_IMODE(status.st_mode), root.status(handle)
+    mode = stat.S_IMODE(status.st_mode)
     could_read = mode & (stat.S_IRGRP if own.st_gid == status.st_gid else stat.S_IROTH)
     if own.st_uid != status.st_uid:
         mode |= (mode & stat.S_IRWXU) >> 3

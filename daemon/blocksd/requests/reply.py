@@ -44,7 +44,10 @@ class Answer(NamedTuple):
 def accepted(request_id: str, facts: Mapping[str, Any], mark: str) -> tuple[str, str]:
     """The reply that says it was done: as it is kept, with the mark of the request, and as it is sent."""
     head = {"id": request_id, "ok": True}
-    return marked(json.dumps({**head, **kept(facts)}), mark), json.dumps({**head, **facts})
+    if not facts.get("block") or list(facts)[-1] != "block":
+        return marked(json.dumps({**head, **kept(facts)}), mark), json.dumps({**head, **facts})
+    text = json.dumps({**head, **kept(facts)})
+    return marked(text, mark), f"{text[: -len('true}')]}{json.dumps(facts['block'])}}}"
 
 
 def carried_out(request: Request, facts: Mapping[str, Any], newest: Revision | Sequence[Revision]) -> tuple[str, str]:
