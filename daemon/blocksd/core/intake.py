@@ -54,7 +54,7 @@ class Intake(Part):
         self.deletions = Deletions(shared, folder, grace=delete_grace)
         self._reported: set[str] = set()  # files that have a problem, whatever the state knows of them
         self._queue = ReadQueue(shared.clock, shared.wall)
-        self.scanner = Scanner(shared, folder, self._queue, known=lambda: self._reported.union(shared.state.signatures))
+        self.scanner = Scanner(shared, folder, self._queue, self._reported)
         self._writers: dict[str, tuple[str, float]] = {}  # file → its writers, and when they were searched for
         self.reset()
 

@@ -11,16 +11,20 @@ from blocksd.errors import InvalidFile, InvalidLabel
 from blocksd.model.label import PRIVATE, is_block_file, is_ignored, is_properties, parse_agent, printable
 from blocksd.model.problem import NAMES, misnamed, problem_of
 from blocksd.state.part import Part
+from blocksd.state.sweep import SLICE, Sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
-    from blocksd.files.folder import Folder, FolderEntry
+    from blocksd.files.folder import Folder
     from blocksd.model.attachment import Attachments
     from blocksd.state.part import Shared
     from blocksd.state.read_queue import ReadQueue
+    from blocksd.state.sweep import FolderEntry
 
 _MOST_TREES = 16  # are compared one by one
+_FIRST_SLICE = 4096  # directory entries of the first sweep, while nobody is served yet
 _MOST_FILES = 1000  # are looked at, in a folder without a block in force, to find a block among them
 
 
@@ -30,13 +34,13 @@ class Scanner(Part):
     What is below a directory that cannot be listed does not count as missing.
     """
 
-    def __init__(self, shared: Shared, folder: Folder, queue: ReadQueue, known: Callable[[], set[str]]) -> None:
-        """`queue` is where files wait to be looked at; `known` makes a set of the files that are to be there."""
+    def __init__(self, shared: Shared, folder: Folder, queue: ReadQueue, reported: AbstractSet[str]) -> None:
+        """`queue` is where files wait to be looked at; `reported` are files that have a problem, known or not."""
         super().__init__(shared)
         self._spent = 0.0
         self._folder = folder
         self._queue = queue
-        self._known = known
+        self._reported = reported
         self._trees: set[str] = set()
         self._sweep: Iterator[None] | None = None
         self.is_due = False  # there is something to compare
@@ -82,12 +86,16 @@ class Scanner(Part):
         if PRIVATE in trees:  # one that is gone is found by its name alone
             directories |= {f"{PRIVATE}/{agent}" for agent in self._state.attachments.folders}
         below = tuple(f"{tree}/" for tree in trees)
-        unseen = {path for path in self._known() if path.startswith(below)}
+        known = set[str]().union(*map(self._state.signatures.directories, trees))
+        unseen = {path for path in self._reported if path.startswith(below)}
         unlisted: set[str] = set()
         new: list[str] = []
         for tree in trees:
-            for found in self._sweep_of(tree, unseen):
+            sweep = Sweep(self._folder, self._state.signatures)
+            for found in sweep.walk(tree):
                 self._compare(found, unseen, directories, unlisted, new, self._misnamed)
+            known -= sweep.listed
+        unseen |= self._files_in(known)
         self._note_unlisted(unlisted, below)
         self._queue.add_all(_without(unseen, unlisted))
         for path in new:  # by then it is known what is gone from elsewhere: a new file may be one that was there
@@ -110,29 +118,35 @@ class Scanner(Part):
 
     def _sweeping(self) -> Iterator[None]:
         """Compare the whole folder, a slice at a time."""
-        unseen = self._known()
+        signatures = self._state.signatures
+        new_directories = signatures.new_directories()
+        unseen = set(self._reported)
         unlisted: set[str] = set()
         directories: set[str] = set()
         new: list[str] = []
         misnamed: set[str] = set()
-        for number, found in enumerate(self._sweep_of("", unseen)):
+        sweep = Sweep(self._folder, signatures, at_once=SLICE if self.sweeps else _FIRST_SLICE)
+        for number, found in enumerate(sweep.walk()):
             if number:
                 yield
             self._compare(found, unseen, directories, unlisted, new, misnamed)
         self._misnamed = misnamed
         self._tell_misnamed()
         self._note_unlisted(unlisted, ("",))
+        if sweep.covered != len(signatures):  # else each known file is or was in a directory that was listed
+            known = signatures.directories() - (signatures.new_directories() - new_directories)
+            unseen |= self._files_in(known - sweep.listed)
         self._queue.add_all([*_without(unseen, unlisted), *new])  # a new file may be one that is missing
         self.directories = directories
         self.sweeps += 1
 
-    def _sweep_of(self, below: str, unseen: set[str]) -> Iterator[list[FolderEntry]]:
-        """Yield what is there and not as it was read; take the files that are from `unseen`."""
-        same: list[str] = []
-        for found in self._folder.sweep(below, self._state.signatures, same):
-            unseen.difference_update(same)
-            same.clear()
-            yield found
+    def _files_in(self, directories: Iterable[str]) -> set[str]:
+        """Return the known files in directories that were not listed: they are gone, or cannot be seen."""
+        return {
+            f"{directory}/{name}" if directory else name
+            for directory in directories
+            for name in self._state.signatures.names(directory)
+        }
 
     def _note_unlisted(self, unlisted: set[str], below: tuple[str, ...]) -> None:
         """Note which directories could not be listed, of all whose paths begin so, and forget the problems of the others."""
@@ -173,6 +187,8 @@ class Scanner(Part):
                 self.left.append(path)
             elif kind == "misnamed":
                 misnamed.add(path)
+            elif kind == "missing":
+                unseen.add(path)
             elif kind == "unreadable":
                 assert error is not None
                 unlisted.add(path)

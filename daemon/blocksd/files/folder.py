@@ -1,4 +1,4 @@
-"""Lists and reads the directory of block files, so that half a save is never taken for a whole one."""
+"""Reads the directory of block files, so that half a save is never taken for a whole one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import attrgetter
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import BlocksdError, InvalidFile
 from blocksd.files.beneath import NOT_THERE
@@ -19,11 +18,10 @@ from blocksd.files.document import MAX_BYTES
 from blocksd.files.links import resolve
 from blocksd.files.open_writers import OpenWriters, openers_of
 from blocksd.files.root import Root
-from blocksd.model.label import SUFFIX, TEMPORARY, is_ignored, is_junk, is_properties, printable
-from blocksd.model.proposal import is_misnamed
+from blocksd.model.label import SUFFIX, is_junk, is_properties, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
 Signature = tuple[int, int, int, int]
 """What a file's stat tells of its content: mtime in ns, ctime in ns, size in bytes, inode."""
@@ -31,24 +29,6 @@ Signature = tuple[int, int, int, int]
 FRESH_SECONDS = 0.02
 """A file whose mtime is this close to the moment it was read may be written again within the same tick of the file
 system's clock, and keep its signature: its signature proves nothing yet."""
-
-_MAYBE_IGNORED = frozenset(".#~")  # how the name of an ignored file begins, if it ends as a block's does
-_SLICE = 256
-_NOTHING: Mapping[str, bytes] = MappingProxyType({})
-
-
-class FolderEntry(NamedTuple):
-    """One directory entry that could matter.
-
-    `kind`: `file` (with its signature), `link`, `special` (no regular file, but named like a block), `directory`,
-    `unreadable` (a directory that could not be listed: nothing is known of what is below), `left` (a temporary of ours
-    that a crash has left), `misnamed` (Markdown that is no block for its name alone).
-    """
-
-    path: str
-    kind: Literal["file", "link", "special", "directory", "unreadable", "left", "misnamed"]
-    signature: Signature | None = None
-    error: OSError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +75,16 @@ _PACKED = struct.Struct("<qqqQ")
 packed: Callable[[int, int, int, int], bytes] = _PACKED.pack
 """Returns the four numbers of a signature in 32 bytes: a daemon keeps one for each block, in a third of the memory."""
 unpacked: Callable[[bytes], Signature] = _PACKED.unpack
+NO_SIGNATURE = bytes(_PACKED.size)
+"""In place of a packed signature that proves nothing, where all have one size."""
+
+
+def packed_or_none(*numbers: Any) -> bytes | None:
+    """Return a signature packed; None if it is none: a number is missing, or out of range, as in a damaged row."""
+    try:
+        return packed(*numbers)
+    except struct.error:
+        return None
 
 
 def unproven(signature: Signature) -> Signature:
@@ -122,66 +112,12 @@ class Folder:
         """
         return self.directory.identity()
 
-    def sweep(
-        self, below: str = "", known: Mapping[str, bytes] = _NOTHING, same: list[str] | None = None
-    ) -> Iterator[list[FolderEntry]]:
-        """Yield all that could matter in the folder, or in one directory below it, a few hundred entries at a time.
+    def expect_writers(self, directory: str) -> None:
+        """Have it noticed from now on who writes in a directory, if its files will give no lease.
 
-        No file is opened. A directory that cannot be listed is reported, one that is gone is not. A file whose packed
-        signature is the `known` one is no entry: its path is put into the list `same`.
+        Raise OSError if it cannot be looked at.
         """
-        todo = [below]
-        found: list[FolderEntry] = []
-        same = [] if same is None else same
-        looks = 0
-        while todo:
-            directory = todo.pop()
-            prefix = f"{directory}/" if directory else ""
-            try:
-                self._open_writers.expect(os.path.join(self.root, directory), self.directory.stat(directory).st_mode)
-                with self.directory.scandir(directory) as entries:
-                    for entry in entries:
-                        looks += 1
-                        if looks > _SLICE:
-                            yield found
-                            found, looks = [], 1
-                        name = entry.name
-                        if not name.endswith(SUFFIX) and not is_properties(prefix + name):
-                            if is_ignored(name):
-                                if name.startswith(TEMPORARY):
-                                    found.append(FolderEntry(prefix + name, "left"))
-                                continue
-                            if entry.is_dir(follow_symlinks=False):
-                                todo.append(prefix + name)
-                                found.append(FolderEntry(prefix + name, "directory"))
-                            elif entry.is_symlink() and entry.is_dir():
-                                found.append(FolderEntry(prefix + name, "special"))
-                            elif is_misnamed(name):
-                                found.append(FolderEntry(prefix + name, "misnamed"))
-                        elif name[0] not in _MAYBE_IGNORED or not is_ignored(name):
-                            path = prefix + name
-                            try:
-                                status = entry.stat(follow_symlinks=False)
-                            except OSError as error:
-                                found.append(FolderEntry(path, "special", error=error))
-                                continue
-                            if stat.S_ISREG(status.st_mode):
-                                signature = signature_of(status)
-                                if known.get(path) == packed(*signature):
-                                    same.append(path)
-                                else:
-                                    found.append(FolderEntry(path, "file", signature))
-                            else:
-                                is_link = stat.S_ISLNK(status.st_mode)
-                                found.append(FolderEntry(path, "link" if is_link else "special"))
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as error:
-                # ELOOP: a symlink has come to be where a directory was.
-                found.append(
-                    FolderEntry(directory, "special" if error.errno == errno.ELOOP else "unreadable", error=error)
-                )
-        yield found
+        self._open_writers.expect(os.path.join(self.root, directory), self.directory.stat(directory).st_mode)
 
     def read(self, path: str, *, closed: bool) -> Reading:
         """Read a file.

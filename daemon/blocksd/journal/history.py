@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from blocksd.errors import JournalDamaged, VersionDamaged
 from blocksd.journal.agent_lists import AgentLists
 from blocksd.journal.database import meta_of
-from blocksd.journal.heads import read_heads
+from blocksd.journal.heads import read_columns, read_heads
 from blocksd.journal.identity import FolderFacts
 from blocksd.journal.opening import open_to_read
 from blocksd.journal.row import AGENTS, ENTRIES, STORED, check, revision_of
@@ -71,13 +71,13 @@ class History:
 
         Raise JournalDamaged if a head is not as it was written.
         """
-        for columns in self.columns_of_heads(in_force=in_force):
-            yield from columns.heads()
-
-    def columns_of_heads(self, *, in_force: bool) -> Iterator[Columns]:
-        """Yield the same, many at a time."""
         with self.database.reading():
             yield from read_heads(self.database, self.lists, in_force=in_force)
+
+    def columns_of_heads(self) -> Iterator[Columns]:
+        """Yield the heads of all blocks in force, sorted by label, many at a time. Raise JournalDamaged likewise."""
+        with self.database.reading():
+            yield from read_columns(self.database, self.lists)
 
     def digests(self, labels: Sequence[str]) -> list[HeadDigest]:
         """Return version and digest of those of these labels that are in force."""
@@ -113,10 +113,10 @@ class History:
             row = self.database.execute("SELECT version FROM heads WHERE label = ?", (label,)).fetchone()
             return int(row[0]) if row else 0
 
-    def has_deleted(self) -> bool:
-        """Return True if there are labels that no block has any more."""
+    def has_deleted(self, in_force: int) -> bool:
+        """Return True if there are labels that no block has any more, beside so many that one has."""
         with self.database.reading():
-            return bool(self.database.execute("SELECT EXISTS (SELECT * FROM heads WHERE path IS NULL)").fetchone()[0])
+            return int(self.database.execute("SELECT count(*) FROM heads").fetchone()[0]) > in_force
 
     def head(self, label: str) -> Revision | None:
         """Return the newest revision of a label; None when it never had one.

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from blocksd.errors import JournalUnusable, NotFound
+from blocksd.files.folder import packed
 from blocksd.journal.agent_lists import ListNumbers
 from blocksd.journal.database import LOG_STEP_BYTES
 from blocksd.journal.history import History
@@ -35,11 +36,7 @@ _MOVE_HEAD = (
     "seq = excluded.seq, version = excluded.version, entries = excluded.entries, agents = excluded.agents, "
     "origin = excluded.origin"
 )
-_SET_HEAD = (
-    f"INSERT OR REPLACE INTO heads ({_HEAD}, path, mtime_ns, ctime_ns, size, inode) "  # noqa: S608
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-_UNKNOWN = (None, None, None, None)
+_SET_HEAD = f"INSERT OR REPLACE INTO heads ({_HEAD}, path, signature) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 _CHECKPOINT_CHARS = 4 * 1024 * 1024
 _MOST_LOG_BYTES = 16 * 1024 * 1024  # of the write-ahead log, before it is moved into the database under load, too
 
@@ -172,8 +169,8 @@ class Journal(History):
         touched = [label for label in files if label not in written]
         if touched:
             self.database.executemany(
-                "UPDATE heads SET path = ?, mtime_ns = ?, ctime_ns = ?, size = ?, inode = ? WHERE label = ?",
-                ((files[label][0], *(files[label][1] or _UNKNOWN), label) for label in touched),
+                "UPDATE heads SET path = ?, signature = ? WHERE label = ?",
+                ((path, _packed(signature), label) for label in touched for path, signature in (files[label],)),
             )
 
     def _enforce(self, revision: Revision, file: tuple[str, Signature | None] | None) -> None:
@@ -190,8 +187,7 @@ class Journal(History):
             return
         else:
             path = file[0]
-        signature = (file[1] if file is not None else None) or _UNKNOWN
-        self.database.execute(_SET_HEAD, (*head, path, *signature))
+        self.database.execute(_SET_HEAD, (*head, path, _packed(file[1] if file is not None else None)))
 
     def since(self, seq: int, limit: int) -> list[Revision]:
         """Return the revisions after `seq`, at most `limit`. Raise NotFound if some of them are no longer kept."""
@@ -264,3 +260,7 @@ class Journal(History):
         with suppress(*SQLITE_ERRORS, JournalUnusable), self.database.writing(is_durable=True):
             self.database.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
         self.database.close()
+
+
+def _packed(signature: Signature | None) -> bytes | None:
+    return packed(*signature) if signature is not None else None

@@ -196,8 +196,8 @@ def _begin(database: Database, boot_id: str) -> Opened:
             migrate(database.connection, schema)
             meta = meta_of(database)
             is_new = "epoch" not in meta
-            if not is_new:
-                _check(database, is_clean=meta.get("clean") == 1)
+            if not is_new and meta.get("clean") != 1:
+                _check(database)
             # After a power loss the last revisions may be missing, and in a copy all that were written since it was made:
             # their numbers would be given out again. In another epoch they are other numbers.
             is_lost = not is_new and meta.get("clean") != 1 and meta.get("boot_id") != boot_id
@@ -217,20 +217,19 @@ def _begin(database: Database, boot_id: str) -> Opened:
     return Opened(how, epoch, newest_seq(database), folder, None, runs, number_or_zero(meta.get("unchecked")))
 
 
-def _check(database: Database, *, is_clean: bool) -> None:
-    """Check that the journal can be used and, after a stop out of order, that it is sound.
+def _check(database: Database) -> None:
+    """Check, after a stop out of order, that the journal is sound: its heads, which who loads them checks too, and all of it.
 
     Raise JournalDamaged if it is not.
     """
     (odd,) = database.execute(
-        "SELECT EXISTS (SELECT * FROM heads WHERE (path IS NOT NULL OR NOT ?) AND (typeof(label) <> 'text' "
+        "SELECT EXISTS (SELECT * FROM heads WHERE typeof(label) <> 'text' "
         "OR typeof(seq) <> 'integer' OR seq < 1 OR typeof(version) <> 'integer' OR version < 1 "
         "OR typeof(path) NOT IN ('text', 'null') OR typeof(agents) NOT IN ('integer', 'null') "
-        "OR typeof(entries) NOT IN ('integer', 'null')))",
-        (is_clean,),  # those of deleted blocks may be very many, and a start takes nothing from them
+        "OR typeof(entries) NOT IN ('integer', 'null'))"
     ).fetchone()
-    found = "its heads are not what was written" if odd else "ok"
-    if not odd and not is_clean:
+    found = "its heads are not what was written"
+    if not odd:
         found = quick_check(database.connection, _CHECK_SECONDS) or "ok"
     if found != "ok":
         raise JournalDamaged(f"the journal is damaged: {found}", path=database.path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from blocksd.files.folder import packed_or_none
+
 MIGRATIONS = (
     """
     CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
@@ -167,6 +169,24 @@ MIGRATIONS = (
     -- The known agents, each with when it became known, in milliseconds since 1970.
     CREATE TABLE agents (agent TEXT PRIMARY KEY, created_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     """,
+    """
+    -- A signature is one value: a start reads very many.
+    ALTER TABLE heads RENAME TO heads_before;
+    CREATE TABLE heads (
+        label TEXT PRIMARY KEY,
+        seq INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        entries INTEGER,
+        agents INTEGER,
+        path TEXT,
+        signature BLOB,
+        origin TEXT
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO heads
+        SELECT label, seq, version, entries, agents, path, packed(mtime_ns, ctime_ns, size, inode), origin
+        FROM heads_before;
+    DROP TABLE heads_before;
+    """,
 )
 """What makes a journal of each schema one of the next; the first makes one of nothing."""
 
@@ -176,6 +196,7 @@ SCHEMA = len(MIGRATIONS)
 
 def migrate(database: sqlite3.Connection, schema: int = 0) -> None:
     """Make a journal of the present schema of one of `schema`; 0: of an empty database."""
+    database.create_function("packed", 4, packed_or_none, deterministic=True)
     for number, migration in enumerate(MIGRATIONS[schema:], start=schema + 1):
         for statement in migration.split(";"):
             database.execute(statement)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
+from collections import Counter
 from fnmatch import translate
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 NOBODY: frozenset[str] = frozenset()
 
-_PRIVATE = f"{PRIVATE}/"
+_PRIVATE, _AFTER_PRIVATE = f"{PRIVATE}/", f"{PRIVATE}0"  # 0 follows /
 
 
 @lru_cache(maxsize=1024)
@@ -99,10 +101,11 @@ class Attachments:
     def load(
         self, labels: Sequence[str], entries: Sequence[tuple[str, ...]], attached: Sequence[frozenset[str]]
     ) -> None:
-        """Take blocks over as the journal has them, without deciding anything anew; `loaded` comes after the last."""
+        """Take blocks over, sorted by label, as the journal has them; `loaded` comes after the last. Nothing is decided anew."""
         self.attached.update(zip(labels, attached, strict=True))
-        self._entries.update([(label, its) for label, its in zip(labels, entries, strict=True) if its])
-        for label in [label for label in labels if label.startswith(_PRIVATE)]:
+        pairs = zip(labels, entries, strict=True)
+        self._entries.update(pairs if all(entries) else [(label, its) for label, its in pairs if its])
+        for label in labels[bisect_left(labels, _PRIVATE) : bisect_left(labels, _AFTER_PRIVATE)]:
             self._entries.pop(label, None)
             if not is_properties(label):
                 self._note(label, ())
@@ -114,19 +117,22 @@ class Attachments:
         journaled, so it counts as one that has: if the folder went since, the first sweep that sees all folders
         detaches the agent.
         """
-        labels_of: dict[tuple[str, ...], list[str]] = {}
-        for label, entries in self._entries.items():
-            labels_of.setdefault(entries, []).append(label)
-        named = dict(self._named)
-        for entries, labels in labels_of.items():
+        lists = list(self._entries.values())
+        counts, distinct = Counter(map(id, lists)), {id(entries): entries for entries in lists}
+        named, patterned = dict(self._named), set[int]()
+        for key, entries in distinct.items():
             plain, has_patterns = _sorted_out(entries)
             for name in plain:
-                named[name] = named.get(name, 0) + len(labels)
+                named[name] = named.get(name, 0) + counts[key]
             if has_patterns:
-                self._patterned.update(dict.fromkeys(labels))
+                patterned.add(key)
+        if patterned:
+            self._patterned.update(
+                dict.fromkeys(label for label, entries in self._entries.items() if id(entries) in patterned)
+            )
         self._named = named
-        distinct = {id(agents): agents for agents in map(self.attached.__getitem__, self._patterned)}
-        matched = NOBODY.union(*distinct.values()).difference(named)
+        sets = {id(agents): agents for agents in map(self.attached.__getitem__, self._patterned)}
+        matched = NOBODY.union(*sets.values()).difference(named)
         self._folders = matched.union(self.owners, folders)
         self.listed = None
         for name in self._private:

@@ -6,9 +6,10 @@ import errno
 import stat
 from typing import TYPE_CHECKING
 
-from blocksd.files.folder import FolderEntry, signature_of
+from blocksd.files.folder import signature_of
 from blocksd.files.links import resolve
 from blocksd.model.label import is_ignored
+from blocksd.state.sweep import FolderEntry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

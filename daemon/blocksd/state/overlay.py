@@ -95,7 +95,7 @@ class Overlay:
             state.written.update(path for path, signature in written.items() if signature is not None)
         if self.has_attachments:
             state.attachments.merge(self.attachments)
-        for changes, ours in ((self.paths, state.paths), (self.labels, state.labels), (self.taken, state.taken)):
+        for changes, ours in ((self.paths, state.paths), (self.taken, state.taken)):
             for key, value in changes.items():
                 if value is None:
                     ours.pop(key, None)
@@ -118,7 +118,8 @@ class Overlay:
                 state.origins[label], state.labels_of_origins[origin] = origin, label
         state.moved = {}
         for revision in self.revisions:
-            state.versions[revision.label] = revision.version
+            if revision.label in state.versions:
+                state.versions[revision.label] = revision.version
             state.recent.pop(revision.label, None)
             state.recent[revision.label] = revision
             if revision.author != FILE:
@@ -128,8 +129,7 @@ class Overlay:
                 state.others.pop(revision.renamed_from or "", None)
             for label in filter(None, (revision.label, revision.renamed_from)):
                 state.unmerged.discard(label)
-                if label not in state.paths and label in state.versions:
-                    del state.versions[label]
+                if label not in state.versions:
                     state.has_deleted = True
             if revision.stale_base is not None:
                 state.unmerged.add(revision.label)

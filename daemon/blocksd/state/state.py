@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import struct
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blocksd.errors import JournalDamaged
-from blocksd.files.folder import packed
 from blocksd.journal.history import LAST
 from blocksd.model.attachment import Attachments
-from blocksd.model.label import clash_key, is_properties, owner
+from blocksd.model.label import SUFFIX, clash_key, is_properties, owner
 from blocksd.model.revision import milliseconds
 from blocksd.state.agent_times import AgentTimes
+from blocksd.state.paths import Labels, Paths
+from blocksd.state.signatures import Signatures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -51,36 +51,43 @@ class State:
             JournalUnusable: it cannot be read; all is as it was.
         """
         attachments = Attachments()
-        signatures: dict[str, bytes] = {}
+        signatures = Signatures()
         versions: dict[str, int] = {}
-        paths: dict[str, str] = {}
-        labels_of: dict[str, str] = {}
+        paths = Paths(versions)
         taken: dict[str, str] = {}
-        for labels, its_versions, entries, agents, files, numbers in self.journal.columns_of_heads(in_force=True):
+        origins: dict[str, str] = {}
+        properties: set[str] = set()  # the labels of agents' properties, which are no blocks
+        for labels, its_versions, entries, agents, packed, odd, its_origins in self.journal.columns_of_heads():
             versions.update(zip(labels, its_versions, strict=True))
-            paths.update(zip(labels, files, strict=True))
-            labels_of.update(zip(files, labels, strict=True))
-            signatures.update(zip(files, map(_packed, *numbers), strict=True))
+            signatures.load(labels, packed)
             attachments.load(labels, entries, agents)
-            # Else it is its own clash key.
-            taken.update([(clash_key(one), one) for one in labels if not (one.islower() and one.isascii())])
+            origins.update(its_origins)
+            text = "\n".join(labels)
+            if not (text.isascii() and text == text.lower()):  # else each is its own clash key
+                taken.update([(clash_key(one), one) for one in labels if not (one.islower() and one.isascii())])
+            for number, path in odd.items():
+                label, signature = labels[number], signatures[f"{labels[number]}{SUFFIX}"]
+                del signatures[f"{label}{SUFFIX}"]
+                paths[label], signatures[path] = path, signature
+                if is_properties(label):
+                    properties.add(label)
         # Blocks that are deleted may be many, and are few of those asked for: the journal knows them.
-        self.has_deleted = self.journal.has_deleted()
+        self.has_deleted = self.journal.has_deleted(len(versions))
         self.unmerged = set(self.journal.unmerged())  # blocks whose newest revision is a stale save, to be merged
-        self.origins = self.journal.origins()  # label → what the id is made of, where that is not the label
+        self.origins = origins  # label → what the id is made of, where that is not the label
         self.labels_of_origins = {origin: label for label, origin in self.origins.items()}
         self.attachments = attachments
         self.agent_times.restart()
         self.paths = paths  # label → path
-        self.labels = labels_of  # path → label
+        self.labels = Labels(paths)  # path → label
         self.signatures = signatures  # of every file that was read, in force or not, packed; empty: it proves nothing
         # Files that were written on request and not read since, if a signature proves it.
         self.written: set[str] = set()
-        self.versions = versions
+        self.versions = versions  # of the blocks in force
         self.taken = taken  # clash key → label; those that are their own key may be left out
         self.recent: dict[str, Revision] = {}  # the newest revisions of some labels
         self.others: dict[str, list[int]] = {}  # of some labels, the last versions by others: see `by_others`
-        self.properties = set(filter(is_properties, paths))  # the labels of agents' properties, which are no blocks
+        self.properties = properties
         # The journal has no list of private folders. Until the first sweep has seen them, they are where blocks are.
         self.attachments.loaded({*folders, *(str(owner(label)) for label in self.properties)})
         # What a journal has lost may have told who is attached to what is left.
@@ -188,11 +195,3 @@ class State:
         if newest is not None and newest.version == version:
             return newest
         return self.journal.version(label, version)
-
-
-def _packed(*numbers: Any) -> bytes:
-    """Return a signature as the journal has it, packed; nothing if it proves nothing, or is damaged: the file is read again."""
-    try:
-        return packed(*numbers)
-    except struct.error:
-        return b""

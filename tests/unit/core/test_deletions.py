@@ -9,6 +9,7 @@ import pytest
 
 from blocksd.files.folder import Absent
 from blocksd.model.problem import FOLDER
+from blocksd.state.sweep import Sweep
 from looking import GRACE, Looking, drop, fickle, fill, happened
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def test_folder_replaced_during_a_sweep_is_swept_again(looking: Looking) -> None
     for number in range(600):
         looking.write(f"block-{number:03}", "text\n")
     looking.sweep()
-    path = next(iter(looking.folder.sweep()))[0].path
+    path = next(iter(Sweep(looking.folder).walk()))[0].path
     looking.intake.hint_all()
     looking.look_once(256)
     assert looking.intake.scanner.is_sweeping

@@ -347,9 +347,6 @@ def test_block_of_before_stays_where_its_file_is_a_problem_now(looking: Looking)
     (looking.root / "cafe\u0301 sync-conflict-20261120-100000-ABCDEFG.md").rename(looking.root / conflict)
     database = looking.journal.database
     database.execute(
-        "UPDATE heads SET mtime_ns = ?, ctime_ns = ?, size = ?, inode = ? WHERE label = 'notes'", signature
-    )
-    database.execute(
         "UPDATE heads SET label = ?, path = ? WHERE label != 'notes'",
         (unicodedata.normalize("NFC", conflict.removesuffix(".md")), conflict),
     )
@@ -357,9 +354,15 @@ def test_block_of_before_stays_where_its_file_is_a_problem_now(looking: Looking)
         "UPDATE revisions SET label = ? WHERE label != 'notes'", (unicodedata.normalize("NFC", conflict[:-3]),)
     )
     database.execute("DROP INDEX revisions_stale")
+    for number in ("mtime_ns", "ctime_ns", "size", "inode"):  # which are one now
+        database.execute(f"ALTER TABLE heads ADD COLUMN {number} INTEGER")
+    database.execute("ALTER TABLE heads DROP COLUMN signature")
+    database.execute(
+        "UPDATE heads SET mtime_ns = ?, ctime_ns = ?, size = ?, inode = ? WHERE label = 'notes'", signature
+    )
     for table, column in (("revisions", "origin"), ("heads", "origin"), ("revisions", "operator")):
         database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")  # which came with that schema, or later
-    database.execute(f"PRAGMA user_version={SCHEMA - 3}")
+    database.execute(f"PRAGMA user_version={SCHEMA - 4}")
     looking.close()
     looking.open()
     looking.sweep()

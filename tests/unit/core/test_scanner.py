@@ -94,13 +94,19 @@ def test_sweep_that_is_given_up_has_seen_nothing(looking: Looking) -> None:
     assert happened(looking.sweep()) == [("created", "notes")]
 
 
-def test_sweep_makes_one_set_of_what_is_known(looking: Looking) -> None:
-    """Its slices are no looks at single trees: each of these goes through all that is known."""
+def test_sweep_that_finds_all_that_is_known_asks_for_no_list_of_it(
+    looking: Looking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where a directory is missing, those that are known are gone through."""
     for number in range(600):
-        looking.write(f"block-{number:03}", "text\n")
-    scanner = looking.intake.scanner
-    before, known = scanner.sweeps, Mock(wraps=scanner._known)
-    scanner._known = known
-    looking.intake.hint_all()
-    assert len(looking.look()) == 600
-    assert known.call_count == scanner.sweeps - before == 1
+        looking.write(f"topic{number % 2}/block-{number:03}", "text\n")
+    looking.sweep()
+    asked = Mock(wraps=looking.state.signatures.directories)
+    monkeypatch.setattr(looking.state.signatures, "directories", asked)
+    looking.sweep()
+    assert asked.call_count == 0
+    (looking.root / "topic1").rename(looking.root.parent / "topic1")
+    looking.intake.scanner.begin()
+    looking.look()
+    assert asked.call_count == 1
+    assert len(looking.intake.deletions.missing) == 300

@@ -17,11 +17,9 @@ from blocksd.files.folder import (
     Absent,
     Busy,
     Folder,
-    FolderEntry,
     Reading,
     Refused,
     Text,
-    packed,
     signature_of,
     unproven,
 )
@@ -319,91 +317,6 @@ def test_no_file_handle_is_left_open(root: Path) -> None:
     for name in ("notes.md", "link.md", "fifo.md", "missing.md"):
         read(root, name)
     assert len(os.listdir("/proc/self/fd")) == before
-
-
-# --- sweeping ---
-
-
-def swept(root: Path, below: str = "") -> dict[str, str]:
-    return {entry.path: entry.kind for entries in Folder(str(root)).sweep(below) for entry in entries}
-
-
-def test_sweep_lists_what_could_matter(root: Path) -> None:
-    """Blocks, directories, links and oddities are listed; what is hidden or an editor's own is not even entered."""
-    for path in ("notes.md", "deep/er/block.md", ".git/config.md", "deep/.hidden/block.md", "block.md~", "readme.txt"):
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text("text")
-    (root / "link.md").symlink_to("notes.md")
-    os.mkfifo(root / "fifo.md")
-    (root / "directory.md").mkdir()
-    (root / "directory.md" / "inner.md").write_text("text")
-    (root / "linked").symlink_to("deep")
-    assert swept(root) == {
-        "notes.md": "file",
-        "deep": "directory",
-        "deep/er": "directory",
-        "deep/er/block.md": "file",
-        "link.md": "link",
-        "fifo.md": "special",
-        "directory.md": "special",
-        "linked": "special",
-    }
-    assert swept(root, "deep") == {"deep/er": "directory", "deep/er/block.md": "file"}
-    assert swept(root, "missing") == {}
-
-
-def test_sweep_gives_slices(root: Path) -> None:
-    """A large folder is listed a few hundred entries at a time, each once."""
-    names = {f"block-{number}.md" for number in range(1000)}
-    for name in names:
-        (root / name).write_text("text")
-    slices = list(Folder(str(root)).sweep())
-    assert len(slices) > 2
-    assert max(map(len, slices)) < 500
-    assert sorted(entry.path for entries in slices for entry in entries) == sorted(names)
-
-
-def test_sweep_of_files_that_are_as_known_gives_no_entries(root: Path) -> None:
-    """Their paths are listed beside; one whose packed signature is another one, or none, is an entry."""
-    for name in ("same.md", "changed.md", "doubted.md", "new.md"):
-        (root / name).write_text("text")
-    known = {name: packed(*signature_of((root / name).stat())) for name in ("same.md", "changed.md")}
-    (root / "changed.md").write_text("another")
-    same: list[str] = []
-    entries = [entry for some in Folder(str(root)).sweep("", {**known, "doubted.md": b""}, same) for entry in some]
-    assert same == ["same.md"]
-    assert sorted(entry.path for entry in entries) == ["changed.md", "doubted.md", "new.md"]
-
-
-def test_sweep_reports_what_it_cannot_list(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A directory that cannot be listed is reported with the reason; one that has gone in the meantime is not."""
-    for name in ("closed", "gone", "open"):
-        (root / name).mkdir()
-        (root / name / "block.md").write_text("text")
-    real = Root.scandir
-
-    def scandir(held: Root, path: str) -> Any:
-        if path.endswith("closed"):
-            raise PermissionError(errno.EACCES, "Permission denied")
-        if path.endswith("gone"):
-            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
-        return real(held, path)
-
-    monkeypatch.setattr(Root, "scandir", scandir)
-    entries = [entry for some in Folder(str(root)).sweep() for entry in some if entry.kind != "directory"]
-    assert [(entry.path, entry.kind) for entry in sorted(entries)] == [
-        ("closed", "unreadable"),
-        ("open/block.md", "file"),
-    ]
-    assert isinstance(entries[0].error or entries[1].error, PermissionError)
-
-
-def test_sweep_keeps_names_that_are_not_utf8(root: Path) -> None:
-    """A name is whatever bytes the file system has."""
-    (root / os.fsdecode(b"\xff.md")).write_text("text")
-    ((entry,),) = Folder(str(root)).sweep()
-    assert isinstance(entry, FolderEntry)
-    assert os.fsencode(entry.path) == b"\xff.md"
 
 
 # --- the folder itself ---

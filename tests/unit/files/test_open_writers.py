@@ -10,6 +10,7 @@ import pytest
 
 from blocksd.files.folder import Busy, Folder, Text
 from blocksd.files.root import Root
+from blocksd.state.sweep import Sweep
 from support import DEADLINE, eventually
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def folder(root: Path) -> Folder:
     """One that has been swept."""
     folder = Folder(str(root))
-    assert list(folder.sweep())
+    assert list(Sweep(folder).walk())
     return folder
 
 
@@ -133,7 +134,7 @@ def test_private_directory_is_not_watched_ahead(root: Path) -> None:
     """Where nobody else may write there is nothing to expect; it is watched once there is a file to ask for."""
     root.chmod(0o700)
     folder = Folder(str(root))
-    assert list(folder.sweep())
+    assert list(Sweep(folder).walk())
     path = root / "notes.md"
     path.write_text("text")
     assert read(folder, closed=False) is None

@@ -218,6 +218,7 @@ def test_full_disk_is_not_taken_for_the_end_of_what_is_sound(tmp_path: Path, mon
     journal.close()
     with sqlite3.connect(path) as db:
         db.execute("UPDATE heads SET version = 0")
+        db.execute("UPDATE meta SET value = 0 WHERE key = 'clean'")
     db.close()
 
     def on_a_small_disk(database: sqlite3.Connection) -> None:

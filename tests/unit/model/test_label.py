@@ -26,6 +26,7 @@ from blocksd.model.label import (
     path_of_label,
     printable,
 )
+from blocksd.state.sweep import Sweep
 from support import examples
 
 if TYPE_CHECKING:
@@ -208,7 +209,9 @@ def test_a_label_is_accepted_only_if_the_sweep_finds_its_file(text: str) -> None
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w"):
             pass
-        found = {os.fsencode(entry.path) for some in Folder(home).sweep() for entry in some if entry.kind == "file"}
+        found = {
+            os.fsencode(entry.path) for some in Sweep(Folder(home)).walk() for entry in some if entry.kind == "file"
+        }
     assert found <= {os.fsencode(path_of_label(text))}
     if is_label(text):
         assert found

@@ -36,7 +36,7 @@ def test_damaged_signature_in_the_journal_proves_nothing(looking: Looking) -> No
     """Its file is read once more, and the daemon starts."""
     looking.save("notes", "text\n")
     with looking.journal.database.writing():
-        looking.journal.database.execute("UPDATE heads SET mtime_ns = 1, ctime_ns = NULL, inode = -5")
+        looking.journal.database.execute("UPDATE heads SET signature = x'0102'")
     looking.state.reload()
     assert looking.state.signatures == {"notes.md": b""}
     assert looking.sweep() == []
