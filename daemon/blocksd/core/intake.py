@@ -115,7 +115,7 @@ class Intake(Part):
     def suspects(self) -> list[str]:
         """The files of blocks in force that may have been moved: missing ones, and those that are known to need reading."""
         labels = self._state.labels
-        waiting = (self.deletions.missing, self.deletions.heirs.values(), self._queue.ready, self._queue.later)
+        waiting = (self.deletions.missing, self.deletions.heirs.values(), self._queue.known, self._queue.later)
         return [path for paths in waiting for path in paths if path in labels]
 
     @property

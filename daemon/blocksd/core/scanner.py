@@ -136,7 +136,9 @@ class Scanner(Part):
         if sweep.covered != len(signatures):  # else each known file is or was in a directory that was listed
             known = signatures.directories() - (signatures.new_directories() - new_directories)
             unseen |= self._files_in(known - sweep.listed)
-        self._queue.add_all([*_without(unseen, unlisted), *new])  # a new file may be one that is missing
+        labels = self._state.labels
+        self._queue.add_all([*_without(unseen, unlisted), *(path for path in new if path in labels)])
+        self._queue.add_new(path for path in new if path not in labels)  # it may be one that is missing: after those
         self.directories = directories
         self.sweeps += 1
 

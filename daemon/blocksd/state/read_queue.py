@@ -41,6 +41,7 @@ class ReadQueue:
         self.halves: dict[str, _Half] = {}
         """Files that may hold half of a save."""
         self.ready: dict[str, bool] = {}  # path → whether its writer was seen to close it
+        self.known: dict[str, None] = {}  # those of them that are not new: a folder may have very many that are
         self.later: dict[str, float] = {}
         self.looks: dict[str, int] = {}  # at files that are being written
         self._blocked: dict[str, set[str]] = {}  # clash key → files whose label another has
@@ -54,12 +55,13 @@ class ReadQueue:
         if closed:
             self.later.pop(path, None)
             self.looks.pop(path, None)  # if it is being written again, that is another save
-            self.ready[path] = True
+            self.add(path, closed=True)
         elif path not in self.ready:
             self.later.setdefault(path, self._clock() + SETTLE_SECONDS)
 
     def add(self, path: str, *, closed: bool = False) -> None:
         """Read a file as soon as can be."""
+        self.known[path] = None
         if closed:
             self.ready[path] = True
         else:
@@ -67,6 +69,11 @@ class ReadQueue:
 
     def add_all(self, paths: Iterable[str]) -> None:
         """The same, for several files in this order."""
+        for path in paths:
+            self.add(path)
+
+    def add_new(self, paths: Iterable[str]) -> None:
+        """The same, for files that no block in force has."""
         for path in paths:
             self.ready.setdefault(path, False)
 
@@ -118,7 +125,7 @@ class ReadQueue:
         """Make due what waited for this time."""
         for path in [path for path, due in self.later.items() if due <= now]:
             del self.later[path]
-            self.ready.setdefault(path, False)
+            self.add(path)
 
     def first(self, limit: int) -> list[str]:
         """The files that have been due for longest, at most so many."""
@@ -126,6 +133,7 @@ class ReadQueue:
 
     def take(self, path: str) -> bool:
         """Take a file that is read now. Returns True if its writer was seen to close it."""
+        self.known.pop(path, None)
         return self.ready.pop(path)
 
     def take_batch(self, now: float, limit: int) -> dict[str, bool]:
@@ -133,13 +141,14 @@ class ReadQueue:
         if self.later:
             self.advance(now)
         if len(self.ready) <= limit:  # with its memory, which may have been for very many
-            batch, self.ready = self.ready, {}
+            batch, self.ready, self.known = self.ready, {}, {}
             return batch
-        return {path: self.ready.pop(path) for path in self.first(limit)}
+        return {path: self.take(path) for path in self.first(limit)}
 
     def clear(self) -> None:
         """Forget what is due; what waits goes on waiting."""
         self.ready.clear()
+        self.known.clear()
 
     @property
     def backlog(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,8 @@ from blocksd.files.folder import packed, unpacked
 from blocksd.state.read_queue import ReadQueue
 
 if TYPE_CHECKING:
+    import pytest
+
     from looking import Looking
 
 NUMBERS = st.integers(-(2**63), 2**63 - 1)
@@ -41,3 +44,19 @@ def test_damaged_signature_in_the_journal_proves_nothing(looking: Looking) -> No
     assert looking.state.signatures == {"notes.md": b""}
     assert looking.sweep() == []
     assert looking.state.signatures["notes.md"]
+
+
+def test_new_files_that_wait_are_not_gone_through(looking: Looking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of the waiting files may have been moved is asked in every round: new ones, which may be very many, were not."""
+    looking.save("known", "text\n")
+    for number in range(50):
+        looking.write(f"new-{number}", "text\n")
+    looking.write("known", "changed\n")
+    looking.intake.hint_all()
+    assert looking.intake.collect(1)[1] == {"known.md": False}
+    assert looking.intake.backlog == 50
+    looking.intake.hint_file("known.md", closed=True)
+    looked_up = Mock(wraps=looking.state.labels.get)
+    monkeypatch.setattr(type(looking.state.labels), "__contains__", lambda _, path: looked_up(path) is not None)
+    assert looking.intake.suspects == ["known.md"]
+    assert looked_up.call_count == 1
