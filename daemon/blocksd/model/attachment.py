@@ -118,7 +118,7 @@ class Attachments:
         detaches the agent.
         """
         lists = list(self._entries.values())
-        counts, distinct = Counter(map(id, lists)), {id(entries): entries for entries in lists}
+        counts, distinct = Counter(map(id, lists)), dict(zip(map(id, lists), lists, strict=True))
         named, patterned = dict(self._named), set[int]()
         for key, entries in distinct.items():
             plain, has_patterns = _sorted_out(entries)

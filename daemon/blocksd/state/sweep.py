@@ -92,14 +92,15 @@ class Sweep:
                 self._looks += len(some)
                 if has_known:
                     try:
-                        found |= {
+                        read = {
                             name: pack(*signature(entry.stat(follow_symlinks=False)))
                             for entry in some
                             if (name := entry.name).endswith(SUFFIX) or name in new
                         }
                     except OSError:  # of one of them
-                        found |= dict.fromkeys((entry.name for entry in some if entry.name.endswith(SUFFIX)), b"")
-                    some = [entry for entry in some if entry.name not in found]
+                        read = dict.fromkeys((entry.name for entry in some if entry.name.endswith(SUFFIX)), b"")
+                    some = [entry for entry in some if entry.name not in read] if len(read) < len(some) else []
+                    found.update(read)
                 for entry in some:
                     self._look(prefix + entry.name, entry.name, entry)
                 if self._looks >= self._at_once:
@@ -112,16 +113,15 @@ class Sweep:
         self, prefix: str, run: Run, new: Mapping[str, bytes], found: dict[str, bytes]
     ) -> Iterator[list[FolderEntry]]:
         """Compare the signatures that were found in a directory, many together, with those that are known."""
+        same: list[str] = []
         todo = list(new)
         for first in range(0, len(run.stems), _TOGETHER):
-            names = [f"{stem}{SUFFIX}" for stem in run.stems[first : first + _TOGETHER]]
-            if self._known.are(run.numbers[first : first + _TOGETHER], [found.get(name, b"") for name in names]):
-                for name in names:
-                    del found[name]
-            else:
-                todo += names
-        if todo or found:
-            todo += found.keys() - todo
+            names = [stem + SUFFIX for stem in run.stems[first : first + _TOGETHER]]
+            are_same = self._known.are(run.numbers[first : first + _TOGETHER], [found.get(name, b"") for name in names])
+            (same if are_same else todo).extend(names)
+        if len(found) == len(same) and not todo:
+            return
+        todo += found.keys() - same - set(todo)
         for name in todo:
             path = prefix + name
             if name not in found:
