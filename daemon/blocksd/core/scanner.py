@@ -87,7 +87,7 @@ class Scanner(Part):
             directories |= {f"{PRIVATE}/{agent}" for agent in self._state.attachments.folders}
         below = tuple(f"{tree}/" for tree in trees)
         known = set[str]().union(*map(self._state.signatures.directories, trees))
-        unseen = {path for path in self._reported if path.startswith(below)}
+        unseen = {path for path in self._unknown() if path.startswith(below)}
         unlisted: set[str] = set()
         new: list[str] = []
         for tree in trees:
@@ -120,7 +120,7 @@ class Scanner(Part):
         """Compare the whole folder, a slice at a time."""
         signatures = self._state.signatures
         new_directories = signatures.new_directories()
-        unseen = set(self._reported)
+        unseen = self._unknown()
         unlisted: set[str] = set()
         directories: set[str] = set()
         new: list[str] = []
@@ -141,6 +141,10 @@ class Scanner(Part):
         self._queue.add_new(path for path in new if path not in labels)  # it may be one that is missing: after those
         self.directories = directories
         self.sweeps += 1
+
+    def _unknown(self) -> set[str]:
+        """Return the files that have a problem and no signature: a sweep does not tell which of them are missing."""
+        return {path for path in self._reported if path not in self._state.signatures}
 
     def _files_in(self, directories: Iterable[str]) -> set[str]:
         """Return the known files in directories that were not listed: they are gone, or cannot be seen."""

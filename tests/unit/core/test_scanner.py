@@ -110,3 +110,18 @@ def test_sweep_that_finds_all_that_is_known_asks_for_no_list_of_it(
     looking.look()
     assert asked.call_count == 1
     assert len(looking.intake.deletions.missing) == 300
+
+
+def test_file_with_a_problem_is_read_once(looking: Looking) -> None:
+    """However often the folder is swept, or its directory looked at, as long as it stays as it is."""
+    looking.write("topic/bad", "---\n")
+    os.utime(looking.root / "topic" / "bad.md", (1_700_000_000, 1_700_000_000))  # its signature proves something
+    looking.sweep()
+    assert list(looking.problems) == ["topic/bad.md"]
+    looking.intake.hint_all()
+    assert looking.intake.collect(256)[1] == {}
+    looking.intake.hint_tree("topic")
+    assert looking.intake.collect(256)[1] == {}
+    (looking.root / "topic" / "bad.md").unlink()
+    looking.sweep()
+    assert looking.problems == {}
