@@ -8,15 +8,12 @@ import os
 import pathlib
 import sqlite3
 import time
-from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from contextlib import closing, suppress
+from typing import Any, Literal, NamedTuple
 
 from blocksd.errors import JournalDamaged, JournalMissing, JournalUnavailable, JournalUnusable
 from blocksd.journal.schema import SQLITE_ERRORS
-from blocksd.journal.transaction import Transaction, Writing
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from blocksd.journal.transaction import Reading, Transaction, Writing
 
 LOG_STEP_BYTES = 4 * 1024 * 1024  # by which the log may grow before it is moved; to this it is cut when it begins anew
 
@@ -127,9 +124,9 @@ class Database:
         """
         if fault := self.fault():
             raise JournalMissing(fault, path=self.path, hint=_FOREIGN_HINT)
-        self._try_lock()
+        self.try_lock()
 
-    def _try_lock(self) -> None:
+    def try_lock(self) -> None:
         """Try a lock that no other process wants: where that fails, SQLite would wait for its own for many seconds."""
         if self._handle < 0:
             return
@@ -189,15 +186,9 @@ class Database:
                     self._leave(now)
         return not is_busy and bool(logged == moved)
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self) -> Reading:
         """Raise errors of SQLite in this context as `JournalUnusable`."""
-        self._try_lock()
-        try:
-            self.roll_back()
-            yield
-        except SQLITE_ERRORS as error:
-            raise unusable("read", error, self.path, is_ours=True) from error
+        return Reading(self)
 
     def first(self, question: str, *parameters: object) -> Any:
         """Return the first row of an answer; None: it has none. Raise JournalUnusable if it cannot be read."""
@@ -225,6 +216,10 @@ class Database:
     def unwritable(self, error: Exception) -> JournalUnusable:
         """Return the error of a journal for one of SQLite in writing it."""
         return unusable("written", error, self.path, is_ours=True)
+
+    def unreadable(self, error: Exception) -> JournalUnusable:
+        """Return the error of a journal for one of SQLite in reading it."""
+        return unusable("read", error, self.path, is_ours=True)
 
 
 def _state_of(path: str) -> _State:

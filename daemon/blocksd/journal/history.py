@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocksd.errors import JournalDamaged, VersionDamaged
@@ -123,8 +122,11 @@ class History:
 
         Raise JournalDamaged if it is not as it was written.
         """
-        with self.database.reading(), self._of_the_present():
-            found = self._one("WHERE label = ? ORDER BY version DESC LIMIT 1", label)
+        with self.database.reading():
+            try:
+                found = self._one("WHERE label = ? ORDER BY version DESC LIMIT 1", label)
+            except VersionDamaged as error:
+                raise self._damaged(error) from error
             if found is not None and found.label != label:
                 raise JournalDamaged(f"the journal has another block in the place of {label!r}", path=self.path)
             return found
@@ -139,8 +141,11 @@ class History:
 
         Raise JournalDamaged if it is not as it was written.
         """
-        with self.database.reading(), self._of_the_present():
-            return self._one("ORDER BY seq DESC LIMIT 1")
+        with self.database.reading():
+            try:
+                return self._one("ORDER BY seq DESC LIMIT 1")
+            except VersionDamaged as error:
+                raise self._damaged(error) from error
 
     def _one(self, where: str, *arguments: object) -> Revision | None:
         row = self.database.execute(f"SELECT {STORED} FROM in_force {where}", arguments).fetchone()  # noqa: S608  # constants
@@ -289,7 +294,8 @@ class History:
 
     def revision_of(self, row: tuple[Any, ...]) -> Revision:
         """Return the revision in a row of `STORED`. Raise VersionDamaged if it is not as it was written."""
-        self.check(row)
+        if len(row) == _STORED:
+            check(row, unchecked=self._unchecked)
         return revision_of(row, self.lists.written[row[ENTRIES]], self.lists.attached[row[AGENTS]])
 
     def check(self, row: tuple[Any, ...]) -> None:
@@ -300,13 +306,9 @@ class History:
         if len(row) == _STORED:
             check(row, unchecked=self._unchecked)
 
-    @contextmanager
-    def _of_the_present(self) -> Iterator[None]:
-        """Raise damage of a version as damage of the journal: the present cannot be done without."""
-        try:
-            yield
-        except VersionDamaged as error:
-            raise JournalDamaged(error.message, path=self.path) from error
+    def _damaged(self, error: VersionDamaged) -> JournalDamaged:
+        """Return damage of a version as damage of the journal: the present cannot be done without."""
+        return JournalDamaged(error.message, path=self.path)
 
 
 class JournalReader(History):

@@ -35,6 +35,7 @@ _last = attrgetter("digest", "author", "at", "created_at", "request_id", "rename
 ROW_CHARS = 1000  # about what a revision takes besides its value
 _COMPRESS_CHARS = 4096  # what is longer takes more than a page of the log
 _FASTEST = 1
+_decoded = json.JSONDecoder().raw_decode
 
 
 def chars_of(revision: Revision) -> int:
@@ -119,12 +120,12 @@ def revision_of(row: Sequence[Any], entries: tuple[str, ...], agents: frozenset[
     ]
     block = None
     if facts is not None:
-        known = json.loads(facts)
+        known = _decoded(facts)[0]
         known["tags"] = tuple(known["tags"])
         block = Block(value=text_of(value), agents=entries, _facts=facts, **known)
-    came, went = words(attached), words(detached)
+    came, went = words(attached) if attached else (), words(detached) if detached else ()
     first = (seq, label, version, kind, block, at, created_at, author, words(fields), agents, came, went)
-    return Revision(*first, digest, request, renamed, position, tuple(map(int, words(reverts or ""))), *last)
+    return Revision(*first, digest, request, renamed, position, tuple(map(int, words(reverts))) if reverts else (), *last)
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Transactions of a journal. Classes, because each change enters one, and a generator as context would cost it more."""
+"""Contexts in which a journal is read and written. Classes, because each change enters one, and a generator as context would cost it more."""
 
 from __future__ import annotations
 
@@ -23,9 +23,32 @@ class Store(Protocol):
     """True while a transaction is open that is to be rolled back."""
 
     def check_in_place(self) -> None: ...
+    def try_lock(self) -> None: ...
     def roll_back(self) -> None: ...
     def transaction(self) -> Transaction: ...
+    def unreadable(self, error: Exception) -> JournalUnusable: ...
     def unwritable(self, error: Exception) -> JournalUnusable: ...
+
+
+class Reading:
+    """The context of `Database.reading`."""
+
+    __slots__ = ("_store",)
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __enter__(self) -> None:
+        self._store.try_lock()
+        if self._store.is_torn:
+            try:
+                self._store.roll_back()
+            except SQLITE_ERRORS as error:
+                raise self._store.unreadable(error) from error
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, SQLITE_ERRORS):
+            raise self._store.unreadable(error) from error
 
 
 class Transaction:

@@ -38,6 +38,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_DEPTH = 32
 _FEW_AGENTS = 16  # longer lists are not remembered
 _INTEGERS = 10**18  # what a frontmatter can say: see `frontmatter`
+_quoted = json.encoder.encode_basestring  # in JSON, as `_CANONICAL` has a text
 _CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 _ID_NAMESPACE = uuid.UUID("7f1bba34-5a3c-5f0e-9c55-0d6a3c1f4b7e")
 
@@ -135,7 +136,7 @@ def facts_of(label: str, given: Mapping[str, Any]) -> str:
     Of most blocks most fields are, so their JSON is put together from what was made before.
     """
     facts = _DEFAULT_FACTS.copy()
-    facts["label"] = f'"label":{_CANONICAL.encode(label)}'
+    facts["label"] = f'"label":{_quoted(label)}'
     for name, value in given.items():
         if name in facts and name != "label" and value is not _DEFAULTS[name]:
             facts[name] = f'"{name}":{_in_json(value)}'
@@ -143,8 +144,10 @@ def facts_of(label: str, given: Mapping[str, Any]) -> str:
 
 
 def _in_json(value: object) -> str:
+    if isinstance(value, str):
+        return _quoted(value)
     if isinstance(value, tuple):
-        return f"[{','.join(map(_CANONICAL.encode, value))}]"  # of texts, each of which takes less than a list does
+        return f"[{','.join(map(_quoted, value))}]"  # of texts, each of which takes less than a list does
     return str(value) if type(value) is int else _CANONICAL.encode(value)
 
 
@@ -257,7 +260,8 @@ def _wrong(key: str, wanted: str, value: object) -> InvalidField:
 def _text(key: str, value: object) -> str:
     if not isinstance(value, str):
         raise _wrong(key, "text", value)
-    check_text(value, key)
+    if is_unfit(value):
+        check_text(value, key)
     return value
 
 
@@ -276,7 +280,7 @@ def _limit(key: str, value: object) -> int:
 def _tags(key: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(tag, str) and tag for tag in value):
         raise _wrong(key, "a list of texts", value)
-    return tuple(dict.fromkeys(_text(key, tag) for tag in value))
+    return tuple(dict.fromkeys([_text(key, tag) for tag in value]))
 
 
 def _metadata(key: str, value: object) -> dict[str, Any]:
