@@ -141,6 +141,7 @@ def _paths(home: Path, url: str, namespace: str) -> Iterator[tuple[str, Callable
     yield "plain", _plain
     daemon = _Daemon(home, url, namespace)
     yield "save", daemon.save
+    yield "another", daemon.save_another
     yield "append", daemon.append
     heads = [
         f"---\ndescription: Topic {number}.\nlimit: {4000 + number}\nagents: [ann, bob]\n---\n" for number in (1, 2)
@@ -227,6 +228,14 @@ class _Daemon:
         assert self._journal.seq == seq + 1
         assert self._mirror.place is not None
         assert self._mirror.place.seq == seq + 1
+
+    def save_another(self) -> None:
+        """The same, of a block that was not saved of late, among very many: what is remembered of some is not of it."""
+        state, parser = self.core.state, self.core.intake.parser
+        state.recent.clear()
+        state.others.clear()
+        parser.forget(f"topic{(self._number + 1) % 7}")
+        self.save()
 
     def append(self) -> None:
         """A request is carried out, and its reply is in Redis."""

@@ -30,6 +30,7 @@ LAST = 32
 _FEW = 8
 _MANY = 100  # versions, among which one is looked for that a save puts back, or that took text away
 _STORED = len(STORED.split(", "))
+_NEWEST = f"SELECT {STORED} FROM in_force WHERE label = ? ORDER BY version DESC LIMIT 1"  # noqa: S608  # a constant
 
 
 class HeadDigest(NamedTuple):
@@ -124,7 +125,8 @@ class History:
         """
         with self.database.reading():
             try:
-                found = self._one("WHERE label = ? ORDER BY version DESC LIMIT 1", label)
+                row = self.database.execute(_NEWEST, (label,)).fetchone()
+                found = self.revision_of(row) if row is not None else None
             except VersionDamaged as error:
                 raise self._damaged(error) from error
             if found is not None and found.label != label:

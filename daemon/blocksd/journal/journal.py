@@ -17,7 +17,7 @@ from blocksd.journal.agent_lists import ListNumbers
 from blocksd.journal.database import LOG_STEP_BYTES
 from blocksd.journal.history import History
 from blocksd.journal.opening import open_to_write, rescue
-from blocksd.journal.row import MARKS, ROW_CHARS, STORED, stored_row
+from blocksd.journal.row import MARKS, ROW_CHARS, SELDOM, STORED, stored_row
 from blocksd.journal.schema import SQLITE_ERRORS
 
 if TYPE_CHECKING:
@@ -31,12 +31,17 @@ if TYPE_CHECKING:
 
 _HEAD = "label, seq, version, entries, agents, origin"
 _INSERT = f"INSERT INTO revisions ({STORED}) VALUES ({MARKS}, ?)"  # noqa: S608  # constants, as below
+# Python's module takes much longer to bind None than a text: what most revisions do not have is left out.
+_OFTEN = STORED.split(", ")[:SELDOM]
+_INSERT_PLAIN = f"INSERT INTO revisions ({', '.join(_OFTEN)}, checksum) VALUES ({', '.join('?' * SELDOM)}, ?)"  # noqa: S608
+_NOTHING_ELSE = (None,) * (len(STORED.split(", ")) - SELDOM - 1)
 _MOVE_HEAD = (
     f"INSERT INTO heads ({_HEAD}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (label) DO UPDATE SET "  # noqa: S608
     "seq = excluded.seq, version = excluded.version, entries = excluded.entries, agents = excluded.agents, "
     "origin = excluded.origin"
 )
 _SET_HEAD = f"INSERT OR REPLACE INTO heads ({_HEAD}, path, signature) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+_SET_PLAIN_HEAD = _SET_HEAD.replace("origin, ", "").replace("?, ", "", 1)
 _CHECKPOINT_CHARS = 4 * 1024 * 1024
 _MOST_LOG_BYTES = 16 * 1024 * 1024  # of the write-ahead log, before it is moved into the database under load, too
 
@@ -145,13 +150,20 @@ class Journal(History):
         So many characters `more` are written in it: they count for when the next checkpoint is due.
         """
         self._logged += more
-        rows = []
+        rows, plain = [], []
         for revision in revisions:
             block = revision.block
             entries = self._number_of(block.agents) if block is not None else None
-            rows.append(stored_row(revision, entries, self._number_of(revision.agents)))
+            row = stored_row(revision, entries, self._number_of(revision.agents))
+            if row[SELDOM:-1] == _NOTHING_ELSE:
+                plain.append((*row[:SELDOM], row[-1]))
+            else:
+                rows.append(row)
             self._logged += ROW_CHARS + (len(block.value) if block is not None else 0)
-        self.database.executemany(_INSERT, rows)
+        if plain:
+            self.database.executemany(_INSERT_PLAIN, plain)
+        if rows:
+            self.database.executemany(_INSERT, rows)
 
     def _number_of(self, agents: Agents) -> int | None:
         """Return the number of a list of agents. Most revisions have the list of the one before, which needs no query."""
@@ -179,15 +191,19 @@ class Journal(History):
         if revision.renamed_from is not None:
             self.database.execute("UPDATE heads SET path = NULL WHERE label = ?", (revision.renamed_from,))
         agents = self._number_of(revision.agents)
-        head = (revision.label, revision.seq, revision.version, entries, agents, revision.origin)
+        head = (revision.label, revision.seq, revision.version, entries, agents)
         if block is None:
             path = None
         elif file is None:  # by other agents, for a file that was not touched, or with none in the end
-            self.database.execute(_MOVE_HEAD, head)
+            self.database.execute(_MOVE_HEAD, (*head, revision.origin))
             return
         else:
             path = file[0]
-        self.database.execute(_SET_HEAD, (*head, path, _packed(file[1] if file is not None else None)))
+        signature = _packed(file[1] if file is not None else None)
+        if revision.origin is None:
+            self.database.execute(_SET_PLAIN_HEAD, (*head, path, signature))
+        else:
+            self.database.execute(_SET_HEAD, (*head, revision.origin, path, signature))
 
     def since(self, seq: int, limit: int) -> list[Revision]:
         """Return the revisions after `seq`, at most `limit`. Raise NotFound if some of them are no longer kept."""

@@ -22,6 +22,8 @@ COLUMNS = (
 MARKS = ", ".join("?" * len(COLUMNS.split(",")))
 STORED = f"{COLUMNS}, checksum"
 """What the log has of a revision; the checksum is of all but its value and facts, which have a digest."""
+SELDOM = COLUMNS.split(", ").index("request_id")
+"""The place in a row from which on most revisions have nothing but their checksum."""
 ENTRIES, AGENTS = 6, 7
 """Where in a row the numbers of its two lists of agents are."""
 
@@ -125,7 +127,9 @@ def revision_of(row: Sequence[Any], entries: tuple[str, ...], agents: frozenset[
         block = Block(value=text_of(value), agents=entries, _facts=facts, **known)
     came, went = words(attached) if attached else (), words(detached) if detached else ()
     first = (seq, label, version, kind, block, at, created_at, author, words(fields), agents, came, went)
-    return Revision(*first, digest, request, renamed, position, tuple(map(int, words(reverts))) if reverts else (), *last)
+    return Revision(
+        *first, digest, request, renamed, position, tuple(map(int, words(reverts))) if reverts else (), *last
+    )
 
 
 def words(text: str) -> tuple[str, ...]:

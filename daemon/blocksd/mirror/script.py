@@ -33,6 +33,7 @@ class Script:
         """True if the keys may be spread over several nodes."""
         self._script = client.register_script(files(__package__).joinpath(name).read_text(encoding="utf-8"))
         self._connection: Any = None
+        self._has_sentinels = False
         # The words of a call that was sent, and whose result was not read.
         self.under_way: tuple[Any, ...] | None = None
 
@@ -92,13 +93,13 @@ class Script:
 
     def _connect(self) -> None:
         """Connect, if necessary, to the present master."""
-        pool = getattr(self._client, "connection_pool", None)
-        if pool is None:
+        if self.is_on_cluster:
             return
         if self._connection is None:
-            self._connection = pool.get_connection()
+            pool = self._client.connection_pool
+            self._connection, self._has_sentinels = pool.get_connection(), hasattr(pool, "master_address")
             return
-        if hasattr(pool, "master_address"):
+        if self._has_sentinels:
             from blocksd.mirror.sentinel import is_left_behind
 
             if is_left_behind(self._client, self._connection):
