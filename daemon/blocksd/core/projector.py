@@ -148,27 +148,22 @@ class Projector(Part):
         return self.is_in_sync and place is not None and bool(revisions) and place.seq == revisions[0].seq - 1
 
     def project(self, revisions: Sequence[Revision], answers: Sequence[Answer] = (), gone: Iterable[str] = ()) -> None:
-        """Show what was just journaled, and what has changed in agents, problems and sources; if the mirror is unreachable, later.
+        """Show what was just journaled, and what has changed in agents, problems and sources; then reply, and remove requests.
 
-        Agents that are `gone` were deleted on request: what waits in their inboxes is for nobody.
-        Then reply to the requests that asked for it, and remove them; if the mirror is unreachable, never.
+        What waits in the inboxes of agents that are `gone` is for nobody. If the mirror is unreachable, it is shown later.
         """
         if not self.is_in_sync:
             return
         with self._asking:
-            place = self._mirror.place
-            assert place is not None
             left = gone_commands(gone, self._mirror.keys) if gone else []
             if self.is_next(revisions):
-                if answers or left or self._has_aside:
-                    self._mirror.project(revisions, [*left, *self._aside_commands(answers)])
-                    self._aside_is_shown()
-                else:
-                    self._mirror.project(revisions)
+                has_more = answers or left or self._has_aside
+                self._mirror.project(revisions, [*left, *self._aside_commands(answers)] if has_more else ())
+                self._aside_is_shown()
                 self._resync.shown_seq = revisions[-1].seq
                 return
-            while place.seq < self._journal.seq:
-                place = self._resync.catch_up()
+            while (self._lag or 0) > 0:
+                self._resync.catch_up()
             self._show_aside(answers, left)
 
     def step(self, *, more_follows: bool = False) -> None:
@@ -214,10 +209,7 @@ class Projector(Part):
 
     @property
     def _lag(self) -> int | None:
-        """How many revisions were journaled by rounds that failed before they showed them; None if it cannot be told.
-
-        Below 0 if a round showed them and failed to journal that they are in force: `recover` does that.
-        """
+        """How many journaled revisions rounds that failed have not shown; below 0: shown, not yet in force; None: unknown."""
         place = self._mirror.place
         return None if place is None else self._journal.seq - place.seq
 
