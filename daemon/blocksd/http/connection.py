@@ -27,6 +27,8 @@ BODY_SECONDS = 60.0
 """How long the body of a request may take."""
 UNREAD_SECONDS = 60.0
 """How long a client may read nothing of what waits for it."""
+MOST_UNREAD = 256 * 1024 * 1024
+"""How many bytes of answers wait at most for all clients together."""
 
 _RESERVED = 1024
 """How many file descriptors are kept from clients, for Redis and files; a quarter where there are few."""
@@ -67,6 +69,8 @@ class Connection(H11Protocol):
         """What came of the plain request in hand, which h11 has not seen."""
         self._missing = 0
         """How much of its body is still to come."""
+        self._has_ended = False
+        """True if the client sends nothing more, and has not got its answer yet."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         joined: Any = _JoinedWrites(transport, self.loop)
@@ -77,7 +81,8 @@ class Connection(H11Protocol):
 
         async def extended(scope: Scope, receive: Receive, send: Send) -> None:
             self.since = self.loop.time()
-            await app({**scope, "extensions": extensions}, receive, send)
+            found = scope if scope["raw_path"].startswith(b"/") else _without_host(scope)
+            await app({**found, "extensions": extensions}, receive, send)
 
         self.app = extended
         if transport.get_extra_info("socket").fileno() >= _most_descriptors():
@@ -175,6 +180,19 @@ class Connection(H11Protocol):
         else:  # `expire` closes the connection if no other request comes: a timer for each takes longer
             self._plain = None
             self.server_state.total_requests += 1
+        if self.transport.get_write_buffer_size():
+            self._bound_unread()
+        if self._has_ended and self.is_waiting:
+            self.transport.close()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's says nothing
+        """Keep the connection of a client that has sent all it will, and waits for the answer to that."""
+        cycle = self.cycle
+        is_wanted = cycle is not None and not cycle.response_started and not cycle.more_body
+        self._has_ended = (
+            is_wanted and self.scheme == "http"
+        )  # asyncio closes one with TLS in any case, and warns of this
+        return self._has_ended
 
     @property
     def is_waiting(self) -> bool:
@@ -210,6 +228,19 @@ class Connection(H11Protocol):
         for one in nsmallest(max(1, len(waiting) // 10), waiting, key=lambda one: one.since):
             one.transport.abort()
 
+    def _bound_unread(self) -> None:
+        """Cut off clients that do not read their answers, if these are too much together: those first that have theirs for longest.
+
+        The client that has just been answered stays.
+        """
+        others = (one for one in self.connections if isinstance(one, Connection) and one is not self)
+        sizes = {one: size for one in others if (size := one.transport.get_write_buffer_size())}
+        too_much = sum(sizes.values()) + self.transport.get_write_buffer_size() - MOST_UNREAD
+        for one in sorted(sizes, key=lambda one: one.since):
+            if too_much > 0:
+                too_much -= sizes[one]
+                one.transport.abort()
+
     async def _write_chunk(self, data: bytes) -> None:
         """Send a part of a body whose head was sent without a length, once the client has read enough of what was before."""
         if self.flow.write_paused:
@@ -217,6 +248,17 @@ class Connection(H11Protocol):
         if not self.transport.is_closing():
             transport: Any = self.transport
             transport.write_now(b"%x\r\n%b\r\n" % (len(data), data))
+
+
+def _without_host(scope: Scope) -> Scope:
+    """Return a request whose target names the host, too, with that as its header `Host` (RFC 9112, 3.2.2)."""
+    scheme, _, rest = scope["raw_path"].partition(b"://")
+    if scheme.lower() not in (b"http", b"https"):
+        return scope
+    host, slash, path = rest.partition(b"/")
+    headers = [(b"host", host), *(header for header in scope["headers"] if header[0] != b"host")]
+    raw_path = slash + path or b"/"
+    return {**scope, "path": unquote(raw_path.decode("ascii")), "raw_path": raw_path, "headers": headers}
 
 
 class Listening(socket.socket):

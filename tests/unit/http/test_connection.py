@@ -264,3 +264,111 @@ def test_memory_of_each_read_is_kept() -> None:
     """
     done = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 500
+
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("asked", [[GET], [GET, GET], [GET[:-2] + b"X-Length: \r\n\r\n"], [POST + b"12345", GET]])
+def test_client_that_sends_no_more(asked: list[bytes]) -> None:
+    """It gets the answer to what it has asked, also if that takes a while; then the connection is closed."""
+
+    async def run() -> None:
+        go_on = asyncio.Event()
+
+        async def slow(scope: Any, receive: Any, send: Any) -> None:
+            await go_on.wait()
+            await bodies(scope, receive, send)
+
+        async with served(slow) as connect:
+            connection, client = await connect(b"".join(asked))
+            client.shutdown(socket.SHUT_WR)
+            await asyncio.sleep(0.01)
+            assert not connection.transport.is_closing()
+            connection.scheme = "https"
+            assert not connection.eof_received()
+            connection.scheme = "http"
+            assert connection.eof_received()
+            go_on.set()
+            assert (await read(client)).count(b"HTTP/1.1 200 OK\r\n") == len(asked)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("sent", [b"", GET[:-2], POST + b"1234", GET])
+def test_client_that_is_gone(sent: bytes) -> None:
+    """Nothing waits for one that has asked nothing whole, or whose stream had begun."""
+
+    async def streams(_scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async def run() -> None:
+        async with served(streams if sent == GET else bodies) as connect:
+            connection, client = await connect(sent)
+            client.shutdown(socket.SHUT_WR)
+            await until(connection.transport.is_closing)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "raw_path", "query"),
+    [
+        (b"http://there:80/v1/a%2Fb?x=1", "/v1/a/b", b"/v1/a%2Fb", b"x=1"),
+        (b"HTTP://there:80/", "/", b"/", b""),
+        (b"http://there:80", "/", b"/", b""),
+        (b"https://there:80?x=1", "/", b"/", b"x=1"),
+        (b"/http://here", "/http://here", b"/http://here", b""),
+        (b"ftp://there:80/", "ftp://there:80/", b"ftp://there:80/", b""),
+        (b"*", "*", b"*", b""),
+    ],
+)
+def test_target_with_a_host(target: bytes, path: str, raw_path: bytes, query: bytes) -> None:
+    """Such a target counts, and not the header (RFC 9112, 3.2.2): a proxy that reads one may have let that pass."""
+    seen: list[Any] = []
+
+    async def keep(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope)
+        await bodies(scope, receive, send)
+
+    async def run() -> None:
+        async with served(keep) as connect:
+            _, client = await connect(
+                b"GET " + target + b" HTTP/1.1\r\nHost: here\r\nX: y\r\nConnection: close\r\n\r\n"
+            )
+            await read(client)
+
+    asyncio.run(run())
+    (scope,) = seen
+    assert (scope["path"], scope["raw_path"], scope["query_string"]) == (path, raw_path, query)
+    host = b"there:80" if target.lower().startswith(b"http") else b"here"
+    assert sorted(scope["headers"]) == [(b"connection", b"close"), (b"host", host), (b"x", b"y")]
+
+
+def test_unread_answers_of_all_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a bound together: beyond it, those that have been waiting for longest are cut off."""
+    size = 20_000_000
+
+    async def large(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
+        await send({"type": "http.response.body", "body": b"x" * size})
+
+    async def run() -> None:
+        monkeypatch.setattr("blocksd.http.connection.MOST_UNREAD", 2 * size)
+        async with served(large) as connect:
+            made = []
+            for _ in range(4):
+                made.append((await connect(GET))[0])
+                await until(lambda: made[-1].cycle is not None and made[-1].cycle.response_complete)
+            assert [one.transport.is_closing() for one in made] == [True, True, False, False]
+            monkeypatch.setattr("blocksd.http.connection.MOST_UNREAD", 1)
+            last, client = await connect(GET)
+            await until(made[-1].transport.is_closing)
+            assert not last.transport.is_closing()  # one alone may be as large as it is
+            loop, left = asyncio.get_running_loop(), size
+            while left > 0:
+                left -= len(await loop.sock_recv(client, 1_000_000))
+
+    asyncio.run(run())
