@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from blocksd.http.answers import JSONAnswer
 from gateways import FILE, TOKENS, daemon, gateway
-from support import eventually
+from support import DEADLINE, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -333,6 +336,29 @@ def test_versions(http: TestClient) -> None:
     refused(http.get("/api/diff/history", params={"from": 1, "to": 9}), 404)
     refused(http.get("/api/versions/nothing"), 404)
     refused(http.get("/api/versions/history", params={"before": "x"}), 422)
+
+
+def test_others_go_on_while_texts_are_compared(http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That takes a second for large ones: it holds nobody up, and many of them have one thread together."""
+    made(http, "large", "one")
+    inside, at_once, go_on = Counter[str](), list[int](), threading.Event()
+
+    def slow(*_: Any) -> list[str]:
+        inside["now"] += 1
+        at_once.append(inside["now"])
+        assert go_on.wait(DEADLINE)
+        inside["now"] -= 1
+        return []
+
+    monkeypatch.setattr("blocksd.client.versions_async.unified", slow)
+    with ThreadPoolExecutor() as pool:
+        answers = [pool.submit(http.get, "/api/diff/large") for _ in range(3)]
+        eventually(lambda: at_once)
+        for _ in range(20):
+            ok(http.get("/api/version/large", params={"version": 1}))
+        go_on.set()
+        assert [ok(answer.result())["diff"] for answer in answers] == ["", "", ""]
+    assert at_once == [1, 1, 1]
 
 
 # --- agents ---

@@ -1,8 +1,9 @@
 """The versions of a block, which the daemon reads from its history, and those of an agent's properties, brought back."""
 
+import asyncio  # asyncio only
 import builtins
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from blocksd.client.letta import with_memory
@@ -89,7 +90,7 @@ class AsyncVersions:
             new = newest[0].version
         old = max(new - 1, 0) if old is None else old
         before, after = [await self._lines(label, number, timeout_seconds=timeout_seconds) for number in (old, new)]
-        lines = unified(before, after, f"{label} v{old}", f"{label} v{new}")
+        lines = await _computed(unified, before, after, f"{label} v{old}", f"{label} v{new}")
         return "".join(f"{line}\n" for line in lines)
 
     async def _lines(self, label: str, number: int, *, timeout_seconds: float) -> builtins.list[str]:
@@ -182,3 +183,9 @@ class AsyncPropertiesUndo:
         await self._transport.request(OPERATOR, op, args, label=properties_label(agent), **terms)
         (found,) = await agents_with(self._transport, [agent])
         return with_memory(found, self._transport)
+
+
+async def _computed(function: Callable[..., builtins.list[str]], *args: Any) -> builtins.list[str]:
+    """Return what a function returns that may take a second. Others go on meanwhile."""
+    return await asyncio.to_thread(function, *args)  # asyncio only
+    return function(*args)

@@ -54,6 +54,8 @@ class Gateway:
         self.guesses = Guesses()
         self.auditing = asyncio.Lock()
         """Held by an audit, which reads everything: they come one after the other."""
+        self.comparing = asyncio.Lock()
+        """Held by a comparison of two texts: a thread computes up to a second on it, beside the event loop."""
         self.stopping = asyncio.Event()
         """Set when the server begins to stop: an answer without an end, such as a stream, then ends."""
         self.feed = Feed(self.client, transport, self.stopping)
@@ -119,6 +121,11 @@ class Call:
     def auditing(self) -> asyncio.Lock:
         """Held while everything is read."""
         return self._gateway.auditing
+
+    @property
+    def comparing(self) -> asyncio.Lock:
+        """Held while two texts are compared."""
+        return self._gateway.comparing
 
     @property
     def is_secure(self) -> bool:

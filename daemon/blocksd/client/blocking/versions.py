@@ -3,7 +3,7 @@
 
 import builtins
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from blocksd.client.blocking.reading import agents_with, block_of_agent, resolve
@@ -90,7 +90,7 @@ class Versions:
             new = newest[0].version
         old = max(new - 1, 0) if old is None else old
         before, after = [self._lines(label, number, timeout_seconds=timeout_seconds) for number in (old, new)]
-        lines = unified(before, after, f"{label} v{old}", f"{label} v{new}")
+        lines = _computed(unified, before, after, f"{label} v{old}", f"{label} v{new}")
         return "".join(f"{line}\n" for line in lines)
 
     def _lines(self, label: str, number: int, *, timeout_seconds: float) -> builtins.list[str]:
@@ -181,3 +181,8 @@ class PropertiesUndo:
         self._transport.request(OPERATOR, op, args, label=properties_label(agent), **terms)
         (found,) = agents_with(self._transport, [agent])
         return with_memory(found, self._transport)
+
+
+def _computed(function: Callable[..., builtins.list[str]], *args: Any) -> builtins.list[str]:
+    """Return what a function returns that may take a second. Others go on meanwhile."""
+    return function(*args)

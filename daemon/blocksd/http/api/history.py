@@ -88,4 +88,5 @@ async def diff(call: Call) -> dict[str, Any]:
         page = await call.versions.list(call.path("label"), limit=1)
         new = page.items[0].version if page.items else 1
     old = new - 1 if old is None else old
-    return {"from": old, "to": new, "diff": await call.versions.diff(call.path("label"), old, new)}
+    async with call.comparing:
+        return {"from": old, "to": new, "diff": await call.versions.diff(call.path("label"), old, new)}
