@@ -1,4 +1,4 @@
-"""Programs that follow changes, in either way, and what may come between them and their server."""
+"""Programs that follow changes, in either way, one that makes them, and what may come between them and their server."""
 
 from __future__ import annotations
 
@@ -96,21 +96,22 @@ def looping() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 @contextmanager
-def client_of(way: str, url: str) -> Iterator[Client]:
+def client_of(way: str, url: str, namespace: str = "blocks") -> Iterator[Client]:
     """A client of either kind, used like a blocking one."""
     if way == "blocking":
-        with Client(url) as client:
+        with Client(url, namespace) as client:
             yield client
     else:
         with looping() as loop:
-            client = alike(AsyncClient(url), loop)
+            client = alike(AsyncClient(url, namespace), loop)
             try:
                 yield client
             finally:
                 client.close()
 
 
-def _is_served(ask: Callable[[], object]) -> bool:
+def is_served(ask: Callable[[], object]) -> bool:
+    """Return True if what is asked is answered."""
     try:
         ask()
     except Unavailable:
@@ -144,7 +145,7 @@ class Follower:
                 with Client(self._url, self._namespace) as client, client.watch(**self._options) as self._watch:
                     self._begun.set()
                     for item in self._watch:
-                        while isinstance(item, Reset) and not _is_served(item.load):
+                        while isinstance(item, Reset) and not is_served(item.load):
                             time.sleep(0.01)
                         self.heard.append(item)
             else:
@@ -198,6 +199,34 @@ class Follower:
             self._watch.close()
         self._thread.join(DEADLINE)
         assert not self._thread.is_alive()
+
+
+class Writer:
+    """A program that appends one line after the other, in a thread, until it is told to stop."""
+
+    def __init__(self, url: str, namespace: str) -> None:
+        self.done: list[str] = []
+        self._url, self._namespace = url, namespace
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._write, name="writer")
+        self._thread.start()
+
+    def _write(self) -> None:
+        with Client(self._url, self._namespace) as client:
+            while not self._ending.is_set():
+                client.blocks.append("notes", f"line-{len(self.done)}")
+                self.done.append(f"line-{len(self.done)}")
+
+    def more(self, *, seconds: float = DEADLINE) -> None:
+        """Wait until some more are done."""
+        enough = len(self.done) + 5
+        eventually(lambda: len(self.done) >= enough, f"{enough} are done", seconds=seconds)
+
+    def stop(self) -> list[str]:
+        """Stop; all lines that were acknowledged."""
+        self._ending.set()
+        self._thread.join(DEADLINE)
+        return self.done
 
 
 class Between:
@@ -314,10 +343,13 @@ class Scope:
         """Whether there is a block in it after this."""
         return revision.block is not None and (self.agent is None or self.agent in revision.agents)
 
-    def check(self, heard: Iterable[Item], revisions: Iterable[Revision], *, after: int) -> None:
+    def check(
+        self, heard: Iterable[Item], revisions: Iterable[Revision], *, after: int, leads_back: bool = False
+    ) -> None:
         """Each revision after `after` that concerns it was heard once and in order, or a Reset was instead.
 
-        Whoever applied what was heard to what there was at `after` has the blocks there are now.
+        Whoever applied what was heard to what there was at `after` has the blocks there are now. A Reset `leads_back` only
+        to a server that had not received everything.
         """
         by_seq = {revision.seq: revision for revision in revisions}
         ours = [revision for revision in by_seq.values() if self.concerns(revision)]
@@ -329,7 +361,7 @@ class Scope:
         for item in heard:
             assert item.seq is not None, item
             if isinstance(item, Reset):
-                assert item.seq >= last, f"a reset leads back from {last} to {item.seq}"
+                assert leads_back or item.seq >= last, f"a reset leads back from {last} to {item.seq}"
                 blocks = {label: block.value for label, block in item.blocks.items()}
             else:
                 expected = next((revision.seq for revision in ours if revision.seq > last), None)

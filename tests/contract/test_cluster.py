@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,9 @@ from blocksd.mirror.acl import users
 from blocksd.mirror.keys import Keys
 from blocksd.protocol import watching as watching_module
 from clusters import NODES, Cluster
-from following import Follower
+from following import Follower, Writer
 from rig import Rig, assert_level
-from support import DEADLINE, Daemon, eventually
+from support import Daemon, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -134,34 +133,6 @@ def served(tmp_path: Path, cluster: Cluster) -> Iterator[Daemon]:
     daemon = Daemon(folder, tmp_path / "state", "--redis", cluster.url, "--namespace", "{served}")
     yield daemon.start()
     daemon.stop()
-
-
-class Writer:
-    """A program that appends one line after the other, in a thread, until it is told to stop."""
-
-    def __init__(self, url: str, namespace: str) -> None:
-        self.done: list[str] = []
-        self._url, self._namespace = url, namespace
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._write, name="writer")
-        self._thread.start()
-
-    def _write(self) -> None:
-        with Client(self._url, self._namespace) as client:
-            while not self._ending.is_set():
-                client.blocks.append("notes", f"line-{len(self.done)}")
-                self.done.append(f"line-{len(self.done)}")
-
-    def more(self) -> None:
-        """Wait until some more are done."""
-        enough = len(self.done) + 5
-        eventually(lambda: len(self.done) >= enough, f"{enough} are done")
-
-    def stop(self) -> list[str]:
-        """Stop; all lines that were acknowledged."""
-        self._ending.set()
-        self._thread.join(DEADLINE)
-        return self.done
 
 
 def is_shown(daemon: Daemon, raw: Any) -> bool:

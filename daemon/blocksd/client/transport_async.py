@@ -4,7 +4,7 @@ import asyncio  # asyncio only
 import os  # asyncio only
 from asyncio import sleep
 from collections.abc import Mapping, Sequence
-from contextlib import suppress  # asyncio only
+from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
@@ -69,9 +69,16 @@ class AsyncTransport:
             try:
                 return await self._send(commands, together=together)
             except (Unavailable, Misconfigured) as error:
+                await self._map_cluster()
                 # Asked again where the daemon's server is now. What is asked are reads, and requests, which are done once.
                 self.url = wire.moved_to(self.url, error)
                 self._connect()
+
+    async def _map_cluster(self) -> None:
+        """Ask a cluster again which node has which slots: redis-py would go on asking a node that is lost."""
+        if hasattr(self._redis, "get_node_from_key"):
+            with suppress(Exception):  # the call has failed anyway
+                await self._redis.nodes_manager.initialize()
 
     async def _send(self, commands: Sequence[Command], *, together: bool) -> list[Any]:
         with wire.reading_mirror(self.url):

@@ -2,6 +2,7 @@
 """The connection on which a client asks: commands and requests to one namespace of one server."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from time import sleep
 from typing import Any
 from weakref import WeakSet
@@ -45,9 +46,16 @@ class Transport:
             try:
                 return self._send(commands, together=together)
             except (Unavailable, Misconfigured) as error:
+                self._map_cluster()
                 # Asked again where the daemon's server is now. What is asked are reads, and requests, which are done once.
                 self.url = wire.moved_to(self.url, error)
                 self._connect()
+
+    def _map_cluster(self) -> None:
+        """Ask a cluster again which node has which slots: redis-py would go on asking a node that is lost."""
+        if hasattr(self._redis, "get_node_from_key"):
+            with suppress(Exception):  # the call has failed anyway
+                self._redis.nodes_manager.initialize()
 
     def _send(self, commands: Sequence[Command], *, together: bool) -> list[Any]:
         with wire.reading_mirror(self.url):

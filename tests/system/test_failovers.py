@@ -1,0 +1,254 @@
+"""Failovers while an agent writes, by real sentinels and in a real cluster with replicas, as every interface sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from mcp import Client
+
+from blocksd.client.blocking.subscription import Subscription
+from blocksd.errors import NotFound
+from blocksd.journal.history import JournalReader
+from blocksd.mirror.keys import Keys
+from blocksd.protocol.steps import Connect, Listen, Ping
+from blocksd.protocol.steps import Subscribe as SubscribeTo
+from clusters import NODES, Cluster
+from events import Events
+from following import WAYS, Follower, Scope, Writer, client_of, is_served
+from gateways import Served
+from mcp_clients import Ear, command, done, run
+from sentinels import Watched
+from support import DEADLINE, Daemon, eventually, valkey_binary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+NAMESPACE = "{served}"
+BACK_SECONDS = 5.0
+"""Within which agents are served again after a promotion."""
+SCOPES = [Scope(), Scope(label="notes"), Scope(agent="ann")]
+
+
+class BySentinel(Watched):
+    """Two servers and their sentinel."""
+
+    def __init__(self) -> None:
+        super().__init__(valkey_binary())
+
+    def present(self) -> Any:
+        """A client of the present master."""
+        return self.raw[self.master()]
+
+    def kill(self) -> None:
+        """The master dies."""
+        self.servers[0].kill()
+        self._is_replaced()
+
+    def replace(self) -> None:
+        """The master is made a replica, and goes on."""
+        self.fail_over()
+        self._is_replaced()
+
+    def kill_ahead_of_its_replica(self) -> None:
+        """The master dies when its replica has not received all that it served: numbers go back."""
+        self.raw[1].config_set("masterauth", "wrong")
+        self.raw[0].execute_command("CLIENT", "KILL", "TYPE", "replica")
+        seq = int(self.raw[0].hget(f"{NAMESPACE}:meta", "seq"))
+        eventually(lambda: int(self.raw[0].hget(f"{NAMESPACE}:meta", "seq")) > seq + 10, "changes went on")
+        assert int(self.raw[1].hget(f"{NAMESPACE}:meta", "seq")) <= seq
+        self.kill()
+
+    def _is_replaced(self) -> None:
+        eventually(lambda: self.is_promoted(1), "the replica is promoted")
+
+
+class InCluster(Cluster):
+    """Three masters, each with a replica."""
+
+    def __init__(self) -> None:
+        super().__init__(replicas=True)
+        self._at = self.number(f"{NAMESPACE}:meta")
+
+    def present(self) -> Any:
+        """A client of the node that has the namespace."""
+        return self.raw[self._at]
+
+    def kill(self) -> None:
+        """The node dies."""
+        self.servers[self._at].kill()
+        self._is_replaced()
+
+    def replace(self) -> None:
+        """The node is made a replica, and goes on."""
+        self.raw[self._at + NODES].execute_command("CLUSTER", "FAILOVER")
+        self._is_replaced()
+
+    def move_slot(self) -> None:
+        """The slot goes to another node."""
+        source, self._at = self._at, (self._at + 1) % NODES
+        for _ in self.move(self.slot(f"{NAMESPACE}:meta"), source, self._at):
+            time.sleep(0.02)  # requests come in meanwhile
+
+    def _is_replaced(self) -> None:
+        self._at += NODES
+        eventually(lambda: self.is_master(self._at), "the replica is promoted")
+
+
+FAULTS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
+    "sentinel, master killed": (BySentinel, BySentinel.kill),
+    "sentinel, master lives on": (BySentinel, BySentinel.replace),
+    "sentinel, replica is behind": (BySentinel, BySentinel.kill_ahead_of_its_replica),
+    "cluster, node killed": (InCluster, InCluster.kill),
+    "cluster, node lives on": (InCluster, InCluster.replace),
+    "cluster, slot moves": (InCluster, InCluster.move_slot),
+}
+
+
+class Printed:
+    """`blocksd watch` in a process: the changes that it has printed."""
+
+    def __init__(self, url: str, log: Path) -> None:
+        self._log = log
+        words = ["watch", "--json", "--redis", url, "--namespace", NAMESPACE]
+        with log.open("wb") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "blocksd", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "BLOCKSD_CONFIG": os.devnull},
+            )
+
+    def all(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait(DEADLINE)
+
+
+def has_seq(changes: Callable[[], list[dict[str, Any]]], seq: int) -> bool:
+    return any((change["seq"] or 0) >= seq for change in changes())
+
+
+def check_numbers(changes: list[dict[str, Any]], last: int) -> None:
+    """Each change came once and in order up to the last, or a reset came instead."""
+    at = changes[0]["seq"] - 1
+    for change in changes:
+        assert change["kind"] == "reset" or change["seq"] == at + 1, (at, change)
+        at = change["seq"]
+    assert at >= last
+
+
+def shown(servers: Any) -> str:
+    return str(servers.present().hget(f"{NAMESPACE}:block:notes", "value"))
+
+
+def read(blocks: Any) -> None:
+    """Read a block that is there, and one that is not: in a transaction."""
+    assert blocks.retrieve("notes").label == "notes"
+    with pytest.raises(NotFound):
+        blocks.retrieve("missing")
+
+
+def listen(subscription: Subscription) -> None:
+    """Begin to listen to a channel, with a first proof."""
+    subscription.perform(SubscribeTo((f"{NAMESPACE}:changes:block:other",)))
+    prove(subscription)
+
+
+def prove(subscription: Subscription) -> None:
+    """Put a subscription to the proof, as a watch does every five seconds."""
+    subscription.perform(Ping())
+    while subscription.perform(Listen(0.05)) is not None:
+        pass
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_everything_goes_on(tmp_path: Path, fault: str) -> None:
+    """No line that was acknowledged is lost or doubled, and whatever follows the changes has each one, or is told to reload."""
+    kind, fail = FAULTS[fault]
+    folder = tmp_path / "blocks.d"
+    folder.mkdir()
+    (folder / "notes.md").write_text("---\nagents: [ann]\n---\n")
+    with ExitStack() as stack:
+        servers: Any = kind()
+        stack.callback(servers.close)
+        at = ("--redis", servers.url, "--namespace", NAMESPACE)
+        daemon = Daemon(folder, tmp_path / "state", *at)
+        stack.callback(daemon.stop)
+        daemon.start()
+        gateway = Served(tmp_path / "gateway.log", *at)
+        stack.callback(gateway.end)
+        printed = Printed(servers.url, tmp_path / "printed")
+        stack.callback(printed.close)
+        followers = []
+        for way in WAYS:
+            for scope in SCOPES:
+                followers.append((scope, Follower(way, servers.url, namespace=NAMESPACE, **scope.options)))
+                stack.callback(followers[-1][1].close)
+        events = stack.enter_context(Events(gateway.ready(), seconds=60).place())
+        clients = [stack.enter_context(client_of(way, servers.url, NAMESPACE)) for way in WAYS]
+        readings = [partial(read, client.blocks) for client in clients]
+        for reading in readings:
+            reading()
+        subscription, late = (Subscription(servers.url, Keys(NAMESPACE)) for _ in range(2))
+        for one in (subscription, late):
+            stack.callback(one.close)
+            one.perform(Connect())
+        listen(subscription)
+        writer = Writer(servers.url, NAMESPACE)
+        stack.callback(writer.stop)
+
+        async def work() -> None:
+            ear = Ear()
+            async with (
+                Client(command("ann", *at), **ear.options("2026-07-28")) as mcp,
+                ear.listening(mcp, "2026-07-28", "blocks://ann/notes"),
+            ):
+                await ear.until("blocks://ann/notes")
+                await asyncio.to_thread(eventually, printed.all, "the command prints")
+                await asyncio.to_thread(fail, servers)
+                await asyncio.to_thread(writer.more, seconds=BACK_SECONDS)
+                served = partial(is_served, partial(prove, subscription))
+                await asyncio.to_thread(eventually, lambda: not served(), "a silent subscription is given up")
+                # In a cluster it goes to the node that had the namespace when it connected; sentinels are asked now.
+                assert is_served(partial(listen, late)) is ("sentinel" in fault)
+                for reading in readings:
+                    await asyncio.to_thread(
+                        eventually, partial(is_served, reading), "a client reads", seconds=BACK_SECONDS
+                    )
+                ear.heard.clear()
+                await ear.until("blocks://ann/notes")
+                assert "line-0" in str(await done(mcp, "memory_view", label="notes"))
+
+        run(work())
+        lines = writer.stop()
+        assert (folder / "notes.md").read_text().split()[4:] == lines
+        journal = JournalReader(str(daemon.state / "journal.db"))
+        revisions = sorted(journal.history("notes"), key=lambda revision: revision.seq)
+        journal.close()
+        last = revisions[-1].seq
+        for scope, follower in followers:
+            follower.until(last)
+            scope.check(follower.heard, revisions, after=1, leads_back="moves" not in fault)
+        eventually(partial(has_seq, printed.all, last), "the command has printed all")
+        check_numbers(printed.all(), last)
+        streamed = [events.event().data]
+        while streamed[-1]["seq"] < last:
+            streamed.append(events.event().data)
+        check_numbers(streamed, last)
+        eventually(lambda: shown(servers).split() == lines, "the mirror shows it where the master is")
+        assert "Traceback" not in daemon.said() + gateway.said()
