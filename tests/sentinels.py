@@ -30,27 +30,36 @@ def free_ports(count: int) -> list[int]:
 class Watched:
     """A service named `main`: two servers and one sentinel, which promotes the replica a second after the master's death."""
 
-    def __init__(self, binary: str, *, password: str = "") -> None:
-        """`password` is the sentinel's own."""
+    def __init__(self, binary: str, *, password: str = "", certified: tuple[Path, Path] | None = None) -> None:
+        """`password` is the sentinel's own, for its user `asker`. With a key and a certificate all of them speak TLS alone."""
         self.ports = free_ports(3)
+        port, scheme, trust, tls = "port", "redis", [], []
+        if certified is not None:
+            key, certificate = certified
+            port, scheme, trust = "tls-port", "rediss", [f"ssl_ca_certs={certificate}"]
+            files = (("cert-file", certificate), ("key-file", key), ("ca-cert-file", certificate))
+            tls = [f"tls-{name} {path}" for name, path in files] + ["tls-auth-clients no", "tls-replication yes"]
         self.servers = [RedisServer(binary), RedisServer(binary)]
         self._directory = Path(tempfile.mkdtemp(prefix="blocksd-test-"))
-        login = f":{password}@" if password else ""
-        self.sentinel_url = f"redis://{login}127.0.0.1:{self.ports[2]}"
-        query = f"?sentinel_password={password}" if password else ""
-        self.url = f"redis+sentinel://127.0.0.1:{self.ports[2]}/main{query}"
-        for server, port in zip(self.servers, self.ports, strict=False):
-            server.start("--port", str(port), "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
+        login = f"asker:{password}@" if password else ""
+        self.sentinel_url = f"{scheme}://{login}127.0.0.1:{self.ports[2]}?{''.join(trust)}"
+        own = [f"sentinel_username=asker&sentinel_password={password}"] if password else []
+        self.url = f"{scheme}+sentinel://127.0.0.1:{self.ports[2]}/main?{'&'.join(trust + own)}"
+        options = [word for line in tls for word in f"--{line}".split(" ", 1)]
+        for server, number in zip(self.servers, self.ports, strict=False):
+            server.start(f"--{port}", str(number), *options, "--repl-diskless-sync-delay", "0")
         self.raw: list[Any] = [server.client() for server in self.servers]
         self.raw[1].replicaof("127.0.0.1", self.ports[0])
         eventually(lambda: self.raw[1].info("replication")["master_link_status"] == "up", "the replica follows")
         settings = [
-            f"port {self.ports[2]}",
+            *(["port 0"] if tls else []),
+            f"{port} {self.ports[2]}",
+            *tls,
             "bind 127.0.0.1",
             f"sentinel monitor main 127.0.0.1 {self.ports[0]} 1",
             "sentinel down-after-milliseconds main 1000",
             "sentinel failover-timeout main 2000",
-            *([f"requirepass {password}"] if password else []),
+            *([f"user asker on >{password} +@all", "user default off"] if password else []),
         ]
         settings_file = self._directory / "sentinel.conf"
         settings_file.write_text("\n".join(settings) + "\n")

@@ -103,6 +103,15 @@ def advises(finding: Finding | None, state: str, *words: str) -> None:
     assert state in ("ok", "unknown") or finding.advice
 
 
+def certified(directory: Path) -> tuple[Path, Path]:
+    """A key and a certificate for this machine."""
+    key, certificate = directory / "tls.key", directory / "tls.pem"
+    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    words += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([require("openssl"), *words], check=True, capture_output=True)
+    return key, certificate
+
+
 MORTAL = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
 """What makes a server end with the test run, even if that is killed."""
 

@@ -10,14 +10,16 @@ import redis
 
 from blocksd import Client
 from blocksd.client.blocking.subscription import Subscription
-from blocksd.errors import Unavailable
+from blocksd.errors import Misconfigured, Unavailable
+from blocksd.mirror.acl import users
+from blocksd.mirror.keys import Keys
 from blocksd.mirror.sentinel import is_left_behind
 from blocksd.protocol import watching as watching_module
 from blocksd.protocol.steps import Connect, Ping, Subscribe
-from following import Follower
+from following import WAYS, Follower
 from rig import Rig, assert_level
 from sentinels import Watched
-from support import eventually, valkey_binary
+from support import certified, eventually, require, valkey_binary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,3 +135,33 @@ def test_connection_to_a_former_master_is_given_up(rig: Rig) -> None:
     rig.mirror.apply([("PUBLISH", "x", "y")])
     assert not is_left_behind(rig.client, connection)
     assert pools[1].master_address == (connection.host, connection.port)
+
+
+def test_tls_and_logins(tmp_path: Path) -> None:
+    """All speak TLS, the sentinel has one login, the servers have that of `blocksd acl`: also the promoted one is reached by it."""
+    watched = Watched(require("redis-server"), password="sesame", certified=certified(tmp_path))
+    rig = None
+    try:
+        for raw in watched.raw:
+            for line in users(Keys("blocks"), ["ann"]):
+                _, user, *rules = line.replace("PASSWORD", ">hush").split()
+                raw.execute_command("ACL", "SETUSER", user, *rules)
+        rig = Rig(tmp_path / "one", watched.url.replace("://", "://blocks-daemon:hush@"))
+        rig.write("notes", "---\nagents: [ann]\n---\none\n")
+        rig.settle()
+        eventually(lambda: watched.raw[1].hget("blocks:meta", "seq") == "1", "the replica has it")
+        url = watched.url.replace("://", "://blocks-agent-ann:hush@")
+        followers = [Follower(way, url, agent="ann") for way in WAYS]
+        watched.fail_over()
+        rig.write("notes", "---\nagents: [ann]\n---\ntwo\n")
+        follow_to(rig, 1, watched)
+        for follower in followers:
+            assert follower.until(2)[-1] == ("updated", 2)
+            follower.close()
+        for url in (watched.url.replace("sesame", "wrong"), watched.url.replace("://", "://blocks-agent-ann:wrong@")):
+            with Client(url) as client, pytest.raises(Misconfigured, match="login"):
+                client.blocks.retrieve("notes")
+    finally:
+        if rig is not None:
+            rig.crash()
+        watched.close()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateways import Served
-from support import DEADLINE, Daemon, RedisServer, eventually, require
+from support import DEADLINE, Daemon, RedisServer, certified, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -235,15 +235,6 @@ def test_without_a_daemon(tmp_path: Path, serve: Callable[..., Served]) -> None:
     gateway = serve("--state-dir", str(tmp_path / "none"))
     assert gateway.process.wait(15) == 3
     assert "no daemon is running" in gateway.said()
-
-
-def certified(directory: Path) -> tuple[Path, Path]:
-    """A key and a certificate for this machine."""
-    key, certificate = directory / "tls.key", directory / "tls.pem"
-    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    words += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([require("openssl"), *words], check=True, capture_output=True)
-    return key, certificate
 
 
 def test_tls_and_tokens(
