@@ -133,8 +133,10 @@ _LASTING = (
 class RedisServer:
     """A real server on a Unix socket of its own in a directory of its own; it touches no other."""
 
-    def __init__(self, binary: str) -> None:
+    def __init__(self, binary: str, under: Sequence[str] = ()) -> None:
+        """`under` is a command that runs the server in its own place."""
         self.binary = binary
+        self._under = under
         self.directory = Path(tempfile.mkdtemp(prefix="blocksd-test-"))
         self.socket = self.directory / "redis.sock"
         self.url = f"unix://{self.socket}"
@@ -152,7 +154,7 @@ class RedisServer:
         words = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory)]
         words += ["--save", "", "--appendonly", "no", "--logfile", "redis.log", *options]
         self._process = subprocess.Popen(
-            [*MORTAL, self.binary, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*MORTAL, *self._under, self.binary, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
     def wait(self) -> None:

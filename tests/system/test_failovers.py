@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from functools import partial
@@ -26,8 +22,9 @@ from events import Events
 from following import WAYS, Follower, Scope, Writer, client_of, is_served
 from gateways import Served
 from mcp_clients import Ear, command, done, run
+from printing import Printed, check_numbers, has_seq
 from sentinels import Watched
-from support import DEADLINE, Daemon, eventually, valkey_binary
+from support import Daemon, eventually, valkey_binary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,42 +113,6 @@ FAULTS: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
 }
 
 
-class Printed:
-    """`blocksd watch` in a process: the changes that it has printed."""
-
-    def __init__(self, url: str, log: Path) -> None:
-        self._log = log
-        words = ["watch", "--json", "--redis", url, "--namespace", NAMESPACE]
-        with log.open("wb") as out:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "blocksd", *words],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "BLOCKSD_CONFIG": os.devnull},
-            )
-
-    def all(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait(DEADLINE)
-
-
-def has_seq(changes: Callable[[], list[dict[str, Any]]], seq: int) -> bool:
-    return any((change["seq"] or 0) >= seq for change in changes())
-
-
-def check_numbers(changes: list[dict[str, Any]], last: int) -> None:
-    """Each change came once and in order up to the last, or a reset came instead."""
-    at = changes[0]["seq"] - 1
-    for change in changes:
-        assert change["kind"] == "reset" or change["seq"] == at + 1, (at, change)
-        at = change["seq"]
-    assert at >= last
-
-
 def shown(servers: Any) -> str:
     return str(servers.present().hget(f"{NAMESPACE}:block:notes", "value"))
 
@@ -192,7 +153,7 @@ def test_everything_goes_on(tmp_path: Path, fault: str) -> None:
         daemon.start()
         gateway = Served(tmp_path / "gateway.log", *at)
         stack.callback(gateway.end)
-        printed = Printed(servers.url, tmp_path / "printed")
+        printed = Printed(servers.url, tmp_path / "printed", NAMESPACE)
         stack.callback(printed.close)
         followers = []
         for way in WAYS:
