@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.client.blocking.client import Client
-from blocksd.errors import Unavailable
+from blocksd.errors import Misconfigured, Unavailable
 from blocksd.mirror.acl import users
 from blocksd.mirror.keys import Keys
 from blocksd.protocol import watching as watching_module
@@ -221,3 +222,19 @@ def test_cluster_users(tmp_path: Path, cluster: Cluster) -> None:
             assert reading._transport.may_run_scripts is (user == "operator")
             assert [block.label for block in reading.blocks.list(order_by="updated_at", limit=1)] == ["notes"]
     rig.crash()
+
+
+def test_wrong_settings_for_a_cluster_are_named(tmp_path: Path, cluster: Cluster) -> None:
+    """A node named as if it were one server, and a namespace whose keys are spread."""
+    number = (cluster.number("{wrong}:meta") + 1) % NODES
+    for url, namespace, said in (
+        (f"redis://127.0.0.1:{cluster.ports[number]}", "{wrong}", r"redis\+cluster://"),
+        (cluster.url, "wrong", "put it in braces"),
+    ):
+        rig = Rig(tmp_path / namespace, url, namespace=namespace)
+        rig.round()
+        assert isinstance(rig.heard.away[0], Misconfigured)
+        assert re.search(said, rig.heard.away[0].message)
+        rig.crash()
+        with Client(url, namespace) as client, pytest.raises(Misconfigured, match=said):
+            client.blocks.retrieve("missing")

@@ -197,6 +197,10 @@ def _after_misconfigured(error: BlocksdError) -> str:
         )
     if facts.get("lacks") == "login":
         return "correct user and password in the URL: redis://USER:PASSWORD@HOST:PORT"
+    if facts.get("lacks") == "cluster":
+        return "name some of its nodes: --redis redis+cluster://HOST:PORT,HOST:PORT"
+    if facts.get("lacks") == "braces":
+        return "give it to the daemon and to every client: --namespace '{NAME}'"
     if "://" not in str(facts.get("url", "://")):
         return f"did you mean 'redis://{facts['url']}'?"
     return ""

@@ -48,7 +48,7 @@ def _reach(error: BlocksdError) -> str:
         return "start it, or name another with --redis URL"
     if error.facts.get("key") == "redis":
         return ""  # the message has the advice
-    if "lacks" not in error.facts:
+    if error.facts.get("lacks") not in ("login", "right"):
         return "correct the URL: --redis, or 'redis' in blocksd.toml"
     return "correct the URL, its user and its password: --redis, or 'redis' in blocksd.toml; 'blocksd acl' prints users"
 

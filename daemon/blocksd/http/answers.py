@@ -117,7 +117,7 @@ async def answer_error(_request: Request, error: Exception) -> Response:
         if error.message not in _logged and len(_logged) < _MOST_LOGGED:
             _logged.add(error.message)
             _LOG.error("%s", error.message)
-        return refusal(503, "the gateway's login at Redis is refused, or lacks a right: see its log", _FINAL)
+        return refusal(503, "the gateway's login or settings for Redis are wrong: see its log", _FINAL)
     if status == 503:
         message = "Redis does not serve" if "url" in error.facts and not isinstance(error, Damaged) else error.message
         return refusal(503, message, {"retry-after": "1"}, code=error.code)

@@ -24,6 +24,7 @@ _SCRIPT_NOT_PERMITTED = ("NOPERM", "ACL failure in script", "The user executing 
 """Texts by which servers refuse a script's commands or keys to its user, without an error code."""
 
 _LISTS = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+_CLUSTERS = ("redis+cluster://", "rediss+cluster://")
 _OPTIONS = ("ssl_", "sentinel_username", "sentinel_password", "username", "password", "client_name")
 _LONGEST = 600  # of a message: any program may answer
 _MAY_PASS = frozenset(
@@ -123,7 +124,7 @@ def connect(
 
 def database_of(url: str) -> int:
     """Return the number of the database that a URL names. Raises Misconfigured as `connect` does."""
-    if url.startswith(("redis+cluster://", "rediss+cluster://")):
+    if url.startswith(_CLUSTERS):
         return 0
     client = connect(url)
     try:
@@ -220,7 +221,9 @@ def raise_translated(error: BaseException, url: str) -> None:
 
     if isinstance(error, redis.RedisError):
         raise _ours(error, url) from error
-    # RedisClusterException and its like; and what redis-py's parsing makes of bytes that are no reply.
+    if re.search("same (key )?slot", str(error)):  # RedisClusterException and its like
+        raise _spread(url) from error
+    # Others of these; and what redis-py's parsing makes of bytes that are no reply.
     kind = "" if isinstance(error, OSError) or type(error).__module__.startswith("redis") else type(error).__name__
     why = f"what answers cannot be understood ({kind}: {error})" if kind else str(error)
     place = masked(url)
@@ -244,6 +247,11 @@ def _ours(error: RedisError, url: str) -> BlocksdError:
             return Misconfigured(message[:_LONGEST], url=place, lacks="right")
         if isinstance(one, refusals) or (is_answer and str(one).partition(" ")[0] in ("NOAUTH", "WRONGPASS")):
             return Misconfigured(f"Redis at {place} refuses the login: {one}"[:_LONGEST], url=place, lacks="login")
+    if isinstance(error, redis.exceptions.ClusterCrossSlotError):
+        return _spread(url)
+    if isinstance(error, redis.exceptions.AskError) and not url.startswith(_CLUSTERS):  # MOVED is one
+        message = f"{place} is a node of a cluster, which is named redis+cluster://host:port,host:port"
+        return Misconfigured(message[:_LONGEST], url=place, lacks="cluster")
     if isinstance(error, redis.InvalidResponse):
         return Unavailable(f"what answers at {place} is not Redis: {error}"[:_LONGEST], url=place)
     is_refused = isinstance(error, redis.ResponseError) and _MAY_PASS.isdisjoint(
@@ -252,6 +260,12 @@ def _ours(error: RedisError, url: str) -> BlocksdError:
     if is_refused and str(error).partition(" ")[0] not in _WORDS_THAT_MAY_PASS:
         return Damaged(f"Redis at {place} refuses a command: {error}"[:_LONGEST], url=place)
     return Unavailable(f"Redis at {place} does not serve: {error}"[:_LONGEST], url=place)
+
+
+def _spread(url: str) -> Misconfigured:
+    place = masked(url)
+    message = f"the keys of the namespace are spread over the cluster {place}: put it in braces, such as {{blocks}}"
+    return Misconfigured(message[:_LONGEST], url=place, lacks="braces")
 
 
 def _lacks_right(text: str) -> bool:
