@@ -137,6 +137,19 @@ def test_connection_to_a_former_master_is_given_up(rig: Rig) -> None:
     assert pools[1].master_address == (connection.host, connection.port)
 
 
+def test_subscription_at_a_replica_is_given_up(watched: Watched, rig: Rig) -> None:
+    """Also when the sentinels do not answer: what a replica passes on may come later than what the master shows."""
+    subscription = Subscription(rig.url, rig.mirror.keys)
+    subscription.perform(Connect())
+    subscription.perform(Subscribe(("x",)))
+    subscription.perform(Ping())
+    subscription._client.connection_pool._checked_at = float("inf")
+    watched.raw[0].replicaof("127.0.0.1", watched.ports[1])
+    with pytest.raises(Unavailable, match="a replica"):
+        subscription.perform(Ping())
+    subscription.close()
+
+
 def test_tls_and_logins(tmp_path: Path) -> None:
     """All speak TLS, the sentinel has one login, the servers have that of `blocksd acl`: also the promoted one is reached by it."""
     watched = Watched(require("redis-server"), password="sesame", certified=certified(tmp_path))

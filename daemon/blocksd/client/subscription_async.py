@@ -35,6 +35,7 @@ class AsyncSubscription:
                     await self._client.exists(self._keys.meta)
                 elif _asks_sentinels(self._client):
                     await self._client.connection_pool.check_master()
+                    _check_role(await self._client.execute_command("HELLO"))  # on another connection to the same server
                 _check_place(self._client, self._pubsub, self._keys)
                 await self._pubsub.ping()
             else:
@@ -87,6 +88,12 @@ def _pubsub(client: Any, keys: Keys) -> Any:
 
 def _asks_sentinels(client: Any) -> bool:
     return hasattr(getattr(client, "connection_pool", None), "check_master")
+
+
+def _check_role(greeting: list[Any]) -> None:
+    """Raise Unavailable unless the server is a master: what a replica passes on may come later than what its master shows."""
+    if dict(zip(greeting[::2], greeting[1::2], strict=True)).get("role") != "master":
+        raise Unavailable("the server listened to is a replica now")
 
 
 def _check_place(client: Any, pubsub: Any, keys: Keys) -> None:
