@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 CHECK_SECONDS = 1.0
 """How often a client in use asks for the master. redis-py asks only when it connects, and a master that was replaced while
 the sentinels could not reach it may still run."""
-_UNKNOWN_SECONDS = 5.0  # after a question that no sentinel answered
+_UNKNOWN_SECONDS = 5.0  # after no sentinel has answered
 
 Address = tuple[str, int]
 
@@ -26,17 +26,26 @@ class _Sentinels(sentinel.Sentinel):
     def discover_master(self, service_name: str) -> Address:
         """Return the master. Raises MasterNotFoundError if no sentinel names one, AuthenticationError if they refuse the login."""
         errors: list[Exception] = []
-        one: Any
-        for number, one in enumerate(self.sentinels):
+        for _ in range(len(self.sentinels)):
             try:
-                found = one.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service_name)
+                found = self.ask_first(service_name)
             except (RedisError, OSError) as error:
                 errors.append(error)
                 continue
-            if found:
-                self.sentinels[0], self.sentinels[number] = one, self.sentinels[0]
-                return str(found[0]), int(found[1])
+            if found is not None:
+                return found
         raise _no_master(service_name, errors)
+
+    def ask_first(self, service_name: str) -> Address | None:
+        """Return the master as one sentinel names it. One that names none is asked last from now on."""
+        found: Any = None
+        first: Any = self.sentinels[0]
+        try:
+            found = first.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service_name)
+        finally:
+            if not found:
+                _put_last(first, self.sentinels)
+        return (str(found[0]), int(found[1])) if found else None
 
 
 class _AsyncSentinels(asyncio_sentinel.Sentinel):
@@ -44,17 +53,30 @@ class _AsyncSentinels(asyncio_sentinel.Sentinel):
 
     async def discover_master(self, service_name: str) -> Address:
         errors: list[Exception] = []
-        one: Any
-        for number, one in enumerate(self.sentinels):
+        for _ in range(len(self.sentinels)):
             try:
-                found = await one.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service_name)
+                found = await self.ask_first(service_name)
             except (RedisError, OSError) as error:
                 errors.append(error)
                 continue
-            if found:
-                self.sentinels[0], self.sentinels[number] = one, self.sentinels[0]
-                return str(found[0]), int(found[1])
+            if found is not None:
+                return found
         raise _no_master(service_name, errors)
+
+    async def ask_first(self, service_name: str) -> Address | None:
+        found: Any = None
+        first: Any = self.sentinels[0]
+        try:
+            found = await first.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service_name)
+        finally:
+            if not found:
+                _put_last(first, self.sentinels)
+        return (str(found[0]), int(found[1])) if found else None
+
+
+def _put_last(first: Any, sentinels: list[Any]) -> None:
+    if sentinels[0] is first:  # else another caller has asked it, too, and has done so
+        sentinels.append(sentinels.pop(0))
 
 
 def _no_master(service: str, errors: Sequence[Exception]) -> Exception:
@@ -71,6 +93,7 @@ class _Pool(sentinel.SentinelConnectionPool):
     """Connections to the master. One to a former master is closed before it is used again."""
 
     _checked_at = 0.0
+    _unknown = 0  # how many sentinels in a row did not name a master
 
     def get_connection(self, *args: Any, **options: Any) -> Any:
         self.check_master()
@@ -78,15 +101,23 @@ class _Pool(sentinel.SentinelConnectionPool):
         return pool.get_connection(*args, **options)
 
     def check_master(self) -> None:
-        """Ask for the master if that is due. Without an answer, nothing changes."""
+        """Ask one sentinel for the master if that is due. Without an answer, nothing changes.
+
+        Only one, because each that does not answer costs the caller CONNECT_SECONDS; after that, the next one is due.
+        """
         now = time.monotonic()
         if self.master_address is None or now < self._checked_at:
             return
         self._checked_at = now + CHECK_SECONDS
         pool: Any = super()
         try:
-            pool.get_master_address()
+            found = self.sentinel_manager.ask_first(self.service_name)
+            self._unknown = 0 if found else self._unknown + 1
+            if found not in (None, self.master_address):
+                pool.get_master_address()
         except (RedisError, OSError):
+            self._unknown += 1
+        if self._unknown >= len(self.sentinel_manager.sentinels):
             self._checked_at = time.monotonic() + _UNKNOWN_SECONDS
 
     def disconnect(self, inuse_connections: bool = True) -> None:  # redis-py's signature
@@ -100,6 +131,7 @@ class _AsyncPool(asyncio_sentinel.SentinelConnectionPool):
     """The same, for asyncio code."""
 
     _checked_at = 0.0
+    _unknown = 0  # how many sentinels in a row did not name a master
 
     async def get_connection(self, *args: Any, **options: Any) -> Any:
         await self.check_master()
@@ -112,9 +144,15 @@ class _AsyncPool(asyncio_sentinel.SentinelConnectionPool):
             return
         self._checked_at = now + CHECK_SECONDS
         pool: Any = super()
+        manager: Any = self.sentinel_manager
         try:
-            await pool.get_master_address()
+            found = await manager.ask_first(self.service_name)
+            self._unknown = 0 if found else self._unknown + 1
+            if found not in (None, self.master_address):
+                await pool.get_master_address()
         except (RedisError, OSError):
+            self._unknown += 1
+        if self._unknown >= len(manager.sentinels):
             self._checked_at = time.monotonic() + _UNKNOWN_SECONDS
 
     async def disconnect(self, inuse_connections: bool = True) -> None:  # redis-py's signature

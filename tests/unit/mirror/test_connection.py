@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
@@ -10,6 +12,9 @@ from blocksd.errors import BlocksdError, Damaged, Misconfigured, Unavailable
 from blocksd.mirror.connection import connect, masked, translated
 from blocksd.mirror.script import packed
 from blocksd.protocol import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SECRET = "hunter2"
 
@@ -82,6 +87,57 @@ def test_sentinels_are_all_asked() -> None:
         for sentinel in pool.sentinel_manager.sentinels
     ]
     assert hosts == [("one", 26379), ("two", 26380)]
+
+
+class Silent:
+    """A sentinel that does not answer."""
+
+    def __init__(self, asked: list[int], number: int) -> None:
+        self._asked = asked
+        self._number = number
+
+    def execute_command(self, *_words: str) -> Any:
+        self._asked.append(self._number)
+        raise redis.TimeoutError("silent")
+
+
+class AsyncSilent(Silent):
+    """The same, for asyncio code."""
+
+    async def execute_command(self, *words: str) -> Any:
+        super().execute_command(*words)
+
+
+@pytest.mark.parametrize("kind", [Silent, AsyncSilent])
+def test_silent_sentinels_cost_a_client_in_use_one_wait_at_a_time(
+    kind: type[Silent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each check asks the next one; after the last there is a longer pause. To connect, all of them are asked."""
+    monkeypatch.setattr("blocksd.mirror.sentinel.time", SimpleNamespace(monotonic=lambda: 100.0))
+    asked: list[int] = []
+    is_async = kind is AsyncSilent
+    pool = connect("redis+sentinel://a:1,b:1,c:1/main", asynchronous=is_async).connection_pool
+    pool.sentinel_manager.sentinels = [kind(asked, number) for number in range(3)]
+    (pool if is_async else pool.proxy).master_address = ("master", 1)
+
+    def call(method: Callable[[], Any]) -> None:
+        if is_async:
+            asyncio.run(method())
+        else:
+            method()
+
+    pauses = []
+    for _ in range(4):
+        pool._checked_at = 0.0
+        call(pool.check_master)
+        pauses.append(pool._checked_at - 100.0)
+    assert asked == [0, 1, 2, 0]
+    assert pauses == [1, 1, 5, 5]
+    call(pool.check_master)
+    assert len(asked) == 4, "none is due"
+    with pytest.raises(redis.sentinel.MasterNotFoundError, match="silent"):
+        call(pool.get_master_address)
+    assert sorted(asked[4:]) == [0, 1, 2]
 
 
 def test_sentinels_have_a_login_and_addresses_of_their_own() -> None:
