@@ -682,7 +682,7 @@ def test_index_follows_every_change(rig: Rig, client: Client) -> None:
 def test_index_of_another_layout_is_unavailable(client: Client, raw: Any) -> None:
     """While an older daemon keeps the mirror, or none has built it, nothing is said to be not there."""
     raw.hset("blocks:meta", "schema", "1")
-    with pytest.raises(Unavailable, match="the daemon keeps the mirror in layout 1, and this client reads 3"):
+    with pytest.raises(Unavailable, match="the daemon keeps the mirror in layout 1, and this client reads 4"):
         client.blocks.list(tags=["x"])
     raw.hdel("blocks:meta", "epoch")
     with pytest.raises(Unavailable, match="built anew"):

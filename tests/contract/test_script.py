@@ -30,7 +30,7 @@ def words_of(commands: Iterable[tuple[str, ...]]) -> list[str]:
 
 
 def send(script: Script, *commands: tuple[str, ...]) -> None:
-    script.send(KEYS, ("mine", "", "", *words_of(commands)))
+    script.send(KEYS, ("mine", "", "", "PUBLISH", *words_of(commands)))
 
 
 def test_outcome_is_that_of_the_call(bench: Bench) -> None:
@@ -72,10 +72,10 @@ def test_script_that_is_never_kept_is_run_all_the_same(any_server: RedisServer, 
         flushing.script_flush()
         words = words_of([("SET", "blocks:x", str(number))])
         if is_sent:
-            script.send(KEYS, ("mine", "", "", *words))
+            script.send(KEYS, ("mine", "", "", "PUBLISH", *words))
             assert script.outcome() == ["ok"]
         else:
-            assert script.call(KEYS, ("mine", "", "", *words)) == ["ok"]
+            assert script.call(KEYS, ("mine", "", "", "PUBLISH", *words)) == ["ok"]
         assert flushing.get("blocks:x") == str(number)
     flushing.close()
     client.close()

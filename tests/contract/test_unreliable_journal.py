@@ -174,7 +174,7 @@ def test_failure_after_a_commit_leaves_memory_as_the_journal_is(
 
 
 def test_error_that_lasts_is_logged_once(rig: Rig, raw: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """However often a stage is retried; and the problem stays the same, so that it is announced once."""
+    """However often a stage is retried; and the problem of what is done again stays the same, so that it is announced once."""
     failing = Failing(rig)
     failing.failing = range(1, 10**9)
     rig.write("notes", "two\n")
@@ -182,7 +182,7 @@ def test_error_that_lasts_is_logged_once(rig: Rig, raw: Any, caplog: pytest.LogC
     with caplog.at_level(logging.WARNING, "blocksd.core.core"):
         rig.run(lambda: rig.clock() > end)
     said = [problem.message.partition(":")[0] for problem in rig.heard.problems]
-    assert said == ["the journal cannot be read"]
+    assert said == ["the journal cannot be written", "the journal cannot be read"]  # the save, and then all that is in force
     assert len(caplog.messages) <= 3, caplog.messages
     assert any("could not take in what is new" in message for message in caplog.messages)
     failing.failing = range(0)

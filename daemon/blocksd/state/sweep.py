@@ -95,7 +95,8 @@ class Sweep:
                         read = {
                             name: pack(*signature(entry.stat(follow_symlinks=False)))
                             for entry in some
-                            if (name := entry.name).endswith(SUFFIX) or name in new
+                            if (name := entry.name).endswith(SUFFIX)
+                            or (name in new and not entry.is_dir(follow_symlinks=False))
                         }
                     except OSError:  # of one of them
                         read = dict.fromkeys((entry.name for entry in some if entry.name.endswith(SUFFIX)), b"")

@@ -54,6 +54,17 @@ def test_sweep_lists_what_could_matter(root: Path) -> None:
     assert swept(root, "missing") == {}
 
 
+def test_directory_in_the_place_of_what_was_known_is_listed(root: Path) -> None:
+    """A symlink that no block may be below was known; the directory that has its place now is listed at once."""
+    (root / "deep").mkdir()
+    (root / "deep" / "block.md").write_text("text")
+    known = Signatures()
+    known["deep"] = b""
+    entries = [entry for entries in Sweep(Folder(str(root)), known).walk() for entry in entries]
+    kinds = {entry.path: entry.kind for entry in entries if entry.kind != "missing"}
+    assert kinds == {"deep": "directory", "deep/block.md": "file"}
+
+
 def test_sweep_gives_slices(root: Path) -> None:
     """A large folder is listed a few hundred entries at a time, each once."""
     names = {f"block-{number}.md" for number in range(1000)}
