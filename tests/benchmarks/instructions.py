@@ -32,7 +32,7 @@ BOUNDS = {
     "save": 1260,
     "append": 3180,
     "parse": 330,
-    "prompt": 475,
+    "prompt": 310,
     "retrieve": 204,
 }
 """Thousands of instructions of each path, as this program last printed them; `parse` is of two files."""
@@ -135,7 +135,7 @@ def _paths(home: Path, url: str, namespace: str) -> Iterator[tuple[str, Callable
     """Each path, ready to be followed."""
     from blocksd.client.blocking.client import Client
     from blocksd.files.document import Parser
-    from blocksd.model.prompt import compile_prompt
+    from blocksd.model.prompt import compile_rows
     from blocksd.protocol.sight import Look
 
     yield "plain", _plain
@@ -162,7 +162,7 @@ def _paths(home: Path, url: str, namespace: str) -> Iterator[tuple[str, Callable
     def prompt() -> None:
         sight = look.sight(second)
         assert sight is not None
-        assert len(compile_prompt(sight.blocks.values())) > len(_BODY)
+        assert len(compile_rows(sight.rows)) > len(_BODY)
 
     yield "prompt", prompt
     yield "retrieve", lambda: client.blocks.retrieve("topic7")

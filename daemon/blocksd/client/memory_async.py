@@ -13,7 +13,7 @@ from blocksd.client.transport_async import AsyncTransport
 from blocksd.client.watch import AsyncWatch
 from blocksd.errors import BlocksdError, Misconfigured, NotAttached, NotFound, Unavailable
 from blocksd.mirror.view import BlockView, FileView
-from blocksd.model.prompt import Style, ToolUsageRules, compile_prompt, order, render_block, style_of
+from blocksd.model.prompt import Style, ToolUsageRules, compile_rows, order, render_block, style_of
 from blocksd.protocol.numbers import whole
 from blocksd.protocol.reset import Item
 from blocksd.protocol.sight import Sight, files_in, not_attached
@@ -83,16 +83,17 @@ class AsyncMemory(AsyncMemoryWrites):
         picked = None if blocks is None else frozenset(blocks)
         shown = None if sources is None else tuple(sources)
         key = (picked, style, tool_usage_rules, shown, max_files_open)
-        text = self._kept.text(key) if self._is_followed else None
+        if not self._is_followed:
+            await self._follow()
+        text, sight = self._kept.found(key)
         if text is None:
-            sight = await self._sight()
-            seen = sight.blocks.values()
-            text = compile_prompt(
-                seen if picked is None else [block for block in seen if block.name in picked],
-                style=style_of(sight.agent_type) if style is None else style,
-                tool_usage_rules=tool_usage_rules,
-                sources=[source for source in sight.sources if shown is None or source.name in shown],
-                max_files_open=max_files_open,
+            sight = sight or await self._read_sight()
+            text = compile_rows(
+                sight.rows if picked is None else [row for row in sight.rows if row[0] in picked],
+                style_of(sight.agent_type) if style is None else style,
+                tool_usage_rules,
+                [source for source in sight.sources if shown is None or source.name in shown],
+                max_files_open,
             )
             self._kept.put_text(key, text, sight)
         return text
@@ -105,11 +106,12 @@ class AsyncMemory(AsyncMemoryWrites):
     async def _sight(self) -> Sight:
         if not self._is_followed:
             await self._follow()
-        sight = self._kept.sight
-        if sight is None:
-            mark = self._kept.mark()
-            sight = await look(self._transport, self._agent)
-            self._kept.put(sight, mark)
+        return self._kept.sight or await self._read_sight()
+
+    async def _read_sight(self) -> Sight:
+        mark = self._kept.mark()
+        sight = await look(self._transport, self._agent)
+        self._kept.put(sight, mark)
         return sight
 
     def tools(self, *, only: Collection[str] | None = None) -> "AsyncTools":

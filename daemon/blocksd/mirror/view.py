@@ -18,16 +18,23 @@ T = TypeVar("T")
 _OURS = ("label", "id", "version", "value", "chars", "digest", "created_at", "updated_at", "updated_by")
 _AT_ONCE = ("label", "value", "limit", "read_only", "hidden", "is_template")
 _NEEDED = frozenset((*_AT_ONCE, *_OURS, "tags", "metadata", "preserve_on_migration"))
-_needed = itemgetter(*_AT_ONCE, *sorted(_NEEDED.difference(_AT_ONCE)))
+needed = itemgetter(*_AT_ONCE, *sorted(_NEEDED.difference(_AT_ONCE)))
 _new = object.__new__
 _json_of = json.JSONEncoder(ensure_ascii=False).encode  # `dumps` would make an encoder for each
-_name = lru_cache(maxsize=4096)(name_for_agent)
+short_name = lru_cache(maxsize=4096)(name_for_agent)
 _TEXTS = frozenset(("label", "id", "value", "digest", "created_at", "updated_at", "updated_by", *TEXT_KEYS))
 ORDER = (*_OURS[:5], *(key for key in FILE_KEYS if key != "agents"), *_OURS[5:])
 """The fields of a block as JSON."""
 
 
-def _number(text: str) -> int:
+def incomplete(fields: Mapping[str, str]) -> Damaged:
+    """Return the error for the hash of a block that has not all of the fields that are `needed`."""
+    missing = ", ".join(sorted(_NEEDED - fields.keys()))
+    return Damaged(f"the mirror shows an incomplete block {fields.get('label', '')!r}: {missing} missing")
+
+
+def number(text: str) -> int:
+    """Return a number in a hash. Raises Damaged if it is none."""
     try:
         return int(text)
     except ValueError:
@@ -63,20 +70,16 @@ class BlockView(_Shown):
     def __new__(cls, fields: Mapping[str, str]) -> Self:
         """Take the fields of a hash. Raises Damaged if one is missing."""
         try:
-            found = _needed(fields)
+            found = needed(fields)
         except KeyError:
-            missing = ", ".join(sorted(_NEEDED - fields.keys()))
-            raise Damaged(
-                f"the mirror shows an incomplete block {fields.get('label', '')!r}: {missing} missing"
-            ) from None
-        # Made as the mutable class, and turned at the end: a prompt makes many, and setting slots past __setattr__ takes
-        # three times as long. What is not set here is read on demand.
+            raise incomplete(fields) from None
+        # Made as the mutable class, and turned at the end: setting slots past __setattr__ takes three times as long.
         view: Any = _new(_Shown)
         view._fields = fields
         view.label = label = found[0]
-        view.name = _name(label)
+        view.name = short_name(label)
         view.value = found[1]
-        view.limit = _number(found[2])
+        view.limit = number(found[2])
         view.description = fields.get("description")
         view.read_only = found[3] == "true"
         view.hidden = found[4] == "true"
@@ -112,7 +115,7 @@ class BlockView(_Shown):
     @property
     def version(self) -> int:
         """The number of the block's newest revision; never reused, not even after the block was deleted."""
-        return _number(self._fields["version"])
+        return number(self._fields["version"])
 
     @property
     def digest(self) -> str:
@@ -241,10 +244,7 @@ class AgentView:
 
     @classmethod
     def of(cls, agent: str, blocks: Mapping[str, str], info: Mapping[str, str], ms: float | None = None) -> "AgentView":
-        """Return an agent with the hash of its properties, which is empty if it has none. Raises Damaged if it is none.
-
-        `ms` is when it became known, in milliseconds since 1970.
-        """
+        """Return an agent with the hash of its properties, empty if it has none, known since `ms`. Raises Damaged if it is none."""
         try:
             created_at = None if ms is None else timestamp(ms / 1000)
             updated_at = max(filter(None, (created_at, info.get("updated_at"))), default=None)

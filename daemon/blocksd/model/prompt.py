@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import chain
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, get_args
 
 from blocksd.errors import InvalidField
@@ -87,6 +86,9 @@ class Renderable(Protocol):
 
 B = TypeVar("B", bound=Renderable)
 
+Row = tuple[str, str, str | None, bool, int | str]
+"""What a prompt shows of a block: its name, value, description, whether it is read-only, and its limit."""
+
 
 @dataclass(frozen=True, slots=True)
 class File:
@@ -144,9 +146,21 @@ def compile_prompt(
     Raises:
         InvalidField: there is no such style.
     """
+    rows = [_row(block) for block in blocks if not (block.hidden or block.is_template)]
+    return compile_rows(rows, style, tool_usage_rules, sources, max_files_open)
+
+
+def compile_rows(
+    rows: Iterable[Row],
+    style: Style = "standard",
+    tool_usage_rules: ToolUsageRules | str | None = None,
+    sources: Iterable[Source] = (),
+    max_files_open: int | None = None,
+) -> str:
+    """Return the same for blocks that are all shown, given as rows. Raises as `compile_prompt` does."""
     if style not in STYLES:
         raise InvalidField(f"style must be one of {', '.join(STYLES)}, not {style!r}", field="style")
-    pieces = _memory_blocks(blocks, style)
+    pieces = _memory_blocks(rows, style)
     if tool_usage_rules:
         pieces.append(_tool_usage_rules(tool_usage_rules))
     if sources:
@@ -161,58 +175,70 @@ def order(blocks: Iterable[B]) -> list[B]:
 
 def render_block(block: Renderable) -> str:
     """Return one block as it is shown in a prompt of the style `standard`, also if it is hidden or a template."""
-    start, end = _tags(block.name)
-    return "".join((start, *_content(block, block.name, block.value), end)).rstrip("\n")
+    pieces: list[str] = []
+    _add(pieces, _row(block), *_tags(block.name))
+    return "".join(pieces).rstrip("\n")
 
 
-def _memory_blocks(blocks: Iterable[Renderable], style: Style) -> list[str]:
-    visible = order([block for block in blocks if not (block.hidden or block.is_template)])
-    if style == "directories" or not visible:
+def _row(block: Renderable) -> Row:
+    return block.name, block.value, block.description, block.read_only, block.limit
+
+
+def _memory_blocks(rows: Iterable[Row], style: Style) -> list[str]:
+    ordered = sorted(rows, key=lambda row: _FIRST.get(row[0], row[0]))
+    if style == "directories" or not ordered:
         return []
     # Pieces with their line ends, joined once: values are long, and to copy them is most of the cost.
     pieces = [_HEAD]
     if style == "nested":
-        for element in _nested([(block.name.split("/"), block) for block in visible]):
+        for element in _nested([(row[0].split("/"), row) for row in ordered]):
             pieces += ("\n", *element)
     else:
         numbered = style == "line-numbered"
-        for block in visible:
-            name = block.name
-            start, end = _tags(name)
-            pieces += ("\n", start, *_content(block, name, block.value, numbered), end)
+        for row in ordered:
+            start, end = _tags(row[0])
+            _add(pieces, row, f"\n{start}", end, numbered)
     pieces.append("</memory_blocks>")
     return pieces
 
 
-def _nested(blocks: list[tuple[list[str], Renderable]]) -> Iterator[list[str]]:
-    """Yield one element for each first segment of `blocks`, which come with the segments that are not yet shown.
+def _nested(rows: list[tuple[list[str], Row]]) -> Iterator[list[str]]:
+    """Yield one element for each first segment of `rows`, which come with the segments that are not yet shown.
 
     A block that is also the parent of others is shown first in its element.
     """
-    branches: dict[str, list[tuple[list[str], Renderable]]] = {}
-    for (segment, *rest), block in blocks:
-        branches.setdefault(segment, []).append((rest, block))
+    branches: dict[str, list[tuple[list[str], Row]]] = {}
+    for (segment, *rest), row in rows:
+        branches.setdefault(segment, []).append((rest, row))
     for segment, branch in branches.items():
         start, end = _tags(segment)
-        own = chain.from_iterable(_content(block, block.name, block.value) for rest, block in branch if not rest)
-        below = _nested([(rest, block) for rest, block in branch if rest])
-        yield [start, *own, *chain.from_iterable(below), end]
+        pieces = [start]
+        for rest, row in branch:
+            if not rest:
+                _add(pieces, row, "", "")
+        for element in _nested([(rest, row) for rest, row in branch if rest]):
+            pieces += element
+        yield [*pieces, end]
 
 
-def _content(block: Renderable | File, name: str, value: str, numbered: bool = False) -> tuple[str, str, str]:
-    """Return what stands in the element `name` of a block or file with this text, in three pieces."""
-    description, read_only = block.description or "", "true" if block.read_only else "false"
-    if "<" in description:
+def _add(pieces: list[str], row: Row, start: str, end: str, numbered: bool = False) -> None:
+    """Add the element of a block or file, between its tags, to the pieces of a prompt."""
+    name, value, description, read_only, limit = row
+    if description is None:
+        description = ""
+    elif "<" in description:
         description = _contained(description, name)
     shown = _contained(value, name) if "<" in value else value
     # As `_metadata`, without a call: this is done for each block of each prompt.
     about = (
-        f"<description>\n{description}\n</description>\n"
-        f"<metadata>\n- read_only={read_only}\n- chars_current={len(value)}\n- chars_limit={block.limit}\n</metadata>\n"
+        f"{start}<description>\n{description}\n</description>\n"
+        f"<metadata>\n- read_only={'true' if read_only else 'false'}\n"
+        f"- chars_current={len(value)}\n- chars_limit={limit}\n</metadata>\n"
     )
     if numbered:
-        return f"{about}{_WARNING}<value>\n", _numbered(shown), "</value>\n"
-    return f"{about}<value>\n", shown, "\n</value>\n"
+        pieces += (about, f"{_WARNING}<value>\n", _numbered(shown), "</value>\n", end)
+    else:
+        pieces += (about, "<value>\n", shown, "\n</value>\n", end)
 
 
 def _metadata(read_only: bool, chars: int, limit: int) -> str:
@@ -283,9 +309,10 @@ def _file(file: File) -> str:
 
 
 def _nested_file(file: File) -> str:
-    start, end = _tags(file.name)
-    content = "".join(_content(file, file.name, _shown(file)))
-    return f'<file status="{"open" if file.is_open else "closed"}">\n{start}{content}{end}</file>\n'
+    pieces = [f'<file status="{"open" if file.is_open else "closed"}">\n']
+    row = file.name, _shown(file), file.description, file.read_only, file.limit
+    _add(pieces, row, *_tags(file.name))
+    return "".join((*pieces, "</file>\n"))
 
 
 def _shown(file: File) -> str:

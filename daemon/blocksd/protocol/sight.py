@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import NotFound, Unavailable
 from blocksd.mirror.connection import masked
-from blocksd.mirror.view import BlockView, FileView, shown_as
+from blocksd.mirror.prompt_rows import rows_of
+from blocksd.mirror.view import BlockView, FileView
 from blocksd.model.prompt import File, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from blocksd.mirror.keys import Keys
+    from blocksd.model.prompt import Row
     from blocksd.protocol.watching import Watching
     from blocksd.protocol.wire import Command
 
@@ -26,13 +27,36 @@ _READS = frozenset(("history", "version", "status"))
 _EDITS = frozenset(("append", "replace", "insert", "patch", "update"))
 
 
-@dataclass(frozen=True, slots=True)
 class Sight:
     """The blocks an agent sees, by the names it has for them, and its file sources."""
 
-    blocks: Mapping[str, BlockView]
-    sources: tuple[Source, ...]
-    agent_type: str | None = None
+    __slots__ = ("_blocks", "_hashes", "agent_type", "rows", "sources")
+
+    def __init__(
+        self,
+        hashes: Mapping[str, Mapping[str, str]],
+        rows: list[Row],
+        sources: tuple[Source, ...] = (),
+        agent_type: str | None = None,
+    ) -> None:
+        """Take the hashes of the blocks by label, and the rows of those that a prompt shows."""
+        self._hashes = hashes
+        self._blocks: dict[str, BlockView] | None = None
+        self.rows = rows
+        self.sources = sources
+        self.agent_type = agent_type
+
+    @property
+    def blocks(self) -> Mapping[str, BlockView]:
+        """The blocks by name. They are made when they are needed: a prompt does without."""
+        if self._blocks is None:
+            views = map(BlockView, self._hashes.values())
+            self._blocks = {view.name: view for view in views}
+        return self._blocks
+
+    def shows_any(self, labels: Iterable[str | None]) -> bool:
+        """Return True if one of these is the label of a block that is seen."""
+        return not self._hashes.keys().isdisjoint(labels)
 
 
 class Written:
@@ -73,7 +97,6 @@ class Kept:
         self._heard = 0
         self._read_at: tuple[int, int | None] = (0, None)  # how much was heard then, and in which life
         self._sight: Sight | None = None
-        self._labels: frozenset[str | None] = frozenset()
         self._texts: dict[object, str] = {}
 
     def forget(self, _item: object = None) -> None:
@@ -90,7 +113,8 @@ class Kept:
         """True while nothing has changed since the sight was read."""
         if self._known != self._written.count:
             count = self._written.count  # before what was written is read: more of it is looked at next time
-            if not self._labels.isdisjoint(self._written.since(self._known)):
+            written, sight = self._written.since(self._known), self._sight
+            if None in written or (sight is not None and sight.shows_any(written)):
                 self.forget()
             self._known = count
         return self._read_at[1] is not None and self._read_at == (self._heard, self._watching.life)
@@ -104,11 +128,10 @@ class Kept:
         """Keep a sight that was read after `mark`."""
         heard, life, self._known = mark
         self._sight, self._read_at, self._texts = sight, (heard, life), {}
-        self._labels = frozenset((None, *(block.label for block in sight.blocks.values())))
 
-    def text(self, key: object) -> str | None:
-        """The text compiled under this key, while it holds."""
-        return self._texts.get(key) if self.is_fresh else None
+    def found(self, key: object) -> tuple[str | None, Sight | None]:
+        """The text compiled under this key, and the sight, while they hold."""
+        return (self._texts.get(key), self._sight) if self.is_fresh else (None, None)
 
     def put_text(self, key: object, text: str, sight: Sight) -> None:
         """Keep a text compiled from `sight`, unless another has been read since."""
@@ -162,9 +185,13 @@ class Look:
             raise NotFound(f"there is no agent {self._agent!r}", agent=self._agent)
         keys = self._keys
         self._labels = list(names.values())
+        block = keys.block
+        blocks = [("HGETALL", block(label)) for label in self._labels]
+        if not sources:
+            return blocks
         self._sources = dict(sorted(sources.items()))
         return (
-            *[("HGETALL", keys.block(label)) for label in self._labels],
+            *blocks,
             *(("SISMEMBER", keys.source_agents(name), self._agent) for name in self._sources),
             *(("HGETALL", keys.source(name)) for name in self._sources),
             *(("HGETALL", keys.file(file)) for file in self._opened),
@@ -172,16 +199,18 @@ class Look:
 
     def sight(self, replies: Sequence[Any]) -> Sight | None:
         """The agent's sight, by the replies to the second commands; None when it changed while it was read."""
-        hashes, rest = replies[: len(self._labels)], replies[len(self._labels) :]
-        pairs = zip(self._labels, hashes, strict=True)
-        blocks = [block for label, fields in pairs if (block := shown_as(label, fields)) is not None]
-        if len(blocks) < len(hashes):
+        hashes = dict(zip(self._labels, replies, strict=False))  # what follows is of sources
+        rows = rows_of(hashes)
+        if rows is None:
             return None
-        count = len(self._sources)
+        if not self._sources:
+            return Sight(hashes, rows, (), self._agent_type)
+        rest, count = replies[len(self._labels) :], len(self._sources)
         contents = dict(zip(self._opened, rest[2 * count :], strict=True))
         seen = zip(self._sources.items(), rest[:count], rest[count : 2 * count], strict=True)
         return Sight(
-            {block.name: block for block in blocks},
+            hashes,
+            rows,
             tuple(
                 self._source(name, json.loads(about), listing, contents)
                 for (name, about), is_seen, listing in seen

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from blocksd.assistants.changes import changes, shown, whole
+from blocksd.mirror.prompt_rows import rows_of
 from blocksd.mirror.view import BlockView, view_of
 from blocksd.model.prompt import render_block
 from blocksd.protocol.sight import Sight
 from rig import AT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def sight_of(blocks: Iterable[BlockView], agent_type: str | None = None) -> Sight:
+    hashes = {one.label: one._fields for one in blocks}
+    rows = rows_of(hashes)
+    assert rows is not None
+    return Sight(hashes, rows, (), agent_type)
 
 
 def block(label: str, value: str, version: int = 1, **fields: Any) -> BlockView:
@@ -103,17 +114,17 @@ def test_text_of_a_block_stays_in_the_element() -> None:
 
 def test_whole_memory_that_fits_is_the_prompt() -> None:
     """As `blocksd render` prints it; hidden blocks are left out."""
-    sight = Sight({"notes": block("notes", "One."), "secret": block("secret", "Hush.", hidden=True)}, ())
+    sight = sight_of([block("notes", "One."), block("secret", "Hush.", hidden=True)])
     text = whole(sight, 10_000)
     assert text.startswith("<memory_blocks>\n")
     assert "One." in text
     assert "Hush." not in text
-    assert whole(Sight({}, ()), 10_000) == ""
+    assert whole(sight_of([]), 10_000) == ""
 
 
 def test_whole_memory_that_does_not_fit_is_named() -> None:
     """What fits is shown, in whole blocks, the persona first."""
-    sight = Sight({one.name: one for one in (block("a", LONG * 9), block("persona", "Sam."), block("z", "End."))}, ())
+    sight = sight_of([block("a", LONG * 9), block("persona", "Sam."), block("z", "End.")])
     text = whole(sight, 2000)
     assert len(text) <= 2000
     assert "Sam." in text
@@ -122,7 +133,7 @@ def test_whole_memory_that_does_not_fit_is_named() -> None:
         f"do not fit here: a ({len(LONG) * 9} characters). Read them with the tools of your memory, or "
         "with 'blocksd show LABEL'."
     )
-    numbered = whole(Sight(dict(sight.blocks), (), "sleeptime_agent"), 1000)
+    numbered = whole(sight_of(sight.blocks.values(), "sleeptime_agent"), 1000)
     assert "1→ Sam." in numbered
 
 
@@ -131,7 +142,7 @@ def test_nothing_is_longer_than_was_asked_for(most: int) -> None:
     """As assistants count, which shorten what is longer by one: long names, files and characters beyond U+FFFF included."""
     blocks = [block("/".join(f"{number:03}{'n' * 150}" for _ in range(6)), "𝒳" * 300 + LONG) for number in range(40)]
     for text in (
-        whole(Sight({one.name: one for one in blocks}, ()), most),
+        whole(sight_of(blocks), most),
         changes({}, blocks, lambda *_: None, most),
         changes(seen(*blocks), [], lambda *_: None, most),
         changes(seen(*blocks[20:]), blocks[:20], lambda *_: None, most),
@@ -144,6 +155,6 @@ def test_frame_and_note_count_too() -> None:
     """Where the blocks alone would just fit, one more of them is named."""
     blocks = [block(f"b{number}", LONG) for number in range(5)]
     most = sum(len(render_block(one)) for one in blocks[:4])
-    text = whole(Sight({one.name: one for one in blocks}, ()), most)
+    text = whole(sight_of(blocks), most)
     assert len(text) <= most
     assert "do not fit here: b3 (889 characters), b4 (889 characters)." in text

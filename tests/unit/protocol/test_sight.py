@@ -26,8 +26,7 @@ def kept(written: Written) -> Kept:
 
 
 def seen() -> Sight:
-    block: Any = SimpleNamespace(label=LABEL)
-    return Sight({"notes": block}, ())
+    return Sight({LABEL: {}}, [])
 
 
 @pytest.mark.parametrize("op", ["append", "replace", "insert", "patch", "update"])
