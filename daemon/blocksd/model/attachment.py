@@ -84,8 +84,7 @@ class Attachments:
         """Make the changes of a branch here."""
         for name in _PARTS:
             getattr(branch, name).merge()
-        self._folders, self.listed = branch._folders, branch.listed
-        self.turned |= branch.turned
+        self._folders, self.listed, self.turned = branch._folders, branch.listed, self.turned | branch.turned
 
     @property
     def known(self) -> frozenset[str]:
@@ -183,8 +182,7 @@ class Attachments:
         """Set the agents that have a private folder; return the new sets of all blocks whose set changed."""
         new = frozenset(agents)
         changed = {agent for agent in new ^ self._folders if agent not in self._named}
-        self._folders, self.listed = new, None
-        self.turned |= changed
+        self._folders, self.listed, self.turned = new, None, self.turned | changed
         return self._settle(self._matching(changed))
 
     @property
