@@ -160,6 +160,43 @@ def test_agent_sees_its_own(http: TestClient) -> None:
     assert sorted(one["label"] for one in first + rest) == ["diary", "law", "shared"]
 
 
+def test_agent_lists_its_blocks_by_time(http: TestClient) -> None:
+    """As an operator does, in any order, and on from a block that it has deleted meanwhile."""
+    ann, names = of("ann"), [f"order{number}" for number in (3, 1, 4, 2)]
+    for name in names:
+        assert http.post("/v1/blocks/", json={"label": name, "value": "x"}, headers=ann).status_code == 200
+    assert http.patch(f"/v1/blocks/agents%2Fann%2F{names[1]}", json={"value": "y"}, headers=ann).status_code == 200
+    where = "/v1/blocks/?label_search=order"
+
+    def page(query: str = "") -> list[dict[str, Any]]:
+        answer = http.get(f"{where}{query}", headers=ann)
+        assert answer.status_code == 200, answer.text
+        return list(answer.json())
+
+    def labels(query: str = "") -> list[str]:
+        return [one["label"] for one in page(query)]
+
+    assert labels() == labels("&order_by=created_at&order=asc") == names
+    assert labels("&order=desc") == names[::-1]
+    assert labels("&order_by=updated_at")[-1] == names[1]
+    assert labels("&order_by=label") == sorted(names)
+    third = page()[2]["id"]
+    assert labels(f"&before={third}") == names[:2]
+    assert labels(f"&before={third}&limit=1") == names[1:2]
+    assert labels(f"&order_by=label&after={third}") == []
+    seen: list[str] = []
+    after = ""
+    while found := page(f"&limit=2{after}"):
+        seen += [one["label"] for one in found]
+        for one in found:
+            assert http.delete(f"/v1/blocks/{one['id']}", headers=ann).status_code == 200
+        after = f"&after={found[-1]['id']}"
+    assert seen == names
+    hidden = http.get("/v1/blocks/others", headers=of("kim")).json()["id"]
+    for cursor in (hidden, "others", block_id("nowhere"), "nowhere"):
+        assert http.get(f"{where}&after={cursor}", headers=ann).status_code == 404, cursor
+
+
 def test_blocks_of_others_are_not_there(http: TestClient) -> None:
     """404 by id, by label and by every route, as for what does not exist."""
     ann = of("ann")

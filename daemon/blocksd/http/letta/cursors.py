@@ -34,21 +34,33 @@ async def present(transport: AsyncTransport, cursor: str | None, field: OrderBy,
     """
     if cursor is None:
         return None
+    label = await label_of(transport, cursor)
+    if field == "label":
+        return label
+    key = transport.keys.times(field)
+    (score,) = await transport.read(("ZSCORE", key, label))
+    if score is not None:
+        return label
+    at = await time_of_deleted(transport, label, field)
+    if at is None:
+        raise no_block(cursor)
+    return await beside(transport, key, at, label, earlier=earlier)
+
+
+async def label_of(transport: AsyncTransport, cursor: str) -> str:
+    """Return the label of the block that a cursor is of, or was. Raises NotFound if that is not known."""
     try:
-        label: str | None = await resolve(transport, cursor)
+        return await resolve(transport, cursor)
     except NotFound:
         label = await _label_of_deleted(transport, cursor)
-    if label is not None and field == "label":
-        return label
-    at = None
-    if label is not None:
-        (score,) = await transport.read(("ZSCORE", transport.keys.times(field), label))
-        if score is not None:
-            return label
-        at = await time_of_deleted(transport, label, field)
-    if label is None or at is None:
-        raise NotFound(f"the cursor {cursor[:100]!r} is of no block: list from the start", cursor=cursor)
-    return await beside(transport, transport.keys.times(field), at, label, earlier=earlier)
+    if label is None:
+        raise no_block(cursor)
+    return label
+
+
+def no_block(cursor: str) -> NotFound:
+    """Return the error for a cursor that is of no block."""
+    return NotFound(f"the cursor {cursor[:100]!r} is of no block: list from the start", cursor=cursor)
 
 
 async def beside(transport: AsyncTransport, key: str, at: float, name: str, *, earlier: bool) -> str | None:

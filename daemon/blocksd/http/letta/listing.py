@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from blocksd.client.reading_async import agent_named, blocks_with
 from blocksd.errors import NotFound, Unavailable
-from blocksd.http.letta.cursors import present
+from blocksd.http.letta.cursors import label_of, no_block, present, time_of_deleted
 from blocksd.mirror.index import Entry
+from blocksd.model.label import owner
+from blocksd.model.revision import milliseconds
 from blocksd.protocol.listing import FILTERS, Filter
 
 if TYPE_CHECKING:
@@ -110,7 +112,7 @@ async def blocks_for(call: Call) -> list[BlockView]:
     if is_of_identity(call.query):
         return []
     if call.agent is not None:
-        return page.shortened(page.of(await blocks_of_caller(call, call.agent), _id), _chars)
+        return page.shortened(await _page_of_caller(call, call.agent, page, field), _chars)
     walk: Order = page.order if not page.is_backwards else "desc" if page.order == "asc" else "asc"
     start, stop = (page.before, None) if page.is_backwards else (page.after, page.before)
     found: list[BlockView] = []
@@ -126,6 +128,25 @@ async def blocks_for(call: Call) -> list[BlockView]:
         start = part[-1].label
     found = found[: page.limit]
     return page.shortened(found[::-1] if page.is_backwards else found, _chars)
+
+
+async def _page_of_caller(call: Call, agent: str, page: Page, field: OrderBy) -> list[BlockView]:
+    """Return a page of the blocks of the agent that calls. To it, a cursor of a block that it cannot have is of none."""
+    own = set((await agent_named(call.transport, agent)).blocks.values())
+
+    async def place(cursor: str | None) -> tuple[int, str] | None:
+        if cursor is None:
+            return None
+        label = await label_of(call.transport, cursor)
+        for block in await blocks_with(call.transport, [label] if label in own else []):
+            return _place(block, field)
+        at = await time_of_deleted(call.transport, label, field) if owner(label) == agent else None
+        if at is None:
+            raise no_block(cursor)
+        return (0 if field == "label" else at), label
+
+    blocks = await blocks_of_caller(call, agent)
+    return page.between(blocks, await place(page.after), await place(page.before), key=lambda one: _place(one, field))
 
 
 async def blocks_between(
@@ -191,8 +212,8 @@ def _entry(block: BlockView) -> Entry:
     return Entry(block.label, block.hidden, block.is_template, frozenset(block.tags), block.label.casefold())
 
 
-def _id(block: BlockView) -> str:
-    return block.id
+def _place(block: BlockView, field: OrderBy) -> tuple[int, str]:
+    return (0 if field == "label" else milliseconds(getattr(block, field))), block.label
 
 
 def _chars(block: BlockView) -> int:
