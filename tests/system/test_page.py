@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+import blocksd
 from browsers import Watched, axe_core, chromium, violations
 from gateways import FILE, TOKENS, Served
 from support import Daemon, RedisServer, eventually, valkey_binary
@@ -592,8 +593,10 @@ def test_versions_are_compared_and_restored(world: World) -> None:
     page.get_by_role("button", name="Restore version 1").click()
     shows(page, "Version 4 is what version 1 was", "#notices")
     assert world.text("history") == "one\n"
+    shows(page, "version 4", ".facts")
     press(page, "Undo", exact=True)
     eventually(lambda: world.text("history") == "three\n")
+    shows(page, "version 5", ".facts")
     press(page, "Redo", exact=True)
     eventually(lambda: world.text("history") == "one\n")
     page.get_by_role("button", name="Restore version 2").click()
@@ -605,6 +608,34 @@ def test_versions_are_compared_and_restored(world: World) -> None:
     page.locator("#notices").get_by_role("button", name="Undo").last.click()
     page.locator("#notices .error").wait_for()
     assert world.text("history") == "another's\n"
+
+
+@pytest.mark.parametrize("name", ["Undo", "Redo"])
+def test_undo_takes_away_nothing_of_others(world: World, name: str) -> None:
+    """What another does between the look and the click stays, and is shown: a save, or something else that is undone."""
+    label = f"changed/{name}"
+    world.save(label, "one\n")
+    page = world.open(f"#/blocks/{label}")
+    for text in ("one", "two", "three"):
+        world.save(label, f"{text}\n")
+        shows(page, text, ".markdown")
+    if name == "Redo":
+        press(page, "Undo", exact=True)
+        shows(page, "two", ".markdown")
+
+    def meanwhile(route: Route) -> None:
+        with blocksd.connect(world.server.url) as client:
+            if name == "Redo":
+                client.blocks.undo(label)
+            else:
+                client.blocks.update(label, value="one")
+        route.continue_()
+
+    page.route(f"**/api/{name.lower()}/**", meanwhile)
+    press(page, name, exact=True)
+    page.locator("#notices .error").wait_for()
+    shows(page, "one", ".markdown")
+    assert world.text(label) == "one\n"
 
 
 # --- agents ---

@@ -99,8 +99,8 @@ export function showBlock(element, app, label, query, signal) {
     return el(
       "div.doing",
       {},
-      button("Undo", () => change("undo", "Undone."), "button.quiet", { title: "Undo the newest edit of this block" }),
-      button("Redo", () => change("redo", "Done again."), "button.quiet"),
+      button("Undo", () => change("undo", "Undone.", block.version), "button.quiet", { title: "Undo the newest edit of this block" }),
+      button("Redo", () => change("redo", "Done again.", block.version), "button.quiet"),
       (app.mayAll || label.startsWith("agents/")) && button("Rename", renameBlock, "button.quiet"),
       (app.mayAll || label.startsWith("agents/")) && button("Delete", deleteBlock, "button.quiet.danger"),
     );
@@ -172,9 +172,10 @@ export function showBlock(element, app, label, query, signal) {
     );
   }
 
-  async function change(op, text) {
+  /** Change the block; with a version only what the page shows, so that what another wrote meanwhile stays. */
+  async function change(op, text, version) {
     await attempt(async () => {
-      const found = await post([op, label]);
+      const found = await post([op, label], {}, { version });
       if (!("value" in found)) return notice(`${text} The block is not there any more.`, { action: ["Bring it back", () => back(found.version)] });
       notice(text);
       if (found.label !== label) return go(address("blocks", found.label, query), true);
