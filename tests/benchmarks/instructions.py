@@ -139,7 +139,7 @@ def _paths(home: Path, url: str, namespace: str) -> Iterator[tuple[str, Callable
     from blocksd.protocol.sight import Look
 
     yield "plain", _plain
-    daemon = _Daemon(home, url, namespace)
+    daemon = Alone(home, url, namespace)
     yield "save", daemon.save
     yield "another", daemon.save_another
     yield "append", daemon.append
@@ -173,10 +173,10 @@ def _paths(home: Path, url: str, namespace: str) -> Iterator[tuple[str, Callable
 _BODY = "A line of text, as people write them into memory blocks.\n" * 18
 
 
-class _Daemon:
-    """The core without threads, on a clock that stands still, of a folder of twenty blocks."""
+class Alone:
+    """The core without threads, on a clock of its own, of a folder of twenty blocks."""
 
-    def __init__(self, home: Path, url: str, namespace: str) -> None:
+    def __init__(self, home: Path, url: str, namespace: str, *, durability: str = "process") -> None:
         from blocksd.core.core import Core
         from blocksd.core.listener import Listener
         from blocksd.files.folder import Folder
@@ -193,12 +193,12 @@ class _Daemon:
             self._write(number, "")
         self._now = 1000.0
         self._journal = Journal(str(home / "journal.db"), boot_id="one")
-        self._client: Any = connect(url)
+        self.client: Any = connect(url)
         about = dict.fromkeys(("directory", "host", "machine", "folder_id", "pid", "started_at"), "x")
         self._mirror = Mirror(
-            self._client, Keys(namespace), url=url, epoch=self._journal.epoch, token="run-1", about=about
+            self.client, Keys(namespace), url=url, epoch=self._journal.epoch, token="run-1", about=about
         )
-        config = Config(folder=str(self._root), namespace=namespace, durability="process")
+        config = Config(folder=str(self._root), namespace=namespace, durability=durability)
         self.core = Core(Folder(str(self._root)), self._journal, self._mirror, [Listener()], config, clock=self._clock)
         for _ in range(20):
             self._round()
@@ -239,20 +239,31 @@ class _Daemon:
 
     def append(self) -> None:
         """A request is carried out, and its reply is in Redis."""
+        for _ in self.append_round():
+            pass
+        self._mirror.wait()
+        self.take_reply()
+
+    def append_round(self) -> Iterator[str]:
+        """The round in which a request that was just sent is carried out."""
         from blocksd.requests.request import Entry
 
         self._number += 1
+        self._now += 0.01
         request: dict[str, Any] = {"id": f"r{self._number}", "op": "append", "name": f"topic{7 + self._number % 7}"}
         request["args"] = {"content": f"line {self._number}"}
-        id_ = self._client.xadd(f"{self._namespace}:inbox:ann", {"request": json.dumps(request)})
+        id_ = self.client.xadd(f"{self._namespace}:inbox:ann", {"request": json.dumps(request)})
         self.core.inbox.add([Entry("ann", id_, json.dumps(request))])
-        self._round()
-        reply = json.loads(self._client.lpop(f"{self._namespace}:reply:ann:r{self._number}"))
+        return self.core.round()
+
+    def take_reply(self) -> None:
+        """See that the last request was done."""
+        reply = json.loads(self.client.lpop(f"{self._namespace}:reply:ann:r{self._number}"))
         assert reply["ok"], reply
 
     def close(self) -> None:
         self._journal.close()
-        self._client.close()
+        self.client.close()
 
 
 def main() -> None:
