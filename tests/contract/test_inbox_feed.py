@@ -98,8 +98,9 @@ def test_reader_goes_on_when_there_is_room(rig: Rig) -> None:
     assert reader.resumed == 0, "it has not passed anything on"
     request = json.dumps({"id": "r-1", "op": "append", "label": "notes", "args": {"content": "more"}})
     feed.receive([Entry("operator", "1-0", request)])
+    assert (len(rig.core.inbox), reader.resumed) == (1, 1), "it reads on while that is carried out"
     feed.direct()
-    assert (len(rig.core.inbox), reader.resumed) == (1, 1)
+    assert reader.resumed == 1
     feed.receive([Entry("operator", f"2-{number}", "x" * 1_000_000) for number in range(9)])
     feed.direct()
     assert reader.resumed == 1

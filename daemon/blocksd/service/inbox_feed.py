@@ -55,6 +55,13 @@ class InboxFeed:
         else:
             self._is_waiting = True
             self._core.inbox.add(news)
+            self._resume()  # it reads what comes next while these are carried out
+
+    def _resume(self) -> None:
+        """Let the reader go on, if it waits for that and there is room."""
+        if self._is_waiting and not self._core.inbox.is_full:
+            self._is_waiting = False
+            self._reader.resume()
 
     def set_obstacle(self, readable: Readable) -> None:
         """Take from the reader why inboxes cannot be read, or that they can."""
@@ -77,9 +84,7 @@ class InboxFeed:
         if core.inbox.crowded != self._crowded:
             self._crowded = core.inbox.crowded
             self._reader.hold_back(self._crowded)
-        if self._is_waiting and not core.inbox.is_full:
-            self._is_waiting = False
-            self._reader.resume()
+        self._resume()
         if core.dropped:
             for unusable in core.dropped:
                 one = Refused(unusable.entry.actor, dropped=1)
