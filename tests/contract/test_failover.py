@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ from blocksd.mirror.keys import Keys
 from blocksd.mirror.sentinel import is_left_behind
 from blocksd.protocol import watching as watching_module
 from blocksd.protocol.steps import Connect, Ping, Subscribe
+from blocksd.requests.request import Entry
 from following import WAYS, Follower
 from rig import Rig, assert_level
 from sentinels import Watched
@@ -135,6 +137,27 @@ def test_connection_to_a_former_master_is_given_up(rig: Rig) -> None:
     rig.mirror.apply([("PUBLISH", "x", "y")])
     assert not is_left_behind(rig.client, connection)
     assert pools[1].master_address == (connection.host, connection.port)
+
+
+def test_request_that_the_promoted_server_does_not_have_is_sent_again(watched: Watched, rig: Rig) -> None:
+    """It was put into the inbox of a master that lives on for seconds, and gives no error, while another is in force."""
+    watched.raw[1].config_set("masterauth", "wrong")
+    watched.raw[0].execute_command("CLIENT", "KILL", "TYPE", "replica")
+    with Client(rig.url) as client, ThreadPoolExecutor(1) as pool:
+        request = pool.submit(client.blocks.append, "notes", "two")
+        eventually(lambda: watched.raw[0].xlen("blocks:inbox:operator"), "it is in the inbox")
+        watched.fail_over()
+        follow_to(rig, 1, watched)
+
+        def is_answered() -> bool:
+            for entry, fields in watched.raw[1].xrange("blocks:inbox:operator"):  # as the reader does
+                rig.core.inbox.add([Entry("operator", entry, fields["request"])])
+            rig.round()
+            rig.clock.now = 1000.0 + time.monotonic()
+            return request.done()
+
+        eventually(is_answered, "it is answered")
+        assert request.result().value == "one\ntwo"
 
 
 def test_subscription_at_a_replica_is_given_up(watched: Watched, rig: Rig) -> None:

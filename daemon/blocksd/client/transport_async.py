@@ -154,6 +154,7 @@ class AsyncTransport:
 
     async def _exchange(self, request: Request) -> dict[str, Any]:
         while request.is_open:
+            request.aim(await self._master())
             try:
                 request.check(await self.ask(*request.check_commands()))
                 replies = await self.ask(*request.commands())
@@ -163,6 +164,15 @@ class AsyncTransport:
             if (reply := request.take(replies)) is not None:
                 return reply
         raise request.unanswered()
+
+    async def _master(self) -> object:
+        """Return the server that sentinels name as the master; None without sentinels, or before the first connection."""
+        await self._enter_loop()  # asyncio only
+        pool: Any = getattr(self._redis, "connection_pool", None)
+        if not hasattr(pool, "check_master"):
+            return None
+        await pool.check_master()
+        return pool.master_address
 
     async def close(self) -> None:
         """Close the connections."""

@@ -128,6 +128,7 @@ class Request:
         }
         self._put: Command = ("XADD", keys.inbox(actor), "*", "request", _encoded(request))
         self._is_put = False
+        self._master: object = None
         self._is_kept = True
         self._failures = 0
         self._trouble: Unavailable | None = None
@@ -139,6 +140,11 @@ class Request:
 
     def _left(self) -> float:
         return self._give_up_at - time.monotonic()
+
+    def aim(self, master: object) -> None:
+        """Put the request into the inbox again, if another server than before is the master: that one may not have it."""
+        if master != self._master:
+            self._master, self._is_put = master, False
 
     def check_commands(self) -> Sequence[Command]:
         """Ask if the agent is known, before a request is put into its inbox."""

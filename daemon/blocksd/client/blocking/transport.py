@@ -126,6 +126,7 @@ class Transport:
 
     def _exchange(self, request: Request) -> dict[str, Any]:
         while request.is_open:
+            request.aim(self._master())
             try:
                 request.check(self.ask(*request.check_commands()))
                 replies = self.ask(*request.commands())
@@ -135,6 +136,14 @@ class Transport:
             if (reply := request.take(replies)) is not None:
                 return reply
         raise request.unanswered()
+
+    def _master(self) -> object:
+        """Return the server that sentinels name as the master; None without sentinels, or before the first connection."""
+        pool: Any = getattr(self._redis, "connection_pool", None)
+        if not hasattr(pool, "check_master"):
+            return None
+        pool.check_master()
+        return pool.master_address
 
     def close(self) -> None:
         """Close the connections."""
