@@ -16,7 +16,6 @@ from blocksd.mirror import projection
 from blocksd.mirror.keys import Keys, Place
 from blocksd.mirror.projection import (
     agents_commands,
-    change_of,
     commands_of,
     fields_of,
     problem_commands,
@@ -27,6 +26,7 @@ from blocksd.mirror.view import BlockView
 from blocksd.model.attachment import NOBODY
 from blocksd.model.block import Block, block_id
 from blocksd.model.problem import Problem
+from blocksd.model.revision import change_of
 from rig import ABOUT, AT, MADE, announced, expected, made_at, revision, shown
 from support import BACKENDS, eventually
 

@@ -11,7 +11,7 @@ from blocksd.mirror.index import INDEXED, bounds_of, member_of
 from blocksd.model.block import FILE_KEYS, Block
 from blocksd.model.label import PRIVATE, PROPERTIES_END, is_properties, name_for_agent, owner
 from blocksd.model.properties import properties_of
-from blocksd.model.revision import milliseconds
+from blocksd.model.revision import change_of, milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -73,11 +73,6 @@ def _shown(revision: Revision, names: Iterable[str]) -> dict[str, str]:
     return shown
 
 
-_NOTIFIED = (
-    *("seq", "kind", "label", "version", "fields", "attached", "detached"),
-    *("author", "digest", "at", "request_id"),
-)
-_notified_of = attrgetter(*_NOTIFIED)
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -159,19 +154,6 @@ def properties_fields(revision: Revision) -> dict[str, str]:
 def _properties_commands(revision: Revision, keys: Keys) -> list[Command]:
     key = keys.agent_info(str(owner(revision.label)))
     return new_hash_commands(key, properties_fields(revision) if revision.block is not None else {})
-
-
-def change_of(revision: Revision, epoch: str) -> str:
-    """Return the notification of a revision: one line of JSON."""
-    notification: dict[str, object] = dict(zip(_NOTIFIED, _notified_of(revision), strict=True))
-    notification["epoch"] = epoch
-    if revision.renamed_from is not None:
-        notification["from"] = revision.renamed_from
-    if revision.reverts:
-        notification["reverts"] = revision.reverts
-    if revision.by is not None:
-        notification["by"] = revision.by
-    return _encode(notification)
 
 
 def _renaming_commands(revision: Revision, old: str, keys: Keys) -> list[Command]:

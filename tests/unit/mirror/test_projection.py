@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
 import redis
 
 from blocksd.mirror.keys import Keys
-from blocksd.mirror.projection import change_of, commands_of, hash_commands, set_commands
+from blocksd.mirror.projection import commands_of, hash_commands, set_commands
+from blocksd.model.revision import change_of
 from rig import revision
 
 EPOCH = "e" * 32
@@ -30,6 +33,42 @@ def test_commands_are_data() -> None:
     assert (entry_id, text) == ("7-0", change)
     assert channels == ["blocks:changes", "blocks:changes:block:notes", "blocks:changes:agent:ann"]
     assert commands[-1] == ("HSET", "blocks:meta", "seq", "7")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"digest": None, "kind": "deleted", "detached": ("ann", "bob")},
+        {
+            "label": 'Ärger/"x"\\y',
+            "author": "o'neil",
+            "request_id": 'say "hi"\n\x01\u2028',
+            "fields": ("value", "limit"),
+        },
+        {"attached": ("ann", "bob"), "reverts": (3, 12), "by": "Zoë 🙂", "renamed_from": "was"},
+    ],
+)
+def test_notification_is_json_as_an_encoder_writes_it(facts: dict[str, Any]) -> None:
+    """Though none is used, it has the same spaces and escapes, and the keys that are seldom there come last."""
+    one = replace(revision(7, value="n"), **facts)
+    names = [
+        "seq",
+        "kind",
+        "label",
+        "version",
+        "fields",
+        "attached",
+        "detached",
+        "author",
+        "digest",
+        "at",
+        "request_id",
+    ]
+    wanted = {name: getattr(one, name) for name in names} | {"epoch": EPOCH}
+    seldom = {"from": one.renamed_from, "reverts": one.reverts, "by": one.by}
+    wanted |= {name: said for name, said in seldom.items() if said}
+    assert change_of(one, EPOCH) == json.dumps(wanted, ensure_ascii=False)
 
 
 @pytest.mark.parametrize("kind", ["created", "updated", "deleted"])
