@@ -45,7 +45,7 @@ def put(journal: Journal, *revisions: Revision) -> None:
 
 def prune(journal: Journal, *labels: str, versions: int, before: str | None = None) -> int:
     """Forget versions of these labels, and compress those that stay, as retention does. How many are forgotten."""
-    with journal.database.transaction():
+    with journal.database.transaction:
         forgotten = forget_versions(journal, labels, versions=versions, before=before)
         compress(journal, labels)
     return forgotten

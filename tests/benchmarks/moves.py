@@ -104,15 +104,20 @@ def ways(home: Path, url: str, client: Any) -> dict[str, Way]:
     prepare()
     found["one saved file"] = way_of(save)
     prepare()
-    request = {"id": "r1", "op": "append", "name": "notes", "args": {"content": "hi"}}
-    client.xadd("blocks:inbox:ann", {"request": json.dumps(request)})
-    entries = [Entry("ann", id_, fields.get("request")) for id_, fields in client.xrange("blocks:inbox:ann")]
+
+    def ask(number: int) -> list[Entry]:
+        request = {"id": f"r{number}", "op": "append", "name": "notes", "args": {"content": "hi"}}
+        client.xadd("blocks:inbox:ann", {"request": json.dumps(request)})
+        return [Entry("ann", id_, fields.get("request")) for id_, fields in client.xrange("blocks:inbox:ann")]
 
     def append() -> None:
         rig.core.inbox.add(entries)
         rig.round()
 
-    found["one append"] = way_of(append)
+    for number in range(2):  # with the first one of an actor, what it has asked for before is read
+        entries = ask(number)
+        found["one append"] = way_of(append)
+        prepare()
     found["an idle round"] = way_of(rig.round)
     rig.crash()
     return found

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from blocksd.errors import JournalUnusable
 from blocksd.files.root import Root
-from blocksd.journal.database import Database
+from blocksd.journal.database import WritingDurably
 from blocksd.journal.intents import Intents
 from blocksd.journal.results import Results
 from blocksd.model.label import TEMPORARY
@@ -112,16 +111,14 @@ def rig(
     made.write("notes", "one\n")
     made.write("other", "two\n")
     made.settle()
-    writing = Database.writing
+    end = WritingDurably.__exit__
 
-    @contextmanager
-    def remembered(self: Database, *, is_durable: bool = False) -> Iterator[None]:
-        with writing(self, is_durable=is_durable):
-            yield
-        if is_durable:
+    def remembered(self: WritingDurably, kind: object, error: BaseException | None, traceback: object) -> None:
+        end(self, kind, error, traceback)
+        if error is None:
             made.remember()
 
-    monkeypatch.setattr(Database, "writing", remembered)
+    monkeypatch.setattr(WritingDurably, "__exit__", remembered)
     yield made
     made.settle()
     assert made.temporaries() == []

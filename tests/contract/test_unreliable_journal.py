@@ -182,7 +182,10 @@ def test_error_that_lasts_is_logged_once(rig: Rig, raw: Any, caplog: pytest.LogC
     with caplog.at_level(logging.WARNING, "blocksd.core.core"):
         rig.run(lambda: rig.clock() > end)
     said = [problem.message.partition(":")[0] for problem in rig.heard.problems]
-    assert said == ["the journal cannot be written", "the journal cannot be read"]  # the save, and then all that is in force
+    assert said == [
+        "the journal cannot be written",
+        "the journal cannot be read",
+    ]  # the save, and then all that is in force
     assert len(caplog.messages) <= 3, caplog.messages
     assert any("could not take in what is new" in message for message in caplog.messages)
     failing.failing = range(0)
@@ -227,7 +230,7 @@ def test_transaction_that_can_neither_be_committed_nor_rolled_back(tmp_path: Pat
 
     for use in (database.reading, database.transaction):
         database.execute = failing
-        with pytest.raises(sqlite3.OperationalError), database.transaction():
+        with pytest.raises(sqlite3.OperationalError), database.transaction:
             database.execute("INSERT INTO meta VALUES ('torn', 1)")
         database.execute = real
         with use():

@@ -50,7 +50,6 @@ COMPOSED = (
     "find_to_write",
     "reopen",
     "release",
-    "stay_in_directories",
     "leave_directories",
     "is_current",
     "check",

@@ -87,9 +87,8 @@ class Core(Parts):
             self._begin_sweep(now)
         if not due.isdisjoint(("roots", "sweep")):
             due = {work for work, at in self.schedule.items() if at <= now}  # with what they have found
-        has_worked = False
-        if now >= self.failures.blocked_until and not due.isdisjoint(_STAGED):
-            has_worked = True
+        has_worked = now >= self.failures.blocked_until and not due.isdisjoint(_STAGED)
+        if has_worked:
             with self._guard("take in what is new", is_blocking=True):
                 yield from self._stages(due)
         if has_worked or "mirror" in due or self._news.count != self.problems.changes:
@@ -158,7 +157,8 @@ class Core(Parts):
                 self.requests.throw_away(draft, conflict)
             else:
                 self.requests.follow(draft)
-        yield from self.state.note_agents(revisions)
+        if self.state.attachments.turned or not self.state.agent_times.is_settled:
+            yield from self.state.note_agents(revisions)
         if self.state.unmerged or self.schedule["merges"] < NEVER:
             self.requests.set_merges_due()
         if have_changed := draft.observed.has_attachments or draft.requested.has_attachments:
@@ -176,12 +176,13 @@ class Core(Parts):
     def _project(self, draft: Draft, revisions: list[Revision]) -> Iterator[str]:
         """Show what was committed, reply, and then journal that it is in force, and remove what was displaced in files."""
         answers = draft.answers.answers
-        if not self.projector.is_next(revisions):  # what the mirror lacks is read from the journal
-            yield from self.executor.finish()
         if revisions or answers:
             yield "project"
             known = self.state.attachments.is_known
-            self.projector.project(revisions, answers, {agent for agent in draft.agents_gone if not known(agent)})
+            gone = {agent for agent in draft.agents_gone if not known(agent)}
+            if not self.projector.project(revisions, answers, gone, are_in_force=self.executor.unfinished is None):
+                yield from self.executor.finish()  # what the mirror lacks is read from the journal
+                self.projector.project(revisions, answers, gone)
         if answers and self.projector.is_in_sync:
             received = self.inbox.finish([answer.entry for answer in answers], self._started, self._handled)
             self._sent += zip(answers, received, strict=True)
@@ -189,7 +190,8 @@ class Core(Parts):
             self.requests.begin_again()
         elif draft.asked.entries:
             self.requests.end()
-        yield from self.executor.finish()
+        if self.executor.unfinished:
+            yield from self.executor.finish()
         if self.executor.displaced or self.executor.free or self.schedule["kept"] <= self._clock():
             yield "clear away"
             self.executor.clear_away()
@@ -341,10 +343,8 @@ def journal_files(draft: Draft, journal: Journal, intake: Intake) -> list[Revisi
 
 def look_once(view: FolderView, journal: Journal, limit: int, at: str) -> list[Revision]:
     """Do the part of a round that is about the folder: for checks of a folder without a daemon."""
-    intake = view.intake
-    seen, batch = intake.collect(limit)
-    seen.files = intake.read(batch)
-    draft = decide_on_files(view, seen, NOTHING_ASKED, at)
-    revisions = journal_files(draft, journal, intake)
-    intake.check_names()
+    seen, batch = view.intake.collect(limit)
+    seen.files = view.intake.read(batch)
+    revisions = journal_files(decide_on_files(view, seen, NOTHING_ASKED, at), journal, view.intake)
+    view.intake.check_names()
     return revisions

@@ -21,7 +21,7 @@ from blocksd.state.moves import NewFile, find_moves
 from blocksd.state.observed import FileNews
 from blocksd.state.read_queue import SETTLE_SECONDS
 from blocksd.state.reverts import Past
-from blocksd.state.stale import is_plain_save, origin_of
+from blocksd.state.stale import origin_of
 from blocksd.state.state_draft import StateDraft
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def _find_moves(view: FolderView, draft: Draft) -> dict[str, str]:
     new = [
         NewFile(one.path, one.reading.signature, one.block)
         for one in files
-        if one.path not in labels and isinstance(one.reading, Text) and not is_properties(one.path)
+        if not one.is_known and isinstance(one.reading, Text) and not is_properties(one.path)
     ]
     if not new:
         return {}
@@ -306,14 +306,21 @@ def _enforce(
         draft.files[label] = (path, None if one.warnings or reading.names > 1 else reading.signature)
 
 
+def is_plain_save(newest: Revision) -> bool:
+    """Return True if a revision is an ordinary save of the file: what is saved on top of it was made of it.
+
+    If none of the last versions is by others, either, `origin_of` has nothing to say.
+    """
+    return newest.author == FILE and newest.stale_base is None and newest.position is None
+
+
 def _save(view: FolderView, state: StateDraft, block: Block, newest: Revision | None, reading: Text) -> bool:
     """Draft a block as its file says it, and what the save takes back; return True if that makes a revision."""
-    label = block.label
-    others = view.state.others  # most saves are of a block that others leave alone
+    label, others = block.label, view.state.others
     if newest is None or (
         is_plain_save(newest) and (newest.version == 1 or others.get(label) == [] or not state.by_others(label))
     ):
-        return state.put(block)
+        return state.put(block)  # made of that save, as most saves are, of a block that others leave alone
     past = Past(
         version=lambda version: state.undamaged(label, version),
         is_recent=lambda revision, share: view.is_recent(revision, reading.saved_at, share),

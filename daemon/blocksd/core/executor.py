@@ -68,7 +68,7 @@ class Executor(Part):
         self.has_left = False  # temporaries that cannot be removed were reported
         self.free: list[Staged] = []  # what was retired, and is known to be on disk
         # What was put in and is to be journaled, with the signatures of the files.
-        self._unfinished: tuple[Draft, Prepared, dict[str, Signature | None]] | None = None
+        self.unfinished: tuple[Draft, Prepared, dict[str, Signature | None]] | None = None
 
     def carry_out(self, draft: Draft, until: float) -> Generator[str, None, list[Revision]]:
         """Do what was asked for: in the files, then in the journal. Yields the name of each durable effect before it happens.
@@ -80,7 +80,7 @@ class Executor(Part):
             JournalUnusable: nothing was done; the state is to be loaded anew.
             LeaseLost: nothing was done; what was taken is another daemon's to do.
         """
-        self._unfinished = None  # of a round that an error has ended: `recover` has seen to it
+        self.unfinished = None  # of a round that an error has ended: `recover` has seen to it
         revisions = draft.requested.revisions
         answers, settled = draft.answers, draft.answers.settled
         staged = (yield from self._stage(draft)) if draft.edits or draft.folders_made else []
@@ -173,7 +173,7 @@ class Executor(Part):
         for path in [path for path in signatures if printable(path) in reported] if reported else ():
             del signatures[path]  # it is read again, since it may be in order now
             self._intake.hint_file(path, closed=True)
-        self._unfinished = draft, prepared, signatures
+        self.unfinished = draft, prepared, signatures
         if folders_gone or draft.requested.has_attachments:  # the mirror is shown what is in force of them
             yield from self.finish()
         if folders_gone:
@@ -187,9 +187,9 @@ class Executor(Part):
 
         No reader waits for it: what was prepared is on disk, so is what was put in, and `recover` does the same.
         """
-        if self._unfinished is None:
+        if self.unfinished is None:
             return
-        (draft, prepared, signatures), self._unfinished = self._unfinished, None
+        (draft, prepared, signatures), self.unfinished = self.unfinished, None
         yield "finish"
         self._intents.finish(prepared, signatures, is_durable=bool(prepared.folders_gone))
         self.displaced.update((one.aside, one) for one in prepared.staged)

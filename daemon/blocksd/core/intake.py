@@ -5,16 +5,18 @@ Hints say where to look, nothing more. Nothing here decides what is in force, an
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from blocksd.core.deletions import Deletions
-from blocksd.core.scanner import Scanner, is_out_of_sight, look_at_all, look_at_some
+from blocksd.core.scanner import Scanner, is_config_map, is_read, look_at_all, look_at_some
 from blocksd.errors import BlocksdError, InvalidFile
 from blocksd.files.document import Parser
 from blocksd.files.folder import Busy, Refused, Text, packed
 from blocksd.model.label import (
     CONFIG_MAP,
     PRIVATE,
+    SUFFIX,
     is_block_file,
     is_conflict_copy,
     is_ignored,
@@ -71,12 +73,9 @@ class Intake(Part):
 
     def hint_file(self, path: str, *, closed: bool) -> None:
         """Note that something happened to this file; `closed` if its writer was seen to be done."""
-        directories, _, name = path.rpartition("/")
-        if path in self._state.signatures or (
-            (is_block_file(name) or is_properties(path)) and not is_out_of_sight(directories)
-        ):
+        if is_read(path) or path in self._state.signatures:
             self._queue.hint(path, closed=closed)
-        elif name == CONFIG_MAP and not is_out_of_sight(directories):
+        elif path.endswith(CONFIG_MAP) and is_config_map(path):
             for link in self.links.ways:  # what the links lead to has changed, all at once
                 self._queue.add(link, closed=True)
         for other in self.links.followers.get(path, ()):
@@ -167,7 +166,7 @@ class Intake(Part):
     def read(self, batch: Mapping[str, bool]) -> list[FileRead]:
         """Read these files, each once: the shared ones after the private ones."""
         files, are_few, directory = [], len(batch) < _MANY, self._folder.directory
-        directory.stay_in_directories()
+        directory.stays = True
         try:
             for path in batch if len(batch) == 1 else sorted(batch, key=_private_first):
                 try:
@@ -177,7 +176,9 @@ class Intake(Part):
                 if found is not None:
                     files.append(found)
         finally:
-            directory.leave_directories()
+            directory.stays = False
+            if directory.kept >= 0:
+                directory.leave_directories()
         return files
 
     def failed(self, path: str, error: Exception) -> FileRead:
@@ -204,31 +205,32 @@ class Intake(Part):
             self._writers.pop(path, None)
         if not isinstance(reading, Text):
             return FileRead(path, reading, error=reading.error if isinstance(reading, Refused) else None)
-        label = None
+        known: str | None = path.removesuffix(SUFFIX)
+        if (
+            known not in state.versions or known in state.paths.odd or known == path
+        ):  # most are named as their blocks are
+            known = state.labels.get(path)
+        label = known
         try:
-            label = self._label_of(path)
-            block, warnings = self.parser.parse(reading.data, label, remember=is_one_of_few)
+            if known is None or (_is_copy(path) and not state.signatures.get(path)):
+                label = None  # until it is known that it has one
+                label = self._new_label(path)
+            block, warnings = self.parser.parse(reading.data, label or "", remember=is_one_of_few)
         except BlocksdError as error:
             is_told = isinstance(error, InvalidFile)
             wrong = error if is_told else InvalidFile(error.message, **error.facts, hint=remedy(path))
-            return FileRead(path, reading, label, error=wrong)
+            return FileRead(path, reading, label, error=wrong, is_known=known is not None)
         if reading.names > 1 and not reading.way:
             warning = self.links.warning(path, reading.signature[3], self._folder.signature)
             warnings = (*warnings, warning) if warning is not None else warnings
-        return FileRead(path, reading, label, block, warnings)
+        return FileRead(path, reading, label, block, warnings, is_known=known is not None)
 
     def is_fresh(self, path: str, saved_at: float) -> bool:
         """Return True if a file was saved a moment ago: programs save in two steps, and it may be half of a save."""
         return self._queue.is_fresh(path, saved_at)
 
-    def _label_of(self, path: str) -> str:
-        """Return the label of a file. One that is in force keeps its label.
-
-        One that came into force when copies of conflicts still could, and was not read since, does not.
-        """
-        known = self._state.labels.get(path)
-        if known is not None and (self._state.signatures.get(path) or not is_conflict_copy(path.rpartition("/")[2])):
-            return known
+    def _new_label(self, path: str) -> str:
+        """Return the label of a file that none in force has, or one that copies of conflicts still could have."""
         merged = merged_from(path)
         if merged is not None and self._folder.signature(merged) is not None:
             hint = "finish the merge, then delete this file"
@@ -326,6 +328,12 @@ class Intake(Part):
     def _clear(self, path: str) -> None:
         self._reported.discard(path)
         self._problems.remove(printable(path))
+
+
+@lru_cache(maxsize=4096)
+def _is_copy(path: str) -> bool:
+    # As `is_conflict_copy` begins, which most saves do without.
+    return ("(" in path or "onflict" in path) and is_conflict_copy(path.rpartition("/")[2])
 
 
 def _private_first(path: str) -> tuple[bool, str]:

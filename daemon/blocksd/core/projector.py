@@ -15,7 +15,7 @@ from blocksd.model.revision import timestamp
 from blocksd.state.part import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from blocksd.core.listener import Listener
     from blocksd.core.verifier import Verifier
@@ -142,29 +142,30 @@ class Projector(Part):
         self.is_in_sync, self._work, self._retry_at = False, None, 0.0
         self._schedule["mirror"] = 0.0
 
-    def is_next(self, revisions: Sequence[Revision]) -> bool:
-        """Return True if the mirror is where these revisions, of which there are some, follow."""
-        place = self._mirror.place
-        return self.is_in_sync and place is not None and bool(revisions) and place.seq == revisions[0].seq - 1
-
-    def project(self, revisions: Sequence[Revision], answers: Sequence[Answer] = (), gone: Iterable[str] = ()) -> None:
+    def project(
+        self, revisions: Sequence[Revision], answers: Sequence[Answer], gone: set[str], *, are_in_force: bool = True
+    ) -> bool:
         """Show what was just journaled, and what has changed in agents, problems and sources; then reply, and remove requests.
 
         What waits in the inboxes of agents that are `gone` is for nobody. If the mirror is unreachable, it is shown later.
+        Return False, with nothing done, if the journal is needed for that, and the revisions are not in force there yet.
         """
-        if not self.is_in_sync:
-            return
+        place = self._mirror.place
+        is_next = place is not None and bool(revisions) and place.seq == revisions[0].seq - 1
+        if not self.is_in_sync or not (is_next or are_in_force):
+            return are_in_force
         with self._asking:
             left = gone_commands(gone, self._mirror.keys) if gone else []
-            if self.is_next(revisions):
+            if is_next:
                 has_more = answers or left or self._has_aside
                 self._mirror.project(revisions, [*left, *self._aside_commands(answers)] if has_more else ())
                 self._aside_is_shown()
                 self._resync.shown_seq = revisions[-1].seq
-                return
+                return True
             while (self._lag or 0) > 0:
                 self._resync.catch_up()
             self._show_aside(answers, left)
+        return True
 
     def step(self, *, more_follows: bool = False) -> None:
         """One slice of bringing the mirror in sync or of comparing it, or a heartbeat, if due.

@@ -67,7 +67,7 @@ class Retention(Part):
         now = self._clock()
         self._watch_clock(now)
         try:
-            with self._journal.database.reading():
+            with self._journal.database.reading:
                 if self._steps is None:
                     self._steps = self._pass(now)
                 is_over = next(self._steps, _OVER) is _OVER
@@ -247,7 +247,7 @@ class Retention(Part):
         """A transaction; where the journal is sound and cannot be written, no more than this is given up."""
         self._journal.check_in_place()
         try:
-            with self._journal.database.transaction():
+            with self._journal.database.transaction:
                 yield
         except sqlite3.OperationalError:
             raise _Refused from None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from blocksd.errors import InvalidFile, InvalidLabel
-from blocksd.model.label import PRIVATE, is_block_file, is_ignored, is_properties, parse_agent, printable
+from blocksd.model.label import CONFIG_MAP, PRIVATE, is_block_file, is_ignored, is_properties, parse_agent, printable
 from blocksd.model.problem import NAMES, misnamed, problem_of
 from blocksd.state.part import Part
 from blocksd.state.sweep import SLICE, Sweep
@@ -222,6 +223,19 @@ def is_out_of_sight(directories: str) -> bool:
     return bool(directories) and (
         is_properties("/".join(segments[:3])) or any(is_ignored(one) or is_block_file(one) for one in segments)
     )
+
+
+@lru_cache(maxsize=4096)
+def is_read(path: str) -> bool:
+    """Return True if a file is read for its path alone."""
+    directories, _, name = path.rpartition("/")
+    return (is_block_file(name) or is_properties(path)) and not is_out_of_sight(directories)
+
+
+def is_config_map(path: str) -> bool:
+    """Return True if this is the name by which a mounted ConfigMap is switched, in sight."""
+    directories, _, name = path.rpartition("/")
+    return name == CONFIG_MAP and not is_out_of_sight(directories)
 
 
 def _without(paths: set[str], directories: set[str]) -> set[str]:

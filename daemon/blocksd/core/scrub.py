@@ -65,7 +65,7 @@ class Scrub(Part):
         self._check_files()
 
     def _check_revisions(self) -> None:
-        with self._journal.database.reading():
+        with self._journal.database.reading:
             rows = self._journal.database.execute(
                 f"SELECT {STORED} FROM in_force WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608  # a constant
                 (self._seq, _REVISIONS),
@@ -77,7 +77,7 @@ class Scrub(Part):
                 self._deal_with(row, error)
             else:
                 if row[-1] is None:
-                    with self._journal.database.writing():
+                    with self._journal.database.writing:
                         self._journal.database.execute(
                             "UPDATE revisions SET checksum = ? WHERE seq = ?", (checksum_of(row), row[_SEQ])
                         )
@@ -91,7 +91,7 @@ class Scrub(Part):
             if not self._repair_from_file(row, label):
                 raise JournalDamaged(error.message, path=self._journal.path) from error
             return
-        with self._journal.database.writing():
+        with self._journal.database.writing:
             self._journal.database.execute(
                 "INSERT OR REPLACE INTO damaged VALUES (?, ?, ?, ?, ?)",
                 (
@@ -125,7 +125,7 @@ class Scrub(Part):
             check(sound)
         except VersionDamaged:
             return False
-        with self._journal.database.writing():
+        with self._journal.database.writing:
             self._journal.database.execute(
                 "UPDATE revisions SET value = ?, facts = ? WHERE seq = ?", (block.value, block.facts, row[_SEQ])
             )
@@ -134,7 +134,7 @@ class Scrub(Part):
 
     def _check_heads(self) -> None:
         """See whether each head is that of the newest revision of its label."""
-        with self._journal.database.reading():
+        with self._journal.database.reading:
             rows = self._journal.database.execute(
                 "SELECT label, heads.path, heads.seq IS found.seq AND heads.version IS found.version "
                 "AND heads.entries IS found.entries AND heads.agents IS found.agents "
@@ -159,7 +159,7 @@ class Scrub(Part):
 
     def _report(self) -> None:
         """Name what was taken out of the log, for as long as it is remembered."""
-        with self._journal.database.reading():
+        with self._journal.database.reading:
             (count,) = self._journal.database.execute("SELECT count(*) FROM damaged").fetchone()
             named = self._journal.database.execute(
                 "SELECT label, version FROM damaged ORDER BY seq LIMIT ?", (_NAMED,)

@@ -101,8 +101,13 @@ class HeldDirectory:
     _few = (
         2  # directories on a way: to open one after the other takes less time than one call of openat2 through ctypes
     )
-    _stays = False
-    _kept = -1  # the handle of the directory at `_kept_path`, which is stayed in; it is not empty then
+    stays = False
+    """True: the directory of each call is kept open for the next one, until `leave_directories`, while files are read.
+
+    RACE: what comes into the place of that directory meanwhile is not seen; an event tells of it, and the next sweep.
+    """
+    kept = -1
+    """The handle of the directory that is kept open, the one at `_kept_path`; below 0: none is."""
     _kept_path = ""
 
     def __init__(self, path: str, *, walks: bool | None = None, claim: Callable[[int], object] | None = None) -> None:
@@ -174,23 +179,16 @@ class HeldDirectory:
 
     # --- on the way ---
 
-    def stay_in_directories(self) -> None:
-        """Keep the directory of each call open for the next one, until `leave_directories`, while files are read.
-
-        RACE: what comes into the place of that directory meanwhile is not seen; an event tells of it, and the next sweep.
-        """
-        self._stays = True
-
     def leave_directories(self) -> None:
         """Close the directory that was kept open."""
-        self._stays = False
-        if self._kept >= 0:
+        self.stays = False
+        if self.kept >= 0:
             self._move_on("", -1)
 
     def _move_on(self, directory: str, handle: int) -> None:
-        if self._kept >= 0:
-            os.close(self._kept)
-        self._kept_path, self._kept = directory, handle
+        if self.kept >= 0:
+            os.close(self.kept)
+        self._kept_path, self.kept = directory, handle
 
     def _open_directory(self, path: str, flags: int) -> int:
         above = self._held()

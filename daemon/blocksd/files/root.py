@@ -76,13 +76,13 @@ class Root(HeldDirectory):
     def open(self, path: str, flags: int, mode: int = 0o600) -> int:
         """Open a file; its handle is not inherited."""
         flags |= os.O_CLOEXEC | os.O_NOFOLLOW
-        if not self._walks and not self._stays and path.count("/") > self._few:
+        if not self._walks and not self.stays and path.count("/") > self._few:
             return openat2(self._directory(), path, flags, mode if flags & os.O_CREAT else 0)
         above, name = self._enter(path)  # no context here and in `stat`, nor a call to leave: they cost microseconds
         try:
             return os.open(name, flags, mode, dir_fd=above)
         finally:
-            if above != self._handle and above != self._kept:
+            if above != self._handle and above != self.kept:
                 os.close(above)
 
     def stat(self, path: str) -> os.stat_result:
@@ -93,7 +93,7 @@ class Root(HeldDirectory):
         try:
             return os.stat(name, dir_fd=above, follow_symlinks=False)
         finally:
-            if above != self._handle and above != self._kept:
+            if above != self._handle and above != self.kept:
                 os.close(above)
 
     def readlink(self, path: str) -> str:
@@ -311,10 +311,10 @@ class Root(HeldDirectory):
             return (self._handle if self._handle >= 0 else self._held()), name
         if directory != self._kept_path:
             handle = self._open_directory(directory, DIRECTORY)
-            if not self._stays:
+            if not self.stays:
                 return handle, name
             self._move_on(directory, handle)
-        return self._kept, name
+        return self.kept, name
 
     @contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:
@@ -323,7 +323,7 @@ class Root(HeldDirectory):
         try:
             yield above, name
         finally:
-            if above != self._handle and above != self._kept:
+            if above != self._handle and above != self.kept:
                 os.close(above)
 
     @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import pathlib
@@ -11,9 +10,9 @@ import time
 from contextlib import closing, suppress
 from typing import Any, Literal, NamedTuple
 
-from blocksd.errors import JournalDamaged, JournalMissing, JournalUnavailable, JournalUnusable
+from blocksd.errors import JournalDamaged, JournalMissing, JournalUnusable
+from blocksd.journal.failures import unusable
 from blocksd.journal.schema import SQLITE_ERRORS
-from blocksd.journal.transaction import Reading, Transaction, Writing
 
 LOG_STEP_BYTES = 4 * 1024 * 1024  # by which the log may grow before it is moved; to this it is cut when it begins anew
 
@@ -22,21 +21,6 @@ _OVERWRITTEN = "the journal was overwritten or cut by another program while it w
 _FOREIGN_HINT = "see what else writes to the state directory: only the daemon may; what can still be read is put back"
 _LOCK_HINT = "see that the file system of the state directory takes locks (NFS: its lock service); it is retried"
 LOCKED_SECONDS = 1.0  # for how long a lock of another process is waited for: all else waits meanwhile
-
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH)
-_UNDECODABLE = "Could not decode"  # what Python's module says of a text that is none, without a code
-
-_PASSING = (
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_PROTOCOL,
-    sqlite3.SQLITE_CANTOPEN,  # its log, or what belongs to that: the file itself could be opened
-)
-"""What may pass without a change to the journal or to the rights to it."""
-_PASSING_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE)
 
 
 class _State(NamedTuple):
@@ -56,6 +40,12 @@ class Database:
         self._left: _State | None = None  # in which this process left the file; None if it only reads
         self._handle = -1  # of the file, on which locks are tried
         self._use(connection)
+        # Contexts: in the first, errors of SQLite are raised as `JournalUnusable`.
+        self.reading = Reading(self)
+        # Write all that is written in this one, or nothing. Errors of SQLite are raised as they are.
+        self.transaction = Transaction(self)
+        # The same, but JournalUnusable is raised if it cannot be written; in the last, it is on disk at the end.
+        self.writing, self.writing_durably = Writing(self), WritingDurably(self)
 
     def _use(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
@@ -186,25 +176,10 @@ class Database:
                     self._leave(now)
         return not is_busy and bool(logged == moved)
 
-    def reading(self) -> Reading:
-        """Raise errors of SQLite in this context as `JournalUnusable`."""
-        return Reading(self)
-
     def first(self, question: str, *parameters: object) -> Any:
         """Return the first row of an answer; None: it has none. Raise JournalUnusable if it cannot be read."""
-        with self.reading():
+        with self.reading:
             return self.execute(question, parameters).fetchone()
-
-    def transaction(self) -> Transaction:
-        """Write all that is written in this context, or nothing. Errors of SQLite are raised as they are."""
-        return Transaction(self)
-
-    def writing(self, *, is_durable: bool = False) -> Writing:
-        """Write in a transaction, which is on disk when it ends if it is to be durable.
-
-        Raise JournalUnusable if it cannot be written; then nothing is.
-        """
-        return Writing(self, is_durable=is_durable)
 
     def roll_back(self) -> None:
         """End a transaction that could neither be committed nor rolled back, so that no reader sees its unwritten rows."""
@@ -213,13 +188,106 @@ class Database:
                 self.execute("ROLLBACK")
             self.is_torn = False
 
-    def unwritable(self, error: Exception) -> JournalUnusable:
-        """Return the error of a journal for one of SQLite in writing it."""
-        return unusable("written", error, self.path, is_ours=True)
 
-    def unreadable(self, error: Exception) -> JournalUnusable:
-        """Return the error of a journal for one of SQLite in reading it."""
-        return unusable("read", error, self.path, is_ours=True)
+# --- contexts: classes, because each change enters several, and generators would cost it more ---
+
+
+class _Context:
+    """A context in which the journal is used. It holds nothing, so that there is one for all uses."""
+
+    __slots__ = ("_database",)
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+
+class Reading(_Context):
+    """The context of `Database.reading`."""
+
+    def __enter__(self) -> None:
+        database = self._database
+        database.try_lock()
+        if database.is_torn:
+            try:
+                database.roll_back()
+            except SQLITE_ERRORS as error:
+                raise unusable("read", error, database.path, is_ours=True) from error
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, SQLITE_ERRORS):
+            raise unusable("read", error, self._database.path, is_ours=True) from error
+
+
+class Transaction(_Context):
+    """The context of `Database.transaction`."""
+
+    def __enter__(self) -> None:
+        if self._database.is_torn:
+            self._database.roll_back()
+        self._database.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        try:
+            if error is None:
+                self._database.execute("COMMIT")
+        except BaseException:
+            self._give_up()
+            raise
+        if error is not None:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Roll back, now or before the next transaction."""
+        if self._database.connection.in_transaction:  # SQLite itself rolls back on some errors, a full disk among them
+            self._database.is_torn = True
+            with suppress(*SQLITE_ERRORS):
+                self._database.roll_back()
+
+
+class Writing(_Context):
+    """The context of `Database.writing`."""
+
+    def __enter__(self) -> None:
+        self._database.check_in_place()
+        self._begin()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            self._database.transaction.__exit__(kind, error, traceback)
+        except BaseException as failure:
+            self._end(failure)
+            raise
+        self._end(error)
+
+    def _begin(self) -> None:
+        try:
+            self._database.transaction.__enter__()
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    def _end(self, error: BaseException | None) -> None:
+        """Raise an error of SQLite as `JournalUnusable`."""
+        if isinstance(error, SQLITE_ERRORS):
+            raise unusable("written", error, self._database.path, is_ours=True) from error
+
+
+class WritingDurably(Writing):
+    """The context of `Database.writing_durably`."""
+
+    def _begin(self) -> None:
+        try:
+            self._database.roll_back()  # what is torn would refuse the next statement, as if the journal were damaged
+            self._database.execute("PRAGMA synchronous=FULL")
+        except BaseException as error:
+            self._end(error)
+            raise
+        super()._begin()
+
+    def _end(self, error: BaseException | None) -> None:
+        with suppress(*SQLITE_ERRORS):
+            self._database.execute("PRAGMA synchronous=NORMAL")
+        super()._end(error)
 
 
 def _state_of(path: str) -> _State:
@@ -262,31 +330,3 @@ def meta_of(database: Database) -> dict[str, object]:
 def number_or_zero(value: object) -> int:
     """Return a number; 0 for what is none, as in a damaged row."""
     return value if isinstance(value, int) else 0
-
-
-def is_damage(error: Exception) -> bool:
-    """Return True if an error says that the file is not as it was written."""
-    if isinstance(error, UnicodeError):
-        return True
-    code = getattr(error, "sqlite_errorcode", None)
-    return str(error).startswith(_UNDECODABLE) if code is None else code & 0xFF in _DAMAGE
-
-
-def unusable(done: str, error: Exception, path: str, *, is_ours: bool = False) -> JournalUnusable:
-    """Return the error for what could not be `done`.
-
-    `is_ours`: the tables were those of a journal when it was opened, so that a wrong statement shows damage.
-    """
-    is_wrong = is_ours and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
-    kind = JournalDamaged if is_wrong or is_damage(error) else JournalUnusable
-    return kind(f"the journal cannot be {done}: {error}", path=path)
-
-
-def unopened(error: Exception, path: str) -> JournalUnusable:
-    """Return the error for a journal that cannot be opened; `JournalUnavailable` if it is worth another try."""
-    if isinstance(error, OSError):
-        passes, why = error.errno in _PASSING_ERRNOS, error.strerror or str(error)
-    else:
-        passes, why = ((getattr(error, "sqlite_errorcode", None) or 0) & 0xFF) in _PASSING, str(error)
-    kind = JournalUnavailable if passes else JournalUnusable
-    return kind(f"the journal cannot be opened: {why}", path=path)

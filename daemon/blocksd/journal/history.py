@@ -61,7 +61,7 @@ class History:
 
     def folder_facts(self) -> FolderFacts | None:
         """Return the facts of the folder whose revisions these are; None while it is unknown."""
-        with self.database.reading():
+        with self.database.reading:
             meta = meta_of(self.database)
         path, given, identity = (str(meta.get(name, "")) for name in ("folder", "folder_given", "folder_identity"))
         return FolderFacts(path, given, identity) if path else None
@@ -71,18 +71,18 @@ class History:
 
         Raise JournalDamaged if a head is not as it was written.
         """
-        with self.database.reading():
+        with self.database.reading:
             yield from read_heads(self.database, self.lists, in_force=in_force)
 
     def columns_of_heads(self) -> Iterator[Columns]:
         """Yield the heads of all blocks in force, sorted by label, many at a time. Raise JournalDamaged likewise."""
-        with self.database.reading():
+        with self.database.reading:
             yield from read_columns(self.database, self.lists)
 
     def digests(self, labels: Sequence[str]) -> list[HeadDigest]:
         """Return version and digest of those of these labels that are in force."""
         marks = ", ".join("?" * len(labels))
-        with self.database.reading():
+        with self.database.reading:
             rows = self.database.execute(
                 "SELECT label, heads.version, digest, heads.agents, heads.origin, created_at, at FROM heads JOIN revisions USING (label, seq) "  # noqa: S608  # marks
                 f"WHERE label IN ({marks}) AND path IS NOT NULL AND digest IS NOT NULL",
@@ -95,7 +95,7 @@ class History:
 
     def origins(self) -> dict[str, str]:
         """Return what the ids of blocks in force are made of, where that is not the label."""
-        with self.database.reading():
+        with self.database.reading:
             rows = self.database.execute(
                 "SELECT label, origin FROM heads WHERE origin IS NOT NULL AND path IS NOT NULL"
             )
@@ -103,19 +103,19 @@ class History:
 
     def count(self) -> int:
         """Return how many blocks are in force."""
-        with self.database.reading():
+        with self.database.reading:
             counted = "SELECT count(*) FROM heads WHERE substr(path, -3) = '.md'"  # without the properties of agents
             return int(self.database.execute(counted).fetchone()[0])
 
     def version_of(self, label: str) -> int:
         """Return the newest version of a label, deleted or not; 0 when none is known."""
-        with self.database.reading():
+        with self.database.reading:
             row = self.database.execute("SELECT version FROM heads WHERE label = ?", (label,)).fetchone()
             return int(row[0]) if row else 0
 
     def has_deleted(self, in_force: int) -> bool:
         """Return True if there are labels that no block has any more, beside so many that one has."""
-        with self.database.reading():
+        with self.database.reading:
             return int(self.database.execute("SELECT count(*) FROM heads").fetchone()[0]) > in_force
 
     def head(self, label: str) -> Revision | None:
@@ -123,7 +123,7 @@ class History:
 
         Raise JournalDamaged if it is not as it was written.
         """
-        with self.database.reading():
+        with self.database.reading:
             try:
                 row = self.database.execute(_NEWEST, (label,)).fetchone()
                 found = self.revision_of(row) if row is not None else None
@@ -135,7 +135,7 @@ class History:
 
     def revision(self, seq: int) -> Revision | None:
         """Return the revision of this number; None when it is not kept, or not in force yet."""
-        with self.database.reading():
+        with self.database.reading:
             return self._one("WHERE seq = ?", seq)
 
     def newest(self) -> Revision | None:
@@ -143,7 +143,7 @@ class History:
 
         Raise JournalDamaged if it is not as it was written.
         """
-        with self.database.reading():
+        with self.database.reading:
             try:
                 return self._one("ORDER BY seq DESC LIMIT 1")
             except VersionDamaged as error:
@@ -163,7 +163,7 @@ class History:
         Raise VersionDamaged if there is one, and no list for it.
         """
         found: list[Revision] = []
-        with self.database.reading():
+        with self.database.reading:
             for name, since, until in self._names(label):
                 rows = self.database.execute(
                     f"SELECT {STORED} FROM in_force WHERE label = ? AND version < ? AND seq >= ? AND seq < ? "  # noqa: S608  # a constant
@@ -191,7 +191,7 @@ class History:
         If it had none of this number, that of the block which had the label before it.
         Raise VersionDamaged if it is not as it was written.
         """
-        with self.database.reading():
+        with self.database.reading:
             for name, since, before in (*self._names(label), (label, 0, _ENDLESS)):
                 found = self._one(
                     "WHERE label = ? AND version = ? AND seq >= ? AND seq < ?", name, version, since, before
@@ -206,7 +206,7 @@ class History:
         What another block was under the same label, before that was given another, is not among them.
         """
         found: dict[int, int | None] = {}
-        with self.database.reading():
+        with self.database.reading:
             for name, since, before in self._names(label):
                 (left,) = self.database.execute(
                     "SELECT coalesce(max(seq), 0) FROM in_force WHERE renamed_from = ? AND seq < ?", (name, before)
@@ -244,7 +244,7 @@ class History:
         found: list[tuple[int, Any, str]] = []
         name: str | None = label
         before = _ENDLESS
-        with self.database.reading():
+        with self.database.reading:
             while name is not None and len(found) < count:
                 rows = self.database.execute(
                     f"SELECT version, {column}, seq, renamed_from FROM in_force WHERE label = ? AND seq < ? "  # noqa: S608  # constants
@@ -275,7 +275,7 @@ class History:
 
     def renamed_to(self, label: str) -> str | None:
         """Return the newest label of the block that had this one last; None when it was not given another."""
-        with self.database.reading():
+        with self.database.reading:
             newest = self.database.execute("SELECT seq FROM heads WHERE label = ?", (label,)).fetchone()
             name, since = label, newest[0] if newest is not None else 0
             while renamed := self.database.execute(
@@ -287,7 +287,7 @@ class History:
 
     def unmerged(self) -> list[str]:
         """Return the labels whose newest revision is a stale save that is still to be merged."""
-        with self.database.reading():
+        with self.database.reading:
             rows = self.database.execute(
                 "SELECT label FROM revisions CROSS JOIN heads USING (label, seq) "  # the few stale saves first
                 "WHERE stale_base IS NOT NULL AND path IS NOT NULL"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocksd.errors import JournalUnusable
 from blocksd.files.file_edit import Staged
+from blocksd.journal.failures import unusable
 from blocksd.journal.row import STORED
 from blocksd.journal.schema import SQLITE_ERRORS
 
@@ -85,7 +86,7 @@ class Intents:
         )
         if self.journal.numbers.fresh:
             self.journal.numbers.begin_transaction()
-        with self._database.writing(is_durable=is_durable):
+        with self._database.writing_durably if is_durable else self._database.writing:
             self.journal.insert(prepared.revisions, more=2 * len(plan))
             self._replace_prepared((self.journal.seq + 1, plan))
         if self.journal.numbers.fresh:
@@ -117,7 +118,7 @@ class Intents:
         kept_then = [*self.kept, *self.of_this_boot(kept)]
         if self.journal.numbers.fresh:
             self.journal.numbers.begin_transaction()
-        with self._database.writing(is_durable=is_durable):
+        with self._database.writing_durably if is_durable else self._database.writing:
             if was is not None:
                 self._delete_revisions()
                 self.journal.insert(prepared.revisions)
@@ -145,7 +146,7 @@ class Intents:
         Raise JournalUnusable if that cannot be written; then `recover` does it.
         """
         kept_then = [*self.kept, *self.of_this_boot(kept)]
-        with self._database.writing(is_durable=True):
+        with self._database.writing_durably:
             self._delete_revisions()
             self._replace_prepared()
             self._write_kept(kept_then)
@@ -160,7 +161,7 @@ class Intents:
         Raise JournalUnusable if it cannot be told.
         """
         if self._stored is None:
-            with self._database.reading():
+            with self._database.reading:
                 row = self._database.execute("SELECT value FROM meta WHERE key = 'kept'").fetchone()
                 last = self._database.execute("SELECT plan FROM prepared WHERE seq = ?", (_FINISHED,)).fetchone()
             self._stored, displaced = _kept_in(row), _kept_in(last)
@@ -174,7 +175,7 @@ class Intents:
         self._kept = list(kept)
         if self._kept != self._stored:
             with suppress(JournalUnusable):
-                with self._database.writing(is_durable=True):
+                with self._database.writing_durably:
                     self._write_kept(self._kept)
                 self._stored = list(self._kept)
 
@@ -206,7 +207,7 @@ class Intents:
 
     def prepared(self) -> Prepared | None:
         """Return what was left prepared by a crash, or by a journal that could not be written."""
-        with self._database.reading():
+        with self._database.reading:
             row = self._database.execute("SELECT seq, plan FROM prepared WHERE seq < ?", (_FINISHED,)).fetchone()
             if row is None:
                 return None
@@ -232,7 +233,7 @@ class Intents:
 
     def folders_gone(self) -> list[str]:
         """Return the directories that are to go, and have not been seen to be gone."""
-        with self._database.reading():
+        with self._database.reading:
             return [path for (path,) in self._database.execute("SELECT path FROM pending_folders")]
 
     def forget_folders(self) -> None:
@@ -247,4 +248,4 @@ class Intents:
             )
             self._database.execute("DELETE FROM pending_folders")
         except SQLITE_ERRORS as error:
-            raise self._database.unwritable(error) from error
+            raise unusable("written", error, self._database.path, is_ours=True) from error

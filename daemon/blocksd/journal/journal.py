@@ -74,7 +74,7 @@ class Journal(History):
     def keep_folder_facts(self, facts: FolderFacts) -> None:
         """Store the facts of the folder whose revisions these are."""
         rows = (("folder", facts.path), ("folder_given", facts.given), ("folder_identity", facts.identity))
-        with self.database.writing():
+        with self.database.writing:
             self.database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
         self._folder = facts.path
 
@@ -93,7 +93,7 @@ class Journal(History):
         Raise JournalUnusable if it could not be written; the epoch stays.
         """
         epoch = uuid.uuid4().hex
-        with self.database.writing(is_durable=True):
+        with self.database.writing_durably:
             self.database.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch,))
         self.epoch = epoch
 
@@ -136,7 +136,7 @@ class Journal(History):
         """
         if self.numbers.fresh:
             self.numbers.begin_transaction()
-        with self.database.writing():
+        with self.database.writing:
             self.insert(revisions)
             self.enforce(revisions, files)
         if self.numbers.fresh:
@@ -207,7 +207,7 @@ class Journal(History):
 
     def since(self, seq: int, limit: int) -> list[Revision]:
         """Return the revisions after `seq`, at most `limit`. Raise NotFound if some of them are no longer kept."""
-        with self.database.reading():
+        with self.database.reading:
             rows = self.database.execute(
                 f"SELECT {STORED} FROM in_force WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608  # a constant
                 (seq, limit),
@@ -218,7 +218,7 @@ class Journal(History):
 
     def reaches_back(self, seq: int) -> bool:
         """Return True if every revision after `seq` is kept."""
-        with self.database.reading():
+        with self.database.reading:
             (kept,) = self.database.execute("SELECT count(*) FROM in_force WHERE seq > ?", (seq,)).fetchone()
         return bool(kept == self.seq - seq)
 
@@ -264,7 +264,7 @@ class Journal(History):
 
         Raise JournalUnusable if that fails.
         """
-        with self.database.writing(is_durable=True):
+        with self.database.writing_durably:
             self.database.execute(
                 "INSERT INTO meta VALUES ('syncs', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1"
             )
@@ -273,7 +273,7 @@ class Journal(History):
         """Close, and note that nothing is missing: if that cannot be written, the next start checks the journal."""
         with suppress(JournalUnusable):
             self.put_back()
-        with suppress(*SQLITE_ERRORS, JournalUnusable), self.database.writing(is_durable=True):
+        with suppress(*SQLITE_ERRORS, JournalUnusable), self.database.writing_durably:
             self.database.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
         self.database.close()
 

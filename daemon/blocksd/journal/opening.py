@@ -16,15 +16,13 @@ from blocksd.journal.database import (
     LOG_STEP_BYTES,
     MISSING,
     Database,
-    is_damage,
     meta_of,
     newest_seq,
     number_or_zero,
     quick_check,
     read_only,
-    unopened,
-    unusable,
 )
+from blocksd.journal.failures import is_damage, unopened, unusable
 from blocksd.journal.identity import identity_of
 from blocksd.journal.salvage import salvage
 from blocksd.journal.schema import SCHEMA, SQLITE_ERRORS, migrate
@@ -66,7 +64,7 @@ def open_to_read(path: str) -> tuple[Database, Opened]:
     except SQLITE_ERRORS as error:
         raise unusable("read", error, path) from error
     try:
-        with database.reading():
+        with database.reading:
             (schema,) = database.execute("PRAGMA user_version").fetchone()
             if schema != SCHEMA:
                 raise JournalUnusable(f"the journal is of schema {schema}, not {SCHEMA}", path=path)
@@ -192,7 +190,7 @@ def _begin(database: Database, boot_id: str) -> Opened:
         )
     identity = identity_of(database.path)
     try:
-        with database.transaction():
+        with database.transaction:
             migrate(database.connection, schema)
             meta = meta_of(database)
             is_new = "epoch" not in meta

@@ -66,7 +66,7 @@ class Results:
         Most requests have an id that was never used, so that there is nothing to look for.
         """
         if actor not in self._ids:
-            with self._database.reading():
+            with self._database.reading:
                 rows = self._database.execute("SELECT id FROM requests WHERE actor = ? LIMIT ?", (actor, self._room))
                 ids = {found for (found,) in rows}
             self._ids[actor] = ids if len(ids) < self._room else None
@@ -83,7 +83,7 @@ class Results:
 
     def open_files(self) -> list[Access]:
         """Return the files that agents have opened and not closed."""
-        with self._database.reading():
+        with self._database.reading:
             rows = self._database.execute("SELECT agent, file, last_accessed_at FROM open_files")
             return list(map(Access._make, rows))
 
@@ -92,7 +92,7 @@ class Results:
 
         It is on disk when this returns. Raise JournalUnusable if it cannot be written; then nothing is.
         """
-        with self._database.writing(is_durable=True):
+        with self._database.writing_durably:
             for agent, file, opened_at in accesses:
                 if opened_at is None:
                     self._database.execute("DELETE FROM open_files WHERE agent = ? AND file = ?", (agent, file))
@@ -116,7 +116,7 @@ class Results:
         Newer is what came later in the log, so that a clock that was wrong for a while makes nothing old. Only actors that
         have asked for something are looked at, and one that has very many outcomes only when they are half as many again.
         """
-        with suppress(JournalUnusable), self._database.reading():
+        with suppress(JournalUnusable), self._database.reading:
             if not self._looks:
                 self._many.update(
                     self._database.execute(

@@ -269,7 +269,7 @@ class Handled:
         self._database = database
         self._wall = wall
         self._done: dict[str, Mark] = {}  # since marks were last written
-        with database.reading():
+        with database.reading:
             self.marks: dict[str, Mark] = {
                 actor: (ms, number) for actor, ms, number in database.execute("SELECT actor, ms, number FROM spent")
             }
@@ -315,7 +315,7 @@ class Handled:
         }
         gone = [actor for actor in self.marks if actor not in known and actor not in new]
         if new or gone:
-            with self._database.writing():
+            with self._database.writing:
                 self._database.executemany(
                     "INSERT OR REPLACE INTO spent VALUES (?, ?, ?)", ((actor, *mark) for actor, mark in new.items())
                 )

@@ -34,6 +34,8 @@ class AgentTimes:
         """The journal is another one, or was read anew: what it has is compared."""
         self._is_compared = False  # each agent that was known has a time
         self._is_exact = False  # and no other has one
+        self.is_settled = False
+        """True if there is nothing for `note` to do until an agent becomes known, or is not known any more."""
 
     def is_due(self, attachments: Attachments, *, are_all_known: bool) -> bool:
         """Return True if there is something for `note` to do."""
@@ -54,9 +56,9 @@ class AgentTimes:
                 times |= self._first_seen(known - stored)
             times |= dict.fromkeys(known - stored - times.keys(), at)
             gone |= stored - known
-        self._is_compared = False  # until all is written
+        self._is_compared = self.is_settled = False  # until all is written
         if times or (gone and are_all_known):
-            with self._journal.database.writing():
+            with self._journal.database.writing:
                 # One that was known all the time keeps its time.
                 self._journal.database.executemany("INSERT OR IGNORE INTO agents VALUES (?, ?)", times.items())
                 if are_all_known:
@@ -65,13 +67,14 @@ class AgentTimes:
                     )
         attachments.turned.clear()
         self._is_compared, self._is_exact = True, are_all_known
+        self.is_settled = are_all_known
 
     def of(self, agents: Collection[str]) -> dict[str, int]:
         """Return the times of known agents. Raise JournalUnusable if they cannot be read."""
         if not agents:
             return {}
         names = json.dumps(list(agents), ensure_ascii=False)
-        with self._journal.database.reading():
+        with self._journal.database.reading:
             times: dict[str, int] = dict(
                 self._journal.database.execute(
                     "SELECT agent, created_ms FROM agents WHERE agent IN (SELECT value FROM json_each(?))", (names,)
@@ -87,7 +90,7 @@ class AgentTimes:
         return round(self._wall() * 1000)
 
     def _stored(self) -> frozenset[str]:
-        with self._journal.database.reading():
+        with self._journal.database.reading:
             return frozenset(agent for (agent,) in self._journal.database.execute("SELECT agent FROM agents"))
 
     def _first_seen(self, agents: Iterable[str]) -> dict[str, int]:
@@ -95,7 +98,7 @@ class AgentTimes:
         left, times = set(agents), dict[str, int]()
         if not left:
             return times
-        with self._journal.database.reading():
+        with self._journal.database.reading:
             rows = self._journal.database.execute(
                 "SELECT label, attached, at FROM revisions WHERE attached <> '' OR label GLOB 'agents/*' ORDER BY seq"
             )

@@ -21,6 +21,8 @@ class FileRead(NamedTuple):
     block: Block | None = None
     warnings: tuple[Warned, ...] = ()
     error: BlocksdError | None = None
+    is_known: bool = False
+    """True if it is the file of a block in force."""
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from blocksd.errors import NotFound, VersionDamaged
 from blocksd.files.folder import packed, unpacked
 from blocksd.model.block import origins_of
-from blocksd.model.label import clash_key, is_properties
+from blocksd.model.label import SUFFIX, clash_key, is_properties
 from blocksd.model.revision import FILE
 
 if TYPE_CHECKING:
@@ -150,7 +150,8 @@ class Overlay:
         for one in self.layers:
             if label in one.paths:
                 return one.paths[label]
-        return self.state.paths.get(label)
+        state = self.state  # most files are named as their blocks are
+        return state.paths.odd.get(label, label + SUFFIX) if label in state.versions else None
 
     def label_of(self, path: str) -> str | None:
         """The block in force that a file has."""

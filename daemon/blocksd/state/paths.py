@@ -16,16 +16,15 @@ class Paths(MutableMapping[str, str]):
 
     def __init__(self, versions: dict[str, int]) -> None:
         self._versions = versions
-        self._odd: dict[
-            str, str
-        ] = {}  # of files that are named otherwise: in another spelling, or an agent's properties
+        # Those of files that are named otherwise: in another spelling, or an agent's properties.
+        self.odd: dict[str, str] = {}
         self._labels: dict[str, str] = {}  # of these, by path
 
     def get(self, label: str, default: str | None = None) -> str | None:  # type: ignore[override]  # no other default is used
         """Return the path of a label; `default` when no block in force has it."""
         if label not in self._versions:
             return default
-        return self._odd.get(label) or label + SUFFIX
+        return self.odd.get(label, label + SUFFIX)
 
     def __getitem__(self, label: str) -> str:
         path = self.get(label)
@@ -35,13 +34,13 @@ class Paths(MutableMapping[str, str]):
 
     def __setitem__(self, label: str, path: str) -> None:
         self._versions.setdefault(label, 0)
-        self._labels.pop(self._odd.pop(label, ""), None)
+        self._labels.pop(self.odd.pop(label, ""), None)
         if path != label + SUFFIX:
-            self._odd[label], self._labels[path] = path, label
+            self.odd[label], self._labels[path] = path, label
 
     def __delitem__(self, label: str) -> None:
         del self._versions[label]
-        self._labels.pop(self._odd.pop(label, ""), None)
+        self._labels.pop(self.odd.pop(label, ""), None)
 
     def __contains__(self, label: object) -> bool:
         return label in self._versions
@@ -59,7 +58,7 @@ class Paths(MutableMapping[str, str]):
     def label_of(self, path: str) -> str | None:
         """Return the label of the block in force whose file has this path."""
         label = path.removesuffix(SUFFIX)
-        if label in self._versions and label not in self._odd and len(label) < len(path):
+        if label in self._versions and label not in self.odd and len(label) < len(path):
             return label
         return self._labels.get(path)
 

@@ -58,14 +58,6 @@ def is_within(window: float, revision: Revision, saved_at: float, state: State, 
     return state.clock() - made_at - min(max(0.0, wall - saved_at), _LOOKED_AT_WITHIN) <= window
 
 
-def is_plain_save(newest: Revision) -> bool:
-    """Return True if a revision is an ordinary save of the file: what is saved on top of it was made of it.
-
-    If none of the last versions is by others, either, `origin_of` has nothing to say.
-    """
-    return newest.author == FILE and newest.stale_base is None and newest.position is None
-
-
 def origin_of(saved: Block, newest: Revision | None, past: Past) -> Origin:
     """Return what a text is that is saved on top of `newest`: a stale save to merge, or one that stands.
 

@@ -141,7 +141,7 @@ def test_files_of_one_directory_are_found_by_one_handle(
     gc.collect()
     handles = len(os.listdir("/proc/self/fd"))
     (home / "a/b/other.md").write_text("other")
-    root.stay_in_directories()
+    root.stays = True
     assert [read(root, path) for path in ("a/b/deep.md", "a/b/other.md", "top.md")] == [b"deep", b"other", b"top"]
     assert root.stat("a/b/deep.md").st_size == 4
     assert [call.args[0] for call in opened.mock_calls] == ["a/b"]

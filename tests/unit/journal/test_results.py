@@ -44,7 +44,7 @@ def test_requests_are_settled_all_or_nothing(journal: Journal) -> None:
 def ask(journal: Journal, count: int, actor: str = "ann", *, at: str = AT, start: int = 0) -> None:
     """Requests of one actor, one at each seq."""
     outcomes = {(actor, f"r-{number}"): "done" for number in range(start, start + count)}
-    with journal.database.writing():
+    with journal.database.writing:
         journal.database.executemany(
             "INSERT INTO requests VALUES (?, ?, ?, ?, ?)",
             ((*key, outcome, at, start + number) for number, (key, outcome) in enumerate(outcomes.items())),

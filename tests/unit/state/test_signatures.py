@@ -38,7 +38,7 @@ def test_queue_that_is_read_gives_its_memory_back() -> None:
 def test_damaged_signature_in_the_journal_proves_nothing(looking: Looking) -> None:
     """Its file is read once more, and the daemon starts."""
     looking.save("notes", "text\n")
-    with looking.journal.database.writing():
+    with looking.journal.database.writing:
         looking.journal.database.execute("UPDATE heads SET signature = x'0102'")
     looking.state.reload()
     assert looking.state.signatures == {"notes.md": b""}

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from blocksd.core.decide import is_plain_save
 from blocksd.errors import MergeConflict
 from blocksd.journal.journal import Journal
 from blocksd.model.block import Block
 from blocksd.model.revision import FILE, MERGE, OPERATOR, timestamp
 from blocksd.state import stale
 from blocksd.state.reverts import Past, reverts_of
-from blocksd.state.stale import Origin, is_plain_save, is_within, merged, origin_of, stale_base
+from blocksd.state.stale import Origin, is_within, merged, origin_of, stale_base
 from blocksd.state.state import State
 from blocksd.state.state_draft import StateDraft
 from rig import AT, Clock, revision
