@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
+from blocksd.client.transport_async import AsyncTransport
 from blocksd.http.app import application
 from blocksd.http.connections import SharedTransport
+from blocksd.http.letta import listing
 from blocksd.http.places import Places
 from blocksd.http.tokens import Tokens
 from gateways import daemon, gateway
@@ -571,6 +573,25 @@ def test_agents_of_a_block_in_pages(http: TestClient) -> None:
     assert ids("limit=2&after=of-3") == ["of-1"]
     assert http.get(f"{where}?order_by=name").status_code == 422
     assert http.get("/v1/agents/of-0").status_code == 404
+
+
+def test_page_of_an_agents_blocks_reads_no_others(http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many the agent has: an answer of two blocks costs the texts of two."""
+    agent_named(http, "many", memory_blocks=[{"label": f"b{number}", "value": "x" * 50} for number in range(9)])
+    ask, asked = AsyncTransport.ask, list[Any]()
+
+    async def spying(self: AsyncTransport, *commands: Any, **options: Any) -> list[Any]:
+        asked.extend(commands)
+        return await ask(self, *commands, **options)
+
+    monkeypatch.setattr(AsyncTransport, "ask", spying)
+    monkeypatch.setattr(listing, "MOST_CHARS", 120)
+    where = "/v1/agents/many/core-memory/blocks"
+    first = http.get(f"{where}?limit=7").json()
+    rest = http.get(f"{where}?after={first[-1]['id']}&limit=1").json()
+    assert [len(first), len(rest)] == [2, 1]
+    assert first[-1]["id"] > rest[0]["id"]
+    assert sum(words[0] == "HGETALL" and ":block:" in words[1] for words in asked) == 3
 
 
 def test_blocks_of_an_agent_in_pages(http: TestClient) -> None:

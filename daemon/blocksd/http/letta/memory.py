@@ -14,8 +14,10 @@ from blocksd.http.letta.agents import agent_for, agent_id_of, state_of
 from blocksd.http.letta.blocks import changed
 from blocksd.http.letta.listing import Page
 from blocksd.http.letta.shapes import AGENT_TYPE, block_json, context_json, memory_json
+from blocksd.mirror.view import number
 from blocksd.model.label import owner
 from blocksd.model.prompt import compile_prompt, order, style_of
+from blocksd.protocol.listing import NAMES, parts
 from blocksd.protocol.sight import files_in
 
 if TYPE_CHECKING:
@@ -45,11 +47,14 @@ def routes(gateway: Gateway) -> list[Route]:
 
 
 async def list_blocks(call: Call) -> list[dict[str, Any]]:
-    """List the blocks of an agent, as Letta does: by id, the last one first."""
-    page, agent = Page(call.query, limit=100, order="desc"), await agent_for(call)
-    blocks = await blocks_with(call.transport, list(agent.blocks.values()))
-    shown = page.shortened(page.of(blocks, lambda block: block.id), lambda block: block.chars)
-    return [block_json(block) for block in shown]
+    """List the blocks of an agent, as Letta does: by id, the last one first. Texts are read of those alone that are shown."""
+    page, agent, keys = Page(call.query, limit=100, order="desc"), await agent_for(call), call.transport.keys
+    facts: list[tuple[str, int, str]] = []
+    for labels in parts(list(agent.blocks.values()), NAMES):
+        found = await call.transport.read(*(("HMGET", keys.block(label), "id", "chars") for label in labels))
+        facts += [(one, number(chars or ""), label) for label, (one, chars) in zip(labels, found, strict=True) if one]
+    shown = page.shortened(page.of(facts, lambda one: one[0]), lambda one: one[1])
+    return [block_json(block) for block in await blocks_with(call.transport, [label for _, _, label in shown])]
 
 
 async def retrieve(call: Call) -> dict[str, Any]:
