@@ -54,6 +54,9 @@ class Script(Transport):
         self.outcome = outcome
         self.requests: list[dict[str, Any]] = []
 
+    def _master(self) -> object:
+        return None
+
     def ask(self, *commands: Command, together: bool = False) -> list[Any]:
         return [self._reply_to(*command) for command in commands]
 
@@ -85,6 +88,9 @@ class AsyncScript(AsyncTransport):
     def __init__(self) -> None:
         self.keys = Keys("blocks")
         self.written = Written()
+
+    async def _master(self) -> object:
+        return None
 
     async def ask(self, *commands: Command, together: bool = False) -> list[Any]:
         await asyncio.sleep(0)
