@@ -233,6 +233,6 @@ def test_transaction_that_can_neither_be_committed_nor_rolled_back(tmp_path: Pat
         with pytest.raises(sqlite3.OperationalError), database.transaction:
             database.execute("INSERT INTO meta VALUES ('torn', 1)")
         database.execute = real
-        with use():
+        with use:
             assert real("SELECT count(*) FROM meta WHERE key = 'torn'").fetchone() == (0,)
     journal.close()
