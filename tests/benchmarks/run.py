@@ -39,6 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import over_http
 import over_mcp
 import redis
+import woken
 
 import blocksd
 import floors
@@ -126,9 +127,11 @@ def service(folder: Path, state: Path, url: str, namespace: str = "blocks") -> I
 
 
 @contextmanager
-def daemon(folder: Path, state: Path, url: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+def daemon(
+    folder: Path, state: Path, url: str, *options: str, program: Sequence[str] = ("-m", "blocksd")
+) -> Iterator[subprocess.Popen[str]]:
     """A daemon in a process of its own, ready."""
-    words = [sys.executable, "-m", "blocksd", "run", str(folder), "--redis", url, "--state-dir", str(state), *options]
+    words = [sys.executable, *program, "run", str(folder), "--redis", url, "--state-dir", str(state), *options]
     process = subprocess.Popen(
         words, stderr=subprocess.PIPE, text=True, env={**os.environ, "BLOCKSD_CONFIG": os.devnull}
     )
@@ -242,6 +245,32 @@ def bench_save(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]
             second.remove()
         few, many = statistics.median(times), statistics.median(grown)
         yield Row(f"(a) one save, of 100 → of {count:,} blocks, p50", ms(few), ms(many), many / few, 1.3)
+
+
+def bench_woken(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
+    """(a) the steps of a save, in µs, beside the bare system calls, statements and commands of each, in Python."""
+    edits = 200 if quick else 2000
+    bare, folder, result = root / "floor", root / "woken", root / "woken.json"
+    bare.mkdir()
+    write_blocks(folder, 100)
+    floor_times: list[float] = []
+    times: list[float] = []
+    with floor_process("saves_kept", bare, server.url):
+        with daemon(folder, root / "woken-state", server.url, program=(woken.__file__, str(result))):
+            bare_subscriber = Subscriber(server.url, "floor:changes")
+            subscriber = Subscriber(server.url, "blocks:changes")
+            for number in range(edits):
+                one = number % 100
+                time_saves(bare / f"block{one}.md", matter(one), bare_subscriber, floor_times, str(number))
+                time_saves(folder / "part0" / f"block{one}.md", matter(one), subscriber, times, str(number))
+        floor_steps = json.loads(server.client().get("floor:steps"))
+    own_steps = json.loads(result.read_text())
+    between = [said["all"] - sum(said[name] for name in woken.STEPS) for said in (floor_steps, own_steps)]
+    for name, what in woken.STEPS.items():
+        yield Row(f"(a) {what}", us(floor_steps[name]), us(own_steps[name]), own_steps[name] / floor_steps[name])
+    yield Row("(a) between the steps", us(max(0.0, between[0])), us(between[1]), None)
+    yield Row("(a) woken → sent", us(floor_steps["all"]), us(own_steps["all"]), own_steps["all"] / floor_steps["all"])
+    yield median_row("(a) save → subscriber, beside these steps", floor_times, times, 2.2)
 
 
 def bench_mirror(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
@@ -1192,6 +1221,7 @@ def ms(value: float) -> str:
 
 BENCHMARKS = {
     "save": bench_save,
+    "woken": bench_woken,
     "mirror": bench_mirror,
     "restart": bench_restart,
     "departed": bench_departed,
