@@ -25,7 +25,6 @@ FORGOTTEN: Signature = (-1, -1, -1, -1)
 """In place of a signature: the file was never read, or is not there any more."""
 
 
-_RECENT = 256  # revisions that are remembered
 _TIMED = 10_000  # revisions of which it is remembered when they came into force
 
 
@@ -120,8 +119,7 @@ class Overlay:
         for revision in self.revisions:
             if revision.label in state.versions:
                 state.versions[revision.label] = revision.version
-            state.recent.pop(revision.label, None)
-            state.recent[revision.label] = revision
+            state.remembered(revision)
             if revision.author != FILE:
                 state.made_at[revision.seq] = state.clock()
             if revision.author != FILE or revision.renamed_from is not None:
@@ -133,8 +131,6 @@ class Overlay:
                     state.has_deleted = True
             if revision.stale_base is not None:
                 state.unmerged.add(revision.label)
-        while len(state.recent) > _RECENT:
-            del state.recent[next(iter(state.recent))]
         while len(state.made_at) > _TIMED:
             del state.made_at[next(iter(state.made_at))]
         self.clear()

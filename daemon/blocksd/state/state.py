@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from blocksd.model.block import Block
     from blocksd.model.revision import Revision
 
+_RECENT = 256  # labels of which the newest revision is remembered
 _OTHERS = 256  # labels of which it is remembered which versions others wrote
 
 
@@ -134,8 +135,16 @@ class State:
         if newest is not None:
             return newest
         if label in self.paths:
-            return self.head(label)
+            return self.remembered(self.head(label))
         return self.journal.head(label) if self.version_of(label) else None
+
+    def remembered(self, newest: Revision) -> Revision:
+        """Remember the newest revision of a label, which was read or journaled just now."""
+        self.recent.pop(newest.label, None)
+        self.recent[newest.label] = newest
+        while len(self.recent) > _RECENT:
+            del self.recent[next(iter(self.recent))]
+        return newest
 
     def head(self, label: str) -> Revision:
         """The newest revision, as the journal has it, of a block in force.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -434,3 +435,23 @@ def test_a_draft_costs_what_was_drafted(book: Book, monkeypatch: pytest.MonkeyPa
     newest = book.draft.newest("b7")
     assert newest is not None
     assert (newest.version, book.draft.revisions) == (1, [])
+
+
+def test_newest_revision_is_read_once(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A save asks for it several times. What is remembered is bounded, and always what the journal has."""
+    for number in range(300):
+        book.put(f"block-{number}", "one")
+    book.settle()
+    read = Mock(wraps=book.journal.head)
+    monkeypatch.setattr(book.journal, "head", read)
+    assert book.put("block-0", "two")
+    assert [call.args for call in read.mock_calls] == [("block-0",)]
+    book.settle()
+    for label in [f"block-{number}" for number in range(300)]:
+        assert book.state.newest(label) == book.journal.head(label)
+    assert len(book.state.recent) == 256
+    book.draft.delete("block-299")
+    book.settle()
+    deleted = book.state.newest("block-299")
+    assert deleted is not None
+    assert deleted.block is None
