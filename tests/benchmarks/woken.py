@@ -1,6 +1,6 @@
 """A daemon whose steps are timed from when a save has woken it, with cold caches, for `run.py woken`.
 
-python tests/benchmarks/woken.py RESULT run FOLDER …    `blocksd run`, with the medians in a file when it ends
+    python tests/benchmarks/woken.py RESULT run FOLDER …    `blocksd run`, with the medians in a file when it ends
 """
 
 from __future__ import annotations

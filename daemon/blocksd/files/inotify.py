@@ -44,13 +44,15 @@ class Inotify:
     def read(self) -> list[Event]:
         """Return the events that have come since the last call, without waiting."""
         events: list[Event] = []
-        with suppress(BlockingIOError):
+        try:
             data = os.read(self.handle, _BUFFER)
-            place = 0
-            while place < len(data):
-                watch, mask, _, length = _HEADER.unpack_from(data, place)
-                place += _HEADER.size + length
-                events.append(Event(watch, mask, data[place - length : place].rstrip(b"\0")))
+        except BlockingIOError:
+            return events
+        place = 0
+        while place < len(data):
+            watch, mask, _, length = _HEADER.unpack_from(data, place)
+            place += _HEADER.size + length
+            events.append(Event(watch, mask, data[place - length : place].rstrip(b"\0")))
         return events
 
     def close(self) -> None:
