@@ -11,7 +11,6 @@ import select
 import signal
 import socket
 import sqlite3
-import statistics
 import struct
 import sys
 import time
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 import yaml
 from hiredis import pack_command
-from woken import STEPS
+from woken import STEPS, best_quarter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,7 +158,7 @@ def keep_saves(directory: str, url: str) -> None:
         assert b"ok" in server.recv(4096)
         spent.append((*map(float.__sub__, times[1:], times), times[-1] - times[0]))
         if len(spent) % 50 == 0:
-            steps = [statistics.median(one[len(one) // 2 :]) for one in zip(*spent, strict=True)]
+            steps = map(best_quarter, zip(*spent, strict=True))
             client.set("floor:steps", json.dumps(dict(zip((*STEPS, "all"), steps, strict=True))))
 
 

@@ -248,7 +248,7 @@ def bench_save(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]
 
 
 def bench_woken(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
-    """(a) the steps of a save, in µs, beside the bare system calls, statements and commands of each, in Python."""
+    """(a) the steps of a save from when it has woken a process, each beside its bare calls in Python, in the best quarter."""
     edits = 200 if quick else 2000
     bare, folder, result = root / "floor", root / "woken", root / "woken.json"
     bare.mkdir()
