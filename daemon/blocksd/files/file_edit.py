@@ -38,8 +38,7 @@ class FileEdit:
     signature: Signature | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class BlockFile:
+class BlockFile(NamedTuple):
     """A block with its file, as the requests so far have left it; `block` is None if there is none.
 
     `base` is the content of the file now, `data` what it is to have; None: there is no file. `signature` is as in `FileEdit`.

@@ -155,6 +155,7 @@ FILE_KEYS = tuple(name for name in _ALL_FIELDS if name not in ("label", "value")
 """The keys a frontmatter may have: every field but the label (the path) and the value (the body)."""
 
 
+@lru_cache(maxsize=256)  # of blocks that are changed again and again
 def block_id(origin: str) -> str:
     """Return the id that is made of an origin: the label that a block was created under, or another of `origins_of`.
 

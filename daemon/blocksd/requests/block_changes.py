@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blocksd.errors import AlreadyExists, InvalidFile, InvalidRequest, LabelConflict, LimitExceeded, ProblemFile
@@ -69,7 +68,7 @@ def make(changeset: Changeset, block: Block, *, position: int | None = None) -> 
     file = changeset.file(label)
     _count_directories(changeset, file.path)
     data = changeset.workspace.parser.confirm(document, block)
-    changeset.set_file(label, replace(file, block=block, document=document, data=data))
+    changeset.set_file(label, file._replace(block=block, document=document, data=data))
     changeset.step(Put(block, position, file.path))
 
 
@@ -110,7 +109,7 @@ def rename(changeset: Changeset, label: str, new: str) -> None:
     there = changeset.file(new)
     _count_directories(changeset, there.path)
     data = parser.confirm(file.document, block)
-    changeset.set_file(new, replace(there, block=block, document=file.document, data=data, like=file.path))
+    changeset.set_file(new, there._replace(block=block, document=file.document, data=data, like=file.path))
     author, request_id = changeset.actor, changeset.request_id
     changeset.steps.append(
         lambda draft: draft.rename(block, old=label, path=there.path, author=author, request_id=request_id)

@@ -154,7 +154,7 @@ class Changeset:
             return
         document = edited(file.document, file.block, merge.block)
         self.draft.put(merge.block, author=MERGE, reverts=merge.reverts)
-        self.files[label] = replace(file, block=merge.block, document=document, data=document.text.encode("utf-8"))
+        self.files[label] = file._replace(block=merge.block, document=document, data=document.text.encode("utf-8"))
 
     def peek(self, label: str) -> Block | None:
         """Return a block as it is so far, its value perhaps without what was appended; its file is not read."""
@@ -277,7 +277,7 @@ class Changeset:
         assert file.block is not None
         self._said.setdefault(label, file.block)
         if new is not file.block:
-            self.files[label] = replace(file, block=new)
+            self.files[label] = file._replace(block=new)
         self.changed[label] = self.part
         put = self._puts.get(label)
         if put is None:
@@ -327,7 +327,7 @@ class Changeset:
             document, data = self.workspace.parser.edit(file.document, said, file.block)
         except EditRefused as error:
             raise ProblemFile(error.message, label=label, **error.facts) from None
-        self.set_file(label, replace(file, document=document, data=data))
+        self.set_file(label, file._replace(document=document, data=data))
 
     def set_file(self, label: str, file: BlockFile) -> None:
         """Note the file of a block that is made or changed."""
@@ -339,5 +339,5 @@ class Changeset:
         self.gather(label)
         self._puts.pop(label, None)
         self._said.pop(label, None)
-        self.files[label] = replace(self.files[label], block=None, document=None, data=None)
+        self.files[label] = self.files[label]._replace(block=None, document=None, data=None)
         self.changed[label] = self.part

@@ -57,6 +57,7 @@ MAX_NAME = 1000
 """How many characters a label or a name may have before its grammar is looked at, which takes longer than reading it."""
 
 _KEYS = ("id", "op", "label", "name", "args", "expect", "on_conflict", "deadline", "by")
+_KNOWN = frozenset(_KEYS)
 _KEYS_OF_PARTS = ("op", "label", "name", "args", "expect", "on_conflict")
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _ID_IN_TEXT = re.compile(r'"id"\s*:\s*"([A-Za-z0-9_.-]{1,100})"')
@@ -141,7 +142,7 @@ class Request:
                 raise InvalidRequest(
                     f"a request in a batch has no key {str(key)[:80]!r}; the keys are {keys}", field=str(key)[:80]
                 )
-        return _request(self.entry, {**given, "id": self.id})
+        return _request(self.entry, {**given, "id": self.id}, self.id)
 
     def check_deadline(self, now: float) -> None:
         """Raises Unavailable when it is too late (`now` in seconds since 1970)."""
@@ -163,9 +164,8 @@ def parse(entry: Entry) -> Request | Unusable:
     request_id: str | None = None
     try:
         given = _load(entry.text)
-        if isinstance(given.get("id"), str) and _ID.fullmatch(given["id"]):
-            request_id = given["id"]
-        return _request(entry, given)
+        request_id = _id_of(given)
+        return _request(entry, given, request_id)
     except InvalidRequest as error:
         if request_id is None and error.facts["field"] == "request" and entry.text is not None:
             # It could not be read whole. Requests begin with their id.
@@ -215,13 +215,20 @@ def _no_number(text: str) -> float:
 _decode = json.JSONDecoder(parse_constant=_no_number).decode  # made once: to make it takes longer than to use it
 
 
-def _request(entry: Entry, given: dict[str, Any]) -> Request:
-    if not isinstance(given.get("id"), str) or not _ID.fullmatch(given["id"]):
+def _id_of(given: dict[str, Any]) -> str | None:
+    """Return the id of a request; None: what is given is none."""
+    found = given.get("id")
+    return found if isinstance(found, str) and _ID.fullmatch(found) else None
+
+
+def _request(entry: Entry, given: dict[str, Any], request_id: str | None) -> Request:
+    if request_id is None:
         raise InvalidRequest("id must be 1 to 100 letters, digits, '_', '-' and '.'", field="id")
-    for key in given:
-        if key not in _KEYS:
-            raise InvalidRequest(f"a request has no key {key[:80]!r}; the keys are {', '.join(_KEYS)}", field=key[:80])
-    given = {key: value for key, value in given.items() if value is not None}
+    if not given.keys() <= _KNOWN:
+        key = next(key for key in given if key not in _KNOWN)
+        raise InvalidRequest(f"a request has no key {key[:80]!r}; the keys are {', '.join(_KEYS)}", field=key[:80])
+    if None in given.values():
+        given = {key: value for key, value in given.items() if value is not None}
     if given.get("op") not in OPS:
         raise InvalidRequest(
             f"op must be one of {', '.join(OPS)}, not {str(given.get('op'))[:80]!r}", field="op", known=OPS
@@ -243,7 +250,7 @@ def _request(entry: Entry, given: dict[str, Any]) -> Request:
     mark = sha1(_encode_sorted(asked).encode()).hexdigest()[:16]  # noqa: S324  # no secret
     return Request(
         entry,
-        given["id"],
+        request_id,
         op,
         args,
         label,
