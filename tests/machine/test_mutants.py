@@ -1143,7 +1143,7 @@ MUTANTS = (
     Mutant(announces_no_deletions, deletes_and_creates, "stream"),
     Mutant(shows_the_detached_as_attached, detaches, "mirror"),
     Mutant(replies_before_it_is_done, crashes_while_writing, "one outcome"),
-    Mutant(goes_on_with_what_the_journal_has_half_done, fills_the_disk_of_the_journal, "replied"),
+    Mutant(goes_on_with_what_the_journal_has_half_done, fills_the_disk_of_the_journal, "rest"),
     Mutant(patches_what_was_there_before, edits_what_others_have_changed, "edited"),
     Mutant(patches_the_lines_that_were_named, edits_what_others_have_changed, "edited"),
     Mutant(counts_inserted_lines_from_one, edits_what_others_have_changed, "edited"),

@@ -151,9 +151,9 @@ class Executor(Part):
             raise
         put_in: list[Staged] = []
         try:
-            if staged and writer.is_durable:  # what is put in must be whole after a power cut
+            if staged:
                 yield "flush"
-                writer.flush()
+                writer.flush()  # what is put in must be whole after a power cut
             for one in staged:
                 yield "put in"
                 if not self._put_in(one):
