@@ -22,6 +22,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -386,7 +387,8 @@ OPEN_AT(openat64)
 FCNTL(fcntl)
 FCNTL(fcntl64)
 
-/* openat2 has no function of its own in the C library: it comes through here. Other numbers are passed on as they are. */
+/* What has no function of its own in the C library comes through here: openat2, and syncs of several files at once. Other
+ * numbers are passed on as they are. */
 long syscall(long number, ...)
 {
     va_list more;
@@ -410,5 +412,15 @@ long syscall(long number, ...)
         return outcome;
     }
 #endif
-    return real(number, a, b, c, d, e, f);
+    outcome = real(number, a, b, c, d, e, f);
+    if (number == SYS_io_getevents) { /* files that were synced together: what was asked for has the handle as its data */
+        struct io_event *events = (struct io_event *)d;
+        for (long place = 0; place < outcome; place++) {
+            if (events[place].res == 0 && handle_fails((int)events[place].data))
+                events[place].res = -errno;
+            if (events[place].res == 0)
+                forget_synced((int)events[place].data);
+        }
+    }
+    return outcome;
 }
