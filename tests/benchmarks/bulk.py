@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import sqlite3
-import struct
 import sys
 import tempfile
 import time
@@ -33,10 +32,12 @@ import blocksd.core.core
 import floors
 from blocksd.core.intake import Intake
 from blocksd.core.scanner import Scanner
+from blocksd.core.verifier import Verifier
 from blocksd.journal.heads import _COLUMNS
 from blocksd.journal.journal import Journal
 from blocksd.mirror.mirror import Mirror
 from blocksd.mirror.script import packed
+from blocksd.state.overlay import Overlay
 from blocksd.state.state import State
 from support import RedisServer, valkey_binary
 
@@ -73,11 +74,14 @@ class Meter:
 
 STEPS: dict[str, dict[str, list[tuple[Any, str]]]] = {
     "first": {
+        "sweep": [(Scanner, "step")],
         "read": [(Intake, "read")],
         "decide": [(blocksd.core.core, "decide")],
         "journal": [(Journal, "append"), (Journal, "bound_log")],
         "commands": [(Mirror, "project")],
         "send": [(Mirror, "_send"), (Mirror, "wait")],
+        "put into force": [(Overlay, "apply"), (Intake, "follow")],
+        "verify": [(Verifier, "step")],
     },
     "restart": {"sweep": [(Scanner, "step")], "read heads": [(State, "load")]},
 }
@@ -152,6 +156,7 @@ def bare_first(folder: Path, state: Path, sent: list[tuple[str, ...]], server: R
             connection.send_packed_command(packed("DEL", *words))
             connection.read_response()
 
+    meter.measure("sweep", floors.scan)(str(folder))
     for step, work in (("read", read), ("decide", decide), ("journal", journal), ("send", send)):
         meter.measure(step, work)()
     target.close()
@@ -161,17 +166,16 @@ def bare_first(folder: Path, state: Path, sent: list[tuple[str, ...]], server: R
 
 def bare_restart(folder: Path, state: Path) -> Costs:
     """scandir and stat, and what the heads say taken over into dictionaries."""
-    meter, pack = Meter(), struct.Struct("<qqqQ").pack
+    meter = Meter()
     meter.measure("sweep", floors.scan)(str(folder))
     database = sqlite3.connect(f"file:{state / 'journal.db'}?mode=ro", uri=True)
 
-    def read_heads() -> list[object]:
+    def read_heads() -> list[dict[str, str]]:
         _, labels, _, versions, entries, agents, *_ = database.execute(_COLUMNS).fetchone()
         names = labels.split("\n")
         return [dict(zip(names, column.split(","), strict=True)) for column in (versions, entries, agents)]
 
-    kept = meter.measure("read heads", read_heads)()
-    assert kept, pack
+    meter.measure("read heads", read_heads)()
     database.close()
     return meter.costs
 
