@@ -99,7 +99,7 @@ def by_blocks(server: RedisServer, root: Path, most: int) -> Iterator[Measured]:
             shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(state, ignore_errors=True)
             if where is not root:
-                where.rmdir()
+                shutil.rmtree(where, ignore_errors=True)
 
 
 def _in_memory() -> Path | None:

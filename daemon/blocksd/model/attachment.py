@@ -126,9 +126,7 @@ class Attachments:
             if has_patterns:
                 patterned.add(key)
         if patterned:
-            self._patterned.update(
-                dict.fromkeys(label for label, entries in self._entries.items() if id(entries) in patterned)
-            )
+            self._patterned.update((label, None) for label, its in self._entries.items() if id(its) in patterned)
         self._named = named
         sets = {id(agents): agents for agents in map(self.attached.__getitem__, self._patterned)}
         matched = NOBODY.union(*sets.values()).difference(named)
