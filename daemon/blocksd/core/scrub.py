@@ -50,7 +50,7 @@ class Scrub(Part):
         """The journal is another one: all of it is to be checked."""
         self._seq = 0
         self._label = ""
-        self._files: list[str] = []
+        self._unread: list[str] = []  # labels of blocks whose files are still to be read
 
     def step(self) -> None:
         """Check one slice.
@@ -150,12 +150,13 @@ class Scrub(Part):
 
     def _check_files(self) -> None:
         """Have some files read, though they look as they did: what they say is what is in force."""
-        if not self._files:
-            self._files = list(self._state.paths.values())
-        for path in islice(reversed(self._files), _FILES):
-            if printable(path) not in self._problems:  # it is known that its file says something else
+        if not self._unread:
+            self._unread = list(self._state.paths)
+        for label in islice(reversed(self._unread), _FILES):
+            path = self._state.paths.get(label)
+            if path is not None and printable(path) not in self._problems:  # else it is known to say something else
                 self._intake.hint_file(path, closed=False)
-        del self._files[-_FILES:]
+        del self._unread[-_FILES:]
 
     def _report(self) -> None:
         """Name what was taken out of the log, for as long as it is remembered."""
