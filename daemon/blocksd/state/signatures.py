@@ -18,9 +18,9 @@ _NONE: Mapping[str, bytes] = {}
 
 
 class Run(NamedTuple):
-    """Files of one directory as they were loaded: their names without the ending, in order, and their numbers."""
+    """Files of one directory as they were loaded: their names, in order, and their numbers."""
 
-    stems: Sequence[str]
+    names: Sequence[str]
     numbers: Sequence[int]
 
 
@@ -110,15 +110,16 @@ class Signatures(MutableMapping[str, bytes]):
 
     def run_of(self, directory: str) -> Run:
         """Return the files of a directory that were loaded."""
-        stems, (first, last), start = self._stems, self._below(directory), len(directory) + bool(directory)
-        numbers: Sequence[int] = range(first, last)
-        if first < last:
-            slashes = directory.count("/") + bool(directory)
-            if "\n".join(stems[first:last]).count("/") != slashes * (last - first):  # some are in directories below
-                numbers = list(self._directly(first, last, start))
-            if self._gone:
-                numbers = [number for number in numbers if stems[number] not in self._gone]
-        return Run([stems[number][start:] for number in numbers], numbers)
+        stems, (first, last), prefix = self._stems, self._below(directory), f"{directory}/" if directory else ""
+        if first == last:
+            return Run((), ())
+        text = "\n".join(stems[first:last])
+        if text.count("/") == prefix.count("/") * (last - first) and not self._gone:  # none is in a directory below
+            text = f"\n{text}".replace(f"\n{prefix}", f"{SUFFIX}\n")[_END + 1 :]
+            return Run(f"{text}{SUFFIX}".split("\n"), range(first, last))
+        directly = self._directly(first, last, len(prefix))
+        numbers = [number for number in directly if stems[number] not in self._gone]
+        return Run([stems[number][len(prefix) :] + SUFFIX for number in numbers], numbers)
 
     def _below(self, directory: str) -> tuple[int, int]:
         """Return the numbers of the first that was loaded in a directory or below it, and after the last."""
@@ -155,4 +156,4 @@ class Signatures(MutableMapping[str, bytes]):
 
     def names(self, directory: str) -> set[str]:
         """Return the names of the known files in a directory."""
-        return {f"{stem}{SUFFIX}" for stem in self.run_of(directory).stems}.union(self.new_of(directory))
+        return {*self.run_of(directory).names, *self.new_of(directory)}

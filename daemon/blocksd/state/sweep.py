@@ -84,7 +84,7 @@ class Sweep:
         """List one directory, and compare what is in it. This loop is most of a start."""
         prefix = f"{directory}/" if directory else ""
         run, new = self._known.run_of(directory), self._known.new_of(directory)
-        has_known, found = bool(run.stems or new), dict[str, bytes]()  # signatures of files that may be known, by name
+        has_known, found = bool(run.names or new), dict[str, bytes]()  # signatures of files that may be known, by name
         pack, signature = packed, signature_of
         self._folder.expect_writers(directory)
         with self._folder.directory.scandir(directory) as entries:
@@ -106,7 +106,7 @@ class Sweep:
                     self._look(prefix + entry.name, entry.name, entry)
                 if self._looks >= self._at_once:
                     yield self._slice()
-        self.covered += len(run.stems) + len(new)
+        self.covered += len(run.names) + len(new)
         if has_known:
             yield from self._compare(prefix, run, new, found)
 
@@ -116,8 +116,8 @@ class Sweep:
         """Compare the signatures that were found in a directory, many together, with those that are known."""
         same: list[str] = []
         todo = list(new)
-        for first in range(0, len(run.stems), _TOGETHER):
-            names = [stem + SUFFIX for stem in run.stems[first : first + _TOGETHER]]
+        for first in range(0, len(run.names), _TOGETHER):
+            names = run.names[first : first + _TOGETHER]
             are_same = self._known.are(run.numbers[first : first + _TOGETHER], [found.get(name, b"") for name in names])
             (same if are_same else todo).extend(names)
         if len(found) == len(same) and not todo:
