@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import time
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 
 from hosts import Host, Network
 from printing import Printed, check_numbers, has_seq
-from support import Daemon, RedisServer, eventually, valkey_binary
+from support import DEADLINE, MORTAL, Daemon, RedisServer, eventually, valkey_binary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,3 +148,72 @@ def test_partitions_and_a_bad_wire(network: Network, places: Places) -> None:
     places.until_all_is_told()
     assert network.dropped > 0
     assert places.daemon.stop() == 0
+
+
+def is_master(raw: Any) -> bool:
+    with suppress(redis.ConnectionError):  # a server that is promoted cuts its clients off
+        return bool(raw.role()[0] == "master")
+    return False
+
+
+@pytest.mark.slow
+def test_daemon_and_old_master_are_cut_off_from_the_promoted_one(network: Network, tmp_path: Path) -> None:
+    """Two masters: saves go on at one, requests wait at the other. Then all of it is in force, once, at the promoted one."""
+    here, there, agents = network.hosts
+    folder, settings = tmp_path / "blocks.d", tmp_path / "sentinel.conf"
+    folder.mkdir()
+    (folder / "notes.md").write_text("one\n")
+    settings.write_text(
+        f"port {PORT + 1}\nbind {there.address}\nprotected-mode no\nsentinel monitor main {here.address} {PORT} 1\n"
+        "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 2000\n"
+    )
+    url = f"redis+sentinel://{there.address}:{PORT + 1}/main"
+    with ExitStack() as stack:
+        raw = []
+        for host in (here, there):
+            server = RedisServer(valkey_binary(), host.under)
+            stack.callback(server.remove)
+            options = ("--bind", host.address, "--protected-mode", "no", "--repl-diskless-sync-delay", "0")
+            server.start("--port", str(PORT), *options)
+            raw.append(server.client())
+        raw[1].replicaof(here.address, PORT)
+        eventually(lambda: raw[1].info("replication")["master_link_status"] == "up", "the replica follows")
+        words = [*MORTAL, *there.under, valkey_binary(), str(settings), "--sentinel"]
+        sentinel = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        stack.callback(sentinel.wait)
+        stack.callback(sentinel.kill)
+        daemon = Daemon(folder, tmp_path / "state", "--redis", url, under=here.under).start()
+        stack.callback(daemon.kill)
+        printed = Printed(url, tmp_path / "printed", under=agents.under)
+        stack.callback(printed.close)
+
+        def is_heard() -> bool:
+            (folder / "other.md").write_text(f"{time.monotonic()}\n")
+            return bool(printed.all())
+
+        eventually(is_heard, "the watch listens")
+        last_text = (folder / "other.md").read_text().strip()
+        eventually(lambda: raw[1].hget("blocks:block:other", "value") == last_text, "the replica has all")
+        eventually(lambda: has_seq(printed.all, int(raw[1].hget("blocks:meta", "seq"))), "the watch has all")
+        eventually(lambda: "known-replica" in settings.read_text(), "the sentinel knows the replica")
+        network.cut(here)
+        eventually(partial(is_master, raw[1]), "the replica is promoted")
+        (folder / "notes.md").write_text("one\ntwo\n")
+        eventually(
+            lambda: raw[0].hget("blocks:block:notes", "value") == "one\ntwo", "the daemon goes on with its master"
+        )
+        append = [*agents.under, sys.executable, "-m", "blocksd", "append", "notes", "three", "--redis", url]
+        asking = subprocess.Popen(append, stdout=subprocess.DEVNULL)
+        stack.callback(asking.wait)
+        eventually(lambda: raw[1].xlen("blocks:inbox:operator"), "the request waits at the promoted server")
+        network.join()
+        assert asking.wait(DEADLINE) == 0
+        eventually(
+            lambda: raw[1].hget("blocks:block:notes", "value") == "one\ntwo\nthree", "the promoted one shows all"
+        )
+        assert (folder / "notes.md").read_text() == "one\ntwo\nthree\n"
+        last = int(raw[1].hget("blocks:meta", "seq"))
+        eventually(lambda: has_seq(printed.all, last), "all is told")
+        # A reset is due if the watch heard the save of its old master: for a while the promoted one shows less.
+        assert check_numbers(printed.all(), last) <= 1
+        assert daemon.stop() == 0
