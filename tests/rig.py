@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,19 @@ import pytest
 
 from blocksd.core.core import Core
 from blocksd.core.listener import Listener
+from blocksd.errors import InvalidFile
 from blocksd.files.folder import Folder
 from blocksd.journal.journal import Journal
 from blocksd.mirror.connection import connect
+from blocksd.mirror.file_form import FORM_FIELDS, form_shown
 from blocksd.mirror.keys import Keys
 from blocksd.mirror.mirror import Mirror
 from blocksd.model.block import FILE_KEYS, Block, block_id
+from blocksd.model.label import is_properties, owner, path_of_label
 from blocksd.model.revision import Revision
 from blocksd.service.machine import folder_id
 from blocksd.settings.config import Config
+from parsed import parse
 from support import DEADLINE
 
 if TYPE_CHECKING:
@@ -57,7 +62,7 @@ def revision(
     changed: Sequence[str] = (),
     **fields: Any,
 ) -> Revision:
-    """A revision as the core would make it; a new block's agents were all attached by it."""
+    """A revision as the core would make it, of a file that needs no fields; a new block's agents were all attached by it."""
     block = None if kind == "deleted" else Block(label, agents=tuple(agents), **fields)
     if attached is None:
         attached = agents if kind == "created" else ()
@@ -70,6 +75,7 @@ def revision(
         at=AT,
         created_at=AT,
         fields=tuple(changed or (fields if kind == "updated" else ())),
+        form={},
         agents=frozenset(agents),
         attached=tuple(sorted(attached)),
         detached=tuple(sorted(detached)),
@@ -420,6 +426,10 @@ def assert_level(rig: Rig, client: Any) -> None:
         subject: problem.as_json() for subject, problem in rig.core.problems.items()
     }
     newest = [rig.journal.head(head.label) for head in rig.journal.heads() if head.path is not None]
+    for head in newest:
+        assert head is not None
+        kind, name = ("agent-info", owner(head.label)) if is_properties(head.label) else ("block", head.label)
+        assert_form(rig, head, everything[f"{namespace}:{kind}:{name}"])
     wanted = expected(
         [head for head in newest if head is not None],
         rig.core.state.agent_times.of(rig.core.state.attachments.known),
@@ -429,6 +439,24 @@ def assert_level(rig: Rig, client: Any) -> None:
     if rig.journal.seq:
         last = client.xrevrange(f"{namespace}:changes", count=1)
         assert last[0][0].partition("-")[0] == str(rig.journal.seq)
+
+
+def assert_form(rig: Rig, head: Revision, fields: dict[str, str]) -> None:
+    """What the mirror shows of a block's file gives its bytes; a file that is not in force stands in the form it had before.
+
+    The fields of the form are taken out of `fields`.
+    """
+    assert head.block is not None
+    form = form_shown(fields)
+    data, path = form.data(head.block.value), form.path or path_of_label(head.label)
+    assert parse(data, head.label) == head.block
+    for name in FORM_FIELDS:
+        fields.pop(name, None)
+    place = rig.root / path
+    with suppress(OSError, InvalidFile):
+        there = place.read_bytes()
+        if parse(there, head.label) == head.block and rig.core.state.paths.get(head.label) == path:
+            assert (data, form.mode) == (there, place.stat().st_mode & 0o777)
 
 
 def announced(client: Any, namespace: str = "blocks") -> list[tuple[str, str]]:

@@ -284,7 +284,7 @@ def _describe(item: Item) -> str:
         wrong = [*item.labels, *(f"agent {one}" for one in raw.get("agents", ())), *raw.get("indexes", ())]
         return f"{'':>6} repaired: shown wrongly until now: {', '.join(wrong)}"
     if item.seq is None:
-        about = raw.get("subject") or raw.get("file") or f"source {raw.get('source')}"
+        about = raw.get("subject") or raw.get("file") or item.label or f"source {raw.get('source')}"
         message = f": {raw['problem']['message']}" if "problem" in raw else ""
         return f"{'':>6} {item.kind} {about}{message}"
     people = " ".join([f"+{one}" for one in item.attached] + [f"-{one}" for one in item.detached])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from blocksd.core.scanner import private_folders
 from blocksd.errors import JournalUnusable
 from blocksd.files.folder import Absent, Busy, Refused, Text
+from blocksd.mirror.file_form import form_fields
 from blocksd.model.label import is_properties
 from blocksd.model.problem import label_conflict, problem_of, warning_of
 from blocksd.model.revision import FILE
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from blocksd.requests.request import Entry
     from blocksd.state.observed import FileRead, Observed
     from blocksd.state.state import State
+
+    Form = Mapping[str, str]
 
 
 _FRONTMATTERS = (b"---", b"\xef\xbb\xbf---")
@@ -66,9 +69,10 @@ NOTHING_ASKED = Asked()
 class Draft:
     """The outcome of one round, decided on and not committed. To throw it away costs nothing.
 
-    `observed` are the revisions of what the folder says, `files` which file says each label now. `requested` are those of
-    what was asked for, on top of them, which come into force by the `edits` of files: `paths` are the files of the blocks
-    that are touched by them, `gone` of those that are no more. `folders_made` and `folders_gone` are private folders.
+    `observed` are the revisions of what the folder says, `files` which file says each label now, `reformed` the new forms of
+    files that say the same. `requested` are those of what was asked for, on top of them, which come into force by the `edits`
+    of files: `paths` are the files of the blocks that are touched by them, `gone` of those that are no more. `folders_made`
+    and `folders_gone` are private folders.
     """
 
     seen: Observed
@@ -76,6 +80,7 @@ class Draft:
     requested: StateDraft
     asked: Asked
     files: dict[str, tuple[str, Signature | None]] = field(default_factory=dict)
+    reformed: dict[str, Mapping[str, str]] = field(default_factory=dict)
     news: FileNews = field(default_factory=FileNews)
     answers: Answers = field(default_factory=Answers)
     edits: list[FileEdit] = field(default_factory=list)
@@ -228,11 +233,12 @@ def _decide_on_file(view: FolderView, draft: Draft, one: FileRead, old: str | No
         news.halves[path] = reading.saved_at
         return
     news.reports[path] = warning_of(path, label, one.warnings) if one.warnings else None
+    form = form_fields(reading.data, one.block, path=path, mode=reading.mode)
     if old is not None:
-        newest = _rename(draft, label, path, old)
+        newest = _rename(draft, one.block, path, old, form)
     elif is_new:
         state.enforce(label, path)
-    _enforce(view, draft, one, reading, newest, has_changed=is_new or reading.signature != known_signature)
+    _enforce(view, draft, one, newest, form, has_changed=is_new or reading.signature != known_signature)
 
 
 def _note_links(view: FolderView, draft: Draft, one: FileRead) -> None:
@@ -268,16 +274,17 @@ def _refuse(draft: Draft, one: FileRead, problem: Problem, old: str | None) -> N
     draft.news.reports[one.path] = problem
 
 
-def _rename(draft: Draft, label: str, path: str, old: str) -> Revision | None:
+def _rename(draft: Draft, block: Block, path: str, old: str, form: Form) -> Revision | None:
     """Draft that the file at `path` is the one that was at `old`; return the revision that says so."""
     state, was = draft.observed, draft.observed.label_of(old)
-    block = state.block(was) if was is not None else None
+    before = state.block(was) if was is not None else None
     assert was is not None
-    assert block is not None
-    state.rename(block.named(label), old=was, path=path, author=FILE)
+    assert before is not None
+    its_form = form if before.value == block.value else None
+    state.rename(before.named(block.label), old=was, path=path, author=FILE, form=its_form)
     draft.news.missing[old] = False
     draft.news.moved.append(old)
-    return state.newest(label)
+    return state.newest(block.label)
 
 
 def _decide_on_missing(view: FolderView, draft: Draft, path: str) -> None:
@@ -293,17 +300,20 @@ def _decide_on_missing(view: FolderView, draft: Draft, path: str) -> None:
 
 
 def _enforce(
-    view: FolderView, draft: Draft, one: FileRead, reading: Text, newest: Revision | None, *, has_changed: bool
+    view: FolderView, draft: Draft, one: FileRead, newest: Revision | None, form: Form, *, has_changed: bool
 ) -> None:
     """Draft what a file says; a save of an old text is to be merged with what was written since."""
-    state, path, block = draft.observed, one.path, one.block
+    state, block, reading = draft.observed, one.block, one.reading
     assert block is not None
+    assert isinstance(reading, Text)
     label = block.label
-    state.signatures[path] = reading.signature
-    changed = _save(view, state, block, newest, reading)
-    if changed or has_changed:
+    state.signatures[one.path] = reading.signature
+    changed = _save(view, state, block, newest, reading.saved_at, form)
+    if not changed and newest is not None and state.reform(newest, form):
+        draft.reformed[label] = form
+    if changed or has_changed or label in draft.reformed:
         # What a file is warned of, and which other names it has, is not journaled: after a restart it is read again.
-        draft.files[label] = (path, None if one.warnings or reading.names > 1 else reading.signature)
+        draft.files[label] = (one.path, None if one.warnings or reading.names > 1 else reading.signature)
 
 
 def is_plain_save(newest: Revision) -> bool:
@@ -314,21 +324,23 @@ def is_plain_save(newest: Revision) -> bool:
     return newest.author == FILE and newest.stale_base is None and newest.position is None
 
 
-def _save(view: FolderView, state: StateDraft, block: Block, newest: Revision | None, reading: Text) -> bool:
+def _save(
+    view: FolderView, state: StateDraft, block: Block, newest: Revision | None, saved_at: float, form: Form
+) -> bool:
     """Draft a block as its file says it, and what the save takes back; return True if that makes a revision."""
     label, others = block.label, view.state.others
     if newest is None or (
         is_plain_save(newest) and (newest.version == 1 or others.get(label) == [] or not state.by_others(label))
     ):
-        return state.put(block)  # made of that save, as most saves are, of a block that others leave alone
+        return state.put(block, form=form)  # made of that save, as most saves are, of a block that others leave alone
     past = Past(
         version=lambda version: state.undamaged(label, version),
-        is_recent=lambda revision, share: view.is_recent(revision, reading.saved_at, share),
+        is_recent=lambda revision, share: view.is_recent(revision, saved_at, share),
         has_been=state.has_been,
         by_others=lambda: state.by_others(label),
     )
     origin = origin_of(block, newest, past)
-    return state.put(block, stale_base=origin.stale_base, reverts=origin.reverts)
+    return state.put(block, stale_base=origin.stale_base, reverts=origin.reverts, form=form)
 
 
 # --- what was asked for ---

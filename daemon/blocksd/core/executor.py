@@ -169,9 +169,9 @@ class Executor(Part):
         except (Unavailable, ProblemFile) as error:
             self._take_back(put_in, staged)
             raise Conflict(str(error.facts["path"]), error) from None
-        reported = self._problems.subjects
-        for path in [path for path in signatures if printable(path) in reported] if reported else ():
-            del signatures[path]  # it is read again, since it may be in order now
+        reported, told = self._problems.subjects, {draft.paths.get(one.label) for one in draft.requested.revisions}
+        for path in [path for path in signatures if printable(path) in reported or path in edited - told]:
+            del signatures[path]  # it is read again: it may be in order now, or say the same in another form
             self._intake.hint_file(path, closed=True)
         self.unfinished = draft, prepared, signatures
         if folders_gone or draft.requested.has_attachments:  # the mirror is shown what is in force of them

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 from blocksd.core.resync import Resync
 from blocksd.errors import Damaged, JournalUnusable, LeaseLost, Misconfigured, Unavailable
 from blocksd.mirror.mirror import LEASE_SECONDS
-from blocksd.mirror.projection import agents_commands, gone_commands, problem_commands, reply_command
+from blocksd.mirror.projection import (
+    agents_commands,
+    gone_commands,
+    problem_commands,
+    reformed_commands,
+    reply_command,
+)
 from blocksd.mirror.repair import repair_index
 from blocksd.model.revision import timestamp
 from blocksd.state.part import Part
@@ -72,6 +78,7 @@ class Projector(Part):
         self._shown_agents: frozenset[str] = frozenset()
         self._shown_problems: dict[str, Problem] = {}
         self._shown_count = 0
+        self.reformed: set[str] = set()  # labels of files that say the same in another form, until that is shown
         self._heard_at = self._clock()
         self._leased_at = float("-inf")  # when the lease was asked for that is ours
         self.is_held = False  # the server is known not to serve yet: it is not asked
@@ -133,6 +140,7 @@ class Projector(Part):
         return (
             self._state.attachments.listed is not self._shown_agents
             or self._problems.changes != self._shown_count
+            or bool(self.reformed)
             or (self._sources.is_used and self._source_mirror.is_behind)
         )
 
@@ -307,8 +315,12 @@ class Projector(Part):
 
     def _aside_commands(self, answers: Sequence[Answer]) -> list[Command]:
         """Known agents, problems and sources, as far as they changed since they were last shown; then replies."""
-        keys = self._mirror.keys
+        keys, epoch = self._mirror.keys, self._mirror.epoch
         commands: list[Command] = []
+        for label in sorted(self.reformed):
+            newest = self._state.newest(label) if label in self._state.paths else None
+            if newest is not None:
+                commands += reformed_commands(newest, timestamp(self._wall()), keys, epoch)
         if self._state.attachments.listed is not self._shown_agents:
             known, shown = self._state.attachments.known, self._shown_agents
             commands += agents_commands(self._state.agent_times.of(known - shown), shown - known, keys)
@@ -318,7 +330,7 @@ class Projector(Part):
             for subject in sorted(problems.keys() | self._shown_problems.keys()):
                 problem = problems.get(subject)
                 if problem != self._shown_problems.get(subject):
-                    commands += problem_commands(subject, problem, at, keys, self._mirror.epoch)
+                    commands += problem_commands(subject, problem, at, keys, epoch)
         if self._sources.is_used and self._source_mirror.is_behind:
             at = timestamp(self._wall())
             self._source_mirror.show_listed(at)
@@ -326,6 +338,7 @@ class Projector(Part):
         return commands + [reply_command(one.entry.actor, one.entry.id, one.id, one.reply, keys) for one in answers]
 
     def _aside_is_shown(self) -> None:
+        self.reformed.clear()
         if self._shown_count != self._problems.changes:
             self._shown_count = self._problems.changes
             self._shown_problems = self._problems.copy()

@@ -42,6 +42,7 @@ class BlockFile(NamedTuple):
     """A block with its file, as the requests so far have left it; `block` is None if there is none.
 
     `base` is the content of the file now, `data` what it is to have; None: there is no file. `signature` is as in `FileEdit`.
+    `mode` are its permission bits; None: those of a new file.
     """
 
     path: str
@@ -51,6 +52,7 @@ class BlockFile(NamedTuple):
     document: Document | None = None
     like: str | None = None
     signature: Signature | None = None
+    mode: int | None = None
 
 
 class Staged(NamedTuple):

@@ -36,7 +36,7 @@ class Text:
     """A file was read whole, and was the same before and after. Its signature is `unproven` while it proves nothing.
 
     `way` is of a symlink: the other symlinks that it leads through, and its target. `names` is how many names
-    the file has. `saved_at` is when it was saved, or put where it is, in seconds since 1970.
+    the file has. `saved_at` is when it was saved, or put where it is, in seconds since 1970. `mode` are its permission bits.
     """
 
     data: bytes
@@ -44,6 +44,7 @@ class Text:
     way: tuple[str, ...] = ()
     names: int = 1
     saved_at: float = 0.0
+    mode: int = 0o644
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +167,9 @@ class Folder:
         finally:
             with suppress(OSError):
                 root.close(handle)
-        fresh = abs(time.time() - status.st_mtime) < FRESH_SECONDS
-        known, saved_at = unproven(signature) if fresh else signature, max(status.st_mtime, status.st_ctime)
-        return Text(data, known, _without(path, way) if way else (), status.st_nlink, saved_at)
+        is_fresh, saved_at = abs(time.time() - status.st_mtime) < FRESH_SECONDS, max(status.st_mtime, status.st_ctime)
+        known, by = unproven(signature) if is_fresh else signature, _without(path, way) if way else ()
+        return Text(data, known, by, status.st_nlink, saved_at, status.st_mode & 0o777)
 
     def content(self, below: str) -> Iterator[str]:
         """Yield the files in a directory and those below it, of any kind but junk; a link is a file.
@@ -259,9 +260,8 @@ def _special(status: os.stat_result, path: str, *, is_link: bool) -> InvalidFile
         stat.S_IFBLK: "a device",
     }
     what = kinds.get(stat.S_IFMT(status.st_mode), "not a regular file")
-    whose = "the properties of an agent are" if is_properties(path) else "a block is"
-    message = f"{what} cannot be {'agent.yaml' if is_properties(path) else 'a block'}"
-    return InvalidFile(message, hint=f"{whose} a regular file; rename or remove this")
+    it, whose = ("agent.yaml", "the properties of an agent are") if is_properties(path) else ("a block", "a block is")
+    return InvalidFile(f"{what} cannot be {it}", hint=f"{whose} a regular file; rename or remove this")
 
 
 def _linked_directory() -> InvalidFile:

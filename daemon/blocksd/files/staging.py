@@ -244,10 +244,18 @@ def digest(data: bytes | None) -> str | None:
     return None if data is None else blake2b(data, digest_size=16).hexdigest()
 
 
+def mode_of_new() -> int:
+    """Return the permission bits that a new file gets."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
 def _make(root: Root, path: str, data: bytes, like: str, status: os.stat_result | None) -> tuple[int, int, Mark | None]:
     """Make a new file at `path`, like the one at `like`, whose `status` this is; return its handle, inode and mark.
 
-    There is no mark where the file system cannot tell the time of a file from one a nanosecond earlier.
+    There is no mark where the file system cannot tell the time of a file from one a nanosecond earlier, or where its
+    permission bits are not those of the other: it is read again.
     Raise OSError if it could not be made whole.
     """
     # A user who may not read the other file may not read it under this name either.
@@ -260,29 +268,28 @@ def _make(root: Root, path: str, data: bytes, like: str, status: os.stat_result 
         written_at = root.status(handle).st_mtime_ns
         root.set_times(handle, ns=(written_at, written_at - 1))
         own = root.status(handle)
-        _take_over(root, handle, own, status, attributes)
+        is_proof = _take_over(root, handle, own, status, attributes) and own.st_mtime_ns < written_at
     except BaseException:
         with suppress(OSError):
             root.close(handle)
         raise
-    is_earlier = own.st_mtime_ns < written_at
-    return handle, own.st_ino, Mark(own.st_mtime_ns, own.st_size, own.st_ino) if is_earlier else None
+    return handle, own.st_ino, Mark(own.st_mtime_ns, own.st_size, own.st_ino) if is_proof else None
 
 
 def _take_over(
     root: Root, handle: int, own: os.stat_result, status: os.stat_result | None, attributes: Mapping[str, bytes]
-) -> None:
+) -> bool:
     """Give a file, whose `own` status this is, mode, owner and attributes of another one, or those of a new file.
+
+    Return False if its permission bits are not those of the other.
 
     A daemon that is not root cannot give files away: then the owner is its own, the group stays if it may, and what the
     owner could do, the group can, or the user who saved the file could not save it again.
     Raise _WouldWiden where a group could read the file then that cannot read it now.
     """
     if status is None:
-        mask = os.umask(0)
-        os.umask(mask)
-        root.set_mode(handle, 0o666 & ~mask)
-        return
+        root.set_mode(handle, mode_of_new())
+        return True
     if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
         for uid, gid in ((status.st_uid, status.st_gid), (-1, status.st_gid)):
             try:
@@ -303,6 +310,7 @@ def _take_over(
     except PermissionError:
         # A service may be forbidden to set the bits before the permissions, which mean nothing here.
         root.set_mode(handle, mode & 0o777)
+    return (mode ^ status.st_mode) & 0o777 == 0
 
 
 def _take_over_attributes(root: Root, handle: int, attributes: Mapping[str, bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocksd.errors import JournalDamaged, VersionDamaged
@@ -10,12 +11,12 @@ from blocksd.journal.database import meta_of
 from blocksd.journal.heads import read_columns, read_heads
 from blocksd.journal.identity import FolderFacts
 from blocksd.journal.opening import open_to_read
-from blocksd.journal.row import AGENTS, ENTRIES, STORED, check, revision_of
+from blocksd.journal.row import AGENTS, ENTRIES, STORED, check, form_of, revision_of
 from blocksd.model.block import block_id
 from blocksd.model.revision import FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from blocksd.journal.database import Database
     from blocksd.journal.heads import Columns, Head
@@ -30,7 +31,9 @@ LAST = 32
 _FEW = 8
 _MANY = 100  # versions, among which one is looked for that a save puts back, or that took text away
 _STORED = len(STORED.split(", "))
-_NEWEST = f"SELECT {STORED} FROM in_force WHERE label = ? ORDER BY version DESC LIMIT 1"  # noqa: S608  # a constant
+FORM = "coalesce((SELECT ifnull(form, 0) FROM forms WHERE label = in_force.label), '')"
+"""Of a revision in force that is the newest of its label, the form of its file, as `row.form_of` takes it."""
+_NEWEST = f"SELECT {STORED}, {FORM} FROM in_force WHERE label = ? ORDER BY version DESC LIMIT 1"  # noqa: S608  # constants
 
 
 class HeadDigest(NamedTuple):
@@ -43,6 +46,8 @@ class HeadDigest(NamedTuple):
     id: str
     created_at: str
     at: str
+    form: Mapping[str, str] | None = None
+    """As `Revision.form`."""
 
 
 class History:
@@ -84,13 +89,16 @@ class History:
         marks = ", ".join("?" * len(labels))
         with self.database.reading:
             rows = self.database.execute(
-                "SELECT label, heads.version, digest, heads.agents, heads.origin, created_at, at FROM heads JOIN revisions USING (label, seq) "  # noqa: S608  # marks
+                "SELECT label, heads.version, digest, heads.agents, heads.origin, created_at, at, CASE WHEN forms.label IS NULL THEN '' ELSE ifnull(form, 0) END FROM heads JOIN revisions USING (label, seq) LEFT JOIN forms USING (label) "  # noqa: S608  # marks
                 f"WHERE label IN ({marks}) AND path IS NOT NULL AND digest IS NOT NULL",
                 tuple(labels),
             ).fetchall()
             return [
-                HeadDigest(label, version, digest, len(self.lists.attached[agents]), block_id(origin or label), *times)
-                for label, version, digest, agents, origin, *times in rows
+                HeadDigest(
+                    *(label, version, digest, len(self.lists.attached[agents])),
+                    *(block_id(origin or label), created_at, at, form_of(form)),
+                )
+                for label, version, digest, agents, origin, created_at, at, form in rows
             ]
 
     def origins(self) -> dict[str, str]:
@@ -126,7 +134,7 @@ class History:
         with self.database.reading:
             try:
                 row = self.database.execute(_NEWEST, (label,)).fetchone()
-                found = self.revision_of(row) if row is not None else None
+                found = self.revision_of(row, with_form=True) if row is not None else None
             except VersionDamaged as error:
                 raise self._damaged(error) from error
             if found is not None and found.label != label:
@@ -294,13 +302,20 @@ class History:
             )
             return [label for (label,) in rows]
 
-    def revision_of(self, row: tuple[Any, ...]) -> Revision:
-        """Return the revision in a row of `STORED`. Raise VersionDamaged if it is not as it was written."""
+    def revision_of(self, row: Sequence[Any], *, with_form: bool = False) -> Revision:
+        """Return the revision in a row of `STORED`, or, `with_form`, of that and `FORM`.
+
+        Raise VersionDamaged if it is not as it was written.
+        """
+        form = form_of(row[_STORED]) if with_form else None
+        if with_form:
+            row = row[:_STORED]
         if len(row) == _STORED:
             check(row, unchecked=self._unchecked)
-        return revision_of(row, self.lists.written[row[ENTRIES]], self.lists.attached[row[AGENTS]])
+        revision = revision_of(row, self.lists.written[row[ENTRIES]], self.lists.attached[row[AGENTS]])
+        return revision if form is None else replace(revision, form=form)
 
-    def check(self, row: tuple[Any, ...]) -> None:
+    def check(self, row: Sequence[Any]) -> None:
         """Check that a row of `STORED` is as it was written; one of `COLUMNS` is of a revision that is still to be.
 
         Raise VersionDamaged if it is not.

@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import uuid
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from blocksd.errors import JournalUnusable, NotFound
 from blocksd.files.folder import packed
 from blocksd.journal.agent_lists import ListNumbers
 from blocksd.journal.database import LOG_STEP_BYTES
-from blocksd.journal.history import History
+from blocksd.journal.history import FORM, History
 from blocksd.journal.opening import open_to_write, rescue
-from blocksd.journal.row import MARKS, ROW_CHARS, SELDOM, STORED, stored_row
+from blocksd.journal.row import MARKS, ROW_CHARS, SELDOM, STORED, stored_form, stored_row
 from blocksd.journal.schema import SQLITE_ERRORS
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from blocksd.journal.identity import FolderFacts
     from blocksd.journal.opening import Opened
     from blocksd.model.revision import Revision
+
+    Forms = Mapping[str, Mapping[str, str]]
 
 _HEAD = "label, seq, version, entries, agents, origin"
 _INSERT = f"INSERT INTO revisions ({STORED}) VALUES ({MARKS}, ?)"  # noqa: S608  # constants, as below
@@ -42,6 +45,8 @@ _MOVE_HEAD = (
 )
 _SET_HEAD = f"INSERT OR REPLACE INTO heads ({_HEAD}, path, signature) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 _SET_PLAIN_HEAD = _SET_HEAD.replace("origin, ", "").replace("?, ", "", 1)
+_SET_FORM = "INSERT OR REPLACE INTO forms VALUES (?, ?)"
+NO_FORMS: Forms = MappingProxyType({})
 _CHECKPOINT_CHARS = 4 * 1024 * 1024
 _MOST_LOG_BYTES = 16 * 1024 * 1024  # of the write-ahead log, before it is moved into the database under load, too
 
@@ -129,8 +134,12 @@ class Journal(History):
         self.numbers.forget_all()
         return opened
 
-    def append(self, revisions: Sequence[Revision], files: Mapping[str, tuple[str, Signature | None]]) -> None:
+    def append(
+        self, revisions: Sequence[Revision], files: Mapping[str, tuple[str, Signature | None]], forms: Forms = NO_FORMS
+    ) -> None:
         """Write revisions, and which file says each of the labels in `files` (path, signature): all or nothing.
+
+        `forms` are the new forms of files whose blocks are as they were.
 
         Raise JournalUnusable if it cannot be written; then nothing is.
         """
@@ -138,7 +147,7 @@ class Journal(History):
             self.numbers.begin_transaction()
         with self.database.writing:
             self.insert(revisions)
-            self.enforce(revisions, files)
+            self.enforce(revisions, files, forms)
         if self.numbers.fresh:
             self.numbers.keep_fresh()
         if revisions:
@@ -172,18 +181,38 @@ class Journal(History):
         same = self.numbers.same.get(id(agents))
         return same[1] if same is not None and same[0] is agents else self.numbers.number_of(agents)
 
-    def enforce(self, revisions: Iterable[Revision], files: Mapping[str, tuple[str, Signature | None]]) -> None:
+    def enforce(
+        self, revisions: Iterable[Revision], files: Mapping[str, tuple[str, Signature | None]], forms: Forms = NO_FORMS
+    ) -> None:
         """Make inserted revisions the heads of their labels, with their files, in the transaction that is open."""
         written = set()
+        new_forms: dict[str, Mapping[str, str] | None] = {}
         for revision in revisions:
             self._enforce(revision, files.get(revision.label))
             written.add(revision.label)
+            if revision.renamed_from is not None:
+                new_forms[revision.renamed_from] = {}
+            if revision.block is None:
+                new_forms[revision.label] = {}
+            elif revision.is_reformed and (revision.form != {} or revision.kind != "created"):
+                new_forms[revision.label] = revision.form
+        new_forms.update(forms)
+        if new_forms:
+            self._keep_forms(new_forms)
         touched = [label for label in files if label not in written]
         if touched:
             self.database.executemany(
                 "UPDATE heads SET path = ?, signature = ? WHERE label = ?",
                 ((path, _packed(signature), label) for label in touched for path, signature in (files[label],)),
             )
+
+    def _keep_forms(self, forms: Mapping[str, Mapping[str, str] | None]) -> None:
+        """Store the forms of files, by label: of the usual ones, which are empty, nothing is stored."""
+        usual = [(label,) for label, form in forms.items() if form == {}]
+        others = [(label, stored_form(form)) for label, form in forms.items() if form != {}]
+        for statement, rows in (("DELETE FROM forms WHERE label = ?", usual), (_SET_FORM, others)):
+            if rows:
+                self.database.executemany(statement, rows)
 
     def _enforce(self, revision: Revision, file: tuple[str, Signature | None] | None) -> None:
         block = revision.block
@@ -209,12 +238,14 @@ class Journal(History):
         """Return the revisions after `seq`, at most `limit`. Raise NotFound if some of them are no longer kept."""
         with self.database.reading:
             rows = self.database.execute(
-                f"SELECT {STORED} FROM in_force WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608  # a constant
+                f"SELECT {STORED}, CASE version WHEN (SELECT version FROM heads WHERE label = in_force.label) THEN {FORM} END "  # noqa: S608  # constants
+                "FROM in_force WHERE seq > ? ORDER BY seq LIMIT ?",
                 (seq, limit),
             ).fetchall()
             if [row[0] for row in rows] != list(range(seq + 1, seq + 1 + min(limit, self.seq - seq))):
                 raise NotFound(f"not all revisions after {seq} are kept", seq=seq)
-            return [self.revision_of(row) for row in rows]  # VersionDamaged is a NotFound: it is not kept either
+            # VersionDamaged is a NotFound: it is not kept either
+            return [self.revision_of(row, with_form=True) for row in rows]
 
     def reaches_back(self, seq: int) -> bool:
         """Return True if every revision after `seq` is kept."""

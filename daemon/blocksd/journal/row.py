@@ -13,7 +13,7 @@ from blocksd.model.block import Block
 from blocksd.model.revision import Revision
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 COLUMNS = (
     "seq, label, version, kind, value, facts, entries, agents, fields, attached, detached, digest, author, at, "
@@ -38,6 +38,7 @@ ROW_CHARS = 1000  # about what a revision takes besides its value
 _COMPRESS_CHARS = 4096  # what is longer takes more than a page of the log
 _FASTEST = 1
 _decoded = json.JSONDecoder().raw_decode
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def chars_of(revision: Revision) -> int:
@@ -71,6 +72,26 @@ def _stored(value: str) -> str | bytes:
     data = value.encode("utf-8")
     compressed = zlib.compress(data, _FASTEST)
     return compressed if len(compressed) < len(data) else value
+
+
+def stored_form(form: Mapping[str, str] | None) -> str | bytes | None:
+    """Return the form of a file as the journal has it, unless it is the usual one: JSON behind its checksum."""
+    if form is None:
+        return None
+    text = _encode(form)
+    return _stored(f"{zlib.crc32(text.encode()):08x}{text}")
+
+
+def form_of(stored: Any) -> dict[str, str] | None:
+    """Return the form that is stored, empty for the usual one (''); None if it is unknown, or not what was written."""
+    if stored == "":
+        return {}
+    try:
+        whole = text_of(stored)
+        form: dict[str, str] = json.loads(whole[8:])
+        return form if whole[:8] == f"{zlib.crc32(whole[8:].encode()):08x}" else None
+    except (TypeError, ValueError, zlib.error):
+        return None
 
 
 def checksum_of(row: Sequence[object]) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 500
 
-_NOT_COPIED = ("meta", "heads", "revisions", "agent_lists")
+_NOT_COPIED = ("meta", "heads", "forms", "revisions", "agent_lists")
 _FACTS = ("requests", "spent", "damaged")  # of other tables, an older row says what is not so any more
 _STAGED = 6  # of a file that lies aside, so much is kept
 _PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL)
@@ -170,6 +170,7 @@ def _make_heads(new: sqlite3.Connection) -> None:
             for label, *head, kind, is_gone in heads
         ),
     )
+    new.execute("INSERT INTO forms SELECT label, NULL FROM heads WHERE path IS NOT NULL")
 
 
 def _copy_table(old: sqlite3.Connection, new: sqlite3.Connection, table: str) -> None:

@@ -187,6 +187,13 @@ MIGRATIONS = (
         FROM heads_before;
     DROP TABLE heads_before;
     """,
+    """
+    -- The forms of files that are not the usual one, as `row.stored_form` has them, null while one is unknown. Each file is
+    -- read once more for it.
+    CREATE TABLE forms (label TEXT PRIMARY KEY, form ANY) STRICT, WITHOUT ROWID;
+    INSERT INTO forms SELECT label, NULL FROM heads WHERE path IS NOT NULL;
+    UPDATE heads SET signature = NULL;
+    """,
 )
 """What makes a journal of each schema one of the next; the first makes one of nothing."""
 

@@ -39,7 +39,7 @@ MOST_URIS = 10_000
 """How many resources a client may listen to: each costs time and memory before a change comes."""
 _PATIENCE_SECONDS = 2.0
 """How long a client waits at most until its agent's changes are followed, before its subscription is confirmed."""
-_WITHOUT_BLOCKS = frozenset(("source", "opened", "closed"))
+_WITHOUT_BLOCKS = frozenset(("source", "opened", "closed", "file"))
 
 
 def check_number(uris: int) -> None:

@@ -25,10 +25,17 @@ while at < last do
   local first, name = at + 1, ARGV[at + 1]
   at = first + tonumber(ARGV[at]) -- where the next command begins
   if name == 'ANNOUNCE' then
-    -- id in the stream, how many entries are kept, change, channels …
+    -- id in the stream ('': the next one behind the last revision that is shown), how many entries are kept, change, channels …
     -- An entry that is there already was added by a call that was cut short: it is the same entry.
-    local change = ARGV[first + 3]
-    local reply = redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', ARGV[first + 2], ARGV[first + 1], 'change', change)
+    local change, id, next_id = ARGV[first + 3], ARGV[first + 1], nil
+    if id == '' then
+      local seq = redis.call('HGET', KEYS[2], 'seq') or '0'
+      id, next_id = seq .. '-1', seq .. '-*'
+    end
+    local reply = redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', ARGV[first + 2], id, 'change', change)
+    if next_id and type(reply) == 'table' and reply.err then
+      reply = redis.pcall('XADD', KEYS[3], 'MAXLEN', '~', ARGV[first + 2], next_id, 'change', change)
+    end
     if type(reply) == 'table' and reply.err and not string.find(reply.err, 'equal or smaller', 1, true) then
       return redis.error_reply(reply.err)
     end

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from blocksd.model.label import PROPERTIES_END, SUFFIX, is_properties
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from blocksd.model.block import Block
 
 USUAL_MODE = 0o644
 """The permission bits that the mirror does not name."""
@@ -77,6 +81,14 @@ def form_of(data: bytes, value: str, *, path: str = "", mode: int = USUAL_MODE) 
         if text.endswith(end):
             return FileForm(text[: len(text) - len(end)], newline, tail, path=path, mode=mode)
     return FileForm(raw=text, path=path, mode=mode)
+
+
+def form_fields(data: bytes, block: Block, *, path: str, mode: int) -> dict[str, str]:
+    """Return the fields that show the form of the file at `path`, which says this block: those of `FileForm.fields`."""
+    label = block.label
+    if label.endswith(PROPERTIES_END) and is_properties(label):  # their value is not the file's text
+        return FileForm(raw=data.decode(), path="" if path == label else path, mode=mode).fields()
+    return form_of(data, block.value, path="" if path == f"{label}{SUFFIX}" else path, mode=mode).fields()
 
 
 def form_shown(fields: Mapping[str, str]) -> FileForm:

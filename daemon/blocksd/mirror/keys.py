@@ -4,10 +4,10 @@ All of a namespace's keys start with `<namespace>:`. With the namespace `blocks`
 
 | key | type | holds |
 |---|---|---|
-| `blocks:block:<label>` | hash | the block: `value description limit read_only hidden tags metadata …`, and `label version digest id created_at updated_at updated_by chars`; lists and maps as JSON, booleans `true`/`false`, no field for null |
+| `blocks:block:<label>` | hash | the block: `value description limit read_only hidden tags metadata …`, and `label version digest id created_at updated_at updated_by chars`; lists and maps as JSON, booleans `true`/`false`, no field for null; of its file `path head newline tail file mode` (`file_form.py`), those that are not as usual |
 | `blocks:attached:<label>` | set | ids of the agents attached to it |
 | `blocks:agent:<agent>` | hash | name → label of every block attached to the agent |
-| `blocks:agent-info:<agent>` | hash | the properties of an agent that has an `agent.yaml`: `name description agent_type system tags metadata`, as in a block, and `agent version digest created_at updated_at updated_by` |
+| `blocks:agent-info:<agent>` | hash | the properties of an agent that has an `agent.yaml`: `name description agent_type system tags metadata`, as in a block, and `agent version digest created_at updated_at updated_by`; `file`, its text |
 | `blocks:agents` | zset | known agents, score 0 |
 | `blocks:agents-created` | zset | known agents, each with when it became known as its score, in milliseconds since 1970 |
 | `blocks:departed` | hash | agent that is not known any more → its score there; goes an hour after the last one, and begins anew at 10,000 |
@@ -20,7 +20,7 @@ All of a namespace's keys start with `<namespace>:`. With the namespace `blocks`
 | `blocks:problems` | hash | path → JSON of a `Problem` |
 | `blocks:meta` | hash | `epoch seq schema directory host machine folder_id pid started_at run` |
 | `blocks:lease` | string | `<epoch> <token> <machine> <folder_id>` of the daemon that serves the namespace; expires unless renewed |
-| `blocks:changes` | stream | one entry per change, id `<seq>-0`, field `change`; a reset is `<seq>-1` |
+| `blocks:changes` | stream | one entry per change, id `<seq>-0`, field `change`; what has no seq follows as `<seq>-1` … |
 | `blocks:sources` | hash | source → JSON of its `description`, `instructions`, `limit` and `directory` |
 | `blocks:source:<source>` | hash | path of each of its text files, below its directory → JSON of its `bytes` and `updated_at` |
 | `blocks:source-agents:<source>` | set | ids of the agents that see it |

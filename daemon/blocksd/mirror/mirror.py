@@ -265,18 +265,12 @@ class Mirror:
         change = repaired(labels, agents, indexes, self.epoch, at)
         concerned = sorted({*agents, *filter(None, map(owner, labels))})
         channels = (*map(keys.changes_of_block, labels), *map(keys.changes_of_agent, concerned))
-        self.apply([announcement(self._next_entry(self.place.seq), change, keys.changes, *channels)])
+        self.apply([announcement("", change, keys.changes, *channels)])
 
     def _reset_commands(self, seq: int, at: str) -> list[Command]:
         keys = self.keys
         change = reset(seq, self.epoch, at)
-        return [announcement(self._next_entry(seq), change, keys.changes, keys.resets)]
-
-    def _next_entry(self, seq: int) -> str:
-        """Return the id, in the stream, of an announcement that has no seq."""
-        last = self.read_one("XREVRANGE", self.keys.changes, "+", "-", "COUNT", "1")
-        after = int(str(last[0][0]).partition("-")[2]) if last and str(last[0][0]).startswith(f"{seq}-") else 0
-        return f"{seq}-{after + 1}"
+        return [announcement("", change, keys.changes, keys.resets)]
 
     def apply(self, commands: Sequence[Command]) -> None:
         """Apply commands in one atomic call."""

@@ -7,7 +7,9 @@ from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from blocksd.mirror.file_form import FORM_FIELDS
 from blocksd.mirror.index import INDEXED, bounds_of, member_of
+from blocksd.mirror.unread_form import form_of_revision
 from blocksd.model.block import FILE_KEYS, Block
 from blocksd.model.label import PRIVATE, PROPERTIES_END, is_properties, name_for_agent, owner
 from blocksd.model.properties import properties_of
@@ -51,7 +53,17 @@ def fields_of(revision: Revision) -> dict[str, str]:
             fields[name] = value if isinstance(value, str) else _json(value)
         elif value is not plain:
             del fields[name]
+    fields.update(form_of_revision(revision))
     return fields
+
+
+def reforming_commands(revision: Revision, keys: Keys) -> list[Command]:
+    """Return the commands that show the form of the file of a block in force, and nothing else of it."""
+    label, form = revision.label, form_of_revision(revision)
+    key = keys.agent_info(str(owner(label))) if is_properties(label) else keys.block(label)
+    absent = [name for name in FORM_FIELDS if name not in form]
+    commands: list[Command] = [("HDEL", key, *absent)] if absent else []
+    return [*commands, ("HSET", key, *(word for pair in form.items() for word in pair))] if form else commands
 
 
 def _shown(revision: Revision, names: Iterable[str]) -> dict[str, str]:
@@ -103,6 +115,8 @@ def commands_of(revision: Revision, keys: Keys, epoch: str) -> list[Command]:
     elif block is not None and revision.kind == "updated":
         shown = _shown(revision, revision.fields)
         commands = [("HSET", key, *chain.from_iterable(shown.items()))]
+        if revision.is_reformed:
+            commands += reforming_commands(revision, keys)
         if revision.fields != _VALUE:
             nulls = [name for name in revision.fields if name not in shown and name != "agents"]
             if nulls:
@@ -148,7 +162,8 @@ def properties_fields(revision: Revision) -> dict[str, str]:
     said = {"name": agent, "tags": shown.tags, "metadata": shown.metadata, **shown.said}
     fields = {key: value if isinstance(value, str) else _json(value) for key, value in said.items()}
     times = {"created_at": revision.created_at, "updated_at": revision.at, "updated_by": revision.author}
-    return {"agent": agent, **fields, "version": str(revision.version), "digest": revision.digest or "", **times}
+    facts = {"agent": agent, **fields, "version": str(revision.version), "digest": revision.digest or "", **times}
+    return {**facts, **form_of_revision(revision)}
 
 
 def _properties_commands(revision: Revision, keys: Keys) -> list[Command]:
@@ -174,8 +189,17 @@ def _renaming_commands(revision: Revision, old: str, keys: Keys) -> list[Command
     return commands
 
 
+def reformed_commands(revision: Revision, at: str, keys: Keys, epoch: str) -> list[Command]:
+    """Return the commands for a block whose file has another form, and says the same: that is no revision."""
+    facts = {"kind": "file", "label": revision.label, "version": revision.version, "at": at, "epoch": epoch}
+    return [*reforming_commands(revision, keys), announcement("", _encode(facts), keys.changes)]
+
+
 def announcement(entry_id: str, change: str, *channels: str) -> Command:
-    """Return the command that adds a change to the stream and publishes it, sent once, to any number of channels."""
+    """Return the command that adds a change to the stream and publishes it, sent once, to any number of channels.
+
+    Without an `entry_id` it is the next entry behind the last revision that the mirror shows.
+    """
     return ("ANNOUNCE", entry_id, str(CHANGES_KEPT), change, *channels)
 
 

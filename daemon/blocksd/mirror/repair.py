@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from blocksd.mirror.file_form import FORM_FIELDS
 from blocksd.mirror.index import bounds_of, entry_of, member_of
 from blocksd.mirror.projection import (
     fields_of,
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     from blocksd.mirror.projection import Command
     from blocksd.model.revision import Revision
 
+_COMPARED_CHARS = 1000  # of the form of a file
+
 
 def suspects(mirror: Mirror, heads: Sequence[HeadDigest]) -> list[str]:
-    """Return the labels of the blocks whose version, digest, number of agents, time or listing is wrong in the mirror."""
+    """Return the labels of the blocks whose version, digest, form, number of agents, time or listing is wrong in the mirror."""
     keys = mirror.keys
     blocks = [
         [
@@ -37,11 +40,20 @@ def suspects(mirror: Mirror, heads: Sequence[HeadDigest]) -> list[str]:
             head.agents,
             head.id,
             *map(milliseconds, (head.created_at, head.at)),
+            _as_compared(head.form),
         ]
         for head in heads
     ]
     found = mirror.compare(json.dumps(blocks, ensure_ascii=False), keys.block(""), keys.attached(""))
     return [heads[number - 1].label for number in found]
+
+
+def _as_compared(form: Mapping[str, str] | None) -> str | int | bool:
+    """Return the form of a file as compare.lua takes it: long ones are compared by their size, and in full now and then."""
+    if form is None:
+        return False
+    text = "".join(f"{name}\x1f{form[name]}\x1e" for name in FORM_FIELDS if name in form)
+    return text if len(text) <= _COMPARED_CHARS else len(text.encode())
 
 
 def differing(mirror: Mirror, revisions: Sequence[Revision]) -> list[Revision]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,7 @@ from blocksd.model.attachment import NOBODY
 from blocksd.model.block import block_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from blocksd.model.block import Block
 
@@ -60,6 +60,9 @@ class Revision:
     that match a pattern, stands at the version `position`. `reverts` are versions by others whose text a save took away. A
     stale save was made of version `stale_base`, and a revision of the author `merge` follows it. The block's id is made of
     `origin`, or of the label if that is None. `by` says who the operator was that asked for it, if the request did.
+
+    `form` are the fields by which the mirror shows the form of the block's file; None: unknown, as of earlier versions. It
+    `is_reformed` unless the file had that form before.
     """
 
     seq: int
@@ -82,6 +85,8 @@ class Revision:
     stale_base: int | None = None
     origin: str | None = None
     by: str | None = None
+    form: Mapping[str, str] | None = field(default=None, compare=False)
+    is_reformed: bool = field(default=True, compare=False)
 
     @property
     def who(self) -> str:
@@ -234,6 +239,10 @@ def change_of(revision: Revision, epoch: str) -> str:
 
 def _quoted_or_null(text: str | None) -> str:
     return _quoted(text) if text is not None else "null"
+
+
+UNNUMBERED = ("repaired", "file")
+"""The kinds of changes that are in the stream and are no revisions, besides resets."""
 
 
 def reset(seq: int, epoch: str, at: str) -> str:

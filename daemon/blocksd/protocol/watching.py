@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.model.label import parse_agent
 from blocksd.model.properties import parse_versioned
-from blocksd.model.revision import Change
+from blocksd.model.revision import UNNUMBERED, Change
 from blocksd.protocol.attached import Attached
 from blocksd.protocol.numbers import whole
 from blocksd.protocol.reset import Reset
@@ -241,8 +241,8 @@ class Watching:
             if epoch is not None and epoch != change.epoch:
                 self._foreign = change.epoch
                 return
-        if change.kind == "repaired":
-            yield from self._pass_on_repaired(change)
+        if change.kind in UNNUMBERED:
+            yield from self._pass_on_unnumbered(change)
         elif change.seq is None:
             if self._agent is not None and change.kind == "source":
                 self._sources = yield from sources_of(self._keys, self._agent)
@@ -257,9 +257,10 @@ class Watching:
             else:
                 yield from self._pass_on(change.seq, change)
 
-    def _pass_on_repaired(self, change: Change) -> Steps[None]:
-        """The mirror has shown something wrongly, and does not any more. It has no seq, and is passed on once."""
-        if change.raw in self._repaired:
+    def _pass_on_unnumbered(self, change: Change) -> Steps[None]:
+        """What has no seq and is in the stream is passed on once; of files alone, to those who follow everything."""
+        is_of_all = self._label is None and self._agent is None
+        if change.raw in self._repaired or (change.kind == "file" and not is_of_all):
             return
         self._repaired.append(change.raw)
         if self._attached is None:
@@ -304,8 +305,8 @@ class Watching:
                         continue
                     yield from self._reset()
                     return
-                if change.kind == "repaired" and number == self._last:
-                    yield from self._pass_on_repaired(change)
+                if change.kind in UNNUMBERED and number == self._last:
+                    yield from self._pass_on_unnumbered(change)
                     continue
                 if number != self._last + 1:
                     yield from self._reset()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from blocksd.errors import AlreadyExists, InvalidFile, InvalidRequest, LabelConflict, LimitExceeded, ProblemFile
 from blocksd.files.document import decode, serialize, split
+from blocksd.mirror.unread_form import form_of_file
 from blocksd.model.attachment import NOBODY, matches
 from blocksd.model.block import check_value
 from blocksd.model.label import PRIVATE, is_properties, name_for_agent, owner, printable
@@ -109,10 +110,13 @@ def rename(changeset: Changeset, label: str, new: str) -> None:
     there = changeset.file(new)
     _count_directories(changeset, there.path)
     data = parser.confirm(file.document, block)
-    changeset.set_file(new, there._replace(block=block, document=file.document, data=data, like=file.path))
+    file = there._replace(block=block, document=file.document, data=data, like=file.path, mode=file.mode)
+    changeset.set_file(new, file)
     author, request_id = changeset.actor, changeset.request_id
     changeset.steps.append(
-        lambda draft: draft.rename(block, old=label, path=there.path, author=author, request_id=request_id)
+        lambda draft: draft.rename(
+            *(block,), old=label, path=there.path, author=author, request_id=request_id, form=form_of_file(file)
+        )
     )
 
 

@@ -19,6 +19,7 @@ from blocksd.errors import (
     VersionConflict,
 )
 from blocksd.files.document import edited, normalize_newlines
+from blocksd.mirror.unread_form import form_of_file
 from blocksd.model import edits
 from blocksd.model.block import check_value, is_unfit
 from blocksd.model.differences import Effort
@@ -153,8 +154,9 @@ class Changeset:
         if merge is None or file.block is None or file.document is None:
             return
         document = edited(file.document, file.block, merge.block)
-        self.draft.put(merge.block, author=MERGE, reverts=merge.reverts)
-        self.files[label] = file._replace(block=merge.block, document=document, data=document.text.encode("utf-8"))
+        file = file._replace(block=merge.block, document=document, data=document.text.encode("utf-8"))
+        self.draft.put(merge.block, author=MERGE, reverts=merge.reverts, form=form_of_file(file))
+        self.files[label] = file
 
     def peek(self, label: str) -> Block | None:
         """Return a block as it is so far, its value perhaps without what was appended; its file is not read."""
@@ -314,6 +316,8 @@ class Changeset:
                 if part is not None:
                     error.facts["request"] = part
                 raise
+        for label, put in self._puts.items():
+            put.form = form_of_file(self.files[label])
         self.draft.take_steps(self.steps, author=self.actor, request_id=self.request_id)
 
     def write_out(self, label: str) -> None:

@@ -135,7 +135,7 @@ class Workspace:
             # Of a text that was written just now, by us: no later one can have it.
             known = self.draft.signature_of(path)
             signature = known if known is not None and unproven(known) == reading.signature else None
-        return BlockFile(path, reading.data, reading.data, block, document, signature=signature)
+        return BlockFile(path, reading.data, reading.data, block, document, signature=signature, mode=reading.mode)
 
     def broken(self, label: str) -> tuple[BlockFile, str] | None:
         """A block's file with a problem, as it is to say again what is in force, and the path where its text is to be kept.
@@ -157,10 +157,10 @@ class Workspace:
         else:
             return None
         if in_force is None:
-            return BlockFile(path, reading.data, reading.data), kept
+            return BlockFile(path, reading.data, reading.data, mode=reading.mode), kept
         document = split(decode(serialize(in_force)), label)
         data = self.parser.confirm(document, in_force)
-        return BlockFile(path, reading.data, data, in_force, document), kept
+        return BlockFile(path, reading.data, data, in_force, document, mode=reading.mode), kept
 
     def _free(self, path: str) -> str:
         """A path for the text of a file that is repaired, where nothing is."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from blocksd.errors import NotFound, VersionDamaged
@@ -52,6 +52,8 @@ class Overlay:
     versions: dict[str, int] = field(default_factory=dict)
     drafted: dict[str, Revision] = field(default_factory=dict)
     """The newest revision of each label, of those drafted here."""
+    forms: dict[str, Mapping[str, str] | None] = field(default_factory=dict)
+    """The forms of files that were read or are to be written, by label, as `Revision.form` has them."""
     has_attachments: bool = False
     """True if `attachments` are its own, and not those below."""
     layers: tuple[Overlay, ...] = field(init=False, repr=False)
@@ -66,6 +68,7 @@ class Overlay:
         self.released = {}
         for part in (self.paths, self.labels, self.taken, self.signatures, self.versions, self.drafted, self.origins):
             part.clear()
+        self.forms.clear()
 
     def absorb(self, above: Overlay) -> None:
         """Take over what an overlay on top of this one holds."""
@@ -75,7 +78,7 @@ class Overlay:
             else:
                 self.attachments, self.has_attachments = above.attachments, True
         self.revisions = self.revisions + above.revisions
-        for name in ("paths", "labels", "taken", "signatures", "origins", "released", "versions", "drafted"):
+        for name in ("paths", "labels", "taken", "signatures", "origins", "released", "versions", "drafted", "forms"):
             getattr(self, name).update(getattr(above, name))
 
     def apply(self, written: Mapping[str, Signature | None] | None = None) -> None:
@@ -131,6 +134,10 @@ class Overlay:
                     state.has_deleted = True
             if revision.stale_base is not None:
                 state.unmerged.add(revision.label)
+        for label, form in self.forms.items():
+            newest = state.recent.get(label)
+            if newest is not None and newest.form != form:
+                state.recent[label] = replace(newest, form=form)
         while len(state.made_at) > _TIMED:
             del state.made_at[next(iter(state.made_at))]
         self.clear()
@@ -188,6 +195,13 @@ class Overlay:
     def known(self, path: str, label: str) -> tuple[str | None, Signature | None, Revision | None]:
         """The file of a block, the signature that the file at `path` had when it was read, and the newest revision."""
         return self.path_of(label), self.signature_of(path), self.newest(label)
+
+    def form_of(self, newest: Revision) -> Mapping[str, str] | None:
+        """The form of the file of a block in force, of which this is the newest revision; None: it is unknown."""
+        for one in self.layers:
+            if newest.label in one.forms:
+                return one.forms[newest.label]
+        return newest.form
 
     def version_of(self, label: str) -> int:
         """The version of the newest revision of a label; 0 when none is known."""

@@ -13,7 +13,7 @@ from blocksd.model.revision import FILE, OPERATOR, Revision
 from blocksd.state.overlay import FORGOTTEN, Overlay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from blocksd.model.attachment import Attachments
     from blocksd.model.block import Block
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Put:
-    """A block is to be as it is here; with a `path`, it comes into being there. `position` is that of `StateDraft.put`."""
+    """A block is to be as it is here; with a `path`, it comes into being there. The others are those of `StateDraft.put`."""
 
     block: Block
     position: int | None = None
     path: str | None = None
+    form: Mapping[str, str] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -89,11 +90,12 @@ class StateDraft(Overlay):
         position: int | None = None,
         reverts: tuple[int, ...] = (),
         stale_base: int | None = None,
+        form: Mapping[str, str] | None = None,
     ) -> bool:
         """Draft a block as it is here; True if that makes a revision. Others may follow, of who is attached.
 
         `position` is the version that an undo or redo went to; `reverts` are versions whose text is undone by it;
-        `stale_base` is the version that a stale save was made of.
+        `stale_base` is the version that a stale save was made of; `form` is as in `Revision`.
         """
         label = block.label
         before = self._before(label)
@@ -107,9 +109,16 @@ class StateDraft(Overlay):
         if is_new or "agents" in fields:
             others = self._changing_attachments().set_entries(label, block.agents)
             others.pop(label, None)
-        self._draft(before, block, fields, author, request_id, position, reverts, stale_base)
+        self._draft(before, block, fields, author, request_id, position, reverts, stale_base, form=form)
         if others:
             self._others_changed(others, author)
+        return True
+
+    def reform(self, newest: Revision, form: Mapping[str, str]) -> bool:
+        """Note the form of the file of a block, of which this is the newest revision; True if it has another one now."""
+        if self.form_of(newest) == form:
+            return False
+        self.forms[newest.label] = form
         return True
 
     def delete(
@@ -138,7 +147,16 @@ class StateDraft(Overlay):
         )
         self._others_changed(others, author)
 
-    def rename(self, block: Block, *, old: str, path: str, author: str, request_id: str | None = None) -> None:
+    def rename(
+        self,
+        block: Block,
+        *,
+        old: str,
+        path: str,
+        author: str,
+        request_id: str | None = None,
+        form: Mapping[str, str] | None = None,
+    ) -> None:
         """Draft that a block has another label, and its file another path; its history goes on under it.
 
         A stale save that is still to be merged still is, if the file was moved: on request it was merged before.
@@ -159,6 +177,7 @@ class StateDraft(Overlay):
             stale_base=stale_base,
             kind="renamed",
             renamed_from=old,
+            form=form,
         )
         self._others_changed(others, author)
 
@@ -183,7 +202,7 @@ class StateDraft(Overlay):
                 if isinstance(step, Put):
                     if step.path is not None:
                         self.enforce(step.block.label, step.path)
-                    self.put(step.block, author=author, request_id=request_id, position=step.position)
+                    self.put(step.block, author=author, request_id=request_id, position=step.position, form=step.form)
                 else:
                     step(self)
             changed, self._together = self._together, None
@@ -242,6 +261,7 @@ class StateDraft(Overlay):
         *,
         kind: Kind | None = None,
         renamed_from: str | None = None,
+        form: Mapping[str, str] | None = None,
     ) -> None:
         """Append the revision that makes `block` the newest of its label, with the attachment set of the moment."""
         label = block.label
@@ -256,6 +276,8 @@ class StateDraft(Overlay):
         else:
             assert before is not None
             origin, version = before.origin or label, before.version
+        is_reformed = is_new or before is None or form is None or self.form_of(before) != form
+        self.forms[label] = form
         # The same object compares element by element, too; and the journal knows a set by its identity.
         if has is not had and has == had:
             has = had
@@ -280,6 +302,8 @@ class StateDraft(Overlay):
                 reverts=reverts,
                 stale_base=stale_base,
                 origin=origin if origin != label else None,
+                form=form,
+                is_reformed=is_reformed,
             )
         )
 
@@ -290,7 +314,8 @@ class StateDraft(Overlay):
             if newest is not None and newest.block is not None and newest.agents != self.attachments.attached[label]:
                 # No edit: undo passes over it, and a stale save that is to be merged still is.
                 at, base = _position(newest), newest.stale_base
-                self._draft(newest, newest.block, ("agents",), author, None, at, stale_base=base)
+                form = self.form_of(newest)
+                self._draft(newest, newest.block, ("agents",), author, None, at, stale_base=base, form=form)
 
     def _append(self, revision: Revision) -> None:
         if self.by is not None and revision.author == OPERATOR:  # a stale save that is merged first is not theirs

@@ -10,7 +10,6 @@ import pytest
 
 from blocksd.errors import InvalidFile
 from blocksd.files.folder import Busy, Refused, packed
-from blocksd.journal.schema import SCHEMA
 from looking import Looking, drop, fickle, fill, happened
 
 # --- saves ---
@@ -358,12 +357,14 @@ def test_block_of_before_stays_where_its_file_is_a_problem_now(looking: Looking)
     for number in ("mtime_ns", "ctime_ns", "size", "inode"):  # which are one now
         database.execute(f"ALTER TABLE heads ADD COLUMN {number} INTEGER")
     database.execute("ALTER TABLE heads DROP COLUMN signature")
+    for table in ("forms", "agents"):
+        database.execute(f"DROP TABLE {table}")
     database.execute(
         "UPDATE heads SET mtime_ns = ?, ctime_ns = ?, size = ?, inode = ? WHERE label = 'notes'", signature
     )
     for table, column in (("revisions", "origin"), ("heads", "origin"), ("revisions", "operator")):
         database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")  # which came with that schema, or later
-    database.execute(f"PRAGMA user_version={SCHEMA - 5}")
+    database.execute("PRAGMA user_version=7")
     looking.close()
     looking.open()
     looking.sweep()

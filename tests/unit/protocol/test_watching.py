@@ -90,6 +90,13 @@ class Server:
             channels = [KEYS.changes, *map(KEYS.changes_of_block, labels), *map(KEYS.changes_of_agent, agents)]
             self.publish(text, channels)
 
+    def reform(self, label: str, *, is_told: bool = True) -> None:
+        """A file has another form, and says the same."""
+        text = json.dumps({"kind": "file", "label": label, "at": f"{AT}{next(self._times)}", "epoch": self.epoch})
+        self.redis.xadd(KEYS.changes, {"change": text}, id=f"{self.seq}-{next(self._times)}")
+        if is_told:
+            self.publish(text, [KEYS.changes])
+
     def reset(self, *, at: str = AT, is_told: bool = True) -> None:
         text = json.dumps({"seq": self.seq, "kind": "reset", "at": at, "epoch": self.epoch})
         last = self.redis.xrevrange(KEYS.changes, count=1)
@@ -397,6 +404,22 @@ def test_repaired_is_passed_on_once(server: Server) -> None:
         driver.recover()
         assert told(driver.items[before:]) == items
     assert everything.items[-1].labels == ("notes",)
+
+
+def test_another_form_of_a_file_is_passed_on_once(server: Server) -> None:
+    """To who follows everything, also from the stream; it costs nobody a reset."""
+    everything, notes = follow(server), follow(server, label="notes")
+    server.change("notes")
+    server.reform("notes")
+    for driver, seen in ((everything, 2), (notes, 1)):
+        assert len(driver.run()) == seen
+        driver.fail()
+    server.change("notes", kind="updated", is_told=False)
+    server.reform("notes", is_told=False)
+    for driver, items in ((everything, [("updated", 2), ("file", None)]), (notes, [("updated", 2)])):
+        before = len(driver.items)
+        driver.recover()
+        assert told(driver.items[before:]) == items
 
 
 def test_repaired_list_of_an_agent(server: Server) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from blocksd.errors import Unavailable
 from blocksd.http.api.stream import Frame, Place, Told, place_frame, reset_frame
-from blocksd.model.revision import Change
+from blocksd.model.revision import UNNUMBERED, Change
 from blocksd.protocol.steps import Ask, entries_after, epoch_and_seq, labels_at
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Feed:
                 number = int(entry.partition("-")[0])
                 if number > joined.seq:
                     break
-                if change.kind == "repaired" and number == last:
+                if change.kind in UNNUMBERED and number == last:
                     frames.append(wanted.frame_of(Told.of(change, None)))
                     continue
                 if change.kind == "reset" or number != last + 1:
