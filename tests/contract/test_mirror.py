@@ -13,14 +13,9 @@ import redis
 from bench import EPOCH, project, rebuild, without_meta
 from blocksd.errors import Damaged, LeaseLost
 from blocksd.mirror import projection
+from blocksd.mirror.aside import agents_commands, problem_commands, reply_command
 from blocksd.mirror.keys import Keys, Place
-from blocksd.mirror.projection import (
-    agents_commands,
-    commands_of,
-    fields_of,
-    problem_commands,
-    reply_command,
-)
+from blocksd.mirror.projection import commands_of, fields_of
 from blocksd.mirror.repair import differing, repair_agents, repair_index
 from blocksd.mirror.view import BlockView
 from blocksd.model.attachment import NOBODY

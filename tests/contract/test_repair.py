@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench import EPOCH, project, without_meta
-from blocksd.mirror.projection import agents_commands, problem_commands
+from blocksd.mirror.aside import agents_commands, problem_commands
 from blocksd.mirror.repair import differing, repair_agents, repair_changes, repair_index
 from blocksd.model.block import block_id
 from blocksd.model.problem import Problem

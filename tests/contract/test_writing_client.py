@@ -12,6 +12,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -311,6 +312,28 @@ def test_rename_keeps_id_history_and_agents(place: Place, client: Client, label:
     client.blocks.delete(made.id)
     assert client.blocks.undo(f"{label}/new") is not None
     assert client.blocks.retrieve(made.id).value == "one"
+
+
+def test_files_are_read_and_saved(place: Place, client: Client, label: str, agent: str) -> None:
+    """To the byte, those of blocks and of agents' properties; made of an older text, a save is merged."""
+    text = "---\r\n# why\r\nlimit: 500\r\n---\r\none\r\n"
+    assert client.blocks.save(label, text, version=0) == 1
+    assert (place.folder / f"{label}.md").read_bytes() == text.encode()
+    assert client.blocks.file(client.blocks.retrieve(label).id) == text.encode()
+    client.blocks.append(label, "two")
+    base = blake2b(text.encode(), digest_size=16).hexdigest()
+    assert client.blocks.save(label, text.replace("one", "zero\r\none"), version=1, base=base) == 4
+    whole = text.replace("one", "zero\r\none\r\ntwo").encode()
+    assert (client.blocks.file(label), (place.folder / f"{label}.md").read_bytes()) == (whole, whole)
+    properties = f"agents/{agent}/agent.yaml"
+    for _ in range(2):
+        assert client.blocks.save(properties, "# who\nname: Ann\n", version=0) == 1
+    assert client.blocks.file(properties) == b"# who\nname: Ann\n"
+    with pytest.raises(ProblemFile, match="never closed"):
+        client.blocks.save(label, "---\n", version=4)
+    for name in (f"{label}/none", f"agents/{agent}-2/agent.yaml"):
+        with pytest.raises(NotFound):
+            client.blocks.file(name)
 
 
 def test_undo_brings_a_deleted_block_back(client: Client, label: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from blocksd.errors import BlocksdError, Damaged, InvalidFile, NotFound
 from blocksd.files.document import Parser, decode, serialize, split
 from blocksd.files.file_edit import Postponed
+from blocksd.mirror.file_form import form_of
 from blocksd.model.label import label_of_path, parse_agent_pattern
 from blocksd.model.revision import Change
 from blocksd.protocol.wire import block_of, outcome
@@ -120,6 +121,7 @@ def file(data: bytes) -> None:
     assert parser.parse(data, "notes") == (block, warnings)
     assert split(decode(data)).text.encode() == data
     assert Parser().parse(serialize(block), "notes")[0] == block
+    assert form_of(data, block.value).data(block.value) == data
 
 
 def entry(data: bytes) -> None:

@@ -21,7 +21,7 @@ from blocksd.files.root import Root
 from blocksd.files.writer import OTHER, Content, Writer, content
 from blocksd.journal import journal, opening
 from blocksd.journal.intents import Intents
-from blocksd.mirror import mirror, projection, runs
+from blocksd.mirror import aside, mirror, projection, runs
 from blocksd.model import edits
 from blocksd.model.attachment import Attachments
 from blocksd.model.properties import Properties
@@ -961,11 +961,11 @@ def removes_what_is_displaced_unread(patch: Patch) -> None:
 
 
 def shows_no_problems(patch: Patch) -> None:
-    patch.setattr(projector, "problem_commands", lambda *_: [])
+    patch.setattr(projector, "changed_problems", lambda *_: [])
 
 
 def leaves_requests_in_their_inboxes(patch: Patch) -> None:
-    reply_command = projection.reply_command
+    reply_command = aside.reply_command
 
     def leaving(actor: str, _entry: str, *more: Any) -> Any:
         return reply_command(actor, "1-1", *more)

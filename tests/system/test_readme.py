@@ -149,7 +149,9 @@ def stir(newcomer: Newcomer) -> None:
     eventually(lambda: has_come("rejected"), "rejected")
     draft.unlink()
     newcomer.client.delete("blocks:block:human")
-    for kind in ("created", "updated", "renamed", "deleted", "opened", "closed", "source", "cleared", "repaired"):
+    persona.chmod(0o600)
+    kinds = ("created", "updated", "renamed", "deleted", "opened", "closed", "source", "cleared", "repaired", "file")
+    for kind in kinds:
         eventually(lambda kind=kind: has_come(kind), kind)  # type: ignore[misc]  # mypy knows no default of a lambda
     pubsub.close()
 

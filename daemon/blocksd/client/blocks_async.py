@@ -17,14 +17,16 @@ from blocksd.client.finding_async import (
     timed,
     times_with,
 )
-from blocksd.client.reading_async import block_named, blocks_with, resolve, resolve_all
+from blocksd.client.reading_async import block_named, blocks_with, file_of, resolve, resolve_all
 from blocksd.client.transport_async import AsyncTransport
 from blocksd.client.versions_async import AsyncVersions
 from blocksd.mirror.view import BlockView, Page
+from blocksd.model.properties import parse_versioned
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol import listing
 from blocksd.protocol.fields import FIELDS, TERMS, UNCHANGED, Unchanged, Update, given
 from blocksd.protocol.listing import FILTERS, SEPARATOR, Filter, Order, OrderBy, Span, Walk
+from blocksd.protocol.numbers import whole
 from blocksd.protocol.wire import TIMEOUT_SECONDS, OnConflict, block_of
 
 
@@ -184,6 +186,38 @@ class AsyncBlocks(AsyncBlockEdits):
             InvalidLabel: it is neither an id nor a label.
         """
         return await block_named(self._transport, block_id)
+
+    async def file(self, block_id: str) -> bytes:
+        """The bytes of a block's file; also of an agent's properties, by the label `agents/<agent>/agent.yaml`.
+
+        Raises:
+            NotFound: there is no such block.
+        """
+        return await file_of(self._transport, block_id)
+
+    async def save(
+        self,
+        label: str,
+        file: str,
+        *,
+        version: int,
+        base: str | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        request_id: str | None = None,
+    ) -> int:
+        """Save the text of a block's file, as a person or program does in the folder; return the version it has then.
+
+        The text was made of `version`, 0 for a new block, and of the file with the digest `base`: BLAKE2b with 16 bytes, in
+        hex. If the file is another one, both are merged; what cannot be merged stands. Also of an agent's properties.
+
+        Raises:
+            ProblemFile: the text would be a file with a problem, or the file has one.
+        """
+        label = parse_versioned(label)
+        args = {"file": file, "version": whole("version", version, 0), "base": base}
+        args = {name: value for name, value in args.items() if value is not None}
+        terms = {"timeout_seconds": timeout_seconds, "request_id": request_id}
+        return int((await self._transport.request(OPERATOR, "save", args, label=label, **terms))["version"])
 
     async def create(
         self,

@@ -7,8 +7,9 @@ from typing import Any
 
 from blocksd.client.transport_async import AsyncTransport
 from blocksd.errors import Damaged, NotFound, Unavailable
+from blocksd.mirror.file_form import form_shown
 from blocksd.mirror.view import AgentView, BlockView, shown_as
-from blocksd.model.label import PRIVATE, name_for_agent, owner, parse_agent, parse_label
+from blocksd.model.label import PRIVATE, is_properties, name_for_agent, owner, parse_agent, parse_label
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol import listing
 from blocksd.protocol.sight import Look, Sight, not_attached
@@ -128,6 +129,22 @@ async def agent_named(transport: AsyncTransport, agent_id: str) -> AgentView:
     if not names and score is None:
         raise NotFound(f"there is no agent {agent!r}", agent=agent)
     return AgentView.of(agent, names, info, created_ms)
+
+
+async def file_of(transport: AsyncTransport, block_id: str) -> bytes:
+    """The bytes of a block's file, or of an agent's `agent.yaml`. Raises as `blocks.file` does."""
+    if is_properties(block_id):
+        agent = parse_agent(str(owner(block_id)))
+        (text,) = await transport.read(("HGET", transport.keys.agent_info(agent), "file"))
+        if text is None:
+            raise NotFound(f"the agent {agent!r} has no agent.yaml", agent=agent)
+        return str(text).encode()
+    label = await resolve(transport, block_id)
+    (fields,) = await transport.read(("HGETALL", transport.keys.block(label)))
+    block = shown_as(label, fields)
+    if block is None:
+        raise NotFound(f"there is no block {label!r}", label=label)
+    return form_shown(fields).data(block.value)
 
 
 async def agents_with(transport: AsyncTransport, agents: Sequence[str]) -> list[AgentView]:

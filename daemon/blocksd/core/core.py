@@ -150,7 +150,6 @@ class Core(Parts):
         if draft.files or draft.observed.revisions:
             yield "journal"
         revisions = journal_files(draft, self._journal, self.intake)
-        self.projector.reformed.update(draft.reformed)
         if draft.requested is not draft.observed:
             try:
                 revisions = revisions + (yield from self.executor.carry_out(draft, until))
@@ -332,7 +331,7 @@ def journal_files(draft: Draft, journal: Journal, intake: Intake) -> list[Revisi
     observed, seen = draft.observed, draft.seen
     revisions, released = observed.revisions, observed.released
     if revisions or draft.files:
-        journal.append(revisions, draft.files, draft.reformed)
+        journal.append(revisions, draft.files, observed.reformed)
     if revisions or seen.has_looked:
         observed.apply()
     if seen.has_looked:

@@ -21,8 +21,7 @@ from blocksd.requests.workspace import Workspace
 from blocksd.state.moves import NewFile, find_moves
 from blocksd.state.observed import FileNews
 from blocksd.state.read_queue import SETTLE_SECONDS
-from blocksd.state.reverts import Past
-from blocksd.state.stale import origin_of
+from blocksd.state.stale import origin_of, past_of
 from blocksd.state.state_draft import StateDraft
 
 if TYPE_CHECKING:
@@ -69,10 +68,9 @@ NOTHING_ASKED = Asked()
 class Draft:
     """The outcome of one round, decided on and not committed. To throw it away costs nothing.
 
-    `observed` are the revisions of what the folder says, `files` which file says each label now, `reformed` the new forms of
-    files that say the same. `requested` are those of what was asked for, on top of them, which come into force by the `edits`
-    of files: `paths` are the files of the blocks that are touched by them, `gone` of those that are no more. `folders_made`
-    and `folders_gone` are private folders.
+    `observed` are the revisions of what the folder says, `files` which file says each label now. `requested` are those of
+    what was asked for, on top of them, which come into force by the `edits` of files: `paths` are the files of the blocks
+    that are touched by them, `gone` of those that are no more. `folders_made` and `folders_gone` are private folders.
     """
 
     seen: Observed
@@ -80,7 +78,6 @@ class Draft:
     requested: StateDraft
     asked: Asked
     files: dict[str, tuple[str, Signature | None]] = field(default_factory=dict)
-    reformed: dict[str, Mapping[str, str]] = field(default_factory=dict)
     news: FileNews = field(default_factory=FileNews)
     answers: Answers = field(default_factory=Answers)
     edits: list[FileEdit] = field(default_factory=list)
@@ -309,9 +306,9 @@ def _enforce(
     label = block.label
     state.signatures[one.path] = reading.signature
     changed = _save(view, state, block, newest, reading.saved_at, form)
-    if not changed and newest is not None and state.reform(newest, form):
-        draft.reformed[label] = form
-    if changed or has_changed or label in draft.reformed:
+    if not changed and newest is not None:
+        has_changed = state.reform(newest, form) or has_changed
+    if changed or has_changed:
         # What a file is warned of, and which other names it has, is not journaled: after a restart it is read again.
         draft.files[label] = (one.path, None if one.warnings or reading.names > 1 else reading.signature)
 
@@ -321,7 +318,8 @@ def is_plain_save(newest: Revision) -> bool:
 
     If none of the last versions is by others, either, `origin_of` has nothing to say.
     """
-    return newest.author == FILE and newest.stale_base is None and newest.position is None
+    is_saved = newest.author == FILE and newest.request_id is None  # here, as `is_on_request` denies it
+    return is_saved and newest.stale_base is None and newest.position is None
 
 
 def _save(
@@ -333,12 +331,7 @@ def _save(
         is_plain_save(newest) and (newest.version == 1 or others.get(label) == [] or not state.by_others(label))
     ):
         return state.put(block, form=form)  # made of that save, as most saves are, of a block that others leave alone
-    past = Past(
-        version=lambda version: state.undamaged(label, version),
-        is_recent=lambda revision, share: view.is_recent(revision, saved_at, share),
-        has_been=state.has_been,
-        by_others=lambda: state.by_others(label),
-    )
+    past = past_of(label, state, lambda revision, share: view.is_recent(revision, saved_at, share))
     origin = origin_of(block, newest, past)
     return state.put(block, stale_base=origin.stale_base, reverts=origin.reverts, form=form)
 
@@ -351,6 +344,7 @@ def _decide_on_requests(view: FolderView, requests: RequestView, draft: Draft, n
     unwritable = {**draft.asked.unwritable, **view.intake.links.refusals}
     asked = draft.asked
     workspace = Workspace(view.folder, draft.observed, view.intake.parser, read, unwritable)
+    workspace.is_recent = lambda revision, share: view.is_recent(revision, requests.wall, share)
     draft.answers = answer_requests(requests, workspace, asked.entries, asked.merges | new, asked.later)
     draft.requested = workspace.draft if workspace.is_changed else draft.observed.branch()
     draft.edits, draft.paths, draft.gone = workspace.outcome()

@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING
 
 from blocksd.core.resync import Resync
 from blocksd.errors import Damaged, JournalUnusable, LeaseLost, Misconfigured, Unavailable
+from blocksd.mirror.aside import agents_commands, changed_problems, gone_commands, reformed_commands, reply_command
 from blocksd.mirror.mirror import LEASE_SECONDS
-from blocksd.mirror.projection import (
-    agents_commands,
-    gone_commands,
-    problem_commands,
-    reformed_commands,
-    reply_command,
-)
 from blocksd.mirror.repair import repair_index
 from blocksd.model.revision import timestamp
 from blocksd.state.part import Part
@@ -78,7 +72,6 @@ class Projector(Part):
         self._shown_agents: frozenset[str] = frozenset()
         self._shown_problems: dict[str, Problem] = {}
         self._shown_count = 0
-        self.reformed: set[str] = set()  # labels of files that say the same in another form, until that is shown
         self._heard_at = self._clock()
         self._leased_at = float("-inf")  # when the lease was asked for that is ours
         self.is_held = False  # the server is known not to serve yet: it is not asked
@@ -140,7 +133,7 @@ class Projector(Part):
         return (
             self._state.attachments.listed is not self._shown_agents
             or self._problems.changes != self._shown_count
-            or bool(self.reformed)
+            or bool(self._state.reformed)
             or (self._sources.is_used and self._source_mirror.is_behind)
         )
 
@@ -316,21 +309,14 @@ class Projector(Part):
     def _aside_commands(self, answers: Sequence[Answer]) -> list[Command]:
         """Known agents, problems and sources, as far as they changed since they were last shown; then replies."""
         keys, epoch = self._mirror.keys, self._mirror.epoch
-        commands: list[Command] = []
-        for label in sorted(self.reformed):
-            newest = self._state.newest(label) if label in self._state.paths else None
-            if newest is not None:
-                commands += reformed_commands(newest, timestamp(self._wall()), keys, epoch)
+        newest = [self._state.newest(label) for label in sorted(self._state.reformed) if label in self._state.paths]
+        commands = reformed_commands(newest, timestamp(self._wall()), keys, epoch) if newest else []
         if self._state.attachments.listed is not self._shown_agents:
             known, shown = self._state.attachments.known, self._shown_agents
             commands += agents_commands(self._state.agent_times.of(known - shown), shown - known, keys)
-        problems = self._problems
         if self._shown_count != self._problems.changes:
             at = timestamp(self._wall())
-            for subject in sorted(problems.keys() | self._shown_problems.keys()):
-                problem = problems.get(subject)
-                if problem != self._shown_problems.get(subject):
-                    commands += problem_commands(subject, problem, at, keys, epoch)
+            commands += changed_problems(self._shown_problems, self._problems, at, keys, epoch)
         if self._sources.is_used and self._source_mirror.is_behind:
             at = timestamp(self._wall())
             self._source_mirror.show_listed(at)
@@ -338,7 +324,7 @@ class Projector(Part):
         return commands + [reply_command(one.entry.actor, one.entry.id, one.id, one.reply, keys) for one in answers]
 
     def _aside_is_shown(self) -> None:
-        self.reformed.clear()
+        self._state.reformed.clear()
         if self._shown_count != self._problems.changes:
             self._shown_count = self._problems.changes
             self._shown_problems = self._problems.copy()

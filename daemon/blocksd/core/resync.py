@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blocksd.errors import NotFound, Unavailable
+from blocksd.mirror.aside import gone_commands
 from blocksd.mirror.keys import SCHEMA
 from blocksd.mirror.mirror import BATCH
-from blocksd.mirror.projection import gone_commands, in_parts
+from blocksd.mirror.projection import in_parts
 from blocksd.model.revision import FILE, timestamp
 from blocksd.state.part import Part
 

@@ -229,7 +229,8 @@ class History:
 
     def by_others(self, label: str) -> list[int]:
         """Return the last few versions of a block that were not saved in its file, newest first."""
-        return [version for version, author, _ in self._last(label, "author", LAST) if author != FILE][:_FEW]
+        saved = f"author = '{FILE}' AND request_id IS NULL"
+        return [version for version, is_saved, _ in self._last(label, saved, LAST) if not is_saved][:_FEW]
 
     def versions_like(self, label: str, block: Block) -> list[int]:
         """Return those of the last versions of a block, also under labels it had before, that said this, newest first."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from itertools import chain
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from blocksd.mirror.file_form import FORM_FIELDS
+from blocksd.mirror.forms import form_of_revision, reforming_commands
 from blocksd.mirror.index import INDEXED, bounds_of, member_of
-from blocksd.mirror.unread_form import form_of_revision
 from blocksd.model.block import FILE_KEYS, Block
 from blocksd.model.label import PRIVATE, PROPERTIES_END, is_properties, name_for_agent, owner
 from blocksd.model.properties import properties_of
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from blocksd.mirror.keys import Keys
-    from blocksd.model.problem import Problem
     from blocksd.model.revision import Revision
 
 T = TypeVar("T")
@@ -31,11 +29,6 @@ On a cluster it publishes by SPUBLISH.
 """
 
 CHANGES_KEPT = 100_000
-REPLY_SECONDS = 60
-"""How long a reply waits for its reader."""
-MOST_DEPARTED = 10_000
-DEPARTED_SECONDS = 3600
-"""Of how many agents that are not known any more it is shown when they were created, and for how long after the last one."""
 
 _VALUE = ("value",)  # the fields of most changes
 _WORDS = 1000  # Lua unpacks at most about 8,000 words into one call
@@ -55,15 +48,6 @@ def fields_of(revision: Revision) -> dict[str, str]:
             del fields[name]
     fields.update(form_of_revision(revision))
     return fields
-
-
-def reforming_commands(revision: Revision, keys: Keys) -> list[Command]:
-    """Return the commands that show the form of the file of a block in force, and nothing else of it."""
-    label, form = revision.label, form_of_revision(revision)
-    key = keys.agent_info(str(owner(label))) if is_properties(label) else keys.block(label)
-    absent = [name for name in FORM_FIELDS if name not in form]
-    commands: list[Command] = [("HDEL", key, *absent)] if absent else []
-    return [*commands, ("HSET", key, *(word for pair in form.items() for word in pair))] if form else commands
 
 
 def _shown(revision: Revision, names: Iterable[str]) -> dict[str, str]:
@@ -189,12 +173,6 @@ def _renaming_commands(revision: Revision, old: str, keys: Keys) -> list[Command
     return commands
 
 
-def reformed_commands(revision: Revision, at: str, keys: Keys, epoch: str) -> list[Command]:
-    """Return the commands for a block whose file has another form, and says the same: that is no revision."""
-    facts = {"kind": "file", "label": revision.label, "version": revision.version, "at": at, "epoch": epoch}
-    return [*reforming_commands(revision, keys), announcement("", _encode(facts), keys.changes)]
-
-
 def announcement(entry_id: str, change: str, *channels: str) -> Command:
     """Return the command that adds a change to the stream and publishes it, sent once, to any number of channels.
 
@@ -287,42 +265,6 @@ def set_commands(key: str, shown: object, wanted: Collection[str]) -> list[Comma
         commands, shown = [("DEL", key)], frozenset[str]()
     commands += [("SREM", key, *part) for part in in_parts(sorted(shown - set(wanted)))]
     return commands + [("SADD", key, *part) for part in in_parts(sorted(set(wanted) - shown))]
-
-
-def agents_commands(known: Mapping[str, int], unknown: Iterable[str], keys: Keys) -> list[Command]:
-    """Return commands for agents that became known at these times, and for ones that left.
-
-    Of those, the inboxes go, unless a request waits, and a list of agents goes on after them for an hour.
-    """
-    removed: list[Command] = [("ZREM", keys.agents, *part) for part in in_parts(sorted(unknown))]
-    for agent in sorted(unknown):
-        removed.append(("DEPART", keys.agents_created, keys.departed, agent, str(MOST_DEPARTED), str(DEPARTED_SECONDS)))
-        removed.append(("FORGET", keys.inbox(agent)))
-    listed = new_zset_commands(keys.agents, dict.fromkeys(known, 0))[1:]
-    return listed + new_zset_commands(keys.agents_created, known)[1:] + removed
-
-
-def gone_commands(agents: Iterable[str], keys: Keys) -> list[Command]:
-    """Return commands for agents that requests deleted: their inboxes and open files go."""
-    return [("DEL", keys.inbox(agent), keys.open(agent)) for agent in sorted(agents)]
-
-
-def problem_commands(subject: str, problem: Problem | None, at: str, keys: Keys, epoch: str) -> list[Command]:
-    """Return commands for a problem that came or changed; None: that was cleared."""
-    notice: dict[str, Any] = {"kind": "cleared", "subject": subject, "at": at, "epoch": epoch}
-    stored: Command = ("HDEL", keys.problems, subject)
-    if problem is not None:
-        notice |= {"kind": "rejected", "label": problem.label, "problem": problem.as_json()}
-        stored = ("HSET", keys.problems, subject, problem.dumps())
-    return [stored, ("PUBLISH", keys.changes, _encode(notice))]
-
-
-def reply_command(actor: str, entry_id: str, request_id: str | None, reply: str | None, keys: Keys) -> Command:
-    """Return the command that removes an entry of an inbox and, unless `reply` is None, sends the reply."""
-    done: Command = ("REPLY", keys.inbox(actor), entry_id)
-    if request_id is None or reply is None:
-        return done
-    return (*done, keys.reply(f"{actor}:{request_id}"), str(REPLY_SECONDS), reply)
 
 
 def written_keys(words: Sequence[str]) -> set[str]:

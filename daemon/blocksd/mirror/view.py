@@ -8,7 +8,6 @@ from operator import itemgetter
 from typing import Any, Generic, Self, TypeVar, overload
 
 from blocksd.errors import Damaged
-from blocksd.mirror.file_form import FORM_FIELDS
 from blocksd.model.block import FILE_KEYS, TEXT_KEYS
 from blocksd.model.label import is_properties, name_for_agent
 from blocksd.model.properties import PROPERTIES
@@ -191,20 +190,14 @@ class BlockView(_Shown):
             raise Damaged(f"the mirror shows an invalid {name} for {self.label!r}") from None
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, BlockView):
-            return False
-        return self._fields == other._fields or _of_block(self._fields) == _of_block(other._fields)
+        # A reply does not have the fields of the block's file.
+        return isinstance(other, BlockView) and (self._fields == other._fields or self.as_json() == other.as_json())
 
     def __hash__(self) -> int:
         return hash((self.label, self.version, self.digest))
 
     def __repr__(self) -> str:
         return f"BlockView({self.label!r}, version={self.version}, chars={self.chars})"
-
-
-def _of_block(fields: Mapping[str, str]) -> dict[str, str]:
-    """Return the fields without those of the block's file, which a reply does not have."""
-    return {name: text for name, text in fields.items() if name not in FORM_FIELDS}
 
 
 def shown_as(label: str, fields: Mapping[str, str]) -> BlockView | None:

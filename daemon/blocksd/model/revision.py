@@ -99,6 +99,11 @@ class Revision:
         return block_id(self.origin or self.label)
 
     @property
+    def is_on_request(self) -> bool:
+        """False if a person or program saved the file in the folder: then the daemon has not written it."""
+        return self.author != FILE or self.request_id is not None
+
+    @property
     def is_edit(self) -> bool:
         """False if agents that match a pattern came or went, and the block stayed as it was."""
         return self.kind != "updated" or self.position is None or self.request_id is not None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from blocksd.errors import Misconfigured
 from blocksd.model.problem import count, reverted, unmerged_subject
-from blocksd.model.revision import FILE, timestamp
+from blocksd.model.revision import timestamp
 from blocksd.monitoring.events import ServiceListener
 from blocksd.monitoring.sd_notify import is_journal
 from blocksd.monitoring.status import tally_text
@@ -84,7 +84,7 @@ class EventLog(ServiceListener):
             return  # the first read of the folder is one line, not a thousand
         agents = [f"+{agent}" for agent in revision.attached] + [f"-{agent}" for agent in revision.detached]
         some = " ".join(agents[:5]) + (f" and {len(agents) - 5} more" if len(agents) > 5 else "")
-        author = f" by {revision.who}" if revision.author != FILE else ""
+        author = f" by {revision.who}" if revision.is_on_request else ""
         gone, told, level = "", {}, "info"
         self._reverted.discard(unmerged_subject(revision.label))
         if revision.reverts:  # this line stands for that of the problem, too

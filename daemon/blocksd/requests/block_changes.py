@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from blocksd.errors import AlreadyExists, InvalidFile, InvalidRequest, LabelConflict, LimitExceeded, ProblemFile
 from blocksd.files.document import decode, serialize, split
-from blocksd.mirror.unread_form import form_of_file
+from blocksd.mirror.forms import form_of_file
 from blocksd.model.attachment import NOBODY, matches
 from blocksd.model.block import check_value
 from blocksd.model.label import PRIVATE, is_properties, name_for_agent, owner, printable
@@ -62,12 +62,12 @@ def repair(changeset: Changeset, label: str) -> bool:
 def make(changeset: Changeset, block: Block, *, position: int | None = None) -> None:
     """The block is to come into being."""
     label = block.label
-    _check_free(changeset, label)
+    check_free(changeset, label)
     _check_value(block)
     _check_names(changeset, label, block.agents)
     document = split(decode(serialize(block)), label)
     file = changeset.file(label)
-    _count_directories(changeset, file.path)
+    count_directories(changeset, file.path)
     data = changeset.workspace.parser.confirm(document, block)
     changeset.set_file(label, file._replace(block=block, document=document, data=data))
     changeset.step(Put(block, position, file.path))
@@ -105,10 +105,10 @@ def rename(changeset: Changeset, label: str, new: str) -> None:
         raise InvalidRequest(message, field="args.to", label=label, owner=owner(new)) from None
     changeset.count(block)
     changeset.end(label)
-    _check_free(changeset, new)
+    check_free(changeset, new)
     _check_names(changeset, new, block.agents)
     there = changeset.file(new)
-    _count_directories(changeset, there.path)
+    count_directories(changeset, there.path)
     data = parser.confirm(file.document, block)
     file = there._replace(block=block, document=file.document, data=data, like=file.path, mode=file.mode)
     changeset.set_file(new, file)
@@ -126,7 +126,7 @@ def _check_value(block: Block) -> None:
         check_value(block.value, block.limit)
 
 
-def _count_directories(changeset: Changeset, path: str) -> None:
+def count_directories(changeset: Changeset, path: str) -> None:
     """Raises LimitExceeded when too many directories are to be made so that this file, too, can be there."""
     directories, directory = changeset.directories, path.rpartition("/")[0]
     while directory and directory not in directories and not changeset.workspace.has_directory(directory):
@@ -139,7 +139,7 @@ def _count_directories(changeset: Changeset, path: str) -> None:
         )
 
 
-def _check_free(changeset: Changeset, label: str) -> None:
+def check_free(changeset: Changeset, label: str) -> None:
     """Raises AlreadyExists, or LabelConflict when some file systems could not tell the label from another."""
     if changeset.has(label):
         raise AlreadyExists(f"there is a block {label!r} already", label=label)

@@ -28,6 +28,7 @@ from blocksd.requests.block_changes import make, put, remove, rename
 from blocksd.requests.changeset import Changeset
 from blocksd.requests.queries import QUERIES
 from blocksd.requests.reply import carried_out
+from blocksd.requests.saving import save
 from blocksd.requests.undoing import MERGE_WORK, merge_reverted, redo, restore, undo
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     from blocksd.state.state_draft import StateDraft
 
 _OF_WHOLE_AGENTS = {"create_agent": create_agent, "update_agent": update_agent, "delete_agent": delete_agent}
-_OF_VERSIONS = {"undo": undo, "redo": redo, "restore": restore, "merge": merge_reverted}
+_OF_VERSIONS = {"undo": undo, "redo": redo, "restore": restore, "merge": merge_reverted, "save": save}
+_OF_ABSENT = ("undo", "redo", "restore", "save")
 _MAX_BATCH = 1000
 
 _EDIT_WORK, _PATCH_WORK = 2, 16
@@ -114,7 +116,7 @@ class Operations:
         if self._changeset.is_operator:
             parsed = parse_versioned if request.op in _OF_VERSIONS else parse_label
             label = parsed(named(request.label, "label", "operators name a block by its label"))
-            if not (self._changeset.has(label) or request.expect_id or request.op in ("undo", "redo", "restore")):
+            if not (self._changeset.has(label) or request.expect_id or request.op in _OF_ABSENT):
                 raise self._changeset.unknown(label)
             return label
         changeset, agent = self._changeset, self._changeset.actor
@@ -276,7 +278,7 @@ class Operations:
             self._changeset.part = number
             try:
                 one = request.part(part)
-                if one.op in ("batch", "open_file", "close_file", *QUERIES):
+                if one.op in ("batch", "save", "open_file", "close_file", *QUERIES):
                     raise InvalidRequest(f"{one.op} cannot be part of a batch", field="op")
                 label = self.do(one.op, one)
             except BlocksdError as error:

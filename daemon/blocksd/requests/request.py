@@ -28,6 +28,7 @@ OPS = (
     "restore",
     "merge",
     "rename",
+    "save",
     "attach",
     "detach",
     "create_agent",

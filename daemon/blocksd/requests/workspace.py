@@ -15,10 +15,11 @@ from blocksd.model.label import path_of_label, printable, rejected_path
 from blocksd.state.overlay import FORGOTTEN
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from blocksd.files.document import Parser
     from blocksd.files.folder import Folder, Reading, Signature
+    from blocksd.model.revision import Revision
     from blocksd.state.state_draft import StateDraft
 
 _MOST_REJECTED = 100
@@ -50,6 +51,8 @@ class Workspace:
     """Agents that were deleted by a request, whether they came again or not."""
     directories: set[str] = field(default_factory=set)
     """Directories that are to be made for files."""
+    is_recent: Callable[[Revision, float], bool] = lambda *_: False
+    """Returns True if a revision was written in a share of the stale window before now."""
     work: int = 0
     unmergeable: set[str] = field(default_factory=set)
     """Blocks whose stale saves stay as they are."""

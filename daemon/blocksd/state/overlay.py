@@ -10,6 +10,7 @@ from blocksd.files.folder import packed, unpacked
 from blocksd.model.block import origins_of
 from blocksd.model.label import SUFFIX, clash_key, is_properties
 from blocksd.model.revision import FILE
+from blocksd.state.state import RECENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,6 +55,8 @@ class Overlay:
     """The newest revision of each label, of those drafted here."""
     forms: dict[str, Mapping[str, str] | None] = field(default_factory=dict)
     """The forms of files that were read or are to be written, by label, as `Revision.form` has them."""
+    reformed: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """Those of files that say the same as before, in another form."""
     has_attachments: bool = False
     """True if `attachments` are its own, and not those below."""
     layers: tuple[Overlay, ...] = field(init=False, repr=False)
@@ -69,6 +72,7 @@ class Overlay:
         for part in (self.paths, self.labels, self.taken, self.signatures, self.versions, self.drafted, self.origins):
             part.clear()
         self.forms.clear()
+        self.reformed.clear()
 
     def absorb(self, above: Overlay) -> None:
         """Take over what an overlay on top of this one holds."""
@@ -78,7 +82,18 @@ class Overlay:
             else:
                 self.attachments, self.has_attachments = above.attachments, True
         self.revisions = self.revisions + above.revisions
-        for name in ("paths", "labels", "taken", "signatures", "origins", "released", "versions", "drafted", "forms"):
+        for name in (
+            "paths",
+            "labels",
+            "taken",
+            "signatures",
+            "origins",
+            "released",
+            "versions",
+            "drafted",
+            "forms",
+            "reformed",
+        ):
             getattr(self, name).update(getattr(above, name))
 
     def apply(self, written: Mapping[str, Signature | None] | None = None) -> None:
@@ -122,10 +137,12 @@ class Overlay:
         for revision in self.revisions:
             if revision.label in state.versions:
                 state.versions[revision.label] = revision.version
-            state.remembered(revision)
-            if revision.author != FILE:
+            state.recent.pop(revision.label, None)
+            state.recent[revision.label] = revision
+            is_on_request = revision.author != FILE or revision.request_id is not None
+            if is_on_request:
                 state.made_at[revision.seq] = state.clock()
-            if revision.author != FILE or revision.renamed_from is not None:
+            if is_on_request or revision.renamed_from is not None:
                 state.others.pop(revision.label, None)
                 state.others.pop(revision.renamed_from or "", None)
             for label in filter(None, (revision.label, revision.renamed_from)):
@@ -134,10 +151,13 @@ class Overlay:
                     state.has_deleted = True
             if revision.stale_base is not None:
                 state.unmerged.add(revision.label)
+        state.reformed.update(self.reformed)
         for label, form in self.forms.items():
             newest = state.recent.get(label)
             if newest is not None and newest.form != form:
                 state.recent[label] = replace(newest, form=form)
+        while len(state.recent) > RECENT:
+            del state.recent[next(iter(state.recent))]
         while len(state.made_at) > _TIMED:
             del state.made_at[next(iter(state.made_at))]
         self.clear()

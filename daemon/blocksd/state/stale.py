@@ -139,7 +139,7 @@ def stale_base(saved: Block, newest: Revision, past: Past) -> Revision | None:
 def _is_recent_write(revision: Revision, is_recent: Callable[[Revision, float], bool]) -> bool:
     if revision.stale_base is not None or _is_no_edit(revision):
         return True
-    return revision.author != FILE and is_recent(revision, 1.0)
+    return revision.is_on_request and is_recent(revision, 1.0)
 
 
 def _is_no_edit(revision: Revision) -> bool:
@@ -171,7 +171,7 @@ def merge_of(stale: Revision, saved: Block, draft: StateDraft) -> Merge | None:
     if base.block is None or before.block is None:
         return None
     both = merged(base.block, saved, before.block)
-    return Merge(both, reverts_of(both, (before.block,), _past(label, draft)))
+    return Merge(both, reverts_of(both, (before.block,), past_of(label, draft)))
 
 
 def lost_by(stale: Revision, draft: StateDraft) -> tuple[int, ...]:
@@ -181,13 +181,14 @@ def lost_by(stale: Revision, draft: StateDraft) -> tuple[int, ...]:
         before = draft.undamaged(stale.label, before.version - 1)
     if before is None or before.block is None or stale.block is None:
         return ()
-    return reverts_of(stale.block, (before.block,), _past(stale.label, draft))
+    return reverts_of(stale.block, (before.block,), past_of(stale.label, draft))
 
 
-def _past(label: str, draft: StateDraft) -> Past:
+def past_of(label: str, draft: StateDraft, is_recent: Callable[[Revision, float], bool] = lambda *_: False) -> Past:
+    """Return the versions of a block so far; by default, none was written in the stale window."""
     return Past(
         version=partial(draft.undamaged, label),
-        is_recent=lambda *_: False,
+        is_recent=is_recent,
         has_been=draft.has_been,
         by_others=partial(draft.by_others, label),
     )

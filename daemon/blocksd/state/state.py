@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from blocksd.model.block import Block
     from blocksd.model.revision import Revision
 
-_RECENT = 256  # labels of which the newest revision is remembered
+RECENT = 256  # labels of which the newest revision is remembered
 _OTHERS = 256  # labels of which it is remembered which versions others wrote
 
 
@@ -41,6 +41,7 @@ class State:
         self.journal = journal
         self.clock = clock
         self.agent_times = AgentTimes(journal, wall)
+        self.reformed: set[str] = set()  # labels of files that say the same in another form, until the mirror shows it
         self.made_at: dict[int, float] = {}  # seq → when it came into force, of the newest by request in this run
         self.has_seen_folders = False  # until a sweep has, agents without blocks are not known
         self.load()
@@ -142,7 +143,7 @@ class State:
         """Remember the newest revision of a label, which was read or journaled just now."""
         self.recent.pop(newest.label, None)
         self.recent[newest.label] = newest
-        while len(self.recent) > _RECENT:
+        while len(self.recent) > RECENT:
             del self.recent[next(iter(self.recent))]
         return newest
 

@@ -118,7 +118,7 @@ class StateDraft(Overlay):
         """Note the form of the file of a block, of which this is the newest revision; True if it has another one now."""
         if self.form_of(newest) == form:
             return False
-        self.forms[newest.label] = form
+        self.forms[newest.label] = self.reformed[newest.label] = form
         return True
 
     def delete(
@@ -318,7 +318,8 @@ class StateDraft(Overlay):
                 self._draft(newest, newest.block, ("agents",), author, None, at, stale_base=base, form=form)
 
     def _append(self, revision: Revision) -> None:
-        if self.by is not None and revision.author == OPERATOR:  # a stale save that is merged first is not theirs
+        is_theirs = revision.author == OPERATOR or revision.request_id is not None
+        if self.by is not None and is_theirs:  # a stale save that is merged first is not
             revision = replace(revision, by=self.by)
         self.revisions.append(revision)
         self.versions[revision.label] = revision.version

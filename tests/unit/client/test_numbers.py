@@ -125,7 +125,7 @@ def range_of(name: str, parameter: str) -> tuple[float, float]:
     """The range of a parameter."""
     if parameter == "limit":
         return 1, MAX_NUMBER if name.endswith(".list") else MAX_LIMIT
-    return RANGES[parameter]
+    return (0, MAX_NUMBER) if f"{name}-{parameter}".endswith(".save-version") else RANGES[parameter]
 
 
 def test_numbers_are_found() -> None:

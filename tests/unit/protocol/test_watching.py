@@ -92,7 +92,9 @@ class Server:
 
     def reform(self, label: str, *, is_told: bool = True) -> None:
         """A file has another form, and says the same."""
-        text = json.dumps({"kind": "file", "label": label, "at": f"{AT}{next(self._times)}", "epoch": self.epoch})
+        text = json.dumps(
+            {"seq": None, "kind": "file", "label": label, "at": f"{AT}{next(self._times)}", "epoch": self.epoch}
+        )
         self.redis.xadd(KEYS.changes, {"change": text}, id=f"{self.seq}-{next(self._times)}")
         if is_told:
             self.publish(text, [KEYS.changes])
