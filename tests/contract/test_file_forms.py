@@ -223,6 +223,9 @@ def test_writes_on_request_change_the_form(rig: Office, raw: Any) -> None:
     assert shown(raw, "notes") == text
     rig.do("operator", "rename", "notes", to="other")
     assert shown(raw, "other") == text
+    raw.flushall()
+    rig.settle()
+    assert shown(raw, "other") == text
     rig.do("operator", "delete", "other")
     rig.do("operator", "undo", "other")
     assert shown(raw, "other") == (rig.root / "other.md").read_bytes()

@@ -149,6 +149,8 @@ def check_journal(revisions: list[Revision], memory: Memory) -> list[Blocks]:
         must("numbers", one.version == max(versions.get(label, 0) for label in labels) + 1, one, "after", versions)
         if one.fields == ("agents",) and one.block == was:
             pass  # who is attached changed, for whatever reason
+        elif one.author in (FILE, MERGE) and one.request_id is not None:
+            _check_saved_elsewhere(one, memory.asked[one.request_id], shown.get(one.label, []))
         elif one.author == FILE:
             _check_save(one, blocks.get(one.renamed_from or ""), unused, memory)
             _check_reverts(one, shown.get(one.renamed_from or one.label, []))
@@ -198,10 +200,35 @@ def _check_save(one: Revision, origin: Block | None, unused: dict[str, list[Save
     saves.remove(save)
 
 
+def is_of_a_person(one: Revision) -> bool:
+    """Return True of a save in the folder: what comes from another host the daemon writes."""
+    return one.author == FILE and one.request_id is None
+
+
+@checks("saved elsewhere")
+def _check_saved_elsewhere(one: Revision, asked: Asked, history: list[Revision]) -> None:
+    """A file that was saved on another host is in force as it was sent, or is a version, and the next has both texts."""
+    must("saved elsewhere", asked.op == "save", asked, "made", one)
+    assert one.block is not None
+    if one.author == FILE:
+        must("saved elsewhere", one.block == block_of(one.label, asked.args["file"].encode()), asked, "made", one)
+        _check_reverts(one, history)
+        return
+    saved, before = history[-1], history[-2]
+    must("saved elsewhere", (saved.author, saved.request_id) == (FILE, one.request_id), one, "merges what nobody saved")
+    version = saved.stale_base if saved.stale_base is not None else asked.args["version"]
+    base = next((old for old in reversed(history[:-1]) if old.version == version), None)
+    had = lines(base.block.value) if base is not None and base.block is not None else Counter()
+    for side in (saved, before):
+        assert side.block is not None
+        lost = lines(side.block.value) - had - lines(one.block.value)
+        must("saved elsewhere", not any(map(is_token, lost)), "a merge lost", lost)
+
+
 @checks("merged")
 def _check_merge(one: Revision, history: list[Revision]) -> None:
     saved = history[-1]
-    must("merged", saved.author == FILE)
+    must("merged", is_of_a_person(saved))
     assert saved.stale_base is not None
     theirs = next(old for old in reversed(history) if old.stale_base is None)
     base = next(old for old in history if old.version == saved.stale_base)
@@ -329,7 +356,7 @@ def _check_reverts(one: Revision, history: Sequence[Revision]) -> None:
         read = [_brought(line, history)[0] for line in said if line.startswith("t") and is_token(line)]
         must("stale base", all(version <= one.stale_base for version in read), one, "is not made of", one.stale_base)
         return
-    by_others = [old.version for old in history[-_LOOKED_AT:] if old.author != FILE][-_NAMED:]
+    by_others = [old.version for old in history[-_LOOKED_AT:] if not is_of_a_person(old)][-_NAMED:]
     must("reverts", set(one.reverts) <= set(by_others), one, "names what is no version of others")
     before = history[-1] if history else None
     if one.block is None or before is None or before.block is None:
@@ -345,7 +372,7 @@ def _brought(line: str, history: Sequence[Revision]) -> list[int]:
     there = False
     for one in history:
         was, there = there, one.block is not None and line in lines(one.block.value)
-        if there and not was and one.author not in (FILE, MERGE):
+        if there and not was and one.author != MERGE and not is_of_a_person(one):
             found.append(one.version)
     return found[1:] or found
 
@@ -358,7 +385,7 @@ def _check_stale_saves(history: list[Revision], saves: list[Save], memory: Memor
     """
     _check_merges(history, memory.clock)
     for place, one in enumerate(history):
-        if one.author != FILE or one.block is None or place == 0:
+        if not is_of_a_person(one) or one.block is None or place == 0:
             continue
         before = history[place - 1]
         if before.block is None or one.kind in ("created", "renamed"):
@@ -372,10 +399,10 @@ def _check_stale_saves(history: list[Revision], saves: list[Save], memory: Memor
         meant = [save for save in saves if block_of(one.label, save.data) == one.block]
         if not lost or not meant or not all(_must_merge(history[:place], one, save, memory) for save in meant):
             continue
-        merged = next((later for later in history[place + 1 :] if later.author != FILE or _stands(later)), None)
+        merged = next((later for later in history[place + 1 :] if not is_of_a_person(later) or _stands(later)), None)
         must("stale save", merged is not None, "a stale save took", lost, "away:", one)
         assert merged is not None
-        if merged.author == FILE:
+        if is_of_a_person(merged):
             continue  # before it could be merged, the file was removed, or an earlier text was put back
         must("stale save", merged.author == MERGE, "a stale save took", lost, "away:", one)
         assert merged.block is not None
@@ -420,8 +447,8 @@ def _must_merge(history: list[Revision], saved: Revision, save: Save, memory: Me
         waited = memory.clock.get(saved.seq, 0.0) - memory.clock.get(one.seq, math.inf)
         passed = save.at - datetime.fromisoformat(one.at).timestamp()
         is_recent = passed < SURELY_RECENT and not waited >= SURELY_RECENT  # what was waited may be unknown
-        if one.author == FILE or not is_recent:
-            return one.block == block_of(one.label, save.read) and one.author == FILE
+        if is_of_a_person(one) or not is_recent:
+            return one.block == block_of(one.label, save.read) and is_of_a_person(one)
         if one.request_id is None or memory.asked[one.request_id].op not in _ADDITIVE:
             return False
     return False
@@ -455,6 +482,9 @@ def check_requests(revisions: list[Revision], states: Sequence[Blocks], memory: 
         if asked.op in WHOLE:
             _check_several(asked, done, states)
             continue
+        if asked.op == "save":
+            must("acknowledged", [one.author for one in done] in (["file"], ["file", "merge"]), asked, "made", done)
+            done = done[-1:]
         must("done once", len(done) <= 1, "done twice:", asked)
         if asked.op in (*EDITS, "create", "delete"):
             must("acknowledged", len(done) == 1, "acknowledged, and not done:", asked)
@@ -497,7 +527,7 @@ def check_people(rig: Rig, revisions: list[Revision], memory: Memory) -> None:
         if save is None:
             if full.exists():
                 must("removed", of_label, path, "came from nowhere")
-                must("removed", of_label[-1].author != FILE, path, "was removed by a person")
+                must("removed", not is_of_a_person(of_label[-1]), path, "was removed by a person")
             continue
         block = block_of(label, save.data)
         if block is None and _is_kept_beside(full, save.data):
@@ -642,6 +672,8 @@ def _check_style(rig: Rig, label: str, data: bytes, history: list[Revision], mem
     """What people wrote around a value stays as they wrote it, for as long as only the value is changed."""
     for one, before in zip(reversed(history), [*reversed(history[:-1]), None], strict=True):
         was = before.block if before is not None else None
+        if one.author in (FILE, MERGE) and one.request_id is not None:
+            return  # the file is that which was sent
         if one.author == FILE and one.block != was:
             break
         if one.block is None or was is None or one.block.changed_fields(was) not in ((), ("value",)):

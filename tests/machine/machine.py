@@ -16,9 +16,11 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
+from blocksd.files.staging import digest
 from blocksd.journal.results import Results
+from blocksd.mirror.file_form import form_shown
 from blocksd.model.label import TEMPORARY, clash_key, owner
-from blocksd.model.revision import FILE, OPERATOR
+from blocksd.model.revision import OPERATOR
 from blocksd.requests.inbox import ATTEMPTS
 from blocksd.requests.request import Entry
 from blocksd.state.read_queue import HALF_SECONDS
@@ -29,6 +31,7 @@ from machine.audit import (
     agent_parts,
     check,
     check_folders,
+    is_of_a_person,
     is_token,
     path_of,
     private_files,
@@ -159,6 +162,7 @@ class World(RuleBasedStateMachine):
         self.deleted: set[str] = set()  # agents: what waits in the inbox of one is removed, once Redis is there
         self.buffers: dict[str, bytes] = {}  # what editors hold: path → what they have read
         self.read: dict[str, tuple[int, str]] = {}  # what clients hold: label → version and value
+        self.copies: dict[str, tuple[int, bytes]] = {}  # what another host holds: label → version and file
         self.held: dict[str, IO[bytes]] = {}
         self.undecided: list[Asked] = []  # what was asked about agents
         self.killed_before: set[str] = set()  # effects
@@ -252,7 +256,7 @@ class World(RuleBasedStateMachine):
         ):  # this machine is slow: a process that has just begun may believe it
             self._note_save(label, Save(b"", began, mode))
         else:
-            must("half a save", not any(one.author == FILE for one in halves), path, "came into force:", halves)
+            must("half a save", not any(map(is_of_a_person, halves)), path, "came into force:", halves)
             must("half a save", path.read_bytes() == b"", path, "was written to in the middle of a save")
         path.chmod(mode)
         path.write_bytes(data)
@@ -417,6 +421,18 @@ class World(RuleBasedStateMachine):
         hunks = [Hunk(start, old[start:end], new[from_:to]) for start, end, from_, to in ranges]
         text = "\n".join(difflib.unified_diff(old, new, lineterm="", n=context))
         self._edit("patch", label, actor, on_conflict, patch=text).hunks = hunks
+
+    @rule(label=labels, is_of_now=st.booleans(), tells_base=st.booleans())
+    def save_elsewhere(self, label: str, *, is_of_now: bool, tells_base: bool) -> None:
+        """A person on another host adds a line to a file, which is there as the mirror shows it, or showed it a while ago."""
+        fields = self.raw.hgetall(f"{self.rig.namespace}:block:{label}")
+        if fields and (is_of_now or label not in self.copies):
+            self.copies[label] = int(fields["version"]), form_shown(fields).data(fields["value"])
+        version, data = self.copies.get(label, (0, b""))
+        start = "" if not data or data.endswith((b"\n", b"\r")) else "\n"
+        text = f"{data.decode()}{start}{self._token()}\n"
+        base: dict[str, Any] = {"base": digest(data)} if tells_base else {}
+        self._ask("save", label, "operator", file=text, version=version, **base)
 
     @rule(label=labels, actor=actors)
     def create(self, label: str, actor: str) -> None:

@@ -276,7 +276,8 @@ class StateDraft(Overlay):
         else:
             assert before is not None
             origin, version = before.origin or label, before.version
-        is_reformed = is_new or before is None or form is None or self.form_of(before) != form
+        is_as_before = before is not None and not is_new and kind != "renamed" and form is not None
+        is_reformed = not is_as_before or before is None or self.form_of(before) != form
         self.forms[label] = form
         # The same object compares element by element, too; and the journal knows a set by its identity.
         if has is not had and has == had:
