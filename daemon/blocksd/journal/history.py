@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocksd.errors import JournalDamaged, VersionDamaged
@@ -313,8 +312,7 @@ class History:
             row = row[:_STORED]
         if len(row) == _STORED:
             check(row, unchecked=self._unchecked)
-        revision = revision_of(row, self.lists.written[row[ENTRIES]], self.lists.attached[row[AGENTS]])
-        return revision if form is None else replace(revision, form=form)
+        return revision_of(row, self.lists.written[row[ENTRIES]], self.lists.attached[row[AGENTS]], form)
 
     def check(self, row: Sequence[Any]) -> None:
         """Check that a row of `STORED` is as it was written; one of `COLUMNS` is of a revision that is still to be.

@@ -88,8 +88,8 @@ def form_of(stored: Any) -> dict[str, str] | None:
         return {}
     try:
         whole = text_of(stored)
-        form: dict[str, str] = json.loads(whole[8:])
-        return form if whole[:8] == f"{zlib.crc32(whole[8:].encode()):08x}" else None
+        form: dict[str, str] = _decoded(whole, 8)[0]
+        return form if int(whole[:8], 16) == zlib.crc32(whole[8:].encode()) else None
     except (TypeError, ValueError, zlib.error):
         return None
 
@@ -135,8 +135,10 @@ def text_of(value: str | bytes) -> str:
     return value if isinstance(value, str) else zlib.decompress(value).decode("utf-8")
 
 
-def revision_of(row: Sequence[Any], entries: tuple[str, ...], agents: frozenset[str]) -> Revision:
-    """Return the revision in a row, with the lists of agents whose numbers are in it."""
+def revision_of(
+    row: Sequence[Any], entries: tuple[str, ...], agents: frozenset[str], form: Mapping[str, str] | None = None
+) -> Revision:
+    """Return the revision in a row, with the lists of agents whose numbers are in it, and the form of its file."""
     seq, label, version, kind, value, facts = row[:ENTRIES]
     fields, attached, detached, digest, author, at, created_at, request, renamed, position, reverts, *last = row[
         8 : len(_NAMES)
@@ -149,7 +151,8 @@ def revision_of(row: Sequence[Any], entries: tuple[str, ...], agents: frozenset[
     came, went = words(attached) if attached else (), words(detached) if detached else ()
     first = (seq, label, version, kind, block, at, created_at, author, words(fields), agents, came, went)
     return Revision(
-        *first, digest, request, renamed, position, tuple(map(int, words(reverts))) if reverts else (), *last
+        *(*first, digest, request, renamed, position),
+        *(tuple(map(int, words(reverts))) if reverts else (), *last, form),
     )
 
 
