@@ -21,11 +21,12 @@ from blocksd.files.root import Root
 from blocksd.files.writer import OTHER, Content, Writer, content
 from blocksd.journal import journal, opening
 from blocksd.journal.intents import Intents
+from blocksd.journal.journal import Journal
 from blocksd.mirror import aside, mirror, projection, runs
 from blocksd.model import edits
 from blocksd.model.attachment import Attachments
 from blocksd.model.properties import Properties
-from blocksd.requests import agent_operations, answers, undoing
+from blocksd.requests import agent_operations, answers, saving, undoing
 from blocksd.requests.changeset import Changeset
 from blocksd.requests.operations import Operations
 from blocksd.requests.request import parse
@@ -357,6 +358,26 @@ def saves_to_what_is_displaced(world: World) -> None:
             world.rest()
 
 
+def comments_on_a_file(world: World) -> None:
+    for comment in (b"# why", b"# and why not"):
+        world._put("notes", b"---\n" + comment + b"\nagents: [ann, bob]\n---\n", 0)
+        world.rounds(2)
+
+
+def renames_after_a_loss(world: World) -> None:
+    comments_on_a_file(world)
+    world.rename("notes", "team/goals", "operator")
+    world.rounds(2)
+    world.empty_redis()
+
+
+def saves_on_another_host(world: World) -> None:
+    for is_of_now in (True, False, False):
+        world.save_elsewhere("notes", is_of_now=is_of_now, tells_base=True)
+        world.rounds(2)
+        world.append_and_wait("notes", "operator")
+
+
 def has_a_bad_file(world: World) -> None:
     world.spoil("notes", b"caf\xe9\n", 0)
     world.rounds(2)
@@ -528,6 +549,9 @@ POWER_STORIES = (
 )
 
 STORIES = (
+    comments_on_a_file,
+    renames_after_a_loss,
+    saves_on_another_host,
     crashes_while_writing,
     crashes_between_effects,
     asks_twice,
@@ -1103,6 +1127,22 @@ def shows_no_agents(patch: Patch) -> None:
     patch.setattr(projector, "agents_commands", lambda *_: [])
 
 
+def shows_no_new_forms(patch: Patch) -> None:
+    patch.setattr(projector, "reformed_commands", lambda *_: [])
+
+
+def forgets_forms(patch: Patch) -> None:
+    patch.setattr(Journal, "_keep_forms", lambda *_: None)
+
+
+def saves_over_what_was_written(patch: Patch) -> None:
+    patch.setattr(saving, "_merge", lambda changeset, _file, new, *_: saving._stand(changeset, new, ()))
+
+
+def forgets_what_was_sent(patch: Patch) -> None:
+    patch.setattr(saving, "merged", lambda _base, _saved, present, *_: present)
+
+
 class Mutant(NamedTuple):
     """A mistake, what shows it, and the check that is to notice."""
 
@@ -1168,6 +1208,10 @@ MUTANTS = (
     Mutant(removes_what_a_crash_has_left_unread, saves_to_what_is_displaced, "people"),
     Mutant(removes_what_is_displaced_unread, saves_to_what_is_displaced, "people"),
     Mutant(shows_no_problems, has_a_bad_file, "mirror"),
+    Mutant(shows_no_new_forms, comments_on_a_file, "mirror"),
+    Mutant(forgets_forms, renames_after_a_loss, "mirror"),
+    Mutant(saves_over_what_was_written, saves_on_another_host, "reverts"),
+    Mutant(forgets_what_was_sent, saves_on_another_host, "acknowledged"),
     Mutant(leaves_requests_in_their_inboxes, saves_in_private, "inbox"),
     Mutant(gives_new_files_modes_of_their_own, saves_in_private, "style"),
     Mutant(leaves_temporaries, saves_in_private, "litter"),
