@@ -15,13 +15,12 @@ from blocksd.errors import Damaged, LeaseLost
 from blocksd.mirror import projection
 from blocksd.mirror.aside import agents_commands, problem_commands, reply_command
 from blocksd.mirror.keys import Keys, Place
-from blocksd.mirror.projection import commands_of, fields_of
+from blocksd.mirror.projection import change_of, commands_of, fields_of
 from blocksd.mirror.repair import differing, repair_agents, repair_index
 from blocksd.mirror.view import BlockView
 from blocksd.model.attachment import NOBODY
 from blocksd.model.block import Block, block_id
 from blocksd.model.problem import Problem
-from blocksd.model.revision import change_of
 from rig import ABOUT, AT, MADE, announced, expected, made_at, revision, shown
 from support import BACKENDS, eventually
 

@@ -21,10 +21,10 @@ from blocksd.http.call import Described
 from blocksd.mcp.definitions import CALLED
 from blocksd.mirror.acl import users
 from blocksd.mirror.keys import Keys
-from blocksd.mirror.projection import fields_of
+from blocksd.mirror.projection import change_of, fields_of
 from blocksd.model.block import FILE_KEYS
 from blocksd.model.problem import Problem
-from blocksd.model.revision import Kind, change_of
+from blocksd.model.revision import Kind
 from blocksd.requests import request
 from blocksd.settings.config import SETTINGS, Config
 from fenced import BY_HAND, BY_PARSER, ROOT, copy_sample

@@ -7,7 +7,8 @@ import pytest
 
 from blocksd.errors import Damaged, Misconfigured
 from blocksd.mirror.keys import Keys
-from blocksd.model.revision import Change, change_of, reset, timestamp
+from blocksd.mirror.projection import change_of
+from blocksd.model.revision import Change, reset, timestamp
 from rig import AT, revision
 
 

@@ -314,11 +314,8 @@ def _enforce(
 
 
 def is_plain_save(newest: Revision) -> bool:
-    """Return True if a revision is an ordinary save of the file: what is saved on top of it was made of it.
-
-    If none of the last versions is by others, either, `origin_of` has nothing to say.
-    """
-    is_saved = newest.author == FILE and newest.request_id is None  # here, as `is_on_request` denies it
+    """Return True if a revision is an ordinary save of the file: what is saved on top of it was made of it."""
+    is_saved = newest.author == FILE and newest.request_id is None
     return is_saved and newest.stale_base is None and newest.position is None
 
 

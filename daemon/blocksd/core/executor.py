@@ -153,7 +153,8 @@ class Executor(Part):
         try:
             if staged:
                 yield "flush"
-                writer.flush()  # what is put in must be whole after a power cut
+                if writer.is_durable:
+                    writer.flush()  # what is put in must be whole after a power cut
             for one in staged:
                 yield "put in"
                 if not self._put_in(one):
@@ -170,7 +171,7 @@ class Executor(Part):
             self._take_back(put_in, staged)
             raise Conflict(str(error.facts["path"]), error) from None
         reported, told = self._problems.subjects, {draft.paths.get(one.label) for one in draft.requested.revisions}
-        for path in [path for path in signatures if printable(path) in reported or path in edited - told]:
+        for path in [one for one in signatures if one in edited - told or (reported and printable(one) in reported)]:
             del signatures[path]  # it is read again: it may be in order now, or say the same in another form
             self._intake.hint_file(path, closed=True)
         self.unfinished = draft, prepared, signatures
@@ -289,8 +290,7 @@ class Executor(Part):
         """Report which files lie aside that may be saves, for as long as they do."""
         all_kept = self._intents.kept
         if not all_kept:
-            if KEPT in self._problems:
-                self._problems.remove(KEPT)
+            self._problems.remove(KEPT)
             return
         self._problems.set(kept_aside([(one.staged.aside, one.staged.path) for one in all_kept]))
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from blocksd.files.staging import mode_of_new
 from blocksd.model.label import PROPERTIES_END, SUFFIX, is_properties
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from blocksd.files.file_edit import BlockFile
     from blocksd.model.block import Block
 
 USUAL_MODE = 0o644
@@ -89,6 +91,14 @@ def form_fields(data: bytes, block: Block, *, path: str, mode: int) -> dict[str,
     if label.endswith(PROPERTIES_END) and is_properties(label):  # their value is not the file's text
         return FileForm(raw=data.decode(), path="" if path == label else path, mode=mode).fields()
     return form_of(data, block.value, path="" if path == f"{label}{SUFFIX}" else path, mode=mode).fields()
+
+
+def form_of_file(file: BlockFile) -> dict[str, str] | None:
+    """Return the form of a file as requests leave it, as `Revision.form` has it; None: there is none."""
+    if file.block is None or file.data is None:
+        return None
+    mode = mode_of_new() if file.mode is None else file.mode
+    return form_fields(file.data, file.block, path=file.path, mode=mode)
 
 
 def form_shown(fields: Mapping[str, str]) -> FileForm:

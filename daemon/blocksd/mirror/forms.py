@@ -1,28 +1,18 @@
-"""Shows the forms of files: of those that requests leave, and of revisions, of which it may be unknown."""
+"""Shows the forms of the files of revisions, of which it may be unknown."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from blocksd.files.document import serialize
-from blocksd.files.staging import mode_of_new
 from blocksd.mirror.file_form import FORM_FIELDS, USUAL_MODE, form_fields
 from blocksd.model.label import is_properties, owner, path_of_label
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from blocksd.files.file_edit import BlockFile
     from blocksd.mirror.keys import Keys
     from blocksd.model.revision import Revision
-
-
-def form_of_file(file: BlockFile) -> dict[str, str] | None:
-    """Return the form of a file as requests leave it, as `Revision.form` has it; None: there is none."""
-    if file.block is None or file.data is None:
-        return None
-    mode = mode_of_new() if file.mode is None else file.mode
-    return form_fields(file.data, file.block, path=file.path, mode=mode)
 
 
 def form_of_revision(revision: Revision) -> Mapping[str, str]:

@@ -45,9 +45,6 @@ def milliseconds(at: str) -> int:
     return round(datetime.fromisoformat(at).timestamp() * 1000)
 
 
-_quoted = json.encoder.encode_basestring  # in JSON, with `ensure_ascii=False`
-
-
 @dataclass(frozen=True, slots=True)
 class Revision:
     """One accepted change to one block, with the whole block after it.
@@ -220,30 +217,6 @@ class Change:
     def request_id(self) -> str | None:
         """The request that asked for it, if one did."""
         return self.raw.get("request_id")
-
-
-def change_of(revision: Revision, epoch: str) -> str:
-    """Return the notification of a revision: one line of JSON.
-
-    It is put together here: an encoder would be made anew for each save, and takes four times as long.
-    """
-    one = revision
-    more = f', "from": {_quoted(one.renamed_from)}' if one.renamed_from is not None else ""
-    if one.reverts:
-        more += f', "reverts": [{", ".join(map(str, one.reverts))}]'
-    if one.by is not None:
-        more += f', "by": {_quoted(one.by)}'
-    return (
-        f'{{"seq": {one.seq}, "kind": "{one.kind}", "label": {_quoted(one.label)}, "version": {one.version}, '
-        f'"fields": [{", ".join(map(_quoted, one.fields))}], "attached": [{", ".join(map(_quoted, one.attached))}], '
-        f'"detached": [{", ".join(map(_quoted, one.detached))}], "author": {_quoted(one.author)}, '
-        f'"digest": {_quoted_or_null(one.digest)}, "at": {_quoted(one.at)}, '
-        f'"request_id": {_quoted_or_null(one.request_id)}, "epoch": {_quoted(epoch)}{more}}}'
-    )
-
-
-def _quoted_or_null(text: str | None) -> str:
-    return _quoted(text) if text is not None else "null"
 
 
 UNNUMBERED = ("repaired", "file")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from blocksd.errors import AlreadyExists, InvalidFile, InvalidRequest, LabelConflict, LimitExceeded, ProblemFile
 from blocksd.files.document import decode, serialize, split
-from blocksd.mirror.forms import form_of_file
+from blocksd.mirror.file_form import form_of_file
 from blocksd.model.attachment import NOBODY, matches
 from blocksd.model.block import check_value
 from blocksd.model.label import PRIVATE, is_properties, name_for_agent, owner, printable

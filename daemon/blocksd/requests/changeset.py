@@ -19,7 +19,7 @@ from blocksd.errors import (
     VersionConflict,
 )
 from blocksd.files.document import edited, normalize_newlines
-from blocksd.mirror.forms import form_of_file
+from blocksd.mirror.file_form import form_of_file
 from blocksd.model import edits
 from blocksd.model.block import check_value, is_unfit
 from blocksd.model.differences import Effort

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from blocksd.errors import BlocksdError, InvalidRequest, JournalUnusable, LimitExceeded, NotFound, ProblemFile
 from blocksd.files.document import MAX_BYTES, edited
 from blocksd.files.staging import digest
-from blocksd.mirror.file_form import form_of
-from blocksd.mirror.forms import form_of_file
+from blocksd.mirror.file_form import form_of, form_of_file
 from blocksd.model.block import check_value, default_block
 from blocksd.model.label import is_properties
 from blocksd.model.revision import FILE, MERGE
@@ -58,7 +56,7 @@ def save(changeset: Changeset, label: str, request: Request) -> None:
     except BlocksdError as error:
         raise ProblemFile(error.message, **{**error.facts, "label": label}) from None
     file, past = changeset.file(label), _past(changeset, label, request.by)
-    new = replace(file, block=saved, document=document, data=data)
+    new = file._replace(block=saved, document=document, data=data)
     if file.block is None:
         check_free(changeset, label)
         count_directories(changeset, file.path)
@@ -135,7 +133,7 @@ def _merge(
         return
     changeset.count(saved)
     changeset.count(both)
-    file = replace(file, block=both, document=document, data=data)
+    file = file._replace(block=both, document=document, data=data)
     changeset.set_file(both.label, file)
     forms, request_id = (form_of_file(new), form_of_file(file)), changeset.request_id
     stale_base, reverts = version if origin is not None else None, reverts_of(both, (present,), past)

@@ -277,7 +277,9 @@ class StateDraft(Overlay):
             assert before is not None
             origin, version = before.origin or label, before.version
         is_as_before = before is not None and not is_new and kind != "renamed" and form is not None
-        is_reformed = not is_as_before or before is None or self.form_of(before) != form
+        is_known = label not in self.forms and self.below is None  # as of most, which need no look at what is below
+        was = None if before is None else before.form if is_known else self.form_of(before)
+        is_reformed = not is_as_before or was != form
         self.forms[label] = form
         # The same object compares element by element, too; and the journal knows a set by its identity.
         if has is not had and has == had:

@@ -10,8 +10,7 @@ import pytest
 import redis
 
 from blocksd.mirror.keys import Keys
-from blocksd.mirror.projection import commands_of, hash_commands, set_commands
-from blocksd.model.revision import change_of
+from blocksd.mirror.projection import change_of, commands_of, hash_commands, set_commands
 from rig import revision
 
 EPOCH = "e" * 32
