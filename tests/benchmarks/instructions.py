@@ -31,7 +31,7 @@ MARGIN = 1.15
 BOUNDS = {
     "save": 1055,
     "another": 1350,
-    "append": 2990,
+    "append": 2785,
     "parse": 330,
     "prompt": 310,
     "retrieve": 204,
