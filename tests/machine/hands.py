@@ -20,6 +20,8 @@ from failing import call_of_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from types import TracebackType
 
     from machine.disk import Disk, Log
 
@@ -223,7 +225,7 @@ class Hands:
         @contextmanager
         def counted() -> Iterator[None]:
             self.live()
-            with transaction():
+            with transaction:
                 yield
                 if self._transactions == 0:
                     raise sqlite3.OperationalError("database or disk is full")
@@ -240,7 +242,7 @@ class Hands:
 
             return made
 
-        database.transaction = counted
+        database.transaction = _Anew(counted)
         database.execute, database.executemany = failing(execute), failing(executemany)
 
     def _state(self, text: str) -> None:
@@ -281,6 +283,24 @@ class Hands:
             if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
                 connection.disconnect()
             raise error
+
+
+class _Anew:
+    """A context that can be entered again and again, of one that is made for each time."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
+        self._make = make
+        self._entered: list[AbstractContextManager[None]] = []
+
+    def __enter__(self) -> None:
+        context = self._make()
+        context.__enter__()
+        self._entered.append(context)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return self._entered.pop().__exit__(kind, error, traceback)
 
 
 _FULL = 2  # of PRAGMA synchronous
