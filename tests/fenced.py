@@ -20,6 +20,7 @@ BY_HAND = (
     "daemon/docs/architecture.md",
     "daemon/docs/benchmarks.md",
     "daemon/docs/cli.md",
+    "daemon/docs/followers.md",
     "daemon/docs/http.md",
     "daemon/docs/letta.md",
     "daemon/docs/mcp.md",

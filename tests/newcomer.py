@@ -38,6 +38,7 @@ TOOLS = ("redis-cli", "vim", "npm", "node", "curl")
 
 RUNS_ON = {
     r"blocksd run": r"ready: \d+ blocks",
+    r"^blocksd follow (?!--)": r"ready: \d+ files",
     r"^blocksd serve": r"serving at",
     r"^blocksd watch$": "following changes",
     r"^redis-cli .* subscribe ": "subscribe",
@@ -53,7 +54,7 @@ WHEN_SETTLED = ("blocksd status", "blocksd doctor")
 PORTS = ("8283", "9283")
 """The ports at which a document has the gateway listen, first the default."""
 
-FOLLOWS = re.compile(r"subscribe|follow|every_change|api/changes")
+FOLLOWS = re.compile(r"subscribe|follow\.|every_change|api/changes")
 """Those of them that say something of each change."""
 
 HANDS = {"vim blocks.d/persona.md": ("Go", "I ask when I am not sure.", "\x1b", ":wq\r")}

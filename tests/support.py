@@ -13,7 +13,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import pytest
 import redis
@@ -269,6 +269,8 @@ def binary_of(backend: str) -> str:
 class Daemon:
     """A real `blocksd run` in a process of its own."""
 
+    command_name = "run"
+
     def __init__(
         self, folder: Path, state: Path, *options: str, env: dict[str, str] | None = None, under: Sequence[str] = ()
     ) -> None:
@@ -281,13 +283,13 @@ class Daemon:
         self.log = state.with_suffix(".log")
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, ready: bool = True) -> Daemon:
+    def start(self, *, ready: bool = True) -> Self:
         words = [
             *self.under,
             sys.executable,
             "-m",
             "blocksd",
-            "run",
+            self.command_name,
             str(self.folder),
             "--state-dir",
             str(self.state),

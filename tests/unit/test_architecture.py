@@ -30,6 +30,7 @@ PACKAGES = (
     "monitoring",
     "embedded",
     "service",
+    "follow",
     "http",
     "doctor",
     "mcp",

@@ -15,7 +15,7 @@ import click
 from blocksd.cli import completion
 from blocksd.cli.console import print_json, print_problems
 from blocksd.cli.options import load
-from blocksd.cli.renaming import Renaming, rename, renamings
+from blocksd.doctor.renaming import Renaming, rename, renamings
 from blocksd.errors import BlocksdError, InvalidFile, JournalUnusable, Misconfigured
 from blocksd.files.document import Parser
 from blocksd.model.label import SUFFIX, clash_key, is_block_file, label_of_path, printable

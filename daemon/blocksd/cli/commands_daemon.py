@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _NEEDS_MCP = "the MCP server needs the package mcp: pip install 'blocksd[mcp]'"
 
 
-def _log_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def log_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a process that logs."""
     level = click.option(
         "--log-level",
@@ -74,7 +74,7 @@ def _log_options(command: Callable[..., Any]) -> Callable[..., Any]:
     metavar="S",
     help="Seconds that a file must be gone to count as deleted.  [default: 1]",
 )
-@_log_options
+@log_options
 @click.option("--metrics", metavar="[HOST:]PORT", help="Serve metrics for Prometheus at this address.  [default: none]")
 @click.option(
     "--http",
@@ -110,7 +110,7 @@ def run(*, take_over: bool, http: str | None, **flags: Any) -> None:
     config = resolved.config
     log = EventLog(level=config.log_level, as_json=config.log_format == "json")
     log.capture()
-    with _failure_in(log):
+    with failure_in(log):
         if config.http:
             _check_packages()
         # A settings file that was read once and cannot be read now is an error, not a return to the defaults.
@@ -119,7 +119,7 @@ def run(*, take_over: bool, http: str | None, **flags: Any) -> None:
 
 
 @contextmanager
-def _failure_in(log: EventLog) -> Iterator[None]:
+def failure_in(log: EventLog) -> Iterator[None]:
     """Have a log that is JSON take the error that ends the process, too."""
     try:
         yield
@@ -139,21 +139,28 @@ def _check_packages() -> None:
         raise Misconfigured(message, key="http")
 
 
-def _metrics(config: Config) -> list[ServiceListener]:
-    """Return the listener that serves metrics, if they are configured.
+@contextmanager
+def metrics_installed() -> Iterator[None]:
+    """Have an import of metrics that are not installed say so.
 
     Raises:
         Misconfigured: it needs a package that is not installed.
     """
-    if config.metrics_address is None:
-        return []
     try:
-        from blocksd.monitoring.metrics import Metrics
+        yield
     except ImportError as error:
         if error.name is None or not error.name.startswith("prometheus_client"):
             raise
         message = "metrics need the package prometheus-client: pip install 'blocksd[metrics]'"
         raise Misconfigured(message, key="metrics") from None
+
+
+def _metrics(config: Config) -> list[ServiceListener]:
+    """Return the listener that serves metrics, if they are configured. Raise Misconfigured if a package is missing."""
+    if config.metrics_address is None:
+        return []
+    with metrics_installed():
+        from blocksd.monitoring.metrics import Metrics
     return [Metrics(*config.metrics_address)]
 
 
@@ -166,7 +173,7 @@ def _metrics(config: Config) -> list[ServiceListener]:
 @click.option(
     "--certificate-key", metavar="FILE", type=click.Path(), help="The key of the certificate, if it is in another file."
 )
-@_log_options
+@log_options
 def serve(**flags: Any) -> None:
     """Serve blocks and agents over HTTP, until Ctrl-C or SIGTERM.
 
@@ -182,7 +189,7 @@ def serve(**flags: Any) -> None:
     config = load(flags)
     log = EventLog(level=config.log_level, as_json=config.log_format == "json")
     log.capture()
-    with _failure_in(log):
+    with failure_in(log):
         _check_packages()
         from blocksd.http.server import serve as serve_http
         from blocksd.mcp.over_http import OverHTTP

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blocksd.cli.advice import other_daemons
+from blocksd.cli.commands_follow import show as show_follower
 from blocksd.cli.console import age, ago, duration, print_facts, print_json, print_problems
 from blocksd.cli.options import daemon_options, json_option, resolve, running_options
 from blocksd.errors import Misconfigured, Unavailable
@@ -25,6 +26,8 @@ from blocksd.settings.record import running_daemon
 if TYPE_CHECKING:
     from blocksd.settings.config import Config
 
+FOLLOWER = "follower"
+"""The role by which a follower answers in the place of a daemon."""
 
 _KEYS = (
     *("running", "answers", "pid", "version", "host", "started_at", "uptime_seconds", "folder", "namespace", "state"),
@@ -48,6 +51,9 @@ def status(*, everything: bool, as_json: bool, **flags: Any) -> None:
     mistakes: list[Misconfigured] = []
     config = resolve(flags, mistakes=mistakes).config
     report = _status(config)
+    if report.get("role") == FOLLOWER:
+        show_follower(report, as_json=as_json, everything=everything)
+        return
     report["problems"] += [*_of_mirror(report), *(_of_settings(mistake) for mistake in mistakes)]
     if as_json:
         print_json(report)
@@ -66,7 +72,7 @@ def _status(config: Config) -> dict[str, Any]:
         with suppress(Unavailable):
             report = ask(config.state, STATUS)
             _ask_gateway(report.get("gateway"))
-            return report | seen_in_mirror(daemon["redis"], report) if report["mirror"] == "level" else report
+            return report | seen_in_mirror(daemon["redis"], report) if report.get("mirror") == "level" else report
     return _traces(config, daemon)
 
 

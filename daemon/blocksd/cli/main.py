@@ -60,6 +60,7 @@ SECTIONS = {
     },
     "Administration": {
         "run": "commands_daemon.run",
+        "follow": "commands_follow.follow",
         "serve": "commands_daemon.serve",
         "mcp": "commands_daemon.serve_mcp",
         "hook": "commands_assistants.hook",

@@ -43,11 +43,20 @@ _ESCAPES = {  # made before the first line: Python reads a codec from a file, wh
 class EventLog(ServiceListener):
     """Writes each event of at least `level` as one line to `stream`: as text, or as JSON with all facts."""
 
-    def __init__(self, stream: TextIO | None = None, *, level: str = "info", as_json: bool = False) -> None:
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        level: str = "info",
+        as_json: bool = False,
+        doing: str = "mirroring",
+    ) -> None:
+        """`doing` is what the bar of progress says."""
         self._stream = stream if stream is not None else sys.stderr
         self._is_journal = is_journal(self._stream)
         self.level = level
         self.as_json = as_json
+        self._doing = doing
         self._is_ready = False
         self._is_unreachable = False  # Redis, and the log says so
         self._progress: Any = None
@@ -64,7 +73,7 @@ class EventLog(ServiceListener):
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("mirroring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (TextColumn(self._doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._progress = Progress(*columns, console=Console(file=self._stream), transient=True)
             self._task = self._progress.add_task("")
             self._progress.start()

@@ -59,16 +59,45 @@ _GAUGES = {
 }
 
 
-class Metrics(ServiceListener):
+class Served(ServiceListener):
+    """Metrics that are served at `host` and `port` while a service runs."""
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+        self._address = (host, port)
+        self._server: tuple[WSGIServer, Thread] | None = None
+        self.registry = registry
+
+    def on_start(self, started: Started) -> None:
+        """Start to serve.
+
+        Raises:
+            Misconfigured: the address cannot be used.
+        """
+        host, port = self._address
+        try:
+            self._server = start_http_server(port, host, registry=self.registry)
+        except OSError as error:
+            why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror or error}"
+            raise Misconfigured(f"the address for metrics, {host} port {port}, {why}", key="metrics") from None
+
+    def on_stop(self) -> None:
+        if self._server is not None:
+            server, thread = self._server
+            server.shutdown()
+            server.server_close()
+            thread.join()
+            self._server = None
+
+
+class Metrics(Served):
     """Counts events, and serves the counts at `host` and `port` while the service runs."""
 
     is_timing = True
 
     def __init__(self, host: str, port: int) -> None:
-        self._address = (host, port)
-        self._server: tuple[WSGIServer, Thread] | None = None
+        registry = CollectorRegistry()
+        super().__init__(host, port, registry)
         self._is_unreachable = self._is_halted = False
-        self.registry = registry = CollectorRegistry()
         counter = partial(Counter, registry=registry)
         ProcessCollector(registry=registry)
         Info("blocksd_build", "The version of blocksd.", registry=registry).info({"version": version("blocksd")})
@@ -118,27 +147,6 @@ class Metrics(ServiceListener):
         self._gauges = {name: Gauge(f"blocksd_{name}", text, registry=registry) for name, text in _GAUGES.items()}
         for op in OPS:  # so that the first request is an increase, not a new series
             self._requests.labels(op, "ok")
-
-    def on_start(self, started: Started) -> None:
-        """Start to serve.
-
-        Raises:
-            Misconfigured: the address cannot be used.
-        """
-        host, port = self._address
-        try:
-            self._server = start_http_server(port, host, registry=self.registry)
-        except OSError as error:
-            why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror or error}"
-            raise Misconfigured(f"the address for metrics, {host} port {port}, {why}", key="metrics") from None
-
-    def on_stop(self) -> None:
-        if self._server is not None:
-            server, thread = self._server
-            server.shutdown()
-            server.server_close()
-            thread.join()
-            self._server = None
 
     def on_revision(self, revision: Revision) -> None:
         source = revision.author if revision.author in _SOURCES else "agent"

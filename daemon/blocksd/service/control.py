@@ -1,6 +1,6 @@
 """The control socket, `control.sock` in the state directory: commands ask the running daemon, and its main loop answers.
 
-A question is one word on a line, its answer one line of JSON, and then the connection is closed. An answer proves that the
+A question is one line, its answer one line of JSON, and then the connection is closed. An answer proves that the
 main loop is alive.
 """
 
@@ -24,13 +24,15 @@ STATUS = "status"
 """Asks for the report that `blocksd status` shows."""
 ACCEPT_DELETIONS = "accept-deletions"
 """Accepts deletions that are held back."""
+REVERT = "revert "
+"""Asks a follower to take the leader's version of a file, whose path below the folder comes after it."""
 
 ANSWER_SECONDS = 5.0
 """How long a question waits for the main loop, which a hanging Redis may block for some seconds."""
 
 _NAME = "control.sock"
 _TRANSFER_SECONDS = 1.0
-_QUESTION_BYTES = 100
+_QUESTION_BYTES = 8192
 _PAUSE_SECONDS = 0.1  # after a connection could not be accepted
 
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from blocksd.cli.main import cli
-from blocksd.cli.renaming import Renaming, rename, renamings
+from blocksd.doctor.renaming import Renaming, rename, renamings
 from blocksd.errors import Misconfigured
 from blocksd.journal.journal import Journal
 from rig import revision

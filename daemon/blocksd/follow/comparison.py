@@ -1,0 +1,230 @@
+"""Compares files of the copy with what the mirror shows, and returns what is to be written and removed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from blocksd.errors import BlocksdError, Damaged, LabelConflict
+from blocksd.files.file_edit import FileEdit
+from blocksd.files.folder import Absent, Busy, Refused, Text, packed
+from blocksd.files.staging import digest
+from blocksd.follow.plan import UNKNOWN, Wanted, Written, decide
+from blocksd.mirror.file_form import USUAL_MODE
+from blocksd.model.label import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from blocksd.files.folder import Folder, Signature
+    from blocksd.follow.mirrored import Shown
+    from blocksd.follow.names import NameRules
+    from blocksd.follow.place import Place
+
+
+class Found(NamedTuple):
+    """A file on disk: its digest (None: there is none; UNKNOWN: it cannot be read), and its text."""
+
+    digest: str | None
+    data: bytes | None = None
+    signature: Signature | None = None
+    error: BlocksdError | None = None
+    is_busy: bool = False
+
+
+class Task(NamedTuple):
+    """A file that is to be written, or, if nothing is wanted, removed."""
+
+    path: str
+    label: str
+    wanted: Wanted | None
+    edit: FileEdit
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of files, or is to become of them."""
+
+    tasks: list[Task] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    settled: list[str] = field(default_factory=list)
+    """Paths of files that are as the leader's."""
+    edited: dict[str, Found] = field(default_factory=dict)
+    """Files with a local edit: they stay as they are."""
+    missing: list[str] = field(default_factory=list)
+    """Files that were removed here."""
+    failed: dict[str, BlocksdError] = field(default_factory=dict)
+    """Subjects (paths, or labels) of what could not be done for now."""
+    is_busy: bool = False
+    """True if another process is writing one of the files."""
+    notes: dict[str, Written | None] = field(default_factory=dict)
+    """What is to be noted of files; None: there is no such file."""
+    modes: dict[str, int] = field(default_factory=dict)
+    """Modes that files are to be given, whose text stays."""
+    due: set[str] = field(default_factory=set)
+    """Labels of blocks that are to be looked at again."""
+    done: set[str] = field(default_factory=set)
+    """Labels of blocks whose files are as the leader's."""
+
+    def fail(self, subject: str, label: str, error: BlocksdError) -> None:
+        """Note that something could not be done for now."""
+        self.failed[subject] = error
+        self.due.add(label)
+
+
+class Comparer:
+    """Knows the folder, and what was written there last."""
+
+    def __init__(self, folder: Folder, place: Place, rules: NameRules) -> None:
+        self._folder = folder
+        self._place = place
+        self._rules = rules
+
+    def look(self, path: str) -> Found:
+        """Return what is on disk at a path, without its text where the signature proves it."""
+        written = self._place.files.get(path)
+        if written is not None and written.signature is not None:
+            signature = self._folder.signature(path)
+            if signature is not None and packed(*signature) == written.signature:
+                return Found(written.digest, None, signature)
+        return self.read(path)
+
+    def read(self, path: str) -> Found:
+        """Return what is on disk at a path, with its text."""
+        reading = self._folder.read(path, closed=False)
+        if isinstance(reading, Text):
+            return Found(digest(reading.data), reading.data, reading.signature)
+        if isinstance(reading, Absent):
+            return Found(None)
+        if isinstance(reading, Busy):
+            return Found(UNKNOWN, is_busy=True)
+        return Found(UNKNOWN, error=reading.error if isinstance(reading, Refused) else None)
+
+    def compare(self, shown: Mapping[str, Shown], *, restores: bool, accepted: Mapping[str, str | None]) -> Outcome:
+        """Compare the files of these blocks. The tasks of the outcome are still to be done.
+
+        `restores`: a file that was removed here is written again. `accepted` are the digests of local texts, by path, that
+        may be written over.
+        """
+        outcome = Outcome()
+        targets = self._targets(shown, accepted, outcome)
+        holders = {} if self._rules.are_exact else {self._rules.key(path): path for path in self._place.files}
+        for path, (label, wanted) in targets.items():
+            if wanted is not None and not self._rules.are_exact:
+                holder = holders.setdefault(self._rules.key(path), path)
+                if holder != path:
+                    gone = targets.get(holder, (label, wanted))[1] is None  # then its turn comes when the name is free
+                    outcome.due.add(label) if gone else outcome.fail(path, label, _name_taken(path, holder))
+                    continue
+            self._compare(path, label, wanted, outcome, restores=restores, accepted=accepted)
+        return outcome
+
+    def proof(self, found: Found) -> bytes | None:
+        """Return the signature that proves the text of a file, as it is noted."""
+        return packed(*found.signature) if found.signature is not None else None
+
+    def _targets(
+        self, shown: Mapping[str, Shown], accepted: Iterable[str], outcome: Outcome
+    ) -> dict[str, tuple[str, Wanted | None]]:
+        """Return what is wanted at each path, with its label; at those that are `accepted`, nothing if no block is there."""
+        label = next(iter(shown), "")
+        targets: dict[str, tuple[str, Wanted | None]] = dict.fromkeys(accepted, (label, None))
+        for label, one in shown.items():
+            if isinstance(one, Damaged):
+                outcome.fail(label, label, one)
+                continue
+            before = self._place.paths.get(label)
+            if before is not None and (one is None or one.path != before):
+                targets.setdefault(before, (label, None))
+            if one is not None:
+                targets[one.path] = (label, one)
+            elif before is None:
+                outcome.done.add(label)
+        return targets
+
+    def _compare(
+        self,
+        path: str,
+        label: str,
+        wanted: Wanted | None,
+        outcome: Outcome,
+        *,
+        restores: bool,
+        accepted: Mapping[str, str | None],
+    ) -> None:
+        written, found = self._place.files.get(path), self.look(path)
+        new = _new_digest(wanted, written)
+        if new == UNKNOWN:
+            outcome.due.add(label)
+            return
+        step = decide(new, accepted.get(path, written.digest if written is not None else None), found.digest)
+        if step in ("nothing", "note", "forget"):
+            outcome.done.add(label)
+            outcome.settled.append(path)
+            self._settle(path, wanted, written, found, outcome)
+            return
+        if step in ("write", "remove") or (step == "missing" and restores):
+            seen, data = found, wanted.data if wanted is not None else None
+            if found.digest is not None and found.data is None:
+                found = self.read(path)  # for its text, which is compared once more when it is displaced
+            if found.digest == seen.digest and (wanted is None) == (data is None):
+                mode = _mode_change(wanted, written)
+                edit = FileEdit(path, found.data, data, path, found.signature, mode=mode)
+                outcome.tasks.append(Task(path, label, wanted, edit))
+                return
+            step = "keep"
+            found = found._replace(is_busy=True)
+        outcome.due.add(label)
+        if step == "missing":
+            outcome.missing.append(path)
+        elif found.error is not None:
+            outcome.failed[path] = found.error
+        elif step == "keep" and not found.is_busy:
+            outcome.edited[path] = found
+        else:
+            outcome.is_busy = True
+
+    def _settle(
+        self, path: str, wanted: Wanted | None, written: Written | None, found: Found, outcome: Outcome
+    ) -> None:
+        """Note a file that is as it is wanted, if that is not known yet."""
+        if wanted is None:
+            if written is not None:
+                outcome.notes[path] = None
+            return
+        mode = _mode_change(wanted, written)
+        if mode is not None:
+            outcome.modes[path] = mode
+        signature = self.proof(found) if mode is None else None
+        new = Written(wanted.label, wanted.version, wanted.form, str(found.digest), wanted.mode, signature)
+        if new != written:
+            outcome.notes[path] = new
+
+
+def _new_digest(wanted: Wanted | None, written: Written | None) -> str | None:
+    """Return the digest of the leader's text; UNKNOWN if it must be read to tell."""
+    if wanted is None:
+        return None
+    if wanted.data is not None:
+        return digest(wanted.data)
+    if written is not None and (written.version, written.form) == (wanted.version, wanted.form):
+        return written.digest
+    return UNKNOWN
+
+
+def _mode_change(wanted: Wanted | None, written: Written | None) -> int | None:
+    """Return the mode that a file is to be given; None: it stays, or is that of a new file here."""
+    if wanted is None or wanted.mode == (written.mode if written is not None else USUAL_MODE):
+        return None
+    if wanted.mode != USUAL_MODE:
+        return wanted.mode
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _name_taken(path: str, holder: str) -> LabelConflict:
+    message = f"the file system takes {printable(path)} and {printable(holder)} for one file: only {printable(holder)} is written"
+    return LabelConflict(message, other=holder, hint="rename one of the two blocks on the leader")

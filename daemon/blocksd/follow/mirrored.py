@@ -1,0 +1,151 @@
+"""Reads from the mirror how the leader's files are, some at a time."""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from blocksd.errors import Damaged, InvalidLabel, Unavailable
+from blocksd.follow.plan import Wanted
+from blocksd.mirror.connection import connect, masked, translated
+from blocksd.mirror.file_form import FORM_FIELDS, form_shown
+from blocksd.mirror.keys import SCHEMA, Keys
+from blocksd.model.label import is_properties, label_of_path, owner, path_of_label, properties_label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+PAGE = 256
+"""How many blocks are read in one round trip."""
+_PAGE_BYTES = 8 * 1024 * 1024
+"""How much text is read in one round trip, about."""
+
+Shown = Wanted | Damaged | None
+"""What the mirror shows of a block's file. None: there is no such block; Damaged: what it shows cannot be."""
+
+_ALL = ("version", "digest", *FORM_FIELDS, "value")
+_LIGHT = ("version", "digest", *FORM_FIELDS, "chars")
+
+
+class Stand(NamedTuple):
+    """Where the mirror stands, and on which host its daemon keeps it. `epoch` is None while there is no mirror."""
+
+    epoch: str | None
+    seq: int
+    host: str
+
+
+class Mirrored:
+    """The leader's files, as one namespace of a server shows them.
+
+    Every method raises Unavailable when Redis does not serve or has no whole mirror, and Misconfigured when it refuses the
+    login.
+    """
+
+    def __init__(self, url: str, namespace: str) -> None:
+        """Nothing is sent yet."""
+        self._url = url
+        self._keys = Keys(namespace)
+        self._client = connect(url)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def stand(self) -> Stand:
+        """Return where the mirror stands."""
+        ((epoch, seq, host, schema),) = self._ask(
+            ("HMGET", self._keys.meta, "epoch", "seq", "host", "schema"), is_whole=False
+        )
+        if epoch is not None and schema != str(SCHEMA):
+            message = f"the mirror at {masked(self._url)} has another layout ({schema}, not {SCHEMA})"
+            raise Unavailable(message, hint="install the same version of blocksd on the leader's host and on this one")
+        return Stand(epoch, int(seq or 0), host or "?")
+
+    def labels(self) -> tuple[str, list[str]]:
+        """Return the epoch, and the labels of all blocks and of the properties of all agents that may have some."""
+        epoch, blocks, agents = self._ask(
+            ("HGET", self._keys.meta, "epoch"),
+            ("ZRANGE", self._keys.labels, 0, -1),
+            ("ZRANGE", self._keys.agents, 0, -1),
+        )
+        return epoch, [*blocks, *map(properties_label, agents)]
+
+    def read(self, labels: Sequence[str]) -> dict[str, Shown]:
+        """Return the files of a few blocks, with their texts."""
+        replies = self._ask(*(self._command(label, _ALL) for label in labels))
+        return {label: _wanted(label, _ALL, reply) for label, reply in zip(labels, replies, strict=True)}
+
+    def compared(self, labels: Sequence[str], known: Mapping[str, tuple[int, str]]) -> Iterator[dict[str, Shown]]:
+        """Yield the files of many blocks, some at a time.
+
+        The text is read only where version and form are not the `known` ones.
+        """
+        for first in range(0, len(labels), PAGE):
+            some = labels[first : first + PAGE]
+            replies = self._ask(*(self._command(label, _LIGHT) for label in some))
+            found = {label: _wanted(label, _LIGHT, reply) for label, reply in zip(some, replies, strict=True)}
+            sizes = dict(zip(some, (_size(reply) for reply in replies), strict=True))
+            differing = [
+                label
+                for label, one in found.items()
+                if isinstance(one, Wanted) and known.get(label) != (one.version, one.form)
+            ]
+            yield {label: one for label, one in found.items() if label not in set(differing)}
+            unread, room = list[str](), _PAGE_BYTES
+            for label in differing:
+                if unread and sizes[label] > room:
+                    yield self.read(unread)
+                    unread, room = [], _PAGE_BYTES
+                unread.append(label)
+                room -= sizes[label]
+            if unread:
+                yield self.read(unread)
+
+    def _command(self, label: str, fields: tuple[str, ...]) -> tuple[str, ...]:
+        if is_properties(label):
+            return ("HMGET", self._keys.agent_info(str(owner(label))), *fields)
+        return ("HMGET", self._keys.block(label), *fields)
+
+    def _ask(self, *commands: tuple[str | int, ...], is_whole: bool = True) -> list[Any]:
+        """Send commands in one round trip. If it must be whole, raise Unavailable when there is no mirror."""
+        with translated(self._url):
+            pipeline = self._client.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            if is_whole:  # last: a mirror that is built anew is without its epoch from before the beginning
+                pipeline.execute_command("HGET", self._keys.meta, "epoch")
+            replies: list[Any] = pipeline.execute()
+        if is_whole and replies.pop() is None:
+            raise Unavailable(f"there is no mirror at {masked(self._url)} yet, or it is being built anew")
+        return replies
+
+
+def _size(reply: Sequence[str | None]) -> int:
+    """Return about how many bytes the text of a file has, by the fields in `_LIGHT`."""
+    chars = reply[-1] or "0"
+    return (int(chars) if chars.isdecimal() else 0) + sum(len(text or "") for text in reply)
+
+
+def _wanted(label: str, names: tuple[str, ...], reply: Sequence[str | None]) -> Shown:
+    """Return the file of a block by these fields of its hash; None: the hash is not there, or has no file."""
+    fields = {name: text for name, text in zip(names, reply, strict=True) if text is not None}
+    version = fields.pop("version", None)
+    if version is None or (is_properties(label) and "file" not in fields):
+        return None
+    value, _ = fields.pop("value", None), fields.pop("chars", None)
+    try:
+        form = form_shown(fields)
+        path = form.path or path_of_label(label)
+        if label_of_path(path) != label:
+            raise ValueError(f"the path {path[:80]!r} is of another label")
+        hashed = blake2b(
+            json.dumps(sorted(fields.items())).encode("utf-8", "surrogatepass"), digest_size=16
+        ).hexdigest()
+        is_read = "value" in names
+        data = form.data(value or "") if is_read and (value is not None or form.raw is not None) else None
+        if is_read and data is None:
+            raise ValueError("it has no value")
+        return Wanted(path, label, int(version), hashed, form.mode, data)
+    except (ValueError, InvalidLabel) as error:
+        return Damaged(f"the mirror does not show the file of {label!r}: {error}", label=label)

@@ -1,0 +1,214 @@
+"""The place of a follower: which files it has written, and up to which change; in SQLite, in its state directory."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from blocksd.errors import Misconfigured, StateUnusable
+from blocksd.follow.plan import Written
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+NAME = "follower.db"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS files (
+    path TEXT PRIMARY KEY, label TEXT NOT NULL, version INTEGER NOT NULL, form TEXT NOT NULL, digest TEXT NOT NULL,
+    mode INTEGER NOT NULL, signature BLOB
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS due (label TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS directories (path TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS intents (
+    path TEXT PRIMARY KEY, aside TEXT NOT NULL, base TEXT, data TEXT, label TEXT NOT NULL, version INTEGER NOT NULL,
+    form TEXT NOT NULL, mode INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+_TABLES = ("facts", "files", "due", "directories", "intents")
+_VERSION = 1
+_ADOPT = "'blocksd follow FOLDER --adopt' makes the copy anew, and keeps what differs in FOLDER as local edits"
+
+
+class Intent(NamedTuple):
+    """A file that is about to be written or removed, with the digests of what is there and of what comes; None: no file.
+
+    `aside` is the path of the new text, and then of what it has displaced.
+    """
+
+    path: str
+    aside: str
+    base: str | None
+    data: str | None
+    label: str
+    version: int
+    form: str
+    mode: int
+
+
+class Place:
+    """The durable state of a follower, for one thread.
+
+    Invariants:
+      1. an intent is on disk before its file is changed, so that after a crash or a power cut a text that was written here
+         is never taken for a local edit;
+      2. every change up to `seq` of `epoch` is in the files, or its label is in `due`.
+
+    Every method raises StateUnusable when the state directory cannot be written for now.
+    """
+
+    def __init__(self, state: str, *, is_durable: bool = True) -> None:
+        """Open what is in the state directory, or begin it.
+
+        Raises:
+            Misconfigured: it is damaged, or of a newer version of blocksd.
+        """
+        self._path = os.path.join(state, NAME)
+        self._sync = "FULL" if is_durable else "OFF"
+        with self._translated():
+            self._connection = sqlite3.connect(self._path, isolation_level=None)
+            self._execute = self._connection.execute
+            self._execute("PRAGMA journal_mode = WAL")
+            self._execute(f"PRAGMA synchronous = {self._sync}")
+            (version,) = self._execute("PRAGMA user_version").fetchone()
+            if version > _VERSION:
+                raise Misconfigured(f"{self._path} was written by a newer version of blocksd", key="state_dir")
+            self._connection.executescript(f"{_SCHEMA} PRAGMA user_version = {_VERSION};")
+            self._facts: dict[str, str] = dict(self._execute("SELECT name, value FROM facts"))
+            self.files: dict[str, Written] = {
+                path: Written(*rest) for path, *rest in self._execute("SELECT * FROM files")
+            }
+            self.due: set[str] = {label for (label,) in self._execute("SELECT label FROM due")}
+            self.directories: set[str] = {path for (path,) in self._execute("SELECT path FROM directories")}
+        self.paths = {written.label: path for path, written in self.files.items()}
+        """Where the file of each block is."""
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):
+            self._connection.close()
+
+    # --- facts ---
+
+    @property
+    def id(self) -> str | None:
+        """The id that the marker of the folder must have; None: there is no copy yet."""
+        return self._facts.get("id")
+
+    @property
+    def namespace(self) -> str | None:
+        return self._facts.get("namespace")
+
+    @property
+    def epoch(self) -> str | None:
+        """The journal that the files are of; None: no copy was ever whole."""
+        return self._facts.get("epoch")
+
+    @property
+    def seq(self) -> int:
+        """The change up to which the files are a copy."""
+        return int(self._facts.get("seq", 0))
+
+    def begin(self, identity: str, namespace: str) -> None:
+        """Begin a copy, in the place of any other: nothing is known of the files."""
+        with self._transaction():
+            for table in _TABLES:
+                self._execute(f"DELETE FROM {table}")  # noqa: S608  # the names above
+            self._set(id=identity, namespace=namespace)
+        self.files, self.paths, self.due, self.directories = {}, {}, set(), set()
+        self._facts = {"id": identity, "namespace": namespace}
+
+    def move(self, epoch: str, seq: int) -> None:
+        """Note that every change up to this one is in the files, or due. It may reach the disk later."""
+        if (epoch, seq) != (self.epoch, self.seq):
+            with self._transaction(is_synced=False):
+                self._set(epoch=epoch, seq=str(seq))
+            self._facts |= {"epoch": epoch, "seq": str(seq)}
+
+    def _set(self, **facts: str) -> None:
+        self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+
+    # --- files ---
+
+    def intend(self, intents: Iterable[Intent]) -> None:
+        """Record what is about to be done to files: it is on disk when this returns."""
+        with self._transaction():
+            self._connection.executemany("INSERT OR REPLACE INTO intents VALUES (?, ?, ?, ?, ?, ?, ?, ?)", intents)
+
+    @property
+    def intents(self) -> list[Intent]:
+        """The files that a crash may have interrupted."""
+        with self._translated():
+            return [Intent(*row) for row in self._execute("SELECT * FROM intents")]
+
+    def finish(
+        self,
+        written: Mapping[str, Written | None],
+        *,
+        over: Iterable[str] = (),
+        due: Collection[str] = (),
+        done: Collection[str] = (),
+        made: Collection[str] = (),
+        removed: Collection[str] = (),
+    ) -> None:
+        """Note what became of files (None: there is none any more). It may reach the disk later.
+
+        The intents of the paths `over` are over. The labels `due` are to be looked at again, and those in `done` no longer;
+        the directories `made` were made here, and those `removed` are gone.
+        """
+        with self._transaction(is_synced=False):
+            rows = [(path, *one) for path, one in written.items() if one is not None]
+            self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            gone = [(path,) for path, one in written.items() if one is None]
+            self._connection.executemany("DELETE FROM files WHERE path = ?", gone)
+            self._connection.executemany("DELETE FROM intents WHERE path = ?", [(path,) for path in over])
+            self._connection.executemany("INSERT OR IGNORE INTO due VALUES (?)", [(label,) for label in due])
+            self._connection.executemany("DELETE FROM due WHERE label = ?", [(label,) for label in done])
+            self._connection.executemany("INSERT OR IGNORE INTO directories VALUES (?)", [(path,) for path in made])
+            self._connection.executemany("DELETE FROM directories WHERE path = ?", [(path,) for path in removed])
+        for path, one in written.items():
+            before = self.files.pop(path, None)
+            if before is not None and self.paths.get(before.label) == path:
+                del self.paths[before.label]
+            if one is not None:
+                self.files[path] = one
+                self.paths[one.label] = path
+        self.due = (self.due | set(due)) - set(done)
+        self.directories = (self.directories | set(made)) - set(removed)
+
+    # --- SQLite ---
+
+    @contextmanager
+    def _transaction(self, *, is_synced: bool = True) -> Iterator[None]:
+        with self._translated():
+            self._execute(
+                f"PRAGMA synchronous = {self._sync if is_synced else 'OFF' if self._sync == 'OFF' else 'NORMAL'}"
+            )
+            self._execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    self._execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                message = f"what the follower has noted of its files is damaged: {self._path}: {error}"
+                raise Misconfigured(message, key="state_dir", hint=_ADOPT) from error
+            raise StateUnusable(f"{self._path} cannot be used for now: {error}", path=self._path) from error
+
+
+def set_aside(state: str) -> None:
+    """Give what an earlier follower has noted another name, so that a new one begins."""
+    path = os.path.join(state, NAME)
+    for end in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            os.replace(path + end, f"{path}.old{end}")

@@ -1,0 +1,236 @@
+"""The work of a follower, a part at a time: after a crash, sweeps, comparisons, and the changes that were heard."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from blocksd.errors import StateUnusable, Unavailable, Undecided
+from blocksd.follow.mirrored import PAGE
+from blocksd.follow.resync import Resync
+from blocksd.model.label import properties_label
+from blocksd.model.problem import FOLDER, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from blocksd.errors import BlocksdError
+    from blocksd.follow.comparison import Outcome
+    from blocksd.follow.leader import Begun
+    from blocksd.follow.local_edits import LocalEdits
+    from blocksd.follow.mirrored import Mirrored
+    from blocksd.follow.opening import Copy
+    from blocksd.follow.report import Report
+    from blocksd.model.revision import Change
+    from blocksd.protocol.reset import Reset
+    from blocksd.settings.config import Config
+
+STATE = "<state>"
+"""The subject of the problem that the state directory cannot be written."""
+
+_BUSY_SECONDS = 0.1
+_HALTED_SECONDS = 1.0
+_LONGEST_PAUSE = 60.0
+_NEVER = float("inf")
+
+
+class Work:
+    """What there is to do. Times are of a monotonic clock.
+
+    Invariants:
+      1. nothing is written to the folder, unless it has the follower's marker;
+      2. the place moves on only when all that was heard up to it is in the files, or due.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        copy: Copy,
+        mirrored: Mirrored,
+        edits: LocalEdits,
+        report: Report,
+        progress: Callable[[int, int], object],
+    ) -> None:
+        """`progress` is told how many files were compared, and how many are left."""
+        self._config = config
+        self._copy = copy
+        self._mirrored = mirrored
+        self._edits = edits
+        self._report = report
+        self._progress = progress
+        self._resync: Resync | None = None
+        self._sweep: Iterator[None] | None = None
+        self._sweep_at = 0.0
+        self._changed: dict[str, None] = {}  # labels, in their order
+        self.goal: tuple[str, int] | None = None
+        """The epoch and the seq up to which all was heard; None before the leader is."""
+        self._retry_at, self._failures = 0.0, 0
+        self._look_again_at = _NEVER  # at what is due
+        self._pause = 1.0
+        self._is_recovered = False
+        self.has_arrived = False
+        """True once the copy has caught up."""
+
+    # --- what is heard ---
+
+    def begin(self, begun: Begun) -> None:
+        """All changes are heard from here on, and if they continue what was heard before, since then."""
+        if begun.is_continued and self._resync is None:
+            self.goal = (begun.epoch, begun.seq) if self.goal is None else self.goal
+            self._changed |= dict.fromkeys(self._copy.place.due)
+        else:
+            self.compare(begun.epoch, begun.seq)
+
+    def compare(self, epoch: str, seq: int, *, accepts_deletions: bool = False) -> None:
+        """Compare all files with the mirror, which is at this change."""
+        self._resync = Resync(
+            self._copy, self._mirrored, (epoch, seq), self._report, accepts_deletions=accepts_deletions
+        )
+        self._report.hear(seq)
+
+    def reset(self, reset: Reset) -> None:
+        """Changes were missed, or the mirror was built anew."""
+        self.compare(reset.epoch, reset.seq)
+
+    def hear(self, change: Change) -> None:
+        """Take a change for a hint at a block: its present text is read."""
+        labels = [*change.labels, *([change.renamed_from] if change.renamed_from else [])]
+        if change.kind == "repaired":
+            labels += map(properties_label, change.raw.get("agents", ()))
+        elif change.seq is None and change.kind != "file":
+            return
+        self._changed |= dict.fromkeys(labels)
+        if change.seq is not None and change.epoch is not None:
+            self.goal = (change.epoch, change.seq)
+            self._report.hear(change.seq)
+
+    def sweep_soon(self) -> None:
+        """Compare all files with what was written last."""
+        self._sweep_at = 0.0
+
+    def accept_deletions(self) -> int | None:
+        """Remove what the leader has no longer; return how many files are held back, None if none are."""
+        held, self._report.held = self._report.held, None
+        if held is not None and self.goal is not None:
+            self.compare(*self.goal, accepts_deletions=True)
+        return held
+
+    # --- what is done ---
+
+    @property
+    def due_at(self) -> float:
+        """When there is something to do, unless something is heard."""
+        return max(self._retry_at, min(self._look_again_at, self._edits.due_at, self._sweep_at))
+
+    def go_on(self) -> bool:
+        """Do a part; return True if there is no more for now. What fails for now is reported, and tried again.
+
+        Raises:
+            Misconfigured, AlreadyExists: nothing was ever copied, and nothing can be.
+        """
+        if time.monotonic() < self._retry_at:
+            return True
+        try:
+            is_idle = self._go_on()
+        except (StateUnusable, Undecided) as error:
+            hint = "see that its disk has room and can be written; it is tried again"
+            self._report.set(Problem(STATE, error.code, error.message, hint))
+            self.fail()
+            return True
+        except Unavailable as error:
+            self._report.lose(error)
+            self.fail()
+            return True
+        self._failures = 0
+        self._report.clear(STATE)
+        return is_idle
+
+    def fail(self) -> None:
+        """Try again later, and later each time."""
+        if self._resync is not None:
+            self._resync = self._resync.anew()
+        self._failures = min(self._failures + 1, 10)
+        self._retry_at = time.monotonic() + min(0.05 * 2**self._failures, _LONGEST_PAUSE)
+
+    def _go_on(self) -> bool:
+        refusal = self._copy.refusal() if self._copy.is_marked else None
+        if refusal is not None:
+            self._halt(refusal)
+            return True
+        if FOLDER in self._report.problems:
+            self._report.clear(FOLDER)
+            self.sweep_soon()
+        if not self._is_recovered:
+            for path in self._copy.copier.recover():
+                self._edits.keep_aside(path)
+            self._is_recovered = True
+        now = time.monotonic()
+        if self._sweep is None and now >= self._sweep_at:
+            self._sweep_at = now + self._config.resync_seconds
+            self._sweep = self._edits.sweep()
+        if self._sweep is not None:
+            if next(self._sweep, self) is self:
+                self._sweep = None
+            return False
+        if self._resync is not None:
+            self._compare_more(self._resync)
+            return False
+        return self._bring_changed(now)
+
+    def _halt(self, refusal: BlocksdError) -> None:
+        """Touch nothing, until the folder is the copy again."""
+        hint = str(refusal.facts.get("hint", ""))
+        self._report.set(Problem(FOLDER, "halted", f"{refusal.message}: nothing is written or sent", hint))
+        self._retry_at = time.monotonic() + _HALTED_SECONDS
+
+    def _compare_more(self, resync: Resync) -> None:
+        outcome = resync.go_on()
+        if outcome is not None:
+            self._take(outcome)
+            self._progress(resync.done, resync.left)
+            return
+        self._resync = None
+        if self.goal is None or self.goal[0] != resync.goal[0] or self.goal[1] < resync.goal[1]:
+            self.goal = resync.goal
+        self._arrive()
+
+    def _bring_changed(self, now: float) -> bool:
+        if now >= self._look_again_at:
+            self._look_again_at = _NEVER
+            self._changed |= dict.fromkeys(self._copy.place.due)
+        self._changed |= dict.fromkeys(self._edits.take_due(now))
+        labels = list(self._changed)[:PAGE]
+        if not labels or self.goal is None:  # before the leader is heard nothing is known of its files
+            self._arrive()
+            return True
+        outcome = self._copy.copier.bring(self._mirrored.read(labels), restores=self._copy.is_read_only)
+        for label in labels:
+            del self._changed[label]
+        self._take(outcome)
+        self._arrive()
+        return not self._changed
+
+    def _take(self, outcome: Outcome) -> None:
+        """Report what became of files, and see that what could not be done is tried again."""
+        self._edits.take(outcome)
+        self._report.take(outcome)
+        now = time.monotonic()
+        if outcome.is_busy:
+            self._look_again_at = min(self._look_again_at, now + _BUSY_SECONDS)
+        if outcome.failed:
+            self._look_again_at = min(self._look_again_at, now + self._pause)
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        elif outcome.written:
+            self._pause = 1.0
+        if outcome.due:
+            self._look_again_at = min(self._look_again_at, now + self._config.resync_seconds)
+
+    def _arrive(self) -> None:
+        """Note the place, if all that was heard is in the files or due."""
+        if self.goal is None or self._changed or self._resync is not None:
+            return
+        if self.goal[0] != self._copy.place.epoch:
+            self._copy.mark(self.goal[0])
+        self._copy.place.move(*self.goal)
+        self.has_arrived = True
+        self._report.arrive(*self.goal)

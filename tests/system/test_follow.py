@@ -1,0 +1,231 @@
+"""`blocksd follow --read-only`: a live copy of the leader's folder, which no local edit is lost from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from followers import MARKER, Hosts, same, tree
+from support import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support import RedisServer
+
+
+@pytest.fixture
+def hosts(server: RedisServer, tmp_path: Path) -> Iterator[Hosts]:
+    made = Hosts(server, tmp_path)
+    yield made
+    made.end()
+
+
+def test_copy_follows_every_change(hosts: Hosts) -> None:
+    """New files, saves, deletions, renames and directories."""
+    hosts.save("persona.md", "I am Sam.\n")
+    hosts.save("notes/today.md", "Buy milk.\n")
+    hosts.leader.start()
+    copy = hosts.follower().start()
+    assert tree(copy.folder) == tree(hosts.folder)
+    assert (copy.folder / MARKER).exists()
+    hosts.save("persona.md", "I am Kim.\n")
+    hosts.save("notes/deep/er.md", "New.\n")
+    (hosts.folder / "notes/today.md").unlink()
+    same(hosts.folder, copy.folder)
+    hosts.leader.command("mv", "notes/deep/er", "other/place")
+    same(hosts.folder, copy.folder)
+    eventually(lambda: not (copy.folder / "notes").exists(), "the empty directory is removed")
+    assert copy.status()["in_sync"]
+    assert copy.stop() == 0
+
+
+def test_local_edit_is_kept_and_reported_until_it_is_reverted(hosts: Hosts) -> None:
+    """The other files go on; a file that was removed comes back; a new one stays, too."""
+    for name in ("a", "b", "c"):
+        hosts.save(f"{name}.md", f"{name} 1\n")
+    hosts.leader.start()
+    copy = hosts.follower().start()
+    hosts.save("a.md", "a, edited here\n", copy.folder)
+    hosts.save("mine.md", "new here\n", copy.folder)
+    (copy.folder / "b.md").unlink()
+    eventually(lambda: copy.status()["local_edits"] == ["a.md", "mine.md"], "the edits are reported")
+    eventually((copy.folder / "b.md").exists, "the file that was removed is there again")
+    hosts.save("a.md", "a 2\n")
+    hosts.save("c.md", "c 2\n")
+    eventually(lambda: (copy.folder / "c.md").read_text() == "c 2\n", "the others go on")
+    assert (copy.folder / "a.md").read_text() == "a, edited here\n"
+    assert "local edit" in copy.command("follow", "--status").stdout
+    copy.kill()
+    copy.start()
+    report = copy.status()
+    assert report["local_edits"] == ["a.md", "mine.md"]
+    assert {problem["code"] for problem in report["problems"]} == {"local_edit"}
+    said = copy.revert("a.md")
+    kept = said.strip().rpartition(" ")[2]
+    assert Path(kept).read_text() == "a, edited here\n"
+    assert (copy.folder / "a.md").read_text() == "a 2\n"
+    copy.revert("mine")
+    assert not (copy.folder / "mine.md").exists()
+    same(hosts.folder, copy.folder)
+    assert copy.status()["problems"] == []
+    assert copy.command("follow", "--status").returncode == 0
+
+
+@pytest.mark.slow
+def test_edit_that_is_undone_by_hand_is_no_edit_any_more(hosts: Hosts) -> None:
+    """Then the leader's newest version is written, which came meanwhile."""
+    hosts.save("a.md", "1\n")
+    hosts.leader.start()
+    copy = hosts.follower().start()
+    hosts.save("a.md", "mine\n", copy.folder)
+    eventually(lambda: copy.status()["local_edits"] == ["a.md"])
+    hosts.save("a.md", "2\n")
+    eventually(lambda: copy.status()["in_sync"])
+    assert (copy.folder / "a.md").read_text() == "mine\n"
+    hosts.save("a.md", "1\n", copy.folder)
+    same(hosts.folder, copy.folder)
+    assert copy.status()["problems"] == []
+
+
+@pytest.mark.slow
+def test_lost_redis_restarted_leader_and_new_journal(hosts: Hosts) -> None:
+    """The copy is right again after each, and files that do not differ are not written."""
+    for number in range(20):
+        hosts.save(f"n{number}.md", f"{number}\n")
+    hosts.leader.start()
+    copy = hosts.follower().start()
+    inodes = {path.name: path.stat().st_ino for path in copy.folder.glob("*.md")}
+    hosts.server.kill()
+    hosts.save("n1.md", "while Redis is lost\n")
+    eventually(lambda: copy.status()["problems"], "the loss is reported")
+    hosts.server.start()
+    same(hosts.folder, copy.folder)
+    eventually(lambda: not copy.status()["problems"], "the problem is over")
+    copy.kill()
+    hosts.leader.stop()
+    (hosts.leader.state / "journal.db").unlink()
+    hosts.save("n2.md", "under another journal\n")
+    (hosts.folder / "n3.md").unlink()
+    hosts.leader.start()
+    copy.start()
+    same(hosts.folder, copy.folder)
+    eventually(lambda: copy.status()["in_sync"])
+    changed = {path.name for path in copy.folder.glob("*.md") if path.stat().st_ino != inodes[path.name]}
+    assert changed == {"n1.md", "n2.md"}
+
+
+@pytest.mark.slow
+def test_changes_that_are_no_longer_kept_are_compared(hosts: Hosts) -> None:
+    """A follower that was off while the stream was trimmed has every file right."""
+    for number in range(20):
+        hosts.save(f"n{number}.md", f"{number}\n")
+    hosts.leader.start()
+    copy = hosts.follower().start()
+    copy.kill()
+    hosts.save("n1.md", "changed\n")
+    hosts.leader.command("mv", "n2", "moved")
+    (hosts.folder / "n3.md").unlink()
+    client = hosts.server.client()
+    eventually(lambda: client.hget("blocks:meta", "seq") == "23")
+    client.xtrim("blocks:changes", maxlen=0, approximate=False)
+    copy.start()
+    same(hosts.folder, copy.folder)
+    assert copy.status()["local_edits"] == []
+
+
+@pytest.mark.slow
+def test_folder_that_is_lost_or_without_its_marker_is_not_touched(hosts: Hosts) -> None:
+    """While it runs and at a start; it goes on when the folder is back."""
+    hosts.save("a.md", "1\n")
+    hosts.leader.start()
+    copy = hosts.follower().start()
+    marker = copy.folder / MARKER
+    text = marker.read_text()
+    marker.unlink()
+    hosts.save("a.md", "2\n")
+    eventually(lambda: [one["code"] for one in copy.status()["problems"]] == ["halted"], "it halts")
+    assert (copy.folder / "a.md").read_text() == "1\n"
+    marker.write_text(text)
+    same(hosts.folder, copy.folder)
+    elsewhere = copy.folder.rename(copy.folder.with_name("elsewhere"))
+    copy.folder.mkdir()
+    hosts.save("a.md", "3\n")
+    eventually(lambda: [one["code"] for one in copy.status()["problems"]] == ["halted"], "it halts")
+    assert list(copy.folder.iterdir()) == []
+    copy.kill()
+    copy.start(ready=False)
+    assert copy.process is not None
+    assert copy.process.wait(10) == 3
+    assert "has no marker" in copy.said()
+    assert list(copy.folder.iterdir()) == []
+    copy.folder.rmdir()
+    elsewhere.rename(copy.folder)
+    copy.start()
+    same(hosts.folder, copy.folder)
+
+
+@pytest.mark.slow
+def test_folder_with_other_files_is_refused(hosts: Hosts) -> None:
+    """One with equal files is taken, and so is any with --adopt: then what differs is a local edit."""
+    hosts.save("a.md", "1\n")
+    hosts.save("b.md", "1\n")
+    hosts.leader.start()
+    copy = hosts.follower()
+    hosts.save("a.md", "1\n", copy.folder)
+    hosts.save("mine.md", "mine\n", copy.folder)
+    copy.start(ready=False)
+    assert copy.process is not None
+    assert copy.process.wait(10) == 1
+    assert "not as the leader's: mine.md" in copy.said()
+    assert sorted(tree(copy.folder)) == ["a.md", "mine.md"]
+    assert not (copy.folder / MARKER).exists()
+    copy.options = (*copy.options, "--adopt")
+    copy.start()
+    assert sorted(tree(copy.folder)) == ["a.md", "b.md", "mine.md"]
+    assert copy.status()["local_edits"] == ["mine.md"]
+    other = hosts.follower("other")
+    hosts.save("a.md", "1\n", other.folder)
+    other.start()
+    same(hosts.folder, other.folder)
+
+
+@pytest.mark.slow
+def test_one_process_has_a_folder(hosts: Hosts) -> None:
+    """Not two followers, nor a daemon and a follower."""
+    hosts.save("a.md", "1\n")
+    hosts.leader.start()
+    copy = hosts.follower().start()
+    second = hosts.follower("second")
+    second.folder = copy.folder
+    for other in (second, hosts.follower("third")):
+        if other is not second:
+            other.folder = hosts.folder
+        other.start(ready=False)
+        assert other.process is not None
+        assert other.process.wait(10) == 1
+        assert "is served by another daemon" in other.said()
+
+
+@pytest.mark.slow
+def test_removal_of_most_files_is_held_back(hosts: Hosts) -> None:
+    """A leader that serves an empty folder under this name empties no copy, unless a person says so."""
+    for number in range(12):
+        hosts.save(f"n{number}.md", f"{number}\n")
+    hosts.leader.start()
+    copy = hosts.follower().start()
+    hosts.leader.stop()
+    (hosts.leader.state / "journal.db").unlink()
+    for path in hosts.folder.glob("*.md"):
+        path.unlink()
+    hosts.save("only.md", "1\n")
+    hosts.leader.start()
+    eventually((copy.folder / "only.md").exists)
+    eventually(lambda: [one["subject"] for one in copy.status()["problems"]] == ["<deletions>"])
+    assert len(tree(copy.folder)) == 13
+    said = copy.command("resume", "--accept-deletions").stdout
+    assert "12" in said
+    same(hosts.folder, copy.folder)
+    assert copy.status()["problems"] == []
