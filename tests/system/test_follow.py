@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,11 @@ def hosts(server: RedisServer, tmp_path: Path) -> Iterator[Hosts]:
 
 
 def test_copy_follows_every_change(hosts: Hosts) -> None:
-    """New files, saves, deletions, renames and directories."""
+    """New files, saves, deletions, renames, directories, agents' properties, and every byte and mode."""
     hosts.save("persona.md", "I am Sam.\n")
+    hosts.save("odd.md", b"\xef\xbb\xbf---\r\n# why\r\nlimit:   900\r\n---\r\n\r\nA\r\nB")
+    hosts.save("mixed.md", b"A\r\nB\nC\n\n").chmod(0o600)
+    hosts.save("empty.md", b"")
     hosts.save("notes/today.md", "Buy milk.\n")
     hosts.leader.start()
     copy = hosts.follower().start()
@@ -33,7 +37,12 @@ def test_copy_follows_every_change(hosts: Hosts) -> None:
     assert (copy.folder / MARKER).exists()
     hosts.save("persona.md", "I am Kim.\n")
     hosts.save("notes/deep/er.md", "New.\n")
+    hosts.save("agents/sam/agent.yaml", "name:  Samantha  # why\n")
+    hosts.save("odd.md", b"---\n# another comment\nlimit: 900\n---\n\nA\nB")
     (hosts.folder / "notes/today.md").unlink()
+    same(hosts.folder, copy.folder)
+    assert stat.S_IMODE((copy.folder / "mixed.md").stat().st_mode) == 0o600
+    hosts.save("persona.md", "---\n# only a comment\n---\nI am Kim.\n")
     same(hosts.folder, copy.folder)
     hosts.leader.command("mv", "notes/deep/er", "other/place")
     same(hosts.folder, copy.folder)

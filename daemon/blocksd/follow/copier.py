@@ -88,17 +88,19 @@ class Copier:
         if not staged:
             return staged
         try:
+            writer.start_flush()
+            self._place.intend(_intent(task, one) for task, one in staged)
+        except BlocksdError:  # on disk the intents may be all the same: they fit a file that was not changed
+            self._give_up(staged)
+            raise
+        try:
             writer.flush()
         except BlocksdError as error:
             for task, _ in staged:
                 outcome.fail(task.path, task.label, error)
             self._give_up(staged)
+            self._place.finish({}, over=[task.path for task, _ in staged])
             return []
-        try:
-            self._place.intend(_intent(task, one) for task, one in staged)
-        except BlocksdError:  # on disk the intents may be all the same: they fit a file that was not changed
-            self._give_up(staged)
-            raise
         return staged
 
     def _give_up(self, staged: Iterable[tuple[Task, Staged]]) -> None:
