@@ -258,9 +258,9 @@ def test_every_route_is_described() -> None:
 
 def test_every_metric_is_described() -> None:
     """An operator who draws graphs or sets alerts reads of them in the page about operations."""
-    from blocksd.follow.metrics import FollowerMetrics
     from blocksd.http.guesses import Guesses
     from blocksd.http.metrics import Metrics as GatewayMetrics
+    from blocksd.monitoring.follower_metrics import FollowerMetrics
     from blocksd.monitoring.metrics import Metrics
 
     metrics, feed = Metrics("127.0.0.1", 0), Mock(streams=0, cut_off=0)

@@ -19,9 +19,6 @@ from blocksd.monitoring.status import tally_text
 from blocksd.service.control import REVERT, STATUS, ask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from blocksd.follow.report import Report
     from blocksd.monitoring.events import ServiceListener
 
 
@@ -61,8 +58,6 @@ def follow(
     if config.redis is None:
         message = "a follower needs the URL of the leader's Redis"
         raise Misconfigured(message, key="redis", hint="name it with --redis URL, or as 'redis' in blocksd.toml")
-    if not read_only:
-        raise Misconfigured("local edits cannot be sent to the leader yet", key="read_only", hint="add --read-only")
     from blocksd.follow.follower import Follower
     from blocksd.monitoring.log import EventLog
 
@@ -70,13 +65,13 @@ def follow(
     log.capture()
     listeners: list[ServiceListener] = [log]
     with failure_in(log):
-        shown: Callable[[Report], object] = lambda _report: None  # noqa: E731  # a name for it would say no more
+        more: dict[str, Any] = {}
         if config.metrics_address is not None:
             with metrics_installed():
-                from blocksd.follow.metrics import FollowerMetrics
+                from blocksd.monitoring.follower_metrics import FollowerMetrics
             metrics = FollowerMetrics(*config.metrics_address)
-            listeners, shown = [*listeners, metrics], metrics.show
-        Follower(config, config.redis, listeners, is_read_only=read_only, adopts=adopt, show=shown).run()
+            listeners, more = [*listeners, metrics], {"show": metrics.show}
+        Follower(config, config.redis, listeners, is_read_only=read_only, adopts=adopt, **more).run()
 
 
 def _revert(state: str, folder: str, name: str) -> None:
@@ -118,6 +113,7 @@ def _print(report: dict[str, Any], *, everything: bool) -> None:
         [
             ("files", str(report["files"])),
             ("seq", f"{report['seq']}{_behind(report)}"),
+            *([("unsent", str(len(report["unsent"])))] if report["mode"] == "writable" else []),
             ("local edits", str(len(edits)) if edits else "none"),
         ]
     )

@@ -82,6 +82,13 @@ class Comparer:
         self._place = place
         self._rules = rules
 
+    def written_at(self, path: str) -> str:
+        """Return the path under which a file was written that a listing shows at this one, in another spelling maybe."""
+        if self._rules.are_exact or path in self._place.files:
+            return path
+        key = self._rules.key(path)
+        return next((known for known in self._place.files if self._rules.key(known) == key), path)
+
     def look(self, path: str) -> Found:
         """Return what is on disk at a path, without its text where the signature proves it."""
         written = self._place.files.get(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import socket
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,15 @@ from blocksd.follow.leader import Begun, Leader, Lost
 from blocksd.follow.local_edits import LocalEdits
 from blocksd.follow.mirrored import Mirrored
 from blocksd.follow.opening import Copy
+from blocksd.follow.outgoing import Outgoing
 from blocksd.follow.report import LEADER, Report
+from blocksd.follow.sender import Answered, Sender
 from blocksd.follow.work import Work
 from blocksd.mirror.connection import masked
 from blocksd.model.faults import Fault, Faults
 from blocksd.model.label import PROPERTIES_FILE, is_block_file
 from blocksd.model.problem import WATCHER, Problem
+from blocksd.model.revision import is_by
 from blocksd.monitoring import sd_notify
 from blocksd.monitoring.events import Notices, Started
 from blocksd.protocol.reset import Reset
@@ -29,9 +33,10 @@ from blocksd.service.fault_barrier import FaultBarrier
 from blocksd.service.mailbox import Mailbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
 
+    from blocksd.model.problem import Tally
     from blocksd.model.revision import Change
     from blocksd.monitoring.events import ServiceListener
     from blocksd.settings.config import Config
@@ -52,11 +57,11 @@ class Follower:
         *,
         is_read_only: bool,
         adopts: bool = False,
-        show: Callable[[Report], object] = lambda _report: None,
+        show: Callable[[Mapping[str, float], Tally], object] = lambda _numbers, _tally: None,
     ) -> None:
         """Open what the follower needs, or refuse, as `Copy` does. `url` is the leader's Redis.
 
-        `show` is passed the report once a second.
+        `show` is passed the status once a second: in numbers, and how many problems there are.
         """
         self._show = show
         self._config = config
@@ -72,8 +77,13 @@ class Follower:
         self._leader = Leader(url, config.namespace, self._mailbox.put)
         self._watcher: Watcher | None = None
         self._report = Report(config, copy, masked(url), listeners)
-        self._edits = LocalEdits(copy, self._report, config)
-        self._work = Work(config, copy, self._mirrored, self._edits, self._report, self._show_progress)
+        self._sender, self._outgoing = None, None
+        if not is_read_only:
+            by = config.by or socket.gethostname()
+            self._sender = Sender(url, config.namespace, by if is_by(by) else "a follower", self._mailbox.put)
+            self._outgoing = Outgoing(copy, self._report, self._sender)
+        self._edits = LocalEdits(copy, self._report, config, self._outgoing)
+        self._work = Work(config, copy, self._mirrored, self._edits, self._outgoing, self._report, self._show_progress)
         self._barrier = FaultBarrier(Faults(self._report.problems, self._tell_fault))
 
     def run(self) -> None:
@@ -92,6 +102,8 @@ class Follower:
                 listener.on_start(started)
             since = (place.epoch, place.seq) if place.epoch is not None else None
             self._leader.start(since, len(place.files))
+            if self._sender is not None:
+                self._sender.start()
             self._loop()
         finally:
             sd_notify.stopping()
@@ -122,6 +134,8 @@ class Follower:
         """Stop the threads, and close what was opened."""
         self._copy.state.stop_listening()
         self._leader.stop()
+        if self._sender is not None:
+            self._sender.stop()
         if self._watcher is not None:
             self._watcher.stop()
         self._mirrored.close()
@@ -181,7 +195,7 @@ class Follower:
 
     # --- news ---
 
-    def _handle(self, news: Question | Hint | Begun | Lost | Reset | Change | None) -> None:
+    def _handle(self, news: Question | Hint | Begun | Lost | Answered | Reset | Change | None) -> None:
         if isinstance(news, Question):
             self._answer(news)
         elif isinstance(news, Hint):
@@ -196,6 +210,8 @@ class Follower:
             self._report.lose(news.error)
             if isinstance(news.error, Misconfigured):
                 self._end(news.error)
+        elif isinstance(news, Answered):
+            self._work.answer(news)
         elif isinstance(news, Reset):
             self._work.reset(news)
         elif news is not None:
@@ -231,7 +247,7 @@ class Follower:
         if not self._barrier.failing:
             sd_notify.watchdog()
         sd_notify.status(self._report.sentence())
-        self._show(self._report)
+        self._show(self._report.numbers(), self._report.problems.tally)
 
     def _check_leader(self) -> None:
         """Report that the leader cannot be heard, and why, or that it is heard again."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import InvalidLabel, NotFound, StateUnusable, Unavailable
-from blocksd.follow.plan import UNKNOWN
+from blocksd.follow.plan import UNKNOWN, Written
 from blocksd.model.label import SUFFIX, is_properties, label_of_path, printable
 from blocksd.model.problem import Problem
 
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from blocksd.follow.comparison import Found, Outcome
     from blocksd.follow.mirrored import Mirrored
     from blocksd.follow.opening import Copy
+    from blocksd.follow.outgoing import Outgoing
     from blocksd.follow.report import Report
     from blocksd.settings.config import Config
 
 _BUSY_SECONDS = 0.1
+_HELD_SECONDS = 1.0  # between two looks at deletions that are held back
 _NEVER = float("inf")
 KEPT = "kept"
 """The directory below the state directory for texts that made way for the leader's."""
@@ -30,65 +32,112 @@ KEPT = "kept"
 class LocalEdits:
     """What differs in the folder from what was written there last."""
 
-    def __init__(self, copy: Copy, report: Report, config: Config) -> None:
+    def __init__(self, copy: Copy, report: Report, config: Config, outgoing: Outgoing | None) -> None:
+        """`outgoing` takes the edits; None: none is sent to the leader."""
         self._copy = copy
+        self._outgoing = outgoing
         self._report = report
         self._grace = config.delete_grace
         self._kept = os.path.join(config.state, KEPT)
         self._due: dict[str, float] = {}  # path → when to look at it
-        self._missing: set[str] = set()  # files that were seen to be gone, and are looked at once more
+        self._missing: dict[str, float] = {}  # files that were seen to be gone, and since when
+        self._gone_at = _NEVER  # when those are judged
         self._is_swept = False
 
     @property
     def due_at(self) -> float:
         """When the next file is to be looked at, on the monotonic clock."""
-        return min(self._due.values(), default=_NEVER)
+        return min(self._gone_at, min(self._due.values(), default=_NEVER))
 
     def hint(self, path: str) -> None:
         """Look at a file soon."""
-        self._due[path] = 0.0
+        self._due[self._copy.comparer.written_at(path)] = 0.0
 
     def take_due(self, now: float) -> list[str]:
         """Look at the files whose time has come; return the labels of those that are not as they were written last."""
-        place, labels = self._copy.place, list[str]()
-        proven = {}
-        for path in [path for path, at in self._due.items() if at <= now]:
+        found = {path: self._copy.comparer.look(path) for path, at in self._due.items() if at <= now}
+        for path in found:
             del self._due[path]
-            written, found = place.files.get(path), self._copy.comparer.look(path)
-            if found.is_busy:
+        labels, proven = list[str](), dict[str, Written]()
+        # Those that are gone come first: another one may be one of them, moved.
+        for path, one in sorted(found.items(), key=lambda item: item[1].digest is not None):
+            if one.is_busy:
                 self._due[path] = now + _BUSY_SECONDS
-                continue
-            label = written.label if written is not None else _label_of(path)
-            if found.digest is not None:
-                self._missing.discard(path)
-            if written is not None and found.digest == written.digest:
-                if found.signature is not None and written.signature is None:
-                    proven[path] = written._replace(signature=self._copy.comparer.proof(found))
-                if path in self._report.edits:
-                    labels.append(written.label)  # the leader's may be a newer one
-                self._report.settle(path)
-            elif found.digest is None and written is None:
-                self._report.settle(path)
-            elif found.digest is None and path not in self._missing:
-                self._missing.add(path)  # an editor may be about to put it back
-                self._due[path] = now + self._grace
-            elif label is not None:
-                self._missing.discard(path)
-                self._tell(path, found)
-                labels.append(label)
+            elif one.digest is None:
+                labels += self._miss(path, now)
+            else:
+                self._missing.pop(path, None)
+                labels += self._see(path, one, proven)
         if proven:
-            place.finish(proven)
+            self._copy.place.finish(proven)
+        if self._outgoing is not None and self._gone_at <= now:
+            self._give_up_missing(now)
         return labels
 
+    def _miss(self, path: str, now: float) -> list[str]:
+        """Note a file that is gone: an editor may be about to put it back."""
+        written = self._copy.place.files.get(path)
+        if written is None:
+            if self._outgoing is not None:
+                self._outgoing.settle(path)
+            self._missing.pop(path, None)
+            self._report.settle(path)
+        elif path not in self._missing:
+            self._missing[path] = now
+            self._gone_at = now + self._grace
+            if self._outgoing is None:
+                self._due[path] = now + self._grace
+        elif self._outgoing is None:
+            del self._missing[path]
+            return [written.label]  # it is written again
+        return []
+
+    def _give_up_missing(self, now: float) -> None:
+        """Have the leader told of files that stayed away, all together: many at once are another thing than one."""
+        assert self._outgoing is not None
+        paths = [path for path, since in self._missing.items() if now - since >= self._grace]
+        if self._outgoing.delete(paths, len(self._missing)):
+            for path in paths:
+                del self._missing[path]
+        is_held = self._outgoing.held is not None
+        self._gone_at = now + max(self._grace, _HELD_SECONDS) if self._missing or is_held else _NEVER
+
+    def _see(self, path: str, found: Found, proven: dict[str, Written]) -> list[str]:
+        """Look at a file that is there; return its label if it is not as it was written last, or was not until now."""
+        written = self._copy.place.files.get(path)
+        label = written.label if written is not None else _label_of(path)
+        if written is None or found.digest != written.digest:
+            self._tell(path, found)
+            return [label] if label is not None else []
+        if found.signature is not None and written.signature is None:
+            proven[path] = written._replace(signature=self._copy.comparer.proof(found))
+        was_edited = path in self._report.edits
+        if self._outgoing is not None:
+            self._outgoing.settle(path)
+        self._report.settle(path)
+        return [written.label] if was_edited else []  # the leader's may be a newer one
+
     def take(self, outcome: Outcome) -> None:
-        """Report the local edits among these files."""
+        """Report the local edits among these files, or have them sent."""
+        now = time.monotonic()
         for path, found in outcome.edited.items():
             self._tell(path, found)
+        for path in outcome.missing:
+            if self._outgoing is not None and path not in self._outgoing.outbox.edits:
+                self._miss(path, now)
         for path in outcome.settled:
+            self._missing.pop(path, None)
+            if self._outgoing is not None:
+                self._outgoing.settle(path)
             self._report.settle(path)
 
     def _tell(self, path: str, found: Found) -> None:
         if found.digest in (None, UNKNOWN):
+            return
+        if self._outgoing is not None:
+            old = self._outgoing.edit(path, found, self._missing)
+            if old is not None:
+                del self._missing[old]
             return
         is_new = path not in self._copy.place.files
         what = "is here, and not among the leader's" if is_new else "was edited here"
@@ -114,7 +163,7 @@ class LocalEdits:
                 elif entry.kind == "unreadable":
                     unlisted.append(f"{entry.path}/" if entry.path else "")
                 elif entry.kind != "directory":
-                    seen.add(entry.path)
+                    seen.add(copy.comparer.written_at(entry.path))
                     self.hint(entry.path)
             yield
         self._is_swept = True
@@ -132,7 +181,7 @@ class LocalEdits:
             NotFound: there is no such file, here or there.
             BlocksdError: it cannot be done now.
         """
-        copy = self._copy
+        copy, outgoing = self._copy, self._outgoing
         path = name if name.endswith(SUFFIX) or is_properties(name) else name + SUFFIX
         label = written.label if (written := copy.place.files.get(path)) is not None else _label_of(path)
         if label is None:
@@ -142,9 +191,18 @@ class LocalEdits:
             raise found.error or Unavailable(f"{printable(path)} is being written: try again", path=path)
         if shown[label] is None and found.digest is None:
             raise NotFound(f"there is no file {printable(path)}, here or at the leader", label=label)
+        queued = outgoing.outbox.edits.get(path) if outgoing is not None else None
+        if queued is not None and queued.is_sent and queued.refusal is None:
+            raise Unavailable(
+                f"{printable(path)} is on its way to the leader: try again when it is answered", path=path
+            )
         kept = None
-        if path in self._report.edits and found.data is not None:
+        if found.data is not None and (path in self._report.edits or queued is not None):
             kept = self.keep_text(path, found.data)
+        if self._missing.pop(path, None) is not None:
+            self._gone_at = 0.0  # those that are left are judged anew
+        if outgoing is not None:
+            outgoing.outbox.remove(path)
         if kept is not None or found.digest is None:
             outcome = copy.copier.bring(shown, restores=True, accepted={path: found.digest})
             self.take(outcome)

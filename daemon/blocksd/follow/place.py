@@ -23,6 +23,10 @@ CREATE TABLE IF NOT EXISTS files (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS due (label TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS directories (path TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS unsent (
+    path TEXT PRIMARY KEY, id TEXT NOT NULL, op TEXT NOT NULL, label TEXT NOT NULL, version INTEGER NOT NULL, base TEXT,
+    digest TEXT, text BLOB, "to" TEXT, is_sent INTEGER NOT NULL, refusal TEXT
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS intents (
     path TEXT PRIMARY KEY, aside TEXT NOT NULL, base TEXT, data TEXT, label TEXT NOT NULL, version INTEGER NOT NULL,
     form TEXT NOT NULL, mode INTEGER NOT NULL
@@ -70,19 +74,19 @@ class Place:
         self._sync = "FULL" if is_durable else "OFF"
         with self._translated():
             self._connection = sqlite3.connect(self._path, isolation_level=None)
-            self._execute = self._connection.execute
-            self._execute("PRAGMA journal_mode = WAL")
-            self._execute(f"PRAGMA synchronous = {self._sync}")
-            (version,) = self._execute("PRAGMA user_version").fetchone()
+            self.execute = self._connection.execute
+            self.execute("PRAGMA journal_mode = WAL")
+            self.execute(f"PRAGMA synchronous = {self._sync}")
+            (version,) = self.execute("PRAGMA user_version").fetchone()
             if version > _VERSION:
                 raise Misconfigured(f"{self._path} was written by a newer version of blocksd", key="state_dir")
             self._connection.executescript(f"{_SCHEMA} PRAGMA user_version = {_VERSION};")
-            self._facts: dict[str, str] = dict(self._execute("SELECT name, value FROM facts"))
+            self._facts: dict[str, str] = dict(self.execute("SELECT name, value FROM facts"))
             self.files: dict[str, Written] = {
-                path: Written(*rest) for path, *rest in self._execute("SELECT * FROM files")
+                path: Written(*rest) for path, *rest in self.execute("SELECT * FROM files")
             }
-            self.due: set[str] = {label for (label,) in self._execute("SELECT label FROM due")}
-            self.directories: set[str] = {path for (path,) in self._execute("SELECT path FROM directories")}
+            self.due: set[str] = {label for (label,) in self.execute("SELECT label FROM due")}
+            self.directories: set[str] = {path for (path,) in self.execute("SELECT path FROM directories")}
         self.paths = {written.label: path for path, written in self.files.items()}
         """Where the file of each block is."""
 
@@ -113,9 +117,9 @@ class Place:
 
     def begin(self, identity: str, namespace: str) -> None:
         """Begin a copy, in the place of any other: nothing is known of the files."""
-        with self._transaction():
+        with self.transaction():
             for table in _TABLES:
-                self._execute(f"DELETE FROM {table}")  # noqa: S608  # the names above
+                self.execute(f"DELETE FROM {table}")  # noqa: S608  # the names above
             self._set(id=identity, namespace=namespace)
         self.files, self.paths, self.due, self.directories = {}, {}, set(), set()
         self._facts = {"id": identity, "namespace": namespace}
@@ -123,7 +127,7 @@ class Place:
     def move(self, epoch: str, seq: int) -> None:
         """Note that every change up to this one is in the files, or due. It may reach the disk later."""
         if (epoch, seq) != (self.epoch, self.seq):
-            with self._transaction(is_synced=False):
+            with self.transaction(is_synced=False):
                 self._set(epoch=epoch, seq=str(seq))
             self._facts |= {"epoch": epoch, "seq": str(seq)}
 
@@ -134,14 +138,14 @@ class Place:
 
     def intend(self, intents: Iterable[Intent]) -> None:
         """Record what is about to be done to files: it is on disk when this returns."""
-        with self._transaction():
+        with self.transaction():
             self._connection.executemany("INSERT OR REPLACE INTO intents VALUES (?, ?, ?, ?, ?, ?, ?, ?)", intents)
 
     @property
     def intents(self) -> list[Intent]:
         """The files that a crash may have interrupted."""
         with self._translated():
-            return [Intent(*row) for row in self._execute("SELECT * FROM intents")]
+            return [Intent(*row) for row in self.execute("SELECT * FROM intents")]
 
     def finish(
         self,
@@ -158,7 +162,7 @@ class Place:
         The intents of the paths `over` are over. The labels `due` are to be looked at again, and those in `done` no longer;
         the directories `made` were made here, and those `removed` are gone.
         """
-        with self._transaction(is_synced=False):
+        with self.transaction(is_synced=False):
             rows = [(path, *one) for path, one in written.items() if one is not None]
             self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             gone = [(path,) for path, one in written.items() if one is None]
@@ -181,18 +185,19 @@ class Place:
     # --- SQLite ---
 
     @contextmanager
-    def _transaction(self, *, is_synced: bool = True) -> Iterator[None]:
+    def transaction(self, *, is_synced: bool = True) -> Iterator[None]:
+        """Commit what is executed in this context, all or nothing; if `is_synced`, it is on disk then."""
         with self._translated():
-            self._execute(
+            self.execute(
                 f"PRAGMA synchronous = {self._sync if is_synced else 'OFF' if self._sync == 'OFF' else 'NORMAL'}"
             )
-            self._execute("BEGIN IMMEDIATE")
+            self.execute("BEGIN IMMEDIATE")
             try:
                 yield
-                self._execute("COMMIT")
+                self.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):
-                    self._execute("ROLLBACK")
+                    self.execute("ROLLBACK")
                 raise
 
     @contextmanager

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from blocksd.follow.comparison import Outcome
     from blocksd.follow.mirrored import Mirrored
     from blocksd.follow.opening import Copy
+    from blocksd.follow.outbox import Outbox
     from blocksd.monitoring.events import Level, ServiceListener
     from blocksd.settings.config import Config
 
@@ -44,6 +45,8 @@ class Report:
         self.problems = Problems(time.time)
         self.edits: dict[str, str] = {}
         """Files with a local edit: path → the subject of the problem."""
+        self.unsent: Outbox | None = None
+        """The edits that wait for the leader; None: none is ever sent."""
         self.held: int | None = None
         """How many removals are held back."""
         self.written = 0
@@ -175,6 +178,7 @@ class Report:
             "behind_since": timestamp(self._behind_since) if self._behind_since is not None else None,
             "in_sync": self.is_in_sync and facts["lag"] == 0,
             "ready": self._is_ready,
+            "unsent": sorted(self.unsent.edits) if self.unsent is not None else [],
             "local_edits": sorted(self.edits),
             "problems": [problem.as_json() for problem in self.problems.values()],
         }
@@ -187,6 +191,7 @@ class Report:
             "lag": max(0, self._heard - self._copy.place.seq),
             "lag_seconds": self.lag_seconds,
             "in_sync": self.is_in_sync,
+            "unsent": self.unsent.waiting if self.unsent is not None else 0,
             "local_edits": len(self.edits),
             "written": self.written,
             "ready": self._is_ready,

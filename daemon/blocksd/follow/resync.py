@@ -66,12 +66,12 @@ class Resync:
         known = {written.label: (written.version, written.form) for written in copy.place.files.values()}
         for shown in mirrored.compared(labels, known):
             self.done, self.left = self.done + len(shown), self.left - len(shown)
-            yield copy.copier.bring(shown, restores=True)
+            yield copy.copier.bring(shown, restores=copy.is_read_only)
         there = set(labels)
         gone = [label for label in (*copy.place.paths, *copy.place.due) if label not in there]
         if self._may_remove(gone):
             for first in range(0, len(gone), PAGE):
-                yield copy.copier.bring(mirrored.read(gone[first : first + PAGE]), restores=True)
+                yield copy.copier.bring(mirrored.read(gone[first : first + PAGE]), restores=copy.is_read_only)
         self._check(mirrored.stand().epoch)
 
     def _check(self, epoch: str | None) -> None:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from blocksd.follow.local_edits import LocalEdits
     from blocksd.follow.mirrored import Mirrored
     from blocksd.follow.opening import Copy
+    from blocksd.follow.outgoing import Outgoing
     from blocksd.follow.report import Report
+    from blocksd.follow.sender import Answered
     from blocksd.model.revision import Change
     from blocksd.protocol.reset import Reset
     from blocksd.settings.config import Config
@@ -48,6 +50,7 @@ class Work:
         copy: Copy,
         mirrored: Mirrored,
         edits: LocalEdits,
+        outgoing: Outgoing | None,
         report: Report,
         progress: Callable[[int, int], object],
     ) -> None:
@@ -56,6 +59,7 @@ class Work:
         self._copy = copy
         self._mirrored = mirrored
         self._edits = edits
+        self._outgoing = outgoing
         self._report = report
         self._progress = progress
         self._resync: Resync | None = None
@@ -109,18 +113,31 @@ class Work:
         self._sweep_at = 0.0
 
     def accept_deletions(self) -> int | None:
-        """Remove what the leader has no longer; return how many files are held back, None if none are."""
+        """Remove what the leader has no longer, and tell it of files that are gone here; return how many are held back.
+
+        None if none are.
+        """
         held, self._report.held = self._report.held, None
         if held is not None and self.goal is not None:
             self.compare(*self.goal, accepts_deletions=True)
-        return held
+        here = self._outgoing.accept_deletions() if self._outgoing is not None else None
+        return None if held is None and here is None else (held or 0) + (here or 0)
+
+    def answer(self, answered: Answered) -> None:
+        """Take the leader's answer to a local edit."""
+        assert self._outgoing is not None
+        labels, paths = self._outgoing.take(answered)
+        self._changed |= dict.fromkeys(labels)
+        for path in paths:
+            self._edits.hint(path)
 
     # --- what is done ---
 
     @property
     def due_at(self) -> float:
         """When there is something to do, unless something is heard."""
-        return max(self._retry_at, min(self._look_again_at, self._edits.due_at, self._sweep_at))
+        send_at = self._outgoing.due_at if self._outgoing is not None else _NEVER
+        return max(self._retry_at, min(self._look_again_at, self._edits.due_at, self._sweep_at, send_at))
 
     def go_on(self) -> bool:
         """Do a part; return True if there is no more for now. What fails for now is reported, and tried again.
@@ -199,6 +216,9 @@ class Work:
             self._look_again_at = _NEVER
             self._changed |= dict.fromkeys(self._copy.place.due)
         self._changed |= dict.fromkeys(self._edits.take_due(now))
+        if self._outgoing is not None:
+            for path in self._outgoing.go_on(now):
+                self._edits.hint(path)
         labels = list(self._changed)[:PAGE]
         if not labels or self.goal is None:  # before the leader is heard nothing is known of its files
             self._arrive()

@@ -11,7 +11,9 @@ from prometheus_client import CollectorRegistry, Gauge, Info, ProcessCollector
 from blocksd.monitoring.metrics import Served
 
 if TYPE_CHECKING:
-    from blocksd.follow.report import Report
+    from collections.abc import Mapping
+
+    from blocksd.model.problem import Tally
 
 _GAUGES = {
     "files": "Files that were copied.",
@@ -19,7 +21,8 @@ _GAUGES = {
     "lag": "How many changes were heard and are not in the files.",
     "lag_seconds": "For how long the copy is behind, 0 if it is in sync.",
     "in_sync": "1 if the copy has all that was heard, and everything is heard, else 0.",
-    "local_edits": "Files that were edited here, and are kept.",
+    "unsent": "Local edits that wait for the leader.",
+    "local_edits": "Files that were edited here, and are kept: none is sent, or the leader refuses them.",
     "written": "Files that were written or removed since the start.",
     "ready": "1 once the copy has caught up.",
     "heartbeat_timestamp_seconds": "When the main loop last updated these gauges: once a second.",
@@ -39,10 +42,10 @@ class FollowerMetrics(Served):
         }
         self._problems = Gauge("blocksd_follower_problems", "Present problems.", ("severity",), registry=registry)
 
-    def show(self, report: Report) -> None:
+    def show(self, numbers: Mapping[str, float], tally: Tally) -> None:
         """Show the present status."""
-        for name, value in report.numbers().items():
+        for name, value in numbers.items():
             self._gauges[name].set(value)
         self._gauges["heartbeat_timestamp_seconds"].set(time.time())
-        self._problems.labels("problem").set(report.problems.tally.problems)
-        self._problems.labels("warning").set(report.problems.tally.warnings)
+        self._problems.labels("problem").set(tally.problems)
+        self._problems.labels("warning").set(tally.warnings)

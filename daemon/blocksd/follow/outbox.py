@@ -1,0 +1,98 @@
+"""The outbox: local edits that the leader has not answered yet, kept on disk until it has."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from blocksd.errors import BlocksdError
+    from blocksd.follow.place import Place
+
+Op = Literal["save", "delete", "rename"]
+
+
+class Refusal(NamedTuple):
+    """Why the leader refuses an edit, and what a person can do."""
+
+    code: str
+    message: str
+    hint: str
+
+
+class Unsent(NamedTuple):
+    """An edit of the file at `path`: of the block `label`, made of its `version` (0: it is a new block).
+
+    `base` is the digest of the text that it was made of, `digest` and `text` are those of the new one, `to` the new path of a
+    renamed file. `is_sent`: the leader may have it; the same `id` keeps it from being done twice.
+    """
+
+    path: str
+    id: str
+    op: Op
+    label: str
+    version: int
+    base: str | None = None
+    digest: str | None = None
+    text: bytes | None = None
+    to: str | None = None
+    is_sent: bool = False
+    refusal: Refusal | None = None
+
+
+def new_id() -> str:
+    """Return an id for a request."""
+    return str(uuid.uuid4())
+
+
+class Outbox:
+    """The edits by path, one for each file. What is put here is on disk when the call returns.
+
+    Every method that changes it raises StateUnusable when the state directory cannot be written for now.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self.edits: dict[str, Unsent] = {}
+        for row in place.execute("SELECT * FROM unsent"):
+            why = Refusal(*json.loads(row[-1])) if row[-1] is not None else None
+            self.edits[row[0]] = Unsent(*row[:-2])._replace(is_sent=bool(row[-2]), refusal=why)
+
+    def put(self, edit: Unsent) -> None:
+        """Add an edit, in place of the one of the same file."""
+        refusal = json.dumps(edit.refusal) if edit.refusal is not None else None
+        with self._place.transaction():
+            row = (*edit[:-1], refusal)
+            self._place.execute("INSERT OR REPLACE INTO unsent VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self.edits[edit.path] = edit
+
+    def remove(self, path: str) -> None:
+        """Remove the edit of a file, if there is one: it was answered, or is none any more."""
+        if path in self.edits:
+            with self._place.transaction():
+                self._place.execute("DELETE FROM unsent WHERE path = ?", (path,))
+            del self.edits[path]
+
+    def mark_sent(self, path: str) -> Unsent:
+        """Note that an edit is about to be sent; return it."""
+        edit = self.edits[path]
+        if not edit.is_sent:
+            edit = edit._replace(is_sent=True)
+            self.put(edit)
+        return edit
+
+    def refuse(self, edit: Unsent, error: BlocksdError) -> Refusal:
+        """Note that the leader refuses an edit: it is not sent again as it is."""
+        refusal = Refusal(error.code, error.message, str(error.facts.get("hint", "")))
+        self.put(edit._replace(refusal=refusal))
+        return refusal
+
+    def next(self) -> Unsent | None:
+        """Return the first edit that is to be sent, or sent again; None if there is none."""
+        return next((edit for edit in self.edits.values() if edit.refusal is None), None)
+
+    @property
+    def waiting(self) -> int:
+        """How many edits wait for the leader."""
+        return sum(edit.refusal is None for edit in self.edits.values())

@@ -1,0 +1,236 @@
+"""Local edits on their way to the leader: what is to be sent, and what follows from its answers."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from blocksd.errors import (
+    BlocksdError,
+    InternalError,
+    InvalidLabel,
+    Misconfigured,
+    NotFound,
+    Unavailable,
+    VersionConflict,
+)
+from blocksd.files.document import Parser
+from blocksd.files.folder import unpacked
+from blocksd.follow.outbox import Outbox, Unsent, new_id
+from blocksd.follow.plan import Written, removes_too_much
+from blocksd.mirror.file_form import USUAL_MODE
+from blocksd.model.label import label_of_path, printable
+from blocksd.model.problem import Problem, count
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from blocksd.follow.comparison import Found
+    from blocksd.follow.opening import Copy
+    from blocksd.follow.report import Report
+    from blocksd.follow.sender import Answered, Sender
+
+LOCAL_DELETIONS = "<local deletions>"
+"""The subject of the problem that the deletion of many files here is held back."""
+
+_LONGEST_PAUSE = 30.0
+_NEVER = float("inf")
+
+
+class Outgoing:
+    """Turns local edits into requests, and answers into what is known of the files.
+
+    Invariants:
+      1. an edit is on disk in the outbox before it is sent, and stays there until it is answered;
+      2. of one file one edit is under way: what is saved meanwhile is sent when that is answered;
+      3. what the leader has answered may be written over, for it is in the leader's history.
+    """
+
+    def __init__(self, copy: Copy, report: Report, sender: Sender) -> None:
+        self._copy = copy
+        self._place = copy.place
+        self._report = report
+        self._sender = sender
+        self.outbox = Outbox(copy.place)
+        self._under_way: str | None = None  # the id of a request
+        self._retry_at, self._failures = 0.0, 0
+        self.held: int | None = None
+        """How many deletions are held back."""
+        self._accepts_deletions = False
+        report.unsent = self.outbox
+        for edit in self.outbox.edits.values():
+            self._tell(edit)
+
+    # --- edits ---
+
+    def edit(self, path: str, found: Found, missing: Collection[str]) -> str | None:
+        """Take a file that was saved here; return the path that it had before, if it is one of the `missing` that was moved."""
+        queued, written = self.outbox.edits.get(path), self._place.files.get(path)
+        if queued is not None and ((queued.is_sent and queued.refusal is None) or queued.digest == found.digest):
+            return None
+        if found.data is None:
+            found = self._copy.comparer.read(path)
+            if found.data is None:
+                return None
+        if written is None and (old := self._moved_from(found, missing)) is not None:
+            before = self._place.files[old]
+            self._put(Unsent(old, new_id(), "rename", before.label, before.version, before.digest, to=path))
+            return old
+        try:
+            label = written.label if written is not None else label_of_path(path)
+        except InvalidLabel as error:
+            self._report.set(Problem(printable(path), error.code, error.message, "rename it"))
+            return None
+        version, base = (written.version, written.digest) if written is not None else (0, None)
+        self._put(Unsent(path, new_id(), "save", label, version, base, found.digest, found.data))
+        return None
+
+    def _moved_from(self, found: Found, missing: Collection[str]) -> str | None:
+        """Return the missing file that this one was: it has the inode and size of that, or alone its text."""
+        files, edits = self._place.files, self.outbox.edits
+        same = [path for path in missing if path in files and files[path].digest == found.digest and path not in edits]
+        for path in same:
+            signature = self._place.files[path].signature
+            if signature is not None and found.signature is not None and unpacked(signature)[3] == found.signature[3]:
+                return path
+        return same[0] if len(same) == 1 else None
+
+    def settle(self, path: str) -> None:
+        """A file is as it was written last: an edit that nobody has seen is none any more."""
+        queued = self.outbox.edits.get(path)
+        if queued is not None and queued.op != "rename" and (not queued.is_sent or queued.refusal is not None):
+            self.outbox.remove(path)
+
+    def delete(self, paths: Collection[str], missing: int) -> bool:
+        """Take files that were removed here; return False if that is held back, since too many of all files are `missing`.
+
+        Then it is held back until none is missing, or a person says that it is meant.
+        """
+        total = len(self._place.files)
+        is_too_much = self.held is not None or missing >= total or removes_too_much(self._place.files, missing)
+        if missing and is_too_much and not self._accepts_deletions:
+            self.held = missing
+            message = f"{count(missing, 'file')} of {total} are gone here: the leader is not told"
+            hint = "put them back, or have 'blocksd follow --revert PATH' write them; if they are to be deleted everywhere: "
+            self._report.set(
+                Problem(LOCAL_DELETIONS, "halted", message, f"{hint}'blocksd resume --accept-deletions' here")
+            )
+            return False
+        self._report.clear(LOCAL_DELETIONS)
+        self._accepts_deletions, self.held = False, None
+        for path in paths:
+            written, queued = self._place.files.get(path), self.outbox.edits.get(path)
+            if queued is not None and (queued.op != "save" or (queued.is_sent and queued.refusal is None)):
+                continue
+            if written is None:
+                self.outbox.remove(path)
+            else:
+                self._put(Unsent(path, new_id(), "delete", written.label, written.version, written.digest))
+        return True
+
+    def accept_deletions(self) -> int | None:
+        """Let the deletions that are held back be sent; return how many they are."""
+        self._accepts_deletions = self.held is not None
+        return self.held
+
+    def _put(self, edit: Unsent) -> None:
+        self.outbox.put(edit)
+        self._report.settle(edit.path)
+
+    def _tell(self, edit: Unsent) -> None:
+        if edit.refusal is not None:
+            _, message, hint = edit.refusal
+            hint = f"{hint}; " if hint else ""
+            hint += f"save it again, or have the leader's version: 'blocksd follow --revert {printable(edit.path)}'"
+            self._report.edit(Problem(printable(edit.path), edit.refusal.code, message, hint), edit.path)
+
+    # --- sending ---
+
+    @property
+    def due_at(self) -> float:
+        """When something is to be sent."""
+        if self._under_way is not None or self.outbox.next() is None:
+            return _NEVER
+        return self._retry_at
+
+    def go_on(self, now: float) -> list[str]:
+        """Send the next edit, if none is under way; return the paths of edits that are none any more."""
+        if self._under_way is not None or now < self._retry_at:
+            return []
+        edit = self.outbox.next()
+        if edit is None:
+            return []
+        if edit.op != "save" and not edit.is_sent and self._copy.comparer.look(edit.path).digest is not None:
+            self.outbox.remove(edit.path)  # it is back
+            return [edit.path]
+        self._under_way = edit.id
+        self._sender.send(self.outbox.mark_sent(edit.path))
+        return []
+
+    def take(self, answered: Answered) -> tuple[list[str], list[str]]:
+        """Take an answer; return the labels to be read again, and the paths to be looked at again."""
+        edit, error = answered.edit, answered.error
+        self._under_way = None
+        if self.outbox.edits.get(edit.path, edit).id != edit.id:
+            return [], []
+        if isinstance(error, (Unavailable, Misconfigured, InternalError)):
+            self._failures = min(self._failures + 1, 10)
+            self._retry_at = time.monotonic() + min(0.05 * 2**self._failures, _LONGEST_PAUSE)
+            if not isinstance(error, InternalError):
+                return [], []
+        self._failures, self._retry_at = 0, 0.0
+        if error is None:
+            return self._accepted(edit, answered.reply or {})
+        return self._refused(edit, error)
+
+    def _accepted(self, edit: Unsent, reply: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+        """Note that the leader has an edit: from now on its text may be written over."""
+        label, version = str(reply.get("to") or reply.get("label") or edit.label), reply.get("version")
+        written = self._place.files.get(edit.path)
+        mode = written.mode if written is not None else USUAL_MODE
+        number = version if isinstance(version, int) else edit.version
+        paths = [edit.path]
+        if edit.op == "save":
+            number = _version_of(edit, reply, number)
+            notes: dict[str, Written | None] = {edit.path: Written(label, number, "", str(edit.digest), mode)}
+        else:
+            notes = {edit.path: None}
+            if edit.to is not None:
+                notes[edit.to] = Written(label_of_path(edit.to), number, "", str(edit.base), mode)
+                paths.append(edit.to)
+        self._place.finish(notes, due=[edit.label, label])
+        self.outbox.remove(edit.path)
+        self._report.settle(edit.path)
+        what = {"save": "sent", "delete": "sent the deletion of", "rename": "sent the new name of"}[edit.op]
+        self._report.notice(f"{what} {printable(edit.path)}{f' v{number}' if edit.op == 'save' else ''}")
+        return [edit.label, label], paths
+
+    def _refused(self, edit: Unsent, error: BlocksdError) -> tuple[list[str], list[str]]:
+        there = error.facts.get("version")
+        if edit.op == "rename" and isinstance(error, VersionConflict) and isinstance(there, int):
+            self.outbox.put(edit._replace(id=new_id(), version=there, is_sent=False))
+            return [], []
+        if edit.op != "save" and isinstance(error, (VersionConflict, NotFound)):
+            # The leader's text has changed, or is gone: what was removed here is written again, if it is there.
+            self.outbox.remove(edit.path)
+            self._place.finish({edit.path: None}, due=[edit.label])
+            return [edit.label], [edit.path, *([edit.to] if edit.to is not None else [])]
+        self.outbox.refuse(edit, error)
+        self._tell(self.outbox.edits[edit.path])
+        return [edit.label], [edit.path]
+
+
+def _version_of(edit: Unsent, reply: Mapping[str, Any], newest: int) -> int:
+    """Return the version that has the text of a save, of which the next one will be made.
+
+    Where the leader has merged it, and does not say which version it is, that is the one before both: to count the merged one
+    would take the other host's text for removed.
+    """
+    saved = reply.get("saved")
+    if isinstance(saved, int) or not edit.version:
+        return saved if isinstance(saved, int) else newest
+    try:
+        value = Parser().parse(edit.text or b"", edit.label)[0].value
+    except BlocksdError:
+        return edit.version
+    return newest if value == (reply.get("block") or {}).get("value") else edit.version
