@@ -40,6 +40,8 @@ class Task(NamedTuple):
     label: str
     wanted: Wanted | None
     edit: FileEdit
+    mode: int | None = None
+    """The permission bits that it is to have; None: those of the file before, or of a new one."""
 
 
 @dataclass(slots=True)
@@ -178,8 +180,8 @@ class Comparer:
                 found = self.read(path)  # for its text, which is compared once more when it is displaced
             if found.digest == seen.digest and (wanted is None) == (data is None):
                 mode = _mode_change(wanted, written)
-                edit = FileEdit(path, found.data, data, path, found.signature, mode=mode)
-                outcome.tasks.append(Task(path, label, wanted, edit))
+                edit = FileEdit(path, found.data, data, path, found.signature)
+                outcome.tasks.append(Task(path, label, wanted, edit, mode))
                 return
             step = "keep"
             found = found._replace(is_busy=True)

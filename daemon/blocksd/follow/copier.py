@@ -82,7 +82,7 @@ class Copier:
         writer, staged = self._writer, list[tuple["Task", "Staged"]]()
         for task in outcome.tasks:
             try:
-                staged.append((task, writer.stage(task.edit)))
+                staged.append((task, self._stage_one(task)))
             except BlocksdError as error:
                 outcome.fail(task.path, task.label, error)
         if not staged:
@@ -101,6 +101,19 @@ class Copier:
             self._give_up(staged)
             self._place.finish({}, over=[task.path for task, _ in staged])
             return []
+        return staged
+
+    def _stage_one(self, task: Task) -> Staged:
+        """Lay one text beside its file. At no moment has a new file more rights than it is to have."""
+        if task.mode is None:
+            return self._writer.stage(task.edit)
+        mask = os.umask(0o777 & ~task.mode)  # of this process, so of all threads: the others make private files only
+        try:
+            staged = self._writer.stage(task.edit)
+        finally:
+            os.umask(mask)
+        with suppress(OSError):  # a service may be forbidden to
+            self._set_mode(staged.aside, task.mode)
         return staged
 
     def _give_up(self, staged: Iterable[tuple[Task, Staged]]) -> None:

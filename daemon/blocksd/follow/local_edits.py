@@ -8,9 +8,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import InvalidLabel, NotFound, StateUnusable, Unavailable
+from blocksd.files.folder import packed
 from blocksd.follow.plan import UNKNOWN, Written
 from blocksd.model.label import SUFFIX, is_properties, label_of_path, printable
 from blocksd.model.problem import Problem
+from blocksd.state.sweep import Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,21 +155,22 @@ class LocalEdits:
         """Compare all files with their signatures, a part at a time, and look at those that differ."""
         copy = self._copy
         files = copy.place.files
-        known = {path: written.signature for path, written in files.items() if written.signature is not None}
-        same, seen, unlisted = list[str](), set[str](), list[str]()
-        for part in copy.folder.sweep(known=known, same=same):
+        seen, unlisted = set[str](), list[str]()
+        for part in Sweep(copy.folder).walk():
             for entry in part:
+                path, signature = copy.comparer.written_at(entry.path), entry.signature
                 if entry.kind == "left":
                     if not self._is_swept and not copy.copier.needs(entry.path):
                         copy.writer.remove(entry.path)
                 elif entry.kind == "unreadable":
                     unlisted.append(f"{entry.path}/" if entry.path else "")
                 elif entry.kind != "directory":
-                    seen.add(copy.comparer.written_at(entry.path))
-                    self.hint(entry.path)
+                    seen.add(path)
+                    known = files.get(path)
+                    if known is None or signature is None or known.signature != packed(*signature):
+                        self.hint(path)
             yield
         self._is_swept = True
-        seen.update(same)
         for path in [*files, *self._report.edits]:
             if path not in seen and not path.startswith(tuple(unlisted)):
                 self.hint(path)

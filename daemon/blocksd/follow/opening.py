@@ -19,6 +19,7 @@ from blocksd.follow.place import Place
 from blocksd.model.label import is_ignored, is_junk, printable
 from blocksd.service.lock import TRANSIENT_ERRORS, Lock, state_error
 from blocksd.service.state_directory import StateDirectory
+from blocksd.state.sweep import Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,7 +165,7 @@ class Copy:
         Raises:
             Unavailable: that cannot be told.
         """
-        found = {entry.path for part in self.folder.sweep() for entry in part if entry.kind != "directory"}
+        found = {entry.path for part in Sweep(self.folder).walk() for entry in part if entry.kind != "directory"}
         try:
             with self.root.scandir("") as entries:
                 found |= {
