@@ -187,7 +187,7 @@ def test_folder_with_other_files_is_refused(hosts: Hosts) -> None:
     hosts.save("mine.md", "mine\n", copy.folder)
     copy.start(ready=False)
     assert copy.process is not None
-    assert copy.process.wait(10) == 1
+    assert copy.process.wait(10) == 2
     assert "not as the leader's: mine.md" in copy.said()
     assert sorted(tree(copy.folder)) == ["a.md", "mine.md"]
     assert not (copy.folder / MARKER).exists()

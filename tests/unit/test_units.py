@@ -19,13 +19,14 @@ GATEWAY = "blocksd-http.service"
 SOCKET = "blocksd-http.socket"
 ALL = (*SYSTEM, "user/blocksd.service")
 RENDER = "user/blocksd-render.service"
+FOLLOWER = "blocksd-follow.service"
 
 
 def text_of(unit: str) -> str:
     return (UNITS / unit).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("unit", [*SYSTEM, GATEWAY])
+@pytest.mark.parametrize("unit", [*SYSTEM, GATEWAY, FOLLOWER])
 def test_systemd_understands_every_line(unit: str, tmp_path: Path) -> None:
     """`systemd-analyze verify` is silent: what it does not know it only says, and returns 0."""
     paths = [tmp_path / unit, *([tmp_path / SOCKET] if unit == GATEWAY else [])]
@@ -36,7 +37,7 @@ def test_systemd_understands_every_line(unit: str, tmp_path: Path) -> None:
     assert (verified.stdout + verified.stderr, verified.returncode) == ("", 0)
 
 
-@pytest.mark.parametrize("unit", [*SYSTEM, GATEWAY])
+@pytest.mark.parametrize("unit", [*SYSTEM, GATEWAY, FOLLOWER])
 def test_exposure_is_at_most_one(unit: str) -> None:
     """Of ten, as systemd counts."""
     words = [
@@ -51,7 +52,7 @@ def test_exposure_is_at_most_one(unit: str) -> None:
     assert judged.returncode == 0, judged.stdout + judged.stderr
 
 
-@pytest.mark.parametrize("unit", [*ALL, GATEWAY, SOCKET, RENDER])
+@pytest.mark.parametrize("unit", [*ALL, GATEWAY, SOCKET, RENDER, FOLLOWER])
 def test_every_line_has_its_reason(unit: str) -> None:
     """A setting stands below a comment, alone or in a group."""
     service = re.split(r"\[(?:Service|Socket)\]\n", text_of(unit))[1].partition("[Install]")[0]
@@ -59,7 +60,7 @@ def test_every_line_has_its_reason(unit: str) -> None:
         assert group.startswith("#"), group
 
 
-@pytest.mark.parametrize("unit", ALL)
+@pytest.mark.parametrize("unit", [*ALL, FOLLOWER])
 def test_units_name_what_the_daemon_does(unit: str) -> None:
     """Each waits for READY, is fed its watchdog, reloads, and does not restart on a wrong configuration."""
     for line in (
@@ -98,6 +99,13 @@ def test_renderer_may_do_no_more_than_a_persons_daemon() -> None:
     taken = [{line for line in lines if "=" in line and line[0] != "#"} for lines in (daemon, renderer)]
     assert taken[0] - taken[1] == {"UMask=0077"}
     assert taken[1] <= taken[0]
+
+
+def test_follower_may_do_what_the_daemon_may() -> None:
+    """It writes the same folder and the same state; which of the two does is a matter of one word."""
+    daemon, follower = (text_of(unit).partition("# From here on")[2].splitlines() for unit in (SYSTEM[0], FOLLOWER))
+    settings = [[line for line in lines if "=" in line and line[0] != "#"] for lines in (daemon, follower)]
+    assert settings[0] == settings[1]
 
 
 def test_instance_differs_where_it_must() -> None:

@@ -90,8 +90,7 @@ class Follower:
         """Follow until `stop`, SIGTERM or SIGINT; on a terminal, until SIGHUP, which says that it is gone.
 
         Raises:
-            AlreadyExists: the folder was never a copy, and has other files.
-            Misconfigured: nothing was ever copied, and Redis refuses the login.
+            Misconfigured: nothing was ever copied, and the folder has other files, or Redis refuses the login.
         """
         self._take_signals()
         copy, place = self._copy, self._copy.place

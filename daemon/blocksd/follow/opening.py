@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from blocksd.errors import AlreadyExists, BlocksdError, InvalidFile, Misconfigured, Unavailable
+from blocksd.errors import BlocksdError, InvalidFile, Misconfigured, Unavailable
 from blocksd.files.folder import Folder
 from blocksd.files.root import Root
 from blocksd.files.writer import Writer
@@ -185,8 +185,8 @@ class Copy:
             raise Unavailable(message, path="", errno=error.errno) from None
 
 
-def differing(paths: list[str], folder: str) -> AlreadyExists:
+def differing(paths: list[str], folder: str) -> Misconfigured:
     """Return why a folder is not taken that has these files, which are not the leader's."""
     few = ", ".join(map(printable, paths[:3])) + (", …" if len(paths) > 3 else "")
     message = f"the folder {folder} has {len(paths)} files that are not as the leader's: {few}"
-    return AlreadyExists(message, hint=f"name an empty folder; {ADOPT}")
+    return Misconfigured(message, key="folder", hint=f"name an empty folder; {ADOPT}")

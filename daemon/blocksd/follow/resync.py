@@ -50,7 +50,7 @@ class Resync:
 
         Raises:
             Unavailable, StateUnusable: it cannot go on now.
-            AlreadyExists: the folder was never a copy, and has other files.
+            Misconfigured: the folder was never a copy, and has other files.
         """
         return next(self._steps, None)
 

@@ -1,4 +1,4 @@
-"""Sends local edits to the leader, one at a time, in a thread: an answer may take as long as the leader is away."""
+"""Sends local edits to the leader, one at a time, in a thread: an answer may be waited for."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ class Work:
         """Do a part; return True if there is no more for now. What fails for now is reported, and tried again.
 
         Raises:
-            Misconfigured, AlreadyExists: nothing was ever copied, and nothing can be.
+            Misconfigured: nothing was ever copied, and nothing can be.
         """
         if time.monotonic() < self._retry_at:
             return True
