@@ -1,4 +1,4 @@
-"""A leader and its followers: real processes, on one real server."""
+"""A leader and its followers: real processes, on one real server; and the side of a follower without any process."""
 
 from __future__ import annotations
 
@@ -6,14 +6,25 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from blocksd.files.folder import Folder
+from blocksd.files.root import Root
+from blocksd.files.writer import Writer
+from blocksd.follow.comparison import Comparer
+from blocksd.follow.copier import Copier
+from blocksd.follow.names import NameRules
+from blocksd.follow.place import Place
+from blocksd.follow.plan import Wanted
 from support import Daemon, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from blocksd.follow.comparison import Outcome
     from support import RedisServer
 
 MARKER = ".blocksd.follow"
+EXACT = NameRules()
+"""Those of a file system of Linux: every path is a file for itself."""
 
 
 class Follower(Daemon):
@@ -83,3 +94,41 @@ class Hosts:
         for process in self._processes:
             if process.process is not None and process.process.poll() is None:
                 process.kill()
+
+
+class Side:
+    """The folder and the state of a follower."""
+
+    def __init__(self, path: Path, rules: NameRules = EXACT, root: type[Root] = Root) -> None:
+        self.path = path / "copy"
+        self.path.mkdir(exist_ok=True)
+        (path / "state").mkdir(exist_ok=True)
+        self.place = Place(str(path / "state"))
+        self.root = root(str(self.path))
+        self.folder = Folder(self.root)
+        self.writer = Writer(self.root)
+        self.comparer = Comparer(self.folder, self.place, rules)
+        self.copier = Copier(self.root, self.writer, self.place, self.comparer)
+        self.is_read_only = False
+
+    def bring(self, texts: dict[str, str | None], *, restores: bool = True, **more: Any) -> Outcome:
+        """Bring these blocks to these texts; None: there is no such block."""
+        return self.copier.bring(
+            {label: wanted(label, text) for label, text in texts.items()}, restores=restores, **more
+        )
+
+    def tree(self) -> dict[str, str]:
+        return {
+            str(path.relative_to(self.path)): path.read_text()
+            for path in sorted(self.path.rglob("*"))
+            if path.is_file()
+        }
+
+    def close(self) -> None:
+        self.place.close()
+
+
+def wanted(label: str, text: str | None, *, mode: int = 0o644, path: str = "") -> Wanted | None:
+    if text is None:
+        return None
+    return Wanted(path or f"{label}.md", label, 1, f"{text} {mode}", mode, text.encode())

@@ -9,21 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.errors import LabelConflict, StateUnusable, Unavailable
-from blocksd.files.folder import Folder
 from blocksd.files.root import Root
-from blocksd.files.writer import Writer
-from blocksd.follow.comparison import Comparer
-from blocksd.follow.copier import Copier
 from blocksd.follow.names import NameRules
-from blocksd.follow.place import Place
-from blocksd.follow.plan import Wanted
+from followers import Side, wanted
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from blocksd.follow.comparison import Outcome
-
-EXACT = NameRules()
 
 
 class Crash(BaseException):
@@ -52,42 +43,6 @@ class Mortal(Root):
             if Mortal.left < 0:
                 raise Crash
         return found
-
-
-class Side:
-    """The folder and the state of a follower."""
-
-    def __init__(self, path: Path, rules: NameRules = EXACT, root: type[Root] = Root) -> None:
-        self.path = path / "copy"
-        self.path.mkdir(exist_ok=True)
-        (path / "state").mkdir(exist_ok=True)
-        self.place = Place(str(path / "state"))
-        self.root = root(str(self.path))
-        self.folder = Folder(self.root)
-        self.writer = Writer(self.root)
-        self.copier = Copier(self.root, self.writer, self.place, Comparer(self.folder, self.place, rules))
-
-    def bring(self, texts: dict[str, str | None], *, restores: bool = True, **more: Any) -> Outcome:
-        """Bring these blocks to these texts; None: there is no such block."""
-        return self.copier.bring(
-            {label: wanted(label, text) for label, text in texts.items()}, restores=restores, **more
-        )
-
-    def tree(self) -> dict[str, str]:
-        return {
-            str(path.relative_to(self.path)): path.read_text()
-            for path in sorted(self.path.rglob("*"))
-            if path.is_file()
-        }
-
-    def close(self) -> None:
-        self.place.close()
-
-
-def wanted(label: str, text: str | None, *, mode: int = 0o644, path: str = "") -> Wanted | None:
-    if text is None:
-        return None
-    return Wanted(path or f"{label}.md", label, 1, f"{text} {mode}", mode, text.encode())
 
 
 @pytest.fixture

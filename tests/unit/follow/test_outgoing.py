@@ -1,0 +1,235 @@
+"""Local edits become requests, each is done once, and nothing is written over before the leader has it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from blocksd.errors import BlocksdError, InternalError, NotFound, ProblemFile, Unavailable, VersionConflict
+from blocksd.follow.local_edits import LocalEdits
+from blocksd.follow.outbox import Outbox
+from blocksd.follow.outgoing import LOCAL_DELETIONS, Outgoing
+from blocksd.follow.report import Report
+from blocksd.follow.sender import Answered
+from blocksd.settings.config import Config
+from followers import Side
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from blocksd.follow.outbox import Unsent
+
+
+class Sent(list["Unsent"]):
+    """A sender that only remembers what it is to send."""
+
+    def send(self, edit: Unsent) -> None:
+        self.append(edit)
+
+
+class Host:
+    """A writable follower on a clock that only a test moves."""
+
+    def __init__(self, path: Path) -> None:
+        self.side = Side(path)
+        copy: Any = self.side
+        self.now = 0.0
+        self.sent = Sent()
+        sender: Any = self.sent
+        config = Config(state_dir=str(path / "state"), delete_grace=1.0)
+        self.report = Report(config, copy, "", [])
+        self.outgoing = Outgoing(copy, self.report, sender)
+        self.edits = LocalEdits(copy, self.report, config, self.outgoing)
+
+    def write(self, name: str, text: str) -> None:
+        (self.side.path / f"{name}.md").write_text(text)
+        self.edits.hint(f"{name}.md")
+
+    def remove(self, *names: str) -> None:
+        for name in names:
+            (self.side.path / f"{name}.md").unlink()
+            self.edits.hint(f"{name}.md")
+
+    def move(self, old: str, new: str) -> None:
+        (self.side.path / f"{old}.md").rename(self.side.path / f"{new}.md")
+        self.edits.hint(f"{new}.md")
+        self.edits.hint(f"{old}.md")
+
+    def go_on(self, seconds: float = 0.0) -> list[tuple[str, str]]:
+        """Look, and send what is to be sent; what was sent by now."""
+        self.now += seconds
+        self.edits.take_due(self.now)
+        for path in self.outgoing.go_on(self.now + 1e9):
+            self.edits.hint(path)
+        return [(edit.op, edit.path) for edit in self.sent]
+
+    def answer(self, error: BlocksdError | None = None, **reply: Any) -> None:
+        """The leader answers what was sent last."""
+        _, paths = self.outgoing.take(Answered(self.sent[-1], None if error else reply, error))
+        for path in paths:
+            self.edits.hint(path)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    made = Host(tmp_path)
+    made.side.bring({name: f"{name} 1" for name in ("a", "b", "c", "d", "e")})
+    yield made
+    made.side.close()
+
+
+def test_save_is_sent_with_the_version_that_it_was_made_of(host: Host) -> None:
+    """And is over when it is answered: then the leader's text may be written over it."""
+    host.write("a", "a 2")
+    assert host.go_on() == [("save", "a.md")]
+    (edit,) = host.sent
+    assert (edit.label, edit.version, edit.base, edit.text) == ("a", 1, host.side.place.files["a.md"].digest, b"a 2")
+    assert edit.is_sent
+    assert Outbox(host.side.place).edits == {"a.md": edit}
+    assert host.side.bring({"a": "a 3"}, restores=False).written == []
+    host.answer(label="a", version=2, block={"value": "a 2"})
+    assert host.outgoing.outbox.edits == {}
+    assert host.side.place.files["a.md"].version == 2
+    assert host.side.bring({"a": "a 3"}, restores=False).written == ["a.md"]
+
+
+def test_one_edit_of_a_file_is_under_way(host: Host) -> None:
+    """What is saved meanwhile is sent when that is answered, as made of it."""
+    host.write("a", "a 2")
+    host.go_on()
+    host.write("a", "a 3")
+    host.write("b", "b 2")
+    assert host.go_on() == [("save", "a.md")]
+    host.answer(label="a", version=2, block={"value": "a 2"})
+    host.go_on()
+    host.answer(label="b", version=2, block={"value": "b 2"})
+    assert host.go_on() == [("save", "a.md"), ("save", "b.md"), ("save", "a.md")]
+    assert (host.sent[-1].version, host.sent[-1].text) == (2, b"a 3")
+
+
+@pytest.mark.parametrize(("more", "version"), [({"saved": 4}, 4), ({}, 1)])
+def test_save_after_one_that_was_merged(host: Host, more: dict[str, Any], version: int) -> None:
+    """It is made of the text that was saved here, and never of the merged one: that would remove the other host's text."""
+    host.write("a", "a 2")
+    host.go_on()
+    host.write("a", "a 3")
+    host.answer(label="a", version=5, block={"value": "a 2 and theirs"}, **more)
+    host.go_on()
+    assert host.sent[-1].version == version
+
+
+def test_edit_that_was_not_sent_is_replaced(host: Host) -> None:
+    """The last text is the one that is sent; one that is undone is not sent at all."""
+    host.write("a", "a 2")
+    host.go_on()
+    host.write("b", "b 2")
+    host.write("c", "c 2")
+    host.go_on()
+    host.write("b", "b 3")
+    host.write("c", "c 1")
+    host.go_on()
+    assert {edit.path: edit.text for edit in host.outgoing.outbox.edits.values()} == {"a.md": b"a 2", "b.md": b"b 3"}
+
+
+@pytest.mark.parametrize("error", [Unavailable("no answer", request_id="x"), InternalError("fault", error="x")])
+def test_edit_without_an_answer_is_sent_again(host: Host, error: BlocksdError) -> None:
+    """Under the same id, so that it is done once; a fault of the leader's program is its answer, too."""
+    host.write("a", "a 2")
+    host.go_on()
+    host.answer(error)
+    host.go_on()
+    if isinstance(error, Unavailable):
+        assert [edit.id for edit in host.sent] == [host.sent[0].id] * 2
+    else:
+        assert len(host.sent) == 1
+        assert host.outgoing.outbox.edits["a.md"].refusal is not None
+
+
+def test_file_that_was_moved_is_renamed(host: Host) -> None:
+    """Whichever of the two names is seen first; the block keeps its history."""
+    host.move("a", "moved")
+    assert host.go_on() == [("rename", "a.md")]
+    assert (host.sent[0].label, host.sent[0].to) == ("a", "moved.md")
+    host.answer(VersionConflict("newer", expected=1, version=7))
+    host.go_on()
+    assert (host.sent[-1].op, host.sent[-1].version) == ("rename", 7)
+    host.answer(label="moved", version=8)
+    assert host.side.place.paths["moved"] == "moved.md"
+    assert "a.md" not in host.side.place.files
+    assert host.go_on(10.0) == [("rename", "a.md")] * 2
+
+
+def test_removed_file_is_deleted_after_the_grace(host: Host) -> None:
+    """An editor may put it back before."""
+    host.remove("a", "b")
+    assert host.go_on() == []
+    host.write("b", "b 1")
+    assert host.go_on(2.0) == [("delete", "a.md")]
+    assert host.sent[0].version == 1
+    host.answer(label="a", version=2)
+    assert "a.md" not in host.side.place.files
+
+
+@pytest.mark.parametrize("error", [VersionConflict("newer", expected=1, version=2), NotFound("gone", label="a")])
+def test_deletion_that_is_refused(host: Host, error: BlocksdError) -> None:
+    """The leader's text is newer, or is gone as well: what it has now is what this file becomes."""
+    host.remove("a")
+    host.go_on()
+    host.go_on(2.0)
+    host.answer(error)
+    assert host.outgoing.outbox.edits == {}
+    assert host.side.bring({"a": "a 2"}, restores=False).written == ["a.md"]
+
+
+def test_most_files_are_not_deleted(host: Host) -> None:
+    """Not before a person says that it is meant, nor when some of them are back; nor if the follower is killed."""
+    host.remove("a", "b", "c", "d", "e")
+    host.go_on()
+    assert host.go_on(2.0) == []
+    assert LOCAL_DELETIONS in host.report.problems
+    host.write("a", "a 1")
+    assert host.go_on(2.0) == []
+    assert host.outgoing.accept_deletions() == 4
+    assert host.go_on(2.0) == [("delete", "b.md")]
+    assert LOCAL_DELETIONS not in host.report.problems
+
+
+def test_deletions_that_were_held_back_are_over_when_all_are_back(host: Host) -> None:
+    """Then a single one is an edit again."""
+    host.remove("a", "b", "c", "d", "e")
+    host.go_on()
+    host.go_on(2.0)
+    for name in ("a", "b", "c", "d", "e"):
+        host.write(name, f"{name} 1")
+    host.go_on(2.0)
+    assert LOCAL_DELETIONS not in host.report.problems
+    host.remove("a")
+    host.go_on()
+    assert host.go_on(2.0) == [("delete", "a.md")]
+
+
+def test_refused_text_stays_a_problem_until_it_changes(host: Host) -> None:
+    """It is not sent again as it is, by a new start neither."""
+    host.write("a", "bad")
+    host.go_on()
+    host.answer(ProblemFile("line 1 is wrong", label="a", hint="correct it"))
+    assert host.report.problems["a.md"].message == "line 1 is wrong"
+    host.edits.hint("a.md")
+    assert host.go_on() == [("save", "a.md")]
+    again = Host(host.side.path.parent)
+    again.edits.hint("a.md")
+    assert again.go_on() == []
+    assert "a.md" in again.report.problems
+    again.write("a", "good")
+    assert again.go_on() == [("save", "a.md")]
+    assert "a.md" not in again.report.problems
+    again.side.close()
+
+
+def test_new_file_that_can_be_no_block_is_told(host: Host) -> None:
+    """Its name is no label, so nothing is sent."""
+    host.write("a:b", "text")
+    assert host.go_on() == []
+    assert "a:b.md" in host.report.problems
