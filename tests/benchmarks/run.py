@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import copies
 import over_http
 import over_mcp
 import redis
@@ -562,6 +563,45 @@ def fans_of(agents: int, root: Path, url: str) -> Iterator[list[Fan]]:
         client: Any = redis.Redis.from_url(url)
         assert all(client.scard(f"{namespace}:attached:{label}") == agents for label in heads)
         yield [Fan(agents, process.pid, folder / f"{label}.md", head, namespace) for label, head in heads.items()]
+
+
+def bench_follow(server: RedisServer, root: Path, *, quick: bool) -> Iterator[Row]:
+    """(n) a follower: save on one host → file on another, beside save → subscriber; and the first copy of a folder."""
+    count, edits = (2000, 100) if quick else (10_000, 1000)
+    folder = root / "followed"
+    write_blocks(folder, count)
+    heard: list[float] = []
+    arrived: list[float] = []
+    bare: list[float] = []
+    copied: list[float] = []
+    with daemon(folder, root / "followed-state", server.url):
+        for turn in range(3):
+            bare.append(copies.bare_copy(folder, root / f"bare-copy-{turn}"))
+            begin = time.perf_counter()
+            with copies.follower(root / f"copy-{turn}", root / f"copy-{turn}-state", server.url):
+                copied.append(time.perf_counter() - begin)
+        with copies.follower(root / "copy-0", root / "copy-0-state", server.url):
+            subscriber, arrivals = Subscriber(server.url, "blocks:changes"), copies.Arrivals(root / "copy-0" / "part0")
+            for number in range(edits):
+                one = number % 100
+                path = folder / "part0" / f"block{one}.md"
+                time_saves(path, matter(one), subscriber, heard, f"h{number}")
+                arrivals.wait_for(path.name)
+                begin = time.perf_counter()
+                save(path, f"{matter(one)}{BODY}a{number}\n")
+                arrivals.wait_for(path.name)
+                arrived.append(time.perf_counter() - begin)
+                subscriber.wait()
+                time.sleep(0.005)
+            arrivals.close()
+    floor_time, own_time = percentile(heard, 0.5), percentile(arrived, 0.5)
+    name = "(n) save → file on another host, p50"
+    yield Row(name, ms(floor_time), ms(own_time), own_time / floor_time, 3.0, "the floor is save → subscriber")
+    floor_time, own_time = statistics.median(bare), statistics.median(copied)
+    name = f"(n) first copy of {count:,} files"
+    yield Row(
+        name, f"{floor_time:.2f} s", f"{own_time:.2f} s", own_time / floor_time, 2.0, "with the start of a process"
+    )
 
 
 @contextmanager
@@ -1229,6 +1269,7 @@ BENCHMARKS = {
     "memory": bench_memory,
     "idle": bench_idle,
     "fanout": bench_fanout,
+    "follow": bench_follow,
     "prompt": bench_prompt,
     "show": bench_show,
     "append": bench_append,

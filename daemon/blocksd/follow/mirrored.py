@@ -6,9 +6,10 @@ import json
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from blocksd.client.blocking.transport import Transport
 from blocksd.errors import Damaged, InvalidLabel, Unavailable
 from blocksd.follow.plan import Wanted
-from blocksd.mirror.connection import connect, masked, translated
+from blocksd.mirror.connection import connect, masked
 from blocksd.mirror.file_form import FORM_FIELDS, form_shown
 from blocksd.mirror.keys import SCHEMA, Keys
 from blocksd.model.label import is_properties, label_of_path, owner, path_of_label, properties_label
@@ -36,6 +37,13 @@ class Stand(NamedTuple):
     host: str
 
 
+class _Transport(Transport):
+    """A transport that waits no longer for Redis than the daemon does: the main loop waits with it."""
+
+    def _connect(self) -> None:
+        self._redis = connect(self.url)
+
+
 class Mirrored:
     """The leader's files, as one namespace of a server shows them.
 
@@ -47,10 +55,10 @@ class Mirrored:
         """Nothing is sent yet."""
         self._url = url
         self._keys = Keys(namespace)
-        self._client = connect(url)
+        self._transport = _Transport(url, namespace)
 
     def close(self) -> None:
-        self._client.close()
+        self._transport.close()
 
     def stand(self) -> Stand:
         """Return where the mirror stands."""
@@ -109,13 +117,9 @@ class Mirrored:
 
     def _ask(self, *commands: tuple[str | int, ...], is_whole: bool = True) -> list[Any]:
         """Send commands in one round trip. If it must be whole, raise Unavailable when there is no mirror."""
-        with translated(self._url):
-            pipeline = self._client.pipeline(transaction=False)
-            for command in commands:
-                pipeline.execute_command(*command)
-            if is_whole:  # last: a mirror that is built anew is without its epoch from before the beginning
-                pipeline.execute_command("HGET", self._keys.meta, "epoch")
-            replies: list[Any] = pipeline.execute()
+        # Last: a mirror that is built anew is without its epoch from before the beginning.
+        ends = [("HGET", self._keys.meta, "epoch")] if is_whole else []
+        replies = self._transport.ask(*commands, *ends)
         if is_whole and replies.pop() is None:
             raise Unavailable(f"there is no mirror at {masked(self._url)} yet, or it is being built anew")
         return replies
