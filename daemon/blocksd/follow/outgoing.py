@@ -6,7 +6,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import (
+    AlreadyExists,
     BlocksdError,
+    Damaged,
     InternalError,
     InvalidLabel,
     Misconfigured,
@@ -16,16 +18,18 @@ from blocksd.errors import (
 )
 from blocksd.files.document import Parser
 from blocksd.files.folder import unpacked
+from blocksd.files.staging import digest
 from blocksd.follow.outbox import Outbox, Unsent, new_id
-from blocksd.follow.plan import Written, removes_too_much
+from blocksd.follow.plan import Wanted, Written, removes_too_much
 from blocksd.mirror.file_form import USUAL_MODE
 from blocksd.model.label import label_of_path, printable
 from blocksd.model.problem import Problem, count
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from blocksd.follow.comparison import Found
+    from blocksd.follow.mirrored import Shown
     from blocksd.follow.opening import Copy
     from blocksd.follow.report import Report
     from blocksd.follow.sender import Answered, Sender
@@ -153,8 +157,11 @@ class Outgoing:
             return _NEVER
         return self._retry_at
 
-    def go_on(self, now: float) -> list[str]:
-        """Send the next edit, if none is under way; return the paths of edits that are none any more."""
+    def go_on(self, now: float, read: Callable[[Sequence[str]], Mapping[str, Shown]]) -> list[str]:
+        """Send the next edit, if none is under way; return the paths of edits that are none any more.
+
+        `read` reads from the mirror. Raise what it raises: then nothing is sent.
+        """
         if self._under_way is not None or now < self._retry_at:
             return []
         edit = self.outbox.next()
@@ -163,8 +170,22 @@ class Outgoing:
         if edit.op != "save" and not edit.is_sent and self._copy.comparer.look(edit.path).digest is not None:
             self.outbox.remove(edit.path)  # it is back
             return [edit.path]
+        if edit.op == "save" and edit.version == 0 and not edit.is_sent:
+            there = read([edit.label])[edit.label]
+            if there is not None:
+                return self._meet(edit, there)
         self._under_way = edit.id
         self._sender.send(self.outbox.mark_sent(edit.path))
+        return []
+
+    def _meet(self, edit: Unsent, there: Wanted | Damaged) -> list[str]:
+        """Keep a new file here that the leader has, too, unless they are equal: of which of its versions it is, nobody knows."""
+        if isinstance(there, Wanted) and there.data is not None and digest(there.data) == edit.digest:
+            self.outbox.remove(edit.path)
+            return [edit.path]
+        message = "the leader has another file of this name, and this one was not made of it"
+        self.outbox.refuse(edit, AlreadyExists(message, label=edit.label, hint="keep what you need of it elsewhere"))
+        self._tell(self.outbox.edits[edit.path])
         return []
 
     def take(self, answered: Answered) -> tuple[list[str], list[str]]:

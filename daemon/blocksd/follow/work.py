@@ -217,7 +217,7 @@ class Work:
             self._changed |= dict.fromkeys(self._copy.place.due)
         self._changed |= dict.fromkeys(self._edits.take_due(now))
         if self._outgoing is not None:
-            for path in self._outgoing.go_on(now):
+            for path in self._outgoing.go_on(now, self._mirrored.read):
                 self._edits.hint(path)
         labels = list(self._changed)[:PAGE]
         if not labels or self.goal is None:  # before the leader is heard nothing is known of its files

@@ -13,13 +13,14 @@ from blocksd.follow.outgoing import LOCAL_DELETIONS, Outgoing
 from blocksd.follow.report import Report
 from blocksd.follow.sender import Answered
 from blocksd.settings.config import Config
-from followers import Side
+from followers import Side, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from blocksd.follow.outbox import Unsent
+    from blocksd.follow.plan import Wanted
 
 
 class Sent(list["Unsent"]):
@@ -36,6 +37,7 @@ class Host:
         self.side = Side(path)
         copy: Any = self.side
         self.now = 0.0
+        self.there: dict[str, Wanted | None] = {}  # what the leader has
         self.sent = Sent()
         sender: Any = self.sent
         config = Config(state_dir=str(path / "state"), delete_grace=1.0)
@@ -61,7 +63,9 @@ class Host:
         """Look, and send what is to be sent; what was sent by now."""
         self.now += seconds
         self.edits.take_due(self.now)
-        for path in self.outgoing.go_on(self.now + 1e9):
+        for path in self.outgoing.go_on(
+            self.now + 1e9, lambda labels: {label: self.there.get(label) for label in labels}
+        ):
             self.edits.hint(path)
         return [(edit.op, edit.path) for edit in self.sent]
 
@@ -226,6 +230,22 @@ def test_refused_text_stays_a_problem_until_it_changes(host: Host) -> None:
     assert again.go_on() == [("save", "a.md")]
     assert "a.md" not in again.report.problems
     again.side.close()
+
+
+def test_new_file_that_the_leader_has_too(host: Host) -> None:
+    """An equal one is no edit; another one is kept, and not sent: it may be an older version of the leader's."""
+    host.there = {name: wanted(name, "theirs") for name in ("new", "same")}
+    host.write("new", "ours")
+    host.write("same", "theirs")
+    host.write("only", "ours")
+    host.go_on()
+    host.go_on()
+    host.side.bring({"same": "theirs"})
+    host.edits.hint("same.md")
+    host.go_on()
+    assert [edit.path for edit in host.sent] == ["only.md"]
+    assert host.report.problems["new.md"].code == "already_exists"
+    assert list(host.outgoing.outbox.edits) == ["new.md", "only.md"]
 
 
 def test_new_file_that_can_be_no_block_is_told(host: Host) -> None:
