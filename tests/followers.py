@@ -90,6 +90,11 @@ class Hosts:
         self._processes.append(found)
         return found
 
+    def own(self, process: Daemon) -> Daemon:
+        """End this process with the others."""
+        self._processes.append(process)
+        return process
+
     def end(self) -> None:
         for process in self._processes:
             if process.process is not None and process.process.poll() is None:

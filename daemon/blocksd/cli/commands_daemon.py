@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,12 @@ def log_options(command: Callable[..., Any]) -> Callable[..., Any]:
     is_flag=True,
     help="Serve FOLDER in the place of the folder that the state directory is of; what is missing in it is deleted.",
 )
-def run(*, take_over: bool, http: str | None, **flags: Any) -> None:
+@click.option(
+    "--promote",
+    is_flag=True,
+    help="Make this host the leader: FOLDER and the state directory are a follower's, and the leader's host is lost.",
+)
+def run(*, take_over: bool, promote: bool, http: str | None, **flags: Any) -> None:
     """Run the daemon for FOLDER (default: blocks.d).
 
     It watches the folder and keeps the mirror in Redis in sync, until Ctrl-C or SIGTERM. Without --redis the daemon starts its own server: valkey-server or redis-server if installed, else the one of
@@ -99,6 +105,7 @@ def run(*, take_over: bool, http: str | None, **flags: Any) -> None:
     blocksd run blocks.d --redis redis://127.0.0.1:6379
     blocksd run blocks.d --http
     """  # noqa: D301  # \b is click's mark for lines that stay as they are
+    from blocksd.follow.marker import NAME as MARKER
     from blocksd.monitoring.log import EventLog
     from blocksd.service.service import Service
 
@@ -115,7 +122,21 @@ def run(*, take_over: bool, http: str | None, **flags: Any) -> None:
             _check_packages()
         # A settings file that was read once and cannot be read now is an error, not a return to the defaults.
         listeners = [log, *_metrics(config)]
-        Service(config, listeners, lambda: resolve(flags, file=resolved.file).config, takes_over=take_over).run()
+        told = ""
+        if promote or os.path.lexists(os.path.join(config.folder, MARKER)):
+            from blocksd.cli import promotion
+
+            told = promotion.check(config, promotes=promote)
+        with ExitStack() as opened:
+            service = Service(
+                config, listeners, lambda: resolve(flags, file=resolved.file).config, takes_over=take_over
+            )
+            opened.callback(service.close)
+            if told:
+                log.on_notice(told, "warning")
+                promotion.finish(config)
+            opened.pop_all()
+        service.run()
 
 
 @contextmanager

@@ -1,0 +1,95 @@
+"""Makes the host of a follower the leader, after the leader's host is lost."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING
+
+from blocksd.errors import InvalidFile, Misconfigured, Unavailable
+from blocksd.files.root import Root
+from blocksd.follow import marker as markers
+from blocksd.follow import place as places
+from blocksd.follow.mirrored import Mirrored
+from blocksd.follow.outbox import Outbox
+from blocksd.follow.plan import removes_too_much
+from blocksd.model.problem import count
+
+if TYPE_CHECKING:
+    from blocksd.settings.config import Config
+
+
+def check(config: Config, *, promotes: bool) -> str:
+    """Check before a daemon starts that its folder is no follower's copy, or may be made the leader's; return what to log.
+
+    Raises:
+        Misconfigured: it is a copy and is not to be promoted, or is none, or has not all that can be had.
+    """
+    root = Root(config.folder)
+    try:
+        marker = markers.read(root) if root.held is not None else None
+    except (OSError, InvalidFile):
+        marker = markers.Marker("", "", "")
+    finally:
+        root.release()
+    if marker is None:
+        if promotes:
+            message = f"the folder {config.folder} is no follower's copy: there is nothing to promote"
+            raise Misconfigured(message, key="folder", hint="start it without --promote")
+        return ""
+    if not promotes:
+        message = f"the folder {config.folder} is a follower's copy of the namespace {marker.namespace!r}"
+        hint = "follow with 'blocksd follow'; if the leader's host is lost, and this one is to be the leader: --promote"
+        raise Misconfigured(message, key="folder", hint=hint)
+    if not os.path.exists(os.path.join(config.state, places.NAME)):
+        message = f"the state directory {config.state} is not that of the follower of {config.folder}"
+        raise Misconfigured(message, key="state_dir", hint="name the follower's with --state-dir DIR")
+    with closing(places.Place(config.state)) as place:
+        if (place.id, place.namespace) != (marker.id, config.namespace):
+            message = f"the folder {config.folder} is the copy of another follower than that of {config.state}"
+            raise Misconfigured(message, key="state_dir", hint="name the follower's --state-dir and --namespace")
+        missing = sum(not os.path.lexists(os.path.join(config.folder, path)) for path in place.files)
+        if removes_too_much(place.files, missing):
+            message = (
+                f"{count(missing, 'file')} of {len(place.files)} are gone from the copy: it is not made the leader's"
+            )
+            raise Misconfigured(message, key="folder", hint="put them back, or have 'blocksd follow' write them")
+        behind = _behind(config, place)
+        if behind:
+            message = f"the copy is {count(behind, 'change')} behind what Redis has"
+            raise Misconfigured(message, key="folder", hint="start 'blocksd follow' until it is in sync, then stop it")
+        waiting = Outbox(place).waiting
+        edits = f", and {count(waiting, 'local edit')} that the leader has not answered" if waiting else ""
+        return (
+            f"this host becomes the leader of {config.namespace!r}: the folder has all up to change {place.seq} of the journal "
+            f"{place.epoch}{edits}; versions are counted anew, in a new journal"
+        )
+
+
+def _behind(config: Config, place: places.Place) -> int:
+    """Return how many changes the mirror shows that the copy does not have; 0 where that cannot be told."""
+    if config.redis is None:
+        return 0
+    with suppress(Unavailable, Misconfigured), closing(Mirrored(config.redis, config.namespace)) as mirrored:
+        stand = mirrored.stand()
+        if stand.epoch == place.epoch:
+            return max(0, stand.seq - place.seq)
+    return 0
+
+
+def finish(config: Config) -> None:
+    """Remove what makes the folder a copy, once the daemon has the folder and the state directory.
+
+    Raises:
+        Unavailable: the marker cannot be removed.
+    """
+    root = Root(config.folder)
+    try:
+        root.unlink(markers.NAME)
+        root.sync_directory("")
+    except OSError as error:
+        message = f"the marker {markers.NAME} cannot be removed from {config.folder}: {error.strerror or error}"
+        raise Unavailable(message, path=markers.NAME, errno=error.errno) from None
+    finally:
+        root.release()
+    places.set_aside(config.state)
