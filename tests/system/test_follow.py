@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import stat
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,6 +126,48 @@ def test_lost_redis_restarted_leader_and_new_journal(hosts: Hosts) -> None:
     eventually(lambda: copy.status()["in_sync"])
     changed = {path.name for path in copy.folder.glob("*.md") if path.stat().st_ino != inodes[path.name]}
     assert changed == {"n1.md", "n2.md"}
+
+
+@pytest.mark.slow
+def test_follower_that_is_killed_again_and_again(hosts: Hosts) -> None:
+    """Between any two writes; what it wrote itself is no local edit, and nothing is left beside the files."""
+    dice = random.Random(7)
+    hosts.save("part/n0.md", "0\n")
+    hosts.leader.start()
+    copy = hosts.follower()
+    for turn in range(6):
+        copy.start(ready=turn == 0)
+        for number in range(40):
+            hosts.save(f"part/n{number}.md", f"{turn} {number}\n" * (number + 1))
+            if dice.random() < 0.2:
+                (hosts.folder / f"part/n{dice.randrange(number + 1)}.md").unlink(missing_ok=True)
+        time.sleep(dice.random())  # it is killed at another moment each time
+        copy.kill()
+    copy.start()
+    same(hosts.folder, copy.folder)
+    assert copy.status()["local_edits"] == []
+    assert [path.name for path in copy.folder.rglob(".*")] == [MARKER]
+
+
+@pytest.mark.slow
+def test_follower_with_the_least_rights(hosts: Hosts) -> None:
+    """A reader's, or to send edits an operator's, as `blocksd acl` prints them."""
+    hosts.save("a.md", "1\n")
+    hosts.leader.start()
+    client = hosts.server.client()
+    for line in hosts.leader.command("acl").stdout.splitlines():
+        name, *rules = line.replace("PASSWORD", ">secret").removeprefix("user ").split()
+        if name in ("blocks-reader", "blocks-operator"):
+            client.execute_command("ACL", "SETUSER", name, *rules)
+    for name, is_read_only in (("reader", True), ("operator", False)):
+        url = f"unix://blocks-{name}:secret@{hosts.server.socket}"
+        copy = hosts.follower(name, "--redis", url, read_only=is_read_only).start()
+        same(hosts.folder, copy.folder)
+        hosts.save("a.md", f"{name}\n")
+        same(hosts.folder, copy.folder)
+    hosts.save("b.md", "sent\n", copy.folder)
+    same(hosts.folder, copy.folder)
+    assert (hosts.folder / "b.md").exists()
 
 
 @pytest.mark.slow

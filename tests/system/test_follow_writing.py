@@ -81,6 +81,23 @@ def test_edits_of_both_hosts_are_merged(hosts: Hosts) -> None:
 
 
 @pytest.mark.slow
+def test_file_that_is_renamed_there_and_edited_here(hosts: Hosts) -> None:
+    """The edit goes to the block under its new name, and the old file goes."""
+    hosts.save("a.md", "one\n")
+    hosts.save("b.md", "b\n")
+    hosts.leader.start()
+    copy = hosts.follower(read_only=False).start()
+    copy.kill()
+    hosts.leader.command("mv", "a", "deep/moved")
+    hosts.save("a.md", "one\ntwo\n", copy.folder)
+    copy.start(ready=False)
+    eventually(lambda: (hosts.folder / "deep/moved.md").read_text() == "one\ntwo\n", "the edit arrives")
+    eventually(lambda: settled(copy))
+    assert sorted(tree(copy.folder)) == ["b.md", "deep/moved.md"]
+    same(hosts.folder, copy.folder)
+
+
+@pytest.mark.slow
 def test_paused_leader_has_each_edit_once(hosts: Hosts) -> None:
     """What is saved again while an answer is awaited is sent afterwards; a kill in between doubles nothing."""
     hosts.save("a.md", "1\n")

@@ -64,6 +64,7 @@ def test_follower_takes_the_place_of_a_paused_leader(hosts: Hosts) -> None:
     hosts.save("c.md", "c 2\n", copy.folder)
     same(copy.folder, other.folder)
     assert (other.folder / "b.md").read_text().endswith("b 1\n")
+    hosts.leader.kill()
     new.stop()
     assert new.start().stop() == 0
 

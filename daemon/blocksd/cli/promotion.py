@@ -33,7 +33,7 @@ def check(config: Config, *, promotes: bool) -> str:
     finally:
         root.release()
     if marker is None:
-        if promotes:
+        if promotes and not os.path.exists(os.path.join(config.state, "journal.db")):  # else it was done already
             message = f"the folder {config.folder} is no follower's copy: there is nothing to promote"
             raise Misconfigured(message, key="folder", hint="start it without --promote")
         return ""

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import BlocksdError
-from blocksd.model.label import printable
+from blocksd.model.label import path_of_label, printable
 from blocksd.model.problem import Problem, Problems, count
 from blocksd.model.revision import timestamp
 from blocksd.monitoring.events import Notices
@@ -95,6 +95,11 @@ class Report:
         for path, error in outcome.failed.items():
             hint = str(error.facts.get("hint", "")) or "it is tried again"
             self.set(Problem(printable(path), error.code, error.message, hint))
+        if self.problems:
+            for label in outcome.done:  # what was wrong with it under a name that it has no longer, too
+                self.clear(printable(label))
+                if label not in self._copy.place.paths and (path := path_of_label(label)) not in self.edits:
+                    self.clear(printable(path))
         self.written += len(outcome.written) + len(outcome.removed)
         if not self._is_ready:
             return

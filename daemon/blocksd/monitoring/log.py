@@ -78,6 +78,9 @@ class EventLog(ServiceListener):
             self._task = self._progress.add_task("")
             self._progress.start()
         self._progress.update(self._task, completed=done, total=done + left)
+        if not left:
+            self._progress.stop()
+            self._progress = None
 
     def on_ready(self, ready: Ready) -> None:
         if self._progress is not None:
