@@ -104,11 +104,13 @@ class Hosts:
 class Side:
     """The folder and the state of a follower."""
 
-    def __init__(self, path: Path, rules: NameRules = EXACT, root: type[Root] = Root) -> None:
+    def __init__(
+        self, path: Path, rules: NameRules = EXACT, root: type[Root] = Root, place: type[Place] = Place
+    ) -> None:
         self.path = path / "copy"
         self.path.mkdir(exist_ok=True)
         (path / "state").mkdir(exist_ok=True)
-        self.place = Place(str(path / "state"))
+        self.place = place(str(path / "state"))
         self.root = root(str(self.path))
         self.folder = Folder(self.root)
         self.writer = Writer(self.root)

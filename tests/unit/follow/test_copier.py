@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,10 +14,11 @@ import pytest
 from blocksd.errors import LabelConflict, StateUnusable, Unavailable
 from blocksd.files.root import Root
 from blocksd.follow.names import NameRules
+from blocksd.follow.place import Place
 from followers import Side, wanted
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 
 class Crash(BaseException):
@@ -43,6 +47,27 @@ class Mortal(Root):
             if Mortal.left < 0:
                 raise Crash
         return found
+
+
+class Synced(Place):
+    """A place of which is known what was on disk at its last sync."""
+
+    @contextmanager
+    def transaction(self, *, is_synced: bool = True) -> Iterator[None]:
+        with super().transaction(is_synced=is_synced):
+            yield
+        if is_synced:
+            for path in Path(self._path).parent.glob("follower.db*"):
+                shutil.copy(path, path.with_name(f"synced-{path.name}"))
+
+    @staticmethod
+    def cut_power(state: Path) -> None:
+        """Put back what was on disk."""
+        for path in state.glob("follower.db*"):
+            path.unlink()
+        for path in state.glob("synced-*"):
+            if not path.name.endswith("-shm"):
+                path.rename(path.with_name(path.name.removeprefix("synced-")))
 
 
 @pytest.fixture
@@ -190,14 +215,18 @@ def test_state_that_cannot_be_written_leaves_the_files(side: Side, monkeypatch: 
 STEPS = 60
 
 
-def test_crash_at_any_moment_makes_no_edit(tmp_path: Path) -> None:
-    """After each, all files come to be as the leader's, and nothing lies beside them."""
+@pytest.mark.parametrize("is_power_cut", [False, True])
+def test_crash_at_any_moment_makes_no_edit(tmp_path: Path, is_power_cut: bool) -> None:
+    """After each, all files come to be as the leader's, and nothing lies beside them.
+
+    After a power cut what was noted is as it was at its last sync, though the files are all as they were.
+    """
     crashes = 0
     for calls in range(STEPS):
         path = tmp_path / str(calls)
         path.mkdir()
         Mortal.left = 1 << 60
-        side = Side(path, root=Mortal)
+        side = Side(path, root=Mortal, place=Synced)
         side.bring({"a": "1", "b": "1", "deep/c": "1"})
         Mortal.left = calls
         newer: dict[str, str | None] = {"a": "2", "b": None, "deep/c": "2", "new/d": "1"}
@@ -207,6 +236,8 @@ def test_crash_at_any_moment_makes_no_edit(tmp_path: Path) -> None:
             crashes += 1
         Mortal.left = 1 << 60
         side.close()
+        if is_power_cut:
+            Synced.cut_power(path / "state")
         side = Side(path)
         assert side.copier.recover() == []
         outcome = side.bring({label: f"{text}!" if text else None for label, text in newer.items()})
