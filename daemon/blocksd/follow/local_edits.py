@@ -119,9 +119,8 @@ class LocalEdits:
         self._report.settle(path)
         return [written.label] if was_edited else []  # the leader's may be a newer one
 
-    def take(self, outcome: Outcome) -> None:
+    def take(self, outcome: Outcome, now: float) -> None:
         """Report the local edits among these files, or have them sent."""
-        now = time.monotonic()
         for path, found in outcome.edited.items():
             self._tell(path, found)
         for path in outcome.missing:
@@ -208,7 +207,7 @@ class LocalEdits:
             outgoing.outbox.remove(path)
         if kept is not None or found.digest is None:
             outcome = copy.copier.bring(shown, restores=True, accepted={path: found.digest})
-            self.take(outcome)
+            self.take(outcome, time.monotonic())
             self._report.take(outcome)
             for error in outcome.failed.values():
                 raise error

@@ -232,9 +232,9 @@ class Work:
 
     def _take(self, outcome: Outcome) -> None:
         """Report what became of files, and see that what could not be done is tried again."""
-        self._edits.take(outcome)
-        self._report.take(outcome)
         now = time.monotonic()
+        self._edits.take(outcome, now)
+        self._report.take(outcome)
         if outcome.is_busy:
             self._look_again_at = min(self._look_again_at, now + _BUSY_SECONDS)
         if outcome.failed:
