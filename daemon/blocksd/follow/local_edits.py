@@ -86,9 +86,10 @@ class LocalEdits:
             self._report.settle(path)
         elif path not in self._missing:
             self._missing[path] = now
-            self._gone_at = now + self._grace
             if self._outgoing is None:
                 self._due[path] = now + self._grace
+            else:
+                self._gone_at = now + self._grace
         elif self._outgoing is None:
             del self._missing[path]
             return [written.label]  # it is written again
@@ -201,7 +202,7 @@ class LocalEdits:
         kept = None
         if found.data is not None and (path in self._report.edits or queued is not None):
             kept = self.keep_text(path, found.data)
-        if self._missing.pop(path, None) is not None:
+        if self._missing.pop(path, None) is not None and outgoing is not None:
             self._gone_at = 0.0  # those that are left are judged anew
         if outgoing is not None:
             outgoing.outbox.remove(path)

@@ -33,7 +33,7 @@ class Sent(list["Unsent"]):
 class Host:
     """A writable follower on a clock that only a test moves."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_read_only: bool = False) -> None:
         self.side = Side(path)
         copy: Any = self.side
         self.now = 0.0
@@ -43,7 +43,7 @@ class Host:
         config = Config(state_dir=str(path / "state"), delete_grace=1.0)
         self.report = Report(config, copy, "", [])
         self.outgoing = Outgoing(copy, self.report, sender)
-        self.edits = LocalEdits(copy, self.report, config, self.outgoing)
+        self.edits = LocalEdits(copy, self.report, config, None if is_read_only else self.outgoing)
 
     def write(self, name: str, text: str) -> None:
         (self.side.path / f"{name}.md").write_text(text)
@@ -246,6 +246,21 @@ def test_new_file_that_the_leader_has_too(host: Host) -> None:
     assert [edit.path for edit in host.sent] == ["only.md"]
     assert host.report.problems["new.md"].code == "already_exists"
     assert list(host.outgoing.outbox.edits) == ["new.md", "only.md"]
+
+
+def test_read_only_copy_writes_what_was_removed_and_rests(tmp_path: Path) -> None:
+    """After the grace; then there is nothing to wait for."""
+    host = Host(tmp_path, is_read_only=True)
+    host.side.bring({"a": "1", "b": "1"})
+    host.remove("a")
+    host.write("b", "mine")
+    assert host.edits.take_due(1.0) == ["b"]
+    assert host.edits.due_at == 2.0
+    assert host.edits.take_due(2.0) == ["a"]
+    assert host.edits.due_at == float("inf")
+    assert list(host.report.edits) == ["b.md"]
+    assert host.sent == []
+    host.side.close()
 
 
 def test_new_file_that_can_be_no_block_is_told(host: Host) -> None:
