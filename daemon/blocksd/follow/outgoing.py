@@ -70,7 +70,10 @@ class Outgoing:
     def edit(self, path: str, found: Found, missing: Collection[str]) -> str | None:
         """Take a file that was saved here; return the path that it had before, if it is one of the `missing` that was moved."""
         queued, written = self.outbox.edits.get(path), self._place.files.get(path)
-        if queued is not None and ((queued.is_sent and queued.refusal is None) or queued.digest == found.digest):
+        if queued is not None and (
+            queued.digest == found.digest
+            or (queued.refusal is None and (queued.is_sent or queued.op == "rename"))  # that is seen to when it is sent
+        ):
             return None
         if found.data is None:
             found = self._copy.comparer.read(path)
@@ -102,7 +105,7 @@ class Outgoing:
     def settle(self, path: str) -> None:
         """A file is as it was written last: an edit that nobody has seen is none any more."""
         queued = self.outbox.edits.get(path)
-        if queued is not None and queued.op != "rename" and (not queued.is_sent or queued.refusal is not None):
+        if queued is not None and (queued.refusal is not None or (not queued.is_sent and queued.op != "rename")):
             self.outbox.remove(path)
 
     def delete(self, paths: Collection[str], missing: int) -> bool:
@@ -169,7 +172,7 @@ class Outgoing:
             return []
         if edit.op != "save" and not edit.is_sent and self._copy.comparer.look(edit.path).digest is not None:
             self.outbox.remove(edit.path)  # it is back
-            return [edit.path]
+            return _paths_of(edit)
         if edit.op == "save" and edit.version == 0 and not edit.is_sent:
             there = read([edit.label])[edit.label]
             if there is not None:
@@ -235,10 +238,15 @@ class Outgoing:
             # The leader's text has changed, or is gone: what was removed here is written again, if it is there.
             self.outbox.remove(edit.path)
             self._place.finish({edit.path: None}, due=[edit.label])
-            return [edit.label], [edit.path, *([edit.to] if edit.to is not None else [])]
+            return [edit.label], _paths_of(edit)
         self.outbox.refuse(edit, error)
         self._tell(self.outbox.edits[edit.path])
         return [edit.label], [edit.path]
+
+
+def _paths_of(edit: Unsent) -> list[str]:
+    """Return the paths that an edit is about."""
+    return [edit.path] if edit.to is None else [edit.path, edit.to]
 
 
 def _version_of(edit: Unsent, reply: Mapping[str, Any], newest: int) -> int:
