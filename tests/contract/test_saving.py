@@ -90,7 +90,7 @@ def test_save_of_an_older_version_is_merged(rig: Office) -> None:
     """Both texts are in the block, and each is in the history."""
     rig.do("ann", "append", "notes", content="from Ann")
     reply = save(rig, "notes", NOTES.replace("one", "zero\none"), 1, NOTES)
-    assert (reply["version"], reply["block"]["value"]) == (4, "zero\none\nfrom Ann")
+    assert (reply["version"], reply["saved"], reply["block"]["value"]) == (4, 3, "zero\none\nfrom Ann")
     assert rig.text("notes") == NOTES.replace("one", "zero\none\nfrom Ann")
     assert history(rig, "notes")[:2] == [(4, "merge", "laptop", ()), (3, "file", "laptop", ())]
     assert rig.journal.version("notes", 3).block.value == "zero\none"  # type: ignore[union-attr]

@@ -140,6 +140,8 @@ def _merge(
 
     def step(draft: StateDraft) -> None:
         draft.put(saved, author=FILE, request_id=request_id, stale_base=stale_base, form=forms[0])
+        newest = draft.newest(saved.label)
+        changeset.facts["saved"] = newest.version if newest is not None else version
         draft.put(both, author=MERGE, request_id=request_id, reverts=reverts, form=forms[1])
 
     changeset.steps.append(step)
