@@ -150,7 +150,8 @@ def check_journal(revisions: list[Revision], memory: Memory) -> list[Blocks]:
         if one.fields == ("agents",) and one.block == was:
             pass  # who is attached changed, for whatever reason
         elif one.author in (FILE, MERGE) and one.request_id is not None:
-            _check_saved_elsewhere(one, memory.asked[one.request_id], shown.get(one.label, []))
+            is_merged = number < len(revisions) and revisions[number].request_id == one.request_id
+            _check_saved_elsewhere(one, memory.asked[one.request_id], shown.get(one.label, []), is_merged=is_merged)
         elif one.author == FILE:
             _check_save(one, blocks.get(one.renamed_from or ""), unused, memory)
             _check_reverts(one, shown.get(one.renamed_from or one.label, []))
@@ -206,13 +207,14 @@ def is_of_a_person(one: Revision) -> bool:
 
 
 @checks("saved elsewhere")
-def _check_saved_elsewhere(one: Revision, asked: Asked, history: list[Revision]) -> None:
+def _check_saved_elsewhere(one: Revision, asked: Asked, history: list[Revision], *, is_merged: bool) -> None:
     """A file that was saved on another host is in force as it was sent, or is a version, and the next has both texts."""
     must("saved elsewhere", asked.op == "save", asked, "made", one)
     assert one.block is not None
     if one.author == FILE:
         must("saved elsewhere", one.block == block_of(one.label, asked.args["file"].encode()), asked, "made", one)
-        _check_reverts(one, history)
+        if one.stale_base is not None or not is_merged:  # it may be made of no version that is known
+            _check_reverts(one, history)
         return
     saved, before = history[-1], history[-2]
     must("saved elsewhere", (saved.author, saved.request_id) == (FILE, one.request_id), one, "merges what nobody saved")
