@@ -53,7 +53,7 @@ OF_READERS = {"history", "version"}
 OF_VERSIONS = {"undo", "redo", "restore", "merge"}
 """Those by which an operator may bring them back."""
 OF_OTHERS = {"create_agent", "update_agent", "delete_agent", "batch", "open_file", "close_file", "status"}
-OF_OTHERS |= {"accept_deletions"}
+OF_OTHERS |= {"accept_deletions", "save"}
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import redis
 
 from bench import EPOCH, project, rebuild, without_meta
 from blocksd.errors import Damaged, LeaseLost
-from blocksd.mirror import projection
+from blocksd.mirror import aside
 from blocksd.mirror.aside import agents_commands, problem_commands, reply_command
 from blocksd.mirror.keys import Keys, Place
 from blocksd.mirror.projection import change_of, commands_of, fields_of
@@ -635,7 +635,7 @@ def test_wrong_type_is_healed_by_a_rebuild(bench: Bench, key: str, kind: str) ->
 
 def test_agents_that_left_are_shown_for_a_while(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the time at which they were created; no more than a bound, and whatever another program put in that place."""
-    monkeypatch.setattr(projection, "MOST_DEPARTED", 2)
+    monkeypatch.setattr(aside, "MOST_DEPARTED", 2)
     mirror = bench.fresh()
     mirror.write(agents_commands({"ann": 1, "bob": 2, "cid": 3, "dan": 4}, (), mirror.keys))
     mirror.write(agents_commands({}, {"ann", "bob", "nobody"}, mirror.keys))
