@@ -444,6 +444,7 @@ def test_newest_revision_is_read_once(book: Book, monkeypatch: pytest.MonkeyPatc
     book.settle()
     read = Mock(wraps=book.journal.head)
     monkeypatch.setattr(book.journal, "head", read)
+    book.state.recent.clear()
     assert book.put("block-0", "two")
     assert [call.args for call in read.mock_calls] == [("block-0",)]
     book.settle()
