@@ -45,8 +45,8 @@ def test_edits_new_files_deletions_and_renames_reach_the_leader(hosts: Hosts) ->
     (copy.folder / "b.md").unlink()
     (copy.folder / "deep").mkdir(exist_ok=True)
     (copy.folder / "c.md").rename(copy.folder / "deep/moved.md")
-    eventually(lambda: settled(copy), "all is sent")
-    assert sorted(tree(hosts.folder)) == ["a.md", "d.md", "deep/moved.md", "deep/new.md"]
+    there = ["a.md", "d.md", "deep/moved.md", "deep/new.md"]
+    eventually(lambda: settled(copy) and sorted(tree(hosts.folder)) == there, "all is sent")
     assert (hosts.folder / "a.md").read_bytes() == text.encode()
     same(hosts.folder, copy.folder)
     newest = json.loads(hosts.leader.command("history", "a", "--json").stdout)[0]

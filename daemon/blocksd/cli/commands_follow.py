@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 def follow(
     *, read_only: bool, adopt: bool, revert: str | None, shows_status: bool, as_json: bool, **flags: Any
 ) -> None:
-    """Keep a live copy of the leader's folder in FOLDER (default: blocks.d).
+    """Keep a live copy of another host's folder.
 
-    The leader is the host where 'blocksd run' serves the folder. The copy has the same bytes, and follows every change
-    within milliseconds. What is edited here is never written over. FOLDER must be empty or a copy already. It is marked by a
+    The leader is the host where 'blocksd run' serves the folder. The copy in FOLDER (default: blocks.d) has the same bytes,
+    and follows every change within milliseconds. What is edited here is never written over. FOLDER must be empty or a copy already. It is marked by a
     file .blocksd.follow: without that, nothing is written to it.
 
     \b

@@ -353,7 +353,6 @@ def test_block_of_before_stays_where_its_file_is_a_problem_now(looking: Looking)
         "UPDATE revisions SET label = ? WHERE label != 'notes'", (unicodedata.normalize("NFC", conflict[:-3]),)
     )
     database.execute("DROP INDEX revisions_stale")
-    database.execute("DROP TABLE agents")
     for number in ("mtime_ns", "ctime_ns", "size", "inode"):  # which are one now
         database.execute(f"ALTER TABLE heads ADD COLUMN {number} INTEGER")
     database.execute("ALTER TABLE heads DROP COLUMN signature")
