@@ -277,7 +277,7 @@ class StateDraft(Overlay):
             assert before is not None
             origin, version = before.origin or label, before.version
         is_as_before = before is not None and not is_new and kind != "renamed" and form is not None
-        is_first = label not in self.forms and (self.below is None or not self.below.forms)  # as of most
+        is_first = True not in [label in one.forms for one in self.layers]  # as of most
         was = None if before is None else before.form if is_first else self.form_of(before)
         is_reformed = not is_as_before or was != form
         self.forms[label] = form
