@@ -169,7 +169,8 @@ class PowerWorld(World):
         for label, block in sure.items():
             path = path_of(label)
             was, now = before.get(path), self._text(path)
-            if (None if was is None else block_of(label, was)) == block:
+            said = None if was is None else block_of(label, was)
+            if said == block and (said is None) == (was is None):  # a text that is no block says not that there is none
                 must("acknowledged file", was == now, path, "was", was, "as acknowledged, and is", now)
         after = self._texts()
         for path in before.keys() | after.keys():
