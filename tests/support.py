@@ -335,9 +335,6 @@ class Daemon:
         """Every value the journal has of a label, oldest first; None for a deletion."""
         journal = JournalReader(str(self.state / "journal.db"))
         try:
-            until = time.monotonic() + 1.0  # a reply comes a moment before the journal's word that it is in force
-            while journal.database.first("SELECT 1 FROM prepared") and time.monotonic() < until:
-                time.sleep(0.002)
             return [
                 revision.block.value if revision.block is not None else None
                 for revision in reversed(journal.history(label))

@@ -202,11 +202,12 @@ def test_directory_moved_in_from_elsewhere(saved: Saved) -> None:
 
 
 def test_save_that_changes_nothing_is_no_change(saved: Saved) -> None:
-    """A file written with the text it had, or only touched, is not announced."""
+    """A file written with the text it had, or only touched, is not announced; its mode is, to those who copy the file."""
     saved.file.write_text("one\n")
     saved.file.touch()
-    saved.file.chmod(0o600)
     assert saved.changes.settle() == []
+    saved.file.chmod(0o600)
+    eventually(lambda: [change["kind"] for change in saved.changes.settle()] == ["file"])
 
 
 def git(folder: Path, *words: str) -> None:

@@ -57,6 +57,7 @@ SILENT = {
     "merge": "notes 1",
     "run": "missing.d",
     "serve": "--listen nowhere:x",
+    "follow": "--metrics nowhere:x",
     "mcp": "--print-config nobody",
     "hook": "nobody",
     "stop": "--timeout x",

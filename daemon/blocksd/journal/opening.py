@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import time
 import uuid
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from blocksd.journal.salvage import salvage
 from blocksd.journal.schema import SCHEMA, SQLITE_ERRORS, migrate
 from blocksd.journal.swap import finish, put_in_place, remove
 
+_IN_FORCE_SECONDS = 0.2
 _OPENING_SECONDS = 5.0  # for how long a lock of another process is waited for
 _CHECK_SECONDS = 2.0  # for how long a journal is checked that was not closed in order; the rest is checked meanwhile
 _ROOM_BYTES = 64 * 1024  # twice what the index of a log takes that is not longer than it should be
@@ -58,7 +60,10 @@ class Opened:
 
 
 def open_to_read(path: str) -> tuple[Database, Opened]:
-    """Open an existing journal for reading. Raise JournalUnusable if there is none, or it cannot be read."""
+    """Open an existing journal for reading. Raise JournalUnusable if there is none, or it cannot be read.
+
+    What was replied to just now is in force in a moment, which is waited for.
+    """
     try:
         database = Database(path, sqlite3.connect(read_only(path), uri=True, timeout=_OPENING_SECONDS))
     except SQLITE_ERRORS as error:
@@ -68,6 +73,9 @@ def open_to_read(path: str) -> tuple[Database, Opened]:
             (schema,) = database.execute("PRAGMA user_version").fetchone()
             if schema != SCHEMA:
                 raise JournalUnusable(f"the journal is of schema {schema}, not {SCHEMA}", path=path)
+            until = time.monotonic() + _IN_FORCE_SECONDS
+            while database.execute("SELECT 1 FROM prepared").fetchone() and time.monotonic() < until:
+                time.sleep(0.002)
             seq = newest_seq(database)
             meta = meta_of(database)
     except JournalUnusable:
