@@ -361,8 +361,8 @@ def _check_reverts(one: Revision, history: Sequence[Revision]) -> None:
     by_others = [old.version for old in history[-_LOOKED_AT:] if not is_of_a_person(old)][-_NAMED:]
     must("reverts", set(one.reverts) <= set(by_others), one, "names what is no version of others")
     before = history[-1] if history else None
-    if one.block is None or before is None or before.block is None:
-        return
+    if one.kind == "created" or one.block is None or before is None or before.block is None:
+        return  # a new block takes nothing from the one that had its label, and was moved
     lost = [line for line in lines(before.block.value) - said if line.startswith("t") and is_token(line)]
     takers = [_brought(line, history)[-1] for line in lost]
     must("reverts", set(takers) & set(by_others) <= set(one.reverts), one, "does not say that it took", lost, "away")
