@@ -27,6 +27,7 @@ BY_HAND = (
     "daemon/docs/operations.md",
     "daemon/docs/python.md",
     "daemon/docs/redis.md",
+    "daemon/docs/scale.md",
     "daemon/docs/settings.md",
 )
 """Documents that a test follows from top to bottom, with a daemon running. (tests/system/test_systemd.py follows

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 DATA = Path(__file__).resolve().parents[2] / "daemon" / "docs" / "scale.json"
 FULL = 0.6
 """How much of a core is planned to be used: above it, what waits grows fast."""
+COLD = 2.0
+"""What is woken for one change takes so many times as much as for one of many in a row: the check shows 1.5 to 2."""
 STREAMS = 10_000
 """Clients of one gateway: more of them wait too long for each other."""
 CORES, GIBIBYTES, MEGABITS, PRICE = 16, 64, 10_000, 400
@@ -117,10 +119,11 @@ def plan(slopes: Slopes, load: Load) -> Plan:
     direct = load.subscribers * (1 - load.by_http) / load.namespaces
     streams = load.subscribers * load.by_http / load.namespaces
     bells = math.ceil(streams / STREAMS)  # the gateways that have clients of a namespace
-    redis = slopes.append_redis + slopes.subscriber_redis * (direct + bells)
-    gateway = (slopes.change_gateway * bells + slopes.stream_gateway * streams) if streams else 0.0
+    append = COLD * slopes.append_daemon
+    redis = COLD * (slopes.append_redis + slopes.subscriber_redis * (direct + bells))
+    gateway = COLD * (slopes.change_gateway * bells + slopes.stream_gateway * streams) if streams else 0.0
     redis_cores, gateway_cores = load.writes * redis / 1000, load.writes * gateway / 1000
-    daemon_cores = (load.writes * slopes.append_daemon + load.namespaces * slopes.idle_daemon) / 1000
+    daemon_cores = (load.writes * append + load.namespaces * slopes.idle_daemon) / 1000
     shards = min(max(1, math.ceil(redis_cores / FULL)), load.namespaces)
     clients = load.subscribers * load.by_http
     gateways = math.ceil(max(gateway_cores / FULL, clients / STREAMS))
@@ -130,15 +133,15 @@ def plan(slopes: Slopes, load: Load) -> Plan:
     cores, rate = redis_cores + daemon_cores + gateway_cores, load.writes / load.namespaces
     hosts = math.ceil(max(cores / CORES / FULL, memory / 1024**2 / GIBIBYTES / FULL, megabits / MEGABITS / FULL))
     full = {
-        "a daemon": 1000 / slopes.append_daemon / rate,
+        "a daemon": 1000 / append / rate,
         "Redis, of a shard": shards / redis_cores if redis_cores else math.inf,
         "a gateway": gateways / gateway_cores if gateway_cores else math.inf,
         "the network of a host": MEGABITS * hosts / megabits,
         "the cores of a host": CORES * hosts / cores,
     }
     first = min(full, key=lambda name: full[name])
-    last = slopes.stream_gateway * min(streams, STREAMS)
-    waits = waits_of(load.writes / shards, redis, slopes.append_daemon, last)
+    last = COLD * slopes.stream_gateway * min(streams, STREAMS)
+    waits = waits_of(load.writes / shards, redis, append, last)
     return Plan(
         redis_cores=redis_cores,
         daemon_cores=daemon_cores,
