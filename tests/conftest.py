@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+import hypothesis
 import pytest
 from _pytest.pathlib import import_path
 from xdist.scheduler import LoadScopeScheduling
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xdist.remote import Producer
+
+hypothesis.settings.register_profile("same", derandomize=os.environ.get("BLOCKSD_TEST_EXAMPLES") != "other")
+hypothesis.settings.load_profile("same")
 
 # In the background of a shell SIGINT is ignored; what tests start would ignore it, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
