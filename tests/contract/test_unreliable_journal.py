@@ -193,6 +193,37 @@ def test_error_that_lasts_is_logged_once(rig: Rig, raw: Any, caplog: pytest.LogC
     assert_level(rig, raw)
 
 
+def test_round_that_fails_when_its_files_are_in_is_finished_once(
+    rig: Rig, raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was prepared is brought into force by the recovery, and not once more on top of what was saved since."""
+
+    def fault(*_: Any) -> None:
+        rig.write("notes", "one\ntwo\nthree\n")
+        raise ZeroDivisionError("a fault")
+
+    rig.tolerates_errors = True
+    request = {"id": "r", "op": "append", "label": "notes", "args": {"content": "two"}}
+    raw.xadd("blocks:inbox:operator", {"request": json.dumps(request)})
+    ((one, fields),) = raw.xrange("blocks:inbox:operator")
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.core.requests, "follow", fault)
+        rig.core.inbox.add([Entry("operator", one, fields["request"])])
+        rig.run(lambda: rig.core.failures.unexpected is not None)
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.core.projector, "confirm", lambda: 0.0)  # no request may be done meanwhile
+        for _ in range(10):
+            assert "finish" not in list(rig.core.round())
+            assert rig.core.failures.blocked_until == 0.0
+            rig.clock.advance(0.5)
+    head = rig.journal.head("notes")
+    assert head is not None
+    assert head.block is not None
+    assert (head.version, head.block.value) == (3, "one\ntwo\nthree")
+    assert {found.label: found.version for found in rig.journal.heads()}["notes"] == 3
+    assert rig.core.state.version_of("notes") == 3
+
+
 def test_unforeseen_error_ends_a_stage_and_not_the_daemon(rig: Rig, raw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault of ours is a problem; when it has passed, all is as the files say."""
 

@@ -237,7 +237,7 @@ class Core(Parts):
 
     def _recover(self) -> None:
         """Finish or take back what was prepared when the journal took no more, before the folder is looked at."""
-        failures = self.failures
+        failures, self.executor.unfinished = self.failures, None  # what was prepared is finished here
         if self.rescue.repair_if_needed():
             failures.must_reload = True
             self._started.open_again()

@@ -80,7 +80,6 @@ class Executor(Part):
             JournalUnusable: nothing was done; the state is to be loaded anew.
             LeaseLost: nothing was done; what was taken is another daemon's to do.
         """
-        self.unfinished = None  # of a round that an error has ended: `recover` has seen to it
         revisions = draft.requested.revisions
         answers, settled = draft.answers, draft.answers.settled
         staged = (yield from self._stage(draft)) if draft.edits or draft.folders_made else []

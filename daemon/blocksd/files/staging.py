@@ -148,14 +148,19 @@ class Staging(Directories):
                 self._syncs = self._syncs or Syncs()
                 self._syncs.begin([handle for _, handle in self._unsynced.values()])
             except OSError:
-                self._has_syncs = False
+                self._syncs, self._has_syncs = None, False
 
     def flush(self, named: Iterable[Staged] = ()) -> None:
         """Wait until all new texts are on disk; then sync the names of those in `named`.
 
         Raise Unavailable if one of them cannot be synced.
         """
-        ended = self._syncs.end() if self._syncs is not None else {}
+        ended: dict[int, int] = {}
+        if self._syncs is not None:
+            try:
+                ended = self._syncs.end()
+            except OSError:
+                self._syncs, self._has_syncs = None, False
         while self._unsynced:
             aside = next(iter(self._unsynced))
             path, handle = self._unsynced.pop(aside)

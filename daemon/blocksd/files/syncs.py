@@ -55,7 +55,10 @@ class Syncs:
         return self._count
 
     def end(self) -> dict[int, int]:
-        """Wait for all that were begun; the number of the error of each, by handle: 0 says that the file is on disk."""
+        """Wait for all that were begun; the number of the error of each, by handle: 0 says that the file is on disk.
+
+        Raise OSError if that cannot be told; the queue is of no use any more then.
+        """
         found: dict[int, int] = {}
         while self._count:
             number, count = ctypes.c_long(self._getevents), ctypes.c_long(self._count)

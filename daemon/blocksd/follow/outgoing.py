@@ -9,7 +9,6 @@ from blocksd.errors import (
     AlreadyExists,
     BlocksdError,
     Damaged,
-    InternalError,
     InvalidLabel,
     Misconfigured,
     NotFound,
@@ -197,11 +196,10 @@ class Outgoing:
         self._under_way = None
         if self.outbox.edits.get(edit.path, edit).id != edit.id:
             return [], []
-        if isinstance(error, (Unavailable, Misconfigured, InternalError)):
+        if isinstance(error, (Unavailable, Misconfigured)):
             self._failures = min(self._failures + 1, 10)
             self._retry_at = time.monotonic() + min(0.05 * 2**self._failures, _LONGEST_PAUSE)
-            if not isinstance(error, InternalError):
-                return [], []
+            return [], []
         self._failures, self._retry_at = 0, 0.0
         if error is None:
             return self._accepted(edit, answered.reply or {})

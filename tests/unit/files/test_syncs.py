@@ -121,6 +121,27 @@ def test_those_that_the_kernel_does_not_take_are_synced_by_the_writer(
     assert synced == syncs.asked[accepted:]
 
 
+def test_queue_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it was asked for is synced by the writer, and so is all that follows."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    monkeypatch.setattr(Root, "sync", staticmethod(os.fsync))
+    writer, syncs = Writer(str(tmp_path)), Slow([0, 0])
+    writer._syncs = syncs
+
+    def fail() -> dict[int, int]:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(syncs, "end", fail)
+    for count in (2, 4):
+        for edit in edits(2):
+            writer.stage(edit)
+        writer.start_flush()
+        writer.flush()
+        assert len(synced) == count
+    assert len(syncs.asked) == 2
+
+
 def test_without_a_queue_files_are_synced_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> Any:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
