@@ -205,10 +205,8 @@ class Intake(Part):
             self._writers.pop(path, None)
         if not isinstance(reading, Text):
             return FileRead(path, reading, error=reading.error if isinstance(reading, Refused) else None)
-        known: str | None = path.removesuffix(SUFFIX)
-        if (
-            known not in state.versions or known in state.paths.odd or known == path
-        ):  # most are named as their blocks are
+        known: str | None = path.removesuffix(SUFFIX)  # most are named as their blocks are
+        if known not in state.versions or known in state.paths.odd or known == path:
             known = state.labels.get(path)
         label = known
         try:
