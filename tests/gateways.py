@@ -49,6 +49,7 @@ class Served:
 
     def __init__(self, log: Path, *options: str, **environ: str) -> None:
         self.port = free_port()
+        self.redis = options[options.index("--redis") + 1] if "--redis" in options else ""
         self._log = log
         words = [sys.executable, "-m", "blocksd", "serve", "--listen", str(self.port), *options]
         with log.open("wb") as said:

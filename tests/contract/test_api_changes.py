@@ -62,9 +62,19 @@ def asked(served: Served, query: str = "", *, since: str | None = None, who: str
 
 
 def of(served: Served, query: str = "", *, since: str | None = None, who: str = "kim") -> Events:
-    events = asked(served, query, since=since, who=who)
-    assert events.answer.status == 200, events.answer.read()
-    return events.place()
+    """A client that begins where the mirror is, and hears nothing from before, unless it goes on from a place."""
+
+    def there() -> Events | None:
+        events = asked(served, query, since=since, who=who)
+        assert events.answer.status == 200, events.answer.read()
+        if since is not None or "last_event_id" in query:
+            return events
+        with blocksd.connect(served.redis, "blocks") as client:
+            meta = client.meta()
+        return events if events.place().id == f"{meta['epoch']}-{meta['seq']}" else None
+
+    found: Events = eventually(there, "the gateway has heard of all changes")
+    return found.place()
 
 
 def test_change_is_told_once_it_is_made(served: Served, client: blocksd.Client) -> None:

@@ -201,6 +201,7 @@ def test_damaged_version_is_named(run_daemon: RunDaemon, folder: Path) -> None:
     daemon = run_daemon()
     for word in ("two", "three"):
         assert daemon.command("append", "notes", word).returncode == 0
+    eventually(lambda: len(kept(daemon, "notes")) == 3, "the last one is in force")
     daemon.kill()
     with sqlite3.connect(daemon.state / "journal.db") as db:
         db.execute("UPDATE revisions SET value = 'forged' WHERE version = 2")
@@ -218,6 +219,29 @@ def test_damaged_version_is_named(run_daemon: RunDaemon, folder: Path) -> None:
     assert refused.returncode != 0
     assert "the journal cannot be read" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_history_of_a_daemon_that_was_killed_in_a_write(run_daemon: RunDaemon, folder: Path) -> None:
+    """It lists what is in force, says that there may be more, and has that once the daemon has run again."""
+    (folder / "notes.md").write_text("one\n")
+    daemon = run_daemon()
+    assert daemon.command("append", "notes", "two").returncode == 0
+    eventually(lambda: len(kept(daemon, "notes")) == 2, "it is in force")
+    listed = daemon.command("history", "notes")
+    assert ("v2" in listed.stdout, listed.stderr) == (True, "")
+    daemon.kill()
+    with sqlite3.connect(daemon.state / "journal.db") as db:
+        (plan,) = db.execute("SELECT plan FROM prepared").fetchone()  # what the append displaced
+        staged = [one for one, _ in json.loads(plan)]
+        plan = {"boot": "", "at": "", "paths": {"notes": "notes.md"}, "staged": staged, "outcomes": [], "folders": []}
+        db.execute("UPDATE prepared SET seq = 2, plan = ?", (json.dumps(plan),))  # as it was before its second commit
+    db.close()
+    listed = daemon.command("history", "notes")
+    assert (listed.returncode, "v1" in listed.stdout, "v2" in listed.stdout) == (0, True, False)
+    assert "the last write is not finished" in listed.stderr
+    daemon.start()
+    listed = daemon.command("history", "notes")
+    assert ("v2" in listed.stdout, listed.stderr) == (True, "")
 
 
 def test_state_directory_is_whole_again(run_daemon: RunDaemon, folder: Path) -> None:

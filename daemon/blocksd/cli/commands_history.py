@@ -141,6 +141,11 @@ def _revisions(config: Config, label: str, limit: int) -> tuple[list[Revision], 
     if not os.path.exists(path):
         raise Unavailable(f"there is no journal in {config.state}", journal=path, running=running_options())
     with closing(JournalReader(path)) as journal:
+        if journal.is_pending:
+            click.echo(
+                "the last write is not finished, and not listed: a daemon that was killed does that when it starts",
+                err=True,
+            )
         damaged: list[VersionDamaged] = []
         revisions = journal.history(label, limit=limit, damaged=damaged)
         if not revisions and not damaged:

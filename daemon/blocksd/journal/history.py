@@ -328,11 +328,16 @@ class History:
 
 
 class JournalReader(History):
-    """The log as any process may read it, while the daemon writes on; `seq` was the newest when it was opened."""
+    """The log as any process may read it, while the daemon writes on; `seq` was the newest when it was opened.
+
+    If it `is_pending`, the daemon was ended before what it had done last was in force.
+    """
 
     def __init__(self, path: str) -> None:
         """Open an existing journal for reading. Raise JournalUnusable if there is none, or it cannot be read."""
-        super().__init__(*open_to_read(path))
+        database, opened = open_to_read(path)
+        super().__init__(database, opened)
+        self.is_pending = opened.is_pending
 
     def close(self) -> None:
         self.database.close()

@@ -11,7 +11,7 @@ from blocksd.errors import JournalUnusable
 from blocksd.files.file_edit import Staged
 from blocksd.journal.failures import unusable
 from blocksd.journal.row import STORED
-from blocksd.journal.schema import SQLITE_ERRORS
+from blocksd.journal.schema import FINISHED, SQLITE_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str]
 """The actor and the id of a request."""
-
-
-_FINISHED = 2**63 - 1
-"""The number of a row in `prepared` that says which files were displaced last: all revisions are in force beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +127,7 @@ class Intents:
                 "INSERT OR IGNORE INTO pending_folders VALUES (?)", ((path,) for path in prepared.folders_gone)
             )
             displaced = self.of_this_boot([one for one in prepared.staged if one.base is not None])
-            self._replace_prepared(*([(_FINISHED, json.dumps(displaced))] if displaced else []))
+            self._replace_prepared(*([(FINISHED, json.dumps(displaced))] if displaced else []))
             self._write_kept(kept_then)
         if self.journal.numbers.fresh:
             self.journal.numbers.keep_fresh()
@@ -163,7 +159,7 @@ class Intents:
         if self._stored is None:
             with self._database.reading:
                 row = self._database.execute("SELECT value FROM meta WHERE key = 'kept'").fetchone()
-                last = self._database.execute("SELECT plan FROM prepared WHERE seq = ?", (_FINISHED,)).fetchone()
+                last = self._database.execute("SELECT plan FROM prepared WHERE seq = ?", (FINISHED,)).fetchone()
             self._stored, displaced = _kept_in(row), _kept_in(last)
             displaced = [one for one in displaced if one.boot == self.boot_id]
             more = (one for one in (*displaced, *self._kept) if one not in self._stored)
@@ -208,7 +204,7 @@ class Intents:
     def prepared(self) -> Prepared | None:
         """Return what was left prepared by a crash, or by a journal that could not be written."""
         with self._database.reading:
-            row = self._database.execute("SELECT seq, plan FROM prepared WHERE seq < ?", (_FINISHED,)).fetchone()
+            row = self._database.execute("SELECT seq, plan FROM prepared WHERE seq < ?", (FINISHED,)).fetchone()
             if row is None:
                 return None
             rows = self._database.execute(

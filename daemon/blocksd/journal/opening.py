@@ -26,7 +26,7 @@ from blocksd.journal.database import (
 from blocksd.journal.failures import is_damage, unopened, unusable
 from blocksd.journal.identity import identity_of
 from blocksd.journal.salvage import salvage
-from blocksd.journal.schema import SCHEMA, SQLITE_ERRORS, migrate
+from blocksd.journal.schema import FINISHED, SCHEMA, SQLITE_ERRORS, migrate
 from blocksd.journal.swap import finish, put_in_place, remove
 
 _IN_FORCE_SECONDS = 0.2
@@ -47,7 +47,8 @@ class Opened:
 
     `set_aside` is where the journal that was at its path is kept; one of what is sound has taken its place. `seq` is that of
     the newest revision, `folder` the one whose revisions they are, if that is known. `runs` are the tokens of the last
-    runs that wrote to it, this one's the last. Up to the seq `unchecked` revisions have no checksum.
+    runs that wrote to it, this one's the last. Up to the seq `unchecked` revisions have no checksum. If it `is_pending`, its
+    daemon was ended before what it had done last was in force: its next start brings that into force, or takes it back.
     """
 
     how: How
@@ -57,6 +58,7 @@ class Opened:
     set_aside: str | None = None
     runs: tuple[str, ...] = ()
     unchecked: int = 0
+    is_pending: bool = False
 
 
 def open_to_read(path: str) -> tuple[Database, Opened]:
@@ -74,14 +76,19 @@ def open_to_read(path: str) -> tuple[Database, Opened]:
             if schema != SCHEMA:
                 raise JournalUnusable(f"the journal is of schema {schema}, not {SCHEMA}", path=path)
             until = time.monotonic() + _IN_FORCE_SECONDS
-            while database.execute("SELECT 1 FROM prepared").fetchone() and time.monotonic() < until:
+            while (pending := _is_pending(database)) and time.monotonic() < until:
                 time.sleep(0.002)
             seq = newest_seq(database)
             meta = meta_of(database)
     except JournalUnusable:
         database.close()
         raise
-    return database, Opened("ok", str(meta.get("epoch")), seq, unchecked=number_or_zero(meta.get("unchecked")))
+    unchecked = number_or_zero(meta.get("unchecked"))
+    return database, Opened("ok", str(meta.get("epoch")), seq, unchecked=unchecked, is_pending=pending)
+
+
+def _is_pending(database: Database) -> bool:
+    return database.execute("SELECT 1 FROM prepared WHERE seq < ?", (FINISHED,)).fetchone() is not None
 
 
 def open_to_write(path: str, boot_id: str) -> tuple[Database, Opened]:

@@ -200,6 +200,9 @@ MIGRATIONS = (
 SCHEMA = len(MIGRATIONS)
 """The schema of the journals that this blocksd writes."""
 
+FINISHED = 2**63 - 1
+"""The number of a row in `prepared` that says which files were displaced last: all revisions are in force beside it."""
+
 
 def migrate(database: sqlite3.Connection, schema: int = 0) -> None:
     """Make a journal of the present schema of one of `schema`; 0: of an empty database."""

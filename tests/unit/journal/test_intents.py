@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -187,6 +188,7 @@ def test_what_is_prepared_is_in_nobodys_sight(before: Journal) -> None:
     old = before.since(0, 99), before.newest(), before.head("notes"), before.history("notes"), before.positions("notes")
     Intents(before).prepare(prepared())
     reader = JournalReader(before.path)
+    assert reader.is_pending
     for history in (before, reader):
         assert (history.seq, history.count()) == (2, 2)
         assert (history.newest(), history.head("notes"), history.history("notes"), history.positions("notes")) == old[
@@ -200,6 +202,8 @@ def test_what_is_prepared_is_in_nobodys_sight(before: Journal) -> None:
     Intents(before).finish(prepared())
     assert (reader.newest(), reader.revision(3)) == (of_requests()[-1], of_requests()[0])
     reader.close()
+    with closing(JournalReader(before.path)) as reader:
+        assert not reader.is_pending
     assert before.since(2, 99) == of_requests()
 
 
