@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from blocksd.doctor.finding import Finding
+    from blocksd.model.revision import Revision
 
 DEADLINE = 20.0
 """How many seconds a condition may take to come true. A test that passes never waits for this long."""
@@ -336,14 +337,17 @@ class Daemon:
 
     def values(self, label: str) -> list[str | None]:
         """Every value the journal has of a label, oldest first; None for a deletion."""
-        journal = JournalReader(str(self.state / "journal.db"))
-        try:
-            return [
-                revision.block.value if revision.block is not None else None
-                for revision in reversed(journal.history(label))
-            ]
-        finally:
-            journal.close()
+        return [one.block.value if one.block is not None else None for one in self.revisions(label)]
+
+    def revisions(self, *labels: str) -> list[Revision]:
+        """The journal's revisions of these labels, or of all, by seq, with those that were replied to a moment ago."""
+        while True:
+            with closing(JournalReader(str(self.state / "journal.db"))) as journal:
+                is_ended = self.process is None or self.process.poll() is not None
+                if is_ended or not journal.is_pending:
+                    of = labels or [head.label for head in list(journal.heads())]
+                    found = [revision for label in of for revision in journal.history(label)]
+                    return sorted(found, key=lambda revision: revision.seq)
 
 
 class Changes:

@@ -138,7 +138,7 @@ def record(tmux: Tmux, directory: str, play: Callable[[Tmux, list[str]], None]) 
 
 def play_session(tmux: Tmux, panes: list[str]) -> None:
     """Play a subscriber, an editor and a shell."""
-    _, watch, editor, shell = panes
+    run, watch, editor, shell = panes
     tmux.type(watch, "blocksd watch", "Enter")
     tmux.wait(watch, "following")
     tmux.type(editor, "vim blocks.d/persona.md", "Enter")
@@ -155,6 +155,7 @@ def play_session(tmux: Tmux, panes: list[str]) -> None:
     tmux.type(shell, "blocksd undo human", "Enter")
     tmux.wait(watch, "updated human v4")
     tmux.wait(shell, r"undone human.*\n\$\s*$")
+    tmux.wait(run, r"updated human v4 .* by operator")
 
 
 def play_mcp(tmux: Tmux, panes: list[str]) -> None:

@@ -34,7 +34,6 @@ from blocksd.errors import (
     Unavailable,
     VersionConflict,
 )
-from blocksd.journal.history import JournalReader
 from blocksd.protocol import watching, wire
 from following import Between, alike, looping
 from support import DEADLINE, Daemon, RedisServer, binary_of, eventually
@@ -81,11 +80,7 @@ class Place:
 
     def revisions(self, label: str) -> list[Revision]:
         """Oldest first."""
-        journal = JournalReader(str(self.daemon.state / "journal.db"))
-        try:
-            return journal.history(label)[::-1]
-        finally:
-            journal.close()
+        return self.daemon.revisions(label)
 
     def close(self) -> None:
         if self.daemon.process is not None and self.daemon.process.poll() is None:

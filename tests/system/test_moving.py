@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blocksd.journal.history import JournalReader
 from blocksd.model.block import block_id
 from support import eventually, quiet_environ, require
 
@@ -42,9 +41,7 @@ class Moved:
         assert self.client.hget(f"blocks:block:{new}", "id") == block_id("plan")
         assert self.client.hgetall("blocks:agent:ann") == {new: new}
         assert not self.client.exists(f"blocks:block:{old}", f"blocks:attached:{old}")
-        journal = JournalReader(str(self.daemon.state / "journal.db"))
-        assert [one.label for one in journal.history(new)][-1] == "plan"
-        journal.close()
+        assert self.daemon.revisions(new)[0].label == "plan"
         return True
 
 

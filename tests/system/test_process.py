@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd.files.watcher import Hint, Watcher
-from blocksd.journal.history import JournalReader
 from blocksd.monitoring.log import EventLog
 from blocksd.requests.consumer import Readable
 from blocksd.service.service import Service
@@ -43,16 +42,6 @@ def client(server: RedisServer) -> Iterator[Any]:
     connected.close()
 
 
-def journal_of(daemon: Daemon) -> list[Revision]:
-    """All of it, by seq."""
-    reader = JournalReader(str(daemon.state / "journal.db"))
-    try:
-        revisions = [revision for head in list(reader.heads()) for revision in reader.history(head.label)]
-        return sorted(revisions, key=lambda revision: revision.seq)
-    finally:
-        reader.close()
-
-
 def texts(folder: Path) -> dict[str, str]:
     return {path.stem: path.read_text().removesuffix("\n") for path in folder.glob("*.md")}
 
@@ -68,7 +57,7 @@ def shown(client: Any) -> dict[str, str]:
 def assert_whole(daemon: Daemon, client: Any, folder: Path) -> None:
     """The mirror is what the files say; the journal has no gap; nothing was numbered, journaled or announced twice."""
     eventually(lambda: shown(client) == texts(folder), "the mirror is level with the files")
-    revisions = journal_of(daemon)
+    revisions = daemon.revisions()
     assert [revision.seq for revision in revisions] == list(range(1, len(revisions) + 1))
     newest: dict[str, Revision] = {}
     for revision in revisions:
@@ -120,9 +109,9 @@ def test_killed_at_any_moment_it_loses_and_doubles_nothing(folder: Path, client:
     assert_whole(daemon, client, folder)
     assert not client.hgetall("blocks:problems")
     daemon.stop()
-    count = len(journal_of(daemon))
+    count = len(daemon.revisions())
     assert_whole(run_daemon(), client, folder)
-    assert len(journal_of(daemon)) == count
+    assert len(daemon.revisions()) == count
 
 
 # --- two of them ---
@@ -572,11 +561,11 @@ def test_flushed_mirror_is_built_anew(folder: Path, client: Any, run_daemon: Run
             client.flushall()
     before = on_disk(folder)
     changes.until(lambda change: change["kind"] == "reset")
-    eventually(lambda: client.hget("blocks:meta", "seq") == str(len(journal_of(daemon))))
+    eventually(lambda: client.hget("blocks:meta", "seq") == str(len(daemon.revisions())))
     eventually(lambda: shown(client) == texts(folder))
     assert on_disk(folder) == before
-    assert len(journal_of(daemon)) >= 300
-    assert all(revision.kind in ("created", "updated") for revision in journal_of(daemon))
+    assert len(daemon.revisions()) >= 300
+    assert all(revision.kind in ("created", "updated") for revision in daemon.revisions())
 
 
 def test_redis_killed_and_empty(folder: Path, client: Any, server: RedisServer, run_daemon: RunDaemon) -> None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blocksd.journal.history import JournalReader
 from support import eventually, quiet_environ, require
 
 if TYPE_CHECKING:
@@ -282,9 +281,7 @@ def test_file_emptied_and_written_in_two_steps_is_one_save(saved: Saved) -> None
     time.sleep(0.3)
     saved.file.write_text(text.replace("one", "two"))
     eventually(lambda: saved.value() == "two")
-    journal = JournalReader(str(saved.daemon.state / "journal.db"))
-    newest = journal.history("notes", limit=1)[0]
-    journal.close()
+    newest = saved.daemon.revisions("notes")[-1]
     assert (newest.version, newest.fields, newest.detached) == (3, ("value",), ())
 
 

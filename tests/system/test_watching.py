@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blocksd import Reset
-from blocksd.journal.history import JournalReader
 from blocksd.mirror.view import BlockView
 from blocksd.model.revision import Change
 from blocksd.protocol import watching as watching_module
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from blocksd import Item
-    from blocksd.model.revision import Revision
 
 SCOPES = {"everything": Scope(), "a block": Scope(label="notes"), "an agent": Scope(agent="ann")}
 
@@ -99,16 +97,6 @@ def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "REPLY_SECONDS", 1.0)
 
 
-def journaled(daemon: Daemon) -> list[Revision]:
-    """All there is, in order."""
-    journal = JournalReader(str(daemon.state / "journal.db"))
-    try:
-        revisions = [revision for label in LABELS for revision in journal.history(label)]
-        return sorted(revisions, key=lambda revision: revision.seq)
-    finally:
-        journal.close()
-
-
 def save(folder: Path, label: str, text: str) -> None:
     path = folder / f"{label}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +108,7 @@ def test_edits_are_heard(run_daemon: Callable[..., Daemon], server: RedisServer,
     """Files that are saved, moved and removed: whoever follows everything, one block or one agent hears of just that."""
     save(folder, "notes", "---\nagents: [ann]\n---\none\n")
     daemon = run_daemon()
-    start = journaled(daemon)[-1].seq
+    start = daemon.revisions(*LABELS)[-1].seq
     followers = [(scope, Follower(way, server.url, **scope.options)) for scope in SCOPES.values()]
     save(folder, "agents/ann/persona", "I am Ann.\n")
     save(folder, "others", "not hers\n")
@@ -133,7 +121,7 @@ def test_edits_are_heard(run_daemon: Callable[..., Daemon], server: RedisServer,
     eventually(lambda: value(server, "agents/ann/persona") is None, "and so is what is gone")
     save(folder, "notes", "---\nagents: [ann]\n---\nlast\n")
     eventually(lambda: value(server, "notes") == "last", "and the last")
-    revisions = journaled(daemon)
+    revisions = daemon.revisions(*LABELS)
     for scope, follower in followers:
         follower.until(revisions[-1].seq)
         follower.close()
@@ -184,7 +172,7 @@ def test_killed_programs_go_on(
     scope = SCOPES[name]
     save(folder, "notes", "---\nagents: [ann]\n---\nfirst\n")
     daemon = run_daemon()
-    start = journaled(daemon)[-1].seq
+    start = daemon.revisions(*LABELS)[-1].seq
     program = Program(server.url, scope, tmp_path / "items.jsonl")
     choose = random.Random(name)
     looking: Any = server.client()
@@ -212,6 +200,6 @@ def test_killed_programs_go_on(
     eventually(lambda: any((item.seq or 0) > seq for item in program.items()), "the program has heard it")
     program.kill()
     looking.close()
-    revisions = journaled(daemon)
+    revisions = daemon.revisions(*LABELS)
     assert len(revisions) > 40
     scope.check(program.items(), revisions, after=start)

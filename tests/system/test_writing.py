@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.journal.history import JournalReader
 from rig import EFFECTS
 from support import MORTAL, Daemon, RedisServer, eventually, quiet_environ, require
 
@@ -86,11 +85,7 @@ def assert_once(daemon: Daemon, client: Any, lines: list[str]) -> None:
         lambda: not any(name.startswith(".blocksd-") for name in os.listdir(daemon.folder)),
         "what was displaced is gone",
     )
-    journal = JournalReader(str(daemon.state / "journal.db"))
-    try:
-        revisions = sorted(journal.history("notes"), key=lambda revision: revision.seq)
-    finally:
-        journal.close()
+    revisions = daemon.revisions("notes")
     assert [revision.version for revision in revisions] == list(range(1, len(revisions) + 1))
     asked = Counter(revision.request_id for revision in revisions if revision.request_id is not None)
     assert asked.keys() == {line for line in lines if line.startswith("c")}
