@@ -135,7 +135,7 @@ class Side:
         self.place.close()
 
 
-def wanted(label: str, text: str | None, *, mode: int = 0o644, path: str = "") -> Wanted | None:
+def wanted(label: str, text: str | None, *, mode: int = 0o644, path: str = "", version: int = 1) -> Wanted | None:
     if text is None:
         return None
-    return Wanted(path or f"{label}.md", label, 1, f"{text} {mode}", mode, text.encode())
+    return Wanted(path or f"{label}.md", label, version, f"{text} {mode}", mode, text.encode())

@@ -143,6 +143,29 @@ def test_editor_that_read_an_older_text_than_its_host_had(rig: Office) -> None:
     assert history(rig, "notes")[:2] == [(6, "file", "laptop", ()), (5, "file", "laptop", (2,))]
 
 
+@pytest.mark.parametrize("is_newer", [False, True], ids=["its host has the newest", "another text came meanwhile"])
+def test_editor_on_a_host_that_had_an_older_text_a_moment_ago(rig: Office, is_newer: bool) -> None:
+    """Its save is merged whenever it comes: it is made of that version since `oldest` which it is most like."""
+    rig.do("ann", "append", "notes", content="from Ann")
+    rig.save_and_settle("notes", NOTES.replace("one", "one\nfrom Ann\nfrom Bob"))
+    had = rig.text("notes")
+    rig.clock.advance(60.0)
+    if is_newer:
+        rig.do("ann", "append", "notes", content="later")
+    save(rig, "notes", NOTES.replace("one", "zero\none"), 3, had, oldest=1)
+    assert rig.value("notes") == "zero\none\nfrom Ann\nfrom Bob" + ("\nlater" if is_newer else "")
+    assert_level(rig, rig.raw)
+
+
+def test_editor_that_had_read_what_its_host_had(rig: Office) -> None:
+    """What it takes away stays away, and is told, however recent it is."""
+    rig.do("ann", "append", "notes", content="from Ann")
+    had = rig.text("notes")
+    save(rig, "notes", NOTES.replace("one", "zero\none"), 2, had, oldest=2)
+    assert rig.value("notes") == "zero\none"
+    assert history(rig, "notes")[0] == (3, "file", "laptop", (2,))
+
+
 def test_comment_alone_is_no_revision(rig: Office, ear: Ear) -> None:
     """The file has it, and the mirror shows it."""
     ear.changes()

@@ -31,6 +31,8 @@ class Found(NamedTuple):
     signature: Signature | None = None
     error: BlocksdError | None = None
     is_busy: bool = False
+    saved_at: float = 0.0
+    """When it was saved, or put where it is, in seconds since 1970."""
 
 
 class Task(NamedTuple):
@@ -104,7 +106,7 @@ class Comparer:
         """Return what is on disk at a path, with its text."""
         reading = self._folder.read(path, closed=False)
         if isinstance(reading, Text):
-            return Found(digest(reading.data), reading.data, reading.signature)
+            return Found(digest(reading.data), reading.data, reading.signature, saved_at=reading.saved_at)
         if isinstance(reading, Absent):
             return Found(None)
         if isinstance(reading, Busy):
@@ -163,6 +165,9 @@ class Comparer:
         restores: bool,
         accepted: Mapping[str, str | None],
     ) -> None:
+        if path in self._place.awaited:  # what was written last is not what this file was made of, until it is answered
+            outcome.due.add(label)
+            return
         written, found = self._place.files.get(path), self.look(path)
         new = _new_digest(wanted, written)
         if new == UNKNOWN:
@@ -208,7 +213,7 @@ class Comparer:
             outcome.modes[path] = mode
         signature = self.proof(found) if mode is None else None
         new = Written(wanted.label, wanted.version, wanted.form, str(found.digest), wanted.mode, signature)
-        if new != written:
+        if written is None or new != written._replace(earlier=()):
             outcome.notes[path] = new
 
 

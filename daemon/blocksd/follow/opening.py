@@ -81,13 +81,13 @@ class Copy:
         self._opened.close()
 
     def _open_place(self) -> Place:
-        state, is_durable = self._config.state, self._config.durability == "disk"
+        state, is_durable, window = self._config.state, self._config.durability == "disk", self._config.stale_window
         if self.adopts:
             try:
-                return Place(state, is_durable=is_durable)
+                return Place(state, is_durable=is_durable, window=window)
             except Misconfigured:  # it is damaged
                 places.set_aside(state)
-        return Place(state, is_durable=is_durable)
+        return Place(state, is_durable=is_durable, window=window)
 
     def _open_root(self) -> Root:
         folder = self._config.folder

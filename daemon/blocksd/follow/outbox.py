@@ -25,7 +25,7 @@ class Unsent(NamedTuple):
     """An edit of the file at `path`: of the block `label`, made of its `version` (0: it is a new block).
 
     `base` is the digest of the text that it was made of, `digest` and `text` are those of the new one, `to` the new path of a
-    renamed file. `is_sent`: the leader may have it; the same `id` keeps it from being done twice.
+    renamed file, `oldest` the oldest version that the editor may have read. `is_sent`: the leader may have it; the same `id` keeps it from being done twice.
     """
 
     path: str
@@ -39,6 +39,12 @@ class Unsent(NamedTuple):
     to: str | None = None
     is_sent: bool = False
     refusal: Refusal | None = None
+    oldest: int = 0
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths that it is about."""
+        return [self.path] if self.to is None else [self.path, self.to]
 
 
 def new_id() -> str:
@@ -56,23 +62,31 @@ class Outbox:
         self._place = place
         self.edits: dict[str, Unsent] = {}
         for row in place.execute("SELECT * FROM unsent"):
-            why = Refusal(*json.loads(row[-1])) if row[-1] is not None else None
-            self.edits[row[0]] = Unsent(*row[:-2])._replace(is_sent=bool(row[-2]), refusal=why)
+            edit = Unsent(*row)
+            why = Refusal(*json.loads(row[10])) if row[10] is not None else None
+            self._keep(edit._replace(is_sent=bool(edit.is_sent), refusal=why))
 
     def put(self, edit: Unsent) -> None:
         """Add an edit, in place of the one of the same file."""
         refusal = json.dumps(edit.refusal) if edit.refusal is not None else None
         with self._place.transaction():
-            row = (*edit[:-1], refusal)
-            self._place.execute("INSERT OR REPLACE INTO unsent VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-        self.edits[edit.path] = edit
+            row = (*edit[:-2], refusal, edit.oldest)
+            self._place.execute("INSERT OR REPLACE INTO unsent VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        self._keep(edit)
 
     def remove(self, path: str) -> None:
         """Remove the edit of a file, if there is one: it was answered, or is none any more."""
         if path in self.edits:
             with self._place.transaction():
                 self._place.execute("DELETE FROM unsent WHERE path = ?", (path,))
-            del self.edits[path]
+            self._place.awaited.difference_update(self.edits.pop(path).paths)
+
+    def _keep(self, edit: Unsent) -> None:
+        self.edits[edit.path] = edit
+        if edit.is_sent and edit.refusal is None:
+            self._place.awaited.update(edit.paths)
+        else:
+            self._place.awaited.difference_update(edit.paths)
 
     def mark_sent(self, path: str) -> Unsent:
         """Note that an edit is about to be sent; return it."""

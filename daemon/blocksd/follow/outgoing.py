@@ -88,7 +88,11 @@ class Outgoing:
             self._report.set(Problem(printable(path), error.code, error.message, "rename it"))
             return None
         version, base = (written.version, written.digest) if written is not None else (0, None)
-        self._put(Unsent(path, new_id(), "save", label, version, base, found.digest, found.data))
+        oldest = written.oldest(found.saved_at, self._place.window) if written is not None else 0
+        if queued is not None and queued.op == "save" and queued.version == version:  # this text was made of that one
+            oldest = min(oldest, queued.oldest)
+        edit = Unsent(path, new_id(), "save", label, version, base, found.digest, found.data, oldest=oldest)
+        self._put(edit)
         return None
 
     def _moved_from(self, found: Found, missing: Collection[str]) -> str | None:
@@ -171,8 +175,12 @@ class Outgoing:
             return []
         if edit.op != "save" and not edit.is_sent and self._copy.comparer.look(edit.path).digest is not None:
             self.outbox.remove(edit.path)  # it is back
-            return _paths_of(edit)
+            return edit.paths
         if edit.op == "save" and edit.version == 0 and not edit.is_sent:
+            written = self._place.files.get(edit.path)
+            if written is not None:  # it was moved here before it was edited, and the leader has been told that since
+                self.outbox.put(edit._replace(version=written.version, base=written.digest, oldest=written.version))
+                return self.go_on(now, read)
             there = read([edit.label])[edit.label]
             if there is not None:
                 return self._meet(edit, there)
@@ -236,15 +244,10 @@ class Outgoing:
             # The leader's text has changed, or is gone: what was removed here is written again, if it is there.
             self.outbox.remove(edit.path)
             self._place.finish({edit.path: None}, due=[edit.label])
-            return [edit.label], _paths_of(edit)
+            return [edit.label], edit.paths
         self.outbox.refuse(edit, error)
         self._tell(self.outbox.edits[edit.path])
         return [edit.label], [edit.path]
-
-
-def _paths_of(edit: Unsent) -> list[str]:
-    """Return the paths that an edit is about."""
-    return [edit.path] if edit.to is None else [edit.path, edit.to]
 
 
 def _version_of(edit: Unsent, reply: Mapping[str, Any], newest: int) -> int:

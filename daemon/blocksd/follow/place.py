@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,13 +21,14 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS files (
     path TEXT PRIMARY KEY, label TEXT NOT NULL, version INTEGER NOT NULL, form TEXT NOT NULL, digest TEXT NOT NULL,
-    mode INTEGER NOT NULL, signature BLOB
+    mode INTEGER NOT NULL, signature BLOB, earlier TEXT NOT NULL DEFAULT '[]'
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS due (label TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS directories (path TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS unsent (
     path TEXT PRIMARY KEY, id TEXT NOT NULL, op TEXT NOT NULL, label TEXT NOT NULL, version INTEGER NOT NULL, base TEXT,
-    digest TEXT, text BLOB, "to" TEXT, is_sent INTEGER NOT NULL, refusal TEXT
+    digest TEXT, text BLOB, "to" TEXT, is_sent INTEGER NOT NULL, refusal TEXT,
+    oldest INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS intents (
     path TEXT PRIMARY KEY, aside TEXT NOT NULL, base TEXT, data TEXT, label TEXT NOT NULL, version INTEGER NOT NULL,
@@ -33,7 +36,12 @@ CREATE TABLE IF NOT EXISTS intents (
 ) WITHOUT ROWID;
 """
 _TABLES = ("facts", "files", "due", "directories", "intents")
-_VERSION = 1
+_VERSION = 2
+_MIGRATION = """
+ALTER TABLE files ADD COLUMN earlier TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE unsent ADD COLUMN oldest INTEGER NOT NULL DEFAULT 0;
+"""
+"""What makes version 2 of version 1."""
 _ADOPT = "'blocksd follow FOLDER --adopt' makes the copy anew, and keeps what differs in FOLDER as local edits"
 
 
@@ -64,13 +72,14 @@ class Place:
     Every method raises StateUnusable when the state directory cannot be written for now.
     """
 
-    def __init__(self, state: str, *, is_durable: bool = True) -> None:
-        """Open what is in the state directory, or begin it.
+    def __init__(self, state: str, *, is_durable: bool = True, window: float = 5.0) -> None:
+        """Open what is in the state directory, or begin it. `window` is for how many seconds an editor keeps what it has read.
 
         Raises:
             Misconfigured: it is damaged, or of a newer version of blocksd.
         """
         self._path = os.path.join(state, NAME)
+        self.window = window
         self._sync = "FULL" if is_durable else "OFF"
         with self._translated():
             self._connection = sqlite3.connect(self._path, isolation_level=None)
@@ -80,15 +89,22 @@ class Place:
             (version,) = self.execute("PRAGMA user_version").fetchone()
             if version > _VERSION:
                 raise Misconfigured(f"{self._path} was written by a newer version of blocksd", key="state_dir")
-            self._connection.executescript(f"{_SCHEMA} PRAGMA user_version = {_VERSION};")
+            self._connection.executescript(
+                f"{_MIGRATION if version == 1 else ''} {_SCHEMA} PRAGMA user_version = {_VERSION};"
+            )
             self._facts: dict[str, str] = dict(self.execute("SELECT name, value FROM facts"))
             self.files: dict[str, Written] = {
-                path: Written(*rest) for path, *rest in self.execute("SELECT * FROM files")
+                row[0]: Written(*row[1:-1])._replace(
+                    earlier=tuple((at, version) for at, version in json.loads(row[-1]))
+                )
+                for row in self.execute("SELECT * FROM files")
             }
             self.due: set[str] = {label for (label,) in self.execute("SELECT label FROM due")}
             self.directories: set[str] = {path for (path,) in self.execute("SELECT path FROM directories")}
         self.paths = {written.label: path for path, written in self.files.items()}
         """Where the file of each block is."""
+        self.awaited: set[str] = set()
+        """The files of edits that were sent to the leader and are not answered: they stay as they are until then."""
 
     def close(self) -> None:
         with suppress(sqlite3.Error):
@@ -162,9 +178,10 @@ class Place:
         The intents of the paths `over` are over. The labels `due` are to be looked at again, and those in `done` no longer;
         the directories `made` were made here, and those `removed` are gone.
         """
+        written = {path: self._with_earlier(path, one) for path, one in written.items()}
         with self.transaction(is_synced=False):
-            rows = [(path, *one) for path, one in written.items() if one is not None]
-            self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            rows = [(path, *one[:-1], json.dumps(one.earlier)) for path, one in written.items() if one is not None]
+            self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             gone = [(path,) for path, one in written.items() if one is None]
             self._connection.executemany("DELETE FROM files WHERE path = ?", gone)
             self._connection.executemany("DELETE FROM intents WHERE path = ?", [(path,) for path in over])
@@ -181,6 +198,17 @@ class Place:
                 self.paths[one.label] = path
         self.due = (self.due | set(due)) - set(done)
         self.directories = (self.directories | set(made)) - set(removed)
+
+    def _with_earlier(self, path: str, one: Written | None) -> Written | None:
+        """Return what is to be noted of a file, with the versions that it had just before."""
+        before = self.files.get(path)
+        if one is None or before is None or before.label != one.label:
+            return one
+        now = time.time()
+        earlier = [(at, version) for at, version in before.earlier if now - self.window <= at <= now]
+        if one.version != before.version:
+            earlier.append((now, before.version))
+        return one._replace(earlier=tuple(earlier))
 
     # --- SQLite ---
 

@@ -25,7 +25,8 @@ class Written(NamedTuple):
 
     `form` is the digest of the block's own digest and of all else that the mirror shows of the file: versions of two journals
     are unrelated. `mode` are its permission bits there. `signature` is the
-    packed one that the file had then, if that proves its text.
+    packed one that the file had then, if that proves its text. `earlier` are the versions that the file had just before, each
+    with when it was replaced, in seconds since 1970.
     """
 
     label: str
@@ -34,6 +35,11 @@ class Written(NamedTuple):
     digest: str
     mode: int
     signature: bytes | None = None
+    earlier: tuple[tuple[float, int], ...] = ()
+
+    def oldest(self, saved_at: float, window: float) -> int:
+        """Return the oldest version that an editor may have read which saved then: one that the file had so shortly before."""
+        return min([self.version, *(version for at, version in self.earlier if at >= saved_at - window)])
 
 
 class Wanted(NamedTuple):

@@ -64,7 +64,7 @@ class Sender:
         terms: dict[str, Any] = {"label": edit.label, "request_id": edit.id, "timeout_seconds": _ANSWER_SECONDS}
         args: dict[str, Any] | None = None
         if edit.op == "save":
-            args = {"file": _text_of(edit), "version": edit.version}
+            args = {"file": _text_of(edit), "version": edit.version, "oldest": edit.oldest}
             if edit.base is not None:
                 args["base"] = edit.base
         else:

@@ -40,8 +40,9 @@ def save(changeset: Changeset, label: str, request: Request) -> None:
     """
     if not changeset.is_operator:
         raise InvalidRequest("an agent may not save a file", field="op")
-    request.only("file", "version", "base")
+    request.only("file", "version", "base", "oldest")
     data, version = request.text("file").encode(), request.number("version", least=0)
+    oldest = request.number("oldest", least=0) if "oldest" in request.args else None
     base = request.args.get("base")
     if base is not None and not (isinstance(base, str) and len(base) == _DIGEST_CHARS):
         raise InvalidRequest(f"base must be a digest, of {_DIGEST_CHARS} characters", field="args.base")
@@ -55,19 +56,27 @@ def save(changeset: Changeset, label: str, request: Request) -> None:
         saved, document = changeset.workspace.parser.open(data, label)
     except BlocksdError as error:
         raise ProblemFile(error.message, **{**error.facts, "label": label}) from None
-    file, past = changeset.file(label), _past(changeset, label, request.by)
+    file, past = changeset.file(label), _past(changeset, label, request.by, oldest)
     new = file._replace(block=saved, document=document, data=data)
     if file.block is None:
         check_free(changeset, label)
         count_directories(changeset, file.path)
         _stand(changeset, new, ())
-    elif base == digest(file.data) or (base is None and version == changeset.draft.version_of(label)):
-        origin = origin_of(saved, changeset.draft.newest(label), past)
-        if origin.stale_base is not None:  # the editor has read an older text than its host had
-            _merge(changeset, file, new, past, origin.stale_base)
-        elif data != file.data:
-            _stand(changeset, new, origin.reverts)
-    elif data != file.data:
+        return
+    is_present = base == digest(file.data) or (base is None and version == changeset.draft.version_of(label))
+    had = None  # what the host had
+    if is_present:
+        had = changeset.draft.newest(label)
+    elif oldest is not None:
+        had = _kept(changeset, label, version)
+    origin = origin_of(saved, had, past)
+    if origin.stale_base is not None:  # the editor has read an older text than its host had
+        _merge(changeset, file, new, past, origin.stale_base)
+    elif data == file.data:
+        return
+    elif is_present:
+        _stand(changeset, new, origin.reverts)
+    else:
         _merge(changeset, file, new, past, version, base)
 
 
@@ -80,14 +89,19 @@ def _renamed(changeset: Changeset, label: str) -> str:
     return to
 
 
-def _past(changeset: Changeset, label: str, by: str | None) -> Past:
-    """Return the versions of a block, for a save on the host `by`: those that were saved there are not of others."""
+def _past(changeset: Changeset, label: str, by: str | None, oldest: int | None) -> Past:
+    """Return the versions of a block, for a save on the host `by`: those that were saved there are not of others.
+
+    With `oldest`, the editor may have read each version from that one on; else those of the stale window.
+    """
     draft, is_recent = changeset.draft, changeset.workspace.is_recent
 
     def is_by_others(revision: Revision | None) -> bool:
         return revision is None or by is None or (revision.author, revision.by) != (FILE, by)
 
     past = past_of(label, draft, lambda revision, share: is_by_others(revision) and is_recent(revision, share))
+    if oldest is not None:
+        past = past._replace(is_recent=lambda revision, _share: revision.version > oldest, is_any=True)
     return past._replace(by_others=lambda: [one for one in draft.by_others(label) if is_by_others(past.version(one))])
 
 
@@ -149,11 +163,16 @@ def _merge(
 
 def _origin(changeset: Changeset, label: str, version: int) -> Block | None:
     """Return the block that a text was made of; None if it was none, or is not kept."""
+    kept = _kept(changeset, label, version)
+    return called(label, kept.block) if kept is not None and kept.block is not None else None
+
+
+def _kept(changeset: Changeset, label: str, version: int) -> Revision | None:
+    """Return a version; None if there is none, or it is not kept."""
     try:
-        block = changeset.draft.kept_version(label, version).block if version else None
+        return changeset.draft.kept_version(label, version) if version else None
     except NotFound:
         return None
-    return called(label, block) if block is not None else None
 
 
 def _document_of(file: BlockFile, new: BlockFile, both: Block, was: Block, base: str | None) -> Document:

@@ -26,13 +26,15 @@ class Past(NamedTuple):
 
     `version` gives a version, None when it is not kept. `is_recent` returns True if a revision was written in a share of the
     stale window before the save. `has_been` returns True if one of the last versions was the same block. `by_others` gives
-    the last few versions that were not saved in the file, the newest first.
+    the last few versions that were not saved in the file, the newest first. `is_any`: who saves has not read what is saved in
+    the folder, either: it is another host's.
     """
 
     version: Callable[[int], Revision | None]
     is_recent: Callable[[Revision, float], bool]
     has_been: Callable[[Block], bool]
     by_others: Callable[[], Sequence[int]]
+    is_any: bool = False
 
 
 def marks_of(block: Block | None) -> set[Mark]:

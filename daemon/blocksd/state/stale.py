@@ -105,7 +105,7 @@ def stale_base(saved: Block, newest: Revision, past: Past) -> Revision | None:
     If that is a stale save itself which is still to be merged, what that was made of takes its place: the lines that it
     added are in none of the other texts yet.
     """
-    if not _is_recent_write(newest, past.is_recent):
+    if not _is_recent_write(newest, past):
         return None
     lines = lines_of(saved)
     distinct = set(lines)
@@ -125,7 +125,7 @@ def stale_base(saved: Block, newest: Revision, past: Past) -> Revision | None:
         first.update(dict.fromkeys(ours & marks_of(revision.block), len(seen)))
         seen.append((difference, revision.version if is_merged else revision.stale_base or 0))
         is_merge = revision.author == MERGE and not past.is_recent(revision, JUST_NOW)
-        is_whole = is_merge or not _is_recent_write(revision, past.is_recent)
+        is_whole = is_merge or not _is_recent_write(revision, past)
         if is_whole:
             break
         revision = past.version(revision.version - 1)
@@ -136,10 +136,10 @@ def stale_base(saved: Block, newest: Revision, past: Past) -> Revision | None:
     return past.version(read[place][1])
 
 
-def _is_recent_write(revision: Revision, is_recent: Callable[[Revision, float], bool]) -> bool:
+def _is_recent_write(revision: Revision, past: Past) -> bool:
     if revision.stale_base is not None or _is_no_edit(revision):
         return True
-    return revision.is_on_request and is_recent(revision, 1.0)
+    return (revision.is_on_request or past.is_any) and past.is_recent(revision, 1.0)
 
 
 def _is_no_edit(revision: Revision) -> bool:

@@ -124,6 +124,29 @@ def test_save_after_one_that_was_merged(host: Host, more: dict[str, Any], versio
     assert host.sent[-1].version == version
 
 
+def test_editor_may_have_read_what_the_file_had_just_before(host: Host) -> None:
+    """The oldest version that it may have read is sent, also after a kill; a text that is typed on is made of the same."""
+    for version in (2, 3):
+        shown = {name: wanted(name, f"{name} {version}", version=version) for name in ("a", "b", "c")}
+        host.side.copier.bring(shown, restores=False)
+    host.write("a", "a, edited")
+    host.go_on()
+    again = Host(host.side.path.parent)
+    again.write("b", "b, edited")
+    again.go_on()
+    again.side.place.window = 0.0
+    again.write("b", "b, edited again")
+    again.write("c", "c, edited after a while")
+    again.go_on()
+    edits = again.outgoing.outbox.edits
+    assert {path: (edit.version, edit.oldest) for path, edit in edits.items()} == {
+        "a.md": (3, 1),
+        "b.md": (3, 1),
+        "c.md": (3, 3),
+    }
+    again.side.close()
+
+
 def test_edit_that_was_not_sent_is_replaced(host: Host) -> None:
     """The last text is the one that is sent; one that is undone is not sent at all."""
     host.write("a", "a 2")
@@ -163,6 +186,69 @@ def test_file_that_was_moved_is_renamed(host: Host) -> None:
     assert host.side.place.paths["moved"] == "moved.md"
     assert "a.md" not in host.side.place.files
     assert host.go_on(10.0) == [("rename", "a.md")] * 2
+
+
+def test_new_file_that_is_removed_before_it_is_answered(host: Host) -> None:
+    """The leader shows it already: it is not written again, but deleted there."""
+    host.write("new", "1")
+    host.go_on()
+    host.remove("new")
+    host.go_on()
+    assert host.side.bring({"new": "1"}, restores=False).written == []
+    again = Host(host.side.path.parent)  # as after a kill
+    assert again.side.bring({"new": "1"}, restores=False).written == []
+    again.side.close()
+    host.answer(label="new", version=1, block={"value": "1"})
+    host.go_on()
+    assert host.go_on(2.0) == [("save", "new.md"), ("delete", "new.md")]
+
+
+def test_save_that_is_undone_before_it_is_answered(host: Host) -> None:
+    """The text from before is a save, too: it is not written over, and sent."""
+    host.write("a", "a 2")
+    host.go_on()
+    host.write("a", "a 1")
+    host.go_on()
+    assert host.side.bring({"a": "a 2"}, restores=False).written == []
+    host.answer(label="a", version=2, block={"value": "a 2"})
+    assert host.go_on() == [("save", "a.md")] * 2
+    assert (host.sent[-1].version, host.sent[-1].text) == (2, b"a 1")
+
+
+def test_moved_file_that_is_removed_before_it_is_answered(host: Host) -> None:
+    """It is not written under the new name, but deleted there."""
+    host.move("a", "moved")
+    host.go_on()
+    host.remove("moved")
+    host.go_on()
+    assert host.side.bring({"a": None, "moved": "a 1"}, restores=False).written == []
+    host.answer(label="moved", version=2)
+    host.go_on()
+    assert host.go_on(2.0) == [("rename", "a.md"), ("delete", "moved.md")]
+
+
+def test_moved_file_that_is_edited_before_it_is_answered(host: Host) -> None:
+    """The edit is made of the text that was moved."""
+    host.move("a", "moved")
+    host.go_on()
+    host.write("moved", "a 2")
+    host.go_on()
+    host.there["moved"] = wanted("moved", "a 1")
+    host.answer(label="moved", version=2)
+    assert host.go_on() == [("rename", "a.md"), ("save", "moved.md")]
+    assert (host.sent[-1].version, host.sent[-1].base) == (2, host.sent[0].base)
+
+
+def test_removed_file_that_is_back_before_it_is_answered(host: Host) -> None:
+    """It is not removed again, but a new block."""
+    host.remove("a")
+    host.go_on()
+    host.go_on(2.0)
+    host.write("a", "a 1")
+    host.go_on()
+    assert host.side.bring({"a": None}, restores=False).removed == []
+    host.answer(label="a", version=2)
+    assert host.go_on() == [("delete", "a.md"), ("save", "a.md")]
 
 
 def test_removed_file_is_deleted_after_the_grace(host: Host) -> None:
