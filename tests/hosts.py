@@ -57,16 +57,20 @@ class Host:
             do_without("no network namespace can be made here")
         return os.readlink(self._namespace) != os.readlink("/proc/self/ns/net")
 
+    def enter(self) -> None:
+        """Put this thread into the network of this host, for good: what it opens and starts is of this network."""
+        place = os.open(self._namespace, os.O_RDONLY)
+        try:
+            if ctypes.CDLL(None, use_errno=True).setns(place, _NEW_NET):
+                raise OSError(ctypes.get_errno(), "setns")
+        finally:
+            os.close(place)
+
     def inside(self, make: Callable[[], T]) -> T:
         """Call `make` in the network of this host: the sockets that it makes are of this network."""
 
         def call() -> T:
-            place = os.open(self._namespace, os.O_RDONLY)
-            try:
-                if ctypes.CDLL(None, use_errno=True).setns(place, _NEW_NET):
-                    raise OSError(ctypes.get_errno(), "setns")
-            finally:
-                os.close(place)
+            self.enter()
             return make()
 
         with ThreadPoolExecutor(1) as thread:  # which ends afterwards: it cannot be used for anything else

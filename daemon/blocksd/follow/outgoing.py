@@ -228,7 +228,7 @@ class Outgoing:
             if edit.to is not None:
                 notes[edit.to] = Written(label_of_path(edit.to), number, "", str(edit.base), mode)
                 paths.append(edit.to)
-        self._place.finish(notes, due=[edit.label, label])
+        self._place.finish(notes, due=[edit.label, label], are_saves=True)
         self.outbox.remove(edit.path)
         self._report.settle(edit.path)
         what = {"save": "sent", "delete": "sent the deletion of", "rename": "sent the new name of"}[edit.op]

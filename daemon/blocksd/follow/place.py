@@ -172,13 +172,16 @@ class Place:
         done: Collection[str] = (),
         made: Collection[str] = (),
         removed: Collection[str] = (),
+        are_saves: bool = False,
     ) -> None:
         """Note what became of files (None: there is none any more). It may reach the disk later.
 
         The intents of the paths `over` are over. The labels `due` are to be looked at again, and those in `done` no longer;
-        the directories `made` were made here, and those `removed` are gone.
+        the directories `made` were made here, and those `removed` are gone. `are_saves`: these texts were saved here, so that who
+        saves next has read them.
         """
-        written = {path: self._with_earlier(path, one) for path, one in written.items()}
+        if not are_saves:
+            written = {path: self._with_earlier(path, one) for path, one in written.items()}
         with self.transaction(is_synced=False):
             rows = [(path, *one[:-1], json.dumps(one.earlier)) for path, one in written.items() if one is not None]
             self._connection.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)

@@ -110,7 +110,7 @@ def test_one_edit_of_a_file_is_under_way(host: Host) -> None:
     host.go_on()
     host.answer(label="b", version=2, block={"value": "b 2"})
     assert host.go_on() == [("save", "a.md"), ("save", "b.md"), ("save", "a.md")]
-    assert (host.sent[-1].version, host.sent[-1].text) == (2, b"a 3")
+    assert (host.sent[-1].version, host.sent[-1].oldest, host.sent[-1].text) == (2, 2, b"a 3")
 
 
 @pytest.mark.parametrize(("more", "version"), [({"saved": 4}, 4), ({}, 1)])
