@@ -45,6 +45,9 @@ class LocalEdits:
         self._missing: dict[str, float] = {}  # files that were seen to be gone, and since when
         self._gone_at = _NEVER  # when those are judged
         self._is_swept = False
+        self._late: set[str] = (
+            set()
+        )  # files that differ since before the start: when they were first saved is not known
 
     @property
     def due_at(self) -> float:
@@ -112,6 +115,7 @@ class LocalEdits:
         if written is None or found.digest != written.digest:
             self._tell(path, found)
             return [label] if label is not None else []
+        self._late.discard(path)
         if found.signature is not None and written.signature is None:
             proven[path] = written._replace(signature=self._copy.comparer.proof(found))
         was_edited = path in self._report.edits
@@ -137,7 +141,8 @@ class LocalEdits:
         if found.digest in (None, UNKNOWN):
             return
         if self._outgoing is not None:
-            old = self._outgoing.edit(path, found, self._missing)
+            old = self._outgoing.edit(path, found, self._missing, is_late=path in self._late)
+            self._late.discard(path)
             if old is not None:
                 del self._missing[old]
             return
@@ -155,6 +160,8 @@ class LocalEdits:
         """Compare all files with their signatures, a part at a time, and look at those that differ."""
         copy = self._copy
         files = copy.place.files
+        if self._is_swept:
+            copy.place.forget_earlier()
         seen, unlisted = set[str](), list[str]()
         for part in Sweep(copy.folder).walk():
             for entry in part:
@@ -169,6 +176,8 @@ class LocalEdits:
                     known = files.get(path)
                     if known is None or signature is None or known.signature != packed(*signature):
                         self.hint(path)
+                        if not self._is_swept:
+                            self._late.add(path)
             yield
         self._is_swept = True
         for path in [*files, *self._report.edits]:

@@ -213,6 +213,21 @@ class Place:
             earlier.append((now, before.version))
         return one._replace(earlier=tuple(earlier))
 
+    def forget_earlier(self) -> None:
+        """Forget which versions files had before, where that is longer ago than an editor keeps what it has read."""
+        since = time.time() - self.window
+        old = {
+            path: one._replace(earlier=())
+            for path, one in self.files.items()
+            if one.earlier and one.earlier[-1][0] < since
+        }
+        if old:
+            with self.transaction(is_synced=False):
+                self._connection.executemany(
+                    "UPDATE files SET earlier = '[]' WHERE path = ?", [(path,) for path in old]
+                )
+            self.files |= old
+
     # --- SQLite ---
 
     @contextmanager

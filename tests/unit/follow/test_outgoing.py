@@ -147,6 +147,25 @@ def test_editor_may_have_read_what_the_file_had_just_before(host: Host) -> None:
     again.side.close()
 
 
+@pytest.mark.parametrize("is_swept", [False, True])
+def test_editor_that_saved_while_the_follower_was_off(host: Host, is_swept: bool) -> None:
+    """When it saved first is not known: it may have read what the file had just before, unless that is long ago."""
+    host.side.place.window = 0.0 if is_swept else 5.0
+    for version in (2, 3):
+        host.side.copier.bring({"a": wanted("a", f"a {version}", version=version)}, restores=False)
+    for _ in range(2 * is_swept):
+        assert list(host.edits.sweep())
+    host.side.close()
+    (host.side.path / "a.md").write_text("a, edited")
+    again = Host(host.side.path.parent)
+    again.side.place.window = 0.0
+    assert list(again.edits.sweep())
+    again.go_on()
+    (edit,) = again.outgoing.outbox.edits.values()
+    assert (edit.version, edit.oldest) == (3, 3 if is_swept else 1)
+    again.side.close()
+
+
 def test_edit_that_was_not_sent_is_replaced(host: Host) -> None:
     """The last text is the one that is sent; one that is undone is not sent at all."""
     host.write("a", "a 2")
