@@ -238,6 +238,7 @@ class Rig:
             epoch=self.journal.epoch,
             token=f"run-{self._tokens}",
             about=about,
+            generation=self.journal.generation,
         )
         if self._beneath is not None:
             self._beneath(self.journal, self.client)

@@ -145,6 +145,12 @@ class Misconfigured(BlocksdError):
     code = "misconfigured"
 
 
+class Superseded(Misconfigured):
+    """Another host was promoted to leader, so this daemon must not serve the namespace. Facts: `generation`, the leader's."""
+
+    code = "superseded"
+
+
 class AlreadyRunning(BlocksdError):
     """Another daemon serves the folder, the state directory or the namespace. Facts: which."""
 

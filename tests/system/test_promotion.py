@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
-from typing import TYPE_CHECKING
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from followers import MARKER, Hosts, same, tree
+from followers import MARKER, Follower, Hosts, same, tree
+from printing import Printed
 from support import Daemon, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from followers import Follower
     from support import RedisServer
 
 pytestmark = pytest.mark.slow
@@ -27,6 +31,13 @@ def hosts(server: RedisServer, tmp_path: Path) -> Iterator[Hosts]:
     made.end()
 
 
+@pytest.fixture
+def raw(server: RedisServer) -> Iterator[Any]:
+    client: Any = server.client()
+    yield client
+    client.close()
+
+
 def promoted(hosts: Hosts, copy: Follower, *options: str) -> Daemon:
     """A daemon on the folder and the state of a follower."""
     return hosts.own(Daemon(copy.folder, copy.state, "--redis", hosts.server.url, *options))
@@ -34,42 +45,110 @@ def promoted(hosts: Hosts, copy: Follower, *options: str) -> Daemon:
 
 def refused(daemon: Daemon, words: str) -> None:
     daemon.start(ready=False)
+    ended(daemon, words)
+
+
+def ended(daemon: Daemon, words: str) -> None:
+    """It has ended by itself, with the exit code after which systemd does not start it again, and said why."""
     assert daemon.process is not None
     assert daemon.process.wait(20) == 2
     assert words in daemon.said()
 
 
-def test_follower_takes_the_place_of_a_paused_leader(hosts: Hosts) -> None:
-    """Another follower goes on with the new one; the old leader, when it wakes up, changes nothing."""
+def in_sync(copy: Follower) -> bool:
+    return bool(copy.status()["in_sync"])
+
+
+def ask(raw: Any, request_id: str, label: str = "d") -> None:
+    request = {"id": request_id, "op": "append", "label": label, "args": {"content": request_id}}
+    raw.xadd("blocks:inbox:operator", {"request": json.dumps(request)})
+
+
+def replies(raw: Any, request_id: str) -> list[bool]:
+    return [json.loads(text)["ok"] for text in raw.lrange(f"blocks:reply:operator:{request_id}", 0, -1)]
+
+
+def shown(raw: Any) -> dict[str, Any]:
+    """All that is in Redis, but the lease."""
+    return {key: raw.dump(key) for key in raw.scan_iter() if key != "blocks:lease"}
+
+
+def test_paused_leader_wakes_up(hosts: Hosts, raw: Any, tmp_path: Path) -> None:
+    """Others go on with the new leader; the old one writes nothing, says why and what it alone has, and ends for good.
+
+    Also where the new leader is stopped at that moment, so that no one has the lease.
+    """
     for name in ("a", "b", "c", "d"):
         hosts.save(f"{name}.md", f"---\n# why\n---\n{name} 1\n")
     hosts.leader.start()
     copy, other = hosts.follower("copy").start(), hosts.follower("other").start()
-    epoch = copy.status()["epoch"]
-    assert hosts.leader.process is not None
-    hosts.leader.process.send_signal(signal.SIGSTOP)
-    copy.stop()
-    refused(promoted(hosts, copy), "is a follower's copy")
-    assert (copy.folder / MARKER).exists()
-    new = promoted(hosts, copy, "--promote").start()
-    assert "this host becomes the leader" in new.said()
-    assert not (copy.folder / MARKER).exists()
-    hosts.save("a.md", "a 2\n", copy.folder)
-    same(copy.folder, other.folder)
-    eventually(lambda: other.status()["in_sync"])
-    assert other.status()["epoch"] != epoch
-    hosts.leader.process.send_signal(signal.SIGCONT)
-    hosts.save("b.md", "written by the old leader\n")
-    eventually(lambda: "is served by the daemon" in hosts.leader.said(), "it is told")
-    hosts.save("c.md", "c 2\n", copy.folder)
-    same(copy.folder, other.folder)
-    assert (other.folder / "b.md").read_text().endswith("b 1\n")
-    hosts.leader.kill()
-    new.stop()
-    assert new.start().stop() == 0
+    writable = hosts.follower("writable", read_only=False).start()
+    with closing(Printed(hosts.server.url, tmp_path / "printed")) as printed:
+
+        def is_heard() -> bool:
+            hosts.save("c.md", f"{os.urandom(4).hex()}\n")
+            return bool(printed.all())
+
+        eventually(is_heard, "the watch listens")
+        for each in (copy, other, writable):
+            same(hosts.folder, each.folder)
+        epoch = copy.status()["epoch"]
+        old, before = hosts.leader, tree(hosts.folder)
+        assert old.process is not None
+        old.process.send_signal(signal.SIGSTOP)
+        ask(raw, "while-it-was-paused")
+        hosts.save("b.md", "saved on the old host\n")
+        copy.stop()
+        refused(promoted(hosts, copy), "is a follower's copy")
+        assert (copy.folder / MARKER).exists()
+        new = promoted(hosts, copy, "--promote").start()
+        assert "this host is the leader of 'blocks' now, of generation 1" in new.said()
+        assert not (copy.folder / MARKER).exists()
+        eventually(lambda: replies(raw, "while-it-was-paused") == [True])
+        hosts.save("a.md", "a 2\n", copy.folder)
+        for each in (other, writable):
+            same(copy.folder, each.folder)
+            eventually(partial(in_sync, each))
+            assert each.status()["epoch"] != epoch
+            assert each.status()["generation"] == 1
+        assert "generation 1" in other.command("status").stdout
+        new.stop()
+        there = shown(raw)
+        ask(raw, "while-no-one-leads")
+        there |= {"blocks:inbox:operator": raw.dump("blocks:inbox:operator")}
+        old.process.send_signal(signal.SIGCONT)
+        ended(old, "was promoted to leader of the namespace 'blocks' (generation 1; here 0)")
+        assert "what was saved last of 'b' is in this folder alone" in old.said()
+        assert shown(raw) == there
+        assert not raw.exists("blocks:lease")
+        assert tree(hosts.folder) == before | {"b.md": b"saved on the old host\n"}
+        status = old.command("status")
+        assert status.returncode == 3
+        assert "was promoted to leader" in status.stdout
+        refused(old, "'blocksd follow FOLDER --adopt'")
+        new.start()
+        eventually(lambda: replies(raw, "while-no-one-leads") == [True])
+        text = (copy.folder / "d.md").read_text()
+        assert text.count("while-it-was-paused") == text.count("while-no-one-leads") == 1
+        for each in (other, writable):
+            same(copy.folder, each.folder)
+        assert (other.folder / "b.md").read_text().endswith("b 1\n")
+        assert [change["kind"] for change in printed.all()].count("reset") >= 1
+        assert json.loads(new.command("status", "--json").stdout)["generation"] == 1
+    # The old host comes back: what it alone has is kept there, until a person has the leader's.
+    back = hosts.own(Follower(hosts.folder, old.state, "--redis", hosts.server.url, "--adopt")).start()
+    assert isinstance(back, Follower)
+    assert set(back.status()["local_edits"]) >= {"b.md"}
+    assert (hosts.folder / "b.md").read_text() == "saved on the old host\n"
+    assert (copy.folder / "b.md").read_text().endswith("b 1\n")
+    for path in back.status()["local_edits"]:
+        back.revert(path)
+    same(copy.folder, hosts.folder)
+    eventually(lambda: not back.status()["problems"])
+    assert back.stop() == new.stop() == 0
 
 
-def test_what_may_not_be_promoted(hosts: Hosts, tmp_path: Path) -> None:
+def test_what_may_not_be_promoted(hosts: Hosts, raw: Any, tmp_path: Path) -> None:
     """A folder that is no copy, one of another state directory, one that is behind, and one that was emptied."""
     for number in range(5):
         hosts.save(f"n{number}.md", f"{number}\n")
@@ -78,8 +157,12 @@ def test_what_may_not_be_promoted(hosts: Hosts, tmp_path: Path) -> None:
     copy = hosts.follower().start()
     copy.stop()
     hosts.save("n0.md", "newer\n")
-    eventually(lambda: hosts.server.client().hget("blocks:meta", "seq") == "6")
+    eventually(lambda: raw.hget("blocks:meta", "seq") == "6")
+    refused(promoted(hosts, copy, "--promote"), "there is a leader: namespace 'blocks' at")
+    hosts.leader.stop()
     refused(promoted(hosts, copy, "--promote"), "the copy is 1 change behind")
+    assert not raw.exists("blocks:lease")
+    hosts.leader.start()
     elsewhere = Daemon(copy.folder, tmp_path / "elsewhere", "--redis", hosts.server.url, "--promote")
     refused(elsewhere, "is not that of the follower")
     copy.start()
@@ -89,3 +172,52 @@ def test_what_may_not_be_promoted(hosts: Hosts, tmp_path: Path) -> None:
     refused(promoted(hosts, copy, "--promote"), "5 files of 5 are gone")
     assert (copy.folder / MARKER).exists()
     assert len(tree(hosts.folder)) == 5
+    assert raw.hget("blocks:meta", "generation") is None
+
+
+def test_two_are_promoted_at_once(hosts: Hosts, raw: Any) -> None:
+    """One becomes the leader; the other is told which, stays a follower, and may not be promoted with what it has."""
+    hosts.save("a.md", "a 1\n")
+    hosts.leader.start()
+    copies = [hosts.follower(name).start() for name in ("one", "two")]
+    for copy in copies:
+        copy.stop()
+    hosts.leader.stop()
+    both = [promoted(hosts, copy, "--promote").start(ready=False) for copy in copies]
+    eventually(lambda: sum(each.process is not None and each.process.poll() is None for each in both) == 1)
+    (winner,) = [each for each in both if each.process is not None and each.process.poll() is None]
+    (loser,) = [each for each in both if each is not winner]
+    ended(loser, f"is served by the daemon with pid {winner.process and winner.process.pid} on")
+    assert f"for {winner.folder}" in loser.said()
+    assert (loser.folder / MARKER).exists()
+    hosts.save("a.md", "a 2\n", winner.folder)
+    eventually(lambda: raw.hget("blocks:block:a", "value") == "a 2")
+    winner.stop()
+    refused(loser, "Redis has what another leader wrote")
+    follower = next(copy for copy in copies if copy.folder == loser.folder).start()
+    same(winner.folder, follower.folder)
+    follower.stop()
+    loser.start()
+    assert raw.hget("blocks:meta", "generation") == "2"
+    winner.options = winner.options[:-1]
+    refused(winner, "was promoted to leader of the namespace 'blocks' (generation 2; here 1)")
+
+
+def test_old_leader_is_promoted_on_purpose(hosts: Hosts, raw: Any) -> None:
+    """Where the new one and its texts are lost: Redis was emptied, so nothing that another wrote is there."""
+    hosts.save("a.md", "a 1\n")
+    hosts.leader.start()
+    copy = hosts.follower().start()
+    copy.stop()
+    hosts.leader.stop()
+    new = promoted(hosts, copy, "--promote").start()
+    new.kill()
+    raw.delete("blocks:lease")
+    refused(hosts.leader, "was promoted to leader")
+    again = hosts.own(Daemon(hosts.folder, hosts.leader.state, "--redis", hosts.server.url, "--promote"))
+    refused(again, "Redis has what another leader wrote")
+    raw.flushall()
+    again.start()
+    refused(new, "there is a leader")
+    again.stop()
+    assert again.start().stop() == 0

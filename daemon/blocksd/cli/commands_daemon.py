@@ -122,19 +122,23 @@ def run(*, take_over: bool, promote: bool, http: str | None, **flags: Any) -> No
             _check_packages()
         # A settings file that was read once and cannot be read now is an error, not a return to the defaults.
         listeners = [log, *_metrics(config)]
-        told = ""
+        promotion, told = None, ""
         if promote or os.path.lexists(os.path.join(config.folder, MARKER)):
-            from blocksd.cli import promotion
+            from blocksd.cli import promotion as promoting
 
-            told = promotion.check(config, promotes=promote)
+            promotion, told = promoting.check(config, promotes=promote)
         with ExitStack() as opened:
             service = Service(
-                config, listeners, lambda: resolve(flags, file=resolved.file).config, takes_over=take_over
+                config,
+                listeners,
+                lambda: resolve(flags, file=resolved.file).config,
+                takes_over=take_over,
+                promotion=promotion,
             )
             opened.callback(service.close)
             if told:
                 log.on_notice(told, "warning")
-                promotion.finish(config)
+                promoting.finish(config)
             opened.pop_all()
         service.run()
 

@@ -104,7 +104,7 @@ def _print(report: dict[str, Any], *, everything: bool) -> None:
         [
             ("follower", f"{how}, pid {report['pid']}, for {duration(report['uptime_seconds'])}, {report['mode']}"),
             *((name, report[name] or "-") for name in ("folder", "namespace", "state", "redis")),
-            ("leader", report["leader"] or "-"),
+            ("leader", _leader(report)),
         ]
     )
     click.echo()
@@ -122,6 +122,11 @@ def _print(report: dict[str, Any], *, everything: bool) -> None:
     found = tally(problem["warning"] for problem in problems)
     print_facts([("problems", tally_text(found) if problems else "none")])
     print_problems(problems, "  ", everything=everything)
+
+
+def _leader(report: dict[str, Any]) -> str:
+    generation = f", generation {report['generation']}" if report["generation"] else ""
+    return f"{report['leader'] or '-'}{generation}"
 
 
 def _behind(report: dict[str, Any]) -> str:

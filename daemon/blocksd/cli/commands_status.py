@@ -31,6 +31,7 @@ FOLLOWER = "follower"
 
 _KEYS = (
     *("running", "answers", "pid", "version", "host", "started_at", "uptime_seconds", "folder", "namespace", "state"),
+    "generation",
     *("redis", "redis_server", "redis_embedded", "polling", "gateway", "blocks", "seq", "last_change", "agents"),
     *("mirror", "mirror_seq", "mirror_lag", "away_since", "away_reason", "queue", "refused", "watches", "ready"),
     *("halted", "last_reload", "problems"),
@@ -111,6 +112,17 @@ def _of_mirror(report: dict[str, Any]) -> list[dict[str, Any]]:
     return [_problem("<mirror>", "unavailable", f"the mirror is {_mirror_text(report)}", hint, is_warning=is_passing)]
 
 
+def _of_leader(report: dict[str, Any], newest: int, host: str | None) -> list[dict[str, Any]]:
+    """Return the problem that another host was promoted to leader since this one was."""
+    from blocksd.mirror.lease import superseded
+
+    own = report["generation"]
+    if own is None or newest <= own:
+        return []
+    error = superseded(report["namespace"], own, newest, host)
+    return [_problem("<leader>", error.code, error.message, str(error.facts["hint"]))]
+
+
 def _of_settings(mistake: Misconfigured) -> dict[str, Any]:
     hint = "correct it; until then this command, and a daemon started here, do not know what it sets"
     return _problem(CONFIG, mistake.code, mistake.message, hint)
@@ -124,9 +136,10 @@ def _traces(config: Config, daemon: dict[str, str] | None) -> dict[str, Any]:
     """Return the facts about a daemon that does not run, does not answer, or runs elsewhere."""
     from blocksd.client.blocking.client import Client
     from blocksd.mirror.connection import masked
+    from blocksd.mirror.lease import generation_of
 
     url = config.redis or (daemon["redis"] if daemon else None)
-    journaled, epoch = _journaled(config.state)
+    journaled, epoch, newest = _journaled(config.state)
     report: dict[str, Any] = dict.fromkeys(_KEYS) | {
         "running": daemon is not None,
         "answers": None if daemon is None else False,
@@ -143,19 +156,22 @@ def _traces(config: Config, daemon: dict[str, str] | None) -> dict[str, Any]:
         "problems": [],
     }
     if url is None:
-        return report
+        return report | {"problems": _of_leader(report, newest, None)}
     client = Client(url, config.namespace)
     try:
         meta = client.meta()
         # A lease outlives its daemon; the lock proves that the daemon of this state directory is dead.
         report["running"] = report["running"] or (client.is_kept() and meta.get("epoch") != epoch)
+        newest = max(newest, generation_of(meta.get("generation")))
         if "epoch" in meta:
             report["problems"], report["agents"] = client.problems(), client.counts()["agents"]
             report["blocks"] = report["blocks"] if report["blocks"] is not None else client.counts()["blocks"]
     except (Unavailable, Misconfigured) as error:
-        return report | {"mirror": "away", "away_reason": error.message}
+        found = _of_leader(report, newest, None)
+        return report | {"mirror": "away", "away_reason": error.message, "problems": found}
     finally:
         client.close()
+    report["problems"] += _of_leader(report, newest, meta.get("host"))
     if not meta:
         return report | {"mirror": "empty"}
     report["pid"] = report["pid"] or int(meta["pid"])
@@ -168,8 +184,8 @@ def _traces(config: Config, daemon: dict[str, str] | None) -> dict[str, Any]:
     return report | {"mirror": "behind" if lag else "level", "mirror_seq": shown, "mirror_lag": lag}
 
 
-def _journaled(state: str) -> tuple[dict[str, Any], str | None]:
-    """Return the facts from the journal, and its epoch, if there is one."""
+def _journaled(state: str) -> tuple[dict[str, Any], str | None, int]:
+    """Return the facts from the journal, its epoch if there is one, and the newest generation of a leader that it has met."""
     from blocksd.errors import JournalUnusable
     from blocksd.journal.history import JournalReader
 
@@ -177,9 +193,10 @@ def _journaled(state: str) -> tuple[dict[str, Any], str | None]:
         with closing(JournalReader(os.path.join(state, "journal.db"))) as journal:
             newest = journal.newest()
             last_change = newest.summary() if newest is not None else None
-            return {"blocks": journal.count(), "seq": journal.seq, "last_change": last_change}, journal.epoch
+            facts = {"blocks": journal.count(), "seq": journal.seq, "last_change": last_change}
+            return facts | {"generation": journal.generation}, journal.epoch, journal.newest_generation
     except JournalUnusable:
-        return {"blocks": None, "seq": None, "last_change": None}, None
+        return dict.fromkeys(("blocks", "seq", "last_change", "generation")), None, 0
 
 
 def _show_status(report: dict[str, Any], *, everything: bool) -> None:
@@ -232,7 +249,8 @@ def _daemon_text(report: dict[str, Any]) -> str:
     how = f"{'starting' if report['ready'] is False else 'running'}, pid {report['pid']}"
     if report["answers"] is None:  # known by its lease alone
         return f"{how} on {report['host']}" + (f", for {age(report['started_at'])}" if report["started_at"] else "")
-    return f"{how}, for {duration(report['uptime_seconds'])}, version {report['version']}"
+    generation = f", generation {report['generation']}" if report["generation"] else ""
+    return f"{how}, for {duration(report['uptime_seconds'])}, version {report['version']}{generation}"
 
 
 def _redis_text(report: dict[str, Any]) -> str:

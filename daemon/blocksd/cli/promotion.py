@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from blocksd.errors import InvalidFile, Misconfigured, Unavailable
 from blocksd.files.root import Root
 from blocksd.follow import marker as markers
 from blocksd.follow import place as places
-from blocksd.follow.mirrored import Mirrored
 from blocksd.follow.outbox import Outbox
 from blocksd.follow.plan import removes_too_much
 from blocksd.model.problem import count
+from blocksd.service.leadership import Promotion
 
 if TYPE_CHECKING:
     from blocksd.settings.config import Config
 
 
-def check(config: Config, *, promotes: bool) -> str:
-    """Check before a daemon starts that its folder is no follower's copy, or may be made the leader's; return what to log.
+def check(config: Config, *, promotes: bool) -> tuple[Promotion | None, str]:
+    """Check before a daemon starts that its folder is no follower's copy, or may be made the leader's.
+
+    Return with what it is promoted, and what to log; nothing if it is not a copy.
 
     Raises:
         Misconfigured: it is a copy and is not to be promoted, or is none, or has not all that can be had.
@@ -33,10 +35,12 @@ def check(config: Config, *, promotes: bool) -> str:
     finally:
         root.release()
     if marker is None:
-        if promotes and not os.path.exists(os.path.join(config.state, "journal.db")):  # else it was done already
+        if not promotes:
+            return None, ""
+        if not os.path.exists(os.path.join(config.state, "journal.db")):
             message = f"the folder {config.folder} is no follower's copy: there is nothing to promote"
             raise Misconfigured(message, key="folder", hint="start it without --promote")
-        return ""
+        return Promotion(), ""  # it was the leader's before, or is
     if not promotes:
         message = f"the folder {config.folder} is a follower's copy of the namespace {marker.namespace!r}"
         hint = "follow with 'blocksd follow'; if the leader's host is lost, and this one is to be the leader: --promote"
@@ -54,27 +58,13 @@ def check(config: Config, *, promotes: bool) -> str:
                 f"{count(missing, 'file')} of {len(place.files)} are gone from the copy: it is not made the leader's"
             )
             raise Misconfigured(message, key="folder", hint="put them back, or have 'blocksd follow' write them")
-        behind = _behind(config, place)
-        if behind:
-            message = f"the copy is {count(behind, 'change')} behind what Redis has"
-            raise Misconfigured(message, key="folder", hint="start 'blocksd follow' until it is in sync, then stop it")
         waiting = Outbox(place).waiting
         edits = f", and {count(waiting, 'local edit')} that the leader has not answered" if waiting else ""
-        return (
-            f"this host becomes the leader of {config.namespace!r}: the folder has all up to change {place.seq} of the journal "
-            f"{place.epoch}{edits}; versions are counted anew, in a new journal"
+        told = (
+            f"the folder has all up to change {place.seq} of the lost leader{edits}; versions are those of this host's "
+            "journal, and the lost leader's history is not in it"
         )
-
-
-def _behind(config: Config, place: places.Place) -> int:
-    """Return how many changes the mirror shows that the copy does not have; 0 where that cannot be told."""
-    if config.redis is None:
-        return 0
-    with suppress(Unavailable, Misconfigured), closing(Mirrored(config.redis, config.namespace)) as mirrored:
-        stand = mirrored.stand()
-        if stand.epoch == place.epoch:
-            return max(0, stand.seq - place.seq)
-    return 0
+        return Promotion(place.epoch or "", place.seq, place.generation), told
 
 
 def finish(config: Config) -> None:
@@ -85,6 +75,7 @@ def finish(config: Config) -> None:
     """
     root = Root(config.folder)
     try:
+        markers.tidy(root)
         root.unlink(markers.NAME)
         root.sync_directory("")
     except OSError as error:

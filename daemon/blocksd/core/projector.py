@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from blocksd.core.resync import Resync
 from blocksd.errors import Damaged, JournalUnusable, LeaseLost, Misconfigured, Unavailable
 from blocksd.mirror.aside import agents_commands, changed_problems, gone_commands, reformed_commands, reply_command
-from blocksd.mirror.mirror import LEASE_SECONDS
+from blocksd.mirror.lease import LEASE_SECONDS
 from blocksd.mirror.repair import repair_index
 from blocksd.model.revision import timestamp
 from blocksd.state.part import Part

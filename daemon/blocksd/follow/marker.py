@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.errors import InvalidFile
@@ -18,6 +20,7 @@ NAME = ".blocksd.follow"
 """The marker's file, at the top of the folder. Its name is hidden, so that it is no block, and no temporary of a daemon."""
 
 _MOST_BYTES = 4096
+_ASIDE = re.compile(re.escape(NAME) + "-[0-9a-f]{16}")
 
 
 class Marker(NamedTuple):
@@ -55,6 +58,13 @@ def read(root: Root) -> Marker | None:
         return Marker(*(str(facts[name]) for name in Marker._fields))
     except (ValueError, TypeError, KeyError):
         raise InvalidFile(f"the marker {NAME} is not as a follower writes it") from None
+
+
+def tidy(root: Root) -> None:
+    """Remove what a crash has left beside the marker. What cannot be removed harms nothing."""
+    with suppress(OSError), root.scandir("") as entries:
+        for name in [entry.name for entry in entries if _ASIDE.fullmatch(entry.name)]:
+            root.unlink(name)
 
 
 def write(root: Root, marker: Marker) -> None:

@@ -12,6 +12,7 @@ from blocksd.follow.plan import Wanted
 from blocksd.mirror.connection import connect, masked
 from blocksd.mirror.file_form import FORM_FIELDS, form_shown
 from blocksd.mirror.keys import SCHEMA, Keys
+from blocksd.mirror.lease import generation_of
 from blocksd.model.label import is_properties, label_of_path, owner, path_of_label, properties_label
 
 if TYPE_CHECKING:
@@ -30,11 +31,15 @@ _LIGHT = ("version", "digest", *FORM_FIELDS, "chars")
 
 
 class Stand(NamedTuple):
-    """Where the mirror stands, and on which host its daemon keeps it. `epoch` is None while there is no mirror."""
+    """Where the mirror stands, on which host its daemon keeps it, and of which generation that is as the leader.
+
+    `epoch` is None while there is no mirror.
+    """
 
     epoch: str | None
     seq: int
     host: str
+    generation: int
 
 
 class _Transport(Transport):
@@ -62,13 +67,12 @@ class Mirrored:
 
     def stand(self) -> Stand:
         """Return where the mirror stands."""
-        ((epoch, seq, host, schema),) = self._ask(
-            ("HMGET", self._keys.meta, "epoch", "seq", "host", "schema"), is_whole=False
-        )
+        names = ("epoch", "seq", "host", "schema", "generation")
+        ((epoch, seq, host, schema, generation),) = self._ask(("HMGET", self._keys.meta, *names), is_whole=False)
         if epoch is not None and schema != str(SCHEMA):
             message = f"the mirror at {masked(self._url)} has another layout ({schema}, not {SCHEMA})"
             raise Unavailable(message, hint="install the same version of blocksd on the leader's host and on this one")
-        return Stand(epoch, int(seq or 0), host or "?")
+        return Stand(epoch, int(seq or 0), host or "?", generation_of(generation))
 
     def labels(self) -> tuple[str, list[str]]:
         """Return the epoch, and the labels of all blocks and of the properties of all agents that may have some."""

@@ -66,6 +66,7 @@ class Copy:
                 self.root = self._open_root()
                 self.folder = Folder(self.root)
                 self._take_folder()
+                markers.tidy(self.root)
             except OSError as error:
                 raise state_error(config.state, error) from error
             for why, what in ((self.state.lock_error, "state directory"), (self._lock.unsupported, "folder")):
@@ -114,6 +115,8 @@ class Copy:
             message = f"the state directory {self._config.state} is of a follower of the namespace {place.namespace!r}"
             raise Misconfigured(message, key="state_dir", hint="name another one with --state-dir DIR")
         refusal = self._refusal()
+        if self.adopts:
+            place.note_generation(0)  # whichever leader there is
         if refusal is None:
             self.is_marked = True
             return

@@ -131,6 +131,18 @@ class Place:
         """The change up to which the files are a copy."""
         return int(self._facts.get("seq", 0))
 
+    @property
+    def generation(self) -> int:
+        """Of which generation the leader is that was followed last."""
+        return int(self._facts.get("generation", 0))
+
+    def note_generation(self, generation: int) -> None:
+        """Note of which generation the leader is that is followed; it may reach the disk later."""
+        if generation != self.generation:
+            with self.transaction(is_synced=False):
+                self._set(generation=str(generation))
+            self._facts["generation"] = str(generation)
+
     def begin(self, identity: str, namespace: str) -> None:
         """Begin a copy, in the place of any other: nothing is known of the files."""
         with self.transaction():

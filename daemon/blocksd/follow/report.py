@@ -154,10 +154,11 @@ class Report:
     def as_json(self, mirrored: Mirrored) -> dict[str, Any]:
         """Return the status; the leader is asked where it stands."""
         place, config = self._copy.place, self._config
-        facts: dict[str, Any] = {"leader": None, "leader_epoch": None, "leader_seq": None, "lag": None}
+        facts: dict[str, Any] = dict.fromkeys(("leader", "generation", "leader_epoch", "leader_seq", "lag"))
         try:
             stand = mirrored.stand()
-            facts |= {"leader": stand.host, "leader_epoch": stand.epoch, "leader_seq": stand.seq}
+            facts |= {"leader": stand.host, "generation": stand.generation}
+            facts |= {"leader_epoch": stand.epoch, "leader_seq": stand.seq}
             if stand.epoch == place.epoch:
                 facts["lag"] = max(0, stand.seq - place.seq)
         except BlocksdError as error:

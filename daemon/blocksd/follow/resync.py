@@ -56,6 +56,7 @@ class Resync:
 
     def _compare(self) -> Iterator[Outcome]:
         copy, mirrored = self._copy, self._mirrored
+        self._check_leader()
         epoch, labels = mirrored.labels()
         self._check(epoch)
         self.left = len(labels)
@@ -73,6 +74,18 @@ class Resync:
             for first in range(0, len(gone), PAGE):
                 yield copy.copier.bring(mirrored.read(gone[first : first + PAGE]), restores=copy.is_read_only)
         self._check(mirrored.stand().epoch)
+
+    def _check_leader(self) -> None:
+        """Raise Unavailable if the mirror is of a leader before the one that was followed last: its texts are old."""
+        stand, place = self._mirrored.stand(), self._copy.place
+        if stand.generation < place.generation:
+            message = (
+                f"the leader on {stand.host} is of generation {stand.generation}, and this copy is of generation "
+                f"{place.generation}: it is not followed back"
+            )
+            hint = "start the newer leader, which takes over by itself; if it is lost for good: --promote there or here"
+            raise Unavailable(message, hint=hint)
+        place.note_generation(stand.generation)
 
     def _check(self, epoch: str | None) -> None:
         """Raise Unavailable if the mirror is of another journal now; a reset is on its way then."""

@@ -52,7 +52,8 @@ class HeadDigest(NamedTuple):
 class History:
     """Every version that is kept, and the head of each label.
 
-    `seq` is that of the newest revision, `epoch` says of which journal it is.
+    `seq` is that of the newest revision, `epoch` says of which journal it is. `generation` is that of its leader, and
+    `newest_generation` the highest that it has met.
     """
 
     def __init__(self, database: Database, opened: Opened) -> None:
@@ -61,6 +62,7 @@ class History:
         self.lists = AgentLists(database)
         self.seq = opened.seq
         self.epoch = opened.epoch
+        self.generation, self.newest_generation = opened.generation, opened.newest_generation
         self._unchecked = opened.unchecked
 
     def folder_facts(self) -> FolderFacts | None:

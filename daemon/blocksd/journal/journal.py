@@ -98,9 +98,28 @@ class Journal(History):
         Raise JournalUnusable if it could not be written; the epoch stays.
         """
         epoch = uuid.uuid4().hex
-        with self.database.writing_durably:
-            self.database.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch,))
+        self._write_facts(epoch=epoch)
         self.epoch = epoch
+
+    def begin_generation(self, generation: int) -> None:
+        """Become the journal of a leader of this generation, in another epoch.
+
+        Raise JournalUnusable if it could not be written; nothing has changed then.
+        """
+        epoch = uuid.uuid4().hex
+        self._write_facts(epoch=epoch, generation=generation)
+        self.epoch, self.generation = epoch, generation
+        self.newest_generation = max(self.newest_generation, generation)
+
+    def note_generation(self, generation: int) -> None:
+        """Note that there is a leader of this generation. Raise JournalUnusable if it could not be written."""
+        self._write_facts(newest_generation=generation)
+        self.newest_generation = generation
+
+    def _write_facts(self, **facts: str | int) -> None:
+        """Write facts of the whole journal: they are on disk when this returns."""
+        with self.database.writing_durably:
+            self.database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts.items())
 
     def check_in_place(self) -> None:
         """Check that the journal's file is where it was opened, and as this process left it.
@@ -132,6 +151,9 @@ class Journal(History):
         self.seq, self.epoch, self._unchecked, self._folder = opened.seq, opened.epoch, opened.unchecked, opened.folder
         self.lists.forget_all()
         self.numbers.forget_all()
+        kept = (self.generation, self.newest_generation)
+        if kept != (opened.generation, opened.newest_generation):  # what the journal had of them was damaged
+            self._write_facts(generation=kept[0], newest_generation=kept[1])
         return opened
 
     def append(

@@ -9,7 +9,7 @@ import time
 import uuid
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from blocksd.errors import JournalDamaged, JournalUnusable
 from blocksd.journal.database import (
@@ -28,6 +28,9 @@ from blocksd.journal.identity import identity_of
 from blocksd.journal.salvage import salvage
 from blocksd.journal.schema import FINISHED, SCHEMA, SQLITE_ERRORS, migrate
 from blocksd.journal.swap import finish, put_in_place, remove
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _IN_FORCE_SECONDS = 0.2
 _OPENING_SECONDS = 5.0  # for how long a lock of another process is waited for
@@ -49,6 +52,7 @@ class Opened:
     the newest revision, `folder` the one whose revisions they are, if that is known. `runs` are the tokens of the last
     runs that wrote to it, this one's the last. Up to the seq `unchecked` revisions have no checksum. If it `is_pending`, its
     daemon was ended before what it had done last was in force: its next start brings that into force, or takes it back.
+    `generation` is that of the leader whose journal it is, and `newest_generation` the highest that it has met.
     """
 
     how: How
@@ -59,6 +63,13 @@ class Opened:
     runs: tuple[str, ...] = ()
     unchecked: int = 0
     is_pending: bool = False
+    generation: int = 0
+    newest_generation: int = 0
+
+
+def _generations(meta: Mapping[str, object]) -> tuple[int, int]:
+    own = number_or_zero(meta.get("generation"))
+    return own, max(own, number_or_zero(meta.get("newest_generation")))
 
 
 def open_to_read(path: str) -> tuple[Database, Opened]:
@@ -84,7 +95,7 @@ def open_to_read(path: str) -> tuple[Database, Opened]:
         database.close()
         raise
     unchecked = number_or_zero(meta.get("unchecked"))
-    return database, Opened("ok", str(meta.get("epoch")), seq, unchecked=unchecked, is_pending=pending)
+    return database, Opened("ok", str(meta.get("epoch")), seq, None, None, (), unchecked, pending, *_generations(meta))
 
 
 def _is_pending(database: Database) -> bool:
@@ -227,7 +238,8 @@ def _begin(database: Database, boot_id: str) -> Opened:
         raise
     database.execute("PRAGMA synchronous=NORMAL")
     how: How = "new" if is_new else "copied" if is_copy else "unclean" if is_lost else "ok"
-    return Opened(how, epoch, newest_seq(database), folder, None, runs, number_or_zero(meta.get("unchecked")))
+    unchecked = number_or_zero(meta.get("unchecked"))
+    return Opened(how, epoch, newest_seq(database), folder, None, runs, unchecked, False, *_generations(meta))
 
 
 def _check(database: Database) -> None:

@@ -114,6 +114,7 @@ def _copy_meta(old: sqlite3.Connection, new: sqlite3.Connection) -> int:
     facts: dict[str, object] = {"unchecked": unchecked}
     if isinstance(meta.get("folder"), str):
         facts["folder"] = meta["folder"]
+    facts |= {name: meta[name] for name in ("generation", "newest_generation") if isinstance(meta.get(name), int)}
     with suppress(KeyError, TypeError, ValueError):  # files that lie aside, and may be all there is of a save
         if all(isinstance(boot, str) and len(staged) == _STAGED for staged, boot in json.loads(meta["kept"])):
             facts["kept"] = meta["kept"]

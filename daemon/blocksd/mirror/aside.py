@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from blocksd.mirror.forms import reforming_commands
-from blocksd.mirror.projection import announcement, in_parts, new_zset_commands
+from blocksd.mirror.projection import announcement, in_parts, new_zset_commands, reforming_commands
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -18,7 +18,7 @@ All of a namespace's keys start with `<namespace>:`. With the namespace `blocks`
 | `blocks:created` | zset | labels, each with the block's `created_at` as its score, in milliseconds since 1970 |
 | `blocks:updated` | zset | the same of `updated_at` |
 | `blocks:problems` | hash | path → JSON of a `Problem` |
-| `blocks:meta` | hash | `epoch seq schema directory host machine folder_id pid started_at run` |
+| `blocks:meta` | hash | `epoch seq schema generation directory host machine folder_id pid started_at run` |
 | `blocks:lease` | string | `<epoch> <token> <machine> <folder_id>` of the daemon that serves the namespace; expires unless renewed |
 | `blocks:changes` | stream | one entry per change, id `<seq>-0`, field `change`; what has no seq follows as `<seq>-1` … |
 | `blocks:sources` | hash | source → JSON of its `description`, `instructions`, `limit` and `directory` |

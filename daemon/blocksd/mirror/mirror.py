@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import logging
-import re
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import Damaged, LeaseLost
-from blocksd.mirror.connection import masked, translated
+from blocksd.mirror.connection import translated
 from blocksd.mirror.keys import SCHEMA, Place
-from blocksd.mirror.projection import announcement, commands_of, hash_commands, in_parts, rebuild_commands, written_keys
+from blocksd.mirror.lease import Lease, generation_of
+from blocksd.mirror.projection import (
+    announcement,
+    commands_of,
+    hash_commands,
+    in_parts,
+    new_hash_commands,
+    rebuild_commands,
+    written_keys,
+)
 from blocksd.mirror.runs import commands_of_runs
 from blocksd.mirror.script import Script
 from blocksd.model.label import owner
@@ -23,13 +31,10 @@ if TYPE_CHECKING:
     from blocksd.mirror.projection import Command
     from blocksd.model.revision import Revision
 
-LEASE_SECONDS = 10
-
 BATCH = 256
 """The most revisions, or blocks, of one script call: a few milliseconds of Redis' one thread."""
 
 _BATCH_CHARS = 1024 * 1024
-_SEQ = re.compile("0|[1-9][0-9]{0,17}")
 _log = logging.getLogger(__name__)
 
 
@@ -40,7 +45,17 @@ class Mirror:
     when another daemon holds the lease. After any of these, `place` is unknown until `take_lease` is called again.
     """
 
-    def __init__(self, client: Any, keys: Keys, *, url: str, epoch: str, token: str, about: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        client: Any,
+        keys: Keys,
+        *,
+        url: str,
+        epoch: str,
+        token: str,
+        about: Mapping[str, str],
+        generation: int = 0,
+    ) -> None:
         """Take a client. `about` describes this daemon: to people by directory, host, pid and started_at, to other daemons by
         `machine` (in this boot) and `folder_id` (device and inode of its folder); either is empty if it is unknown.
         """
@@ -49,24 +64,24 @@ class Mirror:
         self._keys_of_script = (keys.lease, keys.meta, keys.changes)
         self.url = url
         self.epoch = epoch
-        self._token = token
-        self._describe(about)
+        self._lease = Lease(client, keys, url=url, epoch=epoch, token=token, about=about, generation=generation)
         self._apply = Script(client, "apply.lua", url=url)
         # A node of a cluster sends what PUBLISH says to every other node, also where no one listens.
         self._publish = "SPUBLISH" if self._apply.is_on_cluster else "PUBLISH"
-        self._take = Script(client, "lease.lua", url=url)
         self._compare = Script(client, "compare.lua", url=url)
         self._sent: tuple[str, ...] = ()  # the arguments of the call under way
         self.place: Place | None = None
+        self.failed_at: int | None = None
+        """Where the mirror stood before the last call that projects, if that failed since the lease was taken."""
         self.times_retaken = 0  # how often a lost lease was taken again: other keys may be lost, too
-
-    def _describe(self, about: Mapping[str, str]) -> None:
-        self._about = about
-        self._lease = f"{self.epoch} {self._token} {about.get('machine') or '-'} {about.get('folder_id') or '-'}"
 
     def move(self, folder_id: str) -> None:
         """Record that the folder is another directory now. The mirror shows it when the lease is renewed."""
-        self._describe({**self._about, "folder_id": folder_id})
+        self._lease.describe(self.epoch, {**self._lease.about, "folder_id": folder_id})
+
+    def begin_generation(self, epoch: str, generation: int) -> None:
+        """Ask with the generation and the epoch that the journal has now."""
+        self.epoch, self._lease.generation = epoch, generation
 
     @property
     def server(self) -> str | None:
@@ -76,33 +91,26 @@ class Mirror:
     @property
     def lease(self) -> str:
         """The value of the lease's key while this daemon holds it."""
-        return self._lease
+        return self._lease.value
 
     def take_lease(self) -> Place:
         """Take the lease, or renew it, and return the mirror's position.
 
         The lease of a daemon that is certainly dead is taken over at once: one of the same folder or journal, on this machine
-        in this boot, because this daemon has its locks. Any other is respected until it expires.
+        in this boot, because this daemon has its locks. Any other is respected until it expires. Raises Superseded if the
+        namespace has a leader of a higher generation.
         """
         self.place = None
         with translated(self.url):
-            _, place, is_ours = self._ask_lease()
-            if not is_ours:
-                raise self._refusal(self._client.hgetall(self.keys.meta))
-        self.place = place
-        return place
+            answer = self._lease.ask()
+            if not answer.is_ours:
+                raise self._lease.refusal(answer, self._client.hgetall(self.keys.meta))
+        self.place, self.failed_at = answer.place, None
+        return answer.place
 
-    def _refusal(self, there: dict[str, str]) -> LeaseLost:
-        def place(about: Mapping[str, str]) -> str:
-            ids = f"machine {about.get('machine') or 'unknown'}, folder {about.get('folder_id') or 'unknown'}"
-            return f"for {about.get('directory', '?')} ({ids})"
-
-        return LeaseLost(
-            f"namespace {self.keys.namespace!r} at {masked(self.url)} is served by the daemon with pid "
-            f"{there.get('pid', '?')} on {there.get('host', '?')}, {place(there)}; this one is on "
-            f"{self._about.get('host', '?')}, {place(self._about)}",
-            holder=there,
-        )
+    def shown_generation(self) -> int:
+        """Return the namespace's generation, without asking for the lease."""
+        return generation_of(self.read_one("HGET", self.keys.meta, "generation"))
 
     def lease_left(self) -> int:
         """Return for how many milliseconds the present lease, of any daemon, is valid; negative: there is none."""
@@ -113,17 +121,11 @@ class Mirror:
         """Renew the lease. Return True if the mirror is still at the position where this daemon left it."""
         self.wait()
         with translated(self.url):
-            held, there, _ = self._ask_lease()
-        if there == self.place and not held:
+            answer = self._lease.ask()
+        is_kept = answer.is_ours and answer.held in ("", self.lease) and answer.place == self.place
+        if is_kept and not answer.held:
             self._note_retaken()
-        return held in ("", self._lease) and there == self.place
-
-    def _ask_lease(self) -> tuple[str, Place, bool]:
-        """Take or renew the lease, if no other daemon has it. Return who held it, the mirror's position, and if it is ours."""
-        held, epoch, seq, is_ours = self._take.call(
-            (self.keys.lease, self.keys.meta), (self._lease, str(LEASE_SECONDS * 1000))
-        )
-        return held, _place_of(epoch, seq), bool(is_ours)
+        return is_kept
 
     def _note_retaken(self) -> None:
         self.times_retaken += 1
@@ -219,7 +221,7 @@ class Mirror:
         From the first step on the mirror has no place, so that a rebuild cut short is begun again.
         """
         keys = self.keys
-        self.apply([("DEL", keys.meta)])
+        self.apply(new_hash_commands(keys.meta, self._lease.facts))
         mine = tuple(key("") for key in keys.of_a_kind)
         cursor = 0
         while True:
@@ -245,7 +247,7 @@ class Mirror:
 
     def end_rebuild(self, seq: int, at: str) -> None:
         """Complete a rebuild: the mirror is whole, at `seq`. A reset tells subscribers to read everything again."""
-        meta = {**self._about, "schema": str(SCHEMA), "epoch": self.epoch, "seq": str(seq)}
+        meta = {**self._lease.facts, "schema": str(SCHEMA), "epoch": self.epoch, "seq": str(seq)}
         self.apply([*hash_commands(self.keys.meta, {}, meta), *self._reset_commands(seq, at)])
         self.place = Place(self.epoch, seq)
 
@@ -256,7 +258,7 @@ class Mirror:
 
     def describe(self) -> None:
         """Write the facts about this daemon, after it took over a mirror that was in sync."""
-        self.apply(hash_commands(self.keys.meta, {}, self._about))
+        self.apply(hash_commands(self.keys.meta, {}, self._lease.facts))
 
     def announce_repaired(self, labels: Sequence[str], agents: Sequence[str], indexes: Sequence[str], at: str) -> None:
         """Tell the subscribers of these blocks and agents, and of everything, that the mirror showed them wrongly until now."""
@@ -280,7 +282,7 @@ class Mirror:
 
     def _send(self, commands: Sequence[Command], *, at: int | None = None) -> None:
         """Send commands, to be applied in one atomic call; with `at`, only if the mirror is at that seq."""
-        words = [self._lease, *(("", "") if at is None else (self.epoch, str(at))), self._publish]
+        words = [self._lease.value, *(("", "") if at is None else (self.epoch, str(at))), self._publish]
         for command in commands:
             words.append(str(len(command)))
             words += command
@@ -289,8 +291,14 @@ class Mirror:
             self._sent = tuple(words)
             self._apply.send(self._keys_of_call(), self._sent)
         except BaseException:
-            self.place = None  # it is in doubt after any error
+            self._doubt()
             raise
+
+    def _doubt(self) -> None:
+        """Note that the call failed, or that it is unknown if it did: the mirror's position is unknown."""
+        self.place = None
+        if self._sent[1]:
+            self.failed_at = int(self._sent[2])
 
     def _keys_of_call(self) -> tuple[str, ...]:
         """Return the keys that the call declares.
@@ -310,10 +318,10 @@ class Mirror:
             if outcome[0] == "lease" and not outcome[1] and self._is_still_ours():
                 outcome = self._apply.call(self._keys_of_call(), self._sent)
         except BaseException:
-            self.place = None
+            self._doubt()
             raise
         if outcome[0] != "ok":
-            self.place = None
+            self._doubt()
             if outcome[0] == "place":
                 raise LeaseLost("the mirror has moved", holder=outcome[1])
             if not outcome[1]:
@@ -325,14 +333,9 @@ class Mirror:
 
         A call for a position needs no check here: the script refuses it if the mirror is elsewhere.
         """
-        held, there, _ = self._ask_lease()
-        is_in_place = self._sent[1] != "" or (there == self.place and there.epoch == self.epoch)
-        if held not in ("", self._lease) or not is_in_place:
+        answer = self._lease.ask()
+        is_in_place = self._sent[1] != "" or (answer.place == self.place and answer.place.epoch == self.epoch)
+        if not answer.is_ours or answer.held not in ("", self.lease) or not is_in_place:
             return False
         self._note_retaken()
         return True
-
-
-def _place_of(epoch: str, seq: str) -> Place:
-    """Return the position that a mirror names; none if no daemon writes it like that."""
-    return Place(epoch, int(seq)) if epoch and _SEQ.fullmatch(seq) else Place(None, 0)

@@ -7,10 +7,11 @@ from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar
 
-from blocksd.mirror.forms import form_of_revision, reforming_commands
+from blocksd.files.document import serialize
+from blocksd.mirror.file_form import FORM_FIELDS, USUAL_MODE, form_fields
 from blocksd.mirror.index import INDEXED, bounds_of, member_of
 from blocksd.model.block import FILE_KEYS, Block
-from blocksd.model.label import PRIVATE, PROPERTIES_END, is_properties, name_for_agent, owner
+from blocksd.model.label import PRIVATE, PROPERTIES_END, is_properties, name_for_agent, owner, path_of_label
 from blocksd.model.properties import properties_of
 from blocksd.model.revision import milliseconds
 
@@ -314,3 +315,21 @@ def in_parts(words: Sequence[T], size: int = _WORDS) -> Iterator[Sequence[T]]:
     """Yield the words, `size` of them at a time; by default as many as one command may have."""
     for start in range(0, len(words), size):
         yield words[start : start + size]
+
+
+def form_of_revision(revision: Revision) -> Mapping[str, str]:
+    """Return the form by which a revision is shown; if it is unknown, that of a new file which says the block."""
+    block = revision.block
+    assert block is not None
+    if revision.form is not None:
+        return revision.form
+    return form_fields(serialize(block), block, path=path_of_label(block.label), mode=USUAL_MODE)
+
+
+def reforming_commands(revision: Revision, keys: Keys) -> list[tuple[str, ...]]:
+    """Return the commands that show the form of the file of a block in force, and nothing else of it."""
+    label, form = revision.label, form_of_revision(revision)
+    key = keys.agent_info(str(owner(label))) if is_properties(label) else keys.block(label)
+    absent = [name for name in FORM_FIELDS if name not in form]
+    commands: list[tuple[str, ...]] = [("HDEL", key, *absent)] if absent else []
+    return [*commands, ("HSET", key, *(word for pair in form.items() for word in pair))] if form else commands

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
-from blocksd.errors import Misconfigured
+from blocksd.errors import Misconfigured, Superseded
 from blocksd.model.problem import count, reverted, unmerged_subject
 from blocksd.model.revision import timestamp
 from blocksd.monitoring.events import ServiceListener
@@ -146,6 +146,8 @@ class EventLog(ServiceListener):
         self._write("cleared", f"cleared: {problem.subject}", {"subject": problem.subject})
 
     def on_mirror_unreachable(self, error: BlocksdError) -> None:
+        if isinstance(error, Superseded):  # it ends the daemon, and is said then
+            return
         self._is_unreachable = True
         text = f"Redis is unreachable: {error.message}; changes are still journaled"
         self._write("away", text, error.as_json(), "error" if isinstance(error, Misconfigured) else "warning")

@@ -35,6 +35,7 @@ def describe(
         "uptime_seconds": round(uptime, 1),
         "folder": resources.folder.root,
         "namespace": config.namespace,
+        "generation": resources.journal.generation,
         "state": config.state,
         "redis": resources.redis_place,
         "redis_server": resources.mirror.server,

@@ -10,14 +10,16 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from blocksd.embedded.server import EmbeddedServer
-from blocksd.errors import AlreadyRunning, JournalDamaged, LeaseLost, Misconfigured, Unavailable
+from blocksd.errors import JournalDamaged, Misconfigured, Unavailable
 from blocksd.files.folder import Folder
 from blocksd.files.root import Root
 from blocksd.journal.journal import Journal
 from blocksd.mirror.connection import connect, masked
 from blocksd.mirror.keys import Keys
-from blocksd.mirror.mirror import LEASE_SECONDS, Mirror
+from blocksd.mirror.lease import superseded
+from blocksd.mirror.mirror import Mirror
 from blocksd.model.revision import timestamp
+from blocksd.service.leadership import promote, wait_for_lease
 from blocksd.service.lock import TRANSIENT_ERRORS, Lock, state_error
 from blocksd.service.machine import boot_id, folder_id, machine_id
 from blocksd.service.state_directory import StateDirectory
@@ -28,10 +30,8 @@ if TYPE_CHECKING:
 
     from blocksd.monitoring.events import Notices
     from blocksd.service.control import Question
+    from blocksd.service.leadership import Promotion
     from blocksd.settings.config import Config
-
-_POLL_SECONDS = 0.2  # between two looks at another daemon's lease
-_LEASE_MARGIN_SECONDS = 2.0
 
 
 class Resources:
@@ -42,15 +42,23 @@ class Resources:
     """
 
     def __init__(
-        self, config: Config, sink: Callable[[Question], object], notices: Notices, *, takes_over: bool = False
+        self,
+        config: Config,
+        sink: Callable[[Question], object],
+        notices: Notices,
+        *,
+        takes_over: bool = False,
+        promotion: Promotion | None = None,
     ) -> None:
         """Open everything. Questions from the control socket go to `sink`.
 
-        Unless it `takes_over`, the daemon does not serve a folder with the journal of another one.
+        Unless it `takes_over`, the daemon does not serve a folder with the journal of another one. With a `promotion` it
+        becomes the leader, if no leader is alive and Redis has no change that it lacks.
 
         Raises:
             AlreadyRunning: another daemon has the folder, the state directory or the namespace.
-            Misconfigured: a retry would not help.
+            Misconfigured: a retry would not help; Superseded, if another host was promoted to leader.
+            Unavailable: whether there is a leader cannot be told.
             JournalUnusable: the journal cannot be opened.
             StateUnusable: the state directory cannot be used for now.
         """
@@ -72,7 +80,7 @@ class Resources:
                     unowned.callback(self.journal.close)
                     if not takes_over:
                         self._check_folder()
-                    self._open_namespace()
+                    self._open_namespace(promotion)
                     self.state.publish(folder=self.folder.root, namespace=config.namespace, redis=self.redis_url)
                     unowned.pop_all()  # the caller closes the journal, before the rest
             except OSError as error:
@@ -126,9 +134,11 @@ class Resources:
         status = self._folder_lock.status
         return "" if status is None or self._folder_lock.unsupported else folder_id(status)
 
-    def _open_namespace(self) -> None:
+    def _open_namespace(self, promotion: Promotion | None) -> None:
         """Take the namespace in Redis; while Redis is unreachable, go on without."""
-        config = self._config
+        config, journal = self._config, self.journal
+        if promotion is None and journal.newest_generation > journal.generation:
+            raise superseded(config.namespace, journal.generation, journal.newest_generation, None)
         self.server = EmbeddedServer(config.state) if config.redis is None else None
         self._address = self.server.prepare() if self.server is not None else None
         self.redis_url = self._address.url if self._address is not None else str(config.redis)
@@ -148,34 +158,15 @@ class Resources:
             epoch=self.journal.epoch,
             token=secrets.token_hex(8),
             about=self.about,
+            generation=journal.generation,
         )
+        if promotion is not None and promote(
+            promotion, journal, self.mirror, self._notices, is_shared=self.server is None
+        ):
+            return
         if self.server is None:
             with suppress(Unavailable):  # the core retries, and journals changes meanwhile
-                self._wait_for_lease(self.mirror)
-
-    def _wait_for_lease(self, mirror: Mirror) -> None:
-        """Take the lease. If another daemon has it, wait until the lease expires or that daemon renews it.
-
-        Raises:
-            AlreadyRunning: the other daemon renews its lease, so it is alive.
-            Misconfigured: Redis refuses the login.
-            Unavailable: Redis does not serve.
-        """
-        deadline = time.monotonic() + LEASE_SECONDS + _LEASE_MARGIN_SECONDS
-        left_before: int | None = None
-        while True:
-            try:
-                mirror.take_lease()
-            except LeaseLost as error:
-                left = mirror.lease_left()
-                if left_before is None:
-                    self._notices.post(f"{error.message}; waiting to see whether that daemon is alive", "warning")
-                elif left > left_before or time.monotonic() > deadline:
-                    raise AlreadyRunning(error.message, **error.facts) from None
-                left_before = left
-            else:
-                return
-            time.sleep(_POLL_SECONDS)
+                wait_for_lease(self.mirror, journal, self._notices)
 
     @property
     def redis_place(self) -> str:

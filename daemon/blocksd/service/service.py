@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from blocksd.core.core import Core
-from blocksd.errors import BlocksdError
+from blocksd.errors import BlocksdError, Superseded
 from blocksd.files.inotify import inotify_limit
 from blocksd.journal.rescue import sentence_of
 from blocksd.model.faults import Failed
@@ -24,6 +24,7 @@ from blocksd.monitoring.status import status_of
 from blocksd.monitoring.watchdog import Watchdog
 from blocksd.service.control import ACCEPT_DELETIONS, STATUS, Question
 from blocksd.service.fault_barrier import FaultBarrier
+from blocksd.service.leadership import step_down
 from blocksd.service.lock import state_error
 from blocksd.service.mailbox import Mailbox
 from blocksd.service.reloader import Reloader
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from blocksd.monitoring.events import ServiceListener
     from blocksd.monitoring.status import Status
+    from blocksd.service.leadership import Promotion
     from blocksd.service.threads import News
     from blocksd.settings.config import Config
 
@@ -55,13 +57,11 @@ class Service:
         read: Callable[[], Config] | None = None,
         *,
         takes_over: bool = False,
+        promotion: Promotion | None = None,
     ) -> None:
         """Open what the daemon needs, or refuse. `read` reads the configuration again; without it, that never changes.
 
-        If it `takes_over`, the folder takes the place of the one that the journal was made of.
-
-        Raises:
-            AlreadyRunning, Misconfigured, JournalUnusable, StateUnusable: see `Resources`.
+        If it `takes_over`, the folder takes the place of the journal's. Raises what `Resources` raises.
         """
         self._reloader = Reloader(config, read or (lambda: config))
         self._must_reload = False
@@ -80,7 +80,9 @@ class Service:
         with ExitStack() as opened:  # closed in the reverse order, also if the start fails
             opened.callback(gc.enable)
             opened.callback(self._mailbox.close)
-            self._resources = Resources(config, self._mailbox.put, self._notices, takes_over=takes_over)
+            self._resources = Resources(
+                config, self._mailbox.put, self._notices, takes_over=takes_over, promotion=promotion
+            )
             opened.callback(self._resources.close)
             self.journal = self._resources.journal
             try:
@@ -121,6 +123,7 @@ class Service:
                 self._notices.post(sentence, "error" if self.journal.opened.set_aside else "warning")
             self.core.rescue.done.clear()
             self._loop()
+            step_down(self.core.projector, self._resources.mirror, self.journal)
         finally:
             sd_notify.stopping()
             self.close()
@@ -306,19 +309,18 @@ class Service:
             self._check_state()
         self._threads.check(barrier)
         with barrier("check the health"):
-            self._check_health()
+            vitals = self._threads.vitals(barrier.failing)
+            self._watchdog.check(vitals, is_starting=self._files_read is not None)
         with barrier("report the status"):
             status = self.status()
             self._show(status)
             for listener in self._listeners:
                 listener.on_status(status)
 
-    def _check_health(self) -> None:
-        vitals = self._threads.vitals(self._barrier.failing)
-        self._watchdog.check(vitals, is_starting=self._files_read is not None)
-
     def _check_state(self) -> None:
         """Restore what was removed from the state directory, and report a journal that was rebuilt."""
+        if isinstance(self.core.projector.last_error, Superseded):
+            self.stop()
         self._resources.state.restore()
         for sentence in self.core.rescue.sentences():
             self._notices.post(sentence, "error")
