@@ -318,3 +318,15 @@ def test_every_crash_of_a_save_is_survived(tmp_path: Path, server: RedisServer, 
             break
         seen.append(at)
     assert {"stage", "prepare", "put in", "project"} <= set(seen)
+
+
+@pytest.mark.parametrize("version", [0, 2, 7])
+def test_version_of_another_leader_means_nothing(rig: Office, version: int) -> None:
+    """It was lost, and its journal: the text that the edit was made of is known by its digest, whatever number it had there."""
+    was = "---\nlimit: 900\n---\none\n\ntwo\n\nthree\n"
+    rig.save_and_settle("a", was)
+    rig.save_and_settle("a", was.replace("one", "ONE"))
+    reply = save(rig, "a", was.replace("three", "THREE"), version, was)
+    assert (rig.root / "a.md").read_text() == was.replace("one", "ONE").replace("three", "THREE")
+    assert reply["saved"] == 3
+    assert history(rig, "a")[:2] == [(4, "merge", "laptop", ()), (3, "file", "laptop", ())]

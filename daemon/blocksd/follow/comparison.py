@@ -191,6 +191,8 @@ class Comparer:
             step = "keep"
             found = found._replace(is_busy=True)
         outcome.due.add(label)
+        if wanted is not None and written is not None and not written.version and new == written.digest:
+            outcome.notes[path] = written._replace(version=wanted.version, form=wanted.form)  # the edit was made of it
         if step == "missing":
             outcome.missing.append(path)
         elif found.error is not None:

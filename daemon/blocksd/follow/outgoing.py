@@ -179,7 +179,8 @@ class Outgoing:
         if edit.op != "save" and not edit.is_sent and self._copy.comparer.look(edit.path).digest is not None:
             self.outbox.remove(edit.path)  # it is back
             return edit.paths
-        if edit.op == "save" and edit.version == 0 and not edit.is_sent:
+        edit = self._as_counted_now(edit)
+        if edit.op == "save" and edit.base is None and not edit.is_sent:
             written = self._place.files.get(edit.path)
             if written is not None:  # it was moved here before it was edited, and the leader has been told that since
                 self.outbox.put(edit._replace(version=written.version, base=written.digest, oldest=written.version))
@@ -190,6 +191,16 @@ class Outgoing:
         self._under_way = edit.id
         self._sender.send(self.outbox.mark_sent(edit.path))
         return []
+
+    def _as_counted_now(self, edit: Unsent) -> Unsent:
+        """Return an edit with the version that its text has at the leader that is followed now; 0: that is not known."""
+        written = self._place.files.get(edit.path)
+        if edit.is_sent or edit.op == "rename" or written is None or written.digest != edit.base:
+            return edit
+        if written.version != edit.version:
+            edit = edit._replace(version=written.version, oldest=written.version)
+            self.outbox.put(edit)
+        return edit
 
     def _meet(self, edit: Unsent, there: Wanted | Damaged) -> list[str]:
         """Keep a new file here that the leader has, too, unless they are equal: of which of its versions it is, nobody knows."""

@@ -137,11 +137,13 @@ class Place:
         return int(self._facts.get("generation", 0))
 
     def note_generation(self, generation: int) -> None:
-        """Note of which generation the leader is that is followed; it may reach the disk later."""
+        """Note of which generation the leader is that is followed: the versions of another one's blocks mean nothing to it."""
         if generation != self.generation:
-            with self.transaction(is_synced=False):
+            with self.transaction():
                 self._set(generation=str(generation))
+                self.execute("UPDATE files SET version = 0, earlier = '[]'")
             self._facts["generation"] = str(generation)
+            self.files = {path: written._replace(version=0, earlier=()) for path, written in self.files.items()}
 
     def begin(self, identity: str, namespace: str) -> None:
         """Begin a copy, in the place of any other: nothing is known of the files."""
@@ -221,7 +223,7 @@ class Place:
             return one
         now = time.time()
         earlier = [(at, version) for at, version in before.earlier if now - self.window <= at <= now]
-        if one.version != before.version:
+        if before.version not in (0, one.version):
             earlier.append((now, before.version))
         return one._replace(earlier=tuple(earlier))
 

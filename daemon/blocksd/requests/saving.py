@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from blocksd.errors import BlocksdError, InvalidRequest, JournalUnusable, LimitExceeded, NotFound, ProblemFile
 from blocksd.files.document import MAX_BYTES, edited
 from blocksd.files.staging import digest
+from blocksd.journal.history import LAST
 from blocksd.mirror.file_form import form_of, form_of_file
 from blocksd.model.block import check_value, default_block
 from blocksd.model.label import is_properties
@@ -56,7 +57,7 @@ def save(changeset: Changeset, label: str, request: Request) -> None:
         saved, document = changeset.workspace.parser.open(data, label)
     except BlocksdError as error:
         raise ProblemFile(error.message, **{**error.facts, "label": label}) from None
-    file, past = changeset.file(label), _past(changeset, label, request.by, oldest)
+    file = changeset.file(label)
     new = file._replace(block=saved, document=document, data=data)
     if file.block is None:
         check_free(changeset, label)
@@ -64,11 +65,14 @@ def save(changeset: Changeset, label: str, request: Request) -> None:
         _stand(changeset, new, ())
         return
     is_present = base == digest(file.data) or (base is None and version == changeset.draft.version_of(label))
+    if base is not None and not is_present and (number := _numbered(changeset, file, label, version, base)) is not None:
+        version, oldest = number, oldest if number == version else number
     had = None  # what the host had
     if is_present:
         had = changeset.draft.newest(label)
     elif oldest is not None:
         had = _kept(changeset, label, version)
+    past = _past(changeset, label, request.by, oldest if version else None)
     origin = origin_of(saved, had, past)
     if origin.stale_base is not None:  # the editor has read an older text than its host had
         _merge(changeset, file, new, past, origin.stale_base)
@@ -167,12 +171,35 @@ def _origin(changeset: Changeset, label: str, version: int) -> Block | None:
     return called(label, kept.block) if kept is not None and kept.block is not None else None
 
 
+def _numbered(changeset: Changeset, file: BlockFile, label: str, version: int, base: str) -> int | None:
+    """Return the version that gives the digest `base`: this one, or one of the last; None if none does.
+
+    The version may be another one here: the leader that gave the number was lost, and its journal.
+    """
+    newest = changeset.draft.version_of(label)
+    numbers: list[int] = [version, *range(newest, max(0, newest - LAST), -1)]
+    for number in numbers:
+        block = _origin(changeset, label, number)
+        if block is not None:
+            changeset.spend(len(block.value))
+            if _is_of(file, block.value, base):
+                return number
+    return None
+
+
 def _kept(changeset: Changeset, label: str, version: int) -> Revision | None:
     """Return a version; None if there is none, or it is not kept."""
     try:
         return changeset.draft.kept_version(label, version) if version else None
     except NotFound:
         return None
+
+
+def _is_of(file: BlockFile, value: str, base: str) -> bool:
+    """Return True if the digest `base` is that of this file with another value."""
+    assert file.block is not None
+    assert file.data is not None
+    return base == digest(form_of(file.data, file.block.value).data(value))
 
 
 def _document_of(file: BlockFile, new: BlockFile, both: Block, was: Block, base: str | None) -> Document:
@@ -182,9 +209,8 @@ def _document_of(file: BlockFile, new: BlockFile, both: Block, was: Block, base:
     """
     assert file.document is not None
     assert file.block is not None
-    assert file.data is not None
     assert new.document is not None
     assert new.block is not None
-    if base is None or base == digest(form_of(file.data, file.block.value).data(was.value)):
+    if base is None or _is_of(file, was.value, base):
         return edited(new.document, new.block, both)
     return edited(file.document, file.block, both)

@@ -373,3 +373,25 @@ def test_new_file_that_can_be_no_block_is_told(host: Host) -> None:
     host.write("a:b", "text")
     assert host.go_on() == []
     assert "a:b.md" in host.report.problems
+
+
+def test_versions_of_a_lost_leader_are_not_sent(host: Host) -> None:
+    """An edit that waited through a promotion is made of the version that the new leader has of that text, or of none."""
+    host.side.bring({"a": "a 1"})
+    host.write("a", "a 2")
+    host.write("b", "b 2")
+    host.remove("c", "d")
+    host.edits.take_due(0.0)
+    host.edits.take_due(5.0)
+    waiting = {edit.path: edit.version for edit in host.outgoing.outbox.edits.values()}
+    assert waiting == dict.fromkeys(("a.md", "b.md", "c.md", "d.md"), 1)
+    host.side.place.note_generation(1)
+    there = {name: wanted(name, text) for name, text in (("a", "a 1"), ("b", "b 0"), ("c", "c 1"), ("d", "d 0"))}
+    there = {name: one._replace(version=7, form="new") for name, one in there.items() if one is not None}
+    outcome = host.side.copier.bring(there, restores=False)
+    assert sorted(outcome.edited) == ["a.md", "b.md"]
+    for _ in waiting:
+        host.go_on()
+        host.answer(version=8)
+    assert {edit.path: edit.version for edit in host.sent} == {"a.md": 7, "b.md": 0, "c.md": 7, "d.md": 0}
+    assert [edit.base is not None for edit in host.sent] == [True] * 4
