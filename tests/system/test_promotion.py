@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import shutil
 import signal
+import traceback
+import warnings
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from blocksd.cli import promotion as promoting
+from blocksd.errors import Misconfigured
+from blocksd.files.root import Root
+from blocksd.follow import place as places
+from blocksd.journal.history import JournalReader
+from blocksd.journal.journal import Journal
+from blocksd.mirror.lease import Lease
+from blocksd.service.service import Service
+from blocksd.settings.config import Config
 from followers import MARKER, Follower, Hosts, same, tree
 from printing import Printed
 from support import Daemon, eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from support import RedisServer
@@ -221,3 +234,87 @@ def test_old_leader_is_promoted_on_purpose(hosts: Hosts, raw: Any) -> None:
     refused(new, "there is a leader")
     again.stop()
     assert again.start().stop() == 0
+
+
+_EFFECTS = (
+    (Lease, "ask"),
+    (Journal, "begin_generation"),
+    (Root, "unlink"),
+    (Root, "sync_directory"),
+    (os, "replace"),
+)
+"""The calls of a promotion that something lasting can come of."""
+
+
+def promote_here(copy: Path, state: Path, url: str, crash_at: int) -> int:
+    """Promote a copy in a process that ends before one of these calls, as by kill -9; return its exit code, 9 for that."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other threads of this process do nothing meanwhile
+        child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        points = itertools.count()
+
+        def crashing(function: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **options: Any) -> Any:
+                if next(points) == crash_at:
+                    os._exit(9)
+                return function(*args, **options)
+
+            return call
+
+        for owner, name in _EFFECTS:
+            setattr(owner, name, crashing(getattr(owner, name)))
+        config = Config(folder=str(copy), state_dir=str(state), redis=url)
+        promotion, _ = promoting.check(config, promotes=True)
+        service = Service(config, [], promotion=promotion)
+        promoting.finish(config)
+        service.close()
+    except BaseException:  # noqa: BLE001  # this process must not return
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def test_promotion_that_is_interrupted(hosts: Hosts, raw: Any, tmp_path: Path) -> None:
+    """At each call: it has not happened, and the old leader goes on, or the same command completes it."""
+    for name in ("a", "b"):
+        hosts.save(f"{name}.md", f"{name} 1\n")
+    hosts.leader.start()
+    copy = hosts.follower().start()
+    copy.stop()
+    hosts.leader.stop()
+    texts, url, codes = tree(copy.folder), hosts.server.url, []
+    for point in itertools.count():
+        folder, state = tmp_path / f"copy-{point}", tmp_path / f"state-{point}"
+        shutil.copytree(copy.folder, folder)
+        shutil.copytree(copy.state, state)
+        raw.hdel("blocks:meta", "generation")
+        raw.delete("blocks:lease")
+        codes.append(promote_here(folder, state, url, point))
+        config = Config(folder=str(folder), state_dir=str(state), redis=url)
+        if (folder / MARKER).exists():
+            with pytest.raises(Misconfigured, match="is a follower's copy"):
+                promoting.check(config, promotes=False)
+        else:
+            assert raw.hget("blocks:meta", "generation") == "1"
+        if codes[-1] == 0:
+            break
+        assert codes[-1] == 9
+        assert promote_here(folder, state, url, -1) == 0
+        assert not (folder / MARKER).exists()
+        assert tree(folder) == texts
+        with closing(JournalReader(str(state / "journal.db"))) as journal:
+            assert journal.generation == int(raw.hget("blocks:meta", "generation"))
+            assert journal.generation in (1, 2)
+        promoting.check(config, promotes=False)
+        assert not (state / places.NAME).exists()
+    assert len(codes) > 6
+    raw.hdel("blocks:meta", "generation")
+    raw.delete("blocks:lease")
+    assert promote_here(copy.folder, copy.state, url, 2) == 9  # the journal has it, and Redis has not
+    assert raw.hget("blocks:meta", "generation") is None
+    raw.delete("blocks:lease")
+    hosts.leader.start()
+    refused(promoted(hosts, copy, "--promote"), "there is a leader")

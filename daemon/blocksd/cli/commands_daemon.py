@@ -136,9 +136,10 @@ def run(*, take_over: bool, promote: bool, http: str | None, **flags: Any) -> No
                 promotion=promotion,
             )
             opened.callback(service.close)
+            if promotion is not None:
+                promoting.finish(config)
             if told:
                 log.on_notice(told, "warning")
-                promoting.finish(config)
             opened.pop_all()
         service.run()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from blocksd.errors import InvalidFile, Misconfigured, Unavailable
@@ -76,7 +76,8 @@ def finish(config: Config) -> None:
     root = Root(config.folder)
     try:
         markers.tidy(root)
-        root.unlink(markers.NAME)
+        with suppress(FileNotFoundError):  # a crash came after it
+            root.unlink(markers.NAME)
         root.sync_directory("")
     except OSError as error:
         message = f"the marker {markers.NAME} cannot be removed from {config.folder}: {error.strerror or error}"
