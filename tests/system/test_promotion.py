@@ -9,7 +9,7 @@ import shutil
 import signal
 import traceback
 import warnings
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +25,13 @@ from blocksd.mirror.lease import Lease
 from blocksd.service.service import Service
 from blocksd.settings.config import Config
 from followers import MARKER, Follower, Hosts, same, tree
+from hosts import Network
 from printing import Printed
-from support import Daemon, eventually
+from support import Daemon, RedisServer, eventually, valkey_binary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    from support import RedisServer
 
 pytestmark = pytest.mark.slow
 
@@ -318,3 +317,64 @@ def test_promotion_that_is_interrupted(hosts: Hosts, raw: Any, tmp_path: Path) -
     raw.delete("blocks:lease")
     hosts.leader.start()
     refused(promoted(hosts, copy, "--promote"), "there is a leader")
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    made = Network(3)
+    yield made
+    made.close()
+
+
+def test_leader_is_cut_off(network: Network, tmp_path: Path) -> None:
+    """It goes on alone, and ends when the wire is whole. What an editor saved on a third host meanwhile is in force once."""
+    here, middle, there = network.hosts
+    folder = tmp_path / "leader"
+    folder.mkdir()
+    (folder / "a.md").write_text("one\n\ntwo\n\nthree\n")
+    (folder / "b.md").write_text("b 1\n")
+    with ExitStack() as stack:
+        server = RedisServer(valkey_binary(), middle.under)
+        stack.callback(server.remove)
+        server.start("--port", "5000", "--bind", middle.address, "--protected-mode", "no")
+        raw = server.client()
+        stack.callback(raw.close)
+        to = ("--redis", f"redis://{middle.address}:5000")
+
+        def started(kind: type[Daemon], name: str, *options: str, under: list[str], ready: bool = True) -> Any:
+            env = {"BLOCKSD_DELETE_GRACE": "0.1"}
+            made = kind(tmp_path / name, tmp_path / f"{name}-state", *to, *options, under=under, env=env)
+            made.start(ready=ready)
+            stack.callback(made.kill)
+            return made
+
+        old = started(Daemon, "leader", under=here.under)
+        copy = started(Follower, "copy", "--read-only", under=there.under)
+        other = started(Follower, "other", under=middle.under)
+        network.cut(here)
+        eventually(lambda: "Redis is unreachable" in old.said() or not raw.exists("blocks:lease"), "it is cut off")
+        (folder / "b.md").write_text("saved on the old host\n")
+        (other.folder / "a.md").write_text("one\n\ntwo\n\nTHREE\n")
+        eventually(lambda: raw.xlen("blocks:inbox:operator") == 1, "the edit waits for a leader")
+        copy.stop()
+        new = started(Daemon, "copy", "--promote", under=there.under)
+        both = "ONE\n\ntwo\n\nTHREE\n"
+        eventually(lambda: "THREE" in (new.folder / "a.md").read_text())
+        (new.folder / "a.md").write_text(both)
+        eventually(lambda: tree(other.folder) == tree(new.folder) == {"a.md": both.encode(), "b.md": b"b 1\n"})
+        assert (folder / "a.md").read_text() == "one\n\ntwo\n\nthree\n"
+        network.join()
+        ended(old, "was promoted to leader of the namespace 'blocks' (generation 1; here 0)")
+        assert "what was saved last of 'b' is in this folder alone" in old.said()
+        assert tree(folder) == {"a.md": b"one\n\ntwo\n\nthree\n", "b.md": b"saved on the old host\n"}
+        assert tree(other.folder) == tree(new.folder)
+        back = started(Follower, "leader", "--adopt", under=here.under)
+        edits = back.status()["local_edits"]
+        assert edits == ["a.md", "b.md"]
+        for path in edits:
+            back.revert(path)
+        eventually(lambda: tree(folder) == tree(new.folder), "the old host has what the others have")
+        (folder / "b.md").write_text("b 2, from the old host\n")
+        eventually(lambda: tree(folder) == tree(new.folder) == tree(other.folder))
+        assert new.values("a") == ["one\n\ntwo\n\nthree", "one\n\ntwo\n\nTHREE", "ONE\n\ntwo\n\nTHREE"]
+        assert new.stop() == 0
