@@ -24,7 +24,9 @@ from blocksd.journal.journal import Journal
 from blocksd.mirror.lease import Lease
 from blocksd.service.service import Service
 from blocksd.settings.config import Config
+from events import Events
 from followers import MARKER, Follower, Hosts, same, tree
+from gateways import Served
 from hosts import Network
 from printing import Printed
 from support import Daemon, RedisServer, eventually, valkey_binary
@@ -95,7 +97,13 @@ def test_paused_leader_wakes_up(hosts: Hosts, raw: Any, tmp_path: Path) -> None:
     hosts.leader.start()
     copy, other = hosts.follower("copy").start(), hosts.follower("other").start()
     writable = hosts.follower("writable", read_only=False).start()
-    with closing(Printed(hosts.server.url, tmp_path / "printed")) as printed:
+    with ExitStack() as stack:
+        printed = stack.enter_context(closing(Printed(hosts.server.url, tmp_path / "printed")))
+        gateway = Served(tmp_path / "gateway.log", "--redis", hosts.server.url).ready()
+        stack.callback(gateway.end)
+        events = stack.enter_context(Events(gateway)).place()
+        pubsub = stack.enter_context(closing(raw.pubsub(ignore_subscribe_messages=True)))
+        pubsub.subscribe("blocks:changes:reset")
 
         def is_heard() -> bool:
             hosts.save("c.md", f"{os.urandom(4).hex()}\n")
@@ -146,6 +154,8 @@ def test_paused_leader_wakes_up(hosts: Hosts, raw: Any, tmp_path: Path) -> None:
             same(copy.folder, each.folder)
         assert (other.folder / "b.md").read_text().endswith("b 1\n")
         assert [change["kind"] for change in printed.all()].count("reset") >= 1
+        eventually(lambda: (pubsub.get_message(timeout=1) or {}).get("channel") == "blocks:changes:reset")
+        eventually(lambda: events.event().kind == "reset", "a client of the gateway is told, too")
         assert json.loads(new.command("status", "--json").stdout)["generation"] == 1
     # The old host comes back: what it alone has is kept there, until a person has the leader's.
     back = hosts.own(Follower(hosts.folder, old.state, "--redis", hosts.server.url, "--adopt")).start()
@@ -378,3 +388,29 @@ def test_leader_is_cut_off(network: Network, tmp_path: Path) -> None:
         eventually(lambda: tree(folder) == tree(new.folder) == tree(other.folder))
         assert new.values("a") == ["one\n\ntwo\n\nthree", "one\n\ntwo\n\nTHREE", "ONE\n\ntwo\n\nTHREE"]
         assert new.stop() == 0
+
+
+def test_old_leader_serves_a_redis_that_was_emptied(hosts: Hosts, raw: Any) -> None:
+    """It never heard of the new one, which is stopped. Followers do not go back with it, and the new one takes over again."""
+    hosts.save("a.md", "a 1\n")
+    hosts.leader.start()
+    copy, other = hosts.follower("copy").start(), hosts.follower("other").start()
+    copy.stop()
+    hosts.leader.kill()
+    raw.delete("blocks:lease")
+    new = promoted(hosts, copy, "--promote").start()
+    hosts.save("a.md", "a 2\n", copy.folder)
+    same(copy.folder, other.folder)
+    new.stop()
+    raw.flushall()
+    hosts.leader.start()
+    assert raw.hget("blocks:block:a", "value") == "a 1"
+    report = eventually(lambda: [one for one in other.status()["problems"] if "generation" in one["message"]])
+    assert "is of generation 0, and this copy is of generation 1: it is not followed back" in report[0]["message"]
+    assert (other.folder / "a.md").read_text() == "a 2\n"
+    new.start(ready=False)
+    ended(hosts.leader, "was promoted to leader of the namespace 'blocks' (generation 1; here 0)")
+    eventually(lambda: raw.hget("blocks:block:a", "value") == "a 2")
+    eventually(lambda: in_sync(other) and not other.status()["problems"])
+    assert (other.folder / "a.md").read_text() == "a 2\n"
+    assert new.stop() == 0
