@@ -151,6 +151,18 @@ def test_modes(side: Side) -> None:
         os.umask(mask)
 
 
+def test_mode_that_was_changed_here(side: Side) -> None:
+    """It stays with every new text, until the leader's file gets another mode."""
+    side.bring({"a": "1"})
+    path = side.path / "a.md"
+    path.chmod(0o600)
+    side.bring({"a": "1"})
+    side.bring({"a": "2"})
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("2", 0o600)
+    side.copier.bring({"a": wanted("a", "2", mode=0o640)}, restores=True)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
 def test_names_that_fall_together(tmp_path: Path) -> None:
     """One of two blocks is written, and the other is a problem until the name is free."""
     side = Side(tmp_path, NameRules(folds_case=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -395,3 +396,18 @@ def test_versions_of_a_lost_leader_are_not_sent(host: Host) -> None:
         host.answer(version=8)
     assert {edit.path: edit.version for edit in host.sent} == {"a.md": 7, "b.md": 0, "c.md": 7, "d.md": 0}
     assert [edit.base is not None for edit in host.sent] == [True] * 4
+
+
+def test_modes_are_not_sent(host: Host) -> None:
+    """A change of the mode alone is no edit; a new file's mode stays here when the leader has its text."""
+    (host.side.path / "a.md").chmod(0o600)
+    host.edits.hint("a.md")
+    assert host.go_on() == []
+    host.write("new", "new 1")
+    (host.side.path / "new.md").chmod(0o600)
+    assert host.go_on() == [("save", "new.md")]
+    host.answer(label="new", version=1)
+    host.side.bring({"new": "new 1"})
+    host.side.bring({"new": "new 2", "a": "a 2"})
+    modes = {name: stat.S_IMODE((host.side.path / f"{name}.md").stat().st_mode) for name in ("a", "new")}
+    assert modes == {"a": 0o600, "new": 0o600}
