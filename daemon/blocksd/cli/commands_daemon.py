@@ -92,7 +92,7 @@ def log_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--promote",
     is_flag=True,
-    help="Make this host the leader: FOLDER and the state directory are a follower's, and the leader's host is lost.",
+    help="Make this host the leader, since the leader's is lost: FOLDER and the state directory are a follower's, or were the leader's before.",
 )
 def run(*, take_over: bool, promote: bool, http: str | None, **flags: Any) -> None:
     """Run the daemon for FOLDER (default: blocks.d).
