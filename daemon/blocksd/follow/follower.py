@@ -71,6 +71,7 @@ class Follower:
         self._stopping = False
         self._failure: BlocksdError | None = None  # that ends it
         self._is_ready = False
+        self._life: int | None = None  # of what is heard of the leader, at the last look
         notices = Notices(listeners)
         self._copy = copy = Copy(config, self._mailbox.put, notices, is_read_only=is_read_only, adopts=adopts)
         self._mirrored = Mirrored(url, config.namespace)
@@ -250,8 +251,13 @@ class Follower:
 
     def _check_leader(self) -> None:
         """Report that the leader cannot be heard, and why, or that it is heard again."""
-        if self._leader.is_hearing:
-            self._report.clear(LEADER)
+        life = self._leader.life
+        if life is not None and life != self._life:
+            self._work.leader_serves()
+        self._life = life
+        if life is not None:
+            if not self._work.waits_for_leader:
+                self._report.clear(LEADER)
             return
         try:
             self._mirrored.stand()

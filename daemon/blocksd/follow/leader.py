@@ -64,9 +64,9 @@ class Leader:
         return self._thread is not None and self._thread.is_alive()
 
     @property
-    def is_hearing(self) -> bool:
-        """True while every change is heard, as far as that is known."""
-        return self._watching is not None and self._watching.life is not None
+    def life(self) -> int | None:
+        """A number while every change is heard, as far as that is known, another one after each interruption; else None."""
+        return self._watching.life if self._watching is not None else None
 
     def stop(self) -> None:
         """End the thread; it ends within a second or two, or with the process."""
@@ -88,17 +88,18 @@ class Leader:
             self._ending.wait(min(0.05 * 2**failures, _LONGEST_PAUSE) * random.uniform(0.5, 1.0))
 
     def _follow(self) -> None:
+        since = self._place
         mirrored = Mirrored(self._url, self._namespace)
         try:
             stand = mirrored.stand()
+            if stand.epoch is None:
+                raise Unavailable(f"there is no mirror at {masked(self._url)} yet, or it is being built anew")
+            if since is not None:
+                mirrored.see(*since)
+                mirrored.check(stand.epoch, stand.seq)
         finally:
             mirrored.close()
-        if stand.epoch is None:
-            raise Unavailable(f"there is no mirror at {masked(self._url)} yet, or it is being built anew")
-        since = self._place
-        if since is not None and not (
-            since[0] == stand.epoch and 0 <= stand.seq - since[1] <= max(_REPLAYED, self._files)
-        ):
+        if since is not None and not (since[0] == stand.epoch and stand.seq - since[1] <= max(_REPLAYED, self._files)):
             since = None
         transport = Transport(self._url, self._namespace)
         self._watching = Watching(Keys(self._namespace), since=since)

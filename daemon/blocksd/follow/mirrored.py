@@ -52,8 +52,8 @@ class _Transport(Transport):
 class Mirrored:
     """The leader's files, as one namespace of a server shows them.
 
-    Every method raises Unavailable when Redis does not serve or has no whole mirror, and Misconfigured when it refuses the
-    login.
+    Every method raises Unavailable when Redis does not serve, has no whole mirror, or one that lacks what was seen before,
+    and Misconfigured when it refuses the login.
     """
 
     def __init__(self, url: str, namespace: str) -> None:
@@ -61,12 +61,35 @@ class Mirrored:
         self._url = url
         self._keys = Keys(namespace)
         self._transport = _Transport(url, namespace)
+        self._seen: tuple[str, int] | None = None
 
     def close(self) -> None:
         self._transport.close()
 
+    @property
+    def epoch(self) -> str | None:
+        """The epoch of the newest change that was seen."""
+        return self._seen[0] if self._seen is not None else None
+
+    def see(self, epoch: str, seq: int) -> None:
+        """Note a change that was made: a mirror of this epoch that lacks it has lost it, until its daemon writes it again.
+
+        Numbers of an epoch are given out once, so a server that has fewer is one that replaced another too early.
+        """
+        if self._seen is None or self._seen[0] != epoch or self._seen[1] < seq:
+            self._seen = epoch, seq
+
+    def check(self, epoch: str | None, seq: int) -> None:
+        """Raise Unavailable if a mirror that stands there is older than what was seen."""
+        if self._seen is not None and epoch == self._seen[0] and seq < self._seen[1]:
+            message = f"the mirror at {masked(self._url)} is older than this copy (at seq {seq}, not {self._seen[1]})"
+            hint = (
+                "files stay as they are until the leader's daemon has written there what is missing: see that it runs"
+            )
+            raise Unavailable(message, hint=hint)
+
     def stand(self) -> Stand:
-        """Return where the mirror stands."""
+        """Return where the mirror stands, even if that is behind what was seen."""
         names = ("epoch", "seq", "host", "schema", "generation")
         ((epoch, seq, host, schema, generation),) = self._ask(("HMGET", self._keys.meta, *names), is_whole=False)
         if epoch is not None and schema != str(SCHEMA):
@@ -120,12 +143,16 @@ class Mirrored:
         return ("HMGET", self._keys.block(label), *fields)
 
     def _ask(self, *commands: tuple[str | int, ...], is_whole: bool = True) -> list[Any]:
-        """Send commands in one round trip. If it must be whole, raise Unavailable when there is no mirror."""
-        # Last: a mirror that is built anew is without its epoch from before the beginning.
-        ends = [("HGET", self._keys.meta, "epoch")] if is_whole else []
-        replies = self._transport.ask(*commands, *ends)
-        if is_whole and replies.pop() is None:
+        """Send commands in one round trip. If it must be whole, raise Unavailable when it is not, or is older than what was seen."""
+        if not is_whole:
+            return self._transport.ask(*commands)
+        # Its seq comes first, as it grows, and its epoch last: a mirror that is built anew is without it from before the beginning.
+        seq, *replies, epoch = self._transport.ask(
+            ("HGET", self._keys.meta, "seq"), *commands, ("HGET", self._keys.meta, "epoch")
+        )
+        if epoch is None:
             raise Unavailable(f"there is no mirror at {masked(self._url)} yet, or it is being built anew")
+        self.check(epoch, int(seq or 0))
         return replies
 
 

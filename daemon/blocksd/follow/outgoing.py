@@ -162,16 +162,25 @@ class Outgoing:
     @property
     def due_at(self) -> float:
         """When something is to be sent."""
-        if self._under_way is not None or self.outbox.next() is None:
+        if self.is_asking or self.outbox.next() is None:
             return _NEVER
         return self._retry_at
+
+    @property
+    def is_asking(self) -> bool:
+        """True while the leader's answer is waited for."""
+        return self._under_way is not None
+
+    def retry_by(self, at: float) -> None:
+        """Send what the leader has not taken no later than this."""
+        self._retry_at = min(self._retry_at, at)
 
     def go_on(self, now: float, read: Callable[[Sequence[str]], Mapping[str, Shown]]) -> list[str]:
         """Send the next edit, if none is under way; return the paths of edits that are none any more.
 
         `read` reads from the mirror. Raise what it raises: then nothing is sent.
         """
-        if self._under_way is not None or now < self._retry_at:
+        if self.is_asking or now < self._retry_at:
             return []
         edit = self.outbox.next()
         if edit is None:

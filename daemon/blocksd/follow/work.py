@@ -31,6 +31,7 @@ STATE = "<state>"
 """The subject of the problem that the state directory cannot be written."""
 
 _BUSY_SECONDS = 0.1
+_SOON_SECONDS = 0.05
 _HALTED_SECONDS = 1.0
 _LONGEST_PAUSE = 60.0
 _NEVER = float("inf")
@@ -72,13 +73,19 @@ class Work:
         self._look_again_at = _NEVER  # at what is due
         self._pause = 1.0
         self._is_recovered = False
+        self._asked_in: str | None = None  # the epoch in which the request that is under way was sent
         self.has_arrived = False
         """True once the copy has caught up."""
+        self.waits_for_leader = False
+        """True if the mirror could not be read at the last try."""
+        if copy.place.epoch is not None:
+            mirrored.see(copy.place.epoch, copy.place.seq)
 
     # --- what is heard ---
 
     def begin(self, begun: Begun) -> None:
         """All changes are heard from here on, and if they continue what was heard before, since then."""
+        self.leader_serves()
         if begun.is_continued and self._resync is None:
             self.goal = (begun.epoch, begun.seq) if self.goal is None else self.goal
             self._changed |= dict.fromkeys(self._copy.place.due)
@@ -90,10 +97,12 @@ class Work:
         self._resync = Resync(
             self._copy, self._mirrored, (epoch, seq), self._report, accepts_deletions=accepts_deletions
         )
+        self._mirrored.see(epoch, seq)
         self._report.hear(seq)
 
     def reset(self, reset: Reset) -> None:
         """Changes were missed, or the mirror was built anew."""
+        self.leader_serves()
         self.compare(reset.epoch, reset.seq)
 
     def hear(self, change: Change) -> None:
@@ -106,7 +115,19 @@ class Work:
         self._changed |= dict.fromkeys(labels)
         if change.seq is not None and change.epoch is not None:
             self.goal = (change.epoch, change.seq)
+            self._mirrored.see(*self.goal)
             self._report.hear(change.seq)
+        self._retry_soon()
+
+    def leader_serves(self) -> None:
+        """Try again soon what has failed while the leader was not heard."""
+        self._retry_soon()
+        if self._outgoing is not None:
+            self._outgoing.retry_by(time.monotonic() + _SOON_SECONDS)
+
+    def _retry_soon(self) -> None:
+        if self.waits_for_leader:
+            self._retry_at = min(self._retry_at, time.monotonic() + _SOON_SECONDS)
 
     def sweep_soon(self) -> None:
         """Compare all files with what was written last."""
@@ -126,6 +147,11 @@ class Work:
     def answer(self, answered: Answered) -> None:
         """Take the leader's answer to a local edit."""
         assert self._outgoing is not None
+        asked_in, self._asked_in = self._asked_in, None
+        seq = (answered.reply or {}).get("seq")
+        is_of_this_journal = asked_in is not None and asked_in == self._mirrored.epoch
+        if is_of_this_journal and isinstance(seq, int):
+            self._mirrored.see(str(asked_in), seq)
         labels, paths = self._outgoing.take(answered)
         self._changed |= dict.fromkeys(labels)
         for path in paths:
@@ -137,7 +163,8 @@ class Work:
     def due_at(self) -> float:
         """When there is something to do, unless something is heard."""
         send_at = self._outgoing.due_at if self._outgoing is not None else _NEVER
-        return max(self._retry_at, min(self._look_again_at, self._edits.due_at, self._sweep_at, send_at))
+        unfinished_at = 0.0 if self._resync is not None or (self._changed and self.goal is not None) else _NEVER
+        return max(self._retry_at, min(unfinished_at, self._look_again_at, self._edits.due_at, self._sweep_at, send_at))
 
     def go_on(self) -> bool:
         """Do a part; return True if there is no more for now. What fails for now is reported, and tried again.
@@ -153,12 +180,14 @@ class Work:
             hint = "see that its disk has room and can be written; it is tried again"
             self._report.set(Problem(STATE, error.code, error.message, hint))
             self.fail()
+            self.waits_for_leader = False
             return True
         except Unavailable as error:
             self._report.lose(error)
             self.fail()
+            self.waits_for_leader = True
             return True
-        self._failures = 0
+        self._failures, self.waits_for_leader = 0, False
         self._report.clear(STATE)
         return is_idle
 
@@ -219,6 +248,8 @@ class Work:
         if self._outgoing is not None:
             for path in self._outgoing.go_on(now, self._mirrored.read):
                 self._edits.hint(path)
+            if self._outgoing.is_asking and self._asked_in is None:
+                self._asked_in = self._mirrored.epoch
         labels = list(self._changed)[:PAGE]
         if not labels or self.goal is None:  # before the leader is heard nothing is known of its files
             self._arrive()
