@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 from blocksd.files.folder import Folder
@@ -62,6 +63,49 @@ def same(one: Path, other: Path) -> None:
         raise
 
 
+class Editor:
+    """An editor on a host: again and again it saves its file with one line more, and a new file, in a thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.lines: list[str] = []
+        self.lost: list[str] = []
+        """What it did not find as it had left it."""
+        self._folder = folder
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="editor")
+        self._thread.start()
+
+    def _work(self) -> None:
+        while not self._ending.wait(0.2):
+            self.look()
+            number = len(self.lines)
+            self.lines.append(f"edit {number}\n")
+            save(self._folder / "edited.md", "".join(self.lines))
+            save(self._folder / "new" / f"{number}.md", f"{number}\n")
+
+    def look(self) -> None:
+        """See that all is there, as it was saved last."""
+        texts = {"edited.md": "".join(self.lines)} if self.lines else {}
+        texts |= {f"new/{number}.md": f"{number}\n" for number in range(len(self.lines))}
+        for path, text in texts.items():
+            full = self._folder / path
+            if not full.exists() or full.read_text() != text:
+                self.lost.append(path)
+
+    def stop(self) -> None:
+        self._ending.set()
+        self._thread.join()
+
+
+def save(path: Path, text: str | bytes) -> Path:
+    """Save a file as editors do: written aside, and moved."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.swp")
+    aside.write_bytes(text if isinstance(text, bytes) else text.encode())
+    os.replace(aside, path)
+    return path
+
+
 class Hosts:
     """A leader, and followers by name, each with a folder and a state directory."""
 
@@ -75,13 +119,7 @@ class Hosts:
         self._processes.append(self.leader)
 
     def save(self, path: str, text: str | bytes, folder: Path | None = None) -> Path:
-        """Save a file as editors do: written aside, and moved."""
-        full = (folder or self.folder) / path
-        full.parent.mkdir(parents=True, exist_ok=True)
-        aside = full.with_name(f".{full.name}.swp")
-        aside.write_bytes(text if isinstance(text, bytes) else text.encode())
-        os.replace(aside, full)
-        return full
+        return save((folder or self.folder) / path, text)
 
     def follower(self, name: str = "copy", *options: str, read_only: bool = True) -> Follower:
         """A follower that is not started yet."""

@@ -1,4 +1,4 @@
-"""Failovers while an agent writes, by real sentinels and in a real cluster with replicas, as every interface sees them."""
+"""Failovers while an agent writes, by real sentinels and in a real cluster with replicas, as every interface and a copy see them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from blocksd.protocol.steps import Connect, Listen, Ping
 from blocksd.protocol.steps import Subscribe as SubscribeTo
 from events import Events
 from failovers import FAULTS, NAMESPACE
+from followers import Editor, same
+from followers import Follower as Copy
 from following import WAYS, Follower, Scope, Writer, client_of, is_served
 from gateways import Served
 from mcp_clients import Ear, command, done, run
@@ -31,6 +33,7 @@ pytestmark = pytest.mark.slow
 
 BACK_SECONDS = 5.0
 """Within which agents are served again after a promotion."""
+COPIES = {"writable": (), "read-only": ("--read-only",)}
 SCOPES = [Scope(), Scope(label="notes"), Scope(agent="ann")]
 
 
@@ -60,7 +63,10 @@ def prove(subscription: Subscription) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_everything_goes_on(tmp_path: Path, fault: str) -> None:
-    """No line that was acknowledged is lost or doubled, and whatever follows the changes has each one, or is told to reload."""
+    """No line that was acknowledged is lost or doubled, and whatever follows the changes has each one, or is told to reload.
+
+    What is saved in a copy on another host stays there, and reaches the leader once.
+    """
     kind, fail = FAULTS[fault]
     folder = tmp_path / "blocks.d"
     folder.mkdir()
@@ -72,6 +78,10 @@ def test_everything_goes_on(tmp_path: Path, fault: str) -> None:
         daemon = Daemon(folder, tmp_path / "state", *at)
         stack.callback(daemon.stop)
         daemon.start()
+        copies = [Copy(tmp_path / name, tmp_path / f"{name}-state", *at, *how) for name, how in COPIES.items()]
+        for copy in copies:
+            copy.start()
+            stack.callback(copy.stop)
         gateway = Served(tmp_path / "gateway.log", *at)
         stack.callback(gateway.end)
         printed = Printed(servers.url, tmp_path / "printed", NAMESPACE)
@@ -93,6 +103,8 @@ def test_everything_goes_on(tmp_path: Path, fault: str) -> None:
         listen(subscription)
         writer = Writer(servers.url, NAMESPACE)
         stack.callback(writer.stop)
+        editor = Editor(copies[0].folder)
+        stack.callback(editor.stop)
 
         async def work() -> None:
             ear = Ear()
@@ -118,13 +130,23 @@ def test_everything_goes_on(tmp_path: Path, fault: str) -> None:
 
         run(work())
         lines = writer.stop()
+        editor.stop()
         assert (folder / "notes.md").read_text().split()[4:] == lines
+        for copy in copies:
+            same(folder, copy.folder)
+        editor.look()
+        assert not editor.lost
+        texts = daemon.values("edited")
+        assert texts == sorted(set(texts), key=lambda text: len(text or "")), "each save is there once, in order"
+        assert f"{texts[-1]}\n" == "".join(editor.lines)
         journal = JournalReader(str(daemon.state / "journal.db"))
-        revisions = sorted(journal.history("notes"), key=lambda revision: revision.seq)
+        newest = journal.newest()
+        assert newest is not None
+        revisions = [revision for seq in range(1, newest.seq + 1) if (revision := journal.revision(seq)) is not None]
         journal.close()
         last = revisions[-1].seq
         for scope, follower in followers:
-            follower.until(last)
+            follower.until([revision.seq for revision in revisions if scope.concerns(revision)][-1])
             scope.check(follower.heard, revisions, after=1, leads_back="moves" not in fault)
         eventually(partial(has_seq, printed.all, last), "the command has printed all")
         check_numbers(printed.all(), last)
@@ -133,4 +155,4 @@ def test_everything_goes_on(tmp_path: Path, fault: str) -> None:
             streamed.append(events.event().data)
         check_numbers(streamed, last)
         eventually(lambda: shown(servers).split() == lines, "the mirror shows it where the master is")
-        assert "Traceback" not in daemon.said() + gateway.said()
+        assert "Traceback" not in daemon.said() + gateway.said() + "".join(copy.said() for copy in copies)
