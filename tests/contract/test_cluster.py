@@ -16,9 +16,10 @@ from blocksd.mirror.acl import users
 from blocksd.mirror.keys import Keys
 from blocksd.protocol import watching as watching_module
 from clusters import NODES, Cluster
-from following import Follower, Writer
+from following import WAYS, Follower, Writer, client_of
 from rig import Rig, assert_level
-from support import Daemon, eventually
+from sentinels import free_ports
+from support import Daemon, RedisServer, eventually, valkey_binary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -236,5 +237,45 @@ def test_wrong_settings_for_a_cluster_are_named(tmp_path: Path, cluster: Cluster
         assert isinstance(rig.heard.away[0], Misconfigured)
         assert re.search(said, rig.heard.away[0].message)
         rig.crash()
-        with Client(url, namespace) as client, pytest.raises(Misconfigured, match=said):
+        with pytest.raises(Misconfigured, match=said), Client(url, namespace) as client:
             client.blocks.retrieve("missing")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_why_a_cluster_does_not_serve(cluster: Cluster, way: str) -> None:
+    """A wrong login, a server that is no cluster, nobody there: each is named, and only the last one may pass."""
+    single = RedisServer(valkey_binary())
+    (port,) = free_ports(1)
+    try:
+        single.start("--port", str(port))
+        for url, kind, said in (
+            (cluster.url.replace("://", "://nobody:wrong@"), Misconfigured, "refuses the login"),
+            (f"redis+cluster://127.0.0.1:{port}", Misconfigured, "is no cluster"),
+            ("redis+cluster://127.0.0.1:1", Unavailable, "Error 111"),
+        ):
+            with client_of(way, url, "{why}") as client, pytest.raises(kind, match=said) as refusal:
+                client.blocks.retrieve("missing")
+            assert "wrong" not in refusal.value.message
+    finally:
+        single.remove()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_slot_without_a_node_is_the_loss_of_its_namespaces(cluster: Cluster, way: str) -> None:
+    """Where the nodes are set to serve the other slots, namespaces there go on."""
+    slot, holder = cluster.slot("{down}:meta"), cluster.holder("{down}:meta")
+    try:
+        for node in cluster.raw:
+            node.config_set("cluster-require-full-coverage", "no")
+            node.execute_command("CLUSTER", "DELSLOTS", slot)
+        for namespace, said in (("{down}", "no node of the cluster has the slot"), ("{up}", "no mirror")):
+            with (
+                client_of(way, cluster.url, namespace) as client,
+                pytest.raises(Unavailable, match=said),
+            ):
+                client.blocks.retrieve("missing")
+    finally:
+        holder.execute_command("CLUSTER", "ADDSLOTS", slot)
+        for node in cluster.raw:
+            eventually(lambda node=node: "cluster_slots_ok:16384" in str(node.execute_command("CLUSTER", "INFO")))  # type: ignore[misc]
+            node.config_set("cluster-require-full-coverage", "yes")

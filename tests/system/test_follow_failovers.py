@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import signal
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from followers import Hosts, same
-from support import eventually, valkey_binary
+from blocksd.mirror.acl import users
+from blocksd.mirror.keys import Keys
+from clusters import NODES, Cluster
+from followers import Follower, Hosts, same, save
+from sentinels import Watched
+from support import Daemon, certified, eventually, require, valkey_binary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from support import Spares
@@ -82,3 +87,87 @@ def test_mirror_that_is_older_than_the_copies(hosts: Hosts) -> None:
     assert hosts.leader.values("notes") == ["first", "second"]
     assert hosts.leader.values("new") == ["new"]
     client.close()
+
+
+def sentinels_with_tls(path: Path) -> tuple[Any, Callable[[Any], None]]:
+    """Two servers and their sentinel, which speak TLS alone, and a failover."""
+    servers = Watched(require("redis-server"), password="sesame", certified=certified(path))
+
+    def fail(servers: Watched) -> None:
+        servers.fail_over()
+        eventually(lambda: servers.is_promoted(1), "the replica is promoted")
+
+    return servers, fail
+
+
+def cluster(_path: Path) -> tuple[Any, Callable[[Any], None]]:
+    """Three masters, and the move of the namespace's slot to another of them."""
+
+    def move(servers: Cluster) -> None:
+        key = "{team}:meta"
+        source = servers.number(key)
+        list(servers.move(servers.slot(key), source, (source + 1) % NODES))
+
+    return Cluster(), move
+
+
+@pytest.mark.parametrize("kind", [sentinels_with_tls, cluster])
+def test_followers_with_logins(tmp_path: Path, kind: Callable[[Path], tuple[Any, Callable[[Any], None]]]) -> None:
+    """The users of `blocksd acl` are enough for followers, also where the namespace is after a failover."""
+    folder = tmp_path / "leader"
+    save(folder / "notes.md", "one\n")
+    with ExitStack() as stack:
+        servers, fail = kind(tmp_path)
+        stack.callback(servers.close)
+        for raw in servers.raw:
+            for line in users(Keys("{team}"), []):
+                _, user, *rules = line.replace("PASSWORD", ">hush").split()
+                raw.execute_command("ACL", "SETUSER", user, *rules)
+
+        def at(user: str, password: str = "hush") -> tuple[str, ...]:
+            url = servers.url.replace("://", f"://team-{user}:{password}@")
+            return ("--redis", url, "--namespace", "{team}")
+
+        leader = Daemon(folder, tmp_path / "leader-state", *at("daemon")).start()
+        stack.callback(leader.stop)
+        wrong = Follower(tmp_path / "wrong", tmp_path / "wrong-state", *at("reader", "shout")).start(ready=False)
+        assert wrong.process is not None
+        assert wrong.process.wait(20) == 2
+        assert "refuses the login" in wrong.said()
+        assert "shout" not in wrong.said()
+        copies = [
+            Follower(tmp_path / "writable", tmp_path / "writable-state", *at("operator")),
+            Follower(tmp_path / "read-only", tmp_path / "read-only-state", *at("reader"), "--read-only"),
+        ]
+        for copy in copies:
+            stack.callback(copy.start().stop)
+            same(folder, copy.folder)
+        fail(servers)
+        save(folder / "notes.md", "two\n")
+        save(copies[0].folder / "new.md", "new\n")
+        eventually((folder / "new.md").exists, "the new file has arrived")
+        for copy in copies:
+            same(folder, copy.folder)
+            assert "hush" not in copy.said()
+            assert "sesame" not in copy.said()
+            eventually(lambda copy=copy: copy.status()["in_sync"], "it is in sync")  # type: ignore[misc]
+
+
+def test_cluster_that_comes_later(tmp_path: Path) -> None:
+    """A leader and a follower that start while no node of the cluster runs wait for it."""
+    folder = tmp_path / "leader"
+    save(folder / "notes.md", "one\n")
+    with ExitStack() as stack:
+        servers = Cluster()
+        stack.callback(servers.close)
+        for server in servers.servers:
+            server.kill()
+        at = ("--redis", servers.url, "--namespace", "{team}")
+        leader = Daemon(folder, tmp_path / "leader-state", *at).start()
+        stack.callback(leader.stop)
+        copy = Follower(tmp_path / "copy", tmp_path / "copy-state", *at).start(ready=False)
+        stack.callback(copy.stop)
+        eventually(lambda: "does not serve" in copy.said(), "it waits for the leader")
+        for number in range(NODES):
+            servers.start(number)
+        same(folder, copy.folder)

@@ -87,9 +87,10 @@ def _ask_gateway(gateway: dict[str, Any] | None) -> None:
 
 def seen_in_mirror(url: str, report: dict[str, Any]) -> dict[str, Any]:
     """Return what differs in Redis at this moment from a mirror in sync; the daemon finds it within a second or two."""
-    from blocksd.mirror.connection import connect, translated
+    from blocksd.mirror.connection import check_namespace, connect, translated
 
     try:
+        check_namespace(url, report["namespace"])
         with connect(url) as client, translated(url):
             meta = client.hgetall(Keys(report["namespace"]).meta)
     except (Unavailable, Misconfigured) as error:

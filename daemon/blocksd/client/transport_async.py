@@ -9,7 +9,7 @@ from typing import Any
 from weakref import WeakSet
 
 from blocksd.errors import Misconfigured, Unavailable
-from blocksd.mirror.connection import connect, is_answer
+from blocksd.mirror.connection import check_namespace, connect, is_answer
 from blocksd.mirror.keys import Keys
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol import wire
@@ -23,10 +23,15 @@ class AsyncTransport:
     """One namespace of one server. Several tasks may use it at once."""
 
     def __init__(self, url: str, namespace: str, by: str | None = None) -> None:
-        """Nothing is sent yet. `by` says who the operator is."""
+        """Nothing is sent yet. `by` says who the operator is.
+
+        Raises:
+            Misconfigured: `url` is none of Redis, `namespace` is none, or it is not in braces and `url` is of a cluster.
+        """
         self.url = url
         self.by = by
         self.keys = Keys(namespace)
+        check_namespace(url, namespace)
         self.may_run_scripts = True
         """False once the server has refused a script."""
         self.opened: WeakSet[Any] = WeakSet()  # watches, to be closed with the client
@@ -79,6 +84,9 @@ class AsyncTransport:
         if hasattr(self._redis, "get_node_from_key"):
             with suppress(Exception):  # the call has failed anyway
                 await self._redis.nodes_manager.initialize()
+                return
+            with suppress(Exception):  # of what redis-py leaves open  # asyncio only
+                await self._redis.nodes_manager.aclose("startup_nodes")  # asyncio only
 
     async def _send(self, commands: Sequence[Command], *, together: bool) -> list[Any]:
         with wire.reading_mirror(self.url):

@@ -87,7 +87,11 @@ class Report:
         """Report that the leader is not heard."""
         if self._behind_since is None:
             self._behind_since = time.time()
-        hint = str(error.facts.get("hint", "")) or "it connects again by itself; local files stay as they are meanwhile"
+        hint = str(error.facts.get("hint", "")) or (
+            "it connects again by itself; local files stay as they are meanwhile"
+            if error.code == "unavailable"
+            else "correct --redis, or the rights of its user; local files stay as they are meanwhile"
+        )
         self.set(Problem(LEADER, error.code, error.message, hint, warning=error.code == "unavailable"))
 
     def take(self, outcome: Outcome) -> None:

@@ -65,6 +65,7 @@ def connect(
         Misconfigured: `url` is none of these forms.
     """
     from blocksd.mirror import sentinel  # imported when needed, because redis-py loads slowly
+    from blocksd.mirror.clients import LazyCluster, LendingPool
 
     package = "redis.asyncio" if asynchronous else "redis"
     redis, cluster, retry, backoff = map(
@@ -93,8 +94,6 @@ def connect(
                 raise ValueError("'/', '?' and '#' in a password must be percent-encoded")
             if not asynchronous:
                 return redis.Redis.from_url(url, **options)
-            from blocksd.mirror.pool import LendingPool
-
             return redis.Redis.from_pool(LendingPool.from_url(url, **options))
         if scheme in _LISTS:
             place = _Place.of(rest)
@@ -104,6 +103,8 @@ def connect(
                 # A master that hangs is replaced: after each timeout the sentinels are asked for the present one.
                 options["socket_timeout"] = min(reply_seconds, REPLY_SECONDS)
                 service, _, db = place.path.strip("/").partition("/")
+                if not service:
+                    raise ValueError("the name of the service is missing, as in redis+sentinel://host:port/service")
                 login = {name: place.options.pop(f"sentinel_{name}", None) for name in ("username", "password")}
                 shared = {name: value for name, value in place.options.items() if name.startswith("ssl_")}
                 options["db"] = int(db or 0)
@@ -114,9 +115,15 @@ def connect(
                     {**options, "db": 0, "socket_timeout": CONNECT_SECONDS, **shared, **login},
                     asynchronous=asynchronous,
                 )
-            nodes = [cluster.ClusterNode(host, port) for host, port in place.hosts]
-            with translated(url):  # a cluster client asks for the slots at once
-                return cluster.RedisCluster(startup_nodes=nodes, **{**options, **place.options})
+            # A shard that is lost stops the namespaces on it, and no other ones.
+            options |= {"require_full_coverage": False, **place.options}
+
+            def cluster_client() -> Any:
+                nodes = [cluster.ClusterNode(host, port) for host, port in place.hosts]
+                with translated(url):
+                    return cluster.RedisCluster(startup_nodes=nodes, **options)
+
+            return cluster_client() if asynchronous else LazyCluster(cluster_client)
     except (ValueError, TypeError) as error:
         raise Misconfigured(f"{masked(url)} is not a Redis URL: {error}", url=masked(url)) from None
     raise Misconfigured(f"{masked(url)} is not a Redis URL: the forms are {_FORMS}", url=masked(url))
@@ -223,6 +230,10 @@ def raise_translated(error: BaseException, url: str) -> None:
         raise _ours(error, url) from error
     if re.search("same (key )?slot", str(error)):  # RedisClusterException and its like
         raise _spread(url) from error
+    if isinstance(error, redis.exceptions.RedisClusterException):
+        raise _of_cluster(error, url) from error
+    if isinstance(error, KeyError) and url.startswith(_CLUSTERS):  # redis-py looks for a slot in a map without it
+        raise _without_slot(url) from error
     # Others of these; and what redis-py's parsing makes of bytes that are no reply.
     kind = "" if isinstance(error, OSError) or type(error).__module__.startswith("redis") else type(error).__name__
     why = f"what answers cannot be understood ({kind}: {error})" if kind else str(error)
@@ -246,7 +257,11 @@ def _ours(error: RedisError, url: str) -> BlocksdError:
             message = f"Redis at {place} does not permit this to its user: {one}"
             return Misconfigured(message[:_LONGEST], url=place, lacks="right")
         if isinstance(one, refusals) or (is_answer and str(one).partition(" ")[0] in ("NOAUTH", "WRONGPASS")):
-            return Misconfigured(f"Redis at {place} refuses the login: {one}"[:_LONGEST], url=place, lacks="login")
+            from blocksd.mirror.sentinel import LOGIN, SAYS
+
+            message = f"Redis at {place} refuses the login: {one}"
+            facts = {"hint": LOGIN} if str(one).startswith(SAYS) else {}
+            return Misconfigured(message[:_LONGEST], url=place, lacks="login", **facts)
     if isinstance(error, redis.exceptions.ClusterCrossSlotError):
         return _spread(url)
     if isinstance(error, redis.exceptions.AskError) and not url.startswith(_CLUSTERS):  # MOVED is one
@@ -260,6 +275,35 @@ def _ours(error: RedisError, url: str) -> BlocksdError:
     if is_refused and str(error).partition(" ")[0] not in _WORDS_THAT_MAY_PASS:
         return Damaged(f"Redis at {place} refuses a command: {error}"[:_LONGEST], url=place)
     return Unavailable(f"Redis at {place} does not serve: {error}"[:_LONGEST], url=place)
+
+
+def _of_cluster(error: Exception, url: str) -> BlocksdError:
+    """Translate an error of a cluster's client by what one of the nodes has answered."""
+    import redis
+
+    place, cause = masked(url), error.__cause__ or error.__context__
+    while cause is not None and not isinstance(cause, redis.RedisError):
+        cause = cause.__cause__ or cause.__context__
+    if "cluster support disabled" in str(cause):
+        message = f"{place} is no cluster: a single server is named redis://host:port"
+        return Misconfigured(message[:_LONGEST], url=place)
+    if isinstance(error, redis.exceptions.SlotNotCoveredError):
+        return _without_slot(url)
+    if isinstance(cause, redis.RedisError):
+        return _ours(cause, url)
+    return Unavailable(f"Redis at {place} does not serve: {error}"[:_LONGEST], url=place)
+
+
+def _without_slot(url: str) -> Unavailable:
+    place = masked(url)
+    message = f"Redis at {place} does not serve: no node of the cluster has the slot of the namespace"
+    return Unavailable(message[:_LONGEST], url=place)
+
+
+def check_namespace(url: str, namespace: str) -> None:
+    """Raise Misconfigured if the keys of a namespace would be spread over a cluster."""
+    if url.startswith(_CLUSTERS) and not namespace.startswith("{"):
+        raise _spread(url)
 
 
 def _spread(url: str) -> Misconfigured:

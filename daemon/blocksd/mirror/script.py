@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha1
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,8 @@ class Script:
         self._url = url
         self.is_on_cluster = not hasattr(client, "connection_pool")
         """True if the keys may be spread over several nodes."""
-        self._script = client.register_script(files(__package__).joinpath(name).read_text(encoding="utf-8"))
+        self._text = files(__package__).joinpath(name).read_text(encoding="utf-8")
+        self._name = sha1(self._text.encode(), usedforsecurity=False).hexdigest()  # as the server calls it
         self._connection: Any = None
         self._has_sentinels = False
         # The words of a call that was sent, and whose result was not read.
@@ -50,7 +52,7 @@ class Script:
         try:
             self._connect()
             if self._connection is not None:
-                command = packed("EVALSHA", self._script.sha, *words)
+                command = packed("EVALSHA", self._name, *words)
                 try:
                     self._connection.send_packed_command(command)
                 except _redis().ConnectionError:  # the server went and came back while nothing was sent
@@ -86,10 +88,10 @@ class Script:
 
     def _evaluate(self, words: tuple[Any, ...]) -> Any:
         try:
-            return self._client.evalsha(self._script.sha, *words)
+            return self._client.evalsha(self._name, *words)
         except _redis().exceptions.NoScriptError:
             # With its text, which the server keeps, and not loaded first: it may be flushed again in between.
-            return self._client.eval(self._script.script, *words)
+            return self._client.eval(self._text, *words)
 
     def _connect(self) -> None:
         """Connect, if necessary, to the present master."""

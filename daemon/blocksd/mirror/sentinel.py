@@ -12,6 +12,9 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+SAYS = "a sentinel says: "
+"""What the error begins with when sentinels refuse the login."""
+LOGIN = "correct the sentinels' own login in the URL: ?sentinel_username=USER&sentinel_password=PASSWORD"
 CHECK_SECONDS = 1.0
 """How often a client in use asks for the master. redis-py asks only when it connects, and a master that was replaced while
 the sentinels could not reach it may still run."""
@@ -84,7 +87,7 @@ def _no_master(service: str, errors: Sequence[Exception]) -> Exception:
         if isinstance(error, AuthenticationError) or (
             isinstance(error, ResponseError) and str(error).startswith(("NOAUTH", "NOPERM", "WRONGPASS"))
         ):
-            return AuthenticationError(f"a sentinel says: {error}")
+            return AuthenticationError(f"{SAYS}{error}")
     why = f": {errors[0]}" if errors else ""
     return sentinel.MasterNotFoundError(f"no sentinel names a master of {service!r}{why}")
 

@@ -14,7 +14,7 @@ from blocksd.errors import JournalDamaged, Misconfigured, Unavailable
 from blocksd.files.folder import Folder
 from blocksd.files.root import Root
 from blocksd.journal.journal import Journal
-from blocksd.mirror.connection import connect, masked
+from blocksd.mirror.connection import check_namespace, connect, masked
 from blocksd.mirror.keys import Keys
 from blocksd.mirror.lease import superseded
 from blocksd.mirror.mirror import Mirror
@@ -151,6 +151,7 @@ class Resources:
             "pid": str(os.getpid()),
             "started_at": timestamp(time.time()),
         }
+        check_namespace(self.redis_url, config.namespace)
         self.mirror = self._mirror = Mirror(
             connect(self.redis_url),
             Keys(config.namespace),

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
+from blocksd import AsyncClient, Client
 from blocksd.errors import BlocksdError, Damaged, Misconfigured, Unavailable
-from blocksd.mirror.connection import connect, masked, translated
+from blocksd.mirror.clients import LazyCluster
+from blocksd.mirror.connection import check_namespace, connect, masked, translated
 from blocksd.mirror.script import packed
 from blocksd.protocol import wire
 
@@ -75,6 +77,43 @@ def test_master_that_hangs_is_not_waited_for(*, asynchronous: bool) -> None:
     assert wire.WAIT_SECONDS < pool.connection_kwargs["socket_timeout"] == 2.0
     [one] = pool.sentinel_manager.sentinels
     assert one.connection_pool.connection_kwargs["socket_timeout"] == 1.0
+
+
+def test_cluster_is_asked_when_it_is_needed() -> None:
+    """What is made while the cluster is unreachable goes on when it is there."""
+    with connect("redis+cluster://127.0.0.1:1") as client:
+        assert hasattr(client, "get_node_from_key")
+        assert not hasattr(client, "connection_pool")
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="Connection refused"):
+                client.ping()
+    made: list[Any] = []
+
+    def make() -> Any:
+        made.append(SimpleNamespace(ping=lambda: True, close=lambda: made.append("closed")))
+        if len(made) == 1:
+            raise Unavailable("it is down")
+        return made[-1]
+
+    lazy = LazyCluster(make)
+    lazy.close()
+    with pytest.raises(Unavailable):
+        lazy.ping()
+    assert lazy.ping()
+    assert lazy.ping()
+    lazy.close()
+    assert made[2:] == ["closed"], "one client was made"
+
+
+def test_namespace_of_a_cluster_is_in_braces() -> None:
+    """Else its keys would be spread over the nodes."""
+    for url in ("redis://one", "redis+sentinel://one:1/main", "unix:///one"):
+        check_namespace(url, "blocks")
+    check_namespace("redis+cluster://one:1", "{blocks}")
+    for kind in (Client, AsyncClient):
+        for scheme in ("redis+cluster", "rediss+cluster"):
+            with pytest.raises(Misconfigured, match="in braces"):
+                kind(f"{scheme}://one:1", "blocks")
 
 
 def test_sentinels_are_all_asked() -> None:
@@ -161,18 +200,17 @@ def test_sentinels_have_a_login_and_addresses_of_their_own() -> None:
 def test_cluster_by_tls_and_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each node is named, with its options."""
     made_of: dict[str, Any] = {}
-    monkeypatch.setattr(redis.cluster, "RedisCluster", lambda **options: made_of.update(options))
-    connect("rediss+cluster://u:hunter2@[::1]:7000,one:7001?ssl_cert_reqs=none")
+
+    def made(**options: Any) -> Any:
+        made_of.update(options)
+        return SimpleNamespace(ping=lambda: True)
+
+    monkeypatch.setattr(redis.cluster, "RedisCluster", made)
+    connect("rediss+cluster://u:hunter2@[::1]:7000,one:7001?ssl_cert_reqs=none").ping()
     assert [(node.host, node.port) for node in made_of["startup_nodes"]] == [("::1", 7000), ("one", 7001)]
     assert (made_of["ssl"], made_of["ssl_cert_reqs"], made_of["username"], made_of["password"]) == (
         *(True, "none", "u", "hunter2"),
     )
-
-
-def test_unreachable_cluster_is_unavailable() -> None:
-    """A cluster is asked for its slots at once; when none of its nodes answers, that may pass."""
-    with pytest.raises(Unavailable):
-        connect("redis+cluster://127.0.0.1:1")
 
 
 WRONG = (
@@ -187,6 +225,8 @@ WRONG = (
     "redis+sentinel://u:hunter2@one/main",
     "redis+sentinel://u:hunter2@one:x/main/0",
     "redis+sentinel://u:hunter2@one:1/main/x",
+    "redis+sentinel://u:hunter2@one:1/",
+    "redis+sentinel://u:hunter2@one:1",
     "redis+cluster://u:hunter2@one:x",
     "redis+cluster://u:hunter2@::1:7000",
     "redis+cluster://u:hunter2@[::1:7000",

@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakSet
 
 from blocksd.errors import Misconfigured, Unavailable
-from blocksd.mirror.connection import connect, is_answer
+from blocksd.mirror.connection import check_namespace, connect, is_answer
 from blocksd.mirror.keys import Keys
 from blocksd.model.revision import OPERATOR
 from blocksd.protocol import wire
@@ -20,10 +20,15 @@ class Transport:
     """One namespace of one server. Several threads may use it at once."""
 
     def __init__(self, url: str, namespace: str, by: str | None = None) -> None:
-        """Nothing is sent yet. `by` says who the operator is."""
+        """Nothing is sent yet. `by` says who the operator is.
+
+        Raises:
+            Misconfigured: `url` is none of Redis, `namespace` is none, or it is not in braces and `url` is of a cluster.
+        """
         self.url = url
         self.by = by
         self.keys = Keys(namespace)
+        check_namespace(url, namespace)
         self.may_run_scripts = True
         """False once the server has refused a script."""
         self.opened: WeakSet[Any] = WeakSet()  # watches, to be closed with the client
@@ -56,6 +61,7 @@ class Transport:
         if hasattr(self._redis, "get_node_from_key"):
             with suppress(Exception):  # the call has failed anyway
                 self._redis.nodes_manager.initialize()
+                return
 
     def _send(self, commands: Sequence[Command], *, together: bool) -> list[Any]:
         with wire.reading_mirror(self.url):
