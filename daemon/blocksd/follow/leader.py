@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from blocksd.protocol.reset import Item
 
 _LONGEST_PAUSE = 2.0
+_PROVE_SECONDS = 2.0
+"""How often it is checked that changes are heard from the server that has the namespace: after a failover the former one may
+live on, and say nothing."""
 _REPLAYED = 1000
 """How many changes are replayed at most, or as many as there are files: to compare all files costs less than more of them."""
 
@@ -102,7 +105,7 @@ class Leader:
         if since is not None and not (since[0] == stand.epoch and stand.seq - since[1] <= max(_REPLAYED, self._files)):
             since = None
         transport = Transport(self._url, self._namespace)
-        self._watching = Watching(Keys(self._namespace), since=since)
+        self._watching = Watching(Keys(self._namespace), since=since, prove_seconds=_PROVE_SECONDS)
         watch = self._watch = Watch(transport, self._watching)
         try:
             epoch, seq = watch.place

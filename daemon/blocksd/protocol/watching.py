@@ -63,8 +63,9 @@ class Watching:
         since: int | tuple[str, int] | Item | None = None,
         label: str | None = None,
         agent: str | None = None,
+        prove_seconds: float | None = None,
     ) -> None:
-        """`since` is a seq (of whatever epoch the mirror has), an epoch and a seq, or the last item received.
+        """`since` is a seq (of any epoch), an epoch and a seq, or the last item received. `prove_seconds` replaces PROVE_SECONDS.
 
         Raises:
             InvalidLabel: `label` is no label, or `agent` no agent id.
@@ -74,6 +75,7 @@ class Watching:
         if label is not None and agent is not None:
             raise Misconfigured("watch one block or one agent, not both", key="label")
         self._keys = keys
+        self._prove_seconds = prove_seconds if prove_seconds is not None else PROVE_SECONDS
         self._label = None if label is None else parse_versioned(label)
         self._agent = None if agent is None else parse_agent(agent)
         self._attached = None if self._agent is None else Attached(self._agent)
@@ -212,7 +214,7 @@ class Watching:
                     waiting = None
                 yield from self._align()
             now = time.monotonic()
-            if waiting is None and now - proved_at >= PROVE_SECONDS:
+            if waiting is None and now - proved_at >= self._prove_seconds:
                 waiting, proved_at = (yield from epoch_and_seq(self._keys)), now
                 yield Ping()
             elif waiting is not None and heard is None and now - proved_at >= PATIENCE_SECONDS:

@@ -674,6 +674,15 @@ def test_silence_is_put_to_the_proof(server: Server, clock: Clock) -> None:
     assert driver.log == [Ping()]
 
 
+def test_proof_comes_as_often_as_is_asked_for(server: Server, clock: Clock) -> None:
+    """A follower that has lost its subscription finds that earlier than other programs."""
+    driver = follow(server, prove_seconds=2.0)
+    driver.log.clear()
+    clock.advance(2.0)
+    assert driver.run() == []
+    assert driver.log == [Ping()]
+
+
 def test_what_the_proof_shows_to_be_missing(server: Server, clock: Clock) -> None:
     """A watch of everything that has heard less than the mirror showed before the ping reads the stream."""
     driver = follow(server)
