@@ -22,10 +22,11 @@ _NODE_TIMEOUT = 1000  # milliseconds; after twice that a replica stands for elec
 
 
 class Cluster:
-    """Masters with a third of the slots each: the servers 0 to 2. Their replicas, if there are any, are 3 to 5, in that order."""
+    """Masters with an equal part of the slots each: the servers 0 to 2. Their replicas, if there are any, are 3 to 5, in that order."""
 
-    def __init__(self, *, replicas: bool = False, binary: str = "") -> None:
-        count = 2 * NODES if replicas else NODES
+    def __init__(self, *, replicas: bool = False, binary: str = "", masters: int = NODES) -> None:
+        self._masters = masters
+        count = 2 * masters if replicas else masters
         ports = free_ports(2 * count)
         self.ports, self._buses = ports[:count], ports[count:]
         self.servers = [RedisServer(binary or valkey_binary()) for _ in range(count)]
@@ -35,21 +36,21 @@ class Cluster:
             server.wait()
         self.raw: list[Any] = [server.client() for server in self.servers]
         for number, client in enumerate(self.raw):
-            if number < NODES:
-                first, last = SLOTS * number // NODES, SLOTS * (number + 1) // NODES - 1
+            if number < masters:
+                first, last = SLOTS * number // masters, SLOTS * (number + 1) // masters - 1
                 client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
             client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for port, bus in zip(self.ports[1:], self._buses[1:], strict=True):
             self.raw[0].execute_command("CLUSTER", "MEET", "127.0.0.1", port, bus)
         eventually(lambda: all(map(self._is_whole, self.raw)), "each node knows all slots")
-        for number in range(NODES, count):
-            master = self.id(number - NODES)
+        for number in range(masters, count):
+            master = self.id(number - masters)
             eventually(partial(self._knows, number, master), "the replica knows its master")
             self.raw[number].execute_command("CLUSTER", "REPLICATE", master)
-        for number in range(NODES, count):
+        for number in range(masters, count):
             eventually(partial(self.follows, number), "the replica follows")
         eventually(
-            lambda: all(self._knows_replicas(client, count - NODES) for client in self.raw), "replicas are known"
+            lambda: all(self._knows_replicas(client, count - masters) for client in self.raw), "replicas are known"
         )
         self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in self.ports)
 
@@ -77,7 +78,7 @@ class Cluster:
     def _is_whole(self, client: Any) -> bool:
         facts = str(client.execute_command("CLUSTER", "INFO")).split()
         is_ok = {"cluster_state:ok", f"cluster_slots_ok:{SLOTS}"}.issubset(facts)
-        return is_ok and len(client.execute_command("CLUSTER", "SLOTS")) == NODES
+        return is_ok and len(client.execute_command("CLUSTER", "SLOTS")) == self._masters
 
     def follows(self, number: int) -> bool:
         """Return True if a node is a replica that has all that its master had."""
@@ -96,7 +97,7 @@ class Cluster:
 
     def number(self, key: str) -> int:
         """The number of the node that has a key at the beginning."""
-        return self.slot(key) * NODES // SLOTS
+        return self.slot(key) * self._masters // SLOTS
 
     def holder(self, key: str) -> Any:
         """A client of that node."""
