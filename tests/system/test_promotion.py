@@ -160,11 +160,10 @@ def test_paused_leader_wakes_up(hosts: Hosts, raw: Any, tmp_path: Path) -> None:
     # The old host comes back: what it alone has is kept there, until a person has the leader's.
     back = hosts.own(Follower(hosts.folder, old.state, "--redis", hosts.server.url, "--adopt")).start()
     assert isinstance(back, Follower)
-    assert set(back.status()["local_edits"]) >= {"b.md"}
+    eventually(lambda: set(back.status()["local_edits"]) >= {"a.md", "b.md"}, "both are told")
     assert (hosts.folder / "b.md").read_text() == "saved on the old host\n"
     assert (copy.folder / "b.md").read_text().endswith("b 1\n")
-    for path in back.status()["local_edits"]:
-        back.revert(path)
+    eventually(lambda: not [back.revert(path) for path in back.status()["local_edits"]], "none is left")
     same(copy.folder, hosts.folder)
     eventually(lambda: not back.status()["problems"])
     assert back.stop() == new.stop() == 0
