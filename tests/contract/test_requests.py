@@ -2205,6 +2205,25 @@ def test_stale_save_is_merged(rig: Office, ear: Ear) -> None:
     assert_level(rig, rig.raw)
 
 
+@pytest.mark.parametrize("how", ["killed", "stopped", "stopped long after"])
+def test_save_while_the_daemon_is_off(rig: Office, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """When its text was saved first is not known: it may have been as soon as the daemon had ended."""
+    rig.do("ann", "append", "notes", content="from Ann")
+    if how == "killed":
+        rig.crash()
+    else:
+        later = time.time() + 3600.0 * (how == "stopped long after")
+        with monkeypatch.context() as patch:
+            patch.setattr("blocksd.journal.journal.time.time", lambda: later)
+            rig.close()
+    path = rig.root / "notes.md"
+    path.write_text(NOTES.replace("one", "zero\none"))
+    os.utime(path, (time.time() + 7200.0,) * 2)
+    rig.open()
+    rig.settle()
+    assert rig.value("notes") == ("zero\none" if how == "stopped long after" else "zero\none\nfrom Ann")
+
+
 def test_text_of_an_earlier_version_is_put_back(rig: Office, ear: Ear) -> None:
     """At once after an append, as git checkout does it, an editor's undo, or a program that takes the line out: it stands."""
     rig.do("ann", "append", "notes", content="from Ann")

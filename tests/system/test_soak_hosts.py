@@ -64,6 +64,9 @@ class World:
                 env=env,
                 under=self.hosts[name].under,
             )
+        for daemon in self.daemons.values():
+            for setting in ("SECONDS", "SEED"):  # the daemon has none of these names
+                daemon.env.pop(f"BLOCKSD_SOAK_{setting}", None)
         self.leader, *self.followers = self.daemons.values()
         self.counts: Counter[str] = Counter()
         self._undo: list[tuple[float, str, Callable[[], object]]] = []  # until when, what is concerned, and how it ends

@@ -32,7 +32,7 @@ class Found(NamedTuple):
     error: BlocksdError | None = None
     is_busy: bool = False
     saved_at: float = 0.0
-    """When it was saved, or put where it is, in seconds since 1970."""
+    """When it was saved, or put where it is, in seconds since 1970; of an edit, when it may have been saved first."""
 
 
 class Task(NamedTuple):

@@ -45,9 +45,7 @@ class LocalEdits:
         self._missing: dict[str, float] = {}  # files that were seen to be gone, and since when
         self._gone_at = _NEVER  # when those are judged
         self._is_swept = False
-        self._late: set[str] = (
-            set()
-        )  # files that differ since before the start: when they were first saved is not known
+        self._looked_at = 0.0  # by the time of day: what is found next may have been saved several times since
 
     @property
     def due_at(self) -> float:
@@ -77,6 +75,7 @@ class LocalEdits:
             self._copy.place.finish(proven)
         if self._outgoing is not None and self._gone_at <= now:
             self._give_up_missing(now)
+        self._looked_at = time.time()
         return labels
 
     def _miss(self, path: str, now: float) -> list[str]:
@@ -115,7 +114,6 @@ class LocalEdits:
         if written is None or found.digest != written.digest:
             self._tell(path, found)
             return [label] if label is not None else []
-        self._late.discard(path)
         if found.signature is not None and written.signature is None:
             proven[path] = written._replace(signature=self._copy.comparer.proof(found))
         was_edited = path in self._report.edits
@@ -141,8 +139,8 @@ class LocalEdits:
         if found.digest in (None, UNKNOWN):
             return
         if self._outgoing is not None:
-            old = self._outgoing.edit(path, found, self._missing, is_late=path in self._late)
-            self._late.discard(path)
+            first = min(found.saved_at, self._looked_at)
+            old = self._outgoing.edit(path, found._replace(saved_at=first), self._missing)
             if old is not None:
                 del self._missing[old]
             return
@@ -176,8 +174,6 @@ class LocalEdits:
                     known = files.get(path)
                     if known is None or signature is None or known.signature != packed(*signature):
                         self.hint(path)
-                        if not self._is_swept:
-                            self._late.add(path)
             yield
         self._is_swept = True
         for path in [*files, *self._report.edits]:

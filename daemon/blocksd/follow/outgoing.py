@@ -66,11 +66,8 @@ class Outgoing:
 
     # --- edits ---
 
-    def edit(self, path: str, found: Found, missing: Collection[str], *, is_late: bool = False) -> str | None:
-        """Take a file that was saved here; return the path that it had before, if it is one of the `missing` that was moved.
-
-        `is_late`: it may have been saved several times, and first long ago.
-        """
+    def edit(self, path: str, found: Found, missing: Collection[str]) -> str | None:
+        """Take a file that was saved here; return the path that it had before, if it is one of the `missing` that was moved."""
         queued, written = self.outbox.edits.get(path), self._place.files.get(path)
         if queued is not None and (
             queued.digest == found.digest
@@ -78,7 +75,7 @@ class Outgoing:
         ):
             return None
         if found.data is None:
-            found = self._copy.comparer.read(path)
+            found = self._copy.comparer.read(path)._replace(saved_at=found.saved_at)
             if found.data is None:
                 return None
         if written is None and (old := self._moved_from(found, missing)) is not None:
@@ -91,7 +88,7 @@ class Outgoing:
             self._report.set(Problem(printable(path), error.code, error.message, "rename it"))
             return None
         version, base = (written.version, written.digest) if written is not None else (0, None)
-        oldest = written.oldest(0.0 if is_late else found.saved_at, self._place.window) if written is not None else 0
+        oldest = written.oldest(found.saved_at, self._place.window) if written is not None else 0
         if queued is not None and queued.op == "save" and queued.version == version:  # this text was made of that one
             oldest = min(oldest, queued.oldest)
         edit = Unsent(path, new_id(), "save", label, version, base, found.digest, found.data, oldest=oldest)

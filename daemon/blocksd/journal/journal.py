@@ -7,6 +7,7 @@ files when they were last read, so that an unchanged folder is not read again.
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from contextlib import suppress
 from types import MappingProxyType
@@ -328,6 +329,7 @@ class Journal(History):
             self.put_back()
         with suppress(*SQLITE_ERRORS, JournalUnusable), self.database.writing_durably:
             self.database.execute("UPDATE meta SET value = 1 WHERE key = 'clean'")
+            self.database.execute("INSERT OR REPLACE INTO meta VALUES ('ended', ?)", (time.time(),))
         self.database.close()
 
 

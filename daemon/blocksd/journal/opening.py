@@ -7,8 +7,9 @@ import os
 import sqlite3
 import time
 import uuid
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from blocksd.errors import JournalDamaged, JournalUnusable
@@ -52,7 +53,8 @@ class Opened:
     the newest revision, `folder` the one whose revisions they are, if that is known. `runs` are the tokens of the last
     runs that wrote to it, this one's the last. Up to the seq `unchecked` revisions have no checksum. If it `is_pending`, its
     daemon was ended before what it had done last was in force: its next start brings that into force, or takes it back.
-    `generation` is that of the leader whose journal it is, and `newest_generation` the highest that it has met.
+    `generation` is that of the leader whose journal it is, and `newest_generation` the highest that it has met. `ended` is
+    when the run before this one ended, in seconds since 1970, or, after one that was killed, when it wrote last; 0.0: unknown.
     """
 
     how: How
@@ -65,6 +67,7 @@ class Opened:
     is_pending: bool = False
     generation: int = 0
     newest_generation: int = 0
+    ended: float = 0.0
 
 
 def _generations(meta: Mapping[str, object]) -> tuple[int, int]:
@@ -226,6 +229,7 @@ def _begin(database: Database, boot_id: str) -> Opened:
             # their numbers would be given out again. In another epoch they are other numbers.
             is_lost = not is_new and meta.get("clean") != 1 and meta.get("boot_id") != boot_id
             is_copy = meta.get("identity") not in (None, identity)
+            ended = meta.get("ended", 0.0) if meta.get("clean") == 1 else _written_last(database)
             folder = str(meta["folder"]) if "folder" in meta else None
             epoch = uuid.uuid4().hex if is_new or is_lost or is_copy else str(meta["epoch"])
             runs = (*str(meta.get("runs", "")).split(), uuid.uuid4().hex[:16])[-_RUNS:]
@@ -239,7 +243,17 @@ def _begin(database: Database, boot_id: str) -> Opened:
     database.execute("PRAGMA synchronous=NORMAL")
     how: How = "new" if is_new else "copied" if is_copy else "unclean" if is_lost else "ok"
     unchecked = number_or_zero(meta.get("unchecked"))
-    return Opened(how, epoch, newest_seq(database), folder, None, runs, unchecked, False, *_generations(meta))
+    own, newest = _generations(meta)
+    ended = ended if isinstance(ended, float) else 0.0
+    return Opened(how, epoch, newest_seq(database), folder, None, runs, unchecked, False, own, newest, ended)
+
+
+def _written_last(database: Database) -> float:
+    """Return when the newest revision was made, in seconds since 1970; 0.0 if there is none, or it does not tell."""
+    row = database.execute("SELECT at FROM revisions ORDER BY seq DESC LIMIT 1").fetchone()
+    with suppress(ValueError, TypeError):
+        return datetime.fromisoformat(row[0]).timestamp() if row is not None else 0.0
+    return 0.0
 
 
 def _check(database: Database) -> None:

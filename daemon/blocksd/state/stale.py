@@ -42,19 +42,26 @@ class Origin(NamedTuple):
     reverts: tuple[int, ...] = ()
 
 
-def is_within(window: float, revision: Revision, saved_at: float, state: State, wall: float) -> bool:
+def is_within(
+    window: float, revision: Revision, saved_at: float, state: State, wall: float, *, is_first: bool = False
+) -> bool:
     """Return True if a file saved at `saved_at`, by the time of day, was saved within so many seconds of a write.
 
     How long ago the write was is told by a clock that nobody sets: the time of day may have been set since. How long ago
     the file was saved is told by the time of day, which is `wall` now, but counts for no more than a few minutes: so a
     clock that is set between a save and the look at it does not make every write a recent one. Of a write in an earlier
     run nothing but the time of day is known.
+
+    `is_first`: the folder is looked at for the first time since the start. What is found may have been saved several times
+    since the end of the run before, and first right after it: `saved_at` tells of the last time.
     """
     if revision.seq > state.journal.seq:  # in this very round
         return True
     made_at = state.made_at.get(revision.seq)
     if made_at is None:
-        return abs(saved_at - datetime.fromisoformat(revision.at).timestamp()) <= window
+        written = datetime.fromisoformat(revision.at).timestamp()
+        is_of_its_end = is_first and abs(state.journal.opened.ended - written) <= window
+        return is_of_its_end or abs(saved_at - written) <= window
     return state.clock() - made_at - min(max(0.0, wall - saved_at), _LOOKED_AT_WITHIN) <= window
 
 

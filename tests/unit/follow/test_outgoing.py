@@ -135,6 +135,7 @@ def test_editor_may_have_read_what_the_file_had_just_before(host: Host) -> None:
     again = Host(host.side.path.parent)
     again.write("b", "b, edited")
     again.go_on()
+    again.go_on()
     again.side.place.window = 0.0
     again.write("b", "b, edited again")
     again.write("c", "c, edited after a while")
@@ -165,6 +166,17 @@ def test_editor_that_saved_while_the_follower_was_off(host: Host, is_swept: bool
     (edit,) = again.outgoing.outbox.edits.values()
     assert (edit.version, edit.oldest) == (3, 3 if is_swept else 1)
     again.side.close()
+
+
+def test_editor_that_saved_while_the_follower_did_not_look(host: Host) -> None:
+    """As one that is paused, or waits to try again: the text may have been saved several times since the last look."""
+    host.go_on()
+    for version in (2, 3):
+        host.side.copier.bring({"a": wanted("a", f"a {version}", version=version)}, restores=False)
+    host.write("a", "a, edited")
+    host.side.place.window = 0.0
+    host.go_on()
+    assert host.sent[-1].oldest == 1
 
 
 def test_edit_that_was_not_sent_is_replaced(host: Host) -> None:
