@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from blocksd.follow.outbox import Outbox, Refusal
 from blocksd.follow.place import NAME, Place
+from blocksd.follow.plan import Written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,3 +46,19 @@ def test_first_version(tmp_path: Path) -> None:
         assert place.awaited == {"a.md"}
         place.finish({"a.md": place.files["a.md"]._replace(version=4)})
         place.close()
+
+
+def test_versions_of_another_leader_are_forgotten(tmp_path: Path) -> None:
+    """Once, on disk too: what was noted since is of the present one."""
+    place = Place(str(tmp_path))
+    place.finish({name: Written(name[0], 3, "form", "digest", 0o644) for name in ("a.md", "b.md")})
+    place.note_generation(1)
+    place.finish({"a.md": place.files["a.md"]._replace(version=1)})
+    place.note_generation(1)
+    for again in (place, Place(str(tmp_path))):
+        assert again.generation == 1
+        assert {path: (one.version, one.earlier) for path, one in again.files.items()} == {
+            "a.md": (1, ()),
+            "b.md": (0, ()),
+        }
+        again.close()

@@ -267,3 +267,24 @@ def test_own_checkpoints_are_no_alarm(path: str, monkeypatch: pytest.MonkeyPatch
     assert journal.put_back() is None
     journal.check_in_place()
     journal.close()
+
+
+@pytest.mark.parametrize("how", ["meta is gone", "opened again"])
+def test_generation_outlives_damage(path: str, how: str) -> None:
+    """A promoted leader whose journal is put together again must not take itself for the old one."""
+    journal = Journal(path)
+    epoch = journal.epoch
+    journal.begin_generation(2)
+    assert journal.epoch != epoch
+    journal.note_generation(3)
+    if how == "meta is gone":
+        journal.database.execute("DELETE FROM meta WHERE key LIKE '%generation'")
+        journal.repair()
+    else:
+        journal.database.execute("UPDATE heads SET version = 0 WHERE true")
+        journal.database.execute("INSERT INTO heads (label, seq, version) VALUES ('x', 0, 0)")
+    journal.database.close()
+    again = Journal(path)
+    assert (again.generation, again.newest_generation) == (2, 3)
+    assert again.opened.how == ("damaged" if how == "opened again" else "ok")
+    again.close()
