@@ -57,15 +57,15 @@ def promoted(hosts: Hosts, copy: Follower, *options: str) -> Daemon:
     return hosts.own(Daemon(copy.folder, copy.state, "--redis", hosts.server.url, *options))
 
 
-def refused(daemon: Daemon, words: str) -> None:
+def refused(daemon: Daemon, words: str, code: int = 2) -> None:
     daemon.start(ready=False)
-    ended(daemon, words)
+    ended(daemon, words, code)
 
 
-def ended(daemon: Daemon, words: str) -> None:
-    """It has ended by itself, with the exit code after which systemd does not start it again, and said why."""
+def ended(daemon: Daemon, words: str, code: int = 2) -> None:
+    """It has ended by itself, and said why; after the exit code 2 systemd does not start it again."""
     assert daemon.process is not None
-    assert daemon.process.wait(20) == 2
+    assert daemon.process.wait(20) == code
     assert words in daemon.said()
 
 
@@ -412,4 +412,28 @@ def test_old_leader_serves_a_redis_that_was_emptied(hosts: Hosts, raw: Any) -> N
     eventually(lambda: raw.hget("blocks:block:a", "value") == "a 2")
     eventually(lambda: in_sync(other) and not other.status()["problems"])
     assert (other.folder / "a.md").read_text() == "a 2\n"
+    assert new.stop() == 0
+
+
+def test_redis_is_lost_with_the_leader(hosts: Hosts) -> None:
+    """The new leader starts a server itself, or has another one; a follower goes on there, with what was edited meanwhile."""
+    hosts.save("a.md", "one\n\ntwo\n\nthree\n")
+    hosts.leader.start()
+    copy, other = hosts.follower("copy").start(), hosts.follower("other", read_only=False).start()
+    hosts.leader.kill()
+    hosts.server.kill()
+    copy.stop()
+    refused(promoted(hosts, copy, "--promote"), "redis", code=3)
+    assert (copy.folder / MARKER).exists()
+    hosts.save("a.md", "one\n\ntwo\n\nthree, edited\n", other.folder)
+    eventually(lambda: other.status()["unsent"] == ["a.md"])
+    other.stop()
+    new = hosts.own(Daemon(copy.folder, copy.state, "--promote")).start()
+    hosts.save("a.md", "one, edited\n\ntwo\n\nthree\n", copy.folder)
+    eventually(lambda: len(new.values("a")) == 2)
+    other.options = ("--redis", (copy.state / "redis-url").read_text().strip())
+    other.start()
+    same(copy.folder, other.folder)
+    assert tree(copy.folder) == {"a.md": b"one, edited\n\ntwo\n\nthree, edited\n"}
+    assert other.status()["generation"] == 1
     assert new.stop() == 0
