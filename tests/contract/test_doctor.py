@@ -236,6 +236,14 @@ def test_user_that_may_not_ask(serve: Callable[..., RedisServer]) -> None:
     advises(checks.memory(seen.user, seen.memory), "unknown")
 
 
+def test_server_without_a_command(serve: Callable[..., RedisServer]) -> None:
+    """Hosted servers do not know CONFIG: what it would tell is unknown, and the rest is checked."""
+    server = serve("--rename-command", "CONFIG", "no-config")
+    seen = look(server.url, Keys("blocks"))
+    assert seen.role == "master"
+    assert seen.listening is None
+
+
 def test_wrong_password(serve: Callable[..., RedisServer]) -> None:
     """A login that is refused is told from a server that is away."""
     server = serve()

@@ -11,6 +11,7 @@ import redis
 
 from blocksd import Client
 from blocksd.client.blocking.subscription import Subscription
+from blocksd.doctor.server import look
 from blocksd.errors import Misconfigured, Unavailable
 from blocksd.mirror.acl import users
 from blocksd.mirror.keys import Keys
@@ -18,7 +19,7 @@ from blocksd.mirror.sentinel import is_left_behind
 from blocksd.protocol import watching as watching_module
 from blocksd.protocol.steps import Connect, Ping, Subscribe
 from blocksd.requests.request import Entry
-from following import WAYS, Follower
+from following import WAYS, Follower, client_of
 from rig import Rig, assert_level
 from sentinels import Watched
 from support import certified, eventually, require, valkey_binary
@@ -171,6 +172,24 @@ def test_subscription_at_a_replica_is_given_up(watched: Watched, rig: Rig) -> No
     with pytest.raises(Unavailable, match="a replica"):
         subscription.perform(Ping())
     subscription.close()
+
+
+def test_sentinel_that_is_named_as_a_server(tmp_path: Path) -> None:
+    """The daemon, a client and the checks say what it is."""
+    watched = Watched(valkey_binary())
+    url = f"redis://127.0.0.1:{watched.ports[2]}"
+    try:
+        with pytest.raises(Misconfigured, match="is a sentinel"):
+            look(url, Keys("blocks"))
+        for way in WAYS:
+            with client_of(way, url) as client, pytest.raises(Misconfigured, match="is a sentinel"):
+                client.blocks.list()
+        rig = Rig(tmp_path, url)
+        rig.round()
+        assert isinstance(rig.heard.away[0], Misconfigured)
+        rig.crash()
+    finally:
+        watched.close()
 
 
 def test_tls_and_logins(tmp_path: Path) -> None:

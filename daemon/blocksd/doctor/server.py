@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from blocksd.errors import BlocksdError
 from blocksd.mirror.acl import daemon_commands
-from blocksd.mirror.connection import connect, masked, translated
+from blocksd.mirror.connection import connect, masked, no_server, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -80,7 +80,7 @@ def look(url: str, keys: Keys) -> Server:
 
     Raises:
         Unavailable: it does not serve.
-        Misconfigured: it refuses the login, or `url` is none.
+        Misconfigured: it refuses the login, or `url` is none, or that of a sentinel.
     """
     client = connect(url)
     try:
@@ -98,6 +98,8 @@ def _look(client: Any, url: str, keys: Keys) -> Server:
     places = parts.netloc.rpartition("@")[2].split(",") if parts.scheme != "unix" else []
     has_login = parts.password is not None or "password=" in parts.query
     hello = client.execute_command("HELLO")
+    if hello["mode"] == "sentinel":
+        raise no_server(url)
     config = _ask(client, "CONFIG", "GET", "save", "bind", "port", "protected-mode")
     return Server(
         url=masked(url),
@@ -143,7 +145,7 @@ def _ask(client: Any, *words: str) -> Any:
     except redis.exceptions.NoPermissionError:
         return None
     except redis.ResponseError as error:
-        if str(error).startswith(("WRONGTYPE", "MOVED", "ERR")):  # ERR: the server does not know the command
+        if str(error).lower().startswith(("wrongtype", "moved", "err", "unknown")):  # it does not know the command
             return None
         raise
 

@@ -75,14 +75,7 @@ def mode(server: Server, config: Config) -> Iterator[Finding]:
             f"the server is a {server.role}, and refuses writes",
             "name its primary with --redis, or all sentinels: redis+sentinel://host:port,…/service",
         )
-    if server.mode == "sentinel":
-        yield Finding(
-            "redis.mode",
-            "wrong",
-            "this is a sentinel, which keeps no data",
-            "--redis redis+sentinel://host:port,…/service",
-        )
-    elif server.mode == "cluster" and not (config.redis or "").startswith(("redis+cluster://", "rediss+cluster://")):
+    if server.mode == "cluster" and not (config.redis or "").startswith(("redis+cluster://", "rediss+cluster://")):
         yield Finding("redis.mode", "wrong", "the server is one of a cluster", "--redis redis+cluster://host:port,…")
     elif server.mode == "cluster" and not config.namespace.startswith("{"):
         yield Finding(

@@ -23,6 +23,9 @@ for a reply has one, and redis-py would refuse the hundred and first."""
 _SCRIPT_NOT_PERMITTED = ("NOPERM", "ACL failure in script", "The user executing the script can't")
 """Texts by which servers refuse a script's commands or keys to its user, without an error code."""
 
+_BASIC_COMMAND_UNKNOWN = re.compile(
+    r"(?:ERR )?unknown command ['`](?:HGET|HMGET|HGETALL|EVALSHA|ZRANGE|ZRANGEBYLEX|CLUSTER)['`]", re.IGNORECASE
+)
 _LISTS = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 _CLUSTERS = ("redis+cluster://", "rediss+cluster://")
 _OPTIONS = ("ssl_", "sentinel_username", "sentinel_password", "username", "password", "client_name")
@@ -272,9 +275,20 @@ def _ours(error: RedisError, url: str) -> BlocksdError:
     is_refused = isinstance(error, redis.ResponseError) and _MAY_PASS.isdisjoint(
         kind.__name__ for kind in type(error).__mro__
     )
+    if is_refused and _BASIC_COMMAND_UNKNOWN.match(str(error)):
+        return no_server(url)
     if is_refused and str(error).partition(" ")[0] not in _WORDS_THAT_MAY_PASS:
         return Damaged(f"Redis at {place} refuses a command: {error}"[:_LONGEST], url=place)
     return Unavailable(f"Redis at {place} does not serve: {error}"[:_LONGEST], url=place)
+
+
+def no_server(url: str) -> Misconfigured:
+    """Return the error for what does not know commands that every server knows, such as a sentinel."""
+    place = masked(url)
+    message = (
+        f"{place} is a sentinel, or lacks commands of Redis: sentinels are named redis+sentinel://host:port/service"
+    )
+    return Misconfigured(message[:_LONGEST], url=place)
 
 
 def _of_cluster(error: Exception, url: str) -> BlocksdError:

@@ -81,12 +81,10 @@ def test_version(kind: str, version: str, state: str) -> None:
 
 
 def test_mode() -> None:
-    """It is a primary; a cluster and a sentinel are named as what they are, a cluster's namespace is in braces."""
+    """It is a primary; a cluster is named as one, and its namespace is in braces."""
     assert list(checks.mode(SERVER, CONFIG)) == []
     (replica,) = checks.mode(replace(SERVER, role="replica"), CONFIG)
     advises(replica, "wrong", "refuses writes", "redis+sentinel://")
-    (sentinel,) = checks.mode(replace(SERVER, mode="sentinel"), CONFIG)
-    advises(sentinel, "wrong", "redis+sentinel://")
     clustered = replace(SERVER, mode="cluster")
     (cluster,) = checks.mode(clustered, CONFIG)
     advises(cluster, "wrong", "redis+cluster://")

@@ -404,6 +404,13 @@ def test_refused_command_is_damage(text: str) -> None:
         raise redis.ResponseError(text)
 
 
+@pytest.mark.parametrize("command", ["HMGET", "HGETALL", "EVALSHA", "ZRANGEBYLEX", "CLUSTER"])
+def test_sentinel_that_is_named_as_a_server(command: str) -> None:
+    """It knows no command for keys, and will not learn them."""
+    with pytest.raises(Misconfigured, match=r"redis\+sentinel://"), translated("redis://example.org"):
+        raise redis.ResponseError(f"unknown command '{command}', with args beginning with: 'blocks:meta' ")
+
+
 def test_error_of_ours_passes() -> None:
     """An error that is already ours is not touched."""
     error = Damaged("x")
