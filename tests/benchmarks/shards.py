@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 CHANGES = 12_000
 """By the script; a twentieth of them by daemons."""
 ROUNDS = 5
-AT_ONCE = 8
+AT_ONCE = 32
 """Changes of each namespace that are under way."""
 LISTENING = 5
 """Subscribers of each namespace."""
