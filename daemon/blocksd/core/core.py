@@ -108,9 +108,6 @@ class Core(Parts):
                 self._journal.bound_log()
         if not due.isdisjoint(_HOUSEKEEPING) and self._may_keep_house:
             self._keep_house(due)
-        if not self._has_looked:
-            scanner = self.intake.scanner
-            self._has_looked = bool(scanner.sweeps) and not scanner.is_sweeping and not self.intake.backlog
 
     def _stages(self, due: set[Work]) -> Iterator[str]:
         """The way of a change, from the folder and the inboxes to the journal, the mirror and the replies.

@@ -58,6 +58,8 @@ class Intake(Part):
         self._queue = ReadQueue(shared.clock, shared.wall)
         self.scanner = Scanner(shared, folder, self._queue, self._reported)
         self._writers: dict[str, tuple[str, float]] = {}  # file → its writers, and when they were searched for
+        self.has_caught_up = False
+        """True once all was read that was saved before the start."""
         self.reset()
 
     def reset(self) -> None:
@@ -303,6 +305,8 @@ class Intake(Part):
         is_open = self.deletions.is_open and not self.deletions.missing
         if is_open and self.scanner.sweeps and self._queue.is_empty and not self.scanner.is_sweeping:
             self.deletions.end_doubt()
+        if not self.has_caught_up:
+            self.has_caught_up = bool(self.scanner.sweeps) and not self.scanner.is_sweeping and not self.backlog
         self._schedule["files"] = self.due
 
     def release(self, released: Mapping[str, str]) -> None:

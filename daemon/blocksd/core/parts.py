@@ -85,7 +85,6 @@ class Parts:
         )
         self._made: list[Revision] = []  # which listeners have not been told of
         self._sent: list[tuple[Answer, float]] = []  # replies, and when what they reply to was received
-        self._has_looked = False  # at all that was saved before the start
         self._doubt_since: float | None = None  # since when it cannot be told what was done to files
         try:
             self._make_parts(folder, mirror)
@@ -145,7 +144,7 @@ class Parts:
     def _is_recent(self, revision: Revision, saved_at: float, share: float) -> bool:
         """Return True if a revision was written so short before a file was saved that its text may be the older one."""
         window = self._config.stale_window * share
-        return is_within(window, revision, saved_at, self.state, self._wall(), is_first=not self._has_looked)
+        return is_within(window, revision, saved_at, self.state, self._wall(), is_first=not self.intake.has_caught_up)
 
     def _begin_again(self) -> None:
         """Forget what is in memory only: it is read again."""
