@@ -283,7 +283,7 @@ def test_request_for_properties_is_refused(rig: Rig) -> None:
 def test_no_op_takes_properties_for_a_block(rig: Rig, raw: Any) -> None:
     """An agent does not reach its own by a name, alone or in a batch, nor below them.
 
-    Nor does the operator any by a label, but to bring a version of them back.
+    Nor does the operator any by a label, but to bring a version of them back, or to delete them.
     """
     say(rig, SAM)
     rig.settle()
@@ -298,7 +298,7 @@ def test_no_op_takes_properties_for_a_block(rig: Rig, raw: Any) -> None:
         forms = [("sam", one)]
         if op not in OF_READERS:
             forms.append(("sam", {"op": "batch", "args": {"requests": [one]}}))
-        if op not in OF_READERS | OF_VERSIONS:
+        if op not in OF_READERS | OF_VERSIONS | {"delete"}:
             labelled = {"op": op, "label": LABEL, "args": args}
             forms += [("operator", labelled), ("operator", {"op": "batch", "args": {"requests": [labelled]}})]
         for actor, request in forms:
@@ -314,6 +314,9 @@ def test_no_op_takes_properties_for_a_block(rig: Rig, raw: Any) -> None:
         assert "is the file of an agent's properties" in send(rig, actor, request)["error"]["message"], request
     assert before == (rig.journal.seq, os.listdir(rig.root / "agents/sam"))
     assert says(rig) == SAM + "agent_type: a\n"
+    assert_level(rig, raw)
+    deleted = send(rig, "operator", {"op": "delete", "label": LABEL, "expect": {"version": 2}})
+    assert (deleted["version"], (rig.root / LABEL).exists()) == (3, False)
     assert_level(rig, raw)
 
 

@@ -112,9 +112,9 @@ class Operations:
     # --- naming ---
 
     def _label(self, request: Request) -> str:
-        """The label of the block a request names; to an operator, by the ops of versions also of an agent's properties."""
+        """The label of the block a request names; to an operator, by some ops also of an agent's properties."""
         if self._changeset.is_operator:
-            parsed = parse_versioned if request.op in _OF_VERSIONS else parse_label
+            parsed = parse_versioned if request.op in (*_OF_VERSIONS, "delete") else parse_label
             label = parsed(named(request.label, "label", "operators name a block by its label"))
             if not (self._changeset.has(label) or request.expect_id or request.op in _OF_ABSENT):
                 raise self._changeset.unknown(label)
