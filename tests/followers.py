@@ -155,6 +155,7 @@ class Side:
         self.comparer = Comparer(self.folder, self.place, rules)
         self.copier = Copier(self.root, self.writer, self.place, self.comparer)
         self.is_read_only = False
+        self.leader_folder = ""
 
     def bring(self, texts: dict[str, str | None], *, restores: bool = True, **more: Any) -> Outcome:
         """Bring these blocks to these texts; None: there is no such block."""

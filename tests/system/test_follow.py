@@ -282,3 +282,44 @@ def test_removal_of_most_files_is_held_back(hosts: Hosts) -> None:
     assert "12" in said
     same(hosts.folder, copy.folder)
     assert copy.status()["problems"] == []
+
+
+def test_copy_that_lies_in_the_leaders_folder_is_refused(hosts: Hosts) -> None:
+    """It would be copied into itself without end; so would one that is the leader's folder, or lies in another copy."""
+    hosts.save("a.md", "1\n")
+    hosts.leader.start()
+    copy = hosts.follower().start()
+    for folder, why in (
+        (hosts.folder / "copy", "is in the leader's folder"),
+        (copy.folder / "other", "is in the copy"),
+    ):
+        inner = hosts.follower(f"in-{folder.name}", read_only=False)
+        inner.folder = folder
+        inner.start(ready=False)
+        assert inner.process is not None
+        assert inner.process.wait(10) == 2
+        assert why in inner.said()
+    assert sorted(tree(hosts.folder)) == sorted(tree(copy.folder)) == ["a.md"]
+
+
+@pytest.mark.slow
+def test_leader_in_a_copy_and_copy_that_is_moved_to_the_leader(hosts: Hosts) -> None:
+    """The leader's own files are not sent to it as new ones, and the copy that was moved writes nothing."""
+    around = hosts.follower("around", "--adopt", read_only=False)
+    hosts.folder = hosts.leader.folder = around.folder / "blocks"
+    hosts.save("a.md", "1\n")
+    hosts.leader.start()
+    around.start()
+    eventually(lambda: [one["subject"] for one in around.status()["problems"]] == ["blocks/a.md"], "it is told")
+    assert "is a folder that blocksd serves" in around.status()["problems"][0]["message"]
+    assert around.stop() == 0
+    (around.folder / MARKER).unlink()
+    copy = hosts.follower("copy").start()
+    assert copy.stop() == 0
+    copy.folder = copy.folder.rename(hosts.folder / "copy")
+    copy.start(ready=False)
+    eventually(lambda: "is in the leader's folder" in copy.said(), "it halts")
+    eventually(lambda: hosts.leader.values("copy/a") == ["1"])
+    hosts.save("a.md", "2\n")
+    eventually(lambda: hosts.leader.values("a") == ["1", "2"])
+    assert tree(copy.folder) == {"a.md": b"1\n"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from functools import partial
 from typing import TYPE_CHECKING
@@ -65,6 +66,7 @@ def test_edits_of_both_hosts_are_merged(hosts: Hosts) -> None:
     hosts.save("a.md", "one\n\ntwo\n\nthree, here\n", copy.folder)
     hosts.save("mine.md", "mine\n", copy.folder)
     eventually(lambda: copy.status()["unsent"] == ["a.md", "mine.md"], "the edits are noted")
+    assert copy.command("follow", "--status").returncode == 1
     copy.kill()
     hosts.save("a.md", "one, there\n\ntwo\n\nthree\n")
     eventually(lambda: len(hosts.leader.values("a")) == 2)
@@ -166,6 +168,11 @@ def test_text_that_the_leader_refuses_stays_here(hosts: Hosts) -> None:
     eventually(lambda: corrected.read_text() == "---\nlimit: 800\n---\n2\n", "the corrected text is sent")
     copy.revert("b.md")
     eventually(lambda: settled(copy))
+    (copy.folder / "link.md").symlink_to("/etc/hostname")
+    refused = copy.command("follow", "--revert", "link.md")
+    assert (refused.returncode, "leads out of the folder" in refused.stderr) == (1, True)
+    assert "SIGSTOP" not in refused.stderr
+    (copy.folder / "link.md").unlink()
     same(hosts.folder, copy.folder)
 
 
@@ -194,3 +201,78 @@ def test_three_hosts_edit_at_once(hosts: Hosts) -> None:
     for copy in copies:
         text = (hosts.folder / f"{copy.folder.name}.md").read_text()
         assert text == "".join(f"line {number}\n" for number in range(6))
+
+
+@pytest.mark.parametrize("what", ["state", pytest.param("folder", marks=pytest.mark.slow)])
+def test_state_directory_or_folder_of_last_week(hosts: Hosts, what: str) -> None:
+    """A backup of one of the two makes no edits of old texts, and no deletions; what differs is kept and told."""
+    for name in ("a", "b", "c", "old", "moved"):
+        hosts.save(f"{name}.md", f"{name} 1\n")
+    hosts.leader.start()
+    copy = hosts.follower(read_only=False).start()
+    assert copy.stop() == 0
+    restored = copy.state if what == "state" else copy.folder
+    shutil.copytree(restored, restored.with_name("backup"))
+    copy.start()
+    hosts.save("a.md", "a 2\n")
+    hosts.save("new.md", "new 1\n")
+    hosts.save("late.md", "late 1\n")
+    (hosts.folder / "old.md").unlink()
+    same(hosts.folder, copy.folder)
+    eventually(lambda: copy.status()["in_sync"])
+    assert copy.stop() == 0
+    hosts.save("a.md", "a 3\n")
+    (hosts.folder / "new.md").unlink()
+    hosts.leader.command("mv", "moved", "elsewhere")
+    there = {"a.md": b"a 3\n", "b.md": b"b 1\n", "c.md": b"c 1\n", "elsewhere.md": b"moved 1\n", "late.md": b"late 1\n"}
+    eventually(lambda: hosts.leader.values("new")[-1] is None and tree(hosts.folder) == there)
+    for path in restored.iterdir():
+        path.unlink()
+    restored.rmdir()
+    shutil.copytree(restored.with_name("backup"), restored)
+    copy.start()
+    assert "was copied or restored" in copy.said()
+    others = ["a.md", "moved.md", "new.md" if what == "state" else "old.md"]
+    eventually(lambda: copy.status()["local_edits"] == others, "what differs is told")
+    assert tree(hosts.folder) == there
+    assert tree(copy.folder) == {**there, **{name: (copy.folder / name).read_bytes() for name in others}}
+    hosts.save("moved.md", (copy.folder / "moved.md").read_text(), copy.folder)  # a person has it sent
+    eventually((hosts.folder / "moved.md").exists)
+    copy.kill()
+    copy.start()
+    assert "was copied or restored" not in copy.said()
+    assert len(copy.status()["local_edits"]) == 2
+
+
+@pytest.mark.slow
+def test_file_that_was_removed_does_not_come_back_with_an_adopted_folder(hosts: Hosts) -> None:
+    """As of a host that was the leader once: it is kept there, and not sent."""
+    hosts.save("a.md", "1\n")
+    hosts.leader.start()
+    copy = hosts.follower("copy", "--adopt", read_only=False)
+    hosts.save("gone.md", "1\n", copy.folder)
+    hosts.save("a.md", "0\n", copy.folder)
+    copy.start()
+    eventually(lambda: copy.status()["local_edits"] == ["a.md", "gone.md"], "both are kept")
+    hosts.save("new.md", "1\n", copy.folder)
+    eventually((hosts.folder / "new.md").exists, "a new one is sent")
+    assert tree(hosts.folder) == {"a.md": b"1\n", "new.md": b"1\n"}
+
+
+@pytest.mark.slow
+def test_agents_folder_that_is_renamed_or_removed(hosts: Hosts) -> None:
+    """The properties go with the blocks: a rename is a new agent, which has them, and the old one's are gone."""
+    hosts.save("a.md", "1\n")
+    hosts.save("b.md", "1\n")
+    for agent in ("sam", "kim"):
+        hosts.save(f"agents/{agent}/agent.yaml", f"name: {agent}\n")
+        hosts.save(f"agents/{agent}/x.md", f"{agent}\n")
+    hosts.leader.start()
+    copy = hosts.follower(read_only=False).start()
+    (copy.folder / "agents/kim").rename(copy.folder / "agents/lee")
+    shutil.rmtree(copy.folder / "agents/sam")
+    there = ["a.md", "agents/lee/agent.yaml", "agents/lee/x.md", "b.md"]
+    eventually(lambda: sorted(tree(hosts.folder)) == there, "both are sent")
+    eventually(lambda: settled(copy))
+    assert hosts.leader.values("agents/lee/x") == ["kim", "kim"]
+    same(hosts.folder, copy.folder)

@@ -89,12 +89,12 @@ def _revert(state: str, folder: str, name: str) -> None:
 
 
 def show(report: dict[str, Any], *, as_json: bool, everything: bool = False) -> None:
-    """Print the status of a follower, and exit with 1 if it is behind or has problems."""
+    """Print the status of a follower, and exit with 1 if it is behind, or has problems or edits that were not sent."""
     if as_json:
         print_json(report)
     else:
         _print(report, everything=everything)
-    if not report["in_sync"] or report["problems"]:
+    if not report["in_sync"] or report["problems"] or report["unsent"]:
         sys.exit(1)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from blocksd.errors import BlocksdError, Damaged, LabelConflict
+from blocksd.errors import BlocksdError, Damaged, InvalidFile, LabelConflict
 from blocksd.files.file_edit import FileEdit
 from blocksd.files.folder import Absent, Busy, Refused, Text, packed
 from blocksd.files.staging import digest
@@ -105,13 +106,27 @@ class Comparer:
     def read(self, path: str) -> Found:
         """Return what is on disk at a path, with its text."""
         reading = self._folder.read(path, closed=False)
+        if isinstance(reading, Text) and reading.way:
+            return Found(UNKNOWN, error=_linked("it", "file"))
         if isinstance(reading, Text):
             return Found(digest(reading.data), reading.data, reading.signature, saved_at=reading.saved_at)
         if isinstance(reading, Absent):
-            return Found(None)
+            return (
+                Found(UNKNOWN, error=_linked("its directory", "directory"))
+                if self._is_below_link(path)
+                else Found(None)
+            )
         if isinstance(reading, Busy):
             return Found(UNKNOWN, is_busy=True)
         return Found(UNKNOWN, error=reading.error if isinstance(reading, Refused) else None)
+
+    def _is_below_link(self, path: str) -> bool:
+        """Return True if a directory on the way is a symlink: what is behind it is not gone."""
+        try:
+            self._folder.directory.stat(path)
+        except OSError as error:
+            return error.errno == errno.ELOOP
+        return False
 
     def compare(self, shown: Mapping[str, Shown], *, restores: bool, accepted: Mapping[str, str | None]) -> Outcome:
         """Compare the files of these blocks. The tasks of the outcome are still to be done.
@@ -239,6 +254,12 @@ def _mode_change(wanted: Wanted | None, written: Written | None) -> int | None:
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
+
+
+def _linked(what: str, kind: str) -> InvalidFile:
+    return InvalidFile(
+        f"{what} is a symlink: nothing is sent or written through it", hint=f"put the {kind} itself here"
+    )
 
 
 def _name_taken(path: str, holder: str) -> LabelConflict:

@@ -229,7 +229,7 @@ class Follower:
             else:
                 answer = {"error": f"{question.word!r} is no question"}
         except BlocksdError as error:
-            answer = {"error": error.message}
+            answer = {"refusal": error.message, "hint": str(error.facts.get("hint", ""))}
         question.answer(answer)
 
     # --- once a second ---

@@ -28,11 +28,15 @@ _REPLAYED = 1000
 
 
 class Begun(NamedTuple):
-    """From here on every change is heard. `is_continued`: all since the last one that was passed on, too."""
+    """From here on every change is heard. `is_continued`: all since the last one that was passed on, too.
+
+    `folder` is as `Stand` has it.
+    """
 
     epoch: str
     seq: int
     is_continued: bool
+    folder: str = ""
 
 
 class Lost(NamedTuple):
@@ -109,7 +113,7 @@ class Leader:
         watch = self._watch = Watch(transport, self._watching)
         try:
             epoch, seq = watch.place
-            self._sink(Begun(epoch or stand.epoch, seq or 0, since is not None))
+            self._sink(Begun(epoch or stand.epoch, seq or 0, since is not None, stand.folder))
             for item in watch:
                 self._sink(item)
                 if watch.place[0] is not None and watch.place[1] is not None:

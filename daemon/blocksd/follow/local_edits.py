@@ -11,7 +11,7 @@ from blocksd.errors import InvalidLabel, NotFound, StateUnusable, Unavailable
 from blocksd.files.folder import packed
 from blocksd.follow.plan import UNKNOWN, Written
 from blocksd.model.label import SUFFIX, is_properties, label_of_path, printable
-from blocksd.model.problem import Problem
+from blocksd.model.problem import Problem, problem_of
 from blocksd.state.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class LocalEdits:
         self._gone_at = _NEVER  # when those are judged
         self._is_swept = False
         self._looked_at = 0.0  # by the time of day: what is found next may have been saved several times since
+        self._unknown: set[str] = set()  # were there when the folder was adopted
 
     @property
     def due_at(self) -> float:
@@ -73,6 +74,9 @@ class LocalEdits:
                 labels += self._see(path, one, proven)
         if proven:
             self._copy.place.finish(proven)
+        if self._copy.place.is_adopted and self._is_swept and not self._unknown & self._due.keys():
+            self._copy.place.note(adopted=None)
+            self._unknown.clear()
         if self._outgoing is not None and self._gone_at <= now:
             self._give_up_missing(now)
         self._looked_at = time.time()
@@ -84,6 +88,9 @@ class LocalEdits:
         if written is None:
             if self._outgoing is not None:
                 self._outgoing.settle(path)
+                old = self._outgoing.take_back_rename(path)
+                if old is not None:
+                    self._missing[old], self._gone_at = now, now + self._grace
             self._missing.pop(path, None)
             self._report.settle(path)
         elif path not in self._missing:
@@ -137,10 +144,13 @@ class LocalEdits:
 
     def _tell(self, path: str, found: Found) -> None:
         if found.digest in (None, UNKNOWN):
+            is_block = path in self._copy.place.files  # then it is reported with that
+            if found.error is not None and not is_block:
+                self._report.set(problem_of(path, found.error))
             return
         if self._outgoing is not None:
-            first = min(found.saved_at, self._looked_at)
-            old = self._outgoing.edit(path, found._replace(saved_at=first), self._missing)
+            first, is_unknown = min(found.saved_at, self._looked_at), path in self._unknown
+            old = self._outgoing.edit(path, found._replace(saved_at=first), self._missing, is_unknown=is_unknown)
             if old is not None:
                 del self._missing[old]
             return
@@ -172,6 +182,8 @@ class LocalEdits:
                 elif entry.kind != "directory":
                     seen.add(path)
                     known = files.get(path)
+                    if known is None and copy.place.is_adopted:
+                        self._unknown.add(path)
                     if known is None or signature is None or known.signature != packed(*signature):
                         self.hint(path)
             yield

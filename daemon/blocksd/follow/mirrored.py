@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocksd.client.blocking.transport import Transport
 from blocksd.errors import Damaged, InvalidLabel, Unavailable
+from blocksd.files.document import MAX_BYTES
 from blocksd.follow.plan import Wanted
 from blocksd.mirror.connection import connect, masked
 from blocksd.mirror.file_form import FORM_FIELDS, form_shown
 from blocksd.mirror.keys import SCHEMA, Keys
 from blocksd.mirror.lease import generation_of
-from blocksd.model.label import is_properties, label_of_path, owner, path_of_label, properties_label
+from blocksd.model.label import SUFFIX, is_properties, label_of_path, owner, path_of_label, printable, properties_label
+from blocksd.service.machine import machine_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
 PAGE = 256
 """How many blocks are read in one round trip."""
@@ -26,6 +31,9 @@ _PAGE_BYTES = 8 * 1024 * 1024
 Shown = Wanted | Damaged | None
 """What the mirror shows of a block's file. None: there is no such block; Damaged: what it shows cannot be."""
 
+_MOST_DIGITS = 18
+_Reply = Sequence[str | None] | Damaged
+
 _ALL = ("version", "digest", *FORM_FIELDS, "value")
 _LIGHT = ("version", "digest", *FORM_FIELDS, "chars")
 
@@ -33,13 +41,15 @@ _LIGHT = ("version", "digest", *FORM_FIELDS, "chars")
 class Stand(NamedTuple):
     """Where the mirror stands, on which host its daemon keeps it, and of which generation that is as the leader.
 
-    `epoch` is None while there is no mirror.
+    `epoch` is None while there is no mirror. `folder` is the id of the leader's folder, if that is on this machine, else
+    empty.
     """
 
     epoch: str | None
     seq: int
     host: str
     generation: int
+    folder: str = ""
 
 
 class _Transport(Transport):
@@ -90,12 +100,21 @@ class Mirrored:
 
     def stand(self) -> Stand:
         """Return where the mirror stands, even if that is behind what was seen."""
-        names = ("epoch", "seq", "host", "schema", "generation")
-        ((epoch, seq, host, schema, generation),) = self._ask(("HMGET", self._keys.meta, *names), is_whole=False)
+        names = ("epoch", "seq", "host", "schema", "generation", "machine", "folder_id")
+        ((epoch, seq, host, schema, generation, machine, folder),) = self._ask(
+            ("HMGET", self._keys.meta, *names), is_whole=False
+        )
         if epoch is not None and schema != str(SCHEMA):
             message = f"the mirror at {masked(self._url)} has another layout ({schema}, not {SCHEMA})"
             raise Unavailable(message, hint="install the same version of blocksd on the leader's host and on this one")
-        return Stand(epoch, int(seq or 0), host or "?", generation_of(generation))
+        if not _is_number(seq or "0") or not _is_epoch(epoch or "-"):
+            raise Damaged(
+                f"the mirror at {masked(self._url)} does not tell where it is: seq {seq!r:.50}, epoch {epoch!r:.50}"
+            )
+        is_here = bool(machine) and machine == machine_id()
+        return Stand(
+            epoch, int(seq or 0), printable(host or "?"), generation_of(generation), folder or "" if is_here else ""
+        )
 
     def labels(self) -> tuple[str, list[str]]:
         """Return the epoch, and the labels of all blocks and of the properties of all agents that may have some."""
@@ -104,12 +123,13 @@ class Mirrored:
             ("ZRANGE", self._keys.labels, 0, -1),
             ("ZRANGE", self._keys.agents, 0, -1),
         )
-        return epoch, [*blocks, *map(properties_label, agents)]
+        if not _is_epoch(epoch):
+            raise Damaged(f"the mirror at {masked(self._url)} has no epoch, but {epoch!r:.50}")
+        return epoch, texts([*blocks, *map(properties_label, agents)])
 
     def read(self, labels: Sequence[str]) -> dict[str, Shown]:
         """Return the files of a few blocks, with their texts."""
-        replies = self._ask(*(self._command(label, _ALL) for label in labels))
-        return {label: _wanted(label, _ALL, reply) for label, reply in zip(labels, replies, strict=True)}
+        return {label: _wanted(label, _ALL, reply) for label, reply in self._replies(labels, _ALL).items()}
 
     def compared(self, labels: Sequence[str], known: Mapping[str, tuple[int, str]]) -> Iterator[dict[str, Shown]]:
         """Yield the files of many blocks, some at a time.
@@ -118,9 +138,9 @@ class Mirrored:
         """
         for first in range(0, len(labels), PAGE):
             some = labels[first : first + PAGE]
-            replies = self._ask(*(self._command(label, _LIGHT) for label in some))
-            found = {label: _wanted(label, _LIGHT, reply) for label, reply in zip(some, replies, strict=True)}
-            sizes = dict(zip(some, (_size(reply) for reply in replies), strict=True))
+            replies = self._replies(some, _LIGHT)
+            found = {label: _wanted(label, _LIGHT, reply) for label, reply in replies.items()}
+            sizes = {label: _size(reply) for label, reply in replies.items() if not isinstance(reply, Damaged)}
             differing = [
                 label
                 for label, one in found.items()
@@ -136,6 +156,17 @@ class Mirrored:
                 room -= sizes[label]
             if unread:
                 yield self.read(unread)
+
+    def _replies(self, labels: Sequence[str], names: tuple[str, ...]) -> dict[str, _Reply]:
+        """Return these fields of some blocks; Damaged for one whose key is of another type."""
+        try:
+            replies = self._ask(*(self._command(label, names) for label in labels))
+        except Damaged as error:
+            self.stand()  # raises it, if it is not of these keys
+            if len(labels) == 1:
+                return {labels[0]: error}
+            return {label: reply for one in labels for label, reply in self._replies([one], names).items()}
+        return dict(zip(labels, replies, strict=True))
 
     def _command(self, label: str, fields: tuple[str, ...]) -> tuple[str, ...]:
         if is_properties(label):
@@ -159,11 +190,31 @@ class Mirrored:
 def _size(reply: Sequence[str | None]) -> int:
     """Return about how many bytes the text of a file has, by the fields in `_LIGHT`."""
     chars = reply[-1] or "0"
-    return (int(chars) if chars.isdecimal() else 0) + sum(len(text or "") for text in reply)
+    return (int(chars) if _is_number(chars) else 0) + sum(len(text or "") for text in reply)
 
 
-def _wanted(label: str, names: tuple[str, ...], reply: Sequence[str | None]) -> Shown:
+def texts(labels: Iterable[object]) -> list[str]:
+    """Return those of the labels that are UTF-8: no block has another one, whatever is in Redis."""
+    found = []
+    for label in labels:
+        with suppress(UnicodeEncodeError):
+            if isinstance(label, str) and (label.isascii() or label.encode()):
+                found.append(label)
+    return found
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+
+
+def _is_epoch(text: str) -> bool:
+    return text.isascii() and text.isprintable()
+
+
+def _wanted(label: str, names: tuple[str, ...], reply: _Reply) -> Shown:
     """Return the file of a block by these fields of its hash; None: the hash is not there, or has no file."""
+    if isinstance(reply, Damaged):
+        return Damaged(f"the mirror does not show the file of {label!r}: {reply.message}", label=label)
     fields = {name: text for name, text in zip(names, reply, strict=True) if text is not None}
     version = fields.pop("version", None)
     if version is None or (is_properties(label) and "file" not in fields):
@@ -172,8 +223,10 @@ def _wanted(label: str, names: tuple[str, ...], reply: Sequence[str | None]) -> 
     try:
         form = form_shown(fields)
         path = form.path or path_of_label(label)
-        if label_of_path(path) != label:
+        if label_of_path(path) != label or not (path.endswith(SUFFIX) or is_properties(path)):
             raise ValueError(f"the path {path[:80]!r} is of another label")
+        if not _is_number(version) or "digest" not in fields:
+            raise ValueError(f"it has no digest, or no version, but {version[:80]!r}")
         hashed = blake2b(
             json.dumps(sorted(fields.items())).encode("utf-8", "surrogatepass"), digest_size=16
         ).hexdigest()
@@ -181,6 +234,8 @@ def _wanted(label: str, names: tuple[str, ...], reply: Sequence[str | None]) -> 
         data = form.data(value or "") if is_read and (value is not None or form.raw is not None) else None
         if is_read and data is None:
             raise ValueError("it has no value")
-        return Wanted(path, label, int(version), hashed, form.mode, data)
+        if data is not None and len(data) > MAX_BYTES:
+            raise ValueError(f"it is {len(data)} bytes, over the {MAX_BYTES} that are read")
+        return Wanted(path, label, int(version), hashed, form.mode | stat.S_IRUSR, data)
     except (ValueError, InvalidLabel) as error:
-        return Damaged(f"the mirror does not show the file of {label!r}: {error}", label=label)
+        return Damaged(f"the mirror does not show the file of {label!r}: {error!s:.200}", label=label)

@@ -16,6 +16,7 @@ from blocksd.follow.comparison import Comparer
 from blocksd.follow.copier import Copier
 from blocksd.follow.names import probe
 from blocksd.follow.place import Place
+from blocksd.journal.identity import facts_of
 from blocksd.model.label import is_ignored, is_junk, printable
 from blocksd.service.lock import TRANSIENT_ERRORS, Lock, state_error
 from blocksd.service.state_directory import StateDirectory
@@ -33,11 +34,16 @@ ADOPT = "to make this folder the copy, and keep what differs in it as local edit
 _PUT_BACK = f"put the folder back, or mount it; {ADOPT}"
 
 
+class _Older(Unavailable):
+    """The folder and the state directory are of different times."""
+
+
 class Copy:
     """The folder of a follower, its locks and its state.
 
     Attributes: `state`, `root`, `folder`, `writer`, `place`, `comparer`, `copier` and `rules` (of names). `is_marked`: the
-    folder has its marker, and is checked for it from then on. `adopts`: what is in the folder may differ.
+    folder has its marker, and is checked for it from then on. `adopts`: what is in the folder may differ. `leader_folder`:
+    the id of the leader's folder, if that is on this machine, else empty.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class Copy:
         self.is_read_only = is_read_only
         self.adopts = adopts
         self.is_marked = False
+        self.leader_folder = ""
         with ExitStack() as opened:
             try:
                 self.state = StateDirectory(config.state, sink, notices)
@@ -65,7 +72,7 @@ class Copy:
                 opened.callback(self._lock.release)
                 self.root = self._open_root()
                 self.folder = Folder(self.root)
-                self._take_folder()
+                self._take_folder(notices)
                 markers.tidy(self.root)
             except OSError as error:
                 raise state_error(config.state, error) from error
@@ -108,29 +115,56 @@ class Copy:
             raise Misconfigured(message, key="folder", path=root.path, errno=root.why)
         return root
 
-    def _take_folder(self) -> None:
-        """Check that the folder is this follower's copy, or make it so."""
+    def _take_folder(self, notices: Notices) -> None:
+        """Check that the folder is this follower's copy, or make it so.
+
+        A state directory or a folder that was copied or restored may be older than the other: then nothing is known of the
+        files, as of those of an adopted folder.
+        """
         place, namespace = self.place, self._config.namespace
         if place.namespace not in (None, namespace):
             message = f"the state directory {self._config.state} is of a follower of the namespace {place.namespace!r}"
             raise Misconfigured(message, key="state_dir", hint="name another one with --state-dir DIR")
+        self.check_place()
         refusal = self._refusal()
         if self.adopts:
             place.note_generation(0)  # whichever leader there is
-        if refusal is None:
-            self.is_marked = True
+        is_older = isinstance(refusal, _Older) or (refusal is None and self._is_copied())
+        if refusal is None and not is_older:
+            self.mark(place.epoch or "")
             return
         is_new = place.epoch is None and not place.files  # a crash may have come before the marker was written
-        if not self.adopts and not (is_new and isinstance(refusal, Unavailable)):
+        if not (self.adopts or is_older or (is_new and isinstance(refusal, Unavailable))):
+            assert refusal is not None
             raise refusal
-        place.begin(markers.new_id(), namespace)
+        if is_older:
+            notices.post(
+                f"the folder {self.root.path} or the state directory {self._config.state} was copied or restored, and may be older "
+                "than the other: all files are compared, and those that differ are kept, and not sent",
+                "warning",
+            )
+        identity = place.id if is_older and place.id is not None else markers.new_id()
+        self.adopts = self.adopts or is_older
+        place.begin(identity, namespace, is_adopted=self.adopts)
         if self.adopts:
             self.mark("")
 
+    def _is_copied(self) -> bool:
+        """Return True if the folder or the state directory is surely another one than it was."""
+        pairs = zip(self.place.identities, self._identities(), strict=True)
+        return any(was and now and was != now for was, now in pairs)
+
+    def _identities(self) -> tuple[str, str]:
+        state, folder = os.path.join(self._config.state, places.NAME), self.root.path
+        return facts_of(state, state).identity, facts_of(folder, folder).identity
+
     def mark(self, epoch: str) -> None:
-        """Write the marker into the folder. Raise Unavailable if it cannot be written."""
+        """Write the marker into the folder, with a new run. Raise Unavailable if it cannot be written."""
+        place, run, (state_identity, folder_identity) = self.place, markers.new_id(), self._identities()
         try:
-            markers.write(self.root, markers.Marker(str(self.place.id), self._config.namespace, epoch))
+            place.note(next_run=run)
+            markers.write(self.root, markers.Marker(str(place.id), self._config.namespace, epoch, run))
+            place.note(run=run, next_run=None, state_identity=state_identity, folder_identity=folder_identity)
         except OSError as error:
             message = f"the marker cannot be written to {self.root.path}: {error.strerror or error}"
             raise Unavailable(message, path=markers.NAME, errno=error.errno) from None
@@ -150,7 +184,8 @@ class Copy:
             found = markers.read(self.root)
         except (OSError, InvalidFile) as error:
             why = error.strerror if isinstance(error, OSError) else error
-            return Unavailable(f"the marker {markers.NAME} in {path} cannot be read: {why}", path="", hint=ADOPT)
+            hint = "see that this user may read it, and that the disk is well" if isinstance(error, OSError) else ADOPT
+            return Unavailable(f"the marker {markers.NAME} in {path} cannot be read: {why}", path="", hint=hint)
         if found is None:
             message = f"the folder {path} has no marker {markers.NAME}: it is empty, lost, or was never a copy"
             return Unavailable(message, path="", hint=_PUT_BACK)
@@ -158,7 +193,18 @@ class Copy:
             message = f"the folder {path} is the copy of another follower, of the namespace {found.namespace!r}"
             hint = f"name another folder, or the state directory of that follower with --state-dir; {ADOPT}"
             return Misconfigured(message, key="folder", hint=hint)
-        return None
+        if found.run not in self.place.runs:
+            message = f"the folder {path} was put back, and is older than the state directory, or this is"
+            return _Older(
+                message, path="", hint="start the follower again: it keeps what differs, and does not send it"
+            )
+        return markers.why_not_here(path, self.leader_folder)
+
+    def check_place(self) -> None:
+        """Check that the folder is not the leader's, nor in that or in a copy. Raise Misconfigured if it is."""
+        refusal = markers.why_not_here(self.root.path, self.leader_folder)
+        if refusal is not None:
+            raise refusal
 
     # --- a folder that was never a copy ---
 

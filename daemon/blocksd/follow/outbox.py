@@ -7,8 +7,11 @@ import uuid
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from blocksd.errors import BlocksdError
     from blocksd.follow.place import Place
+    from blocksd.follow.plan import Written
 
 Op = Literal["save", "delete", "rename"]
 
@@ -22,7 +25,8 @@ class Refusal(NamedTuple):
 
 
 class Unsent(NamedTuple):
-    """An edit of the file at `path`: of the block `label`, made of its `version` (0: it is a new block).
+    """An edit of the file at `path`: of the block `label`, made of its `version` (0: it is a new block;
+    UNKNOWN_VERSION: it may be an older one of the leader's).
 
     `base` is the digest of the text that it was made of, `digest` and `text` are those of the new one, `to` the new path of a
     renamed file, `oldest` the oldest version that the editor may have read. `is_sent`: the leader may have it; the same `id` keeps it from being done twice.
@@ -61,9 +65,14 @@ class Outbox:
     def __init__(self, place: Place) -> None:
         self._place = place
         self.edits: dict[str, Unsent] = {}
+        self.targets: dict[str, str] = {}
+        """The new paths of renamed files, and the paths that they have at the leader."""
         for row in place.execute("SELECT * FROM unsent"):
             edit = Unsent(*row)
-            why = Refusal(*json.loads(row[10])) if row[10] is not None else None
+            try:
+                why = Refusal(*json.loads(row[10])) if row[10] is not None else None
+            except (ValueError, TypeError) as error:
+                raise place.damaged(error) from None
             self._keep(edit._replace(is_sent=bool(edit.is_sent), refusal=why))
 
     def put(self, edit: Unsent) -> None:
@@ -79,14 +88,33 @@ class Outbox:
         if path in self.edits:
             with self._place.transaction():
                 self._place.execute("DELETE FROM unsent WHERE path = ?", (path,))
-            self._place.awaited.difference_update(self.edits.pop(path).paths)
+            self._forget(path)
+
+    def finish(self, path: str, files: Mapping[str, Written | None], due: Collection[str], *, are_saves: bool) -> None:
+        """Remove the edit of a file together with a note of what became of files, as `Place.finish` does it.
+
+        Else a crash in between would have the answer of the same edit noted once more, when the files have newer texts.
+        """
+        self._place.finish(files, due=due, answered=(path,), are_saves=are_saves)
+        self._forget(path)
 
     def _keep(self, edit: Unsent) -> None:
-        self.edits[edit.path] = edit
+        before = self.edits.get(edit.path)
+        if before is not None and before.to is not None:
+            self.targets.pop(before.to, None)
+        self.edits[edit.path] = edit  # in the place of the one before: the order stays
+        if edit.to is not None:
+            self.targets[edit.to] = edit.path
         if edit.is_sent and edit.refusal is None:
             self._place.awaited.update(edit.paths)
         else:
             self._place.awaited.difference_update(edit.paths)
+
+    def _forget(self, path: str) -> None:
+        edit = self.edits.pop(path)
+        self._place.awaited.difference_update(edit.paths)
+        if edit.to is not None:
+            self.targets.pop(edit.to, None)
 
     def mark_sent(self, path: str) -> Unsent:
         """Note that an edit is about to be sent; return it."""

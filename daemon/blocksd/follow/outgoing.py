@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import (
     AlreadyExists,
     BlocksdError,
-    Damaged,
     InvalidLabel,
     Misconfigured,
     NotFound,
@@ -18,11 +18,12 @@ from blocksd.errors import (
 from blocksd.files.document import Parser
 from blocksd.files.folder import unpacked
 from blocksd.files.staging import digest
+from blocksd.follow.marker import foreign_directory, not_sent
 from blocksd.follow.outbox import Outbox, Unsent, new_id
-from blocksd.follow.plan import Wanted, Written, removes_too_much
+from blocksd.follow.plan import UNKNOWN_VERSION, Wanted, Written, removes_too_much
 from blocksd.mirror.file_form import USUAL_MODE
-from blocksd.model.label import label_of_path, printable
-from blocksd.model.problem import Problem, count
+from blocksd.model.label import is_properties, label_of_path, printable
+from blocksd.model.problem import Problem, count, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 LOCAL_DELETIONS = "<local deletions>"
 """The subject of the problem that the deletion of many files here is held back."""
+
+UNSENT = "<unsent>"
+"""The subject of the problem that the leader takes no edits for now."""
 
 _LONGEST_PAUSE = 30.0
 _NEVER = float("inf")
@@ -60,17 +64,21 @@ class Outgoing:
         self.held: int | None = None
         """How many deletions are held back."""
         self._accepts_deletions = False
+        self._refused_at: dict[str, tuple[int, int]] = {}  # time and inode of files that the leader refuses
         report.unsent = self.outbox
         for edit in self.outbox.edits.values():
             self._tell(edit)
 
     # --- edits ---
 
-    def edit(self, path: str, found: Found, missing: Collection[str]) -> str | None:
-        """Take a file that was saved here; return the path that it had before, if it is one of the `missing` that was moved."""
+    def edit(self, path: str, found: Found, missing: Collection[str], *, is_unknown: bool = False) -> str | None:
+        """Take a file that was saved here; return the path that it had before, if it is one of the `missing` that was moved.
+
+        `is_unknown`: it may be an older version of the leader's.
+        """
         queued, written = self.outbox.edits.get(path), self._place.files.get(path)
         if queued is not None and (
-            queued.digest == found.digest
+            (queued.digest == found.digest and not self._is_saved_again(queued, found))
             or (queued.refusal is None and (queued.is_sent or queued.op == "rename"))  # that is seen to when it is sent
         ):
             return None
@@ -78,16 +86,18 @@ class Outgoing:
             found = self._copy.comparer.read(path)._replace(saved_at=found.saved_at)
             if found.data is None:
                 return None
-        if written is None and (old := self._moved_from(found, missing)) is not None:
+        if written is None and not is_properties(path) and (old := self._moved_from(found, missing)) is not None:
             before = self._place.files[old]
             self._put(Unsent(old, new_id(), "rename", before.label, before.version, before.digest, to=path))
             return old
         try:
             label = written.label if written is not None else label_of_path(path)
         except InvalidLabel as error:
-            self._report.set(Problem(printable(path), error.code, error.message, "rename it"))
+            self._report.set(replace(problem_of(path, error), hint="rename it"))
             return None
         version, base = (written.version, written.digest) if written is not None else (0, None)
+        if is_unknown and written is None:
+            version = UNKNOWN_VERSION
         oldest = written.oldest(found.saved_at, self._place.window) if written is not None else 0
         if queued is not None and queued.op == "save" and queued.version == version:  # this text was made of that one
             oldest = min(oldest, queued.oldest)
@@ -95,15 +105,35 @@ class Outgoing:
         self._put(edit)
         return None
 
+    def _is_saved_again(self, queued: Unsent, found: Found) -> bool:
+        """Return True if a text that the leader has refused was saved once more, as it is: a person asks to send it again."""
+        if queued.refusal is None or found.signature is None:
+            return False
+        now = found.signature[0], found.signature[3]
+        return self._refused_at.setdefault(queued.path, now) != now
+
     def _moved_from(self, found: Found, missing: Collection[str]) -> str | None:
         """Return the missing file that this one was: it has the inode and size of that, or alone its text."""
         files, edits = self._place.files, self.outbox.edits
-        same = [path for path in missing if path in files and files[path].digest == found.digest and path not in edits]
+        same = [
+            path
+            for path in missing
+            if path in files and files[path].digest == found.digest and path not in edits and not is_properties(path)
+        ]
         for path in same:
             signature = self._place.files[path].signature
             if signature is not None and found.signature is not None and unpacked(signature)[3] == found.signature[3]:
                 return path
         return same[0] if len(same) == 1 else None
+
+    def take_back_rename(self, path: str) -> str | None:
+        """Take back a rename that is not under way, as its new file is gone; return the path of the file that is missing then."""
+        old = self.outbox.targets.get(path)
+        if old is None or (self.outbox.edits[old].is_sent and self.outbox.edits[old].refusal is None):
+            return None
+        self.outbox.remove(old)
+        self._report.settle(old)
+        return old
 
     def settle(self, path: str) -> None:
         """A file is as it was written last: an edit that nobody has seen is none any more."""
@@ -149,9 +179,10 @@ class Outgoing:
 
     def _tell(self, edit: Unsent) -> None:
         if edit.refusal is not None:
-            _, message, hint = edit.refusal
-            hint = f"{hint}; " if hint else ""
-            hint += f"save it again, or have the leader's version: 'blocksd follow --revert {printable(edit.path)}'"
+            code, message, hint = edit.refusal
+            hint = f"{hint} " if hint.endswith(",") else f"{hint}; " if hint else ""
+            hint += "" if code == AlreadyExists.code else "save it again, or "
+            hint += f"have the leader's version: 'blocksd follow --revert {printable(edit.path)}'"
             self._report.edit(Problem(printable(edit.path), edit.refusal.code, message, hint), edit.path)
 
     # --- sending ---
@@ -191,9 +222,8 @@ class Outgoing:
             if written is not None:  # it was moved here before it was edited, and the leader has been told that since
                 self.outbox.put(edit._replace(version=written.version, base=written.digest, oldest=written.version))
                 return self.go_on(now, read)
-            there = read([edit.label])[edit.label]
-            if there is not None:
-                return self._meet(edit, there)
+            if not self._may_be_sent(edit, read([edit.label])[edit.label]):
+                return edit.paths
         self._under_way = edit.id
         self._sender.send(self.outbox.mark_sent(edit.path))
         return []
@@ -208,15 +238,29 @@ class Outgoing:
             self.outbox.put(edit)
         return edit
 
-    def _meet(self, edit: Unsent, there: Wanted | Damaged) -> list[str]:
-        """Keep a new file here that the leader has, too, unless they are equal: of which of its versions it is, nobody knows."""
+    def _may_be_sent(self, edit: Unsent, there: Shown) -> bool:
+        """Return True if a new file is to be sent. It is kept if the leader has another, or may have removed it.
+
+        Of which of the leader's versions it was made, nobody knows.
+        """
         if isinstance(there, Wanted) and there.data is not None and digest(there.data) == edit.digest:
             self.outbox.remove(edit.path)
-            return [edit.path]
-        message = "the leader has another file of this name, and this one was not made of it"
-        self.outbox.refuse(edit, AlreadyExists(message, label=edit.label, hint="keep what you need of it elsewhere"))
+        elif there is not None:
+            message = "the leader has another file of this name, and this one was not made of it"
+            self._refuse(edit, AlreadyExists(message, label=edit.label, hint="keep what you need of it elsewhere"))
+        elif (directory := foreign_directory(self._copy.root, edit.path, self._copy.leader_folder)) is not None:
+            self._refuse(edit, not_sent(edit.path, directory))
+        elif edit.version == UNKNOWN_VERSION:
+            message = "the leader has no such file, and may have removed it: it is kept here, and not sent"
+            self._refuse(edit, NotFound(message, label=edit.label, hint="remove it, or, to send it as a new one,"))
+        else:
+            return True
+        return False
+
+    def _refuse(self, edit: Unsent, error: BlocksdError) -> None:
+        self.outbox.refuse(edit, error)
+        self._refused_at.pop(edit.path, None)
         self._tell(self.outbox.edits[edit.path])
-        return []
 
     def take(self, answered: Answered) -> tuple[list[str], list[str]]:
         """Take an answer; return the labels to be read again, and the paths to be looked at again."""
@@ -227,8 +271,15 @@ class Outgoing:
         if isinstance(error, (Unavailable, Misconfigured)):
             self._failures = min(self._failures + 1, 10)
             self._retry_at = time.monotonic() + min(0.05 * 2**self._failures, _LONGEST_PAUSE)
+            hint = (
+                str(error.facts.get("hint", ""))
+                or "they are sent again by themselves; see that 'blocksd run' runs there"
+            )
+            message = f"local edits wait for the leader: {error.message}"
+            self._report.set(Problem(UNSENT, error.code, message, hint, warning=isinstance(error, Unavailable)))
             return [], []
         self._failures, self._retry_at = 0, 0.0
+        self._report.clear(UNSENT)
         if error is None:
             return self._accepted(edit, answered.reply or {})
         return self._refused(edit, error)
@@ -248,8 +299,7 @@ class Outgoing:
             if edit.to is not None:
                 notes[edit.to] = Written(label_of_path(edit.to), number, "", str(edit.base), mode)
                 paths.append(edit.to)
-        self._place.finish(notes, due=[edit.label, label], are_saves=True)
-        self.outbox.remove(edit.path)
+        self.outbox.finish(edit.path, notes, [edit.label, label], are_saves=True)
         self._report.settle(edit.path)
         what = {"save": "sent", "delete": "sent the deletion of", "rename": "sent the new name of"}[edit.op]
         self._report.notice(f"{what} {printable(edit.path)}{f' v{number}' if edit.op == 'save' else ''}")
@@ -262,11 +312,9 @@ class Outgoing:
             return [], []
         if edit.op != "save" and isinstance(error, (VersionConflict, NotFound)):
             # The leader's text has changed, or is gone: what was removed here is written again, if it is there.
-            self.outbox.remove(edit.path)
-            self._place.finish({edit.path: None}, due=[edit.label])
+            self.outbox.finish(edit.path, {edit.path: None}, [edit.label], are_saves=False)
             return [edit.label], edit.paths
-        self.outbox.refuse(edit, error)
-        self._tell(self.outbox.edits[edit.path])
+        self._refuse(edit, error)
         return [edit.label], [edit.path]
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.errors import Misconfigured, StateUnusable
-from blocksd.follow.plan import Written
+from blocksd.follow.plan import UNKNOWN_VERSION, Written
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -82,6 +82,9 @@ class Place:
         self.window = window
         self._sync = "FULL" if is_durable else "OFF"
         with self._translated():
+            with suppress(OSError):  # then SQLite says what is wrong. It has texts that others may not read
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                os.chmod(self._path, 0o600)
             self._connection = sqlite3.connect(self._path, isolation_level=None)
             self.execute = self._connection.execute
             self.execute("PRAGMA journal_mode = WAL")
@@ -101,6 +104,8 @@ class Place:
             }
             self.due: set[str] = {label for (label,) in self.execute("SELECT label FROM due")}
             self.directories: set[str] = {path for (path,) in self.execute("SELECT path FROM directories")}
+        if not self._facts.get("seq", "0").isdecimal():
+            raise self.damaged(f"seq {self._facts['seq']!r:.50}")
         self.paths = {written.label: path for path, written in self.files.items()}
         """Where the file of each block is."""
         self.awaited: set[str] = set()
@@ -139,20 +144,51 @@ class Place:
     def note_generation(self, generation: int) -> None:
         """Note of which generation the leader is that is followed: the versions of another one's blocks mean nothing to it."""
         if generation != self.generation:
-            with self.transaction():
-                self._set(generation=str(generation))
-                self.execute("UPDATE files SET version = 0, earlier = '[]'")
-            self._facts["generation"] = str(generation)
-            self.files = {path: written._replace(version=0, earlier=()) for path, written in self.files.items()}
+            self.forget_versions(generation=str(generation))
 
-    def begin(self, identity: str, namespace: str) -> None:
-        """Begin a copy, in the place of any other: nothing is known of the files."""
+    def forget_versions(self, **facts: str) -> None:
+        """Note these facts, and that versions are counted anew: those of files are known no longer."""
+        with self.transaction():
+            self._set(**facts)
+            self.execute("UPDATE files SET version = 0, earlier = '[]'")
+        self._facts |= facts
+        self.files = {path: written._replace(version=0, earlier=()) for path, written in self.files.items()}
+
+    @property
+    def runs(self) -> tuple[str, str | None]:
+        """The run that the marker of the folder must have; a crash may have come before the second one was written there."""
+        return self._facts.get("run", ""), self._facts.get("next_run")
+
+    @property
+    def identities(self) -> tuple[str, str]:
+        """The identities that this database and the folder had; empty where they are not known."""
+        return self._facts.get("state_identity", ""), self._facts.get("folder_identity", "")
+
+    @property
+    def is_adopted(self) -> bool:
+        """True until all files were seen of a folder of which it is not known what versions they are."""
+        return "adopted" in self._facts
+
+    def begin(self, identity: str, namespace: str, *, is_adopted: bool) -> None:
+        """Begin a copy, in the place of any other: nothing is known of the files, but for texts that were not sent."""
+        facts = {"id": identity, "namespace": namespace, **({"adopted": "yes"} if is_adopted else {})}
         with self.transaction():
             for table in _TABLES:
                 self.execute(f"DELETE FROM {table}")  # noqa: S608  # the names above
-            self._set(id=identity, namespace=namespace)
+            self.execute("DELETE FROM unsent WHERE op != 'save'")
+            unknown = "UPDATE unsent SET version = ?, base = NULL, oldest = 0, is_sent = 0"
+            self.execute(unknown, (UNKNOWN_VERSION,))
+            self._set(**facts)
         self.files, self.paths, self.due, self.directories = {}, {}, set(), set()
-        self._facts = {"id": identity, "namespace": namespace}
+        self._facts = facts
+
+    def note(self, **facts: str | None) -> None:
+        """Note these facts (None: there is no such one): they are on disk when this returns."""
+        with self.transaction():
+            self._connection.executemany("DELETE FROM facts WHERE name = ?", [(name,) for name in facts])
+            kept = {name: value for name, value in facts.items() if value is not None}
+            self._set(**kept)
+        self._facts = {name: value for name, value in self._facts.items() if name not in facts} | kept
 
     def move(self, epoch: str, seq: int) -> None:
         """Note that every change up to this one is in the files, or due. It may reach the disk later."""
@@ -187,12 +223,13 @@ class Place:
         made: Collection[str] = (),
         removed: Collection[str] = (),
         are_saves: bool = False,
+        answered: Collection[str] = (),
     ) -> None:
         """Note what became of files (None: there is none any more). It may reach the disk later.
 
         The intents of the paths `over` are over. The labels `due` are to be looked at again, and those in `done` no longer;
         the directories `made` were made here, and those `removed` are gone. `are_saves`: these texts were saved here, so that who
-        saves next has read them.
+        saves next has read them. The edits of the paths `answered` wait no longer.
         """
         if not are_saves:
             written = {path: self._with_earlier(path, one) for path, one in written.items()}
@@ -206,6 +243,7 @@ class Place:
             self._connection.executemany("DELETE FROM due WHERE label = ?", [(label,) for label in done])
             self._connection.executemany("INSERT OR IGNORE INTO directories VALUES (?)", [(path,) for path in made])
             self._connection.executemany("DELETE FROM directories WHERE path = ?", [(path,) for path in removed])
+            self._connection.executemany("DELETE FROM unsent WHERE path = ?", [(path,) for path in answered])
         for path, one in written.items():
             before = self.files.pop(path, None)
             if before is not None and self.paths.get(before.label) == path:
@@ -244,6 +282,11 @@ class Place:
 
     # --- SQLite ---
 
+    def damaged(self, why: object) -> Misconfigured:
+        """Return the error for what is here and cannot be."""
+        message = f"what the follower has noted of its files is damaged: {self._path}: {why}"
+        return Misconfigured(message, key="state_dir", hint=_ADOPT)
+
     @contextmanager
     def transaction(self, *, is_synced: bool = True) -> Iterator[None]:
         """Commit what is executed in this context, all or nothing; if `is_synced`, it is on disk then."""
@@ -265,9 +308,8 @@ class Place:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                message = f"what the follower has noted of its files is damaged: {self._path}: {error}"
-                raise Misconfigured(message, key="state_dir", hint=_ADOPT) from error
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise self.damaged(error) from error
             raise StateUnusable(f"{self._path} cannot be used for now: {error}", path=self._path) from error
 
 

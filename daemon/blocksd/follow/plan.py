@@ -20,6 +20,10 @@ UNKNOWN = "unknown"
 """The digest of what is on disk and cannot be read, or is no regular file. It equals no other digest."""
 
 
+UNKNOWN_VERSION = -1
+"""The version of a text of which it is not known which one the leader calls it: of another journal, or of an unknown copy."""
+
+
 class Written(NamedTuple):
     """A file as it was written last: of which block and version, and the digest of its text.
 

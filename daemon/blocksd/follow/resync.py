@@ -61,6 +61,7 @@ class Resync:
         self._check(epoch)
         self.left = len(labels)
         if not copy.is_marked:
+            copy.check_place()
             if not copy.adopts:
                 yield from self._check_equal(labels)
             copy.mark(epoch)

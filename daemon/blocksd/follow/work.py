@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from blocksd.errors import StateUnusable, Unavailable, Undecided
-from blocksd.follow.mirrored import PAGE
+from blocksd.follow.mirrored import PAGE, texts
 from blocksd.follow.resync import Resync
 from blocksd.model.label import properties_label
 from blocksd.model.problem import FOLDER, Problem
@@ -74,6 +74,7 @@ class Work:
         self._pause = 1.0
         self._is_recovered = False
         self._asked_in: str | None = None  # the epoch in which the request that is under way was sent
+        self._epoch = copy.place.epoch  # of the journal that counts the versions
         self.has_arrived = False
         """True once the copy has caught up."""
         self.waits_for_leader = False
@@ -86,6 +87,7 @@ class Work:
     def begin(self, begun: Begun) -> None:
         """All changes are heard from here on, and if they continue what was heard before, since then."""
         self.leader_serves()
+        self._copy.leader_folder = begun.folder
         if begun.is_continued and self._resync is None:
             self.goal = (begun.epoch, begun.seq) if self.goal is None else self.goal
             self._changed |= dict.fromkeys(self._copy.place.due)
@@ -107,12 +109,13 @@ class Work:
 
     def hear(self, change: Change) -> None:
         """Take a change for a hint at a block: its present text is read."""
-        labels = [*change.labels, *([change.renamed_from] if change.renamed_from else [])]
+        labels: list[object] = [*change.labels, *([change.renamed_from] if change.renamed_from else [])]
         if change.kind == "repaired":
-            labels += map(properties_label, change.raw.get("agents", ()))
+            agents = change.raw.get("agents")
+            labels += map(properties_label, agents if isinstance(agents, list) else ())
         elif change.seq is None and change.kind != "file":
             return
-        self._changed |= dict.fromkeys(labels)
+        self._changed |= dict.fromkeys(texts(labels))
         if change.seq is not None and change.epoch is not None:
             self.goal = (change.epoch, change.seq)
             self._mirrored.see(*self.goal)
@@ -152,7 +155,11 @@ class Work:
         is_of_this_journal = asked_in is not None and asked_in == self._mirrored.epoch
         if is_of_this_journal and isinstance(seq, int):
             self._mirrored.see(str(asked_in), seq)
-        labels, paths = self._outgoing.take(answered)
+        try:
+            labels, paths = self._outgoing.take(answered)
+        except StateUnusable as error:  # the same edit is sent again, and answered alike
+            self._report_state(error)
+            return
         self._changed |= dict.fromkeys(labels)
         for path in paths:
             self._edits.hint(path)
@@ -163,8 +170,14 @@ class Work:
     def due_at(self) -> float:
         """When there is something to do, unless something is heard."""
         send_at = self._outgoing.due_at if self._outgoing is not None else _NEVER
+        edits_at = min(self._look_again_at, self._edits.due_at, send_at) if self._is_compared else _NEVER
         unfinished_at = 0.0 if self._resync is not None or (self._changed and self.goal is not None) else _NEVER
-        return max(self._retry_at, min(unfinished_at, self._look_again_at, self._edits.due_at, self._sweep_at, send_at))
+        return max(self._retry_at, min(unfinished_at, edits_at, self._sweep_at))
+
+    @property
+    def _is_compared(self) -> bool:
+        """True if the files were compared with the leader's once: before that nothing tells what a local edit is."""
+        return self._copy.place.epoch is not None
 
     def go_on(self) -> bool:
         """Do a part; return True if there is no more for now. What fails for now is reported, and tried again.
@@ -177,8 +190,7 @@ class Work:
         try:
             is_idle = self._go_on()
         except (StateUnusable, Undecided) as error:
-            hint = "see that its disk has room and can be written; it is tried again"
-            self._report.set(Problem(STATE, error.code, error.message, hint))
+            self._report_state(error)
             self.fail()
             self.waits_for_leader = False
             return True
@@ -190,6 +202,10 @@ class Work:
         self._failures, self.waits_for_leader = 0, False
         self._report.clear(STATE)
         return is_idle
+
+    def _report_state(self, error: BlocksdError) -> None:
+        hint = "see that its disk has room and can be written; it is tried again"
+        self._report.set(Problem(STATE, error.code, error.message, hint))
 
     def fail(self) -> None:
         """Try again later, and later each time."""
@@ -219,6 +235,7 @@ class Work:
                 self._sweep = None
             return False
         if self._resync is not None:
+            self._forget_versions(self._resync.goal[0])
             self._compare_more(self._resync)
             return False
         return self._bring_changed(now)
@@ -228,6 +245,12 @@ class Work:
         hint = str(refusal.facts.get("hint", ""))
         self._report.set(Problem(FOLDER, "halted", f"{refusal.message}: nothing is written or sent", hint))
         self._retry_at = time.monotonic() + _HALTED_SECONDS
+
+    def _forget_versions(self, epoch: str) -> None:
+        """In another journal versions are counted anew: those that are known here mean nothing to the leader."""
+        if self._outgoing is not None and self._epoch not in (None, epoch):
+            self._copy.place.forget_versions()
+        self._epoch = epoch
 
     def _compare_more(self, resync: Resync) -> None:
         outcome = resync.go_on()
@@ -241,6 +264,8 @@ class Work:
         self._arrive()
 
     def _bring_changed(self, now: float) -> bool:
+        if not self._is_compared:
+            return True
         if now >= self._look_again_at:
             self._look_again_at = _NEVER
             self._changed |= dict.fromkeys(self._copy.place.due)

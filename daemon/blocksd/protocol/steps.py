@@ -96,7 +96,10 @@ def ask(*commands: Command) -> Steps[list[Any]]:
 def epoch_and_seq(keys: Keys) -> Steps[tuple[str | None, int]]:
     """Where the mirror stands: its epoch (None: it is being rebuilt) and seq."""
     ((epoch, seq),) = yield from ask(("HMGET", keys.meta, "epoch", "seq"))
-    return epoch, int(seq or 0)
+    try:
+        return epoch, int(seq or 0)
+    except ValueError:
+        raise Damaged(f"the mirror does not tell where it is: its seq is {seq!r:.50}") from None
 
 
 def entries_after(keys: Keys, after: str) -> Steps[tuple[list[tuple[str, Change]], str | None]]:

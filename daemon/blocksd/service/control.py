@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from blocksd.errors import Unavailable
+from blocksd.errors import InvalidRequest, Unavailable
 from blocksd.settings.record import inode_of
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ def ask(state: str, word: str, *, seconds: float = ANSWER_SECONDS + _TRANSFER_SE
 
     Raises:
         Unavailable: no daemon listens, or none answers in time. Facts: `socket`, the path.
+        InvalidRequest: it refuses what is asked.
     """
     path = os.path.join(state, _NAME)
     try:
@@ -142,6 +143,8 @@ def ask(state: str, word: str, *, seconds: float = ANSWER_SECONDS + _TRANSFER_SE
         raise Unavailable(f"the daemon does not answer at {path}", socket=path) from None
     if "error" in answer:
         raise Unavailable(f"the daemon cannot answer: {answer['error']}", socket=path)
+    if "refusal" in answer:
+        raise InvalidRequest(answer["refusal"], hint=answer["hint"])
     return answer
 
 

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from blocksd.errors import BlocksdError, InternalError, NotFound, ProblemFile, Unavailable, VersionConflict
+from blocksd.errors import (
+    BlocksdError,
+    InternalError,
+    InvalidLabel,
+    Misconfigured,
+    NotFound,
+    ProblemFile,
+    StateUnusable,
+    Unavailable,
+    VersionConflict,
+)
+from blocksd.files.document import MAX_BYTES
+from blocksd.files.staging import digest
 from blocksd.follow.local_edits import LocalEdits
 from blocksd.follow.outbox import Outbox
-from blocksd.follow.outgoing import LOCAL_DELETIONS, Outgoing
+from blocksd.follow.outgoing import LOCAL_DELETIONS, UNSENT, Outgoing
 from blocksd.follow.report import Report
 from blocksd.follow.sender import Answered
 from blocksd.settings.config import Config
@@ -206,6 +219,51 @@ def test_edit_without_an_answer_is_sent_again(host: Host, error: BlocksdError) -
         assert host.outgoing.outbox.edits["a.md"].refusal is not None
 
 
+def test_leader_that_takes_no_edits_is_reported(host: Host) -> None:
+    """As long as that lasts: the edit may wait for days."""
+    host.write("a", "a 2")
+    host.go_on()
+    host.answer(Unavailable("OOM command not allowed"))
+    (problem,) = host.report.problems.values()
+    assert (problem.subject, problem.warning) == (UNSENT, True)
+    assert "OOM" in problem.message
+    host.go_on()
+    host.answer(label="a", version=2)
+    assert not host.report.problems
+
+
+def test_answer_is_noted_whole_or_not_at_all(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noted in part, the answer of the same edit would be noted again, when the file has the leader's newer text."""
+    host.write("a", "a 2")
+    host.remove("b")
+    host.go_on()
+    host.go_on(2.0)
+
+    def crash(_path: str) -> None:
+        raise StateUnusable("the disk is full", path="x")
+
+    monkeypatch.setattr(host.outgoing.outbox, "remove", crash)
+    host.answer(label="a", version=2, block={"value": "a 2"})
+    host.go_on()
+    host.answer(NotFound("it is gone"))
+    assert Outbox(host.side.place).edits == host.outgoing.outbox.edits == {}
+    assert host.side.place.files["a.md"].version == 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "INSERT INTO facts VALUES ('seq', 'x')",
+        "INSERT INTO unsent VALUES ('a', '', '', '', 1, '', '', '', '', 0, '{', 0)",
+    ],
+)
+def test_damaged_state_is_told(host: Host, damage: str) -> None:
+    """With the way out."""
+    host.side.place.execute(damage)
+    with pytest.raises(Misconfigured, match="is damaged"):
+        Host(host.side.path.parent)
+
+
 def test_file_that_was_moved_is_renamed(host: Host) -> None:
     """Whichever of the two names is seen first; the block keeps its history."""
     host.move("a", "moved")
@@ -364,6 +422,106 @@ def test_new_file_that_the_leader_has_too(host: Host) -> None:
     assert [edit.path for edit in host.sent] == ["only.md"]
     assert host.report.problems["new.md"].code == "already_exists"
     assert list(host.outgoing.outbox.edits) == ["new.md", "only.md"]
+
+
+def test_file_that_is_renamed_twice_before_the_leader_has_its_name(host: Host) -> None:
+    """The last name is sent; of one that was renamed and then removed the deletion is."""
+    host.write("e", "e 2")
+    host.go_on()  # is under way
+    host.move("a", "b2")
+    host.move("c", "c2")
+    host.go_on()
+    host.move("b2", "b3")
+    host.remove("c2")
+    host.go_on()
+    host.go_on(2.0)
+    edits = {path: (edit.op, edit.to) for path, edit in host.outgoing.outbox.edits.items()}
+    assert edits == {"e.md": ("save", None), "a.md": ("rename", "b3.md"), "c.md": ("delete", None)}
+    again = Host(host.side.path.parent)
+    again.move("b3", "b4")
+    again.go_on()
+    assert again.outgoing.outbox.edits["a.md"].to == "b4.md"
+    again.side.close()
+
+
+def test_name_that_the_leader_refuses_is_corrected(host: Host) -> None:
+    """By another rename: the block is renamed, and neither is there twice."""
+    host.move("a", "a:b")
+    host.go_on()
+    host.answer(InvalidLabel("':' cannot be in a name"))
+    host.go_on()
+    assert "a.md" in host.report.problems
+    host.move("a:b", "ab")
+    host.go_on()
+    assert (host.sent[-1].op, host.sent[-1].path, host.sent[-1].to) == ("rename", "a.md", "ab.md")
+    assert not host.report.problems
+
+
+def test_symlinks_that_a_person_makes(host: Host) -> None:
+    """Nothing is written or sent through one, and what is behind one is not gone."""
+    copy = host.side.path
+    host.side.bring({"part/x": "x 1", "part/y": "y 1"})
+    (copy / "part").rename(copy.parent / "part")
+    (copy / "part").symlink_to(copy.parent / "part")
+    host.remove("a")
+    (copy / "a.md").symlink_to("b.md")
+    for path in ("part/x.md", "part/y.md", "a.md"):
+        host.edits.hint(path)
+    host.go_on()
+    assert host.go_on(5.0) == []
+    outcome = host.side.bring({"a": "a 2", "part/x": "x 2", "part/new": "new"}, restores=False)
+    assert sorted(outcome.failed) == ["a.md", "part/new.md", "part/x.md"]
+    assert all("is a symlink" in error.message for error in outcome.failed.values())
+    assert (copy / "b.md").read_text() == "b 1"
+    assert (copy / "part/x.md").read_text() == "x 1"
+    (copy / "part").unlink()
+    (copy.parent / "part").rename(copy / "part")
+    assert sorted(host.side.bring({"part/x": "x 2"}).written) == ["part/x.md"]
+
+
+def test_new_file_that_cannot_be_sent_is_told(host: Host) -> None:
+    """Whatever it is; the problem is over when it is gone."""
+    (host.side.path / "large.md").write_bytes(b"x" * (MAX_BYTES + 1))
+    os.mkfifo(host.side.path / "fifo.md")
+    (host.side.path / "folder.md").mkdir()
+    (host.side.path / "link.md").symlink_to("/etc/hostname")
+    names = ["fifo.md", "folder.md", "large.md", "link.md"]
+    for name in names:
+        host.edits.hint(name)
+    assert host.go_on() == []
+    assert sorted(host.report.problems) == names
+    assert all(problem.hint for problem in host.report.problems.values())
+    host.remove("fifo", "large", "link")
+    (host.side.path / "folder.md").rmdir()
+    host.edits.hint("folder.md")
+    host.go_on()
+    assert not host.report.problems
+
+
+def test_versions_of_another_journal_mean_nothing(host: Host) -> None:
+    """What was made of one is known by its text alone."""
+    host.write("b", "b 2")
+    host.go_on()
+    host.write("a", "a 2")
+    host.go_on()
+    host.side.place.forget_versions()
+    host.answer(label="b", version=2)
+    host.go_on()
+    assert (host.sent[-1].path, host.sent[-1].version) == ("a.md", 0)
+    assert host.sent[-1].base == digest(b"a 1")
+
+
+def test_refused_text_that_is_saved_again_is_sent_again(host: Host) -> None:
+    """As it is: what was wrong may have been at the leader."""
+    host.write("a", "a 2")
+    host.go_on()
+    host.answer(ProblemFile("the disk is full"))
+    host.go_on()
+    host.go_on()
+    assert len(host.sent) == 1
+    host.write("a", "a 2")
+    assert len(host.go_on()) == 2
+    assert host.sent[0].id != host.sent[1].id
 
 
 def test_read_only_copy_writes_what_was_removed_and_rests(tmp_path: Path) -> None:
