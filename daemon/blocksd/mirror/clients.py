@@ -74,7 +74,11 @@ class LazyCluster:
         return getattr(self._client(), name)
 
     def _client(self) -> Any:
-        with self._lock:
-            if self._made is None:
-                self._made = self._make()
-            return self._made
+        if self._made is None:
+            made = self._make()  # without the lock: a thread waits for no other's attempts
+            with self._lock:
+                if self._made is None:
+                    self._made = made
+            if made is not self._made:
+                made.close()
+        return self._made

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -103,6 +105,26 @@ def test_cluster_is_asked_when_it_is_needed() -> None:
     assert lazy.ping()
     lazy.close()
     assert made[2:] == ["closed"], "one client was made"
+
+
+def test_cluster_is_asked_by_several_threads_at_once() -> None:
+    """None of them waits until the others have failed; one client stays."""
+    together = threading.Barrier(3)
+    closed: list[object] = []
+
+    def make() -> Any:
+        together.wait(10)
+        made = SimpleNamespace()
+        made.close = lambda: closed.append(made)
+        made.ping = lambda: made
+        return made
+
+    lazy = LazyCluster(make)
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda _: lazy.ping(), range(3)))
+    assert all(one is answers[0] for one in answers)
+    assert len(closed) == 2
+    assert answers[0] not in closed
 
 
 def test_namespace_of_a_cluster_is_in_braces() -> None:
