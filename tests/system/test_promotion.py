@@ -11,6 +11,7 @@ import traceback
 import warnings
 from contextlib import ExitStack, closing
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,7 +34,6 @@ from support import Daemon, RedisServer, eventually, valkey_binary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -194,6 +194,30 @@ def test_what_may_not_be_promoted(hosts: Hosts, raw: Any, tmp_path: Path) -> Non
     assert (copy.folder / MARKER).exists()
     assert len(tree(hosts.folder)) == 5
     assert raw.hget("blocks:meta", "generation") is None
+
+
+def test_edit_that_crossed_with_the_lost_leaders_last_text(hosts: Hosts, raw: Any) -> None:
+    """Neither is lost: it is not promoted before a person has taken the leader's text, and the one here is kept aside."""
+    hosts.save("a.md", "a 1\n")
+    hosts.save("b.md", "b 1\n")
+    hosts.leader.start()
+    copy = hosts.follower().start()
+    hosts.save("a.md", "a, edited here\n", copy.folder)
+    hosts.save("b.md", "b, edited here\n", copy.folder)
+    eventually(lambda: copy.status()["local_edits"] == ["a.md", "b.md"])
+    hosts.save("a.md", "a 2\n")
+    eventually(lambda: copy.status()["seq"] == 3)
+    hosts.leader.stop()
+    copy.stop()
+    refused(promoted(hosts, copy, "--promote"), "Redis has a newer text of a.md, which was edited here")
+    copy.start()
+    kept = copy.revert("a.md").split()[-1]
+    copy.stop()
+    new = promoted(hosts, copy, "--promote").start()
+    assert tree(new.folder) == {"a.md": b"a 2\n", "b.md": b"b, edited here\n"}
+    assert Path(kept).read_text() == "a, edited here\n"
+    assert raw.hget("blocks:block:b", "value") == "b, edited here"
+    assert new.stop() == 0
 
 
 def test_two_are_promoted_at_once(hosts: Hosts, raw: Any) -> None:

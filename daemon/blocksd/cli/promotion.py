@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 
 from blocksd.errors import InvalidFile, Misconfigured, Unavailable
 from blocksd.files.root import Root
+from blocksd.files.staging import digest
 from blocksd.follow import marker as markers
 from blocksd.follow import place as places
+from blocksd.follow.mirrored import PAGE, Mirrored
 from blocksd.follow.outbox import Outbox
-from blocksd.follow.plan import removes_too_much
+from blocksd.follow.plan import Wanted, removes_too_much
+from blocksd.mirror.projection import in_parts
+from blocksd.model.label import printable
 from blocksd.model.problem import count
 from blocksd.service.leadership import Promotion
 
@@ -58,6 +62,14 @@ def check(config: Config, *, promotes: bool) -> tuple[Promotion | None, str]:
                 f"{count(missing, 'file')} of {len(place.files)} are gone from the copy: it is not made the leader's"
             )
             raise Misconfigured(message, key="folder", hint="put them back, or have 'blocksd follow' write them")
+        unmerged = _unmerged(config, place)
+        if unmerged:
+            few = ", ".join(map(printable, unmerged[:3])) + (", …" if len(unmerged) > 3 else "")
+            message = f"Redis has a newer text of {few}, which was edited here, or could not be written"
+            hint = (
+                "'blocksd follow --revert PATH' takes that text, and keeps the one that is here in the state directory"
+            )
+            raise Misconfigured(message, key="folder", hint=hint)
         waiting = Outbox(place).waiting
         edits = f", and {count(waiting, 'local edit')} that the leader has not answered" if waiting else ""
         told = (
@@ -65,6 +77,21 @@ def check(config: Config, *, promotes: bool) -> tuple[Promotion | None, str]:
             "journal, and the lost leader's history is not in it"
         )
         return Promotion(place.epoch or "", place.seq, place.generation), told
+
+
+def _unmerged(config: Config, place: places.Place) -> list[str]:
+    """Return the paths of files of which Redis has another text than the copy was given last."""
+    found: list[str] = []
+    if config.redis is None or not place.due:
+        return found
+    with suppress(Unavailable, Misconfigured), closing(Mirrored(config.redis, config.namespace)) as mirrored:
+        for labels in in_parts(sorted(place.due), PAGE):
+            for label, shown in mirrored.read(labels).items():
+                written = place.files.get(place.paths.get(label, ""))
+                given = written.digest if written is not None else None
+                if isinstance(shown, Wanted) and shown.data is not None and digest(shown.data) != given:
+                    found.append(shown.path)
+    return found
 
 
 def finish(config: Config) -> None:
