@@ -159,6 +159,22 @@ def test_comment_while_redis_is_unreachable(rig: Office, raw: Any) -> None:
         assert_level(rig, raw)
 
 
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_request_for_a_file_that_says_the_same_in_another_form(rig: Office, raw: Any, ear: Ear, end: str) -> None:
+    """In one round with it: the mirror shows the form of what was asked for, also where the end of the file is usual again."""
+    rig.write("notes", f"---\nagents: [ann]\n---\none{end}")
+    rig.settle()
+    ear.changes()
+    rig.write("notes", f"---\n# why\nagents: [ann]\n---\none{end}")
+    (rig.root / "notes.md").chmod(0o600)
+    assert rig.do("ann", "append", "notes", content="two")["version"] == 2
+    rig.settle()
+    kinds = [(one["kind"], one["version"]) for one in ear.changes()]
+    assert kinds in ([("updated", 2)], [("updated", 2), ("file", 2)])
+    assert (shown(raw, "notes"), raw.hget("blocks:block:notes", "mode")) == (rig.read("notes.md"), "600")
+    assert_level(rig, raw)
+
+
 def test_mode_is_shown(rig: Office, raw: Any) -> None:
     """A sweep sees that it was changed; a block that a request makes has the mode of a new file."""
     (rig.root / "notes.md").chmod(0o640)

@@ -153,7 +153,7 @@ class Projector(Part):
         """
         place = self._mirror.place
         is_next = place is not None and bool(revisions) and place.seq == revisions[0].seq - 1
-        if not self.is_in_sync or not (is_next or are_in_force):
+        if not self.is_in_sync or not (are_in_force or (is_next and not self._state.reformed)):
             return are_in_force
         with self._asking:
             left = gone_commands(gone, self._mirror.keys) if gone else []
