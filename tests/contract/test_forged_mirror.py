@@ -75,7 +75,7 @@ def test_one_forged_block_is_one_damaged_file(server: RedisServer, raw: Any, fie
         assert isinstance(shown["good"], Wanted)
         assert isinstance(shown["bad"], Damaged)
         assert len(shown["bad"].message) < 300
-        pages = dict(pair for page in mirrored.compared(["bad", "good"], {}) for pair in page.items())
+        pages = dict(pair for _, page in mirrored.differing(["bad", "good"], {}) for pair in page.items())
         assert isinstance(pages["good"], Wanted)
 
 
@@ -86,7 +86,7 @@ def test_no_file_has_more_than_permission_bits(server: RedisServer, raw: Any, mo
     raw.hset("blocks:block:bad", mapping=GOOD)
     raw.hset("blocks:block:bad", "chars", "9" * 6000)
     with closing(Mirrored(server.url, "blocks")) as mirrored:
-        ((shown,),) = [page.values() for page in mirrored.compared(["bad"], {}) if page]
+        ((shown,),) = [page.values() for _, page in mirrored.differing(["bad"], {}) if page]
         assert isinstance(shown, Wanted)
         assert (shown.mode, shown.data) == (bits, b"text\n")
 

@@ -173,7 +173,7 @@ class Follower:
             self._heard = self.work.goal or ((place.epoch, place.seq) if place.epoch is not None else None)
             is_continued = self._heard is not None and self._heard[0] == stand.epoch and self._heard[1] <= stand.seq
             self._heard = self._heard if is_continued and self._heard is not None else (stand.epoch, stand.seq)
-            self.work.begin(Begun(*self._heard, is_continued))
+            self.work.begin(Begun(stand.epoch, stand.seq, self._heard[1] if is_continued else None))
         last = self._heard[1]
         entries = self._raw.xrange(self._keys.changes, f"({last}-18446744073709551615", "+")
         changes = [Change.loads(fields["change"]) for _, fields in entries]

@@ -184,10 +184,8 @@ class Comparer:
             outcome.due.add(label)
             return
         written, found = self._place.files.get(path), self.look(path)
-        new = _new_digest(wanted, written)
-        if new == UNKNOWN:
-            outcome.due.add(label)
-            return
+        data = wanted.data if wanted is not None else None
+        new = digest(data)
         step = decide(new, accepted.get(path, written.digest if written is not None else None), found.digest)
         if step in ("nothing", "note", "forget"):
             outcome.done.add(label)
@@ -195,10 +193,10 @@ class Comparer:
             self._settle(path, wanted, written, found, outcome)
             return
         if step in ("write", "remove") or (step == "missing" and restores):
-            seen, data = found, wanted.data if wanted is not None else None
+            seen = found
             if found.digest is not None and found.data is None:
                 found = self.read(path)  # for its text, which is compared once more when it is displaced
-            if found.digest == seen.digest and (wanted is None) == (data is None):
+            if found.digest == seen.digest:
                 mode = _mode_change(wanted, written)
                 edit = FileEdit(path, found.data, data, path, found.signature)
                 outcome.tasks.append(Task(path, label, wanted, edit, mode))
@@ -232,17 +230,6 @@ class Comparer:
         new = Written(wanted.label, wanted.version, wanted.form, str(found.digest), wanted.mode, signature)
         if written is None or new != written._replace(earlier=()):
             outcome.notes[path] = new
-
-
-def _new_digest(wanted: Wanted | None, written: Written | None) -> str | None:
-    """Return the digest of the leader's text; UNKNOWN if it must be read to tell."""
-    if wanted is None:
-        return None
-    if wanted.data is not None:
-        return digest(wanted.data)
-    if written is not None and (written.version, written.form) == (wanted.version, wanted.form):
-        return written.digest
-    return UNKNOWN
 
 
 def _mode_change(wanted: Wanted | None, written: Written | None) -> int | None:

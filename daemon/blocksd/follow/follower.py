@@ -101,7 +101,7 @@ class Follower:
             for listener in self._listeners:
                 listener.on_start(started)
             since = (place.epoch, place.seq) if place.epoch is not None else None
-            self._leader.start(since, len(place.files))
+            self._leader.start(since, lambda: len(place.files))
             if self._sender is not None:
                 self._sender.start()
             self._loop()
@@ -202,7 +202,7 @@ class Follower:
             if news.kind in ("closed", "touched"):
                 self._edits.hint(news.path)
             else:
-                self._work.sweep_soon()
+                self._work.sweep_soon(news.path)
         elif isinstance(news, Begun):
             self._report.clear(LEADER)
             self._work.begin(news)
@@ -240,7 +240,7 @@ class Follower:
         if self._watcher is None or not self._watcher.is_healthy():
             self._watch()
         if not self._leader.is_alive:
-            self._leader.start(self._work.goal, len(self._copy.place.files))
+            self._leader.start(self._work.goal, lambda: len(self._copy.place.files))
         self._check_leader()
         if not self._is_ready:
             sd_notify.starting(_STARTING_SECONDS)

@@ -28,14 +28,14 @@ _REPLAYED = 1000
 
 
 class Begun(NamedTuple):
-    """From here on every change is heard. `is_continued`: all since the last one that was passed on, too.
+    """From here on every change is heard; the leader is at `seq`.
 
-    `folder` is as `Stand` has it.
+    All changes after `since` are passed on, or a reset; None: those after `seq`. `folder` is as `Stand` has it.
     """
 
     epoch: str
     seq: int
-    is_continued: bool
+    since: int | None
     folder: str = ""
 
 
@@ -57,10 +57,10 @@ class Leader:
         self._watching: Watching | None = None
         self._thread: threading.Thread | None = None
         self._place: tuple[str, int] | None = None
-        self._files = 0
+        self._files: Callable[[], int] = lambda: 0
 
-    def start(self, place: tuple[str, int] | None, files: int) -> None:
-        """Begin after this change; None: with what happens from now on. `files` is how many files the copy has."""
+    def start(self, place: tuple[str, int] | None, files: Callable[[], int]) -> None:
+        """Begin after this change; None: with what happens from now on. `files` tells how many files the copy has."""
         self._place, self._files = place, files
         self._thread = threading.Thread(target=self._run, name="blocksd-leader", daemon=True)
         self._thread.start()
@@ -106,14 +106,22 @@ class Leader:
                 mirrored.check(stand.epoch, stand.seq)
         finally:
             mirrored.close()
-        if since is not None and not (since[0] == stand.epoch and stand.seq - since[1] <= max(_REPLAYED, self._files)):
+        if since is not None and since[0] != stand.epoch:
             since = None
         transport = Transport(self._url, self._namespace)
-        self._watching = Watching(Keys(self._namespace), since=since, prove_seconds=_PROVE_SECONDS)
+        self._watching = Watching(
+            Keys(self._namespace),
+            since=since,
+            most=lambda: max(_REPLAYED, self._files()),
+            prove_seconds=_PROVE_SECONDS,
+        )
         watch = self._watch = Watch(transport, self._watching)
         try:
             epoch, seq = watch.place
-            self._sink(Begun(epoch or stand.epoch, seq or 0, since is not None, stand.folder))
+            if since is not None:  # the first change may have moved the place, and is passed on next
+                self._sink(Begun(stand.epoch, stand.seq, since[1], stand.folder))
+            else:
+                self._sink(Begun(epoch or stand.epoch, seq or 0, None, stand.folder))
             for item in watch:
                 self._sink(item)
                 if watch.place[0] is not None and watch.place[1] is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import InvalidLabel, NotFound, StateUnusable, Unavailable
@@ -15,7 +16,7 @@ from blocksd.model.problem import Problem, problem_of
 from blocksd.state.sweep import Sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from blocksd.follow.comparison import Found, Outcome
     from blocksd.follow.mirrored import Mirrored
@@ -164,14 +165,17 @@ class LocalEdits:
 
     # --- sweeps ---
 
-    def sweep(self) -> Iterator[None]:
-        """Compare all files with their signatures, a part at a time, and look at those that differ."""
+    def sweep(self, below: Collection[str] = ("",)) -> Iterator[None]:
+        """Compare all files below these directories with their signatures, a part at a time, and look at those that differ.
+
+        The empty path is the folder.
+        """
         copy = self._copy
         files = copy.place.files
         if self._is_swept:
             copy.place.forget_earlier()
         seen, unlisted = set[str](), list[str]()
-        for part in Sweep(copy.folder).walk():
+        for part in chain.from_iterable(Sweep(copy.folder).walk(directory) for directory in below):
             for entry in part:
                 path, signature = copy.comparer.written_at(entry.path), entry.signature
                 if entry.kind == "left":
@@ -187,9 +191,10 @@ class LocalEdits:
                     if known is None or signature is None or known.signature != packed(*signature):
                         self.hint(path)
             yield
-        self._is_swept = True
+        self._is_swept = self._is_swept or "" in below
+        inside = tuple(f"{directory}/" if directory else "" for directory in below)
         for path in [*files, *self._report.edits]:
-            if path not in seen and not path.startswith(tuple(unlisted)):
+            if path not in seen and path.startswith(inside) and not path.startswith(tuple(unlisted)):
                 self.hint(path)
 
     # --- giving way ---

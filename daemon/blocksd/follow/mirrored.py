@@ -34,8 +34,9 @@ Shown = Wanted | Damaged | None
 _MOST_DIGITS = 18
 _Reply = Sequence[str | None] | Damaged
 
-_ALL = ("version", "digest", *FORM_FIELDS, "value")
-_LIGHT = ("version", "digest", *FORM_FIELDS, "chars")
+_FORM = ("digest", *FORM_FIELDS)
+_ALL = ("version", *_FORM, "value")
+_LIGHT = ("version", *_FORM, "chars")
 
 
 class Stand(NamedTuple):
@@ -129,33 +130,30 @@ class Mirrored:
 
     def read(self, labels: Sequence[str]) -> dict[str, Shown]:
         """Return the files of a few blocks, with their texts."""
-        return {label: _wanted(label, _ALL, reply) for label, reply in self._replies(labels, _ALL).items()}
+        return {label: _wanted(label, reply) for label, reply in self._replies(labels, _ALL).items()}
 
-    def compared(self, labels: Sequence[str], known: Mapping[str, tuple[int, str]]) -> Iterator[dict[str, Shown]]:
-        """Yield the files of many blocks, some at a time.
+    def differing(
+        self, labels: Sequence[str], known: Mapping[str, tuple[int, str]]
+    ) -> Iterator[tuple[int, dict[str, Shown]]]:
+        """Yield the files of those blocks whose version and form are not the `known` ones, and how many were looked at.
 
-        The text is read only where version and form are not the `known` ones.
+        Those that differ are yielded many together, wherever they are in the list: who writes them waits for the disk once
+        for all of them.
         """
+        unread, room = list[str](), _PAGE_BYTES
         for first in range(0, len(labels), PAGE):
             some = labels[first : first + PAGE]
             replies = self._replies(some, _LIGHT)
-            found = {label: _wanted(label, _LIGHT, reply) for label, reply in replies.items()}
-            sizes = {label: _size(reply) for label, reply in replies.items() if not isinstance(reply, Damaged)}
-            differing = [
-                label
-                for label, one in found.items()
-                if isinstance(one, Wanted) and known.get(label) != (one.version, one.form)
-            ]
-            yield {label: one for label, one in found.items() if label not in set(differing)}
-            unread, room = list[str](), _PAGE_BYTES
-            for label in differing:
-                if unread and sizes[label] > room:
-                    yield self.read(unread)
+            sizes = {label: _size(one) for label, one in replies.items() if not _is_known(one, known.get(label))}
+            yield len(some) - len(sizes), {}
+            for label, size in sizes.items():
+                if unread and (size > room or len(unread) == PAGE):
+                    yield len(unread), self.read(unread)
                     unread, room = [], _PAGE_BYTES
                 unread.append(label)
-                room -= sizes[label]
-            if unread:
-                yield self.read(unread)
+                room -= size
+        if unread:
+            yield len(unread), self.read(unread)
 
     def _replies(self, labels: Sequence[str], names: tuple[str, ...]) -> dict[str, _Reply]:
         """Return these fields of some blocks; Damaged for one whose key is of another type."""
@@ -187,8 +185,10 @@ class Mirrored:
         return replies
 
 
-def _size(reply: Sequence[str | None]) -> int:
+def _size(reply: _Reply) -> int:
     """Return about how many bytes the text of a file has, by the fields in `_LIGHT`."""
+    if isinstance(reply, Damaged):
+        return 0
     chars = reply[-1] or "0"
     return (int(chars) if _is_number(chars) else 0) + sum(len(text or "") for text in reply)
 
@@ -211,15 +211,30 @@ def _is_epoch(text: str) -> bool:
     return text.isascii() and text.isprintable()
 
 
-def _wanted(label: str, names: tuple[str, ...], reply: _Reply) -> Shown:
-    """Return the file of a block by these fields of its hash; None: the hash is not there, or has no file."""
+def _is_known(reply: _Reply, known: tuple[int, str] | None) -> bool:
+    """Return True if the fields in `_LIGHT` are of this version and form."""
+    if known is None or isinstance(reply, Damaged) or reply[0] != str(known[0]):
+        return False
+    return _form_of(_form_fields(reply)) == known[1]
+
+
+def _form_fields(reply: Sequence[str | None]) -> dict[str, str]:
+    """Return the fields in `_FORM` that a reply has."""
+    return {name: text for name, text in zip(_FORM, reply[1:], strict=False) if text is not None}
+
+
+def _form_of(fields: Mapping[str, str]) -> str:
+    """Return the digest of a block's own digest and of all else that the mirror shows of its file, but its value."""
+    return blake2b(json.dumps(sorted(fields.items())).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _wanted(label: str, reply: _Reply) -> Shown:
+    """Return the file of a block by the fields in `_ALL`; None: its hash is not there, or has no file."""
     if isinstance(reply, Damaged):
         return Damaged(f"the mirror does not show the file of {label!r}: {reply.message}", label=label)
-    fields = {name: text for name, text in zip(names, reply, strict=True) if text is not None}
-    version = fields.pop("version", None)
+    fields, version, value = _form_fields(reply), reply[0], reply[-1]
     if version is None or (is_properties(label) and "file" not in fields):
         return None
-    value, _ = fields.pop("value", None), fields.pop("chars", None)
     try:
         form = form_shown(fields)
         path = form.path or path_of_label(label)
@@ -227,15 +242,11 @@ def _wanted(label: str, names: tuple[str, ...], reply: _Reply) -> Shown:
             raise ValueError(f"the path {path[:80]!r} is of another label")
         if not _is_number(version) or "digest" not in fields:
             raise ValueError(f"it has no digest, or no version, but {version[:80]!r}")
-        hashed = blake2b(
-            json.dumps(sorted(fields.items())).encode("utf-8", "surrogatepass"), digest_size=16
-        ).hexdigest()
-        is_read = "value" in names
-        data = form.data(value or "") if is_read and (value is not None or form.raw is not None) else None
-        if is_read and data is None:
+        if value is None and form.raw is None:
             raise ValueError("it has no value")
-        if data is not None and len(data) > MAX_BYTES:
+        data = form.data(value or "")
+        if len(data) > MAX_BYTES:
             raise ValueError(f"it is {len(data)} bytes, over the {MAX_BYTES} that are read")
-        return Wanted(path, label, int(version), hashed, form.mode | stat.S_IRUSR, data)
+        return Wanted(path, label, int(version), _form_of(fields), form.mode | stat.S_IRUSR, data)
     except (ValueError, InvalidLabel) as error:
         return Damaged(f"the mirror does not show the file of {label!r}: {error!s:.200}", label=label)

@@ -243,7 +243,7 @@ class Outgoing:
 
         Of which of the leader's versions it was made, nobody knows.
         """
-        if isinstance(there, Wanted) and there.data is not None and digest(there.data) == edit.digest:
+        if isinstance(there, Wanted) and digest(there.data) == edit.digest:
             self.outbox.remove(edit.path)
         elif there is not None:
             message = "the leader has another file of this name, and this one was not made of it"

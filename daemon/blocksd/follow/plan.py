@@ -47,14 +47,14 @@ class Written(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """A file as the leader has it. `data` is None while only the rest was read; then nothing but `version` and `form` tells."""
+    """A file as the leader has it."""
 
     path: str
     label: str
     version: int
     form: str
     mode: int
-    data: bytes | None = None
+    data: bytes
 
 
 def decide(wanted: str | None, written: str | None, found: str | None) -> Step:

@@ -65,9 +65,8 @@ class Resync:
             if not copy.adopts:
                 yield from self._check_equal(labels)
             copy.mark(epoch)
-        known = {written.label: (written.version, written.form) for written in copy.place.files.values()}
-        for shown in mirrored.compared(labels, known):
-            self.done, self.left = self.done + len(shown), self.left - len(shown)
+        for looked, shown in mirrored.differing(labels, self._known()):
+            self.done, self.left = self.done + looked, self.left - looked
             yield copy.copier.bring(shown, restores=copy.is_read_only)
         there = set(labels)
         gone = [label for label in (*copy.place.paths, *copy.place.due) if label not in there]
@@ -87,6 +86,15 @@ class Resync:
             hint = "start the newer leader, which takes over by itself; if it is lost for good: --promote there or here"
             raise Unavailable(message, hint=hint)
         place.note_generation(stand.generation)
+
+    def _known(self) -> dict[str, tuple[int, str]]:
+        """Return the versions and forms of the files that need no look, if the leader has the same: sweeps look at them."""
+        place, edits = self._copy.place, self._report.edits
+        return {
+            one.label: (one.version, one.form)
+            for path, one in place.files.items()
+            if one.signature is not None and one.label not in place.due and path not in edits
+        }
 
     def _check(self, epoch: str | None) -> None:
         """Raise Unavailable if the mirror is of another journal now; a reset is on its way then."""
@@ -112,7 +120,7 @@ class Resync:
         others = set(copy.files())
         if not others:
             return
-        for shown in self._mirrored.compared(labels, {}):
+        for _, shown in self._mirrored.differing(labels, {}):
             read = {one.path: one.data for one in shown.values() if isinstance(one, Wanted)}
             for path in others.intersection(read):
                 if copy.comparer.read(path).digest == digest(read[path]):

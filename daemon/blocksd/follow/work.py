@@ -66,9 +66,11 @@ class Work:
         self._resync: Resync | None = None
         self._sweep: Iterator[None] | None = None
         self._sweep_at = 0.0
+        self._trees: set[str] = set()  # directories to sweep before that
         self._changed: dict[str, None] = {}  # labels, in their order
         self.goal: tuple[str, int] | None = None
         """The epoch and the seq up to which all was heard; None before the leader is."""
+        self._awaited = 0  # where the leader was when it was last found: there the copy has caught up
         self._retry_at, self._failures = 0.0, 0
         self._look_again_at = _NEVER  # at what is due
         self._pause = 1.0
@@ -88,8 +90,10 @@ class Work:
         """All changes are heard from here on, and if they continue what was heard before, since then."""
         self.leader_serves()
         self._copy.leader_folder = begun.folder
-        if begun.is_continued and self._resync is None:
-            self.goal = (begun.epoch, begun.seq) if self.goal is None else self.goal
+        if begun.since is not None and self._resync is None:
+            self.goal = (begun.epoch, begun.since) if self.goal is None else self.goal
+            self._awaited = begun.seq
+            self._report.hear(begun.seq)
             self._changed |= dict.fromkeys(self._copy.place.due)
         else:
             self.compare(begun.epoch, begun.seq)
@@ -99,6 +103,7 @@ class Work:
         self._resync = Resync(
             self._copy, self._mirrored, (epoch, seq), self._report, accepts_deletions=accepts_deletions
         )
+        self._awaited = 0  # the goal is enough
         self._mirrored.see(epoch, seq)
         self._report.hear(seq)
 
@@ -132,9 +137,12 @@ class Work:
         if self.waits_for_leader:
             self._retry_at = min(self._retry_at, time.monotonic() + _SOON_SECONDS)
 
-    def sweep_soon(self) -> None:
-        """Compare all files with what was written last."""
-        self._sweep_at = 0.0
+    def sweep_soon(self, below: str = "") -> None:
+        """Compare the files below a directory with what was written last; those of the whole folder, if none is named."""
+        if below:
+            self._trees.add(below)
+        else:
+            self._sweep_at = 0.0
 
     def accept_deletions(self) -> int | None:
         """Remove what the leader has no longer, and tell it of files that are gone here; return how many are held back.
@@ -161,6 +169,8 @@ class Work:
             self._report_state(error)
             return
         self._changed |= dict.fromkeys(labels)
+        if labels and self.goal is not None:  # the copy is not in sync until they are read
+            self._report.hear(self.goal[1])
         for path in paths:
             self._edits.hint(path)
 
@@ -172,7 +182,8 @@ class Work:
         send_at = self._outgoing.due_at if self._outgoing is not None else _NEVER
         edits_at = min(self._look_again_at, self._edits.due_at, send_at) if self._is_compared else _NEVER
         unfinished_at = 0.0 if self._resync is not None or (self._changed and self.goal is not None) else _NEVER
-        return max(self._retry_at, min(unfinished_at, edits_at, self._sweep_at))
+        sweep_at = 0.0 if self._trees else self._sweep_at
+        return max(self._retry_at, min(unfinished_at, edits_at, sweep_at))
 
     @property
     def _is_compared(self) -> bool:
@@ -230,6 +241,10 @@ class Work:
         if self._sweep is None and now >= self._sweep_at:
             self._sweep_at = now + self._config.resync_seconds
             self._sweep = self._edits.sweep()
+            self._trees.clear()
+        if self._sweep is None and self._trees:
+            self._sweep = self._edits.sweep(self._trees.copy())
+            self._trees.clear()
         if self._sweep is not None:
             if next(self._sweep, self) is self:
                 self._sweep = None
@@ -308,5 +323,5 @@ class Work:
         if self.goal[0] != self._copy.place.epoch:
             self._copy.mark(self.goal[0])
         self._copy.place.move(*self.goal)
-        self.has_arrived = True
+        self.has_arrived = self.has_arrived or self.goal[1] >= self._awaited
         self._report.arrive(*self.goal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ from blocksd.protocol.steps import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from blocksd.mirror.keys import Keys
     from blocksd.protocol.reset import Item
     from blocksd.protocol.steps import Steps
@@ -63,9 +66,11 @@ class Watching:
         since: int | tuple[str, int] | Item | None = None,
         label: str | None = None,
         agent: str | None = None,
+        most: Callable[[], int] | None = None,
         prove_seconds: float | None = None,
     ) -> None:
         """`since` is a seq (of any epoch), an epoch and a seq, or the last item received. `prove_seconds` replaces PROVE_SECONDS.
+        `most` tells how many missed changes are passed on at most: if there are more, a Reset is.
 
         Raises:
             InvalidLabel: `label` is no label, or `agent` no agent id.
@@ -75,10 +80,12 @@ class Watching:
         if label is not None and agent is not None:
             raise Misconfigured("watch one block or one agent, not both", key="label")
         self._keys = keys
+        self._most = most or (lambda: sys.maxsize)
         self._prove_seconds = prove_seconds if prove_seconds is not None else PROVE_SECONDS
         self._label = None if label is None else parse_versioned(label)
         self._agent = None if agent is None else parse_agent(agent)
         self._attached = None if self._agent is None else Attached(self._agent)
+        self._is_all = label is None and agent is None
         self._epoch: str | None = None
         self._last: int | None = None
         if isinstance(since, Change | Reset):
@@ -130,13 +137,11 @@ class Watching:
         self._is_aligned = False
         if not self._is_placed:
             yield from self._find_place()
-        elif self._agent is not None:
-            # What concerns it without a seq is not in the stream.
+        elif self._agent is not None:  # what concerns it without a seq is not in the stream
             self._sources = yield from sources_of(self._keys, self._agent)
         yield from self._align()
         self._is_begun = True
-        self._lives += 1
-        self.life = self._lives
+        self.life = self._lives = self._lives + 1
         yield Live()
 
     def _find_place(self) -> Steps[None]:
@@ -183,8 +188,7 @@ class Watching:
             self._subscribed -= extra
             yield Subscribe(tuple(sorted(extra)), off=True)
 
-    def _subscribe(self, channels: set[str]) -> Steps[None]:
-        missing = set(channels)
+    def _subscribe(self, missing: set[str]) -> Steps[None]:
         yield Subscribe(tuple(sorted(missing)))
         deadline = time.monotonic() + PATIENCE_SECONDS
         while missing:
@@ -225,8 +229,8 @@ class Watching:
         assert self._last is not None
         if epoch is None:  # being rebuilt: a reset will be announced
             return
-        is_all = self._label is None and self._agent is None
-        if epoch == self._epoch and seq >= self._last and not (is_all and seq > self._last) and not self._is_behind:
+        is_missing = self._is_all and seq > self._last
+        if epoch == self._epoch and seq >= self._last and not is_missing and not self._is_behind:
             self._move(seq)
         else:
             yield from self._catch_up()
@@ -254,15 +258,14 @@ class Watching:
             # The stream tells whether this has been passed on.
             yield from self._catch_up()
         elif change.seq > self._last:
-            if self._label is None and self._agent is None and change.seq > self._last + 1:
+            if self._is_all and change.seq > self._last + 1:
                 yield from self._catch_up()
             else:
                 yield from self._pass_on(change.seq, change)
 
     def _pass_on_unnumbered(self, change: Change) -> Steps[None]:
         """What has no seq and is in the stream is passed on once; of files alone, to those who follow everything."""
-        is_of_all = self._label is None and self._agent is None
-        if change.raw in self._repaired or (change.kind == "file" and not is_of_all):
+        if change.raw in self._repaired or (change.kind == "file" and not self._is_all):
             return
         self._repaired.append(change.raw)
         if self._attached is None:
@@ -293,7 +296,7 @@ class Watching:
         self._is_behind = epoch is None
         if epoch is None:  # being rebuilt: a reset will be announced, to channels that may be known already
             return
-        if self._epoch not in (None, epoch) or seq < self._last:
+        if self._epoch not in (None, epoch) or not 0 <= seq - self._last <= self._most():
             yield from self._reset()
             return
         self._epoch = epoch
@@ -302,15 +305,12 @@ class Watching:
             entries, after = yield from entries_after(self._keys, after)
             for place, change in entries:
                 number = int(place.partition("-")[0])
-                if change.kind == "reset":
-                    if number == self._last and change.raw in self._resets:
-                        continue
-                    yield from self._reset()
-                    return
+                if change.kind == "reset" and number == self._last and change.raw in self._resets:
+                    continue
                 if change.kind in UNNUMBERED and number == self._last:
                     yield from self._pass_on_unnumbered(change)
                     continue
-                if number != self._last + 1:
+                if change.kind == "reset" or number != self._last + 1:
                     yield from self._reset()
                     return
                 yield from self._pass_on(number, change)

@@ -59,7 +59,7 @@ class Host:
         self.outgoing = Outgoing(copy, self.report, sender)
         edits = LocalEdits(copy, self.report, config, self.outgoing)
         self.work = Work(config, copy, self.mirrored, edits, self.outgoing, self.report, lambda _done, _left: None)
-        self.work.begin(Begun("e", 5, True))
+        self.work.begin(Begun("e", 5, 5))
 
     def send(self, edit: Unsent) -> None:
         self.sent.append(edit)
@@ -115,7 +115,7 @@ def test_number_of_another_journal_is_not_waited_for(host: Host) -> None:
 @pytest.mark.parametrize(
     "news",
     [
-        lambda work: work.begin(Begun("e", 6, True)),
+        lambda work: work.begin(Begun("e", 6, 5)),
         lambda work: work.hear(Change("updated", 6, "e", "notes", {})),
         Work.leader_serves,
     ],
