@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from blocksd.settings.config import Reload
 
 _PROGRESS_FROM = 500  # files; a smaller folder is read before a progress bar could be seen
+_PROGRESS_SECONDS = 10.0  # between two lines about the progress of long work
 _PRIORITIES: dict[str, int] = {"error": 3, "warning": 4, "info": 6, "debug": 7}  # in systemd's journal: sd-daemon(3)
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # they could end a line, or move a terminal's cursor
 _ESCAPES = {  # made before the first line: Python reads a codec from a file, which a process without descriptors cannot
@@ -51,7 +52,7 @@ class EventLog(ServiceListener):
         as_json: bool = False,
         doing: str = "mirroring",
     ) -> None:
-        """`doing` is what the bar of progress says."""
+        """`doing` is what the bar and the lines of progress say."""
         self._stream = stream if stream is not None else sys.stderr
         self._is_journal = is_journal(self._stream)
         self.level = level
@@ -60,6 +61,7 @@ class EventLog(ServiceListener):
         self._is_ready = False
         self._is_unreachable = False  # Redis, and the log says so
         self._progress: Any = None
+        self._progress_at: float | None = None  # when it was last logged, or the work began
         self._reverted: set[str] = set()  # the subjects of problems that the line of a revision has told
 
     def on_start(self, started: Started) -> None:
@@ -67,7 +69,10 @@ class EventLog(ServiceListener):
         self._write("start", " · ".join(f"{name} {value}" for name, value in facts.items()), facts)
 
     def on_progress(self, done: int, left: int) -> None:
-        if self.as_json or not self._stream.isatty() or done + left < _PROGRESS_FROM:
+        if done + left < _PROGRESS_FROM:
+            return
+        if self.as_json or not self._stream.isatty():
+            self._log_progress(done, left)
             return
         if self._progress is None:
             from rich.console import Console
@@ -81,6 +86,18 @@ class EventLog(ServiceListener):
         if not left:
             self._progress.stop()
             self._progress = None
+
+    def _log_progress(self, done: int, left: int) -> None:
+        """Log how far long work is, now and then."""
+        now = time.monotonic()
+        if not left:
+            self._progress_at = None
+        elif self._progress_at is None:
+            self._progress_at = now
+        elif now - self._progress_at >= _PROGRESS_SECONDS:
+            self._progress_at = now
+            text = f"{self._doing}: {done:,} of {done + left:,} files"
+            self._write("progress", text, {"done": done, "left": left})
 
     def on_ready(self, ready: Ready) -> None:
         if self._progress is not None:

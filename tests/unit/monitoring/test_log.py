@@ -304,3 +304,25 @@ def test_text_that_a_save_takes_away_is_one_line(*, as_json: bool) -> None:
     log.on_revision(REVISION)
     log.on_problem(reverted(taking))
     assert "a save, version 3 of 'notes', took away text of version 2" in stream.getvalue().splitlines()[-1]
+
+
+def test_progress_of_long_work_is_logged_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every ten seconds, where no terminal shows a bar; what takes less has no line, nor have few files."""
+    now = 100.0
+    monkeypatch.setattr("blocksd.monitoring.log.time.monotonic", lambda: now)
+    text, facts = io.StringIO(), io.StringIO()
+    logs = [EventLog(text, doing="copying"), EventLog(facts, as_json=True)]
+    for total, seconds in ((400, 60), (4000, 9), (40_000, 25)):
+        for second in range(seconds):
+            now += 1
+            for log in logs:
+                log.on_progress(second * total // seconds, total - second * total // seconds)
+        for log in logs:
+            log.on_progress(total, 0)
+    lines = [line.split(" ", 1)[1] for line in text.getvalue().splitlines()]
+    assert lines == ["copying: 16,000 of 40,000 files", "copying: 32,000 of 40,000 files"]
+    found = [json.loads(line) for line in facts.getvalue().splitlines()]
+    assert [(one["event"], one["done"], one["left"]) for one in found] == [
+        ("progress", 16_000, 24_000),
+        ("progress", 32_000, 8_000),
+    ]
