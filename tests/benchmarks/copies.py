@@ -8,13 +8,19 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import redis
 
 from blocksd.files.inotify import MOVED_TO, Inotify
+from blocksd.files.syncs import Syncs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
+
+PAGE = 256
+"""How many blocks a bare loop reads in one round trip."""
 
 
 @contextmanager
@@ -59,22 +65,88 @@ class Arrivals:
         self._inotify.close()
 
 
-def bare_copy(source: Path, target: Path) -> float:
-    """How long a loop takes that writes all files of a folder to another, and syncs each and the directories."""
-    texts = [(path.relative_to(source), path.read_bytes()) for path in sorted(source.rglob("*.md"))]
-    begin = time.perf_counter()
-    directories = {target}
-    for path, data in texts:
-        full = target / path
-        if full.parent not in directories:
-            full.parent.mkdir(parents=True)
-            directories.add(full.parent)
-        handle = os.open(full, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+SYNCS = {
+    "each": "syncs each",
+    "together": "syncs 64 at once",
+    "none": "syncs nothing",
+}
+"""How a bare loop has on disk what it has written aside, before it renames it: fsync, io_submit, or not at all.
+
+The first two sync each directory at the end.
+"""
+
+
+def texts_of(folder: Path) -> dict[str, bytes]:
+    """All files of a folder, by their paths below it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.md"))}
+
+
+def write_all(texts: Mapping[str, bytes], target: Path, how: str) -> None:
+    """Write files aside, and put them in their places, as one of `SYNCS` says."""
+    queue = Syncs() if how == "together" else None
+    directories, aside = set[Path](), list[tuple[Path, Path, int]]()
+    for name, data in texts.items():
+        path = target / name
+        if path.parent not in directories:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            directories.add(path.parent)
+        beside = path.with_name(f".{path.name}.new")
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         os.write(handle, data)
-        os.fsync(handle)
+        if queue is not None:
+            aside.append((beside, path, handle))
+            if len(aside) == Syncs.MOST:
+                _put_in(aside, queue)
+            continue
+        if how == "each":
+            os.fsync(handle)
         os.close(handle)
-    for directory in directories:
+        os.rename(beside, path)
+    if queue is not None:
+        _put_in(aside, queue)
+    for directory in directories if how != "none" else ():
         handle = os.open(directory, os.O_RDONLY)
         os.fsync(handle)
         os.close(handle)
+
+
+def _put_in(aside: list[tuple[Path, Path, int]], queue: Syncs) -> None:
+    queue.begin([handle for _, _, handle in aside])
+    assert not any(queue.end().values())
+    for beside, path, handle in aside:
+        os.close(handle)
+        os.rename(beside, path)
+    aside.clear()
+
+
+def fetch_and_write(url: str, labels: Sequence[str], target: Path, how: str) -> None:
+    """Read these blocks from Redis, some at a time, and write their files as `write_all` does."""
+    client: Any = redis.Redis.from_url(url)
+    for first in range(0, len(labels), PAGE):
+        some = labels[first : first + PAGE]
+        pipeline = client.pipeline(transaction=False)
+        for label in some:
+            pipeline.hgetall(f"blocks:block:{label}")
+        blocks = zip(some, pipeline.execute(), strict=True)
+        write_all({f"{label}.md": one.get(b"head", b"") + one[b"value"] + b"\n" for label, one in blocks}, target, how)
+
+
+def find_differing(url: str, labels: Sequence[str], known: Mapping[str, bytes]) -> list[str]:
+    """Ask for the digest of each block, some at a time; the labels of those that are not the `known` ones."""
+    client: Any = redis.Redis.from_url(url)
+    found: list[str] = []
+    for first in range(0, len(labels), PAGE):
+        some = labels[first : first + PAGE]
+        pipeline = client.pipeline(transaction=False)
+        for label in some:
+            pipeline.hget(f"blocks:block:{label}", "digest")
+        found += [label for label, one in zip(some, pipeline.execute(), strict=True) if known.get(label) != one]
+    return found
+
+
+def bare_copy(source: Path, target: Path) -> float:
+    """How long a loop takes that writes all files of a folder to another, and syncs each and the directories."""
+    texts = texts_of(source)
+    begin = time.perf_counter()
+    write_all(texts, target, "each")
     return time.perf_counter() - begin

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import copies
 import over_http
 from run import (
     BODY,
@@ -80,6 +81,25 @@ class Slopes:
     """A block of 1 KiB, in Redis."""
     change_bytes: float
     """A change as it is sent."""
+    follower_redis: float
+    """One follower more, for each change: it hears of it, and reads the block."""
+    follower_daemon: float
+    """The same, of the leader's daemon."""
+    follower_own: float
+    """A follower, for each change: it writes a file, and syncs it."""
+    follower_memory: float
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What a save costs a leader with so many followers, in milliseconds of CPU, and how long until the last has the file."""
+
+    followers: int
+    redis: float
+    daemon: float
+    follower: float
+    """Of one of them."""
+    delay: float
 
 
 @dataclass(frozen=True)
@@ -157,6 +177,12 @@ def plan(slopes: Slopes, load: Load) -> Plan:
     )
 
 
+def most_followers(slopes: Slopes, load: Load, planned: Plan) -> int:
+    """How many followers each namespace may have until the shards are used as much as is planned."""
+    free = max(0.0, planned.shards * FULL - planned.redis_cores) * 1000
+    return int(free / load.writes / COLD / slopes.follower_redis)
+
+
 def waits_of(rate: float, shard: float, before: float, after: float, seconds: float = 600) -> list[float]:
     """Play the changes of a shard: how long each takes from its request to its last subscriber, in milliseconds.
 
@@ -193,12 +219,43 @@ def proportional(pid: int) -> float:
     return next(float(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
+FOLLOWERS = (1, 2, 4, 8)
+
+
+def followed(url: str, root: Path, pids: list[int], path: Path) -> tuple[list[Followed], float]:
+    """What followers cost their leader, whose daemon and Redis these are; and the memory of one, in KiB."""
+    found, each = list[Followed](), 20
+    with ExitStack() as stack:
+        processes, arrivals = list[int](), list[copies.Arrivals]()
+        for count in FOLLOWERS:
+            while len(processes) < count:
+                copy = root / f"copy{len(processes)}"
+                state = copy.with_name(f"{copy.name}-state")
+                processes.append(stack.enter_context(copies.follower(copy, state, url)).pid)
+                arrivals.append(stack.enter_context(closing(copies.Arrivals(copy / path.parent.name))))
+            delays = list[float]()
+
+            def saves(delays: list[float] = delays) -> None:
+                for number in range(each):
+                    begin = save(path, f"{BODY}{time.monotonic_ns()} {number}\n")
+                    for one in arrivals:
+                        one.wait_for(path.name)
+                    delays.append((time.monotonic() - begin) * 1000)
+
+            saves()
+            delays.clear()
+            daemon_cpu, redis_cpu, own_cpu = medians([*pids, processes[0]], saves, 7, each)
+            found.append(Followed(count, redis_cpu, daemon_cpu, own_cpu, percentile(delays, 0.5)))
+        memory = proportional(processes[0])
+    return found, memory
+
+
 def used_memory(server: RedisServer) -> float:
     return float(server.client().info("memory")["used_memory"]) / 1024
 
 
-def measured(server: RedisServer, root: Path) -> Slopes:
-    """Every slope, on this machine."""
+def measured(server: RedisServer, root: Path) -> tuple[Slopes, list[Followed]]:
+    """Every slope, on this machine; and of followers, what so many cost."""
     folder, empty, few, many, each = root / "slopes", used_memory(server), 100, 2000, 20
     client: Any = server.client()
     assert allow_connections(client, 3 * many)
@@ -223,6 +280,7 @@ def measured(server: RedisServer, root: Path) -> Slopes:
         save_daemon, save_redis = medians(pids, partial(saves, subscriber.wait), 7, each)
         append_daemon, append_redis = medians(pids, appends, 7, each)
         append_bytes = len(client.xrevrange("blocks:changes", count=1)[0][1]["change"])
+        by_followers, follower_memory = followed(server.url, root, pids, path)
         costs, memory = [], []
         for count in (few, many):
             before = used_memory(server)
@@ -243,7 +301,8 @@ def measured(server: RedisServer, root: Path) -> Slopes:
         time.sleep(30)  # what was just written is looked at once more
         begin = time.monotonic()
         idle = cpu_of([process.pid], lambda: time.sleep(20))[0] / (time.monotonic() - begin)
-    return Slopes(
+    one, *_, most = by_followers
+    slopes = Slopes(
         save_daemon=save_daemon,
         save_redis=save_redis,
         append_daemon=append_daemon,
@@ -257,7 +316,12 @@ def measured(server: RedisServer, root: Path) -> Slopes:
         subscriber_memory=subscriber_memory,
         block_memory=block_memory,
         change_bytes=append_bytes,
+        follower_redis=(most.redis - one.redis) / (most.followers - one.followers),
+        follower_daemon=(most.daemon - one.daemon) / (most.followers - one.followers),
+        follower_own=statistics.median(each.follower for each in by_followers),
+        follower_memory=follower_memory,
     )
+    return slopes, by_followers
 
 
 NAMESPACES, EACH, SECONDS, RATE = 12, 1000, 30, 3.0
@@ -348,6 +412,10 @@ def table(slopes: Slopes) -> Iterator[str]:
         ("append → last subscriber, p50", [f"{one.p50:.1f} ms" for one in plans]),
         ("p99", [f"{one.p99:.1f} ms" for one in plans]),
         ("full first", [one.first_to_fill for one in plans]),
+        (
+            "followers of each namespace that its Redis bears",
+            [f"{most_followers(slopes, load, one):,}" for load, one in zip(LOADS.values(), plans, strict=True)],
+        ),
     ]
     for name, cells in [*given, *found]:
         yield f"| {name} | {' | '.join(cells)} |"
@@ -361,13 +429,13 @@ def main() -> None:
         root, server = Path(tempfile.mkdtemp(prefix="blocksd-scale-")), RedisServer(valkey_binary())
         server.start()
         try:
-            slopes = measured(server, root)
+            slopes, by_followers = measured(server, root)
             server.client().flushall()
             check = checked(server, root, slopes)
         finally:
             server.remove()
             shutil.rmtree(root, ignore_errors=True)
-        data = {"slopes": asdict(slopes), "check": check}
+        data = {"slopes": asdict(slopes), "followers": [asdict(one) for one in by_followers], "check": check}
         rounded = json.loads(json.dumps(data), parse_float=lambda text: round(float(text), 5))
         DATA.write_text(json.dumps(rounded, indent=1) + "\n")
     data = json.loads(DATA.read_text())
@@ -375,6 +443,8 @@ def main() -> None:
         print(f"{name:<20} {value:>12.4f}")
     for name, (expected, found) in data["check"].items():
         print(f"{name:<36} worked out {expected:>8.2f}, measured {found:>8.2f}")
+    for one in data["followers"]:
+        print(", ".join(f"{name} {value:.3g}" for name, value in one.items()))
     print("\n".join(table(Slopes(**data["slopes"]))))
 
 
