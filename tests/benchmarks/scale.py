@@ -413,7 +413,7 @@ def table(slopes: Slopes) -> Iterator[str]:
         ("p99", [f"{one.p99:.1f} ms" for one in plans]),
         ("full first", [one.first_to_fill for one in plans]),
         (
-            "followers of each namespace that its Redis bears",
+            "followers of each namespace that these shards bear",
             [f"{most_followers(slopes, load, one):,}" for load, one in zip(LOADS.values(), plans, strict=True)],
         ),
     ]
