@@ -135,15 +135,20 @@ class Staging(Directories):
         if mark is not None:
             self._marks[staged.aside] = mark
         if self.is_durable:
-            self._root.start_sync(handle)
+            if not self._has_queue():  # which begins with all of them at once, for a quarter less CPU
+                self._root.start_sync(handle)
             self._unsynced[staged.aside] = staged.path, handle
         else:
             self._root.close(handle)
         return inode
 
+    def _has_queue(self) -> bool:
+        """Return True if the kernel syncs many files at once, as far as is known."""
+        return self._has_syncs and self._root.sync is os.fsync  # a test may have another
+
     def start_flush(self) -> None:
         """Begin to sync all new texts, without waiting. Where the kernel has no queue for that, `flush` does all of it."""
-        if self._unsynced and self._has_syncs and self._root.sync is os.fsync:  # a test may have another
+        if self._unsynced and self._has_queue():
             try:
                 self._syncs = self._syncs or Syncs()
                 self._syncs.begin([handle for _, handle in self._unsynced.values()])

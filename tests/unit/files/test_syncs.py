@@ -147,8 +147,10 @@ def test_without_a_queue_files_are_synced_one_by_one(tmp_path: Path, monkeypatch
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     synced: list[int] = []
+    begun: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)
     monkeypatch.setattr(Root, "sync", staticmethod(os.fsync))
+    monkeypatch.setattr(Root, "start_sync", lambda _root, handle: begun.append(handle))
     writer = Writer(str(tmp_path))
     monkeypatch.setattr(Syncs, "__init__", refuse)
     for _ in range(2):
@@ -157,6 +159,19 @@ def test_without_a_queue_files_are_synced_one_by_one(tmp_path: Path, monkeypatch
         writer.start_flush()
         writer.flush()
     assert len(synced) == 4
+    assert len(begun) == 2, "each is begun at once, as soon as it is known that there is no queue"
+
+
+def test_queue_begins_with_files_that_were_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To begin with each of them before takes CPU for nothing."""
+    monkeypatch.setattr(Root, "start_sync", lambda _root, _handle: pytest.fail("it was begun alone"))
+    writer, syncs = Writer(str(tmp_path)), Slow([0, 0])
+    writer._syncs = syncs
+    for edit in edits(2):
+        writer.stage(edit)
+    writer.start_flush()
+    writer.flush()
+    assert len(syncs.asked) == 2
 
 
 def test_more_than_the_queue_holds_are_synced_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
