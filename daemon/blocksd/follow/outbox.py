@@ -99,22 +99,28 @@ class Outbox:
         self._forget(path)
 
     def _keep(self, edit: Unsent) -> None:
-        before = self.edits.get(edit.path)
-        if before is not None and before.to is not None:
+        before = self.edits.get(edit.path, edit)
+        if before.to is not None:
             self.targets.pop(before.to, None)
         self.edits[edit.path] = edit  # in the place of the one before: the order stays
         if edit.to is not None:
             self.targets[edit.to] = edit.path
-        if edit.is_sent and edit.refusal is None:
-            self._place.awaited.update(edit.paths)
-        else:
-            self._place.awaited.difference_update(edit.paths)
+        self._await(*before.paths, *edit.paths)
 
     def _forget(self, path: str) -> None:
         edit = self.edits.pop(path)
-        self._place.awaited.difference_update(edit.paths)
         if edit.to is not None:
             self.targets.pop(edit.to, None)
+        self._await(*edit.paths)
+
+    def _await(self, *paths: str) -> None:
+        """Note which of these files an edit is about that the leader may have: two edits may be about one, as after a rename."""
+        for path in paths:
+            edits = self.edits.get(path), self.edits.get(self.targets.get(path, ""))
+            if any(edit is not None and edit.is_sent and edit.refusal is None for edit in edits):
+                self._place.awaited.add(path)
+            else:
+                self._place.awaited.discard(path)
 
     def mark_sent(self, path: str) -> Unsent:
         """Note that an edit is about to be sent; return it."""

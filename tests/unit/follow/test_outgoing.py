@@ -232,6 +232,23 @@ def test_leader_that_takes_no_edits_is_reported(host: Host) -> None:
     assert not host.report.problems
 
 
+def test_file_whose_new_name_is_on_its_way_stays_as_it_is(host: Host) -> None:
+    """Also when it is edited, and moved on, before the leader has answered: the first name is not written again."""
+    host.move("a", "b2")
+    host.go_on()
+    host.write("b2", "a 2")
+    host.go_on()
+    again = Host(host.side.path.parent)
+    assert again.side.place.awaited == host.side.place.awaited == {"a.md", "b2.md"}
+    again.side.close()
+    host.move("b2", "b3")
+    host.go_on()
+    assert host.side.place.awaited == {"a.md", "b2.md"}
+    assert host.side.bring({"a": None, "b2": "a 1"}, restores=False).written == []
+    host.answer(label="b2", to="b2", version=2)
+    assert host.side.place.awaited == set()
+
+
 def test_answer_is_noted_whole_or_not_at_all(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Noted in part, the answer of the same edit would be noted again, when the file has the leader's newer text."""
     host.write("a", "a 2")
