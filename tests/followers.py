@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from blocksd.files.folder import Folder
@@ -47,11 +48,12 @@ class Follower(Daemon):
 
 def tree(folder: Path) -> dict[str, bytes]:
     """All files of a folder, but hidden ones, by their paths below it."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".")
-    }
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        with suppress(FileNotFoundError):  # it is being removed
+            if path.is_file() and not path.name.startswith("."):
+                found[str(path.relative_to(folder))] = path.read_bytes()
+    return found
 
 
 def same(one: Path, other: Path) -> None:
