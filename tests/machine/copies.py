@@ -551,7 +551,9 @@ class World(RuleBasedStateMachine):
             assert counts[line] == 1, f"{line} is there {counts[line]} times"
             assert line in tree[f"{name}.md"].splitlines(), f"{line} is not in {name}"
         own = {f"{name}.md": text for files in self.own.values() for name, text in files.items()}
-        assert {path: text for path, text in tree.items() if path[:-3] not in SHARED} == own
+        there = {path: text for path, text in tree.items() if path[:-3] not in SHARED}
+        differ = {path: (own.get(path), there.get(path)) for path in {*own, *there} if own.get(path) != there.get(path)}
+        assert not differ, f"as they were left, and as they are: {differ}"
         done: Counter[str] = Counter()
         for name in tree:
             for revision in self.rig.journal.history(name[:-3]):

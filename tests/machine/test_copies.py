@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from machine.copies import Clock, World
@@ -47,6 +47,7 @@ def test_every_world_of_three_hosts_becomes_equal_and_loses_nothing(
         derandomize=not EXAMPLES,
         database=None,
         print_blob=False,
+        phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
     try:
