@@ -28,6 +28,7 @@ from blocksd.model.problem import Problem, count, problem_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from blocksd.files.folder import Signature
     from blocksd.follow.comparison import Found
     from blocksd.follow.mirrored import Shown
     from blocksd.follow.opening import Copy
@@ -64,7 +65,7 @@ class Outgoing:
         self.held: int | None = None
         """How many deletions are held back."""
         self._accepts_deletions = False
-        self._refused_at: dict[str, tuple[int, int]] = {}  # time and inode of files that the leader refuses
+        self._taken: dict[str, tuple[int, int]] = {}  # time and inode of the files whose texts are edits
         report.unsent = self.outbox
         for edit in self.outbox.edits.values():
             self._tell(edit)
@@ -102,6 +103,8 @@ class Outgoing:
         if queued is not None and queued.op == "save" and queued.version == version:  # this text was made of that one
             oldest = min(oldest, queued.oldest)
         edit = Unsent(path, new_id(), "save", label, version, base, found.digest, found.data, oldest=oldest)
+        if found.signature is not None:
+            self._taken[path] = _save_of(found.signature)
         self._put(edit)
         return None
 
@@ -109,8 +112,8 @@ class Outgoing:
         """Return True if a text that the leader has refused was saved once more, as it is: a person asks to send it again."""
         if queued.refusal is None or found.signature is None:
             return False
-        now = found.signature[0], found.signature[3]
-        return self._refused_at.setdefault(queued.path, now) != now
+        now = _save_of(found.signature)
+        return self._taken.setdefault(queued.path, now) != now
 
     def _moved_from(self, found: Found, missing: Collection[str]) -> str | None:
         """Return the missing file that this one was: it has the inode and size of that, or alone its text."""
@@ -259,7 +262,6 @@ class Outgoing:
 
     def _refuse(self, edit: Unsent, error: BlocksdError) -> None:
         self.outbox.refuse(edit, error)
-        self._refused_at.pop(edit.path, None)
         self._tell(self.outbox.edits[edit.path])
 
     def take(self, answered: Answered) -> tuple[list[str], list[str]]:
@@ -316,6 +318,11 @@ class Outgoing:
             return [edit.label], edit.paths
         self._refuse(edit, error)
         return [edit.label], [edit.path]
+
+
+def _save_of(signature: Signature) -> tuple[int, int]:
+    """Return the time and the inode of a file: after another save one of them is another."""
+    return signature[0], signature[3]
 
 
 def _version_of(edit: Unsent, reply: Mapping[str, Any], newest: int) -> int:

@@ -528,13 +528,14 @@ def test_versions_of_another_journal_mean_nothing(host: Host) -> None:
     assert host.sent[-1].base == digest(b"a 1")
 
 
-def test_refused_text_that_is_saved_again_is_sent_again(host: Host) -> None:
-    """As it is: what was wrong may have been at the leader."""
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_refused_text_that_is_saved_again_is_sent_again(host: Host, rounds: int) -> None:
+    """As it is: what was wrong may have been at the leader. So is one that is saved before the follower has looked again."""
     host.write("a", "a 2")
     host.go_on()
     host.answer(ProblemFile("the disk is full"))
-    host.go_on()
-    host.go_on()
+    for _ in range(rounds):
+        host.go_on()
     assert len(host.sent) == 1
     host.write("a", "a 2")
     assert len(host.go_on()) == 2
