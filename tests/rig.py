@@ -278,7 +278,8 @@ class Rig:
         deadline = time.monotonic() + DEADLINE
         while not until():
             if time.monotonic() > deadline:
-                pytest.fail(f"not so after {DEADLINE:g} s: {what or until}; away: {self.heard.away}")
+                problems = [f"{one.subject}: {one.code}" for one in self.core.problems.values()]
+                pytest.fail(f"not so after {DEADLINE:g} s: {what or until}; away: {self.heard.away}; {problems}")
             self.round()
             self.clock.advance(max(self.core.wait_seconds(), 0.001))
 

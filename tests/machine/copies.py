@@ -506,6 +506,7 @@ class World(RuleBasedStateMachine):
             for copy in self.copies.values():
                 copy.deliver()
             self._round()
+            self.rig.run(self._accepts, "no deletion is held back")
             self.rig.settle()
             self.asked = {
                 line: one for line, one in self.asked.items() if not self.raw.exists(f"blocks:reply:{one[0]}:{line}")
@@ -513,6 +514,7 @@ class World(RuleBasedStateMachine):
             self.clock.now += 100.0
             for copy in self.copies.values():
                 copy.answer(is_lost=False)
+                copy.work.accept_deletions()
                 for _ in range(20):
                     if copy.turn():
                         break
@@ -525,6 +527,10 @@ class World(RuleBasedStateMachine):
                 return
         why = [(one.report.as_json(one.mirrored), one.outgoing.outbox.edits) for one in self.copies.values()]
         raise AssertionError(f"it does not come to rest: {self._trees()}, {self.asked}, {why}")
+
+    def _accepts(self) -> bool:
+        """A person means the deletions on the leader, however many they are."""
+        return self.rig.core.intake.deletions.accept() is None and self.rig.is_settled()
 
     def _is_quiet(self, copy: Follower) -> bool:
         return not copy.outgoing.outbox.edits and not copy.report.problems and copy.flying is None
