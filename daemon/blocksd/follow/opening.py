@@ -34,10 +34,6 @@ ADOPT = "to make this folder the copy, and keep what differs in it as local edit
 _PUT_BACK = f"put the folder back, or mount it; {ADOPT}"
 
 
-class _Older(Unavailable):
-    """The folder and the state directory are of different times."""
-
-
 class Copy:
     """The folder of a follower, its locks and its state.
 
@@ -129,7 +125,9 @@ class Copy:
         refusal = self._refusal()
         if self.adopts:
             place.note_generation(0)  # whichever leader there is
-        is_older = isinstance(refusal, _Older) or (refusal is None and self._is_copied())
+        is_older = (refusal is not None and bool(refusal.facts.get("is_older"))) or (
+            refusal is None and self._is_copied()
+        )
         if refusal is None and not is_older:
             self.mark(place.epoch or "")
             return
@@ -195,9 +193,8 @@ class Copy:
             return Misconfigured(message, key="folder", hint=hint)
         if found.run not in self.place.runs:
             message = f"the folder {path} was put back, and is older than the state directory, or this is"
-            return _Older(
-                message, path="", hint="start the follower again: it keeps what differs, and does not send it"
-            )
+            hint = "start the follower again: it keeps what differs, and does not send it"
+            return Unavailable(message, path="", hint=hint, is_older=True)
         return markers.why_not_here(path, self.leader_folder)
 
     def check_place(self) -> None:
