@@ -74,6 +74,9 @@ def test_local_edit_is_kept_and_reported_until_it_is_reverted(hosts: Hosts) -> N
     report = copy.status()
     assert report["local_edits"] == ["a.md", "mine.md"]
     assert {problem["code"] for problem in report["problems"]} == {"local_edit"}
+    hints = {problem["subject"]: problem["hint"] for problem in report["problems"]}
+    assert "or no file if it has none" in hints["mine.md"]
+    assert "or no file" not in hints["a.md"]
     said = copy.revert("a.md")
     kept = said.strip().rpartition(" ")[2]
     assert Path(kept).read_text() == "a, edited here\n"
@@ -232,7 +235,7 @@ def test_folder_with_other_files_is_refused(hosts: Hosts) -> None:
     copy.start(ready=False)
     assert copy.process is not None
     assert copy.process.wait(10) == 2
-    assert "not as the leader's: mine.md" in copy.said()
+    assert "has 1 file not as the leader's: mine.md" in copy.said()
     assert sorted(tree(copy.folder)) == ["a.md", "mine.md"]
     assert not (copy.folder / MARKER).exists()
     copy.options = (*copy.options, "--adopt")
@@ -243,6 +246,27 @@ def test_folder_with_other_files_is_refused(hosts: Hosts) -> None:
     hosts.save("a.md", "1\n", other.folder)
     other.start()
     same(hosts.folder, other.folder)
+
+
+def test_questions_for_a_follower_name_the_leaders_daemon_as_what_it_is(hosts: Hosts) -> None:
+    """`--status` and `--revert` without `--state-dir` may find the leader's daemon on its host."""
+    hosts.save("a.md", "1\n")
+    hosts.leader.start()
+    for options in (("--status",), ("--revert", "a.md")):
+        refused = hosts.leader.command("follow", *options)
+        assert refused.returncode == 2
+        assert "is that of a leader's daemon" in refused.stderr
+        assert "--state-dir DIR" in refused.stderr
+
+
+def test_namespace_without_a_mirror_is_named(hosts: Hosts) -> None:
+    """A wrong namespace looks like a leader that has not started yet: the warning says what to do in both cases."""
+    hosts.save("a.md", "1\n")
+    hosts.leader.start()
+    copy = hosts.follower("copy", "--namespace", "nope")
+    copy.start(ready=False)
+    eventually(lambda: "no mirror of the namespace 'nope'" in copy.said(), "the warning names the namespace")
+    assert "correct --namespace or --redis" in copy.said()
 
 
 @pytest.mark.slow

@@ -131,7 +131,7 @@ def test_emptied_folder_never_reaches_the_leader(hosts: Hosts) -> None:
         path.unlink()
     eventually(lambda: [one["code"] for one in copy.status()["problems"]] == ["halted"], "it halts")
     assert len(tree(hosts.folder)) == 5
-    copy.revert("n0")
+    assert "was gone, and is here again" in copy.revert("n0")
     assert (copy.folder / "n0.md").read_text() == "0\n"
     hosts.save("n1.md", "another\n")
     assert "4" in copy.command("resume", "--accept-deletions").stdout

@@ -169,7 +169,9 @@ def _after_running(error: BlocksdError) -> str:
     if manager:
         return f"stop it with: {manager}"
     stop = command("stop", *next(iter(_running(error).values()), []))
-    return f"stop it with {stop}, or give this one another folder, --namespace and --state-dir"
+    return (
+        f"stop it with {stop}, or give this one another folder and --state-dir, and a daemon another --namespace, too"
+    )
 
 
 def _running(error: BlocksdError) -> dict[str, list[str]]:

@@ -20,13 +20,16 @@ from blocksd.service.control import REVERT, STATUS, ask
 
 if TYPE_CHECKING:
     from blocksd.monitoring.events import ServiceListener
+    from blocksd.settings.config import Config
 
 
 @click.command()
 @click.argument("folder", required=False, shell_complete=completion.directories)
 @partial(daemon_options, redis_default="none: it must be given, here or in the settings")
 @click.option("--read-only", is_flag=True, help="Never send local edits to the leader: report them, and keep them.")
-@click.option("--adopt", is_flag=True, help="Make FOLDER the copy, whatever is in it: what differs is a local edit.")
+@click.option(
+    "--adopt", is_flag=True, help="Make FOLDER the copy, whatever is in it: what differs is kept, and not sent."
+)
 @click.option("--revert", metavar="PATH", help="Have the running follower take the leader's version of this file.")
 @click.option("--status", "shows_status", is_flag=True, help="Show the state of the running follower.")
 @click.option("--metrics", metavar="[HOST:]PORT", help="Serve metrics for Prometheus at this address.  [default: none]")
@@ -49,11 +52,10 @@ def follow(
     resolved = resolve(flags)
     config = resolved.config
     if shows_status:
-        daemon_of(config)
-        show(ask(config.state, STATUS), as_json=as_json)
+        show(_status(config), as_json=as_json)
         return
     if revert is not None:
-        _revert(config.state, daemon_of(config)["folder"], revert)
+        _revert(config.state, str(_status(config)["folder"]), revert)
         return
     if config.redis is None:
         message = "a follower needs the URL of the leader's Redis"
@@ -74,6 +76,22 @@ def follow(
         Follower(config, config.redis, listeners, is_read_only=read_only, adopts=adopt, **more).run()
 
 
+def _status(config: Config) -> dict[str, Any]:
+    """Return the status of the running follower.
+
+    Raises:
+        Misconfigured: the leader's daemon has the state directory.
+        Unavailable: none runs, or it does not answer.
+    """
+    daemon_of(config)
+    report = ask(config.state, STATUS)
+    if report.get("role") != "follower":
+        message = f"the state directory {config.state} is that of a leader's daemon, not of a follower"
+        hint = "name the follower's with --state-dir DIR; 'blocksd status' shows the daemon's state"
+        raise Misconfigured(message, key="state_dir", hint=hint)
+    return report
+
+
 def _revert(state: str, folder: str, name: str) -> None:
     """Have the follower take the leader's version of a file, which is named from here, from the folder, or by its label."""
     path = os.path.realpath(name)
@@ -82,10 +100,12 @@ def _revert(state: str, folder: str, name: str) -> None:
     if "\n" in path:
         raise InvalidRequest("a path has no line ends", field="path")
     answer = ask(state, f"{REVERT}{path}")
-    if answer["kept"] is None:
-        click.echo(f"{answer['path']} is as the leader's: there was nothing to revert")
-    else:
+    if answer["kept"] is not None:
         click.echo(f"{answer['path']} is as the leader's now; the text that was here is kept as {answer['kept']}")
+    elif answer["is_back"]:
+        click.echo(f"{answer['path']} was gone, and is here again, as the leader's")
+    else:
+        click.echo(f"{answer['path']} is as the leader's: there was nothing to revert")
 
 
 def show(report: dict[str, Any], *, as_json: bool, everything: bool = False) -> None:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from blocksd.client.blocking.transport import Transport
 from blocksd.client.watch import Watch
-from blocksd.errors import BlocksdError, Unavailable
-from blocksd.follow.mirrored import Mirrored
-from blocksd.mirror.connection import masked
+from blocksd.errors import BlocksdError
+from blocksd.follow.mirrored import Mirrored, no_mirror
 from blocksd.mirror.keys import Keys
 from blocksd.protocol.watching import Watching
 
@@ -100,7 +99,7 @@ class Leader:
         try:
             stand = mirrored.stand()
             if stand.epoch is None:
-                raise Unavailable(f"there is no mirror at {masked(self._url)} yet, or it is being built anew")
+                raise no_mirror(self._url, self._namespace)
             if since is not None:
                 mirrored.see(*since)
                 mirrored.check(stand.epoch, stand.seq)

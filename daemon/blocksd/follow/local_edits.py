@@ -156,11 +156,13 @@ class LocalEdits:
                 del self._missing[old]
             return
         is_new = path not in self._copy.place.files
-        what = "is here, and not among the leader's" if is_new else "was edited here"
-        message = f"the file {what}: it is kept, and the leader's version is not written"
-        hint = (
-            f"to have the leader's version: 'blocksd follow --revert {printable(path)}' (the text here is kept aside)"
+        message, otherwise = (
+            ("the file is not from the leader: it is kept here, and not sent", ", or no file if it has none")
+            if is_new
+            else ("the file was edited here: it is kept, and the leader's version is not written", "")
         )
+        command = f"'blocksd follow --revert {printable(path)}'"
+        hint = f"to have the leader's version{otherwise}: {command} (the text here is kept aside)"
         self._report.edit(Problem(printable(path), "local_edit", message, hint, warning=True), path)
 
     # --- sweeps ---
@@ -234,7 +236,7 @@ class LocalEdits:
             self._report.take(outcome)
             for error in outcome.failed.values():
                 raise error
-        return {"path": path, "kept": kept}
+        return {"path": path, "kept": kept, "is_back": found.digest is None}
 
     def keep_text(self, path: str, data: bytes) -> str:
         """Keep a text in the state directory, on disk; return where."""

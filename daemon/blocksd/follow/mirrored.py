@@ -180,9 +180,17 @@ class Mirrored:
             ("HGET", self._keys.meta, "seq"), *commands, ("HGET", self._keys.meta, "epoch")
         )
         if epoch is None:
-            raise Unavailable(f"there is no mirror at {masked(self._url)} yet, or it is being built anew")
+            raise no_mirror(self._url, self._keys.namespace)
         self.check(epoch, int(seq or 0))
         return replies
+
+
+def no_mirror(url: str, namespace: str) -> Unavailable:
+    """Return the error for a server without a mirror of the namespace."""
+    return Unavailable(
+        f"there is no mirror of the namespace {namespace!r} at {masked(url)} yet, or it is being built anew",
+        hint="start the leader with 'blocksd run', or correct --namespace or --redis here; local files stay as they are",
+    )
 
 
 def _size(reply: _Reply) -> int:

@@ -18,6 +18,7 @@ from blocksd.follow.names import probe
 from blocksd.follow.place import Place
 from blocksd.journal.identity import facts_of
 from blocksd.model.label import is_ignored, is_junk, printable
+from blocksd.model.problem import count
 from blocksd.service.lock import TRANSIENT_ERRORS, Lock, state_error
 from blocksd.service.state_directory import StateDirectory
 from blocksd.state.sweep import Sweep
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from blocksd.service.control import Question
     from blocksd.settings.config import Config
 
-ADOPT = "to make this folder the copy, and keep what differs in it as local edits, start the follower with --adopt"
+ADOPT = "to make this folder the copy, and keep what differs in it unsent, start the follower with --adopt"
 _PUT_BACK = f"put the folder back, or mount it; {ADOPT}"
 
 
@@ -234,5 +235,5 @@ class Copy:
 def differing(paths: list[str], folder: str) -> Misconfigured:
     """Return why a folder is not taken that has these files, which are not the leader's."""
     few = ", ".join(map(printable, paths[:3])) + (", …" if len(paths) > 3 else "")
-    message = f"the folder {folder} has {len(paths)} files that are not as the leader's: {few}"
+    message = f"the folder {folder} has {count(len(paths), 'file')} not as the leader's: {few}"
     return Misconfigured(message, key="folder", hint=f"name an empty folder; {ADOPT}")

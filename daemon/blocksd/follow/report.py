@@ -88,7 +88,7 @@ class Report:
         if self._behind_since is None:
             self._behind_since = time.time()
         hint = str(error.facts.get("hint", "")) or (
-            "it connects again by itself; local files stay as they are meanwhile"
+            "it connects again by itself, and local files stay as they are; if this lasts, check that server and --redis"
             if error.code == "unavailable"
             else "correct --redis, or the rights of its user; local files stay as they are meanwhile"
         )
