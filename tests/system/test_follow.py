@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import stat
 import time
@@ -168,6 +169,8 @@ def test_follower_with_the_least_rights(hosts: Hosts) -> None:
         same(hosts.folder, copy.folder)
         hosts.save("a.md", f"{name}\n")
         same(hosts.folder, copy.folder)
+        checked = {one["check"]: one for one in json.loads(copy.command("doctor", "--json", "--redis", url).stdout)}
+        assert checked["redis.rights"]["state"] == "ok"
     hosts.save("b.md", "sent\n", copy.folder)
     same(hosts.folder, copy.folder)
     assert (hosts.folder / "b.md").exists()

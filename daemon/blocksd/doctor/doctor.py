@@ -60,9 +60,9 @@ def findings(host: Host, redis: Redis, config: Config, *, now: float) -> Iterato
     yield checks.state_disk(state)
     yield from checks.state_writing(state, host.state_trial)
     yield checks.space("state.space", state)
-    yield checks.journal(host.journal)
+    yield checks.journal(host.journal, is_copy=host.is_copy)
     yield checks.open_files(*host.open_files, has_own_server=config.redis is None)
-    yield from server_checks.server(redis, config)
+    yield from server_checks.server(redis, config, is_copy=host.is_copy)
     if isinstance(redis, Server):
         yield server_checks.clock(redis.user, redis.offset)
     yield from checks.journal_clock(host.journal, now)

@@ -21,6 +21,7 @@ from blocksd.errors import JournalUnusable
 from blocksd.files.folder import Folder
 from blocksd.files.inotify import CLOSE_WRITE, Inotify
 from blocksd.files.root import Root
+from blocksd.follow.marker import NAME as MARKER
 from blocksd.journal.database import quick_check, read_only
 from blocksd.journal.history import JournalReader
 from blocksd.model.label import TEMPORARY
@@ -104,6 +105,7 @@ class Host:
     state_trial: Trial | None = None
     journal: JournalState | None = None
     other_folder: Match | None = None  # the journal is of another folder
+    is_copy: bool = False  # the folder is a follower's
 
 
 def look(config: Config) -> Host:
@@ -121,6 +123,7 @@ def look(config: Config) -> Host:
         state_trial=_trial(state),
         journal=journal_state(journal) if os.path.exists(journal) else None,
         other_folder=_other_folder(journal, folder),
+        is_copy=os.path.exists(os.path.join(config.folder, MARKER)),
     )
 
 

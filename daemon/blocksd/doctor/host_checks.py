@@ -186,10 +186,11 @@ def state_writing(place: Place, trial: Trial | None) -> Iterator[Finding]:
         yield _synced("state.writing", "files are written", trial)
 
 
-def journal(state: JournalState | None) -> Finding:
+def journal(state: JournalState | None, *, is_copy: bool = False) -> Finding:
     check = "state.journal"
     if state is None:
-        return Finding(check, "ok", "there is no journal yet: the first start makes one")
+        why = "a promotion" if is_copy else "the first start"
+        return Finding(check, "ok", f"there is no journal yet: {why} makes one")
     if state.error:
         return Finding(
             check,

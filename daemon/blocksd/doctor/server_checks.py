@@ -24,7 +24,7 @@ _FULL = 0.9
 _CLOCK_SECONDS = 2.0
 
 
-def server(redis: Redis, config: Config) -> Iterator[Finding]:
+def server(redis: Redis, config: Config, *, is_copy: bool = False) -> Iterator[Finding]:
     """Yield the findings about the server in use, about the program that would be started, or that there is neither."""
     check = "redis.server"
     if isinstance(redis, Binary):
@@ -39,7 +39,7 @@ def server(redis: Redis, config: Config) -> Iterator[Finding]:
     yield latency(redis.latency)
     yield memory(redis.user, redis.memory)
     yield persistence(redis.user, redis.persistence)
-    yield rights(redis.user, redis.lacking)
+    yield rights(redis.user, redis.lacking, is_copy=is_copy)
     yield exposure(redis)
 
 
@@ -145,12 +145,15 @@ def persistence(name: str, found: Persistence | None) -> Finding:
     return Finding(check, "ok", f"it keeps nothing on disk: when it ends, {lost}", advice)
 
 
-def rights(name: str, lacking: tuple[str, ...] | None) -> Finding:
+def rights(name: str, lacking: tuple[str, ...] | None, *, is_copy: bool = False) -> Finding:
     check = "redis.rights"
     if lacking is None:
         return Finding(
             check, "unknown", f"the rights of the user {name!r} could not be checked", f"'ACL SETUSER {name} +multi'"
         )
+    if lacking and is_copy:  # what a follower itself lacks, it reports
+        message = f"the user {name!r} has fewer rights than a daemon: a follower needs those only to be promoted"
+        return Finding(check, "ok", message, "before a promotion, name the daemon's user in the URL of Redis")
     if lacking:
         return Finding(
             check,

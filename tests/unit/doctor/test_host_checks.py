@@ -153,6 +153,7 @@ def test_state_writing() -> None:
 def test_journal() -> None:
     """It can be read, and is sound."""
     advises(checks.journal(None), "ok", "first start")
+    advises(checks.journal(None, is_copy=True), "ok", "a promotion makes one")
     advises(checks.journal(JOURNAL), "ok", "sound")
     advises(checks.journal(JournalState("unable to open database file")), "wrong", "unable to open")
     advises(checks.journal(replace(JOURNAL, damage="row 7 missing from index")), "wrong", "row 7", ".recover")

@@ -131,6 +131,7 @@ def test_rights() -> None:
     advises(checks.rights("ann", ()), "ok", "'ann'")
     advises(checks.rights("ann", ("+hset", "~blocks:*")), "wrong", "+hset ~blocks:*", "ACL SETUSER ann", "blocksd acl")
     advises(checks.rights("ann", None), "unknown", "ACL SETUSER ann +multi")
+    advises(checks.rights("ann", ("+hset",), is_copy=True), "ok", "only to be promoted", "daemon's user")
 
 
 def test_exposure() -> None:
