@@ -50,7 +50,12 @@ def test_copy_follows_every_change(hosts: Hosts) -> None:
     hosts.leader.command("mv", "notes/deep/er", "other/place")
     same(hosts.folder, copy.folder)
     eventually(lambda: not (copy.folder / "notes").exists(), "the empty directory is removed")
-    assert copy.status()["in_sync"]
+    report = copy.status()
+    assert (report["in_sync"], report["leader_runs"]) == (True, True)
+    hosts.leader.stop()
+    assert copy.status()["leader_runs"] is False
+    shown = copy.command("follow", "--status")
+    assert (shown.returncode, "its daemon does not run" in shown.stdout) == (0, True)
     assert copy.stop() == 0
 
 

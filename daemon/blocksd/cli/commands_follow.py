@@ -102,7 +102,7 @@ def _revert(state: str, folder: str, name: str) -> None:
     answer = ask(state, f"{REVERT}{path}")
     if answer["kept"] is not None:
         click.echo(f"{answer['path']} is as the leader's now; the text that was here is kept as {answer['kept']}")
-    elif answer["is_back"]:
+    elif answer.get("is_back"):
         click.echo(f"{answer['path']} was gone, and is here again, as the leader's")
     else:
         click.echo(f"{answer['path']} is as the leader's: there was nothing to revert")
@@ -146,7 +146,8 @@ def _print(report: dict[str, Any], *, everything: bool) -> None:
 
 def _leader(report: dict[str, Any]) -> str:
     generation = f", generation {report['generation']}" if report["generation"] else ""
-    return f"{report['leader'] or '-'}{generation}"
+    stopped = ", its daemon does not run" if report.get("leader_runs") is False else ""
+    return f"{report['leader'] or '-'}{generation}{stopped}"
 
 
 def _behind(report: dict[str, Any]) -> str:

@@ -43,14 +43,15 @@ class Stand(NamedTuple):
     """Where the mirror stands, on which host its daemon keeps it, and of which generation that is as the leader.
 
     `epoch` is None while there is no mirror. `folder` is the id of the leader's folder, if that is on this machine, else
-    empty.
+    empty. `is_led`: a daemon has the lease.
     """
 
     epoch: str | None
     seq: int
     host: str
     generation: int
-    folder: str = ""
+    folder: str
+    is_led: bool
 
 
 class _Transport(Transport):
@@ -102,8 +103,8 @@ class Mirrored:
     def stand(self) -> Stand:
         """Return where the mirror stands, even if that is behind what was seen."""
         names = ("epoch", "seq", "host", "schema", "generation", "machine", "folder_id")
-        ((epoch, seq, host, schema, generation, machine, folder),) = self._ask(
-            ("HMGET", self._keys.meta, *names), is_whole=False
+        (epoch, seq, host, schema, generation, machine, folder), leases = self._ask(
+            ("HMGET", self._keys.meta, *names), ("EXISTS", self._keys.lease), is_whole=False
         )
         if epoch is not None and schema != str(SCHEMA):
             message = f"the mirror at {masked(self._url)} has another layout ({schema}, not {SCHEMA})"
@@ -114,7 +115,12 @@ class Mirrored:
             )
         is_here = bool(machine) and machine == machine_id()
         return Stand(
-            epoch, int(seq or 0), printable(host or "?"), generation_of(generation), folder or "" if is_here else ""
+            epoch,
+            int(seq or 0),
+            printable(host or "?"),
+            generation_of(generation),
+            folder or "" if is_here else "",
+            is_led=bool(leases),
         )
 
     def labels(self) -> tuple[str, list[str]]:

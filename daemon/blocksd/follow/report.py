@@ -158,10 +158,12 @@ class Report:
     def as_json(self, mirrored: Mirrored) -> dict[str, Any]:
         """Return the status; the leader is asked where it stands."""
         place, config = self._copy.place, self._config
-        facts: dict[str, Any] = dict.fromkeys(("leader", "generation", "leader_epoch", "leader_seq", "lag"))
+        facts: dict[str, Any] = dict.fromkeys(
+            ("leader", "leader_runs", "generation", "leader_epoch", "leader_seq", "lag")
+        )
         try:
             stand = mirrored.stand()
-            facts |= {"leader": stand.host, "generation": stand.generation}
+            facts |= {"leader": stand.host, "leader_runs": stand.is_led, "generation": stand.generation}
             facts |= {"leader_epoch": stand.epoch, "leader_seq": stand.seq}
             if stand.epoch == place.epoch:
                 facts["lag"] = max(0, stand.seq - place.seq)
