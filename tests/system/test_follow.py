@@ -256,6 +256,25 @@ def test_folder_with_other_files_is_refused(hosts: Hosts) -> None:
     same(hosts.folder, other.folder)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--redis", "127.0.0.1:6379"),
+        ("--redis", "redis+sentinel://127.0.0.1:26379"),
+        ("--redis", "redis+cluster://127.0.0.1:6379", "--namespace", "blocks"),
+    ],
+    ids=("no scheme", "no service", "no braces"),
+)
+def test_wrong_url_makes_nothing(hosts: Hosts, options: tuple[str, ...]) -> None:
+    """Else the state directory would be bound to the namespace of a mistaken command."""
+    copy = hosts.follower("copy", *options)
+    copy.start(ready=False)
+    assert copy.process is not None
+    assert copy.process.wait(10) == 2
+    assert not copy.state.exists()
+    assert not (copy.folder / MARKER).exists()
+
+
 def test_questions_for_a_follower_name_the_leaders_daemon_as_what_it_is(hosts: Hosts) -> None:
     """`--status` and `--revert` without `--state-dir` may find the leader's daemon on its host."""
     hosts.save("a.md", "1\n")

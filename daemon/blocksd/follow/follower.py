@@ -73,8 +73,8 @@ class Follower:
         self._is_ready = False
         self._life: int | None = None  # of what is heard of the leader, at the last look
         notices = Notices(listeners)
+        self._mirrored = Mirrored(url, config.namespace)  # refuses a wrong URL before anything is made
         self._copy = copy = Copy(config, self._mailbox.put, notices, is_read_only=is_read_only, adopts=adopts)
-        self._mirrored = Mirrored(url, config.namespace)
         self._leader = Leader(url, config.namespace, self._mailbox.put)
         self._watcher: Watcher | None = None
         self._report = Report(config, copy, masked(url), listeners)

@@ -262,7 +262,8 @@ def _ours(error: RedisError, url: str) -> BlocksdError:
         if isinstance(one, refusals) or (is_answer and str(one).partition(" ")[0] in ("NOAUTH", "WRONGPASS")):
             from blocksd.mirror.sentinel import LOGIN, SAYS
 
-            message = f"Redis at {place} refuses the login: {one}"
+            why = "it needs a password, and the URL has none" if str(one).startswith("HELLO must be called") else one
+            message = f"Redis at {place} refuses the login: {why}"
             facts = {"hint": LOGIN} if str(one).startswith(SAYS) else {}
             return Misconfigured(message[:_LONGEST], url=place, lacks="login", **facts)
     if isinstance(error, redis.exceptions.ClusterCrossSlotError):

@@ -360,6 +360,17 @@ def test_error_is_translated(error: redis.RedisError, wanted: type[BlocksdError]
     assert type(found.value) is wanted
 
 
+def test_login_without_a_password_is_told_in_plain_words() -> None:
+    """Redis answers a HELLO without a login with a long sentence about its protocol."""
+    error = redis.AuthenticationError("HELLO must be called with the client already authenticated, otherwise the …")
+    with (
+        pytest.raises(Misconfigured, match="it needs a password, and the URL has none") as found,
+        translated("redis://example.org"),
+    ):
+        raise error
+    assert found.value.facts["lacks"] == "login"
+
+
 CLASSES = sorted(
     (
         kind
