@@ -93,7 +93,8 @@ def promote(promotion: Promotion, journal: Journal, mirror: Mirror, notices: Not
     if is_shared:
         mirror.take_lease()
     namespace = mirror.keys.namespace
-    notices.post(f"this host is the leader of {namespace!r} now, of generation {journal.generation}", "warning")
+    alone = "" if is_shared else "; its own Redis tells no leader that still runs: see that the lost host is off"
+    notices.post(f"this host is the leader of {namespace!r} now, of generation {journal.generation}{alone}", "warning")
     return True
 
 
