@@ -382,13 +382,14 @@ def test_versions_of_properties(http: TestClient) -> None:
     refused(http.post("/api/undo/agents/nobody/agent.yaml"), 404)
     for method, path, body in (
         ("PATCH", "blocks", {"value": "x"}),
-        ("DELETE", "blocks", None),
         ("GET", "blocks", None),
         ("POST", "edit", {"op": "append", "content": "x"}),
         ("POST", "rename", {"label": "x"}),
         ("POST", "merge", {"value": "{}", "base": 1}),
     ):
         refused(http.request(method, f"/api/{path}/{label}", json=body), 422)
+    ok(http.delete(f"/api/blocks/{label}"))
+    assert ok(http.get("/api/agents/may"))["name"] == "may"
 
 
 def test_agent_does_not_reach_its_properties(guarded: TestClient) -> None:

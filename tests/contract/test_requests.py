@@ -2205,9 +2205,20 @@ def test_stale_save_is_merged(rig: Office, ear: Ear) -> None:
     assert_level(rig, rig.raw)
 
 
-@pytest.mark.parametrize("how", ["killed", "stopped", "stopped long after"])
-def test_save_while_the_daemon_is_off(rig: Office, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    """When its text was saved first is not known: it may have been as soon as the daemon had ended."""
+@pytest.mark.parametrize(
+    ("how", "after", "is_merged"),
+    [
+        ("killed", 30.0, True),
+        ("stopped", 30.0, True),
+        ("killed", 90.0, False),
+        ("stopped", 90.0, False),
+        ("stopped long after", 3630.0, False),
+    ],
+)
+def test_save_while_the_daemon_is_off(
+    rig: Office, monkeypatch: pytest.MonkeyPatch, how: str, after: float, *, is_merged: bool
+) -> None:
+    """When its text was saved first is not known: it may have been as soon as the daemon had ended, but not long before."""
     rig.do("ann", "append", "notes", content="from Ann")
     if how == "killed":
         rig.crash()
@@ -2218,10 +2229,10 @@ def test_save_while_the_daemon_is_off(rig: Office, monkeypatch: pytest.MonkeyPat
             rig.close()
     path = rig.root / "notes.md"
     path.write_text(NOTES.replace("one", "zero\none"))
-    os.utime(path, (time.time() + 7200.0,) * 2)
+    os.utime(path, (time.time() + after,) * 2)
     rig.open()
     rig.settle()
-    assert rig.value("notes") == ("zero\none" if how == "stopped long after" else "zero\none\nfrom Ann")
+    assert rig.value("notes") == ("zero\none\nfrom Ann" if is_merged else "zero\none")
 
 
 def test_text_of_an_earlier_version_is_put_back(rig: Office, ear: Ear) -> None:

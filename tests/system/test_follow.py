@@ -57,6 +57,7 @@ def test_copy_follows_every_change(hosts: Hosts) -> None:
     shown = copy.command("follow", "--status")
     assert (shown.returncode, "its daemon does not run" in shown.stdout) == (0, True)
     assert copy.stop() == 0
+    assert "start it with: blocksd follow FOLDER" in copy.command("status").stderr
 
 
 def test_local_edit_is_kept_and_reported_until_it_is_reverted(hosts: Hosts) -> None:

@@ -236,8 +236,11 @@ def _show_status(report: dict[str, Any], *, everything: bool) -> None:
     print_facts([("problems", tally_text(found) if problems else none)])
     print_problems(problems, "  ", everything=everything)
     if not report["running"]:
+        from blocksd.follow.place import NAME
+
         others = other_daemons(running_options())
-        click.echo(f"{others}{'; or ' if others else ''}start it with: blocksd run FOLDER", err=True)
+        word = "follow" if os.path.exists(os.path.join(report["state"], NAME)) else "run"
+        click.echo(f"{others}{'; or ' if others else ''}start it with: blocksd {word} FOLDER", err=True)
     elif report["answers"] is False:
         click.echo("it may be stopped, hang, or be starting: see its log", err=True)
 

@@ -13,6 +13,7 @@ from blocksd.files.folder import packed
 from blocksd.follow.plan import UNKNOWN, Written
 from blocksd.model.label import SUFFIX, is_properties, label_of_path, printable
 from blocksd.model.problem import Problem, problem_of
+from blocksd.state.stale import UNSEEN_SECONDS
 from blocksd.state.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ class LocalEdits:
                 self._report.set(problem_of(path, found.error))
             return
         if self._outgoing is not None:
-            first, is_unknown = min(found.saved_at, self._looked_at), path in self._unknown
+            first = max(min(found.saved_at, self._looked_at), found.saved_at - UNSEEN_SECONDS)
+            is_unknown = path in self._unknown
             old = self._outgoing.edit(path, found._replace(saved_at=first), self._missing, is_unknown=is_unknown)
             if old is not None:
                 del self._missing[old]

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _FARTHEST = 1000
 JUST_NOW = 0.6
 """The share of the window in which a save may still be made of a text from before a merge."""
+UNSEEN_SECONDS = 60.0
+"""For how long a program may have saved again and again, unseen, what it had read before: longer than a restart takes."""
 _LOOKED_AT_WITHIN = 120.0  # seconds after it was saved: longer than from one sweep to the next
 
 
@@ -53,15 +55,17 @@ def is_within(
     run nothing but the time of day is known.
 
     `is_first`: the folder is looked at for the first time since the start. What is found may have been saved several times
-    since the end of the run before, and first right after it: `saved_at` tells of the last time.
+    since the end of the run before, and first right after it: `saved_at` tells of the last time. That is taken for possible
+    for a minute: who takes a line out later has read it.
     """
     if revision.seq > state.journal.seq:  # in this very round
         return True
     made_at = state.made_at.get(revision.seq)
     if made_at is None:
         written = datetime.fromisoformat(revision.at).timestamp()
-        is_of_its_end = is_first and abs(state.journal.opened.ended - written) <= window
-        return is_of_its_end or abs(saved_at - written) <= window
+        ended = state.journal.opened.ended
+        is_of_its_end = is_first and window > 0.0 and abs(ended - written) <= window
+        return (is_of_its_end and saved_at - ended <= UNSEEN_SECONDS) or abs(saved_at - written) <= window
     return state.clock() - made_at - min(max(0.0, wall - saved_at), _LOOKED_AT_WITHIN) <= window
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -181,15 +182,17 @@ def test_editor_that_saved_while_the_follower_was_off(host: Host, is_swept: bool
     again.side.close()
 
 
-def test_editor_that_saved_while_the_follower_did_not_look(host: Host) -> None:
-    """As one that is paused, or waits to try again: the text may have been saved several times since the last look."""
+@pytest.mark.parametrize(("after", "oldest"), [(30.0, 1), (90.0, 3)])
+def test_editor_that_saved_while_the_follower_did_not_look(host: Host, after: float, oldest: int) -> None:
+    """As one that is paused, or waits to try again: the text may have been saved several times since the last look, for a while."""
     host.go_on()
     for version in (2, 3):
         host.side.copier.bring({"a": wanted("a", f"a {version}", version=version)}, restores=False)
     host.write("a", "a, edited")
+    os.utime(host.side.path / "a.md", (time.time() + after,) * 2)
     host.side.place.window = 0.0
     host.go_on()
-    assert host.sent[-1].oldest == 1
+    assert host.sent[-1].oldest == oldest
 
 
 def test_edit_that_was_not_sent_is_replaced(host: Host) -> None:
