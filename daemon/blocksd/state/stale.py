@@ -63,9 +63,11 @@ def is_within(
     made_at = state.made_at.get(revision.seq)
     if made_at is None:
         written = datetime.fromisoformat(revision.at).timestamp()
-        ended = state.journal.opened.ended
-        is_of_its_end = is_first and window > 0.0 and abs(ended - written) <= window
-        return (is_of_its_end and saved_at - ended <= UNSEEN_SECONDS) or abs(saved_at - written) <= window
+        if is_first and window:
+            ended = state.journal.opened.ended
+            if abs(ended - written) <= window and saved_at - ended <= UNSEEN_SECONDS:
+                return True
+        return abs(saved_at - written) <= window
     return state.clock() - made_at - min(max(0.0, wall - saved_at), _LOOKED_AT_WITHIN) <= window
 
 
