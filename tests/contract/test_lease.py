@@ -57,6 +57,12 @@ def test_daemon_that_lost_the_lease_does_nothing_for_requests(rig: Rig, raw: Any
     assert not replies()
     assert raw.xlen("blocks:inbox:operator") == 1
     assert rig.journal.seq == int(raw.hget("blocks:meta", "seq"))
+    assert "is served by another daemon, which has just begun" in str(rig.core.projector.last_error)
+    raw.hset("blocks:meta", mapping={"machine": "m2", "folder_id": "fd:2", "pid": "77", "host": "there"})
+    for _ in range(20):
+        rig.round()
+        rig.clock.advance(1.0)
+    assert "is served by the daemon with pid 77 on there" in str(rig.core.projector.last_error)
 
 
 def test_lease_that_grew_old_is_renewed_before_a_request_is_done(rig: Rig, raw: Any) -> None:

@@ -45,7 +45,7 @@ PLACES: dict[str, tuple[type, str]] = {
     "to check the embedded server": (Threads, "_check_server"),
     "to check the inbox reader": (InboxFeed, "check"),
     "to check the folder watch": (FolderWatch, "check"),
-    "to check the health": (Service, "_check_health"),
+    "to check the health": (Threads, "vitals"),
     "to report the status": (Service, "status"),
     "reading the inboxes": (Consumer, "_serve"),
 }

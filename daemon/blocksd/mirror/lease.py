@@ -68,9 +68,11 @@ class Lease:
             ids = f"machine {about.get('machine') or 'unknown'}, folder {about.get('folder_id') or 'unknown'}"
             return f"for {about.get('directory', '?')} ({ids})"
 
+        other = f"the daemon with pid {there.get('pid', '?')} on {there.get('host', '?')}, {place(there)}"
+        if answer.held.split()[2:] != [there.get("machine") or "-", there.get("folder_id") or "-"]:
+            other = "another daemon, which has just begun"  # what the mirror says is of the one before
         return LeaseLost(
-            f"namespace {self._keys.namespace!r} at {masked(self._url)} is served by the daemon with pid "
-            f"{there.get('pid', '?')} on {there.get('host', '?')}, {place(there)}; this one is on "
+            f"namespace {self._keys.namespace!r} at {masked(self._url)} is served by {other}; this one is on "
             f"{self.about.get('host', '?')}, {place(self.about)}",
             holder=there,
         )
