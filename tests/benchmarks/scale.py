@@ -275,6 +275,10 @@ def measured(server: RedisServer, root: Path) -> tuple[Slopes, list[Followed]]:
             for _ in range(each):
                 caller.blocks.append(other, "One line more.")
 
+        time.sleep(10)  # what was just written is looked at once more
+        begin = time.monotonic()
+        idle = cpu_of([process.pid], lambda: time.sleep(60))[0]  # in each minute all is compared
+        idle /= time.monotonic() - begin
         saves(subscriber.wait)
         daemon_memory = proportional(process.pid)
         save_daemon, save_redis = medians(pids, partial(saves, subscriber.wait), 7, each)
@@ -298,11 +302,6 @@ def measured(server: RedisServer, root: Path) -> tuple[Slopes, list[Followed]]:
                     memory.append(resident(gateway.pid) - before)
                     costs.append(medians([gateway.pid], partial(saves, heard), 5, each)[0])
         stream_gateway = (costs[1] - costs[0]) / (many // 2 - 1)
-        time.sleep(10)  # what was just written is looked at once more
-        begin = time.monotonic()
-        idle = cpu_of([process.pid], lambda: time.sleep(60))[0] / (
-            time.monotonic() - begin
-        )  # in each minute all is compared
     one, *_, most = by_followers
     slopes = Slopes(
         save_daemon=save_daemon,
