@@ -16,6 +16,7 @@ import pytest
 from _pytest.pathlib import import_path
 from xdist.scheduler import LoadScopeScheduling
 
+from followers import Hosts
 from support import Changes, Daemon, RedisServer, Spares, valkey_binary
 
 if TYPE_CHECKING:
@@ -155,6 +156,14 @@ def run_daemon(tmp_path: Path, folder: Path, server: RedisServer) -> Iterator[Ca
     for daemon in started:
         if daemon.process is not None and daemon.process.poll() is None:
             daemon.kill()
+
+
+@pytest.fixture
+def hosts(server: RedisServer, tmp_path: Path) -> Iterator[Hosts]:
+    """A leader and its followers, none of which runs yet."""
+    made = Hosts(server, tmp_path)
+    yield made
+    made.end()
 
 
 @pytest.fixture

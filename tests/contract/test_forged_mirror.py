@@ -34,13 +34,6 @@ def raw(server: RedisServer) -> Iterator[Any]:
     client.close()
 
 
-@pytest.fixture
-def hosts(server: RedisServer, tmp_path: Path) -> Iterator[Hosts]:
-    made = Hosts(server, tmp_path)
-    yield made
-    made.end()
-
-
 FORGED = [
     ("path", b"../../evil.md"),
     ("path", b"/tmp/evil.md"),
@@ -106,9 +99,16 @@ def test_key_of_another_type_is_one_damaged_file(server: RedisServer, raw: Any) 
 
 @pytest.mark.parametrize(("field", "forged"), [("seq", b"x"), ("seq", b"9" * 6000), ("epoch", b"\xff")])
 def test_mirror_that_does_not_tell_where_it_is(server: RedisServer, raw: Any, field: str, forged: bytes) -> None:
+    """However it is asked: an error of ours, and none of Python's."""
     raw.hset("blocks:meta", field, forged)
-    with closing(Mirrored(server.url, "blocks")) as mirrored, pytest.raises(Damaged):
-        mirrored.stand()
+    with closing(Mirrored(server.url, "blocks")) as mirrored:
+        with pytest.raises(Damaged):
+            mirrored.stand()
+        with pytest.raises(Damaged):
+            mirrored.labels()
+        if field == "seq":
+            with pytest.raises(Damaged):
+                mirrored.read(["good"])
 
 
 def test_names_that_no_block_can_have_are_left_out() -> None:

@@ -153,6 +153,17 @@ def save(rig: Powered, label: str, text: str) -> None:
 # --- what was acknowledged stands ---
 
 
+def test_generation_of_a_leader_stands(rig: Powered) -> None:
+    """It is on disk before Redis has it: else a promoted leader would be an older one than itself after a power cut."""
+    before = rig.journal.epoch
+    rig.journal.begin_generation(1)
+    rig.lose_power()
+    assert (rig.journal.generation, rig.journal.epoch == before) == (1, False)
+    rig.journal.note_generation(2)
+    rig.lose_power()
+    assert (rig.journal.generation, rig.journal.newest_generation) == (1, 2)
+
+
 def test_rename_that_was_acknowledged_stands(rig: Powered) -> None:
     """The block is there under its new label, and it is one block."""
     (reply,) = rig.ask(rename("notes", "diary"))

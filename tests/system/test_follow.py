@@ -7,24 +7,11 @@ import random
 import stat
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from followers import MARKER, Hosts, same, tree
 from support import eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from support import RedisServer
-
-
-@pytest.fixture
-def hosts(server: RedisServer, tmp_path: Path) -> Iterator[Hosts]:
-    made = Hosts(server, tmp_path)
-    yield made
-    made.end()
 
 
 def test_copy_follows_every_change(hosts: Hosts) -> None:

@@ -15,18 +15,7 @@ from followers import MARKER, Hosts, same, tree
 from support import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from followers import Follower
-    from support import RedisServer
-
-
-@pytest.fixture
-def hosts(server: RedisServer, tmp_path: Path) -> Iterator[Hosts]:
-    made = Hosts(server, tmp_path)
-    yield made
-    made.end()
 
 
 def settled(copy: Follower) -> bool:

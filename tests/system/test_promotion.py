@@ -40,13 +40,6 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def hosts(server: RedisServer, tmp_path: Path) -> Iterator[Hosts]:
-    made = Hosts(server, tmp_path)
-    yield made
-    made.end()
-
-
-@pytest.fixture
 def raw(server: RedisServer) -> Iterator[Any]:
     client: Any = server.client()
     yield client

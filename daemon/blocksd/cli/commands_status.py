@@ -15,7 +15,7 @@ from blocksd.cli.commands_follow import show as show_follower
 from blocksd.cli.console import age, ago, duration, print_facts, print_json, print_problems
 from blocksd.cli.options import daemon_options, json_option, resolve, running_options
 from blocksd.errors import Misconfigured, Unavailable
-from blocksd.mirror.keys import Keys
+from blocksd.mirror.keys import Keys, number_of
 from blocksd.model.problem import CONFIG, Problem, count, tally
 from blocksd.model.revision import timestamp, who
 from blocksd.monitoring.status import MIRROR_WORDS, tally_text
@@ -137,7 +137,6 @@ def _traces(config: Config, daemon: dict[str, str] | None) -> dict[str, Any]:
     """Return the facts about a daemon that does not run, does not answer, or runs elsewhere."""
     from blocksd.client.blocking.client import Client
     from blocksd.mirror.connection import masked
-    from blocksd.mirror.lease import generation_of
 
     url = config.redis or (daemon["redis"] if daemon else None)
     journaled, epoch, newest = _journaled(config.state)
@@ -163,7 +162,7 @@ def _traces(config: Config, daemon: dict[str, str] | None) -> dict[str, Any]:
         meta = client.meta()
         # A lease outlives its daemon; the lock proves that the daemon of this state directory is dead.
         report["running"] = report["running"] or (client.is_kept() and meta.get("epoch") != epoch)
-        newest = max(newest, generation_of(meta.get("generation")))
+        newest = max(newest, number_of(meta.get("generation")) or 0)
         if "epoch" in meta:
             report["problems"], report["agents"] = client.problems(), client.counts()["agents"]
             report["blocks"] = report["blocks"] if report["blocks"] is not None else client.counts()["blocks"]

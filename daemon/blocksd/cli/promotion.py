@@ -89,7 +89,7 @@ def _unmerged(config: Config, place: places.Place) -> list[str]:
             for label, shown in mirrored.read(labels).items():
                 written = place.files.get(place.paths.get(label, ""))
                 given = written.digest if written is not None else None
-                if isinstance(shown, Wanted) and shown.data is not None and digest(shown.data) != given:
+                if isinstance(shown, Wanted) and digest(shown.data) != given:
                     found.append(shown.path)
     return found
 

@@ -84,7 +84,7 @@ class AsyncTransport:
         if hasattr(self._redis, "get_node_from_key"):
             with suppress(Exception):  # the call has failed anyway
                 await self._redis.nodes_manager.initialize()
-                return
+                return  # asyncio only
             with suppress(Exception):  # of what redis-py leaves open  # asyncio only
                 await self._redis.nodes_manager.aclose("startup_nodes")  # asyncio only
 

@@ -15,8 +15,7 @@ from blocksd.files.document import MAX_BYTES
 from blocksd.follow.plan import Wanted
 from blocksd.mirror.connection import connect, masked
 from blocksd.mirror.file_form import FORM_FIELDS, form_shown
-from blocksd.mirror.keys import SCHEMA, Keys
-from blocksd.mirror.lease import generation_of
+from blocksd.mirror.keys import SCHEMA, Keys, number_of
 from blocksd.model.label import SUFFIX, is_properties, label_of_path, owner, path_of_label, printable, properties_label
 from blocksd.service.machine import machine_id
 
@@ -31,7 +30,6 @@ _PAGE_BYTES = 8 * 1024 * 1024
 Shown = Wanted | Damaged | None
 """What the mirror shows of a block's file. None: there is no such block; Damaged: what it shows cannot be."""
 
-_MOST_DIGITS = 18
 _Reply = Sequence[str | None] | Damaged
 
 _FORM = ("digest", *FORM_FIELDS)
@@ -109,16 +107,15 @@ class Mirrored:
         if epoch is not None and schema != str(SCHEMA):
             message = f"the mirror at {masked(self._url)} has another layout ({schema}, not {SCHEMA})"
             raise Unavailable(message, hint="install the same version of blocksd on the leader's host and on this one")
-        if not _is_number(seq or "0") or not _is_epoch(epoch or "-"):
-            raise Damaged(
-                f"the mirror at {masked(self._url)} does not tell where it is: seq {seq!r:.50}, epoch {epoch!r:.50}"
-            )
+        number = self._number(seq, epoch)
+        if not _is_epoch(epoch or "-"):
+            raise self._placeless(seq, epoch)
         is_here = bool(machine) and machine == machine_id()
         return Stand(
             epoch,
-            int(seq or 0),
+            number,
             printable(host or "?"),
-            generation_of(generation),
+            number_of(generation) or 0,
             folder or "" if is_here else "",
             is_led=bool(leases),
         )
@@ -187,8 +184,19 @@ class Mirrored:
         )
         if epoch is None:
             raise no_mirror(self._url, self._keys.namespace)
-        self.check(epoch, int(seq or 0))
+        self.check(epoch, self._number(seq, epoch))
         return replies
+
+    def _number(self, seq: str | None, epoch: str | None) -> int:
+        """Return the seq that the mirror names. Raise Damaged if no daemon writes it like that."""
+        number = number_of(seq or "0")
+        if number is None:
+            raise self._placeless(seq, epoch)
+        return number
+
+    def _placeless(self, seq: str | None, epoch: str | None) -> Damaged:
+        place = f"seq {seq!r:.50}, epoch {epoch!r:.50}"
+        return Damaged(f"the mirror at {masked(self._url)} does not tell where it is: {place}")
 
 
 def no_mirror(url: str, namespace: str) -> Unavailable:
@@ -203,8 +211,7 @@ def _size(reply: _Reply) -> int:
     """Return about how many bytes the text of a file has, by the fields in `_LIGHT`."""
     if isinstance(reply, Damaged):
         return 0
-    chars = reply[-1] or "0"
-    return (int(chars) if _is_number(chars) else 0) + sum(len(text or "") for text in reply)
+    return (number_of(reply[-1]) or 0) + sum(len(text or "") for text in reply)
 
 
 def texts(labels: Iterable[object]) -> list[str]:
@@ -215,10 +222,6 @@ def texts(labels: Iterable[object]) -> list[str]:
             if isinstance(label, str) and (label.isascii() or label.encode()):
                 found.append(label)
     return found
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
 
 
 def _is_epoch(text: str) -> bool:
@@ -254,13 +257,14 @@ def _wanted(label: str, reply: _Reply) -> Shown:
         path = form.path or path_of_label(label)
         if label_of_path(path) != label or not (path.endswith(SUFFIX) or is_properties(path)):
             raise ValueError(f"the path {path[:80]!r} is of another label")
-        if not _is_number(version) or "digest" not in fields:
+        number = number_of(version)
+        if number is None or "digest" not in fields:
             raise ValueError(f"it has no digest, or no version, but {version[:80]!r}")
         if value is None and form.raw is None:
             raise ValueError("it has no value")
         data = form.data(value or "")
         if len(data) > MAX_BYTES:
             raise ValueError(f"it is {len(data)} bytes, over the {MAX_BYTES} that are read")
-        return Wanted(path, label, int(version), _form_of(fields), form.mode | stat.S_IRUSR, data)
+        return Wanted(path, label, number, _form_of(fields), form.mode | stat.S_IRUSR, data)
     except (ValueError, InvalidLabel) as error:
         return Damaged(f"the mirror does not show the file of {label!r}: {error!s:.200}", label=label)

@@ -126,9 +126,7 @@ class Copy:
         refusal = self._refusal()
         if self.adopts:
             place.note_generation(0)  # whichever leader there is
-        is_older = (refusal is not None and bool(refusal.facts.get("is_older"))) or (
-            refusal is None and self._is_copied()
-        )
+        is_older = self._is_copied() if refusal is None else bool(refusal.facts.get("is_older"))
         if refusal is None and not is_older:
             self.mark(place.epoch or "")
             return
@@ -193,7 +191,7 @@ class Copy:
             hint = f"name another folder, or the state directory of that follower with --state-dir; {ADOPT}"
             return Misconfigured(message, key="folder", hint=hint)
         if found.run not in self.place.runs:
-            message = f"the folder {path} was put back, and is older than the state directory, or this is"
+            message = f"the folder {path} or the state directory was put back: one of them is older than the other"
             hint = "start the follower again: it keeps what differs, and does not send it"
             return Unavailable(message, path="", hint=hint, is_older=True)
         return markers.why_not_here(path, self.leader_folder)

@@ -40,6 +40,7 @@ On a Redis Cluster the namespace carries a hash tag (`{blocks}`), so that all of
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 SCHEMA = 4
 """The version of this layout. A mirror of another one is built anew."""
 
+_NUMBER = re.compile("0|[1-9][0-9]{0,17}")
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -58,6 +61,11 @@ class Place:
 
     epoch: str | None
     seq: int
+
+
+def number_of(shown: str | None) -> int | None:
+    """Return a number that a mirror shows; None if it shows none, or no daemon writes it like that."""
+    return int(shown) if shown is not None and _NUMBER.fullmatch(shown) else None
 
 
 class Keys:

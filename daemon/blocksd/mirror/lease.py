@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blocksd.errors import LeaseLost, Superseded
 from blocksd.mirror.connection import masked
-from blocksd.mirror.keys import Place
+from blocksd.mirror.keys import Place, number_of
 from blocksd.mirror.script import Script
 
 if TYPE_CHECKING:
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from blocksd.mirror.keys import Keys
 
 LEASE_SECONDS = 10
-
-_NUMBER = re.compile("0|[1-9][0-9]{0,17}")
 
 
 class Answer(NamedTuple):
@@ -93,9 +90,5 @@ def superseded(namespace: str, own: int, newer: int, host: str | None) -> Supers
 
 def place_of(epoch: str, seq: str) -> Place:
     """Return the position that a mirror names; none if no daemon writes it like that."""
-    return Place(epoch, int(seq)) if epoch and _NUMBER.fullmatch(seq) else Place(None, 0)
-
-
-def generation_of(shown: str | None) -> int:
-    """Return the generation that a mirror names; 0 where no daemon has written one."""
-    return int(shown) if shown is not None and _NUMBER.fullmatch(shown) else 0
+    number = number_of(seq)
+    return Place(epoch, number) if epoch and number is not None else Place(None, 0)

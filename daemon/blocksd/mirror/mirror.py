@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from blocksd.errors import Damaged, LeaseLost
 from blocksd.mirror.connection import translated
-from blocksd.mirror.keys import SCHEMA, Place
-from blocksd.mirror.lease import Lease, generation_of
+from blocksd.mirror.keys import SCHEMA, Place, number_of
+from blocksd.mirror.lease import Lease
 from blocksd.mirror.projection import (
     announcement,
     commands_of,
@@ -110,7 +110,7 @@ class Mirror:
 
     def shown_generation(self) -> int:
         """Return the namespace's generation, without asking for the lease."""
-        return generation_of(self.read_one("HGET", self.keys.meta, "generation"))
+        return number_of(self.read_one("HGET", self.keys.meta, "generation")) or 0
 
     def lease_left(self) -> int:
         """Return for how many milliseconds the present lease, of any daemon, is valid; negative: there is none."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from blocksd.errors import Damaged
+from blocksd.mirror.keys import number_of
 from blocksd.model.revision import Change
 
 if TYPE_CHECKING:
@@ -96,10 +97,10 @@ def ask(*commands: Command) -> Steps[list[Any]]:
 def epoch_and_seq(keys: Keys) -> Steps[tuple[str | None, int]]:
     """Where the mirror stands: its epoch (None: it is being rebuilt) and seq."""
     ((epoch, seq),) = yield from ask(("HMGET", keys.meta, "epoch", "seq"))
-    try:
-        return epoch, int(seq or 0)
-    except ValueError:
-        raise Damaged(f"the mirror does not tell where it is: its seq is {seq!r:.50}") from None
+    number = number_of(seq or "0")
+    if number is None:
+        raise Damaged(f"the mirror does not tell where it is: its seq is {seq!r:.50}")
+    return epoch, number
 
 
 def entries_after(keys: Keys, after: str) -> Steps[tuple[list[tuple[str, Change]], str | None]]:

@@ -61,7 +61,6 @@ class Transport:
         if hasattr(self._redis, "get_node_from_key"):
             with suppress(Exception):  # the call has failed anyway
                 self._redis.nodes_manager.initialize()
-                return
 
     def _send(self, commands: Sequence[Command], *, together: bool) -> list[Any]:
         with wire.reading_mirror(self.url):
